@@ -1,0 +1,5 @@
+"""``python -m kbitlint``."""
+
+from kbitlint.cli import main
+
+main()

@@ -1,0 +1,284 @@
+"""The command line: argv -> Config -> api -> reporter -> exit code. No decisions are made here."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kbitlint import __version__
+from kbitlint.errors import KbitlintError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from kbitlint.violation import Report
+
+EXIT_CLEAN, EXIT_VIOLATIONS, EXIT_FAILED = 0, 1, 2
+EXIT_HELP = """\b
+Exit codes: 0 clean, 1 violations at or above --fail-on are left,
+2 kbitlint could not do its job (usage, configuration, unreadable target,
+crash, nothing checked)."""
+
+
+class _Commands(click.Group):
+    """A group in which ``kbitlint --fix TARGET`` means ``kbitlint check --fix TARGET``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {"--help", "-h", "--version"}
+        if args and args[0].startswith("-") and not own & set(args):
+            args = ["check", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None:
+            hint = did_you_mean(args[0], self.commands)
+            ctx.fail(f"there is no command {args[0]!r}{hint}; to audit a target: kbitlint check {args[0]}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_HELP
+)
+@click.version_option(__version__, prog_name="kbitlint", message="%(prog)s %(version)s")
+def main() -> None:
+    """Audit a quantized model before you fine-tune it, fix it, and prove it with a training step."""
+
+
+_SEVERITIES = ("info", "warning", "error")
+
+
+def _split(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part.strip() for item in value for part in item.split(",") if part.strip())
+
+
+_CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.argument("targets", nargs=-1, metavar="TARGET..."),
+    click.option("--fix", is_flag=True, help="Apply safe fixes, audit again, and run one training step."),
+    click.option("--unsafe-fixes", is_flag=True, help="Apply unsafe fixes too; implies --fix."),
+    click.option("--diff", is_flag=True, help="Show the edits that --fix would make, and make none."),
+    click.option("--device", metavar="DEVICE", help="Where --fix works: cuda (default), cuda:1, cpu."),
+    click.option(
+        "--quantize",
+        type=click.Choice(["nf4", "fp4", "int8", "none"]),
+        help="How an unquantized checkpoint will be loaded. Its own quantization_config wins.",
+    ),
+    click.option("--meta/--no-meta", default=None, help="Run factories without weights: from_pretrained builds on meta."),
+    click.option("--trust-remote-code", is_flag=True, help="Let a checkpoint run its own code. Never done without it."),
+    click.option("--select", multiple=True, callback=_split, metavar="CODE", help="Rules to run: KB101, KB4, a slug or ALL."),
+    click.option("--ignore", multiple=True, callback=_split, metavar="CODE", help="Rules not to run."),
+    click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", help="How to report."),
+    click.option("--output-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there."),
+    click.option("--fail-on", type=click.Choice(_SEVERITIES), help="Least severity for exit code 1 (default: warning)."),
+    click.option("--exit-zero", is_flag=True, help="Leave with 0 although violations are left."),
+    click.option("--verbose", "-v", is_flag=True, help="Show tracebacks and why rules were skipped."),
+)
+
+
+def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+@main.command(epilog=EXIT_HELP)
+@_with(_CHECK_OPTIONS)
+def check(targets: tuple[str, ...], **options: Any) -> None:
+    """Audit targets: checkpoint or adapter folders, Hub ids, file.py:factory, pkg.mod:factory.
+
+    Without a target those of [tool.kbitlint] in pyproject.toml are audited.
+    """
+    with _clear_errors(verbose=options["verbose"]):
+        code = _check(targets, options)
+    sys.exit(code)
+
+
+def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
+    from kbitlint import api, config
+    from kbitlint.violation import Severity
+
+    settings = config.load(config.find(Path.cwd()))
+    targets = targets or settings.targets
+    if not targets:
+        raise click.UsageError("name a target, or list some under [tool.kbitlint] targets in pyproject.toml")
+    opened = {
+        "select": options["select"] or settings.select,
+        "ignore": options["ignore"] or settings.ignore,
+        "quantize": options["quantize"] or settings.quantize,
+        "meta": settings.meta if options["meta"] is None else options["meta"],
+        "trust_remote_code": options["trust_remote_code"],
+    }
+    unsafe = options["unsafe_fixes"]
+    fixing = (options["fix"] or unsafe) and not options["diff"]
+    reports: list[Report] = []
+    failures: list[str] = []
+    for target in targets:
+        try:
+            with _progress(f"{'fixing' if fixing else 'auditing'} {target}"):
+                if fixing:
+                    device = options["device"] or settings.device
+                    reports.append(api.fix(target, unsafe=unsafe, device=device, **opened))
+                else:
+                    reports.append(api.check(target, **opened))
+        except KbitlintError as error:
+            if len(targets) == 1:
+                raise
+            failures.append(_line(error))
+            if options["verbose"]:
+                traceback.print_exc()
+    _write(reports, options)
+    for failure in failures:
+        click.echo(f"kbitlint: {failure}", err=True)
+    fail_on = Severity(options["fail_on"]) if options["fail_on"] else settings.fail_on
+    codes = [report.exit_code(fail_on) for report in reports] + [EXIT_FAILED] * len(failures)
+    worst = max(codes, default=EXIT_FAILED)
+    return EXIT_CLEAN if options["exit_zero"] and worst == EXIT_VIOLATIONS else worst
+
+
+def _write(reports: Sequence[Report], options: dict[str, Any]) -> None:
+    path: Path | None = options["output_file"]
+    if options["format_"] == "json":
+        from kbitlint.report import json
+
+        text = json.render(reports)
+    else:
+        from kbitlint.report import text as plain
+
+        color, width = (False, 80) if path else (_color(), _width())
+        text = "\n\n".join(plain.render(report, color=color, width=width, planned=options["diff"]) for report in reports)
+        if options["verbose"]:
+            text += "".join(f"\n\n{crash.traceback}" for report in reports for crash in report.crashes)
+    if path is None:
+        click.echo(text)
+        return
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise KbitlintError(f"--output-file {path}: cannot be written: {error.strerror or error}") from error
+
+
+def _color() -> bool:
+    import os
+
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def _width() -> int:
+    import shutil
+
+    return max(60, min(100, shutil.get_terminal_size((80, 24)).columns))
+
+
+@main.command()
+def rules() -> None:
+    """List all rules."""
+    from kbitlint.registry import all_rules
+
+    with _clear_errors():
+        for rule in all_rules():
+            surfaces = ", ".join(surface.value for surface in rule.checks())
+            click.echo(f"{rule.meta.code}  {rule.meta.slug:<28}{rule.meta.severity.value:<9}{surfaces}")
+            click.echo(f"       {type(rule).title()}")
+
+
+@main.command()
+@click.argument("rule")
+def explain(rule: str) -> None:
+    """Print the document of a rule, by code or slug."""
+    from kbitlint import docs, registry
+
+    with _clear_errors():
+        click.echo(docs.explain(registry.find(rule)), nl=False)
+
+
+@main.command("config")
+def show_config() -> None:
+    """Print the configuration that applies in this folder, and where it comes from."""
+    import dataclasses
+
+    from kbitlint import config
+
+    with _clear_errors():
+        settings = config.load(config.find(Path.cwd()))
+        click.echo(f"# {settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults'}")
+        for field in dataclasses.fields(settings):
+            if field.name != "file":
+                value = getattr(settings, field.name)
+                shown = list(value) if isinstance(value, tuple) else getattr(value, "value", value)
+                click.echo(f"{field.name.replace('_', '-')} = {_toml(shown)}")
+
+
+def _toml(value: object) -> str:
+    import json
+
+    return "# not set" if value is None else json.dumps(value)
+
+
+@main.command()
+@click.option("--device", metavar="DEVICE", help="Where to run it: cuda if there is one (default), else cpu.")
+def demo(device: str | None) -> None:
+    """Quantize a tiny Llama, audit it, fix it, attach LoRA and train one step."""
+    with _clear_errors():
+        from kbitlint.demo import run
+
+        code = run(device, click.echo, color=_color(), width=_width())
+    sys.exit(code)
+
+
+# ------------------------------------------------------------------------------------------------- what people see
+
+
+def _line(error: KbitlintError) -> str:
+    from kbitlint.report.text import printable
+
+    return printable(" ".join(str(error).split()))
+
+
+@contextmanager
+def _clear_errors(*, verbose: bool = False) -> Iterator[None]:
+    """One clear line and exit code 2 for whatever kbitlint cannot do."""
+    try:
+        yield
+    except KbitlintError as error:
+        if verbose:
+            traceback.print_exc()
+        click.echo(f"kbitlint: {_line(error)}", err=True)
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        click.echo("kbitlint: interrupted; nothing was changed", err=True)
+        sys.exit(EXIT_FAILED)
+
+
+@contextmanager
+def _progress(what: str, after: float = 1.0) -> Iterator[None]:
+    """Say on a terminal what takes longer than a second."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    done = threading.Event()
+    start = time.monotonic()
+
+    def show() -> None:
+        wait = after
+        while not done.wait(wait):
+            click.echo(f"\r{what} ... {time.monotonic() - start:.0f} s", err=True, nl=False)
+            wait = 1.0
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        if time.monotonic() - start > after:
+            click.echo("\r\x1b[K", err=True, nl=False)

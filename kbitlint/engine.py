@@ -1,0 +1,55 @@
+"""Runs rules over facts. Pure: no input or output, no torch, no rule is named here."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.errors import one_line
+from kbitlint.rule import Rule, Unchecked
+from kbitlint.violation import Crash, Skip, Surface, Violation
+
+if TYPE_CHECKING:
+    from kbitlint.context import TrainingContext
+
+Facts = Mapping[Surface, Any]
+"""What was collected, by surface. A surface that the target does not offer is absent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What running the rules gave; the caller makes a Report of it."""
+
+    violations: tuple[Violation, ...]
+    skips: tuple[Skip, ...]
+    crashes: tuple[Crash, ...]
+    ran: tuple[tuple[str, Surface], ...]
+
+
+def run(rules: Iterable[Rule], facts: Facts, context: TrainingContext) -> Outcome:
+    """Run every check that the facts allow. A rule that raises is a Crash, and the others still run."""
+    violations: list[Violation] = []
+    skips: list[Skip] = []
+    crashes: list[Crash] = []
+    ran: list[tuple[str, Surface]] = []
+    for rule in rules:
+        for surface, check in rule.checks().items():
+            if surface not in facts:
+                continue
+            try:
+                found = list(check(rule, facts[surface], context))
+            except Unchecked as reason:
+                skips.append(Skip(rule.meta.code, surface, str(reason)))
+            except Exception as error:  # noqa: BLE001  # a broken rule pack must not hide the other verdicts
+                crashes.append(Crash(rule.meta.code, surface, one_line(error), traceback.format_exc()))
+            else:
+                violations += found
+                ran.append((rule.meta.code, surface))
+    return Outcome(
+        tuple(sorted(violations, key=lambda violation: violation.sort_key)),
+        tuple(sorted(skips)),
+        tuple(sorted(crashes)),
+        tuple(sorted(ran, key=lambda pair: (pair[0], pair[1].value))),
+    )

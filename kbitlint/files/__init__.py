@@ -1,0 +1,1 @@
+"""The files surface: checkpoint and adapter folders, read without torch."""

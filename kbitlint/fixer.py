@@ -1,0 +1,68 @@
+"""Plans fixes, applies them, and checks again until nothing is left to fix; any failure undoes everything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.engine import Outcome, run
+from kbitlint.errors import KbitlintError
+from kbitlint.violation import Applied, Edit, Safety, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.rule import Rule
+
+MAX_PASSES = 10
+
+
+class FixError(KbitlintError):
+    """A fix that does not remove its violation, or fixes that keep undoing each other."""
+
+
+def edits_of(violations: Iterable[Violation], wanted: Safety) -> tuple[Edit, ...]:
+    """The edits of every fix that is at least as safe as wanted, each once, in the order of the violations."""
+    edits: dict[Edit, None] = {}
+    for violation in violations:
+        if violation.fix is not None and violation.fix.safety >= max(wanted, Safety.UNSAFE):
+            edits.update(dict.fromkeys(violation.fix.edits))
+    return tuple(edits)
+
+
+def held_back(violations: Iterable[Violation], wanted: Safety) -> int:
+    """How many violations have a fix that is not safe enough to be applied."""
+    return sum(1 for v in violations if v.fix is not None and Safety.DISPLAY < v.fix.safety < wanted)
+
+
+def fix_model(model: Any, rules: Iterable[Rule], context: TrainingContext, wanted: Safety) -> tuple[Applied, Outcome]:
+    """Fix a live model in place and audit it again, at most ten times.
+
+    Any exception, Ctrl-C included, leaves the model as it was. Raises FixError where an edit does not remove the
+    violation it is the fix of.
+    """
+    from kbitlint.model import edits as live
+    from kbitlint.model.facts import collect
+
+    rules = tuple(rules)
+    done: list[Edit] = []
+    journal = live.Journal()
+    with live.journaled(journal):
+        for passes in range(MAX_PASSES + 1):
+            outcome = run(rules, {Surface.MODEL: collect(model)}, context)
+            todo = edits_of(outcome.violations, wanted)
+            if not todo:
+                break
+            again = [edit for edit in todo if edit in done]
+            if again or passes == MAX_PASSES:
+                stuck = again[0] if again else todo[0]
+                codes = sorted({v.code for v in outcome.violations if v.fix and stuck in v.fix.edits})
+                place = stuck.path or "the model"
+                raise FixError(
+                    f"{', '.join(codes)}: the edit {stuck.kind} of {place} does not remove its violation; "
+                    "the model was left as it was"
+                )
+            live.apply(model, todo, journal)
+            done += todo
+    live.keep(model, journal)
+    return Applied(tuple(done), passes, held_back(outcome.violations, wanted)), outcome

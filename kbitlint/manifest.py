@@ -1,0 +1,99 @@
+"""``kbitlint.json``: the edits that prepare a checkpoint, as data beside its config.json.
+
+Runtime state (a frozen parameter, a hook, a bound checkpoint function, a float32 norm) is not part of a checkpoint.
+What a fix did is therefore kept here, and applied again whenever the folder is audited or loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kbitlint import __version__
+from kbitlint.errors import TargetError
+from kbitlint.files.checkpoint import read_json
+from kbitlint.target import QUANTIZATIONS
+from kbitlint.violation import Edit
+
+NAME = "kbitlint.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """How a checkpoint is prepared."""
+
+    edits: tuple[Edit, ...]
+    quantize: str | None = None
+    """How an unquantized checkpoint is quantized on load; None where its own config says so."""
+
+
+def read(folder: Path) -> Manifest | None:
+    """The preparation stored in a folder, or None where it has none.
+
+    Raises TargetError naming the file and the key where its content is not what kbitlint writes.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        return None
+    content = read_json(path)
+    if content.get("format") != FORMAT:
+        raise TargetError(path, f"format: {content.get('format')!r} is not {FORMAT}, the one that kbitlint {__version__} reads")
+    edits = content.get("edits")
+    if not isinstance(edits, list):
+        raise TargetError(path, "edits: must be a list")
+    quantize = content.get("quantize")
+    if quantize is not None and quantize not in QUANTIZATIONS:
+        raise TargetError(path, f"quantize: {quantize!r} is none of {', '.join(QUANTIZATIONS)}")
+    return Manifest(tuple(_edit(path, index, edit) for index, edit in enumerate(edits)), quantize)
+
+
+def _edit(path: Path, index: int, value: Any) -> Edit:
+    key = f"edits[{index}]"
+    if not isinstance(value, dict):
+        raise TargetError(path, f"{key}: must be an object")
+    kind, place, arguments = value.get("kind"), value.get("path", ""), value.get("arguments", {})
+    if not isinstance(kind, str) or not kind:
+        raise TargetError(path, f"{key}.kind: must name a kind of edit")
+    if not isinstance(place, str):
+        raise TargetError(path, f"{key}.path: must be a module path")
+    if not isinstance(arguments, dict):
+        raise TargetError(path, f"{key}.arguments: must be an object")
+    return Edit(kind, place, arguments)
+
+
+def write(folder: Path, manifest: Manifest, versions: dict[str, str]) -> Path:
+    """Store a preparation in a folder, whole or not at all: a new file replaces the old one in one step.
+
+    Raises TargetError where the folder cannot be written.
+    """
+    path = folder / NAME
+    content = {
+        "format": FORMAT,
+        "written_by": {"kbitlint": __version__, **dict(sorted(versions.items()))},
+        **({"quantize": manifest.quantize} if manifest.quantize not in (None, "none") else {}),
+        "edits": [
+            {"kind": edit.kind, "path": edit.path, **({"arguments": dict(edit.arguments)} if edit.arguments else {})}
+            for edit in manifest.edits
+        ],
+    }
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{NAME}.", dir=folder)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(content, file, indent=1)
+                file.write("\n")
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise TargetError(path, f"cannot be written: {error.strerror or error}") from error
+    return path

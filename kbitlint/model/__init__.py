@@ -1,0 +1,1 @@
+"""The model surface: everything that imports torch."""

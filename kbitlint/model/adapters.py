@@ -1,0 +1,93 @@
+"""What belongs to the base model and what to an adapter.
+
+PEFT's layers are recognised by their shape (a child ``base_layer`` or ``original_module`` beside what was added), so
+every tuner is covered, also one that PEFT gains tomorrow. Whatever a wrapper adds outside the base model (prompt
+encoders, value heads) is an adapter too.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+#: adapters that do not come from PEFT, by the names their libraries give them
+_FOREIGN = re.compile(r"(^|\.)(lora_|ia3_|hada_|oft_|vera_|adapter|prefix_encoder|prompt_encoder|prompt_embeddings)")
+#: a module with one of these children wraps a module of the base model
+_WRAPPED = ("base_layer", "original_module")
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFacts:
+    """One adapter, as its PEFT configuration describes it."""
+
+    name: str
+    kind: str
+    active: bool
+    inference_mode: bool
+    rank: int | None
+    bias: str
+
+
+def wrapped_child(module: nn.Module) -> str | None:
+    """The name of the child that is the base model's own module, where the module wraps one."""
+    for name in _WRAPPED:
+        if name in module._modules:  # noqa: SLF001  # a dictionary read; the property would raise and be caught
+            return name
+    return None
+
+
+def looks_added(path: str) -> bool:
+    """Whether a parameter path is that of an adapter library other than PEFT."""
+    return _FOREIGN.search(path) is not None
+
+
+def base_of(model: nn.Module) -> nn.Module:
+    """The model that the user loaded, below PEFT, DDP, torch.compile and value heads.
+
+    It is the outermost transformers model; a module that holds none is its own base.
+    """
+    from transformers import PreTrainedModel
+
+    inner = getattr(model, "get_base_model", None)
+    if callable(inner):  # prompt learning keeps the base model under another name
+        model = inner()
+    if isinstance(model, PreTrainedModel):
+        return model
+    for module in model.modules():  # modules() is breadth before depth in each branch: the outermost comes first
+        if isinstance(module, PreTrainedModel):
+            return module
+    return model
+
+
+def adapters_of(model: nn.Module, base: nn.Module) -> tuple[AdapterFacts, ...]:
+    """The adapters that PEFT knows of, in the order in which they were added."""
+    owner: Any = next((module for module in (model, base, *model.children()) if hasattr(module, "peft_config")), None)
+    configs = getattr(owner, "peft_config", None)
+    if not isinstance(configs, dict):
+        return ()
+    active = _active(owner)
+    return tuple(
+        AdapterFacts(
+            name=str(name),
+            kind=str(getattr(getattr(config, "peft_type", None), "value", getattr(config, "peft_type", "adapter"))),
+            active=not active or name in active,
+            inference_mode=bool(getattr(config, "inference_mode", False)),
+            rank=getattr(config, "r", None) if isinstance(getattr(config, "r", None), int) else None,
+            bias=str(getattr(config, "bias", "none")),
+        )
+        for name, config in configs.items()
+    )
+
+
+def _active(owner: Any) -> tuple[str, ...]:
+    """Names of the active adapters; transformers has a method where PEFT has a property."""
+    try:
+        active = owner.active_adapters
+        active = active() if callable(active) else active
+    except (ValueError, AttributeError):  # transformers raises where no adapter is loaded or none is enabled
+        return ()
+    return (active,) if isinstance(active, str) else tuple(active)

@@ -1,0 +1,163 @@
+"""How each layer checkpoints its activations; one place for what transformers 4 and 5 call differently.
+
+transformers 5.23 renamed ``gradient_checkpointing_*`` to ``activation_checkpointing_*``, defaults to non-reentrant
+where no kwargs are given and installs the embedding hook itself; transformers 4 defaults to reentrant and installs no
+hook. PEFT's ``prepare_model_for_kbit_training`` passes ``{}`` in both, so torch itself decides, and decides reentrant.
+"""
+
+from __future__ import annotations
+
+import dis
+import enum
+import functools
+import inspect
+import types
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.model.norms import function_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+FLAG = "gradient_checkpointing"
+FUNCTION = "_gradient_checkpointing_func"
+
+
+class Reentry(enum.Enum):
+    """What ``use_reentrant`` is for one checkpointed module."""
+
+    NO = "False"
+    YES = "True"
+    UNSET = "unset"
+    """Nothing was passed, so torch falls back to reentrant and warns (torch 2.13 still does)."""
+    UNKNOWN = "unknown"
+    """The bound function is not one whose arguments can be read."""
+
+    @property
+    def reentrant(self) -> bool:
+        """Whether the checkpoint is certain to be reentrant."""
+        return self in (Reentry.YES, Reentry.UNSET)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFacts:
+    """One module that can checkpoint."""
+
+    path: str
+    class_name: str
+    enabled: bool
+    training: bool
+    reentry: Reentry
+    is_layer: bool
+    """Whether the module is one of transformers' checkpointed layers, which drop the cache themselves."""
+    rebindable: bool
+    """Whether the checkpoint function is bound to the module, so that another can be bound instead."""
+
+
+def checkpoint_facts(module: nn.Module, path: str) -> CheckpointFacts | None:
+    """How the module checkpoints, or None where it never does.
+
+    Many modules carry the flag without ever checkpointing (every ``LlamaModel`` does): what counts is that the
+    module is one of transformers' checkpointed layers or that its code calls a checkpoint function.
+    """
+    if not hasattr(module, FLAG):
+        return None
+    cls: Any = type(module)
+    layer, called = _is_layer(cls), _calls_checkpoint(cls)
+    if not layer and called is None:
+        return None
+    bound = module.__dict__.get(FUNCTION)
+    enabled = bool(getattr(module, FLAG))
+    if called is _Call.DIRECT and bound is None:
+        reentry = _reentry_in_code(cls)
+    else:
+        reentry = reentry_of(bound) if enabled else Reentry.UNKNOWN
+    return CheckpointFacts(
+        path=path,
+        class_name=type(module).__name__,
+        enabled=enabled,
+        training=module.training,
+        reentry=reentry,
+        is_layer=layer,
+        rebindable=bound is not None,
+    )
+
+
+def reentry_of(function: object) -> Reentry:
+    """What ``use_reentrant`` a bound checkpoint function will pass to torch."""
+    value: object = None
+    while isinstance(function, functools.partial):
+        value = function.keywords.get("use_reentrant", value) if value is None else value
+        function = function.func
+    if value is None:
+        return Reentry.UNSET if callable(function) else Reentry.UNKNOWN
+    return Reentry.YES if value else Reentry.NO
+
+
+def without_reentry(function: Callable[..., Any]) -> functools.partial[Any]:
+    """The same checkpoint function and options, non-reentrant."""
+    return functools.partial(function, use_reentrant=False)
+
+
+def supports_checkpointing(model: nn.Module) -> bool:
+    """Whether the class says that its layers can be checkpointed."""
+    return bool(getattr(model, "supports_gradient_checkpointing", False))
+
+
+def enable(model: Any, **kwargs: Any) -> None:
+    """Turn checkpointing on through whatever public method the installed transformers has."""
+    if hasattr(model, "activation_checkpointing_enable"):
+        model.activation_checkpointing_enable(kwargs)
+        return
+    with warnings.catch_warnings():  # some remote code still overrides the older name, which then warns about itself
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
+
+
+def ignores_kwargs(model: nn.Module) -> bool:
+    """Whether the class sets its layers in the format of transformers before 4.35, which drops ``use_reentrant``."""
+    setter = getattr(model, "_set_gradient_checkpointing", None)
+    return setter is not None and "value" in inspect.signature(setter).parameters
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_layer(cls: Any) -> bool:
+    return any(base.__name__ == "GradientCheckpointingLayer" for base in cls.__mro__)
+
+
+class _Call(enum.Enum):
+    BOUND = "calls the function that was bound to it"
+    DIRECT = "calls torch.utils.checkpoint itself"
+
+
+@functools.lru_cache(maxsize=4096)
+def _calls_checkpoint(cls: Any) -> _Call | None:
+    code = getattr(function_of(cls.forward), "__code__", None)
+    if code is None:
+        return None
+    if FUNCTION in code.co_names:
+        return _Call.BOUND
+    return _Call.DIRECT if "checkpoint" in code.co_names else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _reentry_in_code(cls: Any) -> Reentry:
+    """What a forward that calls ``checkpoint`` itself passes, where it passes a literal."""
+    code = getattr(function_of(cls.forward), "__code__", None)
+    if not isinstance(code, types.CodeType):
+        return Reentry.UNKNOWN
+    instructions = list(dis.get_instructions(code))
+    for index, instruction in enumerate(instructions):
+        names = instruction.argval
+        if isinstance(names, tuple) and "use_reentrant" in names:
+            # keyword names are pushed after the values: the value stands as many loads before the call as its
+            # distance from the end of the names
+            back = len(names) - names.index("use_reentrant")
+            loads = [item for item in instructions[:index] if item.opname.startswith("LOAD")]
+            value: Any = loads[-back].argval if len(loads) >= back else None
+            return {True: Reentry.YES, False: Reentry.NO}.get(value, Reentry.UNKNOWN)
+    return Reentry.UNSET

@@ -1,0 +1,412 @@
+"""One walk over a model that collects what all rules need; no rule walks the model again.
+
+Facts hold no tensor and no module: dtypes and devices are strings, places are dotted paths of the user's own model
+(below PEFT's, DDP's and torch.compile's wrappers).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from kbitlint.model import adapters, checkpointing, norms, quantized
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.model.adapters import AdapterFacts
+    from kbitlint.model.checkpointing import CheckpointFacts
+    from kbitlint.model.quantized import Packing
+
+LOW_PRECISION = ("float16", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterFacts:
+    """One parameter; a tied one is listed once, under its first path."""
+
+    path: str
+    module: str
+    dtype: str
+    shape: tuple[int, ...]
+    numel: int
+    nbytes: int
+    requires_grad: bool
+    device: str
+    adapter: bool
+    """Whether an adapter or another wrapper added it; the base model's own otherwise."""
+    packed: bool
+    """Whether it is the weight of a quantized layer."""
+    norm: bool
+    floating: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NormFacts:
+    """One normalisation layer with parameters of its own, or one bare parameter that acts as a norm's weight."""
+
+    path: str
+    class_name: str
+    dtypes: tuple[tuple[str, str], ...]
+    """(parameter or buffer name, dtype) of its own floating tensors."""
+    nbytes: int
+    """Bytes of those of its own tensors that are half precision: what casting them to float32 adds."""
+    bare: bool
+    output_dtype: str | None
+    """The dtype that must come out, where the caller reads it from the norm's weight; None: the one that came in."""
+    adapter: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedFacts:
+    """One quantized layer."""
+
+    path: str
+    packing: Packing
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingFacts:
+    """One input embedding, as ``get_input_embeddings`` of some model in the tree gives it."""
+
+    path: str
+    owner: str
+    """The path of the model whose input embedding it is."""
+    hookable: bool
+    """Whether a forward hook on it ever runs (on a ModuleList it does not)."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputGradHooks:
+    """Forward hooks of one module that make its output require grad."""
+
+    path: str
+    names: tuple[str, ...]
+    orphans: int
+    """How many of them ``disable_input_require_grads()`` would leave in place."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What one walk over a model saw."""
+
+    class_name: str
+    model_type: str
+    parameters: tuple[ParameterFacts, ...]
+    norms: tuple[NormFacts, ...]
+    quantized: tuple[QuantizedFacts, ...]
+    embeddings: tuple[EmbeddingFacts, ...]
+    input_grad_hooks: tuple[InputGradHooks, ...]
+    checkpoints: tuple[CheckpointFacts, ...]
+    models: tuple[str, ...]
+    """Paths of every transformers model in the tree; the base itself is the empty path."""
+    adapters: tuple[AdapterFacts, ...]
+    adapter_layers: int
+    claims_quantization: str | None
+    """The quantization method that the model's own records name."""
+    supports_checkpointing: bool
+    ignores_checkpointing_kwargs: bool
+    use_cache: tuple[str, ...]
+    """Which configs have ``use_cache`` on: ``config``, ``config.text_config``, ..."""
+    training: bool
+    adapter_training: bool | None
+    """Whether the modules that adapters added are in training mode; None where there are none."""
+    modules: int
+    buffers_bytes: int
+    tied: tuple[tuple[str, str], ...] = field(default=())
+    """(path, first path) of every further path of a tied parameter."""
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether an adapter is attached."""
+        return bool(self.adapters) or self.adapter_layers > 0
+
+    @property
+    def trainable(self) -> tuple[ParameterFacts, ...]:
+        """The parameters that require grad."""
+        return tuple(parameter for parameter in self.parameters if parameter.requires_grad)
+
+    @property
+    def checkpointing(self) -> tuple[CheckpointFacts, ...]:
+        """The modules whose checkpointing is on."""
+        return tuple(facts for facts in self.checkpoints if facts.enabled)
+
+    @property
+    def numel(self) -> int:
+        """Parameters before packing, without adapters."""
+        packed = {facts.path: facts.packing.features for facts in self.quantized if facts.packing.features}
+        total = sum(features[0] * features[1] for features in packed.values() if features)
+        return total + sum(
+            parameter.numel
+            for parameter in self.parameters
+            if not parameter.adapter and not (parameter.packed and parameter.module in packed)
+        )
+
+    @property
+    def on_meta(self) -> bool:
+        """Whether the model has no weights."""
+        return any(parameter.device == "meta" for parameter in self.parameters)
+
+    def summary(self) -> str:
+        """The model in one line: class, size, quantization, adapters."""
+        parts = [f"{self.class_name} {_count(self.numel)}"]
+        for (method, kind), count in sorted(Counter((q.packing.method, q.packing.kind) for q in self.quantized).items()):
+            name = method if method == kind else f"{method} {kind}"
+            parts.append(f"{name} on {count} layer{'s' * (count != 1)}")
+        if not self.quantized:
+            parts.append("not quantized")
+        for adapter in self.adapters:
+            rank = f" r={adapter.rank}" if adapter.rank else ""
+            where = f" on {self.adapter_layers} layer{'s' * (self.adapter_layers != 1)}" if self.adapter_layers else ""
+            parts.append(f"{adapter.kind.replace('_', ' ').lower().replace('lora', 'LoRA')}{rank}{where}")
+        return ", ".join(parts)
+
+
+def _count(number: int) -> str:
+    for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= limit:
+            return f"{number / limit:.1f}{unit}"
+    return str(number)
+
+
+@dataclass(slots=True)
+class _Walk:
+    """What the walk gathers; ModelFacts is made of it once it is complete."""
+
+    parameters: list[ParameterFacts] = field(default_factory=list)
+    norms: list[NormFacts] = field(default_factory=list)
+    quantized: list[QuantizedFacts] = field(default_factory=list)
+    hooks: list[tuple[str, dict[int, Any]]] = field(default_factory=list)
+    checkpoints: list[CheckpointFacts] = field(default_factory=list)
+    models: list[tuple[str, Any]] = field(default_factory=list)
+    where: dict[int, str] = field(default_factory=dict)
+    first: dict[int, str] = field(default_factory=dict)
+    tied: list[tuple[str, str]] = field(default_factory=list)
+    tracked: set[int] = field(default_factory=set)
+    adapter_modes: set[bool] = field(default_factory=set)
+    trains_biases: bool = False
+    adapter_layers: int = 0
+    modules: int = 0
+    buffers_bytes: int = 0
+
+
+def collect(model: nn.Module) -> ModelFacts:
+    """Walk the model once. The model is only read."""
+    from transformers import PreTrainedModel
+
+    base = adapters.base_of(model)
+    walk = _Walk()
+    known = adapters.adapters_of(model, base)
+    walk.trains_biases = any(adapter.bias != "none" for adapter in known)
+    for module, path, added, parent in _modules(model, base):
+        _look_at(module, path, parent, walk, added=added)
+        if isinstance(module, PreTrainedModel):
+            walk.models.append((path, module))
+            walk.tracked.update(handle.id for handle in getattr(module, "_require_grads_hooks", ()) or ())
+    return ModelFacts(
+        class_name=type(base).__name__,
+        model_type=str(getattr(getattr(base, "config", None), "model_type", "")),
+        parameters=tuple(walk.parameters),
+        norms=tuple(walk.norms),
+        quantized=tuple(walk.quantized),
+        embeddings=tuple(_embeddings(walk)),
+        input_grad_hooks=tuple(_hooks(walk)),
+        checkpoints=tuple(walk.checkpoints),
+        models=tuple(path for path, _ in walk.models),
+        adapters=known,
+        adapter_layers=walk.adapter_layers,
+        claims_quantization=_claim(base),
+        supports_checkpointing=checkpointing.supports_checkpointing(base),
+        ignores_checkpointing_kwargs=checkpointing.ignores_kwargs(base),
+        use_cache=tuple(_configs_with_cache(getattr(base, "config", None))),
+        training=base.training,
+        adapter_training=all(walk.adapter_modes) if walk.adapter_modes else None,
+        modules=walk.modules,
+        buffers_bytes=walk.buffers_bytes,
+        tied=tuple(walk.tied),
+    )
+
+
+def _modules(model: nn.Module, base: nn.Module) -> Iterator[tuple[nn.Module, str, bool, nn.Module | None]]:
+    """Every (module, path, added by a wrapper, parent) once, in the order of registration, paths relative to base."""
+    holds_base = {id(module) for module in _path_to(model, base)}
+    stack: list[tuple[nn.Module, str, bool, nn.Module | None]] = [(model, "", False, None)]
+    seen: set[int] = set()
+    while stack:
+        module, path, added, parent = stack.pop()
+        if module is base:
+            path, added = "", False
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield module, path, added, parent
+        wrapped = adapters.wrapped_child(module)
+        above = id(module) in holds_base
+        for name, child in reversed(module._modules.items()):  # noqa: SLF001  # named_modules would build every path twice
+            if child is None:
+                continue
+            inner = added or (wrapped is not None and name != wrapped)
+            inner = inner or (above and child is not base and id(child) not in holds_base)
+            stack.append((child, f"{path}.{name}" if path else name, inner, module))
+
+
+def _path_to(model: nn.Module, base: nn.Module) -> list[nn.Module]:
+    """The wrappers from the model down to its base, without the base."""
+    wrappers: list[nn.Module] = []
+    while model is not base:
+        wrappers.append(model)
+        inside = [child for child in model.children() if child is base or any(m is base for m in child.modules())]
+        if not inside:  # a wrapper that holds its base outside the module tree
+            break
+        model = inside[0]
+    return wrappers
+
+
+def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, *, added: bool) -> None:
+    walk.modules += 1
+    walk.where[id(module)] = path
+    wrapped = adapters.wrapped_child(module)
+    if wrapped == "base_layer" and hasattr(module, "adapter_layer_names"):
+        walk.adapter_layers += 1
+    if added:
+        walk.adapter_modes.add(module.training)
+    if module._parameters or module._buffers:  # noqa: SLF001  # see _modules
+        _look_at_tensors(module, path, parent, walk, added=added or wrapped is not None)
+    if module._forward_hooks:  # noqa: SLF001  # torch has no public way to list hooks
+        found = {number: hook for number, hook in module._forward_hooks.items() if makes_require_grad(hook)}  # noqa: SLF001  # see above
+        if found:
+            walk.hooks.append((path, found))
+    checkpoint = checkpointing.checkpoint_facts(module, path)
+    if checkpoint is not None:
+        walk.checkpoints.append(checkpoint)
+
+
+def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, *, added: bool) -> None:
+    """The module's own parameters and buffers: what is packed, what is a norm's, what is an adapter's."""
+    packing = quantized.packing_of(module)
+    if packing is not None:
+        walk.quantized.append(QuantizedFacts(path, packing))
+    norm = packing is None and norms.is_norm(module)
+    own: list[tuple[str, Tensor]] = []
+    for name, parameter in module._parameters.items():  # noqa: SLF001  # see _modules
+        if parameter is None:
+            continue
+        full = f"{path}.{name}" if path else name
+        bare = not norm and packing is None and parameter.is_floating_point() and norms.is_bare_norm(name, parameter.ndim)
+        if id(parameter) in walk.first:
+            walk.tied.append((full, walk.first[id(parameter)]))
+        else:
+            walk.first[id(parameter)] = full
+            is_adapter = added or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
+            packed = packing is not None and (name == "weight" or not parameter.is_floating_point())
+            walk.parameters.append(
+                ParameterFacts(
+                    path=full,
+                    module=path,
+                    dtype=_short(parameter.dtype),
+                    shape=tuple(parameter.shape),
+                    numel=parameter.numel(),
+                    nbytes=_nbytes(parameter),
+                    requires_grad=parameter.requires_grad,
+                    device=parameter.device.type,
+                    adapter=is_adapter,
+                    packed=packed,
+                    norm=norm or bare,
+                    floating=parameter.is_floating_point(),
+                )
+            )
+            if bare:
+                own_dtype = ((name, _short(parameter.dtype)),)
+                walk.norms.append(
+                    NormFacts(
+                        full, "Parameter", own_dtype, _nbytes(parameter), bare=True, output_dtype=None, adapter=is_adapter
+                    )
+                )
+        if norm and parameter.is_floating_point():
+            own.append((name, parameter))
+    for name, buffer in module._buffers.items():  # noqa: SLF001  # see _modules
+        if buffer is not None:
+            walk.buffers_bytes += _nbytes(buffer)
+            if norm and buffer.is_floating_point():
+                own.append((name, buffer))
+    if own:
+        walk.norms.append(_norm_facts(module, path, parent, own, added=added))
+
+
+def _norm_facts(
+    module: nn.Module, path: str, parent: nn.Module | None, own: list[tuple[str, Tensor]], *, added: bool
+) -> NormFacts:
+    cls: Any = type(parent)
+    caller_reads_dtype = parent is not None and path.rpartition(".")[2] in norms.dtype_readers(cls)
+    dtypes = tuple((name, _short(tensor.dtype)) for name, tensor in own)
+    return NormFacts(
+        path=path,
+        class_name=type(module).__name__,
+        dtypes=dtypes,
+        nbytes=sum(_nbytes(tensor) for _, tensor in own if _short(tensor.dtype) in LOW_PRECISION),
+        bare=False,
+        output_dtype=dict(dtypes).get("weight") if caller_reads_dtype else None,
+        adapter=added,
+    )
+
+
+def _short(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _nbytes(tensor: Tensor) -> int:
+    return int(tensor.numel() * tensor.element_size())
+
+
+def makes_require_grad(hook: Any) -> bool:
+    """Whether a forward hook sets ``requires_grad`` on what it is given, told by its code and not by its name."""
+    while isinstance(hook, functools.partial):
+        hook = hook.func
+    code = getattr(getattr(hook, "__func__", hook), "__code__", None)
+    return code is not None and bool({"requires_grad_", "requires_grad"} & set(code.co_names))
+
+
+def _hooks(walk: _Walk) -> Iterator[InputGradHooks]:
+    """The gathered hooks with the number of orphans, which only the whole walk knows."""
+    for path, hooks in walk.hooks:
+        names = tuple(getattr(hook, "__name__", type(hook).__name__) for hook in hooks.values())
+        yield InputGradHooks(path, names, sum(number not in walk.tracked for number in hooks))
+
+
+def _embeddings(walk: _Walk) -> Iterator[EmbeddingFacts]:
+    seen: set[int] = set()
+    for owner, model in walk.models:
+        try:
+            embedding = model.get_input_embeddings()
+        except (NotImplementedError, AttributeError):
+            continue
+        if embedding is None or id(embedding) in seen:
+            continue
+        seen.add(id(embedding))
+        if id(embedding) in walk.where:
+            yield EmbeddingFacts(walk.where[id(embedding)], owner, not isinstance(embedding, (nn.ModuleList, nn.ModuleDict)))
+
+
+def _claim(base: nn.Module) -> str | None:
+    """The quantization method that the model or its config names."""
+    config = getattr(getattr(base, "config", None), "quantization_config", None)
+    method = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", None)
+    method = method or getattr(base, "quantization_method", None)
+    if method is None and (getattr(base, "is_loaded_in_4bit", False) or getattr(base, "is_loaded_in_8bit", False)):
+        return "bitsandbytes"
+    return None if method is None else str(getattr(method, "value", method))
+
+
+def _configs_with_cache(config: Any) -> Iterator[str]:
+    """Names of the configs, the sub-configs included, whose ``use_cache`` is on."""
+    if config is None:
+        return
+    if getattr(config, "use_cache", None) is True:
+        yield "config"
+    for name in sorted(getattr(config, "sub_configs", None) or ()):
+        if getattr(getattr(config, name, None), "use_cache", None) is True:
+            yield f"config.{name}"

@@ -1,0 +1,75 @@
+"""Loads the real weights of a folder: for ``--fix``, which works on the device, and for ``load_prepared``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kbitlint.errors import KbitlintError, TargetError, one_line
+from kbitlint.model.build import Source, dtype_of, load_config, model_class, quantization_config
+from kbitlint.target import Kind, Target
+
+
+def safetensors_in(folder: Path) -> bool:
+    """Whether the folder holds safetensors weights."""
+    return any(folder.glob("*.safetensors"))
+
+
+def pickles_in(folder: Path) -> bool:
+    """Whether the folder holds pickled weights."""
+    return any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
+
+
+def base_folder(target: Target) -> Path | None:
+    """The local folder with the base model's weights, or None where the base is not local."""
+    if target.kind is not Kind.ADAPTER:
+        return target.folder
+    name = json.loads((target.folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
+    for place in (Path(str(name)), target.folder / str(name)):
+        if name and place.is_dir():
+            return place
+    return None
+
+
+def load(
+    target: Target, device: str, quantize: str | None, *, trust_remote_code: bool, arguments: dict[str, Any] | None = None
+) -> Any:
+    """The quantized model of a checkpoint folder on a device, with its adapter where it is an adapter folder.
+
+    Args:
+        target: A checkpoint or adapter folder.
+        device: Where the weights go.
+        quantize: How to quantize an unquantized checkpoint, or None.
+        trust_remote_code: Whether the checkpoint's own code may run.
+        arguments: Further arguments of ``from_pretrained``.
+    """
+    folder = base_folder(target)
+    if folder is None:
+        raise TargetError(target.text, "its base model is not a local folder")
+    source = Source(str(folder), trust_remote_code=trust_remote_code)
+    config = load_config(source)
+    kwargs: dict[str, Any] = {"use_safetensors": True, "device_map": {"": device}}
+    own = getattr(config, "quantization_config", None)
+    wanted = quantize if quantize not in (None, "none") else None
+    dtype = dtype_of(config, quantized=own is not None or wanted is not None)
+    kwargs["dtype"] = dtype
+    if own is None and wanted is not None:
+        kwargs["quantization_config"] = quantization_config(wanted, dtype)
+    kwargs |= arguments or {}
+    try:
+        cls = model_class(config, source)
+        model = cls.from_pretrained(str(folder), **kwargs)
+    except KbitlintError:
+        raise
+    except torch.cuda.OutOfMemoryError as error:
+        raise TargetError(target.text, f"does not fit on {device}: {one_line(error)}") from error
+    except Exception as error:
+        raise TargetError(target.text, f"cannot be loaded: {one_line(error)}") from error
+    if target.kind is Kind.ADAPTER:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(target.folder), is_trainable=True)
+    return model

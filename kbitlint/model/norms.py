@@ -1,0 +1,170 @@
+"""What is a norm, decided by what its code does rather than by what it is called.
+
+Over the causal-LM architectures of transformers 5.23 `isinstance(module, LayerNorm)` misses norms in two of three,
+and every test of names either misses some (`ln_1`, `RmsNormAct2d`) or hits modules that hold whole layers
+(`DbrxNormAttentionNorm`). A norm here is a module that
+
+- holds parameters of its own and has no child that holds any,
+- multiplies no matrices (it is no Linear, convolution or embedding), and
+- normalises: its forward, or what its forward calls, takes a mean square, a variance or a vector norm.
+
+Where the code cannot be read (fused kernels), vectors only and "norm" in the class name decide.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import re
+import types
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TORCH_NORMS: tuple[type[nn.Module], ...] = (
+    nn.LayerNorm,
+    nn.RMSNorm,
+    nn.GroupNorm,
+    nn.modules.batchnorm._BatchNorm,  # noqa: SLF001  # the only common base of the batch norms
+    nn.modules.instancenorm._InstanceNorm,  # noqa: SLF001  # the only common base of the instance norms
+)
+
+_MATRICES: tuple[type[nn.Module], ...] = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd, nn.Bilinear)  # noqa: SLF001  # the only common base of convolutions
+
+#: a function with one of these names normalises
+_NORMALISES = frozenset(
+    [
+        "rsqrt",
+        "layer_norm",
+        "native_layer_norm",
+        "rms_norm",
+        "fused_rms_norm",
+        "group_norm",
+        "batch_norm",
+        "instance_norm",
+        "normalize",
+        "var",
+        "var_mean",
+        "std",
+        "norm",
+        "vector_norm",
+        "l2norm",
+    ]
+)
+#: a function with one of these names mixes features, so its parameters are no norm's
+_MIXES = frozenset(
+    [
+        "linear",
+        "matmul",
+        "bmm",
+        "mm",
+        "einsum",
+        "baddbmm",
+        "embedding",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "conv_transpose1d",
+        "scaled_dot_product_attention",
+        "softmax",
+        "log_softmax",
+        "topk",
+        "cumsum",
+        "chunk_scan",
+        "selective_scan",
+    ]
+)
+_BARE_NORM = re.compile(
+    r"(^|_)(layer_?|rms_?|l2_?|[qk]_?)?norm(_weight|_scale|_bias|_gamma|_beta)?$|(^|_)ln(_\w|\d)?$", re.IGNORECASE
+)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether the module is a normalisation layer with parameters of its own."""
+    own = [parameter for parameter in module._parameters.values() if parameter is not None]  # noqa: SLF001  # one level only, without a generator per module
+    if not own or any(True for child in module.children() for _ in child.parameters()):
+        return False
+    if isinstance(module, _TORCH_NORMS):
+        return True
+    if isinstance(module, _MATRICES):
+        return False
+    normalises, mixes, readable = _what_code_does(_class_of(module))
+    if readable and normalises and not mixes:
+        return True
+    vectors = all(sum(size > 1 for size in parameter.shape) <= 1 for parameter in own)
+    return vectors and not mixes and "norm" in type(module).__name__.lower()
+
+
+def is_bare_norm(name: str, dimensions: int) -> bool:
+    """Whether a parameter that stands outside every norm module is named like a norm's weight."""
+    return dimensions <= 1 and _BARE_NORM.search(name) is not None
+
+
+def _class_of(module: nn.Module) -> Any:
+    return type(module)
+
+
+@functools.lru_cache(maxsize=4096)
+def _what_code_does(cls: Any) -> tuple[bool, bool, bool]:
+    """(normalises, mixes features, could be read) for the forward of a class and the functions it calls."""
+    names: set[str] = set()
+    readable = False
+    for code in _reachable(cls):
+        readable = True
+        names.update(code.co_names)
+    power = bool(names & {"pow", "square"}) and bool(names & {"mean", "sum"})
+    return bool(names & _NORMALISES) or power, bool(names & _MIXES), readable
+
+
+def _reachable(cls: type[nn.Module], depth: int = 3) -> Iterator[types.CodeType]:
+    """The code of a class's forward, of the methods it calls on self and of the module functions it calls."""
+    todo = [(function_of(cls.forward), depth)]
+    seen: set[types.CodeType] = set()
+    while todo:
+        function, left = todo.pop()
+        code = getattr(function, "__code__", None)
+        if code is None or code in seen:
+            continue
+        seen.add(code)
+        yield code
+        if not left:
+            continue
+        for name in code.co_names:
+            method = inspect.getattr_static(cls, name, None)
+            target = method if callable(method) or isinstance(method, (staticmethod, classmethod)) else None
+            if name not in _NORMALISES and hasattr(nn.Module, name):
+                continue  # torch's own machinery says nothing about this class
+            target = target or getattr(function, "__globals__", {}).get(name)
+            if isinstance(target, (staticmethod, classmethod)):
+                target = target.__func__
+            if isinstance(target, types.FunctionType):
+                todo.append((function_of(target), left - 1))
+
+
+def function_of(forward: object) -> object:
+    """The function below decorators (transformers wraps the forward of every checkpointed layer)."""
+    return inspect.unwrap(forward) if callable(forward) else forward
+
+
+@functools.lru_cache(maxsize=4096)
+def dtype_readers(cls: Any) -> frozenset[str]:
+    """Names of children whose ``weight.dtype`` the forward of a class reads.
+
+    Several state-space models cast the residual with ``x.to(self.norm.weight.dtype)`` before the norm. A norm in
+    float32 then sees float32 come in, so "the dtype that came in" is no longer the dtype of the stream.
+    """
+    code = getattr(function_of(cls.forward), "__code__", None)
+    if code is None:
+        return frozenset()
+    attributes = [
+        instruction.argval if instruction.opname == "LOAD_ATTR" else None for instruction in dis.get_instructions(code)
+    ]
+    return frozenset(
+        first
+        for first, second, third in zip(attributes, attributes[1:], attributes[2:], strict=False)
+        if first and second == "weight" and third == "dtype"
+    )

@@ -1,0 +1,104 @@
+"""One real forward and backward on the model's device: the proof that a fix trains."""
+
+from __future__ import annotations
+
+import math
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kbitlint.errors import one_line
+from kbitlint.model import adapters
+from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.violation import Probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def probe(model: nn.Module, batch: int = 2, seq_len: int = 16, seed: int = 0) -> Probe:
+    """Run one forward and backward in training mode on random tokens and look at the loss and every gradient.
+
+    The model is left as it was: gradients, modes, buffers and the random state are restored. A model without
+    trainable parameters (a base before its adapters) is probed at its input embeddings: a finite gradient there has
+    passed through every layer.
+    """
+    parameters = list(model.parameters())
+    device = next((parameter.device for parameter in parameters), torch.device("cpu"))
+    if any(parameter.is_meta for parameter in parameters):
+        return Probe("meta", None, 0, 0, failure="the model has no weights")
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    with _restored(model, device), _entrances(model, active=not trainable) as entrances:
+        torch.manual_seed(seed)
+        model.train()
+        try:
+            loss = loss_of(model(**training_batch(model, device, batch, seq_len)))
+            loss.backward()
+        except Exception as error:  # noqa: BLE001  # whatever training raises is the answer, not a crash of the tool
+            return Probe(str(device), None, 0, len(trainable), not trainable, one_line(error))
+        watched: list[Tensor] = [*trainable] if trainable else entrances
+        arrived = [tensor.grad for tensor in watched if tensor.grad is not None]
+        finite = sum(bool(gradient.isfinite().all()) for gradient in arrived)
+        value = float(loss.detach())
+        failure = None
+        if not math.isfinite(value):
+            failure = f"the loss is {value}"
+        elif not arrived:
+            failure = "no gradient arrives"
+        elif finite < len(arrived):
+            failure = f"{len(arrived) - finite} gradients are not finite"
+        return Probe(str(device), value, finite, len(watched), not trainable, failure)
+
+
+@contextmanager
+def _restored(model: nn.Module, device: torch.device) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    state = torch.random.get_rng_state()
+    device_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        torch.random.set_rng_state(state)
+        if device_state is not None:
+            torch.cuda.set_rng_state(device_state, device)
+
+
+@contextmanager
+def _entrances(model: nn.Module, *, active: bool) -> Iterator[list[Tensor]]:
+    """What the input embeddings give, as leaves that collect a gradient.
+
+    The layers get a clone of the leaf: several models write into their embeddings in place, which a leaf forbids.
+    """
+    leaves: list[Tensor] = []
+    base: Any = adapters.base_of(model)
+    embedding = base.get_input_embeddings() if active and hasattr(base, "get_input_embeddings") else None
+
+    def watch(_: nn.Module, __: Any, output: Any) -> Any:
+        if not isinstance(output, Tensor):
+            return output
+        leaf = output.detach().requires_grad_()
+        leaves.append(leaf)
+        return leaf.clone()
+
+    handles = []
+    if embedding is not None:
+        modules = embedding if isinstance(embedding, nn.ModuleList) else [embedding]
+        handles = [module.register_forward_hook(watch) for module in modules]
+    try:
+        yield leaves
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,90 @@
+"""What is a quantized layer, for each method that transformers can load.
+
+Recognised by class name and by the tensors themselves, so no quantization library is imported to audit a model
+that does not use it (importing bitsandbytes costs about as much as importing torch).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Packing:
+    """How one layer is quantized."""
+
+    method: str
+    bits: int | None
+    kind: str
+    """The data type of the method's own, as its library calls it: nf4, fp4, int8, ..."""
+    compute_dtype: str | None = None
+    features: tuple[int, int] | None = None
+    """(in, out) features of the weight before packing."""
+
+
+#: class name -> (method, bits, kind), for layers that a class name identifies
+_CLASSES: dict[str, tuple[str, int | None, str]] = {
+    "HQQLinear": ("hqq", None, "hqq"),
+    "EetqLinear": ("eetq", 8, "int8"),
+    "FP8Linear": ("fp8", 8, "fp8"),
+    "FbgemmFp8Linear": ("fbgemm_fp8", 8, "fp8"),
+    "QLinear": ("quanto", None, "quanto"),
+    "Mxfp4GptOssExperts": ("mxfp4", 4, "mxfp4"),
+    "BitLinear": ("bitnet", 2, "ternary"),
+    "AutoBitLinear": ("bitnet", 2, "ternary"),
+    "VQuantLinear": ("vptq", None, "vptq"),
+    "HiggsLinear": ("higgs", None, "higgs"),
+    "CompressedLinear": ("compressed-tensors", None, "compressed"),
+    "QuantizedLinear": ("aqlm", 2, "aqlm"),
+}
+
+
+def packing_of(module: nn.Module) -> Packing | None:
+    """How the module's own weight is packed, or None where it is an ordinary float weight."""
+    cls = type(module)
+    names = {base.__name__ for base in cls.__mro__}
+    if "Linear4bit" in names:
+        return _bitsandbytes_4bit(module)
+    if "Linear8bitLt" in names:
+        return _bitsandbytes_8bit(module)
+    for name in names:
+        if name in _CLASSES:
+            return Packing(*_CLASSES[name], features=_features(module))
+        if name.startswith("WQLinear"):
+            return Packing("awq", getattr(module, "w_bit", 4), "awq", features=_features(module))
+        if name.endswith("QuantLinear"):
+            return Packing("gptq", getattr(module, "bits", 4), "gptq", features=_features(module))
+    weight = module._parameters.get("weight")  # noqa: SLF001  # one dictionary read instead of a property chain
+    if weight is not None and type(weight.data).__module__.startswith("torchao"):
+        return Packing("torchao", None, type(weight.data).__name__, features=_features(module))
+    return None
+
+
+def _features(module: nn.Module) -> tuple[int, int] | None:
+    incoming = getattr(module, "in_features", getattr(module, "infeatures", None))
+    outgoing = getattr(module, "out_features", getattr(module, "outfeatures", None))
+    return (incoming, outgoing) if isinstance(incoming, int) and isinstance(outgoing, int) else None
+
+
+def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:
+    weight = module.weight
+    packed = isinstance(weight, Tensor) and (getattr(weight, "bnb_quantized", False) or not weight.is_floating_point())
+    if not packed:  # a tied or never loaded weight: the class promises what the tensor does not hold
+        return None
+    compute = getattr(module, "compute_dtype", None)
+    return Packing(
+        "bitsandbytes",
+        4,
+        str(getattr(weight, "quant_type", "4-bit")),
+        None if compute is None else str(compute).removeprefix("torch."),
+        _features(module),
+    )
+
+
+def _bitsandbytes_8bit(module: nn.Module) -> Packing | None:
+    weight = module.weight
+    if not isinstance(weight, Tensor) or weight.is_floating_point():  # has_fp16_weights keeps them 16-bit
+        return None
+    return Packing("bitsandbytes", 8, "int8", features=_features(module))

@@ -1,0 +1,190 @@
+"""Opens a named target: reads its files, builds its model without weights, or calls the user's factory."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kbitlint import manifest
+from kbitlint.context import TrainingContext
+from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
+from kbitlint.extras import require_model_extra
+from kbitlint.files.checkpoint import CheckpointFacts, read_checkpoint
+from kbitlint.target import QUANTIZATIONS, Kind, Target
+from kbitlint.violation import Skip, Surface
+
+if TYPE_CHECKING:
+    from types import ModuleType
+    from collections.abc import Callable, Iterator
+
+FACTORIES = (Kind.FACTORY_FILE, Kind.FACTORY_MODULE)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How targets are opened and which rules run; the same for ``check`` and ``fix``."""
+
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    quantize: str | None = None
+    meta: bool = False
+    trust_remote_code: bool = False
+    context: TrainingContext = field(default_factory=TrainingContext)
+
+    def __post_init__(self) -> None:
+        if self.quantize is not None and self.quantize not in QUANTIZATIONS:
+            raise KbitlintError(f"quantize: {self.quantize!r} is none of {', '.join(QUANTIZATIONS)}")
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A named target with everything its rules look at."""
+
+    target: Target
+    files: CheckpointFacts | None = None
+    live: Any = None
+    """The model, or the Trainer that a factory returned."""
+    notes: tuple[str, ...] = ()
+    skips: tuple[Skip, ...] = ()
+
+
+def open_target(target: Target, options: Options, *, model: bool = True) -> Opened:
+    """Open a named target, without weights where it is not a factory; ``model``: whether a model is wanted at all."""
+    prepared = None if target.kind in (Kind.HUB, *FACTORIES) else manifest.read(target.folder)
+    if target.kind is Kind.FILE:
+        files = read_checkpoint(target.folder, Path(target.place))
+        skips = () if files else (Skip("", Surface.FILES, "the file configures neither a model nor an adapter"),)
+        return Opened(target, files, skips=skips)
+    files = read_checkpoint(target.folder) if Surface.FILES in target.surfaces else None
+    if not model:
+        return Opened(target, files)
+    require_model_extra(f"auditing {target.text}")
+    from kbitlint.model.build import Source, attach_adapter, build, call_factory
+
+    if target.kind in FACTORIES:
+        made = call_factory(lambda: factory_of(target), target.text, meta=options.meta)
+        return Opened(target, None, made, ("built on meta",) if options.meta else ())
+
+    base, trust = target.place, options.trust_remote_code
+    notes: tuple[str, ...] = ()
+    if target.kind is Kind.ADAPTER:
+        base = _base_of_adapter(target, files)
+        notes = (f"the adapter's base is {base}", "attached as with is_trainable=True")
+    with quiet():
+        built = build(Source(base, target.revision, trust), options.quantize or (prepared.quantize if prepared else None))
+        live = attach_adapter(built.model, target.place) if target.kind is Kind.ADAPTER else built.model
+    if prepared is not None:
+        apply_stored(live, prepared, target)
+        notes += (f"{manifest.NAME} applied: {len(prepared.edits)} edits",)
+    return Opened(target, files, live, ("built on meta", *built.notes, *notes))
+
+
+def _base_of_adapter(target: Target, files: CheckpointFacts | None) -> str:
+    name = ((files.adapter if files else None) or {}).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise TargetError(Path(target.place) / "adapter_config.json", "base_model_name_or_path: must name the base model")
+    beside = Path(target.place) / name
+    return str(beside) if not Path(name).exists() and beside.is_dir() else name
+
+
+def apply_stored(model: Any, prepared: manifest.Manifest, target: Target) -> None:
+    """Apply what a fix wrote. Raises TargetError where it does not fit the model, which is left as it was."""
+    from kbitlint.model import edits as live
+
+    try:
+        with live.journaled(live.Journal()) as journal:
+            live.apply(model, prepared.edits, journal)
+    except KbitlintError as error:
+        raise TargetError(target.folder / manifest.NAME, f"does not fit this model: {error}") from error
+
+
+def factory_of(target: Target) -> Callable[[], Any]:
+    """The callable that a factory target names; importing its module runs the user's code."""
+    try:
+        with _importable(target):
+            module = _module_of_file(target) if target.kind is Kind.FACTORY_FILE else importlib.import_module(target.place)
+    except KbitlintError:
+        raise
+    except SystemExit as error:
+        raise TargetError(target.text, f"importing it left the program with exit status {error.code}") from error
+    except Exception as error:
+        raise TargetError(target.text, f"importing it raised {one_line(error)}") from error
+    found: Any = module
+    for name in target.attribute.split("."):
+        found = getattr(found, name, None)
+    if not callable(found):
+        known = sorted(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
+        raise TargetError(target.text, f"has no function {target.attribute!r}{did_you_mean(target.attribute, known)}")
+    return found  # type: ignore[no-any-return]  # callable, as checked
+
+
+def _module_of_file(target: Target) -> ModuleType:
+    path = Path(target.place).resolve()
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise TargetError(target.text, "cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@contextmanager
+def _importable(target: Target) -> Iterator[None]:
+    """Let the user's code import what stands beside it: the file's folder, or the working folder."""
+    place = str(Path(target.place).resolve().parent) if target.kind is Kind.FACTORY_FILE else str(Path.cwd())
+    sys.path.insert(0, place)
+    try:
+        yield
+    finally:
+        if place in sys.path:
+            sys.path.remove(place)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers' log lines out of our own output while a model is built from its config."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def has_weights(target: Target) -> bool:
+    """Whether the folder of a checkpoint, or of an adapter's base, holds safetensors weights.
+
+    Raises TargetError where it holds pickles only, which are never loaded.
+    """
+    from kbitlint.model.loading import base_folder, pickles_in, safetensors_in
+
+    folder = base_folder(target)
+    if folder is None:
+        return False
+    if not safetensors_in(folder) and pickles_in(folder):
+        raise TargetError(
+            target.text, f"{folder} holds pickled weights only, which are never loaded; convert them to safetensors"
+        )
+    return safetensors_in(folder)
+
+
+def load_target(target: Target, options: Options, device: str) -> Opened:
+    """Open a folder with its real weights on a device, prepared as its ``kbitlint.json`` says."""
+    require_model_extra("--fix")
+    from kbitlint.model.loading import load
+
+    with quiet():
+        prepared = manifest.read(target.folder)
+        quantize = options.quantize or (prepared.quantize if prepared else None)
+        model = load(target, device, quantize, trust_remote_code=options.trust_remote_code)
+    if prepared is not None:
+        apply_stored(model, prepared, target)
+    return Opened(target, read_checkpoint(target.folder), model, (f"loaded on {device}",))

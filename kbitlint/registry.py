@@ -1,0 +1,118 @@
+"""Finds rules, checks their shape, and selects among them by code, prefix or slug."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import pkgutil
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING
+
+from kbitlint.errors import KbitlintError, SelectionError, did_you_mean
+from kbitlint.rule import CODE, SLUG, Rule
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ENTRY_POINT_GROUP = "kbitlint.rules"
+BUILT_IN = "kbitlint_rules"
+
+
+class RuleShapeError(KbitlintError):
+    """A rule pack that breaks the shape every rule must have. A pack never fails silently."""
+
+
+def _rules_of(package: str) -> list[type[Rule]]:
+    """The rules of a package: one in each module, which is named like the slug."""
+    try:
+        root = importlib.import_module(package)
+    except ImportError as error:
+        raise RuleShapeError(f"rule pack {package!r} cannot be imported: {error}") from error
+    found = []
+    for info in sorted(pkgutil.iter_modules(root.__path__), key=lambda info: info.name):
+        module = importlib.import_module(f"{package}.{info.name}")
+        rules = [
+            value
+            for _, value in inspect.getmembers(module, inspect.isclass)
+            if issubclass(value, Rule) and value is not Rule and value.__module__ == module.__name__
+        ]
+        if len(rules) != 1:
+            raise RuleShapeError(f"{module.__name__} holds {len(rules)} rules; a module holds exactly one")
+        rule = rules[0]
+        _check_shape(rule, info.name)
+        found.append(rule)
+    return found
+
+
+def _check_shape(rule: type[Rule], module: str) -> None:
+    meta = getattr(rule, "meta", None)
+    name = f"{rule.__module__}.{rule.__name__}"
+    if meta is None:
+        raise RuleShapeError(f"{name} has no meta")
+    if not CODE.fullmatch(meta.code):
+        raise RuleShapeError(f"{name}: code {meta.code!r} is not KB and three digits")
+    if not SLUG.fullmatch(meta.slug):
+        raise RuleShapeError(f"{name}: slug {meta.slug!r} is not words joined by hyphens")
+    if module != meta.slug.replace("-", "_"):
+        raise RuleShapeError(f"{name}: the module of {meta.slug!r} must be called {meta.slug.replace('-', '_')}.py")
+    if not rule.checks():
+        raise RuleShapeError(f"{name} overrides no check method")
+
+
+@functools.cache
+def all_rules() -> tuple[Rule, ...]:
+    """Every rule, built in or from an entry point in the group ``kbitlint.rules``, ordered by code.
+
+    Raises RuleShapeError where a pack cannot be imported, a rule has the wrong shape, or two rules share a code
+    or a slug.
+    """
+    packages = [BUILT_IN, *sorted({entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)})]
+    rules = [rule() for package in packages for rule in _rules_of(package)]
+    for attribute in ("code", "slug"):
+        seen: dict[str, Rule] = {}
+        for rule in rules:
+            value = getattr(rule.meta, attribute)
+            if value in seen:
+                raise RuleShapeError(f"{type(rule).__name__} and {type(seen[value]).__name__} share the {attribute} {value}")
+            seen[value] = rule
+    return tuple(sorted(rules, key=lambda rule: rule.meta.code))
+
+
+def find(name: str) -> Rule:
+    """The rule with this code or slug. Raises SelectionError with the nearest name."""
+    for rule in all_rules():
+        if name.upper() == rule.meta.code or name.lower() == rule.meta.slug:
+            return rule
+    known = [word for rule in all_rules() for word in (rule.meta.code, rule.meta.slug)]
+    raise SelectionError(f"no rule is called {name!r}{did_you_mean(name, known)}; `kbitlint rules` lists them")
+
+
+def _matches(rule: Rule, selector: str) -> int:
+    """How specifically a selector names a rule: the length of the code's prefix it spells, 0 for no match."""
+    if selector.upper() == "ALL":
+        return 1
+    if selector.lower() == rule.meta.slug:
+        return len(rule.meta.code) + 1
+    return len(selector) + 1 if rule.meta.code.startswith(selector.upper()) else 0
+
+
+def select(selected: Iterable[str] = (), ignored: Iterable[str] = ()) -> tuple[Rule, ...]:
+    """The rules that selectors leave: codes, prefixes (``KB4``), slugs or ``ALL``.
+
+    Without ``selected`` every rule runs. The more specific selector wins, so ``select=["KB401"], ignore=["KB4"]``
+    runs KB401. Raises SelectionError for a selector that matches no rule.
+    """
+    selected, ignored = tuple(selected), tuple(ignored)
+    rules = all_rules()
+    for selector in (*selected, *ignored):
+        if not selector or not any(_matches(rule, selector) for rule in rules):
+            known = [word for rule in rules for word in (rule.meta.code, rule.meta.slug)]
+            raise SelectionError(f"{selector!r} selects no rule{did_you_mean(selector, known)}; `kbitlint rules` lists them")
+
+    def chosen(rule: Rule) -> bool:
+        wanted = max((_matches(rule, selector) for selector in selected), default=0 if selected else 1)
+        unwanted = max((_matches(rule, selector) for selector in ignored), default=0)
+        return wanted > unwanted
+
+    return tuple(rule for rule in rules if chosen(rule))

@@ -1,0 +1,5 @@
+"""Reporters: one file a format, each with ``render``."""
+
+from __future__ import annotations
+
+FORMATS = ("text", "json")

@@ -1,0 +1,75 @@
+"""The report a program reads: versioned, with record types of its own rather than a dump of internals."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kbitlint.violation import Edit, Fix, Report, Violation
+
+VERSION = 1
+
+
+def render(reports: Sequence[Report]) -> str:
+    """All reports of one run as one JSON document with sorted keys."""
+    return json.dumps({"version": VERSION, "targets": [_report(report) for report in reports]}, indent=2, sort_keys=True)
+
+
+def _report(report: Report) -> dict[str, Any]:
+    applied = report.applied
+    record: dict[str, Any] = {
+        "target": report.target,
+        "summary": report.summary,
+        "notes": list(report.notes),
+        "weights_read": report.weights_read,
+        "violations": [_violation(violation) for violation in report.violations],
+        "skips": [{"code": skip.code, "surface": skip.surface.value, "reason": skip.reason} for skip in report.skips],
+        "crashes": [{"code": crash.code, "surface": crash.surface.value, "error": crash.error} for crash in report.crashes],
+        "ran": [{"code": code, "surface": surface.value} for code, surface in report.ran],
+        "fixed": None,
+    }
+    if applied is not None:
+        probe = applied.probe
+        record["fixed"] = {
+            "edits": [_edit(edit) for edit in applied.edits],
+            "passes": applied.passes,
+            "held_back": applied.held_back,
+            "left_behind": applied.left_behind,
+            "lines_to_add": list(applied.lines_to_add),
+            "probe": None
+            if probe is None
+            else {
+                "device": probe.device,
+                "loss": probe.loss,
+                "finite_gradients": probe.gradients,
+                "expected_gradients": probe.expected,
+                "at_embeddings": probe.at_embeddings,
+                "failure": probe.failure,
+            },
+        }
+    return record
+
+
+def _violation(violation: Violation) -> dict[str, Any]:
+    return {
+        "code": violation.code,
+        "slug": violation.slug,
+        "severity": violation.severity.value,
+        "consequence": violation.consequence.value,
+        "message": violation.message,
+        "surface": violation.surface.value,
+        "at": {"path": violation.at.path, "file": violation.at.file, "line": violation.at.line},
+        "evidence": dict(violation.evidence),
+        "fix": None if violation.fix is None else _fix(violation.fix),
+    }
+
+
+def _fix(fix: Fix) -> dict[str, Any]:
+    return {"title": fix.title, "safety": fix.safety.value, "edits": [_edit(edit) for edit in fix.edits]}
+
+
+def _edit(edit: Edit) -> dict[str, Any]:
+    return {"kind": edit.kind, "path": edit.path, "arguments": dict(edit.arguments), "adds_bytes": edit.adds_bytes}

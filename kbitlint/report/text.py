@@ -1,0 +1,220 @@
+"""The report a person reads: violations grouped by cause, layer numbers folded, 80 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from kbitlint.paths import fold_all
+from kbitlint.violation import Applied, Edit, Probe, Report, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_COLORS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.INFO: "36"}
+_MAX_PLACES = 12
+
+
+def render(report: Report, *, color: bool = False, width: int = 80, planned: bool = False) -> str:
+    """The report as text.
+
+    Args:
+        report: What to show.
+        color: Whether to use ANSI colours.
+        width: Columns to fill.
+        planned: Whether to list the edits that ``--fix`` would make.
+    """
+    paint = _Paint(color)
+    lines = [*_header(report, width), ""]
+    for group in _causes(report.violations):
+        lines += [*_block(group, paint, width), ""]
+    if planned:
+        lines += [*_plan(report, width), ""]
+    if report.applied is not None:
+        lines += [*_applied(report.applied, paint, width), ""]
+    for crash in report.crashes:
+        lines += _wrap(f"{crash.code} crashed on {crash.surface.value}: {crash.error}", width, "  ", paint.code("31"))
+    lines += _footer(report, paint, width)
+    return "\n".join(lines)
+
+
+class _Paint:
+    def __init__(self, color: bool) -> None:  # noqa: FBT001  # the one thing it is told
+        self.color = color
+
+    def code(self, ansi: str) -> _Pen:
+        return _Pen(ansi if self.color else "")
+
+
+class _Pen:
+    def __init__(self, ansi: str) -> None:
+        self.ansi = ansi
+
+    def __call__(self, text: str) -> str:
+        return f"\x1b[{self.ansi}m{text}\x1b[0m" if self.ansi else text
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped: names in a model must not steer the terminal."""
+    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+
+
+def _wrap(text: str, width: int, indent: str, pen: _Pen | None = None) -> list[str]:
+    lines = textwrap.wrap(
+        printable(text), width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return [pen(line) for line in lines] if pen else lines
+
+
+def _header(report: Report, width: int) -> list[str]:
+    target = printable(report.target)
+    parts = [part for part in (report.summary, *report.notes) if part]
+    if not parts:
+        return [target]
+    if not target:
+        return _wrap(", ".join(parts), width, "")
+    lead = f"{target}  "
+    if len(lead) > width // 2:
+        return [target, *_wrap(", ".join(parts), width, "  ")]
+    lines = _wrap(", ".join(parts), width - len(lead), "")
+    return [lead + lines[0], *(" " * len(lead) + line for line in lines[1:])]
+
+
+def _causes(violations: Iterable[Violation]) -> list[list[Violation]]:
+    """Violations with one cause together: errors first, then by code."""
+    groups: dict[tuple[str, ...], list[Violation]] = {}
+    for violation in violations:
+        groups.setdefault(violation.cause, []).append(violation)
+    return sorted(groups.values(), key=lambda group: (_rank(group[0].severity), group[0].code, group[0].message))
+
+
+def _rank(severity: Severity) -> int:
+    return -list(Severity).index(severity)
+
+
+def _block(group: list[Violation], paint: _Paint, width: int) -> list[str]:
+    first = group[0]
+    title = f"{first.code} {first.slug}"
+    severity = first.severity.value
+    gap = " " * max(1, width - len(title) - len(severity))
+    lines = [f"{paint.code('1')(title)}{gap}{paint.code(_COLORS[first.severity])(severity)}"]
+    lines += _wrap(first.message, width, "  ")
+    places = fold_all(str(violation.at) for violation in group)
+    if places != [("(model)", 1)]:
+        shown = places[:_MAX_PLACES]
+        for place, count in shown:
+            text = f"    {printable(place)}"
+            number = str(count)
+            lines.append(text + " " * max(1, width - len(text) - len(number)) + number)
+        if len(places) > len(shown):
+            rest = sum(count for _, count in places[len(shown) :])
+            lines.append(f"    and {rest} more places")
+    lines += _wrap(f"means: {first.consequence.value}", width, "  ", paint.code("2"))
+    if first.fix is not None:
+        edits = {edit for violation in group if violation.fix for edit in violation.fix.edits}
+        cost = sum(edit.adds_bytes for edit in edits)
+        marks = [first.fix.safety.value if first.fix.safety is not Safety.DISPLAY else "by hand"]
+        if cost:
+            marks.append(size(cost, sign=True))
+        lines += _wrap(f"fix: {first.fix.title}  [{', '.join(marks)}]", width, "  ", paint.code("32"))
+    return lines
+
+
+def size(count: int, *, sign: bool = False) -> str:
+    """Bytes for people: ``1.1 MB``."""
+    value, unit = float(abs(count)), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    number = f"{value:.0f}" if unit == "B" else f"{value:.1f}"
+    return f"{'-' if count < 0 else '+' if sign else ''}{number} {unit}"
+
+
+def _edit_lines(edits: Iterable[Edit], width: int, mark: str) -> Iterator[str]:
+    """Edits, folded: those that differ in layer numbers only are one line with their number."""
+    kinds: dict[tuple[str, str], list[str]] = {}
+    for edit in edits:
+        arguments = ", ".join(f"{name}={value}" for name, value in sorted(edit.arguments.items()))
+        kinds.setdefault((edit.kind, arguments), []).append(edit.path)
+    for (kind, arguments), paths in kinds.items():
+        yield f"  {mark} {kind}" + (f" ({arguments})" if arguments else "")
+        for place, count in fold_all(paths):
+            text = f"      {printable(place or '(model)')}"
+            yield text + " " * max(1, width - len(text) - len(str(count))) + str(count)
+
+
+def _plan(report: Report, width: int) -> Iterator[str]:
+    fixes = [violation.fix for violation in report.violations if violation.fix]
+    safe = dict.fromkeys(edit for fix in fixes if fix.safety is Safety.SAFE for edit in fix.edits)
+    unsafe = dict.fromkeys(edit for fix in fixes if fix.safety is Safety.UNSAFE for edit in fix.edits)
+    if not safe and not unsafe:
+        yield "nothing to fix"
+        return
+    if safe:
+        yield f"--fix would make {_plural(len(safe), 'edit')}:"
+        yield from _edit_lines(safe, width, "+")
+    if unsafe:
+        yield f"--unsafe-fixes would add {_plural(len(unsafe), 'edit')}:"
+        yield from _edit_lines(unsafe, width, "!")
+    total = sum(edit.adds_bytes for edit in (*safe, *unsafe))
+    if total:
+        yield f"memory: {size(total, sign=True)}"
+
+
+def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
+    if not applied.edits:
+        yield "nothing to fix"
+    else:
+        yield f"fixed with {_plural(len(applied.edits), 'edit')} in {_plural(applied.passes, 'pass', 'passes')}:"
+        yield from _edit_lines(applied.edits, width, "+")
+    if applied.held_back:
+        yield f"{_plural(applied.held_back, 'unsafe fix', 'unsafe fixes')} held back: --unsafe-fixes applies them"
+    if applied.probe is not None:
+        yield from _wrap(_probe(applied.probe), width, "", paint.code("31" if applied.probe.failure else "32"))
+    if applied.left_behind:
+        yield from _wrap(f"written: {applied.left_behind} (kbitlint.load_prepared applies it)", width, "")
+    if applied.lines_to_add:
+        yield "to make it last, add to the factory:"
+        yield from (f"    {line}" for line in applied.lines_to_add)
+
+
+def _probe(probe: Probe) -> str:
+    if probe.failure:
+        return f"training step on {probe.device} failed: {probe.failure}"
+    arrived = f"finite gradients for {probe.gradients} of {probe.expected} trainable parameters"
+    if probe.at_embeddings:
+        arrived = "a finite gradient reaches the input embeddings through every layer"
+    return f"training step on {probe.device}: loss {probe.loss:.4f}, {arrived}"
+
+
+def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
+    counts = Counter(violation.severity for violation in report.violations)
+    if counts:
+        found = ", ".join(_plural(counts[severity], severity.value) for severity in reversed(Severity) if counts[severity])
+        causes = _causes(report.violations)
+        fixable = sum(1 for group in causes if group[0].fix and group[0].fix.safety is Safety.SAFE)
+        tail = (
+            f"; {fixable} of {_plural(len(causes), 'cause')} fixable with --fix" if report.applied is None and fixable else ""
+        )
+        yield paint.code("1")(f"{found}{tail}")
+    elif report.ran:
+        yield paint.code("32;1")("clean")
+    else:
+        yield "nothing was checked"
+    rules = len({code for code, _ in report.ran})
+    surfaces = " and ".join(surface.value for surface in report.surfaces)
+    ran = f"{_plural(rules, 'rule')} ran on {surfaces}" if rules else "no rule ran"
+    reasons = Counter(skip.reason for skip in report.skips)
+    skipped = "; ".join(
+        f"{', '.join(sorted({skip.code for skip in report.skips if skip.reason == reason and skip.code})) or 'all'}: {reason}"
+        for reason in sorted(reasons)
+    )
+    yield from _wrap(ran + (f"; skipped {skipped}" if skipped else ""), width, "")
+    if not report.weights_read:
+        yield "no weights read"
+
+
+def _plural(count: int, one: str, many: str | None = None) -> str:
+    return f"{count} {one if count == 1 else many or one + 's'}"

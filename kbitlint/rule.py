@@ -1,0 +1,93 @@
+"""All that the author of a rule imports, besides the result types of ``kbitlint.violation``."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kbitlint.violation import Consequence, Fix, Location, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.files.checkpoint import CheckpointFacts
+    from kbitlint.model.facts import ModelFacts
+
+__all__ = ["Meta", "Rule", "Unchecked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """What a rule is called and how much it matters where its evidence does not say otherwise."""
+
+    code: str
+    slug: str
+    severity: Severity
+    consequence: Consequence
+    since: str
+
+
+class Unchecked(Exception):  # noqa: N818  # not an error: a check raises it to say why it cannot decide
+    """Raised by a check that cannot decide; becomes a Skip with this reason."""
+
+
+class Rule(ABC):
+    """One root cause. The docstring is its documentation; each surface it can be seen on is one method.
+
+    A check only reads its facts, yields violations in any order, and is deterministic. Which surfaces a rule
+    serves follows from the methods it overrides.
+    """
+
+    meta: ClassVar[Meta]
+
+    def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterable[Violation]:
+        """Violations seen in the files of a checkpoint."""
+        raise NotImplementedError
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterable[Violation]:
+        """Violations seen on a model object, live or on the meta device."""
+        raise NotImplementedError
+
+    @classmethod
+    def checks(cls) -> dict[Surface, Callable[..., Any]]:
+        """The surfaces this rule serves, with the method that serves each."""
+        methods = {Surface.FILES: "check_files", Surface.MODEL: "check_model"}
+        return {
+            surface: getattr(cls, name) for surface, name in methods.items() if getattr(cls, name) is not getattr(Rule, name)
+        }
+
+    @classmethod
+    def title(cls) -> str:
+        """The first line of the rule's document."""
+        return (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
+
+    def violation(
+        self,
+        message: str,
+        at: Location,
+        *,
+        surface: Surface = Surface.MODEL,
+        severity: Severity | None = None,
+        consequence: Consequence | None = None,
+        evidence: Mapping[str, Any] | None = None,
+        fix: Fix | None = None,
+    ) -> Violation:
+        """A violation of this rule, with the severity and consequence of its meta unless given."""
+        return Violation(
+            code=self.meta.code,
+            slug=self.meta.slug,
+            severity=severity or self.meta.severity,
+            consequence=consequence or self.meta.consequence,
+            message=message,
+            at=at,
+            surface=surface,
+            evidence=dict(evidence or {}),
+            fix=fix,
+        )
+
+
+CODE = re.compile(r"KB[1-9]\d\d")
+SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

@@ -1,0 +1,102 @@
+"""A target string, and what it names."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from kbitlint.errors import TargetError
+from kbitlint.violation import Surface
+
+QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
+"""How an unquantized checkpoint can be quantized on load."""
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_FACTORY = re.compile(r"(?P<place>.+):(?P<attribute>[A-Za-z_][\w.]*)")
+
+
+class Kind(enum.Enum):
+    """What a target string can name."""
+
+    CHECKPOINT = "checkpoint folder"
+    ADAPTER = "adapter folder"
+    HUB = "Hub id"
+    FACTORY_FILE = "factory in a file"
+    FACTORY_MODULE = "factory in a module"
+    FILE = "checkpoint file"
+
+
+SURFACES = {
+    Kind.CHECKPOINT: (Surface.FILES, Surface.MODEL),
+    Kind.ADAPTER: (Surface.FILES, Surface.MODEL),
+    Kind.HUB: (Surface.MODEL,),
+    Kind.FACTORY_FILE: (Surface.MODEL,),
+    Kind.FACTORY_MODULE: (Surface.MODEL,),
+    Kind.FILE: (Surface.FILES,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a target string names, and where it is."""
+
+    text: str
+    kind: Kind
+    place: str
+    """The folder, file, module or Hub id."""
+    attribute: str = ""
+    """For a factory: the callable's name."""
+    revision: str | None = None
+
+    @property
+    def surfaces(self) -> tuple[Surface, ...]:
+        """The surfaces that the target offers."""
+        return SURFACES[self.kind]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of a checkpoint, an adapter or one of their files."""
+        return Path(self.place).parent if self.kind is Kind.FILE else Path(self.place)
+
+
+def parse(text: str) -> Target:
+    """What a target string names. Raises TargetError where it names nothing."""
+    if not text.strip():
+        raise TargetError("target", "is empty")
+    path = Path(text)
+    if path.is_dir():
+        return _folder(text, path)
+    if path.is_file():
+        return _file(text, path)
+    factory = _FACTORY.fullmatch(text)
+    if factory:
+        place, attribute = factory["place"], factory["attribute"]
+        if place.endswith(".py"):
+            if not Path(place).is_file():
+                raise TargetError(text, f"there is no file {place}")
+            return Target(text, Kind.FACTORY_FILE, place, attribute)
+        if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", place):
+            return Target(text, Kind.FACTORY_MODULE, place, attribute)
+    name, _, revision = text.partition("@")
+    looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix in (".py", ".json")
+    if not looks_local and _HUB_ID.fullmatch(name):
+        return Target(text, Kind.HUB, name, revision=revision or None)
+    raise TargetError(text, "there is no such file or folder")
+
+
+def _folder(text: str, path: Path) -> Target:
+    if (path / "adapter_config.json").is_file():
+        return Target(text, Kind.ADAPTER, str(path))
+    if (path / "config.json").is_file():
+        return Target(text, Kind.CHECKPOINT, str(path))
+    raise TargetError(text, "the folder holds neither config.json nor adapter_config.json")
+
+
+def _file(text: str, path: Path) -> Target:
+    if path.suffix == ".json":
+        return Target(text, Kind.FILE, str(path))
+    if path.suffix == ".py":
+        raise TargetError(text, f"name the function that builds the model: {text}:build_model")
+    raise TargetError(text, "only checkpoint folders, their JSON files and factories (file.py:function) can be checked")

@@ -1,0 +1,70 @@
+"""KB404."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+
+class CacheWithCheckpointing(Rule):
+    """The key-value cache is on in a config while layers checkpoint.
+
+    ## What it does
+
+    Reports `use_cache=True` in the config, or in a sub-config, of a model whose checkpointing is enabled. Layers of
+    transformers' own `GradientCheckpointingLayer` drop the cache themselves and warn once, so there it is only worth
+    knowing. Where a model's own code checkpoints, nothing is known to drop it, and it is a warning.
+
+    ## Why is this bad?
+
+    A cache that is filled in the forward pass is filled a second time when the layer is recomputed, so keys and
+    values no longer match the first pass; and it holds memory that training never reads.
+
+    ## Example
+
+    Remote code that checkpoints its blocks and builds a cache because `config.use_cache` is left at its default.
+
+    ## Fix
+
+    Set `use_cache` to False in the config for training.
+
+    ## Fix safety
+
+    Safe: the logits of a forward pass do not depend on it. Set it back for generation.
+
+    ## References
+
+    - https://github.com/huggingface/transformers/issues/28499
+    - https://github.com/huggingface/peft/issues/742
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB404",
+        slug="cache-with-checkpointing",
+        severity=Severity.WARNING,
+        consequence=Consequence.UNSTABLE,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each config with the cache on."""
+        if not model.checkpointing:
+            return
+        dropped = all(facts.is_layer for facts in model.checkpointing)
+        for config in model.use_cache:
+            yield self.violation(
+                "use_cache is on while layers checkpoint" + (", which drop the cache and warn" if dropped else ""),
+                Location(config),
+                severity=Severity.INFO if dropped else Severity.WARNING,
+                consequence=Consequence.HARMLESS if dropped else Consequence.UNSTABLE,
+                evidence={"layers_drop_the_cache": dropped},
+                fix=Fix("switch the cache off", Safety.SAFE, (Edit("set-config", config, {"use_cache": False}),)),
+            )

@@ -1,0 +1,75 @@
+"""KB403."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+
+class CheckpointingInactive(Rule):
+    """Checkpointing is enabled, but the layers are in eval mode, where they do not checkpoint.
+
+    ## What it does
+
+    Reports checkpointed layers with `training == False`. The mode of the layers counts: a PeftModel's own `training`
+    is True although `from_pretrained` left the base model inside it in eval mode.
+
+    The severity follows the evidence. Where the whole base is in eval mode as `from_pretrained` leaves it, the
+    training loop has still to call `model.train()`, and this is only worth knowing. Where adapters were put into eval
+    mode too, or only some layers are, somebody called `.eval()` and nothing has undone it: a warning. Where a Trainer
+    runs the loop, the rule is skipped, because Trainer calls `model.train()` itself.
+
+    ## Why is this bad?
+
+    Layers checkpoint only `if self.training`, so every activation is kept, and dropout is off.
+
+    ## Example
+
+    A hand-written loop that samples with `model.eval()` and never calls `model.train()` again.
+
+    ## Fix
+
+    Put the model into training mode.
+
+    ## Fix safety
+
+    Safe: it is the mode a training step is meant to run in, and no weight changes.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/120
+    - https://github.com/huggingface/transformers/issues/24463
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB403",
+        slug="checkpointing-inactive",
+        severity=Severity.WARNING,
+        consequence=Consequence.COSTS_MEMORY,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each checkpointed layer in eval mode."""
+        if context.sets_training_mode:
+            raise Unchecked("the training loop sets the mode itself")
+        asleep = [layer for layer in model.checkpointing if not layer.training]
+        partly = len(asleep) < len(model.checkpointing) or model.training
+        deliberate = partly or model.adapter_training is False
+        for layer in asleep:
+            yield self.violation(
+                "checkpointing is enabled but inactive: the layer is in eval mode"
+                + ("" if deliberate else ", as loading leaves it, until model.train() is called"),
+                Location(layer.path),
+                severity=Severity.WARNING if deliberate else Severity.INFO,
+                evidence={"class": layer.class_name, "model_training": model.training},
+                fix=Fix("put the model into training mode", Safety.SAFE, (Edit("train"),)),
+            )

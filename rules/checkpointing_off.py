@@ -1,0 +1,79 @@
+"""KB402."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+
+class CheckpointingOff(Rule):
+    """No layer of the model checkpoints its activations.
+
+    ## What it does
+
+    Reports a quantized model in which checkpointing is off in every layer. Where the class cannot checkpoint at all,
+    this is worth knowing but nothing can be done, so the severity drops to info.
+
+    ## Why is this bad?
+
+    The packed weights are small, so activations are what fills the memory: without checkpointing every layer keeps
+    all of its own until the backward pass. Training itself is correct, and faster, without it.
+
+    ## Example
+
+    A model straight from `from_pretrained(..., quantization_config=...)`, trained in a loop that does not enable
+    checkpointing. Where the training arguments enable it, nothing is reported.
+
+    ## Fix
+
+    Enable it, non-reentrant, through the public method of the installed transformers and without a hook on the
+    embeddings, which non-reentrant checkpointing does not need.
+
+    ## Fix safety
+
+    Safe: the values are the same; a step takes about a third longer.
+
+    ## References
+
+    - Dettmers et al., QLoRA, https://arxiv.org/abs/2305.14314
+    - https://huggingface.co/docs/peft/developer_guides/quantization
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB402",
+        slug="checkpointing-off",
+        severity=Severity.WARNING,
+        consequence=Consequence.COSTS_MEMORY,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """At most one violation, on the model as a whole."""
+        if not model.quantized:
+            raise Unchecked("no layer is quantized")
+        loop = context.gradient_checkpointing
+        if model.checkpointing or (loop is not None and loop.enabled):
+            return
+        evidence = {"layers_that_can": sum(facts.is_layer for facts in model.checkpoints)}
+        if not model.supports_checkpointing:
+            yield self.violation(
+                f"{model.class_name} does not support checkpointing: every layer keeps its activations",
+                Location(),
+                severity=Severity.INFO,
+                evidence=evidence,
+            )
+            return
+        yield self.violation(
+            "checkpointing is off: every layer keeps its activations",
+            Location(),
+            evidence=evidence,
+            fix=Fix("enable it without reentry", Safety.SAFE, (Edit("enable-checkpointing", "", {"use_reentrant": False}),)),
+        )

@@ -1,0 +1,90 @@
+"""KB502."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.files.checkpoint import CheckpointFacts
+    from kbitlint.model.facts import ModelFacts
+
+LOW_PRECISION = ("float16", "bfloat16")
+
+
+class Float32ComputeDtype(Rule):
+    """4-bit layers of a half-precision model that multiply in float32.
+
+    ## What it does
+
+    Reports bitsandbytes 4-bit layers whose compute dtype is float32 while the rest of the model is float16 or
+    bfloat16, on a model and in the `quantization_config` of a config.json.
+
+    ## Why is this bad?
+
+    `bnb_4bit_compute_dtype` defaults to float32, and transformers always passes it on, so every 4-bit layer casts its
+    input up and multiplies in float32, without the tensor cores' half-precision rate. bitsandbytes has a warning for
+    this that transformers' way of building the layers never reaches.
+
+    ## Example
+
+    `BitsAndBytesConfig(load_in_4bit=True)` on a bfloat16 checkpoint.
+
+    ## Fix
+
+    Use the model's own dtype as compute dtype.
+
+    ## Fix safety
+
+    Unsafe: the products are rounded to the narrower dtype, so logits move by more than float32 rounding.
+
+    ## References
+
+    - https://github.com/bitsandbytes-foundation/bitsandbytes/issues/2077
+    - https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1177
+    - https://github.com/huggingface/alignment-handbook/issues/107
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB502",
+        slug="float32-compute-dtype",
+        severity=Severity.WARNING,
+        consequence=Consequence.COSTS_TIME,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each 4-bit layer that computes in float32 beside half-precision weights."""
+        layers = [facts for facts in model.quantized if facts.packing.method == "bitsandbytes" and facts.packing.bits == 4]
+        if not layers:
+            raise Unchecked("no bitsandbytes 4-bit layers")
+        rest = sorted({p.dtype for p in model.parameters if p.dtype in LOW_PRECISION and not (p.adapter or p.packed or p.norm)})
+        for layer in layers:
+            if layer.packing.compute_dtype == "float32" and rest:
+                fix = Fix(f"compute in {rest[0]}", Safety.UNSAFE, (Edit("compute-dtype", layer.path, {"dtype": rest[0]}),))
+                yield self.violation(
+                    f"4-bit layers multiply in float32 while the model is {rest[0]}",
+                    Location(layer.path),
+                    evidence={"compute_dtype": "float32", "model_dtypes": rest},
+                    fix=fix,
+                )
+
+    def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
+        """At most one violation, on the key of config.json."""
+        quantization = checkpoint.quantization
+        if quantization is None:
+            raise Unchecked("config.json names no quantization_config")
+        four_bit = quantization.get("load_in_4bit") is True and quantization.get("quant_method") == "bitsandbytes"
+        if four_bit and quantization.get("bnb_4bit_compute_dtype") == "float32" and checkpoint.dtype in LOW_PRECISION:
+            yield self.violation(
+                f"4-bit layers multiply in float32 while the model is {checkpoint.dtype}",
+                Location("quantization_config.bnb_4bit_compute_dtype", "config.json"),
+                surface=Surface.FILES,
+                evidence={"compute_dtype": "float32", "dtype": checkpoint.dtype},
+                fix=Fix(f'set it to "{checkpoint.dtype}"', Safety.DISPLAY),
+            )

@@ -1,0 +1,94 @@
+"""KB101."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts, NormFacts
+
+LOW_PRECISION = ("float16", "bfloat16")
+
+
+class LowPrecisionNorm(Rule):
+    """Norm weights of a quantized model kept below float32.
+
+    ## What it does
+
+    Reports every normalisation layer of the base model whose own weights, biases or running statistics are float16 or
+    bfloat16. What is a norm is decided by what the module's code computes, not by its name.
+
+    ## Why is this bad?
+
+    The inputs of a norm come from dequantized weights and vary widely; its parameters scale everything that follows.
+    In float16 the statistics overflow above 65504 and the loss turns NaN. In bfloat16 the range is safe and most
+    implementations compute in float32 inside, so the cost is only that the weight itself is rounded to 8 bits: TRL
+    saw no difference there and stopped upcasting. The consequence in the report says which of the two it is.
+
+    ## Example
+
+    A checkpoint loaded with `dtype=torch.float16` and a 4-bit `BitsAndBytesConfig`: `model.norm.weight.dtype` is
+    `torch.float16`.
+
+    ## Fix
+
+    The norm's parameters become float32 and its interface stays as it was: inputs are cast to float32 on entry, the
+    output back to the dtype that came in. The residual stream keeps its dtype, so nothing after the norm changes,
+    and embeddings and head are left alone (PEFT's `prepare_model_for_kbit_training` doubles those too).
+
+    ## Fix safety
+
+    Safe: the norm computes the same function in more digits. A norm that stands as a bare parameter in another
+    module has no interface to keep, so casting it is an unsafe fix.
+
+    ## References
+
+    - Dettmers et al., QLoRA, https://arxiv.org/abs/2305.14314
+    - https://github.com/huggingface/peft/issues/816
+    - https://github.com/huggingface/trl/pull/4457
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB101",
+        slug="low-precision-norm",
+        severity=Severity.WARNING,
+        consequence=Consequence.UNSTABLE,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each norm with a half-precision tensor of its own."""
+        if not model.quantized:
+            raise Unchecked("no layer is quantized")
+        for norm in model.norms:
+            low = sorted({dtype for _, dtype in norm.dtypes if dtype in LOW_PRECISION})
+            if low and not norm.adapter:
+                yield self._violation(norm, low)
+
+    def _violation(self, norm: NormFacts, low: list[str]) -> Violation:
+        what = "parameter acting as a norm is" if norm.bare else "norm weights are"
+        return self.violation(
+            f"{what} {' and '.join(low)}, not float32",
+            Location(norm.path),
+            evidence={"class": norm.class_name, "dtypes": dict(norm.dtypes), "bytes": norm.nbytes},
+            fix=self._fix(norm),
+        )
+
+    @staticmethod
+    def _fix(norm: NormFacts) -> Fix:
+        if norm.bare:
+            edit = Edit("float32-norm", norm.path, {"bare": True}, adds_bytes=norm.nbytes)
+            return Fix("cast it to float32", Safety.UNSAFE, (edit,))
+        edit = Edit(
+            "float32-norm",
+            norm.path,
+            {"interface": "transparent", **({"output": norm.output_dtype} if norm.output_dtype else {})},
+            adds_bytes=norm.nbytes,
+        )
+        return Fix("keep them in float32, same dtype in and out", Safety.SAFE, (edit,))

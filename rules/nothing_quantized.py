@@ -1,0 +1,71 @@
+"""KB501."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+
+class NothingQuantized(Rule):
+    """No layer of the model is quantized.
+
+    ## What it does
+
+    Reports a model in which no layer holds packed weights, also where its config or its flags say that it is
+    quantized: what counts is the tensors.
+
+    ## Why is this bad?
+
+    The model takes its full 16 or 32 bits a parameter. The helper functions for k-bit training then do the wrong
+    thing as well: PEFT's prepare casts every parameter to float32 and enables no checkpointing.
+
+    ## Example
+
+    Falcon under bitsandbytes: its layers are `FalconLinear`, a subclass of `nn.Linear`, which bitsandbytes does not
+    replace. Or a quantization config that never reached `from_pretrained`.
+
+    ## Fix
+
+    Load with a `quantization_config`; for a checkpoint that is quantized on load, tell kbitlint how with
+    `--quantize nf4`. Shown only: a loaded model cannot be quantized in place.
+
+    ## Fix safety
+
+    Nothing is applied.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/1149
+    - https://github.com/huggingface/peft/issues/760
+    - https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1569
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB501",
+        slug="nothing-quantized",
+        severity=Severity.WARNING,
+        consequence=Consequence.COSTS_MEMORY,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """At most one violation, on the model as a whole."""
+        if model.quantized:
+            return
+        claim = model.claims_quantization
+        message = f"no layer is quantized, although the model is recorded as {claim}" if claim else "no layer is quantized"
+        title = "load it with a quantization_config (kbitlint check --quantize nf4 audits it as if)"
+        yield self.violation(
+            message,
+            Location(),
+            evidence={"recorded_method": claim, "parameters": model.numel},
+            fix=Fix("choose a method that replaces this model's layers" if claim else title, Safety.DISPLAY),
+        )

@@ -1,0 +1,79 @@
+"""KB202."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+
+class NothingTrainable(Rule):
+    """Adapters are attached, and no parameter of the model requires grad.
+
+    ## What it does
+
+    Reports a model with adapters in which not a single parameter is trainable.
+
+    ## Why is this bad?
+
+    Training learns nothing. Often it does not even fail: a hook on the embeddings keeps the backward pass alive, the
+    loss is printed, and every gradient norm is 0.0.
+
+    ## Example
+
+    `prepare_model_for_kbit_training(get_peft_model(model, config))` freezes the adapters too;
+    `PeftModel.from_pretrained(model, folder)` without `is_trainable=True` loads them frozen.
+
+    ## Fix
+
+    Unfreeze the parameters of the active adapters. In code: prepare first and attach afterwards, and pass
+    `is_trainable=True` when training goes on from a saved adapter.
+
+    ## Fix safety
+
+    Safe: the model computes the same, and only what the adapter added becomes trainable.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/282
+    - https://github.com/huggingface/peft/issues/2840
+    - https://github.com/huggingface/trl/issues/3926
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB202",
+        slug="nothing-trainable",
+        severity=Severity.ERROR,
+        consequence=Consequence.TRAINS_NOTHING,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """At most one violation, on the model as a whole."""
+        if not model.has_adapters:
+            raise Unchecked("no adapters are attached yet")
+        if model.trainable:
+            return
+        idle = tuple(adapter.name for adapter in model.adapters if not adapter.active)
+        frozen = [
+            parameter
+            for parameter in model.parameters
+            if parameter.adapter and parameter.floating and not any(f".{name}." in f".{parameter.path}." for name in idle)
+        ]
+        edits = tuple(Edit("unfreeze", parameter.path) for parameter in frozen)
+        yield self.violation(
+            "no parameter requires grad",
+            Location(),
+            evidence={
+                "adapter_parameters": len(frozen),
+                "inference_mode": [adapter.name for adapter in model.adapters if adapter.inference_mode],
+            },
+            fix=Fix("unfreeze the adapters", Safety.SAFE, edits) if edits else Fix("attach adapters", Safety.DISPLAY),
+        )

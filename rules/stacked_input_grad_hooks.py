@@ -1,0 +1,66 @@
+"""KB302."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+
+class StackedInputGradHooks(Rule):
+    """More than one hook that makes the output of the same module require grad.
+
+    ## What it does
+
+    Reports modules, usually input embeddings, with two or more forward hooks that set `requires_grad` on the output.
+
+    ## Why is this bad?
+
+    Training is not affected: the second hook repeats the first. But `enable_input_require_grads()` forgets the older
+    handles, so `disable_input_require_grads()` cannot remove them. A later stage then goes on with embeddings that
+    require grad: it keeps activations it does not need, and `loss.backward()` succeeds even where nothing trains.
+
+    ## Example
+
+    `prepare_model_for_kbit_training(model)` alone leaves two hooks; a Trainer that enables checkpointing adds a third.
+
+    ## Fix
+
+    Keep the newest hook, the one that `disable_input_require_grads()` knows.
+
+    ## Fix safety
+
+    Safe: one hook does what several did.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/313
+    - https://github.com/huggingface/peft/issues/2299
+    - https://github.com/huggingface/peft/issues/742
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB302",
+        slug="stacked-input-grad-hooks",
+        severity=Severity.INFO,
+        consequence=Consequence.HARMLESS,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each module with more than one such hook."""
+        for hooks in model.input_grad_hooks:
+            if len(hooks.names) > 1:
+                yield self.violation(
+                    f"{len(hooks.names)} hooks make the same output require grad",
+                    Location(hooks.path),
+                    evidence={"hooks": list(hooks.names), "orphans": hooks.orphans},
+                    fix=Fix("keep the newest hook", Safety.SAFE, (Edit("drop-input-grad-hooks", hooks.path),)),
+                )

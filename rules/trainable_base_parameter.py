@@ -1,0 +1,73 @@
+"""KB201."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+
+class TrainableBaseParameter(Rule):
+    """Parameters of a quantized base model that still require gradients.
+
+    ## What it does
+
+    Reports every parameter of the base model (not of an adapter, a `modules_to_save` copy or trainable tokens) that
+    requires grad while other layers of the model are quantized.
+
+    ## Why is this bad?
+
+    Loading with a quantization config freezes the packed weights only; norms, embeddings, heads and biases stay
+    trainable. An optimizer built on `model.parameters()` then trains them too: they are not part of a saved adapter,
+    so what they learned is lost on reload, and their gradients and optimizer state take memory (12 bytes a parameter
+    for AdamW).
+
+    ## Example
+
+    `AutoModelForCausalLM.from_pretrained(name, quantization_config=...)` followed by adapters that do not come from
+    PEFT, or by no preparation at all.
+
+    ## Fix
+
+    Freeze them.
+
+    ## Fix safety
+
+    Safe before adapters are attached, because `get_peft_model` freezes the base anyway. Unsafe afterwards: PEFT
+    froze everything, so somebody has unfrozen these on purpose or by accident, and a linter cannot know which.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/1342
+    - https://github.com/huggingface/peft/issues/282
+    - https://github.com/huggingface/transformers/issues/30526
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB201",
+        slug="trainable-base-parameter",
+        severity=Severity.WARNING,
+        consequence=Consequence.TRAINS_WRONG,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each trainable parameter of the base."""
+        if not model.quantized:
+            raise Unchecked("no layer is quantized, so full fine-tuning is possible")
+        safety = Safety.UNSAFE if model.has_adapters else Safety.SAFE
+        for parameter in model.trainable:
+            if not parameter.adapter:
+                yield self.violation(
+                    "base parameter requires grad",
+                    Location(parameter.path),
+                    evidence={"dtype": parameter.dtype, "shape": list(parameter.shape), "bytes": parameter.nbytes},
+                    fix=Fix("freeze it", safety, (Edit("freeze", parameter.path),)),
+                )
