@@ -19,8 +19,8 @@ from kbitlint.target import QUANTIZATIONS, Kind, Target
 from kbitlint.violation import Skip, Surface
 
 if TYPE_CHECKING:
-    from types import ModuleType
     from collections.abc import Callable, Iterator
+    from types import ModuleType
 
 FACTORIES = (Kind.FACTORY_FILE, Kind.FACTORY_MODULE)
 

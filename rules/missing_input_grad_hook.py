@@ -95,7 +95,8 @@ def _input_requires_grad(model: ModelFacts, layer: str, layers: tuple[str, ...])
     A hook counts where it sits on a module that really runs, in the layer's own transformers model (a text decoder, a
     vision tower) or in one around it. Trainable parameters count in the layer's own model: what is registered before
     its stack of layers, and what stands beside the stack, norms excepted, because some models keep projections there
-    that feed the layers. Heads and poolers come after.
+    that feed the layers. Heads and poolers come after. Before adapters are attached only hooks count: attaching them
+    freezes every parameter of the base.
     """
     tower = _tower(model, layer)
     never_run = {embedding.path for embedding in model.embeddings if not embedding.hookable}
@@ -103,6 +104,8 @@ def _input_requires_grad(model: ModelFacts, layer: str, layers: tuple[str, ...])
         inside_layer = any(_within(hooks.path, other) for other in layers)
         if hooks.path not in never_run and not inside_layer and _within(tower, _tower(model, hooks.path)):
             return True
+    if not model.has_adapters:
+        return False
     stack = layer.rpartition(".")[0]
     holder = stack.rpartition(".")[0]
     reached_stack = False

@@ -140,8 +140,8 @@ def build(source: Source, quantize: str | None = None) -> Built:
 
     Args:
         source: The checkpoint; only its config is read.
-        quantize: How an unquantized checkpoint will be quantized on load (``kbitlint.target.QUANTIZATIONS``). A checkpoint's own
-            ``quantization_config`` wins, and a note says so.
+        quantize: How an unquantized checkpoint will be quantized on load, one of ``kbitlint.target.QUANTIZATIONS``.
+            A checkpoint's own ``quantization_config`` wins, and a note says so.
     """
     config = load_config(source)
     notes: list[str] = []

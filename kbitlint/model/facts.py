@@ -57,7 +57,7 @@ class NormFacts:
     """Bytes of those of its own tensors that are half precision: what casting them to float32 adds."""
     bare: bool
     output_dtype: str | None
-    """The dtype that must come out, where the caller reads it from the norm's weight; None: the one that came in."""
+    """The dtype that must come out where float32 comes in: the code reads it from the norm's weight. Else None."""
     adapter: bool
 
 
@@ -296,52 +296,64 @@ def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, wal
         if parameter is None:
             continue
         full = f"{path}.{name}" if path else name
-        bare = not norm and packing is None and parameter.is_floating_point() and norms.is_bare_norm(name, parameter.ndim)
         if id(parameter) in walk.first:
             walk.tied.append((full, walk.first[id(parameter)]))
         else:
             walk.first[id(parameter)] = full
             is_adapter = added or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
-            packed = packing is not None and (name == "weight" or not parameter.is_floating_point())
-            walk.parameters.append(
-                ParameterFacts(
-                    path=full,
-                    module=path,
-                    dtype=_short(parameter.dtype),
-                    shape=tuple(parameter.shape),
-                    numel=parameter.numel(),
-                    nbytes=_nbytes(parameter),
-                    requires_grad=parameter.requires_grad,
-                    device=parameter.device.type,
-                    adapter=is_adapter,
-                    packed=packed,
-                    norm=norm or bare,
-                    floating=parameter.is_floating_point(),
-                )
-            )
-            if bare:
-                own_dtype = ((name, _short(parameter.dtype)),)
-                walk.norms.append(
-                    NormFacts(
-                        full, "Parameter", own_dtype, _nbytes(parameter), bare=True, output_dtype=None, adapter=is_adapter
-                    )
-                )
+            walk.parameters.append(_parameter_facts(parameter, full, path, packing, norm=norm, adapter=is_adapter))
+            if walk.parameters[-1].norm and not norm:
+                walk.norms.append(_bare_norm_facts(walk.parameters[-1], name))
         if norm and parameter.is_floating_point():
             own.append((name, parameter))
-    for name, buffer in module._buffers.items():  # noqa: SLF001  # see _modules
-        if buffer is not None:
-            walk.buffers_bytes += _nbytes(buffer)
-            if norm and buffer.is_floating_point():
-                own.append((name, buffer))
+    buffers = {name: buffer for name, buffer in module._buffers.items() if buffer is not None}  # noqa: SLF001  # see _modules
+    walk.buffers_bytes += sum(map(_nbytes, buffers.values()))
+    if norm:
+        own += [(name, buffer) for name, buffer in buffers.items() if buffer.is_floating_point()]
     if own:
         walk.norms.append(_norm_facts(module, path, parent, own, added=added))
+
+
+def _parameter_facts(
+    parameter: Tensor, path: str, module: str, packing: Packing | None, *, norm: bool, adapter: bool
+) -> ParameterFacts:
+    name = path.rpartition(".")[2]
+    floating = bool(parameter.is_floating_point())
+    return ParameterFacts(
+        path=path,
+        module=module,
+        dtype=_short(parameter.dtype),
+        shape=tuple(parameter.shape),
+        numel=int(parameter.numel()),
+        nbytes=_nbytes(parameter),
+        requires_grad=bool(parameter.requires_grad),
+        device=str(parameter.device.type),
+        adapter=adapter,
+        packed=packing is not None and (name == "weight" or not floating),
+        norm=norm or (packing is None and floating and norms.is_bare_norm(name, parameter.ndim)),
+        floating=floating,
+    )
+
+
+def _bare_norm_facts(parameter: ParameterFacts, name: str) -> NormFacts:
+    return NormFacts(
+        path=parameter.path,
+        class_name="Parameter",
+        dtypes=((name, parameter.dtype),),
+        nbytes=parameter.nbytes,
+        bare=True,
+        output_dtype=None,
+        adapter=parameter.adapter,
+    )
 
 
 def _norm_facts(
     module: nn.Module, path: str, parent: nn.Module | None, own: list[tuple[str, Tensor]], *, added: bool
 ) -> NormFacts:
-    cls: Any = type(parent)
-    caller_reads_dtype = parent is not None and path.rpartition(".")[2] in norms.dtype_readers(cls)
+    cls: Any = type(module)
+    caller: Any = type(parent)
+    read = "self" in norms.dtype_readers(cls)
+    read = read or (parent is not None and path.rpartition(".")[2] in norms.dtype_readers(caller))
     dtypes = tuple((name, _short(tensor.dtype)) for name, tensor in own)
     return NormFacts(
         path=path,
@@ -349,7 +361,7 @@ def _norm_facts(
         dtypes=dtypes,
         nbytes=sum(_nbytes(tensor) for _, tensor in own if _short(tensor.dtype) in LOW_PRECISION),
         bare=False,
-        output_dtype=dict(dtypes).get("weight") if caller_reads_dtype else None,
+        output_dtype=dict(dtypes).get("weight") if read else None,
         adapter=added,
     )
 

@@ -152,19 +152,26 @@ def function_of(forward: object) -> object:
 
 @functools.lru_cache(maxsize=4096)
 def dtype_readers(cls: Any) -> frozenset[str]:
-    """Names of children whose ``weight.dtype`` the forward of a class reads.
+    """Names of children whose ``weight.dtype`` the forward of a class reads; ``self`` for its own weight.
 
-    Several state-space models cast the residual with ``x.to(self.norm.weight.dtype)`` before the norm. A norm in
-    float32 then sees float32 come in, so "the dtype that came in" is no longer the dtype of the stream.
+    Several state-space models cast the residual with ``x.to(self.norm.weight.dtype)`` before the norm, and T5's norm
+    casts its output to its own weight's dtype. Once the weight is float32, "the dtype that came in" is then no longer
+    the dtype that the rest of the model expects.
     """
     code = getattr(function_of(cls.forward), "__code__", None)
     if code is None:
         return frozenset()
-    attributes = [
-        instruction.argval if instruction.opname == "LOAD_ATTR" else None for instruction in dis.get_instructions(code)
-    ]
+    names = [_loaded(instruction) for instruction in dis.get_instructions(code)]
     return frozenset(
         first
-        for first, second, third in zip(attributes, attributes[1:], attributes[2:], strict=False)
-        if first and second == "weight" and third == "dtype"
+        for first, second, third in zip(names, names[1:], names[2:], strict=False)
+        if first is not None and second == "weight" and third == "dtype"
     )
+
+
+def _loaded(instruction: dis.Instruction) -> str | None:
+    """The name that an instruction loads last; Python 3.13 loads two locals with one instruction."""
+    if instruction.opname != "LOAD_ATTR" and not instruction.opname.startswith("LOAD_FAST"):
+        return None
+    name = instruction.argval
+    return name[-1] if isinstance(name, tuple) else name

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from kbitlint.errors import one_line
-from kbitlint.model import adapters
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.violation import Probe
 
@@ -83,8 +83,6 @@ def _entrances(model: nn.Module, *, active: bool) -> Iterator[list[Tensor]]:
     The layers get a clone of the leaf: several models write into their embeddings in place, which a leaf forbids.
     """
     leaves: list[Tensor] = []
-    base: Any = adapters.base_of(model)
-    embedding = base.get_input_embeddings() if active and hasattr(base, "get_input_embeddings") else None
 
     def watch(_: nn.Module, __: Any, output: Any) -> Any:
         if not isinstance(output, Tensor):
@@ -93,12 +91,27 @@ def _entrances(model: nn.Module, *, active: bool) -> Iterator[list[Tensor]]:
         leaves.append(leaf)
         return leaf.clone()
 
-    handles = []
-    if embedding is not None:
-        modules = embedding if isinstance(embedding, nn.ModuleList) else [embedding]
-        handles = [module.register_forward_hook(watch) for module in modules]
+    embeddings = _input_embeddings(model) if active else []
+    handles = [embedding.register_forward_hook(watch) for embedding in embeddings]
     try:
         yield leaves
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _input_embeddings(model: nn.Module) -> list[nn.Module]:
+    """The input embeddings of every transformers model in the tree: an encoder-decoder runs those of its halves."""
+    found: dict[nn.Module, None] = {}
+    for module in model.modules():
+        if not isinstance(module, PreTrainedModel):
+            continue
+        try:
+            embedding: Any = module.get_input_embeddings()
+        except (NotImplementedError, AttributeError):
+            continue
+        if isinstance(embedding, nn.ModuleList):
+            found.update(dict.fromkeys(embedding))
+        elif isinstance(embedding, nn.Module):
+            found[embedding] = None
+    return list(found)

@@ -1,0 +1,56 @@
+# Every command installs what it needs into .venv by itself.
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
+INPUTS = pyproject.toml constraints.txt
+
+.PHONY: help demo test lint docs bench test-compat coverage clean
+
+help:  ## Show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# torch goes first, as the constraint pins it: another package's range would bring gigabytes of CUDA packages
+.venv/installed: $(INPUTS)
+	$(PYTHON) -m venv .venv
+	$(PIP) install -c constraints.txt "$$(grep '^torch==' constraints.txt)"
+	$(PIP) install -c constraints.txt -e '.[test]'
+	touch $@
+
+.venv/linters: .venv/installed
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --group dev
+	touch $@
+
+.venv-compat/installed: $(INPUTS) constraints-compat.txt
+	$(PYTHON) -m venv .venv-compat
+	.venv-compat/bin/python -m pip --quiet install -c constraints-compat.txt "$$(grep '^torch==' constraints-compat.txt)"
+	.venv-compat/bin/python -m pip --quiet install -c constraints-compat.txt -e '.[test]'
+	touch $@
+
+demo: .venv/installed  ## Quantize a tiny Llama, audit it, fix it, train it one step
+	.venv/bin/kbitlint demo
+
+test: .venv/installed  ## Run the tests
+	.venv/bin/python -m pytest
+
+coverage: .venv/installed  ## Run the tests and hold the branch coverage of rules/ at 100 %
+	.venv/bin/coverage run -m pytest
+	.venv/bin/coverage report --include 'rules/*' --fail-under 100
+	.venv/bin/coverage report
+
+test-compat: .venv-compat/installed  ## Run the model tests on the newest transformers 4
+	.venv-compat/bin/python -m pytest
+
+lint: .venv/linters  ## Format, lint, types, arrows between modules
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+docs: .venv/installed  ## Write the rule table into README.md
+	.venv/bin/python -m kbitlint.docs
+
+bench: .venv/installed  ## Measure what the README promises
+	.venv/bin/python benchmarks/speed.py
+
+clean:  ## Remove what make made
+	rm -rf .venv .venv-compat build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,254 @@
+"""Tiny real checkpoints, real quantized loads and real training steps, for tests."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import transformers
+from transformers.utils import logging
+
+from kbitlint.extras import load_bitsandbytes
+from kbitlint.model.batch import loss_of, training_batch
+
+load_bitsandbytes("the tests")
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+VOCAB = 256
+_TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": VOCAB,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+}
+
+
+def _config(name, **values):
+    return getattr(transformers, name)(**values)
+
+
+def _llava():
+    vision = _config(
+        "CLIPVisionConfig",
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=16,
+    )
+    return _config(
+        "LlavaConfig", vision_config=vision, text_config=_config("LlamaConfig", **_TEXT), image_token_index=250, pad_token_id=0
+    )
+
+
+def _bamba():
+    return _config(
+        "BambaConfig",
+        **_TEXT,
+        mamba_n_heads=8,
+        mamba_d_head=16,
+        mamba_n_groups=2,
+        mamba_d_state=16,
+        mamba_chunk_size=8,
+        attn_layer_indices=[1],
+    )
+
+
+#: family -> (class, config), the kinds that issue after issue was opened for
+FAMILIES = {
+    "llama": ("LlamaForCausalLM", lambda: _config("LlamaConfig", **_TEXT)),
+    "phi3 (fused QKV)": ("Phi3ForCausalLM", lambda: _config("Phi3Config", **_TEXT)),
+    "gpt_neox (fused QKV, LayerNorm)": (
+        "GPTNeoXForCausalLM",
+        lambda: _config("GPTNeoXConfig", **{k: v for k, v in _TEXT.items() if k != "num_key_value_heads"}),
+    ),
+    "gpt2 (Conv1D)": (
+        "GPT2LMHeadModel",
+        lambda: _config("GPT2Config", n_embd=64, n_layer=2, n_head=4, n_positions=128, vocab_size=VOCAB, pad_token_id=0),
+    ),
+    "opt": (
+        "OPTForCausalLM",
+        lambda: _config(
+            "OPTConfig",
+            hidden_size=64,
+            ffn_dim=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            vocab_size=VOCAB,
+            max_position_embeddings=128,
+            word_embed_proj_dim=64,
+            pad_token_id=0,
+        ),
+    ),
+    "gemma3 (1 + weight)": (
+        "Gemma3ForCausalLM",
+        lambda: _config("Gemma3TextConfig", **_TEXT, head_dim=16, sliding_window=8),
+    ),
+    "t5 (encoder-decoder)": (
+        "T5ForConditionalGeneration",
+        lambda: _config(
+            "T5Config",
+            d_model=64,
+            d_kv=16,
+            d_ff=128,
+            num_layers=2,
+            num_heads=4,
+            vocab_size=VOCAB,
+            decoder_start_token_id=0,
+            pad_token_id=0,
+        ),
+    ),
+    "bart (encoder-decoder)": (
+        "BartForConditionalGeneration",
+        lambda: _config(
+            "BartConfig",
+            d_model=64,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=128,
+            decoder_ffn_dim=128,
+            vocab_size=VOCAB,
+            max_position_embeddings=128,
+            pad_token_id=0,
+            decoder_start_token_id=2,
+        ),
+    ),
+    "mixtral (MoE)": (
+        "MixtralForCausalLM",
+        lambda: _config("MixtralConfig", **_TEXT, num_local_experts=4, num_experts_per_tok=2),
+    ),
+    "qwen3_moe (MoE, q and k norms)": (
+        "Qwen3MoeForCausalLM",
+        lambda: _config("Qwen3MoeConfig", **_TEXT, head_dim=16, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32),
+    ),
+    "bamba (SSM hybrid)": ("BambaForCausalLM", _bamba),
+    "llava (vision-language)": ("LlavaForConditionalGeneration", _llava),
+}
+
+
+@functools.cache
+def checkpoint(family="llama", dtype=torch.bfloat16):
+    """A folder with a tiny random checkpoint of a family, made once a session."""
+    name, config = FAMILIES[family]
+    folder = Path(tempfile.mkdtemp(prefix="kbitlint-tiny-"))
+    torch.manual_seed(0)
+    made = config()
+    made.architectures = [name]
+    getattr(transformers, name)._from_config(made, dtype=dtype).save_pretrained(folder)
+    return folder
+
+
+def quantization(kind="nf4", compute=torch.bfloat16, **further):
+    if kind == "int8":
+        return transformers.BitsAndBytesConfig(load_in_8bit=True, **further)
+    return transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type=kind, bnb_4bit_compute_dtype=compute, **further
+    )
+
+
+def load(family="llama", kind="nf4", dtype=torch.bfloat16, compute=None, **further):
+    """A checkpoint of a family, quantized for real on the CPU."""
+    arguments = {} if kind == "none" else {"quantization_config": quantization(kind, compute or dtype, **further)}
+    cls = getattr(transformers, FAMILIES[family][0])
+    return cls.from_pretrained(checkpoint(family), device_map={"": "cpu"}, dtype=dtype, **arguments)
+
+
+def prepared(family="llama", kind="nf4", **arguments):
+    """A model in the state that kbitlint calls clean, made without kbitlint's own edits of anything but norms."""
+    import kbitlint
+
+    model = load(family, kind, **arguments)
+    kbitlint.fix(model, unsafe=True)
+    return model
+
+
+def with_lora(model, **overrides):
+    """LoRA on every quantized layer, with both factors random so that both get gradients."""
+    import bitsandbytes
+    from peft import LoraConfig, get_peft_model
+
+    quantized = (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt)
+    targets = sorted({name for name, module in model.named_modules() if isinstance(module, quantized)})
+    values = {"r": 4, "target_modules": targets or "all-linear", "init_lora_weights": False, **overrides}
+    return get_peft_model(model, LoraConfig(**values))
+
+
+@dataclass
+class Step:
+    """What one real forward and backward did."""
+
+    error: str | None
+    loss: float | None
+    arrived: tuple[str, ...]
+    """Trainable parameters with a finite gradient."""
+    missing: tuple[str, ...]
+    """Trainable parameters without a gradient, or with one that is not finite."""
+
+    @property
+    def trains(self):
+        return self.error is None and not self.missing and bool(self.arrived)
+
+
+def step(model, *, train=True, seed=0):
+    """One real forward and backward."""
+    torch.manual_seed(seed)
+    if train:
+        model.train()
+    model.zero_grad(set_to_none=True)
+    try:
+        loss = loss_of(model(**training_batch(model, "cpu")))
+        loss.backward()
+    except RuntimeError as error:
+        return Step(str(error).splitlines()[0], None, (), ())
+    trainable = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+    arrived = tuple(name for name, gradient in trainable.items() if gradient is not None and bool(gradient.isfinite().all()))
+    return Step(None, float(loss.detach()), arrived, tuple(name for name in trainable if name not in arrived))
+
+
+def bind_reentrant(model, **kwargs):
+    """Bind torch's checkpoint function to every layer, with nothing but the given keywords."""
+    from kbitlint.model.adapters import base_of
+
+    function = functools.partial(torch.utils.checkpoint.checkpoint, **kwargs)
+    base_of(model)._set_gradient_checkpointing(True, function)
+
+
+def codes(report):
+    """The (code, path) of every violation."""
+    return {(violation.code, violation.at.path) for violation in report.violations}
+
+
+def state(model):
+    """Everything that a fix may touch: values, dtypes, storages, flags, modes, hooks in their order, config."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
+    modules = {
+        name: (
+            module.training,
+            {key: value for key, value in module.__dict__.items() if "checkpointing" in key or key == "compute_dtype"},
+            {kind: list(module.__dict__[kind].items()) for kind in hooks},
+            module.__dict__.get("_require_grads_hooks"),
+        )
+        for name, module in model.named_modules()
+    }
+    tensors = {
+        name: (
+            tensor.dtype,
+            tensor.data_ptr(),
+            tensor.requires_grad,
+            tuple(tensor.shape),
+            hash(tensor.detach().view(-1).view(torch.uint8).numpy().tobytes()),
+        )
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
+    return modules, tensors, model.config.to_json_string()
