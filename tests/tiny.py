@@ -252,3 +252,10 @@ def state(model):
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
     }
     return modules, tensors, model.config.to_json_string()
+
+
+def adapters_base(model):
+    """The transformers model below PEFT."""
+    from kbitlint.model.adapters import base_of
+
+    return base_of(model)

@@ -7,11 +7,11 @@ hook. PEFT's ``prepare_model_for_kbit_training`` passes ``{}`` in both, so torch
 
 from __future__ import annotations
 
-import dis
+import ast
 import enum
 import functools
 import inspect
-import types
+import textwrap
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -64,9 +64,9 @@ def checkpoint_facts(module: nn.Module, path: str) -> CheckpointFacts | None:
     Many modules carry the flag without ever checkpointing (every ``LlamaModel`` does): what counts is that the
     module is one of transformers' checkpointed layers or that its code calls a checkpoint function.
     """
-    if not hasattr(module, FLAG):
-        return None
     cls: Any = type(module)
+    if FLAG not in module.__dict__ and not hasattr(cls, FLAG):  # hasattr(module) would raise inside for every other module
+        return None
     layer, called = _is_layer(cls), _calls_checkpoint(cls)
     if not layer and called is None:
         return None
@@ -147,17 +147,24 @@ def _calls_checkpoint(cls: Any) -> _Call | None:
 @functools.lru_cache(maxsize=4096)
 def _reentry_in_code(cls: Any) -> Reentry:
     """What a forward that calls ``checkpoint`` itself passes, where it passes a literal."""
-    code = getattr(function_of(cls.forward), "__code__", None)
-    if not isinstance(code, types.CodeType):
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function_of(cls.forward))))  # type: ignore[arg-type]  # a function
+    except (OSError, TypeError, SyntaxError):
         return Reentry.UNKNOWN
-    instructions = list(dis.get_instructions(code))
-    for index, instruction in enumerate(instructions):
-        names = instruction.argval
-        if isinstance(names, tuple) and "use_reentrant" in names:
-            # keyword names are pushed after the values: the value stands as many loads before the call as its
-            # distance from the end of the names
-            back = len(names) - names.index("use_reentrant")
-            loads = [item for item in instructions[:index] if item.opname.startswith("LOAD")]
-            value: Any = loads[-back].argval if len(loads) >= back else None
-            return {True: Reentry.YES, False: Reentry.NO}.get(value, Reentry.UNKNOWN)
+    found = {_passed(call) for call in ast.walk(tree) if isinstance(call, ast.Call) and _is_checkpoint(call.func)}
+    worst_first = (Reentry.UNSET, Reentry.YES, Reentry.UNKNOWN, Reentry.NO)
+    return next((reentry for reentry in worst_first if reentry in found), Reentry.UNKNOWN)
+
+
+def _is_checkpoint(function: ast.expr) -> bool:
+    return getattr(function, "attr", getattr(function, "id", None)) == "checkpoint"
+
+
+def _passed(call: ast.Call) -> Reentry:
+    for keyword in call.keywords:
+        if keyword.arg == "use_reentrant":
+            value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
+            return Reentry.YES if value is True else Reentry.NO if value is False else Reentry.UNKNOWN
+        if keyword.arg is None:  # **kwargs
+            return Reentry.UNKNOWN
     return Reentry.UNSET

@@ -6,7 +6,9 @@ that does not use it (importing bitsandbytes costs about as much as importing to
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -26,6 +28,8 @@ class Packing:
 
 #: class name -> (method, bits, kind), for layers that a class name identifies
 _CLASSES: dict[str, tuple[str, int | None, str]] = {
+    "Linear4bit": ("bitsandbytes", 4, ""),
+    "Linear8bitLt": ("bitsandbytes", 8, "int8"),
     "HQQLinear": ("hqq", None, "hqq"),
     "EetqLinear": ("eetq", 8, "int8"),
     "FP8Linear": ("fp8", 8, "fp8"),
@@ -43,23 +47,31 @@ _CLASSES: dict[str, tuple[str, int | None, str]] = {
 
 def packing_of(module: nn.Module) -> Packing | None:
     """How the module's own weight is packed, or None where it is an ordinary float weight."""
-    cls = type(module)
-    names = {base.__name__ for base in cls.__mro__}
-    if "Linear4bit" in names:
-        return _bitsandbytes_4bit(module)
-    if "Linear8bitLt" in names:
-        return _bitsandbytes_8bit(module)
-    for name in names:
-        if name in _CLASSES:
-            return Packing(*_CLASSES[name], features=_features(module))
-        if name.startswith("WQLinear"):
-            return Packing("awq", getattr(module, "w_bit", 4), "awq", features=_features(module))
-        if name.endswith("QuantLinear"):
-            return Packing("gptq", getattr(module, "bits", 4), "gptq", features=_features(module))
+    cls: Any = type(module)
+    method, bits, kind = _method_of(cls)
+    if method == "bitsandbytes":
+        return _bitsandbytes_4bit(module) if bits == 4 else _bitsandbytes_8bit(module)
+    if method:
+        bits = bits or getattr(module, "w_bit", None) or getattr(module, "bits", None)
+        return Packing(method, bits, kind, features=_features(module))
     weight = module._parameters.get("weight")  # noqa: SLF001  # one dictionary read instead of a property chain
     if weight is not None and type(weight.data).__module__.startswith("torchao"):
         return Packing("torchao", None, type(weight.data).__name__, features=_features(module))
     return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _method_of(cls: Any) -> tuple[str, int | None, str]:
+    """(method, bits, kind) that a class stands for; an empty method for classes of no quantization library."""
+    for base in cls.__mro__:
+        name = base.__name__
+        if name in _CLASSES:
+            return _CLASSES[name]
+        if name.startswith("WQLinear"):
+            return ("awq", None, "awq")
+        if name.endswith("QuantLinear"):
+            return ("gptq", None, "gptq")
+    return ("", None, "")
 
 
 def _features(module: nn.Module) -> tuple[int, int] | None:

@@ -1,0 +1,124 @@
+"""Times what the README promises, as ratios within one run: kbitlint and the work it stands beside, in turns.
+
+    python benchmarks/speed.py [--runs N] [--json FILE]
+
+Leaves with 1 where a goal is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+#: Llama-3-70B's geometry
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "dtype": "bfloat16",
+    "hidden_size": 8192,
+    "intermediate_size": 28672,
+    "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "tie_word_embeddings": False,
+}
+BY_HAND = """
+import sys
+import torch
+from transformers import AutoConfig, LlamaForCausalLM
+config = AutoConfig.from_pretrained(sys.argv[1])
+with torch.device("meta"):
+    LlamaForCausalLM(config)
+"""
+WALK = """
+import time
+import torch
+from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
+from kbitlint.model.facts import collect
+import sys
+
+def least(function, runs=5):
+    best = float("inf")
+    for _ in range(runs):
+        start = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+layers = int(sys.argv[1])
+with torch.device("meta"):
+    model = LlamaForCausalLM(LlamaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, vocab_size=256))
+bare = least(lambda: (sum(1 for _ in model.named_modules()), sum(1 for _ in model.named_parameters())))
+print(sum(1 for _ in model.modules()), bare, least(lambda: collect(model)))
+"""
+
+
+def measured(command):
+    """(seconds, peak MB) of one process."""
+    start = time.perf_counter()
+    with Path(os.devnull).open("w") as nowhere:
+        process = os.posix_spawn(
+            command[0],
+            command,
+            {**os.environ, "HF_HUB_OFFLINE": "1"},
+            file_actions=[(os.POSIX_SPAWN_DUP2, nowhere.fileno(), 1), (os.POSIX_SPAWN_DUP2, nowhere.fileno(), 2)],
+        )
+        _, status, usage = os.wait4(process, 0)
+    if os.waitstatus_to_exitcode(status) > 1:
+        raise SystemExit(f"{' '.join(command)} left with {os.waitstatus_to_exitcode(status)}")
+    return time.perf_counter() - start, usage.ru_maxrss / 1000
+
+
+def output_of(command):
+    import subprocess
+
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def folder_audit(runs):
+    """An 80-layer folder: audited, against importing torch and the class and building it on meta by hand."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "config.json").write_text(json.dumps(CONFIG))
+        hand = [sys.executable, "-c", BY_HAND, folder]
+        ours = [sys.executable, "-m", "kbitlint", "check", folder, "--quantize", "nf4"]
+        pairs = [(measured(hand), measured(ours)) for _ in range(runs)]
+    fastest_hand, fastest_ours = min(hand[0] for hand, _ in pairs), min(ours[0] for _, ours in pairs)
+    yield "folder of a 70B Llama / built by hand", fastest_ours / fastest_hand, 1.3, "x"
+    yield "peak memory of that audit", max(ours[1] for _, ours in pairs), 700, "MB"
+
+
+def walk():
+    """The walk of a live model, against a bare pass over its modules and parameters, and how it grows."""
+    sizes = []
+    for layers in (80, 800):
+        modules, bare, ours = map(float, output_of([sys.executable, "-c", WALK, str(layers)]).split())
+        sizes.append((modules, ours))
+        yield f"facts of {int(modules)} modules / bare walk", ours / bare, 10, "x"
+    (fewer, short), (more, long) = sizes
+    yield "growth of the walk, time / modules", (long / short) / (more / fewer), 1.5, "x"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=5, help="processes a side")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    options = parser.parse_args()
+    rows = []
+    for name, value, goal, unit in (*folder_audit(options.runs), *walk()):
+        rows.append({"what": name, "value": round(value, 3), "goal": goal, "unit": unit, "met": value <= goal})
+        print(f"{name:<46}{value:>9.2f} {unit:<3} goal {goal:<6}{'met' if value <= goal else 'MISSED'}")
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+    return 0 if all(row["met"] for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import plants
+import tiny
+
+import kbitlint
+from kbitlint.context import TrainingContext
+
+CODE = "KB403"
+
+
+def found(model, **options):
+    return [(v.at.path, v.severity.value) for v in kbitlint.check(model, select=CODE, **options).violations]
+
+
+def both(severity):
+    return [(layer, severity) for layer in plants.LAYERS]
+
+
+def enabled():
+    model = tiny.load()
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    return model
+
+
+def calls_of_checkpoint(model):
+    """How often the layers checkpoint in one real step, in the mode the model is in."""
+    count = []
+    layer = tiny.adapters_base(model).model.layers[0]
+    original = layer._gradient_checkpointing_func
+    layer._gradient_checkpointing_func = lambda *args, **kwargs: (count.append(1), original(*args, **kwargs))[1]
+    tiny.step(model, train=False)
+    layer._gradient_checkpointing_func = original
+    return len(count)
+
+
+def test_the_mode_that_loading_leaves_is_worth_knowing():
+    model = tiny.with_lora(enabled())
+
+    assert model.training  # PeftModel's own mode says nothing
+    assert (found(model), calls_of_checkpoint(model)) == (both("info"), 0)
+
+
+def test_a_whole_model_put_into_eval_mode_is_a_warning():
+    model = tiny.with_lora(enabled()).eval()
+
+    assert (found(model), calls_of_checkpoint(model)) == (both("warning"), 0)
+
+
+def test_some_layers_in_eval_mode_are_a_warning():
+    model = tiny.with_lora(enabled())
+    model.train()
+    tiny.adapters_base(model).model.layers[1].eval()
+
+    assert found(model) == [("model.layers.1", "warning")]
+
+
+def test_layers_in_training_mode_checkpoint():
+    model = tiny.with_lora(enabled())
+    model.train()
+
+    assert (found(model), calls_of_checkpoint(model)) == ([], 1)
+
+
+def test_without_checkpointing_the_mode_does_not_matter():
+    assert found(tiny.with_lora(tiny.load()).eval()) == []
+
+
+def test_a_loop_that_sets_the_mode_itself_is_believed():
+    report = kbitlint.check(tiny.with_lora(enabled()), select=CODE, context=TrainingContext(sets_training_mode=True))
+
+    assert ([skip.reason for skip in report.skips], report.violations) == (["the training loop sets the mode itself"], ())
+
+
+def test_the_fix_sets_the_mode_of_the_whole_model():
+    model = tiny.with_lora(enabled())
+
+    kbitlint.fix(model, select=CODE)
+
+    assert all(module.training for module in model.modules())

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import tiny
+
+import kbitlint
+from kbitlint.context import Checkpointing, TrainingContext
+
+CODE = "KB402"
+
+
+def found(model, **options):
+    return [(v.at.path, v.severity.value, v.message) for v in kbitlint.check(model, select=CODE, **options).violations]
+
+
+def test_a_model_as_loaded_is_flagged():
+    assert found(tiny.load()) == [("", "warning", "checkpointing is off: every layer keeps its activations")]
+
+
+def test_one_checkpointed_layer_is_enough():
+    model = tiny.prepared()
+    model.model.layers[0].gradient_checkpointing = False
+
+    assert found(model) == []
+
+
+def test_a_class_that_cannot_checkpoint_is_worth_knowing_only():
+    model = tiny.load()
+    model.supports_gradient_checkpointing = False
+
+    assert found(model) == [("", "info", "LlamaForCausalLM does not support checkpointing: every layer keeps its activations")]
+
+
+def test_training_arguments_that_enable_it_are_believed():
+    loop = Checkpointing(enabled=True, use_reentrant=False)
+
+    assert found(tiny.load(), context=TrainingContext(gradient_checkpointing=loop)) == []
+    assert found(tiny.load(), context=TrainingContext(gradient_checkpointing=Checkpointing(enabled=False))) != []
+
+
+def test_an_unquantized_model_is_skipped():
+    assert kbitlint.check(tiny.load(kind="none"), select=CODE).skips[0].reason == "no layer is quantized"
+
+
+def test_the_fix_enables_it_without_a_hook_on_the_embeddings():
+    model = tiny.load()
+
+    kbitlint.fix(model, select=CODE)
+
+    assert [layer._gradient_checkpointing_func.keywords for layer in model.model.layers] == [{"use_reentrant": False}] * 2
+    assert all(layer.gradient_checkpointing for layer in model.model.layers)
+    assert dict(model.get_input_embeddings()._forward_hooks) == {}
+
+
+def test_the_fix_keeps_hooks_that_were_there():
+    model = tiny.load()
+    model.enable_input_require_grads()
+    hooks = dict(model.get_input_embeddings()._forward_hooks)
+
+    kbitlint.fix(model, select=CODE)
+
+    assert dict(model.get_input_embeddings()._forward_hooks) == hooks
+    model.disable_input_require_grads()
+    assert dict(model.get_input_embeddings()._forward_hooks) == {}

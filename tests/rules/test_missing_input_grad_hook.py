@@ -1,0 +1,183 @@
+"""A missing hook is an error exactly where it cuts the gradient; each case is held against a real step."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+
+import kbitlint
+from kbitlint.context import Checkpointing, TrainingContext
+
+CODE = "KB301"
+
+
+def found(model, **options):
+    return [v.at.path for v in kbitlint.check(model, select=CODE, **options).violations]
+
+
+def adapted(family="llama", **lora):
+    model = tiny.with_lora(tiny.prepared(family), **lora)
+    model.train()
+    return model
+
+
+@pytest.mark.parametrize("keywords", [{}, {"use_reentrant": True}])
+def test_reentrant_layers_without_anything_upstream_are_flagged(keywords):
+    model = adapted()
+    tiny.bind_reentrant(model, **keywords)
+
+    assert found(model) == ["model.layers.0", "model.layers.1"]
+    assert tiny.step(model).error is not None
+
+
+def test_non_reentrant_layers_need_no_hook():
+    model = adapted()
+    tiny.bind_reentrant(model, use_reentrant=False)
+
+    assert (found(model), tiny.step(model).trains) == ([], True)
+
+
+def test_a_hook_on_the_embeddings_feeds_the_layers():
+    model = adapted()
+    tiny.bind_reentrant(model)
+    model.enable_input_require_grads()
+
+    assert (found(model), tiny.step(model).trains) == ([], True)
+
+
+def test_a_hook_is_told_by_what_it_does():
+    model = adapted()
+    tiny.bind_reentrant(model)
+
+    def something_else(module, args, output):
+        output.requires_grad_(True)
+
+    model.get_input_embeddings().register_forward_hook(something_else)
+
+    assert (found(model), tiny.step(model).trains) == ([], True)
+
+
+def test_a_hook_that_only_looks_like_one_does_not_count():
+    model = adapted()
+    tiny.bind_reentrant(model)
+
+    def make_inputs_require_grads(module, args, output):
+        return output
+
+    model.get_input_embeddings().register_forward_hook(make_inputs_require_grads)
+
+    assert found(model) == ["model.layers.0", "model.layers.1"]
+    assert tiny.step(model).error is not None
+
+
+def test_an_adapter_on_the_embeddings_feeds_the_layers():
+    model = adapted(target_modules=["embed_tokens", "q_proj"])
+    tiny.bind_reentrant(model)
+
+    assert (found(model), tiny.step(model).trains) == ([], True)
+
+
+def test_an_adapter_on_the_head_does_not_help_the_layers_and_hides_the_failure():
+    model = adapted(target_modules=["lm_head", "q_proj"])
+    tiny.bind_reentrant(model)
+    taken = tiny.step(model)
+
+    assert found(model) == ["model.layers.0", "model.layers.1"]
+    assert (taken.error, [name for name in taken.arrived if ".layers." in name]) == (None, [])
+
+
+def test_layers_without_trainable_parameters_cut_nothing():
+    model = adapted(target_modules=["lm_head"])
+    tiny.bind_reentrant(model)
+
+    assert (found(model), tiny.step(model).trains) == ([], True)
+
+
+def test_only_the_layers_with_adapters_are_named():
+    model = adapted(target_modules=r".*layers\.1\..*q_proj")
+    tiny.bind_reentrant(model)
+
+    assert found(model) == ["model.layers.1"]
+    assert tiny.step(model).error is not None
+
+
+def test_a_frozen_vision_tower_is_not_the_text_decoders_upstream():
+    model = adapted("llava (vision-language)", target_modules=r".*language_model.*q_proj")
+    tiny.bind_reentrant(model)
+
+    assert found(model) == ["model.language_model.layers.0", "model.language_model.layers.1"]
+    assert tiny.step(model).error is not None
+
+
+def test_an_encoder_decoder_is_fed_by_the_shared_embedding():
+    model = adapted("bart (encoder-decoder)")
+    tiny.bind_reentrant(model)
+    model.enable_input_require_grads()
+
+    assert (found(model), tiny.step(model).trains) == ([], True)
+
+
+def test_a_loop_that_enables_checkpointing_rebinds_the_layers():
+    model = adapted()
+    tiny.bind_reentrant(model)
+    contexts = {
+        "non-reentrant": Checkpointing(enabled=True, use_reentrant=False),
+        "reentrant with hook": Checkpointing(enabled=True, use_reentrant=True, installs_hook=True),
+        "reentrant without": Checkpointing(enabled=True, use_reentrant=True),
+    }
+
+    verdicts = {name: found(model, context=TrainingContext(gradient_checkpointing=loop)) for name, loop in contexts.items()}
+
+    layers = ["model.layers.0", "model.layers.1"]
+    assert verdicts == {"non-reentrant": [], "reentrant with hook": [], "reentrant without": layers}
+
+
+class _OldLayer(torch.nn.Module):
+    """A layer as remote code writes it: it calls torch's checkpoint itself."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+        self.gradient_checkpointing = True
+
+    def forward(self, hidden_states, **kwargs):
+        if self.gradient_checkpointing and self.training:
+            return torch.utils.checkpoint.checkpoint(lambda x: self.layer(x, **kwargs), hidden_states)
+        return self.layer(hidden_states, **kwargs)
+
+
+def test_where_the_models_own_code_checkpoints_the_hook_is_the_fix():
+    model = adapted()
+    layers = model.get_base_model().model.layers
+    for index, layer in enumerate(layers):
+        layer.gradient_checkpointing = False
+        layers[index] = _OldLayer(layer)
+    model.train()
+
+    assert found(model) == ["model.layers.0", "model.layers.1"]
+    assert tiny.step(model).error is not None
+
+    kbitlint.fix(model, select=CODE)
+
+    assert (found(model), tiny.step(model).trains) == ([], True)
+
+
+def test_layers_at_the_top_of_a_module_have_no_stack_to_stand_beside():
+    from kbitlint.model.facts import collect
+    from kbitlint.registry import find
+
+    model = adapted()
+    layer = model.get_base_model().model.layers[0]
+    layer.gradient_checkpointing = True
+    import functools
+
+    layer._gradient_checkpointing_func = functools.partial(torch.utils.checkpoint.checkpoint)
+    holder = torch.nn.ModuleDict({"first": torch.nn.Linear(4, 4), "layer": layer})
+    trained = collect(holder)
+    holder["first"].requires_grad_(False)
+    frozen = collect(holder)
+    rule = find(CODE)
+
+    assert [v.at.path for v in rule.check_model(trained, TrainingContext())] == []
+    assert [v.at.path for v in rule.check_model(frozen, TrainingContext())] == ["layer"]

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import plants
+import tiny
+
+import kbitlint
+
+CODE = "KB201"
+
+
+def paths(model):
+    return [violation.at.path for violation in kbitlint.check(model, select=CODE).violations]
+
+
+def test_what_loading_leaves_trainable_is_flagged():
+    assert paths(tiny.load()) == [
+        "lm_head.weight",
+        "model.embed_tokens.weight",
+        "model.layers.0.input_layernorm.weight",
+        "model.layers.0.post_attention_layernorm.weight",
+        "model.layers.1.input_layernorm.weight",
+        "model.layers.1.post_attention_layernorm.weight",
+        "model.norm.weight",
+    ]
+
+
+def test_adapters_copies_to_save_and_trainable_tokens_are_not_the_base():
+    model = tiny.with_lora(
+        tiny.load(), modules_to_save=["lm_head"], trainable_token_indices={"embed_tokens": [1, 2]}, target_modules=["q_proj"]
+    )
+
+    assert paths(model) == []
+
+
+def test_biases_that_peft_trains_on_purpose_are_not_flagged():
+    model = tiny.with_lora(tiny.load("opt"), bias="all")
+
+    assert any(name.endswith("bias") and p.requires_grad for name, p in model.named_parameters())
+    assert paths(model) == []
+
+
+def test_prompt_encoders_are_not_the_base():
+    from peft import PromptTuningConfig, get_peft_model
+
+    model = get_peft_model(tiny.prepared(), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
+
+    assert paths(model) == []
+
+
+def test_adapters_of_another_library_are_told_by_their_names():
+    import torch
+
+    model = tiny.prepared()
+    layer = model.model.layers[0].self_attn
+    layer.lora_A = torch.nn.Linear(64, 4, bias=False)
+
+    assert paths(model) == []
+
+
+def test_full_fine_tuning_of_an_unquantized_model_is_skipped():
+    report = kbitlint.check(tiny.load(kind="none"), select=CODE)
+
+    assert (report.violations, [skip.code for skip in report.skips]) == ((), [CODE])
+
+
+def test_the_fix_is_safe_before_adapters_and_unsafe_after():
+    base = plants.faulty("trainable-base-parameter")
+    adapted = tiny.with_lora(tiny.prepared())
+    plants.FAULTS["trainable-base-parameter"].plant(adapted.get_base_model())
+
+    safeties = [v.fix.safety.value for model in (base, adapted) for v in kbitlint.check(model, select=CODE).violations]
+
+    assert safeties == ["safe", "unsafe"]
