@@ -124,13 +124,11 @@ def dtype_of(config: Any, *, quantized: bool) -> torch.dtype:
 
     transformers 5 takes the checkpoint's; transformers 4 takes float32, and float16 for bitsandbytes.
     """
-    import transformers
-
-    own = getattr(config, "dtype", None) if hasattr(type(config), "dtype") or hasattr(config, "dtype") else None
+    own = getattr(config, "dtype", None)
     own = own if own is not None else getattr(config, "torch_dtype", None)
     if isinstance(own, str):
         own = getattr(torch, own.removeprefix("torch."), None)
-    if int(transformers.__version__.split(".")[0]) < 5:
+    if _major_version() < 5:
         return torch.float16 if quantized else torch.float32
     return own if isinstance(own, torch.dtype) else torch.float32
 
@@ -173,6 +171,12 @@ def _short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def _major_version() -> int:
+    import transformers
+
+    return int(transformers.__version__.split(".")[0])
+
+
 def instantiate(
     cls: Any,
     config: Any,
@@ -196,7 +200,10 @@ def instantiate(
         model = cls._from_config(config, dtype=dtype, **(arguments or {}))
     _keep_in_float32(model, dtype)
     if quantization is not None:
-        _quantize(model, quantization, pre_quantized=pre_quantized)
+        with _default_dtype(dtype):  # the quantizer makes new biases in the default dtype, as in a real load
+            _quantize(model, quantization, pre_quantized=pre_quantized)
+    if _major_version() >= 5:
+        _require_grad_as_loaded(model)
     model.eval()
     return model  # type: ignore[no-any-return]  # transformers is not typed
 
@@ -234,6 +241,23 @@ def _quantize(model: Any, quantization: Any, *, pre_quantized: bool) -> None:
     model.tie_weights()
     if "bitsandbytes" in sys.modules:
         _pack(model)
+
+
+def _require_grad_as_loaded(model: nn.Module) -> None:
+    """Transformers 5 makes a new trainable Parameter of every float tensor it loads, biases of packed layers too."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point() and not getattr(parameter, "bnb_quantized", False):
+            parameter.requires_grad = True
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def _untie(model: Any) -> None:
