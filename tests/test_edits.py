@@ -1,0 +1,276 @@
+"""Edits: any failure at any point leaves the model as it was, and undo restores every bit."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import tiny
+import torch
+
+import kbitlint
+from kbitlint.errors import EditError
+from kbitlint.fixer import FixError, fix_model
+from kbitlint.model import edits
+from kbitlint.violation import Edit
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return kbitlint.fix(tiny.load()).applied.edits
+
+
+class _Stop(BaseException):
+    """What an edit raises here: as Ctrl-C, it is no Exception."""
+
+
+def test_the_plan_is_data_and_the_same_each_time(plan):
+    assert kbitlint.fix(tiny.load()).applied.edits == plan
+    assert kbitlint.plan(tiny.load()) == plan[: len(plan) - 2]  # the cache and the mode show once checkpointing is on
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, torch.cuda.OutOfMemoryError, _Stop])
+def test_a_failure_at_each_edit_in_turn_leaves_the_model_identical(plan, monkeypatch, error):
+    model = tiny.load()
+    before = tiny.state(model)
+    for index in range(len(plan)):
+        applied = []
+
+        def failing(kind, index=index, applied=applied):
+            def apply(place, journal):
+                kind(place, journal)
+                applied.append(place.edit)
+                if len(applied) == index + 1:
+                    raise error("planted")
+
+            return apply
+
+        monkeypatch.setattr(edits, "KINDS", {name: failing(kind) for name, kind in edits.KINDS.items()})
+        with pytest.raises(error):
+            kbitlint.fix(model)
+        monkeypatch.undo()
+
+        assert len(applied) == index + 1
+        assert tiny.state(model) == before
+
+
+def test_ctrl_c_during_the_rollback_waits_for_it():
+    journal = edits.Journal()
+    undone = []
+    interrupts = [KeyboardInterrupt()]
+
+    def interrupted():
+        if interrupts:
+            raise interrupts.pop()
+        undone.append("second")
+
+    journal.record(lambda: undone.append("first"))
+    journal.record(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        journal.rollback()
+
+    assert (undone, len(journal)) == (["second", "first"], 0)
+
+
+def test_undo_restores_every_bit_of_a_peft_model():
+    model = tiny.with_lora(tiny.load())
+    before = tiny.state(model)
+
+    kbitlint.fix(model, unsafe=True)
+    kbitlint.fix(model, unsafe=True)
+
+    assert (kbitlint.undo(model), kbitlint.undo(model)) == (1, 0)
+    assert tiny.state(model) == before
+
+
+def test_edits_that_are_already_there_change_nothing(plan):
+    model = tiny.load()
+    kbitlint.fix(model)
+    before = tiny.state(model)
+
+    with edits.journaled(edits.Journal()) as journal:
+        edits.apply(model, [edit for edit in plan if edit.kind not in ("train", "enable-checkpointing")], journal)
+
+    assert tiny.state(model) == before
+
+
+def test_the_edits_of_a_base_fit_it_under_its_adapters(plan):
+    model = tiny.with_lora(tiny.load("opt"))
+    freezes = [Edit("freeze", "model.decoder.layers.0.self_attn.q_proj.bias")]
+    model.get_base_model().model.decoder.layers[0].self_attn.q_proj.base_layer.bias.requires_grad_(True)
+
+    with edits.journaled(edits.Journal()) as journal:
+        edits.apply(model, freezes, journal)
+
+    assert not model.get_base_model().model.decoder.layers[0].self_attn.q_proj.base_layer.bias.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            Edit("polish", "model.norm"),
+            "unknown kind of edit 'polish'; this version knows add-input-grad-hook, ",
+        ),
+        (Edit("float32-norm", "model.nrm"), "float32-norm: LlamaForCausalLM has no module 'model.nrm'"),
+        (Edit("freeze", "model.norm.wait"), "freeze: LlamaForCausalLM has no parameter 'model.norm.wait'"),
+        (Edit("bind-checkpoint", "model.norm"), "bind-checkpoint: 'model.norm' has no checkpoint function bound"),
+        (Edit("set-config", "config.nothing"), "set-config: the model has no 'config.nothing'"),
+    ],
+)
+def test_an_edit_that_does_not_fit_is_refused_by_name(edit, message):
+    with pytest.raises(EditError) as refused:
+        edits.apply(tiny.load(), [edit], edits.Journal())
+
+    assert str(refused.value).startswith(message)
+
+
+def test_a_class_without_checkpointing_refuses_it():
+    model = tiny.load()
+    model.supports_gradient_checkpointing = False
+
+    with pytest.raises(EditError, match="enable-checkpointing: LlamaForCausalLM does not support it"):
+        edits.apply(model, [Edit("enable-checkpointing")], edits.Journal())
+
+
+def test_a_fix_that_does_not_help_is_an_error_and_is_taken_back(monkeypatch):
+    model = tiny.load()
+    before = tiny.state(model)
+    monkeypatch.setitem(edits.KINDS, "freeze", lambda place, journal: None)
+
+    with pytest.raises(
+        FixError, match=r"^KB201: the edit freeze of lm_head.weight does not remove its violation; the model was left"
+    ):
+        kbitlint.fix(model)
+
+    assert tiny.state(model) == before
+
+
+def test_fixes_that_never_end_are_stopped(monkeypatch):
+    from kbitlint import fixer
+    from kbitlint.context import TrainingContext
+    from kbitlint.registry import all_rules
+    from kbitlint.violation import Safety
+
+    monkeypatch.setattr(fixer, "MAX_PASSES", 1)
+
+    with pytest.raises(FixError):
+        fix_model(tiny.load(), all_rules(), TrainingContext(), Safety.SAFE)
+
+
+def test_transparent_norms_survive_copy_pickle_and_a_state_dict_round_trip(tmp_path):
+    model = tiny.load()
+    kbitlint.fix(model, select="KB101")
+    norm = model.model.norm
+    half = torch.randn(2, 64, dtype=torch.bfloat16)
+    model.save_pretrained(tmp_path)
+    again = type(model).from_pretrained(tmp_path, device_map={"": "cpu"})
+
+    for other in (copy.deepcopy(norm), pickle.loads(pickle.dumps(norm))):  # noqa: S301  # our own bytes
+        assert (other.weight.dtype, other(half).dtype) == (torch.float32, torch.bfloat16)
+        assert torch.equal(other(half), norm(half))
+    assert again.model.norm.weight.dtype == torch.bfloat16  # which is why the edits are stored
+
+
+def test_transparent_norms_cast_what_they_are_given_and_give_back():
+    class Gated(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+
+        def forward(self, x, *, gate=None, mask=None):
+            assert x.dtype == gate.dtype == torch.float32
+            assert mask.dtype == torch.bool
+            return [x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)) * self.weight, (gate, mask, None)]
+
+    holder = torch.nn.ModuleDict({"norm": Gated()})
+    edits.apply(holder, [Edit("float32-norm", "norm", {"interface": "transparent"})], edits.Journal())
+    half = torch.ones(2, 4, dtype=torch.float16)
+
+    first, (gate, mask, nothing) = holder["norm"](half, gate=half, mask=half > 0)
+
+    assert (first.dtype, gate.dtype, mask.dtype, nothing) == (torch.float16, torch.float16, torch.bool, None)
+
+
+def test_running_statistics_of_a_norm_are_cast_with_its_weight():
+    holder = torch.nn.ModuleDict({"norm": torch.nn.BatchNorm1d(4).bfloat16()})
+    before = dict(holder["norm"]._buffers)
+    journal = edits.Journal()
+    edits.apply(holder, [Edit("float32-norm", "norm", {"interface": "transparent"})], journal)
+
+    assert holder["norm"].running_var.dtype == torch.float32
+    assert holder["norm"](torch.randn(8, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+    journal.rollback()
+
+    assert all(holder["norm"]._buffers[name] is buffer for name, buffer in before.items())
+
+
+def test_transparent_norms_compile():
+    model = tiny.load()
+    kbitlint.fix(model, select="KB101")
+    norm = model.model.norm
+    half = torch.randn(2, 3, 64, dtype=torch.bfloat16)
+
+    compiled = torch.compile(norm, backend="eager", fullgraph=True)
+
+    assert torch.equal(compiled(half), norm(half))
+
+
+class TestProbe:
+    def test_it_leaves_the_model_as_it_was(self):
+        from kbitlint.model.probe import probe
+
+        model = tiny.with_lora(tiny.prepared())
+        model.eval()
+        tiny.step(model, train=False)
+        gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+        before, state = tiny.state(model), torch.random.get_rng_state()
+
+        found = probe(model)
+
+        assert (found.failure, found.gradients, found.expected, found.at_embeddings) == (None, 28, 28, False)
+        assert tiny.state(model) == before
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert all(parameter.grad is gradients[name] for name, parameter in model.named_parameters())
+
+    def test_a_step_that_raises_is_its_failure(self):
+        from kbitlint.model.probe import probe
+
+        model = tiny.with_lora(tiny.prepared())
+        tiny.bind_reentrant(model)
+
+        assert probe(model).failure == "RuntimeError: element 0 of tensors does not require grad and does not have a grad_fn"
+
+    def test_a_loss_that_is_not_finite_is_a_failure(self):
+        from kbitlint.model.probe import probe
+
+        model = tiny.with_lora(tiny.prepared())
+        model.get_base_model().model.norm.weight.data.fill_(float("inf"))
+
+        assert probe(model).failure == "the loss is nan"
+
+    def test_gradients_that_are_not_finite_are_a_failure(self):
+        from kbitlint.model.probe import probe
+
+        model = tiny.with_lora(tiny.prepared())
+        _name, parameter = next((n, p) for n, p in model.named_parameters() if p.requires_grad)
+        parameter.register_hook(lambda gradient: gradient * float("inf"))
+
+        found = probe(model)
+
+        assert (found.failure, found.gradients) == ("1 gradients are not finite", 27)
+
+    def test_a_failed_probe_makes_the_exit_code_2_and_writes_nothing(self, run, tmp_path, monkeypatch):
+        import shutil
+
+        from kbitlint.violation import Probe
+
+        folder = shutil.copytree(tiny.checkpoint(), tmp_path / "llama")
+        monkeypatch.setattr("kbitlint.model.probe.probe", lambda model: Probe("cpu", None, 0, 1, failure="planted"))
+
+        result = run("--fix", folder, "--quantize", "nf4", "--device", "cpu")
+
+        assert (result.exit_code, (folder / "kbitlint.json").exists()) == (2, False)
+        assert "training step on cpu failed: planted" in result.output
