@@ -18,7 +18,7 @@ LOW_PRECISION = ("float16", "bfloat16")
 
 
 class Float32ComputeDtype(Rule):
-    """4-bit layers of a half-precision model that multiply in float32.
+    """Quantized layers of a half-precision model that multiply in float32.
 
     ## What it does
 

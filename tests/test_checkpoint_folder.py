@@ -73,6 +73,29 @@ def test_a_packed_checkpoint_is_built_as_its_own_config_says(packed):
     assert built.notes == ()
 
 
+def test_a_packed_checkpoint_keeps_the_dtypes_that_its_files_name(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    from kbitlint.model.build import Source, build
+
+    model = tiny.load()
+    kbitlint.fix(model, select="KB101")
+    model.save_pretrained(tmp_path)
+
+    built = build(Source(str(tmp_path)))
+
+    assert structure(built.model) == structure(AutoModelForCausalLM.from_pretrained(tmp_path, device_map={"": "cpu"}))
+
+
+def test_a_damaged_header_is_one_line(run, packed):
+    (packed / "model.safetensors").write_bytes(b"\xff" * 64)
+
+    result = run("check", packed)
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"kbitlint: {packed}/model.safetensors: its header cannot be read: ")
+
+
 def test_a_checkpoints_own_quantization_wins_and_that_is_said(run, packed):
     result = run("check", packed, "--quantize", "int8", "--format", "json")
 

@@ -159,6 +159,8 @@ def build(source: Source, quantize: str | None = None) -> Built:
         raise
     except Exception as error:
         raise TargetError(source.name, f"cannot be built from its config: {one_line(error)}") from error
+    if own is not None and _major_version() >= 5:
+        _keep_stored_dtypes(model, Path(source.name))
     return Built(model, tuple(notes))
 
 
@@ -241,6 +243,30 @@ def _quantize(model: Any, quantization: Any, *, pre_quantized: bool) -> None:
     model.tie_weights()
     if "bitsandbytes" in sys.modules:
         _pack(model)
+
+
+def _keep_stored_dtypes(model: nn.Module, folder: Path) -> None:
+    """Give float weights of a packed checkpoint the dtype that its file headers name.
+
+    transformers 5 sends every tensor called ``weight`` of a packed bitsandbytes checkpoint through the converter of
+    the packed ones, which keeps the stored dtype instead of casting to the config's. No weight is read.
+    """
+    if not folder.is_dir():
+        return
+    from safetensors import SafetensorError, safe_open
+
+    stored: dict[str, str] = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                stored |= {name: file.get_slice(name).get_dtype() for name in file.keys() if name.endswith(".weight")}  # noqa: SIM118  # not a dict
+        except (SafetensorError, OSError) as error:
+            raise TargetError(path, f"its header cannot be read: {one_line(error)}") from error
+    dtypes = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
+    for name, parameter in model.named_parameters():
+        dtype = dtypes.get(stored.get(name, ""))
+        if dtype is not None and parameter.is_floating_point() and not getattr(parameter, "bnb_quantized", False):
+            parameter.data = parameter.data.to(dtype)
 
 
 def _require_grad_as_loaded(model: nn.Module) -> None:

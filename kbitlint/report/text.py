@@ -75,7 +75,7 @@ def _header(report: Report, width: int) -> list[str]:
     if not target:
         return _wrap(", ".join(parts), width, "")
     lead = f"{target}  "
-    if len(lead) > width // 2:
+    if len(lead) > width // 3:
         return [target, *_wrap(", ".join(parts), width, "  ")]
     lines = _wrap(", ".join(parts), width - len(lead), "")
     return [lead + lines[0], *(" " * len(lead) + line for line in lines[1:])]
@@ -198,7 +198,7 @@ def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
         tail = (
             f"; {fixable} of {_plural(len(causes), 'cause')} fixable with --fix" if report.applied is None and fixable else ""
         )
-        yield paint.code("1")(f"{found}{tail}")
+        yield from _wrap(f"{found}{tail}", width, "", paint.code("1"))
     elif report.ran:
         yield paint.code("32;1")("clean")
     else:

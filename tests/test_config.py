@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import pytest
+
+
+@pytest.fixture
+def configured(run, tmp_path):
+    def write(text):
+        (tmp_path / "pyproject.toml").write_text(text)
+        return run
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ('targts = ["x"]', "targts: unknown key; did you mean 'targets'?"),
+        ('targets = "x"', "targets: must be a list of strings"),
+        ("select = [1]", "select: must be a list of strings"),
+        ('fail-on = "warn"', "fail-on: 'warn' is none of info, warning, error"),
+        ("fail-on = 1", "fail-on: must be a string"),
+        ('quantize = "nf5"', "quantize: 'nf5' is none of nf4, fp4, int8, none; did you mean 'nf4'?"),
+        ('meta = "yes"', "meta: must be true or false"),
+    ],
+)
+def test_every_error_names_file_key_and_what_is_wrong(configured, tmp_path, line, problem):
+    result = configured(f"[tool.kbitlint]\n{line}\n")("config")
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"kbitlint: {tmp_path}/pyproject.toml: tool.kbitlint.{problem}")
+
+
+def test_broken_toml_is_one_line(configured, tmp_path):
+    result = configured("[tool.kbitlint\n")("check", "plants:clean")
+
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"kbitlint: {tmp_path}/pyproject.toml: tool.kbitlint: the file is not valid TOML: ")
+
+
+def test_a_table_is_wanted(configured, tmp_path):
+    result = configured("[tool]\nkbitlint = 3 # tool.kbitlint\n")("config")
+
+    assert result.stderr == f"kbitlint: {tmp_path}/pyproject.toml: tool.kbitlint: must be a table\n"
+
+
+def test_what_applies_is_printed(configured, tmp_path):
+    result = configured('[tool.kbitlint]\ntargets = ["plants:clean"]\nfail-on = "error"\n')("config")
+
+    assert result.output == (
+        f"# {tmp_path}/pyproject.toml\n"
+        'targets = ["plants:clean"]\nselect = []\nignore = []\nfail-on = "error"\n'
+        "quantize = # not set\ndevice = # not set\nmeta = false\n"
+    )
+
+
+def test_without_a_file_the_defaults_apply(run):
+    result = run("config")
+
+    assert result.output.startswith("# no pyproject.toml with [tool.kbitlint]: defaults\ntargets = []\n")
+
+
+class TestEachKeyBites:
+    """No option is read and then dropped."""
+
+    def test_targets(self, configured):
+        assert configured('[tool.kbitlint]\ntargets = ["plants:clean"]\n')("check").exit_code == 0
+
+    def test_select(self, configured):
+        assert configured('[tool.kbitlint]\nselect = ["KB501"]\n')("check", "plants:unprepared").exit_code == 0
+
+    def test_ignore(self, configured):
+        ignoring = configured('[tool.kbitlint]\nignore = ["KB101", "KB2", "checkpointing-off"]\n')
+
+        assert ignoring("check", "plants:unprepared").exit_code == 0
+
+    def test_fail_on(self, configured):
+        assert configured('[tool.kbitlint]\nfail-on = "error"\n')("check", "plants:unprepared").exit_code == 0
+
+    def test_quantize(self, configured):
+        import tiny
+
+        result = configured('[tool.kbitlint]\nquantize = "int8"\n')("check", tiny.checkpoint())
+
+        assert "bitsandbytes int8 on 14 layers" in " ".join(result.output.split())
+
+    def test_device(self, configured):
+        assert configured('[tool.kbitlint]\ndevice = "cpu"\n')("--fix", "plants:unprepared").exit_code == 0
+
+    def test_meta(self, configured):
+        result = configured("[tool.kbitlint]\nmeta = true\n")("check", "plants:unprepared")
+
+        assert "no weights read" in result.output
+
+    def test_the_command_line_wins(self, configured):
+        run = configured('[tool.kbitlint]\nselect = ["KB501"]\nfail-on = "error"\nmeta = true\n')
+
+        result = run("check", "plants:unprepared", "--select", "KB402", "--fail-on", "warning", "--no-meta")
+
+        assert (result.exit_code, "no weights read" in result.output) == (1, False)
+
+    def test_the_nearest_file_with_the_table_counts(self, configured, tmp_path, monkeypatch):
+        run = configured('[tool.kbitlint]\ntargets = ["plants:clean"]\n')
+        inner = tmp_path / "inner"
+        inner.mkdir()
+        (inner / "pyproject.toml").write_text("[project]\nname = 'x'\n")
+        monkeypatch.chdir(inner)
+
+        assert run("check").exit_code == 0

@@ -1,0 +1,167 @@
+"""The package as it is shipped: public names, the wheel, the hooks."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import kbitlint
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_public_names_are_sorted_and_complete():
+    names = kbitlint.__all__
+
+    assert names == sorted(names)
+    assert all(getattr(kbitlint, name) is not None for name in names)
+    assert set(names) <= set(dir(kbitlint))
+    with pytest.raises(AttributeError, match="module 'kbitlint' has no attribute 'chekc'"):
+        _ = kbitlint.chekc
+
+
+def test_the_version_is_the_one_in_pyproject():
+    text = (ROOT / "pyproject.toml").read_text()
+
+    assert f'version = "{kbitlint.__version__}"' in text
+
+
+@pytest.mark.slow
+def test_importing_kbitlint_costs_nothing():
+    code = (
+        "import sys; before = set(sys.modules); import kbitlint\n"
+        "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == ["kbitlint"]
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_rules_and_types(tmp_path):
+    import shutil
+
+    source = tmp_path / "source"
+    shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__"))
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, source]
+    subprocess.run(command, check=True, capture_output=True)
+
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    rules = {f"kbitlint_rules/{path.name}" for path in (ROOT / "rules").glob("*.py")}
+    assert rules | {"kbitlint/py.typed", "kbitlint/cli.py", "kbitlint/model/facts.py", "kbitlint/report/text.py"} <= names
+    assert not [name for name in names if name.startswith(("rules/", "tests/", "benchmarks/"))]
+
+
+def test_the_hooks_run_commands_that_exist():
+    hooks = (ROOT / ".pre-commit-hooks.yaml").read_text()
+
+    assert re.findall(r"id: (\S+)", hooks) == ["kbitlint", "kbitlint-models"]
+    assert set(re.findall(r"entry: (.+)", hooks)) == {"kbitlint check"}
+
+
+@pytest.mark.parametrize(
+    ("name", "checked"),
+    [
+        ("config.json", True),
+        ("models/llama/config.json", True),
+        ("adapter_config.json", True),
+        ("kbitlint.json", True),
+        ("tsconfig.json", False),
+        ("config.yaml", False),
+    ],
+)
+def test_the_light_hook_takes_the_files_that_it_can_read(name, checked):
+    pattern = re.search(r"files: (.+)", (ROOT / ".pre-commit-hooks.yaml").read_text())
+
+    assert (re.search(pattern[1], name) is not None) is checked
+
+
+def test_the_light_hook_lets_other_peoples_config_json_pass(run, tmp_path):
+    (tmp_path / "config.json").write_text('{"name": "a web server"}')
+
+    result = run("check", tmp_path / "config.json")
+
+    assert (result.exit_code, "the file configures neither a model nor an adapter" in " ".join(result.output.split())) == (
+        0,
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('{"format": 2, "edits": []}', "format: 2 is not 1, the one that kbitlint 0.1.0 reads"),
+        ('{"format": 1}', "edits: must be a list"),
+        ('{"format": 1, "edits": [3]}', "edits[0]: must be an object"),
+        ('{"format": 1, "edits": [{"path": "x"}]}', "edits[0].kind: must name a kind of edit"),
+        ('{"format": 1, "edits": [{"kind": "freeze", "path": 3}]}', "edits[0].path: must be a module path"),
+        ('{"format": 1, "edits": [{"kind": "freeze", "arguments": 3}]}', "edits[0].arguments: must be an object"),
+        ('{"format": 1, "edits": [], "quantize": "int3"}', "quantize: 'int3' is none of nf4, fp4, int8, none"),
+    ],
+)
+def test_a_kbitlint_json_that_kbitlint_did_not_write_is_refused(run, tmp_path, content, problem):
+    (tmp_path / "kbitlint.json").write_text(content)
+
+    result = run("check", tmp_path / "kbitlint.json")
+
+    assert (result.exit_code, result.stderr) == (2, f"kbitlint: {tmp_path}/kbitlint.json: {problem}\n")
+
+
+def test_edits_that_do_not_fit_the_model_are_refused(run, tmp_path):
+    import shutil
+
+    import tiny
+
+    folder = shutil.copytree(tiny.checkpoint(), tmp_path / "llama")
+    (folder / "kbitlint.json").write_text('{"format": 1, "edits": [{"kind": "freeze", "path": "model.nothing"}]}')
+
+    result = run("check", folder)
+
+    assert result.stderr == (
+        f"kbitlint: {folder}/kbitlint.json: does not fit this model: "
+        "freeze: LlamaForCausalLM has no parameter 'model.nothing'\n"
+    )
+
+
+def test_a_folder_that_was_not_prepared_cannot_be_loaded_prepared():
+    import tiny
+
+    with pytest.raises(kbitlint.KbitlintError, match=r"has no kbitlint\.json; `kbitlint --fix .*` writes it"):
+        kbitlint.load_prepared(tiny.checkpoint())
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+    from kbitlint import manifest
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(manifest.os, "fsync", full)
+    with pytest.raises(kbitlint.KbitlintError, match=r"kbitlint.json: cannot be written: No space left on device"):
+        manifest.write(tmp_path, manifest.Manifest(()), {})
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_python_m_kbitlint_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "kbitlint", "--version"], capture_output=True, text=True, check=True)
+
+    assert done.stdout == f"kbitlint {kbitlint.__version__}\n"
+
+
+@pytest.mark.slow
+def test_the_demo_does_the_main_job():
+    done = subprocess.run(
+        [sys.executable, "-m", "kbitlint", "demo", "--device", "cpu"], capture_output=True, text=True, check=False
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1] == "The model was audited, fixed and proven: 56 of 56 adapter parameters learn."
