@@ -42,8 +42,9 @@ class CacheWithCheckpointing(Rule):
 
     ## References
 
-    - https://github.com/huggingface/transformers/issues/28499
-    - https://github.com/huggingface/peft/issues/742
+    - https://github.com/huggingface/transformers/issues/28056 (the cache breaks the backward pass)
+    - https://github.com/huggingface/transformers/pull/30320
+    - https://github.com/huggingface/trl/pull/3891 (the warning that remains)
     """
 
     meta: ClassVar[Meta] = Meta(

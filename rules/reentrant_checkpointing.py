@@ -57,7 +57,7 @@ class ReentrantCheckpointing(Rule):
         code="KB401",
         slug="reentrant-checkpointing",
         severity=Severity.WARNING,
-        consequence=Consequence.UNSTABLE,
+        consequence=Consequence.FRAGILE,
         since="0.1.0",
     )
 

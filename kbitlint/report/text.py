@@ -217,4 +217,4 @@ def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
 
 
 def _plural(count: int, one: str, many: str | None = None) -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
+    return f"{count} {one if count == 1 else many or one + 's'}".replace("infos", "info")
