@@ -41,7 +41,7 @@ import time
 import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
-from kbitlint.model.facts import collect
+from kbitlint.model.walk import collect
 import sys
 
 def least(function, runs=5):

@@ -42,12 +42,13 @@ def fix_model(model: Any, rules: Iterable[Rule], context: TrainingContext, wante
     violation it is the fix of.
     """
     from kbitlint.model import edits as live
-    from kbitlint.model.facts import collect
+    from kbitlint.model.journal import Journal, journaled, keep
+    from kbitlint.model.walk import collect
 
     rules = tuple(rules)
     done: list[Edit] = []
-    journal = live.Journal()
-    with live.journaled(journal):
+    journal = Journal()
+    with journaled(journal):
         for passes in range(MAX_PASSES + 1):
             outcome = run(rules, {Surface.MODEL: collect(model)}, context)
             todo = edits_of(outcome.violations, wanted)
@@ -64,5 +65,5 @@ def fix_model(model: Any, rules: Iterable[Rule], context: TrainingContext, wante
                 )
             live.apply(model, todo, journal)
             done += todo
-    live.keep(model, journal)
+    keep(model, journal)
     return Applied(tuple(done), passes, held_back(outcome.violations, wanted)), outcome

@@ -64,7 +64,9 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     if not model:
         return Opened(target, files)
     require_model_extra(f"auditing {target.text}")
-    from kbitlint.model.build import Source, attach_adapter, build, call_factory
+    from kbitlint.model.build import attach_adapter, build
+    from kbitlint.model.factory import call_factory
+    from kbitlint.model.source import Source
 
     if target.kind in FACTORIES:
         made = call_factory(lambda: factory_of(target), target.text, meta=options.meta)
@@ -94,11 +96,12 @@ def _base_of_adapter(target: Target, files: CheckpointFacts | None) -> str:
 
 def apply_stored(model: Any, prepared: manifest.Manifest, target: Target) -> None:
     """Apply what a fix wrote. Raises TargetError where it does not fit the model, which is left as it was."""
-    from kbitlint.model import edits as live
+    from kbitlint.model.edits import apply
+    from kbitlint.model.journal import Journal, journaled
 
     try:
-        with live.journaled(live.Journal()) as journal:
-            live.apply(model, prepared.edits, journal)
+        with journaled(Journal()) as journal:
+            apply(model, prepared.edits, journal)
     except KbitlintError as error:
         raise TargetError(target.folder / manifest.NAME, f"does not fit this model: {error}") from error
 

@@ -189,6 +189,13 @@ class Probe:
     """Whether nothing was trainable, so that the gradient was looked at where it leaves the first layer."""
     failure: str | None = None
     """The reason why it did not run or what went wrong; None where everything is finite."""
+    as_before: bool = False
+    """Whether the step fails without the fix too, so that its failure says nothing about the fix."""
+
+    @property
+    def refutes(self) -> bool:
+        """Whether the step shows that the fix broke training."""
+        return self.failure is not None and not self.as_before
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +243,6 @@ class Report:
     def exit_code(self, fail_on: Severity = Severity.WARNING) -> int:
         """0 clean, 1 violations at or above ``fail_on`` are left, 2 the audit is incomplete."""
         probe = self.applied.probe if self.applied else None
-        if self.crashes or not (self.ran or self.skips) or (probe is not None and probe.failure):
+        if self.crashes or not (self.ran or self.skips) or (probe is not None and probe.refutes):
             return 2
         return 1 if self.at_least(fail_on) else 0

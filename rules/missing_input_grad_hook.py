@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
@@ -22,7 +23,8 @@ class MissingInputGradHook(Rule):
 
     Reports checkpointed layers that cut the gradient: they checkpoint reentrantly, hold adapters (or will, once
     adapters are attached to the frozen base), no parameter upstream of them is trainable, and no hook on the
-    embeddings makes their input require grad.
+    embeddings makes their input require grad. Where a trainable module stands beside or before the layers and the
+    attributes cannot tell whether it runs before them, it is a warning that names the module.
 
     ## Why is this bad?
 
@@ -62,71 +64,32 @@ class MissingInputGradHook(Rule):
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each checkpointed layer that cuts the gradient of the parameters in it."""
         loop = context.gradient_checkpointing
-        layers = tuple(layer.path for layer in model.checkpointing)
+        feeds = {feed.stack: feed for feed in model.feeds}
+        inside = Counter(layer for feed in model.feeds for layer in feed.trains_inside)
+        adapted = model.has_adapters
         for layer in model.checkpointing:
-            rebinds = loop is not None and loop.enabled and layer.rebindable
-            if rebinds and loop is not None:
+            if loop is not None and loop.enabled and layer.rebindable:
                 cuts = loop.use_reentrant is not False and not loop.installs_hook
             else:
                 cuts = layer.reentry.reentrant
-            inside = sum(parameter.path.startswith(f"{layer.path}.") for parameter in model.trainable)
-            if cuts and (inside or not model.has_adapters) and not _input_requires_grad(model, layer.path, layers):
-                yield self._violation(layer, inside)
+            if not cuts or (adapted and not inside[layer.path]):
+                continue
+            feed = feeds[layer.path.rpartition(".")[0]]
+            if not feed.certain and layer.path not in feed.fed_by_layers:
+                yield self._violation(layer, inside[layer.path], feed.possible)
 
-    def _violation(self, layer: CheckpointFacts, inside: int) -> Violation:
+    def _violation(self, layer: CheckpointFacts, inside: int, possible: str | None) -> Violation:
         if layer.rebindable:
-            fix = Fix(
-                "checkpoint without reentry", Safety.SAFE, (Edit("bind-checkpoint", layer.path, {"use_reentrant": False}),)
-            )
+            edit = Edit("bind-checkpoint", layer.path, {"use_reentrant": False})
+            fix = Fix("checkpoint without reentry", Safety.SAFE, (edit,))
         else:
             fix = Fix("make the embeddings' output require grad", Safety.SAFE, (Edit("add-input-grad-hook"),))
         what = "its adapters" if inside else "adapters attached to it"
+        unless = f", unless {possible} runs before it" if possible else ""
         return self.violation(
-            f"no gradient reaches {what}: the layer checkpoints reentrantly and nothing before it requires grad",
+            f"no gradient reaches {what}: the layer checkpoints reentrantly and nothing before it requires grad{unless}",
             Location(layer.path),
+            severity=Severity.WARNING if possible else Severity.ERROR,
             evidence={"class": layer.class_name, "use_reentrant": layer.reentry.value, "trainable_inside": inside},
             fix=fix,
         )
-
-
-def _input_requires_grad(model: ModelFacts, layer: str, layers: tuple[str, ...]) -> bool:
-    """Whether something before the layer makes its input require grad: a hook, or a trainable parameter.
-
-    A hook counts where it sits on a module that really runs, in the layer's own transformers model (a text decoder, a
-    vision tower) or in one around it. Trainable parameters count in the layer's own model: what is registered before
-    its stack of layers, and what stands beside the stack, norms excepted, because some models keep projections there
-    that feed the layers. Heads and poolers come after. Before adapters are attached only hooks count: attaching them
-    freezes every parameter of the base.
-    """
-    tower = _tower(model, layer)
-    never_run = {embedding.path for embedding in model.embeddings if not embedding.hookable}
-    for hooks in model.input_grad_hooks:
-        inside_layer = any(_within(hooks.path, other) for other in layers)
-        if hooks.path not in never_run and not inside_layer and _within(tower, _tower(model, hooks.path)):
-            return True
-    if not model.has_adapters:
-        return False
-    stack = layer.rpartition(".")[0]
-    holder = stack.rpartition(".")[0]
-    reached_stack = False
-    for parameter in model.parameters:
-        reached_stack = reached_stack or _within(parameter.path, stack or layer)
-        upstream = not reached_stack or _within(parameter.path, holder)
-        if (
-            parameter.requires_grad
-            and upstream
-            and not parameter.norm
-            and _within(parameter.path, tower)
-            and not any(_within(parameter.path, other) for other in layers)
-        ):
-            return True
-    return False
-
-
-def _tower(model: ModelFacts, path: str) -> str:
-    """The innermost transformers model that holds the path."""
-    return max((owner for owner in model.models if _within(path, owner)), key=len, default="")
-
-
-def _within(path: str, ancestor: str) -> bool:
-    return not ancestor or path == ancestor or path.startswith(f"{ancestor}.")

@@ -13,6 +13,7 @@ import kbitlint
 from kbitlint.errors import EditError
 from kbitlint.fixer import FixError, fix_model
 from kbitlint.model import edits
+from kbitlint.model.journal import Journal, journaled
 from kbitlint.violation import Edit
 
 
@@ -56,7 +57,7 @@ def test_a_failure_at_each_edit_in_turn_leaves_the_model_identical(plan, monkeyp
 
 
 def test_ctrl_c_during_the_rollback_waits_for_it():
-    journal = edits.Journal()
+    journal = Journal()
     undone = []
     interrupts = [KeyboardInterrupt()]
 
@@ -89,7 +90,7 @@ def test_edits_that_are_already_there_change_nothing(plan):
     kbitlint.fix(model)
     before = tiny.state(model)
 
-    with edits.journaled(edits.Journal()) as journal:
+    with journaled(Journal()) as journal:
         edits.apply(model, [edit for edit in plan if edit.kind not in ("train", "enable-checkpointing")], journal)
 
     assert tiny.state(model) == before
@@ -100,7 +101,7 @@ def test_the_edits_of_a_base_fit_it_under_its_adapters(plan):
     freezes = [Edit("freeze", "model.decoder.layers.0.self_attn.q_proj.bias")]
     model.get_base_model().model.decoder.layers[0].self_attn.q_proj.base_layer.bias.requires_grad_(True)
 
-    with edits.journaled(edits.Journal()) as journal:
+    with journaled(Journal()) as journal:
         edits.apply(model, freezes, journal)
 
     assert not model.get_base_model().model.decoder.layers[0].self_attn.q_proj.base_layer.bias.requires_grad
@@ -121,7 +122,7 @@ def test_the_edits_of_a_base_fit_it_under_its_adapters(plan):
 )
 def test_an_edit_that_does_not_fit_is_refused_by_name(edit, message):
     with pytest.raises(EditError) as refused:
-        edits.apply(tiny.load(), [edit], edits.Journal())
+        edits.apply(tiny.load(), [edit], Journal())
 
     assert str(refused.value).startswith(message)
 
@@ -131,7 +132,7 @@ def test_a_class_without_checkpointing_refuses_it():
     model.supports_gradient_checkpointing = False
 
     with pytest.raises(EditError, match="enable-checkpointing: LlamaForCausalLM does not support it"):
-        edits.apply(model, [Edit("enable-checkpointing")], edits.Journal())
+        edits.apply(model, [Edit("enable-checkpointing")], Journal())
 
 
 def test_a_fix_that_does_not_help_is_an_error_and_is_taken_back(monkeypatch):
@@ -185,7 +186,7 @@ def test_transparent_norms_cast_what_they_are_given_and_give_back():
             return [x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)) * self.weight, (gate, mask, None)]
 
     holder = torch.nn.ModuleDict({"norm": Gated()})
-    edits.apply(holder, [Edit("float32-norm", "norm", {"interface": "transparent"})], edits.Journal())
+    edits.apply(holder, [Edit("float32-norm", "norm", {"interface": "transparent"})], Journal())
     half = torch.ones(2, 4, dtype=torch.float16)
 
     first, (gate, mask, nothing) = holder["norm"](half, gate=half, mask=half > 0)
@@ -196,7 +197,7 @@ def test_transparent_norms_cast_what_they_are_given_and_give_back():
 def test_running_statistics_of_a_norm_are_cast_with_its_weight():
     holder = torch.nn.ModuleDict({"norm": torch.nn.BatchNorm1d(4).bfloat16()})
     before = dict(holder["norm"]._buffers)
-    journal = edits.Journal()
+    journal = Journal()
     edits.apply(holder, [Edit("float32-norm", "norm", {"interface": "transparent"})], journal)
 
     assert holder["norm"].running_var.dtype == torch.float32
@@ -262,15 +263,22 @@ class TestProbe:
 
         assert (found.failure, found.gradients) == ("1 gradients are not finite", 27)
 
-    def test_a_failed_probe_makes_the_exit_code_2_and_writes_nothing(self, run, tmp_path, monkeypatch):
+    @pytest.mark.parametrize("fails_unfixed", [False, True])
+    def test_a_step_that_only_the_fix_breaks_is_exit_2_and_nothing_is_written(self, run, tmp_path, monkeypatch, fails_unfixed):
         import shutil
 
         from kbitlint.violation import Probe
 
         folder = shutil.copytree(tiny.checkpoint(), tmp_path / "llama")
-        monkeypatch.setattr("kbitlint.model.probe.probe", lambda model: Probe("cpu", None, 0, 1, failure="planted"))
+        failed, fine = Probe("cpu", None, 0, 1, failure="planted"), Probe("cpu", 1.0, 1, 1)
+        answers = [failed, failed if fails_unfixed else fine]
+        monkeypatch.setattr("kbitlint.model.probe.probe", lambda model: answers.pop(0))
 
         result = run("--fix", folder, "--quantize", "nf4", "--device", "cpu")
 
-        assert (result.exit_code, (folder / "kbitlint.json").exists()) == (2, False)
-        assert "training step on cpu failed: planted" in result.output
+        said = {
+            True: "the training step on cpu proves nothing: it fails without the fix too (planted)",
+            False: "training step on cpu failed: planted",
+        }
+        assert (result.exit_code, (folder / "kbitlint.json").exists()) == ((0, True) if fails_unfixed else (2, False))
+        assert said[fails_unfixed] in " ".join(result.output.split())

@@ -7,8 +7,8 @@ import tiny
 import torch
 from torch import nn
 
-from kbitlint.model.facts import collect
 from kbitlint.model.norms import dtype_readers, is_norm
+from kbitlint.model.walk import collect
 
 #: family -> folded paths of every norm with parameters, read off the modelling code
 NORMS = {
@@ -118,6 +118,29 @@ class LayerScale(nn.Module):
         return x * self.gain
 
 
+class NoNorm(nn.Module):
+    """MobileBERT's: called a norm, and only scales."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.bias = nn.Parameter(torch.zeros(4))
+
+    def forward(self, x):
+        return x * self.weight + self.bias
+
+
+class OwnKernelRMSNorm(nn.Module):
+    """Calls a kernel of its own library, as patched models do."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return fast_rms_norm_forward(x, self.weight)  # noqa: F821  # it is only read
+
+
 class NormThenProject(nn.Module):
     """A whole block that has norm in its name, a vector of its own, and a projection inside."""
 
@@ -152,6 +175,8 @@ class Router(nn.Module):
         (FusedNormKernel(), True),
         (MeanSquare(), True),
         (nn.LayerNorm(4, elementwise_affine=False), False),
+        (OwnKernelRMSNorm(), True),
+        (NoNorm(), False),
         (LayerScale(), False),
         (NormThenProject(), False),
         (Router(), False),

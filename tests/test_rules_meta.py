@@ -129,7 +129,7 @@ def test_every_rule_is_planted_somewhere():
 
 def test_a_rule_that_raises_is_a_crash_and_the_others_still_run(monkeypatch):
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import collect
+    from kbitlint.model.walk import collect
 
     def broken(self, model, context):
         raise ZeroDivisionError("planted\nsecond line")

@@ -19,6 +19,7 @@ logging.set_verbosity_error()
 logging.disable_progress_bar()
 
 VOCAB = 256
+TRANSFORMERS_5 = int(transformers.__version__.split(".")[0]) >= 5
 _TEXT = {
     "hidden_size": 64,
     "intermediate_size": 128,

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 #: adapters that do not come from PEFT, by the names their libraries give them
-_FOREIGN = re.compile(r"(^|\.)(lora_|ia3_|hada_|oft_|vera_|adapter|prefix_encoder|prompt_encoder|prompt_embeddings)")
+#: (some base models call a projection of their own ``adapter``, so that name alone says nothing)
+_FOREIGN = re.compile(r"(^|\.)(lora_|ia3_|hada_|oft_|vera_|adapters\.|prefix_encoder|prompt_encoder|prompt_embeddings)")
 #: a module with one of these children wraps a module of the base model
 _WRAPPED = ("base_layer", "original_module")
 

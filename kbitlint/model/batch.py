@@ -35,7 +35,7 @@ def training_batch(model: nn.Module, device: str | torch.device, batch: int = 2,
         made["input_values"] = torch.randn((batch, 16000), dtype=_float_dtype(base))
     limit = min(_lengths(text), default=seq_len)
     tokens = _tokens(config, text, (batch, min(seq_len, limit)))
-    if "input_ids" in names and main == "input_ids":
+    if "input_ids" in names:
         made["input_ids"] = tokens
         if "attention_mask" in names:
             made["attention_mask"] = torch.ones_like(tokens)
@@ -79,7 +79,11 @@ def _tokens(config: Any, text: Any, shape: tuple[int, int]) -> Tensor:
     vocabulary = int(getattr(text, "vocab_size", None) or getattr(config, "vocab_size", None) or 2)
     special = {value for part in (config, text) for name, value in _items(part) if name.endswith(("_token_id", "_token_index"))}
     ordinary = [number for number in range(min(vocabulary, 512)) if number not in special] or [0]
-    return torch.tensor(ordinary)[torch.randint(0, len(ordinary), shape)]
+    made = torch.tensor(ordinary)[torch.randint(0, len(ordinary), shape)]
+    end = getattr(text, "eos_token_id", None)
+    if isinstance(end, int) and 0 <= end < vocabulary:
+        made[:, -1] = end  # text ends with it, and encoder-decoder classifiers read their answer there
+    return made
 
 
 def _items(config: Any) -> list[tuple[str, Any]]:

@@ -6,76 +6,21 @@ out of memory, Ctrl-C) leaves the model as it was.
 
 from __future__ import annotations
 
-import weakref
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kbitlint.errors import EditError
 from kbitlint.model import adapters, checkpointing
-from kbitlint.model.facts import makes_require_grad
+from kbitlint.model.journal import Journal, restore_attribute_on_rollback, restore_hooks_on_rollback, set_attribute
+from kbitlint.model.transparency import LOW_PRECISION, DtypeTransparency, is_transparent
+from kbitlint.model.walk import makes_require_grad
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from kbitlint.violation import Edit
-
-_LOW_PRECISION = (torch.float16, torch.bfloat16)
-
-
-class Journal:
-    """What must be undone, in the order in which it was done."""
-
-    def __init__(self) -> None:
-        self._undo: list[Callable[[], None]] = []
-
-    def record(self, undo: Callable[[], None]) -> None:
-        """Remember how to take back the change that is about to be made."""
-        self._undo.append(undo)
-
-    def rollback(self) -> None:
-        """Take everything back, newest first. Ctrl-C waits until all is restored."""
-        interrupted: KeyboardInterrupt | None = None
-        while self._undo:
-            try:
-                self._undo[-1]()
-                self._undo.pop()
-            except KeyboardInterrupt as interrupt:
-                interrupted = interrupt
-        if interrupted is not None:
-            raise interrupted
-
-    def __len__(self) -> int:
-        return len(self._undo)
-
-
-@contextmanager
-def journaled(journal: Journal) -> Iterator[Journal]:
-    """Roll the journal back on any exception, KeyboardInterrupt included."""
-    try:
-        yield journal
-    except BaseException:
-        journal.rollback()
-        raise
-
-
-_JOURNALS: weakref.WeakKeyDictionary[nn.Module, list[Journal]] = weakref.WeakKeyDictionary()
-
-
-def keep(model: nn.Module, journal: Journal) -> None:
-    """Remember a journal with its model, for ``undo``."""
-    if len(journal):
-        _JOURNALS.setdefault(model, []).append(journal)
-
-
-def undo(model: nn.Module) -> int:
-    """Take back every fix that was applied to this model object, newest first; gives how many there were."""
-    journals = _JOURNALS.pop(model, [])
-    for journal in reversed(journals):
-        journal.rollback()
-    return len(journals)
 
 
 def apply(model: nn.Module, edits: Iterable[Edit], journal: Journal) -> None:
@@ -144,51 +89,6 @@ def _descend(root: nn.Module, path: str) -> nn.Module | None:
 # ------------------------------------------------------------------------------------------------- norms
 
 
-class DtypeTransparency:
-    """Lets a float32 norm keep its interface: what comes in is cast to float32, what goes out back again.
-
-    A float32 weight alone promotes the output, the residual stream turns float32, and the first half-precision
-    Linear after it fails outside autocast (81 of 188 causal-LM architectures of transformers 5.23).
-
-    Args:
-        output: The dtype to give back where float32 comes in, for norms whose caller casts to ``norm.weight.dtype``.
-    """
-
-    def __init__(self, output: torch.dtype | None = None) -> None:
-        self.output = output
-        self.incoming: torch.dtype | None = None
-
-    def enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Remember the dtype of the first floating tensor and cast all half-precision ones."""
-        floating = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.is_floating_point())
-        first = next(floating, None)
-        self.incoming = None if first is None else first.dtype
-        return tuple(_float32(value) for value in args), {name: _float32(value) for name, value in kwargs.items()}
-
-    def leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        """Cast float32 outputs to the dtype that came in."""
-        wanted = self.incoming if self.incoming in _LOW_PRECISION else self.output
-        return output if wanted is None else _cast(output, wanted)
-
-
-def _float32(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) and value.dtype in _LOW_PRECISION else value
-
-
-def _cast(value: Any, dtype: torch.dtype) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.dtype is torch.float32 else value
-    if type(value) in (tuple, list):
-        return type(value)(_cast(item, dtype) for item in value)
-    return value
-
-
-def is_transparent(module: nn.Module) -> bool:
-    """Whether the module already carries the transparency hooks."""
-    hooks = module._forward_pre_hooks.values()  # noqa: SLF001  # torch has no public way to list hooks
-    return any(isinstance(getattr(hook, "__self__", None), DtypeTransparency) for hook in hooks)
-
-
 def _float32_norm(place: _Place, journal: Journal) -> None:
     if place.arguments.get("bare"):
         _cast_parameter(place.parameter(), journal)
@@ -198,19 +98,19 @@ def _float32_norm(place: _Place, journal: Journal) -> None:
         if parameter is not None:
             _cast_parameter(parameter, journal)
     for name, buffer in list(module._buffers.items()):  # noqa: SLF001  # own tensors only
-        if buffer is not None and buffer.dtype in _LOW_PRECISION:
+        if buffer is not None and buffer.dtype in LOW_PRECISION:
             journal.record(lambda name=name, buffer=buffer: module._buffers.__setitem__(name, buffer))  # type: ignore[misc]  # noqa: SLF001  # the journal binds early
             module._buffers[name] = buffer.float()  # noqa: SLF001  # register_buffer would drop its persistence
     if place.arguments.get("interface") == "transparent" and not is_transparent(module):
         output = place.arguments.get("output")
         transparency = DtypeTransparency(getattr(torch, output) if output else None)
-        _restore_hooks_on_rollback(module, journal)
+        restore_hooks_on_rollback(module, journal)
         module.register_forward_pre_hook(transparency.enter, with_kwargs=True)
         module.register_forward_hook(transparency.leave)
 
 
 def _cast_parameter(parameter: nn.Parameter, journal: Journal) -> None:
-    if parameter.dtype not in _LOW_PRECISION:
+    if parameter.dtype not in LOW_PRECISION:
         return
     before = parameter.data
 
@@ -246,7 +146,7 @@ def _bind_checkpoint(place: _Place, journal: Journal) -> None:
         raise EditError(f"bind-checkpoint: {place.edit.path!r} has no checkpoint function bound")
     if checkpointing.reentry_of(bound) is checkpointing.Reentry.NO:
         return
-    _set_attribute(module, checkpointing.FUNCTION, checkpointing.without_reentry(bound), journal)
+    set_attribute(module, checkpointing.FUNCTION, checkpointing.without_reentry(bound), journal)
 
 
 def _enable_checkpointing(place: _Place, journal: Journal) -> None:
@@ -260,12 +160,12 @@ def _enable_checkpointing(place: _Place, journal: Journal) -> None:
         for name in (checkpointing.FLAG, checkpointing.FUNCTION, "_require_grads_hooks", "_require_grads_hook"):
             if name == checkpointing.FLAG and not hasattr(module, name):
                 continue
-            _restore_attribute_on_rollback(module, name, journal)
+            restore_attribute_on_rollback(module, name, journal)
     config = base.config
-    _restore_attribute_on_rollback(config, "gradient_checkpointing", journal)
+    restore_attribute_on_rollback(config, "gradient_checkpointing", journal)
     kept = {name: base.__dict__.get(name) for name in ("_require_grads_hooks", "_require_grads_hook")}
     for module in hooks:
-        _restore_hooks_on_rollback(module, journal)
+        restore_hooks_on_rollback(module, journal)
     checkpointing.enable(base, use_reentrant=False)
     for module, before in hooks.items():
         for number in [number for number in module._forward_hooks if number not in before]:  # noqa: SLF001  # see above
@@ -284,7 +184,7 @@ def _drop_input_grad_hooks(place: _Place, journal: Journal) -> None:
     found = [number for number, hook in hooks.items() if makes_require_grad(hook)]
     if len(found) <= 1:
         return
-    _restore_hooks_on_rollback(module, journal)
+    restore_hooks_on_rollback(module, journal)
     for number in found[:-1]:
         del hooks[number]
 
@@ -292,9 +192,9 @@ def _drop_input_grad_hooks(place: _Place, journal: Journal) -> None:
 def _add_input_grad_hook(place: _Place, journal: Journal) -> None:
     base: Any = place.base
     for module in base.modules():
-        _restore_hooks_on_rollback(module, journal)
+        restore_hooks_on_rollback(module, journal)
     for name in ("_require_grads_hooks", "_require_grads_hook"):
-        _restore_attribute_on_rollback(base, name, journal)
+        restore_attribute_on_rollback(base, name, journal)
     base.enable_input_require_grads()
 
 
@@ -309,7 +209,7 @@ def _set_config(place: _Place, journal: Journal) -> None:
         raise EditError(f"set-config: the model has no {place.edit.path!r}")
     for name, value in place.arguments.items():
         if getattr(config, name, None) != value:
-            _set_attribute(config, name, value, journal)
+            set_attribute(config, name, value, journal)
 
 
 def _train(place: _Place, journal: Journal) -> None:
@@ -325,7 +225,7 @@ def _train(place: _Place, journal: Journal) -> None:
 
 def _compute_dtype(place: _Place, journal: Journal) -> None:
     module = place.module()
-    _set_attribute(module, "compute_dtype", getattr(torch, str(place.arguments["dtype"])), journal)
+    set_attribute(module, "compute_dtype", getattr(torch, str(place.arguments["dtype"])), journal)
 
 
 KINDS: dict[str, Callable[[_Place, Journal], None]] = {
@@ -341,46 +241,3 @@ KINDS: dict[str, Callable[[_Place, Journal], None]] = {
     "unfreeze": lambda place, journal: _set_requires_grad(place, journal, value=True),
 }
 """Every kind of edit, by the name that ``kbitlint.json`` stores."""
-
-
-# ---------------------------------------------------------------------------------------------- the journal's hands
-
-_ABSENT = object()
-
-
-def _set_attribute(owner: Any, name: str, value: Any, journal: Journal) -> None:
-    _restore_attribute_on_rollback(owner, name, journal)
-    setattr(owner, name, value)
-
-
-def _restore_attribute_on_rollback(owner: Any, name: str, journal: Journal) -> None:
-    """Restore an instance attribute, or its absence: a class default must not turn into an instance's own."""
-    before = owner.__dict__.get(name, _ABSENT)
-
-    def restore() -> None:
-        if before is _ABSENT:
-            owner.__dict__.pop(name, None)
-        else:
-            owner.__dict__[name] = before
-
-    journal.record(restore)
-
-
-def _restore_hooks_on_rollback(module: nn.Module, journal: Journal) -> None:
-    """Restore every dictionary that registering a forward hook writes to, in its order."""
-    names = (
-        "_forward_hooks",
-        "_forward_hooks_with_kwargs",
-        "_forward_hooks_always_called",
-        "_forward_pre_hooks",
-        "_forward_pre_hooks_with_kwargs",
-    )
-    before = {name: list(module.__dict__[name].items()) for name in names}
-
-    def restore() -> None:
-        for name, items in before.items():
-            hooks = module.__dict__[name]
-            hooks.clear()
-            hooks.update(items)
-
-    journal.record(restore)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
-from kbitlint.model.build import Source, dtype_of, load_config, model_class, quantization_config
+from kbitlint.model.source import Source, dtype_of, load_config, model_class, quantization_config
 from kbitlint.target import Kind, Target
 
 

@@ -93,10 +93,10 @@ def is_norm(module: nn.Module) -> bool:
     if isinstance(module, _MATRICES):
         return False
     normalises, mixes, readable = _what_code_does(_class_of(module))
-    if readable and normalises and not mixes:
-        return True
+    if readable:
+        return normalises and not mixes
     vectors = all(sum(size > 1 for size in parameter.shape) <= 1 for parameter in own)
-    return vectors and not mixes and "norm" in type(module).__name__.lower()
+    return vectors and "norm" in type(module).__name__.lower()
 
 
 def is_bare_norm(name: str, dimensions: int) -> bool:
@@ -117,7 +117,8 @@ def _what_code_does(cls: Any) -> tuple[bool, bool, bool]:
         readable = True
         names.update(code.co_names)
     power = bool(names & {"pow", "square"}) and bool(names & {"mean", "sum"})
-    return bool(names & _NORMALISES) or power, bool(names & _MIXES), readable
+    called = "norm" in cls.__name__.lower() and any("norm" in name.lower() for name in names)  # a kernel of its own
+    return bool(names & _NORMALISES) or power or called, bool(names & _MIXES), readable
 
 
 def _reachable(cls: type[nn.Module], depth: int = 3) -> Iterator[types.CodeType]:

@@ -48,6 +48,7 @@ def _report(report: Report) -> dict[str, Any]:
                 "expected_gradients": probe.expected,
                 "at_embeddings": probe.at_embeddings,
                 "failure": probe.failure,
+                "as_before": probe.as_before,
             },
         }
     return record

@@ -172,7 +172,12 @@ def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
     if applied.held_back:
         yield f"{_plural(applied.held_back, 'unsafe fix', 'unsafe fixes')} held back: --unsafe-fixes applies them"
     if applied.probe is not None:
-        yield from _wrap(_probe(applied.probe), width, "", paint.code("31" if applied.probe.failure else "32"))
+        yield from _wrap(
+            _probe(applied.probe),
+            width,
+            "",
+            paint.code("31" if applied.probe.refutes else "33" if applied.probe.failure else "32"),
+        )
     if applied.left_behind:
         yield from _wrap(f"written: {applied.left_behind} (kbitlint.load_prepared applies it)", width, "")
     if applied.lines_to_add:
@@ -181,6 +186,8 @@ def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
 
 
 def _probe(probe: Probe) -> str:
+    if probe.as_before:
+        return f"the training step on {probe.device} proves nothing: it fails without the fix too ({probe.failure})"
     if probe.failure:
         return f"training step on {probe.device} failed: {probe.failure}"
     arrived = f"finite gradients for {probe.gradients} of {probe.expected} trainable parameters"

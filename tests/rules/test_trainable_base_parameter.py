@@ -57,6 +57,16 @@ def test_adapters_of_another_library_are_told_by_their_names():
     assert paths(model) == []
 
 
+def test_a_base_model_may_call_a_part_of_its_own_adapter():
+    import torch
+
+    model = tiny.prepared()
+    model.model.audio_adapter = torch.nn.Linear(4, 4, bias=False)
+    model.model.layers[0].adapter = torch.nn.Linear(4, 4, bias=False)
+
+    assert paths(model) == ["model.audio_adapter.weight", "model.layers.0.adapter.weight"]
+
+
 def test_full_fine_tuning_of_an_unquantized_model_is_skipped():
     report = kbitlint.check(tiny.load(kind="none"), select=CODE)
 

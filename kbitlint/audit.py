@@ -1,0 +1,59 @@
+"""Runs the rules over what a target offers, and makes the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from kbitlint import engine
+from kbitlint.context import TrainingContext
+from kbitlint.violation import Report, Surface
+
+if TYPE_CHECKING:
+    from kbitlint.opening import Opened, Options
+    from kbitlint.rule import Rule
+
+
+def model_of(target: Any) -> Any:
+    """The model of a live target: itself, or the one that a Trainer holds."""
+    from torch import nn
+
+    return target if isinstance(target, nn.Module) else target.model
+
+
+def context_of(target: Any, context: TrainingContext) -> TrainingContext:
+    """What the Trainer's arguments say, where there is a Trainer; what the caller says wins."""
+    if model_of(target) is target:
+        return context
+    read = TrainingContext.from_training_arguments(target.args)
+    given = {f.name: getattr(context, f.name) for f in dataclasses.fields(context) if getattr(context, f.name) is not None}
+    return dataclasses.replace(read, **given)
+
+
+def report_of(name: str, facts: Any, outcome: engine.Outcome, **further: Any) -> Report:
+    """The report of one audit; ``facts`` are those of the model, or None where no model was looked at."""
+    return Report(
+        target=name,
+        summary=facts.summary() if facts is not None else "",
+        violations=outcome.violations,
+        skips=(*outcome.skips, *further.pop("skips", ())),
+        crashes=outcome.crashes,
+        ran=outcome.ran,
+        weights_read=facts is not None and not facts.on_meta,
+        **further,
+    )
+
+
+def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
+    """Run the rules over everything that a named target offers."""
+    facts: dict[Surface, Any] = {}
+    if opened.files is not None:
+        facts[Surface.FILES] = opened.files
+    context, model = options.context, None
+    if opened.live is not None:
+        from kbitlint.model.walk import collect
+
+        model = facts[Surface.MODEL] = collect(model_of(opened.live))
+        context = context_of(opened.live, context)
+    outcome = engine.run(rules, facts, context)
+    return report_of(opened.target.text, model, outcome, notes=opened.notes, skips=opened.skips)

@@ -1,0 +1,120 @@
+"""Fixes a named target on its device: load, fix, prove with a training step, leave something behind that lasts."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from kbitlint import manifest
+from kbitlint.audit import audit, context_of, model_of
+from kbitlint.errors import KbitlintError, TargetError, one_line
+from kbitlint.extras import require_model_extra
+from kbitlint.opening import FACTORIES, Options, has_weights, load_target, open_target
+from kbitlint.target import Kind, Target
+from kbitlint.violation import Applied, Probe, Report, Safety
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kbitlint.rule import Rule
+
+
+def device_for(device: str | None, *, needed: bool) -> str:
+    """The device to fix on. Without CUDA one has to be named, so that nobody probes on the wrong one unaware."""
+    if device is None and not needed:
+        return "cpu"
+    wanted = device or "cuda"
+    if wanted.split(":")[0] == "cpu":
+        return wanted
+    require_model_extra("--fix")
+    import torch
+
+    try:
+        torch.device(wanted)
+    except RuntimeError as error:
+        raise KbitlintError(f"--device {wanted}: {one_line(error)}") from error
+    if wanted.split(":")[0] == "cuda" and not torch.cuda.is_available():
+        raise KbitlintError("--fix applies on CUDA and there is none here; --device cpu works everywhere")
+    return wanted
+
+
+def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety, device: str, *, probe: bool) -> Report:
+    """Fix what a target string names, audit it again, and keep the edits beside a checkpoint.
+
+    Where the training step shows that the fix broke training, nothing is written.
+    """
+    if target.kind is Kind.FILE:
+        raise TargetError(target.text, "a single file cannot be fixed yet: name its folder")
+    if target.kind is Kind.HUB:
+        raise TargetError(
+            target.text, "a Hub id cannot be fixed in place: download it (hf download) or name the factory that loads it"
+        )
+    from kbitlint.fixer import fix_model
+    from kbitlint.model.walk import collect
+
+    factory = target.kind in FACTORIES
+    opened = open_target(target, options) if factory or not has_weights(target) else load_target(target, options, device)
+    model = model_of(opened.live)
+    if factory and not options.meta:
+        _must_be_on(model, device, target)
+    stored = None if factory else manifest.read(target.folder)
+
+    def apply() -> Applied:
+        return fix_model(model, rules, context_of(opened.live, options.context), wanted)[0]
+
+    applied = apply()
+    edits = tuple(dict.fromkeys((*(stored.edits if stored else ()), *applied.edits)))
+    on_meta = collect(model).on_meta
+    if probe and not on_meta:
+        applied = dataclasses.replace(applied, probe=proof(model, apply))
+    if factory:
+        applied = dataclasses.replace(applied, lines_to_add=_lines(applied, unsafe=wanted is Safety.UNSAFE))
+    elif edits and not (applied.probe is not None and applied.probe.refutes):
+        quantize = options.quantize or (stored.quantize if stored else None)
+        written = manifest.write(target.folder, manifest.Manifest(edits, quantize), _versions())
+        applied = dataclasses.replace(applied, left_behind=str(written))
+    report = audit(opened, rules, options)
+    notes = report.notes + (("no weights in the folder, so no training step was run",) if on_meta and not factory else ())
+    return dataclasses.replace(report, applied=applied, notes=notes)
+
+
+def proof(model: Any, apply: Callable[[], Applied]) -> Probe:
+    """One training step on the fixed model; where it fails, one without the fix, so that the fix is judged alone."""
+    from kbitlint.model.journal import undo as take_back
+    from kbitlint.model.probe import probe
+
+    proof = probe(model)
+    if proof.failure is None:
+        return proof
+    take_back(model)
+    unfixed = probe(model)
+    apply()
+    return dataclasses.replace(proof, as_before=unfixed.failure is not None)
+
+
+def _must_be_on(model: Any, device: str, target: Target) -> None:
+    found = sorted({parameter.device.type for parameter in model.parameters()})
+    wanted = device.split(":", maxsplit=1)[0]
+    if found and found != [wanted]:
+        raise TargetError(
+            target.text, f"the factory put the model on {' and '.join(found)}, not on {wanted}: pass --device {found[0]}"
+        )
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for package in ("bitsandbytes", "peft", "torch", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _lines(applied: Applied, *, unsafe: bool) -> tuple[str, ...]:
+    if not applied.edits:
+        return ()
+    argument = ", unsafe=True" if unsafe else ""
+    return ("import kbitlint", f"kbitlint.fix(model{argument})  # after the model is complete, before the optimizer is built")

@@ -1,0 +1,165 @@
+"""Calls the user's own factory, as it is or with ``from_pretrained`` building on the meta device."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from kbitlint.errors import KbitlintError, TargetError, one_line
+from kbitlint.model.build import instantiate
+from kbitlint.model.source import Source, dtype_of, major_version
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+
+@contextmanager
+def without_weights() -> Iterator[list[str]]:
+    """Make every ``from_pretrained`` of a model build it on the meta device; gives the names that were asked for.
+
+    Only the loading is replaced: the user's code goes on to PEFT as it would, on a model without weights. Where
+    there is no CUDA, ``torch.cuda.current_device()`` answers 0, because device maps are written with it.
+    """
+    from transformers import PreTrainedModel
+
+    asked: list[str] = []
+    original = PreTrainedModel.__dict__["from_pretrained"]
+    current_device = torch.cuda.current_device
+
+    def from_pretrained(cls: Any, name: Any = None, *_: Any, **kwargs: Any) -> nn.Module:
+        asked.append(str(name))
+        return _built_instead(cls, name, kwargs)
+
+    PreTrainedModel.from_pretrained = classmethod(from_pretrained)
+    if not torch.cuda.is_available():
+        torch.cuda.current_device = lambda: 0
+    try:
+        yield asked
+    finally:
+        PreTrainedModel.from_pretrained = original
+        torch.cuda.current_device = current_device
+
+
+#: arguments of from_pretrained that say how weights are found and placed, which no structure depends on
+_LOADING = frozenset(
+    [
+        "attn_implementation",
+        "cache_dir",
+        "code_revision",
+        "device_map",
+        "disable_mmap",
+        "force_download",
+        "from_flax",
+        "from_tf",
+        "gguf_file",
+        "ignore_mismatched_sizes",
+        "key_mapping",
+        "local_files_only",
+        "low_cpu_mem_usage",
+        "max_memory",
+        "offload_buffers",
+        "offload_folder",
+        "offload_state_dict",
+        "output_loading_info",
+        "resume_download",
+        "state_dict",
+        "subfolder",
+        "token",
+        "tp_plan",
+        "tp_size",
+        "use_auth_token",
+        "use_kernels",
+        "use_safetensors",
+        "variant",
+        "weights_only",
+        "adapter_kwargs",
+        "commit_hash",
+        "experts_implementation",
+        "mirror",
+        "proxies",
+        "distributed_config",
+        "device_mesh",
+        "kernel_config",
+        "allow_all_kernels",
+        "fusion_config",
+    ]
+)
+
+
+def _built_instead(cls: Any, name: Any, kwargs: dict[str, Any]) -> Any:
+    source = Source(str(name), kwargs.pop("revision", None), bool(kwargs.pop("trust_remote_code", False)))
+    config = kwargs.pop("config", None)
+    quantization = kwargs.pop("quantization_config", None)
+    requested = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
+    if major_version() < 5:  # transformers 5 refuses these, as it will here
+        old: dict[str, Any] = {key: kwargs.pop(key) for key in ("load_in_4bit", "load_in_8bit") if key in kwargs}
+        quantization = quantization or (_bits(old) if any(old.values()) else None)
+    attention = kwargs.get("attn_implementation")
+    wants_info = kwargs.get("output_loading_info")
+    rest = {key: value for key, value in kwargs.items() if key not in _LOADING and not key.startswith("_")}
+    if config is None or isinstance(config, (str, Path)):
+        config, rest = cls.config_class.from_pretrained(
+            str(config or name), return_unused_kwargs=True, **source.arguments(), **rest
+        )
+    own = getattr(config, "quantization_config", None)
+    chosen = own if own is not None else quantization
+    dtype = getattr(torch, requested, None) if isinstance(requested, str) else requested
+    if not isinstance(dtype, torch.dtype):
+        dtype = dtype_of(config, quantized=chosen is not None)
+    arguments = {**rest, **({"attn_implementation": _runnable(attention)} if attention else {})}
+    model: Any = instantiate(cls, config, chosen, dtype, pre_quantized=own is not None, arguments=arguments)
+    model.config.name_or_path = str(name)
+    model.name_or_path = str(name)
+    return (model, {}) if wants_info else model
+
+
+def _bits(requested: Mapping[str, Any]) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(**requested)
+
+
+def _runnable(attention: object) -> object:
+    """An attention implementation that this machine can build: flash attention needs its package and a GPU."""
+    return "sdpa" if isinstance(attention, str) and "flash" in attention else attention
+
+
+def call_factory(resolve: Callable[[], Callable[[], Any]], target: str, *, meta: bool) -> Any:
+    """Import and call the user's factory; its result is a model or a Trainer.
+
+    Importing is part of it, because scripts load models at module level too.
+
+    Raises TargetError where it raises, returns something else, or needs a GPU that is not there.
+    """
+    try:
+        if meta:
+            with without_weights():
+                made = resolve()()
+        else:
+            made = resolve()()
+    except KbitlintError:
+        raise
+    except SystemExit as error:
+        raise TargetError(target, f"the factory left the program with exit status {error.code}") from error
+    except Exception as error:
+        text = one_line(error)
+        if not torch.cuda.is_available() and re.search(r"\bcuda\b|\bgpu\b", text, re.IGNORECASE):
+            how = (
+                "it still asks for CUDA under --meta" if meta else "run it where there is one, or with --meta, which needs none"
+            )
+            raise TargetError(target, f"the factory needs CUDA, and there is none here: {how} ({text})") from error
+        raise TargetError(target, f"the factory raised {text}") from error
+    if isinstance(made, nn.Module) or is_trainer(made):
+        return made
+    what = "None" if made is None else f"a {type(made).__name__}"
+    raise TargetError(target, f"the factory returned {what}; it must return a model or a Trainer")
+
+
+def is_trainer(value: object) -> bool:
+    """Whether the value is transformers' Trainer or one built on it: it has a model and training arguments."""
+    return isinstance(getattr(value, "model", None), nn.Module) and hasattr(value, "args") and hasattr(value, "train")

@@ -1,0 +1,127 @@
+"""What feeds the gradient into each stack of checkpointed layers, as far as attributes can tell.
+
+A reentrant checkpoint builds a backward node only where one of its tensor inputs requires grad. Whether it does
+depends on what runs before the layer; a walk knows only what is registered where. So this says what is certain, what
+is possible, and names the module; a trace decides the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from kbitlint.model.facts import EmbeddingFacts, InputGradHooks, ParameterFacts
+
+
+@dataclass(frozen=True, slots=True)
+class FeedFacts:
+    """What is known of the input of one stack of checkpointed layers."""
+
+    stack: str
+    """The path that holds the layers, such as ``model.layers``."""
+    certain: bool
+    """Whether the input requires grad for certain: by a hook, or a trainable parameter of an input embedding."""
+    possible: str | None
+    """A module with trainable parameters that runs before the stack or after it."""
+    fed_by_layers: frozenset[str]
+    """The layers that come after a layer of the stack which trains and does not checkpoint."""
+    trains_inside: tuple[str, ...]
+    """For each trainable parameter in the stack's checkpointed layers, its layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What the walk knows that bears on the flow of gradients."""
+
+    layers: frozenset[str]
+    """Paths of the modules whose checkpointing is on."""
+    models: tuple[str, ...]
+    """Paths of every transformers model in the tree."""
+    embeddings: Sequence[EmbeddingFacts]
+    hooks: Sequence[InputGradHooks]
+    parameters: Sequence[ParameterFacts]
+    has_adapters: bool
+
+
+def feeds(around: Surroundings) -> tuple[FeedFacts, ...]:
+    """One FeedFacts for each stack of checkpointed layers, in the order of their paths."""
+    stacks: dict[str, list[str]] = {}
+    for layer in sorted(around.layers):
+        stacks.setdefault(_parent(layer), []).append(layer)
+    trained: dict[str, list[str]] = {}
+    for parameter in around.parameters:
+        layer = _layer_of(parameter.path, around.layers) if parameter.requires_grad else ""
+        if layer:
+            trained.setdefault(_parent(layer), []).append(layer)
+    return tuple(_feed(stack, layers, tuple(trained.get(stack, ())), around) for stack, layers in stacks.items())
+
+
+def _feed(stack: str, layers: list[str], inside: tuple[str, ...], around: Surroundings) -> FeedFacts:
+    """What feeds one stack, within the innermost transformers model that holds it (a text decoder, a vision tower).
+
+    Before adapters are attached only hooks count, because attaching them freezes every parameter of the base.
+    """
+    tower = _tower(layers[0], around.models)
+    own = {embedding.path for embedding in around.embeddings if embedding.owner == tower}
+    if any(_reaches(hooks.path, tower, own, around) for hooks in around.hooks):
+        return FeedFacts(stack, certain=True, possible=None, fed_by_layers=frozenset(), trains_inside=inside)
+    holder = _parent(stack)
+    entrances = own | {_parent(path) for path in own} - {tower, holder, ""}
+    certain, possible, live, reached = False, None, math.inf, False
+    for parameter in around.parameters if around.has_adapters else ():
+        path = parameter.path
+        in_stack = _within(path, stack) if stack else bool(_layer_of(path, around.layers))
+        reached = reached or in_stack
+        if not parameter.requires_grad or parameter.norm or not _within(path, tower):
+            continue
+        if any(_within(path, entrance) for entrance in entrances):
+            certain = True
+        elif _layer_of(path, around.layers):
+            continue
+        elif in_stack:
+            live = min(live, _index(path[len(stack) + 1 :].partition(".")[0]))
+        elif not reached or _within(path, holder):
+            possible = possible or parameter.module
+    fed = frozenset(layer for layer in layers if _index(layer) > live)
+    return FeedFacts(stack, certain=certain, possible=possible, fed_by_layers=fed, trains_inside=inside)
+
+
+def _reaches(path: str, tower: str, own: set[str], around: Surroundings) -> bool:
+    """Whether a hook at a path feeds the tower: it sits on a module that runs, in the tower or on its input embedding.
+
+    transformers 4 hooks the shared embedding of an encoder-decoder, which neither half may run. Where the tower
+    exposes no input embedding, a hook in a model around it counts.
+    """
+    never_runs = any(embedding.path == path and not embedding.hookable for embedding in around.embeddings)
+    if never_runs or _layer_of(path, around.layers):
+        return False
+    return _within(path, tower) or path in own or (not own and _within(tower, _tower(path, around.models)))
+
+
+def _layer_of(path: str, layers: frozenset[str]) -> str:
+    """The checkpointed layer that holds a path, or an empty string."""
+    while path and path not in layers:
+        path = _parent(path)
+    return path
+
+
+def _tower(path: str, models: Iterable[str]) -> str:
+    return max((owner for owner in models if _within(path, owner)), key=len, default="")
+
+
+def _index(path: str) -> float:
+    """The place of a layer in its stack; layers that are not numbered come before all others."""
+    last = path.rpartition(".")[2]
+    return int(last) if last.isdigit() else -math.inf
+
+
+def _parent(path: str) -> str:
+    return path.rpartition(".")[0]
+
+
+def _within(path: str, ancestor: str) -> bool:
+    return not ancestor or path == ancestor or path.startswith(f"{ancestor}.")

@@ -1,0 +1,107 @@
+"""The journal of a fix: every change is entered before it is made, so that any failure leaves the model as it was."""
+
+from __future__ import annotations
+
+import weakref
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import nn
+
+
+class Journal:
+    """What must be undone, in the order in which it was done."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def record(self, undo: Callable[[], None]) -> None:
+        """Remember how to take back the change that is about to be made."""
+        self._undo.append(undo)
+
+    def rollback(self) -> None:
+        """Take everything back, newest first. Ctrl-C waits until all is restored."""
+        interrupted: KeyboardInterrupt | None = None
+        while self._undo:
+            try:
+                self._undo[-1]()
+                self._undo.pop()
+            except KeyboardInterrupt as interrupt:
+                interrupted = interrupt
+        if interrupted is not None:
+            raise interrupted
+
+    def __len__(self) -> int:
+        return len(self._undo)
+
+
+@contextmanager
+def journaled(journal: Journal) -> Iterator[Journal]:
+    """Roll the journal back on any exception, KeyboardInterrupt included."""
+    try:
+        yield journal
+    except BaseException:
+        journal.rollback()
+        raise
+
+
+_JOURNALS: weakref.WeakKeyDictionary[nn.Module, list[Journal]] = weakref.WeakKeyDictionary()
+
+
+def keep(model: nn.Module, journal: Journal) -> None:
+    """Remember a journal with its model, for ``undo``."""
+    if len(journal):
+        _JOURNALS.setdefault(model, []).append(journal)
+
+
+def undo(model: nn.Module) -> int:
+    """Take back every fix that was applied to this model object, newest first; gives how many there were."""
+    journals = _JOURNALS.pop(model, [])
+    for journal in reversed(journals):
+        journal.rollback()
+    return len(journals)
+
+
+_ABSENT = object()
+
+
+def set_attribute(owner: Any, name: str, value: Any, journal: Journal) -> None:
+    """Set an attribute; the journal restores it."""
+    restore_attribute_on_rollback(owner, name, journal)
+    setattr(owner, name, value)
+
+
+def restore_attribute_on_rollback(owner: Any, name: str, journal: Journal) -> None:
+    """Restore an instance attribute, or its absence: a class default must not turn into an instance's own."""
+    before = owner.__dict__.get(name, _ABSENT)
+
+    def restore() -> None:
+        if before is _ABSENT:
+            owner.__dict__.pop(name, None)
+        else:
+            owner.__dict__[name] = before
+
+    journal.record(restore)
+
+
+def restore_hooks_on_rollback(module: nn.Module, journal: Journal) -> None:
+    """Restore every dictionary that registering a forward hook writes to, in its order."""
+    names = (
+        "_forward_hooks",
+        "_forward_hooks_with_kwargs",
+        "_forward_hooks_always_called",
+        "_forward_pre_hooks",
+        "_forward_pre_hooks_with_kwargs",
+    )
+    before = {name: list(module.__dict__[name].items()) for name in names}
+
+    def restore() -> None:
+        for name, items in before.items():
+            hooks = module.__dict__[name]
+            hooks.clear()
+            hooks.update(items)
+
+    journal.record(restore)

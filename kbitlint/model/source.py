@@ -1,0 +1,127 @@
+"""Where a model comes from: its config, its class, and the dtype and quantization that loading would choose."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from kbitlint.errors import TargetError, one_line
+from kbitlint.extras import load_bitsandbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a config comes from, and how it may be read."""
+
+    name: str
+    """A folder, or a Hub id."""
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        """The keyword arguments of transformers' own loaders."""
+        return {"revision": self.revision} if self.revision else {}
+
+
+def load_config(source: Source) -> Any:
+    """The config of a checkpoint folder or Hub id; remote code runs only with ``trust_remote_code``.
+
+    Raises TargetError in one line for everything that can be wrong with it.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(source.name, trust_remote_code=source.trust_remote_code, **source.arguments())
+    except Exception as error:
+        raise TargetError(source.name, _why_no_config(error)) from error
+
+
+def _why_no_config(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "trust_remote_code" in text:
+        return "its config asks for remote code, which is never run unless you pass --trust-remote-code"
+    if "model type" in text or "model_type" in text:
+        found = re.search(r"model type [`'\"]?([\w-]+)", text)
+        import transformers
+
+        name = f" {found.group(1)!r}" if found else ""
+        return (
+            f"the installed transformers {transformers.__version__} does not know the model type{name}; "
+            "upgrade it, or pass --trust-remote-code where the checkpoint brings its own code"
+        )
+    if "Repo id must" in text or "not a local folder" in text or "404" in text:
+        return "no such folder, and no such model on the Hub (or it is private: log in with `hf auth login`)"
+    if any(sign in text for sign in ("offline", "couldn't connect", "Can't load", "Connection", "cached")):
+        return "its config is neither in the cache nor reachable on the Hub; check the name, the network and HF_HUB_OFFLINE"
+    return f"its config cannot be read: {one_line(error)}"
+
+
+def model_class(config: Any, source: Source) -> Any:
+    """The class that ``architectures`` of the config names, or the one that the config's type is mapped to."""
+    import transformers
+
+    names = list(getattr(config, "architectures", None) or ())
+    remote = getattr(config, "auto_map", None) or {}
+    if source.trust_remote_code:
+        for auto in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForImageTextToText", "AutoModel"):
+            if auto in remote:
+                from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+                return get_class_from_dynamic_module(remote[auto], source.name, **source.arguments())
+    for name in names:
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    for auto in (
+        "AutoModelForCausalLM",
+        "AutoModelForSeq2SeqLM",
+        "AutoModelForImageTextToText",
+        "AutoModelForSpeechSeq2Seq",
+        "AutoModelForMaskedLM",
+        "AutoModel",
+    ):
+        mapping = getattr(getattr(transformers, auto, None), "_model_mapping", {})
+        if type(config) in mapping:
+            found = mapping[type(config)]
+            return found[0] if isinstance(found, tuple) else found
+    known = f" (config.json names {', '.join(map(str, names))})" if names else ""
+    raise TargetError(source.name, f"no model class of the installed transformers fits its config{known}")
+
+
+def quantization_config(name: str, dtype: torch.dtype) -> Any:
+    """What ``--quantize`` stands for, with the model's own dtype as compute dtype."""
+    from transformers import BitsAndBytesConfig
+
+    load_bitsandbytes(f"--quantize {name}")
+    if name == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=name, bnb_4bit_compute_dtype=dtype)
+
+
+def dtype_of(config: Any, *, quantized: bool) -> torch.dtype:
+    """The dtype in which ``from_pretrained`` loads what is not quantized, where the caller names none.
+
+    transformers 5 takes the checkpoint's; transformers 4 takes float32, and float16 for bitsandbytes.
+    """
+    own = getattr(config, "dtype", None)
+    own = own if own is not None else getattr(config, "torch_dtype", None)
+    if isinstance(own, str):
+        own = getattr(torch, own.removeprefix("torch."), None)
+    if major_version() < 5:
+        return torch.float16 if quantized else torch.float32
+    return own if isinstance(own, torch.dtype) else torch.float32
+
+
+def method_of(config: Any) -> str:
+    """The method that a quantization config names, be it an object or a dictionary."""
+    value = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", None)
+    return str(getattr(value, "value", value))
+
+
+def major_version() -> int:
+    """The major version of the installed transformers: 4 and 5 load differently."""
+    import transformers
+
+    return int(transformers.__version__.split(".")[0])

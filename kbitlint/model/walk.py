@@ -1,0 +1,294 @@
+"""Walks a model once and collects the facts that all rules need. The model is only read."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from kbitlint.model import adapters, checkpointing, norms, quantized
+from kbitlint.model.facts import (
+    LOW_PRECISION,
+    EmbeddingFacts,
+    InputGradHooks,
+    ModelFacts,
+    NormFacts,
+    ParameterFacts,
+    QuantizedFacts,
+)
+from kbitlint.model.feeds import Surroundings, feeds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.model.checkpointing import CheckpointFacts
+    from kbitlint.model.quantized import Packing
+
+
+@dataclass(slots=True)
+class _Walk:
+    """What the walk gathers; ModelFacts is made of it once it is complete."""
+
+    parameters: list[ParameterFacts] = field(default_factory=list)
+    norms: list[NormFacts] = field(default_factory=list)
+    quantized: list[QuantizedFacts] = field(default_factory=list)
+    hooks: list[tuple[str, dict[int, Any]]] = field(default_factory=list)
+    checkpoints: list[CheckpointFacts] = field(default_factory=list)
+    models: list[tuple[str, Any]] = field(default_factory=list)
+    where: dict[int, str] = field(default_factory=dict)
+    first: dict[int, str] = field(default_factory=dict)
+    tied: list[tuple[str, str]] = field(default_factory=list)
+    tracked: set[int] = field(default_factory=set)
+    adapter_modes: set[bool] = field(default_factory=set)
+    trains_biases: bool = False
+    adapter_layers: int = 0
+    modules: int = 0
+    buffers_bytes: int = 0
+
+
+def collect(model: nn.Module) -> ModelFacts:
+    """Walk the model once. The model is only read."""
+    from transformers import PreTrainedModel
+
+    base = adapters.base_of(model)
+    walk = _Walk()
+    known = adapters.adapters_of(model, base)
+    walk.trains_biases = any(adapter.bias != "none" for adapter in known)
+    for module, path, added, parent in _modules(model, base):
+        _look_at(module, path, parent, walk, added=added)
+        if isinstance(module, PreTrainedModel):
+            walk.models.append((path, module))
+            walk.tracked.update(_tracked_handles(module))
+    hooks = tuple(_hooks(walk))
+    embeddings = tuple(_embeddings(walk))
+    has_adapters = bool(known) or walk.adapter_layers > 0 or any(parameter.adapter for parameter in walk.parameters)
+    surroundings = Surroundings(
+        layers=frozenset(checkpoint.path for checkpoint in walk.checkpoints if checkpoint.enabled),
+        models=tuple(path for path, _ in walk.models),
+        embeddings=embeddings,
+        hooks=hooks,
+        parameters=walk.parameters,
+        has_adapters=has_adapters,
+    )
+    return ModelFacts(
+        class_name=type(base).__name__,
+        model_type=str(getattr(getattr(base, "config", None), "model_type", "")),
+        parameters=tuple(walk.parameters),
+        norms=tuple(walk.norms),
+        quantized=tuple(walk.quantized),
+        embeddings=embeddings,
+        input_grad_hooks=hooks,
+        has_adapters=has_adapters,
+        feeds=feeds(surroundings),
+        checkpoints=tuple(walk.checkpoints),
+        models=surroundings.models,
+        adapters=known,
+        adapter_layers=walk.adapter_layers,
+        claims_quantization=_claim(base),
+        supports_checkpointing=checkpointing.supports_checkpointing(base),
+        ignores_checkpointing_kwargs=checkpointing.ignores_kwargs(base),
+        use_cache=tuple(_configs_with_cache(getattr(base, "config", None))),
+        training=base.training,
+        adapter_training=all(walk.adapter_modes) if walk.adapter_modes else None,
+        modules=walk.modules,
+        buffers_bytes=walk.buffers_bytes,
+        tied=tuple(walk.tied),
+    )
+
+
+def _tracked_handles(model: Any) -> Iterator[int]:
+    """Ids of the hooks that ``disable_input_require_grads()`` would remove: a list in transformers 5, one in 4."""
+    single = getattr(model, "_require_grads_hook", None)
+    for handle in getattr(model, "_require_grads_hooks", None) or ((single,) if single is not None else ()):
+        yield handle.id
+
+
+def _modules(model: nn.Module, base: nn.Module) -> Iterator[tuple[nn.Module, str, bool, nn.Module | None]]:
+    """Every (module, path, added by a wrapper, parent) once, in the order of registration, paths relative to base."""
+    holds_base = {id(module) for module in _path_to(model, base)}
+    stack: list[tuple[nn.Module, str, bool, nn.Module | None]] = [(model, "", False, None)]
+    seen: set[int] = set()
+    while stack:
+        module, path, added, parent = stack.pop()
+        if module is base:
+            path, added = "", False
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        yield module, path, added, parent
+        wrapped = adapters.wrapped_child(module)
+        above = id(module) in holds_base
+        for name, child in reversed(module._modules.items()):  # noqa: SLF001  # named_modules would build every path twice
+            if child is None:
+                continue
+            inner = added or (wrapped is not None and name != wrapped)
+            inner = inner or (above and child is not base and id(child) not in holds_base)
+            stack.append((child, f"{path}.{name}" if path else name, inner, module))
+
+
+def _path_to(model: nn.Module, base: nn.Module) -> list[nn.Module]:
+    """The wrappers from the model down to its base, without the base."""
+    wrappers: list[nn.Module] = []
+    while model is not base:
+        wrappers.append(model)
+        inside = [child for child in model.children() if child is base or any(m is base for m in child.modules())]
+        if not inside:  # a wrapper that holds its base outside the module tree
+            break
+        model = inside[0]
+    return wrappers
+
+
+def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, *, added: bool) -> None:
+    walk.modules += 1
+    walk.where[id(module)] = path
+    wrapped = adapters.wrapped_child(module)
+    if wrapped == "base_layer" and hasattr(module, "adapter_layer_names"):
+        walk.adapter_layers += 1
+    if added:
+        walk.adapter_modes.add(module.training)
+    if module._parameters or module._buffers:  # noqa: SLF001  # see _modules
+        _look_at_tensors(module, path, parent, walk, added=added or wrapped is not None)
+    if module._forward_hooks:  # noqa: SLF001  # torch has no public way to list hooks
+        found = {number: hook for number, hook in module._forward_hooks.items() if makes_require_grad(hook)}  # noqa: SLF001  # see above
+        if found:
+            walk.hooks.append((path, found))
+    checkpoint = checkpointing.checkpoint_facts(module, path)
+    if checkpoint is not None:
+        walk.checkpoints.append(checkpoint)
+
+
+def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, *, added: bool) -> None:
+    """The module's own parameters and buffers: what is packed, what is a norm's, what is an adapter's."""
+    packing = quantized.packing_of(module)
+    if packing is not None:
+        walk.quantized.append(QuantizedFacts(path, packing))
+    norm = packing is None and norms.is_norm(module)
+    own: list[tuple[str, Tensor]] = []
+    for name, parameter in module._parameters.items():  # noqa: SLF001  # see _modules
+        if parameter is None:
+            continue
+        full = f"{path}.{name}" if path else name
+        if id(parameter) in walk.first:
+            walk.tied.append((full, walk.first[id(parameter)]))
+        else:
+            walk.first[id(parameter)] = full
+            is_adapter = added or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
+            walk.parameters.append(_parameter_facts(parameter, full, path, packing, norm=norm, adapter=is_adapter))
+            if walk.parameters[-1].norm and not norm:
+                walk.norms.append(_bare_norm_facts(walk.parameters[-1], name))
+        if norm and parameter.is_floating_point():
+            own.append((name, parameter))
+    buffers = {name: buffer for name, buffer in module._buffers.items() if buffer is not None}  # noqa: SLF001  # see _modules
+    walk.buffers_bytes += sum(map(_nbytes, buffers.values()))
+    if norm:
+        own += [(name, buffer) for name, buffer in buffers.items() if buffer.is_floating_point()]
+    if own:
+        walk.norms.append(_norm_facts(module, path, parent, own, added=added))
+
+
+def _parameter_facts(
+    parameter: Tensor, path: str, module: str, packing: Packing | None, *, norm: bool, adapter: bool
+) -> ParameterFacts:
+    name = path.rpartition(".")[2]
+    floating = bool(parameter.is_floating_point())
+    return ParameterFacts(
+        path=path,
+        module=module,
+        dtype=_short(parameter.dtype),
+        shape=tuple(parameter.shape),
+        numel=int(parameter.numel()),
+        nbytes=_nbytes(parameter),
+        requires_grad=bool(parameter.requires_grad),
+        device=str(parameter.device.type),
+        adapter=adapter,
+        packed=packing is not None and (name == "weight" or not floating),
+        norm=norm or (packing is None and floating and norms.is_bare_norm(name, parameter.ndim)),
+        floating=floating,
+    )
+
+
+def _bare_norm_facts(parameter: ParameterFacts, name: str) -> NormFacts:
+    return NormFacts(
+        path=parameter.path,
+        class_name="Parameter",
+        dtypes=((name, parameter.dtype),),
+        nbytes=parameter.nbytes,
+        bare=True,
+        output_dtype=None,
+        adapter=parameter.adapter,
+    )
+
+
+def _norm_facts(
+    module: nn.Module, path: str, parent: nn.Module | None, own: list[tuple[str, Tensor]], *, added: bool
+) -> NormFacts:
+    cls: Any = type(module)
+    caller: Any = type(parent)
+    read = "self" in norms.dtype_readers(cls)
+    read = read or (parent is not None and path.rpartition(".")[2] in norms.dtype_readers(caller))
+    dtypes = tuple((name, _short(tensor.dtype)) for name, tensor in own)
+    return NormFacts(
+        path=path,
+        class_name=type(module).__name__,
+        dtypes=dtypes,
+        nbytes=sum(_nbytes(tensor) for _, tensor in own if _short(tensor.dtype) in LOW_PRECISION),
+        bare=False,
+        output_dtype=dict(dtypes).get("weight") if read else None,
+        adapter=added,
+    )
+
+
+def _short(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _nbytes(tensor: Tensor) -> int:
+    return int(tensor.numel() * tensor.element_size())
+
+
+def makes_require_grad(hook: Any) -> bool:
+    """Whether a forward hook sets ``requires_grad`` on what it is given, told by its code and not by its name."""
+    while isinstance(hook, functools.partial):
+        hook = hook.func
+    code = getattr(getattr(hook, "__func__", hook), "__code__", None)
+    return code is not None and bool({"requires_grad_", "requires_grad"} & set(code.co_names))
+
+
+def _hooks(walk: _Walk) -> Iterator[InputGradHooks]:
+    """The gathered hooks with the number of orphans, which only the whole walk knows."""
+    for path, hooks in walk.hooks:
+        names = tuple(getattr(hook, "__name__", type(hook).__name__) for hook in hooks.values())
+        yield InputGradHooks(path, names, sum(number not in walk.tracked for number in hooks))
+
+
+def _embeddings(walk: _Walk) -> Iterator[EmbeddingFacts]:
+    for owner, model in walk.models:
+        try:
+            embedding = model.get_input_embeddings()
+        except (NotImplementedError, AttributeError):
+            continue
+        if id(embedding) in walk.where:
+            yield EmbeddingFacts(walk.where[id(embedding)], owner, not isinstance(embedding, (nn.ModuleList, nn.ModuleDict)))
+
+
+def _claim(base: nn.Module) -> str | None:
+    """The quantization method that the model or its config names."""
+    config = getattr(getattr(base, "config", None), "quantization_config", None)
+    method = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", None)
+    method = method or getattr(base, "quantization_method", None)
+    if method is None and (getattr(base, "is_loaded_in_4bit", False) or getattr(base, "is_loaded_in_8bit", False)):
+        return "bitsandbytes"
+    return None if method is None else str(getattr(method, "value", method))
+
+
+def _configs_with_cache(config: Any) -> Iterator[str]:
+    """Names of the configs, the sub-configs included, whose ``use_cache`` is on."""
+    if config is None:
+        return
+    if getattr(config, "use_cache", None) is True:
+        yield "config"
+    for name in sorted(getattr(config, "sub_configs", None) or ()):
+        if getattr(getattr(config, name, None), "use_cache", None) is True:
+            yield f"config.{name}"
