@@ -77,7 +77,7 @@ _CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--output-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there."),
     click.option("--fail-on", type=click.Choice(_SEVERITIES), help="Least severity for exit code 1 (default: warning)."),
     click.option("--exit-zero", is_flag=True, help="Leave with 0 although violations are left."),
-    click.option("--verbose", "-v", is_flag=True, help="Show tracebacks and why rules were skipped."),
+    click.option("--verbose", "-v", is_flag=True, help="Show tracebacks."),
 )
 
 
@@ -90,7 +90,7 @@ def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
     return decorate
 
 
-@main.command(epilog=EXIT_HELP)
+@main.command(epilog=EXIT_HELP, short_help="Audit targets; with --fix, repair them too.")
 @_with(_CHECK_OPTIONS)
 def check(targets: tuple[str, ...], **options: Any) -> None:
     """Audit targets: checkpoint or adapter folders, Hub ids, file.py:factory, pkg.mod:factory.
@@ -200,7 +200,7 @@ def explain(rule: str) -> None:
         click.echo(docs.explain(registry.find(rule)), nl=False)
 
 
-@main.command("config")
+@main.command("config", short_help="Print the configuration that applies here.")
 def show_config() -> None:
     """Print the configuration that applies in this folder, and where it comes from."""
     import dataclasses
@@ -223,7 +223,7 @@ def _toml(value: object) -> str:
     return "# not set" if value is None else json.dumps(value)
 
 
-@main.command()
+@main.command(short_help="The main job on a tiny Llama, in 15 seconds.")
 @click.option("--device", metavar="DEVICE", help="Where to run it: cuda if there is one (default), else cpu.")
 def demo(device: str | None) -> None:
     """Quantize a tiny Llama, audit it, fix it, attach LoRA and train one step."""
