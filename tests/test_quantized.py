@@ -1,0 +1,65 @@
+"""What is a quantized layer, per method; the classes of packages that are not installed are stood in for by name."""
+
+from __future__ import annotations
+
+import pytest
+import tiny
+from torch import nn
+
+from kbitlint.model.quantized import Packing, packing_of
+from kbitlint.model.walk import collect
+
+
+def layer(name, **attributes):
+    """A layer of a class with this name, as its package would make it."""
+    made = type(name, (nn.Module,), {})()
+    for key, value in {"in_features": 8, "out_features": 4, **attributes}.items():
+        setattr(made, key, value)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("module", "packing"),
+    [
+        (layer("TorchQuantLinear", bits=4), Packing("gptq", 4, "gptq", features=(8, 4))),
+        (layer("WQLinear_GEMM", w_bit=4), Packing("awq", 4, "awq", features=(8, 4))),
+        (layer("HQQLinear"), Packing("hqq", None, "hqq", features=(8, 4))),
+        (layer("EetqLinear"), Packing("eetq", 8, "int8", features=(8, 4))),
+        (layer("FP8Linear"), Packing("fp8", 8, "fp8", features=(8, 4))),
+        (layer("QLinear"), Packing("quanto", None, "quanto", features=(8, 4))),
+        (layer("Mxfp4GptOssExperts", in_features=None), Packing("mxfp4", 4, "mxfp4")),
+        (nn.Linear(8, 4), None),
+        (nn.LayerNorm(4), None),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_layers_are_recognised_by_the_class_that_their_package_gives_them(module, packing):
+    assert packing_of(module) == packing
+
+
+def test_bitsandbytes_layers_are_read_off_their_tensors():
+    four, eight = tiny.load(), tiny.load(kind="int8")
+    path = "model.layers.0.mlp.up_proj"
+
+    packings = [packing_of(model.get_submodule(path)) for model in (four, eight)]
+
+    assert packings == [
+        Packing("bitsandbytes", 4, "nf4", "bfloat16", (64, 128)),
+        Packing("bitsandbytes", 8, "int8", features=(64, 128)),
+    ]
+
+
+def test_a_4_bit_layer_that_was_never_packed_is_not_quantized():
+    import bitsandbytes
+
+    assert packing_of(bitsandbytes.nn.Linear4bit(8, 4)) is None
+
+
+def test_parameters_are_counted_before_packing():
+    import transformers
+
+    plain = sum(p.numel() for p in tiny.load(kind="none").parameters())
+
+    assert collect(tiny.load()).numel == collect(tiny.load(kind="int8")).numel == plain
+    assert collect(tiny.with_lora(tiny.load())).numel == plain
+    assert collect(transformers.LlamaForCausalLM(transformers.LlamaConfig(**tiny._TEXT))).numel == plain

@@ -1,0 +1,145 @@
+"""Where a model comes from: remote code, classes, dtypes, and methods that need a package of their own."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+
+import pytest
+import tiny
+import torch
+
+import kbitlint
+from kbitlint.model.build import build, instantiate
+from kbitlint.model.source import Source, dtype_of, model_class
+
+
+@pytest.fixture
+def remote(tmp_path, monkeypatch):
+    """A checkpoint that brings its own code: a Llama under another name."""
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = tmp_path / "remote"
+    folder.mkdir()
+    (folder / "configuration_own.py").write_text(
+        textwrap.dedent("""
+            from transformers import LlamaConfig
+
+            class OwnConfig(LlamaConfig):
+                model_type = "own_llama"
+        """)
+    )
+    (folder / "modeling_own.py").write_text(
+        textwrap.dedent("""
+            from transformers import LlamaForCausalLM
+            from .configuration_own import OwnConfig
+
+            class OwnForCausalLM(LlamaForCausalLM):
+                config_class = OwnConfig
+        """)
+    )
+    config = tiny._TEXT | {
+        "model_type": "own_llama",
+        "dtype": "bfloat16",
+        "architectures": ["OwnForCausalLM"],
+        "auto_map": {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"},
+    }
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_remote_code_runs_where_it_is_trusted(run, remote):
+    refused = run("check", remote, "--quantize", "nf4")
+    trusted = run("check", remote, "--quantize", "nf4", "--trust-remote-code")
+
+    assert (refused.exit_code, "asks for remote code, which is never run" in refused.stderr) == (2, True)
+    assert (trusted.exit_code, "OwnForCausalLM 106.8K, bitsandbytes nf4 on 14 layers" in " ".join(trusted.output.split())) == (
+        1,
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("architectures", "expected"),
+    [
+        (["T5ForConditionalGeneration"], "T5ForConditionalGeneration"),
+        (["T5EncoderModel"], "T5EncoderModel"),
+        (["NotInTheLibrary"], "T5ForConditionalGeneration"),
+        (None, "T5ForConditionalGeneration"),
+    ],
+)
+def test_the_class_is_the_one_that_architectures_names(architectures, expected):
+    import transformers
+
+    config = transformers.T5Config(architectures=architectures)
+
+    assert model_class(config, Source("x")).__name__ == expected
+
+
+def test_a_config_that_fits_no_class_is_one_line():
+    import transformers
+
+    class Unknown(transformers.PretrainedConfig):
+        model_type = "unknown"
+
+    with pytest.raises(kbitlint.KbitlintError) as refused:
+        model_class(Unknown(architectures=["Nothing"]), Source("folder"))
+
+    line = "folder: no model class of the installed transformers fits its config (config.json names Nothing)"
+    assert str(refused.value) == line
+
+
+def test_the_dtype_is_what_loading_would_choose():
+    import transformers
+
+    half, none = transformers.LlamaConfig(dtype="bfloat16"), transformers.LlamaConfig()
+
+    chosen = [dtype_of(config, quantized=quantized) for config in (half, none) for quantized in (True, False)]
+
+    version_4 = [torch.float16, torch.float32, torch.float16, torch.float32]
+    assert chosen == ([torch.bfloat16, torch.bfloat16, torch.float32, torch.float32] if tiny.TRANSFORMERS_5 else version_4)
+
+
+def test_a_config_without_a_dtype_is_said_to_have_none(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(tiny._TEXT | {"model_type": "llama"}))
+
+    (note,) = build(Source(str(tmp_path)), "none").notes
+
+    assert note == "config.json names no dtype, so float32 is assumed"
+
+
+def test_a_method_whose_package_is_missing_is_one_line(run, tmp_path):
+    quantization = {"quant_method": "hqq", "weight_quant_params": {"nbits": 4}}
+    (tmp_path / "config.json").write_text(json.dumps(tiny._TEXT | {"model_type": "llama", "quantization_config": quantization}))
+
+    result = run("check", tmp_path)
+
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert "hqq" in result.stderr
+
+
+def test_a_value_that_no_model_can_have_is_one_line(run, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(tiny._TEXT | {"model_type": "llama", "hidden_size": "wide"}))
+
+    result = run("check", tmp_path)
+
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith(f"kbitlint: {tmp_path}: ")
+
+
+@pytest.mark.parametrize("storage", [torch.uint8, torch.bfloat16, torch.float32])
+def test_packed_weights_have_their_size_in_every_storage(storage):
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(tiny.checkpoint())
+    quantization = tiny.quantization(bnb_4bit_quant_storage=storage)
+
+    built = instantiate(transformers.LlamaForCausalLM, config, quantization, torch.bfloat16)
+    loaded = tiny.load(bnb_4bit_quant_storage=storage)
+
+    def packed(model):
+        weights = {name: p for name, p in model.named_parameters() if type(p).__name__ == "Params4bit"}
+        return {name: (p.dtype, tuple(p.shape), p.requires_grad) for name, p in weights.items()}
+
+    assert packed(built) == packed(loaded)
+    assert {v.code for v in kbitlint.check(built).violations} == {v.code for v in kbitlint.check(loaded).violations}
