@@ -87,7 +87,7 @@ def proof(model: Any, apply: Callable[[], Applied]) -> Probe:
     if proof.failure is None:
         return proof
     take_back(model)
-    unfixed = probe(model)
+    unfixed = probe(model, at_embeddings=proof.at_embeddings)
     apply()
     return dataclasses.replace(proof, as_before=unfixed.failure is not None)
 

@@ -236,6 +236,17 @@ class TestProbe:
         assert torch.equal(torch.random.get_rng_state(), state)
         assert all(parameter.grad is gradients[name] for name, parameter in model.named_parameters())
 
+    def test_what_is_trainable_can_be_left_out_of_it(self):
+        from kbitlint.model.probe import probe
+
+        model = tiny.load()
+        before = tiny.state(model)
+
+        found = probe(model, at_embeddings=True)
+
+        assert (found.failure, found.at_embeddings, found.gradients, found.expected) == (None, True, 1, 1)
+        assert tiny.state(model) == before
+
     def test_a_step_that_raises_is_its_failure(self):
         from kbitlint.model.probe import probe
 
@@ -272,7 +283,7 @@ class TestProbe:
         folder = shutil.copytree(tiny.checkpoint(), tmp_path / "llama")
         failed, fine = Probe("cpu", None, 0, 1, failure="planted"), Probe("cpu", 1.0, 1, 1)
         answers = [failed, failed if fails_unfixed else fine]
-        monkeypatch.setattr("kbitlint.model.probe.probe", lambda model: answers.pop(0))
+        monkeypatch.setattr("kbitlint.model.probe.probe", lambda model, **_: answers.pop(0))
 
         result = run("--fix", folder, "--quantize", "nf4", "--device", "cpu")
 

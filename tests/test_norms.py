@@ -130,6 +130,18 @@ class NoNorm(nn.Module):
         return x * self.weight + self.bias
 
 
+class SteppedNorm(nn.Module):
+    """I-BERT's, written out step by step."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        centred = x - x.mean(dim=-1, keepdim=True)
+        return centred / torch.sqrt(1e-5 + torch.mean(centred**2, dim=-1, keepdim=True)) * self.weight
+
+
 class OwnKernelRMSNorm(nn.Module):
     """Calls a kernel of its own library, as patched models do."""
 
@@ -176,6 +188,7 @@ class Router(nn.Module):
         (MeanSquare(), True),
         (nn.LayerNorm(4, elementwise_affine=False), False),
         (OwnKernelRMSNorm(), True),
+        (SteppedNorm(), True),
         (NoNorm(), False),
         (LayerScale(), False),
         (NormThenProject(), False),

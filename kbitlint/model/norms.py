@@ -116,7 +116,7 @@ def _what_code_does(cls: Any) -> tuple[bool, bool, bool]:
     for code in _reachable(cls):
         readable = True
         names.update(code.co_names)
-    power = bool(names & {"pow", "square"}) and bool(names & {"mean", "sum"})
+    power = bool(names & {"pow", "square", "sqrt"}) and bool(names & {"mean", "sum"})
     called = "norm" in cls.__name__.lower() and any("norm" in name.lower() for name in names)  # a kernel of its own
     return bool(names & _NORMALISES) or power or called, bool(names & _MIXES), readable
 

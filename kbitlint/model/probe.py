@@ -18,21 +18,30 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def probe(model: nn.Module, batch: int = 2, seq_len: int = 16, seed: int = 0) -> Probe:
+def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0, at_embeddings: bool = False) -> Probe:
     """Run one forward and backward in training mode on random tokens and look at the loss and every gradient.
 
     The model is left as it was: gradients, modes, buffers and the random state are restored. A model without
     trainable parameters (a base before its adapters) is probed at its input embeddings: a finite gradient there has
     passed through every layer.
+
+    Args:
+        model: A model with weights.
+        batch: Sequences in the batch.
+        seq_len: Tokens a sequence.
+        seed: Seed of the tokens and of dropout.
+        at_embeddings: Probe there although something is trainable, with everything frozen for the step.
     """
     parameters = list(model.parameters())
     device = next((parameter.device for parameter in parameters), torch.device("cpu"))
     if any(parameter.is_meta for parameter in parameters):
         return Probe("meta", None, 0, 0, failure="the model has no weights")
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    trainable = [] if at_embeddings else [parameter for parameter in parameters if parameter.requires_grad]
     with _restored(model, device), _entrances(model, active=not trainable) as entrances:
         torch.manual_seed(seed)
         model.train()
+        if at_embeddings:
+            model.requires_grad_(requires_grad=False)
         try:
             loss = loss_of(model(**training_batch(model, device, batch, seq_len)))
             loss.backward()
@@ -59,6 +68,7 @@ def _restored(model: nn.Module, device: torch.device) -> Iterator[None]:
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     state = torch.random.get_rng_state()
     device_state = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    trained = [parameter for parameter, _ in gradients if parameter.requires_grad]
     for parameter, _ in gradients:
         parameter.grad = None
     try:
@@ -66,6 +76,8 @@ def _restored(model: nn.Module, device: torch.device) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+        for parameter in trained:
+            parameter.requires_grad = True
         for parameter, gradient in gradients:
             parameter.grad = gradient
         with torch.no_grad():
