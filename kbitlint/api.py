@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine, manifest, registry
-from kbitlint.audit import audit, context_of, model_of, report_of
-from kbitlint.errors import KbitlintError, TargetError
+from kbitlint.audit import audit, context_of, model_of, plan_of, report_of
+from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
 from kbitlint.opening import Options, apply_stored, open_target
@@ -79,11 +79,12 @@ def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: 
     return fix_named(named, rules, chosen, wanted, place, probe=probe is not False)
 
 
-def plan(model: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ...]:
-    """The edits that ``fix`` would start with, as data; nothing is changed."""
-    from kbitlint.fixer import edits_of
-
-    return edits_of(check(model, **options).violations, Safety.UNSAFE if unsafe else Safety.SAFE)
+def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ...]:
+    """The edits that ``fix`` would make, as data; the model is left as it was."""
+    planned = check(target, **options, plan=True).planned
+    if planned is None:
+        return ()
+    return planned.safe + (planned.unsafe if unsafe else ())
 
 
 def undo(model: Any) -> int:
@@ -97,6 +98,9 @@ def assert_ready(target: Any, *, fail_on: str | Severity = Severity.WARNING, **o
     """Raise AssertionError with the text report unless the audit is clean: the assert for people's own tests."""
     from kbitlint.report.text import render
 
+    names = [severity.value for severity in Severity]
+    if isinstance(fail_on, str) and fail_on not in names:
+        raise KbitlintError(f"fail_on: {fail_on!r} is none of {', '.join(names)}{did_you_mean(fail_on, names)}")
     report = check(target, **options)
     if report.exit_code(Severity(fail_on) if isinstance(fail_on, str) else fail_on):
         raise AssertionError("\n" + render(report, color=False, width=80))
@@ -146,8 +150,9 @@ def _check_live(target: Any, rules: tuple[Rule, ...], options: Options) -> Repor
     from kbitlint.model.walk import collect
 
     facts = collect(model_of(target))
-    outcome = engine.run(rules, {Surface.MODEL: facts}, context_of(target, options.context))
-    return report_of("", facts, outcome)
+    context = context_of(target, options.context)
+    outcome = engine.run(rules, {Surface.MODEL: facts}, context)
+    return report_of("", facts, outcome, planned=plan_of(model_of(target), rules, context) if options.plan else None)
 
 
 def _fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Safety, *, probe: bool) -> Report:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine
 from kbitlint.context import TrainingContext
-from kbitlint.violation import Report, Surface
+from kbitlint.violation import Plan, Report, Safety, Surface
 
 if TYPE_CHECKING:
     from kbitlint.opening import Opened, Options
@@ -56,4 +56,14 @@ def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
         model = facts[Surface.MODEL] = collect(model_of(opened.live))
         context = context_of(opened.live, context)
     outcome = engine.run(rules, facts, context)
-    return report_of(opened.target.text, model, outcome, notes=opened.notes, skips=opened.skips)
+    planned = plan_of(model_of(opened.live), rules, context) if options.plan and opened.live is not None else None
+    return report_of(opened.target.text, model, outcome, notes=opened.notes, skips=opened.skips, planned=planned)
+
+
+def plan_of(model: Any, rules: tuple[Rule, ...], context: TrainingContext) -> Plan:
+    """What ``--fix`` would do to a model, and what ``--unsafe-fixes`` would add."""
+    from kbitlint.fixer import plan_model
+
+    safe = plan_model(model, rules, context, Safety.SAFE)
+    everything = plan_model(model, rules, context, Safety.UNSAFE)
+    return Plan(safe, tuple(edit for edit in everything if edit not in safe))

@@ -33,7 +33,10 @@ class _Commands(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "-h", "--version"}
         if args and args[0].startswith("-") and not own & set(args):
-            args = ["check", *args]
+            rest = list(args)
+            if "check" in rest and not Path("check").exists():  # kbitlint --verbose check TARGET
+                rest.remove("check")
+            args = ["check", *rest]
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
@@ -128,7 +131,7 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
                     device = options["device"] or settings.device
                     reports.append(api.fix(target, unsafe=unsafe, device=device, **opened))
                 else:
-                    reports.append(api.check(target, **opened))
+                    reports.append(api.check(target, **opened, plan=options["diff"]))
         except KbitlintError as error:
             if len(targets) == 1:
                 raise
@@ -154,7 +157,7 @@ def _write(reports: Sequence[Report], options: dict[str, Any]) -> None:
         from kbitlint.report import text as plain
 
         color, width = (False, 80) if path else (_color(), _width())
-        text = "\n\n".join(plain.render(report, color=color, width=width, planned=options["diff"]) for report in reports)
+        text = "\n\n".join(plain.render(report, color=color, width=width) for report in reports)
         if options["verbose"]:
             text += "".join(f"\n\n{crash.traceback}" for report in reports for crash in report.crashes)
     if path is None:
@@ -205,10 +208,11 @@ def show_config() -> None:
     """Print the configuration that applies in this folder, and where it comes from."""
     import dataclasses
 
-    from kbitlint import config
+    from kbitlint import config, registry
 
     with _clear_errors():
         settings = config.load(config.find(Path.cwd()))
+        registry.select(settings.select, settings.ignore)
         click.echo(f"# {settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults'}")
         for field in dataclasses.fields(settings):
             if field.name != "file":

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kbitlint.errors import ConfigError, did_you_mean
 from kbitlint.target import QUANTIZATIONS
 from kbitlint.violation import Severity
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -68,7 +67,17 @@ def load(path: Path | None) -> Config:
         if key not in known:
             raise ConfigError(path, f"tool.kbitlint.{key}", f"unknown key{did_you_mean(key, known)}")
         values[known[key].name] = _read(path, key, value)
+    values["targets"] = tuple(_beside(path, target) for target in values.get("targets", ()))
     return Config(**values, file=str(path))
+
+
+def _beside(path: Path, target: str) -> str:
+    """A target that names something beside the configuration, as seen from the working folder."""
+    place, colon, attribute = target.partition(":")
+    there = path.parent / place
+    if path.parent == Path.cwd() or not place or not there.exists():
+        return target
+    return f"{os.path.relpath(there)}{colon}{attribute}"
 
 
 def _read(path: Path, key: str, value: Any) -> Any:

@@ -67,3 +67,16 @@ def fix_model(model: Any, rules: Iterable[Rule], context: TrainingContext, wante
             done += todo
     keep(model, journal)
     return Applied(tuple(done), passes, held_back(outcome.violations, wanted)), outcome
+
+
+def plan_model(model: Any, rules: Iterable[Rule], context: TrainingContext, wanted: Safety) -> tuple[Edit, ...]:
+    """Every edit that ``fix_model`` would make, those that only show after others included.
+
+    They are made and taken back at once, so the model is left as it was.
+    """
+    applied, _ = fix_model(model, rules, context, wanted)
+    from kbitlint.model.journal import undo_last
+
+    if applied.edits:
+        undo_last(model)
+    return applied.edits

@@ -67,9 +67,10 @@ def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted:
     on_meta = collect(model).on_meta
     if probe and not on_meta:
         applied = dataclasses.replace(applied, probe=proof(model, apply))
-    if factory:
+    refuted = applied.probe is not None and applied.probe.refutes
+    if factory and not refuted:
         applied = dataclasses.replace(applied, lines_to_add=_lines(applied, unsafe=wanted is Safety.UNSAFE))
-    elif edits and not (applied.probe is not None and applied.probe.refutes):
+    elif edits and not refuted:
         quantize = options.quantize or (stored.quantize if stored else None)
         written = manifest.write(target.folder, manifest.Manifest(edits, quantize), _versions())
         applied = dataclasses.replace(applied, left_behind=str(written))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,8 @@ class Options:
     quantize: str | None = None
     meta: bool = False
     trust_remote_code: bool = False
+    plan: bool = False
+    """Also plan the fixes."""
     context: TrainingContext = field(default_factory=TrainingContext)
 
     def __post_init__(self) -> None:
@@ -78,7 +81,9 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
         base = _base_of_adapter(target, files)
         notes = (f"the adapter's base is {base}", "attached as with is_trainable=True")
     with quiet():
-        built = build(Source(base, target.revision, trust), options.quantize or (prepared.quantize if prepared else None))
+        stored = prepared.quantize if prepared else None
+        said_by = "--quantize" if options.quantize else manifest.NAME
+        built = build(Source(base, target.revision, trust), options.quantize or stored, said_by)
         live = attach_adapter(built.model, target.place) if target.kind is Kind.ADAPTER else built.model
     if prepared is not None:
         apply_stored(live, prepared, target)
@@ -120,7 +125,9 @@ def factory_of(target: Target) -> Callable[[], Any]:
     found: Any = module
     for name in target.attribute.split("."):
         found = getattr(found, name, None)
-    if not callable(found):
+    if found is not None and not callable(found):
+        raise TargetError(target.text, f"{target.attribute} is a {type(found).__name__}, not a function")
+    if found is None:
         known = sorted(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
         raise TargetError(target.text, f"has no function {target.attribute!r}{did_you_mean(target.attribute, known)}")
     return found  # type: ignore[no-any-return]  # callable, as checked
@@ -151,15 +158,20 @@ def _importable(target: Target) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' log lines out of our own output while a model is built from its config."""
+    """Keep the logs, progress bars and deprecation warnings of other libraries out of our own output."""
     from transformers.utils import logging
 
-    before = logging.get_verbosity()
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
     finally:
         logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def has_weights(target: Target) -> bool:

@@ -214,6 +214,16 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class Plan:
+    """What a fix would do, with nothing done."""
+
+    safe: tuple[Edit, ...]
+    """The edits that ``--fix`` makes."""
+    unsafe: tuple[Edit, ...]
+    """Those that ``--unsafe-fixes`` adds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything one audit of one target found, and everything it could not look at."""
 
@@ -228,8 +238,15 @@ class Report:
     """Every (code, surface) whose check ran to its end."""
     notes: tuple[str, ...] = ()
     """What the reader must know about how the target was built."""
+    planned: Plan | None = None
     applied: Applied | None = None
     weights_read: bool = False
+
+    def __str__(self) -> str:
+        """The report as people read it."""
+        from kbitlint.report.text import render
+
+        return render(self)
 
     def at_least(self, severity: Severity) -> tuple[Violation, ...]:
         """The violations at or above a severity."""

@@ -21,7 +21,8 @@ class CacheWithCheckpointing(Rule):
 
     Reports `use_cache=True` in the config, or in a sub-config, of a model whose checkpointing is enabled. Layers of
     transformers' own `GradientCheckpointingLayer` drop the cache themselves and warn once, so there it is only worth
-    knowing. Where a model's own code checkpoints, nothing is known to drop it, and it is a warning.
+    knowing; unless an adapter works through the cache (prefix tuning), which then fails with a size mismatch. Where a
+    model's own code checkpoints, nothing is known to drop it, and it is a warning.
 
     ## Why is this bad?
 
@@ -60,6 +61,17 @@ class CacheWithCheckpointing(Rule):
         if not model.checkpointing:
             return
         dropped = all(facts.is_layer for facts in model.checkpointing)
+        through = [adapter.name for adapter in model.adapters if adapter.active and adapter.through_cache]
+        if through and dropped:
+            yield self.violation(
+                "an adapter hands its keys and values to the layers through the cache, which they drop when they checkpoint",
+                Location(),
+                severity=Severity.ERROR,
+                consequence=Consequence.FAILS,
+                evidence={"adapters": through},
+                fix=Fix("switch checkpointing off: gradient_checkpointing_disable()", Safety.DISPLAY),
+            )
+            return
         for config in model.use_cache:
             yield self.violation(
                 "use_cache is on while layers checkpoint" + (", which drop the cache and warn" if dropped else ""),

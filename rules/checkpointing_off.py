@@ -63,6 +63,8 @@ class CheckpointingOff(Rule):
         if model.checkpointing or (loop is not None and loop.enabled):
             return
         evidence = {"layers_that_can": sum(facts.is_layer for facts in model.checkpoints)}
+        if any(adapter.through_cache for adapter in model.adapters):
+            raise Unchecked("an adapter works through the cache, which checkpointing drops")
         if not model.supports_checkpointing:
             yield self.violation(
                 f"{model.class_name} does not support checkpointing: every layer keeps its activations",

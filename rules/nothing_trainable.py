@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 
 
 class NothingTrainable(Rule):
-    """Adapters are attached, and no parameter of the model requires grad.
+    """Adapters are attached, and no parameter that the model uses requires grad.
 
     ## What it does
 
-    Reports a model with adapters in which not a single parameter is trainable.
+    Reports a model with adapters in which not a single parameter is trainable, or in which only those of adapters are
+    that take no part in the forward pass: idle, disabled or merged ones.
 
     ## Why is this bad?
 
@@ -59,21 +60,27 @@ class NothingTrainable(Rule):
         """At most one violation, on the model as a whole."""
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
-        if model.trainable:
+        idle = {adapter.name for adapter in model.adapters if not adapter.active}
+        used = [p for p in model.parameters if not (p.adapter_name and (model.bypassed or p.adapter_name in idle))]
+        if any(parameter.requires_grad for parameter in used):
             return
-        idle = tuple(adapter.name for adapter in model.adapters if not adapter.active)
-        frozen = [
-            parameter
-            for parameter in model.parameters
-            if parameter.adapter and parameter.floating and not any(f".{name}." in f".{parameter.path}." for name in idle)
-        ]
-        edits = tuple(Edit("unfreeze", parameter.path) for parameter in frozen)
+        frozen = [parameter for parameter in used if parameter.adapter and parameter.floating]
+        why = model.bypassed or "idle"
         yield self.violation(
-            "no parameter requires grad",
+            f"only {why} adapters require grad" if model.trainable else "no parameter requires grad",
             Location(),
             evidence={
                 "adapter_parameters": len(frozen),
+                "bypassed": model.bypassed,
                 "inference_mode": [adapter.name for adapter in model.adapters if adapter.inference_mode],
             },
-            fix=Fix("unfreeze the adapters", Safety.SAFE, edits) if edits else Fix("attach adapters", Safety.DISPLAY),
+            fix=_fix(model.bypassed, tuple(Edit("unfreeze", parameter.path) for parameter in frozen)),
         )
+
+
+def _fix(bypassed: str | None, edits: tuple[Edit, ...]) -> Fix:
+    if bypassed == "disabled":
+        return Fix("enable the adapters: enable_adapter_layers(), or enable_adapters() of transformers", Safety.DISPLAY)
+    if bypassed == "merged":
+        return Fix("take the adapters out of the weights: unmerge_adapter()", Safety.DISPLAY)
+    return Fix("unfreeze the adapters", Safety.SAFE, edits) if edits else Fix("attach adapters", Safety.DISPLAY)

@@ -40,8 +40,9 @@ class TrainableBaseParameter(Rule):
 
     ## Fix safety
 
-    Safe before adapters are attached, because `get_peft_model` freezes the base anyway. Unsafe afterwards: PEFT
-    froze everything, so somebody has unfrozen these on purpose or by accident, and a linter cannot know which.
+    Safe where the whole base is trainable, as loading leaves it, and no adapters are attached: `get_peft_model` freezes
+    it anyway. Unsafe where only some parameters are, or adapters are attached: somebody has chosen these, on purpose
+    (a head to probe, norms to tune) or by accident, and a linter cannot know which.
 
     ## References
 
@@ -62,7 +63,7 @@ class TrainableBaseParameter(Rule):
         """One violation for each trainable parameter of the base."""
         if not model.quantized:
             raise Unchecked("no layer is quantized, so full fine-tuning is possible")
-        safety = Safety.UNSAFE if model.has_adapters else Safety.SAFE
+        safety = Safety.SAFE if not model.has_adapters and _as_loaded(model) else Safety.UNSAFE
         for parameter in model.trainable:
             if not parameter.adapter:
                 yield self.violation(
@@ -71,3 +72,9 @@ class TrainableBaseParameter(Rule):
                     evidence={"dtype": parameter.dtype, "shape": list(parameter.shape), "bytes": parameter.nbytes},
                     fix=Fix("freeze it", safety, (Edit("freeze", parameter.path),)),
                 )
+
+
+def _as_loaded(model: ModelFacts) -> bool:
+    """Whether every float parameter is trainable; transformers 4 freezes the biases of packed layers."""
+    packed = {layer.path for layer in model.quantized}
+    return all(p.requires_grad for p in model.parameters if p.floating and not p.packed and p.module not in packed)

@@ -29,7 +29,9 @@ def _low_precision_norm(model):
 
 
 def _trainable_base_parameter(model):
-    model.model.embed_tokens.weight.requires_grad_(True)
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
 
 
 def _missing_input_grad_hook(model):
@@ -80,13 +82,22 @@ QUANTIZED = tuple(
 )
 
 
+#: everything that is not packed, which loading leaves trainable
+UNPACKED = (
+    "lm_head.weight",
+    "model.embed_tokens.weight",
+    "model.norm.weight",
+    *(f"{layer}.{name}.weight" for layer in LAYERS for name in ("input_layernorm", "post_attention_layernorm")),
+)
+
+
 def _all_of(code, paths):
     return frozenset((code, path) for path in paths)
 
 
 FAULTS = {
     "low-precision-norm": Fault(_low_precision_norm, _all_of("KB101", ["model.norm"]), "warning"),
-    "trainable-base-parameter": Fault(_trainable_base_parameter, _all_of("KB201", ["model.embed_tokens.weight"]), "warning"),
+    "trainable-base-parameter": Fault(_trainable_base_parameter, _all_of("KB201", UNPACKED), "warning"),
     # a hook can only be missing where checkpointing is reentrant, which is a violation of its own
     "missing-input-grad-hook": Fault(_missing_input_grad_hook, _all_of("KB301", LAYERS) | _all_of("KB401", LAYERS), "error"),
     "stacked-input-grad-hooks": Fault(_stacked_input_grad_hooks, _all_of("KB302", ["model.embed_tokens"]), "info"),

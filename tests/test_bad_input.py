@@ -107,9 +107,20 @@ def test_a_file_of_no_known_kind(fails, tmp_path):
 
 def test_a_hub_id_that_is_not_in_the_cache(fails, monkeypatch, tmp_path):
     assert fails("check", "nobody/nothing") == (
-        "kbitlint: nobody/nothing: its config is neither in the cache nor reachable on the Hub; "
-        "check the name, the network and HF_HUB_OFFLINE"
+        "kbitlint: nobody/nothing: there is no such folder, and as a Hub id its config is neither in the cache nor "
+        "reachable: check the name, the network and HF_HUB_OFFLINE"
     )
+
+
+def test_a_name_in_a_module_that_is_no_function(fails):
+    assert fails("check", "plants:LAYERS") == "kbitlint: plants:LAYERS: LAYERS is a tuple, not a function"
+
+
+def test_a_severity_that_does_not_exist():
+    with pytest.raises(
+        kbitlint.KbitlintError, match=r"^fail_on: 'eror' is none of info, warning, error; did you mean 'error'\?$"
+    ):
+        kbitlint.assert_ready("plants:clean", fail_on="eror")
 
 
 def test_a_hub_id_cannot_be_fixed(fails):

@@ -106,7 +106,7 @@ def test_a_checkpoints_own_quantization_wins_and_that_is_said(run, packed):
     result = run("check", packed, "--quantize", "int8", "--format", "json")
 
     (target,) = json.loads(result.stdout)["targets"]
-    assert "config.json's own quantization_config (bitsandbytes) wins over --quantize int8" in target["notes"]
+    assert "config.json's own quantization_config (bitsandbytes) wins over int8 (--quantize)" in target["notes"]
     assert target["summary"] == "LlamaForCausalLM 106.8K, bitsandbytes nf4 on 14 layers"
 
 

@@ -107,3 +107,20 @@ class TestEachKeyBites:
         monkeypatch.chdir(inner)
 
         assert run("check").exit_code == 0
+
+    def test_targets_are_found_beside_the_file_that_names_them(self, configured, tmp_path, monkeypatch):
+        (tmp_path / "train.py").write_text("import tiny\ndef build():\n    return tiny.prepared()\n")
+        run = configured('[tool.kbitlint]\ntargets = ["train.py:build"]\n')
+        (tmp_path / "inner").mkdir()
+        monkeypatch.chdir(tmp_path / "inner")
+
+        assert run("check").exit_code == 0
+
+
+def test_options_may_stand_before_the_command(run):
+    assert run("--verbose", "check", "plants:clean").exit_code == 0
+    assert run("--fix", "check", "plants:unprepared", "--device", "cpu").exit_code == 0
+
+
+def test_selectors_are_checked_when_the_configuration_is_printed(configured):
+    assert configured('[tool.kbitlint]\nselect = ["KB9"]\n')("config").exit_code == 2

@@ -28,7 +28,16 @@ class _Stop(BaseException):
 
 def test_the_plan_is_data_and_the_same_each_time(plan):
     assert kbitlint.fix(tiny.load()).applied.edits == plan
-    assert kbitlint.plan(tiny.load()) == plan[: len(plan) - 2]  # the cache and the mode show once checkpointing is on
+
+
+def test_the_plan_is_everything_that_a_fix_does_and_changes_nothing(plan):
+    model = tiny.load()
+    before = tiny.state(model)
+
+    planned = kbitlint.plan(model)
+
+    assert planned == plan
+    assert (tiny.state(model), kbitlint.undo(model)) == (before, 0)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, torch.cuda.OutOfMemoryError, _Stop])

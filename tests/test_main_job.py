@@ -46,7 +46,9 @@ def test_the_default_gate_is_a_warning(run, name):
 
 @pytest.mark.parametrize("name", SETS)
 def test_fix_on_the_cpu_leaves_nothing(run, name):
-    result = run("--fix", "--unsafe-fixes", factory_of(name), "--device", "cpu", "--fail-on", "info", "--format", "json")
+    unsafe = ["--unsafe-fixes"] if "float32-compute-dtype" in SETS[name] else []  # the only fix of these that is unsafe
+
+    result = run("--fix", *unsafe, factory_of(name), "--device", "cpu", "--fail-on", "info", "--format", "json")
 
     assert (result.exit_code, audited(result)) == (0, set())
 
@@ -115,6 +117,14 @@ class TestErrorsReallyBreakTraining:
         assert (taken.error, taken.missing, len(taken.arrived)) == (None, (), 28)
 
 
+def plant(base, fault):
+    """Plant a fault into the base below adapters, leaving the adapters as they are."""
+    adapters = [parameter for name, parameter in base.named_parameters() if "lora_" in name]
+    plants.FAULTS[fault].plant(base)
+    for parameter in adapters:
+        parameter.requires_grad_(True)
+
+
 class TestPeftModel:
     """The same on a model that has its adapters already."""
 
@@ -123,7 +133,7 @@ class TestPeftModel:
         model = tiny.with_lora(tiny.prepared())
         model.train()
         for fault in SETS[name]:
-            plants.FAULTS[fault].plant(model.get_base_model())
+            plant(model.get_base_model(), fault)
         expected = {(code, f"{path}.base_layer" if code == "KB502" else path) for code, path in plants.shown(*SETS[name])}
         if "missing-input-grad-hook" in SETS[name] and "trainable-base-parameter" in SETS[name]:
             expected = {(code, path) for code, path in expected if code != "KB301"}  # the trainable embedding feeds the layers
@@ -148,8 +158,8 @@ class TestPeftModel:
     def test_a_base_parameter_that_somebody_unfroze_is_frozen_by_an_unsafe_fix_only(self):
         model = tiny.with_lora(tiny.prepared())
         model.train()
-        plants.FAULTS["trainable-base-parameter"].plant(model.get_base_model())
+        plant(model.get_base_model(), "trainable-base-parameter")
 
         report = kbitlint.fix(model)
 
-        assert (tiny.codes(report), report.applied.held_back) == (plants.shown("trainable-base-parameter"), 1)
+        assert (tiny.codes(report), report.applied.held_back) == (plants.shown("trainable-base-parameter"), 7)

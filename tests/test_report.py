@@ -80,6 +80,23 @@ def test_an_error_comes_first_and_says_what_it_means():
     ]
 
 
+def test_a_report_prints_as_text():
+    assert str(kbitlint.check(tiny.load())) == UNPREPARED
+
+
+def test_a_fix_that_breaks_training_is_not_called_clean(run, monkeypatch):
+    from kbitlint.violation import Probe
+
+    answers = [Probe("cpu", None, 0, 1, failure="planted"), Probe("cpu", 1.0, 1, 1)]
+    monkeypatch.setattr("kbitlint.model.probe.probe", lambda model, **_: answers.pop(0))
+
+    result = run("--fix", "plants:unprepared", "--device", "cpu")
+
+    assert result.exit_code == 2
+    assert "not ready: the fix breaks training, and nothing was kept" in result.output.splitlines()
+    assert "to make it last" not in result.output
+
+
 def test_a_clean_report():
     assert text.render(kbitlint.check(tiny.prepared())).splitlines()[2:] == [
         "clean",
@@ -91,7 +108,7 @@ def test_a_clean_report():
 def test_no_line_is_wider_than_the_terminal(width):
     model = tiny.with_lora(plants.faulty(*plants.TOGETHER["without a hook"]))
 
-    lines = text.render(kbitlint.check(model), width=width, planned=True).splitlines()
+    lines = text.render(kbitlint.check(model, plan=True), width=width).splitlines()
 
     assert max(map(len, lines)) <= width
 
@@ -167,7 +184,7 @@ def test_unsafe_fixes_that_are_held_back_are_counted():
 def test_the_plan_marks_what_is_unsafe():
     model = plants.faulty("float32-compute-dtype", "low-precision-norm")
 
-    lines = text.render(kbitlint.check(model), planned=True).splitlines()
+    lines = text.render(kbitlint.check(model, plan=True)).splitlines()
 
     start = lines.index("--fix would make 1 edit:")
     assert lines[start + 1] == "  + float32-norm (interface=transparent)"
@@ -176,7 +193,7 @@ def test_the_plan_marks_what_is_unsafe():
 
 
 def test_nothing_to_plan():
-    assert "nothing to fix" in text.render(kbitlint.check(tiny.prepared()), planned=True)
+    assert "nothing to fix" in text.render(kbitlint.check(tiny.prepared(), plan=True))
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 #: adapters that do not come from PEFT, by the names their libraries give them
 #: (some base models call a projection of their own ``adapter``, so that name alone says nothing)
-_FOREIGN = re.compile(r"(^|\.)(lora_|ia3_|hada_|oft_|vera_|adapters\.|prefix_encoder|prompt_encoder|prompt_embeddings)")
+_FOREIGN = re.compile(
+    r"(^|\.)(lora_|ia3_|hada_|oft_|vera_|adaption_|adapters\.|prefix_encoder|prompt_encoder|prompt_embeddings)"
+)
 #: a module with one of these children wraps a module of the base model
 _WRAPPED = ("base_layer", "original_module")
 
@@ -31,6 +33,14 @@ class AdapterFacts:
     inference_mode: bool
     rank: int | None
     bias: str
+
+    @property
+    def through_cache(self) -> bool:
+        """Whether the adapter hands its keys and values to the layers through the cache, which checkpointing drops.
+
+        PEFT refuses these with checkpointing where it sees both; they fail with a size mismatch where it does not.
+        """
+        return self.kind in ("PREFIX_TUNING", "CARTRIDGE")
 
 
 def wrapped_child(module: nn.Module) -> str | None:

@@ -41,27 +41,28 @@ def _config_for(cls: Any, config: Any) -> Any:
     return config
 
 
-def build(source: Source, quantize: str | None = None) -> Built:
+def build(source: Source, quantize: str | None = None, said_by: str = "--quantize") -> Built:
     """Build what ``from_pretrained(source, ...)`` would load, on the meta device.
 
     Args:
         source: The checkpoint; only its config is read.
         quantize: How an unquantized checkpoint will be quantized on load, one of ``kbitlint.target.QUANTIZATIONS``.
             A checkpoint's own ``quantization_config`` wins, and a note says so.
+        said_by: Who said so, for the notes.
     """
     config = load_config(source)
     notes: list[str] = []
     own = getattr(config, "quantization_config", None)
     wanted = None if quantize in (None, "none") else quantize
     if own is not None and quantize is not None:
-        notes.append(f"config.json's own quantization_config ({method_of(own)}) wins over --quantize {quantize}")
+        notes.append(f"config.json's own quantization_config ({method_of(own)}) wins over {quantize} ({said_by})")
     dtype = dtype_of(config, quantized=own is not None or wanted is not None)
     if getattr(config, "dtype", None) is None and getattr(config, "torch_dtype", None) is None:
         notes.append(f"config.json names no dtype, so {_short(dtype)} is assumed")
     chosen = own
     if own is None and wanted is not None:
         chosen = quantization_config(wanted, dtype)
-        notes.append(f"quantized on load as {wanted} (--quantize), compute dtype {_short(dtype)}")
+        notes.append(f"quantized on load as {wanted} ({said_by}), compute dtype {_short(dtype)}")
     try:
         cls = model_class(config, source)
         model = instantiate(cls, _config_for(cls, config), chosen, dtype, pre_quantized=own is not None)

@@ -55,7 +55,7 @@ class CheckpointFacts:
     is_layer: bool
     """Whether the module is one of transformers' checkpointed layers, which drop the cache themselves."""
     rebindable: bool
-    """Whether the checkpoint function is bound to the module, so that another can be bound instead."""
+    """Whether a checkpoint function is bound to the module that can be told not to reenter."""
 
 
 def checkpoint_facts(module: nn.Module, path: str) -> CheckpointFacts | None:
@@ -73,7 +73,7 @@ def checkpoint_facts(module: nn.Module, path: str) -> CheckpointFacts | None:
     bound = module.__dict__.get(FUNCTION)
     enabled = bool(getattr(module, FLAG))
     if called is _Call.DIRECT and bound is None:
-        reentry = _reentry_in_code(cls)
+        reentry = _reentry_in_code(function_of(cls.forward))
     else:
         reentry = reentry_of(bound) if enabled else Reentry.UNKNOWN
     return CheckpointFacts(
@@ -83,19 +83,38 @@ def checkpoint_facts(module: nn.Module, path: str) -> CheckpointFacts | None:
         training=module.training,
         reentry=reentry,
         is_layer=layer,
-        rebindable=bound is not None,
+        rebindable=takes_use_reentrant(bound),
     )
 
 
 def reentry_of(function: object) -> Reentry:
-    """What ``use_reentrant`` a bound checkpoint function will pass to torch."""
+    """What ``use_reentrant`` a bound checkpoint function will pass to torch.
+
+    A function of the user's own is read: it may pass the argument itself.
+    """
     value: object = None
     while isinstance(function, functools.partial):
         value = function.keywords.get("use_reentrant", value) if value is None else value
         function = function.func
-    if value is None:
-        return Reentry.UNSET if callable(function) else Reentry.UNKNOWN
-    return Reentry.YES if value else Reentry.NO
+    if value is not None:
+        return Reentry.YES if value else Reentry.NO
+    if _is_torchs_own(function):
+        return Reentry.UNSET
+    return _reentry_in_code(function) if callable(function) else Reentry.UNKNOWN
+
+
+def takes_use_reentrant(function: object) -> bool:
+    """Whether ``use_reentrant=False`` can be passed to a bound checkpoint function."""
+    while isinstance(function, functools.partial):
+        if "use_reentrant" in function.keywords:
+            return True
+        function = function.func
+    return _is_torchs_own(function)
+
+
+def _is_torchs_own(function: object) -> bool:
+    module, name = getattr(function, "__module__", None), getattr(function, "__name__", None)
+    return (module, name) == ("torch.utils.checkpoint", "checkpoint")
 
 
 def without_reentry(function: Callable[..., Any]) -> functools.partial[Any]:
@@ -145,10 +164,10 @@ def _calls_checkpoint(cls: Any) -> _Call | None:
 
 
 @functools.lru_cache(maxsize=4096)
-def _reentry_in_code(cls: Any) -> Reentry:
-    """What a forward that calls ``checkpoint`` itself passes, where it passes a literal."""
+def _reentry_in_code(function: Any) -> Reentry:
+    """What a function that calls ``checkpoint`` itself passes, where it passes a literal."""
     try:
-        tree = ast.parse(textwrap.dedent(inspect.getsource(function_of(cls.forward))))  # type: ignore[arg-type]  # a function
+        tree = ast.parse(textwrap.dedent(inspect.getsource(function)).lstrip("."))
     except (OSError, TypeError, SyntaxError):
         return Reentry.UNKNOWN
     found = {_passed(call) for call in ast.walk(tree) if isinstance(call, ast.Call) and _is_checkpoint(call.func)}

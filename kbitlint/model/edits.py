@@ -59,15 +59,15 @@ class _Place:
     def parameter(self) -> nn.Parameter:
         """The parameter at the path."""
         owner, _, name = self.edit.path.rpartition(".")
-        module = self.module(owner)
-        wrapped = adapters.wrapped_child(module)
-        while name not in module._parameters and wrapped is not None:  # noqa: SLF001  # torch has no public dictionary
-            module = module._modules[wrapped]  # type: ignore[assignment]  # noqa: SLF001  # a wrapped child is never None
-            wrapped = adapters.wrapped_child(module)
-        parameter = module._parameters.get(name)  # noqa: SLF001  # see above
-        if parameter is None:
-            raise EditError(f"{self.edit.kind}: {type(self.base).__name__} has no parameter {self.edit.path!r}")
-        return parameter
+        for root in (self.base, self.model):
+            module = _descend(root, owner)
+            while module is not None:
+                parameter = module._parameters.get(name)  # noqa: SLF001  # torch has no public dictionary
+                if parameter is not None:
+                    return parameter
+                wrapped = adapters.wrapped_child(module)
+                module = None if wrapped is None else module._modules[wrapped]  # noqa: SLF001  # see above
+        raise EditError(f"{self.edit.kind}: {type(self.base).__name__} has no parameter {self.edit.path!r}")
 
 
 def _descend(root: nn.Module, path: str) -> nn.Module | None:
@@ -144,6 +144,8 @@ def _bind_checkpoint(place: _Place, journal: Journal) -> None:
     bound = module.__dict__.get(checkpointing.FUNCTION)
     if bound is None:
         raise EditError(f"bind-checkpoint: {place.edit.path!r} has no checkpoint function bound")
+    if not checkpointing.takes_use_reentrant(bound):
+        raise EditError(f"bind-checkpoint: the function bound to {place.edit.path!r} takes no use_reentrant")
     if checkpointing.reentry_of(bound) is checkpointing.Reentry.NO:
         return
     set_attribute(module, checkpointing.FUNCTION, checkpointing.without_reentry(bound), journal)

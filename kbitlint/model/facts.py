@@ -33,6 +33,10 @@ class ParameterFacts:
     device: str
     adapter: bool
     """Whether an adapter or another wrapper added it; the base model's own otherwise."""
+    adapter_name: str
+    """The name of the PEFT adapter it belongs to; empty where it belongs to none."""
+    outside: bool
+    """Whether it stands outside the base model, in a wrapper around it."""
     packed: bool
     """Whether it is the weight of a quantized layer."""
     norm: bool
@@ -110,7 +114,10 @@ class ModelFacts:
     """Which configs have ``use_cache`` on: ``config``, ``config.text_config``, ..."""
     training: bool
     adapter_training: bool | None
-    """Whether the modules that adapters added are in training mode; None where there are none."""
+    """Whether any module that PEFT added is in training mode; None where there are none. (PEFT copies some modules
+    together with their mode, so one in eval mode says nothing.)"""
+    bypassed: str | None
+    """Why no adapter takes part in the forward pass: ``disabled`` or ``merged``; None where they do."""
     modules: int
     buffers_bytes: int
     feeds: tuple[FeedFacts, ...] = ()

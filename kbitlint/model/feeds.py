@@ -45,6 +45,8 @@ class Surroundings:
     hooks: Sequence[InputGradHooks]
     parameters: Sequence[ParameterFacts]
     has_adapters: bool
+    outside: str | None = None
+    """A trainable module outside the base whose wrapper passes ``inputs_embeds``."""
 
 
 def feeds(around: Surroundings) -> tuple[FeedFacts, ...]:
@@ -71,12 +73,12 @@ def _feed(stack: str, layers: list[str], inside: tuple[str, ...], around: Surrou
         return FeedFacts(stack, certain=True, possible=None, fed_by_layers=frozenset(), trains_inside=inside)
     holder = _parent(stack)
     entrances = own | {_parent(path) for path in own} - {tower, holder, ""}
-    certain, possible, live, reached = False, None, math.inf, False
+    certain, possible, live, reached = False, around.outside, math.inf, False
     for parameter in around.parameters if around.has_adapters else ():
         path = parameter.path
         in_stack = _within(path, stack) if stack else bool(_layer_of(path, around.layers))
         reached = reached or in_stack
-        if not parameter.requires_grad or parameter.norm or not _within(path, tower):
+        if not parameter.requires_grad or parameter.norm or parameter.outside or not _within(path, tower):
             continue
         if any(_within(path, entrance) for entrance in entrances):
             certain = True

@@ -57,9 +57,14 @@ def keep(model: nn.Module, journal: Journal) -> None:
         _JOURNALS.setdefault(model, []).append(journal)
 
 
+def undo_last(model: nn.Module) -> None:
+    """Take back the newest fix of this model object."""
+    _JOURNALS[model].pop().rollback()
+
+
 def undo(model: nn.Module) -> int:
     """Take back every fix that was applied to this model object, newest first; gives how many there were."""
-    journals = _JOURNALS.pop(model, [])
+    journals = [journal for journal in _JOURNALS.pop(model, []) if len(journal)]
     for journal in reversed(journals):
         journal.rollback()
     return len(journals)

@@ -152,6 +152,15 @@ def function_of(forward: object) -> object:
 
 
 @functools.lru_cache(maxsize=4096)
+def mentions(cls: Any, name: str) -> bool:
+    """Whether the forward of a class, or what it calls, uses a name: as a variable, an attribute or a keyword."""
+    return any(
+        name in (*code.co_names, *code.co_varnames) or any(isinstance(c, tuple) and name in c for c in code.co_consts)
+        for code in _reachable(cls)
+    ) or any(name in code.co_consts for code in _reachable(cls))
+
+
+@functools.lru_cache(maxsize=4096)
 def dtype_readers(cls: Any) -> frozenset[str]:
     """Names of children whose ``weight.dtype`` the forward of a class reads; ``self`` for its own weight.
 

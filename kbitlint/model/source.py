@@ -55,7 +55,10 @@ def _why_no_config(error: Exception) -> str:
     if "Repo id must" in text or "not a local folder" in text or "404" in text:
         return "no such folder, and no such model on the Hub (or it is private: log in with `hf auth login`)"
     if any(sign in text for sign in ("offline", "couldn't connect", "Can't load", "Connection", "cached")):
-        return "its config is neither in the cache nor reachable on the Hub; check the name, the network and HF_HUB_OFFLINE"
+        return (
+            "there is no such folder, and as a Hub id its config is neither in the cache nor reachable: "
+            "check the name, the network and HF_HUB_OFFLINE"
+        )
     return f"its config cannot be read: {one_line(error)}"
 
 

@@ -27,6 +27,15 @@ if TYPE_CHECKING:
     from kbitlint.model.quantized import Packing
 
 
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Who added a module to the base model."""
+
+    tuner: str
+    """The path of the PEFT layer that holds it; empty where a wrapper outside the base does."""
+    outside: bool
+
+
 @dataclass(slots=True)
 class _Walk:
     """What the walk gathers; ModelFacts is made of it once it is complete."""
@@ -44,6 +53,8 @@ class _Walk:
     adapter_modes: set[bool] = field(default_factory=set)
     trains_biases: bool = False
     adapter_layers: int = 0
+    disabled: int = 0
+    merged: int = 0
     modules: int = 0
     buffers_bytes: int = 0
 
@@ -56,8 +67,8 @@ def collect(model: nn.Module) -> ModelFacts:
     walk = _Walk()
     known = adapters.adapters_of(model, base)
     walk.trains_biases = any(adapter.bias != "none" for adapter in known)
-    for module, path, added, parent in _modules(model, base):
-        _look_at(module, path, parent, walk, added=added)
+    for module, path, origin, parent in _modules(model, base):
+        _look_at(module, path, parent, walk, origin)
         if isinstance(module, PreTrainedModel):
             walk.models.append((path, module))
             walk.tracked.update(_tracked_handles(module))
@@ -71,6 +82,7 @@ def collect(model: nn.Module) -> ModelFacts:
         hooks=hooks,
         parameters=walk.parameters,
         has_adapters=has_adapters,
+        outside=_feeds_embeddings(model, base, walk),
     )
     return ModelFacts(
         class_name=type(base).__name__,
@@ -91,7 +103,8 @@ def collect(model: nn.Module) -> ModelFacts:
         ignores_checkpointing_kwargs=checkpointing.ignores_kwargs(base),
         use_cache=tuple(_configs_with_cache(getattr(base, "config", None))),
         training=base.training,
-        adapter_training=all(walk.adapter_modes) if walk.adapter_modes else None,
+        adapter_training=any(walk.adapter_modes) if walk.adapter_modes else None,
+        bypassed=_bypassed(walk),
         modules=walk.modules,
         buffers_bytes=walk.buffers_bytes,
         tied=tuple(walk.tied),
@@ -105,26 +118,43 @@ def _tracked_handles(model: Any) -> Iterator[int]:
         yield handle.id
 
 
-def _modules(model: nn.Module, base: nn.Module) -> Iterator[tuple[nn.Module, str, bool, nn.Module | None]]:
-    """Every (module, path, added by a wrapper, parent) once, in the order of registration, paths relative to base."""
-    holds_base = {id(module) for module in _path_to(model, base)}
-    stack: list[tuple[nn.Module, str, bool, nn.Module | None]] = [(model, "", False, None)]
+def _bypassed(walk: _Walk) -> str | None:
+    """Why no PEFT layer uses its adapters in the forward pass, where none does."""
+    if walk.adapter_layers and walk.disabled == walk.adapter_layers:
+        return "disabled"
+    return "merged" if walk.adapter_layers and walk.merged == walk.adapter_layers else None
+
+
+def _feeds_embeddings(model: nn.Module, base: nn.Module, walk: _Walk) -> str | None:
+    """A trainable module outside the base that its wrapper may feed into the layers as ``inputs_embeds``."""
+    trains = next((p.module or p.path for p in walk.parameters if p.outside and p.requires_grad), None)
+    for wrapper in _path_to(model, base) if trains is not None else ():
+        cls: Any = type(wrapper)
+        if not cls.__module__.startswith("peft.") and norms.mentions(cls, "inputs_embeds"):
+            return trains
+    return None
+
+
+def _modules(model: nn.Module, base: nn.Module) -> Iterator[tuple[nn.Module, str, _Origin | None, nn.Module | None]]:
+    """Every (module, path, who added it, parent) once, in the order of registration, paths relative to base."""
+    outside = _Origin("", outside=True)
+    stack: list[tuple[nn.Module, str, _Origin | None, nn.Module | None]] = [(model, "", outside, None)]
     seen: set[int] = set()
     while stack:
-        module, path, added, parent = stack.pop()
+        module, path, origin, parent = stack.pop()
         if module is base:
-            path, added = "", False
+            path, origin = "", None
         if id(module) in seen:
             continue
         seen.add(id(module))
-        yield module, path, added, parent
+        yield module, path, origin, parent
         wrapped = adapters.wrapped_child(module)
-        above = id(module) in holds_base
         for name, child in reversed(module._modules.items()):  # noqa: SLF001  # named_modules would build every path twice
             if child is None:
                 continue
-            inner = added or (wrapped is not None and name != wrapped)
-            inner = inner or (above and child is not base and id(child) not in holds_base)
+            inner = origin
+            if inner is None and wrapped is not None and name != wrapped:
+                inner = _Origin(path, outside=False)
             stack.append((child, f"{path}.{name}" if path else name, inner, module))
 
 
@@ -140,16 +170,19 @@ def _path_to(model: nn.Module, base: nn.Module) -> list[nn.Module]:
     return wrappers
 
 
-def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, *, added: bool) -> None:
+def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, origin: _Origin | None) -> None:
     walk.modules += 1
     walk.where[id(module)] = path
     wrapped = adapters.wrapped_child(module)
     if wrapped == "base_layer" and hasattr(module, "adapter_layer_names"):
         walk.adapter_layers += 1
-    if added:
+        walk.disabled += bool(getattr(module, "_disable_adapters", False))
+        walk.merged += bool(getattr(module, "merged_adapters", None))
+    if origin is not None and not origin.outside:
         walk.adapter_modes.add(module.training)
     if module._parameters or module._buffers:  # noqa: SLF001  # see _modules
-        _look_at_tensors(module, path, parent, walk, added=added or wrapped is not None)
+        own = _Origin(path, outside=False) if origin is None and wrapped is not None else origin
+        _look_at_tensors(module, path, parent, walk, own)
     if module._forward_hooks:  # noqa: SLF001  # torch has no public way to list hooks
         found = {number: hook for number, hook in module._forward_hooks.items() if makes_require_grad(hook)}  # noqa: SLF001  # see above
         if found:
@@ -159,7 +192,7 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk
         walk.checkpoints.append(checkpoint)
 
 
-def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, *, added: bool) -> None:
+def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, origin: _Origin | None) -> None:
     """The module's own parameters and buffers: what is packed, what is a norm's, what is an adapter's."""
     packing = quantized.packing_of(module)
     if packing is not None:
@@ -174,8 +207,8 @@ def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, wal
             walk.tied.append((full, walk.first[id(parameter)]))
         else:
             walk.first[id(parameter)] = full
-            is_adapter = added or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
-            walk.parameters.append(_parameter_facts(parameter, full, path, packing, norm=norm, adapter=is_adapter))
+            added = origin is not None or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
+            walk.parameters.append(_parameter_facts(parameter, full, path, packing, origin, norm=norm, adapter=added))
             if walk.parameters[-1].norm and not norm:
                 walk.norms.append(_bare_norm_facts(walk.parameters[-1], name))
         if norm and parameter.is_floating_point():
@@ -185,13 +218,14 @@ def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, wal
     if norm:
         own += [(name, buffer) for name, buffer in buffers.items() if buffer.is_floating_point()]
     if own:
-        walk.norms.append(_norm_facts(module, path, parent, own, added=added))
+        walk.norms.append(_norm_facts(module, path, parent, own, added=origin is not None))
 
 
 def _parameter_facts(
-    parameter: Tensor, path: str, module: str, packing: Packing | None, *, norm: bool, adapter: bool
+    parameter: Tensor, path: str, module: str, packing: Packing | None, origin: _Origin | None, *, norm: bool, adapter: bool
 ) -> ParameterFacts:
     name = path.rpartition(".")[2]
+    below = path[len(origin.tuner) + 1 :].split(".") if origin is not None and origin.tuner else []
     floating = bool(parameter.is_floating_point())
     return ParameterFacts(
         path=path,
@@ -203,6 +237,8 @@ def _parameter_facts(
         requires_grad=bool(parameter.requires_grad),
         device=str(parameter.device.type),
         adapter=adapter,
+        adapter_name=below[1] if len(below) > 1 else "",  # PEFT keeps adapters as lora_A.<name>.weight
+        outside=origin is not None and origin.outside,
         packed=packing is not None and (name == "weight" or not floating),
         norm=norm or (packing is None and floating and norms.is_bare_norm(name, parameter.ndim)),
         floating=floating,

@@ -29,8 +29,14 @@ def _report(report: Report) -> dict[str, Any]:
         "skips": [{"code": skip.code, "surface": skip.surface.value, "reason": skip.reason} for skip in report.skips],
         "crashes": [{"code": crash.code, "surface": crash.surface.value, "error": crash.error} for crash in report.crashes],
         "ran": [{"code": code, "surface": surface.value} for code, surface in report.ran],
+        "planned": None,
         "fixed": None,
     }
+    if report.planned is not None:
+        record["planned"] = {
+            "safe": [_edit(edit) for edit in report.planned.safe],
+            "unsafe": [_edit(edit) for edit in report.planned.unsafe],
+        }
     if applied is not None:
         probe = applied.probe
         record["fixed"] = {

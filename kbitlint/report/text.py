@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from kbitlint.paths import fold_all
-from kbitlint.violation import Applied, Edit, Probe, Report, Safety, Severity, Violation
+from kbitlint.violation import Applied, Edit, Plan, Probe, Report, Safety, Severity, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -16,21 +16,20 @@ _COLORS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.INFO: "36"
 _MAX_PLACES = 12
 
 
-def render(report: Report, *, color: bool = False, width: int = 80, planned: bool = False) -> str:
+def render(report: Report, *, color: bool = False, width: int = 80) -> str:
     """The report as text.
 
     Args:
         report: What to show.
         color: Whether to use ANSI colours.
         width: Columns to fill.
-        planned: Whether to list the edits that ``--fix`` would make.
     """
     paint = _Paint(color)
     lines = [*_header(report, width), ""]
     for group in _causes(report.violations):
         lines += [*_block(group, paint, width), ""]
-    if planned:
-        lines += [*_plan(report, width), ""]
+    if report.planned is not None:
+        lines += [*_plan(report.planned, width), ""]
     if report.applied is not None:
         lines += [*_applied(report.applied, paint, width), ""]
     for crash in report.crashes:
@@ -145,20 +144,17 @@ def _edit_lines(edits: Iterable[Edit], width: int, mark: str) -> Iterator[str]:
             yield text + " " * max(1, width - len(text) - len(str(count))) + str(count)
 
 
-def _plan(report: Report, width: int) -> Iterator[str]:
-    fixes = [violation.fix for violation in report.violations if violation.fix]
-    safe = dict.fromkeys(edit for fix in fixes if fix.safety is Safety.SAFE for edit in fix.edits)
-    unsafe = dict.fromkeys(edit for fix in fixes if fix.safety is Safety.UNSAFE for edit in fix.edits)
-    if not safe and not unsafe:
+def _plan(plan: Plan, width: int) -> Iterator[str]:
+    if not plan.safe and not plan.unsafe:
         yield "nothing to fix"
         return
-    if safe:
-        yield f"--fix would make {_plural(len(safe), 'edit')}:"
-        yield from _edit_lines(safe, width, "+")
-    if unsafe:
-        yield f"--unsafe-fixes would add {_plural(len(unsafe), 'edit')}:"
-        yield from _edit_lines(unsafe, width, "!")
-    total = sum(edit.adds_bytes for edit in (*safe, *unsafe))
+    if plan.safe:
+        yield f"--fix would make {_plural(len(plan.safe), 'edit')}:"
+        yield from _edit_lines(plan.safe, width, "+")
+    if plan.unsafe:
+        yield f"--unsafe-fixes would add {_plural(len(plan.unsafe), 'edit')}:"
+        yield from _edit_lines(plan.unsafe, width, "!")
+    total = sum(edit.adds_bytes for edit in (*plan.safe, *plan.unsafe))
     if total:
         yield f"memory: {size(total, sign=True)}"
 
@@ -198,7 +194,10 @@ def _probe(probe: Probe) -> str:
 
 def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
     counts = Counter(violation.severity for violation in report.violations)
-    if counts:
+    probe = report.applied.probe if report.applied else None
+    if probe is not None and probe.refutes:
+        yield paint.code("31;1")("not ready: the fix breaks training, and nothing was kept")
+    elif counts:
         found = ", ".join(_plural(counts[severity], severity.value) for severity in reversed(Severity) if counts[severity])
         causes = _causes(report.violations)
         fixable = sum(1 for group in causes if group[0].fix and group[0].fix.safety is Safety.SAFE)
@@ -209,18 +208,25 @@ def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
     elif report.ran:
         yield paint.code("32;1")("clean")
     else:
-        yield "nothing was checked"
+        yield "nothing to check" if report.skips else "nothing was checked"
     rules = len({code for code, _ in report.ran})
     surfaces = " and ".join(surface.value for surface in report.surfaces)
     ran = f"{_plural(rules, 'rule')} ran on {surfaces}" if rules else "no rule ran"
-    reasons = Counter(skip.reason for skip in report.skips)
-    skipped = "; ".join(
-        f"{', '.join(sorted({skip.code for skip in report.skips if skip.reason == reason and skip.code})) or 'all'}: {reason}"
-        for reason in sorted(reasons)
-    )
-    yield from _wrap(ran + (f"; skipped {skipped}" if skipped else ""), width, "")
+    yield from _wrap("; ".join([ran, *_skipped(report)]), width, "")
     if not report.weights_read:
         yield "no weights read"
+
+
+def _skipped(report: Report) -> Iterator[str]:
+    """Why rules were skipped, each reason once; the surface is named where a rule ran on another one."""
+    ran = {code for code, _ in report.ran}
+    reasons: dict[str, list[str]] = {}
+    for skip in report.skips:
+        name = f"{skip.code} ({skip.surface.value})" if skip.code in ran else skip.code
+        reasons.setdefault(skip.reason, []).append(name)
+    for reason, names in sorted(reasons.items(), key=lambda item: item[1]):
+        named = ", ".join(dict.fromkeys(filter(None, names)))
+        yield f"skipped {named}: {reason}" if named else f"skipped: {reason}"
 
 
 def _plural(count: int, one: str, many: str | None = None) -> str:

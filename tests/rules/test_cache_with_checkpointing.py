@@ -55,3 +55,30 @@ def test_the_fix_switches_it_off():
     kbitlint.fix(model, select=CODE)
 
     assert (found(model), model.config.use_cache) == ([], False)
+
+
+def prefix_tuned():
+    from peft import PrefixTuningConfig, get_peft_model
+
+    return get_peft_model(tiny.load(), PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
+
+
+def test_an_adapter_that_works_through_the_cache_fails_when_layers_checkpoint():
+    model = prefix_tuned()
+    assert tiny.step(model).trains
+    model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+
+    message = "an adapter hands its keys and values to the layers through the cache, which they drop when they checkpoint"
+    assert found(model) == [("", "error", message)]
+    assert tiny.step(model).error is not None
+
+
+def test_a_prefix_tuned_model_is_not_told_to_checkpoint():
+    model = prefix_tuned()
+
+    report = kbitlint.fix(model)
+
+    assert ("KB402", "an adapter works through the cache, which checkpointing drops") in [
+        (skip.code, skip.reason) for skip in report.skips
+    ]
+    assert tiny.step(model).trains

@@ -78,3 +78,9 @@ def test_the_fix_sets_the_mode_of_the_whole_model():
     kbitlint.fix(model, select=CODE)
 
     assert all(module.training for module in model.modules())
+
+
+def test_modules_that_peft_copies_in_eval_mode_say_nothing():
+    model = tiny.with_lora(enabled(), modules_to_save=["lm_head"])
+
+    assert found(model) == both("info")

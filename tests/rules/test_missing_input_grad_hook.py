@@ -216,3 +216,46 @@ def test_where_the_order_is_unknown_it_is_a_warning_that_names_the_module(before
     ]
     assert report.violations[0].message.endswith("requires grad, unless model.beside runs before it")
     assert bool([name for name in taken.arrived if ".layers." in name]) is before
+
+
+class SoftPrompt(torch.nn.Module):
+    """A wrapper that puts trained embeddings before those of the text."""
+
+    def __init__(self, lm):
+        super().__init__()
+        self.lm = lm
+        self.prompt = torch.nn.Parameter(torch.zeros(4, 64, dtype=torch.bfloat16))
+
+    def forward(self, input_ids, labels):
+        embedded = self.lm.get_input_embeddings()(input_ids)
+        embedded = torch.cat([self.prompt.expand(len(input_ids), -1, -1), embedded], dim=1)
+        padding = labels.new_full((len(labels), 4), -100)
+        return self.lm(inputs_embeds=embedded, labels=torch.cat([padding, labels], dim=1))
+
+
+class ValueHead(torch.nn.Module):
+    """A wrapper that reads what the layers give."""
+
+    def __init__(self, lm):
+        super().__init__()
+        self.lm = lm
+        self.head = torch.nn.Linear(256, 1)
+
+    def forward(self, input_ids, _):
+        return self.head(self.lm(input_ids=input_ids).logits.float()).mean()
+
+
+@pytest.mark.parametrize(("wrapper", "severity"), [(SoftPrompt, "warning"), (ValueHead, "error")])
+def test_a_wrapper_that_feeds_the_layers_is_told_from_one_that_reads_them(wrapper, severity):
+    lm = adapted()
+    tiny.bind_reentrant(lm)
+    model = wrapper(lm)
+    model.train()
+    tokens = torch.randint(0, 200, (2, 8))
+    output = model(tokens, tokens)
+    (output if isinstance(output, torch.Tensor) else output.loss).backward()
+
+    verdicts = {v.severity.value for v in kbitlint.check(model, select=CODE).violations}
+
+    arrived = [name for name, p in model.named_parameters() if ".layers." in name and p.grad is not None]
+    assert (verdicts, bool(arrived)) == ({severity}, severity == "warning")

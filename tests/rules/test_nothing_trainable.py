@@ -14,7 +14,14 @@ def test_an_adapter_loaded_for_inference_is_flagged_and_unfrozen(tmp_path):
 
     (violation,) = kbitlint.check(model, select=CODE).violations
 
-    assert (violation.at.path, violation.evidence) == ("", {"adapter_parameters": 28, "inference_mode": ["default"]})
+    assert (violation.at.path, violation.evidence) == (
+        "",
+        {
+            "adapter_parameters": 28,
+            "bypassed": None,
+            "inference_mode": ["default"],
+        },
+    )
     assert kbitlint.fix(model, select=CODE).violations == ()
     assert tiny.step(model).trains
 
@@ -51,3 +58,48 @@ def test_an_adapter_without_parameters_of_its_own_cannot_be_fixed():
     (violation,) = kbitlint.check(model, select=CODE).violations
 
     assert (violation.fix.safety.value, violation.fix.edits) == ("display", ())
+
+
+def found(model):
+    return [(v.message, v.fix.safety.value) for v in kbitlint.check(model, select=CODE).violations]
+
+
+def test_disabled_adapters_train_nothing_although_they_require_grad():
+    model = tiny.with_lora(tiny.prepared())
+    model.base_model.disable_adapter_layers()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+
+    assert found(model) == [("only disabled adapters require grad", "display")]
+    assert tiny.step(model).error is not None
+
+
+def test_merged_adapters_train_nothing():
+    model = tiny.with_lora(tiny.prepared(), init_lora_weights=True)
+    model.merge_adapter()
+
+    assert found(model) == [("only merged adapters require grad", "display")]
+    assert tiny.step(model).error is not None
+
+
+def test_only_an_idle_adapter_requires_grad():
+    model = tiny.with_lora(tiny.prepared())
+    model.add_adapter("second", LoraConfig(r=4, target_modules=["q_proj"]))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".second." in name)
+
+    assert found(model) == [("only idle adapters require grad", "safe")]
+    assert tiny.step(model).error is not None
+    assert kbitlint.fix(model, select=CODE).violations == ()
+    assert tiny.step(model).arrived
+
+
+def test_an_adapter_may_be_called_like_a_part_of_the_model():
+    model = get_peft_model(tiny.prepared(), LoraConfig(r=4, target_modules=["q_proj"]), adapter_name="model")
+    model.add_adapter("second", LoraConfig(r=4, target_modules=["q_proj"]))
+    model.set_adapter("second")
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+
+    assert found(model) == [("no parameter requires grad", "safe")]
+    assert kbitlint.fix(model, select=CODE).violations == ()

@@ -112,3 +112,29 @@ def test_a_models_own_reentrant_call_is_shown_but_not_edited():
         "checkpointing is reentrant",
         "display",
     )
+
+
+def own_non_reentrant(function, *args):
+    return torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=False)
+
+
+def own_reentrant(function, *args):
+    return torch.utils.checkpoint.checkpoint(function, *args, use_reentrant=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "messages"),
+    [(own_non_reentrant, []), (own_reentrant, ["checkpointing is reentrant"] * 2), (len, [])],
+)
+def test_a_checkpoint_function_of_ones_own_is_read_and_never_rebound(function, messages):
+    model = tiny.with_lora(tiny.prepared())
+    model.get_base_model()._set_gradient_checkpointing(True, function)
+    model.train()
+    report = kbitlint.check(model, select=CODE)
+
+    kbitlint.fix(model, unsafe=True)
+
+    assert [v.message for v in report.violations] == messages
+    assert {v.fix.safety.value for v in report.violations} <= {"display"}
+    assert all(layer._gradient_checkpointing_func is function for layer in model.get_base_model().model.layers)
+    assert function is len or tiny.step(model).trains

@@ -73,11 +73,45 @@ def test_full_fine_tuning_of_an_unquantized_model_is_skipped():
     assert (report.violations, [skip.code for skip in report.skips]) == ((), [CODE])
 
 
+def safeties(model):
+    return {violation.fix.safety.value for violation in kbitlint.check(model, select=CODE).violations}
+
+
 def test_the_fix_is_safe_before_adapters_and_unsafe_after():
-    base = plants.faulty("trainable-base-parameter")
     adapted = tiny.with_lora(tiny.prepared())
     plants.FAULTS["trainable-base-parameter"].plant(adapted.get_base_model())
 
-    safeties = [v.fix.safety.value for model in (base, adapted) for v in kbitlint.check(model, select=CODE).violations]
+    assert safeties(plants.faulty("trainable-base-parameter")) == {"safe"}
+    assert safeties(adapted) == {"unsafe"}
 
-    assert safeties == ["safe", "unsafe"]
+
+def test_parameters_that_somebody_chose_are_left_alone_by_safe_fixes():
+    """Norm tuning or probing of a quantized base: freezing would leave nothing that trains."""
+    model = tiny.prepared()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("norm" in name)
+
+    kbitlint.fix(model)
+
+    assert safeties(model) == {"unsafe"}
+    assert tiny.step(model).trains
+
+
+def test_a_wrappers_own_parameters_are_not_the_base():
+    import torch
+
+    class SoftPrompt(torch.nn.Module):
+        def __init__(self, lm):
+            super().__init__()
+            self.lm = lm
+            self.prompt = torch.nn.Parameter(torch.zeros(4, 64))
+
+    assert paths(SoftPrompt(tiny.prepared())) == []
+
+
+def test_adaption_prompts_are_not_the_base():
+    from peft import AdaptionPromptConfig, get_peft_model
+
+    model = get_peft_model(tiny.load(), AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=4, adapter_layers=1))
+
+    assert paths(model) == []
