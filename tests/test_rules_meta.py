@@ -60,9 +60,7 @@ def test_codes_stand_in_the_ranges_that_the_design_names():
 
 
 def test_rule_packages_on_disk_are_those_that_are_installed():
-    if sys.version_info < (3, 11):
-        pytest.skip("tomllib came with Python 3.11")
-    import tomllib
+    from kbitlint.config import tomllib
 
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     on_disk = {".".join(path.parent.relative_to(ROOT).parts) for path in ROOT.glob("kbitlint/**/__init__.py")}
