@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.rule import Meta, Rule
+from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class MissingInputGradHook(Rule):
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each checkpointed layer that cuts the gradient of the parameters in it."""
+        if model.compiled:
+            raise Unchecked("torch.compile decides how the checkpoints run")
         loop = context.gradient_checkpointing
         feeds = {feed.stack: feed for feed in model.feeds}
         inside = Counter(layer for feed in model.feeds for layer in feed.trains_inside)

@@ -140,7 +140,7 @@ FAMILIES = {
 
 @functools.cache
 def checkpoint(family="llama", dtype=torch.bfloat16):
-    """A folder with a tiny random checkpoint of a family, made once a session."""
+    """A folder with a tiny random checkpoint of a family, made once a run."""
     name, config = FAMILIES[family]
     folder = Path(tempfile.mkdtemp(prefix="kbitlint-tiny-"))
     torch.manual_seed(0)

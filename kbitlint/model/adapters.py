@@ -43,6 +43,19 @@ class AdapterFacts:
         return self.kind in ("PREFIX_TUNING", "CARTRIDGE")
 
 
+#: a module with one of these children stands for it: torch.compile and FSDP wrap so, and the path stays the user's
+SEEN_THROUGH = ("_orig_mod", "_fsdp_wrapped_module")
+
+
+def seen_through(module: nn.Module) -> nn.Module:
+    """The module below torch.compile's and FSDP's wrappers."""
+    while True:
+        inner = next((module._modules[name] for name in SEEN_THROUGH if name in module._modules), None)  # noqa: SLF001  # see below
+        if inner is None:
+            return module
+        module = inner
+
+
 def wrapped_child(module: nn.Module) -> str | None:
     """The name of the child that is the base model's own module, where the module wraps one."""
     for name in _WRAPPED:

@@ -122,6 +122,12 @@ def without_reentry(function: Callable[..., Any]) -> functools.partial[Any]:
     return functools.partial(function, use_reentrant=False)
 
 
+def runs_hooks_outside(module: nn.Module) -> bool:
+    """Whether a layer's own hooks run before it checkpoints: transformers 5 checkpoints its forward, 4 its call."""
+    cls: Any = type(module)
+    return _is_layer(cls) and hasattr(cls.forward, "__wrapped__")
+
+
 def supports_checkpointing(model: nn.Module) -> bool:
     """Whether the class says that its layers can be checkpointed."""
     return bool(getattr(model, "supports_gradient_checkpointing", False))

@@ -71,18 +71,18 @@ class _Place:
 
 
 def _descend(root: nn.Module, path: str) -> nn.Module | None:
-    module = root
+    module = adapters.seen_through(root)
     for name in path.split(".") if path else ():
         children = module._modules  # noqa: SLF001  # torch has no public dictionary of children
         wrapped = adapters.wrapped_child(module)
         while name not in children and wrapped is not None:
-            module = children[wrapped]  # type: ignore[assignment]  # a wrapped child is never None
+            module = adapters.seen_through(children[wrapped])  # type: ignore[arg-type]  # a wrapped child is never None
             children = module._modules  # noqa: SLF001  # see above
             wrapped = adapters.wrapped_child(module)
         child = children.get(name)
         if child is None:
             return None
-        module = child
+        module = adapters.seen_through(child)
     return module
 
 

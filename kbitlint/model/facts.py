@@ -118,6 +118,8 @@ class ModelFacts:
     together with their mode, so one in eval mode says nothing.)"""
     bypassed: str | None
     """Why no adapter takes part in the forward pass: ``disabled`` or ``merged``; None where they do."""
+    compiled: bool
+    """Whether torch.compile wraps the model or a part of it, and so decides how its checkpoints run."""
     modules: int
     buffers_bytes: int
     feeds: tuple[FeedFacts, ...] = ()

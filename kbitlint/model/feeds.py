@@ -47,6 +47,8 @@ class Surroundings:
     has_adapters: bool
     outside: str | None = None
     """A trainable module outside the base whose wrapper passes ``inputs_embeds``."""
+    entered: frozenset[str] = frozenset()
+    """Layers whose own pre-hook makes their input require grad before they checkpoint."""
 
 
 def feeds(around: Surroundings) -> tuple[FeedFacts, ...]:
@@ -88,6 +90,7 @@ def _feed(stack: str, layers: list[str], inside: tuple[str, ...], around: Surrou
             live = min(live, _index(path[len(stack) + 1 :].partition(".")[0]))
         elif not reached or _within(path, holder):
             possible = possible or parameter.module
+    live = min([live, *(_index(layer) - 1 for layer in layers if layer in around.entered)])
     fed = frozenset(layer for layer in layers if _index(layer) > live)
     return FeedFacts(stack, certain=certain, possible=possible, fed_by_layers=fed, trains_inside=inside)
 

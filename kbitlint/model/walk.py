@@ -53,6 +53,8 @@ class _Walk:
     adapter_modes: set[bool] = field(default_factory=set)
     trains_biases: bool = False
     adapter_layers: int = 0
+    entered: set[str] = field(default_factory=set)
+    compiled: bool = False
     disabled: int = 0
     merged: int = 0
     modules: int = 0
@@ -83,6 +85,7 @@ def collect(model: nn.Module) -> ModelFacts:
         parameters=walk.parameters,
         has_adapters=has_adapters,
         outside=_feeds_embeddings(model, base, walk),
+        entered=frozenset(walk.entered),
     )
     return ModelFacts(
         class_name=type(base).__name__,
@@ -105,6 +108,7 @@ def collect(model: nn.Module) -> ModelFacts:
         training=base.training,
         adapter_training=any(walk.adapter_modes) if walk.adapter_modes else None,
         bypassed=_bypassed(walk),
+        compiled=walk.compiled,
         modules=walk.modules,
         buffers_bytes=walk.buffers_bytes,
         tied=tuple(walk.tied),
@@ -116,6 +120,10 @@ def _tracked_handles(model: Any) -> Iterator[int]:
     single = getattr(model, "_require_grads_hook", None)
     for handle in getattr(model, "_require_grads_hooks", None) or ((single,) if single is not None else ()):
         yield handle.id
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    return type(module).__name__ == "OptimizedModule" or module.__dict__.get("_compiled_call_impl") is not None
 
 
 def _bypassed(walk: _Walk) -> str | None:
@@ -155,7 +163,10 @@ def _modules(model: nn.Module, base: nn.Module) -> Iterator[tuple[nn.Module, str
             inner = origin
             if inner is None and wrapped is not None and name != wrapped:
                 inner = _Origin(path, outside=False)
-            stack.append((child, f"{path}.{name}" if path else name, inner, module))
+            if name in adapters.SEEN_THROUGH:
+                stack.append((child, path, inner, parent))
+            else:
+                stack.append((child, f"{path}.{name}" if path else name, inner, module))
 
 
 def _path_to(model: nn.Module, base: nn.Module) -> list[nn.Module]:
@@ -183,13 +194,21 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk
     if module._parameters or module._buffers:  # noqa: SLF001  # see _modules
         own = _Origin(path, outside=False) if origin is None and wrapped is not None else origin
         _look_at_tensors(module, path, parent, walk, own)
-    if module._forward_hooks:  # noqa: SLF001  # torch has no public way to list hooks
-        found = {number: hook for number, hook in module._forward_hooks.items() if makes_require_grad(hook)}  # noqa: SLF001  # see above
-        if found:
-            walk.hooks.append((path, found))
+    walk.compiled = walk.compiled or _is_compiled(module)
+    if module._forward_hooks or module._forward_pre_hooks:  # noqa: SLF001  # torch has no public way to list hooks
+        _look_at_hooks(module, path, walk)
     checkpoint = checkpointing.checkpoint_facts(module, path)
     if checkpoint is not None:
         walk.checkpoints.append(checkpoint)
+
+
+def _look_at_hooks(module: nn.Module, path: str, walk: _Walk) -> None:
+    found = {number: hook for number, hook in module._forward_hooks.items() if makes_require_grad(hook)}  # noqa: SLF001  # see _look_at
+    if found:
+        walk.hooks.append((path, found))
+    before = any(map(makes_require_grad, module._forward_pre_hooks.values()))  # noqa: SLF001  # see _look_at
+    if before and checkpointing.runs_hooks_outside(module):
+        walk.entered.add(path)
 
 
 def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, origin: _Origin | None) -> None:

@@ -259,3 +259,30 @@ def test_a_wrapper_that_feeds_the_layers_is_told_from_one_that_reads_them(wrappe
 
     arrived = [name for name, p in model.named_parameters() if ".layers." in name and p.grad is not None]
     assert (verdicts, bool(arrived)) == ({severity}, severity == "warning")
+
+
+def test_a_pre_hook_of_a_layer_feeds_it_where_it_runs_before_the_checkpoint():
+    model = adapted()
+    tiny.bind_reentrant(model)
+    first = model.get_base_model().model.layers[0]
+    first.register_forward_pre_hook(lambda module, args: (args[0].requires_grad_(True), *args[1:]))
+
+    assert (found(model) == [], tiny.step(model).trains) == (tiny.TRANSFORMERS_5, tiny.TRANSFORMERS_5)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_under_torch_compile_it_is_skipped_and_paths_stay_the_users_own(whole):
+    model = adapted()
+    tiny.bind_reentrant(model)
+    layers = model.get_base_model().model.layers
+    if not whole:
+        for index, layer in enumerate(layers):
+            layers[index] = torch.compile(layer, backend="eager")
+    compiled = torch.compile(model, backend="eager") if whole else model
+
+    report = kbitlint.check(compiled)
+
+    skipped = {skip.code: skip.reason for skip in report.skips}
+    assert skipped[CODE] == "torch.compile decides how the checkpoints run"
+    assert tiny.codes(report) == {("KB401", "model.layers.0"), ("KB401", "model.layers.1")}
+    assert kbitlint.fix(compiled).violations == ()
