@@ -75,6 +75,9 @@ class TrainableBaseParameter(Rule):
 
 
 def _as_loaded(model: ModelFacts) -> bool:
-    """Whether every float parameter is trainable; transformers 4 freezes the biases of packed layers."""
-    packed = {layer.path for layer in model.quantized}
-    return all(p.requires_grad for p in model.parameters if p.floating and not p.packed and p.module not in packed)
+    """Whether norms and input embeddings are all trainable: loading leaves them so, and nobody chooses just that.
+
+    A few models freeze a parameter of their own, and transformers 4 freezes the biases of packed layers.
+    """
+    embeddings = {embedding.path for embedding in model.embeddings}
+    return all(p.requires_grad for p in model.parameters if p.floating and (p.norm or p.module in embeddings))
