@@ -74,9 +74,9 @@ def plan_model(model: Any, rules: Iterable[Rule], context: TrainingContext, want
 
     They are made and taken back at once, so the model is left as it was.
     """
-    applied, _ = fix_model(model, rules, context, wanted)
     from kbitlint.model.journal import undo_last
 
+    applied, _ = fix_model(model, rules, context, wanted)
     if applied.edits:
         undo_last(model)
     return applied.edits

@@ -50,7 +50,6 @@ def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted:
             target.text, "a Hub id cannot be fixed in place: download it (hf download) or name the factory that loads it"
         )
     from kbitlint.fixer import fix_model
-    from kbitlint.model.walk import collect
 
     factory = target.kind in FACTORIES
     opened = open_target(target, options) if factory or not has_weights(target) else load_target(target, options, device)
@@ -64,7 +63,7 @@ def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted:
 
     applied = apply()
     edits = tuple(dict.fromkeys((*(stored.edits if stored else ()), *applied.edits)))
-    on_meta = collect(model).on_meta
+    on_meta = any(parameter.is_meta for parameter in model.parameters())
     if probe and not on_meta:
         applied = dataclasses.replace(applied, probe=proof(model, apply))
     refuted = applied.probe is not None and applied.probe.refutes

@@ -15,7 +15,7 @@ from kbitlint import manifest
 from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
 from kbitlint.extras import require_model_extra
-from kbitlint.files.checkpoint import CheckpointFacts, read_checkpoint
+from kbitlint.files.checkpoint import CheckpointFacts, base_of_adapter, read_checkpoint
 from kbitlint.target import QUANTIZATIONS, Kind, Target
 from kbitlint.violation import Skip, Surface
 
@@ -78,7 +78,7 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     base, trust = target.place, options.trust_remote_code
     notes: tuple[str, ...] = ()
     if target.kind is Kind.ADAPTER:
-        base = _base_of_adapter(target, files)
+        base = base_of_adapter(target.folder)
         notes = (f"the adapter's base is {base}", "attached as with is_trainable=True")
     with quiet():
         stored = prepared.quantize if prepared else None
@@ -89,14 +89,6 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
         apply_stored(live, prepared, target)
         notes += (f"{manifest.NAME} applied: {len(prepared.edits)} edits",)
     return Opened(target, files, live, ("built on meta", *built.notes, *notes))
-
-
-def _base_of_adapter(target: Target, files: CheckpointFacts | None) -> str:
-    name = ((files.adapter if files else None) or {}).get("base_model_name_or_path")
-    if not isinstance(name, str) or not name:
-        raise TargetError(Path(target.place) / "adapter_config.json", "base_model_name_or_path: must name the base model")
-    beside = Path(target.place) / name
-    return str(beside) if not Path(name).exists() and beside.is_dir() else name
 
 
 def apply_stored(model: Any, prepared: manifest.Manifest, target: Target) -> None:

@@ -48,6 +48,13 @@ def test_broken_json(fails, tmp_path, name, content, problem):
     assert fails("check", tmp_path) == f"kbitlint: {tmp_path}/{name}: {problem}"
 
 
+@pytest.mark.parametrize("content", ['{"peft_type": "LORA"', "[]"])
+def test_a_broken_adapter_config_is_one_line_under_fix_too(fails, tmp_path, content):
+    (tmp_path / "adapter_config.json").write_text(content)
+
+    assert fails("--fix", tmp_path, "--device", "cpu").startswith(f"kbitlint: {tmp_path}/adapter_config.json: ")
+
+
 def test_an_unknown_architecture(fails, tmp_path):
     import transformers
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kbitlint.errors import TargetError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 #: no config is larger; a larger file is not read
 MAX_BYTES = 64 * 1024 * 1024
@@ -84,3 +82,15 @@ def read_checkpoint(folder: Path, only: Path | None = None) -> CheckpointFacts |
         if (config is None or "model_type" not in config) and (adapter is None or "peft_type" not in adapter):
             return None
     return CheckpointFacts(str(folder), config, adapter)
+
+
+def base_of_adapter(folder: Path) -> str:
+    """The folder or Hub id of the base model that an adapter folder names; a folder beside it is found too.
+
+    Raises TargetError where adapter_config.json cannot be read or names none.
+    """
+    path = folder / "adapter_config.json"
+    name = read_json(path).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name:
+        raise TargetError(path, "base_model_name_or_path: must name the base model")
+    return str(folder / name) if not Path(name).exists() and (folder / name).is_dir() else name

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import nn
+from torch import nn
 
 #: adapters that do not come from PEFT, by the names their libraries give them
 #: (some base models call a projection of their own ``adapter``, so that name alone says nothing)
@@ -54,6 +53,15 @@ def seen_through(module: nn.Module) -> nn.Module:
         if inner is None:
             return module
         module = inner
+
+
+def input_embedding(model: Any) -> nn.Module | None:
+    """The input embedding of a transformers model, or None where it exposes none."""
+    try:
+        found = model.get_input_embeddings()
+    except (NotImplementedError, AttributeError):
+        return None
+    return found if isinstance(found, nn.Module) else None
 
 
 def wrapped_child(module: nn.Module) -> str | None:

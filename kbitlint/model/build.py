@@ -18,6 +18,7 @@ from torch import nn
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes
+from kbitlint.model.quantized import short_name
 from kbitlint.model.source import Source, dtype_of, load_config, major_version, method_of, model_class, quantization_config
 
 if TYPE_CHECKING:
@@ -58,11 +59,11 @@ def build(source: Source, quantize: str | None = None, said_by: str = "--quantiz
         notes.append(f"config.json's own quantization_config ({method_of(own)}) wins over {quantize} ({said_by})")
     dtype = dtype_of(config, quantized=own is not None or wanted is not None)
     if getattr(config, "dtype", None) is None and getattr(config, "torch_dtype", None) is None:
-        notes.append(f"config.json names no dtype, so {_short(dtype)} is assumed")
+        notes.append(f"config.json names no dtype, so {short_name(dtype)} is assumed")
     chosen = own
     if own is None and wanted is not None:
         chosen = quantization_config(wanted, dtype)
-        notes.append(f"quantized on load as {wanted} ({said_by}), compute dtype {_short(dtype)}")
+        notes.append(f"quantized on load as {wanted} ({said_by}), compute dtype {short_name(dtype)}")
     try:
         cls = model_class(config, source)
         model = instantiate(cls, _config_for(cls, config), chosen, dtype, pre_quantized=own is not None)
@@ -73,10 +74,6 @@ def build(source: Source, quantize: str | None = None, said_by: str = "--quantiz
     if own is not None and major_version() >= 5:
         _keep_stored_dtypes(model, Path(source.name))
     return Built(model, tuple(notes))
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def instantiate(

@@ -143,12 +143,6 @@ def enable(model: Any, **kwargs: Any) -> None:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
 
 
-def ignores_kwargs(model: nn.Module) -> bool:
-    """Whether the class sets its layers in the format of transformers before 4.35, which drops ``use_reentrant``."""
-    setter = getattr(model, "_set_gradient_checkpointing", None)
-    return setter is not None and "value" in inspect.signature(setter).parameters
-
-
 @functools.lru_cache(maxsize=4096)
 def _is_layer(cls: Any) -> bool:
     return any(base.__name__ == "GradientCheckpointingLayer" for base in cls.__mro__)

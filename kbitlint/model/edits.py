@@ -156,27 +156,24 @@ def _enable_checkpointing(place: _Place, journal: Journal) -> None:
     base: Any = place.base
     if not checkpointing.supports_checkpointing(base):
         raise EditError(f"enable-checkpointing: {type(base).__name__} does not support it")
-    hooks: dict[nn.Module, dict[int, Any]] = {}
+    added = Journal()
     for module in base.modules():
-        hooks[module] = dict(module._forward_hooks)  # noqa: SLF001  # torch has no public way to list hooks
-        for name in (checkpointing.FLAG, checkpointing.FUNCTION, "_require_grads_hooks", "_require_grads_hook"):
-            if name == checkpointing.FLAG and not hasattr(module, name):
-                continue
-            restore_attribute_on_rollback(module, name, journal)
-    config = base.config
-    restore_attribute_on_rollback(config, "gradient_checkpointing", journal)
-    kept = {name: base.__dict__.get(name) for name in ("_require_grads_hooks", "_require_grads_hook")}
-    for module in hooks:
-        restore_hooks_on_rollback(module, journal)
+        restore_attribute_on_rollback(module, checkpointing.FUNCTION, journal)
+        if hasattr(module, checkpointing.FLAG):
+            restore_attribute_on_rollback(module, checkpointing.FLAG, journal)
+    restore_attribute_on_rollback(base.config, checkpointing.FLAG, journal)
+    for taken_back in (journal, added):
+        _restore_input_grad_hooks_on_rollback(base, taken_back)
     checkpointing.enable(base, use_reentrant=False)
-    for module, before in hooks.items():
-        for number in [number for number in module._forward_hooks if number not in before]:  # noqa: SLF001  # see above
-            del module._forward_hooks[number]  # noqa: SLF001  # what RemovableHandle.remove does
-    for name, value in kept.items():
-        if value is None:
-            base.__dict__.pop(name, None)
-        else:
-            base.__dict__[name] = value
+    added.rollback()
+
+
+def _restore_input_grad_hooks_on_rollback(base: nn.Module, journal: Journal) -> None:
+    """What ``enable_input_require_grads()`` changes: hooks of embeddings anywhere, and the handles that base keeps."""
+    for module in base.modules():
+        restore_hooks_on_rollback(module, journal)
+    for name in ("_require_grads_hooks", "_require_grads_hook"):
+        restore_attribute_on_rollback(base, name, journal)
 
 
 def _drop_input_grad_hooks(place: _Place, journal: Journal) -> None:
@@ -193,10 +190,7 @@ def _drop_input_grad_hooks(place: _Place, journal: Journal) -> None:
 
 def _add_input_grad_hook(place: _Place, journal: Journal) -> None:
     base: Any = place.base
-    for module in base.modules():
-        restore_hooks_on_rollback(module, journal)
-    for name in ("_require_grads_hooks", "_require_grads_hook"):
-        restore_attribute_on_rollback(base, name, journal)
+    _restore_input_grad_hooks_on_rollback(base, journal)
     base.enable_input_require_grads()
 
 

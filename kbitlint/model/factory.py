@@ -19,27 +19,25 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def without_weights() -> Iterator[list[str]]:
-    """Make every ``from_pretrained`` of a model build it on the meta device; gives the names that were asked for.
+def without_weights() -> Iterator[None]:
+    """Make every ``from_pretrained`` of a model build it on the meta device.
 
     Only the loading is replaced: the user's code goes on to PEFT as it would, on a model without weights. Where
     there is no CUDA, ``torch.cuda.current_device()`` answers 0, because device maps are written with it.
     """
     from transformers import PreTrainedModel
 
-    asked: list[str] = []
     original = PreTrainedModel.__dict__["from_pretrained"]
     current_device = torch.cuda.current_device
 
     def from_pretrained(cls: Any, name: Any = None, *_: Any, **kwargs: Any) -> nn.Module:
-        asked.append(str(name))
         return _built_instead(cls, name, kwargs)
 
     PreTrainedModel.from_pretrained = classmethod(from_pretrained)
     if not torch.cuda.is_available():
         torch.cuda.current_device = lambda: 0
     try:
-        yield asked
+        yield
     finally:
         PreTrainedModel.from_pretrained = original
         torch.cuda.current_device = current_device

@@ -109,7 +109,6 @@ class ModelFacts:
     claims_quantization: str | None
     """The quantization method that the model's own records name."""
     supports_checkpointing: bool
-    ignores_checkpointing_kwargs: bool
     use_cache: tuple[str, ...]
     """Which configs have ``use_cache`` on: ``config``, ``config.text_config``, ..."""
     training: bool
@@ -120,8 +119,6 @@ class ModelFacts:
     """Why no adapter takes part in the forward pass: ``disabled`` or ``merged``; None where they do."""
     compiled: bool
     """Whether torch.compile wraps the model or a part of it, and so decides how its checkpoints run."""
-    modules: int
-    buffers_bytes: int
     feeds: tuple[FeedFacts, ...] = ()
     """What feeds each stack of checkpointed layers with a gradient."""
     tied: tuple[tuple[str, str], ...] = ()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
+from kbitlint.files.checkpoint import base_of_adapter
 from kbitlint.model.source import Source, dtype_of, load_config, model_class, quantization_config
 from kbitlint.target import Kind, Target
 
@@ -27,11 +27,8 @@ def base_folder(target: Target) -> Path | None:
     """The local folder with the base model's weights, or None where the base is not local."""
     if target.kind is not Kind.ADAPTER:
         return target.folder
-    name = json.loads((target.folder / "adapter_config.json").read_text(encoding="utf-8")).get("base_model_name_or_path")
-    for place in (Path(str(name)), target.folder / str(name)):
-        if name and place.is_dir():
-            return place
-    return None
+    base = Path(base_of_adapter(target.folder))
+    return base if base.is_dir() else None
 
 
 def load(

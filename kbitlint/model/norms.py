@@ -154,10 +154,11 @@ def function_of(forward: object) -> object:
 @functools.lru_cache(maxsize=4096)
 def mentions(cls: Any, name: str) -> bool:
     """Whether the forward of a class, or what it calls, uses a name: as a variable, an attribute or a keyword."""
-    return any(
-        name in (*code.co_names, *code.co_varnames) or any(isinstance(c, tuple) and name in c for c in code.co_consts)
-        for code in _reachable(cls)
-    ) or any(name in code.co_consts for code in _reachable(cls))
+    for code in _reachable(cls):
+        keywords = (constant for constant in code.co_consts if isinstance(constant, tuple))
+        if name in (*code.co_names, *code.co_varnames) or name in code.co_consts or any(name in names for names in keywords):
+            return True
+    return False
 
 
 @functools.lru_cache(maxsize=4096)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kbitlint.errors import one_line
+from kbitlint.model import adapters
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.violation import Probe
 
@@ -116,14 +117,9 @@ def _input_embeddings(model: nn.Module) -> list[nn.Module]:
     """The input embeddings of every transformers model in the tree: an encoder-decoder runs those of its halves."""
     found: dict[nn.Module, None] = {}
     for module in model.modules():
-        if not isinstance(module, PreTrainedModel):
-            continue
-        try:
-            embedding: Any = module.get_input_embeddings()
-        except (NotImplementedError, AttributeError):
-            continue
+        embedding = adapters.input_embedding(module) if isinstance(module, PreTrainedModel) else None
         if isinstance(embedding, nn.ModuleList):
             found.update(dict.fromkeys(embedding))
-        elif isinstance(embedding, nn.Module):
+        elif embedding is not None:
             found[embedding] = None
     return list(found)

@@ -13,6 +13,11 @@ from typing import Any
 from torch import Tensor, nn
 
 
+def short_name(dtype: object) -> str:
+    """A dtype as reports spell it: ``bfloat16``."""
+    return str(dtype).removeprefix("torch.")
+
+
 @dataclass(frozen=True, slots=True)
 class Packing:
     """How one layer is quantized."""
@@ -90,7 +95,7 @@ def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:
         "bitsandbytes",
         4,
         str(getattr(weight, "quant_type", "4-bit")),
-        None if compute is None else str(compute).removeprefix("torch."),
+        None if compute is None else short_name(compute),
         _features(module),
     )
 

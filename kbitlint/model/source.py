@@ -117,10 +117,10 @@ def dtype_of(config: Any, *, quantized: bool) -> torch.dtype:
     return own if isinstance(own, torch.dtype) else torch.float32
 
 
-def method_of(config: Any) -> str:
-    """The method that a quantization config names, be it an object or a dictionary."""
+def method_of(config: Any) -> str | None:
+    """The method that a quantization config names, be it an object or a dictionary; None where it names none."""
     value = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", None)
-    return str(getattr(value, "value", value))
+    return None if value is None else str(getattr(value, "value", value))
 
 
 def major_version() -> int:

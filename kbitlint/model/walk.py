@@ -19,6 +19,8 @@ from kbitlint.model.facts import (
     QuantizedFacts,
 )
 from kbitlint.model.feeds import Surroundings, feeds
+from kbitlint.model.quantized import short_name
+from kbitlint.model.source import method_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,8 +59,6 @@ class _Walk:
     compiled: bool = False
     disabled: int = 0
     merged: int = 0
-    modules: int = 0
-    buffers_bytes: int = 0
 
 
 def collect(model: nn.Module) -> ModelFacts:
@@ -103,14 +103,11 @@ def collect(model: nn.Module) -> ModelFacts:
         adapter_layers=walk.adapter_layers,
         claims_quantization=_claim(base),
         supports_checkpointing=checkpointing.supports_checkpointing(base),
-        ignores_checkpointing_kwargs=checkpointing.ignores_kwargs(base),
         use_cache=tuple(_configs_with_cache(getattr(base, "config", None))),
         training=base.training,
         adapter_training=any(walk.adapter_modes) if walk.adapter_modes else None,
         bypassed=_bypassed(walk),
         compiled=walk.compiled,
-        modules=walk.modules,
-        buffers_bytes=walk.buffers_bytes,
         tied=tuple(walk.tied),
     )
 
@@ -182,7 +179,6 @@ def _path_to(model: nn.Module, base: nn.Module) -> list[nn.Module]:
 
 
 def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, origin: _Origin | None) -> None:
-    walk.modules += 1
     walk.where[id(module)] = path
     wrapped = adapters.wrapped_child(module)
     if wrapped == "base_layer" and hasattr(module, "adapter_layer_names"):
@@ -232,10 +228,9 @@ def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, wal
                 walk.norms.append(_bare_norm_facts(walk.parameters[-1], name))
         if norm and parameter.is_floating_point():
             own.append((name, parameter))
-    buffers = {name: buffer for name, buffer in module._buffers.items() if buffer is not None}  # noqa: SLF001  # see _modules
-    walk.buffers_bytes += sum(map(_nbytes, buffers.values()))
     if norm:
-        own += [(name, buffer) for name, buffer in buffers.items() if buffer.is_floating_point()]
+        buffers = module._buffers.items()  # noqa: SLF001  # see _modules
+        own += [(name, buffer) for name, buffer in buffers if buffer is not None and buffer.is_floating_point()]
     if own:
         walk.norms.append(_norm_facts(module, path, parent, own, added=origin is not None))
 
@@ -249,7 +244,7 @@ def _parameter_facts(
     return ParameterFacts(
         path=path,
         module=module,
-        dtype=_short(parameter.dtype),
+        dtype=short_name(parameter.dtype),
         shape=tuple(parameter.shape),
         numel=int(parameter.numel()),
         nbytes=_nbytes(parameter),
@@ -283,20 +278,16 @@ def _norm_facts(
     caller: Any = type(parent)
     read = "self" in norms.dtype_readers(cls)
     read = read or (parent is not None and path.rpartition(".")[2] in norms.dtype_readers(caller))
-    dtypes = tuple((name, _short(tensor.dtype)) for name, tensor in own)
+    dtypes = tuple((name, short_name(tensor.dtype)) for name, tensor in own)
     return NormFacts(
         path=path,
         class_name=type(module).__name__,
         dtypes=dtypes,
-        nbytes=sum(_nbytes(tensor) for _, tensor in own if _short(tensor.dtype) in LOW_PRECISION),
+        nbytes=sum(_nbytes(tensor) for _, tensor in own if short_name(tensor.dtype) in LOW_PRECISION),
         bare=False,
         output_dtype=dict(dtypes).get("weight") if read else None,
         adapter=added,
     )
-
-
-def _short(dtype: object) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _nbytes(tensor: Tensor) -> int:
@@ -320,22 +311,19 @@ def _hooks(walk: _Walk) -> Iterator[InputGradHooks]:
 
 def _embeddings(walk: _Walk) -> Iterator[EmbeddingFacts]:
     for owner, model in walk.models:
-        try:
-            embedding = model.get_input_embeddings()
-        except (NotImplementedError, AttributeError):
-            continue
+        embedding = adapters.input_embedding(model)
         if id(embedding) in walk.where:
             yield EmbeddingFacts(walk.where[id(embedding)], owner, not isinstance(embedding, (nn.ModuleList, nn.ModuleDict)))
 
 
 def _claim(base: nn.Module) -> str | None:
     """The quantization method that the model or its config names."""
-    config = getattr(getattr(base, "config", None), "quantization_config", None)
-    method = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", None)
-    method = method or getattr(base, "quantization_method", None)
-    if method is None and (getattr(base, "is_loaded_in_4bit", False) or getattr(base, "is_loaded_in_8bit", False)):
-        return "bitsandbytes"
-    return None if method is None else str(getattr(method, "value", method))
+    named = method_of(getattr(getattr(base, "config", None), "quantization_config", None))
+    flag = getattr(base, "quantization_method", None)
+    if named or flag:
+        return named or str(getattr(flag, "value", flag))
+    flagged = getattr(base, "is_loaded_in_4bit", False) or getattr(base, "is_loaded_in_8bit", False)
+    return "bitsandbytes" if flagged else None
 
 
 def _configs_with_cache(config: Any) -> Iterator[str]:
