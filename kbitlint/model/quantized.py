@@ -52,6 +52,8 @@ _CLASSES: dict[str, tuple[str, int | None, str]] = {
 
 def packing_of(module: nn.Module) -> Packing | None:
     """How the module's own weight is packed, or None where it is an ordinary float weight."""
+    if not (module._parameters or module._buffers):  # noqa: SLF001  # PEFT names its wrappers as bitsandbytes names its layers
+        return None
     cls: Any = type(module)
     method, bits, kind = _method_of(cls)
     if method == "bitsandbytes":

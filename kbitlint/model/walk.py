@@ -166,6 +166,12 @@ def _modules(model: nn.Module, base: nn.Module) -> Iterator[tuple[nn.Module, str
                 stack.append((child, f"{path}.{name}" if path else name, inner, module))
 
 
+def places(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """(path, module) of every module, with the paths that facts use: those of the user's model, below all wrappers."""
+    for module, path, _, _ in _modules(model, adapters.base_of(model)):
+        yield path, module
+
+
 def _path_to(model: nn.Module, base: nn.Module) -> list[nn.Module]:
     """The wrappers from the model down to its base, without the base."""
     wrappers: list[nn.Module] = []

@@ -1,0 +1,71 @@
+"""Sees every call of ``torch.utils.checkpoint.checkpoint``, wherever a model makes it."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kbitlint.model.checkpointing import FUNCTION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+#: remote code imports the function by name, so its modules' globals are replaced while a step runs
+_LOCK = threading.RLock()
+
+
+@contextmanager
+def observed(model: nn.Module, see: Callable[[bool | None, bool], None]) -> Iterator[None]:
+    """Tell ``see(use_reentrant, whether an input requires grad)`` of every checkpoint that the model makes.
+
+    Functions that are bound to layers are wrapped on the model itself, which is a twin; those that code calls by
+    name are replaced in the namespaces of the model's own classes, and put back.
+    """
+    genuine = torch.utils.checkpoint.checkpoint
+
+    @functools.wraps(genuine)
+    def checkpoint(function: Any, *args: Any, use_reentrant: bool | None = None, **kwargs: Any) -> Any:
+        see(use_reentrant, any(isinstance(value, Tensor) and value.requires_grad for value in args))
+        return genuine(function, *args, use_reentrant=use_reentrant, **kwargs)
+
+    for module in model.modules():
+        bound = module.__dict__.get(FUNCTION)
+        if bound is not None:
+            module.__dict__[FUNCTION] = _through(bound, genuine, checkpoint)
+    with _LOCK:
+        places = [(torch.utils.checkpoint.__dict__, "checkpoint"), *_imports(model, genuine)]
+        for namespace, name in places:
+            namespace[name] = checkpoint
+        try:
+            yield
+        finally:
+            for namespace, name in places:
+                namespace[name] = genuine
+
+
+def _through(bound: Any, genuine: Any, checkpoint: Any) -> Any:
+    """The bound function, with the observer in place of torch's own below its partials."""
+    if bound is genuine:
+        return checkpoint
+    if isinstance(bound, functools.partial):
+        return functools.partial(_through(bound.func, genuine, checkpoint), *bound.args, **bound.keywords)
+    return bound
+
+
+def _imports(model: nn.Module, genuine: Any) -> list[tuple[dict[str, Any], str]]:
+    """(namespace, name) of every import of the function in the modules that define the model's classes and functions."""
+    names = {cls.__module__ for module in model.modules() for cls in type(module).__mro__}
+    for module in model.modules():
+        bound = module.__dict__.get(FUNCTION)
+        while isinstance(bound, functools.partial):
+            bound = bound.func
+        names.add(getattr(bound, "__module__", None) or "")
+    names -= {"torch.utils.checkpoint"}
+    spaces = [vars(sys.modules[name]) for name in sorted(names) if name in sys.modules]
+    return [(space, name) for space in spaces for name, value in list(space.items()) if value is genuine]

@@ -1,0 +1,132 @@
+"""What stands in for kernels that cannot run without weights: quantized layers, and fused attention.
+
+A stand-in has the shapes, the dtypes, the gradient edges and the memory of what it stands for, and nothing else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kbitlint.model.quantized import Packing
+
+
+class _Multiply(torch.autograd.Function):
+    """``linear`` with a weight that is unpacked for the product and thrown away, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, incoming: Tensor, bias: Tensor | None, adapter: Tensor | None, shape: tuple[int, int]) -> Tensor:
+        ctx.shape, ctx.incoming, ctx.bias = shape, (incoming.shape, incoming.dtype), bias
+        ctx.adapter = None if adapter is None else adapter.shape
+        weight = torch.empty(shape, dtype=incoming.dtype, device="meta")
+        return functional.linear(incoming, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (outgoing,) = gradients
+        shape, dtype = ctx.incoming
+        incoming = bias = adapter = None
+        if ctx.needs_input_grad[0]:
+            incoming = (outgoing @ torch.empty(ctx.shape, dtype=outgoing.dtype, device="meta")).to(dtype).reshape(shape)
+        if ctx.needs_input_grad[1]:
+            bias = torch.empty_like(ctx.bias)
+        if ctx.needs_input_grad[2]:
+            adapter = torch.empty(ctx.adapter, device="meta")
+        return incoming, bias, adapter, None
+
+
+class _Gives(torch.autograd.Function):
+    """A module without known features: what comes out has the shape and dtype of what comes in."""
+
+    @staticmethod
+    def forward(ctx: Any, incoming: Tensor, adapter: Tensor | None) -> Tensor:
+        ctx.adapter = None if adapter is None else adapter.shape
+        return torch.empty_like(incoming)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (outgoing,) = gradients
+        return torch.empty_like(outgoing), None if ctx.adapter is None else torch.empty(ctx.adapter, device="meta")
+
+
+def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor | None = None) -> Callable[..., Tensor]:
+    """The forward of a quantized layer without its weight.
+
+    Args:
+        module: The layer; its bias takes part.
+        packing: How its weight is packed.
+        device: ``cpu`` or ``cuda``.
+        adapter: A scalar that stands for an adapter on this layer: it receives a gradient where an adapter would.
+    """
+    features = packing.features
+    compute = getattr(torch, packing.compute_dtype) if packing.compute_dtype else None
+    if features is None:
+        return lambda incoming, *_, **__: _Gives.apply(incoming, adapter)  # type: ignore[no-any-return,no-untyped-call]  # torch's
+    fan_in, fan_out = features
+
+    def forward(incoming: Tensor, *_: Any, **__: Any) -> Tensor:
+        dtype = incoming.dtype
+        bias: Any = module._parameters.get("bias")  # noqa: SLF001  # a dictionary read; layers without bias may lack the attribute
+        wide = incoming if compute is None else incoming.to(compute)
+        if bias is not None and bias.dtype is not wide.dtype:
+            bias = bias.to(wide.dtype)
+        backwards = wide.shape[-1] == fan_out != fan_in and packing.method == "bitsandbytes" and packing.bits == 4
+        shape = (fan_in, fan_out) if backwards else (fan_out, fan_in)  # bitsandbytes takes a transposed product, with a warning
+        product: Tensor = _Multiply.apply(wide, bias, adapter, shape)  # type: ignore[no-untyped-call]  # torch's
+        autocast_shows = packing.bits == 8 and device == "cpu"  # there bitsandbytes multiplies with torch's own linear
+        return product if autocast_shows else product.to(dtype)
+
+    return forward
+
+
+class _Attend(torch.autograd.Function):
+    """Fused attention keeps its inputs, its output and one float32 number a row; scores are never stored."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+        # both flash kernels give (batch, sequence, heads, features) in memory, so that merging heads copies nothing
+        batch, heads, length = query.shape[0], query.shape[-3], query.shape[-2]
+        out = query.new_empty((batch, length, heads, value.shape[-1])).transpose(1, 2)
+        rows = torch.empty((batch, heads, length), device="meta")
+        ctx.save_for_backward(query, key, value, mask, out, rows)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, *__ = ctx.saved_tensors
+        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+
+
+def attend(
+    device: str,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,  # noqa: FBT001, FBT002  # torch's own signature
+    **options: Any,
+) -> Tensor:
+    """``scaled_dot_product_attention`` as the fused kernels of a device run it; the rest is computed step by step."""
+    dtypes = {tensor.dtype for tensor in (query, key, value)}
+    mask_fits = attn_mask is None or attn_mask.dtype in (torch.bool, torch.float32, query.dtype)
+    fused = (
+        len(dtypes) == 1
+        and mask_fits
+        and query.is_floating_point()
+        and query.ndim == key.ndim == value.ndim == 4
+        and query.shape[-1] == key.shape[-1] == value.shape[-1]
+        and (attn_mask is None or not attn_mask.requires_grad)
+        and (dropout_p == 0.0 or device == "cuda")  # the CPU's flash kernel has no dropout
+        and query.is_meta
+    )
+    if fused:
+        return _Attend.apply(query, key, value, attn_mask)  # type: ignore[no-any-return,no-untyped-call]  # torch's
+    options = {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, **options}
+    return functional.scaled_dot_product_attention(query, key, value, **options)

@@ -1,0 +1,392 @@
+"""One training step of a model without its weights: forward and backward on tensors that have no contents.
+
+The step runs on a twin of the model (``kbitlint.model.twin``), so the model is untouched. It takes a second for 80
+layers, needs neither GPU nor memory, and shows what attributes cannot: which parameters the loss reaches, which kernels
+refuse their dtypes, what is kept for the backward pass.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import time
+import warnings
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kbitlint.context import TrainingContext
+from kbitlint.errors import KbitlintError, one_line
+from kbitlint.model import adapters, checkpointing
+from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.checkpoint_calls import observed
+from kbitlint.model.gradients import Passage, why_cut
+from kbitlint.model.quantized import short_name
+from kbitlint.model.trace_facts import (
+    CheckpointCall,
+    GradientFacts,
+    LayerFacts,
+    PromotionFacts,
+    RefusalFacts,
+    SavedFacts,
+    TraceFacts,
+)
+from kbitlint.model.twin import stand_in_quantized, twin_of
+from kbitlint.model.walk import collect, places
+from kbitlint.model.weightless import Ledger, Refusal, weightless
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.model.facts import ModelFacts
+
+HALF = (torch.bfloat16, torch.float16)
+#: autograd raises these whatever the values are
+_AUTOGRADS_OWN = re.compile(r"leaf Variable that requires grad|modified by an inplace operation|does not require grad")
+_ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow")
+
+
+class UntraceableError(KbitlintError):
+    """A step that cannot be run without weights; the message names the operator and the module."""
+
+
+@dataclass(slots=True)
+class _Step:
+    """What is being gathered while the step runs."""
+
+    twin: nn.Module
+    ledger: Ledger
+    paths: dict[int, str]
+    passage: Passage = field(default_factory=Passage)
+    running: list[str] = field(default_factory=list)
+    layers: dict[str, LayerFacts] = field(default_factory=dict)
+    promotions: dict[str, PromotionFacts] = field(default_factory=dict)
+    saved: dict[str, int] = field(default_factory=dict)
+    counted: set[int] = field(default_factory=set)
+
+    def where(self) -> str:
+        return self.running[-1] if self.running else ""
+
+
+def trace(
+    model: nn.Module,
+    context: TrainingContext | None = None,
+    *,
+    device: str | None = None,
+    batch: int = 2,
+    seq_len: int = 16,
+    facts: ModelFacts | None = None,
+) -> TraceFacts:
+    """Run one training step without weights. The model is only read.
+
+    A quantized base without adapters is traced with everything frozen and a scalar on each quantized layer that
+    stands for its adapter.
+
+    Args:
+        model: A model, live or on meta, with or without adapters.
+        context: How it will be trained: autocast, and what the loop does about checkpointing.
+        device: Whose kernels to stand in for, ``cpu`` or ``cuda``; by default the model's own, and CUDA for meta.
+        batch: Sequences in the batch.
+        seq_len: Tokens a sequence.
+        facts: What the walk saw on the model, where it is known.
+
+    Raises:
+        UntraceableError: The step needs values or kernels that a run without weights does not have.
+        TwinError: The model cannot be copied.
+    """
+    start = time.perf_counter()
+    context = context or TrainingContext()
+    facts = facts or collect(model)
+    device = device or ("cpu" if any(p.device == "cpu" for p in facts.parameters) else "cuda")
+    inner = _runnable(model)
+    virtual = bool(facts.quantized) and not facts.has_adapters
+    with _quietly(), _same_random_state():
+        twin = twin_of(inner)
+        if virtual:
+            twin.requires_grad_(requires_grad=False)
+        scalars = stand_in_quantized(inner, twin, device, adapters=virtual).adapters
+        step = _prepared(twin, device, facts)
+        watched = _watched(step, facts, scalars)
+        failure, failed_at = _run(step, context, batch, seq_len)
+    return TraceFacts(
+        model=facts,
+        device=device,
+        autocast=context.autocast_dtype,
+        batch=(batch, seq_len),
+        gradients=() if failed_at is None else tuple(_gradients(step, watched)),
+        refusals=tuple(_refusal(refusal) for refusal in step.ledger.refusals.values()),
+        layers=tuple(step.layers.values()),
+        promotions=tuple(step.promotions.values()),
+        checkpoint_calls=tuple(step.passage.checkpoint_calls),
+        saved=tuple(SavedFacts(path, nbytes) for path, nbytes in step.saved.items()),
+        called=frozenset(step.passage.gives_grad),
+        guesses=tuple(sorted(step.ledger.guesses.items())),
+        failure=failure,
+        failed_at=failed_at or "",
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _runnable(model: nn.Module) -> nn.Module:
+    """What the loop calls, below the wrappers of DDP and torch.compile, which add nothing to one rank's step."""
+    while True:
+        inner = adapters.seen_through(model)
+        wrapped = inner._modules.get("module") if type(inner).__name__ in _WRAPPERS else None  # noqa: SLF001  # torch has no public dictionary
+        if wrapped is None:
+            return inner
+        model = wrapped
+
+
+_WRAPPERS = ("DistributedDataParallel", "DataParallel", "DeepSpeedEngine")
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep warnings and log lines about the twin to ourselves."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+
+
+@contextlib.contextmanager
+def _same_random_state() -> Iterator[None]:
+    """The step draws random tokens; nobody else's numbers may change by it."""
+    state = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            random.seed(0)
+            yield
+    finally:
+        random.setstate(state)
+
+
+# ------------------------------------------------------------------------------------------------ getting ready
+
+
+def _prepared(twin: nn.Module, device: str, facts: ModelFacts) -> _Step:
+    """The twin with hooks that say what runs."""
+    found = list(places(twin))
+    step = _Step(twin, Ledger(device), {id(module): path for path, module in found})
+    step.ledger.where = step.where
+    layers = {checkpoint.path for checkpoint in facts.checkpoints if checkpoint.is_layer} or _stacked(found)
+    for path, module in found:
+        _watch(module, path, step, is_layer=path in layers)
+    step.counted = {
+        tensor.untyped_storage()._cdata  # noqa: SLF001  # the one identity that a storage has
+        for _, module in found
+        for tensor in (*module._parameters.values(), *module._buffers.values())  # noqa: SLF001  # torch has no public dictionary
+        if tensor is not None
+    }
+    return step
+
+
+def _stacked(found: list[tuple[str, nn.Module]]) -> set[str]:
+    """Paths of the children of module lists: the layers of a model that cannot checkpoint."""
+    return {f"{path}.{name}" for path, module in found if isinstance(module, nn.ModuleList) for name, _ in module.named_children()}
+
+
+def _watch(module: nn.Module, path: str, step: _Step, *, is_layer: bool) -> None:
+    own = any(p is not None and p.is_floating_point() for p in module._parameters.values())  # noqa: SLF001  # own tensors only
+
+    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        step.running.append(path)
+        if not torch.is_grad_enabled() and not step.ledger.in_backward:
+            step.passage.entered_without_grad.add(path)
+
+    def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if step.running:
+            step.running.pop()
+        if step.ledger.in_backward or output is None:
+            return
+        first = _first_floating(output)
+        step.passage.gives_grad[path] = step.passage.gives_grad.get(path, False) or _requires_grad(output)
+        if not (own or is_layer) or first is None:
+            return
+        incoming = _first_floating((*args, *kwargs.values()))
+        if incoming is None:
+            return
+        if is_layer and path not in step.layers:
+            step.layers[path] = LayerFacts(path, short_name(incoming.dtype), short_name(first.dtype))
+        if own and incoming.dtype in HALF and first.dtype is torch.float32:
+            step.promotions.setdefault(
+                path, PromotionFacts(path, type(module).__name__, short_name(incoming.dtype), short_name(first.dtype))
+            )
+
+    module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
+    module.register_forward_hook(leave, with_kwargs=True, always_call=True)
+
+
+def _floating(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _floating(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _floating(item)
+
+
+def _first_floating(value: Any) -> Tensor | None:
+    return next(_floating(value), None)
+
+
+def _requires_grad(output: Any) -> bool:
+    found = list(_floating(output))
+    return not found or any(tensor.requires_grad for tensor in found)
+
+
+def _watched(step: _Step, facts: ModelFacts, scalars: tuple[tuple[nn.Module, nn.Parameter], ...]) -> list[_Watched]:
+    """What a gradient is expected at, in the order of the walk."""
+    added = {parameter.path for parameter in facts.parameters if parameter.adapter}
+    found: dict[int, _Watched] = {}
+    for path, module in places(step.twin):
+        for name, parameter in module._parameters.items():  # noqa: SLF001  # own parameters with their names
+            if parameter is not None and parameter.requires_grad and id(parameter) not in found:
+                full = f"{path}.{name}" if path else name
+                found[id(parameter)] = _Watched(parameter, full, path, adapter=full in added, virtual=False)
+    for module, scalar in scalars:
+        path = step.paths[id(module)]
+        found[id(scalar)] = _Watched(scalar, path, path, adapter=True, virtual=True)
+    step.ledger.watched = {key: watched.parameter for key, watched in found.items()}
+    return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    parameter: nn.Parameter
+    path: str
+    owner: str
+    adapter: bool
+    virtual: bool
+
+
+# -------------------------------------------------------------------------------------------------- the step
+
+
+def _run(step: _Step, context: TrainingContext, batch: int, seq_len: int) -> tuple[str | None, str | None]:
+    """Forward and backward; (what stopped them, in which module). The module is None where no graph was left."""
+    base: Any = adapters.base_of(step.twin)
+    loop = context.gradient_checkpointing
+    if context.sets_training_mode is not False:
+        step.twin.train()
+    forward_done = False
+    try:
+        if loop is not None and loop.enabled:
+            kwargs = {} if loop.use_reentrant is None else {"use_reentrant": loop.use_reentrant}
+            checkpointing.enable(base, **kwargs)
+        inputs = training_batch(step.twin, "cpu", batch, seq_len)
+        with observed(step.twin, lambda *seen: _see_checkpoint(step, *seen)), weightless(step.ledger), _autocast(context):
+            with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _see_saved(step, tensor), lambda tensor: tensor):
+                loss = loss_of(step.twin(**inputs))
+            forward_done = True
+            step.ledger.in_backward = True
+            _backward(loss, context)
+    except Exception as error:
+        where = _module_of(error, step.paths)
+        text = str(error)
+        if _ABOUT_DTYPES.search(text) and isinstance(error, (RuntimeError, ValueError)):
+            refusal = Refusal(where, step.ledger.last_operator, _dtypes_in(text), step.ledger.in_backward)
+            step.ledger.refusals.setdefault((where, refusal.operator), refusal)
+            return one_line(error), where if forward_done else None
+        genuine = isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError)
+        if not genuine or (step.ledger.guesses and not _AUTOGRADS_OWN.search(text)):
+            place = f" in {where}" if where else ""
+            raise UntraceableError(f"{step.ledger.last_operator}{place} needs values or kernels: {one_line(error)}") from error
+        return one_line(error), where if forward_done else None
+    return None, ""
+
+
+def _autocast(context: TrainingContext) -> contextlib.AbstractContextManager[Any]:
+    if context.autocast_dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast("cpu", dtype=getattr(torch, context.autocast_dtype))
+
+
+def _backward(loss: Tensor, context: TrainingContext) -> None:
+    """As loops do it, outside the autocast region.
+
+    It starts at the edge of the graph: started at a tensor, torch would leave the function mode for the whole pass,
+    and what checkpoints compute again would know that it is on meta.
+    """
+    if not loss.requires_grad:
+        raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
+    with torch.autocast("cpu", enabled=False) if context.autocast_dtype else contextlib.nullcontext():
+        torch.autograd.backward(torch.autograd.graph.get_gradient_edge(loss), torch.ones_like(loss))
+
+
+def _see_checkpoint(step: _Step, use_reentrant: bool | None, requires_grad: bool) -> None:  # noqa: FBT001  # what observed() tells
+    if not step.ledger.in_backward:
+        step.passage.checkpoint_calls.append(CheckpointCall(step.where(), use_reentrant, requires_grad))
+
+
+def _see_saved(step: _Step, tensor: Tensor) -> Tensor:
+    storage = tensor.untyped_storage()
+    key = storage._cdata  # noqa: SLF001  # see _prepared
+    if key not in step.counted:
+        step.counted.add(key)
+        place = step.where()
+        step.saved[place] = step.saved.get(place, 0) + storage.nbytes()
+    return tensor
+
+
+def _module_of(error: BaseException, paths: dict[int, str]) -> str:
+    """The module whose code raised: the innermost frame that belongs to one."""
+    found, frames = "", error.__traceback__
+    while frames is not None:
+        owner = frames.tb_frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and id(owner) in paths:
+            found = paths[id(owner)]
+        frames = frames.tb_next
+    return found
+
+
+def _dtypes_in(text: str) -> tuple[torch.dtype, ...]:
+    """The dtypes that an error message names, as torch spells them in C++ or in Python."""
+    names = {
+        "float": torch.float32,
+        "float32": torch.float32,
+        "half": torch.float16,
+        "float16": torch.float16,
+        "bfloat16": torch.bfloat16,
+        "byte": torch.uint8,
+        "uint8": torch.uint8,
+        "char": torch.int8,
+    }
+    return tuple(dict.fromkeys(names[word] for word in re.findall(r"[a-z]+\d*", text.lower()) if word in names))
+
+
+# -------------------------------------------------------------------------------------------------- the answers
+
+
+def _gradients(step: _Step, watched: list[_Watched]) -> Iterator[GradientFacts]:
+    ledger = step.ledger
+    for one in watched:
+        if one.parameter.grad is not None:
+            yield GradientFacts(one.path, arrives=True, adapter=one.adapter, virtual=one.virtual)
+            continue
+        key = id(one.parameter)
+        used, without = ledger.used.get(key), ledger.used_without_grad.get(key)
+        if one.virtual and one.owner in step.passage.gives_grad:  # a scalar meets no operator; its layer does
+            recorded = one.owner not in step.passage.entered_without_grad
+            used, without = (one.owner, None) if recorded else (None, one.owner)
+        cut, at = why_cut(one.parameter, one.owner, step.passage, used, without, ledger.detached)
+        yield GradientFacts(one.path, arrives=False, adapter=one.adapter, virtual=one.virtual, cut=cut, at=at)
+
+
+def _refusal(refusal: Refusal) -> RefusalFacts:
+    return RefusalFacts(
+        refusal.where, refusal.operator, tuple(short_name(dtype) for dtype in refusal.dtypes), refusal.in_backward
+    )

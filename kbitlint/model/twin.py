@@ -1,0 +1,169 @@
+"""A copy of a model without its weights, which carries everything else: hooks, flags, modes, checkpoint functions.
+
+Whatever is done to the twin leaves the model as it was.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import types
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from kbitlint.errors import KbitlintError, one_line
+from kbitlint.model.quantized import packing_of
+from kbitlint.model.standins import stand_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: integers and booleans up to this many elements keep their values: code branches on them (positions, masks, maps)
+_MAX_VALUES = 2**20
+
+
+class TwinError(KbitlintError):
+    """A model that cannot be copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """The copy, and what stands where in it."""
+
+    model: nn.Module
+    adapters: tuple[tuple[nn.Module, nn.Parameter], ...] = ()
+    """(quantized layer, scalar) for every scalar that stands for an adapter which is not attached yet."""
+
+
+def twin_of(model: nn.Module) -> nn.Module:
+    """The model's structure on the meta device, with its hooks, modes, flags and checkpoint functions.
+
+    Tensors that are tied stay tied. Hooks that were bound to a module of the model, or that hold one in their
+    closure, are bound to its copy. Layers that accelerate moves between devices run where they are.
+
+    Raises TwinError where something in the model cannot be copied.
+    """
+    memo: dict[int, Any] = {}
+    try:
+        with _EmptyCopies():
+            for tensor in _own_tensors(model):
+                memo[id(tensor)] = _empty(tensor)
+            for function in _closures(model):
+                if id(function) not in memo:
+                    memo[id(function)] = _rebound(function, memo)
+            twin = copy.deepcopy(model, memo)
+    except Exception as error:
+        raise TwinError(f"the model cannot be copied without its weights: {one_line(error)}") from error
+    for module in twin.modules():
+        _run_in_place(module)
+    return twin
+
+
+def stand_in_quantized(model: nn.Module, twin: nn.Module, device: str, *, adapters: bool) -> Twin:
+    """Let every quantized layer of the twin compute shapes and dtypes only.
+
+    Args:
+        model: What the twin was made of; its tensors say how layers are packed.
+        twin: The copy; it is changed.
+        device: Whose kernels are stood in for: ``cpu`` or ``cuda``.
+        adapters: Put a trainable scalar on each quantized layer, to see where adapters would learn.
+    """
+    scalars: list[tuple[nn.Module, nn.Parameter]] = []
+    for original, module in zip(model.modules(), twin.modules(), strict=True):
+        packing = packing_of(original)
+        if packing is None:
+            continue
+        scalar = nn.Parameter(torch.empty((), device="meta")) if adapters else None
+        if scalar is not None:
+            scalars.append((module, scalar))
+        module.__dict__["forward"] = stand_in(module, packing, device, scalar)
+    return Twin(twin, tuple(scalars))
+
+
+def _own_tensors(model: nn.Module) -> Iterator[Tensor]:
+    for module in model.modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values()):  # noqa: SLF001  # parameters() would skip nothing and build every name
+            if tensor is not None:
+                yield tensor
+
+
+def _empty(tensor: Tensor) -> Tensor:
+    """A tensor of the same shape, dtype and flags on meta; small integers keep their values, on the CPU."""
+    shape, dtype = tensor.shape, tensor.dtype
+    if isinstance(tensor, nn.Parameter):
+        made: Tensor = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=tensor.requires_grad)
+        for name, value in tensor.__dict__.items():  # how a packed weight is packed: quant_type, blocksize, bnb_quantized, ...
+            if isinstance(value, (bool, int, str, torch.dtype)):
+                setattr(made, name, value)
+        return made
+    if not dtype.is_floating_point and not tensor.is_meta and tensor.numel() <= _MAX_VALUES:
+        return tensor.detach().cpu().clone()
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+class _EmptyCopies(TorchFunctionMode):
+    """Copies of tensors that are no parameters come out empty, so that copying a model copies no weight."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Answer ``copy.deepcopy`` of a tensor."""
+        if func is Tensor.__deepcopy__:
+            tensor, memo = args
+            if id(tensor) not in memo:
+                memo[id(tensor)] = _empty(tensor)
+            return memo[id(tensor)]
+        return func(*args, **(kwargs or {}))
+
+
+# ------------------------------------------------------------------------------------------ hooks and wrappers
+
+
+def _closures(model: nn.Module) -> Iterator[types.FunctionType]:
+    """Functions with a closure that stand as an attribute or a hook of a module: ``deepcopy`` would share them."""
+    for module in model.modules():
+        for value in module.__dict__.values():
+            for found in value.values() if isinstance(value, dict) else (value,):
+                function = getattr(found, "__func__", found)
+                while isinstance(function, functools.partial):
+                    function = function.func
+                if isinstance(function, types.FunctionType) and function.__closure__:
+                    yield function
+
+
+_COPIED = (nn.Module, list, dict, set, functools.partial, types.MethodType)
+
+
+def _rebound(function: types.FunctionType, memo: dict[int, Any]) -> types.FunctionType:
+    """The same function over copies of what its closure holds of the model; itself where it holds nothing of it."""
+    cells: list[types.CellType] = []
+    for cell in function.__closure__ or ():
+        try:
+            held = cell.cell_contents
+        except ValueError:  # not filled yet
+            cells.append(cell)
+            continue
+        if isinstance(held, types.FunctionType) and held.__closure__ and held is not function:
+            made: Any = memo.setdefault(id(held), _rebound(held, memo))
+        else:
+            made = copy.deepcopy(held, memo) if isinstance(held, _COPIED) else held
+        cells.append(cell if made is held else types.CellType(made))
+    if tuple(cells) == (function.__closure__ or ()):
+        return function
+    twin = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(cells))
+    twin.__kwdefaults__, twin.__dict__ = function.__kwdefaults__, dict(function.__dict__)
+    return twin
+
+
+def _run_in_place(module: nn.Module) -> None:
+    """Drop what accelerate put around a forward to move weights between devices: here nothing has to move."""
+    hook = module.__dict__.pop("_hf_hook", None)
+    before = module.__dict__.pop("_old_forward", None)
+    if hook is None or before is None:
+        return
+    if getattr(before, "__func__", None) is type(module).forward:
+        module.__dict__.pop("forward", None)
+    else:
+        module.__dict__["forward"] = before
