@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine, manifest, registry
 from kbitlint.audit import audit, context_of, model_of, plan_of, report_of
+from kbitlint.collection import facts_of_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
@@ -39,7 +40,8 @@ def check(target: Any, **options: Any) -> Report:
         target: A ``torch.nn.Module`` (a PeftModel too), a ``Trainer``, or a target string: a checkpoint or adapter
             folder, a Hub id, ``file.py:factory``, ``pkg.mod:factory``.
         **options: ``select`` and ``ignore`` (codes, prefixes or slugs), ``context`` (a TrainingContext), and for
-            targets that are named: ``quantize`` (nf4, fp4, int8 or none), ``meta``, ``trust_remote_code``.
+            targets that are named: ``quantize`` (nf4, fp4, int8 or none), ``meta``, ``trust_remote_code``;
+            ``trace=False`` runs no training step without weights.
 
     Raises:
         KbitlintError: The target cannot be read, built or run; the message is one line.
@@ -147,12 +149,11 @@ def _is_live(target: Any) -> bool:
 
 
 def _check_live(target: Any, rules: tuple[Rule, ...], options: Options) -> Report:
-    from kbitlint.model.walk import collect
-
-    facts = collect(model_of(target))
-    context = context_of(target, options.context)
-    outcome = engine.run(rules, {Surface.MODEL: facts}, context)
-    return report_of("", facts, outcome, planned=plan_of(model_of(target), rules, context) if options.plan else None)
+    model, context = model_of(target), context_of(target, options.context)
+    facts, skips = facts_of_model(model, rules, context, trace=options.trace)
+    planned = plan_of(model, rules, context, trace=options.trace) if options.plan else None
+    outcome = engine.run(rules, facts, context)
+    return report_of("", facts[Surface.MODEL], outcome, facts.get(Surface.TRACE), skips=skips, planned=planned)
 
 
 def _fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Safety, *, probe: bool) -> Report:
@@ -162,7 +163,7 @@ def _fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Sa
     model = model_of(target)
 
     def apply() -> tuple[Applied, engine.Outcome]:
-        return fix_model(model, rules, context_of(target, options.context), wanted)
+        return fix_model(model, rules, context_of(target, options.context), wanted, trace=options.trace)
 
     applied, outcome = apply()
     if probe:

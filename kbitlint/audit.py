@@ -6,6 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine
+from kbitlint.collection import facts_of_model
 from kbitlint.context import TrainingContext
 from kbitlint.violation import Plan, Report, Safety, Surface
 
@@ -30,8 +31,16 @@ def context_of(target: Any, context: TrainingContext) -> TrainingContext:
     return dataclasses.replace(read, **given)
 
 
-def report_of(name: str, facts: Any, outcome: engine.Outcome, **further: Any) -> Report:
-    """The report of one audit; ``facts`` are those of the model, or None where no model was looked at."""
+def report_of(name: str, facts: Any, outcome: engine.Outcome, trace: Any = None, **further: Any) -> Report:
+    """The report of one audit.
+
+    Args:
+        name: The target.
+        facts: What the walk saw; None where no model was looked at.
+        outcome: What the rules gave.
+        trace: What a step without weights showed; None where none was run.
+        **further: Further fields of the report.
+    """
     return Report(
         target=name,
         summary=facts.summary() if facts is not None else "",
@@ -39,6 +48,7 @@ def report_of(name: str, facts: Any, outcome: engine.Outcome, **further: Any) ->
         skips=(*outcome.skips, *further.pop("skips", ())),
         crashes=outcome.crashes,
         ran=outcome.ran,
+        trace_seconds=trace.seconds if trace is not None else None,
         weights_read=facts is not None and not facts.on_meta,
         **further,
     )
@@ -50,20 +60,24 @@ def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
     if opened.files is not None:
         facts[Surface.FILES] = opened.files
     context, model = options.context, None
+    skips = opened.skips
     if opened.live is not None:
-        from kbitlint.model.walk import collect
-
-        model = facts[Surface.MODEL] = collect(model_of(opened.live))
         context = context_of(opened.live, context)
+        seen, further = facts_of_model(model_of(opened.live), rules, context, trace=options.trace)
+        facts, skips, model = {**facts, **seen}, (*skips, *further), seen[Surface.MODEL]
     outcome = engine.run(rules, facts, context)
-    planned = plan_of(model_of(opened.live), rules, context) if options.plan and opened.live is not None else None
-    return report_of(opened.target.text, model, outcome, notes=opened.notes, skips=opened.skips, planned=planned)
+    planned = None
+    if options.plan and opened.live is not None:
+        planned = plan_of(model_of(opened.live), rules, context, trace=options.trace)
+    return report_of(
+        opened.target.text, model, outcome, facts.get(Surface.TRACE), notes=opened.notes, skips=skips, planned=planned
+    )
 
 
-def plan_of(model: Any, rules: tuple[Rule, ...], context: TrainingContext) -> Plan:
+def plan_of(model: Any, rules: tuple[Rule, ...], context: TrainingContext, *, trace: bool) -> Plan:
     """What ``--fix`` would do to a model, and what ``--unsafe-fixes`` would add."""
     from kbitlint.fixer import plan_model
 
-    safe = plan_model(model, rules, context, Safety.SAFE)
-    everything = plan_model(model, rules, context, Safety.UNSAFE)
+    safe = plan_model(model, rules, context, Safety.SAFE, trace=trace)
+    everything = plan_model(model, rules, context, Safety.UNSAFE, trace=trace)
     return Plan(safe, tuple(edit for edit in everything if edit not in safe))

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from kbitlint.violation import Report
 
+#: the argument of --amp -> TrainingContext.autocast_dtype
+AMP = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
 EXIT_CLEAN, EXIT_VIOLATIONS, EXIT_FAILED = 0, 1, 2
 EXIT_HELP = """\b
 Exit codes: 0 clean, 1 violations at or above --fail-on are left,
@@ -73,6 +75,12 @@ _CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="How an unquantized checkpoint will be loaded. Its own quantization_config wins.",
     ),
     click.option("--meta/--no-meta", default=None, help="Run factories without weights: from_pretrained builds on meta."),
+    click.option("--trace/--no-trace", default=True, help="Run a training step without weights (default), or do not."),
+    click.option(
+        "--amp",
+        type=click.Choice(sorted(AMP)),
+        help="The autocast region that training opens; no: none. Unknown where neither this nor a Trainer says it.",
+    ),
     click.option("--trust-remote-code", is_flag=True, help="Let a checkpoint run its own code. Never done without it."),
     click.option("--select", multiple=True, callback=_split, metavar="CODE", help="Rules to run: KB101, KB4, a slug or ALL."),
     click.option("--ignore", multiple=True, callback=_split, metavar="CODE", help="Rules not to run."),
@@ -107,6 +115,7 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
 
 def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
     from kbitlint import api, config
+    from kbitlint.context import TrainingContext
     from kbitlint.violation import Severity
 
     settings = config.load(config.find(Path.cwd()))
@@ -119,6 +128,8 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
         "quantize": options["quantize"] or settings.quantize,
         "meta": settings.meta if options["meta"] is None else options["meta"],
         "trust_remote_code": options["trust_remote_code"],
+        "trace": options["trace"],
+        "context": TrainingContext(autocast_dtype=AMP.get(options["amp"])),
     }
     unsafe = options["unsafe_fixes"]
     fixing = (options["fix"] or unsafe) and not options["diff"]

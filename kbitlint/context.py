@@ -34,6 +34,7 @@ class TrainingContext:
     """How the model will be trained. What is unknown is None, and a rule that needs it is skipped and says so."""
 
     autocast_dtype: str | None = None
+    """``bfloat16`` or ``float16``; ``float32`` where it is known that the loop opens no autocast region."""
     grad_scaler: bool | None = None
     strategy: Strategy | None = None
     find_unused_parameters: bool | None = None
@@ -59,7 +60,7 @@ class TrainingContext:
         fp16, bf16 = bool(getattr(arguments, "fp16", False)), bool(getattr(arguments, "bf16", False))
         optimizer = getattr(arguments, "optim", None)
         return cls(
-            autocast_dtype="float16" if fp16 else "bfloat16" if bf16 else None,
+            autocast_dtype="float16" if fp16 else "bfloat16" if bf16 else "float32",
             grad_scaler=fp16,
             find_unused_parameters=getattr(arguments, "ddp_find_unused_parameters", None),
             gradient_checkpointing=Checkpointing(enabled, kwargs.get("use_reentrant") if enabled else None, renamed),

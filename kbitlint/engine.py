@@ -29,12 +29,16 @@ class Outcome:
 
 
 def run(rules: Iterable[Rule], facts: Facts, context: TrainingContext) -> Outcome:
-    """Run every check that the facts allow. A rule that raises is a Crash, and the others still run."""
+    """Run every check that the facts allow. A rule that raises is a Crash, and the others still run.
+
+    Where a rule was checked on the attributes of a model and on its trace, the trace decides.
+    """
     violations: list[Violation] = []
     skips: list[Skip] = []
     crashes: list[Crash] = []
     ran: list[tuple[str, Surface]] = []
     for rule in rules:
+        by_surface: dict[Surface, list[Violation]] = {}
         for surface, check in rule.checks().items():
             if surface not in facts:
                 continue
@@ -45,8 +49,12 @@ def run(rules: Iterable[Rule], facts: Facts, context: TrainingContext) -> Outcom
             except Exception as error:  # noqa: BLE001  # a broken rule pack must not hide the other verdicts
                 crashes.append(Crash(rule.meta.code, surface, one_line(error), traceback.format_exc()))
             else:
-                violations += found
+                by_surface[surface] = found
                 ran.append((rule.meta.code, surface))
+        if Surface.TRACE in by_surface:
+            by_surface.pop(Surface.MODEL, None)
+        for found in by_surface.values():
+            violations += found
     return Outcome(
         tuple(sorted(violations, key=lambda violation: violation.sort_key)),
         tuple(sorted(skips)),

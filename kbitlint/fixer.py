@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.collection import facts_of_model
 from kbitlint.engine import Outcome, run
 from kbitlint.errors import KbitlintError
-from kbitlint.violation import Applied, Edit, Safety, Surface, Violation
+from kbitlint.violation import Applied, Edit, Safety, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,23 +37,27 @@ def held_back(violations: Iterable[Violation], wanted: Safety) -> int:
     return sum(1 for v in violations if v.fix is not None and Safety.DISPLAY < v.fix.safety < wanted)
 
 
-def fix_model(model: Any, rules: Iterable[Rule], context: TrainingContext, wanted: Safety) -> tuple[Applied, Outcome]:
+def fix_model(
+    model: Any, rules: Iterable[Rule], context: TrainingContext, wanted: Safety, *, trace: bool = True
+) -> tuple[Applied, Outcome]:
     """Fix a live model in place and audit it again, at most ten times.
 
-    Any exception, Ctrl-C included, leaves the model as it was. Raises FixError where an edit does not remove the
+    The attributes come first; a step without weights is run once they are in order. Any exception, Ctrl-C included, leaves the model as it was. Raises FixError where an edit does not remove the
     violation it is the fix of.
     """
     from kbitlint.model import edits as live
     from kbitlint.model.journal import Journal, journaled, keep
-    from kbitlint.model.walk import collect
 
     rules = tuple(rules)
     done: list[Edit] = []
     journal = Journal()
     with journaled(journal):
         for passes in range(MAX_PASSES + 1):
-            outcome = run(rules, {Surface.MODEL: collect(model)}, context)
+            outcome = _look(model, rules, context, trace=False)
             todo = edits_of(outcome.violations, wanted)
+            if not todo and trace:
+                outcome = _look(model, rules, context, trace=True)
+                todo = edits_of(outcome.violations, wanted)
             if not todo:
                 break
             again = [edit for edit in todo if edit in done]
@@ -69,14 +75,22 @@ def fix_model(model: Any, rules: Iterable[Rule], context: TrainingContext, wante
     return Applied(tuple(done), passes, held_back(outcome.violations, wanted)), outcome
 
 
-def plan_model(model: Any, rules: Iterable[Rule], context: TrainingContext, wanted: Safety) -> tuple[Edit, ...]:
+def _look(model: Any, rules: tuple[Rule, ...], context: TrainingContext, *, trace: bool) -> Outcome:
+    facts, skips = facts_of_model(model, rules, context, trace=trace)
+    outcome = run(rules, facts, context)
+    return dataclasses.replace(outcome, skips=tuple(sorted((*outcome.skips, *skips))))
+
+
+def plan_model(
+    model: Any, rules: Iterable[Rule], context: TrainingContext, wanted: Safety, *, trace: bool = True
+) -> tuple[Edit, ...]:
     """Every edit that ``fix_model`` would make, those that only show after others included.
 
     They are made and taken back at once, so the model is left as it was.
     """
     from kbitlint.model.journal import undo_last
 
-    applied, _ = fix_model(model, rules, context, wanted)
+    applied, _ = fix_model(model, rules, context, wanted, trace=trace)
     if applied.edits:
         undo_last(model)
     return applied.edits

@@ -59,7 +59,7 @@ def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted:
     stored = None if factory else manifest.read(target.folder)
 
     def apply() -> Applied:
-        return fix_model(model, rules, context_of(opened.live, options.context), wanted)[0]
+        return fix_model(model, rules, context_of(opened.live, options.context), wanted, trace=options.trace)[0]
 
     applied = apply()
     edits = tuple(dict.fromkeys((*(stored.edits if stored else ()), *applied.edits)))

@@ -35,6 +35,8 @@ class Options:
     quantize: str | None = None
     meta: bool = False
     trust_remote_code: bool = False
+    trace: bool = True
+    """Whether a training step without weights may be run."""
     plan: bool = False
     """Also plan the fixes."""
     context: TrainingContext = field(default_factory=TrainingContext)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.files.checkpoint import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.model.trace_facts import TraceFacts
 
 __all__ = ["Meta", "Rule", "Unchecked"]
 
@@ -51,10 +52,14 @@ class Rule(ABC):
         """Violations seen on a model object, live or on the meta device."""
         raise NotImplementedError
 
+    def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterable[Violation]:
+        """Violations seen in a training step without weights; where a rule has both, this one decides."""
+        raise NotImplementedError
+
     @classmethod
     def checks(cls) -> dict[Surface, Callable[..., Any]]:
         """The surfaces this rule serves, with the method that serves each."""
-        methods = {Surface.FILES: "check_files", Surface.MODEL: "check_model"}
+        methods = {Surface.FILES: "check_files", Surface.MODEL: "check_model", Surface.TRACE: "check_trace"}
         return {
             surface: getattr(cls, name) for surface, name in methods.items() if getattr(cls, name) is not getattr(Rule, name)
         }

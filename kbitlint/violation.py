@@ -241,6 +241,8 @@ class Report:
     planned: Plan | None = None
     applied: Applied | None = None
     weights_read: bool = False
+    trace_seconds: float | None = field(default=None, compare=False)
+    """How long the training step without weights took; None where none was run."""
 
     def __str__(self) -> str:
         """The report as people read it."""

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.model.checkpointing import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.model.trace_facts import TraceFacts
 
 
 class MissingInputGradHook(Rule):
@@ -80,12 +81,34 @@ class MissingInputGradHook(Rule):
             if not feed.certain and layer.path not in feed.fed_by_layers:
                 yield self._violation(layer, inside[layer.path], feed.possible)
 
-    def _violation(self, layer: CheckpointFacts, inside: int, possible: str | None) -> Violation:
-        if layer.rebindable:
+    def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each layer that the step found cut off; attributes say what could repair it."""
+        if trace.model.compiled:
+            raise Unchecked("torch.compile decides how the checkpoints run")
+        if not trace.gradients:
+            raise Unchecked("the step stops before a gradient could arrive")
+        expected = {violation.at.path for violation in self.check_model(trace.model, context)}
+        layers = {layer.path: layer for layer in trace.model.checkpoints}
+        inside = Counter(facts.at for facts in trace.gradients if facts.reentrant and not facts.virtual)
+        for path in dict.fromkeys(facts.at for facts in trace.gradients if facts.reentrant):
+            what = "its adapters" if inside[path] else "adapters attached to it"
+            unseen = "" if path in expected else " (only the traced step shows it)"
+            yield self.violation(
+                f"no gradient reaches {what}: the layer checkpoints reentrantly and nothing before it requires grad{unseen}",
+                Location(path),
+                surface=Surface.TRACE,
+                evidence={"trainable_inside": inside[path], "seen_in_attributes": path in expected},
+                fix=self._fix(layers.get(path)),
+            )
+
+    @staticmethod
+    def _fix(layer: CheckpointFacts | None) -> Fix:
+        if layer is not None and layer.rebindable:
             edit = Edit("bind-checkpoint", layer.path, {"use_reentrant": False})
-            fix = Fix("checkpoint without reentry", Safety.SAFE, (edit,))
-        else:
-            fix = Fix("make the embeddings' output require grad", Safety.SAFE, (Edit("add-input-grad-hook"),))
+            return Fix("checkpoint without reentry", Safety.SAFE, (edit,))
+        return Fix("make the embeddings' output require grad", Safety.SAFE, (Edit("add-input-grad-hook"),))
+
+    def _violation(self, layer: CheckpointFacts, inside: int, possible: str | None) -> Violation:
         what = "its adapters" if inside else "adapters attached to it"
         unless = f", unless {possible} runs before it" if possible else ""
         return self.violation(
@@ -93,5 +116,5 @@ class MissingInputGradHook(Rule):
             Location(layer.path),
             severity=Severity.WARNING if possible else Severity.ERROR,
             evidence={"class": layer.class_name, "use_reentrant": layer.reentry.value, "trainable_inside": inside},
-            fix=fix,
+            fix=self._fix(layer),
         )

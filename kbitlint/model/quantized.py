@@ -52,8 +52,6 @@ _CLASSES: dict[str, tuple[str, int | None, str]] = {
 
 def packing_of(module: nn.Module) -> Packing | None:
     """How the module's own weight is packed, or None where it is an ordinary float weight."""
-    if not (module._parameters or module._buffers):  # noqa: SLF001  # PEFT names its wrappers as bitsandbytes names its layers
-        return None
     cls: Any = type(module)
     method, bits, kind = _method_of(cls)
     if method == "bitsandbytes":
@@ -70,6 +68,8 @@ def packing_of(module: nn.Module) -> Packing | None:
 @functools.lru_cache(maxsize=4096)
 def _method_of(cls: Any) -> tuple[str, int | None, str]:
     """(method, bits, kind) that a class stands for; an empty method for classes of no quantization library."""
+    if cls.__module__.startswith("peft."):  # PEFT names its wrappers after the layers in them: lora.bnb.Linear4bit
+        return ("", None, "")
     for base in cls.__mro__:
         name = base.__name__
         if name in _CLASSES:

@@ -8,6 +8,7 @@ refuse their dtypes, what is kept for the backward pass.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import random
 import re
 import time
@@ -45,7 +46,9 @@ if TYPE_CHECKING:
 
 HALF = (torch.bfloat16, torch.float16)
 #: autograd raises these whatever the values are
-_AUTOGRADS_OWN = re.compile(r"leaf Variable that requires grad|modified by an inplace operation|does not require grad")
+_AUTOGRADS_OWN = re.compile(
+    r"leaf Variable that requires grad|modified by an inplace operation|does not require grad|Recomputed values|different number of tensors was saved"
+)
 _ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow")
 
 
@@ -93,6 +96,9 @@ def trace(
         seq_len: Tokens a sequence.
         facts: What the walk saw on the model, where it is known.
 
+    Where kernels refuse their dtypes and it is not known whether the loop opens an autocast region, the step is run
+    once more in one.
+
     Raises:
         UntraceableError: The step needs values or kernels that a run without weights does not have.
         TwinError: The model cannot be copied.
@@ -111,7 +117,7 @@ def trace(
         step = _prepared(twin, device, facts)
         watched = _watched(step, facts, scalars)
         failure, failed_at = _run(step, context, batch, seq_len)
-    return TraceFacts(
+    traced = TraceFacts(
         model=facts,
         device=device,
         autocast=context.autocast_dtype,
@@ -126,8 +132,21 @@ def trace(
         guesses=tuple(sorted(step.ledger.guesses.items())),
         failure=failure,
         failed_at=failed_at or "",
-        seconds=time.perf_counter() - start,
     )
+    if traced.refusals and context.autocast_dtype is None:
+        try:
+            again = trace(
+                model,
+                dataclasses.replace(context, autocast_dtype="bfloat16"),
+                device=device,
+                batch=batch,
+                seq_len=seq_len,
+                facts=facts,
+            )
+        except UntraceableError:
+            again = traced
+        traced = dataclasses.replace(traced, absorbed=not again.refusals and again.failure is None)
+    return dataclasses.replace(traced, seconds=time.perf_counter() - start)
 
 
 def _runnable(model: nn.Module) -> nn.Module:
@@ -193,13 +212,15 @@ def _prepared(twin: nn.Module, device: str, facts: ModelFacts) -> _Step:
 
 def _stacked(found: list[tuple[str, nn.Module]]) -> set[str]:
     """Paths of the children of module lists: the layers of a model that cannot checkpoint."""
-    return {f"{path}.{name}" for path, module in found if isinstance(module, nn.ModuleList) for name, _ in module.named_children()}
+    return {
+        f"{path}.{name}" for path, module in found if isinstance(module, nn.ModuleList) for name, _ in module.named_children()
+    }
 
 
 def _watch(module: nn.Module, path: str, step: _Step, *, is_layer: bool) -> None:
     own = any(p is not None and p.is_floating_point() for p in module._parameters.values())  # noqa: SLF001  # own tensors only
 
-    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def enter(_: nn.Module, __: tuple[Any, ...]) -> None:
         step.running.append(path)
         if not torch.is_grad_enabled() and not step.ledger.in_backward:
             step.passage.entered_without_grad.add(path)
@@ -223,7 +244,7 @@ def _watch(module: nn.Module, path: str, step: _Step, *, is_layer: bool) -> None
                 path, PromotionFacts(path, type(module).__name__, short_name(incoming.dtype), short_name(first.dtype))
             )
 
-    module.register_forward_pre_hook(enter, with_kwargs=True, prepend=True)
+    module.register_forward_pre_hook(enter, prepend=True)
     module.register_forward_hook(leave, with_kwargs=True, always_call=True)
 
 
@@ -293,7 +314,7 @@ def _run(step: _Step, context: TrainingContext, batch: int, seq_len: int) -> tup
                 loss = loss_of(step.twin(**inputs))
             forward_done = True
             step.ledger.in_backward = True
-            _backward(loss, context)
+            _backward(loss)
     except Exception as error:
         where = _module_of(error, step.paths)
         text = str(error)
@@ -301,21 +322,22 @@ def _run(step: _Step, context: TrainingContext, batch: int, seq_len: int) -> tup
             refusal = Refusal(where, step.ledger.last_operator, _dtypes_in(text), step.ledger.in_backward)
             step.ledger.refusals.setdefault((where, refusal.operator), refusal)
             return one_line(error), where if forward_done else None
-        genuine = isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError)
-        if not genuine or (step.ledger.guesses and not _AUTOGRADS_OWN.search(text)):
+        if not _AUTOGRADS_OWN.search(text):  # shapes and values may be those of our batch, or guessed
             place = f" in {where}" if where else ""
-            raise UntraceableError(f"{step.ledger.last_operator}{place} needs values or kernels: {one_line(error)}") from error
+            raise UntraceableError(
+                f"no training step without weights: {step.ledger.last_operator}{place} raised {one_line(error)}"
+            ) from error
         return one_line(error), where if forward_done else None
     return None, ""
 
 
 def _autocast(context: TrainingContext) -> contextlib.AbstractContextManager[Any]:
-    if context.autocast_dtype is None:
+    if context.autocast_dtype in (None, "float32"):
         return contextlib.nullcontext()
-    return torch.autocast("cpu", dtype=getattr(torch, context.autocast_dtype))
+    return torch.autocast("cpu", dtype=getattr(torch, str(context.autocast_dtype)))
 
 
-def _backward(loss: Tensor, context: TrainingContext) -> None:
+def _backward(loss: Tensor) -> None:
     """As loops do it, outside the autocast region.
 
     It starts at the edge of the graph: started at a tensor, torch would leave the function mode for the whole pass,
@@ -323,7 +345,7 @@ def _backward(loss: Tensor, context: TrainingContext) -> None:
     """
     if not loss.requires_grad:
         raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
-    with torch.autocast("cpu", enabled=False) if context.autocast_dtype else contextlib.nullcontext():
+    with torch.autocast("cpu", enabled=False):
         torch.autograd.backward(torch.autograd.graph.get_gradient_edge(loss), torch.ones_like(loss))
 
 

@@ -6,7 +6,7 @@ Like the facts of the walk, these hold no tensor and no module; ``kbitlint.model
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +41,16 @@ class GradientFacts:
     """Why nothing arrives; None where it does."""
     at: str = ""
     """The module that ``cut`` speaks of."""
+
+    @property
+    def runs(self) -> bool:
+        """Whether the parameter is computed with at all."""
+        return self.cut not in (Cut.NOT_CALLED, Cut.NOT_USED)
+
+    @property
+    def reentrant(self) -> bool:
+        """Whether a reentrant checkpoint cuts it off."""
+        return self.cut is Cut.REENTRANT
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +134,9 @@ class TraceFacts:
     """What stopped the step and what training would raise too; None where it ran to its end."""
     failed_at: str = ""
     """The module that ran then."""
-    seconds: float = 0.0
+    absorbed: bool = False
+    """Whether the step runs under bfloat16 autocast, where it is not known whether the loop opens it."""
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def saved_bytes(self) -> int:

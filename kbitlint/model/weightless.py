@@ -178,13 +178,9 @@ def _on_meta(value: Any) -> Any:
 
 #: these make a tensor and fill it, or leave it to be filled
 _FILLING = frozenset(
-    f"{kind}{name}"
-    for name in ("empty", "zeros", "ones", "full")
-    for kind in ("", "new_")
-) | frozenset(
-    ["empty_like", "zeros_like", "ones_like", "full_like", "empty_strided", "new_empty_strided", "empty_permuted"]
-    + ["rand", "randn", "rand_like", "randn_like", "bernoulli", "normal"]
-)  # fmt: skip
+    """empty zeros ones full new_empty new_zeros new_ones new_full empty_like zeros_like ones_like full_like empty_strided
+    new_empty_strided empty_permuted rand randn rand_like randn_like bernoulli normal""".split()
+)
 
 
 def _result_dtype(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.dtype:
@@ -404,7 +400,9 @@ def _tolist(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
 def _split(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     """A split by sizes that were guessed: the last part takes what is left."""
     tensor = args[0]
-    sizes = args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_sizes", kwargs.get("split_size")))
+    sizes = (
+        args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_sizes", kwargs.get("split_size")))
+    )
     dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
     if tensor.is_meta and isinstance(sizes, (list, tuple)) and ledger.guesses["tolist"]:
         rest = tensor.shape[dim] - sum(sizes)

@@ -210,8 +210,11 @@ def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
     else:
         yield "nothing to check" if report.skips else "nothing was checked"
     rules = len({code for code, _ in report.ran})
-    surfaces = " and ".join(surface.value for surface in report.surfaces)
+    names = [surface.value for surface in report.surfaces]
+    surfaces = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
     ran = f"{_plural(rules, 'rule')} ran on {surfaces}" if rules else "no rule ran"
+    if report.trace_seconds is not None:
+        ran += f" (traced in {report.trace_seconds:.1f} s)"
     yield from _wrap("; ".join([ran, *_skipped(report)]), width, "")
     if not report.weights_read:
         yield "no weights read"

@@ -1,0 +1,80 @@
+"""KB102."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.trace_facts import TraceFacts
+
+
+class DtypeMismatch(Rule):
+    """Operands of different dtypes meet in a kernel that takes one dtype only.
+
+    ## What it does
+
+    Runs a training step without weights and reports each module in which a kernel is given dtypes that the real one
+    refuses: a float32 stream that enters a half-precision head, packed bytes that code multiplies itself, float32
+    norm parameters that CUDA's layer_norm does not take beside a half-precision input.
+
+    ## Why is this bad?
+
+    The step raises: `expected m1 and m2 to have the same dtype`. Autocast casts the operands of matrix products, so
+    the same model may run in a loop that opens an autocast region. Where it is not known whether the loop does, and
+    the region would help, this is a warning; pass `--amp no` or `--amp bf16` to say it.
+
+    ## Example
+
+    `for p in model.parameters(): if p.ndim == 1: p.data = p.data.float()`: the norms promote the residual stream to
+    float32, and the bfloat16 `lm_head` refuses it.
+
+    ## Fix
+
+    Where float32 norms promote the stream: give their output back in the dtype that came in.
+
+    ## Fix safety
+
+    Safe: the norms compute as before and their output is rounded once.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/1249
+    - https://github.com/huggingface/peft/issues/816
+    - https://github.com/artidoro/qlora/issues/221
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB102",
+        slug="dtype-mismatch",
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
+        since="0.1.0",
+    )
+
+    def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each module and operator that would raise."""
+        norms = {norm.path: norm for norm in trace.model.norms if not norm.bare}
+        promoting = [norms[facts.path] for facts in trace.promotions if facts.path in norms]
+        edits = tuple(
+            Edit("float32-norm", n.path, {"interface": "transparent"} | ({"output": n.output_dtype} if n.output_dtype else {}))
+            for n in promoting
+        )
+        fix = Fix("let float32 norms give back the dtype that came in", Safety.SAFE, edits) if edits else None
+        for refusal in trace.refusals:
+            absorbed = trace.absorbed and context.autocast_dtype is None
+            dtypes = " and ".join(dict.fromkeys(refusal.dtypes)) or "its operands"
+            where = "the backward pass of " * refusal.in_backward + refusal.operator
+            yield self.violation(
+                f"{where} refuses {dtypes}" + (" outside an autocast region; in one it runs" if absorbed else ""),
+                Location(refusal.path),
+                surface=Surface.TRACE,
+                severity=Severity.WARNING if absorbed else Severity.ERROR,
+                evidence={"operator": refusal.operator, "dtypes": list(refusal.dtypes), "device": trace.device},
+                fix=fix,
+            )

@@ -1,0 +1,81 @@
+"""KB303."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.paths import fold
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Location, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.trace_facts import GradientFacts, TraceFacts
+
+
+class UnreachableAdapter(Rule):
+    """Trainable parameters that are computed with and never receive a gradient.
+
+    ## What it does
+
+    Runs a training step without weights and reports trainable parameters, adapters above all, that take part in the
+    forward pass while the backward pass does not reach them, with the module that cuts the gradient: it runs under
+    `no_grad`, detaches its output, or gives something that the loss does not depend on. Before adapters are attached,
+    a scalar on each quantized layer stands for them.
+
+    ## Why is this bad?
+
+    Training runs, the loss may even fall, and these parameters stay as they were initialised: `lora_B` stays zero.
+    Where nothing is reached, or where a layer is cut off while its like in other layers learns, that is an error.
+    Where every layer of a kind is cut (an indexer that only picks, a router's top-k), it is how the architecture is
+    built, and a warning: an adapter there costs memory and learns nothing.
+
+    ## Example
+
+    A wrapper that runs the lower half of the layers under `torch.no_grad()` although LoRA sits on all of them.
+
+    ## Fix
+
+    Depends on the cause: remove the cut, or leave the modules out of the adapter's targets.
+
+    ## Fix safety
+
+    Nothing is applied: the cut is in code.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/137
+    - https://github.com/huggingface/peft/issues/2826
+    - https://github.com/huggingface/transformers/issues/42489
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB303",
+        slug="unreachable-adapter",
+        severity=Severity.ERROR,
+        consequence=Consequence.TRAINS_NOTHING,
+        since="0.1.0",
+    )
+
+    def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each module that cuts the gradient of parameters in it."""
+        if not trace.gradients:
+            raise Unchecked("the step stops before a gradient could arrive")
+        reached = {fold(facts.path) for facts in trace.gradients if facts.arrives}
+        cut: dict[tuple[str, str, bool], list[GradientFacts]] = {}
+        for facts in trace.gradients:
+            if facts.cut is not None and facts.runs and not facts.reentrant:
+                kind_learns = not reached or fold(facts.path) in reached
+                cut.setdefault((facts.at, facts.cut.value, kind_learns), []).append(facts)
+        for (module, state, kind_learns), found in cut.items():
+            virtual = found[0].virtual
+            what = "adapters on quantized layers in it" if virtual else f"{len(found)} trainable parameters in it"
+            yield self.violation(
+                f"no gradient reaches {what}: the module {state}",
+                Location(module),
+                surface=Surface.TRACE,
+                severity=Severity.ERROR if kind_learns else Severity.INFO if virtual else Severity.WARNING,
+                evidence={"parameters": len(found), "first": found[0].path, "device": trace.device},
+            )

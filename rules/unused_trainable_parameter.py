@@ -1,0 +1,77 @@
+"""KB203."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Location, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.trace_facts import GradientFacts, TraceFacts
+
+
+class UnusedTrainableParameter(Rule):
+    """Trainable parameters of modules that do not take part in the forward pass.
+
+    ## What it does
+
+    Runs a training step on text without weights and reports trainable parameters, adapters included, whose module is
+    not called, or is called and does not use them: a vision tower without an image, a pooler that no loss reads,
+    cross-attention without an encoder, a copy in `modules_to_save` that is bypassed.
+
+    ## Why is this bad?
+
+    They stay as they are. On one GPU that costs only their memory and their optimizer state, and on batches that hold
+    an image or audio the towers do train, so it is worth knowing. Under DDP with `find_unused_parameters=False` the
+    next step raises `Expected to have finished reduction`; there it is an error.
+
+    ## Example
+
+    `target_modules="all-linear"` on a vision-language model that is trained on text only.
+
+    ## Fix
+
+    Leave the modules out: `LoraConfig(exclude_modules=...)`, or a regular expression for `target_modules`.
+
+    ## Fix safety
+
+    Nothing is applied: which modules should learn is the user's to say.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/951
+    - https://github.com/huggingface/peft/issues/393
+    - https://github.com/hiyouga/LLaMA-Factory/issues/5680
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB203",
+        slug="unused-trainable-parameter",
+        severity=Severity.INFO,
+        consequence=Consequence.TRAINS_NOTHING,
+        since="0.1.0",
+    )
+
+    def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each module around parameters that no computation uses."""
+        if not trace.gradients:
+            raise Unchecked("the step stops before a gradient could arrive")
+        waits = context.strategy is not None and context.strategy.value == "ddp" and context.find_unused_parameters is False
+        idle: dict[tuple[str, str], list[GradientFacts]] = {}
+        for facts in trace.gradients:
+            if facts.cut is not None and not facts.runs and not facts.virtual:
+                idle.setdefault((facts.at, facts.cut.value), []).append(facts)
+        for (module, state), found in idle.items():
+            yield self.violation(
+                f"the module {state} on text, and holds trainable parameters"
+                + (": DDP waits for their gradients" if waits else ""),
+                Location(module),
+                surface=Surface.TRACE,
+                severity=Severity.ERROR if waits else Severity.INFO,
+                consequence=Consequence.FAILS if waits else Consequence.TRAINS_NOTHING,
+                evidence={"parameters": len(found), "adapter": all(facts.adapter for facts in found)},
+            )
