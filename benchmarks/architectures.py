@@ -49,7 +49,8 @@ _NAMES = {
     LAYERS: """
         num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers num_decoder_layers num_encoder_layers
         depth num_blocks conf_num_hidden_layers num_layers_per_stack num_global_layers num_transformer_layers
-        max_window_layers num_experts_per_tok num_experts_per_token moe_topk moe_top_k moe_k top_k_experts""",
+        max_window_layers num_experts_per_tok num_experts_per_token moe_topk moe_top_k moe_k top_k_experts
+        no_rope_layer_interval global_attn_every_n_layers""",
     HEADS: """
         num_attention_heads n_head n_heads num_heads decoder_attention_heads encoder_attention_heads attention_heads
         num_encoder_attention_heads num_decoder_attention_heads conf_num_attention_heads swa_num_attention_heads
@@ -65,11 +66,13 @@ _NAMES = {
     VOCABULARY: """
         vocab_size vocab_size_per_layer_input decoder_vocab_size text_vocab_size unpadded_vocab_size
         encoder_hash_byte_group_vocab n_token tgt_vocab_size src_vocab_size""",
-    32: "q_lora_rank kv_lora_rank o_lora_rank image_size crop_size",
-    8: "qk_rope_head_dim qk_nope_head_dim rotary_dim index_topk laurel_rank d_rel hc_lowrank gated_norm_rank adapter_rank",
+    32: "q_lora_rank kv_lora_rank o_lora_rank image_size crop_size base_channels",
+    8: """
+        qk_rope_head_dim qk_nope_head_dim rotary_dim index_topk laurel_rank d_rel hc_lowrank gated_norm_rank adapter_rank
+        mamba_chunk_size num_filters""",
     1: """
         n_shared_experts num_shared_experts moe_num_shared_experts topk_group n_group num_expert_group
-        num_nextn_predict_layers""",
+        num_nextn_predict_layers first_k_dense_replace""",
 }
 SIZES = {name: size for size, names in _NAMES.items() for name in names.split()}
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
@@ -165,6 +168,8 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     # which layers show every kind
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "attention_layers": LEFT_OUT},
     "bamba": {"attn_layer_indices": [1]},
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
+    "recurrent_gemma": {"num_hidden_layers": 3},
     "granitemoehybrid": {"layer_types": ["linear_attention", "full_attention"]},
     "lfm2_moe": {"num_hidden_layers": 3, "layer_types": ["conv", "full_attention", "conv"], "num_dense_layers": 1},
     "gemma3n_text": {
@@ -303,14 +308,13 @@ def _small(values: dict[str, Any]) -> dict[str, Any]:
     lists = _lists_by_layer(values)
     chosen = _one_of_each_kind(list(lists.values())) if lists else list(range(LAYERS))
     made: dict[str, Any] = {name: _of_layers(name, value, chosen) for name, value in lists.items()}
+    made |= {name: 0.0 for name in values if name.endswith("layerdrop")}  # a layer left out by chance would look like a fault
+    made |= {name: needed for name, needed in _NEEDED.items() if name in values and values[name] is None}
     free_id = 3
     for name, value in values.items():
-        if name in made or isinstance(value, (bool, PreTrainedConfig)):
+        if name in made or value is None or isinstance(value, (bool, PreTrainedConfig)):
             continue
-        if value is None:
-            if name in _NEEDED:
-                made[name] = _NEEDED[name]
-        elif name in SIZES:
+        if name in SIZES:
             small = _small_size(name, value, values.get("num_attention_heads"), len(chosen))
             if small is not None:
                 made[name] = small

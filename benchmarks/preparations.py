@@ -46,16 +46,29 @@ def quantization() -> BitsAndBytesConfig:
 def with_lora(model: Any) -> Any:
     """LoRA on every linear layer but the output head, with both factors random so that both get gradients.
 
-    A pattern names the layers one by one: from a long list PEFT makes the shortest suffixes, and then refuses some of
-    its own making (``out_proj`` of state-space models).
+    Subclasses of Linear are left alone, as bitsandbytes leaves them: they compute something else. A pattern names the
+    layers one by one, because from a long list PEFT makes short suffixes that match more than was meant.
     """
     from peft import LoraConfig, get_peft_model
 
-    head = model.get_output_embeddings()
-    kinds = (nn.Linear, bitsandbytes.nn.Linear4bit)  # not their subclasses, which compute something else
-    names = [name for name, module in model.named_modules() if type(module) in kinds and module is not head]
-    targets = "|".join(map(re.escape, names)) or "all-linear"
-    return get_peft_model(model, LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
+    linears = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    config = LoraConfig(r=4, init_lora_weights=False, target_modules="all-linear")
+    if any(isinstance(module, bitsandbytes.nn.Linear4bit) for module in linears.values()):
+        head, kinds = model.get_output_embeddings(), (nn.Linear, bitsandbytes.nn.Linear4bit)
+        chosen = [name for name, module in linears.items() if type(module) in kinds and module is not head]
+        config.target_modules = "|".join(re.escape(name) for name in chosen if not _refused(config, model, name))
+    return get_peft_model(model, config)
+
+
+def _refused(config: Any, model: Any, name: str) -> bool:
+    """Whether PEFT refuses to adapt a layer: the output projections of some state-space models."""
+    from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
+
+    try:
+        _check_lora_target_modules_mamba(config, model, name.rpartition(".")[2])
+    except ValueError:
+        return True
+    return False
 
 
 def _peft(model: Any, **arguments: Any) -> None:

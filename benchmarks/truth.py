@@ -55,14 +55,20 @@ Key = tuple[str, str, str]
 # ------------------------------------------------------------------------------------------------- one step
 
 
-def load(folder: str | Path) -> Any:
-    """The checkpoint in a folder, quantized as it is loaded, as a training script would get it."""
+def load(folder: str | Path) -> tuple[Any, list[str]]:
+    """The checkpoint in a folder, quantized as it is loaded, and the tensors that the loader did not find in it."""
     config = transformers.AutoConfig.from_pretrained(folder)
     cls = getattr(transformers, config.architectures[0])
     transformers.set_seed(SEED)  # for what no checkpoint stores
-    return cls.from_pretrained(
-        folder, config=config, dtype=torch.bfloat16, device_map={"": "cpu"}, quantization_config=quantization()
+    model, found = cls.from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.bfloat16,
+        device_map={"": "cpu"},
+        quantization_config=quantization(),
+        output_loading_info=True,
     )
+    return model, sorted({*found["missing_keys"], *map(str, found["mismatched_keys"])})
 
 
 def step_of(model: Any, preparation: Preparation) -> dict[str, Any]:
@@ -167,8 +173,8 @@ def run_model(task: str, model_type: str, wanted: list[str], out: Path) -> None:
         try:
             made = build(task, model_type)
             made.save_pretrained(folder)
-            model = load(folder)
-            line = {"outcome": "ok", "error": None, **_facts(model)}
+            model, missing = load(folder)
+            line = {"outcome": "ok", "error": None, **_facts(model), "missing": missing}
         except Exception as error:  # noqa: BLE001  # an architecture that cannot be built is a result
             line = {"outcome": "error", "error": _described(error, BUILD, model or nn.Module())}
         _write(out, (task, model_type, BUILD), line, start)
@@ -176,7 +182,7 @@ def run_model(task: str, model_type: str, wanted: list[str], out: Path) -> None:
             preparation = PREPARATIONS[name]
             if preparation.applies_to(model):
                 start = time.perf_counter()
-                _write(out, (task, model_type, name), step_of(load(folder), preparation), start)
+                _write(out, (task, model_type, name), step_of(load(folder)[0], preparation), start)
 
 
 def _facts(model: Any) -> dict[str, Any]:
