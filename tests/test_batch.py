@@ -77,6 +77,61 @@ def bart_classifier():
     return transformers.BartForSequenceClassification(config)
 
 
+def git():
+    vision = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "image_size": 32}
+    config = transformers.GitConfig(
+        vision_config=vision | {"patch_size": 16},
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        vocab_size=64,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return transformers.GitForCausalLM(config)
+
+
+def musicgen():
+    config = transformers.MusicgenDecoderConfig(
+        hidden_size=32,
+        ffn_dim=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        vocab_size=64,
+        num_codebooks=2,
+        pad_token_id=63,
+        bos_token_id=63,
+    )
+    return transformers.MusicgenForCausalLM(config)
+
+
+def reformer():
+    config = transformers.ReformerConfig(
+        hidden_size=32,
+        feed_forward_size=32,
+        attn_layers=["local"],
+        num_attention_heads=2,
+        attention_head_size=16,
+        axial_pos_shape=(4, 8),
+        axial_pos_embds_dim=(16, 16),
+        local_attn_chunk_length=8,
+        max_position_embeddings=32,
+        is_decoder=True,
+        vocab_size=64,
+    )
+    return transformers.ReformerModelWithLMHead(config)
+
+
+def pix2struct():
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "d_ff": 32, "d_kv": 16}
+    text = small | {"num_layers": 1, "num_heads": 2, "vocab_size": 64, "is_decoder": True}
+    vision = small | {"num_attention_heads": 2, "patch_embed_hidden_size": 12}
+    config = transformers.Pix2StructConfig(text_config=text, vision_config=vision)
+    config.decoder_start_token_id = config.text_config.decoder_start_token_id = 0
+    return transformers.Pix2StructForConditionalGeneration(config)
+
+
 MODELS = {
     "sequence classification": lambda: classifier("LlamaForSequenceClassification"),
     "token classification": lambda: classifier("LlamaForTokenClassification"),
@@ -87,6 +142,10 @@ MODELS = {
     "speech to text": whisper,
     "image classification": vit,
     "raw audio": wav2vec2,
+    "images that no token announces": git,
+    "patches of images": pix2struct,
+    "audio codes, an embedding each": musicgen,
+    "positions with axes": reformer,
 }
 
 
@@ -109,6 +168,10 @@ def test_token_ids_with_a_meaning_are_avoided():
     assert model.config.image_token_id not in tokens
     assert set(tokens[:, -1].tolist()) == {7}
     assert 7 not in tokens[:, :-1]
+
+
+def test_the_cache_is_off_as_in_training():
+    assert training_batch(classifier("LlamaForCausalLM"), "cpu")["use_cache"] is False
 
 
 def test_an_output_without_a_loss_is_trained_on_its_first_floats():

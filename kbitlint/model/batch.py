@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,43 +15,115 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-def training_batch(model: nn.Module, device: str | torch.device, batch: int = 2, seq_len: int = 16) -> dict[str, Tensor]:
+def training_batch(model: nn.Module, device: str | torch.device, batch: int = 2, seq_len: int = 16) -> dict[str, Any]:
     """Inputs and labels for one training step.
 
     ``input_ids`` of shape (batch, seq_len), or what the model's main input is, and labels where the class takes them.
     Token ids that the config gives a meaning (image, audio, padding, decoder start) are avoided: a text-only batch
-    must not claim to hold an image.
+    must not claim to hold an image. The cache is off, as it is in transformers' Trainer.
     """
     base: Any = adapters.base_of(model)
-    names = set(inspect.signature(base.forward).parameters)
+    asked = _asked_for(base)
+    names = set(asked)
     config: Any = getattr(base, "config", None)
     main = getattr(base, "main_input_name", "input_ids")
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    made: dict[str, Tensor] = {}
-    if main == "pixel_values":
-        made["pixel_values"] = torch.randn(_image_shape(config, batch), dtype=_float_dtype(base))
-    elif main == "input_features":
-        made["input_features"] = torch.randn(_audio_shape(config, batch), dtype=_float_dtype(base))
-    elif main == "input_values":
-        made["input_values"] = torch.randn((batch, 16000), dtype=_float_dtype(base))
-    limit = min(_lengths(text), default=seq_len)
-    tokens = _tokens(config, text, (batch, min(seq_len, limit)))
+    tokens = _tokens(config, text, (batch, _length(text, seq_len)))
+    made: dict[str, Any] = _media(base, names, main, batch, tokens)
+    books = _codebooks(base)
     if "input_ids" in names:
-        made["input_ids"] = tokens
+        made["input_ids"] = tokens.repeat_interleave(books, dim=0) if books else tokens
         if "attention_mask" in names:
             made["attention_mask"] = torch.ones_like(tokens)
-    kind = type(base).__name__
+    elif main == "inputs":  # a class that takes any modality; with a vocabulary it is text
+        made["inputs"] = tokens
+    if "mm_token_type_ids" in names:  # the whole batch is text
+        made["mm_token_type_ids"] = torch.zeros_like(tokens)
+    if "bbox" in names and "pixel_values" in made:  # where each token stands on the page
+        made["bbox"] = torch.zeros((*tokens.shape, 4), dtype=torch.long)
+    for name, required in asked.items():  # a second text, for a part with a vocabulary of its own
+        if required and name not in made and name.endswith("_input_ids"):
+            part = getattr(config, f"{name.removesuffix('_input_ids')}_config", text)
+            made[name] = _tokens(part, part, tuple(tokens.shape))
+    made |= _labels(base, names, config, tokens, books)
+    made = {name: value.to(device) for name, value in made.items()}
+    if "use_cache" in names:
+        made["use_cache"] = False
+    return made
+
+
+def _asked_for(base: nn.Module) -> dict[str, bool]:
+    """The parameters of a model's forward, and which of them have no default."""
+    found = inspect.signature(base.forward).parameters.values()
+    return {parameter.name: parameter.default is inspect.Parameter.empty for parameter in found}
+
+
+def _labels(base: nn.Module, names: set[str], config: Any, tokens: Tensor, books: int) -> dict[str, Tensor]:
+    kind, batch = type(base).__name__, len(tokens)
     if "labels" in names:
         classes = max(int(getattr(config, "num_labels", 2) or 2), 1)
         if "SequenceClassification" in kind or "ImageClassification" in kind:
-            made["labels"] = torch.randint(0, classes, (batch,))
-        elif "TokenClassification" in kind:
-            made["labels"] = torch.randint(0, classes, tuple(tokens.shape))
-        else:
-            made["labels"] = tokens.clone()
-    elif "start_positions" in names:
-        made["start_positions"] = made["end_positions"] = torch.zeros(batch, dtype=torch.long)
-    return {name: tensor.to(device) for name, tensor in made.items()}
+            return {"labels": torch.randint(0, classes, (batch,))}
+        if "TokenClassification" in kind:
+            return {"labels": torch.randint(0, classes, tuple(tokens.shape))}
+        return {"labels": tokens.unsqueeze(-1).repeat(1, 1, books) if books else tokens.clone()}
+    if "start_positions" in names:
+        positions = torch.zeros(batch, dtype=torch.long)
+        return {"start_positions": positions, "end_positions": positions}
+    return {}
+
+
+def _media(base: nn.Module, names: set[str], main: str, batch: int, tokens: Tensor) -> dict[str, Tensor]:
+    """What is no text: the main input where that is an image or sound, and images that belong to every text.
+
+    Where images are announced by tokens of their own, a batch without these tokens needs none.
+    """
+    config: Any = getattr(base, "config", None)
+    dtype = _float_dtype(base)
+    made: dict[str, Tensor] = {}
+    if "pixel_values" in names and (main == "pixel_values" or not _announces_images(config)):
+        shape = _image_shape(config, batch)
+        if any("video" in name for name, _ in _items(config)) and not _announces_images(config):  # one frame
+            shape = (batch, 1, *shape[1:])
+        if "image_attention_mask" in names:  # several images for each text, and which token sees which
+            shape = (batch, 1, *shape[1:])
+            made["image_attention_mask"] = torch.ones((*tokens.shape, 1), dtype=torch.long)
+        made["pixel_values"] = torch.randn(shape, dtype=dtype)
+        if "image_embeds_position_mask" in names:  # where the image stands in the text
+            made["image_embeds_position_mask"] = torch.zeros_like(tokens)
+            made["image_embeds_position_mask"][:, 1 : 1 + int(getattr(config, "latent_query_num", 1))] = 1
+    if main == "flattened_patches":
+        made["flattened_patches"] = _patches(config, batch, tokens.shape[1]).to(dtype)
+    elif main == "input_features":
+        made["input_features"] = torch.randn(_audio_shape(config, batch), dtype=dtype)
+    elif main == "input_values":
+        made["input_values"] = torch.randn((batch, 16000), dtype=dtype)
+    return made
+
+
+def _announces_images(config: Any) -> bool:
+    """Whether a config has a token that stands for an image, or for a part of one."""
+    return any("image" in name and name.endswith(("_id", "_index")) for name, _ in _items(config))
+
+
+def _patches(config: Any, batch: int, count: int) -> Tensor:
+    """Patches of an image, each with its row and column before its pixels."""
+    vision = getattr(config, "vision_config", config)
+    patches = torch.randn(batch, count, int(getattr(vision, "patch_embed_hidden_size", 768)) + 2)
+    patches[..., :2] = 1
+    return patches
+
+
+def _codebooks(base: nn.Module) -> int:
+    """How many rows of ids make one sequence: models of audio codes embed each codebook by itself."""
+    found = adapters.input_embedding(base)
+    return len(found) if isinstance(found, nn.ModuleList) else 0
+
+
+def _length(text: Any, seq_len: int) -> int:
+    """Tokens in a sequence: fewer where there are not so many positions, and a fixed number where positions have axes."""
+    axes = getattr(text, "axial_pos_shape", None) if getattr(text, "axial_pos_embds", False) else None
+    return math.prod(axes) if axes else min([seq_len, *_lengths(text)])
 
 
 def loss_of(output: Any) -> Tensor:

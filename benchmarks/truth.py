@@ -1,0 +1,358 @@
+"""What a real training step does, for every architecture that can be built tiny and every way to prepare it.
+
+    python benchmarks/truth.py [--out FILE] [--task TASK] [--only TYPE] [--sample N --seed S] [--redo] [--jobs N]
+
+Each model is built with random weights, saved, loaded in nf4 on the CPU as ``from_pretrained`` does, prepared, given
+LoRA on every quantized layer, and trained for one step. What happened is one JSON line per (task, model type,
+preparation) in ``--out``; what is there already is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import random
+import re
+import resource
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+from architectures import TASKS, architectures, build
+from preparations import PREPARATIONS, Preparation, quantization, with_lora
+from torch import Tensor, nn
+
+from kbitlint.model import checkpointing
+from kbitlint.model.batch import loss_of, training_batch
+
+SEED = 0
+#: the line that says whether the model could be built and loaded at all
+BUILD = "build"
+#: error kind -> what its messages say, first match wins
+_KINDS = {
+    "no-checkpointing": r"does not support (gradient|activation) checkpointing",
+    "no-grad": r"does not require grad",
+    "dtype": r"dtype|scalar type|Input type .* and bias type|result type .* can't be cast|without overflow",
+}
+
+Key = tuple[str, str, str]
+
+
+# ------------------------------------------------------------------------------------------------- one step
+
+
+def load(folder: str | Path) -> tuple[Any, list[str]]:
+    """The checkpoint in a folder, quantized as it is loaded, and the tensors that the loader did not find in it."""
+    config = transformers.AutoConfig.from_pretrained(folder)
+    cls = getattr(transformers, config.architectures[0])
+    transformers.set_seed(SEED)  # for what no checkpoint stores
+    model, found = cls.from_pretrained(
+        folder,
+        config=config,
+        dtype=torch.bfloat16,
+        device_map={"": "cpu"},
+        quantization_config=quantization(),
+        output_loading_info=True,
+    )
+    return model, sorted({*found["missing_keys"], *map(str, found["mismatched_keys"])})
+
+
+def step_of(model: Any, preparation: Preparation) -> dict[str, Any]:
+    """Prepare a freshly loaded model, attach adapters and train it for one step; what came of it."""
+    stage, trained = "prepare", model
+    made: dict[str, Any] = {"outcome": "ok", "error": None, "loss": None}
+    try:
+        transformers.set_seed(SEED)
+        made["note"] = preparation.prepare(model)
+        stage = "adapters"
+        trained = with_lora(model)
+        stage = "forward"
+        loss = _forward(trained, preparation)
+        made["loss"] = float(loss.detach())
+        stage = "backward"
+        loss.backward()
+        made |= _gradients(trained)
+        stage = "bytes"
+        made |= _saved_bytes(trained, preparation)
+    except Exception as error:  # noqa: BLE001  # whatever training raises is the answer
+        made |= {"outcome": "error", "error": _described(error, stage, trained)}
+    return made
+
+
+def _forward(model: Any, preparation: Preparation) -> Tensor:
+    model.train()
+    transformers.set_seed(SEED)
+    batch = training_batch(model, "cpu")
+    transformers.set_seed(SEED)  # a trace makes the same batch, but not every random number after it
+    with torch.autocast("cpu", torch.bfloat16) if preparation.autocast else nullcontext():
+        return loss_of(model(**batch))
+
+
+def _gradients(model: nn.Module) -> dict[str, list[str]]:
+    """The trainable parameters, by whether a gradient came and what it holds."""
+    found: dict[str, list[str]] = {name: [] for name in ("with_gradient", "without_gradient", "zero", "not_finite")}
+    for name, parameter in sorted(model.named_parameters()):
+        if not parameter.requires_grad:
+            continue
+        found["without_gradient" if parameter.grad is None else "with_gradient"].append(name)
+        if parameter.grad is not None and not parameter.grad.isfinite().all():
+            found["not_finite"].append(name)
+        elif parameter.grad is not None and not parameter.grad.any():
+            found["zero"].append(name)
+    return found
+
+
+def _saved_bytes(model: Any, preparation: Preparation) -> dict[str, int]:
+    """Bytes that one more forward keeps for backward: each storage once, with and without those of the model itself.
+
+    The step before runs without these hooks, because they turn off autograd's check for tensors changed in place.
+    """
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address is seen twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor.untyped_storage())
+        return tensor.detach()
+
+    model.zero_grad(set_to_none=True)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        _forward(model, preparation)
+    sizes = {address: storage.nbytes() for address, storage in kept.items()}
+    return {
+        "saved_bytes": sum(size for address, size in sizes.items() if address not in own),
+        "saved_bytes_with_weights": sum(sizes.values()),
+    }
+
+
+def _described(error: BaseException, stage: str, model: Any) -> dict[str, Any]:
+    """An error as data: its kind, and the innermost module and line that it came from."""
+    names = {module: name for name, module in model.named_modules()}
+    text = str(error)
+    kind = next((kind for kind, pattern in _KINDS.items() if re.search(pattern, text)), "other")
+    module, places = "", []
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        owner = frame.f_locals.get("self")
+        if isinstance(owner, nn.Module) and owner in names:
+            module = names[owner]
+        places.append(f"{Path(frame.f_code.co_filename).name}:{line}:{frame.f_code.co_name}")
+    return {
+        "kind": kind,
+        "type": type(error).__name__,
+        "message": text[:500],
+        "stage": stage,
+        "module": module.removeprefix("base_model.model."),
+        "at": places[-8:],
+    }
+
+
+# ------------------------------------------------------------------------------------------------- one model
+
+
+def run_model(task: str, model_type: str, wanted: list[str], out: Path) -> None:
+    """Every wanted preparation of one model; a line is written as soon as it is known."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        start, model = time.perf_counter(), None
+        try:
+            made = build(task, model_type)
+            made.save_pretrained(folder)
+            model, missing = load(folder)
+            line = {"outcome": "ok", "error": None, **_facts(model), "missing": missing}
+        except Exception as error:  # noqa: BLE001  # an architecture that cannot be built is a result
+            line = {"outcome": "error", "error": _described(error, BUILD, model or nn.Module())}
+        _write(out, (task, model_type, BUILD), line, start)
+        for name in wanted if model is not None else ():
+            preparation = PREPARATIONS[name]
+            if preparation.applies_to(model):
+                start = time.perf_counter()
+                _write(out, (task, model_type, name), step_of(load(folder)[0], preparation), start)
+
+
+def _facts(model: Any) -> dict[str, Any]:
+    from preparations import bitsandbytes
+
+    odd = [name for name, tensor in model.named_parameters() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    return {
+        "class": type(model).__name__,
+        "supports_checkpointing": checkpointing.supports_checkpointing(model),
+        "main_input": model.main_input_name,
+        "quantized": sum(isinstance(module, bitsandbytes.nn.Linear4bit) for module in model.modules()),
+        "parameters_not_finite": odd,
+    }
+
+
+def _write(out: Path, key: Key, line: dict[str, Any], start: float) -> None:
+    named = dict(zip(("task", "model_type", "preparation"), key, strict=True))
+    with out.open("a") as file:
+        file.write(json.dumps({**named, **line, "seconds": round(time.perf_counter() - start, 2)}) + "\n")
+
+
+# ------------------------------------------------------------------------------------------------- all of them
+
+
+@dataclass
+class Job:
+    """A process that runs one model."""
+
+    task: str
+    model_type: str
+    process: multiprocessing.process.BaseProcess
+    deadline: float
+
+
+def results(out: Path) -> dict[Key, dict[str, Any]]:
+    """What is in a results file, the last line for each key."""
+    found: dict[Key, dict[str, Any]] = {}
+    if out.exists():
+        for text in out.read_text().splitlines():
+            line = json.loads(text)
+            found[line["task"], line["model_type"], line["preparation"]] = line
+    return found
+
+
+def pairs(task: str | None, only: list[str], sample: int | None, seed: int) -> list[tuple[str, str]]:
+    """The (task, model type) pairs that were asked for."""
+    wanted = [
+        (name, model_type)
+        for name in ([task] if task else TASKS)
+        for model_type in architectures(name)
+        if not only or model_type in only
+    ]
+    if sample is None or sample >= len(wanted):
+        return wanted
+    return sorted(random.Random(seed).sample(wanted, sample))  # noqa: S311  # a sample, not a secret
+
+
+def run_all(wanted: list[tuple[str, str]], options: argparse.Namespace) -> None:
+    """Run what is missing from the results, each model in a process of its own."""
+    known = {} if options.redo else results(options.out)
+    todo = [(task, model_type, missing) for task, model_type in wanted if (missing := _missing(known, task, model_type))]
+    _import_everything()
+    context = multiprocessing.get_context("fork")  # the libraries are imported once, not once a model
+    running: list[Job] = []
+    total, started = len(todo), time.perf_counter()
+    while todo or running:
+        while todo and len(running) < options.jobs:
+            task, model_type, missing = todo.pop(0)
+            process = context.Process(target=_limited, args=(options.memory, task, model_type, missing, options.out))
+            process.start()
+            running.append(Job(task, model_type, process, time.monotonic() + options.timeout))
+        multiprocessing.connection.wait([job.process.sentinel for job in running], timeout=1)
+        for job in [job for job in running if not job.process.is_alive() or time.monotonic() > job.deadline]:
+            running.remove(job)
+            _finish(job, options.out)
+            _progress(total - len(todo) - len(running), total, started, f"{job.task} {job.model_type}")
+
+
+def _missing(known: dict[Key, dict[str, Any]], task: str, model_type: str) -> list[str]:
+    """The preparations of a model that were not run; none where it cannot be built or they do not apply."""
+    built = known.get((task, model_type, BUILD))
+    if built is None:
+        return list(PREPARATIONS)
+    if built["outcome"] != "ok":
+        return []
+    missing = [name for name in PREPARATIONS if (task, model_type, name) not in known]
+    return [name for name in missing if not (PREPARATIONS[name].only_without_checkpointing and built["supports_checkpointing"])]
+
+
+def _import_everything() -> None:
+    import peft  # noqa: F401
+
+    from kbitlint import api, registry  # noqa: F401
+
+    registry.select((), ())
+
+
+def _limited(gigabytes: int, task: str, model_type: str, wanted: list[str], out: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (gigabytes << 30, gigabytes << 30))
+    sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # open for as long as the process lives
+    run_model(task, model_type, wanted, out)
+
+
+def _finish(job: Job, out: Path) -> None:
+    """Where a process did not come to its end, say so for what it was at."""
+    overtime = job.process.is_alive()
+    if overtime:
+        job.process.kill()
+    job.process.join()
+    if not overtime and job.process.exitcode == 0:
+        return
+    known = results(out)
+    at = next(
+        (name for name in (BUILD, *_missing(known, job.task, job.model_type)) if (job.task, job.model_type, name) not in known),
+        None,
+    )
+    if at is not None:
+        what = "timeout" if overtime else f"exit code {job.process.exitcode}"
+        error = {"kind": "other", "type": "Killed", "message": what, "stage": "process", "module": "", "at": []}
+        _write(out, (job.task, job.model_type, at), {"outcome": "error", "error": error}, time.perf_counter())
+
+
+def _progress(done: int, total: int, started: float, what: str) -> None:
+    elapsed = time.perf_counter() - started
+    left = elapsed / done * (total - done)
+    print(f"{done}/{total} {what}  {elapsed:.0f} s, {left / 60:.0f} min left", file=sys.stderr, flush=True)
+
+
+def table(lines: dict[Key, dict[str, Any]], wanted: list[tuple[str, str]]) -> str:
+    """How often each preparation trains, and what stops it where it does not."""
+    columns = ("all gradients", "some", "none", "dtype", "no-grad", "no-checkpointing", "other")
+    counts: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in (BUILD, *PREPARATIONS)}
+    chosen = set(wanted)
+    for (task, model_type, name), line in lines.items():
+        if (task, model_type) in chosen and name in counts:
+            counts[name][_column(name, line)] += 1
+    width = max(map(len, counts))
+    rows = [f"{'':<{width}}{'n':>5}" + "".join(f"{column:>{len(column) + 2}}" for column in columns)]
+    rows += [
+        f"{name:<{width}}{sum(count.values()):>5}" + "".join(f"{count[column]:>{len(column) + 2}}" for column in columns)
+        for name, count in counts.items()
+    ]
+    return "\n".join(rows)
+
+
+def _column(name: str, line: dict[str, Any]) -> str:
+    if line["outcome"] == "error":
+        return str(line["error"]["kind"])
+    if name == BUILD or not line["without_gradient"]:
+        return "all gradients"
+    return "some" if line["with_gradient"] else "none"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("truth.jsonl"), help="the results file")
+    parser.add_argument("--task", choices=TASKS, help="one task only")
+    parser.add_argument("--only", action="append", default=[], metavar="TYPE", help="this model type only; repeatable")
+    parser.add_argument("--sample", type=int, metavar="N", help="this many architectures, drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
+    parser.add_argument("--redo", action="store_true", help="run again what the results file has already")
+    parser.add_argument("--jobs", type=int, default=1, help="models at a time")
+    parser.add_argument("--timeout", type=float, default=180, help="seconds for one model")
+    parser.add_argument("--memory", type=int, default=12, help="gigabytes of address space for one model")
+    options = parser.parse_args()
+    wanted = pairs(options.task, options.only, options.sample, options.seed)
+    run_all(wanted, options)
+    print(table(results(options.out), wanted))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
