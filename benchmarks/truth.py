@@ -23,6 +23,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,7 @@ _KINDS = {
 }
 
 Key = tuple[str, str, str]
+Work = Callable[[str, str, list[str], Path], None]
 
 
 # ------------------------------------------------------------------------------------------------- one step
@@ -138,11 +140,15 @@ def _saved_bytes(model: Any, preparation: Preparation) -> dict[str, int]:
     }
 
 
+def kind_of(message: str) -> str:
+    """What kind of failure an error message speaks of."""
+    return next((kind for kind, pattern in _KINDS.items() if re.search(pattern, message)), "other")
+
+
 def _described(error: BaseException, stage: str, model: Any) -> dict[str, Any]:
     """An error as data: its kind, and the innermost module and line that it came from."""
     names = {module: name for name, module in model.named_modules()}
     text = str(error)
-    kind = next((kind for kind, pattern in _KINDS.items() if re.search(pattern, text)), "other")
     module, places = "", []
     for frame, line in traceback.walk_tb(error.__traceback__):
         owner = frame.f_locals.get("self")
@@ -150,7 +156,7 @@ def _described(error: BaseException, stage: str, model: Any) -> dict[str, Any]:
             module = names[owner]
         places.append(f"{Path(frame.f_code.co_filename).name}:{line}:{frame.f_code.co_name}")
     return {
-        "kind": kind,
+        "kind": kind_of(text),
         "type": type(error).__name__,
         "message": text[:500],
         "stage": stage,
@@ -177,12 +183,12 @@ def run_model(task: str, model_type: str, wanted: list[str], out: Path) -> None:
             line = {"outcome": "ok", "error": None, **_facts(model), "missing": missing}
         except Exception as error:  # noqa: BLE001  # an architecture that cannot be built is a result
             line = {"outcome": "error", "error": _described(error, BUILD, model or nn.Module())}
-        _write(out, (task, model_type, BUILD), line, start)
+        write(out, (task, model_type, BUILD), line, start)
         for name in wanted if model is not None else ():
             preparation = PREPARATIONS[name]
             if preparation.applies_to(model):
                 start = time.perf_counter()
-                _write(out, (task, model_type, name), step_of(load(folder)[0], preparation), start)
+                write(out, (task, model_type, name), step_of(load(folder)[0], preparation), start)
 
 
 def _facts(model: Any) -> dict[str, Any]:
@@ -198,7 +204,8 @@ def _facts(model: Any) -> dict[str, Any]:
     }
 
 
-def _write(out: Path, key: Key, line: dict[str, Any], start: float) -> None:
+def write(out: Path, key: Key, line: dict[str, Any], start: float) -> None:
+    """Append one result, with the seconds since start."""
     named = dict(zip(("task", "model_type", "preparation"), key, strict=True))
     with out.open("a") as file:
         file.write(json.dumps({**named, **line, "seconds": round(time.perf_counter() - start, 2)}) + "\n")
@@ -213,6 +220,7 @@ class Job:
 
     task: str
     model_type: str
+    wanted: list[str]
     process: multiprocessing.process.BaseProcess
     deadline: float
 
@@ -240,20 +248,19 @@ def pairs(task: str | None, only: list[str], sample: int | None, seed: int) -> l
     return sorted(random.Random(seed).sample(wanted, sample))  # noqa: S311  # a sample, not a secret
 
 
-def run_all(wanted: list[tuple[str, str]], options: argparse.Namespace) -> None:
-    """Run what is missing from the results, each model in a process of its own."""
-    known = {} if options.redo else results(options.out)
-    todo = [(task, model_type, missing) for task, model_type in wanted if (missing := _missing(known, task, model_type))]
+def run_jobs(todo: list[tuple[str, str, list[str]]], work: Work, options: argparse.Namespace) -> None:
+    """Do the work for each (task, model type, preparations), each model in a process of its own."""
     _import_everything()
+    todo = list(todo)
     context = multiprocessing.get_context("fork")  # the libraries are imported once, not once a model
     running: list[Job] = []
     total, started = len(todo), time.perf_counter()
     while todo or running:
         while todo and len(running) < options.jobs:
-            task, model_type, missing = todo.pop(0)
-            process = context.Process(target=_limited, args=(options.memory, task, model_type, missing, options.out))
+            task, model_type, wanted = todo.pop(0)
+            process = context.Process(target=_limited, args=(work, options.memory, task, model_type, wanted, options.out))
             process.start()
-            running.append(Job(task, model_type, process, time.monotonic() + options.timeout))
+            running.append(Job(task, model_type, wanted, process, time.monotonic() + options.timeout))
         multiprocessing.connection.wait([job.process.sentinel for job in running], timeout=1)
         for job in [job for job in running if not job.process.is_alive() or time.monotonic() > job.deadline]:
             running.remove(job)
@@ -280,10 +287,10 @@ def _import_everything() -> None:
     registry.select((), ())
 
 
-def _limited(gigabytes: int, task: str, model_type: str, wanted: list[str], out: Path) -> None:
+def _limited(work: Work, gigabytes: int, task: str, model_type: str, wanted: list[str], out: Path) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (gigabytes << 30, gigabytes << 30))
     sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # open for as long as the process lives
-    run_model(task, model_type, wanted, out)
+    work(task, model_type, wanted, out)
 
 
 def _finish(job: Job, out: Path) -> None:
@@ -295,14 +302,11 @@ def _finish(job: Job, out: Path) -> None:
     if not overtime and job.process.exitcode == 0:
         return
     known = results(out)
-    at = next(
-        (name for name in (BUILD, *_missing(known, job.task, job.model_type)) if (job.task, job.model_type, name) not in known),
-        None,
-    )
+    at = next((name for name in (BUILD, *job.wanted) if (job.task, job.model_type, name) not in known), None)
     if at is not None:
         what = "timeout" if overtime else f"exit code {job.process.exitcode}"
         error = {"kind": "other", "type": "Killed", "message": what, "stage": "process", "module": "", "at": []}
-        _write(out, (job.task, job.model_type, at), {"outcome": "error", "error": error}, time.perf_counter())
+        write(out, (job.task, job.model_type, at), {"outcome": "error", "error": error}, time.perf_counter())
 
 
 def _progress(done: int, total: int, started: float, what: str) -> None:
@@ -349,7 +353,9 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=12, help="gigabytes of address space for one model")
     options = parser.parse_args()
     wanted = pairs(options.task, options.only, options.sample, options.seed)
-    run_all(wanted, options)
+    known = {} if options.redo else results(options.out)
+    todo = [(task, model_type, missing) for task, model_type in wanted if (missing := _missing(known, task, model_type))]
+    run_jobs(todo, run_model, options)
     print(table(results(options.out), wanted))
     return 0
 

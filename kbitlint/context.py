@@ -45,6 +45,11 @@ class TrainingContext:
     batch_size: int | None = None
     seq_len: int | None = None
 
+    @property
+    def waits_for_every_gradient(self) -> bool:
+        """Whether the ranks wait for a gradient of every trainable parameter before the next step."""
+        return self.strategy is Strategy.DDP and self.find_unused_parameters is False
+
     @classmethod
     def from_training_arguments(cls, arguments: Any) -> TrainingContext:
         """Read transformers' ``TrainingArguments`` (or a TRL config, which extends them).

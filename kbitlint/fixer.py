@@ -42,8 +42,8 @@ def fix_model(
 ) -> tuple[Applied, Outcome]:
     """Fix a live model in place and audit it again, at most ten times.
 
-    The attributes come first; a step without weights is run once they are in order. Any exception, Ctrl-C included, leaves the model as it was. Raises FixError where an edit does not remove the
-    violation it is the fix of.
+    The attributes come first; a step without weights is run once they are in order. Any exception, Ctrl-C included,
+    leaves the model as it was. Raises FixError where an edit does not remove the violation it is the fix of.
     """
     from kbitlint.model import edits as live
     from kbitlint.model.journal import Journal, journaled, keep

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.paths import fold
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Location, Severity, Surface, Violation
 
@@ -28,9 +27,10 @@ class UnreachableAdapter(Rule):
     ## Why is this bad?
 
     Training runs, the loss may even fall, and these parameters stay as they were initialised: `lora_B` stays zero.
-    Where nothing is reached, or where a layer is cut off while its like in other layers learns, that is an error.
-    Where every layer of a kind is cut (an indexer that only picks, a router's top-k), it is how the architecture is
-    built, and a warning: an adapter there costs memory and learns nothing.
+    Where the class by itself would let the gradient pass, or where nothing is reached at all, that is an error. Where
+    the class cuts it (an indexer that only picks, a router's top-k), the architecture is built so, and it is worth
+    knowing: an adapter there costs memory and learns nothing, and DDP with `find_unused_parameters=False` waits for it
+    forever.
 
     ## Example
 
@@ -63,19 +63,19 @@ class UnreachableAdapter(Rule):
         """One violation for each module that cuts the gradient of parameters in it."""
         if not trace.gradients:
             raise Unchecked("the step stops before a gradient could arrive")
-        reached = {fold(facts.path) for facts in trace.gradients if facts.arrives}
+        nothing = not any(facts.arrives for facts in trace.gradients)
         cut: dict[tuple[str, str, bool], list[GradientFacts]] = {}
         for facts in trace.gradients:
             if facts.cut is not None and facts.runs and not facts.reentrant:
-                kind_learns = not reached or fold(facts.path) in reached
-                cut.setdefault((facts.at, facts.cut.value, kind_learns), []).append(facts)
-        for (module, state, kind_learns), found in cut.items():
-            virtual = found[0].virtual
-            what = "adapters on quantized layers in it" if virtual else f"{len(found)} trainable parameters in it"
+                cut.setdefault((facts.at, facts.cut.value, facts.inherent and not nothing), []).append(facts)
+        for (module, state, inherent), found in cut.items():
+            what = "adapters on quantized layers in it" if found[0].virtual else "trainable parameters in it"
+            waits = inherent and context.waits_for_every_gradient and not found[0].virtual
             yield self.violation(
-                f"no gradient reaches {what}: the module {state}",
+                f"no gradient reaches {what}: the module {state}" + (", as its class is written" if inherent else ""),
                 Location(module),
                 surface=Surface.TRACE,
-                severity=Severity.ERROR if kind_learns else Severity.INFO if virtual else Severity.WARNING,
-                evidence={"parameters": len(found), "first": found[0].path, "device": trace.device},
+                severity=Severity.INFO if inherent and not waits else Severity.ERROR,
+                consequence=Consequence.FAILS if waits else Consequence.TRAINS_NOTHING,
+                evidence={"parameters": len(found), "first": found[0].path, "inherent": inherent},
             )

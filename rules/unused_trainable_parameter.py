@@ -60,7 +60,7 @@ class UnusedTrainableParameter(Rule):
         """One violation for each module around parameters that no computation uses."""
         if not trace.gradients:
             raise Unchecked("the step stops before a gradient could arrive")
-        waits = context.strategy is not None and context.strategy.value == "ddp" and context.find_unused_parameters is False
+        waits = context.waits_for_every_gradient
         idle: dict[tuple[str, str], list[GradientFacts]] = {}
         for facts in trace.gradients:
             if facts.cut is not None and not facts.runs and not facts.virtual:

@@ -43,7 +43,7 @@ _SAME: dict[Any, tuple[int, ...]] = {
     aten.index_copy_.default: (0, 3),
     aten.index_put.default: (0, 2),
     aten.index_put_.default: (0, 2),
-    aten._index_put_impl_.default: (0, 2),  # noqa: SLF001  # see above
+    aten._index_put_impl_.default: (0, 2),
     aten._unsafe_index_put.default: (0, 2),  # noqa: SLF001  # see above
     aten.scatter.src: (0, 3),
     aten.scatter_.src: (0, 3),
@@ -145,8 +145,8 @@ AUTOCAST: dict[str, _Autocast] = {
         lower=_LOWER,
         upper=_LOSSES
         | _names(
-            """adaptive_avg_pool3d adaptive_max_pool3d avg_pool3d max_pool3d ctc_loss fft_fft fft_fft2 fft_fftn fft_hfft fft_ifft
-            fft_ifft2 fft_ifftn fft_ihfft fft_irfft fft_irfft2 fft_irfftn fft_rfft fft_rfft2 fft_rfftn grid_sample grid_sampler
+            """adaptive_avg_pool3d adaptive_max_pool3d avg_pool3d max_pool3d ctc_loss fft_fft fft_fft2 fft_fftn fft_hfft
+            fft_ifft fft_ifft2 fft_ifftn fft_ihfft fft_irfft fft_irfft2 fft_irfftn fft_rfft fft_rfft2 fft_rfftn grid_sample grid_sampler
             inverse linalg_inv linalg_solve linalg_svd nanquantile polar prod quantile stft trace view_as_complex"""
         ),
         upper_result=frozenset(),

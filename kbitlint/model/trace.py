@@ -30,6 +30,7 @@ from kbitlint.model.trace_facts import (
     CheckpointCall,
     GradientFacts,
     LayerFacts,
+    PackedReadFacts,
     PromotionFacts,
     RefusalFacts,
     SavedFacts,
@@ -49,7 +50,7 @@ HALF = (torch.bfloat16, torch.float16)
 _AUTOGRADS_OWN = re.compile(
     r"leaf Variable that requires grad|modified by an inplace operation|does not require grad|Recomputed values|different number of tensors was saved"
 )
-_ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow")
+_ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias type")
 
 
 class UntraceableError(KbitlintError):
@@ -108,30 +109,30 @@ def trace(
     facts = facts or collect(model)
     device = device or ("cpu" if any(p.device == "cpu" for p in facts.parameters) else "cuda")
     inner = _runnable(model)
-    virtual = bool(facts.quantized) and not facts.has_adapters
+    how = _How(context, device, batch, seq_len, facts, virtual=bool(facts.quantized) and not facts.has_adapters)
     with _quietly(), _same_random_state():
-        twin = twin_of(inner)
-        if virtual:
-            twin.requires_grad_(requires_grad=False)
-        scalars = stand_in_quantized(inner, twin, device, adapters=virtual).adapters
-        step = _prepared(twin, device, facts)
-        watched = _watched(step, facts, scalars)
-        failure, failed_at = _run(step, context, batch, seq_len)
+        step, watched, end = _step_of(inner, twin_of(inner), how)
+        gradients = tuple(_gradients(step, watched)) if end.has_graph else ()
+        if any(gradient.cut is not None and gradient.runs and not gradient.reentrant for gradient in gradients):
+            lost = _lost_inherently(inner, how)
+            gradients = tuple(dataclasses.replace(gradient, inherent=gradient.path in lost) for gradient in gradients)
+    ledger = step.ledger
     traced = TraceFacts(
         model=facts,
         device=device,
         autocast=context.autocast_dtype,
         batch=(batch, seq_len),
-        gradients=() if failed_at is None else tuple(_gradients(step, watched)),
-        refusals=tuple(_refusal(refusal) for refusal in step.ledger.refusals.values()),
+        gradients=gradients,
+        refusals=tuple(_refusal(refusal) for refusal in ledger.refusals.values()),
+        packed_reads=tuple(PackedReadFacts(path, reader, name) for (path, reader), name in ledger.packed_reads.items()),
         layers=tuple(step.layers.values()),
         promotions=tuple(step.promotions.values()),
         checkpoint_calls=tuple(step.passage.checkpoint_calls),
         saved=tuple(SavedFacts(path, nbytes) for path, nbytes in step.saved.items()),
         called=frozenset(step.passage.gives_grad),
-        guesses=tuple(sorted(step.ledger.guesses.items())),
-        failure=failure,
-        failed_at=failed_at or "",
+        guesses=tuple(sorted(ledger.guesses.items())),
+        failure=end.failure,
+        failed_at=end.module,
     )
     if traced.refusals and context.autocast_dtype is None:
         try:
@@ -147,6 +148,56 @@ def trace(
             again = traced
         traced = dataclasses.replace(traced, absorbed=not again.refusals and again.failure is None)
     return dataclasses.replace(traced, seconds=time.perf_counter() - start)
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What a step is run with."""
+
+    context: TrainingContext
+    device: str
+    batch: int
+    seq_len: int
+    facts: ModelFacts
+    virtual: bool
+    """Whether scalars stand for adapters that are not attached yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a step ended."""
+
+    failure: str | None = None
+    module: str = ""
+    has_graph: bool = True
+    """Whether the forward pass came to its end, so that the graph tells where gradients go."""
+
+
+def _step_of(inner: nn.Module, twin: nn.Module, how: _How) -> tuple[_Step, list[_Watched], _End]:
+    if how.virtual:
+        twin.requires_grad_(requires_grad=False)
+    stood_in = stand_in_quantized(inner, twin, how.device, adapters=how.virtual)
+    step = _prepared(twin, how.device, how.facts)
+    step.ledger.packed = {id(weight): step.paths[id(module)] for module, weight in stood_in.packed}
+    watched = _watched(step, how.facts, stood_in.adapters)
+    return step, watched, _run(step, how)
+
+
+def _lost_inherently(inner: nn.Module, how: _How) -> frozenset[str]:
+    """Paths of what gets no gradient in a twin that is stripped of hooks, checkpoints and forwards of its own."""
+    twin = twin_of(inner)
+    for module in twin.modules():
+        module._forward_hooks.clear()  # noqa: SLF001  # torch has no public way to remove the hooks of others
+        module._forward_pre_hooks.clear()  # noqa: SLF001  # see above
+        module.__dict__.pop("forward", None)
+        if checkpointing.FLAG in module.__dict__:
+            module.__dict__[checkpointing.FLAG] = False
+    plain = dataclasses.replace(how, context=dataclasses.replace(how.context, gradient_checkpointing=None))
+    try:
+        step, watched, end = _step_of(inner, twin, plain)
+    except UntraceableError:
+        return frozenset()
+    return frozenset(gradient.path for gradient in _gradients(step, watched) if not gradient.arrives and end.has_graph)
 
 
 def _runnable(model: nn.Module) -> nn.Module:
@@ -297,38 +348,37 @@ class _Watched:
 # -------------------------------------------------------------------------------------------------- the step
 
 
-def _run(step: _Step, context: TrainingContext, batch: int, seq_len: int) -> tuple[str | None, str | None]:
-    """Forward and backward; (what stopped them, in which module). The module is None where no graph was left."""
+def _run(step: _Step, how: _How) -> _End:
+    """Forward and backward."""
     base: Any = adapters.base_of(step.twin)
-    loop = context.gradient_checkpointing
-    if context.sets_training_mode is not False:
+    loop = how.context.gradient_checkpointing
+    if how.context.sets_training_mode is not False:
         step.twin.train()
     forward_done = False
     try:
         if loop is not None and loop.enabled:
             kwargs = {} if loop.use_reentrant is None else {"use_reentrant": loop.use_reentrant}
             checkpointing.enable(base, **kwargs)
-        inputs = training_batch(step.twin, "cpu", batch, seq_len)
-        with observed(step.twin, lambda *seen: _see_checkpoint(step, *seen)), weightless(step.ledger), _autocast(context):
+        inputs = training_batch(step.twin, "cpu", how.batch, how.seq_len)
+        with observed(step.twin, lambda *seen: _see_checkpoint(step, *seen)), weightless(step.ledger), _autocast(how.context):
             with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _see_saved(step, tensor), lambda tensor: tensor):
                 loss = loss_of(step.twin(**inputs))
             forward_done = True
             step.ledger.in_backward = True
             _backward(loss)
     except Exception as error:
-        where = _module_of(error, step.paths)
-        text = str(error)
+        where, text, ledger = _module_of(error, step.paths), str(error), step.ledger
         if _ABOUT_DTYPES.search(text) and isinstance(error, (RuntimeError, ValueError)):
-            refusal = Refusal(where, step.ledger.last_operator, _dtypes_in(text), step.ledger.in_backward)
-            step.ledger.refusals.setdefault((where, refusal.operator), refusal)
-            return one_line(error), where if forward_done else None
-        if not _AUTOGRADS_OWN.search(text):  # shapes and values may be those of our batch, or guessed
+            refusal = Refusal(where, ledger.last_operator, _dtypes_in(text), ledger.in_backward)
+            ledger.refusals.setdefault((where, refusal.operator), refusal)
+        elif not (
+            _AUTOGRADS_OWN.search(text) or ledger.packed_reads
+        ):  # shapes and values may be those of our batch, or guessed
             place = f" in {where}" if where else ""
-            raise UntraceableError(
-                f"no training step without weights: {step.ledger.last_operator}{place} raised {one_line(error)}"
-            ) from error
-        return one_line(error), where if forward_done else None
-    return None, ""
+            operator = f"{ledger.last_operator}{place} raised " if ledger.last_operator else ""
+            raise UntraceableError(f"no training step without weights: {operator}{one_line(error)}") from error
+        return _End(one_line(error), where, forward_done)
+    return _End()
 
 
 def _autocast(context: TrainingContext) -> contextlib.AbstractContextManager[Any]:

@@ -41,6 +41,8 @@ class GradientFacts:
     """Why nothing arrives; None where it does."""
     at: str = ""
     """The module that ``cut`` speaks of."""
+    inherent: bool = False
+    """Whether the class cuts it by itself, also without the hooks, flags and functions that this model carries."""
 
     @property
     def runs(self) -> bool:
@@ -63,6 +65,17 @@ class RefusalFacts:
     dtypes: tuple[str, ...]
     """As its operands come: input, weight, bias."""
     in_backward: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PackedReadFacts:
+    """Code that computes with a packed weight as if it were the weight: training raises, or computes nonsense."""
+
+    path: str
+    """The quantized layer."""
+    reader: str
+    """The module whose code reads it."""
+    operator: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,7 @@ class TraceFacts:
     """(sequences, tokens a sequence)."""
     gradients: tuple[GradientFacts, ...]
     refusals: tuple[RefusalFacts, ...]
+    packed_reads: tuple[PackedReadFacts, ...]
     layers: tuple[LayerFacts, ...]
     promotions: tuple[PromotionFacts, ...]
     checkpoint_calls: tuple[CheckpointCall, ...]
@@ -137,6 +151,12 @@ class TraceFacts:
     absorbed: bool = False
     """Whether the step runs under bfloat16 autocast, where it is not known whether the loop opens it."""
     seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def raises(self) -> bool:
+        """Whether autograd itself stops the step, for a reason that no other fact tells."""
+        told = self.refusals or self.packed_reads or "does not require grad" in (self.failure or "")
+        return self.failure is not None and not told
 
     @property
     def saved_bytes(self) -> int:

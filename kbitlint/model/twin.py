@@ -31,12 +31,13 @@ class TwinError(KbitlintError):
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
-    """The copy, and what stands where in it."""
+class StandIns:
+    """What stands where in a twin."""
 
-    model: nn.Module
     adapters: tuple[tuple[nn.Module, nn.Parameter], ...] = ()
     """(quantized layer, scalar) for every scalar that stands for an adapter which is not attached yet."""
+    packed: tuple[tuple[nn.Module, nn.Parameter], ...] = ()
+    """(quantized layer, packed weight) for every layer that is stood in for."""
 
 
 def twin_of(model: nn.Module) -> nn.Module:
@@ -63,7 +64,7 @@ def twin_of(model: nn.Module) -> nn.Module:
     return twin
 
 
-def stand_in_quantized(model: nn.Module, twin: nn.Module, device: str, *, adapters: bool) -> Twin:
+def stand_in_quantized(model: nn.Module, twin: nn.Module, device: str, *, adapters: bool) -> StandIns:
     """Let every quantized layer of the twin compute shapes and dtypes only.
 
     Args:
@@ -73,6 +74,7 @@ def stand_in_quantized(model: nn.Module, twin: nn.Module, device: str, *, adapte
         adapters: Put a trainable scalar on each quantized layer, to see where adapters would learn.
     """
     scalars: list[tuple[nn.Module, nn.Parameter]] = []
+    packed: list[tuple[nn.Module, nn.Parameter]] = []
     for original, module in zip(model.modules(), twin.modules(), strict=True):
         packing = packing_of(original)
         if packing is None:
@@ -80,8 +82,11 @@ def stand_in_quantized(model: nn.Module, twin: nn.Module, device: str, *, adapte
         scalar = nn.Parameter(torch.empty((), device="meta")) if adapters else None
         if scalar is not None:
             scalars.append((module, scalar))
+        weight = module._parameters.get("weight")  # noqa: SLF001  # methods that pack under other names have none
+        if weight is not None:
+            packed.append((module, weight))
         module.__dict__["forward"] = stand_in(module, packing, device, scalar)
-    return Twin(twin, tuple(scalars))
+    return StandIns(tuple(scalars), tuple(packed))
 
 
 def _own_tensors(model: nn.Module) -> Iterator[Tensor]:

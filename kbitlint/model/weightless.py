@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,10 @@ class Ledger:
     used: dict[int, str] = field(default_factory=dict)
     """Where each watched parameter was first computed with while gradients were recorded."""
     used_without_grad: dict[int, str] = field(default_factory=dict)
+    packed: dict[int, str] = field(default_factory=dict)
+    """Paths of the packed weights, by id: no operator but a stand-in should meet one."""
+    packed_reads: dict[tuple[str, str], str] = field(default_factory=dict)
+    """(packed weight, module that reads it) -> operator."""
     detached: list[tuple[str, Tensor]] = field(default_factory=list)
     """(module, tensor) of every detach of a tensor that requires grad."""
     allocated: Callable[[Tensor], None] | None = None
@@ -112,7 +117,9 @@ class WeightlessKernels(TorchDispatchMode):
         ledger = self.ledger
         for tensor in tensors:
             key = id(tensor)
-            if key in ledger.watched:
+            if key in ledger.packed:
+                ledger.packed_reads.setdefault((ledger.packed[key], ledger.where()), ledger.last_operator)
+            elif key in ledger.watched:
                 place = ledger.used if torch.is_grad_enabled() else ledger.used_without_grad
                 if key not in place:
                     place[key] = ledger.where()
@@ -332,8 +339,6 @@ class SeemsReal(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Answer what would betray the meta device; pass everything else on."""
         kwargs = kwargs or {}
-        if func is _DEVICE:
-            return _CPU
         if isinstance(func, torch._ops.OpOverload):  # noqa: SLF001  # an operator that WeightlessKernels calls, not a function that code calls
             return func(*args, **kwargs)
         answer = _ANSWERS.get(func)
@@ -380,6 +385,12 @@ def _without_device(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     return func(args[0], **named)
 
 
+def _device(_: Ledger, func: Any, args: Any, __: Any) -> Any:
+    """The CPU, but for torch's checkpoint: it compares devices inside and outside of functions that hide them."""
+    asks = sys._getframe(2).f_globals.get("__name__")  # noqa: SLF001  # the frame that reads the attribute
+    return func(*args) if asks == "torch.utils.checkpoint" else _CPU
+
+
 def _itself(_: Ledger, __: Any, args: Any, ___: Any) -> Any:
     return args[0]
 
@@ -418,8 +429,8 @@ def _same_values(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
-_DEVICE = Tensor.device.__get__  # type: ignore[attr-defined]  # a getset descriptor
 _ANSWERS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
+    Tensor.device.__get__: _device,  # type: ignore[attr-defined]  # a getset descriptor
     Tensor.to: _without_device,
     Tensor.cpu: _itself,
     Tensor.cuda: _itself,

@@ -1,0 +1,189 @@
+"""What kbitlint says of every architecture without weights, held against what real training did.
+
+    python benchmarks/truth.py                         # real steps, once
+    python benchmarks/verdicts.py [--task TASK] [--only TYPE] [--redo] [--jobs N]
+
+Each model is built on the meta device in the state that ``truth.py`` trained it in, and traced. A pair of architecture
+and preparation agrees where the trace names the same trainable parameters as reached, or the same kind of failure.
+Every disagreement is listed. Leaves with 1 where fewer than 99.5 % agree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+import truth
+from architectures import TASKS, config_for, model_class
+from preparations import PREPARATIONS, Preparation, quantization, with_lora
+
+from kbitlint import engine, registry
+from kbitlint.context import TrainingContext
+from kbitlint.model.build import instantiate
+from kbitlint.model.trace import UntraceableError, trace
+from kbitlint.model.walk import collect
+from kbitlint.violation import Surface
+
+GOAL = 0.995
+
+
+def run_model(task: str, model_type: str, wanted: list[str], out: Path) -> None:
+    """Every wanted verdict of one model; a line is written as soon as it is known."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    transformers.utils.logging.set_verbosity_error()
+    for name in wanted:
+        start = time.perf_counter()
+        truth.write(out, (task, model_type, name), _verdict(task, model_type, PREPARATIONS[name]), start)
+
+
+def _verdict(task: str, model_type: str, preparation: Preparation) -> dict[str, Any]:
+    made: dict[str, Any] = {"verdict": "other", "message": "", "reached": [], "missing": [], "violations": []}
+    context = TrainingContext(autocast_dtype="bfloat16" if preparation.autocast else "float32")
+    try:
+        model: Any = instantiate(model_class(task, model_type), config_for(task, model_type), quantization(), torch.bfloat16)
+        preparation.prepare(model)
+        with torch.device("meta"):
+            adapted = with_lora(model)
+    except Exception as error:  # noqa: BLE001  # what preparing raises is the verdict
+        return made | {"verdict": truth.kind_of(str(error)), "message": str(error)[:300]}
+    facts = {Surface.MODEL: collect(adapted)}
+    try:
+        traced = trace(adapted, context, device="cpu", facts=facts[Surface.MODEL])
+    except UntraceableError as error:
+        made |= {"verdict": "untraceable", "message": str(error)[:300]}
+    else:
+        facts[Surface.TRACE] = traced
+        made |= {
+            "verdict": "other"
+            if traced.packed_reads
+            else "dtype"
+            if traced.refusals
+            else "no-grad"
+            if _no_grad(traced)
+            else "other"
+            if traced.failure
+            else "ok",
+            "message": str(traced.refusals[:2] if traced.refusals else traced.failure or ""),
+            "reached": sorted(gradient.path for gradient in traced.gradients if gradient.arrives),
+            "missing": sorted([g.path, g.cut.name, g.at] for g in traced.gradients if g.cut is not None),
+            "saved_bytes": traced.saved_bytes,
+            "guesses": dict(traced.guesses),
+        }
+    outcome = engine.run(registry.select((), ()), facts, context)
+    made["violations"] = sorted({(v.code, v.severity.value, v.message) for v in outcome.violations})
+    made["crashes"] = [crash.traceback for crash in outcome.crashes]
+    return made
+
+
+def _no_grad(traced: Any) -> bool:
+    return traced.failure is not None and "does not require grad" in traced.failure
+
+
+# ----------------------------------------------------------------------------------------------- comparing
+
+
+def agrees(real: dict[str, Any], said: dict[str, Any]) -> bool:
+    """Whether the verdict is what training did."""
+    if real["outcome"] == "error":
+        kind = real["error"]["kind"]
+        return said["verdict"] == kind or (kind == "other" and said["verdict"] in ("other", "untraceable"))
+    names = sorted(name.removeprefix("base_model.model.") for name in real["with_gradient"])
+    return said["verdict"] == "ok" and names == said["reached"]
+
+
+def report(real: dict[truth.Key, Any], said: dict[truth.Key, Any]) -> float:
+    """Print how often each preparation agrees and every disagreement; the share that agrees."""
+    keys = [key for key in real if key in said and key[2] != truth.BUILD]
+    right = {key: agrees(real[key], said[key]) for key in keys}
+    for name in PREPARATIONS:
+        mine = [right[key] for key in keys if key[2] == name]
+        if mine:
+            print(f"{name:<38}{sum(mine):>5} of {len(mine):>4}  {sum(mine) / len(mine):7.2%}")
+    share = sum(right.values()) / max(len(right), 1)
+    print(f"{'all':<38}{sum(right.values()):>5} of {len(right):>4}  {share:7.2%}  goal {GOAL:.1%}")
+    for key in keys:
+        if not right[key]:
+            print("  differs:", *key, "|", _real(real[key]), "|", _said(said[key], real[key]))
+    ratios = [said[k]["saved_bytes"] / real[k]["saved_bytes"] for k in keys if right[k] and real[k].get("saved_bytes")]
+    if ratios:
+        near = sum(abs(ratio - 1) <= 0.02 for ratio in ratios)
+        print(f"saved bytes within 2 %: {near} of {len(ratios)}, from {min(ratios):.3f} to {max(ratios):.3f}")
+    _alarms(keys, real, said)
+    return share
+
+
+def _alarms(keys: list[truth.Key], real: dict[truth.Key, Any], said: dict[truth.Key, Any]) -> None:
+    """Errors on models that train as well as they can, and broken models without an error or a word about it."""
+    most: dict[tuple[str, str], int] = {}
+    for task, model_type, name in keys:
+        line = real[task, model_type, name]
+        count = len(line["with_gradient"]) if line["outcome"] == "ok" else 0
+        most[task, model_type] = max(count, most.get((task, model_type), 0))
+    false, missed = collections.Counter(), collections.Counter()
+    for key in keys:
+        line, errors = real[key], [v for v in said[key]["violations"] if v[1] == "error"]
+        trains = line["outcome"] == "ok" and len(line["with_gradient"]) == most[key[:2]] > 0
+        told = errors or said[key]["verdict"] in ("untraceable", "no-checkpointing")  # a Skip, or PEFT and transformers say it
+        if trains and errors:
+            false[key[2]] += 1
+            print("  error on a model that trains:", *key, "|", errors[:2])
+        elif not trains and not told:
+            missed[key[2]] += 1
+            print("  no error on a model that fails:", *key, "|", _real(line), "|", _said(said[key], line))
+    print("errors on models that train:", dict(false))
+    print("models that fail without an error or a skip:", dict(missed))
+
+
+def _real(line: dict[str, Any]) -> str:
+    if line["outcome"] == "error":
+        return f"real {line['error']['kind']}: {line['error']['message'][:120]!r} in {line['error']['module']}"
+    return f"real {len(line['with_gradient'])} with, {len(line['without_gradient'])} without gradient"
+
+
+def _said(line: dict[str, Any], real: dict[str, Any]) -> str:
+    text = f"trace {line['verdict']} {line['message'][:160]}"
+    if line["verdict"] == "ok" and real["outcome"] == "ok":
+        names = {name.removeprefix("base_model.model.") for name in real["with_gradient"]}
+        text += f" only traced {sorted(set(line['reached']) - names)[:2]} only real {sorted(names - set(line['reached']))[:2]}"
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--real", type=Path, default=Path(__file__).with_name("truth.jsonl"), help="what truth.py wrote")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("verdicts.jsonl"), help="the verdicts")
+    parser.add_argument("--task", choices=TASKS, help="one task only")
+    parser.add_argument("--only", action="append", default=[], metavar="TYPE", help="this model type only; repeatable")
+    parser.add_argument("--redo", action="store_true", help="ask again for what the file has already")
+    parser.add_argument("--jobs", type=int, default=1, help="models at a time")
+    parser.add_argument("--timeout", type=float, default=180, help="seconds for one model")
+    parser.add_argument("--memory", type=int, default=12, help="gigabytes of address space for one model")
+    options = parser.parse_args()
+    real = {
+        key: line
+        for key, line in truth.results(options.real).items()
+        if (not options.task or key[0] == options.task) and (not options.only or key[1] in options.only)
+    }
+    known = {} if options.redo else truth.results(options.out)
+    todo: dict[tuple[str, str], list[str]] = {}
+    for task, model_type, name in real:
+        if name != truth.BUILD and (task, model_type, name) not in known:
+            todo.setdefault((task, model_type), []).append(name)
+    truth.run_jobs([(task, model_type, names) for (task, model_type), names in todo.items()], run_model, options)
+    share = report(real, truth.results(options.out))
+    return 0 if share >= GOAL else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

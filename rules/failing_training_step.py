@@ -1,0 +1,70 @@
+"""KB304."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Location, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.trace_facts import TraceFacts
+
+
+class FailingTrainingStep(Rule):
+    """A training step that autograd stops, whatever the data.
+
+    ## What it does
+
+    Runs a training step without weights and reports what autograd itself raises: a tensor that requires grad is
+    written in place, a value that the backward pass needs was overwritten, a checkpoint computes something else the
+    second time.
+
+    ## Why is this bad?
+
+    The first step raises. These errors depend on the order of operations and on flags, not on values, so a step
+    without weights shows them as a real one does.
+
+    ## Example
+
+    A hook that makes the embeddings' output require grad, on a model that writes into its embeddings in place (BLT,
+    GIT): `a leaf Variable that requires grad is being used in an in-place operation`.
+
+    ## Fix
+
+    Depends on the cause. Where the embedding hook is: checkpoint without reentry and without the hook, which
+    `kbitlint.fix` does.
+
+    ## Fix safety
+
+    Nothing is applied: what raises is code.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/2826
+    - https://github.com/huggingface/transformers/issues/28056
+    - https://github.com/huggingface/transformers/issues/26334
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB304",
+        slug="failing-training-step",
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
+        since="0.1.0",
+    )
+
+    def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """At most one violation, at the module that ran when autograd raised."""
+        if not trace.raises:
+            return
+        hooks = [hook.path for hook in trace.model.input_grad_hooks]
+        yield self.violation(
+            f"the training step raises {trace.failure}",
+            Location(trace.failed_at),
+            surface=Surface.TRACE,
+            evidence={"input_grad_hooks": hooks, "batch": list(trace.batch)},
+        )

@@ -1,0 +1,68 @@
+"""KB503."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.trace_facts import TraceFacts
+
+
+class PackedWeightRead(Rule):
+    """Code that computes with the packed weight of a quantized layer as if it were the weight.
+
+    ## What it does
+
+    Runs a training step without weights and reports every quantized layer whose packed bytes reach an operator
+    directly, not through the layer's own forward, with the module whose code does it.
+
+    ## Why is this bad?
+
+    A 4-bit weight is stored as a column of bytes. `F.linear(x, self.proj.weight)`, `self.proj.weight[:n]` or
+    `self.dt_proj.weight @ x` then raises over its shape or dtype, or, in 8 bits, may compute nonsense.
+
+    ## Example
+
+    The router of LongCat-Flash and the mixer of Mamba multiply with `.weight` themselves; so does remote code that
+    slices projections.
+
+    ## Fix
+
+    Leave the layer out of quantization.
+
+    ## Fix safety
+
+    Nothing is applied: the model has to be loaded again with the layer in `llm_int8_skip_modules`.
+
+    ## References
+
+    - https://github.com/bitsandbytes-foundation/bitsandbytes/issues/963
+    - https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1331
+    - https://github.com/bitsandbytes-foundation/bitsandbytes/issues/610
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB503",
+        slug="packed-weight-read",
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
+        since="0.1.0",
+    )
+
+    def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each quantized layer that other code reads."""
+        for read in trace.packed_reads:
+            name = read.path.rpartition(".")[2]
+            yield self.violation(
+                f"code computes with the packed weight of {name} instead of calling it",
+                Location(read.path),
+                surface=Surface.TRACE,
+                evidence={"reader": read.reader, "operator": read.operator, "failure": trace.failure},
+                fix=Fix(f'load with llm_int8_skip_modules=["{name}", "lm_head"]', Safety.DISPLAY),
+            )
