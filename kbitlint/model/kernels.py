@@ -145,9 +145,10 @@ AUTOCAST: dict[str, _Autocast] = {
         lower=_LOWER,
         upper=_LOSSES
         | _names(
-            """adaptive_avg_pool3d adaptive_max_pool3d avg_pool3d max_pool3d ctc_loss fft_fft fft_fft2 fft_fftn fft_hfft
-            fft_ifft fft_ifft2 fft_ifftn fft_ihfft fft_irfft fft_irfft2 fft_irfftn fft_rfft fft_rfft2 fft_rfftn grid_sample grid_sampler
-            inverse linalg_inv linalg_solve linalg_svd nanquantile polar prod quantile stft trace view_as_complex"""
+            """adaptive_avg_pool3d adaptive_max_pool3d avg_pool3d max_pool3d ctc_loss
+            fft_fft fft_fft2 fft_fftn fft_hfft fft_ifft fft_ifft2 fft_ifftn fft_ihfft fft_irfft fft_irfft2 fft_irfftn
+            fft_rfft fft_rfft2 fft_rfftn grid_sample grid_sampler inverse linalg_inv linalg_solve linalg_svd nanquantile
+            polar prod quantile stft trace view_as_complex"""
         ),
         upper_result=frozenset(),
         widest=_names("cat stack index_copy"),

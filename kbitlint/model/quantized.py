@@ -31,6 +31,9 @@ class Packing:
     """(in, out) features of the weight before packing."""
 
 
+#: where a copy without weights keeps how its original is packed
+TOLD = "kbitlint_packing"
+
 #: class name -> (method, bits, kind), for layers that a class name identifies
 _CLASSES: dict[str, tuple[str, int | None, str]] = {
     "Linear4bit": ("bitsandbytes", 4, ""),
@@ -52,6 +55,9 @@ _CLASSES: dict[str, tuple[str, int | None, str]] = {
 
 def packing_of(module: nn.Module) -> Packing | None:
     """How the module's own weight is packed, or None where it is an ordinary float weight."""
+    told = module.__dict__.get(TOLD)
+    if told is not None:
+        return told  # type: ignore[no-any-return]  # a Packing
     cls: Any = type(module)
     method, bits, kind = _method_of(cls)
     if method == "bitsandbytes":
@@ -85,6 +91,26 @@ def _features(module: nn.Module) -> tuple[int, int] | None:
     incoming = getattr(module, "in_features", getattr(module, "infeatures", None))
     outgoing = getattr(module, "out_features", getattr(module, "outfeatures", None))
     return (incoming, outgoing) if isinstance(incoming, int) and isinstance(outgoing, int) else None
+
+
+def state_bytes(module: nn.Module, packing: Packing) -> int:
+    """Bytes that a quantized layer keeps besides its packed weight and outside its parameters and buffers.
+
+    bitsandbytes keeps a float32 maximum for each block of a 4-bit weight; with double quantization one byte, and a
+    float32 for each 256 of them (QLoRA, section 3). In 8 bits it keeps a float32 for each row. Other methods register
+    theirs as buffers.
+    """
+    if packing.method != "bitsandbytes" or packing.features is None:
+        return 0
+    fan_in, fan_out = packing.features
+    if packing.bits == 8:
+        return 4 * fan_out
+    weight = module._parameters.get("weight")  # noqa: SLF001  # see packing_of
+    blocks = -(-fan_in * fan_out // (getattr(weight, "blocksize", None) or 64))
+    code = 16 * 4
+    return code + (
+        blocks + -(-blocks // 256) * 4 + 256 * 4 + 4 if getattr(weight, "compress_statistics", False) else 4 * blocks
+    )
 
 
 def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:

@@ -104,13 +104,14 @@ class _Attend(torch.autograd.Function):
 
 
 def attend(
-    device: str,
     query: Tensor,
     key: Tensor,
     value: Tensor,
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,  # noqa: FBT001, FBT002  # torch's own signature
+    *,
+    device: str = "cpu",
     **options: Any,
 ) -> Tensor:
     """``scaled_dot_product_attention`` as the fused kernels of a device run it; the rest is computed step by step."""

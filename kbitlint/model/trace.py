@@ -41,14 +41,15 @@ from kbitlint.model.walk import collect, places
 from kbitlint.model.weightless import Ledger, Refusal, weightless
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from kbitlint.model.facts import ModelFacts
 
 HALF = (torch.bfloat16, torch.float16)
 #: autograd raises these whatever the values are
 _AUTOGRADS_OWN = re.compile(
-    r"leaf Variable that requires grad|modified by an inplace operation|does not require grad|Recomputed values|different number of tensors was saved"
+    r"leaf Variable that requires grad|modified by an inplace operation|does not require grad"
+    r"|Recomputed values|different number of tensors was saved"
 )
 _ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias type")
 
@@ -70,6 +71,12 @@ class _Step:
     promotions: dict[str, PromotionFacts] = field(default_factory=dict)
     saved: dict[str, int] = field(default_factory=dict)
     counted: set[int] = field(default_factory=set)
+    moment: Callable[[str], None] | None = None
+
+    def tell(self) -> None:
+        """Say what runs, to whoever asked."""
+        if self.moment is not None:
+            self.moment(f"{self.where() or 'the model'}, {'backward' if self.ledger.in_backward else 'forward'}")
 
     def where(self) -> str:
         return self.running[-1] if self.running else ""
@@ -111,7 +118,7 @@ def trace(
     inner = _runnable(model)
     how = _How(context, device, batch, seq_len, facts, virtual=bool(facts.quantized) and not facts.has_adapters)
     with _quietly(), _same_random_state():
-        step, watched, end = _step_of(inner, twin_of(inner), how)
+        step, watched, end = _step_of(twin_of(inner), how)
         gradients = tuple(_gradients(step, watched)) if end.has_graph else ()
         if any(gradient.cut is not None and gradient.runs and not gradient.reentrant for gradient in gradients):
             lost = _lost_inherently(inner, how)
@@ -151,6 +158,44 @@ def trace(
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """What one step on a twin kept for its backward pass."""
+
+    saved: dict[str, int]
+    """Bytes, by module."""
+    failure: str | None
+    gradients: int
+    """How many trainable parameters received one."""
+
+
+def run_twin(
+    twin: nn.Module,
+    context: TrainingContext,
+    *,
+    facts: ModelFacts,
+    allocated: Callable[[Tensor], None],
+    moment: Callable[[str], None],
+) -> Span:
+    """Run one step on a twin, which is used up by it, and tell of everything that its operators allocate.
+
+    Args:
+        twin: The copy; its checkpointing is left as it is.
+        context: Autocast, batch size (1 by default) and sequence length (2048 by default).
+        facts: What the walk saw on the model.
+        allocated: Told of each tensor that an operator gives.
+        moment: Told what runs whenever a module starts or ends: ``model.layers.3.mlp, forward``.
+
+    Raises:
+        UntraceableError: The step needs values or kernels that a run without weights does not have.
+    """
+    context = dataclasses.replace(context, gradient_checkpointing=None)
+    how = _How(context, "cuda", context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
+    with _quietly(), _same_random_state():
+        step, watched, end = _step_of(_runnable(twin), how, allocated, moment)
+    return Span(step.saved, end.failure, sum(one.parameter.grad is not None for one in watched))
+
+
+@dataclass(frozen=True, slots=True)
 class _How:
     """What a step is run with."""
 
@@ -173,11 +218,17 @@ class _End:
     """Whether the forward pass came to its end, so that the graph tells where gradients go."""
 
 
-def _step_of(inner: nn.Module, twin: nn.Module, how: _How) -> tuple[_Step, list[_Watched], _End]:
+def _step_of(
+    twin: nn.Module,
+    how: _How,
+    allocated: Callable[[Tensor], None] | None = None,
+    moment: Callable[[str], None] | None = None,
+) -> tuple[_Step, list[_Watched], _End]:
     if how.virtual:
         twin.requires_grad_(requires_grad=False)
-    stood_in = stand_in_quantized(inner, twin, how.device, adapters=how.virtual)
+    stood_in = stand_in_quantized(twin, how.device, adapters=how.virtual)
     step = _prepared(twin, how.device, how.facts)
+    step.ledger.allocated, step.moment = allocated, moment
     step.ledger.packed = {id(weight): step.paths[id(module)] for module, weight in stood_in.packed}
     watched = _watched(step, how.facts, stood_in.adapters)
     return step, watched, _run(step, how)
@@ -194,7 +245,7 @@ def _lost_inherently(inner: nn.Module, how: _How) -> frozenset[str]:
             module.__dict__[checkpointing.FLAG] = False
     plain = dataclasses.replace(how, context=dataclasses.replace(how.context, gradient_checkpointing=None))
     try:
-        step, watched, end = _step_of(inner, twin, plain)
+        step, watched, end = _step_of(twin, plain)
     except UntraceableError:
         return frozenset()
     return frozenset(gradient.path for gradient in _gradients(step, watched) if not gradient.arrives and end.has_graph)
@@ -273,12 +324,14 @@ def _watch(module: nn.Module, path: str, step: _Step, *, is_layer: bool) -> None
 
     def enter(_: nn.Module, __: tuple[Any, ...]) -> None:
         step.running.append(path)
+        step.tell()
         if not torch.is_grad_enabled() and not step.ledger.in_backward:
             step.passage.entered_without_grad.add(path)
 
     def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if step.running:
             step.running.pop()
+            step.tell()
         if step.ledger.in_backward or output is None:
             return
         first = _first_floating(output)
@@ -365,6 +418,7 @@ def _run(step: _Step, how: _How) -> _End:
                 loss = loss_of(step.twin(**inputs))
             forward_done = True
             step.ledger.in_backward = True
+            step.tell()
             _backward(loss)
     except Exception as error:
         where, text, ledger = _module_of(error, step.paths), str(error), step.ledger

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kbitlint.errors import KbitlintError, one_line
-from kbitlint.model.quantized import packing_of
+from kbitlint.model.quantized import TOLD, packing_of
 from kbitlint.model.standins import stand_in
 
 if TYPE_CHECKING:
@@ -59,24 +59,26 @@ def twin_of(model: nn.Module) -> nn.Module:
             twin = copy.deepcopy(model, memo)
     except Exception as error:
         raise TwinError(f"the model cannot be copied without its weights: {one_line(error)}") from error
-    for module in twin.modules():
+    for original, module in zip(model.modules(), twin.modules(), strict=True):
+        packing = packing_of(original)
+        if packing is not None:
+            module.__dict__[TOLD] = packing
         _run_in_place(module)
     return twin
 
 
-def stand_in_quantized(model: nn.Module, twin: nn.Module, device: str, *, adapters: bool) -> StandIns:
+def stand_in_quantized(twin: nn.Module, device: str, *, adapters: bool) -> StandIns:
     """Let every quantized layer of the twin compute shapes and dtypes only.
 
     Args:
-        model: What the twin was made of; its tensors say how layers are packed.
         twin: The copy; it is changed.
         device: Whose kernels are stood in for: ``cpu`` or ``cuda``.
         adapters: Put a trainable scalar on each quantized layer, to see where adapters would learn.
     """
     scalars: list[tuple[nn.Module, nn.Parameter]] = []
     packed: list[tuple[nn.Module, nn.Parameter]] = []
-    for original, module in zip(model.modules(), twin.modules(), strict=True):
-        packing = packing_of(original)
+    for module in twin.modules():
+        packing = packing_of(module)
         if packing is None:
             continue
         scalar = nn.Parameter(torch.empty((), device="meta")) if adapters else None
@@ -104,6 +106,8 @@ def _empty(tensor: Tensor) -> Tensor:
         for name, value in tensor.__dict__.items():  # how a packed weight is packed: quant_type, blocksize, bnb_quantized, ...
             if isinstance(value, (bool, int, str, torch.dtype)):
                 setattr(made, name, value)
+        if nn.Parameter in type(tensor).__mro__:  # PEFT asks for Params4bit by the name of its class
+            made.__class__ = type(tensor)
         return made
     if not dtype.is_floating_point and not tensor.is_meta and tensor.numel() <= _MAX_VALUES:
         return tensor.detach().cpu().clone()

@@ -185,9 +185,10 @@ def _on_meta(value: Any) -> Any:
 
 #: these make a tensor and fill it, or leave it to be filled
 _FILLING = frozenset(
-    """empty zeros ones full new_empty new_zeros new_ones new_full empty_like zeros_like ones_like full_like empty_strided
-    new_empty_strided empty_permuted rand randn rand_like randn_like bernoulli normal""".split()
-)
+    name
+    for kind in ("empty", "zeros", "ones", "full", "rand", "randn")
+    for name in (kind, f"new_{kind}", f"{kind}_like", f"{kind}_strided", f"new_{kind}_strided", f"{kind}_permuted")
+) | {"bernoulli", "normal"}
 
 
 def _result_dtype(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.dtype:
@@ -350,7 +351,7 @@ class SeemsReal(TorchFunctionMode):
         if dtype is not None:
             args, kwargs = kernels.autocast(getattr(func, "__name__", ""), args, kwargs, self.ledger.device, dtype)
         if func is torch.nn.functional.scaled_dot_product_attention:
-            return attend(self.ledger.device, *args, **kwargs)
+            return attend(*args, **kwargs, device=self.ledger.device)
         return func(*args, **kwargs)
 
 

@@ -1,0 +1,177 @@
+"""Measures what training a model takes, from a step without weights.
+
+Resident bytes are counted from the tensors. What comes and goes is simulated: every operator of the traced step says
+what it allocates, and autograd holds and frees it as it does in a real step. So the peak has the activations, the
+recomputed layers, the unpacked weights of one product and the float32 copy of the logits in it, in the order in which
+they live. Not in it: the CUDA context, the workspaces of cuBLAS (some ten MB) and fragmentation.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from kbitlint.model import adapters, checkpointing, quantized
+from kbitlint.model.memory_facts import KINDS, OFF, ON, StateMemory, StepMemory
+from kbitlint.model.trace import UntraceableError, run_twin
+from kbitlint.model.twin import twin_of
+from kbitlint.model.walk import collect, places
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+#: optimizer -> bytes of state for each trainable element, in the dtype of the element where it is None
+OPTIMIZERS: dict[str, float | None] = {"adamw": None, "adamw8bit": 2 + 8 / 256, "paged_adamw_8bit": 0.0, "sgd": 0.0}
+#: bitsandbytes keeps the state of smaller tensors in 32 bits
+_MIN_8BIT = 4096
+
+
+def measure(name: str, model: nn.Module, context: TrainingContext, *, optimizer: str, every: int) -> StateMemory:
+    """What training a model takes in the state it is in.
+
+    Args:
+        name: What the state is called.
+        model: A model with trainable parameters; live or on meta, it is only read.
+        context: Autocast, batch size and sequence length.
+        optimizer: A key of ``OPTIMIZERS``.
+        every: Also measure with every n-th layer checkpointed.
+    """
+    facts = collect(model)
+    resident = dict.fromkeys(KINDS, 0) | _resident(model, facts)
+    gradients = sum(parameter.nbytes for parameter in facts.trainable)
+    state = sum(_state_bytes(parameter.numel, parameter.nbytes, optimizer) for parameter in facts.trainable)
+    held = sum(resident.values()) + state
+    steps: dict[str, StepMemory] = {}
+    failure = None
+    for mode, stride in ((OFF, 0), (ON, 1), (f"every {every}. layer checkpointed", every)):
+        twin = twin_of(model)
+        if not _checkpoint(twin, stride):
+            continue
+        live = LiveBytes()
+        try:
+            span = run_twin(twin, context, facts=facts, allocated=live.see, moment=live.name)
+        except UntraceableError as error:
+            failure = str(error)
+            break
+        if span.failure:
+            failure = span.failure
+            break
+        logits = sum(size for path, size in span.saved.items() if _is_head(path, model))
+        steps[mode] = StepMemory(sum(span.saved.values()) - logits, logits, held + live.peak, live.peak_at)
+    return StateMemory(name, resident, gradients, state, steps, failure)
+
+
+def _state_bytes(numel: int, nbytes: int, optimizer: str) -> int:
+    rate = OPTIMIZERS[optimizer]
+    if rate is None:
+        return 2 * nbytes
+    if rate and numel < _MIN_8BIT:
+        return 8 * numel
+    return round(rate * numel)
+
+
+def _resident(model: nn.Module, facts: ModelFacts) -> dict[str, int]:
+    """Bytes of the tensors that stay, by kind; tied ones once."""
+    base: Any = adapters.base_of(model)
+    ends = {id(module) for module in _ends(base)}
+    kinds = {
+        parameter.path: "adapters"
+        if parameter.adapter
+        else "quantized weights"
+        if parameter.packed
+        else "norms"
+        if parameter.norm
+        else "other weights"
+        for parameter in facts.parameters
+    }
+    found: dict[str, int] = {}
+    for path, module in places(model):
+        packing = quantized.packing_of(module)
+        if packing is not None:
+            found["quantization state"] = found.get("quantization state", 0) + quantized.state_bytes(module, packing)
+        for name, parameter in module._parameters.items():  # noqa: SLF001  # own parameters with their names
+            kind = kinds.pop(f"{path}.{name}" if path else name, None) if parameter is not None else None
+            if kind is None or parameter is None:
+                continue
+            kind = "embeddings and head" if id(module) in ends and kind == "other weights" else kind
+            found[kind] = found.get(kind, 0) + parameter.numel() * parameter.element_size()
+        for buffer in module._buffers.values():  # noqa: SLF001  # own buffers
+            if buffer is not None:
+                found["buffers"] = found.get("buffers", 0) + buffer.numel() * buffer.element_size()
+    return found
+
+
+def _ends(base: Any) -> Iterator[nn.Module]:
+    """The input embeddings and the output head of every transformers model in the tree."""
+    from transformers import PreTrainedModel
+
+    for module in base.modules():
+        if isinstance(module, PreTrainedModel):
+            for end in (adapters.input_embedding(module), module.get_output_embeddings()):
+                if isinstance(end, nn.Module):
+                    yield from end.modules()
+
+
+def _is_head(path: str, model: nn.Module) -> bool:
+    """Whether what a module keeps belongs to the logits and the loss: the outermost model computes both."""
+    base: Any = adapters.base_of(model)
+    head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+    heads = {place for place, module in places(model) if module is head}
+    return not path or path in heads
+
+
+def _checkpoint(twin: nn.Module, stride: int) -> bool:
+    """Let every n-th layer checkpoint, none for 0. False where the class cannot."""
+    base: Any = adapters.base_of(twin)
+    if stride:
+        if not checkpointing.supports_checkpointing(base):
+            return False
+        checkpointing.enable(base, use_reentrant=False)
+    flagged = [module for module in twin.modules() if checkpointing.FLAG in module.__dict__]
+    layers = [module for module in flagged if getattr(checkpointing.checkpoint_facts(module, ""), "is_layer", False)]
+    for number, module in enumerate(layers):
+        module.__dict__[checkpointing.FLAG] = bool(stride) and number % stride == 0
+    if not stride:
+        for module in flagged:
+            module.__dict__[checkpointing.FLAG] = False
+    return True
+
+
+@dataclass(slots=True)
+class LiveBytes:
+    """Bytes of the storages that are alive, and the most that ever were at once."""
+
+    now: int = 0
+    peak: int = 0
+    peak_at: str = ""
+    at: str = ""
+    _alive: dict[int, tuple[weakref.ref[Any], int]] = field(default_factory=dict)
+
+    def name(self, moment: str) -> None:
+        """Say what runs."""
+        self.at = moment
+
+    def see(self, tensor: Tensor) -> None:
+        """Count a tensor's storage until it is freed."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata  # noqa: SLF001  # the one identity that a storage has
+        if key in self._alive:
+            return
+        nbytes = storage.nbytes()
+        self._alive[key] = (weakref.ref(storage, lambda _: self._free(key)), nbytes)
+        self.now += nbytes
+        if self.now > self.peak:
+            self.peak, self.peak_at = self.now, self.at
+
+    def own(self, tensor: Tensor) -> None:
+        """Leave a tensor out: it is counted among what stays."""
+        self._alive[tensor.untyped_storage()._cdata] = (weakref.ref(tensor.untyped_storage()), 0)  # noqa: SLF001  # see above
+
+    def _free(self, key: int) -> None:
+        self.now -= self._alive.pop(key)[1]
