@@ -154,7 +154,7 @@ def _described(error: BaseException, stage: str, model: Any) -> dict[str, Any]:
         "type": type(error).__name__,
         "message": text[:500],
         "stage": stage,
-        "module": module.removeprefix("base_model.model."),
+        "module": re.sub(r"^base_model\.model(\.|$)", "", module),
         "at": places[-8:],
     }
 
