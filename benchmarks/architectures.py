@@ -149,6 +149,11 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "cohere2_vision": {"alignment_intermediate_size": 128},
     "granite4_vision": {"deepstack_layer_map": [[0, 0]], "spatial_target_layers": [1], "downsample_rate": "4/8"},
     "nemotron_h_omni": {"vision_config.video_temporal_patch_size": 2},
+    "qwen2_5_omni_thinker": {"vision_start_token_id": 6},
+    "qwen3_omni_moe_thinker": {"vision_start_token_id": 6},
+    "deepseek_v4": {"compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8}},
+    "vibevoice_acoustic_tokenizer_encoder": {"depths": [1, 1], "downsampling_ratios": [2]},
+    "xlstm": {"chunk_size": 8},
     "molmo2_adapter": {"vision_feature_layer": [1, 0]},
     "ernie4_5_vl_moe_text": {
         **_rope(3, 3, 2),

@@ -5,7 +5,6 @@ Every preparation is applied to a freshly loaded model, and adapters are attache
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -46,8 +45,7 @@ def quantization() -> BitsAndBytesConfig:
 def with_lora(model: Any) -> Any:
     """LoRA on every linear layer but the output head, with both factors random so that both get gradients.
 
-    Subclasses of Linear are left alone, as bitsandbytes leaves them: they compute something else. A pattern names the
-    layers one by one, because from a long list PEFT makes short suffixes that match more than was meant.
+    Subclasses of Linear are left alone, as bitsandbytes leaves them: they compute something else.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -56,7 +54,7 @@ def with_lora(model: Any) -> Any:
     if any(isinstance(module, bitsandbytes.nn.Linear4bit) for module in linears.values()):
         head, kinds = model.get_output_embeddings(), (nn.Linear, bitsandbytes.nn.Linear4bit)
         chosen = [name for name, module in linears.items() if type(module) in kinds and module is not head]
-        config.target_modules = "|".join(re.escape(name) for name in chosen if not _refused(config, model, name))
+        config.target_modules = {name for name in chosen if not _refused(config, model, name)}
     return get_peft_model(model, config)
 
 

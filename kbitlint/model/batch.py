@@ -30,6 +30,8 @@ def training_batch(model: nn.Module, device: str | torch.device, batch: int = 2,
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     tokens = _tokens(config, text, (batch, _length(text, seq_len)))
     made: dict[str, Any] = _media(base, names, main, batch, tokens)
+    if "pixel_values" in made:
+        tokens = torch.cat([_placeholders(config, batch), tokens], dim=1)
     books = _codebooks(base)
     if "input_ids" in names:
         made["input_ids"] = tokens.repeat_interleave(books, dim=0) if books else tokens
@@ -101,9 +103,19 @@ def _media(base: nn.Module, names: set[str], main: str, batch: int, tokens: Tens
     return made
 
 
+def _placeholders(config: Any, batch: int) -> Tensor:
+    """The tokens that an image's features take the place of, where the config says how many they are."""
+    names = ("image_token_index", "image_token_id", "video_token_index", "video_token_id")
+    token = next((value for name in names if isinstance(value := getattr(config, name, None), int)), None)
+    count = getattr(config, "num_query_tokens", None)
+    shape = (batch, count if token is not None and isinstance(count, int) else 0)
+    return torch.full(shape, token or 0, dtype=torch.long)
+
+
 def _announces_images(config: Any) -> bool:
     """Whether a config has a token that stands for an image, or for a part of one."""
-    return any("image" in name and name.endswith(("_id", "_index")) for name, _ in _items(config))
+    names = config.to_dict() if hasattr(config, "to_dict") else {}
+    return any("image" in name and name.endswith(("_id", "_index")) for name in names)
 
 
 def _patches(config: Any, batch: int, count: int) -> Tensor:
