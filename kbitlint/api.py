@@ -1,4 +1,4 @@
-"""check, fix, plan, undo, assert_ready and load_prepared: what notebooks, tests and the command line call."""
+"""check, fix, plan, undo, memory, assert_ready and load_prepared: what notebooks, tests and the command line call."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine, manifest, registry
 from kbitlint.audit import audit, context_of, model_of, plan_of, report_of
+from kbitlint.budget import DEFAULT_LORA, budget_of, parse_lora
 from kbitlint.collection import facts_of_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
-from kbitlint.opening import Options, apply_stored, open_target
+from kbitlint.opening import Options, apply_stored, open_target, quiet
 from kbitlint.target import parse
 from kbitlint.violation import Applied, Edit, Report, Safety, Severity, Surface
 
 if TYPE_CHECKING:
+    from kbitlint.model.memory_facts import MemoryReport
     from kbitlint.rule import Rule
 
 
@@ -87,6 +89,47 @@ def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ..
     if planned is None:
         return ()
     return planned.safe + (planned.unsafe if unsafe else ())
+
+
+def memory(
+    target: Any,
+    *,
+    lora: str | None = DEFAULT_LORA,
+    optimizer: str = "adamw",
+    every: int = 2,
+    batch: int | None = None,
+    seq_len: int | None = None,
+    **options: Any,
+) -> MemoryReport:
+    """What one training step takes in bytes: as the model is, after PEFT's prepare, after kbitlint's fix.
+
+    The step is run without weights, so any size can be measured anywhere, and the model is only read.
+
+    Args:
+        target: As for ``check``.
+        lora: LoRA to attach where the model has no adapters, ``r=16,targets=all-linear`` or
+            ``r=8,targets=q_proj+v_proj``; None attaches none.
+        optimizer: ``adamw``, ``adamw8bit``, ``paged_adamw_8bit`` or ``sgd``.
+        every: Also measure with every n-th layer checkpointed.
+        batch: Sequences in a batch; the context's, or 1.
+        seq_len: Tokens a sequence; the context's, or 2048.
+        **options: As for ``check``.
+
+    Raises:
+        KbitlintError: As for ``check``, or an argument is wrong.
+    """
+    chosen = _options(options)
+    adapter = None if lora is None else parse_lora(lora)
+    live, name, notes = target, "", tuple[str, ...]()
+    if not _is_live(target):
+        opened = open_target(parse(str(target)), chosen)
+        if opened.live is None:
+            raise TargetError(target, "holds no model whose memory could be measured")
+        live, name, notes = opened.live, opened.target.text, opened.notes
+    context = context_of(live, chosen.context)
+    context = dataclasses.replace(context, batch_size=batch or context.batch_size, seq_len=seq_len or context.seq_len)
+    with quiet():
+        return budget_of(model_of(live), context, lora=adapter, optimizer=optimizer, every=every, name=name, notes=notes)
 
 
 def undo(model: Any) -> int:

@@ -63,32 +63,37 @@ def _split(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tup
     return tuple(part.strip() for item in value for part in item.split(",") if part.strip())
 
 
-_CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.argument("targets", nargs=-1, metavar="TARGET..."),
-    click.option("--fix", is_flag=True, help="Apply safe fixes, audit again, and run one training step."),
-    click.option("--unsafe-fixes", is_flag=True, help="Apply unsafe fixes too; implies --fix."),
-    click.option("--diff", is_flag=True, help="Show the edits that --fix would make, and make none."),
-    click.option("--device", metavar="DEVICE", help="Where --fix works: cuda (default), cuda:1, cpu."),
+#: how a target is opened and where the report goes
+_OPENING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--quantize",
         type=click.Choice(["nf4", "fp4", "int8", "none"]),
         help="How an unquantized checkpoint will be loaded. Its own quantization_config wins.",
     ),
     click.option("--meta/--no-meta", default=None, help="Run factories without weights: from_pretrained builds on meta."),
-    click.option("--trace/--no-trace", default=True, help="Run a training step without weights (default), or do not."),
     click.option(
         "--amp",
         type=click.Choice(sorted(AMP)),
         help="The autocast region that training opens; no: none. Unknown where neither this nor a Trainer says it.",
     ),
     click.option("--trust-remote-code", is_flag=True, help="Let a checkpoint run its own code. Never done without it."),
+    click.option("--output-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there."),
+    click.option("--verbose", "-v", is_flag=True, help="Show tracebacks."),
+)
+
+_CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.argument("targets", nargs=-1, metavar="TARGET..."),
+    click.option("--fix", is_flag=True, help="Apply safe fixes, audit again, and run one training step."),
+    click.option("--unsafe-fixes", is_flag=True, help="Apply unsafe fixes too; implies --fix."),
+    click.option("--diff", is_flag=True, help="Show the edits that --fix would make, and make none."),
+    click.option("--device", metavar="DEVICE", help="Where --fix works: cuda (default), cuda:1, cpu."),
+    click.option("--trace/--no-trace", default=True, help="Run a training step without weights (default), or do not."),
     click.option("--select", multiple=True, callback=_split, metavar="CODE", help="Rules to run: KB101, KB4, a slug or ALL."),
     click.option("--ignore", multiple=True, callback=_split, metavar="CODE", help="Rules not to run."),
     click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", help="How to report."),
-    click.option("--output-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there."),
     click.option("--fail-on", type=click.Choice(_SEVERITIES), help="Least severity for exit code 1 (default: warning)."),
     click.option("--exit-zero", is_flag=True, help="Leave with 0 although violations are left."),
-    click.option("--verbose", "-v", is_flag=True, help="Show tracebacks."),
+    *_OPENING_OPTIONS,
 )
 
 
@@ -159,7 +164,6 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
 
 
 def _write(reports: Sequence[Report], options: dict[str, Any]) -> None:
-    path: Path | None = options["output_file"]
     if options["format_"] == "json":
         from kbitlint.report import json
 
@@ -167,10 +171,19 @@ def _write(reports: Sequence[Report], options: dict[str, Any]) -> None:
     else:
         from kbitlint.report import text as plain
 
-        color, width = (False, 80) if path else (_color(), _width())
+        color, width = _looks(options["output_file"])
         text = "\n\n".join(plain.render(report, color=color, width=width) for report in reports)
         if options["verbose"]:
             text += "".join(f"\n\n{crash.traceback}" for report in reports for crash in report.crashes)
+    _deliver(text, options["output_file"])
+
+
+def _looks(path: Path | None) -> tuple[bool, int]:
+    """(colour, columns) of a text report: plain and 80 in a file."""
+    return (False, 80) if path else (_color(), _width())
+
+
+def _deliver(text: str, path: Path | None) -> None:
     if path is None:
         click.echo(text)
         return
@@ -190,6 +203,53 @@ def _width() -> int:
     import shutil
 
     return max(60, min(100, shutil.get_terminal_size((80, 24)).columns))
+
+
+@main.command(epilog="Exit codes: 0 measured, 2 kbitlint could not do its job.", short_help="What training takes in memory.")
+@click.argument("target")
+@click.option("--lora", metavar="SPEC", help="LoRA to attach where there is none: r=16,targets=all-linear (default) or none.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Sequences in a batch.")
+@click.option("--seq-len", type=click.IntRange(min=2), default=2048, show_default=True, help="Tokens a sequence.")
+@click.option("--optimizer", type=click.Choice(["adamw", "adamw8bit", "paged_adamw_8bit", "sgd"]), default="adamw")
+@click.option("--every", type=click.IntRange(min=2), default=2, help="Also with every n-th layer checkpointed (default: 2).")
+@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", help="How to report.")
+@_with(_OPENING_OPTIONS)
+def memory(target: str, **options: Any) -> None:
+    """Measure what one training step takes: as it is, after PEFT's prepare, after kbitlint's fix.
+
+    The step is run without weights, so it needs no GPU, whatever the size.
+    """
+    with _clear_errors(verbose=options["verbose"]):
+        _memory(target, options)
+
+
+def _memory(target: str, options: dict[str, Any]) -> None:
+    from kbitlint import api, config
+    from kbitlint.budget import DEFAULT_LORA
+    from kbitlint.context import TrainingContext
+    from kbitlint.report import memory as reporter
+
+    settings = config.load(config.find(Path.cwd()))
+    lora = options["lora"] or DEFAULT_LORA
+    with _progress(f"measuring {target}"):
+        report = api.memory(
+            target,
+            lora=None if lora == "none" else lora,
+            optimizer=options["optimizer"],
+            every=options["every"],
+            batch=options["batch"],
+            seq_len=options["seq_len"],
+            quantize=options["quantize"] or settings.quantize,
+            meta=settings.meta if options["meta"] is None else options["meta"],
+            trust_remote_code=options["trust_remote_code"],
+            context=TrainingContext(autocast_dtype=AMP.get(options["amp"])),
+        )
+    color, width = _looks(options["output_file"])
+    as_text = options["format_"] == "text"
+    _deliver(
+        reporter.render_text(report, color=color, width=width) if as_text else reporter.render_json(report),
+        options["output_file"],
+    )
 
 
 @main.command()

@@ -25,7 +25,7 @@ def render(report: Report, *, color: bool = False, width: int = 80) -> str:
         width: Columns to fill.
     """
     paint = _Paint(color)
-    lines = [*_header(report, width), ""]
+    lines = [*header(report.target, [report.summary, *report.notes], width), ""]
     for group in _causes(report.violations):
         lines += [*_block(group, paint, width), ""]
     if report.planned is not None:
@@ -33,7 +33,7 @@ def render(report: Report, *, color: bool = False, width: int = 80) -> str:
     if report.applied is not None:
         lines += [*_applied(report.applied, paint, width), ""]
     for crash in report.crashes:
-        lines += _wrap(f"{crash.code} crashed on {crash.surface.value}: {crash.error}", width, "  ", paint.code("31"))
+        lines += wrapped(f"{crash.code} crashed on {crash.surface.value}: {crash.error}", width, "  ", paint.code("31"))
     lines += _footer(report, paint, width)
     return "\n".join(lines)
 
@@ -59,24 +59,26 @@ def printable(text: str) -> str:
     return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
 
 
-def _wrap(text: str, width: int, indent: str, pen: _Pen | None = None) -> list[str]:
+def wrapped(text: str, width: int, indent: str, pen: _Pen | None = None) -> list[str]:
+    """The text in lines of a width, without control characters."""
     lines = textwrap.wrap(
         printable(text), width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
     return [pen(line) for line in lines] if pen else lines
 
 
-def _header(report: Report, width: int) -> list[str]:
-    target = printable(report.target)
-    parts = [part for part in (report.summary, *report.notes) if part]
+def header(target: str, about: Iterable[str], width: int) -> list[str]:
+    """The target and what is said about it, in as few lines as they need."""
+    target = printable(target)
+    parts = [part for part in about if part]
     if not parts:
         return [target]
     if not target:
-        return _wrap(", ".join(parts), width, "")
+        return wrapped(", ".join(parts), width, "")
     lead = f"{target}  "
     if len(lead) > width // 3:
-        return [target, *_wrap(", ".join(parts), width, "  ")]
-    lines = _wrap(", ".join(parts), width - len(lead), "")
+        return [target, *wrapped(", ".join(parts), width, "  ")]
+    lines = wrapped(", ".join(parts), width - len(lead), "")
     return [lead + lines[0], *(" " * len(lead) + line for line in lines[1:])]
 
 
@@ -98,7 +100,7 @@ def _block(group: list[Violation], paint: _Paint, width: int) -> list[str]:
     severity = first.severity.value
     gap = " " * max(1, width - len(title) - len(severity))
     lines = [f"{paint.code('1')(title)}{gap}{paint.code(_COLORS[first.severity])(severity)}"]
-    lines += _wrap(first.message, width, "  ")
+    lines += wrapped(first.message, width, "  ")
     places = fold_all(str(violation.at) for violation in group)
     if places != [("(model)", 1)]:
         shown = places[:_MAX_PLACES]
@@ -109,14 +111,14 @@ def _block(group: list[Violation], paint: _Paint, width: int) -> list[str]:
         if len(places) > len(shown):
             rest = sum(count for _, count in places[len(shown) :])
             lines.append(f"    and {rest} more places")
-    lines += _wrap(f"means: {first.consequence.value}", width, "  ", paint.code("2"))
+    lines += wrapped(f"means: {first.consequence.value}", width, "  ", paint.code("2"))
     if first.fix is not None:
         edits = {edit for violation in group if violation.fix for edit in violation.fix.edits}
         cost = sum(edit.adds_bytes for edit in edits)
         marks = [first.fix.safety.value if first.fix.safety is not Safety.DISPLAY else "by hand"]
         if cost:
             marks.append(size(cost, sign=True))
-        lines += _wrap(f"fix: {first.fix.title}  [{', '.join(marks)}]", width, "  ", paint.code("32"))
+        lines += wrapped(f"fix: {first.fix.title}  [{', '.join(marks)}]", width, "  ", paint.code("32"))
     return lines
 
 
@@ -168,14 +170,14 @@ def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
     if applied.held_back:
         yield f"{_plural(applied.held_back, 'unsafe fix', 'unsafe fixes')} held back: --unsafe-fixes applies them"
     if applied.probe is not None:
-        yield from _wrap(
+        yield from wrapped(
             _probe(applied.probe),
             width,
             "",
             paint.code("31" if applied.probe.refutes else "33" if applied.probe.failure else "32"),
         )
     if applied.left_behind:
-        yield from _wrap(f"written: {applied.left_behind} (kbitlint.load_prepared applies it)", width, "")
+        yield from wrapped(f"written: {applied.left_behind} (kbitlint.load_prepared applies it)", width, "")
     if applied.lines_to_add:
         yield "to make it last, add to the factory:"
         yield from (f"    {line}" for line in applied.lines_to_add)
@@ -204,7 +206,7 @@ def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
         tail = (
             f"; {fixable} of {_plural(len(causes), 'cause')} fixable with --fix" if report.applied is None and fixable else ""
         )
-        yield from _wrap(f"{found}{tail}", width, "", paint.code("1"))
+        yield from wrapped(f"{found}{tail}", width, "", paint.code("1"))
     elif report.ran:
         yield paint.code("32;1")("clean")
     else:
@@ -215,7 +217,7 @@ def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
     ran = f"{_plural(rules, 'rule')} ran on {surfaces}" if rules else "no rule ran"
     if report.trace_seconds is not None:
         ran += f" (traced in {report.trace_seconds:.1f} s)"
-    yield from _wrap("; ".join([ran, *_skipped(report)]), width, "")
+    yield from wrapped("; ".join([ran, *_skipped(report)]), width, "")
     if not report.weights_read:
         yield "no weights read"
 

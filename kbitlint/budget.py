@@ -1,0 +1,132 @@
+"""What training takes in memory, side by side: the model as it is, after PEFT's preparation, after kbitlint's fix."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from kbitlint import registry
+from kbitlint.errors import KbitlintError, did_you_mean, one_line
+from kbitlint.extras import require
+from kbitlint.fixer import fix_model
+from kbitlint.model.memory_facts import MemoryReport, StateMemory
+from kbitlint.violation import Safety
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kbitlint.context import TrainingContext
+
+#: what each optimizer keeps is in kbitlint.model.memory
+OPTIMIZERS = ("adamw", "adamw8bit", "paged_adamw_8bit", "sgd")
+DEFAULT_LORA = "r=16,targets=all-linear"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lora:
+    """LoRA that is attached for the measurement, as PEFT would attach it."""
+
+    rank: int
+    targets: str | tuple[str, ...]
+
+
+def parse_lora(text: str) -> Lora:
+    """LoRA from ``r=16,targets=q_proj+v_proj``. Raises KbitlintError naming the key that is wrong."""
+    given = dict.fromkeys(("r", "targets"), "") | {"r": "16", "targets": "all-linear"}
+    for part in filter(None, text.split(",")):
+        key, separator, value = part.partition("=")
+        if key not in given or not separator or not value:
+            hint = did_you_mean(key, given)
+            raise KbitlintError(f"--lora {text}: {part!r} is none of r=RANK, targets=all-linear, targets=q_proj+v_proj{hint}")
+        given[key] = value
+    if not given["r"].isdigit() or not int(given["r"]):
+        raise KbitlintError(f"--lora {text}: r must be a positive number, not {given['r']!r}")
+    targets = given["targets"]
+    return Lora(int(given["r"]), targets if targets == "all-linear" else tuple(targets.split("+")))
+
+
+def budget_of(
+    model: Any,
+    context: TrainingContext,
+    *,
+    lora: Lora | None,
+    optimizer: str,
+    every: int,
+    name: str = "",
+    notes: tuple[str, ...] = (),
+) -> MemoryReport:
+    """Measure a model in three states; it is only read.
+
+    Args:
+        model: A model, live or on meta.
+        context: Autocast, batch size and sequence length (1 and 2048 where they are not known).
+        lora: Attached where the model has no adapters.
+        optimizer: One of ``OPTIMIZERS``.
+        every: Also measure with every n-th layer checkpointed.
+        name: The target.
+        notes: What the reader must know about how the target was built.
+    """
+    from kbitlint.model.memory import measure
+    from kbitlint.model.twin import twin_of
+    from kbitlint.model.walk import collect
+
+    if optimizer not in OPTIMIZERS:
+        raise KbitlintError(f"optimizer {optimizer!r} is none of {', '.join(OPTIMIZERS)}{did_you_mean(optimizer, OPTIMIZERS)}")
+    if every < 2:
+        raise KbitlintError(f"every must be 2 or more, not {every}")
+    facts = collect(model)
+    rules = registry.select((), ())
+
+    def fixed(twin: Any) -> None:
+        fix_model(twin, rules, context, Safety.SAFE, trace=False)
+
+    states: list[StateMemory] = []
+    for state, prepare in (("as it is", None), ("PEFT's prepare", _peft_prepared), ("kbitlint's fix", fixed)):
+        twin: Any = twin_of(model)
+        try:
+            if prepare is not None:
+                _as_before_adapters(twin, prepare)
+            if not facts.has_adapters and lora is not None:
+                twin = _adapted(twin, lora)
+        except KbitlintError:
+            raise
+        except Exception as error:  # noqa: BLE001  # PEFT's prepare refuses some models: that is a result
+            states.append(StateMemory(state, {}, 0, 0, {}, one_line(error)))
+            continue
+        states.append(measure(state, twin, context, optimizer=optimizer, every=every))
+    if not facts.has_adapters and lora is not None:
+        targets = lora.targets if isinstance(lora.targets, str) else ", ".join(lora.targets)
+        notes = (*notes, f"with LoRA r={lora.rank} on {targets} attached for this")
+    batch = (context.batch_size or 1, context.seq_len or 2048)
+    autocast = None if context.autocast_dtype == "float32" else context.autocast_dtype
+    return MemoryReport(name, facts.summary(), batch, optimizer, autocast, tuple(states), notes)
+
+
+def _as_before_adapters(twin: Any, prepare: Callable[[Any], None]) -> None:
+    """Prepare the base of a model as if its adapters came afterwards: what trains in them stays trainable."""
+    from kbitlint.model.adapters import base_of
+    from kbitlint.model.walk import collect, places
+
+    added = {parameter.path for parameter in collect(twin).parameters if parameter.adapter and parameter.requires_grad}
+    prepare(base_of(twin))
+    for path, module in places(twin):
+        for name, parameter in module.named_parameters(recurse=False):
+            if (f"{path}.{name}" if path else name) in added:
+                parameter.requires_grad = True
+
+
+def _peft_prepared(base: Any) -> None:
+    peft = require("peft", "the comparison with PEFT's prepare")
+    peft.prepare_model_for_kbit_training(base, gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _adapted(twin: Any, lora: Lora) -> Any:
+    peft = require("peft", "--lora")
+    import torch
+
+    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
+    try:
+        with torch.device("meta"):
+            return peft.get_peft_model(twin, peft.LoraConfig(r=lora.rank, target_modules=targets))
+    except Exception as error:
+        raise KbitlintError(f"--lora: PEFT cannot attach it: {one_line(error)}") from error

@@ -1,0 +1,111 @@
+"""What training takes in memory, for people (a table with bars, 80 columns) and for programs (JSON)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.model.memory_facts import KINDS, ON
+from kbitlint.report.text import header, printable, size, wrapped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kbitlint.model.memory_facts import MemoryReport, StateMemory
+
+VERSION = 1
+_LABEL = 28
+_BLOCKS = " ▏▎▍▌▋▊▉"
+
+
+def render_json(report: MemoryReport) -> str:
+    """The report as one JSON document with sorted keys; all sizes are bytes."""
+    states = [
+        {
+            "name": state.name,
+            "resident": dict(state.resident),
+            "gradients": state.gradients,
+            "optimizer": state.optimizer,
+            "steps": {
+                mode: {"activations": step.activations, "logits": step.logits, "peak": step.peak, "peak_at": step.peak_at}
+                for mode, step in state.steps.items()
+            },
+            "failure": state.failure,
+        }
+        for state in report.states
+    ]
+    record: dict[str, Any] = {
+        "version": VERSION,
+        "target": report.target,
+        "summary": report.summary,
+        "notes": list(report.notes),
+        "batch_size": report.batch[0],
+        "seq_len": report.batch[1],
+        "optimizer": report.optimizer,
+        "autocast": report.autocast,
+        "states": states,
+    }
+    return json.dumps(record, indent=2, sort_keys=True)
+
+
+def render_text(report: MemoryReport, *, color: bool = False, width: int = 80) -> str:
+    """The report as a table, one column a state, and one bar a state and mode for the peak."""
+    batch, seq_len = report.batch
+    region = f", {report.autocast} autocast" if report.autocast else ""
+    lines = [*header(report.target, [report.summary, *report.notes], width)]
+    lines += ["", f"one step of {batch} x {seq_len} tokens, {report.optimizer}{region}", ""]
+    lines += _table(report.states, width)
+    lines += ["", *_bars(report.states, width, color=color)]
+    for state in report.states:
+        if state.failure:
+            lines += ["", *wrapped(f"{state.name}: not measured: {state.failure}", width, "")]
+    return "\n".join(lines)
+
+
+def _table(states: tuple[StateMemory, ...], width: int) -> Iterator[str]:
+    column = (width - _LABEL) // len(states)
+    yield " " * _LABEL + "".join(f"{state.name:>{column}}" for state in states)
+
+    def row(label: str, value: Callable[[StateMemory], int | None]) -> Iterator[str]:
+        values = [value(state) for state in states]
+        if any(values):
+            cells = ["-" if number is None else size(number) for number in values]
+            yield f"{label:<{_LABEL}}" + "".join(f"{cell:>{column}}" for cell in cells)
+
+    for kind in KINDS:
+        yield from row(kind, lambda state, kind=kind: state.resident.get(kind))  # type: ignore[misc]  # bound early
+    yield from row("gradients", lambda state: None if not state.steps else state.gradients)
+    yield from row("optimizer state", lambda state: None if not state.steps else state.optimizer)
+    yield from row("logits and loss", lambda state: next((step.logits for step in state.steps.values()), None))
+    yield "activations"
+    for mode in _modes(states):
+        yield from row(f"  {mode}", lambda state, mode=mode: _of(state, mode, "activations"))  # type: ignore[misc]  # bound early
+    yield "peak"
+    for mode in _modes(states):
+        yield from row(f"  {mode}", lambda state, mode=mode: _of(state, mode, "peak"))  # type: ignore[misc]  # bound early
+
+
+def _of(state: StateMemory, mode: str, name: str) -> int | None:
+    step = state.steps.get(mode)
+    return None if step is None else int(getattr(step, name))
+
+
+def _modes(states: tuple[StateMemory, ...]) -> list[str]:
+    return list(dict.fromkeys(mode for state in states for mode in state.steps))
+
+
+def _bars(states: tuple[StateMemory, ...], width: int, *, color: bool) -> Iterator[str]:
+    """One bar for each state's peak with checkpointing (without, where the class has none), and where it is reached."""
+    shown = [(state, state.steps.get(ON) or next(iter(state.steps.values()))) for state in states if state.steps]
+    most = max((step.peak for _, step in shown), default=0)
+    if not most:
+        return
+    mode = ON if any(ON in state.steps for state, _ in shown) else "without checkpointing"
+    yield f"peak, {mode}"
+    room = width - _LABEL + 10 - 12
+    for state, step in shown:
+        eighths = round(step.peak / most * room * 8)
+        bar = "█" * (eighths // 8) + _BLOCKS[eighths % 8].strip()
+        painted = f"\x1b[36m{bar}\x1b[0m" if color else bar
+        yield f"  {state.name:<{_LABEL - 12}}{painted}{' ' * (room - len(bar))}{size(step.peak):>10}"
+        yield f"  {'':<{_LABEL - 12}}at {printable(step.peak_at)}"
