@@ -69,7 +69,7 @@ class Float32ResidualStream(Rule):
             return
         norms = {norm.path: norm for norm in trace.model.norms if norm.promotes}
         promoting = [facts for facts in trace.promotions if facts.path in norms]
-        entered = wide[0].incoming == "float32"
+        entered = trace.layers[0].incoming == "float32"
         at, what = self._origin(trace, promoting, entered_wide=entered)
         edits = tuple(Edit("float32-norm", path, {"interface": "transparent"}) for path in norms) if promoting else ()
         if entered or not edits:

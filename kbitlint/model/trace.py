@@ -28,6 +28,7 @@ from kbitlint.model.gradients import Passage, why_cut
 from kbitlint.model.quantized import short_name
 from kbitlint.model.trace_facts import (
     CheckpointCall,
+    Cut,
     GradientFacts,
     LayerFacts,
     PackedReadFacts,
@@ -125,7 +126,7 @@ def trace(
         if any(gradient.cut is not None and gradient.runs and not gradient.reentrant for gradient in gradients):
             lost = _lost_inherently(inner, how)
             gradients = tuple(
-                dataclasses.replace(gradient, inherent=gradient.path in lost and _is_library_code(step, gradient.at))
+                dataclasses.replace(gradient, inherent=gradient.path in lost and _is_library_code(step, gradient))
                 for gradient in gradients
             )
     ledger = step.ledger
@@ -180,6 +181,7 @@ def run_twin(
     facts: ModelFacts,
     allocated: Callable[[Tensor], None],
     moment: Callable[[str], None],
+    device: str = "cuda",
 ) -> Span:
     """Run one step on a twin, which is used up by it, and tell of everything that its operators allocate.
 
@@ -189,12 +191,13 @@ def run_twin(
         facts: What the walk saw on the model.
         allocated: Told of each tensor that an operator gives.
         moment: Told what runs whenever a module starts or ends: ``model.layers.3.mlp, forward``.
+        device: Whose kernels to stand in for, ``cpu`` or ``cuda``.
 
     Raises:
         UntraceableError: The step needs values or kernels that a run without weights does not have.
     """
     context = dataclasses.replace(context, gradient_checkpointing=None)
-    how = _How(context, "cuda", context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
+    how = _How(context, device, context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
     with _quietly(), _same_random_state():
         step, watched, end = _step_of(_runnable(twin), how, allocated, moment)
     return Span(step.saved, end.failure, sum(one.parameter.grad is not None for one in watched))
@@ -546,8 +549,12 @@ def _adapted_layer(step: _Step, path: str) -> str:
     return next((place for place in reversed(around) if _class_at(step, place).startswith("peft.")), path)
 
 
-def _is_library_code(step: _Step, path: str) -> bool:
-    """Whether the class around a place is the architecture's own: transformers' or a checkpoint's remote code."""
+def _is_library_code(step: _Step, gradient: GradientFacts) -> bool:
+    """Whether the class that cuts a gradient is the architecture's own: transformers' or a checkpoint's remote code.
+
+    What runs without recording gradients is called so by the module around it.
+    """
+    path = gradient.at.rpartition(".")[0] if gradient.cut is Cut.NO_GRAD else gradient.at
     while path and _class_at(step, path).split(".")[0] in ("torch", "peft", "bitsandbytes", "builtins"):
         path = path.rpartition(".")[0]
     return _class_at(step, path).split(".")[0] in ("transformers", "transformers_modules")

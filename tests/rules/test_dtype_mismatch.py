@@ -87,14 +87,13 @@ def test_a_mismatch_in_the_backward_pass_says_so():
 
     class Mixed(torch.autograd.Function):
         @staticmethod
-        def forward(ctx, value):
+        def forward(_ctx, value):
             return value * 1
 
         @staticmethod
-        def backward(ctx, gradient):
-            return (gradient.float() @ torch.ones(gradient.shape[-1], gradient.shape[-1], dtype=gradient.dtype)).to(
-                gradient.dtype
-            )
+        def backward(_ctx, gradient):
+            square = torch.ones(gradient.shape[-1], gradient.shape[-1], dtype=gradient.dtype)
+            return (gradient.float() @ square).to(gradient.dtype)
 
     model = traced.adapted()
     tiny.adapters_base(model).model.norm.register_forward_hook(lambda module, args, output: Mixed.apply(output))

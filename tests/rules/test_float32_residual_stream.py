@@ -21,7 +21,8 @@ def peft_prepared():
 def test_pefts_prepare_turns_the_stream_float32_from_its_start():
     model = peft_prepared()
 
-    message = "the residual stream is float32 from its start: 2 of 2 layers pass on float32 while quantized layers compute in bfloat16"
+    message = "the residual stream is float32 from its start: 2 of 2 layers pass on float32 while"
+    message += " quantized layers compute in bfloat16"
     assert traced.told(model, CODE) == [("model.embed_tokens", "warning", message)]
     (violation,) = traced.found(model, CODE)
     assert (violation.fix.title, violation.fix.safety.value) == ("load the embeddings in half precision", "display")
@@ -45,27 +46,23 @@ def test_norms_that_promote_the_stream_are_named_and_fixed():
 
 
 def test_a_norm_in_the_stream_that_gives_float32_is_the_origin():
+    class Promoting(torch.nn.RMSNorm):
+        def forward(self, value):
+            return torch.nn.functional.rms_norm(value.float(), self.normalized_shape, self.weight, self.eps)
+
     class Stream(torch.nn.Module):
         """A layer whose output is its norm's."""
 
-        def __init__(self, layer, norm):
+        def __init__(self, layer):
             super().__init__()
-            self.layer, self.norm = layer, norm
+            self.layer, self.norm = layer, Promoting(64, dtype=torch.float32)
             self.attention_type = "full_attention"
 
         def forward(self, *args, **kwargs):
             return self.norm(self.layer(*args, **kwargs))
 
-    model = tiny.load()
-    model.requires_grad_(False)
-    norm = torch.nn.RMSNorm(64, dtype=torch.float32)
-
-    class Promoting(torch.nn.RMSNorm):
-        def forward(self, value):
-            return torch.nn.functional.rms_norm(value.float(), self.normalized_shape, self.weight, self.eps)
-
-    norm.__class__ = Promoting
-    model.model.layers[0] = Stream(model.model.layers[0], norm)
+    model = tiny.prepared()
+    model.model.layers[0] = Stream(model.model.layers[0])
     adapted = tiny.with_lora(model)
     (violation,) = traced.found(adapted, CODE)
 
