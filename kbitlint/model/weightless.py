@@ -319,6 +319,14 @@ def _grouped_mm(_: Ledger, __: Any, args: Any, ___: Any) -> Any:
     return left.new_empty((*rows, right.shape[-1]))
 
 
+def _normalise(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """Layer and group norms keep a mean and a deviation: float32 on CUDA, in the parameters' dtype on the CPU."""
+    out, mean, deviation = func(*_on_meta(args), **_on_meta(kwargs))
+    weight = next((value for value in args[1:] if isinstance(value, Tensor)), args[0])
+    kept = weight.dtype if ledger.device == "cpu" else mean.dtype
+    return out, mean.to(kept), deviation.to(kept)
+
+
 def _equal(ledger: Ledger, _: Any, __: Any, ___: Any) -> Any:
     ledger.guess("equal")
     return True
@@ -338,6 +346,8 @@ _SPECIAL: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     aten.repeat_interleave.Tensor: _repeat_interleave,
     aten._grouped_mm.default: _grouped_mm,  # noqa: SLF001  # see above
     aten.equal.default: _equal,
+    aten.native_layer_norm.default: _normalise,
+    aten.native_group_norm.default: _normalise,
 }
 
 
