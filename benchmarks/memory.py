@@ -130,7 +130,7 @@ def on_cuda():
         dtype=torch.bfloat16,
     )
     with tempfile.TemporaryDirectory() as folder:
-        LlamaForCausalLM._from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+        LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
         model = LlamaForCausalLM.from_pretrained(
             folder, quantization_config=tiny.quantization(), device_map={"": 0}, dtype=torch.bfloat16
         )
