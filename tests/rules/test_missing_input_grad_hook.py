@@ -198,7 +198,7 @@ def test_a_layer_is_not_fed_by_those_after_it():
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_where_the_order_is_unknown_it_is_a_warning_that_names_the_module(before):
+def test_where_attributes_do_not_tell_the_order_they_warn_and_the_trace_decides(before):
     """A trainable module beside the stack may run before the layers or after them; attributes cannot tell."""
     model = adapted()
     tiny.bind_reentrant(model)
@@ -208,14 +208,39 @@ def test_where_the_order_is_unknown_it_is_a_warning_that_names_the_module(before
     (decoder.embed_tokens if before else decoder.norm).register_forward_hook(run)
     taken = tiny.step(model)
 
-    report = kbitlint.check(model, select=CODE)
+    attributes = kbitlint.check(model, select=CODE, trace=False).violations
+    traced = kbitlint.check(model, select=CODE).violations
 
-    assert [(v.at.path, v.severity.value) for v in report.violations] == [
-        ("model.layers.0", "warning"),
-        ("model.layers.1", "warning"),
-    ]
-    assert report.violations[0].message.endswith("requires grad, unless model.beside runs before it")
+    layers = ["model.layers.0", "model.layers.1"]
+    assert [(v.at.path, v.severity.value) for v in attributes] == [(layer, "warning") for layer in layers]
+    assert attributes[0].message.endswith("requires grad, unless model.beside runs before it")
+    assert [(v.at.path, v.severity.value) for v in traced] == [(layer, "error") for layer in layers if not before]
     assert bool([name for name in taken.arrived if ".layers." in name]) is before
+
+
+def test_a_cut_that_only_the_trace_shows_says_so():
+    """A hook after the one that makes the embeddings require grad takes that back."""
+    model = adapted()
+    tiny.bind_reentrant(model, use_reentrant=True)
+    model.get_base_model().enable_input_require_grads()
+    model.get_base_model().model.embed_tokens.register_forward_hook(lambda module, args, output: output.detach())
+    (first, second) = kbitlint.check(model, select=CODE).violations
+
+    assert kbitlint.check(model, select=CODE, trace=False).violations == ()
+    assert (first.at.path, second.at.path) == ("model.layers.0", "model.layers.1")
+    assert first.message.endswith("nothing before it requires grad (only the traced step shows it)")
+    assert "does not require grad" in tiny.step(model).error
+
+
+def test_a_step_that_stops_before_any_gradient_is_a_skip():
+    model = adapted()
+    layer = model.get_base_model().model.layers[0]
+    layer.register_forward_pre_hook(lambda module, args: (layer.self_attn.q_proj.weight @ args[0], *args[1:]))
+
+    skips = kbitlint.check(model, select=CODE).skips
+    assert [(skip.code, skip.surface.value, skip.reason) for skip in skips] == [
+        (CODE, "trace", "the step stops before a gradient could arrive")
+    ]
 
 
 class SoftPrompt(torch.nn.Module):
