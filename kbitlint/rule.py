@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.files.checkpoint import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import SourceFacts
 
 __all__ = ["Meta", "Rule", "Unchecked"]
 
@@ -47,6 +48,10 @@ class Rule(ABC):
         """Violations seen in the files of a checkpoint."""
         raise NotImplementedError
 
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterable[Violation]:
+        """Violations seen in a training script, a notebook or a training configuration."""
+        raise NotImplementedError
+
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterable[Violation]:
         """Violations seen on a model object, live or on the meta device."""
         raise NotImplementedError
@@ -54,7 +59,7 @@ class Rule(ABC):
     @classmethod
     def checks(cls) -> dict[Surface, Callable[..., Any]]:
         """The surfaces this rule serves, with the method that serves each."""
-        methods = {Surface.FILES: "check_files", Surface.MODEL: "check_model"}
+        methods = {Surface.FILES: "check_files", Surface.SOURCE: "check_source", Surface.MODEL: "check_model"}
         return {
             surface: getattr(cls, name) for surface, name in methods.items() if getattr(cls, name) is not getattr(Rule, name)
         }

@@ -1,0 +1,301 @@
+"""What one pass over a source file collects, for all rules. Frozen, and free of ``ast``."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from kbitlint.source.rewriting import Writable
+
+
+class Unknown(enum.Enum):
+    """A value that the file alone does not tell."""
+
+    UNKNOWN = "unknown"
+
+    def __repr__(self) -> str:
+        return "UNKNOWN"
+
+
+UNKNOWN = Unknown.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """Something imported, under its full name: ``torch.bfloat16``."""
+
+    name: str
+
+    @property
+    def last(self) -> str:
+        """The last part of the name."""
+        return self.name.rpartition(".")[2]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A stretch of the text: offsets in characters, and the line it starts on."""
+
+    start: int
+    end: int
+    line: int
+
+
+class Style(enum.Enum):
+    """How arguments are written, which decides how one is added."""
+
+    CALL = "f(name=value)"
+    DICT = '{"name": value}'
+    YAML = "name: value"
+    JSON = '{"name": value} of JSON'
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """A value under a name: an argument of a call, an item of a dict, a key of a configuration file."""
+
+    name: str
+    value: Value
+    span: Span
+    """The value."""
+    whole: Span
+    """The value with its name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Arguments with the name of what they are for: a call, a dict, or a mapping of a configuration file."""
+
+    callee: str
+    """The full name, shortened to library and last part: ``peft.get_peft_model``; ``dict`` for a dict."""
+    span: Span
+    arguments: tuple[Argument, ...] = ()
+    complete: bool = True
+    """Whether all arguments are known: no ``**kwargs`` of unknown content."""
+    style: Style = Style.CALL
+    tail: int = 0
+    """Where the last argument ends."""
+    path: str = ""
+    """For a mapping of a configuration file: its dotted key."""
+
+    def argument(self, name: str) -> Argument | None:
+        """The argument of this name, where it is given."""
+        return next((argument for argument in self.arguments if argument.name == name), None)
+
+    def value(self, name: str, unset: Value = None) -> Value:
+        """The argument's value; ``unset`` where it is surely not given, UNKNOWN where that cannot be told."""
+        argument = self.argument(name)
+        if argument is not None:
+            return argument.value
+        return unset if self.complete else UNKNOWN
+
+    def gives(self, name: str) -> bool:
+        """Whether the argument is given, or may be."""
+        return self.argument(name) is not None or not self.complete
+
+    def dtype(self, name: str, unset: Value = None) -> Value:
+        """A dtype argument by its short name, ``bfloat16``, whether it is written as text or as ``torch.bfloat16``."""
+        return short_dtype(self.value(name, unset))
+
+
+Value = None | bool | int | float | str | Symbol | Call | Unknown | tuple["Value", ...]
+
+
+def short_dtype(value: Value) -> Value:
+    """``bfloat16`` for ``torch.bfloat16``, ``"bfloat16"`` and ``"torch.bfloat16"``; other values as they are."""
+    if isinstance(value, Symbol):
+        return {"half": "float16", "float": "float32"}.get(value.last, value.last) if value.name.startswith("torch.") else UNKNOWN
+    return value.removeprefix("torch.") if isinstance(value, str) else value
+
+
+class Reentry(enum.Enum):
+    """What decides whether a checkpoint is reentrant."""
+
+    YES = "True"
+    NO = "False"
+    UNSET = "unset"
+    """Nothing is passed, and torch falls back to reentrant."""
+    UNKNOWN = "unknown"
+
+    @property
+    def reentrant(self) -> bool:
+        """Whether it surely is."""
+        return self in (Reentry.YES, Reentry.UNSET)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointing:
+    """How the layers of a model checkpoint, and which call decided it last."""
+
+    enabled: bool | None = False
+    """None where it cannot be told."""
+    reentry: Reentry = Reentry.UNKNOWN
+    by: Call | None = None
+    """The call whose arguments decide: ``prepare_model_for_kbit_training``, ``TrainingArguments``, ..."""
+    kwargs: str = ""
+    """The argument of ``by`` that holds ``use_reentrant``; empty where ``by`` takes it itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """Adapters on a model."""
+
+    by: Call
+    """The call that attached or loaded them."""
+    config: Value = UNKNOWN
+    """The call that made their configuration."""
+    trainable: bool | None = True
+    """None where it cannot be told."""
+    dtype: Value = "float32"
+    """Of their weights."""
+    frozen_by: Call | None = None
+    """The later call that froze them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is known of a model at one point of a path through the file."""
+
+    load: Call | None = None
+    """The call that loaded it; None where it comes from elsewhere."""
+    method: Value = UNKNOWN
+    """How it is quantized: ``bitsandbytes``, another method, None where it surely is not."""
+    bits: Value = UNKNOWN
+    quantization: Call | None = None
+    """The call that made its quantization config."""
+    dtype: Value = UNKNOWN
+    """Of what is not quantized."""
+    checkpointing: Checkpointing = field(default_factory=Checkpointing)
+    hooks: tuple[Call, ...] = ()
+    """The calls that made the embeddings' output require grad, in their order."""
+    prepared: Call | None = None
+    adapters: Adapters | None = None
+    base_frozen: bool | None = None
+    """Whether the base is frozen; None as loading leaves it, or where it cannot be told."""
+    training_mode: bool | None = None
+    """False after loading and ``eval()``, True after ``train()``."""
+    certain: bool = True
+    """Whether nothing that cannot be followed has touched it."""
+
+    @property
+    def kbit(self) -> bool:
+        """Whether it surely is quantized."""
+        return isinstance(self.method, str)
+
+
+class Action(enum.Enum):
+    """What a step does to a model."""
+
+    LOAD = "load"
+    PREPARE = "prepare"
+    ATTACH = "attach adapters"
+    LOAD_ADAPTERS = "load adapters"
+    CHECKPOINT = "enable checkpointing"
+    HOOK = "make inputs require grad"
+    CAST = "cast"
+    UNFREEZE = "make everything require grad"
+    FREEZE = "freeze"
+    MERGE = "merge"
+    RESIZE = "resize embeddings"
+    EVAL = "eval mode"
+    CONTEXT = "wrap for ranks"
+    PREPARED_BY_HAND = "cast norms by hand"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call that changes a model, with the model before it."""
+
+    action: Action
+    call: Call
+    before: Model
+    model_id: int = 0
+    detail: Value = None
+    """What the action needs besides: the dtype of a cast, the wrapper's name."""
+
+
+class Loop(enum.Enum):
+    """Who runs the training loop."""
+
+    TRAINER = "Trainer"
+    OWN = "a loop of the file"
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A place where a model is trained, with the model as training finds it."""
+
+    call: Call
+    """The Trainer's construction, or the ``backward()``."""
+    loop: Loop
+    model: Model
+    model_id: int = 0
+    arguments: Call | None = None
+    """The TrainingArguments."""
+    fp16: Value = UNKNOWN
+    bf16: Value = UNKNOWN
+    zero_stage: Value = None
+    fsdp: bool | None = False
+    distributed: bool = False
+    """Whether the loop wraps the model for several ranks."""
+    find_unused: Value = None
+    before_loop: Span | None = None
+    """The statement of the loop that the backward stands in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One way through the file: the branches taken where a condition is unknown."""
+
+    steps: tuple[Step, ...] = ()
+    trainings: tuple[Training, ...] = ()
+    models: Mapping[int, Model] = field(default_factory=dict)
+    """Each model at the end of the path."""
+    loose: frozenset[int] = frozenset()
+    """Models that leave the file: returned by a function that nothing here calls."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """Something that the file names and that tells how it is run."""
+
+    what: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts(Writable):
+    """What one file says about training."""
+
+    calls: tuple[Call, ...] = ()
+    """Every call of a known function, each once, with the arguments that all paths agree on."""
+    paths: tuple[Path, ...] = ()
+    distributed: tuple[Mention, ...] = ()
+    """Signs that the script is launched with one process for each device."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """The versions whose behaviour is modelled."""
+    dialect: str = "python"
+    """``python``, or the program that reads the configuration: ``axolotl``, ``llamafactory``, ``trl``, ..."""
+
+    def calls_of(self, *callees: str) -> Iterator[Call]:
+        """The calls of these functions, in the order of the text."""
+        return (call for call in self.calls if call.callee in callees)
+
+    def steps_at(self, *actions: Action) -> Iterator[tuple[Call, tuple[Step, ...]]]:
+        """Each call that makes such a step, with the step of every path that reaches it."""
+        found: dict[Span, list[Step]] = {}
+        for path in self.paths:
+            for step in path.steps:
+                if step.action in actions:
+                    found.setdefault(step.call.span, []).append(step)
+        for steps in found.values():
+            yield steps[0].call, tuple(steps)
+
+    def trainings(self) -> Iterator[tuple[Training, ...]]:
+        """Each place where a model is trained, as every path finds it."""
+        found: dict[Span, list[Training]] = {}
+        for path in self.paths:
+            for training in path.trainings:
+                found.setdefault(training.call.span, []).append(training)
+        return (tuple(trainings) for trainings in found.values())
