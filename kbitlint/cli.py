@@ -96,7 +96,8 @@ def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
 @main.command(epilog=EXIT_HELP, short_help="Audit targets; with --fix, repair them too.")
 @_with(_CHECK_OPTIONS)
 def check(targets: tuple[str, ...], **options: Any) -> None:
-    """Audit targets: checkpoint or adapter folders, Hub ids, file.py:factory, pkg.mod:factory.
+    """Audit targets: scripts, notebooks, training configurations and folders of them,
+    checkpoint or adapter folders, Hub ids, file.py:factory, pkg.mod:factory.
 
     Without a target those of [tool.kbitlint] in pyproject.toml are audited.
     """

@@ -10,7 +10,7 @@ from kbitlint.audit import audit, context_of, model_of
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.opening import FACTORIES, Options, has_weights, load_target, open_target
-from kbitlint.target import Kind, Target
+from kbitlint.target import SOURCES, Kind, Target
 from kbitlint.violation import Applied, Probe, Report, Safety
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted:
 
     Where the training step shows that the fix broke training, nothing is written.
     """
+    if target.kind in SOURCES:
+        return _fix_source(target, rules, options, wanted)
     if target.kind is Kind.FILE:
         raise TargetError(target.text, "a single file cannot be fixed yet: name its folder")
     if target.kind is Kind.HUB:
@@ -76,6 +78,21 @@ def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted:
     report = audit(opened, rules, options)
     notes = report.notes + (("no weights in the folder, so no training step was run",) if on_meta and not factory else ())
     return dataclasses.replace(report, applied=applied, notes=notes)
+
+
+def _fix_source(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> Report:
+    """Replace stretches of the files in place; all of them are planned before the first is written."""
+    from kbitlint.mending import mend_target, write
+
+    mended = mend_target(target, rules, options.context, wanted)
+    write(mended)
+    applied = Applied(
+        tuple(edit for file in mended for edit in file.edits),
+        max((file.passes for file in mended), default=0),
+        sum(file.held_back for file in mended),
+        diff="\n".join(filter(None, (file.diff() for file in mended))),
+    )
+    return dataclasses.replace(audit(open_target(target, options), rules, options), applied=applied)
 
 
 def proof(model: Any, apply: Callable[[], Applied]) -> Probe:

@@ -16,7 +16,7 @@ from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.files.checkpoint import CheckpointFacts, base_of_adapter, read_checkpoint
-from kbitlint.target import QUANTIZATIONS, Kind, Target
+from kbitlint.target import QUANTIZATIONS, SOURCES, Kind, Target
 from kbitlint.violation import Skip, Surface
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class Opened:
 
 def open_target(target: Target, options: Options, *, model: bool = True) -> Opened:
     """Open a named target, without weights where it is not a factory; ``model``: whether a model is wanted at all."""
+    if target.kind in SOURCES:
+        return Opened(target)
     prepared = None if target.kind in (Kind.HUB, *FACTORIES) else manifest.read(target.folder)
     if target.kind is Kind.FILE:
         files = read_checkpoint(target.folder, Path(target.place))

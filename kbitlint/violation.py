@@ -211,6 +211,8 @@ class Applied:
     """The file that makes the fix last, or None."""
     lines_to_add: tuple[str, ...] = ()
     """For targets that are code: the lines that make the fix last."""
+    diff: str = ""
+    """For files that were changed: what was changed in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +223,10 @@ class Plan:
     """The edits that ``--fix`` makes."""
     unsafe: tuple[Edit, ...]
     """Those that ``--unsafe-fixes`` adds."""
+    diff: str = ""
+    """For files: the safe edits as a unified diff."""
+    unsafe_diff: str = ""
+    """What the unsafe ones change beyond that."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import Adapters, Call, SourceFacts
 
 
 class NothingTrainable(Rule):
@@ -76,6 +77,44 @@ class NothingTrainable(Rule):
             },
             fix=_fix(model.bypassed, tuple(Edit("unfreeze", parameter.path) for parameter in frozen)),
         )
+
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each call that leaves adapters frozen wherever they are trained."""
+        frozen: dict[Call, Adapters] = {}
+        spared: set[Call] = set()
+        for trained in source.trained():
+            for model in trained.models:
+                adapters = model.adapters
+                if adapters is None:
+                    continue
+                call = adapters.frozen_by or adapters.by
+                if adapters.trainable is False and model.base_frozen and model.certain:
+                    frozen[call] = adapters
+                else:
+                    spared.add(call)
+        for call, adapters in frozen.items():
+            if call not in spared:
+                yield self.violation(
+                    "the adapters are frozen, so no parameter requires grad",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    evidence={"attached_by": adapters.by.callee, "frozen_by": call.callee},
+                    fix=_source_fix(source, adapters, call),
+                )
+
+
+def _source_fix(source: SourceFacts, adapters: Adapters, call: Call) -> Fix:
+    if adapters.frozen_by is not None:
+        edits = source.move_before(call, adapters.by)
+        title = "prepare first, attach the adapters afterwards"
+        return Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY)
+    config = getattr(adapters.config, "argument", lambda _: None)("inference_mode")
+    if config is not None and source.code_of(config.span) == "True":
+        return Fix("leave inference_mode off", Safety.SAFE, source.replace(config.span, "False"))
+    if config is not None:
+        return Fix("set inference_mode = False on the loaded config", Safety.DISPLAY)
+    return Fix("load them with is_trainable=True", Safety.SAFE, source.set_value(call, "is_trainable", value=True))
 
 
 def _fix(bypassed: str | None, edits: tuple[Edit, ...]) -> Fix:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.model.checkpointing import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import Call, Checkpointing, Model, SourceFacts, Training
 
 
 class ReentrantCheckpointing(Rule):
@@ -22,7 +23,8 @@ class ReentrantCheckpointing(Rule):
     ## What it does
 
     Reports every module whose checkpoint function is bound with `use_reentrant=True`, or with no `use_reentrant` at
-    all: torch then warns and falls back to reentrant (2.13 still does).
+    all: torch then warns and falls back to reentrant (2.13 still does). In source it reports the call that decides
+    last before training; where the file trains nothing, a later call may decide otherwise and it is only an info.
 
     ## Why is this bad?
 
@@ -37,8 +39,8 @@ class ReentrantCheckpointing(Rule):
 
     ## Fix
 
-    Bind the same checkpoint function with `use_reentrant=False`; its other options are kept. In code: pass
-    `gradient_checkpointing_kwargs={"use_reentrant": False}`.
+    Bind the same checkpoint function with `use_reentrant=False`; its other options are kept. In source the deciding
+    call is given `{"use_reentrant": False}`.
 
     ## Fix safety
 
@@ -90,3 +92,57 @@ class ReentrantCheckpointing(Rule):
             evidence={"class": module.class_name, "use_reentrant": module.reentry.value},
             fix=fix,
         )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each call that decides for reentry on every path that passes through it."""
+        decided: dict[Call, list[tuple[Model, Training | None]]] = {}
+        overruled: set[Call] = set()
+        for path in source.paths:
+            for number in path.models:
+                model, training = path.last(number)
+                by = model.checkpointing.by
+                holds = model.checkpointing.enabled and model.checkpointing.reentry.reentrant
+                spared = training is not None and training.zero_stage not in (None, 0, 1, 2)
+                if by is not None and holds and not spared and context.strategy is not Strategy.ZERO3:
+                    decided.setdefault(by, []).append((model, training))
+                calls = {step.call for step in path.steps if step.model_id == number}
+                overruled |= {call for call in calls if call != by or not holds or spared}
+        for call, found in decided.items():
+            if call not in overruled:
+                yield self._decision(source, call, found)
+        for call in source.calls_of("torch.checkpoint", "torch.checkpoint_sequential"):
+            if call.value("use_reentrant") is None:
+                fix = Fix("pass use_reentrant=False", Safety.SAFE, source.set_value(call, "use_reentrant", value=False))
+                message = "use_reentrant is not passed, so torch checkpoints reentrantly"
+                yield self.violation(message, source.at(call), surface=Surface.SOURCE, fix=fix)
+
+    def _decision(self, source: SourceFacts, call: Call, found: list[tuple[Model, Training | None]]) -> Violation:
+        how = found[0][0].checkpointing
+        trained = [training for _, training in found if training is not None]
+        fails = any(training.find_unused is True for training in trained)
+        unset = how.reentry.value == "unset"
+        message = "use_reentrant is not passed, so torch checkpoints reentrantly" if unset else "checkpointing is reentrant"
+        if fails:
+            message += ", and DDP looks for unused parameters"
+        elif not trained:
+            message += ", unless a later call decides otherwise"
+        return self.violation(
+            message,
+            source.at(call),
+            surface=Surface.SOURCE,
+            severity=Severity.ERROR if fails else Severity.WARNING if trained else Severity.INFO,
+            consequence=Consequence.FAILS if fails else None,
+            evidence={"use_reentrant": how.reentry.value, "trained_here": bool(trained)},
+            fix=_repair(source, how, call),
+        )
+
+
+def _repair(source: SourceFacts, how: Checkpointing, call: Call) -> Fix:
+    given = call.argument(how.kwargs)
+    edits: tuple[Edit, ...] = ()
+    if how.kwargs and (given is None or given.value is None):
+        edits = source.set_value(call, how.kwargs, {"use_reentrant": False})
+    elif given is not None and hasattr(given.value, "callee"):
+        edits = source.set_value(given.value, "use_reentrant", value=False)
+    title = "checkpoint without reentry"
+    return Fix(title, Safety.SAFE, edits) if edits else Fix("pass use_reentrant=False", Safety.DISPLAY)

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from kbitlint.paths import fold_all
-from kbitlint.violation import Applied, Edit, Plan, Probe, Report, Safety, Severity, Violation
+from kbitlint.violation import Applied, Edit, Plan, Probe, Report, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -148,6 +148,9 @@ def _plan(plan: Plan, width: int) -> Iterator[str]:
     if not plan.safe and not plan.unsafe:
         yield "nothing to fix"
         return
+    if plan.diff or plan.unsafe_diff:
+        yield from _diffs(plan)
+        return
     if plan.safe:
         yield f"--fix would make {_plural(len(plan.safe), 'edit')}:"
         yield from _edit_lines(plan.safe, width, "+")
@@ -159,12 +162,25 @@ def _plan(plan: Plan, width: int) -> Iterator[str]:
         yield f"memory: {size(total, sign=True)}"
 
 
+def _diffs(plan: Plan) -> Iterator[str]:
+    if plan.diff:
+        yield "--fix would change:"
+        yield from _shown(plan.diff)
+    if plan.unsafe_diff:
+        yield "--unsafe-fixes would change:" if not plan.diff else "with --unsafe-fixes it would be:"
+        yield from _shown(plan.unsafe_diff)
+
+
+def _shown(diff: str) -> Iterator[str]:
+    return (printable(line) for line in diff.splitlines())
+
+
 def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
     if not applied.edits:
         yield "nothing to fix"
     else:
         yield f"fixed with {_plural(len(applied.edits), 'edit')} in {_plural(applied.passes, 'pass', 'passes')}:"
-        yield from _edit_lines(applied.edits, width, "+")
+        yield from _shown(applied.diff) if applied.diff else _edit_lines(applied.edits, width, "+")
     if applied.held_back:
         yield f"{_plural(applied.held_back, 'unsafe fix', 'unsafe fixes')} held back: --unsafe-fixes applies them"
     if applied.probe is not None:
@@ -213,7 +229,7 @@ def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
     surfaces = " and ".join(surface.value for surface in report.surfaces)
     ran = f"{_plural(rules, 'rule')} ran on {surfaces}" if rules else "no rule ran"
     yield from _wrap("; ".join([ran, *_skipped(report)]), width, "")
-    if not report.weights_read:
+    if not report.weights_read and report.surfaces != (Surface.SOURCE,):
         yield "no weights read"
 
 

@@ -29,6 +29,7 @@ from kbitlint.source.objects import (
     Object,
     Output,
     Parameters,
+    Scope,
     Sequence,
     Trainer,
 )
@@ -220,7 +221,17 @@ class Caller(Evaluator):
             called = [net for net in self.trail.nets if net.outputs]
             net = called[0] if len(called) == 1 else None
         if net is not None:
-            self.trail.backward(Call("backward", self.text.span(node)), net, self.loops[0] if self.loops else None)
+            loop = self.loops[0] if self.loops else None
+            self.trail.backward(Call("backward", self.text.span(node)), net, loop, self._name_of(net))
+
+    def _name_of(self, net: Net) -> str:
+        scope: Scope | None = self.scope
+        while scope is not None:
+            name = next((name for name, value in scope.names.items() if value is net), "")
+            if name:
+                return name
+            scope = scope.outer
+        return ""
 
     def _escape(self, arguments: Items, name: str) -> None:
         """A model that is handed to something unknown may come back changed."""

@@ -22,7 +22,6 @@ from kbitlint.source.facts import (
     Symbol,
     Training,
     Value,
-    short_dtype,
 )
 from kbitlint.source.frameworks import (
     PREPARED_METHODS,
@@ -32,7 +31,7 @@ from kbitlint.source.frameworks import (
     Checkpoints,
     TrainerApi,
 )
-from kbitlint.source.objects import Items, Net, Trainer, frozen
+from kbitlint.source.objects import Net, Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -209,14 +208,15 @@ class Trail:
         fp16 = given.value("fp16", False)  # noqa: FBT003  # the default of the argument
         return state, fp16, given.value("bf16", defaults.bf16 and fp16 is False)
 
-    def backward(self, call: Call, net: Net, loop: Span | None, **further: object) -> None:
+    def backward(self, call: Call, net: Net, loop: Span | None, name: str) -> None:
         """Record that a loop of the file trains a model; once for each place."""
         if any(training.call.span == call.span and training.model_id == net.number for training in self.trainings):
             return
         fp16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "float16"
         bf16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "bfloat16"
-        training = Training(call, Loop.OWN, net.state, net.number, None, fp16, bf16, before_loop=loop)
-        self.trainings.append(dataclasses.replace(training, **further))  # type: ignore[arg-type]  # fields of Training
+        self.trainings.append(
+            Training(call, Loop.OWN, net.state, net.number, None, fp16, bf16, loop_span=loop, name=name)
+        )
 
 
 def _defaults(trainer: Trainer, arguments: Call | None) -> Arguments:
@@ -236,6 +236,8 @@ def reentry_of(call: Call, how: Checkpoints) -> Reentry:
         return Reentry.UNKNOWN
     if not kwargs.arguments and kwargs.complete:
         return how.empty
+    if kwargs.complete and all(argument.name in ("every_n_layers", "offload") for argument in kwargs.arguments):
+        return how.empty  # Trainer takes these two out
     said = kwargs.value("use_reentrant")
     if said is None:
         return Reentry.UNSET
@@ -275,20 +277,3 @@ def sharding_of(arguments: Call) -> tuple[Value, bool | None]:
     if isinstance(deepspeed, str):
         return (3 if _ZERO3.search(deepspeed) else 2 if _ZERO2.search(deepspeed) else UNKNOWN), sharded
     return (None if deepspeed is None else UNKNOWN), sharded
-
-
-def dtype_of(call: Call, name: str) -> Value:
-    """A dtype argument by its short name."""
-    return short_dtype(call.value(name))
-
-
-def as_items(value: object) -> Items | None:
-    """The value where it is a set of named values."""
-    return value if isinstance(value, Items) else None
-
-
-def frozen_call(items: Items) -> Call:
-    """The facts of named values."""
-    call = frozen(items)
-    assert isinstance(call, Call)  # noqa: S101  # Items always freeze to a Call at depth 0
-    return call

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from kbitlint.source.rewriting import Writable
+from kbitlint.source.suppressions import Ignore
+from kbitlint.violation import Location
 
 
 class Unknown(enum.Enum):
@@ -240,8 +242,37 @@ class Training:
     distributed: bool = False
     """Whether the loop wraps the model for several ranks."""
     find_unused: Value = None
-    before_loop: Span | None = None
-    """The statement of the loop that the backward stands in."""
+    loop_span: Span | None = None
+    """The loop of the file that the backward stands in."""
+    name: str = ""
+    """What the model is called where it is trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """One place of training, over all paths that reach it."""
+
+    paths: tuple[Training, ...]
+
+    @property
+    def call(self) -> Call:
+        """The place."""
+        return self.paths[0].call
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The model, as each path trains it."""
+        return tuple(training.model for training in self.paths)
+
+    @property
+    def certain(self) -> bool:
+        """Whether nothing that cannot be followed has touched the model on any path."""
+        return all(model.certain for model in self.models)
+
+    @property
+    def kbit(self) -> bool:
+        """Whether the model is quantized on every path."""
+        return all(model.kbit for model in self.models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +283,11 @@ class Path:
     trainings: tuple[Training, ...] = ()
     models: Mapping[int, Model] = field(default_factory=dict)
     """Each model at the end of the path."""
-    loose: frozenset[int] = frozenset()
-    """Models that leave the file: returned by a function that nothing here calls."""
+
+    def last(self, number: int) -> tuple[Model, Training | None]:
+        """A model as the last training finds it, or as the path leaves it where nothing here trains it."""
+        training = next((training for training in reversed(self.trainings) if training.model_id == number), None)
+        return (self.models[number], None) if training is None else (training.model, training)
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,6 +311,22 @@ class SourceFacts(Writable):
     """The versions whose behaviour is modelled."""
     dialect: str = "python"
     """``python``, or the program that reads the configuration: ``axolotl``, ``llamafactory``, ``trl``, ..."""
+    cells: tuple[tuple[int, int], ...] = ()
+    """For a notebook: (first line in the joined text, number) of each code cell."""
+    ignores: tuple[Ignore, ...] = ()
+    """The comments that silence rules."""
+    unused: tuple[Ignore, ...] = ()
+    """Those that silence nothing; filled after the other rules have run."""
+
+    def at(self, call: Call) -> Location:
+        """Where a call stands."""
+        return self.at_line(call.span.line, call.path or call.callee.rpartition(".")[2])
+
+    def at_line(self, line: int, what: str = "") -> Location:
+        """A line of the file; of a notebook the line in its cell."""
+        number, first = next(((number, first) for first, number in reversed(self.cells) if first <= line), (0, 1))
+        place = f"cell {number}" if number else ""
+        return Location(" ".join(filter(None, (place, what))), self.file, line - first + 1)
 
     def calls_of(self, *callees: str) -> Iterator[Call]:
         """The calls of these functions, in the order of the text."""
@@ -291,6 +341,10 @@ class SourceFacts(Writable):
                     found.setdefault(step.call.span, []).append(step)
         for steps in found.values():
             yield steps[0].call, tuple(steps)
+
+    def trained(self) -> Iterator[Trained]:
+        """Each place where a model is trained, with every path that reaches it."""
+        return (Trained(trainings) for trainings in self.trainings())
 
     def trainings(self) -> Iterator[tuple[Training, ...]]:
         """Each place where a model is trained, as every path finds it."""

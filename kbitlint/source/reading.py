@@ -12,6 +12,7 @@ from kbitlint.source.evaluate import TooLong
 from kbitlint.source.facts import UNKNOWN, Argument, Call, Mention, Path, SourceFacts, Span
 from kbitlint.source.following import Follower
 from kbitlint.source.relevance import Relevance
+from kbitlint.source.suppressions import ignores
 from kbitlint.source.text import Text, import_place
 from kbitlint.source.versions import installed
 
@@ -55,6 +56,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None) -> 
         tuple(paths),
         tuple(_mentions(text, module)),
         versions,
+        ignores=ignores(text, python=True),
     )
 
 

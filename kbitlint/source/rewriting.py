@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kbitlint.violation import Edit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from kbitlint.source.facts import Argument, Call, Span
 
@@ -38,6 +38,10 @@ class Writable:
             return self.replace(argument.span, code)
         return self._append(call, _written(call, name, code))
 
+    def set_value(self, call: Call, name: str, value: bool | str | Mapping[str, bool]) -> tuple[Edit, ...]:
+        """Give an argument a constant value, in the language of the file."""
+        return self.set_argument(call, name, literal(call, value))
+
     def rename_argument(self, argument: Argument, name: str) -> tuple[Edit, ...]:
         """Give an argument another name: the first name-like word of it."""
         stretch = self.text[argument.whole.start : argument.span.start]
@@ -65,6 +69,32 @@ class Writable:
         if around.strip() and not around.strip().startswith("#"):
             return (self._edit(span.start, span.end, "pass"),)
         return (self._edit(start, min(end + 1, len(self.text)), ""),)
+
+    def move_before(self, call: Call, other: Call) -> tuple[Edit, ...]:
+        """Move the statement ``name = call`` before the one of another call; nothing where that is not surely the same.
+
+        Both must be whole lines with the same indentation that bind the same name, and what is moved may use nothing
+        but that name and constants.
+        """
+        moved, there = self._statement(call), self._statement(other)
+        if moved is None or there is None or other.span.start > call.span.start:
+            return ()
+        code = self.text[call.span.start : call.span.end]
+        function, _, inside = code.partition("(")
+        used = set(re.findall(r"[A-Za-z_]\w*(?!\w*\s*=)", re.sub(r"'[^']*'|\"[^\"]*\"", "", inside)))
+        if moved[1:] != there[1:] or not used <= {moved[2], "True", "False", "None"} or "\n" in function:
+            return ()
+        start, end = self.line_start(call.span.start), min(self._line_end(call.span.end) + 1, len(self.text))
+        line = self.text[start:end]
+        place = self.line_start(other.span.start)
+        return (self._edit(place, place, line if line.endswith("\n") else f"{line}\n"), self._edit(start, end, ""))
+
+    def _statement(self, call: Call) -> tuple[int, str, str] | None:
+        start = self.line_start(call.span.start)
+        head = re.fullmatch(r"([ \t]*)(\w+)\s*=\s*", self.text[start : call.span.start])
+        if head is None or self.text[call.span.end : self._line_end(call.span.end)].partition("#")[0].strip():
+            return None
+        return start, head[1], head[2]
 
     def insert_before(self, span: Span, code: str) -> tuple[Edit, ...]:
         """Insert a statement on a line of its own, with the indentation of the one that stands there."""
@@ -129,6 +159,21 @@ class Writable:
         if comma is None:
             return (self._edit(point, end, f",{self.text[point:end]}\n{indent}{code},"),)
         return (self._edit(end, end, f"\n{indent}{code},"),)
+
+
+def literal(call: Call, value: bool | str | Mapping[str, bool]) -> str:
+    """A value as the language of a call writes it."""
+    from kbitlint.source.facts import Style
+
+    data = call.style in (Style.YAML, Style.JSON)
+    if isinstance(value, bool):
+        return str(value).lower() if data else str(value)
+    if isinstance(value, str):
+        return value if call.style is Style.YAML else f'"{value}"'
+    items = ", ".join(
+        (f"{name}: " if call.style is Style.YAML else f'"{name}": ') + literal(call, item) for name, item in value.items()
+    )
+    return f"{{{items}}}"
 
 
 def _written(call: Call, name: str, code: str) -> str:
