@@ -60,7 +60,9 @@ def mend(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContex
         violations = run(rules, document.facts, context)[0].violations
         fixes = list(_fixes(violations, wanted))
         if not fixes:
-            return Mended(path, name, before, document.raw, document.encoding, tuple(edits), passes, held_back(violations, wanted))
+            return Mended(
+                path, name, before, document.raw, document.encoding, tuple(edits), passes, held_back(violations, wanted)
+            )
         if passes == MAX_PASSES:
             break
         try:

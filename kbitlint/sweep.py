@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint import engine
@@ -15,6 +14,7 @@ from kbitlint.violation import Skip, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from kbitlint.context import TrainingContext
     from kbitlint.rule import Rule
@@ -51,7 +51,8 @@ def run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -
     judged = tuple(
         ignore
         for ignore in facts.ignores
-        if ignore not in used and (not ignore.names or any(code.startswith(name.upper()) for name in ignore.names for code in codes))
+        if ignore not in used
+        and (not ignore.names or any(code.startswith(name.upper()) for name in ignore.names for code in codes))
     )
     if judged:
         outcome = engine.run(rules, {Surface.SOURCE: dataclasses.replace(facts, unused=judged)}, context)
@@ -82,15 +83,10 @@ def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Swee
 def _worth(path: Path) -> bool:
     """Whether a file's bytes say anything about training; most of a repository is rejected here."""
     try:
-        with path.open("rb") as file:
-            content = file.read(documents.MAX_BYTES)
+        content = path.read_bytes()
     except OSError:
         return True  # reported when it is read
-    if path.suffix in documents.CONFIGS:
-        from kbitlint.source import configs
-
-        return configs.worth_parsing(content)
-    return documents.worth_parsing(content)
+    return documents.worth_parsing(path, content)
 
 
 def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> Sweep:
@@ -109,7 +105,7 @@ def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: Training
 def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Iterable[Sweep]:
     named = [(path, path.relative_to(root).as_posix()) for path in paths]
     cores = os.cpu_count() or 1
-    if len(named) < MANY or cores < 2:  # noqa: PLR2004  # one core gains nothing
+    if len(named) < MANY or cores < 2:  # one core gains nothing
         return [audit_file(path, name, rules, context) for path, name in named]
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor

@@ -93,7 +93,12 @@ class Float32ComputeDtype(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each 4-bit config without a compute dtype, or with float32, unless the model is float32."""
-        wide = {step.before.quantization for _, steps in source.steps_at(Action.LOAD) for step in steps if step.before.dtype == "float32"}
+        wide = {
+            step.before.quantization
+            for _, steps in source.steps_at(Action.LOAD)
+            for step in steps
+            if step.before.dtype == "float32"
+        }
         for call in source.calls_of("transformers.BitsAndBytesConfig"):
             if call.value("load_in_4bit") is not True or call in wide:
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.source.facts import Call
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
-    from kbitlint.source.facts import Adapters, Call, SourceFacts
+    from kbitlint.source.facts import Adapters, SourceFacts
 
 
 class NothingTrainable(Rule):
@@ -78,7 +79,6 @@ class NothingTrainable(Rule):
             fix=_fix(model.bypassed, tuple(Edit("unfreeze", parameter.path) for parameter in frozen)),
         )
 
-
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each call that leaves adapters frozen wherever they are trained."""
         frozen: dict[Call, Adapters] = {}
@@ -109,7 +109,7 @@ def _source_fix(source: SourceFacts, adapters: Adapters, call: Call) -> Fix:
         edits = source.move_before(call, adapters.by)
         title = "prepare first, attach the adapters afterwards"
         return Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY)
-    config = getattr(adapters.config, "argument", lambda _: None)("inference_mode")
+    config = adapters.config.argument("inference_mode") if isinstance(adapters.config, Call) else None
     if config is not None and source.code_of(config.span) == "True":
         return Fix("leave inference_mode off", Safety.SAFE, source.replace(config.span, "False"))
     if config is not None:

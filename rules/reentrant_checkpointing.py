@@ -142,7 +142,7 @@ def _repair(source: SourceFacts, how: Checkpointing, call: Call) -> Fix:
     edits: tuple[Edit, ...] = ()
     if how.kwargs and (given is None or given.value is None):
         edits = source.set_value(call, how.kwargs, {"use_reentrant": False})
-    elif given is not None and hasattr(given.value, "callee"):
-        edits = source.set_value(given.value, "use_reentrant", value=False)
+    elif (kwargs := call.within(how.kwargs)) is not None:
+        edits = source.set_value(kwargs, "use_reentrant", value=False)
     title = "checkpoint without reentry"
     return Fix(title, Safety.SAFE, edits) if edits else Fix("pass use_reentrant=False", Safety.DISPLAY)

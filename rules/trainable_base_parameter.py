@@ -78,7 +78,6 @@ class TrainableBaseParameter(Rule):
                     fix=Fix("freeze it", safety, (Edit("freeze", parameter.path),)),
                 )
 
-
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each place that unfreezes packed weights, and for each loop that trains a bare base."""
         for call, steps in source.steps_at(Action.UNFREEZE):

@@ -41,7 +41,25 @@ if TYPE_CHECKING:
 _NO_MODEL = ("Tokenizer", "TokenizerFast", "Processor", "Config", "Extractor", "Scheduler")
 _CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}
 #: functions that only look
-_LOOKS = ("print", "count", "find", "show", "log", "summary", "eval", "test", "save", "num_", "get_", "len", "info", "check", "assert")
+_LOOKS = (
+    "print",
+    "count",
+    "find",
+    "show",
+    "log",
+    "summary",
+    "eval",
+    "test",
+    "save",
+    "num_",
+    "get_",
+    "len",
+    "info",
+    "check",
+    "assert",
+)
+#: packages and builtins whose functions leave a model's state alone, unless they are listed
+_HARMLESS = ("torch", "bitsandbytes", "transformers", "datasets", "trl", "print", "isinstance", "len", "getattr", "hasattr")
 _ATTACHED = ("base_model", "model", "module")
 
 
@@ -68,7 +86,9 @@ class Caller(Evaluator):
                 made.tail = self.text.span(argument).end
                 break
             span = self.text.span(argument)
-            made.items[parameters[number] if number < len(parameters) else str(number)] = Given(self.value(argument), span, span)
+            made.items[parameters[number] if number < len(parameters) else str(number)] = Given(
+                self.value(argument), span, span
+            )
             made.tail = span.end
         for keyword in node.keywords:
             value, span = self.value(keyword.value), self.text.span(keyword.value)
@@ -168,8 +188,10 @@ class Caller(Evaluator):
             after = dataclasses.replace(net.state, training_mode=mode)
             self.trail.step(Action.EVAL, call, net, after, mode)
             return net
-        if name == "gradient_checkpointing_disable" or name == "activation_checkpointing_disable":
-            net.state = dataclasses.replace(net.state, checkpointing=dataclasses.replace(net.state.checkpointing, enabled=False))
+        if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
+            net.state = dataclasses.replace(
+                net.state, checkpointing=dataclasses.replace(net.state.checkpointing, enabled=False)
+            )
         if name in ("generate", "save_pretrained", "state_dict", "print_trainable_parameters", "named_modules", "modules"):
             return UNKNOWN
         if name in ("forward", "__call__"):
@@ -180,7 +202,7 @@ class Caller(Evaluator):
         value = _CASTS.get(name)
         if value is None:
             shown = [call.dtype("dtype"), *(call.dtype(argument.name) for argument in call.arguments)]
-            value = next((item for item in shown if item in ("float16", "bfloat16", "float32")), None)  # type: ignore[assignment]
+            value = next((item for item in shown if item in ("float16", "bfloat16", "float32")), None)
         if value is None:
             return
         adapters = net.state.adapters
@@ -250,12 +272,15 @@ class Caller(Evaluator):
         library, _, last = name.partition(".")
         if last.endswith("from_pretrained"):
             return self._from_pretrained(node, name)
-        api = row([api for api in FUNCTIONS if api.name == name or (not library and api.name.endswith(f".{name}"))], self.trail.versions)
+        api = row(
+            [api for api in FUNCTIONS if api.name == name or (not library and api.name.endswith(f".{name}"))],
+            self.trail.versions,
+        )
         if api is not None:
             return self._function(node, api)
         if name in TRAINERS:
             return self.trainer(name, self.arguments(node, name, TRAINERS[name].parameters))
-        if name in TRAINING_ARGUMENTS or last in QUANTIZATION_CONFIGS or library == "peft" and last.endswith("Config"):
+        if name in TRAINING_ARGUMENTS or last in QUANTIZATION_CONFIGS or (library == "peft" and last.endswith("Config")):
             made = self.arguments(node, name)
             self.trail.calls[made.span] = made.frozen()
             return made
@@ -270,7 +295,9 @@ class Caller(Evaluator):
             return self.trail.load(arguments.frozen(), quantized=False)
         if name in ("dict", "vars"):
             return dataclasses.replace(arguments, callee="dict") if name == "dict" and not _numbered(arguments) else UNKNOWN
-        if name == "getattr" and len(values) >= 2 and isinstance(values[0], Symbol) and isinstance(values[1], Known):  # noqa: PLR2004  # (object, name)
+        if (
+            name == "getattr" and len(values) >= 2 and isinstance(values[0], Symbol) and isinstance(values[1], Known)
+        ):  # (object, name)
             return Symbol(f"{values[0].name}.{values[1].value}")
         if name == "hasattr" and values and isinstance(values[0], Net):
             return Known(True)  # noqa: FBT003  # a value of the file
@@ -282,7 +309,16 @@ class Caller(Evaluator):
             self.trail.scaler = "float16" if last == "GradScaler" else self.trail.scaler or UNKNOWN
         if name in ("fire.Fire", "typer.run") and values and isinstance(values[0], Function):
             return self.run(values[0], Items(span=span))
-        if name.partition(".")[0] not in ("torch", "bitsandbytes", "transformers", "datasets", "trl", "print", "isinstance", "len"):
+        if name.partition(".")[0] not in (
+            "torch",
+            "bitsandbytes",
+            "transformers",
+            "datasets",
+            "trl",
+            "print",
+            "isinstance",
+            "len",
+        ):
             self._escape(arguments, last)
         return UNKNOWN
 
@@ -360,11 +396,11 @@ class Caller(Evaluator):
         net = model if isinstance(model, Net) else self._model_by_name(model, known)
         trainer = Trainer(call, net, known, api)
         if net is not None and api.attaches:
-            self._attach_in_trainer(arguments, call, net, known, name)
+            self._attach_in_trainer(arguments, call, net, name)
         self.trail.trainers.append(trainer)
         return trainer
 
-    def _attach_in_trainer(self, arguments: Items, call: Call, net: Net, known: Items | None, name: str) -> None:
+    def _attach_in_trainer(self, arguments: Items, call: Call, net: Net, name: str) -> None:
         api = TRAINERS[name]
         config = arguments.get("peft_config") if "peft_config" in arguments.items else Known(None)
         if config == Known(None) and not arguments.complete:
@@ -405,11 +441,11 @@ def canonical(full: str) -> str:
     parts = full.split(".")
     if parts[0] == "torch" and parts[-1] == "checkpoint":
         return full
-    if len(parts) > 2 and parts[-1] in ("from_pretrained", "from_config"):  # noqa: PLR2004  # library, class, method
+    if len(parts) > 2 and parts[-1] in ("from_pretrained", "from_config"):  # library, class, method
         return ".".join((parts[0], parts[-2], parts[-1]))
     if parts[0] in ("transformers", "peft", "trl", "torch", "accelerate", "deepspeed", "unsloth") and len(parts) > 1:
         return f"{parts[0]}.{parts[-1]}"
-    if len(parts) == 1 or (len(parts) == 2 and parts[-1].endswith("from_pretrained")):  # noqa: PLR2004  # class and method
+    if len(parts) == 1 or (len(parts) == 2 and parts[-1].endswith("from_pretrained")):  # class and method
         return _homes().get(parts[0], parts[0]) + "".join(f".{part}" for part in parts[1:])
     return full
 
@@ -435,7 +471,9 @@ def _parameters(function: Function | Class | Net) -> tuple[str, ...]:
 
 
 def _fields(cls: Class) -> tuple[str, ...]:
-    return tuple(item.target.id for item in cls.node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name))
+    return tuple(
+        item.target.id for item in cls.node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    )
 
 
 def _numbered(items: Items) -> bool:

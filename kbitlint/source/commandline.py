@@ -157,5 +157,3 @@ def _named(node: ast.expr, name: str) -> bool:
 
 def _names(method: ast.FunctionDef | ast.AsyncFunctionDef | None) -> tuple[str, ...]:
     return () if method is None else tuple(argument.arg for argument in method.args.args[1:])
-
-

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import TargetError
-from kbitlint.source import notebooks, rewriting
+from kbitlint.source import notebooks, relevance, rewriting
 from kbitlint.source.reading import SourceError, collect
-from kbitlint.source.relevance import worth_parsing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,22 +52,29 @@ def read(path: Path, name: str | None = None, versions: Mapping[str, str] | None
     return parse(path, content, name, versions)
 
 
-def parse(path: Path, content: bytes, name: str | None = None, versions: Mapping[str, str] | None = None) -> Document | None:
-    """As ``read``, for bytes."""
-    shown = name or str(path)
+def worth_parsing(path: Path, content: bytes) -> bool:
+    """Whether a file's bytes can say anything about the training of a k-bit model; most of a repository is rejected here."""
     if path.suffix in CONFIGS:
         from kbitlint.source import configs
 
-        if not configs.worth_parsing(content):
-            return None
+        return configs.worth_parsing(content)
+    return relevance.worth_parsing(content)
+
+
+def parse(path: Path, content: bytes, name: str | None = None, versions: Mapping[str, str] | None = None) -> Document | None:
+    """As ``read``, for bytes."""
+    shown = name or str(path)
+    if not worth_parsing(path, content):
+        return None
+    if path.suffix in CONFIGS:
+        from kbitlint.source import configs
+
         text = _decoded(path, content, "utf-8")
         try:
             facts = configs.collect(shown, text, path.suffix, versions)
         except configs.ConfigurationError as error:
             raise TargetError(path, str(error)) from error
         return None if facts is None else Document(path, text, "utf-8", facts)
-    if not worth_parsing(content):
-        return None
     if path.suffix in NOTEBOOK:
         return _notebook(path, _decoded(path, content, "utf-8"), shown, versions)
     encoding = _encoding(path, content)
@@ -90,7 +96,7 @@ def _notebook(path: Path, raw: str, shown: str, versions: Mapping[str, str] | No
         notebook = notebooks.read(raw)
     except notebooks.NotebookError as error:
         raise TargetError(path, str(error)) from error
-    if not worth_parsing(notebook.joined().encode("utf-8", "surrogatepass")):
+    if not relevance.worth_parsing(notebook.joined().encode("utf-8", "surrogatepass")):
         return None
     facts = _facts(path, notebook.python, shown, versions)
     starts = tuple((notebook.python.count("\n", 0, cell.start) + 1, cell.number) for cell in notebook.cells)

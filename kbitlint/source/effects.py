@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 #: names of checkpoints that are quantized as they are stored
 STORED_QUANTIZED = re.compile(
-    r"bnb|gptq|awq|[48].?bit|fp8|fp4|int[48]|nf4|quant|gpt-oss|exl2|hqq|aqlm|gguf|w[48]a|deepseek-(v3|r1)|kimi-k2", re.IGNORECASE
+    r"bnb|gptq|awq|[48].?bit|fp8|fp4|int[48]|nf4|quant|gpt-oss|exl2|hqq|aqlm|gguf|w[48]a|deepseek-(v3|r1)|kimi-k2",
+    re.IGNORECASE,
 )
 _ZERO3 = re.compile(r"(zero|z|stage)[-_]?3", re.IGNORECASE)
 _ZERO2 = re.compile(r"(zero|z|stage)[-_]?2", re.IGNORECASE)
@@ -83,7 +84,7 @@ class Trail:
         if dtype is UNKNOWN:
             dtype = call.dtype("torch_dtype", UNKNOWN)
         dtype = UNKNOWN if dtype == "auto" else dtype
-        state = Model(call, method, bits, config, dtype, training_mode=False if quantized is None else True)
+        state = Model(call, method, bits, config, dtype, training_mode=quantized is not None)
         net = self.net(state)
         self.steps.append(Step(Action.LOAD, call, state, net.number))
         return net
@@ -133,7 +134,7 @@ class Trail:
         adapters = state.adapters
         if adapters is not None:
             adapters = dataclasses.replace(adapters, trainable=False, frozen_by=call)
-        upcast = state.method in ("bitsandbytes", None) and state.method is not UNKNOWN
+        upcast = state.method is None or state.method == "bitsandbytes"
         after = dataclasses.replace(
             state, base_frozen=True, adapters=adapters, prepared=call, dtype="float32" if upcast else state.dtype
         )
@@ -157,7 +158,7 @@ class Trail:
         trainable = None if said is UNKNOWN or call.gives("config") else said is True
         earlier = net.state.adapters
         if earlier is not None and trainable is not True:
-            trainable = earlier.trainable if earlier.trainable else None
+            trainable = earlier.trainable or None
         adapters = Adapters(call, UNKNOWN, trainable)
         self.step(Action.LOAD_ADAPTERS, call, net, dataclasses.replace(net.state, adapters=adapters, base_frozen=True))
 
@@ -214,9 +215,7 @@ class Trail:
             return
         fp16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "float16"
         bf16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "bfloat16"
-        self.trainings.append(
-            Training(call, Loop.OWN, net.state, net.number, None, fp16, bf16, loop_span=loop, name=name)
-        )
+        self.trainings.append(Training(call, Loop.OWN, net.state, net.number, None, fp16, bf16, loop_span=loop, name=name))
 
 
 def _defaults(trainer: Trainer, arguments: Call | None) -> Arguments:
@@ -258,8 +257,9 @@ def quantization_of(call: Call) -> tuple[Value, Value, Call | None]:
                 return "bitsandbytes", 4 if four is True else 8, config
             return UNKNOWN, UNKNOWN, config
         return method, UNKNOWN, config
-    name = call.value("pretrained_model_name_or_path", UNKNOWN)
-    unquantized = config is None and call.complete and isinstance(name, str) and not STORED_QUANTIZED.search(name)
+    checkpoint = call.value("pretrained_model_name_or_path", UNKNOWN)
+    named = isinstance(checkpoint, str) and not STORED_QUANTIZED.search(checkpoint)
+    unquantized = config is None and call.complete and named
     flags = [call.value(name) for name in ("load_in_4bit", "load_in_8bit")]
     if unquantized and all(flag is None or flag is False for flag in flags):
         return None, None, None

@@ -249,7 +249,9 @@ class Evaluator:
         return UNKNOWN
 
 
-_BUILTINS = frozenset({"dict", "getattr", "hasattr", "isinstance", "print", "len", "setattr", "exit", "quit", "list", "tuple", "vars"})
+_BUILTINS = frozenset(
+    {"dict", "getattr", "hasattr", "isinstance", "print", "len", "setattr", "exit", "quit", "list", "tuple", "vars"}
+)
 
 
 def truth(value: Object) -> bool | None:
@@ -265,7 +267,7 @@ def truth(value: Object) -> bool | None:
 
 def _same(left: Object, right: Object) -> bool | None:
     if isinstance(left, Known) and isinstance(right, Known):
-        return type(left.value) is type(right.value) and left.value == right.value or (
+        return (type(left.value) is type(right.value) and left.value == right.value) or (
             left.value == right.value and isinstance(left.value, (int, float)) and isinstance(right.value, (int, float))
         )
     if isinstance(left, Symbol) and isinstance(right, Symbol):

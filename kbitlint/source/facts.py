@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from kbitlint.source.rewriting import Writable
-from kbitlint.source.suppressions import Ignore
 from kbitlint.violation import Location
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from kbitlint.source.suppressions import Ignore
 
 
 class Unknown(enum.Enum):
@@ -92,6 +96,11 @@ class Call:
             return argument.value
         return unset if self.complete else UNKNOWN
 
+    def within(self, name: str) -> Call | None:
+        """The argument's value where it is a call or a dict."""
+        value = self.value(name)
+        return value if isinstance(value, Call) else None
+
     def gives(self, name: str) -> bool:
         """Whether the argument is given, or may be."""
         return self.argument(name) is not None or not self.complete
@@ -107,7 +116,9 @@ Value = None | bool | int | float | str | Symbol | Call | Unknown | tuple["Value
 def short_dtype(value: Value) -> Value:
     """``bfloat16`` for ``torch.bfloat16``, ``"bfloat16"`` and ``"torch.bfloat16"``; other values as they are."""
     if isinstance(value, Symbol):
-        return {"half": "float16", "float": "float32"}.get(value.last, value.last) if value.name.startswith("torch.") else UNKNOWN
+        return (
+            {"half": "float16", "float": "float32"}.get(value.last, value.last) if value.name.startswith("torch.") else UNKNOWN
+        )
     return value.removeprefix("torch.") if isinstance(value, str) else value
 
 

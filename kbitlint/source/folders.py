@@ -30,7 +30,11 @@ def _walk(folder: str, ignored: Ignored) -> Iterator[str]:
         ignored = [*ignored, (folder, _patterns(Path(folder) / ".gitignore"))]
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
-            if not entry.name.startswith(".") and entry.name not in _NEVER and not _is_ignored(entry.path, ignored, folder=True):
+            if (
+                not entry.name.startswith(".")
+                and entry.name not in _NEVER
+                and not _is_ignored(entry.path, ignored, folder=True)
+            ):
                 yield from _walk(entry.path, ignored)
         elif entry.name.endswith(SUFFIXES) and entry.is_file() and not _is_ignored(entry.path, ignored, folder=False):
             yield entry.path

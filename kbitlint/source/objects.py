@@ -25,7 +25,7 @@ class Items:
     callee: str = "dict"
     items: dict[str, Given] = field(default_factory=dict)
     complete: bool = True
-    span: Span = Span(0, 0, 1)
+    span: Span = field(default_factory=lambda: Span(0, 0, 1))
     style: Style = Style.CALL
     tail: int = 0
     of: Class | None = None
@@ -138,7 +138,7 @@ class Scope:
 class Known:
     """A constant of the file."""
 
-    value: None | bool | int | float | str
+    value: bool | int | float | str | None
 
 
 Object = Unknown | Known | Symbol | Items | Net | Parameters | Output | Function | Class | Trainer | Sequence

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import warnings
 from typing import TYPE_CHECKING
@@ -85,10 +86,8 @@ def _paths(source: Text, module: ast.Module, versions: Mapping[str, str]) -> tup
         trail = Trail(versions)
         follower = Follower(source, trail, relevance, decisions)
         follower.budget = before = min(follower.budget, left)
-        try:
+        with contextlib.suppress(TooLong):
             follower.follow(module)
-        except TooLong:
-            pass
         left -= before - max(follower.budget, 0)
         paths.append(trail.path())
         calls.append(trail.calls)
@@ -138,7 +137,11 @@ def _mentions(text: str, module: ast.Module) -> Iterable[Mention]:
     if _DISTRIBUTED.search(text) is None:
         return
     for node in ast.walk(module):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in ("LOCAL_RANK", "WORLD_SIZE", "RANK"):
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and node.value in ("LOCAL_RANK", "WORLD_SIZE", "RANK")
+        ):
             yield Mention(node.value, node.lineno)
         elif isinstance(node, ast.Attribute) and node.attr in ("init_process_group", "DistributedDataParallel"):
             yield Mention(node.attr, node.lineno)

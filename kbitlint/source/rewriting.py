@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 from kbitlint.violation import Edit
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kbitlint.source.facts import Argument, Call, Span
 
 KIND = "replace-span"
+Literal = Union[bool, str, "Mapping[str, bool]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class Writable:
             return self.replace(argument.span, code)
         return self._append(call, _written(call, name, code))
 
-    def set_value(self, call: Call, name: str, value: bool | str | Mapping[str, bool]) -> tuple[Edit, ...]:
+    def set_value(self, call: Call, name: str, value: Literal) -> tuple[Edit, ...]:
         """Give an argument a constant value, in the language of the file."""
         return self.set_argument(call, name, literal(call, value))
 
@@ -95,6 +96,24 @@ class Writable:
         if head is None or self.text[call.span.end : self._line_end(call.span.end)].partition("#")[0].strip():
             return None
         return start, head[1], head[2]
+
+    def remove_comment(self, start: int, end: int) -> tuple[Edit, ...]:
+        """Take a comment out, with its line where it stands alone, else with the blanks before it."""
+        first = self.line_start(start)
+        head = self.text[first:start]
+        if not head.strip():
+            return (self._edit(first, min(end + 1, len(self.text)), ""),)
+        return (self._edit(first + len(head.rstrip()), end, ""),)
+
+    def line_of(self, word: str) -> int:
+        """The line on which a word is first seen."""
+        found = re.search(rf"\b{re.escape(word)}\b", self.text)
+        return self.text.count("\n", 0, found.start()) + 1 if found else 1
+
+    @property
+    def adds_tokens(self) -> bool:
+        """Whether the file gives a tokenizer new tokens that are more than padding."""
+        return bool(re.search(r"\.add_tokens\(|additional_special_tokens", self.text))
 
     def insert_before(self, span: Span, code: str) -> tuple[Edit, ...]:
         """Insert a statement on a line of its own, with the indentation of the one that stands there."""
@@ -161,7 +180,7 @@ class Writable:
         return (self._edit(end, end, f"\n{indent}{code},"),)
 
 
-def literal(call: Call, value: bool | str | Mapping[str, bool]) -> str:
+def literal(call: Call, value: Literal) -> str:
     """A value as the language of a call writes it."""
     from kbitlint.source.facts import Style
 
