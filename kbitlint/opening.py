@@ -66,8 +66,9 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
         skips = () if files else (Skip("", Surface.FILES, "the file configures neither a model nor an adapter"),)
         return Opened(target, files, skips=skips)
     files = read_checkpoint(target.folder) if Surface.FILES in target.surfaces else None
+    unread = tuple(Skip("", Surface.FILES, f"{item.file} {item.problem}") for item in files.unread) if files else ()
     if not model:
-        return Opened(target, files)
+        return Opened(target, files, skips=unread)
     require_model_extra(f"auditing {target.text}")
     from kbitlint.model.build import attach_adapter, build
     from kbitlint.model.factory import call_factory
@@ -90,7 +91,7 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     if prepared is not None:
         apply_stored(live, prepared, target)
         notes += (f"{manifest.NAME} applied: {len(prepared.edits)} edits",)
-    return Opened(target, files, live, ("built on meta", *built.notes, *notes))
+    return Opened(target, files, live, ("built on meta", *built.notes, *notes), unread)
 
 
 def apply_stored(model: Any, prepared: manifest.Manifest, target: Target) -> None:

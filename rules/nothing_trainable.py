@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
+    from kbitlint.files.checkpoint import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
     from kbitlint.source.facts import Adapters, SourceFacts
 
@@ -78,6 +79,19 @@ class NothingTrainable(Rule):
             },
             fix=_fix(model.bypassed, tuple(Edit("unfreeze", parameter.path) for parameter in frozen)),
         )
+
+    def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
+        """At most one violation, on the key of adapter_config.json: worth knowing, since saving always leaves it so."""
+        if checkpoint.adapter is None:
+            raise Unchecked("no adapter_config.json here")
+        if checkpoint.adapter.get("inference_mode") is True:
+            yield self.violation(
+                "the adapter is saved in inference mode, as saving always does, and loads frozen",
+                Location("inference_mode", "adapter_config.json"),
+                surface=Surface.FILES,
+                severity=Severity.INFO,
+                fix=Fix("to train it further, load it with is_trainable=True", Safety.DISPLAY),
+            )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each call that leaves adapters frozen wherever they are trained."""

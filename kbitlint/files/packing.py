@@ -65,7 +65,7 @@ def packing_of(tensors: Mapping[str, Tensor]) -> Packing:
     floating: list[str] = []
     for name, tensor in tensors.items():
         module = name.rpartition(".")[0]
-        if name.endswith(".weight") and name not in states and len(tensor.shape) == 2:  # noqa: PLR2004  # a matrix
+        if name.endswith(".weight") and name not in states and len(tensor.shape) == 2:  # a matrix
             if tensor.dtype == "I8":
                 packed.append(Packed(module, 8, () if f"{module}.SCB" in tensors else ("SCB",)))
             elif tensor.dtype == "U8" and tensor.shape[1] == 1:
