@@ -13,7 +13,7 @@ from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
 from kbitlint.opening import Options, apply_stored, open_target
-from kbitlint.target import SOURCES, parse
+from kbitlint.target import SOURCES, Kind, parse
 from kbitlint.violation import Applied, Edit, Report, Safety, Severity, Surface
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: 
     if _is_live(target):
         return _fix_live(target, rules, chosen, wanted, probe=bool(probe))
     named = parse(str(target))
-    place = device_for(device, needed=not (chosen.meta or named.kind in SOURCES))
+    place = device_for(device, needed=not (chosen.meta or named.kind in (*SOURCES, Kind.FILE)))
     return fix_named(named, rules, chosen, wanted, place, probe=probe is not False)
 
 

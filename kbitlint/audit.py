@@ -63,6 +63,8 @@ def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
         context = context_of(opened.live, context)
     outcome = engine.run(rules, facts, context)
     planned = plan_of(model_of(opened.live), rules, context) if options.plan and opened.live is not None else None
+    if options.plan and opened.files is not None:
+        planned = _with_files(planned, opened.target, rules, options)
     return report_of(opened.target.text, model, outcome, notes=opened.notes, skips=opened.skips, planned=planned)
 
 
@@ -91,6 +93,19 @@ def _audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> 
     report = report_of(target.text, None, swept.outcome, notes=notes, skips=skips)
     planned = _plan_of_source(target, rules, options) if options.plan else None
     return dataclasses.replace(report, summary=summary, planned=planned)
+
+
+def _with_files(planned: Plan | None, target: Target, rules: tuple[Rule, ...], options: Options) -> Plan:
+    """The plan with what fixes change in the JSON files."""
+    from kbitlint.mending import mend_files
+
+    safe = mend_files(target, rules, options.context, Safety.SAFE)
+    everything = mend_files(target, rules, options.context, Safety.UNSAFE)
+    diff, unsafe = ("\n".join(file.diff() for file in files) for files in (safe, everything))
+    edits = tuple(edit for file in safe for edit in file.edits)
+    further = tuple(edit for file in everything for edit in file.edits if edit not in edits)
+    model = planned or Plan((), ())
+    return Plan((*edits, *model.safe), (*further, *model.unsafe), diff, unsafe if unsafe != diff else "")
 
 
 def _plan_of_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Plan:

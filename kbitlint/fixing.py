@@ -9,6 +9,7 @@ from kbitlint import manifest
 from kbitlint.audit import audit, context_of, model_of
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require_model_extra
+from kbitlint.files.checkpoint import read_checkpoint
 from kbitlint.opening import FACTORIES, Options, has_weights, load_target, open_target
 from kbitlint.target import SOURCES, Kind, Target
 from kbitlint.violation import Applied, Probe, Report, Safety
@@ -16,6 +17,7 @@ from kbitlint.violation import Applied, Probe, Report, Safety
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kbitlint.mending import Mended
     from kbitlint.rule import Rule
 
 
@@ -45,8 +47,12 @@ def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted:
     """
     if target.kind in SOURCES:
         return _fix_source(target, rules, options, wanted)
+    mended = [] if target.kind in (Kind.HUB, *FACTORIES) else _fix_files(target, rules, options, wanted)
+    in_files = tuple(edit for file in mended for edit in file.edits)
+    diff = "\n".join(file.diff() for file in mended)
     if target.kind is Kind.FILE:
-        raise TargetError(target.text, "a single file cannot be fixed yet: name its folder")
+        report = audit(open_target(target, options), rules, options)
+        return dataclasses.replace(report, applied=Applied(in_files, len(mended[:1]), diff=diff))
     if target.kind is Kind.HUB:
         raise TargetError(
             target.text, "a Hub id cannot be fixed in place: download it (hf download) or name the factory that loads it"
@@ -75,9 +81,21 @@ def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted:
         quantize = options.quantize or (stored.quantize if stored else None)
         written = manifest.write(target.folder, manifest.Manifest(edits, quantize), _versions())
         applied = dataclasses.replace(applied, left_behind=str(written))
+    if mended:
+        opened = dataclasses.replace(opened, files=read_checkpoint(target.folder))
+        applied = dataclasses.replace(applied, edits=(*in_files, *applied.edits), diff=diff)
     report = audit(opened, rules, options)
     notes = report.notes + (("no weights in the folder, so no training step was run",) if on_meta and not factory else ())
     return dataclasses.replace(report, applied=applied, notes=notes)
+
+
+def _fix_files(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> list[Mended]:
+    """Change the JSON files of a checkpoint: what they say decides how the model is built."""
+    from kbitlint.mending import mend_files, write
+
+    mended = mend_files(target, rules, options.context, wanted)
+    write(mended)
+    return mended
 
 
 def _fix_source(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> Report:

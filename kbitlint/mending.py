@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kbitlint import engine
 from kbitlint.errors import KbitlintError, TargetError
+from kbitlint.files.checkpoint import read_checkpoint
+from kbitlint.files.editing import KINDS, changed
 from kbitlint.fixer import MAX_PASSES, FixError, held_back
 from kbitlint.source import documents
 from kbitlint.source.folders import walk
 from kbitlint.source.rewriting import OverlapError
 from kbitlint.sweep import run
 from kbitlint.target import Kind
-from kbitlint.violation import Edit, Safety
+from kbitlint.violation import Edit, Safety, Surface
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,6 +97,25 @@ def mend_target(target: Target, rules: tuple[Rule, ...], context: TrainingContex
             continue  # the audit says why
         if mended is not None and (mended.edits or mended.held_back):
             found.append(mended)
+    return found
+
+
+def mend_files(target: Target, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> list[Mended]:
+    """The JSON files of a checkpoint or adapter as their fixes leave them; nothing is written."""
+    only = Path(target.place) if target.kind is Kind.FILE else None
+    facts = read_checkpoint(target.folder, only)
+    if facts is None:
+        return []
+    violations = engine.run(rules, {Surface.FILES: facts}, context).violations
+    found = []
+    for name in sorted({violation.at.file for violation in violations}):
+        edits = tuple(edit for fix in _fixes(violations, wanted) for edit in fix if edit.kind in KINDS and edit.path == name)
+        path = target.folder / name
+        if edits:
+            with path.open(encoding="utf-8", newline="") as file:  # its line ends stay as they are
+                before = file.read()
+            after = changed(path, before, dict.fromkeys(edits))
+            found.append(Mended(path, name, before, after, "utf-8", tuple(dict.fromkeys(edits)), 1))
     return found
 
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from kbitlint.source.facts import SourceFacts
 
 LOW_PRECISION = ("float16", "bfloat16")
+_KEY = "quantization_config.bnb_4bit_compute_dtype"
+
+
+def _json_edit(dtype: str) -> Edit:
+    return Edit("set-json-key", "config.json", {"key": _KEY, "value": dtype})
 
 
 class Float32ComputeDtype(Rule):
@@ -85,10 +90,10 @@ class Float32ComputeDtype(Rule):
         if four_bit and quantization.get("bnb_4bit_compute_dtype") == "float32" and checkpoint.dtype in LOW_PRECISION:
             yield self.violation(
                 f"4-bit layers multiply in float32 while the model is {checkpoint.dtype}",
-                Location("quantization_config.bnb_4bit_compute_dtype", "config.json"),
+                Location(_KEY, "config.json"),
                 surface=Surface.FILES,
                 evidence={"compute_dtype": "float32", "dtype": checkpoint.dtype},
-                fix=Fix(f'set it to "{checkpoint.dtype}"', Safety.DISPLAY),
+                fix=Fix(f'set it to "{checkpoint.dtype}"', Safety.UNSAFE, (_json_edit(str(checkpoint.dtype)),)),
             )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:

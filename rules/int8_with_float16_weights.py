@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.files.checkpoint import CheckpointFacts
     from kbitlint.source.facts import SourceFacts
+
+KEY = "quantization_config.llm_int8_has_fp16_weight"
+OFF = Edit("set-json-key", "config.json", {"key": KEY, "value": False})
 
 
 class Int8WithFloat16Weights(Rule):
@@ -72,7 +75,9 @@ class Int8WithFloat16Weights(Rule):
         if quantization.get("llm_int8_has_fp16_weight") is True and quantization.get("load_in_8bit") is True:
             yield self.violation(
                 "8-bit layers keep their weights in 16 bits",
-                Location("quantization_config.llm_int8_has_fp16_weight", "config.json"),
+                Location(KEY, "config.json"),
                 surface=Surface.FILES,
-                fix=Fix("set it to false", Safety.DISPLAY),
+                fix=Fix(
+                    "quantize the weights", Safety.UNSAFE, (Edit("set-json-key", "config.json", {"key": KEY, "value": False}),)
+                ),
             )

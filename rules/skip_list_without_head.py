@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kbitlint.source.facts import SourceFacts
 
 #: what output heads are called
+KEY = "quantization_config.llm_int8_skip_modules"
 HEADS = ("lm_head", "embed_out", "output_layer", "score", "classifier", "head")
 
 
@@ -105,14 +106,17 @@ class SkipListWithoutHead(Rule):
             return
         if _has_head(tuple(str(name) for name in names)):
             return
+        edit = Edit("set-json-key", "config.json", {"key": KEY, "value": [*names, "lm_head"]})
         tied = (checkpoint.config or {}).get("tie_word_embeddings") is True
         yield self.violation(
             "the output head is quantized too: the skip list replaces the default one"
             + (", and the head is tied to the embeddings" if tied else ""),
-            Location("quantization_config.llm_int8_skip_modules", "config.json"),
+            Location(KEY, "config.json"),
             surface=Surface.FILES,
             severity=Severity.ERROR if tied else Severity.WARNING,
             consequence=Consequence.FAILS if tied else None,
             evidence={"skipped": names, "tied": tied},
-            fix=Fix("add lm_head", Safety.DISPLAY),
+            fix=Fix(
+                "add lm_head", Safety.UNSAFE, (Edit("set-json-key", "config.json", {"key": KEY, "value": [*names, "lm_head"]}),)
+            ),
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
 from kbitlint.source.frameworks import BITSANDBYTES_ARGUMENTS as KNOWN
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,10 +83,13 @@ class SwallowedQuantizationArgument(Rule):
         for name in sorted(quantization):
             if name not in KNOWN and name != "quant_method" and not name.startswith("_"):
                 meant = next(iter(difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.75)), None)
+                edit = Edit("rename-json-key", "config.json", {"key": f"quantization_config.{name}", "to": meant})
                 yield self.violation(
                     f"BitsAndBytesConfig knows no {name} and drops it",
                     Location(f"quantization_config.{name}", "config.json"),
                     surface=Surface.FILES,
                     evidence={"argument": name, "meant": meant},
-                    fix=Fix(f"it is called {meant}" if meant else "leave it out", Safety.DISPLAY),
+                    fix=Fix(f"it is called {meant}", Safety.UNSAFE, (edit,))
+                    if meant is not None and meant not in quantization
+                    else Fix("leave it out", Safety.DISPLAY),
                 )

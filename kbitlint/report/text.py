@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 _COLORS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.INFO: "36"}
 _MAX_PLACES = 12
+#: edits of texts: the diff shows them
+_SHOWN_AS_DIFF = ("replace-span", "set-json-key", "remove-json-key", "rename-json-key")
 
 
 def render(report: Report, *, color: bool = False, width: int = 80) -> str:
@@ -148,15 +150,14 @@ def _plan(plan: Plan, width: int) -> Iterator[str]:
     if not plan.safe and not plan.unsafe:
         yield "nothing to fix"
         return
-    if plan.diff or plan.unsafe_diff:
-        yield from _diffs(plan)
-        return
-    if plan.safe:
-        yield f"--fix would make {_plural(len(plan.safe), 'edit')}:"
-        yield from _edit_lines(plan.safe, width, "+")
-    if plan.unsafe:
-        yield f"--unsafe-fixes would add {_plural(len(plan.unsafe), 'edit')}:"
-        yield from _edit_lines(plan.unsafe, width, "!")
+    yield from _diffs(plan)
+    safe, unsafe = ([edit for edit in edits if edit.kind not in _SHOWN_AS_DIFF] for edits in (plan.safe, plan.unsafe))
+    if safe:
+        yield f"--fix would make {_plural(len(safe), 'edit')}:"
+        yield from _edit_lines(safe, width, "+")
+    if unsafe:
+        yield f"--unsafe-fixes would add {_plural(len(unsafe), 'edit')}:"
+        yield from _edit_lines(unsafe, width, "!")
     total = sum(edit.adds_bytes for edit in (*plan.safe, *plan.unsafe))
     if total:
         yield f"memory: {size(total, sign=True)}"
@@ -180,7 +181,8 @@ def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
         yield "nothing to fix"
     else:
         yield f"fixed with {_plural(len(applied.edits), 'edit')} in {_plural(applied.passes, 'pass', 'passes')}:"
-        yield from _shown(applied.diff) if applied.diff else _edit_lines(applied.edits, width, "+")
+        yield from _shown(applied.diff)
+        yield from _edit_lines((edit for edit in applied.edits if edit.kind not in _SHOWN_AS_DIFF), width, "+")
     if applied.held_back:
         yield f"{_plural(applied.held_back, 'unsafe fix', 'unsafe fixes')} held back: --unsafe-fixes applies them"
     if applied.probe is not None:
