@@ -145,9 +145,9 @@ class Violation:
     fix: Fix | None = None
 
     @property
-    def sort_key(self) -> tuple[str, str, str, str]:
-        """Reports are ordered by file, path and code."""
-        return (self.at.file, self.at.path, self.code, self.message)
+    def sort_key(self) -> tuple[str, int, str, str, str]:
+        """Reports are ordered by file, line, path and code."""
+        return (self.at.file, self.at.line or 0, self.at.path, self.code, self.message)
 
     @property
     def cause(self) -> tuple[str, str, str, str, str]:

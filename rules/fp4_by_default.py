@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Fp4ByDefault(Rule):
-    """4-bit weights are stored as fp4 because no quantization type is given.
+    """Weights of 4 bits are stored as fp4 because no quantization type is given.
 
     ## What it does
 

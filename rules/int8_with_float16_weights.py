@@ -19,7 +19,7 @@ OFF = Edit("set-json-key", "config.json", {"key": KEY, "value": False})
 
 
 class Int8WithFloat16Weights(Rule):
-    """8-bit layers that keep their weights in 16 bits.
+    """Layers of 8 bits that keep their weights in 16 bits.
 
     ## What it does
 

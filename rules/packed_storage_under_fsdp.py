@@ -21,7 +21,7 @@ def _version(arguments: Call | None) -> object:
 
 
 class PackedStorageUnderFsdp(Rule):
-    """4-bit weights that are stored as integers, under FSDP.
+    """Weights of 4 bits that are stored as integers, under FSDP.
 
     ## What it does
 

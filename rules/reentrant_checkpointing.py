@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from kbitlint.model.facts import ModelFacts
     from kbitlint.source.facts import Call, Checkpointing, Model, SourceFacts, Training
 
+UNSET = "use_reentrant is not passed, so torch checkpoints reentrantly"
+
 
 class ReentrantCheckpointing(Rule):
     """Layers that checkpoint reentrantly, by request or because nothing was passed.
@@ -82,19 +84,18 @@ class ReentrantCheckpointing(Rule):
             )
 
     def _violation(self, module: CheckpointFacts) -> Violation:
-        unset = module.reentry.value == "unset"
         fix = Fix("checkpoint without reentry", Safety.SAFE, (Edit("bind-checkpoint", module.path, {"use_reentrant": False}),))
         if not module.rebindable:
             fix = Fix("pass use_reentrant=False in the model's own code", Safety.DISPLAY)
         return self.violation(
-            "use_reentrant is not passed, so torch checkpoints reentrantly" if unset else "checkpointing is reentrant",
+            UNSET if module.reentry.value == "unset" else "checkpointing is reentrant",
             Location(module.path),
             evidence={"class": module.class_name, "use_reentrant": module.reentry.value},
             fix=fix,
         )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each call that decides for reentry on every path that passes through it."""
+        """One violation for each call that decides for reentry on every path through it."""
         decided: dict[Call, list[tuple[Model, Training | None]]] = {}
         overruled: set[Call] = set()
         for path in source.paths:
@@ -113,26 +114,25 @@ class ReentrantCheckpointing(Rule):
         for call in source.calls_of("torch.checkpoint", "torch.checkpoint_sequential"):
             if call.value("use_reentrant") is None:
                 fix = Fix("pass use_reentrant=False", Safety.SAFE, source.set_value(call, "use_reentrant", value=False))
-                message = "use_reentrant is not passed, so torch checkpoints reentrantly"
-                yield self.violation(message, source.at(call), surface=Surface.SOURCE, fix=fix)
+                yield self.violation(UNSET, source.at(call), surface=Surface.SOURCE, fix=fix)
 
     def _decision(self, source: SourceFacts, call: Call, found: list[tuple[Model, Training | None]]) -> Violation:
         how = found[0][0].checkpointing
-        trained = [training for _, training in found if training is not None]
-        fails = any(training.find_unused is True for training in trained)
-        unset = how.reentry.value == "unset"
-        message = "use_reentrant is not passed, so torch checkpoints reentrantly" if unset else "checkpointing is reentrant"
+        given = call.argument(how.kwargs)
+        trained = any(training is not None for _, training in found)
+        fails = any(training is not None and training.find_unused is True for _, training in found)
+        message = UNSET if how.reentry.value == "unset" else "checkpointing is reentrant"
         if fails:
             message += ", and DDP looks for unused parameters"
         elif not trained:
             message += ", unless a later call decides otherwise"
         return self.violation(
             message,
-            source.at(call),
+            source.at(call) if given is None else source.at_line(given.whole.line, how.kwargs),
             surface=Surface.SOURCE,
             severity=Severity.ERROR if fails else Severity.WARNING if trained else Severity.INFO,
             consequence=Consequence.FAILS if fails else None,
-            evidence={"use_reentrant": how.reentry.value, "trained_here": bool(trained)},
+            evidence={"use_reentrant": how.reentry.value, "trained_here": trained},
             fix=_repair(source, how, call),
         )
 

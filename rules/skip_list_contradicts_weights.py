@@ -36,7 +36,7 @@ class SkipListContradictsWeights(Rule):
     ## What it does
 
     Reports modules that `llm_int8_skip_modules` names and that are packed in the safetensors headers, and modules
-    that are stored as floats and not named, although modules of the same name are packed in other layers.
+    that are stored as floats and not named, although other linear layers are packed.
 
     ## Why is this bad?
 

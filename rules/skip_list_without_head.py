@@ -116,7 +116,5 @@ class SkipListWithoutHead(Rule):
             severity=Severity.ERROR if tied else Severity.WARNING,
             consequence=Consequence.FAILS if tied else None,
             evidence={"skipped": names, "tied": tied},
-            fix=Fix(
-                "add lm_head", Safety.UNSAFE, (Edit("set-json-key", "config.json", {"key": KEY, "value": [*names, "lm_head"]}),)
-            ),
+            fix=Fix("add lm_head", Safety.UNSAFE, (edit,)),
         )

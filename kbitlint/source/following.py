@@ -158,6 +158,9 @@ class Follower(Parsers, Caller):
         if _is_main(node.test):
             self.block(node.body)
             return
+        if self._filters_parameters(node.test):
+            self._filtered(node)
+            return
         if not (self.relevance.matters(node.body) or self.relevance.matters(node.orelse)):
             known = truth(self.value(node.test))
             if known is True or (known is None and not node.orelse and not _leaves(node.body)):
@@ -166,9 +169,6 @@ class Follower(Parsers, Caller):
                 self.block(node.orelse)
             if known is None:
                 self._forget([*node.body, *node.orelse])
-            return
-        if self._filters_parameters(node.test):
-            self._filtered(node)
             return
         self.block(node.body if self.decide(node.test) else node.orelse)
 

@@ -55,7 +55,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None) -> 
         import_place(source, module.body),
         _agreed(calls),
         tuple(paths),
-        tuple(_mentions(text, module)),
+        tuple(sorted(_mentions(text, module), key=lambda mention: mention.line)),
         versions,
         ignores=ignores(text, python=True),
     )
