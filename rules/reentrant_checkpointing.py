@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kbitlint.model.facts import ModelFacts
     from kbitlint.source.facts import Call, Checkpointing, Model, SourceFacts, Training
 
+TITLE = "checkpoint without reentry"
 UNSET = "use_reentrant is not passed, so torch checkpoints reentrantly"
 
 
@@ -24,9 +25,8 @@ class ReentrantCheckpointing(Rule):
 
     ## What it does
 
-    Reports every module whose checkpoint function is bound with `use_reentrant=True`, or with no `use_reentrant` at
-    all: torch then warns and falls back to reentrant (2.13 still does). In source it reports the call that decides
-    last before training; where the file trains nothing, a later call may decide otherwise and it is only an info.
+    Reports every module whose checkpoint function is bound with `use_reentrant=True`, or with none at all: torch then
+    falls back to reentrant (2.13 still does). In source: the call that decides last, an info where nothing is trained.
 
     ## Why is this bad?
 
@@ -84,7 +84,7 @@ class ReentrantCheckpointing(Rule):
             )
 
     def _violation(self, module: CheckpointFacts) -> Violation:
-        fix = Fix("checkpoint without reentry", Safety.SAFE, (Edit("bind-checkpoint", module.path, {"use_reentrant": False}),))
+        fix = Fix(TITLE, Safety.SAFE, (Edit("bind-checkpoint", module.path, {"use_reentrant": False}),))
         if not module.rebindable:
             fix = Fix("pass use_reentrant=False in the model's own code", Safety.DISPLAY)
         return self.violation(
@@ -113,8 +113,8 @@ class ReentrantCheckpointing(Rule):
                 yield self._decision(source, call, found)
         for call in source.calls_of("torch.checkpoint", "torch.checkpoint_sequential"):
             if call.value("use_reentrant") is None:
-                fix = Fix("pass use_reentrant=False", Safety.SAFE, source.set_value(call, "use_reentrant", value=False))
-                yield self.violation(UNSET, source.at(call), surface=Surface.SOURCE, fix=fix)
+                edits = source.set_value(call, "use_reentrant", value=False)
+                yield self.violation(UNSET, source.at(call), surface=Surface.SOURCE, fix=Fix(TITLE, Safety.SAFE, edits))
 
     def _decision(self, source: SourceFacts, call: Call, found: list[tuple[Model, Training | None]]) -> Violation:
         how = found[0][0].checkpointing
@@ -139,10 +139,9 @@ class ReentrantCheckpointing(Rule):
 
 def _repair(source: SourceFacts, how: Checkpointing, call: Call) -> Fix:
     given = call.argument(how.kwargs)
-    edits: tuple[Edit, ...] = ()
+    kwargs = call.within(how.kwargs)
     if how.kwargs and (given is None or given.value is None):
-        edits = source.set_value(call, how.kwargs, {"use_reentrant": False})
-    elif (kwargs := call.within(how.kwargs)) is not None:
-        edits = source.set_value(kwargs, "use_reentrant", value=False)
-    title = "checkpoint without reentry"
-    return Fix(title, Safety.SAFE, edits) if edits else Fix("pass use_reentrant=False", Safety.DISPLAY)
+        return Fix(TITLE, Safety.SAFE, source.set_value(call, how.kwargs, {"use_reentrant": False}))
+    if kwargs is not None:
+        return Fix(TITLE, Safety.SAFE, source.set_value(kwargs, "use_reentrant", value=False))
+    return Fix("pass use_reentrant=False", Safety.DISPLAY)

@@ -82,7 +82,6 @@ FUNCTIONS: tuple[Api, ...] = (
         Action.LOAD_ADAPTERS,
         ("model", "model_id", "adapter_name", "is_trainable", "config", "autocast_adapter_dtype"),
     ),
-    Api("torch.checkpoint", "torch", parameters=("function",)),
     Api("transformers.BitsAndBytesConfig", "transformers", parameters=("load_in_8bit", "load_in_4bit")),
 )
 

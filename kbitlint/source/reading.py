@@ -8,6 +8,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING
 
+from kbitlint.source.direct import checkpoint_calls
 from kbitlint.source.effects import Trail
 from kbitlint.source.evaluate import TooLong
 from kbitlint.source.facts import UNKNOWN, Argument, Call, Mention, Path, SourceFacts, Span
@@ -46,6 +47,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None) -> 
     source = Text(text)
     try:
         paths, calls = _paths(source, module, versions)
+        calls.append({call.span: call for call in checkpoint_calls(source, module)})
     except RecursionError as error:
         raise SourceError("is nested too deeply to be followed") from error
     return SourceFacts(
