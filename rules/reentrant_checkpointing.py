@@ -52,7 +52,6 @@ class ReentrantCheckpointing(Rule):
     ## References
 
     - https://github.com/huggingface/peft/issues/1142
-    - https://github.com/huggingface/trl/issues/921
     - https://github.com/artidoro/qlora/issues/287
     - https://github.com/huggingface/trl/issues/5217
     """
@@ -101,13 +100,13 @@ class ReentrantCheckpointing(Rule):
         for path in source.paths:
             for number in path.models:
                 model, training = path.last(number)
-                by = model.checkpointing.by
-                holds = model.checkpointing.enabled and model.checkpointing.reentry.reentrant
+                how = model.checkpointing
+                by, holds = how.by, how.enabled and how.reentry.reentrant
                 spared = training is not None and training.zero_stage not in (None, 0, 1, 2)
                 if by is not None and holds and not spared and context.strategy is not Strategy.ZERO3:
                     decided.setdefault(by, []).append((model, training))
-                calls = {step.call for step in path.steps if step.model_id == number}
-                overruled |= {call for call in calls if call != by or not holds or spared}
+                steps = [step for step in path.steps if step.model_id == number]
+                overruled |= {step.call for step in steps if step.call != by or not holds or spared}
         for call, found in decided.items():
             if call not in overruled:
                 yield self._decision(source, call, found)
@@ -138,8 +137,7 @@ class ReentrantCheckpointing(Rule):
 
 
 def _repair(source: SourceFacts, how: Checkpointing, call: Call) -> Fix:
-    given = call.argument(how.kwargs)
-    kwargs = call.within(how.kwargs)
+    given, kwargs = call.argument(how.kwargs), call.within(how.kwargs)
     if how.kwargs and (given is None or given.value is None):
         return Fix(TITLE, Safety.SAFE, source.set_value(call, how.kwargs, {"use_reentrant": False}))
     if kwargs is not None:
