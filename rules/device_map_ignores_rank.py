@@ -68,7 +68,7 @@ class DeviceMapIgnoresRank(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each load whose map is the same on every rank, on every path."""
-        signs = [mention for mention in source.distributed if mention.what in STRONG]
+        strong = [mention for mention in source.distributed if mention.what in STRONG]
         if not source.distributed:
             return
         wrapped = {step.model_id for path in source.paths for step in path.steps if step.detail == "ddp"}
@@ -78,6 +78,7 @@ class DeviceMapIgnoresRank(Rule):
                 continue
             maps = {repr(step.call.value("device_map")) for step in steps}
             certain = all(step.model_id in wrapped for step in steps)
+            signs = [mention for mention in strong if mention.concerns(argument.whole.line)]
             if len(maps) > 1 or not (certain or signs):
                 continue
             call_of, imported = source.importing("accelerate.PartialState")
@@ -85,7 +86,7 @@ class DeviceMapIgnoresRank(Rule):
             inside = call.span.start <= argument.span.start < call.span.end
             title = "put it on the device of its rank"
             yield self.violation(
-                f"every rank places the model by the same map, and {source.distributed[0].what} tells of several",
+                f"every rank places the model by the same map, and {(signs or source.distributed)[0].what} tells of several",
                 source.at_line(argument.whole.line, "device_map"),
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if certain and isinstance(argument.value, str) else Severity.WARNING,

@@ -307,6 +307,12 @@ class Mention:
 
     what: str
     line: int
+    within: tuple[int, int] | None = None
+    """The lines of the function or class that it stands in; None at the top level."""
+
+    def concerns(self, line: int) -> bool:
+        """Whether what stands on a line runs with it."""
+        return self.within is None or self.within[0] <= line <= self.within[1]
 
 
 @dataclass(frozen=True, slots=True)

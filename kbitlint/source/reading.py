@@ -13,7 +13,7 @@ from kbitlint.source.effects import Trail
 from kbitlint.source.evaluate import TooLong
 from kbitlint.source.facts import UNKNOWN, Argument, Call, Mention, Path, SourceFacts, Span
 from kbitlint.source.following import Follower
-from kbitlint.source.relevance import Relevance
+from kbitlint.source.relevance import Relevance, worth_following
 from kbitlint.source.suppressions import ignores
 from kbitlint.source.text import Text, import_place
 from kbitlint.source.versions import installed
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 #: paths that are followed; branches of a real script that matter seldom make more than a dozen
 MAX_PATHS = 40
 #: statements and expressions that are followed in one file, over all paths
-BUDGET = 400_000
+BUDGET = 120_000
 
 _DISTRIBUTED = re.compile(
     r"\b(LOCAL_RANK|init_process_group|torchrun|accelerate launch|DistributedDataParallel|ddp_find_unused_parameters"
     r"|local_rank|ddp_backend|PartialState|deepspeed)\b"
 )
+_ARGUMENTS = ("ddp_find_unused_parameters", "ddp_backend", "ddp_timeout")
 
 
 class SourceError(ValueError):
@@ -46,7 +47,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None) -> 
     versions = installed() if versions is None else versions
     source = Text(text)
     try:
-        paths, calls = _paths(source, module, versions)
+        paths, calls = _paths(source, module, versions) if worth_following(text.encode("utf-8", "replace")) else ([], [])
         calls.append({call.span: call for call in checkpoint_calls(source, module)})
     except RecursionError as error:
         raise SourceError("is nested too deeply to be followed") from error
@@ -138,16 +139,22 @@ def _mentions(text: str, module: ast.Module) -> Iterable[Mention]:
     """Signs of a distributed launch, in code; comments and docstrings tell about other scripts too."""
     if _DISTRIBUTED.search(text) is None:
         return
-    for node in ast.walk(module):
-        if (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and node.value in ("LOCAL_RANK", "WORLD_SIZE", "RANK")
-        ):
-            yield Mention(node.value, node.lineno)
-        elif isinstance(node, ast.Attribute) and node.attr in ("init_process_group", "DistributedDataParallel"):
-            yield Mention(node.attr, node.lineno)
-        elif isinstance(node, ast.Name) and node.id in ("DistributedDataParallel", "DDP", "init_process_group"):
-            yield Mention(node.id, node.lineno)
-        elif isinstance(node, ast.keyword) and node.arg in ("ddp_find_unused_parameters", "ddp_backend", "ddp_timeout"):
-            yield Mention(node.arg, node.value.lineno)
+    for statement in module.body:
+        if isinstance(statement, (ast.Import, ast.ImportFrom)):
+            continue
+        apart = isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+        within = (statement.lineno, statement.end_lineno or statement.lineno) if apart else None
+        for node in ast.walk(statement):
+            what = _sign(node)
+            if what:
+                yield Mention(what, getattr(node, "lineno", statement.lineno), within)
+
+
+def _sign(node: ast.AST) -> str:
+    """The name of a sign of a distributed launch, or nothing."""
+    if isinstance(node, ast.Constant):
+        return node.value if node.value in ("LOCAL_RANK", "WORLD_SIZE", "RANK") and isinstance(node.value, str) else ""
+    name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    if name in ("init_process_group", "DistributedDataParallel", "DDP"):
+        return name
+    return node.arg or "" if isinstance(node, ast.keyword) and node.arg in _ARGUMENTS else ""

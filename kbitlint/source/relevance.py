@@ -15,16 +15,14 @@ SEEDS = frozenset(
     | {"Accelerator", "half", "float", "bfloat16", "eval", "from_config", "_set_gradient_checkpointing", "GradScaler"}
 ) - {"checkpoint", "compile"}
 
-#: at least one of these stands in every file that trains a k-bit model
+#: at least one of these stands in every file that makes, prepares or trains a k-bit model
 MARKS = tuple(
     mark.encode()
     for mark in (
         "BitsAndBytesConfig",
         "kbit_training",
         "int8_training",
-        "gradient_checkpointing",
-        "activation_checkpointing",
-        "utils.checkpoint",
+        "checkpointing_enable",
         "get_peft_model",
         "PeftModel",
         "LoraConfig",
@@ -36,10 +34,17 @@ MARKS = tuple(
         *QUANTIZATION_CONFIGS,
     )
 )
+#: what the code of a model calls itself: seen without following any path
+DIRECT = (b"utils.checkpoint", b"torch.utils import checkpoint")
 
 
 def worth_parsing(content: bytes) -> bool:
     """Whether a file can hold anything that a rule looks at."""
+    return any(mark in content for mark in (*DIRECT, *MARKS))
+
+
+def worth_following(content: bytes) -> bool:
+    """Whether anything in a file makes, prepares or trains a k-bit model."""
     return any(mark in content for mark in MARKS)
 
 
