@@ -122,7 +122,7 @@ def _decoded(path: Path, content: bytes, encoding: str) -> str:
 def changed(document: Document, fixes: Iterable[tuple[Edit, ...]]) -> tuple[str, tuple[Edit, ...]]:
     """The file's text after fixes, and the edits that were made. Raises OverlapError."""
     text, done = rewriting.apply(document.facts.text, (_with_line_ends(document, fix) for fix in fixes))
-    return (document.notebook.written(text) if document.notebook is not None else text), done
+    return (document.notebook.written(done) if document.notebook is not None else text), done
 
 
 def _with_line_ends(document: Document, fix: tuple[Edit, ...]) -> tuple[Edit, ...]:

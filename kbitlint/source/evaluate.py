@@ -105,6 +105,8 @@ class Evaluator:
             return found
         if node.id == "__name__":
             return Known("__main__")
+        if node.id.startswith("AutoModel"):
+            return Symbol(f"transformers.{node.id}")
         # a name that an import with a star, or an earlier file, has bound
         return Symbol(node.id) if node.id in SEEDS or node.id in _BUILTINS else UNKNOWN
 

@@ -8,9 +8,15 @@ import json
 import re
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from kbitlint.files.jsontext import JSONTextError, Node, parse
-from kbitlint.source.rewriting import OverlapError
+from kbitlint.source.rewriting import OverlapError, bounds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kbitlint.violation import Edit
 
 #: cells in another language, or that are written to a file
 _FOREIGN = re.compile(r"\s*%%(?!time\b|timeit\b|capture\b|prun\b|memit\b)")
@@ -41,26 +47,30 @@ class Notebook:
     cells: tuple[Cell, ...]
     python: str
 
-    def place(self, line: int) -> tuple[int, int]:
-        """(number of the cell, line in it), both 1-based, of a line of the joined text."""
-        starts = [self.python.count("\n", 0, cell.start) + 1 for cell in self.cells]
-        index = max(bisect.bisect_right(starts, line) - 1, 0)
-        return self.cells[index].number, line - starts[index] + 1
-
     def joined(self) -> str:
         """The cells as they are, magics included."""
         return "\n".join(cell.source for cell in self.cells)
 
-    def written(self, changed: str) -> str:
-        """The JSON text after the joined cells have become ``changed``, all else as it was.
-
-        Raises OverlapError where the cells cannot be told apart any more.
-        """
-        parts = _split(changed, self.joined(), self.cells)
+    def written(self, edits: Iterable[Edit]) -> str:
+        """The JSON text after edits of the joined cells, all else as it was. Raises OverlapError for one across cells."""
+        changes: dict[int, list[tuple[int, int, str]]] = {}
+        for edit in edits:
+            start, end = bounds(edit)
+            index = max(bisect.bisect_right([cell.start for cell in self.cells], start) - 1, 0)
+            cell = self.cells[index]
+            last = cell.start + len(cell.source)
+            if end > last + 1:
+                raise OverlapError("an edit across two cells")
+            changes.setdefault(index, []).append((start - cell.start, min(end, last) - cell.start, str(edit.arguments["text"])))
         text = self.raw
-        for cell, source in sorted(zip(self.cells, parts, strict=True), key=lambda pair: pair[0].node.start, reverse=True):
-            if source != cell.source:
-                text = text[: cell.node.start] + _encoded(source, cell.node, self.raw) + text[cell.node.end :]
+        for index in sorted(changes, key=lambda index: self.cells[index].node.start, reverse=True):
+            cell = self.cells[index]
+            source = cell.source
+            for start, end, code in sorted(changes[index], reverse=True):
+                source = source[:start] + code + source[end:]
+            if not cell.source.endswith("\n"):
+                source = source.removesuffix("\n")
+            text = text[: cell.node.start] + _encoded(source, cell.node, self.raw) + text[cell.node.end :]
         return text
 
 
@@ -130,41 +140,14 @@ def _blank(source: str) -> str:
     return re.sub(r"[^\n]", " ", source)
 
 
-def _split(changed: str, before: str, cells: tuple[Cell, ...]) -> list[str]:
-    """The changed cells: what stands between the first and the last difference of each stays inside its cell."""
-    if changed == before:
-        return [cell.source for cell in cells]
-    import difflib
-
-    old, new = before.split("\n"), changed.split("\n")
-    where = list(range(len(old) + 1))
-    shift = dict.fromkeys(where, -1)
-    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        for line in range(i1, i2 + 1):
-            if tag == "equal":
-                shift[line] = j1 + line - i1
-            elif shift[line] < 0:
-                shift[line] = j1 if line < i2 else j2
-    parts = []
-    first = 0
-    for cell in cells:
-        last = first + cell.source.count("\n") + 1
-        start, end = shift[first] if first else 0, shift[last] if last < len(old) else len(new)
-        if start < 0 or end < start:
-            raise OverlapError("the cells of the notebook cannot be told apart")
-        parts.append("\n".join(new[start:end]))
-        first = last
-    if "\n".join(parts) != changed:
-        raise OverlapError("the cells of the notebook cannot be told apart")
-    return parts
-
-
 def _encoded(source: str, node: Node, raw: str) -> str:
     """The JSON of a cell's source, written like the one it replaces."""
     ascii_only = raw.isascii()
     if not isinstance(node.value, list):
         return json.dumps(source, ensure_ascii=ascii_only)
     lines = source.splitlines(keepends=True)
+    if not lines:
+        return "[]"
     between = raw[node.value[0].end : node.value[1].start] if len(node.value) > 1 else None
     if between is None:
         indent = re.match(r"\s*", raw[node.start + 1 :]).group()  # type: ignore[union-attr]  # always matches

@@ -67,23 +67,24 @@ class Writable:
         """Take a statement out with its line; ``pass`` where it shares the line with others."""
         start, end = self.line_start(span.start), self._line_end(span.end)
         around = self.text[start : span.start] + self.text[span.end : end]
-        if around.strip() and not around.strip().startswith("#"):
+        if (around.strip() and not around.strip().startswith("#")) or self._is_whole_block(start, end):
             return (self._edit(span.start, span.end, "pass"),)
         return (self._edit(start, min(end + 1, len(self.text)), ""),)
 
     def move_before(self, call: Call, other: Call) -> tuple[Edit, ...]:
         """Move the statement ``name = call`` before the one of another call; nothing where that is not surely the same.
 
-        Both must be whole lines with the same indentation that bind the same name, and what is moved may use nothing
-        but that name and constants.
+        Both must be whole lines with the same indentation that bind the name they are given, and what is moved may use
+        nothing but that name and constants.
         """
         moved, there = self._statement(call), self._statement(other)
         if moved is None or there is None or other.span.start > call.span.start:
             return ()
         code = self.text[call.span.start : call.span.end]
         function, _, inside = code.partition("(")
+        given = re.match(rf"[^(]*\(\s*(?:model\s*=\s*)?{re.escape(moved[2])}\b\s*[,)]", self.code_of(other.span))
         used = set(re.findall(r"[A-Za-z_]\w*(?!\w*\s*=)", re.sub(r"'[^']*'|\"[^\"]*\"", "", inside)))
-        if moved[1:] != there[1:] or not used <= {moved[2], "True", "False", "None"} or "\n" in function:
+        if given is None or moved[1:] != there[1:] or not used <= {moved[2], "True", "False", "None"} or "\n" in function:
             return ()
         start, end = self.line_start(call.span.start), min(self._line_end(call.span.end) + 1, len(self.text))
         line = self.text[start:end]
@@ -114,6 +115,16 @@ class Writable:
     def adds_tokens(self) -> bool:
         """Whether the file gives a tokenizer new tokens that are more than padding."""
         return bool(re.search(r"\.add_tokens\(|additional_special_tokens", self.text))
+
+    def _is_whole_block(self, start: int, end: int) -> bool:
+        """Whether a line is all that a block holds, which may not become empty."""
+        before = [line for line in self.text[:start].split("\n") if line.strip() and not line.lstrip().startswith("#")]
+        after = next(
+            (line for line in self.text[end + 1 :].split("\n") if line.strip() and not line.lstrip().startswith("#")), ""
+        )
+        indent = len(self.text[start:end]) - len(self.text[start:end].lstrip())
+        opens = bool(before) and before[-1].partition("#")[0].rstrip().endswith(":")
+        return opens and len(after) - len(after.lstrip()) < indent
 
     def insert_before(self, span: Span, code: str) -> tuple[Edit, ...]:
         """Insert a statement on a line of its own, with the indentation of the one that stands there."""
@@ -215,18 +226,19 @@ def apply(text: str, fixes: Iterable[tuple[Edit, ...]]) -> tuple[str, tuple[Edit
     """
     chosen: dict[Edit, tuple[int, int]] = {}
     for fix in fixes:
-        bounds = {edit: _bounds(edit) for edit in fix if edit not in chosen}
-        for edit, (start, end) in bounds.items():
+        places = {edit: bounds(edit) for edit in fix if edit not in chosen}
+        for edit, (start, end) in places.items():
             if text[start:end] != edit.arguments["was"]:
                 raise OverlapError(f"{edit.path}: the text at {start} is not what it was")
-        if not any(_touch(one, other) for one in bounds.values() for other in chosen.values()):
-            chosen |= bounds
+        if not any(_touch(one, other) for one in places.values() for other in chosen.values()):
+            chosen |= places
     for edit, (start, end) in sorted(chosen.items(), key=lambda item: item[1], reverse=True):
         text = text[:start] + str(edit.arguments["text"]) + text[end:]
     return text, tuple(chosen)
 
 
-def _bounds(edit: Edit) -> tuple[int, int]:
+def bounds(edit: Edit) -> tuple[int, int]:
+    """Where an edit starts and ends. Raises OverlapError where it does not say so."""
     start, end = edit.arguments["start"], edit.arguments["end"]
     if not isinstance(start, int) or not isinstance(end, int):
         raise OverlapError(f"{edit.path}: an edit without bounds")
