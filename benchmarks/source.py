@@ -83,9 +83,8 @@ def main():
         right, false, missed = (counts[kind, what] for what in ("right", "false", "missed"))
         figures[kind] = {"labelled": right + missed, "precision": right / (right + false), "recall": right / (right + missed)}
         shown = figures[kind]
-        print(
-            f"{kind + 's':<8}{shown['labelled']:>4} in {len(paths)} scripts: precision {shown['precision']:.3f}, recall {shown['recall']:.3f}"
-        )
+        row = f"{kind + 's':<8}{shown['labelled']:>4} in {len(paths)} scripts"
+        print(f"{row}: precision {shown['precision']:.3f}, recall {shown['recall']:.3f}")
     print(*wrong, sep="\n")
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")

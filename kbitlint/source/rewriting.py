@@ -69,7 +69,7 @@ class Writable:
         around = self.text[start : span.start] + self.text[span.end : end]
         if (around.strip() and not around.strip().startswith("#")) or self._is_whole_block(start, end):
             return (self._edit(span.start, span.end, "pass"),)
-        return (self._edit(start, min(end + 1, len(self.text)), ""),)
+        return (self._edit(start, self._next_line(span.end), ""),)
 
     def move_before(self, call: Call, other: Call) -> tuple[Edit, ...]:
         """Move the statement ``name = call`` before the one of another call; nothing where that is not surely the same.
@@ -86,7 +86,7 @@ class Writable:
         used = set(re.findall(r"[A-Za-z_]\w*(?!\w*\s*=)", re.sub(r"'[^']*'|\"[^\"]*\"", "", inside)))
         if given is None or moved[1:] != there[1:] or not used <= {moved[2], "True", "False", "None"} or "\n" in function:
             return ()
-        start, end = self.line_start(call.span.start), min(self._line_end(call.span.end) + 1, len(self.text))
+        start, end = self.line_start(call.span.start), self._next_line(call.span.end)
         line = self.text[start:end]
         place = self.line_start(other.span.start)
         return (self._edit(place, place, line if line.endswith("\n") else f"{line}\n"), self._edit(start, end, ""))
@@ -103,7 +103,7 @@ class Writable:
         first = self.line_start(start)
         head = self.text[first:start]
         if not head.strip():
-            return (self._edit(first, min(end + 1, len(self.text)), ""),)
+            return (self._edit(first, self._next_line(end), ""),)
         return (self._edit(first + len(head.rstrip()), end, ""),)
 
     def line_of(self, word: str) -> int:
@@ -155,7 +155,13 @@ class Writable:
 
     def _line_end(self, offset: int) -> int:
         end = self.text.find("\n", offset)
-        return len(self.text) if end < 0 else end
+        if end < 0:
+            return len(self.text)
+        return end - 1 if self.text[end - 1 : end] == "\r" and end > offset else end
+
+    def _next_line(self, offset: int) -> int:
+        end = self.text.find("\n", offset)
+        return len(self.text) if end < 0 else end + 1
 
     def _edit(self, start: int, end: int, code: str) -> Edit:
         return Edit(KIND, self.file, {"start": start, "end": end, "was": self.text[start:end], "text": code})
