@@ -65,7 +65,7 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
         files = read_checkpoint(target.folder, Path(target.place))
         skips = () if files else (Skip("", Surface.FILES, "the file configures neither a model nor an adapter"),)
         return Opened(target, files, skips=skips)
-    files = read_checkpoint(target.folder) if Surface.FILES in target.surfaces else None
+    files = _files(target)
     unread = tuple(Skip("", Surface.FILES, f"{item.file} {item.problem}") for item in files.unread) if files else ()
     if not model:
         return Opened(target, files, skips=unread)
@@ -92,6 +92,15 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
         apply_stored(live, prepared, target)
         notes += (f"{manifest.NAME} applied: {len(prepared.edits)} edits",)
     return Opened(target, files, live, ("built on meta", *built.notes, *notes), unread)
+
+
+def _files(target: Target) -> CheckpointFacts | None:
+    if target.kind is Kind.HUB:
+        require_model_extra(f"auditing {target.text}")
+        from kbitlint.files.hub import read_hub
+
+        return read_hub(target.place, target.revision)
+    return read_checkpoint(target.folder) if Surface.FILES in target.surfaces else None
 
 
 def apply_stored(model: Any, prepared: manifest.Manifest, target: Target) -> None:

@@ -34,7 +34,7 @@ class Kind(enum.Enum):
 SURFACES = {
     Kind.CHECKPOINT: (Surface.FILES, Surface.MODEL),
     Kind.ADAPTER: (Surface.FILES, Surface.MODEL),
-    Kind.HUB: (Surface.MODEL,),
+    Kind.HUB: (Surface.FILES, Surface.MODEL),
     Kind.FACTORY_FILE: (Surface.MODEL,),
     Kind.FACTORY_MODULE: (Surface.MODEL,),
     Kind.FILE: (Surface.FILES,),

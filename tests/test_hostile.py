@@ -24,14 +24,12 @@ from kbitlint.source import configs, documents, notebooks, reading
 from kbitlint.source.frameworks import NEWEST
 from kbitlint.violation import Edit, Surface
 
-WORDS = st.sampled_from(
-    [
-        *["model", "bnb", "get_peft_model", "prepare_model_for_kbit_training", "BitsAndBytesConfig", "Trainer", "TrainingArguments", "LoraConfig"],
-        *["(", ")", ",", "=", ".", ":", "{", "}", "[", "]", "**", "*", "'x'", "True", "None", "if", "else", "for", "in", "def", "class", "return", "lambda", "self", "1", "from", "import", "load_in_4bit"],
-        *["use_reentrant", "gradient_checkpointing_enable", "parameters", "requires_grad", "_", ":=", "f'{x}'", "with", "as", "try", "except:"],
-        *("\n", "\n    ", "# kbitlint: ignore[KB401]\n"),
-    ]
-)
+SCRIPT = """
+model bnb get_peft_model prepare_model_for_kbit_training BitsAndBytesConfig Trainer TrainingArguments LoraConfig
+( ) , = . : { } [ ] ** * 'x' True None if else for in def class return lambda self 1 from import load_in_4bit
+use_reentrant gradient_checkpointing_enable parameters requires_grad _ := f'{x}' with as try except:
+"""
+WORDS = st.sampled_from([*SCRIPT.split(), "\n", "\n    ", "# kbitlint: ignore[KB401]\n"])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
