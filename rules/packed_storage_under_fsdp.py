@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import Call, SourceFacts
+    from kbitlint.source.facts import SourceFacts
+    from kbitlint.source.values import Call
 
 
 def _version(arguments: Call | None) -> object:

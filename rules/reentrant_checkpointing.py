@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.model.checkpointing import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
-    from kbitlint.source.facts import Call, Checkpointing, Model, SourceFacts, Training
+    from kbitlint.source.facts import Checkpointing, Model, SourceFacts, Training
+    from kbitlint.source.values import Call
 
 TITLE = "checkpoint without reentry"
 UNSET = "use_reentrant is not passed, so torch checkpoints reentrantly"

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
-    from kbitlint.source.facts import Call, SourceFacts
+    from kbitlint.source.facts import SourceFacts
+    from kbitlint.source.values import Call
 
 
 class StackedInputGradHooks(Rule):

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import functools
 from typing import TYPE_CHECKING
 
-from kbitlint.source.evaluate import Evaluator, PathEnd
-from kbitlint.source.facts import UNKNOWN, Action, Call, Span, Symbol
+from kbitlint.source.evaluate import PathEnd
+from kbitlint.source.facts import Action
 from kbitlint.source.frameworks import (
     FOREIGN,
     FUNCTIONS,
-    KEEPS_MODEL,
     METHODS,
     QUANTIZATION_CONFIGS,
     TRAINERS,
     TRAINING_ARGUMENTS,
     WRAPPERS,
 )
+from kbitlint.source.modelcalls import ModelCalls
+from kbitlint.source.naming import canonical, numbered, parameters_of
 from kbitlint.source.objects import (
     Class,
     Function,
@@ -29,41 +29,22 @@ from kbitlint.source.objects import (
     Object,
     Output,
     Parameters,
-    Scope,
     Sequence,
     Trainer,
 )
+from kbitlint.source.values import UNKNOWN, Span, Symbol
 from kbitlint.source.versions import row
 
 if TYPE_CHECKING:
     from kbitlint.source.frameworks import Api
 
 _NO_MODEL = ("Tokenizer", "TokenizerFast", "Processor", "Config", "Extractor", "Scheduler")
-_CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}
-#: functions that only look
-_LOOKS = (
-    "print",
-    "count",
-    "find",
-    "show",
-    "log",
-    "summary",
-    "eval",
-    "test",
-    "save",
-    "num_",
-    "get_",
-    "len",
-    "info",
-    "check",
-    "assert",
-)
 #: packages and builtins whose functions leave a model's state alone, unless they are listed
 _HARMLESS = ("torch", "bitsandbytes", "transformers", "datasets", "trl", "print", "isinstance", "len", "getattr", "hasattr")
 _ATTACHED = ("base_model", "model", "module")
 
 
-class Caller(Evaluator):
+class Caller(ModelCalls):
     """Evaluates calls; running a function's body is added by its subclass."""
 
     def run(self, function: Function, arguments: Items) -> Object:
@@ -112,7 +93,7 @@ class Caller(Evaluator):
         if isinstance(function, Symbol):
             return self._known(node, function.name)
         if isinstance(function, (Function, Class, Net)):
-            return self._local(function, self.arguments(node, "", _parameters(function)))
+            return self._local(function, self.arguments(node, "", parameters_of(function)))
         self._escape(self.arguments(node, ""), "")
         return UNKNOWN
 
@@ -164,107 +145,6 @@ class Caller(Evaluator):
         """Bind a name, an attribute or a tuple of them."""
         raise NotImplementedError
 
-    # ------------------------------------------------------------------------------------------------- models
-
-    def _model_method(self, node: ast.Call, name: str, net: Net) -> Object:
-        rows = [api for api in METHODS if api.name == name]
-        api = row(rows, self.trail.versions)
-        call = self.arguments(node, name, api.parameters if api is not None else ()).frozen()
-        if api is not None:
-            self.trail.calls[call.span] = call
-            self.trail.apply(api, call, net)
-            return net if name == "merge_and_unload" else UNKNOWN
-        if name in ("parameters", "named_parameters"):
-            return Parameters(net)
-        if name in _CASTS or name in ("to", "type"):
-            self._cast(call, name, net)
-            return net
-        if name == "requires_grad_":
-            value = call.value("0", call.value("requires_grad", True))  # noqa: FBT003  # the default of the argument
-            self._set_everything(call, net, value, filtered=False)
-            return net
-        if name in ("train", "eval"):
-            mode = name == "train" and call.value("0", call.value("mode", True)) is not False  # noqa: FBT003  # as above
-            after = dataclasses.replace(net.state, training_mode=mode)
-            self.trail.step(Action.EVAL, call, net, after, mode)
-            return net
-        if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
-            net.state = dataclasses.replace(
-                net.state, checkpointing=dataclasses.replace(net.state.checkpointing, enabled=False)
-            )
-        if name in ("generate", "save_pretrained", "state_dict", "print_trainable_parameters", "named_modules", "modules"):
-            return UNKNOWN
-        if name in ("forward", "__call__"):
-            return Output(net)
-        return net if name in KEEPS_MODEL else UNKNOWN
-
-    def _cast(self, call: Call, name: str, net: Net) -> None:
-        value = _CASTS.get(name)
-        if value is None:
-            shown = [call.dtype("dtype"), *(call.dtype(argument.name) for argument in call.arguments)]
-            value = next((item for item in shown if item in ("float16", "bfloat16", "float32")), None)
-        if value is None:
-            return
-        adapters = net.state.adapters
-        after = dataclasses.replace(
-            net.state, dtype=value, adapters=None if adapters is None else dataclasses.replace(adapters, dtype=value)
-        )
-        self.trail.step(Action.CAST, call, net, after, value)
-
-    def _set_everything(self, call: Call, net: Net, value: object, *, filtered: bool) -> None:
-        state = net.state
-        if filtered or value not in (True, False):
-            if state.adapters is not None:
-                state = dataclasses.replace(state, adapters=dataclasses.replace(state.adapters, trainable=None))
-            net.state = dataclasses.replace(state, base_frozen=None)
-            return
-        if state.adapters is not None:
-            adapters = dataclasses.replace(state.adapters, trainable=bool(value), frozen_by=None if value else call)
-            state = dataclasses.replace(state, adapters=adapters)
-        action = Action.UNFREEZE if value else Action.FREEZE
-        self.trail.step(action, call, net, dataclasses.replace(state, base_frozen=not value))
-
-    def set_grad(self, parameters: Parameters, value: Object, span: Span) -> None:
-        """``parameter.requires_grad = value`` for every parameter of a model, or for some."""
-        flag = value.value if isinstance(value, Known) else UNKNOWN
-        self._set_everything(Call("requires_grad", span), parameters.net, flag, filtered=parameters.filtered)
-
-    def _set_grad(self, node: ast.Call, parameters: Parameters, name: str) -> None:
-        arguments = self.arguments(node, name, ("requires_grad",))
-        if name == "requires_grad_":
-            given = arguments.get("requires_grad") if arguments.items else Known(True)  # noqa: FBT003  # the default
-            self.set_grad(parameters, given, self.text.span(node))
-
-    def _backward(self, node: ast.Call, owner: Object) -> None:
-        arguments = self.arguments(node, "backward")
-        candidates = [owner, *(given.value for given in arguments.items.values())]
-        net = next((value.net for value in candidates if isinstance(value, Output)), None)
-        if net is None:
-            called = [net for net in self.trail.nets if net.outputs]
-            net = called[0] if len(called) == 1 else None
-        if net is not None:
-            loop = self.loops[0] if self.loops else None
-            self.trail.backward(Call("backward", self.text.span(node)), net, loop, self._name_of(net))
-
-    def _name_of(self, net: Net) -> str:
-        scope: Scope | None = self.scope
-        while scope is not None:
-            name = next((name for name, value in scope.names.items() if value is net), "")
-            if name:
-                return name
-            scope = scope.outer
-        return ""
-
-    def _escape(self, arguments: Items, name: str) -> None:
-        """A model that is handed to something unknown may come back changed."""
-        if name.startswith(_LOOKS):
-            return
-        for given in arguments.items.values():
-            values = given.value.values if isinstance(given.value, Sequence) else [given.value]
-            for value in values:
-                if isinstance(value, Net):
-                    value.state = dataclasses.replace(value.state, certain=False)
-
     # ------------------------------------------------------------------------------------------ known functions
 
     def _known(self, node: ast.Call, full: str) -> Object:
@@ -294,7 +174,7 @@ class Caller(Evaluator):
         if last == "from_config" and name.startswith("transformers."):
             return self.trail.load(arguments.frozen(), quantized=False)
         if name in ("dict", "vars"):
-            return dataclasses.replace(arguments, callee="dict") if name == "dict" and not _numbered(arguments) else UNKNOWN
+            return dataclasses.replace(arguments, callee="dict") if name == "dict" and not numbered(arguments) else UNKNOWN
         if (
             name == "getattr" and len(values) >= 2 and isinstance(values[0], Symbol) and isinstance(values[1], Known)
         ):  # (object, name)
@@ -383,47 +263,6 @@ class Caller(Evaluator):
             self.trail.load_adapters(call, net)
         return net
 
-    def trainer(self, name: str, arguments: Items) -> Object:
-        """A Trainer, with what building it does to the model."""
-        api = TRAINERS[name]
-        call = arguments.frozen()
-        self.trail.calls[call.span] = call
-        model = arguments.get("model")
-        given = arguments.get("args")
-        known = given if isinstance(given, Items) else None
-        if known is None and (given is not UNKNOWN or "args" in arguments.items or not arguments.complete):
-            known = Items(api.arguments, complete=False, span=call.span)
-        net = model if isinstance(model, Net) else self._model_by_name(model, known)
-        trainer = Trainer(call, net, known, api)
-        if net is not None and api.attaches:
-            self._attach_in_trainer(arguments, call, net, name)
-        self.trail.trainers.append(trainer)
-        return trainer
-
-    def _attach_in_trainer(self, arguments: Items, call: Call, net: Net, name: str) -> None:
-        api = TRAINERS[name]
-        config = arguments.get("peft_config") if "peft_config" in arguments.items else Known(None)
-        if config == Known(None) and not arguments.complete:
-            config = UNKNOWN
-        if config != Known(None):
-            attaching = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
-            if config is UNKNOWN:
-                net.state = dataclasses.replace(net.state, certain=False)
-            else:
-                self.trail.apply(attaching, call, net)
-        adapters = net.state.adapters
-        if adapters is not None and net.state.kbit and api.adapter_dtype:
-            net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(adapters, dtype=api.adapter_dtype))
-
-    def _model_by_name(self, model: Object, known: Items | None) -> Net | None:
-        """TRL loads a model that is named, with ``model_init_kwargs`` of the arguments."""
-        if not (isinstance(model, Known) and isinstance(model.value, str)):
-            return None
-        kwargs = known.get("model_init_kwargs") if known is not None else UNKNOWN
-        if not isinstance(kwargs, Items):
-            return self.trail.adopt()
-        return self.trail.load(kwargs.frozen())
-
     def _wrap(self, arguments: Items, how: str) -> Object:
         net = next((given.value for given in arguments.items.values() if isinstance(given.value, Net)), None)
         if net is None:
@@ -432,54 +271,3 @@ class Caller(Evaluator):
         self.trail.calls[call.span] = call
         self.trail.step(Action.CONTEXT, call, net, net.state, how)
         return Sequence([net, UNKNOWN, UNKNOWN, UNKNOWN]) if how == "deepspeed" else net
-
-
-def canonical(full: str) -> str:
-    """A full name as library and last part, with the class of a ``from_pretrained``: what imports are re-exported as."""
-    if full in ("torch.utils.checkpoint.checkpoint", "torch.utils.checkpoint.checkpoint_sequential"):
-        return f"torch.{full.rpartition('.')[2]}"
-    parts = full.split(".")
-    if parts[0] == "torch" and parts[-1] == "checkpoint":
-        return full
-    if len(parts) > 2 and parts[-1] in ("from_pretrained", "from_config"):  # library, class, method
-        return ".".join((parts[0], parts[-2], parts[-1]))
-    if parts[0] in ("transformers", "peft", "trl", "torch", "accelerate", "deepspeed", "unsloth") and len(parts) > 1:
-        return f"{parts[0]}.{parts[-1]}"
-    if len(parts) == 1 or (len(parts) == 2 and parts[-1].endswith("from_pretrained")):  # class and method
-        return _homes().get(parts[0], parts[0]) + "".join(f".{part}" for part in parts[1:])
-    return full
-
-
-@functools.cache
-def _homes() -> dict[str, str]:
-    """Where names live that a star import, or another cell, has bound."""
-    known = (*(api.name for api in FUNCTIONS), *TRAINERS, *TRAINING_ARGUMENTS)
-    return {name.rpartition(".")[2]: name for name in known if name != "torch.checkpoint"} | {
-        name: f"transformers.{name}" for name in QUANTIZATION_CONFIGS
-    }
-
-
-def _parameters(function: Function | Class | Net) -> tuple[str, ...]:
-    if isinstance(function, Net):
-        return ()
-    node = function.node if isinstance(function, Function) else function.method("__init__")
-    if node is None or isinstance(node, ast.ClassDef):
-        return _fields(function) if isinstance(function, Class) else ()
-    names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
-    bound = isinstance(function, Class) or function.receiver is not None
-    return tuple(names[1:] if bound else names)
-
-
-def _fields(cls: Class) -> tuple[str, ...]:
-    return tuple(
-        item.target.id for item in cls.node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
-    )
-
-
-def _numbered(items: Items) -> bool:
-    return any(name.isdigit() for name in items.items)
-
-
-def known_text(value: Object) -> str | None:
-    """A text constant, or None."""
-    return value.value if isinstance(value, Known) and isinstance(value.value, str) else None

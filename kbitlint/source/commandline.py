@@ -6,10 +6,11 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kbitlint.source.calling import Caller, known_text
-from kbitlint.source.facts import UNKNOWN, Symbol
+from kbitlint.source.calling import Caller
 from kbitlint.source.frameworks import TRAINING_ARGUMENTS
+from kbitlint.source.naming import canonical, known_text
 from kbitlint.source.objects import Class, Function, Given, Items, Known, Net, Object, Sequence
+from kbitlint.source.values import UNKNOWN, Symbol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -118,7 +119,7 @@ class Parsers(Caller):
 
     def _from_command_line(self, cls: Object, owner: Items) -> Object:
         if isinstance(cls, Symbol):
-            return Items(_argument_class(cls.name), complete=False, span=owner.span, defaults=True)
+            return Items(canonical(cls.name), complete=False, span=owner.span, defaults=True)
         if not isinstance(cls, Class):
             return UNKNOWN
         self.used.add(id(cls.node))
@@ -143,12 +144,6 @@ class Parsers(Caller):
         return UNKNOWN
 
     used: set[int]
-
-
-def _argument_class(name: str) -> str:
-    from kbitlint.source.calling import canonical
-
-    return canonical(name)
 
 
 def _named(node: ast.expr, name: str) -> bool:

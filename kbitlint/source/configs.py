@@ -14,10 +14,11 @@ from kbitlint.files.jsontext import JSONTextError
 from kbitlint.files.jsontext import Node as JSONNode
 from kbitlint.files.jsontext import parse as parse_json
 from kbitlint.source.effects import Trail
-from kbitlint.source.facts import UNKNOWN, Argument, Call, Checkpointing, Path, SourceFacts, Span, Style, Value
+from kbitlint.source.facts import Checkpointing, Path, SourceFacts
 from kbitlint.source.frameworks import TRAINERS
 from kbitlint.source.objects import Given, Items, Known, Net, Object, Sequence, Trainer, frozen
 from kbitlint.source.suppressions import ignores
+from kbitlint.source.values import UNKNOWN, Argument, Call, Span, Style, Value
 from kbitlint.source.versions import installed
 
 if TYPE_CHECKING:

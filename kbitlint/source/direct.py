@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from kbitlint.source.facts import UNKNOWN, Argument, Call, Value
+from kbitlint.source.values import UNKNOWN, Argument, Call, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

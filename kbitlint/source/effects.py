@@ -7,22 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kbitlint.source.facts import (
-    UNKNOWN,
-    Action,
-    Adapters,
-    Call,
-    Checkpointing,
-    Loop,
-    Model,
-    Path,
-    Reentry,
-    Span,
-    Step,
-    Symbol,
-    Training,
-    Value,
-)
+from kbitlint.source.facts import Action, Adapters, Checkpointing, Loop, Model, Path, Step, Training
 from kbitlint.source.frameworks import (
     PREPARED_METHODS,
     QUANTIZATION_CONFIGS,
@@ -32,6 +17,7 @@ from kbitlint.source.frameworks import (
     TrainerApi,
 )
 from kbitlint.source.objects import Net, Trainer
+from kbitlint.source.values import UNKNOWN, Call, Reentry, Span, Symbol, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

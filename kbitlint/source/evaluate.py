@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.source.facts import UNKNOWN, Span, Style, Symbol
 from kbitlint.source.objects import (
     Class,
     Function,
@@ -21,6 +20,7 @@ from kbitlint.source.objects import (
     Trainer,
 )
 from kbitlint.source.relevance import SEEDS
+from kbitlint.source.values import UNKNOWN, Span, Style, Symbol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kbitlint.source.facts import UNKNOWN, Argument, Call, Model, Span, Style, Symbol, Unknown, Value
+from kbitlint.source.values import UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
+
+if TYPE_CHECKING:
+    from kbitlint.source.facts import Model
 
 
 @dataclass(slots=True)

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from kbitlint.source.direct import checkpoint_calls
 from kbitlint.source.effects import Trail
 from kbitlint.source.evaluate import TooLong
-from kbitlint.source.facts import UNKNOWN, Argument, Call, Mention, Path, SourceFacts, Span
+from kbitlint.source.facts import Mention, Path, SourceFacts
 from kbitlint.source.following import Follower
 from kbitlint.source.relevance import Relevance, worth_following
 from kbitlint.source.suppressions import ignores
 from kbitlint.source.text import Text, import_place
+from kbitlint.source.values import UNKNOWN, Argument, Call, Span
 from kbitlint.source.versions import installed
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from kbitlint.violation import Edit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from kbitlint.source.facts import Argument, Call, Span
+    from kbitlint.source.values import Argument, Call, Span
 
 KIND = "replace-span"
 Literal = Union[bool, str, "Mapping[str, bool]"]
@@ -167,7 +167,7 @@ class Writable:
         return Edit(KIND, self.file, {"start": start, "end": end, "was": self.text[start:end], "text": code})
 
     def _append(self, call: Call, code: str) -> tuple[Edit, ...]:
-        from kbitlint.source.facts import Style
+        from kbitlint.source.values import Style
 
         if call.style is Style.YAML:
             start = self.line_start(call.arguments[-1].whole.start) if call.arguments else call.span.start
@@ -199,7 +199,7 @@ class Writable:
 
 def literal(call: Call, value: Literal) -> str:
     """A value as the language of a call writes it."""
-    from kbitlint.source.facts import Style
+    from kbitlint.source.values import Style
 
     data = call.style in (Style.YAML, Style.JSON)
     if isinstance(value, bool):
@@ -213,7 +213,7 @@ def literal(call: Call, value: Literal) -> str:
 
 
 def _written(call: Call, name: str, code: str) -> str:
-    from kbitlint.source.facts import Style
+    from kbitlint.source.values import Style
 
     if call.style is Style.CALL:
         return f"{name}={code}"

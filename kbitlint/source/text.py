@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from kbitlint.source.facts import Span
+from kbitlint.source.values import Span
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
