@@ -159,7 +159,10 @@ def _write(reports: Sequence[Report], options: dict[str, Any]) -> None:
         from kbitlint.report import text as plain
 
         color, width = (False, 80) if path else (_color(), _width())
-        text = "\n\n".join(plain.render(report, color=color, width=width) for report in reports)
+        shown = [report for report in reports if len(reports) == 1 or not report.is_empty]
+        text = "\n\n".join(plain.render(report, color=color, width=width) for report in shown)
+        if reports and not shown:
+            text = f"nothing in {len(reports)} targets to check"
         if options["verbose"]:
             text += "".join(f"\n\n{crash.traceback}" for report in reports for crash in report.crashes)
     if path is None:

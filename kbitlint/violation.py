@@ -263,6 +263,11 @@ class Report:
         """The surfaces that some rule looked at."""
         return tuple(sorted({surface for _, surface in self.ran}))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing in the target concerns training, so that no rule had anything to look at."""
+        return not (self.ran or self.violations or self.crashes) and bool(self.skips) and not self.summary
+
     def exit_code(self, fail_on: Severity = Severity.WARNING) -> int:
         """0 clean, 1 violations at or above ``fail_on`` are left, 2 the audit is incomplete."""
         probe = self.applied.probe if self.applied else None
