@@ -24,8 +24,9 @@ class DeviceMapUnderZero3(Rule):
 
     ## Why is this bad?
 
-    ZeRO-3 decides itself where each shard of the weights lies, and transformers refuses: `DeepSpeed Zero-3 is not
-    compatible with passing a device_map`.
+    ZeRO-3 decides itself where each shard of the weights lies. Where the training arguments are made before the model
+    is loaded, transformers refuses: `DeepSpeed Zero-3 is not compatible with passing a device_map`. Made afterwards,
+    every process first loads the whole model to where the map says: a warning.
 
     ## Example
 
@@ -61,10 +62,14 @@ class DeviceMapUnderZero3(Rule):
             argument = load.argument("device_map") if load is not None else None
             given = argument is not None and argument.value not in (None, UNKNOWN)
             if given and argument is not None and all(training.zero_stage == 3 for training in trained.paths):
+                arguments = trained.paths[0].arguments
+                # transformers refuses where the arguments exist before the load: it is they that switch ZeRO-3 on
+                refused = arguments is not None and load is not None and arguments.span.start < load.span.start
                 yield self.violation(
                     "a device_map is passed, and ZeRO-3 places the weights itself",
                     source.at_line(argument.whole.line, "device_map"),
                     surface=Surface.SOURCE,
-                    evidence={"zero_stage": 3},
+                    severity=Severity.ERROR if refused else Severity.WARNING,
+                    evidence={"zero_stage": 3, "arguments_first": refused},
                     fix=Fix("leave the device_map out", Safety.DISPLAY),
                 )

@@ -120,7 +120,7 @@ class ReentrantCheckpointing(Rule):
         how = found[0][0].checkpointing
         given = call.argument(how.kwargs)
         trained = any(training is not None for _, training in found)
-        fails = any(training is not None and training.find_unused is True for _, training in found)
+        fails = any(training is not None and training.distributed and training.find_unused is True for _, training in found)
         message = UNSET if how.reentry.value == "unset" else "checkpointing is reentrant"
         if fails:
             message += ", and DDP looks for unused parameters"

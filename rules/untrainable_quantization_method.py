@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
+from kbitlint.source.facts import Loop
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -66,13 +67,14 @@ class UntrainableQuantizationMethod(Rule):
             methods = {model.method for model in trained.models}
             method = next(iter(methods))
             config = trained.models[0].quantization
+            refused = trained.paths[0].loop is Loop.TRAINER
             spared = config is not None and config.value("dequantize", unset=False) is not False
             if len(methods) == 1 and isinstance(method, str) and method in UNTRAINABLE and not spared:
                 yield self.violation(
                     f"{method} cannot be trained through",
                     source.at(trained.call),
                     surface=Surface.SOURCE,
-                    severity=Severity.WARNING if method == "mxfp4" else Severity.ERROR,
+                    severity=Severity.ERROR if refused and method != "mxfp4" else Severity.WARNING,
                     evidence={"method": method},
                     fix=Fix("quantize the unquantized checkpoint with a method that trains", Safety.DISPLAY),
                 )

@@ -272,3 +272,21 @@ def test_checking_and_fixing_source_imports_no_torch(target, tmp_path):
 
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
     assert done.stdout.splitlines()[-2] in ("0", "1"), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("pin", "found"),
+    [
+        ("transformers==4.38.2", ["KB401"]),
+        ("transformers~=4.40", ["KB401"]),
+        ("transformers[torch]<5", ["KB401"]),
+        ("transformers>=5", []),
+        ("peft==0.11", []),
+    ],
+)
+def test_a_project_that_pins_an_older_version_is_judged_by_it(tmp_path, pin, found):
+    enabled = "model.gradient_checkpointing_enable()\nmodel.enable_input_require_grads()\n"
+    (tmp_path / "train.py").write_text(IMPORTS + LOADED + enabled + ADAPTED + TRAINED)
+    (tmp_path / "requirements.txt").write_text(f"torch\n{pin}\n")
+
+    assert [v.code for v in kbitlint.check(str(tmp_path / "train.py"), select="KB401").violations] == found

@@ -116,6 +116,8 @@ class Caller(ModelCalls):
             self.arguments(node, name)
             if name == "train":
                 self.trail.finish(owner)
+            elif name in ("evaluate", "predict"):
+                owner.judged = True
             return UNKNOWN
         if name == "backward":
             self._backward(node, owner)

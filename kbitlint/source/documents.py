@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kbitlint.errors import TargetError
 from kbitlint.source import notebooks, relevance, rewriting
 from kbitlint.source.reading import SourceError, collect
+from kbitlint.source.versions import versions_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -71,7 +72,7 @@ def parse(path: Path, content: bytes, name: str | None = None, versions: Mapping
 
         text = _decoded(path, content, "utf-8")
         try:
-            facts = configs.collect(shown, text, path.suffix, versions)
+            facts = configs.collect(shown, text, path.suffix, versions or versions_for(path, text))
         except configs.ConfigurationError as error:
             raise TargetError(path, str(error)) from error
         return None if facts is None else Document(path, text, "utf-8", facts)
@@ -82,11 +83,11 @@ def parse(path: Path, content: bytes, name: str | None = None, versions: Mapping
     return Document(path, text, encoding, _facts(path, text, shown, versions))
 
 
-def _facts(path: Path, text: str, shown: str, versions: Mapping[str, str] | None) -> SourceFacts:
+def _facts(path: Path, text: str, shown: str, versions: Mapping[str, str] | None, raw: str = "") -> SourceFacts:
     if "\r" in text.replace("\r\n", "\n"):
         raise TargetError(path, "holds carriage returns that end no line; convert its line ends")
     try:
-        return collect(shown, text, versions)
+        return collect(shown, text, versions or versions_for(path, raw or text))
     except SourceError as error:
         raise TargetError(path, f"{error}{f' (line {error.line})' if error.line else ''}") from error
 
@@ -98,7 +99,7 @@ def _notebook(path: Path, raw: str, shown: str, versions: Mapping[str, str] | No
         raise TargetError(path, str(error)) from error
     if not relevance.worth_parsing(notebook.joined().encode("utf-8", "surrogatepass")):
         return None
-    facts = _facts(path, notebook.python, shown, versions)
+    facts = _facts(path, notebook.python, shown, versions, notebook.joined())
     starts = tuple((notebook.python.count("\n", 0, cell.start) + 1, cell.number) for cell in notebook.cells)
     # what is replaced is the cell as it is, magics included; they have the same length
     facts = dataclasses.replace(facts, text=notebook.joined(), cells=starts)

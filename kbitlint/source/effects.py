@@ -29,6 +29,10 @@ STORED_QUANTIZED = re.compile(
     r"bnb|gptq|awq|[48].?bit|fp8|fp4|int[48]|nf4|quant|gpt-oss|exl2|hqq|aqlm|gguf|w[48]a|deepseek-(v3|r1)|kimi-k2",
     re.IGNORECASE,
 )
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_LOCAL = re.compile(
+    r"(out|output|outputs|result|results|checkpoint|checkpoints|ckpt|ckpts|model|models|saved?|runs?|data|merged)\w*/"
+)
 _ZERO3 = re.compile(r"(zero|z|stage)[-_]?3", re.IGNORECASE)
 _ZERO2 = re.compile(r"(zero|z|stage)[-_]?2", re.IGNORECASE)
 
@@ -201,7 +205,22 @@ class Trail:
             return
         fp16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "float16"
         bf16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "bfloat16"
-        self.trainings.append(Training(call, Loop.OWN, net.state, net.number, None, fp16, bf16, loop_span=loop, name=name))
+        wraps = [step.call for step in self.steps if step.model_id == net.number and step.detail == "ddp"]
+        self.trainings.append(
+            Training(
+                call,
+                Loop.OWN,
+                net.state,
+                net.number,
+                None,
+                fp16,
+                bf16,
+                distributed=bool(wraps),
+                find_unused=wraps[-1].value("find_unused_parameters") if wraps else None,
+                loop_span=loop,
+                name=name,
+            )
+        )
 
 
 def _defaults(trainer: Trainer, arguments: Call | None) -> Arguments:
@@ -244,7 +263,8 @@ def quantization_of(call: Call) -> tuple[Value, Value, Call | None]:
             return UNKNOWN, UNKNOWN, config
         return method, UNKNOWN, config
     checkpoint = call.value("pretrained_model_name_or_path", UNKNOWN)
-    named = isinstance(checkpoint, str) and not STORED_QUANTIZED.search(checkpoint)
+    hub = isinstance(checkpoint, str) and HUB_ID.fullmatch(checkpoint) is not None and _LOCAL.match(checkpoint) is None
+    named = hub and not STORED_QUANTIZED.search(str(checkpoint))
     unquantized = config is None and call.complete and named
     flags = [call.value(name) for name in ("load_in_4bit", "load_in_8bit")]
     if unquantized and all(flag is None or flag is False for flag in flags):

@@ -39,7 +39,8 @@ class Follower(Functions):
         except (PathEnd, Returned, LoopLeft):
             pass
         for trainer in self.trail.trainers:
-            self.trail.finish(trainer)
+            if not trainer.judged:
+                self.trail.finish(trainer)
 
     def _alone(self, statement: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
         if id(statement) in self.used or not self.relevance.matters([statement]):

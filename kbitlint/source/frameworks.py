@@ -221,7 +221,32 @@ WRAPPERS = {
     "deepspeed.initialize": "deepspeed",
 }
 
-#: methods of a model that change nothing that is modelled
+#: methods of a model that change nothing that is modelled; what they return is of no interest
+LOOKS_AT_MODEL = (
+    "generate",
+    "save_pretrained",
+    "push_to_hub",
+    "state_dict",
+    "print_trainable_parameters",
+    "named_modules",
+    "modules",
+    "children",
+    "named_children",
+    "buffers",
+    "num_parameters",
+    "zero_grad",
+    "register_forward_hook",
+    "get_input_embeddings",
+    "get_output_embeddings",
+    "get_nb_trainable_parameters",
+    "get_memory_footprint",
+    "create_or_update_model_card",
+    "add_model_tags",
+    "can_generate",
+    "floating_point_ops",
+)
+
+#: methods that hand the model back, and change nothing else that is modelled
 KEEPS_MODEL = (
     "to",
     "cuda",

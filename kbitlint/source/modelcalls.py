@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.source.evaluate import Evaluator
 from kbitlint.source.facts import Action
-from kbitlint.source.frameworks import FUNCTIONS, KEEPS_MODEL, METHODS, TRAINERS
+from kbitlint.source.frameworks import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
 from kbitlint.source.objects import Items, Known, Net, Object, Output, Parameters, Scope, Sequence, Trainer
 from kbitlint.source.values import UNKNOWN, Call, Span
 from kbitlint.source.versions import row
@@ -65,15 +65,22 @@ class ModelCalls(Evaluator):
             after = dataclasses.replace(net.state, training_mode=mode)
             self.trail.step(Action.EVAL, call, net, after, mode)
             return net
+        return self._other_method(name, net)
+
+    def _other_method(self, name: str, net: Net) -> Object:
         if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
             net.state = dataclasses.replace(
                 net.state, checkpointing=dataclasses.replace(net.state.checkpointing, enabled=False)
             )
-        if name in ("generate", "save_pretrained", "state_dict", "print_trainable_parameters", "named_modules", "modules"):
+        if name in LOOKS_AT_MODEL:
             return UNKNOWN
         if name in ("forward", "__call__"):
             return Output(net)
-        return net if name in KEEPS_MODEL else UNKNOWN
+        if name in KEEPS_MODEL:
+            return net
+        if not name.startswith(_LOOKS) and not name.endswith("_disable"):
+            net.state = dataclasses.replace(net.state, certain=False)
+        return UNKNOWN
 
     def _cast(self, call: Call, name: str, net: Net) -> None:
         value = _CASTS.get(name)

@@ -108,8 +108,9 @@ class Trainer:
     net: Net | None
     arguments: Items | None
     api: Any
-    attached: bool = False
     trained: bool = False
+    judged: bool = False
+    """Whether it evaluates or predicts: where nothing calls ``train()``, it is then no training."""
 
 
 @dataclass(slots=True, eq=False)

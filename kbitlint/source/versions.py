@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from typing import TYPE_CHECKING
@@ -10,6 +11,12 @@ from kbitlint.source.frameworks import NEWEST, Api
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+
+#: folders above a script that are looked into, and characters of a requirement file
+MAX_UP = 6
+MAX_TEXT = 200_000
 
 
 @functools.cache
@@ -24,6 +31,40 @@ def installed() -> Mapping[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+_PIN = re.compile(r"\b(transformers|peft|trl)\s*(?:\[[\w,-]*\])?\s*(==|~=|<)\s*(\d[\d.]*)")
+_PIN_FILES = ("requirements*.txt", "pyproject.toml", "setup.cfg", "setup.py", "environment*.y*ml")
+_LAST_BEFORE = {("transformers", 5): "4.57.1", ("peft", 1): "0.21.2", ("trl", 1): "0.29.0"}
+
+
+def pins(text: str) -> dict[str, str]:
+    """The versions that a text asks for: ``transformers==4.38``, ``transformers<5``."""
+    found = {}
+    for package, sign, version in _PIN.findall(text):
+        major = number(version)[0]
+        below = _LAST_BEFORE.get((package, major)) if number(version)[1:] in ((), (0,)) else version
+        found[package] = (below or version) if sign == "<" else version
+    return found
+
+
+@functools.cache
+def pinned(folder: Path) -> Mapping[str, str]:
+    """What the requirement files of a folder, or of those above it in the same repository, ask for."""
+    found: dict[str, str] = {}
+    for place in (folder, *folder.parents)[:MAX_UP]:
+        for pattern in _PIN_FILES:
+            for path in sorted(place.glob(pattern)):
+                with contextlib.suppress(OSError):
+                    found = pins(path.read_text(encoding="utf-8", errors="replace")[:MAX_TEXT]) | found
+        if (place / ".git").exists():
+            break
+    return found
+
+
+def versions_for(path: Path, text: str) -> Mapping[str, str]:
+    """The versions that a script will meet: what it, or its project, pins; else what is installed here; else the newest."""
+    return {**installed(), **pinned(path.resolve().parent), **pins(text)}
 
 
 def number(version: str) -> tuple[int, ...]:

@@ -1,16 +1,24 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, LOADED, TRAINED, said
+from written import ADAPTED, LOADED, TRAINED, places, said
 
 AUTO = LOADED.replace(", dtype=", ", device_map='auto', dtype=")
 ZERO3 = "Trainer(model=model, args=TrainingArguments('out', deepspeed='configs/zero3.json')).train()\n"
 
 
-def test_zero3_refuses_a_device_map():
-    assert said("KB721", AUTO + ADAPTED + ZERO3) == [
+FIRST = "args = TrainingArguments('out', deepspeed='configs/zero3.json')\n"
+LAST = "Trainer(model=model, args=args).train()\n"
+
+
+def test_zero3_refuses_a_device_map_where_it_is_switched_on_first():
+    assert said("KB721", FIRST + AUTO + ADAPTED + LAST) == [
         ("error", AUTO.split("\n")[1], "a device_map is passed, and ZeRO-3 places the weights itself")
     ]
+
+
+def test_arguments_that_come_after_the_load_refuse_nothing():
+    assert places("KB721", AUTO + ADAPTED + ZERO3) == [("warning", AUTO.split("\n")[1])]
 
 
 @pytest.mark.parametrize(

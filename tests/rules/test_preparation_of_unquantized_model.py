@@ -19,6 +19,8 @@ def test_a_model_without_quantization_only_grows():
         pytest.param(LOADED + PREPARE, id="quantized"),
         pytest.param(PLAIN.replace("base-7b", "base-7b-bnb-4bit") + PREPARE, id="stored quantized"),
         pytest.param(PLAIN.replace("'meta/base-7b'", "name") + PREPARE, id="unknown checkpoint"),
+        pytest.param(PLAIN.replace("meta/base-7b", "./base") + PREPARE, id="a folder"),
+        pytest.param(PLAIN.replace("meta/base-7b", "outputs/base") + PREPARE, id="what looks like a folder"),
         pytest.param(PLAIN.replace("dtype=torch.bfloat16", "**kwargs") + PREPARE, id="unknown arguments"),
         pytest.param("def main(model):\n    prepare_model_for_kbit_training(model)\n", id="unknown model"),
         pytest.param(PLAIN + "model = quantize(model)\n" + PREPARE, id="quantized elsewhere"),

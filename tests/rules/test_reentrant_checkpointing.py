@@ -181,11 +181,18 @@ def test_where_nothing_is_trained_a_later_call_may_decide():
 
 
 def test_ddp_that_looks_for_unused_parameters_fails():
-    asked = TRAINED.replace("bf16", "ddp_find_unused_parameters=True, bf16")
+    wrapped = "model = DDP(model, find_unused_parameters=True)\n" + LOOP
 
-    assert said("KB401", LOADED + PREPARE + ADAPTED + asked) == [
+    assert said("KB401", LOADED + PREPARE + ADAPTED + wrapped) == [
         ("error", PREPARE.strip(), f"{IMPLICIT}, and DDP looks for unused parameters")
     ]
+    assert places("KB401", LOADED + PREPARE + ADAPTED + wrapped.replace("True", "False")) == [("warning", PREPARE.strip())]
+
+
+def test_what_trainer_would_pass_to_ddp_fails_on_several_devices_only():
+    asked = TRAINED.replace("bf16", "ddp_find_unused_parameters=True, bf16")
+
+    assert places("KB401", LOADED + PREPARE + ADAPTED + asked) == [("warning", PREPARE.strip())]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from written import ADAPTED, IMPORTS, RECIPE, TRAINED, places, said
+from written import ADAPTED, IMPORTS, LOOP, RECIPE, TRAINED, places, said
 
 from kbitlint.api import check
 
@@ -19,6 +19,14 @@ def test_methods_for_inference_are_errors():
 
     assert places("KB524", script, imports=IMPORTS + "from transformers import FbgemmFp8Config\n") == [
         ("error", TRAINED.strip())
+    ]
+
+
+def test_a_loop_of_ones_own_is_a_warning():
+    script = MXFP4.replace("Mxfp4Config", "FbgemmFp8Config") + ADAPTED + LOOP
+
+    assert places("KB524", script, imports=IMPORTS + "from transformers import FbgemmFp8Config\n") == [
+        ("warning", "loss.backward()")
     ]
 
 
