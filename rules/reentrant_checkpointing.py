@@ -84,14 +84,13 @@ class ReentrantCheckpointing(Rule):
             )
 
     def _violation(self, module: CheckpointFacts) -> Violation:
-        fix = Fix(TITLE, Safety.SAFE, (Edit("bind-checkpoint", module.path, {"use_reentrant": False}),))
-        if not module.rebindable:
-            fix = Fix("pass use_reentrant=False in the model's own code", Safety.DISPLAY)
+        edits = (Edit("bind-checkpoint", module.path, {"use_reentrant": False}),)
+        own = Fix("pass use_reentrant=False in the model's own code", Safety.DISPLAY)
         return self.violation(
             UNSET if module.reentry.value == "unset" else "checkpointing is reentrant",
             Location(module.path),
             evidence={"class": module.class_name, "use_reentrant": module.reentry.value},
-            fix=fix,
+            fix=Fix(TITLE, Safety.SAFE, edits) if module.rebindable else own,
         )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:

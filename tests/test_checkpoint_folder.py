@@ -183,7 +183,7 @@ def test_an_adapter_folder_is_its_base_with_the_adapter_attached(run, folder, tm
 
     (target,) = json.loads(result.stdout)["targets"]
     assert target["summary"] == "LlamaForCausalLM 106.8K, bitsandbytes nf4 on 14 layers, LoRA r=4 on 2 layers"
-    assert {violation["code"] for violation in target["violations"]} == {"KB101", "KB202", "KB402", "KB625"}
+    assert {violation["code"] for violation in target["violations"]} == {"KB101", "KB202", "KB402"}
     assert f"the adapter's base is {folder}" in target["notes"]
 
 
@@ -192,7 +192,7 @@ def test_an_adapter_folder_is_fixed_and_loads_prepared(run, folder, tmp_path):
     base.config._name_or_path = base.name_or_path = str(folder)
     tiny.with_lora(base, target_modules=["q_proj"]).save_pretrained(tmp_path / "adapter")
 
-    fixed = run("--fix", tmp_path / "adapter", "--quantize", "nf4", "--device", "cpu", "--ignore", "KB625")
+    fixed = run("--fix", tmp_path / "adapter", "--quantize", "nf4", "--device", "cpu")
     model = kbitlint.load_prepared(tmp_path / "adapter", device="cpu")
 
     assert fixed.exit_code == 0, fixed.output
