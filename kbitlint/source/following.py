@@ -160,9 +160,11 @@ class Follower(Functions):
         self.block(node.body if self.decide(node.test) else node.orelse)
 
     def _forget(self, statements: list[ast.stmt]) -> None:
-        """What a branch that was not followed has assigned cannot be told."""
+        """What a branch that was not followed has assigned, or given away, cannot be told."""
         for statement in statements:
             for inner in ast.walk(statement):
+                if isinstance(inner, ast.Call):
+                    self.give_away(inner)
                 if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
                     self.scope.names[inner.id] = UNKNOWN
 

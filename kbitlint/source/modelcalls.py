@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kbitlint.source.evaluate import Evaluator
 from kbitlint.source.facts import Action
 from kbitlint.source.frameworks import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
-from kbitlint.source.objects import Items, Known, Net, Object, Output, Parameters, Scope, Sequence, Trainer
+from kbitlint.source.objects import Given, Items, Known, Net, Object, Output, Parameters, Scope, Sequence, Trainer
 from kbitlint.source.values import UNKNOWN, Call, Span
 from kbitlint.source.versions import row
 
@@ -34,6 +34,8 @@ _LOOKS = (
     "check",
     "assert",
 )
+
+NOWHERE = Span(0, 0, 1)
 
 
 class ModelCalls(Evaluator):
@@ -138,6 +140,19 @@ class ModelCalls(Evaluator):
                 return name
             scope = scope.outer
         return ""
+
+    def give_away(self, node: ast.Call) -> None:
+        """A call that is not followed, with whatever models it is handed."""
+        written = [*node.args, *(keyword.value for keyword in node.keywords)]
+        if isinstance(node.func, ast.Attribute):
+            written.append(node.func.value)
+        values = (self.scope.find(item.id) for item in written if isinstance(item, ast.Name))
+        made = {str(number): Given(value, NOWHERE, NOWHERE) for number, value in enumerate(values) if isinstance(value, Net)}
+        name = (
+            node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+        )
+        if name not in LOOKS_AT_MODEL and name not in KEEPS_MODEL:
+            self._escape(Items("", made), name)
 
     def _escape(self, arguments: Items, name: str) -> None:
         """A model that is handed to something unknown may come back changed."""
