@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
-from typing import TYPE_CHECKING
 
 from kbitlint.source.evaluate import Evaluator
 from kbitlint.source.facts import Action
@@ -11,9 +11,6 @@ from kbitlint.source.frameworks import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, M
 from kbitlint.source.objects import Given, Items, Known, Net, Object, Output, Parameters, Scope, Sequence, Trainer
 from kbitlint.source.values import UNKNOWN, Call, Span
 from kbitlint.source.versions import row
-
-if TYPE_CHECKING:
-    import ast
 
 _CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}
 #: functions that only look
@@ -144,13 +141,12 @@ class ModelCalls(Evaluator):
     def give_away(self, node: ast.Call) -> None:
         """A call that is not followed, with whatever models it is handed."""
         written = [*node.args, *(keyword.value for keyword in node.keywords)]
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
         if isinstance(node.func, ast.Attribute):
             written.append(node.func.value)
+            name = node.func.attr
         values = (self.scope.find(item.id) for item in written if isinstance(item, ast.Name))
-        made = {str(number): Given(value, NOWHERE, NOWHERE) for number, value in enumerate(values) if isinstance(value, Net)}
-        name = (
-            node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
-        )
+        made = {str(number): Given(value, NOWHERE, NOWHERE) for number, value in enumerate(values) if value is not None}
         if name not in LOOKS_AT_MODEL and name not in KEEPS_MODEL:
             self._escape(Items("", made), name)
 
