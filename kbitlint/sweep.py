@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from kbitlint import engine
 from kbitlint.errors import TargetError
+from kbitlint.files.checkpoint import read_checkpoint
 from kbitlint.source import documents
+from kbitlint.target import CHECKPOINT_FILES
 from kbitlint.violation import Skip, Surface, Violation
 
 if TYPE_CHECKING:
@@ -86,11 +88,15 @@ def _worth(path: Path) -> bool:
         content = path.read_bytes()
     except OSError:
         return True  # reported when it is read
+    if path.name in CHECKPOINT_FILES:
+        return b"quantization_config" in content or b"peft_type" in content
     return documents.worth_parsing(path, content)
 
 
 def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> Sweep:
     """Audit one file of many: what cannot be read is a skip, not the end."""
+    if path.name in CHECKPOINT_FILES:
+        return _audit_stored(path, name, rules, context)
     try:
         document = documents.read(path, name)
     except TargetError as error:
@@ -100,6 +106,20 @@ def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: Training
         return Sweep(NOTHING, 1)
     outcome, silenced = run(rules, document.facts, context)
     return Sweep(outcome, 1, 1, silenced=silenced)
+
+
+def _audit_stored(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> Sweep:
+    """The config of a checkpoint or adapter that lies in a repository."""
+    try:
+        facts = read_checkpoint(path.parent, path)
+    except TargetError as error:
+        problem = str(error).removeprefix(f"{path}: ")
+        return Sweep(NOTHING, 1, 0, (Skip("", Surface.FILES, f"{name} {problem}"),))
+    if facts is None:
+        return Sweep(NOTHING, 1)
+    outcome = engine.run(rules, {Surface.FILES: facts}, context)
+    here = tuple(dataclasses.replace(v, at=dataclasses.replace(v.at, file=name)) for v in outcome.violations)
+    return Sweep(dataclasses.replace(outcome, violations=here, skips=()), 1, 1)
 
 
 def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Iterable[Sweep]:

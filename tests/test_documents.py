@@ -207,6 +207,26 @@ def test_a_folder_is_walked_as_git_sees_it(run, repository):
     assert result.exit_code == 1
 
 
+def test_checkpoints_in_a_repository_are_checked_too(tmp_path):
+    for name, text in {
+        "base/config.json": '{"model_type": "llama", "quantization_config": {"quant_method": "vptq"}}',
+        "adapter/adapter_config.json": '{"peft_type": "LORA", "inference_mode": true}',
+        "web/config.json": '{"quantization_config": 1}',
+        "bad/config.json": '{"quantization_config": ',
+        "train.py": CLEAN,
+    }.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+
+    report = kbitlint.check(str(tmp_path))
+
+    assert [(v.code, str(v.at)) for v in report.violations] == [
+        ("KB202", "adapter/adapter_config.json inference_mode"),
+        ("KB524", "base/config.json quantization_config.quant_method"),
+    ]
+    assert [skip.reason.partition(" is")[0] for skip in report.skips] == ["bad/config.json"]
+
+
 def test_a_folder_inside_a_repository_obeys_the_files_above(run, repository):
     assert run("check", "old").stderr.startswith("kbitlint: old: the folder holds no checkpoint, script, notebook")
     assert "1 file" in run("check", "lib/generated").output

@@ -42,6 +42,8 @@ def test_a_fixed_script_is_clean_of_what_was_fixed_and_stays_as_it_is(path, want
     copy = tmp_path / path.name
     copy.write_bytes(path.read_bytes())
     rules = all_rules()
+    read = documents.read(copy, copy.name)
+    before = {v.code for v in run(rules, read.facts, TrainingContext())[0].violations} if read else set()
     mended = mend(copy, copy.name, rules, TrainingContext(), wanted)
     if mended is None:
         return
@@ -50,6 +52,7 @@ def test_a_fixed_script_is_clean_of_what_was_fixed_and_stays_as_it_is(path, want
     left = run(rules, read.facts, TrainingContext())[0].violations if read else ()
 
     assert [v.code for v in left if v.fix is not None and v.fix.safety >= wanted] == []
+    assert {v.code for v in left} <= before
     again = mend(copy, copy.name, rules, TrainingContext(), wanted)
     assert again is None or again.after == mended.after
 

@@ -104,10 +104,11 @@ def _block(group: list[Violation], paint: _Paint, width: int) -> list[str]:
     places = fold_all(str(violation.at) for violation in group)
     if places != [("(model)", 1)]:
         shown = places[:_MAX_PLACES]
+        lined = all(violation.at.line for violation in group)  # a line of a file is one place
         for place, count in shown:
             text = f"    {printable(place)}"
             number = str(count)
-            lines.append(text + " " * max(1, width - len(text) - len(number)) + number)
+            lines.append(text if lined and count == 1 else text + " " * max(1, width - len(text) - len(number)) + number)
         if len(places) > len(shown):
             rest = sum(count for _, count in places[len(shown) :])
             lines.append(f"    and {rest} more places")

@@ -23,6 +23,7 @@ from kbitlint.source.versions import installed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path as FilePath
 
 #: nodes of a YAML file, its aliases counted each time; a training configuration has a few hundred
 MAX_NODES = 20_000
@@ -133,7 +134,9 @@ def worth_parsing(content: bytes) -> bool:
     return any(mark in content for mark in _MARKS)
 
 
-def collect(file: str, text: str, suffix: str, versions: Mapping[str, str] | None = None) -> SourceFacts | None:
+def collect(
+    file: str, text: str, suffix: str, versions: Mapping[str, str] | None = None, beside: FilePath | None = None
+) -> SourceFacts | None:
     """The facts of a configuration; None where it configures no training. Raises ConfigurationError."""
     root = _json(text) if suffix == ".json" else _yaml(text)
     if root is None:
@@ -142,7 +145,7 @@ def collect(file: str, text: str, suffix: str, versions: Mapping[str, str] | Non
     if dialect is None:
         return None
     versions = installed() if versions is None else versions
-    trail = Trail(versions)
+    trail = Trail(versions, beside=beside)
     path, calls = _trained(dialect, root, trail) if dialect.trainer else (Path(), (root.frozen(),))
     return SourceFacts(
         file,

@@ -72,7 +72,7 @@ def parse(path: Path, content: bytes, name: str | None = None, versions: Mapping
 
         text = _decoded(path, content, "utf-8")
         try:
-            facts = configs.collect(shown, text, path.suffix, versions or versions_for(path, text))
+            facts = configs.collect(shown, text, path.suffix, versions or versions_for(path, text), path.parent)
         except configs.ConfigurationError as error:
             raise TargetError(path, str(error)) from error
         return None if facts is None else Document(path, text, "utf-8", facts)
@@ -87,7 +87,7 @@ def _facts(path: Path, text: str, shown: str, versions: Mapping[str, str] | None
     if "\r" in text.replace("\r\n", "\n"):
         raise TargetError(path, "holds carriage returns that end no line; convert its line ends")
     try:
-        return collect(shown, text, versions or versions_for(path, raw or text))
+        return collect(shown, text, versions or versions_for(path, raw or text), path.parent)
     except SourceError as error:
         raise TargetError(path, f"{error}{f' (line {error.line})' if error.line else ''}") from error
 

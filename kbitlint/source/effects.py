@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from kbitlint.files.nearby import checkpoint_config, zero_stage
 from kbitlint.source.facts import Action, Adapters, Checkpointing, Loop, Model, Path, Step, Training
 from kbitlint.source.frameworks import (
     PREPARED_METHODS,
@@ -21,6 +22,7 @@ from kbitlint.source.values import UNKNOWN, Call, Reentry, Span, Symbol, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path as FilePath
 
     from kbitlint.source.frameworks import Api
 
@@ -47,6 +49,8 @@ class Trail:
     nets: list[Net] = field(default_factory=list)
     trainers: list[Trainer] = field(default_factory=list)
     calls: dict[Span, Call] = field(default_factory=dict)
+    beside: FilePath | None = None
+    """The folder of the script: configs that it names are looked up there."""
     scaler: Value = None
     """The dtype of an Accelerator's or a GradScaler's mixed precision."""
 
@@ -70,14 +74,24 @@ class Trail:
     def load(self, call: Call, *, quantized: bool | None = None) -> Net:
         """A model that ``from_pretrained`` gives; ``quantized`` is False where it is made from a config."""
         method, bits, config = quantization_of(call) if quantized is None else (None, None, None)
+        stored = self._config_of(call) if quantized is None else None
+        own = (stored or {}).get("quantization_config")
+        if stored is not None and own is not None:
+            method, bits = _stored(own, method, bits)
+        elif stored is not None and method is UNKNOWN and call.complete and call.value("quantization_config") is None:
+            method = bits = None
         dtype = call.dtype("dtype", UNKNOWN)
         if dtype is UNKNOWN:
             dtype = call.dtype("torch_dtype", UNKNOWN)
         dtype = UNKNOWN if dtype == "auto" else dtype
         state = Model(call, method, bits, config, dtype, training_mode=quantized is not None)
         net = self.net(state)
-        self.steps.append(Step(Action.LOAD, call, state, net.number))
+        self.steps.append(Step(Action.LOAD, call, state, net.number, None if own is None else method))
         return net
+
+    def _config_of(self, call: Call) -> Mapping[str, Any] | None:
+        name = call.value("pretrained_model_name_or_path")
+        return checkpoint_config(name, self.beside) if isinstance(name, str) and self.beside is not None else None
 
     def adopt(self) -> Net:
         """A model that comes from elsewhere."""
@@ -165,7 +179,7 @@ class Trail:
         given = arguments if arguments is not None else Call(trainer.api.arguments, trainer.call.span)
         certain = arguments is not None or trainer.arguments is None
         state, fp16, bf16 = self._with_arguments(state, given if certain else None, defaults)
-        zero, fsdp = sharding_of(given) if certain else (UNKNOWN, None)
+        zero, fsdp = sharding_of(given, self.beside) if certain else (UNKNOWN, None)
         self.trainings.append(
             Training(
                 trainer.call,
@@ -272,7 +286,14 @@ def quantization_of(call: Call) -> tuple[Value, Value, Call | None]:
     return UNKNOWN, UNKNOWN, None
 
 
-def sharding_of(arguments: Call) -> tuple[Value, bool | None]:
+def _stored(own: Any, method: Value, bits: Value) -> tuple[Value, Value]:
+    """(method, bits) of a checkpoint that is stored quantized: that wins over what is asked for."""
+    if not isinstance(own, dict) or not isinstance(own.get("quant_method"), str):
+        return method, bits
+    return own["quant_method"], 4 if own.get("load_in_4bit") is True else 8 if own.get("load_in_8bit") is True else UNKNOWN
+
+
+def sharding_of(arguments: Call, beside: FilePath | None = None) -> tuple[Value, bool | None]:
     """(ZeRO stage, whether FSDP) that training arguments ask for."""
     fsdp = arguments.value("fsdp")
     sharded = None if fsdp is UNKNOWN else bool(fsdp) if not isinstance(fsdp, Symbol) else None
@@ -281,5 +302,8 @@ def sharding_of(arguments: Call) -> tuple[Value, bool | None]:
         zero = deepspeed.value("zero_optimization")
         return (zero.value("stage") if isinstance(zero, Call) else UNKNOWN), sharded
     if isinstance(deepspeed, str):
+        stage = zero_stage(deepspeed, beside) if beside is not None else None
+        if stage is not None:
+            return stage, sharded
         return (3 if _ZERO3.search(deepspeed) else 2 if _ZERO2.search(deepspeed) else UNKNOWN), sharded
     return (None if deepspeed is None else UNKNOWN), sharded

@@ -104,7 +104,7 @@ class Step:
     before: Model
     model_id: int = 0
     detail: Value = None
-    """What the action needs besides: the dtype of a cast, the wrapper's name."""
+    """What the action needs besides: the dtype of a cast, the wrapper's name, the method of a stored quantization."""
 
 
 class Loop(enum.Enum):

@@ -21,6 +21,7 @@ from kbitlint.source.versions import installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path as FilePath
 
 #: paths that are followed; branches of a real script that matter seldom make more than a dozen
 MAX_PATHS = 40
@@ -42,13 +43,15 @@ class SourceError(ValueError):
         self.line = line
 
 
-def collect(file: str, text: str, versions: Mapping[str, str] | None = None) -> SourceFacts:
-    """The facts of a Python source text. Raises SourceError where it does not parse."""
+def collect(file: str, text: str, versions: Mapping[str, str] | None = None, beside: FilePath | None = None) -> SourceFacts:
+    """The facts of a Python source text; ``beside`` is its folder. Raises SourceError where it does not parse."""
     module = parsed(text)
     versions = installed() if versions is None else versions
     source = Text(text)
     try:
-        paths, calls = _paths(source, module, versions) if worth_following(text.encode("utf-8", "replace")) else ([], [])
+        paths, calls = (
+            _paths(source, module, versions, beside) if worth_following(text.encode("utf-8", "replace")) else ([], [])
+        )
         calls.append({call.span: call for call in checkpoint_calls(source, module)})
     except RecursionError as error:
         raise SourceError("is nested too deeply to be followed") from error
@@ -77,7 +80,9 @@ def parsed(text: str) -> ast.Module:
         raise SourceError(f"is not usable Python: {type(error).__name__}") from error
 
 
-def _paths(source: Text, module: ast.Module, versions: Mapping[str, str]) -> tuple[list[Path], list[dict[Span, Call]]]:
+def _paths(
+    source: Text, module: ast.Module, versions: Mapping[str, str], beside: FilePath | None
+) -> tuple[list[Path], list[dict[Span, Call]]]:
     """Follow the file once for each combination of the unknown conditions that matter, the first ones first."""
     relevance = Relevance(module)
     queue: list[dict[str, bool]] = [{}]
@@ -87,7 +92,7 @@ def _paths(source: Text, module: ast.Module, versions: Mapping[str, str]) -> tup
     for decisions in queue:
         if len(paths) >= MAX_PATHS or left <= 0:
             break
-        trail = Trail(versions)
+        trail = Trail(versions, beside=beside)
         follower = Follower(source, trail, relevance, decisions)
         follower.budget = before = min(follower.budget, left)
         with contextlib.suppress(TooLong):
