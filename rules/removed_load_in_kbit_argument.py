@@ -38,7 +38,8 @@ class RemovedLoadInKbitArgument(Rule):
 
     ## Fix safety
 
-    Safe: the config means what the keyword meant.
+    Safe for 8 bits: the config means what the keyword meant. Unsafe for 4 bits, where it meant fp4 computed in float32,
+    and the config that is written asks for nf4 and bfloat16.
 
     ## References
 
@@ -64,16 +65,23 @@ class RemovedLoadInKbitArgument(Rule):
                 if argument is None or argument.value is not True or not removed:
                     continue
                 config, imported = source.importing("transformers.BitsAndBytesConfig")
+                further = ""
+                if name == "load_in_4bit":
+                    torch, needed = source.importing("torch")
+                    further = f', bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype={torch}.bfloat16'
+                    imported += needed
+                code = f"quantization_config={config}({name}=True{further})"
                 inside = call.span.start <= argument.whole.start < call.span.end
-                edits = source.replace(argument.whole, f"quantization_config={config}({name}=True)") + imported
-                title = f"pass quantization_config=BitsAndBytesConfig({name}=True)"
+                edits = source.replace(argument.whole, code) + imported
+                title = "pass a BitsAndBytesConfig"
+                safety = Safety.UNSAFE if further else Safety.SAFE
                 fixable = inside and call.argument("quantization_config") is None
                 yield self.violation(
                     f"from_pretrained takes no {name} any more: a TypeError",
                     source.at_line(argument.whole.line, name),
                     surface=Surface.SOURCE,
                     evidence={"transformers": source.versions.get("transformers")},
-                    fix=Fix(title, Safety.SAFE, edits) if fixable else Fix(title, Safety.DISPLAY),
+                    fix=Fix(title, safety, edits) if fixable else Fix(title, Safety.DISPLAY),
                 )
         for name, local in source.imports:
             if name == "peft.prepare_model_for_int8_training":

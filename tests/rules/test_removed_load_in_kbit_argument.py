@@ -18,6 +18,14 @@ def test_the_fix_says_the_same_as_a_config(tmp_path):
     )
 
 
+def test_the_fix_for_4_bits_asks_for_nf4_and_bfloat16(tmp_path):
+    script = OLD_STYLE.replace("8bit", "4bit")
+    config = 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)'
+
+    assert fixed("KB522", script, tmp_path, unsafe=False) == script
+    assert fixed("KB522", script, tmp_path) == script.replace("load_in_4bit=True", f"quantization_config={config}")
+
+
 def test_the_fix_imports_what_it_needs(tmp_path):
     imports = "from transformers import AutoModelForCausalLM\n"
 
