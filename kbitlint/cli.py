@@ -194,7 +194,7 @@ def rules() -> None:
     with _clear_errors():
         for rule in all_rules():
             surfaces = ", ".join(surface.value for surface in rule.checks())
-            click.echo(f"{rule.meta.code}  {rule.meta.slug:<28}{rule.meta.severity.value:<9}{surfaces}")
+            click.echo(f"{rule.meta.code}  {rule.meta.slug:<36}{rule.meta.severity.value:<9}{surfaces}")
             click.echo(f"       {type(rule).title()}")
 
 

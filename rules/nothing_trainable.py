@@ -97,16 +97,18 @@ class NothingTrainable(Rule):
         """One violation for each call that leaves adapters frozen wherever they are trained."""
         frozen: dict[Call, Adapters] = {}
         spared: set[Call] = set()
-        for trained in source.trained():
-            for model in trained.models:
-                adapters = model.adapters
-                if adapters is None:
-                    continue
-                call = adapters.frozen_by or adapters.by
-                if adapters.trainable is False and model.base_frozen and model.certain:
-                    frozen[call] = adapters
+        for path in source.paths:
+            for training in path.trainings:
+                adapters = training.model.adapters
+                if (
+                    adapters is not None
+                    and adapters.trainable is False
+                    and training.model.base_frozen
+                    and training.model.certain
+                ):
+                    frozen[adapters.frozen_by or adapters.by] = adapters
                 else:
-                    spared.add(call)
+                    spared |= {step.call for step in path.steps if step.model_id == training.model_id}
         for call, adapters in frozen.items():
             if call not in spared:
                 yield self.violation(

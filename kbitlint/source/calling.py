@@ -172,37 +172,39 @@ class Caller(ModelCalls):
         return self._plain(name, last, arguments, self.text.span(node))
 
     def _plain(self, name: str, last: str, arguments: Items, span: Span) -> Object:
-        values = [given.value for given in arguments.items.values()]
+        made = self._builtin(name, arguments, span)
+        if made is not None:
+            return made
         if last == "from_config" and name.startswith("transformers."):
             return self.trail.load(arguments.frozen(), quantized=False)
-        if name in ("dict", "vars"):
-            return dataclasses.replace(arguments, callee="dict") if name == "dict" and not numbered(arguments) else UNKNOWN
-        if (
-            name == "getattr" and len(values) >= 2 and isinstance(values[0], Symbol) and isinstance(values[1], Known)
-        ):  # (object, name)
-            return Symbol(f"{values[0].name}.{values[1].value}")
-        if name == "hasattr" and values and isinstance(values[0], Net):
-            return Known(True)  # noqa: FBT003  # a value of the file
+        if last in ("Namespace", "SimpleNamespace") and not numbered(arguments):
+            return arguments
         if name in ("exit", "quit", "sys.exit", "os._exit"):
             raise PathEnd
         if name in ("argparse.ArgumentParser", "transformers.HfArgumentParser", "trl.TrlParser", "accelerate.Accelerator"):
             return self.special(name, arguments)
         if last in ("GradScaler", "autocast"):
             self.trail.scaler = "float16" if last == "GradScaler" else self.trail.scaler or UNKNOWN
-        if name in ("fire.Fire", "typer.run") and values and isinstance(values[0], Function):
-            return self.run(values[0], Items(span=span))
-        if name.partition(".")[0] not in (
-            "torch",
-            "bitsandbytes",
-            "transformers",
-            "datasets",
-            "trl",
-            "print",
-            "isinstance",
-            "len",
-        ):
+        if name.partition(".")[0] not in _HARMLESS:
             self._escape(arguments, last)
         return UNKNOWN
+
+    def _builtin(self, name: str, arguments: Items, span: Span) -> Object | None:
+        """What a builtin makes of values that are known, and the commands that run a function of the file."""
+        first, second = ([given.value for given in arguments.items.values()] + [UNKNOWN, UNKNOWN])[:2]
+        match name, first:
+            case "dict", _:
+                return UNKNOWN if numbered(arguments) else dataclasses.replace(arguments, callee="dict")
+            case "vars", Items():
+                return Items(items=dict(first.items), complete=first.complete, span=span)
+            case "getattr", Symbol() if isinstance(second, Known):
+                return Symbol(f"{first.name}.{second.value}")
+            case "hasattr", Net():
+                return Known(True)  # noqa: FBT003  # a value of the file
+            case "fire.Fire" | "typer.run", Function():
+                return self.run(first, Items(span=span))
+            case _:
+                return None
 
     def special(self, name: str, arguments: Items) -> Object:
         """A parser of command lines, or an Accelerator."""

@@ -115,7 +115,8 @@ class Parsers(Caller):
     def _parsed(self, owner: Items) -> Object:
         given = owner.get("0") if "0" in owner.items else owner.get("dataclass_types")
         classes = given.values if isinstance(given, Sequence) else [given]
-        return Sequence([self._from_command_line(cls, owner) for cls in classes])
+        # return_remaining_strings=True adds one more
+        return Sequence([*(self._from_command_line(cls, owner) for cls in classes), UNKNOWN])
 
     def _from_command_line(self, cls: Object, owner: Items) -> Object:
         if isinstance(cls, Symbol):

@@ -110,6 +110,8 @@ class Relevance:
             return node.value is not None and bool(_loads(node.value) & self._names)
         if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(isinstance(target, ast.Attribute) and target.attr in SEEDS for target in targets):
+                return True
             return bool({name for target in targets for name in _roots(target)} & self._names)
         return isinstance(node, (ast.Import, ast.ImportFrom)) and any(
             (alias.asname or alias.name).partition(".")[0] in self._names | SEEDS for alias in node.names

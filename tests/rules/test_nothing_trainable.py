@@ -141,6 +141,12 @@ def test_a_saved_config_attaches_frozen_adapters():
         pytest.param(RESUMED.replace(TRAINED, "model.eval()\n"), id="loaded for inference"),
         pytest.param(RESUMED.replace(".train()", ".evaluate()"), id="evaluated only"),
         pytest.param(LATE.replace(TRAINED, "if thaw:\n    unfreeze(model)\n" + TRAINED), id="unfrozen on a path"),
+        pytest.param(
+            LATE.replace(
+                TRAINED, "if thaw:\n    for p in lora(model):\n        pass\n    model.requires_grad_(True)\n" + TRAINED
+            ),
+            id="unfrozen on a path that is followed",
+        ),
         pytest.param(RESUMED.replace(TRAINED, "model.set_adapter('default')\n" + TRAINED), id="a method that unfreezes"),
         pytest.param(LATE.replace(TRAINED, "unfreeze(model)\n" + TRAINED), id="something unknown had the model"),
         pytest.param(
