@@ -120,12 +120,12 @@ class Parsers(Caller):
 
     def _from_command_line(self, cls: Object, owner: Items) -> Object:
         if isinstance(cls, Symbol):
-            return Items(canonical(cls.name), complete=False, span=owner.span, defaults=True)
+            return Items(canonical(cls.name), complete=False, span=owner.span)
         if not isinstance(cls, Class):
             return UNKNOWN
         self.used.add(id(cls.node))
         base = cls.base if cls.base in TRAINING_ARGUMENTS else cls.node.name
-        made = Items(base, complete=False, span=owner.span, of=cls, defaults=True)
+        made = Items(base, complete=False, span=owner.span, of=cls)
         for name, value in self.fields(cls):
             if value.value not in (_FALSE, Known(None)):
                 made.items[name] = value

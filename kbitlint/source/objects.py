@@ -33,8 +33,6 @@ class Items:
     tail: int = 0
     of: Class | None = None
     """The class of the file that it is an instance of."""
-    defaults: bool = False
-    """Whether values that are not given are defaults that a command line may change."""
 
     def get(self, name: str) -> Object:
         """The value of this name, UNKNOWN where it is not given."""

@@ -52,17 +52,6 @@ class Writable:
         start = argument.whole.start + found.start()
         return (self._edit(start, start + len(argument.name), name),)
 
-    def remove_argument(self, call: Call, argument: Argument) -> tuple[Edit, ...]:
-        """Take an argument out, with one comma."""
-        start, end = argument.whole.start, argument.whole.end
-        after = re.compile(r"\s*,[ \t]*(\n[ \t]*)?").match(self.text, end)
-        if after is not None and after.end() < call.span.end:
-            return (self._edit(start, after.end(), ""),)
-        before = re.compile(r",\s*$").search(self.text[call.span.start : start])
-        if before is not None:
-            start = call.span.start + before.start()
-        return (self._edit(start, end, ""),)
-
     def remove_line(self, span: Span) -> tuple[Edit, ...]:
         """Take a statement out with its line; ``pass`` where it shares the line with others."""
         start, end = self.line_start(span.start), self._line_end(span.end)
