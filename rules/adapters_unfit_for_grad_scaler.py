@@ -76,6 +76,7 @@ class AdaptersUnfitForGradScaler(Rule):
                 source.at(arguments or trained.call),
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if dtype == "float16" else Severity.WARNING,
+                consequence=None if dtype == "float16" else Consequence.FRAGILE,
                 evidence={"adapter_dtype": dtype},
                 fix=Fix(title, Safety.UNSAFE, edits) if edits else Fix(title, Safety.DISPLAY),
             )

@@ -82,6 +82,7 @@ class DeviceMapIgnoresRank(Rule):
             signs = [mention for mention in strong if mention.concerns(argument.whole.line)]
             if len(maps) > 1 or not (certain or signs):
                 continue
+            fails = certain and isinstance(argument.value, str)
             call_of, imported = source.importing("accelerate.PartialState")
             edits = source.replace(argument.span, f'{{"": {call_of}().process_index}}') + imported
             inside = call.span.start <= argument.span.start < call.span.end
@@ -90,7 +91,8 @@ class DeviceMapIgnoresRank(Rule):
                 f"every rank places the model by the same map, and {(signs or source.distributed)[0].what} tells of several",
                 source.at_line(argument.whole.line, "device_map"),
                 surface=Surface.SOURCE,
-                severity=Severity.ERROR if certain and isinstance(argument.value, str) else Severity.WARNING,
+                severity=Severity.ERROR if fails else Severity.WARNING,
+                consequence=None if fails else Consequence.FRAGILE,
                 evidence={"signs": [mention.what for mention in source.distributed]},
                 fix=Fix(title, Safety.UNSAFE, edits) if inside else Fix(title, Safety.DISPLAY),
             )

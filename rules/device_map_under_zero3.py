@@ -70,6 +70,7 @@ class DeviceMapUnderZero3(Rule):
                     source.at_line(argument.whole.line, "device_map"),
                     surface=Surface.SOURCE,
                     severity=Severity.ERROR if refused else Severity.WARNING,
+                    consequence=None if refused else Consequence.COSTS_MEMORY,
                     evidence={"zero_stage": 3, "arguments_first": refused},
                     fix=Fix("leave the device_map out", Safety.DISPLAY),
                 )

@@ -70,13 +70,15 @@ class PackedStorageUnderFsdp(Rule):
                 continue
             if config.dtype("bnb_4bit_quant_storage") not in (None, "uint8", "int8"):
                 continue
+            first = _version(trained.paths[0].arguments) == 1
             name, imported = source.importing("torch")
             edits = source.set_argument(config, "bnb_4bit_quant_storage", f"{name}.bfloat16") + imported
             yield self.violation(
                 "4-bit weights are stored as integers, which FSDP cannot shard",
                 source.at(config),
                 surface=Surface.SOURCE,
-                severity=Severity.ERROR if _version(trained.paths[0].arguments) == 1 else Severity.WARNING,
+                severity=Severity.ERROR if first else Severity.WARNING,
+                consequence=None if first else Consequence.COSTS_MEMORY,
                 evidence={"quant_storage": config.dtype("bnb_4bit_quant_storage") or "uint8"},
                 fix=Fix("store them as bfloat16", Safety.SAFE, edits),
             )

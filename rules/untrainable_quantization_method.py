@@ -75,6 +75,7 @@ class UntrainableQuantizationMethod(Rule):
                     source.at(trained.call),
                     surface=Surface.SOURCE,
                     severity=Severity.ERROR if refused and method != "mxfp4" else Severity.WARNING,
+                    consequence=None if refused and method != "mxfp4" else Consequence.FRAGILE,
                     evidence={"method": method},
                     fix=Fix("quantize the unquantized checkpoint with a method that trains", Safety.DISPLAY),
                 )
@@ -88,6 +89,7 @@ class UntrainableQuantizationMethod(Rule):
                 Location("quantization_config.quant_method", "config.json"),
                 surface=Surface.FILES,
                 severity=Severity.WARNING if method == "mxfp4" else Severity.ERROR,
+                consequence=Consequence.COSTS_MEMORY if method == "mxfp4" else None,
                 evidence={"method": method},
                 fix=Fix("quantize the unquantized checkpoint with a method that trains", Safety.DISPLAY),
             )

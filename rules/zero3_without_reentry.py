@@ -51,7 +51,7 @@ class Zero3WithoutReentry(Rule):
         code="KB723",
         slug="zero3-without-reentry",
         severity=Severity.WARNING,
-        consequence=Consequence.FAILS,
+        consequence=Consequence.FRAGILE,
         since="0.1.0",
     )
 

@@ -59,3 +59,12 @@ def test_a_fixed_script_is_clean_of_what_was_fixed_and_stays_as_it_is(path, want
 
 def test_versions_come_from_what_is_installed_here():
     assert set(REAL_INSTALLED()) == set(NEWEST)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_only_an_error_says_that_training_fails(path):
+    from kbitlint.violation import Consequence, Severity
+
+    read = documents.parse(path, path.read_bytes(), path.name, NEWEST)
+    for violation in run(all_rules(), read.facts, TrainingContext())[0].violations if read else ():
+        assert (violation.consequence is Consequence.FAILS) <= (violation.severity is Severity.ERROR), violation
