@@ -188,7 +188,7 @@ def _trained(dialect: Dialect, root: Items, trail: Trail) -> tuple[Path, tuple[C
             _cast_adapters(net, api.adapter_dtype)
     trail.finish(trainer)
     # axolotl computes in the dtype of its bf16 and fp16 keys, TRL in that of dtype: no compute dtype is missing
-    return trail.path(), (root.frozen(),)
+    return trail.path(), (root.frozen(), arguments.frozen())
 
 
 def _attach(trail: Trail, net: Net, root: Items, asked: Given) -> None:
