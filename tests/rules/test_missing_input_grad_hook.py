@@ -7,6 +7,7 @@ import functools
 import pytest
 import tiny
 import torch
+from written import ADAPTED, LOADED, LOOP, OLD, PREPARED, said
 
 import kbitlint
 from kbitlint.context import Checkpointing, TrainingContext
@@ -311,3 +312,36 @@ def test_under_torch_compile_it_is_skipped_and_paths_stay_the_users_own(whole):
     assert skipped[CODE] == "torch.compile decides how the checkpoints run"
     assert tiny.codes(report) == {("KB401", "model.layers.0"), ("KB401", "model.layers.1")}
     assert kbitlint.fix(compiled).violations == ()
+
+
+# ---------------------------------------------------------------------------------------------------- source
+
+
+ENABLE = "model.gradient_checkpointing_enable()\n"
+
+
+def test_transformers_4_checkpoints_reentrantly_and_installs_no_hook():
+    assert said("KB301", LOADED + ENABLE + ADAPTED + LOOP, versions=OLD) == [
+        (
+            "error",
+            ENABLE.strip(),
+            "no gradient reaches its adapters: the layers checkpoint reentrantly and nothing before them requires grad",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "how"),
+    [
+        pytest.param(LOADED + ENABLE + ADAPTED + LOOP, {}, id="transformers 5"),
+        pytest.param(LOADED + ENABLE + "model.enable_input_require_grads()\n" + ADAPTED + LOOP, {"versions": OLD}, id="hook"),
+        pytest.param(LOADED + PREPARED + ADAPTED + LOOP, {"versions": OLD}, id="without reentry"),
+        pytest.param(
+            LOADED + "model = prepare_model_for_kbit_training(model)\n" + ADAPTED + LOOP, {"versions": OLD}, id="prepared"
+        ),
+        pytest.param(LOADED + ENABLE + LOOP, {"versions": OLD}, id="no adapters"),
+        pytest.param(ENABLE + ADAPTED + LOOP, {"versions": OLD}, id="unknown model"),
+    ],
+)
+def test_source_look_alikes(script, how):
+    assert said("KB301", script, **how) == []
