@@ -11,7 +11,6 @@ Every disagreement is listed. Leaves with 1 where fewer than 99.5 % agree.
 from __future__ import annotations
 
 import argparse
-import collections
 import os
 import sys
 import time
@@ -122,7 +121,7 @@ def report(real: dict[truth.Key, Any], said: dict[truth.Key, Any]) -> float:
         for key in far:
             print("  saved bytes:", *key, said[key]["saved_bytes"], "traced,", real[key]["saved_bytes"], "real")
         print(f"saved bytes within 2 %: {near} of {len(ratios)}, from {min(ratios):.3f} to {max(ratios):.3f}")
-    _alarms(keys, real, said)
+    _alarms({key: real[key] for key in keys}, said)
     return share
 
 
@@ -130,28 +129,38 @@ def _far(said: dict[str, Any], real: dict[str, Any]) -> bool:
     return abs(said["saved_bytes"] / real["saved_bytes"] - 1) > 0.02
 
 
-def _alarms(keys: list[truth.Key], real: dict[truth.Key, Any], said: dict[truth.Key, Any]) -> None:
-    """Errors on models that train as well as they can, and broken models without an error or a word about it."""
-    most: dict[tuple[str, str], int] = {}
-    for task, model_type, name in keys:
-        if name not in ("none", "peft", "kbitlint"):
-            continue
-        line = real[task, model_type, name]
-        count = len(line["with_gradient"]) if line["outcome"] == "ok" else 0
-        most[task, model_type] = max(count, most.get((task, model_type), 0))
-    false, missed = collections.Counter(), collections.Counter()
-    for key in keys:
-        line, errors = real[key], [v for v in said[key]["violations"] if v[1] == "error"]
-        trains = line["outcome"] == "ok" and len(line["with_gradient"]) == most[key[:2]] > 0
-        told = errors or said[key]["verdict"] == "untraceable" or said[key].get("stage") == "prepare"  # a Skip, or PEFT says it
-        if trains and errors:
-            false[key[2]] += 1
-            print("  error on a model that trains:", *key, "|", errors[:2])
-        elif not trains and not told:
-            missed[key[2]] += 1
-            print("  no error on a model that fails:", *key, "|", _real(line), "|", _said(said[key], line))
-    print("errors on models that train:", dict(false))
-    print("models that fail without an error or a skip:", dict(missed))
+def _trains(key: truth.Key, real: dict[truth.Key, Any]) -> bool:
+    """Whether a model trains as well as it can: with as many gradients as any preparation without reentry gives."""
+    lines = [real[pair] for pair in real if pair[:2] == key[:2] and pair[2] in ("none", "peft", "kbitlint")]
+    most = max((len(line["with_gradient"]) for line in lines if line["outcome"] == "ok"), default=0)
+    return real[key]["outcome"] == "ok" and len(real[key]["with_gradient"]) >= most > 0
+
+
+def _errors(line: dict[str, Any]) -> list[Any]:
+    return [violation for violation in line["violations"] if violation[1] == "error"]
+
+
+def false_alarms(real: dict[truth.Key, Any], said: dict[truth.Key, Any]) -> list[truth.Key]:
+    """Models that train and are said to hold an error."""
+    return [key for key in real if key in said and _errors(said[key]) and _trains(key, real)]
+
+
+def missed(real: dict[truth.Key, Any], said: dict[truth.Key, Any]) -> list[truth.Key]:
+    """Models that fail, or train less than they can, without an error, a Skip, or a word of PEFT's while preparing."""
+    told = {key for key in said if said[key]["verdict"] == "untraceable" or said[key].get("stage") == "prepare"}
+    return [key for key in real if key in said and not _trains(key, real) and not _errors(said[key]) and key not in told]
+
+
+def _alarms(real: dict[truth.Key, Any], said: dict[truth.Key, Any]) -> None:
+    """Print errors on models that train, and broken models of which nothing is said."""
+    false, silent = false_alarms(real, said), missed(real, said)
+    broken = [key for key in real if key in said and not _trains(key, real)]
+    for key in false:
+        print("  error on a model that trains:", *key, "|", _errors(said[key])[:2])
+    for key in silent:
+        print("  no error on a model that fails:", *key, "|", _real(real[key]), "|", _said(said[key], real[key]))
+    print(f"errors on models that train: {len(false)} of {len(real) - len(broken)}")
+    print(f"models that fail, or train less than they can, without a word: {len(silent)} of {len(broken)}")
 
 
 def _real(line: dict[str, Any]) -> str:

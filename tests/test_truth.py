@@ -1,0 +1,41 @@
+"""A fixed sample of the evaluation: real training of tiny architectures against what kbitlint says without weights.
+
+``benchmarks/truth.py`` and ``benchmarks/verdicts.py`` run all of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+SAMPLE = [
+    ("causal-lm", "gpt_oss"),
+    ("causal-lm", "mamba2"),
+    ("causal-lm", "deepseek_v32"),
+    ("causal-lm", "longcat_flash"),
+    ("seq2seq", "t5"),
+    ("image-text-to-text", "qwen2_vl"),
+    ("sequence-classification", "bert"),
+]
+
+
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="the evaluation is of the architectures of transformers 5")
+@pytest.mark.parametrize(("task", "model_type"), SAMPLE)
+def test_kbitlint_says_without_weights_what_real_training_does(task, model_type, tmp_path):
+    import truth
+    import verdicts
+
+    truth.run_model(task, model_type, list(truth.PREPARATIONS), tmp_path / "real.jsonl")
+    real = {key: line for key, line in truth.results(tmp_path / "real.jsonl").items() if key[2] != truth.BUILD}
+    verdicts.run_model(task, model_type, [name for _, _, name in real], tmp_path / "said.jsonl")
+    said = truth.results(tmp_path / "said.jsonl")
+
+    assert len(real) >= 8
+    assert {key for key in real if not verdicts.agrees(real[key], said[key])} == set()
+    assert verdicts.false_alarms(real, said) == []
+    assert verdicts.missed(real, said) == []
