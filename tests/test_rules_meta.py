@@ -122,7 +122,12 @@ class TestTheContract:
 def test_every_rule_is_planted_somewhere():
     planted = {code for fault in plants.FAULTS.values() for code, _ in fault.shows}
 
-    assert set(RULES) - planted == {"KB202", "KB501"}  # they need adapters, or a model that is not quantized
+    # these need adapters, another architecture, another way of loading, or a step that fails: their own tests build it
+    elsewhere = {"KB102", "KB103", "KB105", "KB202", "KB203", "KB204", "KB205", "KB303", "KB304", "KB305", "KB405"}
+    elsewhere |= (
+        {f"KB50{number}" for number in (1, 3, 4, 5, 6, 7, 8, 9)} | {f"KB60{number}" for number in range(1, 6)} | {"KB710"}
+    )
+    assert set(RULES) - planted == elsewhere
 
 
 def test_a_rule_that_raises_is_a_crash_and_the_others_still_run(monkeypatch):

@@ -138,10 +138,34 @@ FAMILIES = {
 }
 
 
+def _siglip_llava():
+    vision = _config(
+        "SiglipVisionConfig",
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=16,
+    )
+    return _config(
+        "LlavaConfig", vision_config=vision, text_config=_config("LlamaConfig", **_TEXT), image_token_index=250, pad_token_id=0
+    )
+
+
+#: further models that single tests need; nothing is run over all of them
+OTHERS = {
+    "llama (tied)": ("LlamaForCausalLM", lambda: _config("LlamaConfig", **_TEXT, tie_word_embeddings=True)),
+    "llama (classifier)": ("LlamaForSequenceClassification", lambda: _config("LlamaConfig", **_TEXT, num_labels=3)),
+    "llava (siglip)": ("LlavaForConditionalGeneration", _siglip_llava),
+}
+_ALL = {**FAMILIES, **OTHERS}
+
+
 @functools.cache
 def checkpoint(family="llama", dtype=torch.bfloat16):
     """A folder with a tiny random checkpoint of a family, made once a run."""
-    name, config = FAMILIES[family]
+    name, config = _ALL[family]
     folder = Path(tempfile.mkdtemp(prefix="kbitlint-tiny-"))
     torch.manual_seed(0)
     made = config()
@@ -161,7 +185,7 @@ def quantization(kind="nf4", compute=torch.bfloat16, **further):
 def load(family="llama", kind="nf4", dtype=torch.bfloat16, compute=None, **further):
     """A checkpoint of a family, quantized for real on the CPU."""
     arguments = {} if kind == "none" else {"quantization_config": quantization(kind, compute or dtype, **further)}
-    cls = getattr(transformers, FAMILIES[family][0])
+    cls = getattr(transformers, _ALL[family][0])
     return cls.from_pretrained(checkpoint(family), device_map={"": "cpu"}, dtype=dtype, **arguments)
 
 

@@ -29,6 +29,8 @@ class Packing:
     compute_dtype: str | None = None
     features: tuple[int, int] | None = None
     """(in, out) features of the weight before packing."""
+    trains: bool | None = None
+    """Whether a gradient passes the layer's kernel to its input, where the class says so; None where it does not say."""
 
 
 #: where a copy without weights keeps how its original is packed
@@ -64,11 +66,38 @@ def packing_of(module: nn.Module) -> Packing | None:
         return _bitsandbytes_4bit(module) if bits == 4 else _bitsandbytes_8bit(module)
     if method:
         bits = bits or getattr(module, "w_bit", None) or getattr(module, "bits", None)
-        return Packing(method, bits, kind, features=_features(module))
+        return Packing(method, bits, kind, features=_features(module), trains=_trains(cls))
     weight = module._parameters.get("weight")  # noqa: SLF001  # one dictionary read instead of a property chain
     if weight is not None and type(weight.data).__module__.startswith("torchao"):
         return Packing("torchao", None, type(weight.data).__name__, features=_features(module))
     return None
+
+
+def packed_class(cls: Any) -> int | None:
+    """The bits to which a bitsandbytes layer class packs its weight; None for every other class."""
+    method, bits, _ = _method_of(cls)
+    return bits if method == "bitsandbytes" else None
+
+
+#: kernels without a backward, by the start of the class name: GPTQModel's own attribute is asked first
+_INFERENCE_ONLY = (
+    "Exllama",
+    "ExLlama",
+    "Marlin",
+    "Machete",
+    "BitBLAS",
+    "QBits",
+    "WQLinear_GEMV",
+    "WQLinear_Exllama",
+    "WQLinear_Marlin",
+)
+
+
+def _trains(cls: Any) -> bool | None:
+    said = getattr(cls, "SUPPORTS_TRAINING", None)
+    if isinstance(said, bool):
+        return said
+    return False if any(base.__name__.startswith(_INFERENCE_ONLY) for base in cls.__mro__) else None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -114,7 +143,7 @@ def state_bytes(module: nn.Module, packing: Packing) -> int:
 
 
 def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:
-    weight = module.weight
+    weight = getattr(module, "weight", None)
     packed = isinstance(weight, Tensor) and (getattr(weight, "bnb_quantized", False) or not weight.is_floating_point())
     if not packed:  # a tied or never loaded weight: the class promises what the tensor does not hold
         return None
@@ -129,7 +158,7 @@ def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:
 
 
 def _bitsandbytes_8bit(module: nn.Module) -> Packing | None:
-    weight = module.weight
+    weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.is_floating_point():  # has_fp16_weights keeps them 16-bit
         return None
     return Packing("bitsandbytes", 8, "int8", features=_features(module))

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from peft import LoraConfig, get_peft_model
+
+import kbitlint
+
+CODE = "KB205"
+
+
+def adapted(family="llama (tied)", **config):
+    return get_peft_model(tiny.load(family), LoraConfig(**{"r": 4, "target_modules": ["q_proj"], **config}))
+
+
+def found(model):
+    return [(v.at.path, v.message) for v in kbitlint.check(model, select=CODE).violations]
+
+
+def test_two_copies_are_flagged_and_drift_apart():
+    model = adapted(modules_to_save=["embed_tokens", "lm_head"])
+    base = model.get_base_model()
+    embedding, head = (module.modules_to_save["default"].weight for module in (base.model.embed_tokens, base.lm_head))
+    assert torch.equal(embedding, head)
+
+    assert found(model) == [("model.embed_tokens", "trained apart from lm_head, to which it is tied")]
+    assert tiny.step(model).trains
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    assert not torch.equal(embedding, head)
+
+
+@pytest.mark.parametrize(
+    ("config", "place", "message"),
+    [
+        ({"modules_to_save": ["lm_head"]}, "lm_head", "trained without model.embed_tokens, to which it is tied"),
+        ({"modules_to_save": ["embed_tokens"]}, "model.embed_tokens", "trained without lm_head, to which it is tied"),
+        ({"target_modules": ["q_proj", "embed_tokens"]}, "model.embed_tokens", "trained without lm_head, to which it is tied"),
+    ],
+)
+def test_one_of_the_two_places_is_flagged(config, place, message):
+    assert found(adapted(**config)) == [(place, message)]
+
+
+def test_copies_that_stay_tied_are_not_flagged():
+    assert found(adapted(modules_to_save=["embed_tokens", "lm_head"], ensure_weight_tying=True)) == []
+    assert found(adapted(trainable_token_indices=[1, 2])) == []
+
+
+def test_where_neither_is_trained_nothing_is_flagged():
+    assert found(adapted()) == []
+
+
+def test_weights_that_were_never_tied_are_skipped():
+    report = kbitlint.check(adapted("llama", modules_to_save=["embed_tokens", "lm_head"]), select=CODE)
+
+    assert report.skips[0].reason == "no adapters on a model with tied weights"
