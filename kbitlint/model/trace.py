@@ -28,6 +28,7 @@ from kbitlint.model.gradients import Passage, why_cut
 from kbitlint.model.quantized import short_name
 from kbitlint.model.trace_facts import (
     CheckpointCall,
+    Cut,
     GradientFacts,
     LayerFacts,
     PackedReadFacts,
@@ -43,6 +44,7 @@ from kbitlint.model.weightless import Ledger, Refusal, weightless
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from kbitlint.context import Checkpointing
     from kbitlint.model.facts import ModelFacts
 
 HALF = (torch.bfloat16, torch.float16)
@@ -51,7 +53,7 @@ _AUTOGRADS_OWN = re.compile(
     r"leaf Variable that requires grad|modified by an inplace operation|does not require grad"
     r"|Recomputed values|different number of tensors was saved"
 )
-_ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias type")
+_ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias type|can't be cast")
 
 
 class UntraceableError(KbitlintError):
@@ -65,6 +67,7 @@ class _Step:
     twin: nn.Module
     ledger: Ledger
     paths: dict[int, str]
+    modules: dict[str, nn.Module]
     passage: Passage = field(default_factory=Passage)
     running: list[str] = field(default_factory=list)
     layers: dict[str, LayerFacts] = field(default_factory=dict)
@@ -122,7 +125,10 @@ def trace(
         gradients = tuple(_gradients(step, watched)) if end.has_graph else ()
         if any(gradient.cut is not None and gradient.runs and not gradient.reentrant for gradient in gradients):
             lost = _lost_inherently(inner, how)
-            gradients = tuple(dataclasses.replace(gradient, inherent=gradient.path in lost) for gradient in gradients)
+            gradients = tuple(
+                dataclasses.replace(gradient, inherent=gradient.path in lost and _is_library_code(step, gradient))
+                for gradient in gradients
+            )
     ledger = step.ledger
     traced = TraceFacts(
         model=facts,
@@ -175,6 +181,7 @@ def run_twin(
     facts: ModelFacts,
     allocated: Callable[[Tensor], None],
     moment: Callable[[str], None],
+    device: str = "cuda",
 ) -> Span:
     """Run one step on a twin, which is used up by it, and tell of everything that its operators allocate.
 
@@ -184,12 +191,13 @@ def run_twin(
         facts: What the walk saw on the model.
         allocated: Told of each tensor that an operator gives.
         moment: Told what runs whenever a module starts or ends: ``model.layers.3.mlp, forward``.
+        device: Whose kernels to stand in for, ``cpu`` or ``cuda``.
 
     Raises:
         UntraceableError: The step needs values or kernels that a run without weights does not have.
     """
     context = dataclasses.replace(context, gradient_checkpointing=None)
-    how = _How(context, "cuda", context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
+    how = _How(context, device, context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
     with _quietly(), _same_random_state():
         step, watched, end = _step_of(_runnable(twin), how, allocated, moment)
     return Span(step.saved, end.failure, sum(one.parameter.grad is not None for one in watched))
@@ -298,7 +306,7 @@ def _same_random_state() -> Iterator[None]:
 def _prepared(twin: nn.Module, device: str, facts: ModelFacts) -> _Step:
     """The twin with hooks that say what runs."""
     found = list(places(twin))
-    step = _Step(twin, Ledger(device), {id(module): path for path, module in found})
+    step = _Step(twin, Ledger(device), {id(module): path for path, module in found}, dict(found))
     step.ledger.where = step.where
     layers = {checkpoint.path for checkpoint in facts.checkpoints if checkpoint.is_layer} or _stacked(found)
     for path, module in found:
@@ -403,18 +411,16 @@ class _Watched:
 
 def _run(step: _Step, how: _How) -> _End:
     """Forward and backward."""
-    base: Any = adapters.base_of(step.twin)
     loop = how.context.gradient_checkpointing
     if how.context.sets_training_mode is not False:
         step.twin.train()
     forward_done = False
     try:
         if loop is not None and loop.enabled:
-            kwargs = {} if loop.use_reentrant is None else {"use_reentrant": loop.use_reentrant}
-            checkpointing.enable(base, **kwargs)
+            _enable_checkpointing(step.twin, loop)
         inputs = training_batch(step.twin, "cpu", how.batch, how.seq_len)
         with observed(step.twin, lambda *seen: _see_checkpoint(step, *seen)), weightless(step.ledger), _autocast(how.context):
-            with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _see_saved(step, tensor), lambda tensor: tensor):
+            with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _pack(step, tensor), _unpack):
                 loss = loss_of(step.twin(**inputs))
             forward_done = True
             step.ledger.in_backward = True
@@ -433,6 +439,16 @@ def _run(step: _Step, how: _How) -> _End:
             raise UntraceableError(f"no training step without weights: {operator}{one_line(error)}") from error
         return _End(one_line(error), where, forward_done)
     return _End()
+
+
+def _enable_checkpointing(twin: nn.Module, loop: Checkpointing) -> None:
+    """What the loop does before the first step; transformers 5 adds embedding hooks, whether the loop has any or not."""
+    before = {module: set(module._forward_hooks) for module in twin.modules()}  # noqa: SLF001  # torch has no public way to list hooks
+    kwargs = {} if loop.use_reentrant is None else {"use_reentrant": loop.use_reentrant}
+    checkpointing.enable(adapters.base_of(twin), **kwargs)
+    for module, known in before.items() if not loop.installs_hook else ():
+        for number in set(module._forward_hooks) - known:  # noqa: SLF001  # see above
+            del module._forward_hooks[number]  # noqa: SLF001  # what RemovableHandle.remove does
 
 
 def _autocast(context: TrainingContext) -> contextlib.AbstractContextManager[Any]:
@@ -458,13 +474,22 @@ def _see_checkpoint(step: _Step, use_reentrant: bool | None, requires_grad: bool
         step.passage.checkpoint_calls.append(CheckpointCall(step.where(), use_reentrant, requires_grad))
 
 
-def _see_saved(step: _Step, tensor: Tensor) -> Tensor:
+def _pack(step: _Step, tensor: Tensor) -> tuple[Tensor, int]:
+    """Count what is kept for the backward pass, each storage once."""
     storage = tensor.untyped_storage()
     key = storage._cdata  # noqa: SLF001  # see _prepared
     if key not in step.counted:
         step.counted.add(key)
         place = step.where()
         step.saved[place] = step.saved.get(place, 0) + storage.nbytes()
+    return tensor, tensor._version  # noqa: SLF001  # what autograd compares, too
+
+
+def _unpack(packed: tuple[Tensor, int]) -> Tensor:
+    """Give it back. Hooks turn off autograd's own check for tensors that were written in place since."""
+    tensor, version = packed
+    if tensor._version != version:  # noqa: SLF001  # see _pack
+        raise RuntimeError("one of the variables needed for gradient computation has been modified by an inplace operation")
     return tensor
 
 
@@ -509,7 +534,30 @@ def _gradients(step: _Step, watched: list[_Watched]) -> Iterator[GradientFacts]:
             recorded = one.owner not in step.passage.entered_without_grad
             used, without = (one.owner, None) if recorded else (None, one.owner)
         cut, at = why_cut(one.parameter, one.owner, step.passage, used, without, ledger.detached)
+        at = _adapted_layer(step, at)
         yield GradientFacts(one.path, arrives=False, adapter=one.adapter, virtual=one.virtual, cut=cut, at=at)
+
+
+def _class_at(step: _Step, path: str) -> str:
+    """The module that defines the class of what stands at a path."""
+    return str(type(step.modules.get(path)).__module__)
+
+
+def _adapted_layer(step: _Step, path: str) -> str:
+    """The layer that an adapter is attached to, for places inside the adapter; the path itself elsewhere."""
+    around = [path.rsplit(".", count)[0] for count in range(path.count(".") + 1)]
+    return next((place for place in reversed(around) if _class_at(step, place).startswith("peft.")), path)
+
+
+def _is_library_code(step: _Step, gradient: GradientFacts) -> bool:
+    """Whether the class that cuts a gradient is the architecture's own: transformers' or a checkpoint's remote code.
+
+    What runs without recording gradients is called so by the module around it.
+    """
+    path = gradient.at.rpartition(".")[0] if gradient.cut is Cut.NO_GRAD else gradient.at
+    while path and _class_at(step, path).split(".")[0] in ("torch", "peft", "bitsandbytes", "builtins"):
+        path = path.rpartition(".")[0]
+    return _class_at(step, path).split(".")[0] in ("transformers", "transformers_modules")
 
 
 def _refusal(refusal: Refusal) -> RefusalFacts:

@@ -106,8 +106,8 @@ class WeightlessKernels(TorchDispatchMode):
         else:
             special = _SPECIAL.get(func)
             result = special(ledger, func, args, kwargs) if special else self._unknown(func, args, kwargs)
-        if func in _UNLIKELY and isinstance(result, Tensor) and result.is_meta and result.ndim == 0:
-            result._kbitlint_unlikely = True  # type: ignore[attr-defined]  # noqa: SLF001  # read by _value_of, where code branches on it
+        if unknown and isinstance(result, Tensor):
+            _expect(func, args, result)
         if ledger.allocated is not None:
             for tensor in _tensors(result if isinstance(result, (tuple, list)) else (result,)):
                 ledger.allocated(tensor)
@@ -148,7 +148,10 @@ class WeightlessKernels(TorchDispatchMode):
         if name in _FILLING and _result_dtype(name, args, kwargs).is_floating_point:
             return func(*args, **{**kwargs, "device": torch.device("meta")})
         if _may_be_large(name, args, tensors):
-            shape = func(*_on_meta(args), **_on_meta({**kwargs, **({"device": torch.device("meta")} if not tensors else {})}))
+            shape = func(
+                *_on_meta(args),
+                **_on_meta({**kwargs, **({"device": torch.device("meta")} if not tensors or "device" in kwargs else {})}),
+            )
             if isinstance(shape, Tensor) and shape.numel() > MAX_REAL and not _is_in_place(func):
                 self.ledger.guess("large tensor")
                 return shape
@@ -222,22 +225,33 @@ def _is_in_place(func: Any) -> bool:
 
 
 #: a 0-d result of one of these is taken to be False where code branches on it, anything else to be True:
-#: ``any()`` of a mask, ``isnan``, ``expert == num_experts``, LayerDrop's ``torch.rand([]) < p``
+#: ``any()`` of a mask, ``expert == num_experts``, LayerDrop's ``torch.rand([]) < p``
 _UNLIKELY = frozenset(
-    [aten.any.default, aten.any.dim, aten.isnan.default, aten.isinf.default]
+    [aten.any.default, aten.any.dim]
     + [getattr(getattr(aten, name), kind) for name in ("eq", "lt", "gt", "le", "ge") for kind in ("Scalar", "Tensor")]
 )
+_REDUCTIONS = frozenset([aten.sum.default, aten.sum.dim_IntList, aten.any.default, aten.any.dim, aten.count_nonzero.default])
+#: where a tensor without contents keeps what it is expected to hold
+_EXPECTED = "_kbitlint_expected"
+
+
+def _expect(func: Any, args: Any, result: Tensor) -> None:
+    """Note what code may expect of a result: nothing is NaN, counts of it are 0, and rare things do not happen."""
+    first = args[0] if args and isinstance(args[0], Tensor) else None
+    expected = getattr(first, _EXPECTED, None)
+    is_nan = func in (aten.isnan.default, aten.isinf.default) or (func is aten.ne.Tensor and first is args[1])
+    if func is aten.eq.Scalar and expected is not None:
+        setattr(result, _EXPECTED, int(expected == args[1]))
+    elif is_nan or (func in _REDUCTIONS and expected == 0) or (func in _UNLIKELY and result.ndim == 0):
+        setattr(result, _EXPECTED, 0)
 
 
 def _value_of(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
     """What a scalar without contents is taken to be."""
     tensor = args[0]
     ledger.guess("value")
-    if getattr(tensor, "_kbitlint_unlikely", False):
-        return False
-    if tensor.dtype is torch.bool:
-        return True
-    return 1.0 if tensor.is_floating_point() else 1
+    value = getattr(tensor, _EXPECTED, 1)
+    return bool(value) if tensor.dtype is torch.bool else float(value) if tensor.is_floating_point() else value
 
 
 def _nonzero(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
@@ -305,6 +319,14 @@ def _grouped_mm(_: Ledger, __: Any, args: Any, ___: Any) -> Any:
     return left.new_empty((*rows, right.shape[-1]))
 
 
+def _normalise(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """Layer and group norms keep a mean and a deviation: float32 on CUDA, in the parameters' dtype on the CPU."""
+    out, mean, deviation = func(*_on_meta(args), **_on_meta(kwargs))
+    weight = next((value for value in args[1:] if isinstance(value, Tensor)), args[0])
+    kept = weight.dtype if ledger.device == "cpu" else mean.dtype
+    return out, mean.to(kept), deviation.to(kept)
+
+
 def _equal(ledger: Ledger, _: Any, __: Any, ___: Any) -> Any:
     ledger.guess("equal")
     return True
@@ -324,6 +346,8 @@ _SPECIAL: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     aten.repeat_interleave.Tensor: _repeat_interleave,
     aten._grouped_mm.default: _grouped_mm,  # noqa: SLF001  # see above
     aten.equal.default: _equal,
+    aten.native_layer_norm.default: _normalise,
+    aten.native_group_norm.default: _normalise,
 }
 
 
