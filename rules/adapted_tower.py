@@ -57,8 +57,8 @@ class AdaptedTower(Rule):
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each tower with adapters."""
-        if not (model.towers and model.adapted):
-            raise Unchecked("no adapters on layers of a model with a tower")
+        if not model.has_adapters:
+            raise Unchecked("no adapters are attached yet")
         for tower in model.towers:
             inside = [layer for layer in model.adapted if layer.path.startswith(f"{tower.path}.")]
             if inside:

@@ -61,9 +61,9 @@ class DoraOnQuantizedLayer(Rule):
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each layer that DoRA dequantizes."""
+        if not model.has_adapters:
+            raise Unchecked("no adapters are attached yet")
         magnitudes = [p for p in model.parameters if MAGNITUDE in p.path]
-        if not magnitudes:
-            raise Unchecked("no adapter uses DoRA")
         packed = {facts.path: facts.packing for facts in model.quantized}
         for magnitude in magnitudes:
             layer = magnitude.path.partition(MAGNITUDE)[0]

@@ -59,8 +59,10 @@ class Float16Compute(Rule):
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each 4-bit layer, and at most one for autocast and one for 8-bit layers."""
-        if model.dtype != "bfloat16" or not model.quantized:
-            raise Unchecked("no quantized layers in a model that its config records as bfloat16")
+        if not model.quantized:
+            raise Unchecked("no layer is quantized")
+        if model.dtype != "bfloat16":
+            return
         for layer in model.quantized:
             if layer.packing.compute_dtype == "float16":
                 edit = Edit("compute-dtype", layer.path, {"dtype": "bfloat16"})

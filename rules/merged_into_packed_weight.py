@@ -58,8 +58,8 @@ class MergedIntoPackedWeight(Rule):
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each quantized layer that holds an adapter in its weight."""
-        if not (model.adapted and model.quantized):
-            raise Unchecked("no adapters on quantized layers")
+        if not model.has_adapters:
+            raise Unchecked("no adapters are attached yet")
         packed = {facts.path: facts.packing for facts in model.quantized}
         for layer in model.adapted:
             packing = packed.get(f"{layer.path}.base_layer")

@@ -57,8 +57,8 @@ class PackedCopyToSave(Rule):
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each packed copy."""
-        if not (model.quantized and model.has_adapters):
-            raise Unchecked("no adapters on a quantized model")
+        if not model.has_adapters:
+            raise Unchecked("no adapters are attached yet")
         for facts in model.quantized:
             module, between, adapter = facts.path.rpartition(".modules_to_save.")
             if between:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
 
 if TYPE_CHECKING:
@@ -59,10 +59,8 @@ class ParameterWithoutData(Rule):
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each parameter without data in a model with weights."""
         devices = sorted({p.device for p in model.parameters})
-        if "meta" not in devices:
+        if "meta" not in devices or devices == ["meta"]:
             return
-        if devices == ["meta"]:
-            raise Unchecked("the whole model is without weights")
         for parameter in model.parameters:
             if parameter.device == "meta":
                 yield self.violation(

@@ -58,10 +58,10 @@ class StateLostInRecompute(Rule):
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each module that is computed again without the adapter's state."""
         invoked = [adapter for adapter in model.adapters if adapter.invoked and adapter.active]
-        if not invoked:
-            raise Unchecked("no adapter is handed state in each call")
+        if not model.has_adapters:
+            raise Unchecked("no adapters are attached yet")
         for facts in model.checkpointing:
-            if not facts.is_layer:
+            if invoked and not facts.is_layer:
                 yield self.violation(
                     "invocation tokens are not known where the module is computed again",
                     Location(facts.path),

@@ -56,8 +56,8 @@ class UnadaptedExperts(Rule):
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each stack of experts without an adapter."""
-        if not model.adapted:
-            raise Unchecked("no adapters on layers")
+        if not model.has_adapters:
+            raise Unchecked("no adapters are attached yet")
         adapted = tuple(f"{layer.path}." for layer in model.adapted)
         for bank in (p for p in model.parameters if p.bank and not p.adapter):
             if not (bank.path.startswith(adapted) or bank.requires_grad):

@@ -169,6 +169,8 @@ def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
         yield from _edit_lines(applied.edits, width, "+")
     if applied.held_back:
         yield f"{_plural(applied.held_back, 'unsafe fix', 'unsafe fixes')} held back: --unsafe-fixes applies them"
+    if applied.taken_back:
+        yield f"{_plural(len(applied.taken_back), 'edit')} taken back, with which the training step raises"
     if applied.probe is not None:
         yield from wrapped(
             _probe(applied.probe),

@@ -56,7 +56,6 @@ def test_one_dtype_throughout_is_not_flagged():
     assert found(tiny.load(), autocast_dtype="bfloat16") == set()
 
 
-def test_a_float16_model_is_skipped():
-    (skip,) = kbitlint.check(tiny.load(dtype=torch.float16), select=CODE).skips
-
-    assert skip.reason == "no quantized layers in a model that its config records as bfloat16"
+def test_a_float16_model_is_not_flagged_and_an_unquantized_one_is_skipped():
+    assert found(tiny.load(dtype=torch.float16)) == set()
+    assert kbitlint.check(tiny.load(kind="none"), select=CODE).skips[0].reason == "no layer is quantized"

@@ -70,13 +70,8 @@ def test_half_precision_models_are_not_flagged():
     assert found(tiny.with_lora(tiny.prepared(), modules_to_save=["lm_head"])) == {}
 
 
-def test_a_model_that_is_float32_throughout_is_skipped():
-    model = tiny.load(dtype=torch.float32)
-    model.requires_grad_(False)
-
-    (skip,) = kbitlint.check(model, select=CODE).skips
-
-    assert skip.reason == "neither the config nor a quantized layer names half precision"
+def test_a_model_that_is_float32_throughout_is_not_flagged():
+    assert found(tiny.with_lora(tiny.load(dtype=torch.float32))) == {}
 
 
 def test_a_float32_checkpoint_beside_layers_that_compute_in_bfloat16_is_flagged():

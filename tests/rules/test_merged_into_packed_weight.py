@@ -65,5 +65,8 @@ def test_merging_into_float_weights_and_not_merging_are_not_flagged():
     model = adapted("none")
     model.merge_adapter()
 
-    assert kbitlint.check(model, select=CODE).skips[0].reason == "no adapters on quantized layers"
-    assert found(adapted()) == []
+    assert found(model) == found(adapted()) == []
+
+
+def test_without_adapters_the_rule_is_skipped():
+    assert kbitlint.check(tiny.load(), select=CODE).skips[0].reason == "no adapters are attached yet"

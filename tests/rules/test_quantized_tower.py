@@ -31,5 +31,6 @@ def test_a_tower_that_was_left_out_is_not_flagged():
     assert found(tiny.load("llava (vision-language)", llm_int8_skip_modules=skipped)) == []
 
 
-def test_models_without_a_tower_are_skipped():
-    assert kbitlint.check(tiny.load(), select=CODE).skips[0].reason == "no quantized model with a tower"
+def test_models_without_a_tower_are_not_flagged_and_unquantized_ones_are_skipped():
+    assert found(tiny.load()) == []
+    assert kbitlint.check(tiny.load(kind="none"), select=CODE).skips[0].reason == "no layer is quantized"
