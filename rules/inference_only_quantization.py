@@ -14,17 +14,24 @@ if TYPE_CHECKING:
     from kbitlint.model.facts import ModelFacts
 
 
+#: what to do instead, where it is not another kernel for the same checkpoint
+HOW = {"torchao": "load with a type that quantizes weights only"}
+
+
 class InferenceOnlyQuantization(Rule):
     """The model is quantized in a way that no gradient passes, or that its loader does not train.
 
     ## What it does
 
     Reports quantized layers whose class says that its kernel has no backward (GPTQModel's `SUPPORTS_TRAINING`; ExLlama,
-    Marlin, Machete and GEMV kernels by name), and models whose quantizer says that it does not support training.
+    Marlin, Machete and GEMV kernels by name; torchao weights that quantize activations too), and models whose quantizer
+    says that it does not support training.
 
     ## Why is this bad?
 
     Adapters before such a layer get their gradient through it, and there is none: the backward pass raises or stops.
+    transformers calls torchao's `Int8DynamicActivationInt8WeightConfig` trainable; what its layers give does not
+    require grad, and the step raises `element 0 of tensors does not require grad`.
     Where the quantizer says so, Trainer raises before the first step, `that quantization method do not support training`;
     a loop of one's own runs as far as the kernels have a backward, so without a Trainer this is a warning.
 
@@ -65,7 +72,7 @@ class InferenceOnlyQuantization(Rule):
                 f"{facts.packing.method} kernel has no backward",
                 Location(facts.path),
                 evidence={"method": facts.packing.method, "bits": facts.packing.bits},
-                fix=Fix('load with backend="auto_trainable"', Safety.DISPLAY),
+                fix=Fix(HOW.get(facts.packing.method, 'load with backend="auto_trainable"'), Safety.DISPLAY),
             )
         if model.quantizer_trains is False and not stuck:
             method = model.claims_quantization or model.quantized[0].packing.method
