@@ -66,7 +66,7 @@ class UntiedCopy(Rule):
         copies = {further for further, _ in model.tied}
         for further, first in model.tied:
             one, other = _module(further), _module(first)
-            at = {place: [p.path for p in model.trainable if p.adapter and _under(p.path, place)] for place in (one, other)}
+            at = {place: _trained_at(model, place) for place in (one, other)}
             shared = any(_under(path, one) and "modules_to_save" in path for path in copies) or "token_adapter" in further
             if one == other or shared or not (at[one] or at[other]):
                 continue
@@ -77,6 +77,16 @@ class UntiedCopy(Rule):
                 evidence={"trained": sorted(at[one] + at[other]), "tied": [further, first]},
                 fix=Fix("ensure_weight_tying=True in the adapter's config", Safety.DISPLAY),
             )
+
+
+def _trained_at(model: ModelFacts, place: str) -> list[str]:
+    """What an adapter trains at a module itself, not at one that is in it."""
+    found = []
+    for path in (p.path for p in model.trainable if p.adapter and _under(p.path, place)):
+        child = path[len(place) + 1 :].partition(".")[0]
+        if not any(_under(p.path, f"{place}.{child}") for p in model.parameters if not p.adapter):
+            found.append(path)
+    return found
 
 
 def _module(path: str) -> str:

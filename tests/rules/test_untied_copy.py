@@ -57,3 +57,15 @@ def test_weights_that_were_never_tied_are_not_flagged():
 
 def test_without_adapters_the_rule_is_skipped():
     assert kbitlint.check(tiny.load("llama (tied)"), select=CODE).skips[0].reason == "no adapters are attached yet"
+
+
+def test_an_adapter_in_a_module_with_a_tied_bias_is_not_on_the_bias():
+    """BERT ties the bias of its decoder to one of the module around it, and an adapter may sit beside both."""
+    import transformers
+
+    config = transformers.BertConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, is_decoder=True
+    )
+    model = transformers.BertLMHeadModel(config)
+
+    assert found(get_peft_model(model, LoraConfig(r=4, target_modules=["transform.dense"]))) == []
