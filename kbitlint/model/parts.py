@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 #: inputs that are text, or that a model gets from another one; what reads anything else is a tower
 _TEXT = frozenset(["input_ids", "inputs_embeds", "hidden_states", "decoder_input_ids"])
 _TASK = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice)$")
+#: dimensions of stacked matrices
+BANK = 3
 #: multiplies no stack of matrices with the tokens that it picks, whatever the shape of its weight
 _NO_BANKS: tuple[type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Embedding)  # noqa: SLF001  # the only common base
 
@@ -26,17 +28,18 @@ _NO_BANKS: tuple[type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Embedding)
 def is_bank(module: nn.Module, parameter: Tensor) -> bool:
     """Whether a parameter stacks the matrices of several experts: three dimensions, none of them one or a kernel's."""
     return (
-        parameter.ndim == 3 and parameter.is_floating_point() and min(parameter.shape) > 1 and not isinstance(module, _NO_BANKS)
+        parameter.ndim == BANK
+        and parameter.is_floating_point()
+        and min(parameter.shape) > 1
+        and not isinstance(module, _NO_BANKS)
     )
 
 
-def hollow(module: nn.Module, path: str) -> HollowFacts | None:
+def hollow(module: nn.Module, path: str) -> Iterator[HollowFacts]:
     """The module, where its class packs a weight and its weight is not packed."""
-    found = packed_class(type(module))
-    weight = module._parameters.get("weight") if found else None  # noqa: SLF001  # one dictionary read
-    if found is None or weight is None:
-        return None
-    return HollowFacts(path, type(module).__name__, found, short_name(weight.dtype))
+    bits, weight = packed_class(type(module)), module._parameters.get("weight")  # noqa: SLF001  # one dictionary read
+    if bits is not None and weight is not None:
+        yield HollowFacts(path, type(module).__name__, bits, short_name(weight.dtype))
 
 
 def heads(base: Any, where: dict[int, str]) -> Iterator[HeadFacts]:
@@ -91,9 +94,8 @@ def dead_targets(known: Iterable[AdapterFacts], paths: Collection[str]) -> Itera
 
 
 def recorded_dtype(base: Any) -> str | None:
-    """The dtype in the config, under the name that either version of transformers gives it."""
-    config = getattr(base, "config", None)
-    found = getattr(config, "dtype", None) or getattr(config, "torch_dtype", None)
+    """The dtype in the config."""
+    found = getattr(getattr(base, "config", None), "dtype", None)
     return None if found is None else short_name(found)
 
 

@@ -239,7 +239,7 @@ def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, wal
             walk.first[id(parameter)] = full
             added = origin is not None or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
             facts = _parameter_facts(parameter, full, path, packing, origin, norm=norm, adapter=added)
-            if parts.is_bank(module, parameter):
+            if parameter.ndim == parts.BANK and parts.is_bank(module, parameter):
                 facts = dataclasses.replace(facts, bank=True)
             walk.parameters.append(facts)
             if walk.parameters[-1].norm and not norm:
@@ -258,9 +258,8 @@ def _look_at_packing(module: nn.Module, path: str, walk: _Walk) -> Packing | Non
     if packing is not None:
         walk.quantized.append(QuantizedFacts(path, packing))
         return packing
-    empty = parts.hollow(module, path)
-    if empty is not None:
-        walk.hollow.append(empty)
+    if quantized.packed_class(type(module)):
+        walk.hollow.extend(parts.hollow(module, path))
     return None
 
 
