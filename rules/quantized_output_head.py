@@ -20,18 +20,20 @@ def below(path: str) -> str:
 
 
 class QuantizedOutputHead(Rule):
-    """The output embedding of a language model is quantized with the rest.
+    """The output head of a model is quantized with the rest.
 
     ## What it does
 
-    Reports a packed output embedding (`lm_head`).
+    Reports a packed output embedding (`lm_head`), and a packed head of a task (`classifier`).
 
     ## Why is this bad?
 
     transformers leaves the head out by default, because its rounding goes straight into the logits. As soon as
     `llm_int8_skip_modules` is given, that default is gone, and the head is packed without a word. Training runs; losses
     and logits are those of a rounded head. Where the head is tied to the embedding it stays float in a 4-bit shell, and
-    the step raises, which is KB506.
+    the step raises, which is KB506. The head of a task is worse off: it is new, so it has to be trained, and
+    `LoraConfig(task_type="SEQ_CLS")` raises `only Tensors of floating point dtype can require gradients`. transformers
+    packs it by default in models such as BERT; that is a warning, unless LoRA sits on the head itself.
 
     ## Example
 
@@ -67,11 +69,17 @@ class QuantizedOutputHead(Rule):
         packed = {below(facts.path): facts.packing for facts in model.quantized}
         for head in model.heads:
             packing = packed.get(below(head.path))
-            if packing is None or head.task:
+            if packing is None:
                 continue
+            adapted = any(layer.path == below(head.path) for layer in model.adapted)
+            untrainable = bool(head.task) and not adapted
             yield self.violation(
-                f"output head is packed as {packing.kind}: its rounding goes into the logits",
+                f"head of the task is packed as {packing.kind}: no copy of it can be trained"
+                if untrainable
+                else f"output head is packed as {packing.kind}: its rounding goes into the logits",
                 Location(head.path),
-                evidence={"method": packing.method, "bits": packing.bits},
+                severity=Severity.WARNING if untrainable else Severity.INFO,
+                consequence=Consequence.TRAINS_NOTHING if untrainable else Consequence.HARMLESS,
+                evidence={"method": packing.method, "bits": packing.bits, "task": head.task},
                 fix=Fix(f'llm_int8_skip_modules=[..., "{below(head.path).rpartition(".")[2]}"]', Safety.DISPLAY),
             )

@@ -153,6 +153,18 @@ FAMILIES = {
 }
 #: architectures with something of their own that single tests need
 OTHERS = {
+    "bert (classifier)": (
+        "BertForSequenceClassification",
+        lambda: _config(
+            "BertConfig",
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=128,
+            vocab_size=VOCAB,
+            num_labels=3,
+        ),
+    ),
     "llama (tied)": ("LlamaForCausalLM", lambda: _config("LlamaConfig", **_TEXT, tie_word_embeddings=True)),
     "llama (classifier)": ("LlamaForSequenceClassification", lambda: _config("LlamaConfig", **_TEXT, num_labels=3)),
     "llava (siglip)": ("LlavaForConditionalGeneration", _siglip_llava),
