@@ -88,6 +88,16 @@ class HollowFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class LinearFacts:
+    """A Linear of a quantized model that is not packed although nothing says that it should be left out."""
+
+    path: str
+    class_name: str
+    dtype: str
+    numel: int
+
+
+@dataclass(frozen=True, slots=True)
 class HeadFacts:
     """What makes the model's last output: the output embedding of a language model, or the head of a task."""
 
@@ -176,6 +186,8 @@ class ModelFacts:
     keeps_float32: tuple[str, ...] = ()
     """Names of modules whose weights the class keeps in float32 by design."""
     hollow: tuple[HollowFacts, ...] = ()
+    unconverted: tuple[LinearFacts, ...] | None = ()
+    """None where it is not recorded which layers were to be left out."""
     heads: tuple[HeadFacts, ...] = ()
     towers: tuple[TowerFacts, ...] = ()
     adapted: tuple[AdaptedFacts, ...] = ()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from kbitlint.model import adapters
-from kbitlint.model.facts import HeadFacts, HollowFacts, TowerFacts
+from kbitlint.model.facts import HeadFacts, HollowFacts, LinearFacts, TowerFacts
 from kbitlint.model.quantized import packed_class, short_name
 
 if TYPE_CHECKING:
@@ -40,6 +40,22 @@ def hollow(module: nn.Module, path: str) -> Iterator[HollowFacts]:
     bits, weight = packed_class(type(module)), module._parameters.get("weight")  # noqa: SLF001  # one dictionary read
     if bits is not None and weight is not None:
         yield HollowFacts(path, type(module).__name__, bits, short_name(weight.dtype))
+
+
+def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[LinearFacts, ...] | None:
+    """Those of a model's plain Linears that bitsandbytes was to replace; None where no record says which it was not to.
+
+    The keys are patterns (``should_convert_module`` of transformers); a key that occurs anywhere in the path counts
+    here, so that a layer is reported only where no version of transformers would have left it out.
+    """
+    keys = getattr(getattr(base, "hf_quantizer", None), "modules_to_not_convert", None)
+    if keys is None:
+        return None
+    return tuple(
+        LinearFacts(path, type(module).__name__, short_name(module.weight.dtype), int(module.weight.numel()))
+        for path, module in linears
+        if not any(key in path or re.match(key, path) for key in map(str, keys))
+    )
 
 
 def heads(base: Any, where: dict[int, str]) -> Iterator[HeadFacts]:

@@ -60,6 +60,7 @@ class _Walk:
     trains_biases: bool = False
     adapted: list[AdaptedFacts] = field(default_factory=list)
     hollow: list[HollowFacts] = field(default_factory=list)
+    linears: list[tuple[str, nn.Module]] = field(default_factory=list)
     entered: set[str] = field(default_factory=set)
     compiled: bool = False
     disabled: int = 0
@@ -116,6 +117,7 @@ def collect(model: nn.Module) -> ModelFacts:
         dtype=parts.recorded_dtype(base),
         keeps_float32=parts.keeps_float32(walk.models, parts.recorded_dtype(base)),
         hollow=tuple(walk.hollow),
+        unconverted=parts.unconverted(base, walk.linears),
         heads=tuple(parts.heads(base, walk.where)),
         towers=tuple(parts.towers(walk.models)),
         adapted=tuple(walk.adapted),
@@ -226,7 +228,7 @@ def _look_at_hooks(module: nn.Module, path: str, walk: _Walk) -> None:
 
 def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, origin: _Origin | None) -> None:
     """The module's own parameters and buffers: what is packed, what is a norm's, what is an adapter's."""
-    packing = _look_at_packing(module, path, walk)
+    packing = _look_at_packing(module, path, walk, base=origin is None)
     norm = packing is None and norms.is_norm(module)
     own: list[tuple[str, Tensor]] = []
     for name, parameter in module._parameters.items():  # noqa: SLF001  # see _modules
@@ -253,13 +255,15 @@ def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, wal
         walk.norms.append(_norm_facts(module, path, parent, own, added=origin is not None))
 
 
-def _look_at_packing(module: nn.Module, path: str, walk: _Walk) -> Packing | None:
+def _look_at_packing(module: nn.Module, path: str, walk: _Walk, *, base: bool) -> Packing | None:
     packing = quantized.packing_of(module)
     if packing is not None:
         walk.quantized.append(QuantizedFacts(path, packing))
         return packing
     if quantized.packed_class(type(module)):
         walk.hollow.extend(parts.hollow(module, path))
+    elif base and isinstance(module, nn.Linear):
+        walk.linears.append((path, module))
     return None
 
 
