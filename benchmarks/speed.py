@@ -61,6 +61,41 @@ print(sum(1 for _ in model.modules()), bare, least(lambda: collect(model)))
 """
 
 
+TRACE = """
+import json
+import resource
+import sys
+import time
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+from kbitlint.extras import load_bitsandbytes
+from kbitlint.model.build import instantiate
+from kbitlint.model.source import quantization_config
+from kbitlint.model.trace import trace
+from peft import LoraConfig, get_peft_model
+
+load_bitsandbytes("the benchmark")
+geometry = json.loads(sys.argv[1])
+
+def built(layers):
+    start = time.perf_counter()
+    config = LlamaConfig(**geometry | {"num_hidden_layers": layers})
+    model = instantiate(LlamaForCausalLM, config, quantization_config("nf4", torch.bfloat16), torch.bfloat16)
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    with torch.device("meta"):
+        model = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))
+    return model, time.perf_counter() - start
+
+trace(built(2)[0])
+for layers in (20, 80):
+    model, building = built(layers)
+    traced = min((trace(model) for _ in range(3)), key=lambda facts: facts.seconds)
+    assert all(gradient.arrives for gradient in traced.gradients) and len(traced.gradients) == 14 * layers
+    print(layers, building, traced.seconds)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+"""
+
+
 def measured(command):
     """(seconds, peak MB) of one process."""
     start = time.perf_counter()
@@ -88,11 +123,12 @@ def folder_audit(runs):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(CONFIG))
         hand = [sys.executable, "-c", BY_HAND, folder]
-        ours = [sys.executable, "-m", "kbitlint", "check", folder, "--quantize", "nf4"]
-        pairs = [(measured(hand), measured(ours)) for _ in range(runs)]
-    fastest_hand, fastest_ours = min(hand[0] for hand, _ in pairs), min(ours[0] for _, ours in pairs)
-    yield "folder of a 70B Llama / built by hand", fastest_ours / fastest_hand, 1.3, "x"
-    yield "peak memory of that audit", max(ours[1] for _, ours in pairs), 700, "MB"
+        traced = [sys.executable, "-m", "kbitlint", "check", folder, "--quantize", "nf4"]
+        rounds = [[measured(command) for command in (hand, [*traced, "--no-trace"], traced)] for _ in range(runs)]
+    by_hand, without, whole = (min(seconds for seconds, _ in column) for column in zip(*rounds, strict=True))
+    yield "folder of a 70B Llama, no trace / built by hand", without / by_hand, 1.3, "x"
+    yield "folder of a 70B Llama, traced / built by hand", whole / by_hand, 2, "x"
+    yield "peak memory of that audit", max(peak for _, _, (_, peak) in rounds), 700, "MB"
 
 
 def walk():
@@ -106,15 +142,25 @@ def walk():
     yield "growth of the walk, time / modules", (long / short) / (more / fewer), 1.5, "x"
 
 
+def step():
+    """The traced step of a 70B Llama with LoRA, against building it, and how it grows with depth."""
+    geometry = {key: value for key, value in CONFIG.items() if isinstance(value, int)}
+    first, last, peak = (line.split() for line in output_of([sys.executable, "-c", TRACE, json.dumps(geometry)]).splitlines())
+    (few, _, short), (many, building, long) = (tuple(map(float, line)) for line in (first, last))
+    yield "traced step of a 70B Llama / (2 x building + 3 s)", long / (2 * building + 3), 1, "x"
+    yield "growth of the step, time / layers", (long / short) / (many / few), 1.2, "x"
+    yield "peak memory of building and tracing it", float(peak[0]), 1500, "MB"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5, help="processes a side")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
     rows = []
-    for name, value, goal, unit in (*folder_audit(options.runs), *walk()):
+    for name, value, goal, unit in (*folder_audit(options.runs), *walk(), *step()):
         rows.append({"what": name, "value": round(value, 3), "goal": goal, "unit": unit, "met": value <= goal})
-        print(f"{name:<46}{value:>9.2f} {unit:<3} goal {goal:<6}{'met' if value <= goal else 'MISSED'}")
+        print(f"{name:<50}{value:>9.2f} {unit:<3} goal {goal:<6}{'met' if value <= goal else 'MISSED'}")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
     return 0 if all(row["met"] for row in rows) else 1

@@ -21,8 +21,8 @@ def codes(**arguments):
     [
         ((), (), ALL),
         (("ALL",), (), ALL),
-        (("KB4",), (), ["KB401", "KB402", "KB403", "KB404"]),
-        (("kb4",), ("KB402",), ["KB401", "KB403", "KB404"]),
+        (("KB4",), (), [code for code in ALL if code.startswith("KB4")]),
+        (("kb4",), ("KB402",), [code for code in ALL if code.startswith("KB4") and code != "KB402"]),
         (("KB401",), ("KB4",), ["KB401"]),
         (("KB4",), ("KB4",), []),
         (("low-precision-norm", "KB501"), (), ["KB101", "KB501"]),

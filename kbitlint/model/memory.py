@@ -55,7 +55,7 @@ def measure(name: str, model: nn.Module, context: TrainingContext, *, optimizer:
             continue
         live = LiveBytes()
         try:
-            span = run_twin(twin, context, facts=facts, allocated=live.see, moment=live.name)
+            span = run_twin(twin, context, facts=facts, live=live)
         except UntraceableError as error:
             failure = str(error)
             break

@@ -14,7 +14,7 @@ import re
 import time
 import warnings
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -174,13 +174,25 @@ class Span:
     """How many trainable parameters received one."""
 
 
+class Witness(Protocol):
+    """Who is told of what a step holds in memory."""
+
+    def own(self, tensor: Tensor) -> None:
+        """A tensor of the model itself, before the step."""
+
+    def see(self, tensor: Tensor) -> None:
+        """A tensor that an operator gives; it may share the storage of another."""
+
+    def name(self, moment: str) -> None:
+        """What runs from now on: ``model.layers.3.mlp, forward``."""
+
+
 def run_twin(
     twin: nn.Module,
     context: TrainingContext,
     *,
     facts: ModelFacts,
-    allocated: Callable[[Tensor], None],
-    moment: Callable[[str], None],
+    live: Witness,
     device: str = "cuda",
 ) -> Span:
     """Run one step on a twin, which is used up by it, and tell of everything that its operators allocate.
@@ -189,8 +201,7 @@ def run_twin(
         twin: The copy; its checkpointing is left as it is.
         context: Autocast, batch size (1 by default) and sequence length (2048 by default).
         facts: What the walk saw on the model.
-        allocated: Told of each tensor that an operator gives.
-        moment: Told what runs whenever a module starts or ends: ``model.layers.3.mlp, forward``.
+        live: Told of the model's own tensors, of each tensor that an operator gives, and of what runs.
         device: Whose kernels to stand in for, ``cpu`` or ``cuda``.
 
     Raises:
@@ -199,7 +210,7 @@ def run_twin(
     context = dataclasses.replace(context, gradient_checkpointing=None)
     how = _How(context, device, context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
     with _quietly(), _same_random_state():
-        step, watched, end = _step_of(_runnable(twin), how, allocated, moment)
+        step, watched, end = _step_of(_runnable(twin), how, live)
     return Span(step.saved, end.failure, sum(one.parameter.grad is not None for one in watched))
 
 
@@ -226,17 +237,15 @@ class _End:
     """Whether the forward pass came to its end, so that the graph tells where gradients go."""
 
 
-def _step_of(
-    twin: nn.Module,
-    how: _How,
-    allocated: Callable[[Tensor], None] | None = None,
-    moment: Callable[[str], None] | None = None,
-) -> tuple[_Step, list[_Watched], _End]:
+def _step_of(twin: nn.Module, how: _How, live: Witness | None = None) -> tuple[_Step, list[_Watched], _End]:
     if how.virtual:
         twin.requires_grad_(requires_grad=False)
     stood_in = stand_in_quantized(twin, how.device, adapters=how.virtual)
     step = _prepared(twin, how.device, how.facts)
-    step.ledger.allocated, step.moment = allocated, moment
+    if live is not None:
+        step.ledger.allocated, step.moment = live.see, live.name
+        for tensor in (*twin.parameters(), *twin.buffers()):
+            live.own(tensor)
     step.ledger.packed = {id(weight): step.paths[id(module)] for module, weight in stood_in.packed}
     watched = _watched(step, how.facts, stood_in.adapters)
     return step, watched, _run(step, how)

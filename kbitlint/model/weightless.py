@@ -186,10 +186,10 @@ def _on_meta(value: Any) -> Any:
     return value
 
 
-#: these make a tensor and fill it, or leave it to be filled
+#: these make a tensor that code fills later (ones are masks, and are computed)
 _FILLING = frozenset(
     name
-    for kind in ("empty", "zeros", "ones", "full", "rand", "randn")
+    for kind in ("empty", "zeros", "full", "rand", "randn")
     for name in (kind, f"new_{kind}", f"{kind}_like", f"{kind}_strided", f"new_{kind}_strided", f"{kind}_permuted")
 ) | {"bernoulli", "normal"}
 
