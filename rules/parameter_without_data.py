@@ -20,7 +20,8 @@ class ParameterWithoutData(Rule):
     ## What it does
 
     Reports parameters without data where others have theirs. A model that is on meta as a whole, as for an audit without
-    weights, is not reported.
+    weights, is not reported, nor are frozen weights that accelerate brings for each call: they train through (what is
+    trainable there does not).
 
     ## Why is this bad?
 
@@ -61,8 +62,9 @@ class ParameterWithoutData(Rule):
         devices = sorted({p.device for p in model.parameters})
         if "meta" not in devices or devices == ["meta"]:
             return
+        brought = tuple(f"{path}." for path in model.offloaded)
         for parameter in model.parameters:
-            if parameter.device == "meta":
+            if parameter.device == "meta" and (parameter.requires_grad or not parameter.path.startswith(brought)):
                 yield self.violation(
                     f"{'adapter' if parameter.adapter else 'parameter'} is on the meta device: it has no data",
                     Location(parameter.path),

@@ -188,6 +188,8 @@ class ModelFacts:
     hollow: tuple[HollowFacts, ...] = ()
     unconverted: tuple[LinearFacts, ...] | None = ()
     """None where it is not recorded which layers were to be left out."""
+    offloaded: tuple[str, ...] = ()
+    """Modules whose weights accelerate brings from the CPU or the disk for each call."""
     heads: tuple[HeadFacts, ...] = ()
     towers: tuple[TowerFacts, ...] = ()
     adapted: tuple[AdaptedFacts, ...] = ()

@@ -42,6 +42,11 @@ def hollow(module: nn.Module, path: str) -> Iterator[HollowFacts]:
         yield HollowFacts(path, type(module).__name__, bits, short_name(weight.dtype))
 
 
+def is_offloaded(hook: Any) -> bool:
+    """Whether accelerate's hook of a module (``AlignDevicesHook``, or several in one) brings its weights for each call."""
+    return any(getattr(one, "offload", False) is True for one in (hook, *getattr(hook, "hooks", ())))
+
+
 def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[LinearFacts, ...] | None:
     """Those of a model's plain Linears that bitsandbytes was to replace; None where no record says which it was not to.
 

@@ -60,6 +60,7 @@ class _Walk:
     trains_biases: bool = False
     adapted: list[AdaptedFacts] = field(default_factory=list)
     hollow: list[HollowFacts] = field(default_factory=list)
+    offloaded: list[str] = field(default_factory=list)
     linears: list[tuple[str, nn.Module]] = field(default_factory=list)
     entered: set[str] = field(default_factory=set)
     compiled: bool = False
@@ -118,6 +119,7 @@ def collect(model: nn.Module) -> ModelFacts:
         keeps_float32=parts.keeps_float32(walk.models, parts.recorded_dtype(base)),
         hollow=tuple(walk.hollow),
         unconverted=parts.unconverted(base, walk.linears),
+        offloaded=tuple(walk.offloaded),
         heads=tuple(parts.heads(base, walk.where)),
         towers=tuple(parts.towers(walk.models)),
         adapted=tuple(walk.adapted),
@@ -210,6 +212,8 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk
         own = _Origin(path, outside=False) if origin is None and wrapped is not None else origin
         _look_at_tensors(module, path, parent, walk, own)
     walk.compiled = walk.compiled or _is_compiled(module)
+    if "_hf_hook" in module.__dict__ and parts.is_offloaded(module._hf_hook):  # noqa: SLF001  # accelerate has no public name for it
+        walk.offloaded.append(path)
     if module._forward_hooks or module._forward_pre_hooks:  # noqa: SLF001  # torch has no public way to list hooks
         _look_at_hooks(module, path, walk)
     checkpoint = checkpointing.checkpoint_facts(module, path)

@@ -32,6 +32,36 @@ def test_adapters_on_meta_are_flagged_and_raise():
     assert "meta" in tiny.step(model).error
 
 
+def offloaded(tmp_path, layers):
+    """Layer 1 on the disk, from where accelerate brings it for each call, and adapters on these layers."""
+    from transformers import LlamaForCausalLM
+
+    names = ("model.embed_tokens", "model.layers.0", "model.norm", "model.rotary_emb", "lm_head")
+    model = LlamaForCausalLM.from_pretrained(
+        tiny.checkpoint(),
+        device_map={**dict.fromkeys(names, "cpu"), "model.layers.1": "disk"},
+        offload_folder=tmp_path,
+        dtype=torch.bfloat16,
+    )
+    return get_peft_model(model, LoraConfig(r=4, target_modules=rf".*layers\.({layers}).*q_proj", init_lora_weights=False))
+
+
+def test_frozen_weights_on_the_disk_are_brought_and_train_through(tmp_path):
+    model = offloaded(tmp_path, "0")
+
+    assert found(model) == []
+    assert tiny.step(model).trains
+
+
+def test_adapters_on_weights_on_the_disk_have_no_data_and_raise(tmp_path):
+    model = offloaded(tmp_path, "0|1")
+
+    assert [path for path, _, _ in found(model)] == [
+        f"model.layers.1.self_attn.q_proj.lora_{factor}.default.weight" for factor in "AB"
+    ]
+    assert "meta" in tiny.step(model).error
+
+
 def test_a_model_with_all_its_weights_is_not_flagged():
     assert found(tiny.with_lora(tiny.load())) == []
 
