@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts
+    from kbitlint.model.facts import HollowFacts, ModelFacts
 
 
 EIGHT = 8
@@ -30,7 +30,8 @@ class UnpackedLayer(Rule):
     A 4-bit layer without a quantization state raises an `AssertionError` with no text in the first forward pass. It
     arises where a head that is tied to the embedding is converted, and its packed weight then replaced by the embedding's.
     An 8-bit layer keeps its float weight with `llm_int8_has_fp16_weight=True`: it trains, and takes the memory of 16 bits
-    (32 after PEFT's prepare, which casts them) although the model is called 8-bit.
+    (32 after PEFT's prepare, which casts them) although the model is called 8-bit. A 4-bit layer that somebody built by
+    hand packs its weight when it is moved to a device, and raises before.
 
     ## Example
 
@@ -66,16 +67,22 @@ class UnpackedLayer(Rule):
             raise Unchecked("no layer is quantized")
         tied = {path.rpartition(".")[0] for pair in model.tied for path in pair}
         for layer in model.hollow:
-            eight = layer.bits == EIGHT
             name = layer.path.removesuffix(".base_layer").rpartition(".")[2]
+            message, severity, consequence, title = _verdict(layer, name)
             yield self.violation(
-                f"{layer.class_name} holds a {layer.dtype} weight that is not packed",
+                message,
                 Location(layer.path),
-                severity=Severity.WARNING if eight else Severity.ERROR,
-                consequence=Consequence.COSTS_MEMORY if eight else Consequence.FAILS,
+                severity=severity,
+                consequence=consequence,
                 evidence={"dtype": layer.dtype, "bits": layer.bits, "tied": layer.path in tied},
-                fix=Fix(
-                    "load without llm_int8_has_fp16_weight" if eight else f'llm_int8_skip_modules=[..., "{name}"]',
-                    Safety.DISPLAY,
-                ),
+                fix=Fix(title, Safety.DISPLAY),
             )
+
+
+def _verdict(layer: HollowFacts, name: str) -> tuple[str, Severity, Consequence, str]:
+    what = f"{layer.class_name} holds a {layer.dtype} weight that is not packed"
+    if layer.bits == EIGHT:
+        return what, Severity.WARNING, Consequence.COSTS_MEMORY, "load without llm_int8_has_fp16_weight"
+    if layer.pending:
+        return f"{what} until it is moved to its device", Severity.WARNING, Consequence.FAILS, "move the model to its device"
+    return what, Severity.ERROR, Consequence.FAILS, f'llm_int8_skip_modules=[..., "{name}"]'

@@ -85,6 +85,8 @@ class HollowFacts:
     class_name: str
     bits: int
     dtype: str
+    pending: bool
+    """Whether the weight is one that packs itself as soon as it is moved to a device."""
 
 
 @dataclass(frozen=True, slots=True)

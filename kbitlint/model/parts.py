@@ -39,7 +39,8 @@ def hollow(module: nn.Module, path: str) -> Iterator[HollowFacts]:
     """The module, where its class packs a weight and its weight is not packed."""
     bits, weight = packed_class(type(module)), module._parameters.get("weight")  # noqa: SLF001  # one dictionary read
     if bits is not None and weight is not None:
-        yield HollowFacts(path, type(module).__name__, bits, short_name(weight.dtype))
+        pending = type(weight).__name__ == "Params4bit"
+        yield HollowFacts(path, type(module).__name__, bits, short_name(weight.dtype), pending)
 
 
 def is_offloaded(hook: Any) -> bool:

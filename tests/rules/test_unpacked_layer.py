@@ -39,6 +39,23 @@ def test_eight_bit_layers_that_keep_float_weights_cost_memory_and_train():
     assert tiny.step(tiny.with_lora(model)).trains
 
 
+def test_a_layer_that_was_not_moved_yet_is_packed_by_moving_it():
+    import bitsandbytes
+    import torch
+
+    model = tiny.load()
+    layer = bitsandbytes.nn.Linear4bit(64, 128, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
+    model.model.layers[0].mlp.up_proj = layer
+
+    message = "Linear4bit holds a float32 weight that is not packed until it is moved to its device"
+    assert found(model) == {"model.layers.0.mlp.up_proj": (message, "warning", False)}
+    with pytest.raises(AssertionError):
+        tiny.step(tiny.with_lora(model, target_modules=["q_proj"]))
+    layer.to("cpu")
+    assert found(model) == {}
+    assert tiny.step(tiny.with_lora(model, target_modules=["v_proj"])).error is None
+
+
 def test_layers_without_a_weight_of_their_own_are_no_shells():
     import bitsandbytes
 
