@@ -224,6 +224,10 @@ def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
         yield "no weights read"
 
 
+#: more codes than these are counted; JSON lists them all
+NAMED = 4
+
+
 def _skipped(report: Report) -> Iterator[str]:
     """Why rules were skipped, each reason once; the surface is named where a rule ran on another one."""
     ran = {code for code, _ in report.ran}
@@ -232,7 +236,8 @@ def _skipped(report: Report) -> Iterator[str]:
         name = f"{skip.code} ({skip.surface.value})" if skip.code in ran else skip.code
         reasons.setdefault(skip.reason, []).append(name)
     for reason, names in sorted(reasons.items(), key=lambda item: item[1]):
-        named = ", ".join(dict.fromkeys(filter(None, names)))
+        codes = list(dict.fromkeys(filter(None, names)))
+        named = ", ".join(codes) if len(codes) <= NAMED else f"{len(codes)} rules ({codes[0]} and others)"
         yield f"skipped {named}: {reason}" if named else f"skipped: {reason}"
 
 
