@@ -32,7 +32,8 @@ from kbitlint.context import TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.memory import LiveBytes, measure
 from kbitlint.model.memory_facts import ON
-from kbitlint.model.trace import run_twin, trace
+from kbitlint.model.step import run_twin
+from kbitlint.model.trace import trace
 from kbitlint.model.twin import twin_of
 from kbitlint.model.walk import collect
 

@@ -109,7 +109,9 @@ def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
 @main.command(epilog=EXIT_HELP, short_help="Audit targets; with --fix, repair them too.")
 @_with(_CHECK_OPTIONS)
 def check(targets: tuple[str, ...], **options: Any) -> None:
-    """Audit targets: checkpoint or adapter folders, Hub ids, file.py:factory, pkg.mod:factory.
+    """Audit scripts, notebooks, configurations and folders of them, checkpoints, Hub ids, and functions.
+
+    A checkpoint is a folder or a Hub id, a function is file.py:function or pkg.mod:function.
 
     Without a target those of [tool.kbitlint] in pyproject.toml are audited.
     """
@@ -172,7 +174,10 @@ def _write(reports: Sequence[Report], options: dict[str, Any]) -> None:
         from kbitlint.report import text as plain
 
         color, width = _looks(options["output_file"])
-        text = "\n\n".join(plain.render(report, color=color, width=width) for report in reports)
+        shown = [report for report in reports if len(reports) == 1 or not report.is_empty]
+        text = "\n\n".join(plain.render(report, color=color, width=width) for report in shown)
+        if reports and not shown:
+            text = f"nothing in {len(reports)} targets to check"
         if options["verbose"]:
             text += "".join(f"\n\n{crash.traceback}" for report in reports for crash in report.crashes)
     _deliver(text, options["output_file"])
@@ -260,7 +265,7 @@ def rules() -> None:
     with _clear_errors():
         for rule in all_rules():
             surfaces = ", ".join(surface.value for surface in rule.checks())
-            click.echo(f"{rule.meta.code}  {rule.meta.slug:<28}{rule.meta.severity.value:<9}{surfaces}")
+            click.echo(f"{rule.meta.code}  {rule.meta.slug:<36}{rule.meta.severity.value:<9}{surfaces}")
             click.echo(f"       {type(rule).title()}")
 
 

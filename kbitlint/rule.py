@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from kbitlint.files.checkpoint import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
     from kbitlint.model.trace_facts import TraceFacts
+    from kbitlint.source.facts import SourceFacts
 
 __all__ = ["Meta", "Rule", "Unchecked"]
 
@@ -48,6 +49,10 @@ class Rule(ABC):
         """Violations seen in the files of a checkpoint."""
         raise NotImplementedError
 
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterable[Violation]:
+        """Violations seen in a training script, a notebook or a training configuration."""
+        raise NotImplementedError
+
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterable[Violation]:
         """Violations seen on a model object, live or on the meta device."""
         raise NotImplementedError
@@ -59,7 +64,12 @@ class Rule(ABC):
     @classmethod
     def checks(cls) -> dict[Surface, Callable[..., Any]]:
         """The surfaces this rule serves, with the method that serves each."""
-        methods = {Surface.FILES: "check_files", Surface.MODEL: "check_model", Surface.TRACE: "check_trace"}
+        methods = {
+            Surface.FILES: "check_files",
+            Surface.SOURCE: "check_source",
+            Surface.MODEL: "check_model",
+            Surface.TRACE: "check_trace",
+        }
         return {
             surface: getattr(cls, name) for surface, name in methods.items() if getattr(cls, name) is not getattr(Rule, name)
         }

@@ -11,7 +11,7 @@ import torch
 import kbitlint
 from kbitlint.model.memory import LiveBytes, measure
 from kbitlint.model.memory_facts import OFF, ON
-from kbitlint.model.trace import run_twin
+from kbitlint.model.step import run_twin
 from kbitlint.model.twin import twin_of
 from kbitlint.model.walk import collect
 

@@ -34,7 +34,7 @@ def test_the_more_specific_selector_wins(selected, ignored, expected):
     assert codes(selected=selected, ignored=ignored) == expected
 
 
-@pytest.mark.parametrize("selector", ["KB9", "nothing", "", "KB1011"])
+@pytest.mark.parametrize("selector", ["KB91", "nothing", "", "KB1011"])
 def test_a_selector_without_a_rule_is_an_error(selector):
     with pytest.raises(SelectionError):
         codes(selected=[selector])

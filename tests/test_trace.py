@@ -196,6 +196,10 @@ def _detached(layer, hidden, *args, **kwargs):
     return layer(hidden, *args, **kwargs).detach()
 
 
+def _constant(layer, hidden, *args, **kwargs):
+    return torch.zeros_like(layer(hidden, *args, **kwargs))
+
+
 def _replaced(layer, hidden, *args, **kwargs):
     layer(hidden, *args, **kwargs)
     return hidden
@@ -203,7 +207,8 @@ def _replaced(layer, hidden, *args, **kwargs):
 
 CUTS = {
     "no_grad": (_without_grad, (Cut.NO_GRAD, "model.layers.1.layer")),
-    "detached": (_detached, (Cut.CUT, "model.layers.1")),
+    "detached": (_detached, (Cut.DETACHED, "model.layers.1")),
+    "without a graph": (_constant, (Cut.CUT, "model.layers.1")),
     "result thrown away": (_replaced, (Cut.NOT_IN_LOSS, None)),
     "not called": (lambda layer, hidden, *_, **__: hidden, (Cut.NOT_CALLED, "model.layers.1.layer")),
 }

@@ -36,6 +36,8 @@ def _report(report: Report) -> dict[str, Any]:
         record["planned"] = {
             "safe": [_edit(edit) for edit in report.planned.safe],
             "unsafe": [_edit(edit) for edit in report.planned.unsafe],
+            "diff": report.planned.diff,
+            "unsafe_diff": report.planned.unsafe_diff,
         }
     if applied is not None:
         probe = applied.probe
@@ -46,6 +48,7 @@ def _report(report: Report) -> dict[str, Any]:
             "taken_back": [_edit(edit) for edit in applied.taken_back],
             "left_behind": applied.left_behind,
             "lines_to_add": list(applied.lines_to_add),
+            "diff": applied.diff,
             "probe": None
             if probe is None
             else {
