@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kbitlint.context import TrainingContext
+    from kbitlint.model.trace_facts import TraceFacts
     from kbitlint.rule import Rule
 
 
@@ -38,3 +39,14 @@ def facts_of_model(
     except (UntraceableError, TwinError) as reason:
         return facts, (Skip("", Surface.TRACE, str(reason)),)
     return facts, ()
+
+
+def facts_of_step(model: Any, context: TrainingContext) -> TraceFacts | None:
+    """What one training step without weights shows, or None where the model cannot be traced."""
+    from kbitlint.model.trace import UntraceableError, trace
+    from kbitlint.model.twin import TwinError
+
+    try:
+        return trace(model, context)
+    except (UntraceableError, TwinError):
+        return None

@@ -50,6 +50,11 @@ class TrainingContext:
         """Whether the ranks wait for a gradient of every trainable parameter before the next step."""
         return self.strategy is Strategy.DDP and self.find_unused_parameters is False
 
+    @property
+    def shards_parameters(self) -> bool:
+        """Whether the ranks hold shards of flattened parameters, which must be of one dtype in each unit."""
+        return self.strategy in (Strategy.FSDP1, Strategy.FSDP2, Strategy.ZERO3)
+
     @classmethod
     def from_training_arguments(cls, arguments: Any) -> TrainingContext:
         """Read transformers' ``TrainingArguments`` (or a TRL config, which extends them).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.collection import facts_of_model
+from kbitlint.collection import facts_of_model, facts_of_step
 from kbitlint.engine import Outcome, run
 from kbitlint.errors import KbitlintError
 from kbitlint.violation import Applied, Edit, Safety, Violation
@@ -37,27 +37,69 @@ def held_back(violations: Iterable[Violation], wanted: Safety) -> int:
     return sum(1 for v in violations if v.fix is not None and Safety.DISPLAY < v.fix.safety < wanted)
 
 
+Break = tuple[str, str]
+"""A place where the training step raises, and what raises there."""
+
+
+def breaks(model: Any, context: TrainingContext) -> frozenset[Break]:
+    """Where a training step of the model raises, whatever the data; empty where no step can be run without weights."""
+    facts = facts_of_step(model, context)
+    if facts is None:
+        return frozenset()
+    refused = {(refusal.path, refusal.operator) for refusal in facts.refusals}
+    return frozenset(refused | ({(facts.failed_at, str(facts.failure))} if facts.raises else set()))
+
+
+def suspects(done: Iterable[Edit], new: Iterable[Break]) -> tuple[Edit, ...]:
+    """The edits that a new break is blamed on, the likeliest only: the caller looks again and asks again.
+
+    A norm whose dtype other code reads (``x.to(self.norm.weight.dtype)``) changes what that code computes, however
+    transparent the norm itself is. Of those, the ones in the part of the model that breaks come first; then every
+    edit of a dtype; then all.
+    """
+    done = tuple(done)
+    parts = {path.partition(".")[0] for path, _ in new}
+    read = tuple(edit for edit in done if edit.arguments.get("output"))
+    near = tuple(edit for edit in read if edit.path.partition(".")[0] in parts)
+    return near or read or tuple(edit for edit in done if edit.adds_bytes) or done
+
+
 def fix_model(
     model: Any, rules: Iterable[Rule], context: TrainingContext, wanted: Safety, *, trace: bool = True
 ) -> tuple[Applied, Outcome]:
     """Fix a live model in place and audit it again, at most ten times.
 
-    The attributes come first; a step without weights is run once they are in order. Any exception, Ctrl-C included,
-    leaves the model as it was. Raises FixError where an edit does not remove the violation it is the fix of.
+    The attributes come first; a step without weights is run once they are in order. Edits after which that step raises
+    where it did not before are taken back. Any exception, Ctrl-C included, leaves the model as it was. Raises FixError
+    where an edit does not remove the violation it is the fix of.
     """
     from kbitlint.model import edits as live
     from kbitlint.model.journal import Journal, journaled, keep
 
     rules = tuple(rules)
     done: list[Edit] = []
+    taken_back: dict[Edit, None] = {}
+    unfixed: frozenset[Break] | None = None
     journal = Journal()
     with journaled(journal):
         for passes in range(MAX_PASSES + 1):
             outcome = _look(model, rules, context, trace=False)
-            todo = edits_of(outcome.violations, wanted)
+            todo = [edit for edit in edits_of(outcome.violations, wanted) if edit not in taken_back]
             if not todo and trace:
                 outcome = _look(model, rules, context, trace=True)
-                todo = edits_of(outcome.violations, wanted)
+                todo = [edit for edit in edits_of(outcome.violations, wanted) if edit not in taken_back]
+            broken = breaks(model, context) if trace and done and not todo else frozenset()
+            if broken and unfixed is None:
+                journal.rollback()
+                unfixed = breaks(model, context)
+                live.apply(model, done, journal)
+            new = broken - (unfixed or frozenset())
+            if new:
+                taken_back.update(dict.fromkeys(suspects(done, new)))
+                done = [edit for edit in done if edit not in taken_back]
+                journal.rollback()
+                live.apply(model, done, journal)
+                continue
             if not todo:
                 break
             again = [edit for edit in todo if edit in done]
@@ -72,7 +114,8 @@ def fix_model(
             live.apply(model, todo, journal)
             done += todo
     keep(model, journal)
-    return Applied(tuple(done), passes, held_back(outcome.violations, wanted)), outcome
+    applied = Applied(tuple(done), passes, held_back(outcome.violations, wanted), taken_back=tuple(taken_back))
+    return applied, outcome
 
 
 def _look(model: Any, rules: tuple[Rule, ...], context: TrainingContext, *, trace: bool) -> Outcome:

@@ -211,6 +211,8 @@ class Applied:
     """The file that makes the fix last, or None."""
     lines_to_add: tuple[str, ...] = ()
     """For targets that are code: the lines that make the fix last."""
+    taken_back: tuple[Edit, ...] = ()
+    """Edits that were tried and taken back, because a training step raised with them and did not without."""
     diff: str = ""
     """For files that were changed: what was changed in them."""
 

@@ -21,7 +21,8 @@ class CheckpointingOff(Rule):
     ## What it does
 
     Reports a quantized model in which checkpointing is off in every layer. Where the class cannot checkpoint at all,
-    this is worth knowing but nothing can be done, so the severity drops to info.
+    this is worth knowing but nothing can be done, so the severity drops to info; where the training loop is known to
+    switch it on all the same, that raises, and it is an error.
 
     ## Why is this bad?
 
@@ -61,9 +62,19 @@ class CheckpointingOff(Rule):
         if not model.quantized:
             raise Unchecked("no layer is quantized")
         loop = context.gradient_checkpointing
+        evidence = {"layers_that_can": sum(facts.is_layer for facts in model.checkpoints)}
+        if loop is not None and loop.enabled and not model.supports_checkpointing:
+            yield self.violation(
+                f"the training loop switches checkpointing on, which {model.class_name} refuses",
+                Location(),
+                severity=Severity.ERROR,
+                consequence=Consequence.FAILS,
+                evidence=evidence,
+                fix=Fix("train without it", Safety.DISPLAY),
+            )
+            return
         if model.checkpointing or (loop is not None and loop.enabled):
             return
-        evidence = {"layers_that_can": sum(facts.is_layer for facts in model.checkpoints)}
         if any(adapter.through_cache for adapter in model.adapters):
             raise Unchecked("an adapter works through the cache, which checkpointing drops")
         if not model.supports_checkpointing:

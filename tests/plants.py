@@ -67,6 +67,17 @@ def _float32_compute_dtype(model):
             module.compute_dtype = torch.float32
 
 
+def _float32_frozen_weight(model):
+    """A tower that text does not reach, so that no other rule has anything to say about its dtype."""
+    model.model.tower = torch.nn.Linear(64, 256, bias=False).requires_grad_(False)
+
+
+def _float16_compute(model):
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):
+            module.compute_dtype = torch.float16
+
+
 QUANTIZED = tuple(
     f"{layer}.{name}"
     for layer in LAYERS
@@ -106,6 +117,8 @@ FAULTS = {
     "checkpointing-inactive": Fault(_checkpointing_inactive, _all_of("KB403", LAYERS), "warning"),
     "cache-with-checkpointing": Fault(_cache_with_checkpointing, _all_of("KB404", ["config"]), "info"),
     "float32-compute-dtype": Fault(_float32_compute_dtype, _all_of("KB502", QUANTIZED), "warning"),
+    "float32-frozen-weight": Fault(_float32_frozen_weight, _all_of("KB104", ["model.tower.weight"]), "warning"),
+    "float16-compute": Fault(_float16_compute, _all_of("KB106", QUANTIZED), "warning"),
 }
 
 #: the largest sets of faults that one model can have at once

@@ -11,7 +11,7 @@ import torch
 
 import kbitlint
 from kbitlint.errors import EditError
-from kbitlint.fixer import FixError, fix_model
+from kbitlint.fixer import FixError, fix_model, suspects
 from kbitlint.model import edits
 from kbitlint.model.journal import Journal, journaled
 from kbitlint.violation import Edit
@@ -302,3 +302,69 @@ class TestProbe:
         }
         assert (result.exit_code, (folder / "kbitlint.json").exists()) == ((0, True) if fails_unfixed else (2, False))
         assert said[fails_unfixed] in " ".join(result.output.split())
+
+
+class Reader(torch.nn.Module):
+    """What BLIP-2's query former does: it takes its dtype from a norm's weight, and hands it to other layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.layernorm = torch.nn.LayerNorm(64, dtype=torch.bfloat16)
+        self.proj = torch.nn.Linear(64, 64, dtype=torch.bfloat16)
+
+    def forward(self, hidden):
+        query = hidden.to(self.layernorm.weight.dtype)
+        return self.layernorm(query) + self.proj(hidden.to(query.dtype))
+
+
+def with_reader():
+    model = tiny.load()
+    model.model.layers[1].mlp = Reader()
+    return model
+
+
+def test_an_edit_that_breaks_the_step_is_taken_back_and_the_others_stay():
+    model = with_reader()
+    path = "model.layers.1.mlp.layernorm"
+
+    report = kbitlint.fix(model)
+
+    assert [edit.path for edit in report.applied.taken_back] == [path]
+    assert {v.at.path for v in report.violations if v.code == "KB101"} == {path}
+    assert model.model.norm.weight.dtype == torch.float32
+    assert "1 edit taken back, with which the training step raises" in str(report)
+    assert tiny.step(tiny.with_lora(model)).trains
+
+
+def test_what_is_taken_back_is_not_planned_and_undo_restores_the_rest():
+    model = with_reader()
+    before = tiny.state(model)
+
+    planned = kbitlint.plan(model)
+    report = kbitlint.fix(model)
+
+    assert planned == report.applied.edits
+    assert kbitlint.fix(model).applied.edits == ()
+    kbitlint.undo(model)
+    assert tiny.state(model) == before
+
+
+def test_a_step_that_raises_without_the_fix_too_takes_nothing_back():
+    model = with_reader()
+    model.model.layers[1].mlp.proj.float()
+
+    assert kbitlint.fix(model).applied.taken_back == ()
+
+
+def test_the_likeliest_edits_are_blamed_first():
+    read, far, plain, flag = (
+        Edit("float32-norm", "tower.norm", {"output": "bfloat16"}, adds_bytes=8),
+        Edit("float32-norm", "model.norm", {"output": "bfloat16"}, adds_bytes=8),
+        Edit("float32-norm", "model.ln", adds_bytes=8),
+        Edit("train"),
+    )
+    new = [("tower.proj", "mm")]
+
+    blamed = [suspects(done, new) for done in ((flag, plain, far, read), (flag, plain, far), (flag, plain), (flag,), ())]
+
+    assert blamed == [(read,), (far,), (plain,), (flag,), ()]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import types
+from typing import ClassVar
+
 import pytest
 import tiny
+import torch
 from torch import nn
 
 from kbitlint.model.quantized import Packing, packing_of
 from kbitlint.model.walk import collect
 
 
-def layer(name, **attributes):
+def layer(name, package="kernels", **attributes):
     """A layer of a class with this name, as its package would make it."""
-    made = type(name, (nn.Module,), {})()
+    said = {key: attributes[key] for key in attributes if key.isupper()}
+    made = type(name, (nn.Module,), {"__module__": package, **said})()
     for key, value in {"in_features": 8, "out_features": 4, **attributes}.items():
         setattr(made, key, value)
     return made
@@ -28,6 +33,13 @@ def layer(name, **attributes):
         (layer("FP8Linear"), Packing("fp8", 8, "fp8", features=(8, 4))),
         (layer("QLinear"), Packing("quanto", None, "quanto", features=(8, 4))),
         (layer("Mxfp4GptOssExperts", in_features=None), Packing("mxfp4", 4, "mxfp4")),
+        (layer("FPQuantLinear"), Packing("fp_quant", 4, "fp4", features=(8, 4))),
+        (layer("QuantizedLinear"), Packing("aqlm", 2, "aqlm", features=(8, 4))),
+        (layer("QuantizedLinear", package="spqr_quant.inference"), Packing("spqr", None, "spqr", features=(8, 4))),
+        (layer("QuantLinear", package="quark.torch.nn"), Packing("quark", None, "quark", features=(8, 4))),
+        (layer("MarlinQuantLinear", bits=4), Packing("gptq", 4, "gptq", features=(8, 4), trains=False)),
+        (layer("WQLinear_GEMVFast", w_bit=4), Packing("awq", 4, "awq", features=(8, 4), trains=False)),
+        (layer("TritonQuantLinear", bits=4, SUPPORTS_TRAINING=True), Packing("gptq", 4, "gptq", features=(8, 4), trains=True)),
         (nn.Linear(8, 4), None),
         (nn.LayerNorm(4), None),
     ],
@@ -63,3 +75,33 @@ def test_parameters_are_counted_before_packing():
     assert collect(tiny.load()).numel == collect(tiny.load(kind="int8")).numel == plain
     assert collect(tiny.with_lora(tiny.load())).numel == plain
     assert collect(transformers.LlamaForCausalLM(transformers.LlamaConfig(**tiny._TEXT))).numel == plain
+
+
+class Int8Tensor(torch.Tensor):
+    """A weight as torchao packs it: a subclass of Tensor from its package, in an ordinary Linear."""
+
+    act_quant_kwargs = None
+
+
+class DynamicInt8Tensor(Int8Tensor):
+    act_quant_kwargs: ClassVar = {"dtype": "int8"}
+
+
+@pytest.mark.parametrize(("cls", "trains"), [(Int8Tensor, None), (DynamicInt8Tensor, False)])
+def test_torchao_weights_are_told_by_their_tensor(monkeypatch, cls, trains):
+    module = nn.Linear(8, 4)
+    packed = torch.zeros(4, 8).as_subclass(cls)
+    monkeypatch.setattr(cls, "__module__", "torchao.quantization")
+    monkeypatch.setitem(module._parameters, "weight", types.SimpleNamespace(data=packed))
+
+    assert packing_of(module) == Packing("torchao", 8, cls.__name__, features=(8, 4), trains=trains)
+
+
+def test_a_layer_of_bitsandbytes_without_a_weight_is_not_quantized():
+    import bitsandbytes
+
+    for cls in (bitsandbytes.nn.Linear4bit, bitsandbytes.nn.Linear8bitLt):
+        made = cls(8, 4)
+        del made._parameters["weight"]
+
+        assert packing_of(made) is None

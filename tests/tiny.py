@@ -64,6 +64,21 @@ def _bamba():
     )
 
 
+def _siglip_llava():
+    vision = _config(
+        "SiglipVisionConfig",
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=16,
+    )
+    return _config(
+        "LlavaConfig", vision_config=vision, text_config=_config("LlamaConfig", **_TEXT), image_token_index=250, pad_token_id=0
+    )
+
+
 #: family -> (class, config), the kinds that issue after issue was opened for
 FAMILIES = {
     "llama": ("LlamaForCausalLM", lambda: _config("LlamaConfig", **_TEXT)),
@@ -138,6 +153,21 @@ FAMILIES = {
 }
 #: architectures with something of their own that single tests need
 OTHERS = {
+    "bert (classifier)": (
+        "BertForSequenceClassification",
+        lambda: _config(
+            "BertConfig",
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=128,
+            vocab_size=VOCAB,
+            num_labels=3,
+        ),
+    ),
+    "llama (tied)": ("LlamaForCausalLM", lambda: _config("LlamaConfig", **_TEXT, tie_word_embeddings=True)),
+    "llama (classifier)": ("LlamaForSequenceClassification", lambda: _config("LlamaConfig", **_TEXT, num_labels=3)),
+    "llava (siglip)": ("LlavaForConditionalGeneration", _siglip_llava),
     "deepseek_v32 (indexer)": (
         "DeepseekV32ForCausalLM",
         lambda: _config(

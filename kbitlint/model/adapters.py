@@ -32,6 +32,10 @@ class AdapterFacts:
     inference_mode: bool
     rank: int | None
     bias: str
+    targets: tuple[str, ...] = ()
+    """The names in ``target_modules``, where it is a list of names."""
+    invoked: bool = False
+    """Whether it starts at invocation tokens (aLoRA): where they are is handed to each layer in every call."""
 
     @property
     def through_cache(self) -> bool:
@@ -72,6 +76,11 @@ def wrapped_child(module: nn.Module) -> str | None:
     return None
 
 
+def below_wrappers(path: str) -> str:
+    """A path without the names that PEFT puts between a module and what it wraps."""
+    return ".".join(name for name in path.split(".") if name not in (*_WRAPPED, "token_adapter"))
+
+
 def looks_added(path: str) -> bool:
     """Whether a parameter path is that of an adapter library other than PEFT."""
     return _FOREIGN.search(path) is not None
@@ -110,9 +119,16 @@ def adapters_of(model: nn.Module, base: nn.Module) -> tuple[AdapterFacts, ...]:
             inference_mode=bool(getattr(config, "inference_mode", False)),
             rank=getattr(config, "r", None) if isinstance(getattr(config, "r", None), int) else None,
             bias=str(getattr(config, "bias", "none")),
+            targets=_targets(config),
+            invoked=bool(getattr(config, "alora_invocation_tokens", None)),
         )
         for name, config in configs.items()
     )
+
+
+def _targets(config: Any) -> tuple[str, ...]:
+    targets = getattr(config, "target_modules", None)
+    return tuple(sorted(map(str, targets))) if isinstance(targets, (list, tuple, set)) else ()
 
 
 def _active(owner: Any) -> tuple[str, ...]:

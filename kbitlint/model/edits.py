@@ -110,15 +110,26 @@ def _float32_norm(place: _Place, journal: Journal) -> None:
 
 
 def _cast_parameter(parameter: nn.Parameter, journal: Journal) -> None:
-    if parameter.dtype not in LOW_PRECISION:
-        return
+    if parameter.dtype in LOW_PRECISION:
+        _store_as(parameter, torch.float32, journal)
+
+
+def _store_as(parameter: nn.Parameter, dtype: torch.dtype, journal: Journal) -> None:
     before = parameter.data
 
     def restore() -> None:
         parameter.data = before
 
     journal.record(restore)
-    parameter.data = before.float()
+    parameter.data = before.to(dtype)
+
+
+def _set_dtype(place: _Place, journal: Journal) -> None:
+    parameter, dtype = place.parameter(), getattr(torch, str(place.arguments["dtype"]))
+    if not parameter.is_floating_point():
+        raise EditError(f"{place.edit.kind}: {place.edit.path!r} is {parameter.dtype}, which holds packed values")
+    if parameter.dtype != dtype:
+        _store_as(parameter, dtype, journal)
 
 
 # ------------------------------------------------------------------------------------------- trainability
@@ -232,8 +243,10 @@ KINDS: dict[str, Callable[[_Place, Journal], None]] = {
     "enable-checkpointing": _enable_checkpointing,
     "float32-norm": _float32_norm,
     "freeze": lambda place, journal: _set_requires_grad(place, journal, value=False),
+    "narrow-parameter": _set_dtype,
     "set-config": _set_config,
     "train": _train,
     "unfreeze": lambda place, journal: _set_requires_grad(place, journal, value=True),
+    "widen-parameter": _set_dtype,
 }
 """Every kind of edit, by the name that ``kbitlint.json`` stores."""

@@ -41,6 +41,8 @@ class ParameterFacts:
     """Whether it is the weight of a quantized layer."""
     norm: bool
     floating: bool
+    bank: bool = False
+    """Whether it stacks matrices of which the code uses one at a time: fused experts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,56 @@ class QuantizedFacts:
 
     path: str
     packing: Packing
+
+
+@dataclass(frozen=True, slots=True)
+class HollowFacts:
+    """A layer of a quantizing class whose weight is an ordinary float tensor."""
+
+    path: str
+    class_name: str
+    bits: int
+    dtype: str
+    pending: bool
+    """Whether the weight is one that packs itself as soon as it is moved to a device."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearFacts:
+    """A Linear of a quantized model that is not packed although nothing says that it should be left out."""
+
+    path: str
+    class_name: str
+    dtype: str
+    numel: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadFacts:
+    """What makes the model's last output: the output embedding of a language model, or the head of a task."""
+
+    path: str
+    task: str
+    """The task that the class names (``SequenceClassification``); empty for an output embedding."""
+
+
+@dataclass(frozen=True, slots=True)
+class TowerFacts:
+    """A model within the model that reads something else than text."""
+
+    path: str
+    class_name: str
+    reads: str
+    """The name of its main input: ``pixel_values``, ``input_features``, ..."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptedFacts:
+    """One layer of the base model that PEFT put an adapter on."""
+
+    path: str
+    merged: bool
+    """Whether the adapter is added into the layer's weight at the moment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +183,22 @@ class ModelFacts:
     """What feeds each stack of checkpointed layers with a gradient."""
     tied: tuple[tuple[str, str], ...] = ()
     """(path, first path) of every further path of a tied parameter."""
+    dtype: str | None = None
+    """The dtype that the config records: that of the checkpoint, or the one that was asked for at loading."""
+    keeps_float32: tuple[str, ...] = ()
+    """Names of modules whose weights the class keeps in float32 by design."""
+    hollow: tuple[HollowFacts, ...] = ()
+    unconverted: tuple[LinearFacts, ...] | None = ()
+    """None where it is not recorded which layers were to be left out."""
+    offloaded: tuple[str, ...] = ()
+    """Modules whose weights accelerate brings from the CPU or the disk for each call."""
+    heads: tuple[HeadFacts, ...] = ()
+    towers: tuple[TowerFacts, ...] = ()
+    adapted: tuple[AdaptedFacts, ...] = ()
+    dead_targets: tuple[tuple[str, str], ...] = ()
+    """(adapter, name) of every entry of ``target_modules`` that no module is called."""
+    quantizer_trains: bool | None = None
+    """Whether the quantizer that loaded the model supports training; None where none is attached."""
 
     @property
     def trainable(self) -> tuple[ParameterFacts, ...]:
@@ -152,6 +220,11 @@ class ModelFacts:
             for parameter in self.parameters
             if not parameter.adapter and not (parameter.packed and parameter.module in packed)
         )
+
+    @property
+    def unpacked(self) -> tuple[ParameterFacts, ...]:
+        """The base model's own float matrices: what is neither packed, nor a norm, nor a vector."""
+        return tuple(p for p in self.parameters if p.floating and len(p.shape) > 1 and not (p.adapter or p.packed or p.norm))
 
     @property
     def on_meta(self) -> bool:

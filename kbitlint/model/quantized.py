@@ -7,6 +7,7 @@ that does not use it (importing bitsandbytes costs about as much as importing to
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,8 @@ class Packing:
     compute_dtype: str | None = None
     features: tuple[int, int] | None = None
     """(in, out) features of the weight before packing."""
+    trains: bool | None = None
+    """Whether a gradient passes the layer's kernel to its input, where the class says so; None where it does not say."""
 
 
 #: where a copy without weights keeps how its original is packed
@@ -49,7 +52,21 @@ _CLASSES: dict[str, tuple[str, int | None, str]] = {
     "VQuantLinear": ("vptq", None, "vptq"),
     "HiggsLinear": ("higgs", None, "higgs"),
     "CompressedLinear": ("compressed-tensors", None, "compressed"),
+    "CompressedTensorsFP8Linear": ("compressed-tensors", 8, "fp8"),
+    "FP8Experts": ("fp8", 8, "fp8"),
+    "FbgemmFp8Llama4TextExperts": ("fbgemm_fp8", 8, "fp8"),
+    "FPQuantLinear": ("fp_quant", 4, "fp4"),
+    "MetalLinear": ("metal", None, "metal"),
+    "NVFP4Linear": ("nvfp4", 4, "nvfp4"),
+    "QConv2d": ("quanto", None, "quanto"),
     "QuantizedLinear": ("aqlm", 2, "aqlm"),
+    "SINQLinear": ("sinq", None, "sinq"),
+}
+#: packages whose layer shares its class name with that of another one
+_PACKAGES: dict[str, tuple[str, int | None, str]] = {
+    "quark": ("quark", None, "quark"),
+    "spqr_quant": ("spqr", None, "spqr"),
+    "transformers.integrations.gemma_quant": ("gemma", None, "gemma"),
 }
 
 
@@ -64,11 +81,52 @@ def packing_of(module: nn.Module) -> Packing | None:
         return _bitsandbytes_4bit(module) if bits == 4 else _bitsandbytes_8bit(module)
     if method:
         bits = bits or getattr(module, "w_bit", None) or getattr(module, "bits", None)
-        return Packing(method, bits, kind, features=_features(module))
+        return Packing(method, bits, kind, features=_features(module), trains=_trains(cls))
     weight = module._parameters.get("weight")  # noqa: SLF001  # one dictionary read instead of a property chain
     if weight is not None and type(weight.data).__module__.startswith("torchao"):
-        return Packing("torchao", None, type(weight.data).__name__, features=_features(module))
+        return _torchao(module, weight.data)
     return None
+
+
+def _torchao(module: nn.Module, weight: Any) -> Packing:
+    """Torchao keeps an ordinary Linear and packs its weight: Int8Tensor, Float8Tensor, Int4TilePackedTo4dTensor, ...
+
+    Types that quantize activations too compute in integers: their product has no backward, and what comes out does not
+    require grad (torchao 0.18; transformers' quantizer says nevertheless that every 8-bit type trains).
+    """
+    kind = type(weight).__name__
+    bits = re.search(r"\d+", kind)
+    dynamic = getattr(weight, "act_quant_kwargs", None) is not None
+    return Packing(
+        "torchao", int(bits.group()) if bits else None, kind, features=_features(module), trains=False if dynamic else None
+    )
+
+
+def packed_class(cls: Any) -> int | None:
+    """The bits to which a bitsandbytes layer class packs its weight; None for every other class."""
+    method, bits, _ = _method_of(cls)
+    return bits if method == "bitsandbytes" else None
+
+
+#: kernels without a backward, by the start of the class name: GPTQModel's own attribute is asked first
+_INFERENCE_ONLY = (
+    "Exllama",
+    "ExLlama",
+    "Marlin",
+    "Machete",
+    "BitBLAS",
+    "QBits",
+    "WQLinear_GEMV",
+    "WQLinear_Exllama",
+    "WQLinear_Marlin",
+)
+
+
+def _trains(cls: Any) -> bool | None:
+    said = getattr(cls, "SUPPORTS_TRAINING", None)
+    if isinstance(said, bool):
+        return said
+    return False if any(base.__name__.startswith(_INFERENCE_ONLY) for base in cls.__mro__) else None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -78,6 +136,9 @@ def _method_of(cls: Any) -> tuple[str, int | None, str]:
         return ("", None, "")
     for base in cls.__mro__:
         name = base.__name__
+        package = next((found for start, found in _PACKAGES.items() if base.__module__.startswith(start)), None)
+        if package is not None and "Linear" in name:
+            return package
         if name in _CLASSES:
             return _CLASSES[name]
         if name.startswith("WQLinear"):
@@ -114,7 +175,7 @@ def state_bytes(module: nn.Module, packing: Packing) -> int:
 
 
 def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:
-    weight = module.weight
+    weight = getattr(module, "weight", None)
     packed = isinstance(weight, Tensor) and (getattr(weight, "bnb_quantized", False) or not weight.is_floating_point())
     if not packed:  # a tied or never loaded weight: the class promises what the tensor does not hold
         return None
@@ -129,7 +190,7 @@ def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:
 
 
 def _bitsandbytes_8bit(module: nn.Module) -> Packing | None:
-    weight = module.weight
+    weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.is_floating_point():  # has_fp16_weights keeps them 16-bit
         return None
     return Packing("bitsandbytes", 8, "int8", features=_features(module))

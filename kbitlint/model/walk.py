@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from kbitlint.model import adapters, checkpointing, norms, quantized
+from kbitlint.model import adapters, checkpointing, norms, parts, quantized
 from kbitlint.model.facts import (
     LOW_PRECISION,
+    AdaptedFacts,
     EmbeddingFacts,
+    HollowFacts,
     InputGradHooks,
     ModelFacts,
     NormFacts,
@@ -55,11 +58,13 @@ class _Walk:
     tracked: set[int] = field(default_factory=set)
     adapter_modes: set[bool] = field(default_factory=set)
     trains_biases: bool = False
-    adapter_layers: int = 0
+    adapted: list[AdaptedFacts] = field(default_factory=list)
+    hollow: list[HollowFacts] = field(default_factory=list)
+    offloaded: list[str] = field(default_factory=list)
+    linears: list[tuple[str, nn.Module]] = field(default_factory=list)
     entered: set[str] = field(default_factory=set)
     compiled: bool = False
     disabled: int = 0
-    merged: int = 0
 
 
 def collect(model: nn.Module) -> ModelFacts:
@@ -77,7 +82,7 @@ def collect(model: nn.Module) -> ModelFacts:
             walk.tracked.update(_tracked_handles(module))
     hooks = tuple(_hooks(walk))
     embeddings = tuple(_embeddings(walk))
-    has_adapters = bool(known) or walk.adapter_layers > 0 or any(parameter.adapter for parameter in walk.parameters)
+    has_adapters = bool(known) or bool(walk.adapted) or any(parameter.adapter for parameter in walk.parameters)
     surroundings = Surroundings(
         layers=frozenset(checkpoint.path for checkpoint in walk.checkpoints if checkpoint.enabled),
         models=tuple(path for path, _ in walk.models),
@@ -101,7 +106,7 @@ def collect(model: nn.Module) -> ModelFacts:
         checkpoints=tuple(walk.checkpoints),
         models=surroundings.models,
         adapters=known,
-        adapter_layers=walk.adapter_layers,
+        adapter_layers=len(walk.adapted),
         claims_quantization=_claim(base),
         supports_checkpointing=checkpointing.supports_checkpointing(base),
         use_cache=tuple(_configs_with_cache(getattr(base, "config", None))),
@@ -110,6 +115,16 @@ def collect(model: nn.Module) -> ModelFacts:
         bypassed=_bypassed(walk),
         compiled=walk.compiled,
         tied=tuple(walk.tied),
+        dtype=parts.recorded_dtype(base),
+        keeps_float32=parts.keeps_float32(walk.models, parts.recorded_dtype(base)),
+        hollow=tuple(walk.hollow),
+        unconverted=parts.unconverted(base, walk.linears),
+        offloaded=tuple(walk.offloaded),
+        heads=tuple(parts.heads(base, walk.where)),
+        towers=tuple(parts.towers(walk.models)),
+        adapted=tuple(walk.adapted),
+        dead_targets=tuple(parts.dead_targets(known, walk.where.values())),
+        quantizer_trains=parts.quantizer_trains(base),
     )
 
 
@@ -126,9 +141,9 @@ def _is_compiled(module: nn.Module) -> bool:
 
 def _bypassed(walk: _Walk) -> str | None:
     """Why no PEFT layer uses its adapters in the forward pass, where none does."""
-    if walk.adapter_layers and walk.disabled == walk.adapter_layers:
+    if walk.adapted and walk.disabled == len(walk.adapted):
         return "disabled"
-    return "merged" if walk.adapter_layers and walk.merged == walk.adapter_layers else None
+    return "merged" if walk.adapted and all(layer.merged for layer in walk.adapted) else None
 
 
 def _feeds_embeddings(model: nn.Module, base: nn.Module, walk: _Walk) -> str | None:
@@ -189,15 +204,16 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk
     walk.where[id(module)] = path
     wrapped = adapters.wrapped_child(module)
     if wrapped == "base_layer" and hasattr(module, "adapter_layer_names"):
-        walk.adapter_layers += 1
+        walk.adapted.append(AdaptedFacts(path, bool(getattr(module, "merged_adapters", None))))
         walk.disabled += bool(getattr(module, "_disable_adapters", False))
-        walk.merged += bool(getattr(module, "merged_adapters", None))
     if origin is not None and not origin.outside:
         walk.adapter_modes.add(module.training)
     if module._parameters or module._buffers:  # noqa: SLF001  # see _modules
         own = _Origin(path, outside=False) if origin is None and wrapped is not None else origin
         _look_at_tensors(module, path, parent, walk, own)
     walk.compiled = walk.compiled or _is_compiled(module)
+    if "_hf_hook" in module.__dict__ and parts.is_offloaded(module._hf_hook):  # noqa: SLF001  # accelerate has no public name for it
+        walk.offloaded.append(path)
     if module._forward_hooks or module._forward_pre_hooks:  # noqa: SLF001  # torch has no public way to list hooks
         _look_at_hooks(module, path, walk)
     checkpoint = checkpointing.checkpoint_facts(module, path)
@@ -216,9 +232,7 @@ def _look_at_hooks(module: nn.Module, path: str, walk: _Walk) -> None:
 
 def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, origin: _Origin | None) -> None:
     """The module's own parameters and buffers: what is packed, what is a norm's, what is an adapter's."""
-    packing = quantized.packing_of(module)
-    if packing is not None:
-        walk.quantized.append(QuantizedFacts(path, packing))
+    packing = _look_at_packing(module, path, walk, base=origin is None)
     norm = packing is None and norms.is_norm(module)
     own: list[tuple[str, Tensor]] = []
     for name, parameter in module._parameters.items():  # noqa: SLF001  # see _modules
@@ -230,7 +244,10 @@ def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, wal
         else:
             walk.first[id(parameter)] = full
             added = origin is not None or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
-            walk.parameters.append(_parameter_facts(parameter, full, path, packing, origin, norm=norm, adapter=added))
+            facts = _parameter_facts(parameter, full, path, packing, origin, norm=norm, adapter=added)
+            if parameter.ndim == parts.BANK and parts.is_bank(module, parameter):
+                facts = dataclasses.replace(facts, bank=True)
+            walk.parameters.append(facts)
             if walk.parameters[-1].norm and not norm:
                 walk.norms.append(_bare_norm_facts(walk.parameters[-1], name))
         if norm and parameter.is_floating_point():
@@ -240,6 +257,18 @@ def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, wal
         own += [(name, buffer) for name, buffer in buffers if buffer is not None and buffer.is_floating_point()]
     if own:
         walk.norms.append(_norm_facts(module, path, parent, own, added=origin is not None))
+
+
+def _look_at_packing(module: nn.Module, path: str, walk: _Walk, *, base: bool) -> Packing | None:
+    packing = quantized.packing_of(module)
+    if packing is not None:
+        walk.quantized.append(QuantizedFacts(path, packing))
+        return packing
+    if quantized.packed_class(type(module)):
+        walk.hollow.extend(parts.hollow(module, path))
+    elif base and isinstance(module, nn.Linear):
+        walk.linears.append((path, module))
+    return None
 
 
 def _parameter_facts(

@@ -45,6 +45,7 @@ def _report(report: Report) -> dict[str, Any]:
             "edits": [_edit(edit) for edit in applied.edits],
             "passes": applied.passes,
             "held_back": applied.held_back,
+            "taken_back": [_edit(edit) for edit in applied.taken_back],
             "left_behind": applied.left_behind,
             "lines_to_add": list(applied.lines_to_add),
             "diff": applied.diff,

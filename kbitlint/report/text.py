@@ -188,6 +188,8 @@ def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
         yield from _edit_lines((edit for edit in applied.edits if edit.kind not in _SHOWN_AS_DIFF), width, "+")
     if applied.held_back:
         yield f"{_plural(applied.held_back, 'unsafe fix', 'unsafe fixes')} held back: --unsafe-fixes applies them"
+    if applied.taken_back:
+        yield f"{_plural(len(applied.taken_back), 'edit')} taken back, with which the training step raises"
     if applied.probe is not None:
         yield from wrapped(
             _probe(applied.probe),
@@ -241,6 +243,10 @@ def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
         yield "no weights read"
 
 
+#: more codes than these are counted; JSON lists them all
+NAMED = 4
+
+
 def _skipped(report: Report) -> Iterator[str]:
     """Why rules were skipped, each reason once; the surface is named where a rule ran on another one."""
     ran = {code for code, _ in report.ran}
@@ -249,7 +255,8 @@ def _skipped(report: Report) -> Iterator[str]:
         name = f"{skip.code} ({skip.surface.value})" if skip.code in ran else skip.code
         reasons.setdefault(skip.reason, []).append(name)
     for reason, names in sorted(reasons.items(), key=lambda item: item[1]):
-        named = ", ".join(dict.fromkeys(filter(None, names)))
+        codes = list(dict.fromkeys(filter(None, names)))
+        named = ", ".join(codes) if len(codes) <= NAMED else f"{len(codes)} rules ({codes[0]} and others)"
         yield f"skipped {named}: {reason}" if named else f"skipped: {reason}"
 
 

@@ -32,6 +32,19 @@ def test_a_class_that_cannot_checkpoint_is_worth_knowing_only():
     assert found(model) == [("", "info", "LlamaForCausalLM does not support checkpointing: every layer keeps its activations")]
 
 
+def test_a_loop_that_switches_it_on_where_the_class_cannot_raises():
+    import pytest
+
+    model = tiny.load()
+    model.supports_gradient_checkpointing = False
+
+    assert found(model, context=TrainingContext(gradient_checkpointing=Checkpointing(enabled=True))) == [
+        ("", "error", "the training loop switches checkpointing on, which LlamaForCausalLM refuses")
+    ]
+    with pytest.raises(ValueError, match="does not support"):
+        model.gradient_checkpointing_enable()
+
+
 def test_training_arguments_that_enable_it_are_believed():
     loop = Checkpointing(enabled=True, use_reentrant=False)
 

@@ -1,0 +1,143 @@
+"""The parts of a model that quantization and adapters treat differently: heads, towers, fused experts, empty shells."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from kbitlint.model import adapters
+from kbitlint.model.facts import HeadFacts, HollowFacts, LinearFacts, TowerFacts
+from kbitlint.model.quantized import packed_class, short_name
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    from kbitlint.model.adapters import AdapterFacts
+
+#: inputs that are text, or that a model gets from another one; what reads anything else is a tower
+_TEXT = frozenset(["input_ids", "inputs_embeds", "hidden_states", "decoder_input_ids"])
+_TASK = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice)$")
+#: dimensions of stacked matrices
+BANK = 3
+#: multiplies no stack of matrices with the tokens that it picks, whatever the shape of its weight
+_NO_BANKS: tuple[type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Embedding)  # noqa: SLF001  # the only common base
+
+
+def is_bank(module: nn.Module, parameter: Tensor) -> bool:
+    """Whether a parameter stacks the matrices of several experts: three dimensions, none of them one or a kernel's."""
+    return (
+        parameter.ndim == BANK
+        and parameter.is_floating_point()
+        and min(parameter.shape) > 1
+        and not isinstance(module, _NO_BANKS)
+    )
+
+
+def hollow(module: nn.Module, path: str) -> Iterator[HollowFacts]:
+    """The module, where its class packs a weight and its weight is not packed."""
+    bits, weight = packed_class(type(module)), module._parameters.get("weight")  # noqa: SLF001  # one dictionary read
+    if bits is not None and weight is not None:
+        pending = type(weight).__name__ == "Params4bit"
+        yield HollowFacts(path, type(module).__name__, bits, short_name(weight.dtype), pending)
+
+
+def is_offloaded(hook: Any) -> bool:
+    """Whether accelerate's hook of a module (``AlignDevicesHook``, or several in one) brings its weights for each call."""
+    return any(getattr(one, "offload", False) is True for one in (hook, *getattr(hook, "hooks", ())))
+
+
+def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[LinearFacts, ...] | None:
+    """Those of a model's plain Linears that bitsandbytes was to replace; None where no record says which it was not to.
+
+    The keys are patterns (``should_convert_module`` of transformers); a key that occurs anywhere in the path counts
+    here, so that a layer is reported only where no version of transformers would have left it out.
+    """
+    keys = getattr(getattr(base, "hf_quantizer", None), "modules_to_not_convert", None)
+    if keys is None:
+        return None
+    return tuple(
+        LinearFacts(path, type(module).__name__, short_name(module.weight.dtype), int(module.weight.numel()))
+        for path, module in linears
+        if not any(key in path or re.match(key, path) for key in map(str, keys))
+    )
+
+
+def heads(base: Any, where: dict[int, str]) -> Iterator[HeadFacts]:
+    """The output embedding of a language model, or every head of a model for a task."""
+    task = _TASK.search(type(base).__name__)
+    if task is None:
+        head = _output_embedding(base)
+        if id(head) in where:
+            yield HeadFacts(where[id(head)], "")
+        return
+    prefix = getattr(base, "base_model_prefix", "")
+    for name, child in base.named_children():
+        if name != prefix and not hasattr(child, "config") and any(True for _ in child.parameters()):
+            yield HeadFacts(name, task.group(1))
+
+
+def _output_embedding(model: Any) -> nn.Module | None:
+    try:
+        found = model.get_output_embeddings()
+    except (NotImplementedError, AttributeError):
+        return None
+    return found if isinstance(found, nn.Module) else None
+
+
+def towers(models: Iterable[tuple[str, Any]]) -> Iterator[TowerFacts]:
+    """The models within the model that read images, sound or something else that is no text, outermost only."""
+    found: list[str] = []
+    for path, model in models:
+        reads = getattr(model, "main_input_name", None)
+        reads = reads[0] if isinstance(reads, (list, tuple)) and reads else reads
+        inside = any(path.startswith(f"{outer}.") for outer in found)
+        if path and isinstance(reads, str) and reads not in _TEXT and not inside:
+            found.append(path)
+            yield TowerFacts(path, type(model).__name__, reads)
+
+
+def dead_targets(known: Iterable[AdapterFacts], paths: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Entries of ``target_modules`` that are no module's name; PEFT complains only where all of them are dead.
+
+    PEFT compares an entry with the whole path or with its end (``check_target_module_exists``).
+    """
+    names: set[str] = set()
+    for adapter in known:
+        if not names and adapter.targets:
+            plain = [adapters.below_wrappers(path) for path in paths]
+            names.update(plain)
+            names.update(path.rpartition(".")[2] for path in plain)
+        for target in adapter.targets:
+            dotted = "." in target and any(path.endswith(f".{target}") for path in names)
+            if target not in names and not dotted:
+                yield adapter.name, target
+
+
+def recorded_dtype(base: Any) -> str | None:
+    """The dtype in the config."""
+    found = getattr(getattr(base, "config", None), "dtype", None)
+    return None if found is None else short_name(found)
+
+
+def keeps_float32(models: Iterable[tuple[str, Any]], dtype: str | None) -> tuple[str, ...]:
+    """Names of modules that the model keeps in float32 where it is asked for this dtype.
+
+    transformers keeps those of ``_keep_in_fp32_modules`` from float16 only, the strict ones from bfloat16 too.
+    """
+    names: set[str] = set()
+    attributes = ("_keep_in_fp32_modules_strict", "_keep_in_fp32_modules")[: 1 + (dtype == "float16")]
+    for _, model in models:
+        for attribute in attributes:
+            names.update(map(str, getattr(model, attribute, None) or ()))
+    return tuple(sorted(names))
+
+
+def quantizer_trains(base: Any) -> bool | None:
+    """What the quantizer that loaded the model says about training, or None where there is none or it cannot say."""
+    try:
+        found = base.hf_quantizer.is_trainable
+    except Exception:  # noqa: BLE001  # some ask for the version of a package that is not installed
+        return None
+    return found if isinstance(found, bool) else None

@@ -1,0 +1,71 @@
+"""KB601."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+
+class DeadTargetModule(Rule):
+    """An adapter's config names modules that the model does not have.
+
+    ## What it does
+
+    Reports entries of `target_modules` that are neither the name of a module nor the end of its path.
+
+    ## Why is this bad?
+
+    PEFT raises only where no entry matches. Where one does, the others are dropped without a word: fewer layers learn
+    than the config says. The usual case are experts, which transformers 5 keeps as parameters: `gate_proj`, `up_proj` and
+    `down_proj` then match nothing in Mixtral, and LoRA sits on the attention alone. (PEFT 0.21 converts these names for
+    some architectures, Qwen3-MoE among them, and takes them out of the list.)
+
+    ## Example
+
+    `LoraConfig(target_modules=["q_proj", "gate_proj", "up_proj", "down_proj"])` on Mixtral.
+
+    ## Fix
+
+    `LoraConfig(target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])` for experts; else the name that
+    the architecture uses.
+
+    ## Fix safety
+
+    Nothing is applied: adapters would have to be attached again.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/3009
+    - https://github.com/huggingface/peft/issues/2527
+    - https://github.com/NVIDIA-NeMo/Automodel/issues/1151
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB601",
+        slug="dead-target-module",
+        severity=Severity.WARNING,
+        consequence=Consequence.TRAINS_NOTHING,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each name without a module."""
+        if not model.has_adapters:
+            raise Unchecked("no adapters are attached yet")
+        banks = [p.path for p in model.parameters if p.bank and not p.adapter]
+        for adapter, target in model.dead_targets:
+            title = "name experts in target_parameters" if banks else "name a module of this architecture"
+            yield self.violation(
+                f"target_modules of adapter {adapter!r} name {target!r}, and no module is called so",
+                Location(target),
+                evidence={"adapter": adapter, "target": target, "fused_experts": len(banks)},
+                fix=Fix(title, Safety.DISPLAY),
+            )

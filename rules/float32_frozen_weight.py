@@ -1,0 +1,107 @@
+"""KB104."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts, NormFacts, ParameterFacts
+
+LOW_PRECISION = ("float16", "bfloat16")
+#: extra bytes from this share of the model's own on are a large share
+LARGE = 0.05
+
+
+class Float32FrozenWeight(Rule):
+    """Frozen weights that take twice the bytes of the checkpoint's dtype.
+
+    ## What it does
+
+    Reports matrices that are neither packed nor trained (embeddings, heads, fused experts, whole towers) and are
+    float32, although the config records half precision or the quantized layers compute in it. Modules that the class
+    keeps in float32 by design are left out, and norms are: their float32 is what it should be.
+
+    ## Why is this bad?
+
+    Nothing reads the extra digits: the values came from half precision, and they do not change. What they cost is in
+    the evidence: at Llama-3-8B shape embeddings and head grow from 2.1 to 4.2 GB, at Mixtral-8x7B shape unpacked
+    experts from 90 to 180 GB. A float32 embedding also turns the residual stream float32. A warning from 5 % of the
+    model's bytes on, else worth knowing.
+
+    ## Example
+
+    `prepare_model_for_kbit_training(model)`, which casts every half-precision parameter that is not packed; or a
+    float32 checkpoint loaded without `dtype=`.
+
+    ## Fix
+
+    Store them in half precision again, and let float32 norms give back the dtype that came in, because nothing after
+    them takes float32 any more.
+
+    ## Fix safety
+
+    Unsafe: without rounding where PEFT had cast them, but the activations become half precision again, so logits move.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/816
+    - https://github.com/huggingface/peft/issues/3265
+    - https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1849
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB104",
+        slug="float32-frozen-weight",
+        severity=Severity.WARNING,
+        consequence=Consequence.COSTS_MEMORY,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each matrix that is twice as wide as it was."""
+        compute = {facts.packing.compute_dtype for facts in model.quantized}
+        half = next((dtype for dtype in (model.dtype, *sorted(map(str, compute))) if dtype in LOW_PRECISION), None)
+        if half is None:
+            return
+        wide = [p for p in model.parameters if self._is_wide(p, model)]
+        matrices = [p for p in wide if len(p.shape) > 1]
+        extra = sum(p.nbytes // 2 for p in matrices)
+        share = extra / sum(p.nbytes for p in model.parameters)
+        vectors = {p.path: p for p in wide if len(p.shape) <= 1}
+        rest = [_narrow(p, half) for p in vectors.values()] + [
+            _transparent(n.path, n.output_dtype) for n in _float32_norms(model)
+        ]
+        for parameter in matrices:
+            edits, rest = (_narrow(parameter, half), *rest), []
+            yield self.violation(
+                f"frozen weight is float32 in a {half} model"
+                if model.dtype == half
+                else f"frozen weight is float32 beside {half}",
+                Location(parameter.path),
+                severity=Severity.WARNING if share >= LARGE else Severity.INFO,
+                evidence={"extra_bytes": parameter.nbytes // 2, "extra_bytes_of_all": extra, "shape": list(parameter.shape)},
+                fix=Fix(f"store them in {half} again", Safety.UNSAFE, edits),
+            )
+
+    @staticmethod
+    def _is_wide(parameter: ParameterFacts, model: ModelFacts) -> bool:
+        ours = parameter.dtype == "float32" and not (parameter.requires_grad or parameter.adapter or parameter.norm)
+        return ours and not any(f".{name}." in f".{parameter.path}." for name in model.keeps_float32)
+
+
+def _narrow(parameter: ParameterFacts, half: str) -> Edit:
+    return Edit("narrow-parameter", parameter.path, {"dtype": half}, adds_bytes=-(parameter.nbytes // 2))
+
+
+def _float32_norms(model: ModelFacts) -> list[NormFacts]:
+    return [norm for norm in model.norms if not (norm.bare or norm.adapter) and {d for _, d in norm.dtypes} == {"float32"}]
+
+
+def _transparent(path: str, output: str | None) -> Edit:
+    return Edit("float32-norm", path, {"interface": "transparent", **({"output": output} if output else {})})

@@ -1,0 +1,93 @@
+"""KB105."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts, ParameterFacts
+
+
+class HalfPrecisionTrainable(Rule):
+    """Trainable parameters that are stored in half precision.
+
+    ## What it does
+
+    Reports adapter parameters that require grad and are float16 or bfloat16.
+
+    ## Why is this bad?
+
+    In float16 a GradScaler refuses them: `Attempting to unscale FP16 gradients`, an error where one is known to be
+    used. Without one, torch's AdamW (`fused=False`) turns them NaN in the first step: `lora_A` starts with a gradient
+    of exactly zero, and 1e-8, the epsilon, is zero in float16 as well. In bfloat16 the step runs, with a GradScaler
+    too, and the range is safe; updates below 1/256 of a weight are rounded away, which is worth knowing. FSDP wants
+    one dtype in each unit, so there bfloat16 is what it should be and is not reported.
+
+    ## Example
+
+    `get_peft_model(model, config).half()`, which passes by the guard of transformers, or
+    `autocast_adapter_dtype=False`.
+
+    ## Fix
+
+    Store adapters in float32; PEFT's layers cast their input to it and the result back.
+
+    ## Fix safety
+
+    Safe for LoRA, whose layers cast their input and give the result back as it came. Copies in `modules_to_save`, IA3
+    and prompt encoders meet half-precision tensors without a cast, so they are left alone.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/341
+    - https://github.com/huggingface/transformers/issues/23165
+    - https://github.com/huggingface/transformers/issues/38717
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB105",
+        slug="half-precision-trainable",
+        severity=Severity.WARNING,
+        consequence=Consequence.UNSTABLE,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each adapter parameter in half precision."""
+        if not model.has_adapters:
+            raise Unchecked("no adapters are attached yet")
+        for parameter in model.trainable:
+            if not parameter.adapter or parameter.dtype not in ("float16", "bfloat16"):
+                continue
+            if parameter.dtype == "bfloat16" and context.shards_parameters:
+                continue
+            message, severity, consequence = self._verdict(parameter.dtype, context)
+            yield self.violation(
+                message,
+                Location(parameter.path),
+                severity=severity,
+                consequence=consequence,
+                evidence={"dtype": parameter.dtype, "grad_scaler": context.grad_scaler, "optimizer": context.optimizer},
+                fix=self._fix(parameter),
+            )
+
+    @staticmethod
+    def _verdict(dtype: str, context: TrainingContext) -> tuple[str, Severity, Consequence]:
+        if dtype == "bfloat16":
+            return "adapter is bfloat16: small updates are rounded away", Severity.INFO, Consequence.UNSTABLE
+        if context.grad_scaler:
+            return "adapter is float16, which the GradScaler refuses", Severity.ERROR, Consequence.FAILS
+        return "adapter is float16: AdamW's epsilon is zero in it", Severity.WARNING, Consequence.UNSTABLE
+
+    @staticmethod
+    def _fix(parameter: ParameterFacts) -> Fix:
+        if ".lora_" not in parameter.path:
+            return Fix("keep what is trained in float32", Safety.DISPLAY)
+        edit = Edit("widen-parameter", parameter.path, {"dtype": "float32"}, adds_bytes=parameter.nbytes)
+        return Fix("keep the adapter in float32", Safety.SAFE, (edit,))

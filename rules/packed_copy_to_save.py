@@ -1,0 +1,71 @@
+"""KB509."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+
+class PackedCopyToSave(Rule):
+    """A module in `modules_to_save` is quantized, so its copy can never be trained.
+
+    ## What it does
+
+    Reports copies that PEFT made of packed layers.
+
+    ## Why is this bad?
+
+    `modules_to_save` trains a copy of a module. Integers have no gradient: with a fresh adapter `get_peft_model` raises
+    `only Tensors of floating point dtype can require gradients`; with one that is loaded frozen the copy is made, and
+    unfreezing it raises. What the copy holds is the rounded weight of the base, not what was trained.
+
+    ## Example
+
+    `PeftModel.from_pretrained(base, folder)` with `modules_to_save=["score"]` on a base whose `score` was packed, because
+    a list of modules to skip replaced the default.
+
+    ## Fix
+
+    Leave the module out of quantization.
+
+    ## Fix safety
+
+    Nothing is applied: the model has to be loaded again.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/1720
+    - https://github.com/huggingface/peft/issues/1222
+    - https://github.com/huggingface/peft/issues/602
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB509",
+        slug="packed-copy-to-save",
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each packed copy."""
+        if not model.has_adapters:
+            raise Unchecked("no adapters are attached yet")
+        for facts in model.quantized:
+            module, between, adapter = facts.path.rpartition(".modules_to_save.")
+            if between:
+                name = module.rpartition(".")[2]
+                yield self.violation(
+                    f"{name} is to be trained as a copy, and is packed as {facts.packing.kind}",
+                    Location(facts.path),
+                    evidence={"adapter": adapter, "method": facts.packing.method, "bits": facts.packing.bits},
+                    fix=Fix(f'load with llm_int8_skip_modules=["{name}", "lm_head"]', Safety.DISPLAY),
+                )

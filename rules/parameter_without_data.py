@@ -1,0 +1,73 @@
+"""KB710."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+
+class ParameterWithoutData(Rule):
+    """Parameters on the meta device in a model that otherwise has its weights.
+
+    ## What it does
+
+    Reports parameters without data where others have theirs. A model that is on meta as a whole, as for an audit without
+    weights, is not reported, nor are frozen weights that accelerate brings for each call: they train through (what is
+    trainable there does not).
+
+    ## Why is this bad?
+
+    Some kernels refuse a tensor on device meta, others give back whatever the memory holds (torch 2.13 on the CPU): the
+    forward pass raises, or the loss is garbage and the backward pass raises. An adapter that is attached to such a
+    layer is never loaded: `get_peft_model` creates adapters where the base layer's weight is, and says nothing where
+    that is meta.
+
+    ## Example
+
+    Adapters that are attached while part of the base is still under `init_empty_weights`, or offloaded to disk by a
+    `device_map`.
+
+    ## Fix
+
+    Load the base as a whole first, and attach adapters afterwards.
+
+    ## Fix safety
+
+    Nothing is applied: there is no data to put there.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/3415
+    - https://github.com/huggingface/accelerate/issues/1626
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB710",
+        slug="parameter-without-data",
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each parameter without data in a model with weights."""
+        devices = sorted({p.device for p in model.parameters})
+        if "meta" not in devices or devices == ["meta"]:
+            return
+        brought = tuple(f"{path}." for path in model.offloaded)
+        for parameter in model.parameters:
+            if parameter.device == "meta" and (parameter.requires_grad or not parameter.path.startswith(brought)):
+                yield self.violation(
+                    f"{'adapter' if parameter.adapter else 'parameter'} is on the meta device: it has no data",
+                    Location(parameter.path),
+                    evidence={"shape": list(parameter.shape), "devices": devices, "trainable": parameter.requires_grad},
+                    fix=Fix("load the base as a whole before adapters are attached", Safety.DISPLAY),
+                )

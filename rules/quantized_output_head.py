@@ -1,0 +1,85 @@
+"""KB505."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+
+def below(path: str) -> str:
+    """A path without what PEFT puts between a module and the one that it wraps."""
+    return path.removesuffix(".base_layer").removesuffix(".original_module")
+
+
+class QuantizedOutputHead(Rule):
+    """The output head of a model is quantized with the rest.
+
+    ## What it does
+
+    Reports a packed output embedding (`lm_head`), and a packed head of a task (`classifier`).
+
+    ## Why is this bad?
+
+    transformers leaves the head out by default, because its rounding goes straight into the logits. As soon as
+    `llm_int8_skip_modules` is given, that default is gone, and the head is packed without a word. Training runs; losses
+    and logits are those of a rounded head. Where the head is tied to the embedding it stays float in a 4-bit shell, and
+    the step raises, which is KB506. The head of a task is worse off: it is new, so it has to be trained, and
+    `LoraConfig(task_type="SEQ_CLS")` raises `only Tensors of floating point dtype can require gradients`. transformers
+    packs it by default in models such as BERT; that is a warning, unless LoRA sits on the head itself.
+
+    ## Example
+
+    `BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["vision_tower"])`.
+
+    ## Fix
+
+    Name the head in the list as well.
+
+    ## Fix safety
+
+    Nothing is applied: the model has to be loaded again.
+
+    ## References
+
+    - https://github.com/huggingface/transformers/issues/45674
+    - https://github.com/huggingface/transformers/pull/45734
+    - https://github.com/unslothai/unsloth/issues/4209
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB505",
+        slug="quantized-output-head",
+        severity=Severity.INFO,
+        consequence=Consequence.HARMLESS,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """At most one violation for each output embedding."""
+        if not model.quantized:
+            raise Unchecked("no layer is quantized")
+        packed = {below(facts.path): facts.packing for facts in model.quantized}
+        for head in model.heads:
+            packing = packed.get(below(head.path))
+            if packing is None:
+                continue
+            adapted = any(layer.path == below(head.path) for layer in model.adapted)
+            untrainable = bool(head.task) and not adapted
+            yield self.violation(
+                f"head of the task is packed as {packing.kind}: no copy of it can be trained"
+                if untrainable
+                else f"output head is packed as {packing.kind}: its rounding goes into the logits",
+                Location(head.path),
+                severity=Severity.WARNING if untrainable else Severity.INFO,
+                consequence=Consequence.TRAINS_NOTHING if untrainable else Consequence.HARMLESS,
+                evidence={"method": packing.method, "bits": packing.bits, "task": head.task},
+                fix=Fix(f'llm_int8_skip_modules=[..., "{below(head.path).rpartition(".")[2]}"]', Safety.DISPLAY),
+            )

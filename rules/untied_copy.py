@@ -1,0 +1,98 @@
+"""KB205."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+#: the names that PEFT puts between a module and what it wraps
+_BETWEEN = ("base_layer", "original_module", "token_adapter")
+
+
+class UntiedCopy(Rule):
+    """Embeddings and head are tied, and an adapter trains only one of them or both apart.
+
+    ## What it does
+
+    Reports tied weights of the base model of which an adapter trains a copy (`modules_to_save`, LoRA or trainable
+    tokens) that the other place does not share.
+
+    ## Why is this bad?
+
+    Both places start with one tensor and drift apart with the first step, while the config still says that they are
+    tied. Code that believes the config (exporters, GGUF converters, an older `merge_and_unload`) then keeps one of
+    the two and drops what the other learned. With both listed, twice the memory and optimizer state is used.
+
+    ## Example
+
+    `LoraConfig(modules_to_save=["embed_tokens", "lm_head"])` on a model with `tie_word_embeddings=True`.
+
+    ## Fix
+
+    `ensure_weight_tying=True` (PEFT 0.18 and later) keeps them tied, so does `trainable_token_indices`; or set
+    `tie_word_embeddings=False` knowingly.
+
+    ## Fix safety
+
+    Nothing is applied: which of the two is meant decides what is trained.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/2777
+    - https://github.com/huggingface/peft/issues/2864
+    - https://github.com/huggingface/peft/issues/2025
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB205",
+        slug="untied-copy",
+        severity=Severity.WARNING,
+        consequence=Consequence.TRAINS_WRONG,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each tied pair whose trained copies are not tied."""
+        if not model.has_adapters:
+            raise Unchecked("no adapters are attached yet")
+        copies = {further for further, _ in model.tied}
+        for further, first in model.tied:
+            one, other = _module(further), _module(first)
+            at = {place: _trained_at(model, place) for place in (one, other)}
+            shared = any(_under(path, one) and "modules_to_save" in path for path in copies) or "token_adapter" in further
+            if one == other or shared or not (at[one] or at[other]):
+                continue
+            both = bool(at[one] and at[other])
+            yield self.violation(
+                f"trained {'apart from' if both else 'without'} {one if not at[one] or both else other}, to which it is tied",
+                Location(other if at[other] else one),
+                evidence={"trained": sorted(at[one] + at[other]), "tied": [further, first]},
+                fix=Fix("ensure_weight_tying=True in the adapter's config", Safety.DISPLAY),
+            )
+
+
+def _trained_at(model: ModelFacts, place: str) -> list[str]:
+    """What an adapter trains at a module itself, not at one that is in it."""
+    found = []
+    for path in (p.path for p in model.trainable if p.adapter and _under(p.path, place)):
+        child = path[len(place) + 1 :].partition(".")[0]
+        if not any(_under(p.path, f"{place}.{child}") for p in model.parameters if not p.adapter):
+            found.append(path)
+    return found
+
+
+def _module(path: str) -> str:
+    """The module of the base model that a parameter belongs to, without what PEFT puts in between."""
+    return ".".join(name for name in path.rpartition(".")[0].split(".") if name not in _BETWEEN)
+
+
+def _under(path: str, module: str) -> bool:
+    return path.startswith(f"{module}.")

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import tiny
+from peft import LoraConfig, get_peft_model
+
+import kbitlint
+
+CODE = "KB601"
+EXPERTS = ["gate_proj", "up_proj", "down_proj"]
+
+
+def adapted(family, targets, **config):
+    return get_peft_model(tiny.load(family), LoraConfig(r=4, target_modules=targets, **config))
+
+
+def found(model):
+    return [(v.at.path, v.severity.value, v.fix.title) for v in kbitlint.check(model, select=CODE).violations]
+
+
+def test_names_of_experts_match_nothing_in_mixtral():
+    model = adapted("mixtral (MoE)", ["q_proj", *EXPERTS])
+
+    assert found(model) == [(name, "warning", "name experts in target_parameters") for name in sorted(EXPERTS)]
+    assert {name.split(".")[-4] for name in tiny.step(model).arrived} == {"q_proj"}, "nothing else learns"
+
+
+def test_names_that_peft_converts_are_not_flagged():
+    model = adapted("qwen3_moe (MoE, q and k norms)", ["q_proj", *EXPERTS])
+
+    assert found(model) == []
+    assert any("experts" in name for name in tiny.step(model).arrived)
+
+
+def test_a_name_of_another_architecture_is_flagged():
+    assert found(adapted("llama", ["q_proj", "query_key_value"])) == [
+        ("query_key_value", "warning", "name a module of this architecture")
+    ]
+
+
+def test_whole_paths_ends_of_paths_and_patterns_are_not_flagged():
+    for targets in (["model.layers.0.self_attn.q_proj"], ["self_attn.q_proj", "v_proj"], r".*\.q_proj", "all-linear"):
+        assert found(adapted("llama", targets)) == []
+    assert [path for path, _, _ in found(adapted("llama", ["q_proj", "attention.k_proj"]))] == ["attention.k_proj"]
+
+
+def test_without_adapters_the_rule_is_skipped():
+    assert kbitlint.check(tiny.load(), select=CODE).skips[0].reason == "no adapters are attached yet"

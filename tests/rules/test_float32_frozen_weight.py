@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import tiny
+import torch
+from peft import prepare_model_for_kbit_training
+
+import kbitlint
+
+CODE = "KB104"
+EXPERTS = tuple(f"model.layers.{i}.mlp.experts.{name}" for i in (0, 1) for name in ("gate_up_proj", "down_proj"))
+
+
+def found(model):
+    return {v.at.path: v.severity.value for v in kbitlint.check(model, select=CODE).violations}
+
+
+def nbytes(model):
+    return sum(parameter.nbytes for parameter in model.parameters())
+
+
+def test_what_pefts_prepare_casts_is_flagged_and_norms_are_not():
+    model = prepare_model_for_kbit_training(tiny.load())
+
+    assert found(model) == {"lm_head.weight": "warning", "model.embed_tokens.weight": "warning"}
+
+
+def test_the_evidence_is_what_prepare_added_but_for_the_norms():
+    model = tiny.load()
+    before = nbytes(model)
+    norms = sum(p.nbytes for name, p in model.named_parameters() if "norm" in name)
+
+    (violation, _) = kbitlint.check(prepare_model_for_kbit_training(model), select=CODE).violations
+
+    assert violation.evidence["extra_bytes_of_all"] == nbytes(model) - before - norms
+
+
+def test_experts_that_prepare_doubles_are_flagged():
+    model = prepare_model_for_kbit_training(tiny.load("mixtral (MoE)"))
+
+    assert set(EXPERTS) <= set(found(model))
+
+
+def test_the_fix_is_unsafe_gives_the_bytes_back_and_the_model_still_trains():
+    for family in ("mixtral (MoE)", "t5 (encoder-decoder)", "gpt2 (Conv1D)"):
+        model = tiny.load(family)
+        before = nbytes(model)
+        prepare_model_for_kbit_training(model)
+        assert kbitlint.fix(model).violations
+
+        kbitlint.fix(model, unsafe=True)
+
+        assert found(model) == {}
+        assert nbytes(model) < 1.02 * before, "norms stay float32"
+        assert tiny.step(tiny.with_lora(model)).trains, family
+
+
+def test_the_fix_is_taken_back_bit_for_bit():
+    model = prepare_model_for_kbit_training(tiny.load())
+    before = tiny.state(model)
+
+    kbitlint.fix(model, select=CODE, unsafe=True)
+    kbitlint.undo(model)
+
+    assert tiny.state(model) == before
+
+
+def test_half_precision_models_are_not_flagged():
+    assert found(tiny.load()) == {}
+    assert found(tiny.prepared()) == {}
+    assert found(tiny.with_lora(tiny.prepared(), modules_to_save=["lm_head"])) == {}
+
+
+def test_a_model_that_is_float32_throughout_is_not_flagged():
+    assert found(tiny.with_lora(tiny.load(dtype=torch.float32))) == {}
+
+
+def test_a_float32_checkpoint_beside_layers_that_compute_in_bfloat16_is_flagged():
+    model = tiny.with_lora(tiny.load(dtype=torch.float32, compute=torch.bfloat16))
+
+    violations = kbitlint.check(model, select=CODE).violations
+
+    assert {v.at.path: v.message for v in violations} == {
+        "lm_head.weight": "frozen weight is float32 beside bfloat16",
+        "model.embed_tokens.weight": "frozen weight is float32 beside bfloat16",
+    }
+
+
+def test_what_is_trained_in_float32_is_not_flagged():
+    model = prepare_model_for_kbit_training(tiny.load())
+    model.lm_head.weight.requires_grad_(True)
+
+    assert set(found(model)) == {"model.embed_tokens.weight"}
+
+
+def test_modules_that_the_class_keeps_in_float32_are_not_flagged():
+    model = tiny.load("t5 (encoder-decoder)", dtype=torch.float16)
+    model.requires_grad_(False)
+
+    assert model.encoder.block[0].layer[1].DenseReluDense.wo.weight.dtype == torch.float32
+    assert found(model) == {}
+
+
+def test_a_share_too_small_to_matter_is_worth_knowing():
+    model = tiny.prepared()
+    model.model.layers[0].router = torch.nn.Linear(8, 8, bias=False).requires_grad_(False)
+
+    assert found(model) == {"model.layers.0.router.weight": "info"}
+
+
+def test_an_unquantized_model_that_prepare_doubled_is_flagged():
+    model = prepare_model_for_kbit_training(tiny.load(kind="none"))
+
+    assert len(found(model)) == 16

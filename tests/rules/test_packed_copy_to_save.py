@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import tiny
+from peft import LoraConfig, get_peft_model
+
+import kbitlint
+
+CODE = "KB509"
+
+
+def adapted(*saved, **config):
+    return get_peft_model(tiny.load(), LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=list(saved), **config))
+
+
+def found(model):
+    return [(v.at.path, v.message, v.severity.value) for v in kbitlint.check(model, select=CODE).violations]
+
+
+def test_a_frozen_copy_of_a_packed_layer_is_flagged_and_cannot_be_unfrozen():
+    model = adapted("k_proj", inference_mode=True)
+
+    assert found(model) == [
+        (
+            f"model.layers.{i}.self_attn.k_proj.modules_to_save.default",
+            "k_proj is to be trained as a copy, and is packed as nf4",
+            "error",
+        )
+        for i in (0, 1)
+    ]
+    with pytest.raises(RuntimeError, match="only Tensors of floating point"):
+        model.get_base_model().model.layers[0].self_attn.k_proj.modules_to_save["default"].requires_grad_(True)
+
+
+def test_peft_refuses_to_train_it_from_the_start():
+    with pytest.raises(RuntimeError, match="only Tensors of floating point"):
+        adapted("k_proj")
+
+
+def test_a_copy_of_a_float_layer_is_not_flagged_and_trains():
+    model = adapted("lm_head")
+
+    assert found(model) == []
+    assert any("lm_head" in name for name in tiny.step(model).arrived)
+
+
+def test_without_adapters_the_rule_is_skipped():
+    assert kbitlint.check(tiny.load(), select=CODE).skips[0].reason == "no adapters are attached yet"

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import tiny
+import torch
+from peft import LoraConfig, get_peft_model
+from torch.utils.checkpoint import checkpoint
+
+import kbitlint
+
+CODE = "KB305"
+
+
+class OwnCheckpoint(torch.nn.Module):
+    """A layer as remote code writes it: it calls torch's function itself."""
+
+    def __init__(self, layer, *, use_reentrant):
+        super().__init__()
+        self.inner, self.use_reentrant = layer, use_reentrant
+        self.gradient_checkpointing = True
+
+    def __getattr__(self, name):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self._modules["inner"], name)
+
+    def forward(self, hidden, **kwargs):
+        return checkpoint(lambda x: self.inner(x, **kwargs), hidden, use_reentrant=self.use_reentrant)
+
+
+def adapted(*, own=None, bound=None, tokens=(5, 6)):
+    """LoRA that starts at its invocation tokens, on layers that checkpoint themselves or through transformers."""
+    model = tiny.load()
+    torch.manual_seed(0)
+    config = LoraConfig(
+        r=4,
+        task_type="CAUSAL_LM",
+        target_modules=["q_proj"],
+        alora_invocation_tokens=None if tokens is None else list(tokens),
+        init_lora_weights=False,
+    )
+    found = get_peft_model(model, config).train()
+    if own is not None:
+        layers = model.model.layers
+        for index in range(len(layers)):
+            layers[index] = OwnCheckpoint(layers[index], use_reentrant=own)
+        model.enable_input_require_grads()
+    if bound is not None:
+        tiny.bind_reentrant(model, use_reentrant=bound)
+        model.enable_input_require_grads()
+    return found
+
+
+def gradients(model):
+    tokens = torch.arange(10, 34).reshape(2, 12)
+    tokens[:, 4], tokens[:, 5] = 5, 6
+    model(input_ids=tokens, labels=tokens).loss.backward()
+    return torch.stack([p.grad.norm() for p in model.parameters() if p.requires_grad])
+
+
+def found(model):
+    return [(v.at.path, v.severity.value) for v in kbitlint.check(model, select=CODE).violations]
+
+
+LAYERS = [("model.layers.0", "error"), ("model.layers.1", "error")]
+
+
+def test_modules_that_checkpoint_themselves_get_no_gradient_reentrantly():
+    model = adapted(own=True)
+
+    assert found(model) == LAYERS
+    assert not gradients(model).any()
+
+
+def test_modules_that_checkpoint_themselves_raise_without_reentry():
+    import pytest
+
+    model = adapted(own=False)
+
+    assert found(model) == LAYERS
+    with pytest.raises(torch.utils.checkpoint.CheckpointError):
+        gradients(model)
+
+
+def test_layers_of_transformers_are_told_again_and_get_the_right_gradients():
+    expected = gradients(adapted())
+
+    for use_reentrant in (False, True):
+        model = adapted(bound=use_reentrant)
+        assert found(model) == []
+        assert torch.allclose(gradients(model), expected, rtol=0.01)
+
+
+def test_plain_lora_needs_to_be_told_nothing():
+    model = adapted(own=True, tokens=None)
+
+    assert found(model) == []
+    assert gradients(model).all()
+
+
+def test_without_adapters_the_rule_is_skipped():
+    assert kbitlint.check(tiny.prepared(), select=CODE).skips[0].reason == "no adapters are attached yet"

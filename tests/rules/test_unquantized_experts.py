@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import tiny
+
+import kbitlint
+
+CODE = "KB504"
+EXPERTS = [f"model.layers.{i}.mlp.experts.{name}" for i in (0, 1) for name in ("down_proj", "gate_up_proj")]
+
+
+def found(model):
+    return kbitlint.check(model, select=CODE).violations
+
+
+def test_fused_experts_are_flagged_with_the_share_that_is_quantized():
+    violations = found(tiny.load("mixtral (MoE)"))
+
+    assert [v.at.path for v in violations] == EXPERTS
+    assert {(v.message, v.severity.value) for v in violations} == {
+        ("fused experts stay bfloat16: 10% of the model's parameters are quantized", "warning")
+    }
+
+
+def test_the_evidence_is_what_the_tensors_take():
+    model = tiny.load("mixtral (MoE)")
+
+    for violation in found(model):
+        assert violation.evidence["bytes"] == model.get_parameter(violation.at.path).nbytes
+    assert sum(v.evidence["bytes"] for v in found(model)) > 0.8 * sum(p.nbytes for p in model.parameters())
+    assert tiny.step(tiny.with_lora(model)).trains, "it costs memory only"
+
+
+def test_experts_below_an_adapter_are_flagged_where_they_are():
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(
+        tiny.load("mixtral (MoE)"), LoraConfig(r=4, target_modules=["q_proj"], target_parameters=["mlp.experts.down_proj"])
+    )
+
+    assert [v.at.path for v in found(model)] == [path.replace("experts.", "experts.base_layer.") for path in EXPERTS]
+
+
+def test_a_small_share_is_worth_knowing():
+    import torch
+
+    model = tiny.load()
+    model.model.layers[0].bank = torch.nn.Parameter(torch.zeros(4, 8, 8))
+
+    assert [(v.at.path, v.severity.value) for v in found(model)] == [("model.layers.0.bank", "info")]
+
+
+def test_dense_models_convolutions_and_position_tables_are_not_flagged():
+    for family in ("llama", "bamba (SSM hybrid)", "llava (vision-language)"):
+        assert found(tiny.load(family)) == ()
+
+
+def test_an_unquantized_mixture_is_skipped():
+    report = kbitlint.check(tiny.load("mixtral (MoE)", kind="none"), select=CODE)
+
+    assert (report.violations, report.skips[0].reason) == ((), "no layer is quantized")
