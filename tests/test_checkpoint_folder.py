@@ -237,4 +237,5 @@ def test_a_composite_config_gives_its_text_part_to_a_text_only_class(tmp_path):
     report = kbitlint.check(tmp_path, quantize="nf4")
 
     assert report.summary.startswith("Llama4ForCausalLM ")
-    assert {violation.code for violation in report.violations} == {"KB101", "KB201", "KB402"}
+    experts = {"KB504", "KB510"}  # its experts and its router stay float
+    assert {violation.code for violation in report.violations} == {"KB101", "KB201", "KB402"} | experts
