@@ -176,6 +176,42 @@ class Router(nn.Module):
         return torch.nn.functional.linear(x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)), self.weight)
 
 
+class CumulativeNorm(nn.Module):
+    """Normalises each frame by what came before it; a running sum mixes time, not features."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        count = torch.arange(1, x.shape[1] + 1)[:, None]
+        variance = torch.cumsum(x.pow(2).sum(-1, keepdim=True), dim=1) / count
+        return x * torch.rsqrt(variance + 1e-6) * self.weight
+
+
+class ScaledClip(nn.Module):
+    """Bounds the length of a vector: a short one passes unchanged, so nothing is normalised."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        x = x * self.scale
+        return x * (3.0 / (torch.linalg.vector_norm(x, dim=-1, keepdim=True) + 1e-6)).clamp(max=1.0)
+
+
+class FlooredLengthNorm(nn.Module):
+    """Divides by the length, which is kept above zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x):
+        return x / x.norm(dim=-1, keepdim=True).clamp(min=1e-6) * self.scale
+
+
 @pytest.mark.parametrize(
     ("module", "verdict"),
     [
@@ -189,6 +225,9 @@ class Router(nn.Module):
         (nn.LayerNorm(4, elementwise_affine=False), False),
         (OwnKernelRMSNorm(), True),
         (SteppedNorm(), True),
+        (CumulativeNorm(), True),
+        (FlooredLengthNorm(), True),
+        (ScaledClip(), False),
         (NoNorm(), False),
         (LayerScale(), False),
         (NormThenProject(), False),

@@ -6,7 +6,8 @@ and every test of names either misses some (`ln_1`, `RmsNormAct2d`) or hits modu
 
 - holds parameters of its own and has no child that holds any,
 - multiplies no matrices (it is no Linear, convolution or embedding), and
-- normalises: its forward, or what its forward calls, takes a mean square, a variance or a vector norm.
+- normalises: its forward, or what its forward calls, takes a mean square, a variance or a vector norm. A vector norm
+  that only bounds (the length of long vectors is cut, short ones pass unchanged) is a clip.
 
 Where the code cannot be read (fused kernels), vectors only and "norm" in the class name decide.
 """
@@ -55,6 +56,11 @@ _NORMALISES = frozenset(
         "l2norm",
     ]
 )
+#: the length of a vector: to divide by it is a norm, to bound by it is a clip
+_LENGTHS = frozenset(["norm", "vector_norm"])
+#: a function with one of these names cuts what is too large, and so does ``clamp`` where it is given a ``max``
+_CUTS = frozenset(["clamp_max", "clamp_max_", "minimum", "fmin"])
+_CLAMPS = frozenset(["clamp", "clamp_", "clip", "clip_"])
 #: a function with one of these names mixes features, so its parameters are no norm's
 _MIXES = frozenset(
     [
@@ -73,7 +79,6 @@ _MIXES = frozenset(
         "softmax",
         "log_softmax",
         "topk",
-        "cumsum",
         "chunk_scan",
         "selective_scan",
     ]
@@ -112,13 +117,19 @@ def _class_of(module: nn.Module) -> Any:
 def _what_code_does(cls: Any) -> tuple[bool, bool, bool]:
     """(normalises, mixes features, could be read) for the forward of a class and the functions it calls."""
     names: set[str] = set()
+    keywords: set[str] = set()
     readable = False
     for code in _reachable(cls):
         readable = True
         names.update(code.co_names)
+        keywords.update(_keywords(code))
+    cuts = bool(names & _CUTS) or (bool(names & _CLAMPS) and "max" in keywords)
+    normalisers = names & _NORMALISES
+    if cuts and normalisers <= _LENGTHS:
+        normalisers = set()
     power = bool(names & {"pow", "square", "sqrt"}) and bool(names & {"mean", "sum"})
     called = "norm" in cls.__name__.lower() and any("norm" in name.lower() for name in names)  # a kernel of its own
-    return bool(names & _NORMALISES) or power or called, bool(names & _MIXES), readable
+    return bool(normalisers) or power or called, bool(names & _MIXES), readable
 
 
 def _reachable(cls: type[nn.Module], depth: int = 3) -> Iterator[types.CodeType]:
@@ -146,6 +157,13 @@ def _reachable(cls: type[nn.Module], depth: int = 3) -> Iterator[types.CodeType]
                 todo.append((function_of(target), left - 1))
 
 
+def _keywords(code: types.CodeType) -> Iterator[str]:
+    """Names of the keyword arguments that code passes on: tuples of names among its constants."""
+    for constant in code.co_consts:
+        if isinstance(constant, tuple):
+            yield from (name for name in constant if isinstance(name, str))
+
+
 def function_of(forward: object) -> object:
     """The function below decorators (transformers wraps the forward of every checkpointed layer)."""
     return inspect.unwrap(forward) if callable(forward) else forward
@@ -155,8 +173,7 @@ def function_of(forward: object) -> object:
 def mentions(cls: Any, name: str) -> bool:
     """Whether the forward of a class, or what it calls, uses a name: as a variable, an attribute or a keyword."""
     for code in _reachable(cls):
-        keywords = (constant for constant in code.co_consts if isinstance(constant, tuple))
-        if name in (*code.co_names, *code.co_varnames) or name in code.co_consts or any(name in names for names in keywords):
+        if name in (*code.co_names, *code.co_varnames) or name in code.co_consts or name in _keywords(code):
             return True
     return False
 
