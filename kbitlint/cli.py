@@ -14,11 +14,14 @@ import click
 
 from kbitlint import __version__
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.report.formats import NAMES as FORMATS
+from kbitlint.running import SUPPRESSING_OPTIONS, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from kbitlint.violation import Report
+    from kbitlint.running import Settled
+    from kbitlint.violation import Failure, Report, Severity
 
 #: the argument of --amp -> TrainingContext.autocast_dtype
 AMP = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
@@ -90,7 +93,8 @@ _CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--trace/--no-trace", default=True, help="Run a training step without weights (default), or do not."),
     click.option("--select", multiple=True, callback=_split, metavar="CODE", help="Rules to run: KB101, KB4, a slug or ALL."),
     click.option("--ignore", multiple=True, callback=_split, metavar="CODE", help="Rules not to run."),
-    click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", help="How to report."),
+    click.option("--format", "format_", type=click.Choice(FORMATS), default="text", help="How to report."),
+    *SUPPRESSING_OPTIONS,
     click.option("--fail-on", type=click.Choice(_SEVERITIES), help="Least severity for exit code 1 (default: warning)."),
     click.option("--exit-zero", is_flag=True, help="Leave with 0 although violations are left."),
     *_OPENING_OPTIONS,
@@ -121,7 +125,7 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
 def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
     from kbitlint import api, config
     from kbitlint.context import TrainingContext
-    from kbitlint.violation import Severity
+    from kbitlint.violation import Failure, Severity
 
     settings = config.load(config.find(Path.cwd()))
     targets = targets or settings.targets
@@ -139,7 +143,7 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
     unsafe = options["unsafe_fixes"]
     fixing = (options["fix"] or unsafe) and not options["diff"]
     reports: list[Report] = []
-    failures: list[str] = []
+    failures: list[Failure] = []
     for target in targets:
         try:
             with _progress(f"{'fixing' if fixing else 'auditing'} {target}"):
@@ -151,30 +155,28 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
         except KbitlintError as error:
             if len(targets) == 1:
                 raise
-            failures.append(_line(error))
+            failures.append(Failure(target, _line(error)))
             if options["verbose"]:
                 traceback.print_exc()
-    _write(reports, options)
-    for failure in failures:
-        click.echo(f"kbitlint: {failure}", err=True)
+    result = settled(reports, settings, options, everything=targets == settings.targets)
     fail_on = Severity(options["fail_on"]) if options["fail_on"] else settings.fail_on
-    codes = [report.exit_code(fail_on) for report in reports] + [EXIT_FAILED] * len(failures)
+    _write(result, failures, options, fail_on)
+    for line in [*result.lines, *(failure.error for failure in failures)]:
+        click.echo(f"kbitlint: {line}", err=True)
+    codes = [report.exit_code(fail_on) for report in result.reports] + [EXIT_FAILED] * len(failures)
     worst = max(codes, default=EXIT_FAILED)
-    return EXIT_CLEAN if options["exit_zero"] and worst == EXIT_VIOLATIONS else worst
+    return EXIT_CLEAN if (options["exit_zero"] or result.accepted) and worst == EXIT_VIOLATIONS else worst
 
 
-def _write(reports: Sequence[Report], options: dict[str, Any]) -> None:
-    if options["format_"] == "json":
-        from kbitlint.report import json
+def _write(result: Settled, failures: Sequence[Failure], options: dict[str, Any], fail_on: Severity) -> None:
+    from kbitlint.report import formats
 
-        text = json.render(reports)
-    else:
-        from kbitlint.report import text as plain
-
-        color, width = _looks(options["output_file"])
-        text = "\n\n".join(plain.render(report, color=color, width=width) for report in reports)
-        if options["verbose"]:
-            text += "".join(f"\n\n{crash.traceback}" for report in reports for crash in report.crashes)
+    color, width = _looks(options["output_file"])
+    text = formats.render(
+        options["format_"], result.reports, failures, result.unused, fail_on=fail_on, color=color, width=width
+    )
+    if options["verbose"] and options["format_"] == "text":
+        text += "".join(f"\n\n{crash.traceback}" for report in result.reports for crash in report.crashes)
     _deliver(text, options["output_file"])
 
 
@@ -287,15 +289,7 @@ def show_config() -> None:
         click.echo(f"# {settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults'}")
         for field in dataclasses.fields(settings):
             if field.name != "file":
-                value = getattr(settings, field.name)
-                shown = list(value) if isinstance(value, tuple) else getattr(value, "value", value)
-                click.echo(f"{field.name.replace('_', '-')} = {_toml(shown)}")
-
-
-def _toml(value: object) -> str:
-    import json
-
-    return "# not set" if value is None else json.dumps(value)
+                click.echo(f"{field.name.replace('_', '-')} = {config.as_toml(settings, field.name)}")
 
 
 @main.command(short_help="The main job on a tiny Llama, in 15 seconds.")

@@ -211,6 +211,9 @@ def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
         yield paint.code("32;1")("clean")
     else:
         yield "nothing to check" if report.skips else "nothing was checked"
+    if report.suppressed:
+        by = Counter(entry.by for entry in report.suppressed)
+        yield "suppressed: " + ", ".join(f"{count} by {name}" for name, count in sorted(by.items()))
     rules = len({code for code, _ in report.ran})
     names = [surface.value for surface in report.surfaces]
     surfaces = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
