@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine
@@ -26,9 +25,7 @@ def context_of(target: Any, context: TrainingContext) -> TrainingContext:
     """What the Trainer's arguments say, where there is a Trainer; what the caller says wins."""
     if model_of(target) is target:
         return context
-    read = TrainingContext.from_training_arguments(target.args)
-    given = {f.name: getattr(context, f.name) for f in dataclasses.fields(context) if getattr(context, f.name) is not None}
-    return dataclasses.replace(read, **given)
+    return TrainingContext.from_trainer(target).updated(context)
 
 
 def report_of(name: str, facts: Any, outcome: engine.Outcome, trace: Any = None, **further: Any) -> Report:

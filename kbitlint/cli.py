@@ -15,7 +15,7 @@ import click
 from kbitlint import __version__
 from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.report.formats import NAMES as FORMATS
-from kbitlint.running import SUPPRESSING_OPTIONS, settled
+from kbitlint.running import SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -79,6 +79,7 @@ _OPENING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=click.Choice(sorted(AMP)),
         help="The autocast region that training opens; no: none. Unknown where neither this nor a Trainer says it.",
     ),
+    TRAINING_OPTION,
     click.option("--trust-remote-code", is_flag=True, help="Let a checkpoint run its own code. Never done without it."),
     click.option("--output-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there."),
     click.option("--verbose", "-v", is_flag=True, help="Show tracebacks."),
@@ -124,7 +125,6 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
 
 def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
     from kbitlint import api, config
-    from kbitlint.context import TrainingContext
     from kbitlint.violation import Failure, Severity
 
     settings = config.load(config.find(Path.cwd()))
@@ -138,7 +138,7 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
         "meta": settings.meta if options["meta"] is None else options["meta"],
         "trust_remote_code": options["trust_remote_code"],
         "trace": options["trace"],
-        "context": TrainingContext(autocast_dtype=AMP.get(options["amp"])),
+        "context": context_of(settings, options, AMP.get(options["amp"])),
     }
     unsafe = options["unsafe_fixes"]
     fixing = (options["fix"] or unsafe) and not options["diff"]
@@ -228,7 +228,6 @@ def memory(target: str, **options: Any) -> None:
 def _memory(target: str, options: dict[str, Any]) -> None:
     from kbitlint import api, config
     from kbitlint.budget import DEFAULT_LORA
-    from kbitlint.context import TrainingContext
     from kbitlint.report import memory as reporter
 
     settings = config.load(config.find(Path.cwd()))
@@ -244,7 +243,7 @@ def _memory(target: str, options: dict[str, Any]) -> None:
             quantize=options["quantize"] or settings.quantize,
             meta=settings.meta if options["meta"] is None else options["meta"],
             trust_remote_code=options["trust_remote_code"],
-            context=TrainingContext(autocast_dtype=AMP.get(options["amp"])),
+            context=context_of(settings, options, AMP.get(options["amp"])),
         )
     color, width = _looks(options["output_file"])
     as_text = options["format_"] == "text"

@@ -1,4 +1,4 @@
-"""What becomes of the reports of one run before they are shown: severities, suppressions, the baseline."""
+"""What the project and the command line say about one run: its training context, and how its reports count."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbitlint import suppress
+from kbitlint.context import TrainingContext
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,26 @@ SUPPRESSING_OPTIONS = (
     click.option("--write-baseline", is_flag=True, help="Accept all violations: write them to --baseline and leave with 0."),
     click.option("--prune-baseline", is_flag=True, help="Take out of --baseline what is not there any more."),
 )
+TRAINING_OPTION = click.option(
+    "--training",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="How training is launched: the file of accelerate config, or a DeepSpeed JSON file.",
+)
+
+
+def context_of(settings: Config, options: dict[str, Any], autocast_dtype: str | None) -> TrainingContext:
+    """The training context of a run: the launcher's file, and over it what the command line says.
+
+    Raises:
+        KbitlintError: The file cannot be read or is none of a launcher.
+    """
+    file = options["training"] or (Path(settings.training) if settings.training else None)
+    said = TrainingContext(autocast_dtype=autocast_dtype)
+    if file is None:
+        return said
+    from kbitlint.launchers import training_file
+
+    return training_file(file).updated(said)
 
 
 @dataclass(frozen=True, slots=True)
