@@ -15,7 +15,7 @@ import click
 from kbitlint import __version__
 from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.report.formats import NAMES as FORMATS
-from kbitlint.running import SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
+from kbitlint.running import RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -96,6 +96,7 @@ _CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--ignore", multiple=True, callback=_split, metavar="CODE", help="Rules not to run."),
     click.option("--format", "format_", type=click.Choice(FORMATS), default="text", help="How to report."),
     *SUPPRESSING_OPTIONS,
+    RANK_OPTION,
     click.option("--fail-on", type=click.Choice(_SEVERITIES), help="Least severity for exit code 1 (default: warning)."),
     click.option("--exit-zero", is_flag=True, help="Leave with 0 although violations are left."),
     *_OPENING_OPTIONS,
@@ -125,6 +126,7 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
 
 def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
     from kbitlint import api, config
+    from kbitlint.integrations import ranks
     from kbitlint.violation import Failure, Severity
 
     settings = config.load(config.find(Path.cwd()))
@@ -144,6 +146,7 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
     fixing = (options["fix"] or unsafe) and not options["diff"]
     reports: list[Report] = []
     failures: list[Failure] = []
+    speaks = True
     for target in targets:
         try:
             with _progress(f"{'fixing' if fixing else 'auditing'} {target}"):
@@ -151,7 +154,9 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
                     device = options["device"] or settings.device
                     reports.append(api.fix(target, unsafe=unsafe, device=device, **opened))
                 else:
-                    reports.append(api.check(target, **opened, plan=options["diff"]))
+                    joint = ranks.check(target, timeout=options["rank_timeout"], **opened, plan=options["diff"])
+                    reports.append(joint.report)
+                    speaks = joint.speaks
         except KbitlintError as error:
             if len(targets) == 1:
                 raise
@@ -160,8 +165,9 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
                 traceback.print_exc()
     result = settled(reports, settings, options, everything=targets == settings.targets)
     fail_on = Severity(options["fail_on"]) if options["fail_on"] else settings.fail_on
-    _write(result, failures, options, fail_on)
-    for line in [*result.lines, *(failure.error for failure in failures)]:
+    if speaks:
+        _write(result, failures, options, fail_on)
+    for line in [*result.lines, *(failure.error for failure in failures)] if speaks else ():
         click.echo(f"kbitlint: {line}", err=True)
     codes = [report.exit_code(fail_on) for report in result.reports] + [EXIT_FAILED] * len(failures)
     worst = max(codes, default=EXIT_FAILED)

@@ -24,6 +24,14 @@ SUPPRESSING_OPTIONS = (
     click.option("--write-baseline", is_flag=True, help="Accept all violations: write them to --baseline and leave with 0."),
     click.option("--prune-baseline", is_flag=True, help="Take out of --baseline what is not there any more."),
 )
+RANK_OPTION = click.option(
+    "--rank-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    metavar="SECONDS",
+    help="Under torchrun: how long a rank waits for the others (default: 300).",
+)
+
 TRAINING_OPTION = click.option(
     "--training",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

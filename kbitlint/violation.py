@@ -170,9 +170,13 @@ class Crash:
     """A rule that raised. It makes the exit code 2: the audit is incomplete."""
 
     code: str
+    """Empty where no rule but the audit of a rank failed."""
     surface: Surface
     error: str
     traceback: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.code} crashed on {self.surface.value}: {self.error}" if self.code else self.error
 
 
 @dataclass(frozen=True, slots=True)

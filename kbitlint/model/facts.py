@@ -123,6 +123,8 @@ class ModelFacts:
     """What feeds each stack of checkpointed layers with a gradient."""
     tied: tuple[tuple[str, str], ...] = ()
     """(path, first path) of every further path of a tied parameter."""
+    device_map: tuple[str, ...] = ()
+    """The devices that accelerate spread the modules over, as the model remembers them; empty where it was not."""
 
     @property
     def trainable(self) -> tuple[ParameterFacts, ...]:
@@ -133,6 +135,19 @@ class ModelFacts:
     def checkpointing(self) -> tuple[CheckpointFacts, ...]:
         """The modules whose checkpointing is on."""
         return tuple(facts for facts in self.checkpoints if facts.enabled)
+
+    def by_layer(self) -> dict[str, list[ParameterFacts]]:
+        """Parameters by the outermost checkpointable layer that holds them; the rest stands under the empty path.
+
+        These are the units that FSDP shards where it wraps by transformer layer, as accelerate does by default.
+        """
+        layers = {facts.path for facts in self.checkpoints if facts.is_layer}
+        units: dict[str, list[ParameterFacts]] = {}
+        for parameter in self.parameters:
+            parts = parameter.path.split(".")
+            heads = (".".join(parts[:end]) for end in range(1, len(parts)))
+            units.setdefault(next((head for head in heads if head in layers), ""), []).append(parameter)
+        return units
 
     @property
     def numel(self) -> int:

@@ -109,7 +109,13 @@ def collect(model: nn.Module) -> ModelFacts:
         bypassed=_bypassed(walk),
         compiled=walk.compiled,
         tied=tuple(walk.tied),
+        device_map=_device_map(base),
     )
+
+
+def _device_map(base: Any) -> tuple[str, ...]:
+    devices = getattr(base, "hf_device_map", None)
+    return tuple(sorted({str(device) for device in devices.values()})) if isinstance(devices, dict) else ()
 
 
 def _tracked_handles(model: Any) -> Iterator[int]:

@@ -37,8 +37,7 @@ def _commands(report: Report) -> Iterator[str]:
                 text += f"\nfix: {group.first.fix.title} ({group.first.fix.safety.value})"
             yield _command(_COMMANDS[group.first.severity], group.place, title, text + name)
     for crash in report.crashes:
-        text = f"{crash.code} crashed on {crash.surface.value}: {crash.error}{name}"
-        yield _command("error", place_of(report.target), crash.code, text)
+        yield _command("error", place_of(report.target), crash.code or "kbitlint", f"{crash}{name}")
 
 
 def _command(command: str, place: Place, title: str, text: str) -> str:

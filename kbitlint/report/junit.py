@@ -56,7 +56,8 @@ def _cases(report: Report, fail_on: Severity) -> list[ET.Element]:
     codes = {code for code, _ in report.ran} | {crash.code for crash in report.crashes} | set(slugs)
     cases = []
     for code in sorted(codes | {skip.code for skip in report.skips if skip.code}):
-        case = ET.Element("testcase", classname=_text(report.target or "(model)"), name=slugs.get(code, code), time="0")
+        name = slugs.get(code, code) or "audit"
+        case = ET.Element("testcase", classname=_text(report.target or "(model)"), name=name, time="0")
         own = [group for group in groups if group.first.code == code]
         failed = [group for group in own if group.first.severity >= fail_on]
         if failed:

@@ -116,7 +116,7 @@ def _notifications(reports: Iterable[Report]) -> Iterable[dict[str, Any]]:
     """What could not be checked: a crash is an error, a skip a note."""
     for report in reports:
         for crash in report.crashes:
-            yield _notification(report.target, "error", f"{crash.code} crashed on {crash.surface.value}: {crash.error}")
+            yield _notification(report.target, "error", str(crash))
         for skip in report.skips:
             yield _notification(
                 report.target, "note", f"{skip.code or 'checks'} skipped on {skip.surface.value}: {skip.reason}"

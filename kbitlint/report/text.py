@@ -33,7 +33,7 @@ def render(report: Report, *, color: bool = False, width: int = 80) -> str:
     if report.applied is not None:
         lines += [*_applied(report.applied, paint, width), ""]
     for crash in report.crashes:
-        lines += wrapped(f"{crash.code} crashed on {crash.surface.value}: {crash.error}", width, "  ", paint.code("31"))
+        lines += wrapped(str(crash), width, "  ", paint.code("31"))
     lines += _footer(report, paint, width)
     return "\n".join(lines)
 
