@@ -101,12 +101,17 @@ def aspects_of(facts: ModelFacts, adapters: Mapping[str, str], *, sharded: bool)
     return {
         TRAINABLE: trainable,
         ORDER: {path: str(number) for number, path in enumerate(trainable)},
-        FROZEN: {p.path: p.dtype for p in facts.parameters if not p.requires_grad},
+        FROZEN: {_plain(p.path): p.dtype for p in facts.parameters if not p.requires_grad},
         QUANTIZATION: {
-            layer.path: " ".join(filter(None, [layer.packing.method, layer.packing.kind, layer.packing.compute_dtype]))
+            _plain(layer.path): " ".join(filter(None, [layer.packing.method, layer.packing.kind, layer.packing.compute_dtype]))
             for layer in facts.quantized
         },
         CHECKPOINTING: {checkpoint.path: f"use_reentrant={checkpoint.reentry.value}" for checkpoint in facts.checkpointing},
         HOOKS: {hooks.path: str(len(hooks.names)) for hooks in facts.input_grad_hooks},
         ADAPTERS: dict(adapters),
     }
+
+
+def _plain(path: str) -> str:
+    """The path as it is where no adapter wraps the module: ranks that adapt others differ in these alone."""
+    return path.replace(".base_layer", "")
