@@ -15,7 +15,7 @@ import click
 from kbitlint import __version__
 from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.report.formats import NAMES as FORMATS
-from kbitlint.running import RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
+from kbitlint.running import JOBS_OPTIONS, RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -97,6 +97,7 @@ _CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--format", "format_", type=click.Choice(FORMATS), default="text", help="How to report."),
     *SUPPRESSING_OPTIONS,
     RANK_OPTION,
+    *JOBS_OPTIONS,
     click.option("--fail-on", type=click.Choice(_SEVERITIES), help="Least severity for exit code 1 (default: warning)."),
     click.option("--exit-zero", is_flag=True, help="Leave with 0 although violations are left."),
     *_OPENING_OPTIONS,
@@ -125,9 +126,8 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
 
 
 def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
-    from kbitlint import api, config
-    from kbitlint.integrations import ranks
-    from kbitlint.violation import Failure, Severity
+    from kbitlint import config
+    from kbitlint.violation import Severity
 
     settings = config.load(config.find(Path.cwd()))
     targets = targets or settings.targets
@@ -142,8 +142,33 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
         "trace": options["trace"],
         "context": context_of(settings, options, AMP.get(options["amp"])),
     }
+    reports, failures, speaks = _audited(targets, opened, options, options["device"] or settings.device)
+    result = settled(reports, settings, options, everything=targets == settings.targets)
+    fail_on = Severity(options["fail_on"]) if options["fail_on"] else settings.fail_on
+    if speaks:
+        _write(result, failures, options, fail_on)
+    for line in [*result.lines, *(failure.error for failure in failures)] if speaks else ():
+        click.echo(f"kbitlint: {line}", err=True)
+    codes = [report.exit_code(fail_on) for report in result.reports] + [EXIT_FAILED] * len(failures)
+    worst = max(codes, default=EXIT_FAILED)
+    return EXIT_CLEAN if (options["exit_zero"] or result.accepted) and worst == EXIT_VIOLATIONS else worst
+
+
+def _audited(
+    targets: Sequence[str], opened: dict[str, Any], options: dict[str, Any], device: str | None
+) -> tuple[list[Report], list[Failure], bool]:
+    """(reports, failures, whether this process is the one that shows them)."""
+    from kbitlint import api
+    from kbitlint.integrations import ranks
+    from kbitlint.violation import Failure, Report
+
     unsafe = options["unsafe_fixes"]
     fixing = (options["fix"] or unsafe) and not options["diff"]
+    if options["jobs"] is not None or options["target_timeout"] is not None:
+        if fixing:
+            raise click.UsageError("--jobs and --target-timeout audit; they cannot be used with --fix")
+        many = _isolated(targets, opened, options)
+        return [one for one in many if isinstance(one, Report)], [one for one in many if isinstance(one, Failure)], True
     reports: list[Report] = []
     failures: list[Failure] = []
     speaks = True
@@ -151,7 +176,6 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
         try:
             with _progress(f"{'fixing' if fixing else 'auditing'} {target}"):
                 if fixing:
-                    device = options["device"] or settings.device
                     reports.append(api.fix(target, unsafe=unsafe, device=device, **opened))
                 else:
                     joint = ranks.check(target, timeout=options["rank_timeout"], **opened, plan=options["diff"])
@@ -163,15 +187,17 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
             failures.append(Failure(target, _line(error)))
             if options["verbose"]:
                 traceback.print_exc()
-    result = settled(reports, settings, options, everything=targets == settings.targets)
-    fail_on = Severity(options["fail_on"]) if options["fail_on"] else settings.fail_on
-    if speaks:
-        _write(result, failures, options, fail_on)
-    for line in [*result.lines, *(failure.error for failure in failures)] if speaks else ():
-        click.echo(f"kbitlint: {line}", err=True)
-    codes = [report.exit_code(fail_on) for report in result.reports] + [EXIT_FAILED] * len(failures)
-    worst = max(codes, default=EXIT_FAILED)
-    return EXIT_CLEAN if (options["exit_zero"] or result.accepted) and worst == EXIT_VIOLATIONS else worst
+    return reports, failures, speaks
+
+
+def _isolated(targets: Sequence[str], opened: dict[str, Any], options: dict[str, Any]) -> list[Report | Failure]:
+    from kbitlint.extras import require_model_extra
+    from kbitlint.jobs import audit_many
+
+    require_model_extra("--jobs")
+    arguments = {**opened, "plan": options["diff"]}
+    with _progress(f"auditing {len(targets)} targets"):
+        return audit_many(targets, arguments, jobs=options["jobs"] or 1, timeout=options["target_timeout"])
 
 
 def _write(result: Settled, failures: Sequence[Failure], options: dict[str, Any], fail_on: Severity) -> None:
@@ -295,6 +321,16 @@ def show_config() -> None:
         for field in dataclasses.fields(settings):
             if field.name != "file":
                 click.echo(f"{field.name.replace('_', '-')} = {config.as_toml(settings, field.name)}")
+
+
+@main.command()
+def init() -> None:
+    """Write [tool.kbitlint] and pre-commit entries for the project in this folder."""
+    from kbitlint import starting
+
+    with _clear_errors():
+        for line in starting.init(Path.cwd()):
+            click.echo(line)
 
 
 @main.command(short_help="The main job on a tiny Llama, in 15 seconds.")

@@ -32,6 +32,16 @@ RANK_OPTION = click.option(
     help="Under torchrun: how long a rank waits for the others (default: 300).",
 )
 
+JOBS_OPTIONS = (
+    click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Audit N targets at once, each in its own process."),
+    click.option(
+        "--target-timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Give one target no longer than this; it then runs in its own process.",
+    ),
+)
+
 TRAINING_OPTION = click.option(
     "--training",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

@@ -11,8 +11,8 @@ CODE = "KB701"
 # what really happens under DDP is held against this rule in tests/test_ranks.py
 
 
-def ddp(find_unused=True, **further):
-    return TrainingContext(strategy=Strategy.DDP, find_unused_parameters=find_unused, **further)
+def ddp(**further):
+    return TrainingContext(**{"strategy": Strategy.DDP, "find_unused_parameters": True} | further)
 
 
 def reentrant():
@@ -32,12 +32,16 @@ def test_both_layers_are_errors_where_ddp_finds_unused_parameters():
 
 
 def test_what_ddp_is_told_is_a_warning_where_nobody_says_it():
-    assert found(reentrant(), ddp(find_unused=None)) == [(layer, "warning", "safe") for layer in LAYERS]
+    assert found(reentrant(), ddp(find_unused_parameters=None)) == [(layer, "warning", "safe") for layer in LAYERS]
 
 
 @pytest.mark.parametrize(
     "context",
-    [ddp(find_unused=False), ddp(static_graph=True), TrainingContext(strategy=Strategy.SINGLE, find_unused_parameters=True)],
+    [
+        ddp(find_unused_parameters=False),
+        ddp(static_graph=True),
+        ddp(strategy=Strategy.SINGLE),
+    ],
 )
 def test_where_ddp_does_not_walk_the_graph_nothing_is_marked_twice(context):
     assert found(reentrant(), context) == []

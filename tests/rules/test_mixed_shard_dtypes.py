@@ -19,14 +19,16 @@ def found(model, strategy, **context):
 def test_fsdp1_reports_each_unit_with_its_dtypes():
     message = "parameters that FSDP1 flattens together have 2 dtypes: bfloat16, float32"
 
-    assert found(outcomes.FSDP["float32 norms"](), Strategy.FSDP1) == dict.fromkeys(
-        ("", "model.layers.0", "model.layers.1"), ("error", message)
-    )
+    units = ("", "model.layers.0", "model.layers.1")
+    assert found(outcomes.FSDP["float32 norms"](), Strategy.FSDP1) == dict.fromkeys(units, ("error", message))
 
 
 def test_adapters_of_another_dtype_are_a_warning_where_nobody_says_who_wraps():
     model = outcomes.FSDP["float32 adapters"]()
-    message = "parameters that FSDP1 flattens together unless PEFT's wrap policy keeps adapters apart have 2 dtypes: bfloat16, float32"
+    message = (
+        "parameters that FSDP1 flattens together unless PEFT's wrap policy keeps adapters apart "
+        "have 2 dtypes: bfloat16, float32"
+    )
 
     assert found(model, Strategy.FSDP1) == dict.fromkeys(("model.layers.0", "model.layers.1"), ("warning", message))
     assert found(model, Strategy.FSDP1, sets_training_mode=True) == {}
