@@ -15,7 +15,7 @@ from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
 from kbitlint.opening import Options, apply_stored, open_target, quiet
-from kbitlint.target import parse
+from kbitlint.target import SOURCES, Kind, parse
 from kbitlint.violation import Applied, Edit, Report, Safety, Severity, Surface
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ def check(target: Any, **options: Any) -> Report:
 
     Args:
         target: A ``torch.nn.Module`` (a PeftModel too), a ``Trainer``, or a target string: a checkpoint or adapter
-            folder, a Hub id, ``file.py:factory``, ``pkg.mod:factory``.
+            folder, a Hub id, ``file.py:factory``, ``pkg.mod:factory``, a script, notebook or training configuration,
+            or a folder of them.
         **options: ``select`` and ``ignore`` (codes, prefixes or slugs), ``context`` (a TrainingContext), and for
             targets that are named: ``quantize`` (nf4, fp4, int8 or none), ``meta``, ``trust_remote_code``;
             ``trace=False`` runs no training step without weights.
@@ -86,7 +87,7 @@ def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: 
     if is_live(target):
         return _fix_live(target, rules, chosen, wanted, probe=bool(probe))
     named = parse(str(target))
-    place = device_for(device, needed=not chosen.meta)
+    place = device_for(device, needed=not (chosen.meta or named.kind in (*SOURCES, Kind.FILE)))
     return fix_named(named, rules, chosen, wanted, place, probe=probe is not False)
 
 

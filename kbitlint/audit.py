@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine
 from kbitlint.collection import facts_of_model
 from kbitlint.context import TrainingContext
-from kbitlint.violation import Plan, Report, Safety, Surface
+from kbitlint.errors import TargetError
+from kbitlint.source import documents
+from kbitlint.target import SOURCES, Kind, Target
+from kbitlint.violation import Plan, Report, Safety, Skip, Surface
 
 if TYPE_CHECKING:
     from kbitlint.opening import Opened, Options
@@ -55,6 +60,8 @@ def report_of(name: str, facts: Any, outcome: engine.Outcome, trace: Any = None,
 
 def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
     """Run the rules over everything that a named target offers."""
+    if opened.target.kind in SOURCES:
+        return _audit_source(opened.target, rules, options)
     facts: dict[Surface, Any] = {}
     if opened.files is not None:
         facts[Surface.FILES] = opened.files
@@ -68,9 +75,63 @@ def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
     planned = None
     if options.plan and opened.live is not None:
         planned = plan_of(model_of(opened.live), rules, context, trace=options.trace)
+    if options.plan and opened.files is not None:
+        planned = _with_files(planned, opened.target, rules, options)
     return report_of(
         opened.target.text, model, outcome, facts.get(Surface.TRACE), notes=opened.notes, skips=skips, planned=planned
     )
+
+
+def _audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Report:
+    """Audit a script or a folder of them: no model is built and nothing of the script runs."""
+    from kbitlint import sweep
+
+    path = Path(target.place)
+    if target.kind is Kind.TREE:
+        swept = sweep.sweep(path, rules, options.context)
+        if not swept.files:
+            raise TargetError(target.text, "the folder holds no checkpoint, script, notebook or training configuration")
+        counted = f"{swept.read} of {swept.files} files" if swept.files > 1 else "1 file"
+        summary = f"{counted} {'concerns' if swept.read == 1 else 'concern'} the training of quantized models"
+    else:
+        document = documents.read(path, target.text)
+        swept = sweep.Sweep(sweep.NOTHING, 1)
+        summary = ""
+        if document is not None:
+            outcome, silenced = sweep.run(rules, document.facts, options.context)
+            swept = sweep.Sweep(outcome, 1, 1, silenced=silenced)
+    skips = swept.skips
+    if not swept.read and not skips:
+        skips = (Skip("", Surface.SOURCE, "nothing here loads, prepares or trains a quantized model"),)
+    notes = (f"{swept.silenced} silenced by comments",) if swept.silenced else ()
+    report = report_of(target.text, None, swept.outcome, notes=notes, skips=skips)
+    planned = _plan_of_source(target, rules, options) if options.plan else None
+    return dataclasses.replace(report, summary=summary, planned=planned)
+
+
+def _with_files(planned: Plan | None, target: Target, rules: tuple[Rule, ...], options: Options) -> Plan:
+    """The plan with what fixes change in the JSON files."""
+    from kbitlint.mending import mend_files
+
+    safe = mend_files(target, rules, options.context, Safety.SAFE)
+    everything = mend_files(target, rules, options.context, Safety.UNSAFE)
+    diff, unsafe = ("\n".join(file.diff() for file in files) for files in (safe, everything))
+    edits = tuple(edit for file in safe for edit in file.edits)
+    further = tuple(edit for file in everything for edit in file.edits if edit not in edits)
+    model = planned or Plan((), ())
+    return Plan((*edits, *model.safe), (*further, *model.unsafe), diff, unsafe if unsafe != diff else "")
+
+
+def _plan_of_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Plan:
+    from kbitlint.mending import mend_target
+
+    safe = mend_target(target, rules, options.context, Safety.SAFE)
+    everything = mend_target(target, rules, options.context, Safety.UNSAFE)
+    edits = tuple(edit for file in safe for edit in file.edits)
+    further = tuple(edit for file in everything for edit in file.edits if edit not in edits)
+    diff = "\n".join(filter(None, (file.diff() for file in safe)))
+    unsafe = "\n".join(filter(None, (file.diff() for file in everything)))
+    return Plan(edits, further, diff, unsafe if unsafe != diff else "")
 
 
 def plan_of(model: Any, rules: tuple[Rule, ...], context: TrainingContext, *, trace: bool) -> Plan:

@@ -116,7 +116,9 @@ def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
 @main.command(epilog=EXIT_HELP, short_help="Audit targets; with --fix, repair them too.")
 @_with(_CHECK_OPTIONS)
 def check(targets: tuple[str, ...], **options: Any) -> None:
-    """Audit targets: checkpoint or adapter folders, Hub ids, file.py:factory, pkg.mod:factory.
+    """Audit scripts, notebooks, configurations and folders of them, checkpoints, Hub ids, and functions.
+
+    A checkpoint is a folder or a Hub id, a function is file.py:function or pkg.mod:function.
 
     Without a target those of [tool.kbitlint] in pyproject.toml are audited.
     """
@@ -293,7 +295,7 @@ def rules() -> None:
     with _clear_errors():
         for rule in all_rules():
             surfaces = ", ".join(surface.value for surface in rule.checks())
-            click.echo(f"{rule.meta.code}  {rule.meta.slug:<28}{rule.meta.severity.value:<9}{surfaces}")
+            click.echo(f"{rule.meta.code}  {rule.meta.slug:<36}{rule.meta.severity.value:<9}{surfaces}")
             click.echo(f"       {type(rule).title()}")
 
 

@@ -9,13 +9,15 @@ from kbitlint import manifest
 from kbitlint.audit import audit, context_of, model_of
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require_model_extra
+from kbitlint.files.checkpoint import read_checkpoint
 from kbitlint.opening import FACTORIES, Options, has_weights, load_target, open_target
-from kbitlint.target import Kind, Target
+from kbitlint.target import SOURCES, Kind, Target
 from kbitlint.violation import Applied, Probe, Report, Safety
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kbitlint.mending import Mended
     from kbitlint.rule import Rule
 
 
@@ -43,8 +45,14 @@ def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted:
 
     Where the training step shows that the fix broke training, nothing is written.
     """
+    if target.kind in SOURCES:
+        return _fix_source(target, rules, options, wanted)
+    mended = [] if target.kind in (Kind.HUB, *FACTORIES) else _fix_files(target, rules, options, wanted)
+    in_files = tuple(edit for file in mended for edit in file.edits)
+    diff = "\n".join(file.diff() for file in mended)
     if target.kind is Kind.FILE:
-        raise TargetError(target.text, "a single file cannot be fixed yet: name its folder")
+        report = audit(open_target(target, options), rules, options)
+        return dataclasses.replace(report, applied=Applied(in_files, len(mended[:1]), diff=diff))
     if target.kind is Kind.HUB:
         raise TargetError(
             target.text, "a Hub id cannot be fixed in place: download it (hf download) or name the factory that loads it"
@@ -73,9 +81,36 @@ def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted:
         quantize = options.quantize or (stored.quantize if stored else None)
         written = manifest.write(target.folder, manifest.Manifest(edits, quantize), _versions())
         applied = dataclasses.replace(applied, left_behind=str(written))
+    if mended:
+        opened = dataclasses.replace(opened, files=read_checkpoint(target.folder))
+        applied = dataclasses.replace(applied, edits=(*in_files, *applied.edits), diff=diff)
     report = audit(opened, rules, options)
     notes = report.notes + (("no weights in the folder, so no training step was run",) if on_meta and not factory else ())
     return dataclasses.replace(report, applied=applied, notes=notes)
+
+
+def _fix_files(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> list[Mended]:
+    """Change the JSON files of a checkpoint: what they say decides how the model is built."""
+    from kbitlint.mending import mend_files, write
+
+    mended = mend_files(target, rules, options.context, wanted)
+    write(mended)
+    return mended
+
+
+def _fix_source(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> Report:
+    """Replace stretches of the files in place; all of them are planned before the first is written."""
+    from kbitlint.mending import mend_target, write
+
+    mended = mend_target(target, rules, options.context, wanted)
+    write(mended)
+    applied = Applied(
+        tuple(edit for file in mended for edit in file.edits),
+        max((file.passes for file in mended), default=0),
+        sum(file.held_back for file in mended),
+        diff="\n".join(filter(None, (file.diff() for file in mended))),
+    )
+    return dataclasses.replace(audit(open_target(target, options), rules, options), applied=applied)
 
 
 def proof(model: Any, apply: Callable[[], Applied]) -> Probe:

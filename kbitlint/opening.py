@@ -16,7 +16,7 @@ from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.files.checkpoint import CheckpointFacts, base_of_adapter, read_checkpoint
-from kbitlint.target import QUANTIZATIONS, Kind, Target
+from kbitlint.target import QUANTIZATIONS, SOURCES, Kind, Target
 from kbitlint.violation import Skip, Surface
 
 if TYPE_CHECKING:
@@ -60,14 +60,17 @@ class Opened:
 
 def open_target(target: Target, options: Options, *, model: bool = True) -> Opened:
     """Open a named target, without weights where it is not a factory; ``model``: whether a model is wanted at all."""
+    if target.kind in SOURCES:
+        return Opened(target)
     prepared = None if target.kind in (Kind.HUB, *FACTORIES) else manifest.read(target.folder)
     if target.kind is Kind.FILE:
         files = read_checkpoint(target.folder, Path(target.place))
         skips = () if files else (Skip("", Surface.FILES, "the file configures neither a model nor an adapter"),)
         return Opened(target, files, skips=skips)
-    files = read_checkpoint(target.folder) if Surface.FILES in target.surfaces else None
+    files = _files(target)
+    unread = tuple(Skip("", Surface.FILES, f"{item.file} {item.problem}") for item in files.unread) if files else ()
     if not model:
-        return Opened(target, files)
+        return Opened(target, files, skips=unread)
     require_model_extra(f"auditing {target.text}")
     from kbitlint.model.build import attach_adapter, build
     from kbitlint.model.factory import call_factory
@@ -90,7 +93,16 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     if prepared is not None:
         apply_stored(live, prepared, target)
         notes += (f"{manifest.NAME} applied: {len(prepared.edits)} edits",)
-    return Opened(target, files, live, ("built on meta", *built.notes, *notes))
+    return Opened(target, files, live, ("built on meta", *built.notes, *notes), unread)
+
+
+def _files(target: Target) -> CheckpointFacts | None:
+    if target.kind is Kind.HUB:
+        require_model_extra(f"auditing {target.text}")
+        from kbitlint.files.hub import read_hub
+
+        return read_hub(target.place, target.revision)
+    return read_checkpoint(target.folder) if Surface.FILES in target.surfaces else None
 
 
 def apply_stored(model: Any, prepared: manifest.Manifest, target: Target) -> None:

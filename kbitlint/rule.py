@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kbitlint.model.facts import ModelFacts
     from kbitlint.model.rank_facts import RanksFacts
     from kbitlint.model.trace_facts import TraceFacts
+    from kbitlint.source.facts import SourceFacts
 
 __all__ = ["Meta", "Rule", "Unchecked"]
 
@@ -49,6 +50,10 @@ class Rule(ABC):
         """Violations seen in the files of a checkpoint."""
         raise NotImplementedError
 
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterable[Violation]:
+        """Violations seen in a training script, a notebook or a training configuration."""
+        raise NotImplementedError
+
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterable[Violation]:
         """Violations seen on a model object, live or on the meta device."""
         raise NotImplementedError
@@ -66,6 +71,7 @@ class Rule(ABC):
         """The surfaces this rule serves, with the method that serves each."""
         methods = {
             Surface.FILES: "check_files",
+            Surface.SOURCE: "check_source",
             Surface.MODEL: "check_model",
             Surface.TRACE: "check_trace",
             Surface.RANKS: "check_ranks",

@@ -13,6 +13,7 @@ from kbitlint.violation import Surface
 QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
 """How an unquantized checkpoint can be quantized on load."""
 
+_HEADERS = (".safetensors", ".safetensors.index.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _FACTORY = re.compile(r"(?P<place>.+):(?P<attribute>[A-Za-z_][\w.]*)")
 
@@ -26,16 +27,24 @@ class Kind(enum.Enum):
     FACTORY_FILE = "factory in a file"
     FACTORY_MODULE = "factory in a module"
     FILE = "checkpoint file"
+    SCRIPT = "training script, notebook or configuration"
+    TREE = "folder of scripts"
 
 
 SURFACES = {
     Kind.CHECKPOINT: (Surface.FILES, Surface.MODEL),
     Kind.ADAPTER: (Surface.FILES, Surface.MODEL),
-    Kind.HUB: (Surface.MODEL,),
+    Kind.HUB: (Surface.FILES, Surface.MODEL),
     Kind.FACTORY_FILE: (Surface.MODEL,),
     Kind.FACTORY_MODULE: (Surface.MODEL,),
     Kind.FILE: (Surface.FILES,),
+    Kind.SCRIPT: (Surface.SOURCE,),
+    Kind.TREE: (Surface.SOURCE,),
 }
+SOURCES = (Kind.SCRIPT, Kind.TREE)
+
+#: files of a checkpoint; every other JSON file may configure a training
+CHECKPOINT_FILES = ("config.json", "adapter_config.json", "generation_config.json", "kbitlint.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +100,16 @@ def _folder(text: str, path: Path) -> Target:
         return Target(text, Kind.ADAPTER, str(path))
     if (path / "config.json").is_file():
         return Target(text, Kind.CHECKPOINT, str(path))
-    raise TargetError(text, "the folder holds neither config.json nor adapter_config.json")
+    return Target(text, Kind.TREE, str(path))
 
 
 def _file(text: str, path: Path) -> Target:
-    if path.suffix == ".json":
+    if path.name in CHECKPOINT_FILES or path.name.endswith(_HEADERS):
         return Target(text, Kind.FILE, str(path))
-    if path.suffix == ".py":
-        raise TargetError(text, f"name the function that builds the model: {text}:build_model")
-    raise TargetError(text, "only checkpoint folders, their JSON files and factories (file.py:function) can be checked")
+    if path.suffix in (".py", ".ipynb", ".yaml", ".yml", ".json"):
+        return Target(text, Kind.SCRIPT, str(path))
+    raise TargetError(
+        text,
+        "only checkpoint folders and their JSON files, scripts (.py, .ipynb), training configurations (.yaml, .json), folders "
+        "and factories (file.py:function) can be checked",
+    )

@@ -145,9 +145,9 @@ class Violation:
     fix: Fix | None = None
 
     @property
-    def sort_key(self) -> tuple[str, str, str, str]:
-        """Reports are ordered by file, path and code."""
-        return (self.at.file, self.at.path, self.code, self.message)
+    def sort_key(self) -> tuple[str, int, str, str, str]:
+        """Reports are ordered by file, line, path and code."""
+        return (self.at.file, self.at.line or 0, self.at.path, self.code, self.message)
 
     @property
     def cause(self) -> tuple[str, str, str, str, str]:
@@ -215,6 +215,8 @@ class Applied:
     """The file that makes the fix last, or None."""
     lines_to_add: tuple[str, ...] = ()
     """For targets that are code: the lines that make the fix last."""
+    diff: str = ""
+    """For files that were changed: what was changed in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,10 @@ class Plan:
     """The edits that ``--fix`` makes."""
     unsafe: tuple[Edit, ...]
     """Those that ``--unsafe-fixes`` adds."""
+    diff: str = ""
+    """For files: the safe edits as a unified diff."""
+    unsafe_diff: str = ""
+    """What the unsafe ones change beyond that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +288,11 @@ class Report:
     def surfaces(self) -> tuple[Surface, ...]:
         """The surfaces that some rule looked at."""
         return tuple(sorted({surface for _, surface in self.ran}))
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing in the target concerns training, so that no rule had anything to look at."""
+        return not (self.ran or self.violations or self.crashes) and bool(self.skips) and not self.summary
 
     def exit_code(self, fail_on: Severity = Severity.WARNING) -> int:
         """0 clean, 1 violations at or above ``fail_on`` are left, 2 the audit is incomplete."""

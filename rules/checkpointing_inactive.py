@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import SourceFacts
 
 
 class CheckpointingInactive(Rule):
@@ -72,4 +73,20 @@ class CheckpointingInactive(Rule):
                 severity=Severity.WARNING if deliberate else Severity.INFO,
                 evidence={"class": layer.class_name, "model_training": model.training},
                 fix=Fix("put the model into training mode", Safety.SAFE, (Edit("train"),)),
+            )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each loop of the file whose model is in eval mode on every path, although it checkpoints."""
+        for trained in source.trained():
+            first = trained.paths[0]
+            asleep = all(model.training_mode is False and model.checkpointing.enabled for model in trained.models)
+            if not asleep or not trained.certain or first.loop_span is None:
+                continue
+            edits = source.insert_before(first.loop_span, f"{first.name}.train()") if first.name else ()
+            title = "put the model into training mode"
+            yield self.violation(
+                "checkpointing is enabled but inactive: nothing calls model.train() before the loop",
+                source.at(trained.call),
+                surface=Surface.SOURCE,
+                fix=Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY),
             )

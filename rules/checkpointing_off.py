@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import SourceFacts
 
 
 class CheckpointingOff(Rule):
@@ -79,3 +80,23 @@ class CheckpointingOff(Rule):
             evidence=evidence,
             fix=Fix("enable it without reentry", Safety.SAFE, (Edit("enable-checkpointing", "", {"use_reentrant": False}),)),
         )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each place that trains a quantized model with checkpointing off on every path."""
+        for trained in source.trained():
+            off = all(model.checkpointing.enabled is False for model in trained.models)
+            sharded = any(training.fsdp is not False for training in trained.paths)
+            through_cache = any("Prefix" in getattr(m.adapters and m.adapters.config, "callee", "") for m in trained.models)
+            if not (off and trained.kbit and trained.certain) or sharded or through_cache:
+                continue
+            arguments = trained.paths[0].arguments
+            edits: tuple[Edit, ...] = ()
+            if arguments is not None and arguments.complete and not arguments.gives("gradient_checkpointing"):
+                edits = source.set_value(arguments, "gradient_checkpointing", value=True)
+            title = "enable it: gradient_checkpointing=True"
+            yield self.violation(
+                "checkpointing is off: every layer keeps its activations",
+                source.at(trained.call),
+                surface=Surface.SOURCE,
+                fix=Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY),
+            )

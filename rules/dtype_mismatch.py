@@ -59,8 +59,8 @@ class DtypeMismatch(Rule):
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each module and operator that would raise."""
-        norms = {norm.path: norm for norm in trace.model.norms if not norm.bare}
-        promoting = [norms[facts.path] for facts in trace.promotions if facts.path in norms]
+        norms = [norm for norm in trace.model.norms if norm.promotes]
+        promoting = norms if {norm.path for norm in norms} & {facts.path for facts in trace.promotions} else []
         edits = tuple(
             Edit("float32-norm", n.path, {"interface": "transparent"} | ({"output": n.output_dtype} if n.output_dtype else {}))
             for n in promoting

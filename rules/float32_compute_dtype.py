@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.source.facts import Action
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -13,8 +14,14 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.files.checkpoint import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import SourceFacts
 
 LOW_PRECISION = ("float16", "bfloat16")
+_KEY = "quantization_config.bnb_4bit_compute_dtype"
+
+
+def _json_edit(dtype: str) -> Edit:
+    return Edit("set-json-key", "config.json", {"key": _KEY, "value": dtype})
 
 
 class Float32ComputeDtype(Rule):
@@ -83,8 +90,34 @@ class Float32ComputeDtype(Rule):
         if four_bit and quantization.get("bnb_4bit_compute_dtype") == "float32" and checkpoint.dtype in LOW_PRECISION:
             yield self.violation(
                 f"4-bit layers multiply in float32 while the model is {checkpoint.dtype}",
-                Location("quantization_config.bnb_4bit_compute_dtype", "config.json"),
+                Location(_KEY, "config.json"),
                 surface=Surface.FILES,
                 evidence={"compute_dtype": "float32", "dtype": checkpoint.dtype},
-                fix=Fix(f'set it to "{checkpoint.dtype}"', Safety.DISPLAY),
+                fix=Fix(f'set it to "{checkpoint.dtype}"', Safety.UNSAFE, (_json_edit(str(checkpoint.dtype)),)),
+            )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each 4-bit config without a compute dtype, or with float32, unless the model is float32."""
+        wide = {
+            step.before.quantization
+            for _, steps in source.steps_at(Action.LOAD)
+            for step in steps
+            if step.before.dtype == "float32"
+        }
+        for call in source.calls_of("transformers.BitsAndBytesConfig"):
+            if call.value("load_in_4bit") is not True or call in wide:
+                continue
+            dtype = call.dtype("bnb_4bit_compute_dtype")
+            if dtype not in (None, "float32"):
+                continue
+            name, imported = source.importing("torch")
+            edits = source.set_argument(call, "bnb_4bit_compute_dtype", f"{name}.bfloat16") + imported
+            yield self.violation(
+                "4-bit layers multiply in float32"
+                + (": bnb_4bit_compute_dtype is not given" if dtype is None else ", as bnb_4bit_compute_dtype asks"),
+                source.at(call),
+                surface=Surface.SOURCE,
+                severity=Severity.WARNING if dtype is None else Severity.INFO,
+                evidence={"compute_dtype": "float32"},
+                fix=Fix("compute in bfloat16", Safety.UNSAFE, edits),
             )

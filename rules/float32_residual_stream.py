@@ -67,11 +67,11 @@ class Float32ResidualStream(Rule):
         wide = [layer for layer in trace.layers if "float32" in (layer.incoming, layer.outgoing)]
         if not wide:
             return
-        norms = {norm.path: norm for norm in trace.model.norms if not norm.bare}
+        norms = {norm.path: norm for norm in trace.model.norms if norm.promotes}
         promoting = [facts for facts in trace.promotions if facts.path in norms]
-        entered = wide[0].incoming == "float32"
+        entered = trace.layers[0].incoming == "float32"
         at, what = self._origin(trace, promoting, entered_wide=entered)
-        edits = tuple(Edit("float32-norm", facts.path, {"interface": "transparent"}) for facts in promoting)
+        edits = tuple(Edit("float32-norm", path, {"interface": "transparent"}) for path in norms) if promoting else ()
         if entered or not edits:
             fix = Fix("load the embeddings in half precision", Safety.DISPLAY) if entered else None
         else:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kbitlint.model.checkpointing import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
     from kbitlint.model.trace_facts import TraceFacts
+    from kbitlint.source.facts import SourceFacts
 
 
 class MissingInputGradHook(Rule):
@@ -80,6 +81,25 @@ class MissingInputGradHook(Rule):
             feed = feeds[layer.path.rpartition(".")[0]]
             if not feed.certain and layer.path not in feed.fed_by_layers:
                 yield self._violation(layer, inside[layer.path], feed.possible)
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each place that trains adapters behind reentrant checkpoints, without a hook, on every path."""
+        for trained in source.trained():
+            cut = all(
+                model.checkpointing.enabled
+                and model.checkpointing.reentry.reentrant
+                and not model.hooks
+                and model.adapters is not None
+                and model.base_frozen
+                for model in trained.models
+            )
+            if cut and trained.kbit and trained.certain:
+                yield self.violation(
+                    "no gradient reaches its adapters: the layers checkpoint reentrantly and nothing before them requires grad",
+                    source.at(trained.models[0].checkpointing.by or trained.call),
+                    surface=Surface.SOURCE,
+                    fix=Fix('checkpoint without reentry: {"use_reentrant": False}', Safety.DISPLAY),
+                )
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each layer that the step found cut off; attributes say what could repair it."""

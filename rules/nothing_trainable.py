@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+from kbitlint.source.values import Call
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
+    from kbitlint.files.checkpoint import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import Adapters, SourceFacts
 
 
 class NothingTrainable(Rule):
@@ -76,6 +79,58 @@ class NothingTrainable(Rule):
             },
             fix=_fix(model.bypassed, tuple(Edit("unfreeze", parameter.path) for parameter in frozen)),
         )
+
+    def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
+        """At most one violation, on the key of adapter_config.json: worth knowing, since saving always leaves it so."""
+        if checkpoint.adapter is None:
+            raise Unchecked("no adapter_config.json here")
+        if checkpoint.adapter.get("inference_mode") is True:
+            yield self.violation(
+                "the adapter is saved in inference mode, as saving always does, and loads frozen",
+                Location("inference_mode", "adapter_config.json"),
+                surface=Surface.FILES,
+                severity=Severity.INFO,
+                fix=Fix("to train it further, load it with is_trainable=True", Safety.DISPLAY),
+            )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each call that leaves adapters frozen wherever they are trained."""
+        frozen: dict[Call, Adapters] = {}
+        spared: set[Call] = set()
+        for path in source.paths:
+            for training in path.trainings:
+                adapters = training.model.adapters
+                if (
+                    adapters is not None
+                    and adapters.trainable is False
+                    and training.model.base_frozen
+                    and training.model.certain
+                ):
+                    frozen[adapters.frozen_by or adapters.by] = adapters
+                else:
+                    spared |= {step.call for step in path.steps if step.model_id == training.model_id}
+        for call, adapters in frozen.items():
+            if call not in spared:
+                yield self.violation(
+                    "the adapters are frozen, so no parameter requires grad",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    evidence={"attached_by": adapters.by.callee, "frozen_by": call.callee},
+                    fix=_source_fix(source, adapters, call),
+                )
+
+
+def _source_fix(source: SourceFacts, adapters: Adapters, call: Call) -> Fix:
+    if adapters.frozen_by is not None:
+        edits = source.move_before(call, adapters.by)
+        title = "prepare first, attach the adapters afterwards"
+        return Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY)
+    config = adapters.config.argument("inference_mode") if isinstance(adapters.config, Call) else None
+    if config is not None and source.code_of(config.span) == "True":
+        return Fix("leave inference_mode off", Safety.SAFE, source.replace(config.span, "False"))
+    if config is not None:
+        return Fix("set inference_mode = False on the loaded config", Safety.DISPLAY)
+    return Fix("load them with is_trainable=True", Safety.SAFE, source.set_value(call, "is_trainable", value=True))
 
 
 def _fix(bypassed: str | None, edits: tuple[Edit, ...]) -> Fix:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.model.checkpointing import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import Checkpointing, Model, SourceFacts, Training
+    from kbitlint.source.values import Call
+
+TITLE = "checkpoint without reentry"
+UNSET = "use_reentrant is not passed, so torch checkpoints reentrantly"
 
 
 class ReentrantCheckpointing(Rule):
@@ -21,8 +26,8 @@ class ReentrantCheckpointing(Rule):
 
     ## What it does
 
-    Reports every module whose checkpoint function is bound with `use_reentrant=True`, or with no `use_reentrant` at
-    all: torch then warns and falls back to reentrant (2.13 still does).
+    Reports every module whose checkpoint function is bound with `use_reentrant=True`, or with none at all: torch then
+    falls back to reentrant (2.13 still does). In source: the call that decides last, an info where nothing is trained.
 
     ## Why is this bad?
 
@@ -37,8 +42,8 @@ class ReentrantCheckpointing(Rule):
 
     ## Fix
 
-    Bind the same checkpoint function with `use_reentrant=False`; its other options are kept. In code: pass
-    `gradient_checkpointing_kwargs={"use_reentrant": False}`.
+    Bind the same checkpoint function with `use_reentrant=False`; its other options are kept. In source the deciding
+    call is given `{"use_reentrant": False}`.
 
     ## Fix safety
 
@@ -48,7 +53,6 @@ class ReentrantCheckpointing(Rule):
     ## References
 
     - https://github.com/huggingface/peft/issues/1142
-    - https://github.com/huggingface/trl/issues/921
     - https://github.com/artidoro/qlora/issues/287
     - https://github.com/huggingface/trl/issues/5217
     """
@@ -80,13 +84,62 @@ class ReentrantCheckpointing(Rule):
             )
 
     def _violation(self, module: CheckpointFacts) -> Violation:
-        unset = module.reentry.value == "unset"
-        fix = Fix("checkpoint without reentry", Safety.SAFE, (Edit("bind-checkpoint", module.path, {"use_reentrant": False}),))
-        if not module.rebindable:
-            fix = Fix("pass use_reentrant=False in the model's own code", Safety.DISPLAY)
+        edits = (Edit("bind-checkpoint", module.path, {"use_reentrant": False}),)
+        own = Fix("pass use_reentrant=False in the model's own code", Safety.DISPLAY)
         return self.violation(
-            "use_reentrant is not passed, so torch checkpoints reentrantly" if unset else "checkpointing is reentrant",
+            UNSET if module.reentry.value == "unset" else "checkpointing is reentrant",
             Location(module.path),
             evidence={"class": module.class_name, "use_reentrant": module.reentry.value},
-            fix=fix,
+            fix=Fix(TITLE, Safety.SAFE, edits) if module.rebindable else own,
         )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each call that decides for reentry on every path through it."""
+        decided: dict[Call, list[tuple[Model, Training | None]]] = {}
+        overruled: set[Call] = set()
+        for path in source.paths:
+            for number in path.models:
+                model, training = path.last(number)
+                how = model.checkpointing
+                by, holds = how.by, how.enabled and how.reentry.reentrant
+                spared = training is not None and training.zero_stage not in (None, 0, 1, 2)
+                if by is not None and holds and not spared and context.strategy is not Strategy.ZERO3:
+                    decided.setdefault(by, []).append((model, training))
+                steps = [step for step in path.steps if step.model_id == number]
+                overruled |= {step.call for step in steps if step.call != by or not holds or spared}
+        for call, found in decided.items():
+            if call not in overruled:
+                yield self._decision(source, call, found)
+        for call in source.calls_of("torch.checkpoint", "torch.checkpoint_sequential"):
+            if call.value("use_reentrant") is None:
+                edits = source.set_value(call, "use_reentrant", value=False)
+                yield self.violation(UNSET, source.at(call), surface=Surface.SOURCE, fix=Fix(TITLE, Safety.SAFE, edits))
+
+    def _decision(self, source: SourceFacts, call: Call, found: list[tuple[Model, Training | None]]) -> Violation:
+        how = found[0][0].checkpointing
+        given = call.argument(how.kwargs)
+        trained = any(training is not None for _, training in found)
+        fails = any(training is not None and training.distributed and training.find_unused is True for _, training in found)
+        message = UNSET if how.reentry.value == "unset" else "checkpointing is reentrant"
+        if fails:
+            message += ", and DDP looks for unused parameters"
+        elif not trained:
+            message += ", unless a later call decides otherwise"
+        return self.violation(
+            message,
+            source.at(call) if given is None else source.at_line(given.whole.line, how.kwargs),
+            surface=Surface.SOURCE,
+            severity=Severity.ERROR if fails else Severity.WARNING if trained else Severity.INFO,
+            consequence=Consequence.FAILS if fails else None,
+            evidence={"use_reentrant": how.reentry.value, "trained_here": trained},
+            fix=_repair(source, how, call),
+        )
+
+
+def _repair(source: SourceFacts, how: Checkpointing, call: Call) -> Fix:
+    given, kwargs = call.argument(how.kwargs), call.within(how.kwargs)
+    if how.kwargs and (given is None or given.value is None):
+        return Fix(TITLE, Safety.SAFE, source.set_value(call, how.kwargs, {"use_reentrant": False}))
+    if kwargs is not None:
+        return Fix(TITLE, Safety.SAFE, source.set_value(kwargs, "use_reentrant", value=False))
+    return Fix("pass use_reentrant=False", Safety.DISPLAY)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import SourceFacts
+    from kbitlint.source.values import Call
 
 
 class StackedInputGradHooks(Rule):
@@ -63,4 +65,25 @@ class StackedInputGradHooks(Rule):
                     Location(hooks.path),
                     evidence={"hooks": list(hooks.names), "orphans": hooks.orphans},
                     fix=Fix("keep the newest hook", Safety.SAFE, (Edit("drop-input-grad-hooks", hooks.path),)),
+                )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each ``enable_input_require_grads()`` that repeats what another call does on every path."""
+        needed: set[Call] = set()
+        repeated: dict[Call, Call] = {}
+        for trained in source.trained():
+            for model in trained.models:
+                for call in model.hooks:
+                    others = [other for other in model.hooks if other != call]
+                    if call.callee == "enable_input_require_grads" and others and model.certain:
+                        repeated[call] = others[0]
+                    else:
+                        needed.add(call)
+        for call, other in repeated.items():
+            if call not in needed:
+                yield self.violation(
+                    f"the hook is installed already: {other.callee.rpartition('.')[2]} makes the same output require grad",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    fix=Fix("leave the call out", Safety.SAFE, source.remove_line(call.span)),
                 )

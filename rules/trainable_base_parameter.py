@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+from kbitlint.source.facts import Action, Loop
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import SourceFacts
 
 
 class TrainableBaseParameter(Rule):
@@ -21,6 +23,9 @@ class TrainableBaseParameter(Rule):
 
     Reports every parameter of the base model (not of an adapter, a `modules_to_save` copy or trainable tokens) that
     requires grad while other layers of the model are quantized.
+
+    In source it reports code that makes every parameter of a quantized model require grad, which fails on the packed
+    ones, and loops that train a quantized model without adapters and without freezing it.
 
     ## Why is this bad?
 
@@ -71,6 +76,28 @@ class TrainableBaseParameter(Rule):
                     Location(parameter.path),
                     evidence={"dtype": parameter.dtype, "shape": list(parameter.shape), "bytes": parameter.nbytes},
                     fix=Fix("freeze it", safety, (Edit("freeze", parameter.path),)),
+                )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each place that unfreezes packed weights, and for each loop that trains a bare base."""
+        for call, steps in source.steps_at(Action.UNFREEZE):
+            if all(step.before.kbit and step.before.method == "bitsandbytes" for step in steps):
+                yield self.violation(
+                    "packed weights are made to require grad, which only floating point tensors can",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    severity=Severity.ERROR,
+                    consequence=Consequence.FAILS,
+                    fix=Fix("leave the base frozen and train adapters", Safety.DISPLAY),
+                )
+        for trained in source.trained():
+            bare = all(m.adapters is None and m.base_frozen is None and m.load is not None for m in trained.models)
+            if bare and trained.kbit and trained.certain and trained.paths[0].loop is Loop.OWN:
+                yield self.violation(
+                    "a quantized model is trained without adapters: only its norms, embeddings and head learn",
+                    source.at(trained.call),
+                    surface=Surface.SOURCE,
+                    fix=Fix("attach adapters: get_peft_model(model, LoraConfig(...))", Safety.DISPLAY),
                 )
 
 

@@ -11,6 +11,14 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci")
 
 
+@pytest.fixture(autouse=True)
+def _newest_versions(monkeypatch):
+    """Scripts of the tests are written for the newest versions, whatever is installed here."""
+    from kbitlint.source import versions
+
+    monkeypatch.setattr(versions, "installed", lambda: versions.NEWEST)
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run the command line in an empty folder, as a user would."""

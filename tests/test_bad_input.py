@@ -29,7 +29,9 @@ def fails(run):
 def test_a_folder_without_a_config(fails, tmp_path):
     (tmp_path / "empty").mkdir()
 
-    assert fails("check", "empty") == "kbitlint: empty: the folder holds neither config.json nor adapter_config.json"
+    assert (
+        fails("check", "empty") == "kbitlint: empty: the folder holds no checkpoint, script, notebook or training configuration"
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,10 +99,7 @@ def test_a_path_that_does_not_exist(fails, target):
     assert fails("check", target) == f"kbitlint: {target}: there is no such file or folder"
 
 
-def test_a_script_without_its_function(fails, tmp_path):
-    (tmp_path / "train.py").touch()
-
-    assert fails("check", "train.py") == "kbitlint: train.py: name the function that builds the model: train.py:build_model"
+def test_a_function_of_a_file_that_is_not_there(fails):
     assert fails("check", "gone.py:f") == "kbitlint: gone.py:f: there is no file gone.py"
 
 
@@ -108,7 +107,8 @@ def test_a_file_of_no_known_kind(fails, tmp_path):
     (tmp_path / "notes.txt").touch()
 
     assert fails("check", "notes.txt") == (
-        "kbitlint: notes.txt: only checkpoint folders, their JSON files and factories (file.py:function) can be checked"
+        "kbitlint: notes.txt: only checkpoint folders and their JSON files, scripts (.py, .ipynb), training configurations "
+        "(.yaml, .json), folders and factories (file.py:function) can be checked"
     )
 
 

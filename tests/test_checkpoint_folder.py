@@ -183,7 +183,7 @@ def test_an_adapter_folder_is_its_base_with_the_adapter_attached(run, folder, tm
 
     (target,) = json.loads(result.stdout)["targets"]
     assert target["summary"] == "LlamaForCausalLM 106.8K, bitsandbytes nf4 on 14 layers, LoRA r=4 on 2 layers"
-    assert {violation["code"] for violation in target["violations"]} == {"KB101", "KB402"}
+    assert {violation["code"] for violation in target["violations"]} == {"KB101", "KB202", "KB402"}
     assert f"the adapter's base is {folder}" in target["notes"]
 
 

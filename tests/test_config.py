@@ -124,4 +124,4 @@ def test_options_may_stand_before_the_command(run):
 
 
 def test_selectors_are_checked_when_the_configuration_is_printed(configured):
-    assert configured('[tool.kbitlint]\nselect = ["KB9"]\n')("config").exit_code == 2
+    assert configured('[tool.kbitlint]\nselect = ["KB91"]\n')("config").exit_code == 2

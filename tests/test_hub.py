@@ -64,7 +64,7 @@ def test_a_hub_id_is_audited_from_its_config_then_from_the_cache(hub, tmp_path):
     endpoint, asked = hub
 
     online = check("tiny/llama@v1", tmp_path, HF_ENDPOINT=endpoint)
-    paths = {path for _, path in asked}
+    paths = {path for command, path in asked if command == "GET"}
     offline = check("tiny/llama@v1", tmp_path, HF_ENDPOINT=endpoint, HF_HUB_OFFLINE="1")
 
     assert (online.returncode, offline.returncode) == (1, 1), online.stderr + offline.stderr
@@ -73,3 +73,73 @@ def test_a_hub_id_is_audited_from_its_config_then_from_the_cache(hub, tmp_path):
     assert offline.stdout == online.stdout
     assert "/tiny/llama/resolve/v1/config.json" in paths
     assert not [path for path in paths if path.endswith((".safetensors", ".bin"))]
+
+
+# ----------------------------------------------------------------------------------------------------------- headers
+
+
+@pytest.fixture
+def repository(monkeypatch, tmp_path):
+    """A repository whose headers a stand-in for HfApi hands out, in huggingface_hub's own classes."""
+    import huggingface_hub
+    from huggingface_hub.utils import SafetensorsFileMetadata, SafetensorsRepoMetadata, TensorInfo
+    from stored import BNB
+
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"model_type": "llama", "quantization_config": BNB}))
+    answers = {}
+
+    class Api:
+        def get_safetensors_metadata(self, name, revision=None):
+            answer = answers[name, revision]
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    def metadata(tensors):
+        infos = {name: TensorInfo(dtype, list(shape), (0, 8)) for name, (dtype, shape) in tensors.items()}
+        file = SafetensorsFileMetadata({}, infos)
+        return SafetensorsRepoMetadata(None, False, dict.fromkeys(infos, "model.safetensors"), {"model.safetensors": file})
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda name, file, revision=None: str(config))
+    return answers, metadata
+
+
+def test_headers_of_a_repository_are_facts(repository):
+    from stored import packed
+
+    from kbitlint.files.hub import read_hub
+
+    answers, metadata = repository
+    answers["org/base", "v1"] = metadata({name: shape for name, shape in packed("q_proj").items() if "absmax" not in name})
+
+    facts = read_hub("org/base", "v1")
+
+    assert facts.config["model_type"] == "llama"
+    assert [(item.module, item.missing) for item in facts.packing.packed] == [("q_proj", ("absmax",))]
+
+
+def test_what_the_hub_does_not_give_is_unread(repository, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import OfflineModeIsEnabled, SafetensorsParsingError
+
+    from kbitlint.files import hub
+    from kbitlint.files.hub import read_hub
+
+    answers, metadata = repository
+    answers["org/base", None] = OfflineModeIsEnabled("offline")
+    assert [item.problem for item in read_hub("org/base").unread] == [hub.UNREACHED]
+
+    answers["org/base", None] = SafetensorsParsingError("the header is too long\nmore")
+    assert [item.problem for item in read_hub("org/base").damages] == ["the header is too long"]
+
+    answers["org/base", None] = metadata({"a": ("F32", (2,)), "b": ("F32", (2,))})
+    monkeypatch.setattr(hub, "MAX_TENSORS", 1)
+    assert [item.problem for item in read_hub("org/base").unread] == ["names more than 1 tensors"]
+
+    def gone(*arguments, **options):
+        raise OSError("no such repository")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", gone)
+    assert read_hub("org/base") is None

@@ -62,8 +62,8 @@ def test_the_wheel_holds_rules_and_types(tmp_path):
 def test_the_hooks_run_commands_that_exist():
     hooks = (ROOT / ".pre-commit-hooks.yaml").read_text()
 
-    assert re.findall(r"id: (\S+)", hooks) == ["kbitlint", "kbitlint-models"]
-    assert set(re.findall(r"entry: (.+)", hooks)) == {"kbitlint check"}
+    assert re.findall(r"id: (\S+)", hooks) == ["kbitlint", "kbitlint-fix", "kbitlint-models"]
+    assert set(re.findall(r"entry: (.+)", hooks)) == {"kbitlint check", "kbitlint check --fix"}
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,27 @@ def test_the_hooks_run_commands_that_exist():
         ("models/llama/config.json", True),
         ("adapter_config.json", True),
         ("kbitlint.json", True),
-        ("tsconfig.json", False),
-        ("config.yaml", False),
+        ("train.py", True),
+        ("notebooks/train.ipynb", True),
+        ("axolotl/qlora.yml", True),
+        ("README.md", False),
+        ("model.safetensors", False),
     ],
 )
 def test_the_light_hook_takes_the_files_that_it_can_read(name, checked):
-    pattern = re.search(r"files: (.+)", (ROOT / ".pre-commit-hooks.yaml").read_text())
+    patterns = re.findall(r"files: '(.+)'", (ROOT / ".pre-commit-hooks.yaml").read_text())
 
-    assert (re.search(pattern[1], name) is not None) is checked
+    assert [re.search(pattern, name) is not None for pattern in patterns] == [checked, checked]
+
+
+def test_the_light_hook_says_nothing_about_files_of_something_else(run, tmp_path):
+    names = ("package.json", "ci.yml", "web.py", "plot.ipynb")
+    for name in names:
+        (tmp_path / name).write_text('{"scripts": {}}' if name != "web.py" else "print()\n")
+
+    result = run("check", *names)
+
+    assert (result.exit_code, result.output) == (0, "nothing in 4 targets to check\n")
 
 
 def test_the_light_hook_lets_other_peoples_config_json_pass(run, tmp_path):

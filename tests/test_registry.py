@@ -21,8 +21,8 @@ def codes(**arguments):
     [
         ((), (), ALL),
         (("ALL",), (), ALL),
-        (("KB4",), (), ["KB401", "KB402", "KB403", "KB404"]),
-        (("kb4",), ("KB402",), ["KB401", "KB403", "KB404"]),
+        (("KB4",), (), [code for code in ALL if code.startswith("KB4")]),
+        (("kb4",), ("KB402",), [code for code in ALL if code.startswith("KB4") and code != "KB402"]),
         (("KB401",), ("KB4",), ["KB401"]),
         (("KB4",), ("KB4",), []),
         (("low-precision-norm", "KB501"), (), ["KB101", "KB501"]),
@@ -34,7 +34,7 @@ def test_the_more_specific_selector_wins(selected, ignored, expected):
     assert codes(selected=selected, ignored=ignored) == expected
 
 
-@pytest.mark.parametrize("selector", ["KB9", "nothing", "", "KB1011"])
+@pytest.mark.parametrize("selector", ["KB91", "nothing", "", "KB1011"])
 def test_a_selector_without_a_rule_is_an_error(selector):
     with pytest.raises(SelectionError):
         codes(selected=[selector])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -58,11 +59,20 @@ KB402 checkpointing-off                                                  warning
   fix: enable it without reentry  [safe]
 
 13 warnings; 3 of 3 causes fixable with --fix
-10 rules ran on model; skipped KB202: no adapters are attached yet"""
+N rules ran on model and trace (traced in T s); skipped KB202: no adapters are attached yet; \
+skipped KB701, KB702, KB703, KB704: how ranks share the model is not known (--training)"""
+
+
+def same_each_time(report):
+    """The text without how many rules there are and how long the step took, its last sentence on one line."""
+    body, _, footer = report.rpartition("\n\n")
+    first, *rest = footer.splitlines()
+    footer = "\n".join([first, " ".join(rest)])
+    return re.sub(r"\d+ rules ran", "N rules ran", re.sub(r"traced in [\d.]+ s", "traced in T s", f"{body}\n\n{footer}"))
 
 
 def test_the_text_at_80_columns():
-    assert text.render(kbitlint.check(tiny.load())) == UNPREPARED
+    assert same_each_time(text.render(kbitlint.check(tiny.load()))) == UNPREPARED
 
 
 def test_an_error_comes_first_and_says_what_it_means():
@@ -81,7 +91,7 @@ def test_an_error_comes_first_and_says_what_it_means():
 
 
 def test_a_report_prints_as_text():
-    assert str(kbitlint.check(tiny.load())) == UNPREPARED
+    assert same_each_time(str(kbitlint.check(tiny.load()))) == UNPREPARED
 
 
 def test_a_fix_that_breaks_training_is_not_called_clean(run, monkeypatch):
@@ -98,9 +108,9 @@ def test_a_fix_that_breaks_training_is_not_called_clean(run, monkeypatch):
 
 
 def test_a_clean_report():
-    assert text.render(kbitlint.check(tiny.prepared())).splitlines()[2:] == [
+    assert same_each_time(text.render(kbitlint.check(tiny.prepared()))).splitlines()[2:] == [
         "clean",
-        "10 rules ran on model; skipped KB202: no adapters are attached yet",
+        UNPREPARED.splitlines()[-1],
     ]
 
 
@@ -213,7 +223,7 @@ def test_json_is_versioned_and_holds_all_the_evidence(run):
         "at": {"file": "", "line": None, "path": "model.layers.0"},
         "code": "KB301",
         "consequence": "training runs but these parameters never learn",
-        "evidence": {"class": "LlamaDecoderLayer", "trainable_inside": 0, "use_reentrant": "True"},
+        "evidence": {"seen_in_attributes": True, "trainable_inside": 0},
         "fix": {
             "edits": [
                 {"adds_bytes": 0, "arguments": {"use_reentrant": False}, "kind": "bind-checkpoint", "path": "model.layers.0"}
@@ -225,7 +235,7 @@ def test_json_is_versioned_and_holds_all_the_evidence(run):
         "requires grad",
         "severity": "error",
         "slug": "missing-input-grad-hook",
-        "surface": "model",
+        "surface": "trace",
     }
 
 
@@ -245,7 +255,7 @@ def test_assert_ready_raises_with_the_report():
     with pytest.raises(AssertionError) as raised:
         kbitlint.assert_ready(tiny.load())
 
-    assert str(raised.value) == f"\n{UNPREPARED}"
+    assert same_each_time(str(raised.value)) == f"\n{UNPREPARED}"
     kbitlint.assert_ready(tiny.prepared())
     kbitlint.assert_ready(tiny.load(), fail_on="error")
 

@@ -136,12 +136,37 @@ FAMILIES = {
     "bamba (SSM hybrid)": ("BambaForCausalLM", _bamba),
     "llava (vision-language)": ("LlavaForConditionalGeneration", _llava),
 }
+#: architectures with something of their own that single tests need
+OTHERS = {
+    "deepseek_v32 (indexer)": (
+        "DeepseekV32ForCausalLM",
+        lambda: _config(
+            "DeepseekV32Config",
+            **{**_TEXT, "num_key_value_heads": 4},
+            moe_intermediate_size=64,
+            n_routed_experts=4,
+            num_experts_per_tok=2,
+            n_shared_experts=1,
+            n_group=1,
+            topk_group=1,
+            kv_lora_rank=32,
+            q_lora_rank=32,
+            qk_rope_head_dim=8,
+            qk_nope_head_dim=8,
+            v_head_dim=16,
+            index_topk=8,
+            index_head_dim=16,
+            index_n_heads=4,
+            first_k_dense_replace=1,
+        ),
+    ),
+}
 
 
 @functools.cache
 def checkpoint(family="llama", dtype=torch.bfloat16):
     """A folder with a tiny random checkpoint of a family, made once a run."""
-    name, config = FAMILIES[family]
+    name, config = (FAMILIES | OTHERS)[family]
     folder = Path(tempfile.mkdtemp(prefix="kbitlint-tiny-"))
     torch.manual_seed(0)
     made = config()
@@ -161,7 +186,7 @@ def quantization(kind="nf4", compute=torch.bfloat16, **further):
 def load(family="llama", kind="nf4", dtype=torch.bfloat16, compute=None, **further):
     """A checkpoint of a family, quantized for real on the CPU."""
     arguments = {} if kind == "none" else {"quantization_config": quantization(kind, compute or dtype, **further)}
-    cls = getattr(transformers, FAMILIES[family][0])
+    cls = getattr(transformers, (FAMILIES | OTHERS)[family][0])
     return cls.from_pretrained(checkpoint(family), device_map={"": "cpu"}, dtype=dtype, **arguments)
 
 

@@ -1,28 +1,67 @@
-"""The JSON files of a checkpoint or adapter folder, as facts. No torch, no weights."""
+"""The JSON files and safetensors headers of a checkpoint or adapter folder, as facts. No torch, and no weights."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kbitlint.errors import TargetError
+from kbitlint.files.packing import Packing, packing_of
+from kbitlint.files.safetensors import HeaderError, Tensor, all_zero, read_header
 
 #: no config is larger; a larger file is not read
 MAX_BYTES = 64 * 1024 * 1024
+#: the largest public checkpoints have about 200 shards
+MAX_SHARDS = 2_000
+#: bytes of ``lora_B`` that are read to see whether they are zero
+MAX_LOOKED_AT = 64 * 1024 * 1024
+_OUTSIDE = "leads out of the folder, and is not followed"
+INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True, slots=True)
+class Damage:
+    """A file, and what is wrong with it."""
+
+    file: str
+    problem: str
+
+
+@dataclass(frozen=True)
 class CheckpointFacts:
-    """What the JSON files of one folder say."""
+    """What the JSON files and the headers of one folder say."""
 
     folder: str
     config: Mapping[str, Any] | None = None
     """config.json; None where there is none."""
     adapter: Mapping[str, Any] | None = None
     """adapter_config.json; None where there is none."""
+    generation: Mapping[str, Any] | None = None
+    """generation_config.json; None where there is none."""
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """The tensors of the model's safetensors files, by name."""
+    adapter_tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Those of adapter_model.safetensors."""
+    damages: tuple[Damage, ...] = ()
+    """Files that cannot be what they say."""
+    unread: tuple[Damage, ...] = ()
+    """Files that were not read, and why."""
+    base: CheckpointFacts | None = None
+    """The base of an adapter, where it lies in a folder of this machine."""
+    zero: frozenset[str] = frozenset()
+    """Adapter tensors that hold nothing but zeros."""
+    zero_known: bool = False
+    """Whether all of the adapter's ``lora_B`` were looked at."""
+
+    @functools.cached_property
+    def packing(self) -> Packing:
+        """What is packed among the tensors."""
+        return packing_of(self.tensors)
 
     @property
     def quantization(self) -> Mapping[str, Any] | None:
@@ -66,22 +105,116 @@ def read_checkpoint(folder: Path, only: Path | None = None) -> CheckpointFacts |
 
     None for a file that is JSON but configures neither a model nor an adapter.
     """
-    configs = {"config": None, "adapter": None}
-    found: dict[str, dict[str, Any] | None] = dict(configs)
-    for name, file in (("config", "config.json"), ("adapter", "adapter_config.json")):
+    if only is not None and only.name.endswith((".safetensors", ".safetensors.index.json")):
+        return _weights(CheckpointFacts(str(folder)), folder, only)
+    configs = {"config": "config.json", "adapter": "adapter_config.json", "generation": "generation_config.json"}
+    found: dict[str, dict[str, Any] | None] = dict.fromkeys(configs)
+    for name, file in configs.items():
         path = folder / file
-        if only is not None and only.name != file:
-            continue
-        if path.is_file():
+        if (only is None or only.name == file) and path.is_file():
             found[name] = read_json(path)
     config, adapter = found["config"], found["adapter"]
     if only is not None:
-        if only.name not in ("config.json", "adapter_config.json"):
+        if only.name not in configs.values():
             read_json(only)
             return None
         if (config is None or "model_type" not in config) and (adapter is None or "peft_type" not in adapter):
             return None
-    return CheckpointFacts(str(folder), config, adapter)
+        return CheckpointFacts(str(folder), config, adapter)
+    facts = _weights(CheckpointFacts(str(folder), config, adapter, found["generation"]), folder)
+    return facts if adapter is None else _adapter(facts, folder)
+
+
+def _weights(facts: CheckpointFacts, folder: Path, only: Path | None = None) -> CheckpointFacts:
+    """The facts with the model's headers."""
+    damages: list[Damage] = []
+    unread: list[Damage] = []
+    index = _index(folder, only, damages)
+    names = sorted(set(index.values())) if index else sorted(_shards(folder))
+    if only is not None and only.name.endswith(".safetensors"):
+        index, names = {}, [only.name]
+    tensors: dict[str, Tensor] = {}
+    for name in names[:MAX_SHARDS]:
+        path = folder / name
+        if Path(name).name != name or not _inside(path, folder):
+            unread.append(Damage(name, _OUTSIDE))
+        elif not path.is_file():
+            damages.append(Damage(INDEX, f"names {name}, which is not there"))
+        else:
+            try:
+                tensors |= read_header(path)
+            except HeaderError as error:
+                damages.append(Damage(name, str(error)))
+    if index and not damages and not unread:
+        lost = [name for name, file in index.items() if name not in tensors or tensors[name].file != file]
+        if lost:
+            damages.append(Damage(INDEX, f"places {lost[0]} in {index[lost[0]]}, which does not hold it"))
+    return dataclasses.replace(facts, tensors=tensors, damages=tuple(damages), unread=tuple(unread))
+
+
+def _index(folder: Path, only: Path | None, damages: list[Damage]) -> dict[str, str]:
+    """The weight map, by tensor; empty where there is none."""
+    path = folder / INDEX
+    if (only is not None and only.name != INDEX) or not path.is_file():
+        return {}
+    weights = read_json(path).get("weight_map")
+    if not isinstance(weights, dict) or not all(isinstance(file, str) for file in weights.values()):
+        damages.append(Damage(INDEX, "weight_map: must map names of tensors to names of files"))
+        return {}
+    return weights
+
+
+def _shards(folder: Path) -> list[str]:
+    return [path.name for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_")]
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    """Whether a file lies in the folder; the blobs of a snapshot in the Hub's own cache count as being there."""
+    place, home = path.resolve(), folder.resolve()
+    homes = [home]
+    if home.parent.name == "snapshots":
+        homes.append(home.parent.parent / "blobs")
+    return any(place.is_relative_to(candidate) for candidate in homes)
+
+
+def _adapter(facts: CheckpointFacts, folder: Path) -> CheckpointFacts:
+    """The facts with the adapter's header, what of it is zero, and its base where that is a folder here."""
+    path = folder / "adapter_model.safetensors"
+    if path.is_file() and not _inside(path, folder):
+        return dataclasses.replace(
+            facts, unread=(*facts.unread, Damage(path.name, "leads out of the folder, and is not followed"))
+        )
+    tensors: dict[str, Tensor] = {}
+    if path.is_file():
+        try:
+            tensors = read_header(path)
+        except HeaderError as error:
+            return dataclasses.replace(facts, damages=(*facts.damages, Damage(path.name, str(error))))
+    zero, left, known = set(), MAX_LOOKED_AT, True
+    for name, tensor in tensors.items():
+        if ".lora_B." in name and tensor.nbytes:
+            found = all_zero(path, tensor, left)
+            known = known and found is not None
+            left -= tensor.nbytes if found is not None else 0
+            if found:
+                zero.add(name)
+    return dataclasses.replace(
+        facts, adapter_tensors=tensors, zero=frozenset(zero), zero_known=known, base=_base(facts, folder)
+    )
+
+
+def _base(facts: CheckpointFacts, folder: Path) -> CheckpointFacts | None:
+    name = (facts.adapter or {}).get("base_model_name_or_path")
+    if not isinstance(name, str) or not name or "\0" in name:
+        return None
+    for place in (Path(name), folder / name):
+        if place.is_dir() and (place / "config.json").is_file():
+            try:
+                config = read_json(place / "config.json")
+            except TargetError:
+                return None
+            return _weights(CheckpointFacts(str(place), config), place)
+    return None
 
 
 def base_of_adapter(folder: Path) -> str:

@@ -57,6 +57,14 @@ class NormFacts:
     output_dtype: str | None
     """The dtype that must come out where float32 comes in: the code reads it from the norm's weight. Else None."""
     adapter: bool
+    transparent: bool = False
+    """Whether hooks let it give back the dtype that comes in, whatever the dtype of its weight."""
+
+    @property
+    def promotes(self) -> bool:
+        """Whether it is one of the base model's whose float32 weight may turn half-precision input into float32."""
+        wide = all(dtype == "float32" for _, dtype in self.dtypes)
+        return wide and not (self.bare or self.adapter or self.transparent)
 
 
 @dataclass(frozen=True, slots=True)

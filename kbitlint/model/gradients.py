@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,18 +47,25 @@ def why_cut(
     if call is not None and used is None and used_without_grad is not None:
         return Cut.REENTRANT, call
     if used is None and used_without_grad is None:
-        silent = [path for path in around if path not in passage.gives_grad]
+        silent = _silent(around, passage)
         return (Cut.NOT_CALLED, silent[-1]) if silent else (Cut.NOT_USED, owner)
     if used is None:
         without = [path for path in around if path in passage.entered_without_grad]
         return Cut.NO_GRAD, without[-1] if without else str(used_without_grad)
-    for path in around:
-        if passage.gives_grad.get(path) is False:
-            return Cut.CUT, path
-    for path, tensor in detached:
+    cut = next((path for path in around if passage.gives_grad.get(path) is False), None)
+    within = [(path, tensor) for path, tensor in detached if cut is None or path == cut or path.startswith(f"{cut}.")]
+    for path, tensor in within:
         if tensor is parameter or _depends_on(tensor, parameter):
             return Cut.DETACHED, path
-    return Cut.NOT_IN_LOSS, owner
+    return (Cut.NOT_IN_LOSS, owner) if cut is None else (Cut.CUT, cut)
+
+
+def _silent(around: list[str], passage: Passage) -> list[str]:
+    """The modules around a parameter that did not run, without lists whose members did."""
+    silent = list(itertools.takewhile(lambda path: path not in passage.gives_grad, around))
+    while silent and any(path.startswith(f"{silent[-1]}.") for path in passage.gives_grad):
+        silent.pop()
+    return silent
 
 
 def _ancestors(path: str) -> list[str]:

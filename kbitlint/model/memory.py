@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from kbitlint.model import adapters, checkpointing, quantized
 from kbitlint.model.memory_facts import KINDS, OFF, ON, StateMemory, StepMemory
-from kbitlint.model.trace import UntraceableError, run_twin
+from kbitlint.model.step import UntraceableError, run_twin
 from kbitlint.model.twin import twin_of
 from kbitlint.model.walk import collect, places
 
@@ -55,7 +55,7 @@ def measure(name: str, model: nn.Module, context: TrainingContext, *, optimizer:
             continue
         live = LiveBytes()
         try:
-            span = run_twin(twin, context, facts=facts, allocated=live.see, moment=live.name)
+            span = run_twin(twin, context, facts=facts, live=live)
         except UntraceableError as error:
             failure = str(error)
             break

@@ -53,9 +53,7 @@ def twin_of(model: nn.Module) -> nn.Module:
         with _EmptyCopies():
             for tensor in _own_tensors(model):
                 memo[id(tensor)] = _empty(tensor)
-            for function in _closures(model):
-                if id(function) not in memo:
-                    memo[id(function)] = _rebound(function, memo)
+            _bind_to_copies(list(_callables(model)), memo)
             twin = copy.deepcopy(model, memo)
     except Exception as error:
         raise TwinError(f"the model cannot be copied without its weights: {one_line(error)}") from error
@@ -130,40 +128,80 @@ class _EmptyCopies(TorchFunctionMode):
 # ------------------------------------------------------------------------------------------ hooks and wrappers
 
 
-def _closures(model: nn.Module) -> Iterator[types.FunctionType]:
-    """Functions with a closure that stand as an attribute or a hook of a module: ``deepcopy`` would share them."""
+def _callables(model: nn.Module) -> Iterator[Any]:
+    """Functions with a closure, and callable objects, that stand as an attribute or a hook of a module.
+
+    ``deepcopy`` would share the functions. Torch's own checkpoint is shared on purpose: it is recognised by identity.
+    """
+    seen: set[int] = set()
     for module in model.modules():
         for value in module.__dict__.values():
             for found in value.values() if isinstance(value, dict) else (value,):
-                function = getattr(found, "__func__", found)
-                while isinstance(function, functools.partial):
-                    function = function.func
-                if isinstance(function, types.FunctionType) and function.__closure__:
-                    yield function
+                yield from _made_of(found, seen)
+
+
+def _made_of(value: Any, seen: set[int]) -> Iterator[Any]:
+    """What a callable is made of: the functions below partials, decorators, methods and callable objects."""
+    if id(value) in seen or isinstance(value, (nn.Module, Tensor, type)):
+        return
+    seen.add(id(value))
+    if isinstance(value, functools.partial):
+        inner: list[Any] = [value.func, *value.args, *value.keywords.values()]
+    elif isinstance(value, types.MethodType):
+        inner = [value.__self__]
+    elif isinstance(value, types.FunctionType):
+        if not value.__closure__ or value.__module__ == "torch.utils.checkpoint":
+            return
+        yield value
+        inner = [*map(_contents, value.__closure__), *vars(value).values()]
+    elif _is_wrapper(value):
+        yield value
+        inner = list(vars(value).values())
+    else:
+        return
+    for held in inner:
+        yield from _made_of(held, seen)
+
+
+def _is_wrapper(value: Any) -> bool:
+    """Whether an object stands for a function: one that is called and holds little else."""
+    return callable(value) and hasattr(value, "__dict__") and not isinstance(value, (types.ModuleType, nn.Module, type))
+
+
+def _contents(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not filled yet
+        return None
 
 
 _COPIED = (nn.Module, list, dict, set, functools.partial, types.MethodType)
 
 
-def _rebound(function: types.FunctionType, memo: dict[int, Any]) -> types.FunctionType:
-    """The same function over copies of what its closure holds of the model; itself where it holds nothing of it."""
-    cells: list[types.CellType] = []
-    for cell in function.__closure__ or ():
-        try:
-            held = cell.cell_contents
-        except ValueError:  # not filled yet
-            cells.append(cell)
-            continue
-        if isinstance(held, types.FunctionType) and held.__closure__ and held is not function:
-            made: Any = memo.setdefault(id(held), _rebound(held, memo))
+def _bind_to_copies(callables: list[Any], memo: dict[int, Any]) -> None:
+    """Enter into the memo the same functions and callable objects over copies of what they hold of the model.
+
+    A closure may hold the model that holds it, so each is made before any is filled. Objects are filled by hand,
+    because accelerate's refuse to be pickled and so to be copied.
+    """
+    for one in callables:
+        if isinstance(one, types.FunctionType):
+            cells = tuple(types.CellType() for _ in one.__closure__ or ())
+            memo[id(one)] = types.FunctionType(one.__code__, one.__globals__, one.__name__, one.__defaults__, cells)
+            memo[id(one)].__kwdefaults__ = one.__kwdefaults__
         else:
-            made = copy.deepcopy(held, memo) if isinstance(held, _COPIED) else held
-        cells.append(cell if made is held else types.CellType(made))
-    if tuple(cells) == (function.__closure__ or ()):
-        return function
-    twin = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, tuple(cells))
-    twin.__kwdefaults__, twin.__dict__ = function.__kwdefaults__, dict(function.__dict__)
-    return twin
+            memo[id(one)] = object.__new__(type(one))
+    for one in callables:
+        made = memo[id(one)]
+        made.__dict__.update({name: _copied(held, memo) for name, held in vars(one).items()})
+        if isinstance(one, types.FunctionType):
+            for cell, original in zip(made.__closure__ or (), one.__closure__ or (), strict=True):
+                cell.cell_contents = _copied(_contents(original), memo)
+
+
+def _copied(held: Any, memo: dict[int, Any]) -> Any:
+    """A copy of what may lead to the model; anything else is shared."""
+    return copy.deepcopy(held, memo) if id(held) in memo or isinstance(held, _COPIED) else held
 
 
 def _run_in_place(module: nn.Module) -> None:

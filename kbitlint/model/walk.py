@@ -21,6 +21,7 @@ from kbitlint.model.facts import (
 from kbitlint.model.feeds import Surroundings, feeds
 from kbitlint.model.quantized import short_name
 from kbitlint.model.source import method_of
+from kbitlint.model.transparency import is_transparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -299,6 +300,7 @@ def _norm_facts(
         bare=False,
         output_dtype=dict(dtypes).get("weight") if read else None,
         adapter=added,
+        transparent=bool(module._forward_pre_hooks) and is_transparent(module),  # noqa: SLF001  # see _look_at
     )
 
 

@@ -12,8 +12,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,6 +20,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kbitlint.model import kernels
+from kbitlint.model.guesses import ANSWERS, expect, on_meta
+from kbitlint.model.ledger import Ledger, Refusal
 from kbitlint.model.standins import attend
 
 if TYPE_CHECKING:
@@ -32,47 +32,6 @@ _CPU = torch.device("cpu")
 
 #: a real tensor larger than this is not computed: masks of long sequences would fill the memory
 MAX_REAL = 2**22
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """A kernel that would refuse the dtypes it was given."""
-
-    where: str
-    operator: str
-    dtypes: tuple[torch.dtype, ...]
-    in_backward: bool
-
-
-@dataclass(slots=True)
-class Ledger:
-    """What a run without weights has to remember."""
-
-    device: str
-    """Whose kernels are stood in for: ``cpu`` or ``cuda``."""
-    where: Callable[[], str] = lambda: ""
-    """The path of the module that runs."""
-    in_backward: bool = False
-    refusals: dict[tuple[str, str], Refusal] = field(default_factory=dict)
-    guesses: Counter[str] = field(default_factory=Counter)
-    watched: dict[int, Tensor] = field(default_factory=dict)
-    """The parameters of interest, by id."""
-    used: dict[int, str] = field(default_factory=dict)
-    """Where each watched parameter was first computed with while gradients were recorded."""
-    used_without_grad: dict[int, str] = field(default_factory=dict)
-    packed: dict[int, str] = field(default_factory=dict)
-    """Paths of the packed weights, by id: no operator but a stand-in should meet one."""
-    packed_reads: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(packed weight, module that reads it) -> operator."""
-    detached: list[tuple[str, Tensor]] = field(default_factory=list)
-    """(module, tensor) of every detach of a tensor that requires grad."""
-    allocated: Callable[[Tensor], None] | None = None
-    """Told of every tensor that an operator gives."""
-    last_operator: str = ""
-
-    def guess(self, what: str) -> None:
-        """Count an answer that the real values might contradict."""
-        self.guesses[what] += 1
 
 
 # ------------------------------------------------------------------------------------ below autograd: operators
@@ -91,7 +50,7 @@ class WeightlessKernels(TorchDispatchMode):
         ledger = self.ledger
         tensors = _tensors((*args, *kwargs.values()) if kwargs else args)
         unknown = any(tensor.is_meta for tensor in tensors)
-        ledger.last_operator = str(func)
+        ledger.last = func
         if func is aten.detach.default:
             if tensors[0].requires_grad and torch.is_grad_enabled():
                 ledger.detached.append((ledger.where(), tensors[0]))
@@ -104,10 +63,10 @@ class WeightlessKernels(TorchDispatchMode):
         if not unknown:
             result = self._known(func, args, kwargs, tensors)
         else:
-            special = _SPECIAL.get(func)
+            special = ANSWERS.get(func)
             result = special(ledger, func, args, kwargs) if special else self._unknown(func, args, kwargs)
-        if func in _UNLIKELY and isinstance(result, Tensor) and result.is_meta and result.ndim == 0:
-            result._kbitlint_unlikely = True  # type: ignore[attr-defined]  # noqa: SLF001  # read by _value_of, where code branches on it
+        if unknown and isinstance(result, Tensor):
+            expect(func, args, result)
         if ledger.allocated is not None:
             for tensor in _tensors(result if isinstance(result, (tuple, list)) else (result,)):
                 ledger.allocated(tensor)
@@ -148,7 +107,10 @@ class WeightlessKernels(TorchDispatchMode):
         if name in _FILLING and _result_dtype(name, args, kwargs).is_floating_point:
             return func(*args, **{**kwargs, "device": torch.device("meta")})
         if _may_be_large(name, args, tensors):
-            shape = func(*_on_meta(args), **_on_meta({**kwargs, **({"device": torch.device("meta")} if not tensors else {})}))
+            shape = func(
+                *on_meta(args),
+                **on_meta({**kwargs, **({"device": torch.device("meta")} if not tensors or "device" in kwargs else {})}),
+            )
             if isinstance(shape, Tensor) and shape.numel() > MAX_REAL and not _is_in_place(func):
                 self.ledger.guess("large tensor")
                 return shape
@@ -159,7 +121,7 @@ class WeightlessKernels(TorchDispatchMode):
         if _is_in_place(func) and not args[0].is_meta:
             self.ledger.guess("write into known values")
             return args[0]
-        return func(*_on_meta(args), **_on_meta(kwargs))
+        return func(*on_meta(args), **on_meta(kwargs))
 
 
 def _tensors(values: Sequence[Any]) -> list[Tensor]:
@@ -172,21 +134,10 @@ def _tensors(values: Sequence[Any]) -> list[Tensor]:
     return found
 
 
-def _on_meta(value: Any) -> Any:
-    """The same arguments with every real tensor emptied."""
-    if isinstance(value, Tensor):
-        return value if value.is_meta else torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-    if type(value) in (list, tuple):
-        return type(value)(map(_on_meta, value))
-    if isinstance(value, dict):
-        return {key: _on_meta(item) for key, item in value.items()}
-    return value
-
-
-#: these make a tensor and fill it, or leave it to be filled
+#: these make a tensor that code fills later (ones are masks, and are computed)
 _FILLING = frozenset(
     name
-    for kind in ("empty", "zeros", "ones", "full", "rand", "randn")
+    for kind in ("empty", "zeros", "full", "rand", "randn")
     for name in (kind, f"new_{kind}", f"{kind}_like", f"{kind}_strided", f"new_{kind}_strided", f"{kind}_permuted")
 ) | {"bernoulli", "normal"}
 
@@ -218,115 +169,6 @@ def _is_in_place(func: Any) -> bool:
     return name.endswith("_") and not name.endswith("__")
 
 
-# --------------------------------------------------------------------------- reads of values that are not there
-
-
-#: a 0-d result of one of these is taken to be False where code branches on it, anything else to be True:
-#: ``any()`` of a mask, ``isnan``, ``expert == num_experts``, LayerDrop's ``torch.rand([]) < p``
-_UNLIKELY = frozenset(
-    [aten.any.default, aten.any.dim, aten.isnan.default, aten.isinf.default]
-    + [getattr(getattr(aten, name), kind) for name in ("eq", "lt", "gt", "le", "ge") for kind in ("Scalar", "Tensor")]
-)
-
-
-def _value_of(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
-    """What a scalar without contents is taken to be."""
-    tensor = args[0]
-    ledger.guess("value")
-    if getattr(tensor, "_kbitlint_unlikely", False):
-        return False
-    if tensor.dtype is torch.bool:
-        return True
-    return 1.0 if tensor.is_floating_point() else 1
-
-
-def _nonzero(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
-    ledger.guess("nonzero")
-    tensor = args[0]
-    return torch.empty((tensor.numel(), tensor.ndim), dtype=torch.long, device="meta")
-
-
-def _masked_select(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
-    tensor, mask = args[0], args[1]
-    if mask.is_meta:
-        ledger.guess("masked_select")
-        count = max(tensor.numel(), mask.numel())
-    else:
-        count = int(mask.expand(torch.broadcast_shapes(tensor.shape, mask.shape)).sum())
-    return tensor.new_empty((count,))
-
-
-def _index(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    """Indexing: a known mask selects what it selects, an unknown one is taken to be true everywhere."""
-    tensor, indices = args[0], args[1]
-    made: list[Tensor | None] = []
-    for index in indices:
-        if index is None or index.dtype not in (torch.bool, torch.uint8):
-            made.append(index)
-        elif index.is_meta:
-            ledger.guess("index by mask")
-            made += [torch.empty((index.numel(),), dtype=torch.long, device="meta") for _ in range(index.ndim)]
-        else:
-            made += list(index.nonzero(as_tuple=True))
-    return func(_on_meta(tensor), _on_meta(made), **kwargs)
-
-
-def _unique(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
-    ledger.guess("unique")
-    values = args[0].new_empty((args[0].numel(),))
-    numbers = torch.empty(args[0].shape, dtype=torch.long, device="meta")
-    return values, numbers, numbers.new_empty(values.shape)
-
-
-def _histc(_: Ledger, __: Any, args: Any, kwargs: Any) -> Any:
-    return args[0].new_empty((kwargs.get("bins", args[1] if len(args) > 1 else 100),))
-
-
-def _bincount(ledger: Ledger, _: Any, args: Any, kwargs: Any) -> Any:
-    least = kwargs.get("minlength", args[2] if len(args) > 2 else 0)
-    if not least:
-        ledger.guess("bincount")
-    return torch.empty((least or 1,), dtype=torch.long, device="meta")
-
-
-def _repeat_interleave(ledger: Ledger, _: Any, args: Any, kwargs: Any) -> Any:
-    count = kwargs.get("output_size")
-    if count is None:
-        ledger.guess("repeat_interleave")
-    return torch.empty((count or args[0].numel(),), dtype=torch.long, device="meta")
-
-
-def _grouped_mm(_: Ledger, __: Any, args: Any, ___: Any) -> Any:
-    """The shape of a grouped product; the groups are rows of the 2-d operands, matrices of the 3-d ones."""
-    left, right = args[0], args[1]
-    if left.ndim == 2 and right.ndim == 2:
-        return left.new_empty((args[2].shape[0], left.shape[0], right.shape[1]))
-    rows = (left.shape[1],) if left.ndim == 3 and right.ndim == 2 else tuple(left.shape[:-1])
-    return left.new_empty((*rows, right.shape[-1]))
-
-
-def _equal(ledger: Ledger, _: Any, __: Any, ___: Any) -> Any:
-    ledger.guess("equal")
-    return True
-
-
-_SPECIAL: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
-    aten._local_scalar_dense.default: _value_of,  # noqa: SLF001  # an operator's name, as the dispatcher spells it
-    aten.nonzero.default: _nonzero,
-    aten.argwhere.default: _nonzero,
-    aten.masked_select.default: _masked_select,
-    aten.index.Tensor: _index,
-    aten._unique2.default: _unique,  # noqa: SLF001  # see above
-    aten.unique_consecutive.default: _unique,
-    aten.unique_dim.default: _unique,
-    aten.histc.default: _histc,
-    aten.bincount.default: _bincount,
-    aten.repeat_interleave.Tensor: _repeat_interleave,
-    aten._grouped_mm.default: _grouped_mm,  # noqa: SLF001  # see above
-    aten.equal.default: _equal,
-}
-
-
 # ------------------------------------------------------------------------------------- above autograd: functions
 
 
@@ -342,7 +184,7 @@ class SeemsReal(TorchFunctionMode):
         kwargs = kwargs or {}
         if isinstance(func, torch._ops.OpOverload):  # noqa: SLF001  # an operator that WeightlessKernels calls, not a function that code calls
             return func(*args, **kwargs)
-        answer = _ANSWERS.get(func)
+        answer = _BETRAYALS.get(func)
         if answer is not None:
             return answer(self.ledger, func, args, kwargs)
         if kwargs.get("device") not in (None, "meta", torch.device("meta")):
@@ -430,7 +272,7 @@ def _same_values(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     return func(*args, **kwargs)
 
 
-_ANSWERS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
+_BETRAYALS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     Tensor.device.__get__: _device,  # type: ignore[attr-defined]  # a getset descriptor
     Tensor.to: _without_device,
     Tensor.cpu: _itself,

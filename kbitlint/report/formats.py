@@ -54,4 +54,7 @@ def render(
         return junit.render(reports, failures, fail_on=fail_on)
     from kbitlint.report import text
 
-    return "\n\n".join(text.render(report, color=color, width=width) for report in reports)
+    shown = [report for report in reports if len(reports) == 1 or not report.is_empty]
+    if reports and not shown:
+        return f"nothing in {len(reports)} targets to check"
+    return "\n\n".join(text.render(report, color=color, width=width) for report in shown)

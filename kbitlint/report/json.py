@@ -57,6 +57,8 @@ def _report(report: Report) -> dict[str, Any]:
         record["planned"] = {
             "safe": [_edit(edit) for edit in report.planned.safe],
             "unsafe": [_edit(edit) for edit in report.planned.unsafe],
+            "diff": report.planned.diff,
+            "unsafe_diff": report.planned.unsafe_diff,
         }
     if applied is not None:
         probe = applied.probe
@@ -66,6 +68,7 @@ def _report(report: Report) -> dict[str, Any]:
             "held_back": applied.held_back,
             "left_behind": applied.left_behind,
             "lines_to_add": list(applied.lines_to_add),
+            "diff": applied.diff,
             "probe": None
             if probe is None
             else {

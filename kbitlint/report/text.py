@@ -7,13 +7,15 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from kbitlint.paths import fold_all
-from kbitlint.violation import Applied, Edit, Plan, Probe, Report, Safety, Severity, Violation
+from kbitlint.violation import Applied, Edit, Plan, Probe, Report, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 _COLORS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.INFO: "36"}
 _MAX_PLACES = 12
+#: edits of texts: the diff shows them
+_SHOWN_AS_DIFF = ("replace-span", "set-json-key", "remove-json-key", "rename-json-key")
 
 
 def render(report: Report, *, color: bool = False, width: int = 80) -> str:
@@ -104,10 +106,11 @@ def _block(group: list[Violation], paint: _Paint, width: int) -> list[str]:
     places = fold_all(str(violation.at) for violation in group)
     if places != [("(model)", 1)]:
         shown = places[:_MAX_PLACES]
+        lined = all(violation.at.line for violation in group)  # a line of a file is one place
         for place, count in shown:
             text = f"    {printable(place)}"
             number = str(count)
-            lines.append(text + " " * max(1, width - len(text) - len(number)) + number)
+            lines.append(text if lined and count == 1 else text + " " * max(1, width - len(text) - len(number)) + number)
         if len(places) > len(shown):
             rest = sum(count for _, count in places[len(shown) :])
             lines.append(f"    and {rest} more places")
@@ -150,15 +153,30 @@ def _plan(plan: Plan, width: int) -> Iterator[str]:
     if not plan.safe and not plan.unsafe:
         yield "nothing to fix"
         return
-    if plan.safe:
-        yield f"--fix would make {_plural(len(plan.safe), 'edit')}:"
-        yield from _edit_lines(plan.safe, width, "+")
-    if plan.unsafe:
-        yield f"--unsafe-fixes would add {_plural(len(plan.unsafe), 'edit')}:"
-        yield from _edit_lines(plan.unsafe, width, "!")
+    yield from _diffs(plan)
+    safe, unsafe = ([edit for edit in edits if edit.kind not in _SHOWN_AS_DIFF] for edits in (plan.safe, plan.unsafe))
+    if safe:
+        yield f"--fix would make {_plural(len(safe), 'edit')}:"
+        yield from _edit_lines(safe, width, "+")
+    if unsafe:
+        yield f"--unsafe-fixes would add {_plural(len(unsafe), 'edit')}:"
+        yield from _edit_lines(unsafe, width, "!")
     total = sum(edit.adds_bytes for edit in (*plan.safe, *plan.unsafe))
     if total:
         yield f"memory: {size(total, sign=True)}"
+
+
+def _diffs(plan: Plan) -> Iterator[str]:
+    if plan.diff:
+        yield "--fix would change:"
+        yield from _shown(plan.diff)
+    if plan.unsafe_diff:
+        yield "--unsafe-fixes would change:" if not plan.diff else "with --unsafe-fixes it would be:"
+        yield from _shown(plan.unsafe_diff)
+
+
+def _shown(diff: str) -> Iterator[str]:
+    return (printable(line) for line in diff.splitlines())
 
 
 def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
@@ -166,7 +184,8 @@ def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
         yield "nothing to fix"
     else:
         yield f"fixed with {_plural(len(applied.edits), 'edit')} in {_plural(applied.passes, 'pass', 'passes')}:"
-        yield from _edit_lines(applied.edits, width, "+")
+        yield from _shown(applied.diff)
+        yield from _edit_lines((edit for edit in applied.edits if edit.kind not in _SHOWN_AS_DIFF), width, "+")
     if applied.held_back:
         yield f"{_plural(applied.held_back, 'unsafe fix', 'unsafe fixes')} held back: --unsafe-fixes applies them"
     if applied.probe is not None:
@@ -221,7 +240,7 @@ def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
     if report.trace_seconds is not None:
         ran += f" (traced in {report.trace_seconds:.1f} s)"
     yield from wrapped("; ".join([ran, *_skipped(report)]), width, "")
-    if not report.weights_read:
+    if not report.weights_read and report.surfaces != (Surface.SOURCE,):
         yield "no weights read"
 
 

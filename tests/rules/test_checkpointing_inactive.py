@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import plants
+import pytest
 import tiny
+from written import ADAPTED, LOADED, LOOP, PREPARED, TRAINED, fixed, said
 
 import kbitlint
 from kbitlint.context import TrainingContext
@@ -84,3 +86,49 @@ def test_modules_that_peft_copies_in_eval_mode_say_nothing():
     model = tiny.with_lora(enabled(), modules_to_save=["lm_head"])
 
     assert found(model) == both("info")
+
+
+# ---------------------------------------------------------------------------------------------------- source
+
+
+ASLEEP = LOADED + PREPARED + ADAPTED + LOOP
+
+
+def test_a_loop_that_never_calls_train():
+    assert said("KB403", ASLEEP) == [
+        ("warning", "loss.backward()", "checkpointing is enabled but inactive: nothing calls model.train() before the loop")
+    ]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(ASLEEP.replace("optimizer =", "model.train()\noptimizer ="), id="awake"),
+        pytest.param(ASLEEP.replace("    loss =", "    model.train()\n    loss ="), id="awake in the loop"),
+        pytest.param(LOADED + PREPARED + ADAPTED + TRAINED, id="Trainer wakes it"),
+        pytest.param(LOADED + ADAPTED + LOOP, id="no checkpointing"),
+        pytest.param(ASLEEP.replace("optimizer =", "start(model)\noptimizer ="), id="something unknown had the model"),
+        pytest.param(LOADED + PREPARED + ADAPTED + "model(**batch).loss.backward()\n", id="no loop"),
+    ],
+)
+def test_source_look_alikes(script):
+    assert said("KB403", script) == []
+
+
+def test_the_source_fix_wakes_it_before_the_loop(tmp_path):
+    assert fixed("KB403", ASLEEP, tmp_path, unsafe=False) == ASLEEP.replace("for batch", "model.train()\nfor batch")
+
+
+def test_a_loop_inside_a_function(tmp_path):
+    body = "def main():\n" + "".join(f"    {line}\n" for line in ASLEEP.splitlines()) + "main()\n"
+
+    assert fixed("KB403", body, tmp_path) == body.replace("    for batch", "    model.train()\n    for batch")
+
+
+def test_a_model_without_a_name_is_shown_only(tmp_path):
+    script = (
+        LOADED + PREPARED + ADAPTED + "held = [model]\ndel model\nfor batch in loader:\n    held[0](**batch).loss.backward()\n"
+    )
+
+    assert len(said("KB403", script)) == 1
+    assert fixed("KB403", script, tmp_path) == script

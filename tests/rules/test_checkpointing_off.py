@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import pytest
 import tiny
+from written import ADAPTED, LOADED, LOOP, RECIPE, TRAINED, fixed, places, said
 
 import kbitlint
 from kbitlint.context import Checkpointing, TrainingContext
@@ -61,3 +63,46 @@ def test_the_fix_keeps_hooks_that_were_there():
     assert dict(model.get_input_embeddings()._forward_hooks) == hooks
     model.disable_input_require_grads()
     assert dict(model.get_input_embeddings()._forward_hooks) == {}
+
+
+# ---------------------------------------------------------------------------------------------------- source
+
+
+def test_a_script_that_enables_nothing():
+    assert said("KB402", LOADED + ADAPTED + TRAINED) == [
+        ("warning", TRAINED.strip(), "checkpointing is off: every layer keeps its activations")
+    ]
+    assert places("KB402", LOADED + ADAPTED + LOOP) == [("warning", "loss.backward()")]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(RECIPE, id="on"),
+        pytest.param(LOADED + ADAPTED + TRAINED.replace("bf16", "gradient_checkpointing=True, bf16"), id="by the arguments"),
+        pytest.param(LOADED + "SFTTrainer(model, args=SFTConfig(), peft_config=LoraConfig()).train()\n", id="TRL's default"),
+        pytest.param(LOADED + ADAPTED + TRAINED.replace("bf16", "fsdp='full_shard', bf16"), id="FSDP may checkpoint"),
+        pytest.param(LOADED + "if flag:\n    model.gradient_checkpointing_enable()\n" + ADAPTED + TRAINED, id="on some path"),
+        pytest.param(LOADED + ADAPTED + "setup(model)\n" + TRAINED, id="something unknown had the model"),
+        pytest.param(LOADED + "model = get_peft_model(model, PrefixTuningConfig())\n" + TRAINED, id="prefix tuning"),
+        pytest.param("model = AutoModelForCausalLM.from_pretrained('org/base')\n" + ADAPTED + TRAINED, id="not quantized"),
+        pytest.param(LOADED + ADAPTED + "Trainer(model=model, args=args).train()\n", id="unknown arguments"),
+    ],
+)
+def test_source_look_alikes(script):
+    assert said("KB402", script) == []
+
+
+def test_the_source_fix_gives_the_argument(tmp_path):
+    script = LOADED + ADAPTED + TRAINED
+
+    assert fixed("KB402", script, tmp_path, unsafe=False) == script.replace(
+        "bf16=True", "bf16=True, gradient_checkpointing=True"
+    )
+
+
+def test_where_it_is_said_to_be_off_the_fix_is_shown_only(tmp_path):
+    script = LOADED + ADAPTED + TRAINED.replace("bf16", "gradient_checkpointing=False, bf16")
+
+    assert len(said("KB402", script)) == 1
+    assert fixed("KB402", script, tmp_path) == script

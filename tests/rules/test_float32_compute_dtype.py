@@ -6,6 +6,7 @@ import plants
 import pytest
 import tiny
 import torch
+from written import LOADED, fixed, said
 
 import kbitlint
 
@@ -73,3 +74,44 @@ def test_a_config_without_quantization_is_skipped(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
 
     assert kbitlint.check(tmp_path / "config.json", select=CODE).skips[0].reason == "config.json names no quantization_config"
+
+
+# ---------------------------------------------------------------------------------------------------- source
+
+
+UNSET = "bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4')\n"
+LOAD = "model = AutoModelForCausalLM.from_pretrained('org/base', quantization_config=bnb, dtype=torch.float32)\n"
+
+
+def test_a_compute_dtype_that_is_not_given_is_float32():
+    assert said("KB502", UNSET) == [
+        ("warning", UNSET.strip(), "4-bit layers multiply in float32: bnb_4bit_compute_dtype is not given")
+    ]
+
+
+def test_one_that_is_asked_for_is_worth_knowing():
+    asked = UNSET.replace(")", ", bnb_4bit_compute_dtype=torch.float32)")
+
+    assert said("KB502", asked) == [("info", asked.strip(), "4-bit layers multiply in float32, as bnb_4bit_compute_dtype asks")]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(LOADED, id="bfloat16"),
+        pytest.param(UNSET + LOAD, id="the model is float32 too"),
+        pytest.param(UNSET.replace("load_in_4bit", "load_in_8bit"), id="8 bits have none"),
+        pytest.param(UNSET.replace(")", ", **more)"), id="unknown arguments"),
+        pytest.param(UNSET.replace(")", ", bnb_4bit_compute_dtype=getattr(torch, name))"), id="unknown dtype"),
+    ],
+)
+def test_source_look_alikes(script):
+    assert said("KB502", script) == []
+
+
+def test_the_source_fix_computes_in_bfloat16_and_imports_torch(tmp_path):
+    imports = "from transformers import BitsAndBytesConfig\n"
+
+    assert fixed("KB502", imports + UNSET, tmp_path, imports="") == "import torch\n" + imports + UNSET.replace(
+        "'nf4')", "'nf4', bnb_4bit_compute_dtype=torch.bfloat16)"
+    )

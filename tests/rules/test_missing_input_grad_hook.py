@@ -7,6 +7,7 @@ import functools
 import pytest
 import tiny
 import torch
+from written import ADAPTED, LOADED, LOOP, OLD, PREPARED, said
 
 import kbitlint
 from kbitlint.context import Checkpointing, TrainingContext
@@ -198,7 +199,7 @@ def test_a_layer_is_not_fed_by_those_after_it():
 
 
 @pytest.mark.parametrize("before", [True, False])
-def test_where_the_order_is_unknown_it_is_a_warning_that_names_the_module(before):
+def test_where_attributes_do_not_tell_the_order_they_warn_and_the_trace_decides(before):
     """A trainable module beside the stack may run before the layers or after them; attributes cannot tell."""
     model = adapted()
     tiny.bind_reentrant(model)
@@ -208,14 +209,39 @@ def test_where_the_order_is_unknown_it_is_a_warning_that_names_the_module(before
     (decoder.embed_tokens if before else decoder.norm).register_forward_hook(run)
     taken = tiny.step(model)
 
-    report = kbitlint.check(model, select=CODE)
+    attributes = kbitlint.check(model, select=CODE, trace=False).violations
+    traced = kbitlint.check(model, select=CODE).violations
 
-    assert [(v.at.path, v.severity.value) for v in report.violations] == [
-        ("model.layers.0", "warning"),
-        ("model.layers.1", "warning"),
-    ]
-    assert report.violations[0].message.endswith("requires grad, unless model.beside runs before it")
+    layers = ["model.layers.0", "model.layers.1"]
+    assert [(v.at.path, v.severity.value) for v in attributes] == [(layer, "warning") for layer in layers]
+    assert attributes[0].message.endswith("requires grad, unless model.beside runs before it")
+    assert [(v.at.path, v.severity.value) for v in traced] == [(layer, "error") for layer in layers if not before]
     assert bool([name for name in taken.arrived if ".layers." in name]) is before
+
+
+def test_a_cut_that_only_the_trace_shows_says_so():
+    """A hook after the one that makes the embeddings require grad takes that back."""
+    model = adapted()
+    tiny.bind_reentrant(model, use_reentrant=True)
+    model.get_base_model().enable_input_require_grads()
+    model.get_base_model().model.embed_tokens.register_forward_hook(lambda module, args, output: output.detach())
+    (first, second) = kbitlint.check(model, select=CODE).violations
+
+    assert kbitlint.check(model, select=CODE, trace=False).violations == ()
+    assert (first.at.path, second.at.path) == ("model.layers.0", "model.layers.1")
+    assert first.message.endswith("nothing before it requires grad (only the traced step shows it)")
+    assert "does not require grad" in tiny.step(model).error
+
+
+def test_a_step_that_stops_before_any_gradient_is_a_skip():
+    model = adapted()
+    layer = model.get_base_model().model.layers[0]
+    layer.register_forward_pre_hook(lambda module, args: (layer.self_attn.q_proj.weight @ args[0], *args[1:]))
+
+    skips = kbitlint.check(model, select=CODE).skips
+    assert [(skip.code, skip.surface.value, skip.reason) for skip in skips] == [
+        (CODE, "trace", "the step stops before a gradient could arrive")
+    ]
 
 
 class SoftPrompt(torch.nn.Module):
@@ -286,3 +312,36 @@ def test_under_torch_compile_it_is_skipped_and_paths_stay_the_users_own(whole):
     assert skipped[CODE] == "torch.compile decides how the checkpoints run"
     assert tiny.codes(report) == {("KB401", "model.layers.0"), ("KB401", "model.layers.1")}
     assert kbitlint.fix(compiled).violations == ()
+
+
+# ---------------------------------------------------------------------------------------------------- source
+
+
+ENABLE = "model.gradient_checkpointing_enable()\n"
+
+
+def test_transformers_4_checkpoints_reentrantly_and_installs_no_hook():
+    assert said("KB301", LOADED + ENABLE + ADAPTED + LOOP, versions=OLD) == [
+        (
+            "error",
+            ENABLE.strip(),
+            "no gradient reaches its adapters: the layers checkpoint reentrantly and nothing before them requires grad",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("script", "how"),
+    [
+        pytest.param(LOADED + ENABLE + ADAPTED + LOOP, {}, id="transformers 5"),
+        pytest.param(LOADED + ENABLE + "model.enable_input_require_grads()\n" + ADAPTED + LOOP, {"versions": OLD}, id="hook"),
+        pytest.param(LOADED + PREPARED + ADAPTED + LOOP, {"versions": OLD}, id="without reentry"),
+        pytest.param(
+            LOADED + "model = prepare_model_for_kbit_training(model)\n" + ADAPTED + LOOP, {"versions": OLD}, id="prepared"
+        ),
+        pytest.param(LOADED + ENABLE + LOOP, {"versions": OLD}, id="no adapters"),
+        pytest.param(ENABLE + ADAPTED + LOOP, {"versions": OLD}, id="unknown model"),
+    ],
+)
+def test_source_look_alikes(script, how):
+    assert said("KB301", script, **how) == []

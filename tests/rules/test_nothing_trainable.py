@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import tiny
 from peft import LoraConfig, PeftModel, get_peft_model
+from written import ADAPTED, LOADED, PREPARED, RECIPE, TRAINED, fixed, places, said
 
 import kbitlint
 
@@ -103,3 +105,113 @@ def test_an_adapter_may_be_called_like_a_part_of_the_model():
 
     assert found(model) == [("no parameter requires grad", "safe")]
     assert kbitlint.fix(model, select=CODE).violations == ()
+
+
+# ---------------------------------------------------------------------------------------------------- source
+
+
+PREPARE = "model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)\n"
+LATE = LOADED + ADAPTED + PREPARE + TRAINED
+RESUMED = LOADED + PREPARED + "model = PeftModel.from_pretrained(model, 'adapter')\n" + TRAINED
+
+
+def test_a_preparation_after_the_adapters_freezes_them():
+    assert said("KB202", LATE) == [("error", PREPARE.strip(), "the adapters are frozen, so no parameter requires grad")]
+
+
+def test_a_saved_adapter_loads_frozen():
+    assert places("KB202", RESUMED) == [("error", "model = PeftModel.from_pretrained(model, 'adapter')")]
+
+
+def test_a_saved_config_attaches_frozen_adapters():
+    attach = "model = get_peft_model(model, config)\n"
+    script = LOADED + "config = PeftConfig.from_pretrained('adapter')\n" + attach + TRAINED
+
+    assert places("KB202", script) == [("error", attach.strip())]
+    assert said("KB202", script.replace(attach, "config.inference_mode = False\n" + attach)) == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(RECIPE, id="prepared first"),
+        pytest.param(RESUMED.replace("'adapter'", "'adapter', is_trainable=True"), id="loaded to be trained"),
+        pytest.param(RESUMED.replace("'adapter'", "'adapter', is_trainable=flag"), id="perhaps loaded to be trained"),
+        pytest.param(RESUMED.replace("'adapter'", "'adapter', config=config"), id="the config may say so"),
+        pytest.param(RESUMED.replace(TRAINED, "model.eval()\n"), id="loaded for inference"),
+        pytest.param(RESUMED.replace(".train()", ".evaluate()"), id="evaluated only"),
+        pytest.param(LATE.replace(TRAINED, "if thaw:\n    unfreeze(model)\n" + TRAINED), id="unfrozen on a path"),
+        pytest.param(
+            LATE.replace(
+                TRAINED, "if thaw:\n    for p in lora(model):\n        pass\n    model.requires_grad_(True)\n" + TRAINED
+            ),
+            id="unfrozen on a path that is followed",
+        ),
+        pytest.param(RESUMED.replace(TRAINED, "model.set_adapter('default')\n" + TRAINED), id="a method that unfreezes"),
+        pytest.param(LATE.replace(TRAINED, "unfreeze(model)\n" + TRAINED), id="something unknown had the model"),
+        pytest.param(
+            LATE.replace(
+                TRAINED,
+                "for n, p in model.named_parameters():\n    if 'lora' in n:\n        p.requires_grad = True\n" + TRAINED,
+            ),
+            id="unfrozen by hand",
+        ),
+        pytest.param(
+            LOADED + ADAPTED + "if late:\n    unfreeze()\nelse:\n    " + PREPARE + "    thaw(model)\n" + TRAINED, id="thawed"
+        ),
+        pytest.param(LOADED + "model = get_peft_model(model, LoraConfig(inference_mode=flag))\n" + TRAINED, id="unknown mode"),
+        pytest.param(
+            RESUMED.replace(TRAINED, "model.load_adapter('b', adapter_name='b', is_trainable=True)\n" + TRAINED), id="a second"
+        ),
+    ],
+)
+def test_source_look_alikes(script):
+    assert said("KB202", script) == []
+
+
+def test_the_source_fix_moves_the_preparation(tmp_path):
+    assert fixed("KB202", LATE, tmp_path, unsafe=False) == LOADED + PREPARE + ADAPTED + TRAINED
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        LATE.replace(PREPARE, "model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=flag)\n"),
+        LATE.replace(PREPARE, "other = prepare_model_for_kbit_training(model)\n"),
+        LATE.replace(PREPARE, "if True:\n    " + PREPARE),
+        LATE.replace(PREPARE, PREPARE.replace("\n", "; x = 1\n")),
+    ],
+)
+def test_what_cannot_be_moved_surely_is_shown_only(late, tmp_path):
+    assert fixed("KB202", late, tmp_path) == late
+
+
+def test_the_source_fix_loads_the_adapter_to_be_trained(tmp_path):
+    assert fixed("KB202", RESUMED, tmp_path, unsafe=False) == RESUMED.replace("'adapter'", "'adapter', is_trainable=True")
+
+
+def test_the_source_fix_leaves_inference_mode_off(tmp_path):
+    script = LOADED + "model = get_peft_model(model, LoraConfig(inference_mode=True))\n" + TRAINED
+
+    assert fixed("KB202", script, tmp_path) == script.replace("inference_mode=True", "inference_mode=False")
+
+
+def test_an_adapter_config_says_that_it_loads_frozen(tmp_path):
+    from kbitlint.api import check
+
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "inference_mode": true}')
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+
+    found = check(str(tmp_path / "adapter_config.json"), select="KB202").violations
+    other = check(str(tmp_path / "config.json"), select="KB202")
+
+    assert [(v.severity.value, str(v.at)) for v in found] == [("info", "adapter_config.json inference_mode")]
+    assert (other.violations, [skip.reason for skip in other.skips]) == ((), ["no adapter_config.json here"])
+
+
+def test_an_adapter_config_that_was_set_to_train(tmp_path):
+    from kbitlint.api import check
+
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "inference_mode": false}')
+
+    assert check(str(tmp_path / "adapter_config.json"), select="KB202").violations == ()

@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from peft import prepare_model_for_kbit_training
+from written import ADAPTED, LOADED, LOOP, OLD, RECIPE, TRAINED, fixed, places, said
 
 import kbitlint
 from kbitlint.context import Checkpointing, Strategy, TrainingContext
@@ -138,3 +139,213 @@ def test_a_checkpoint_function_of_ones_own_is_read_and_never_rebound(function, m
     assert {v.fix.safety.value for v in report.violations} <= {"display"}
     assert all(layer._gradient_checkpointing_func is function for layer in model.get_base_model().model.layers)
     assert function is len or tiny.step(model).trains
+
+
+# ---------------------------------------------------------------------------------------------------- source
+
+
+PREPARE = "model = prepare_model_for_kbit_training(model)\n"
+IMPLICIT = "use_reentrant is not passed, so torch checkpoints reentrantly"
+KWARGS = 'gradient_checkpointing_kwargs={"use_reentrant": False}'
+CALL = """from torch.utils.checkpoint import checkpoint
+class Layer:
+    def forward(self, x):
+        return checkpoint(self.f, x)
+"""
+SFT = "SFTTrainer(model, args=SFTConfig(gradient_checkpointing_kwargs={'use_reentrant': True}), peft_config=LoraConfig())"
+IN_A_CLASS = """
+class Run:
+    def __init__(self):
+        self.model = AutoModelForCausalLM.from_pretrained('x', load_in_8bit=True)
+        self.model = prepare_model_for_kbit_training(self.model)
+    def train(self):
+        self.model = get_peft_model(self.model, LoraConfig())
+        Trainer(model=self.model, args=TrainingArguments('o')).train()
+"""
+
+
+def test_the_preparation_without_kwargs_means_reentrant():
+    assert said("KB401", LOADED + PREPARE + ADAPTED + TRAINED) == [("warning", PREPARE.strip(), IMPLICIT)]
+
+
+def test_the_arguments_have_the_last_word():
+    asked = TRAINED.replace("bf16", "gradient_checkpointing_kwargs={'use_reentrant': True}, gradient_checkpointing=True, bf16")
+
+    assert said("KB401", LOADED + PREPARE + ADAPTED + asked) == [("warning", asked.strip(), "checkpointing is reentrant")]
+
+
+def test_where_nothing_is_trained_a_later_call_may_decide():
+    assert said("KB401", f"def load(model):\n    {PREPARE}    return model\n") == [
+        ("info", PREPARE.strip(), f"{IMPLICIT}, unless a later call decides otherwise")
+    ]
+
+
+def test_ddp_that_looks_for_unused_parameters_fails():
+    wrapped = "model = DDP(model, find_unused_parameters=True)\n" + LOOP
+
+    assert said("KB401", LOADED + PREPARE + ADAPTED + wrapped) == [
+        ("error", PREPARE.strip(), f"{IMPLICIT}, and DDP looks for unused parameters")
+    ]
+    assert places("KB401", LOADED + PREPARE + ADAPTED + wrapped.replace("True", "False")) == [("warning", PREPARE.strip())]
+
+
+def test_what_trainer_would_pass_to_ddp_fails_on_several_devices_only():
+    asked = TRAINED.replace("bf16", "ddp_find_unused_parameters=True, bf16")
+
+    assert places("KB401", LOADED + PREPARE + ADAPTED + asked) == [("warning", PREPARE.strip())]
+
+
+@pytest.mark.parametrize(
+    ("script", "line"),
+    [
+        pytest.param(
+            LOADED
+            + "model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=True))\n"
+            + ADAPTED
+            + LOOP,
+            "model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=dict(use_reentrant=True))",
+            id="a dict call",
+        ),
+        pytest.param(
+            "kwargs = {}\nkwargs['use_reentrant'] = True\n"
+            + LOADED
+            + "model.activation_checkpointing_enable(kwargs)\n"
+            + ADAPTED
+            + LOOP,
+            "model.activation_checkpointing_enable(kwargs)",
+            id="a dict that is filled",
+        ),
+        pytest.param(
+            LOADED + PREPARE.replace("(model)", "(model, True)") + ADAPTED + LOOP,
+            PREPARE.replace("(model)", "(model, True)").strip(),
+            id="by position",
+        ),
+        pytest.param(
+            IN_A_CLASS,
+            "self.model = prepare_model_for_kbit_training(self.model)",
+            id="in a class",
+        ),
+        pytest.param(
+            f"{LOADED}trainer = {SFT}\ntrainer.train()\n",
+            f"trainer = {SFT}",
+            id="TRL checkpoints by default",
+        ),
+        pytest.param(
+            "def load(bits):\n    bnb = BitsAndBytesConfig(load_in_4bit=bits == 4)\n"
+            "    return AutoModelForCausalLM.from_pretrained('x', quantization_config=bnb)\n"
+            "model = load(bits=4)\n" + PREPARE + ADAPTED + TRAINED,
+            PREPARE.strip(),
+            id="through a function",
+        ),
+    ],
+)
+def test_each_way_to_ask_for_it_is_seen(script, line):
+    assert places("KB401", script) == [("warning", line)]
+
+
+@pytest.mark.parametrize(
+    ("script", "how"),
+    [
+        pytest.param(RECIPE, {}, id="without reentry"),
+        pytest.param(
+            LOADED + PREPARE + ADAPTED + TRAINED.replace("bf16", "gradient_checkpointing=True, bf16"),
+            {},
+            id="put right by Trainer",
+        ),
+        pytest.param(
+            LOADED + PREPARE + "model.gradient_checkpointing_enable()\n" + ADAPTED + TRAINED, {}, id="put right by a later call"
+        ),
+        pytest.param(
+            LOADED + PREPARE + ADAPTED + "SFTTrainer(model, args=SFTConfig()).train()\n", {}, id="put right by TRL's default"
+        ),
+        pytest.param(
+            LOADED + PREPARE + "if flag:\n    model.gradient_checkpointing_enable()\n" + ADAPTED + TRAINED,
+            {},
+            id="put right on a path",
+        ),
+        pytest.param(LOADED + PREPARE.replace("(model)", "(model, use_gradient_checkpointing=False)") + TRAINED, {}, id="off"),
+        pytest.param(
+            LOADED + PREPARE.replace("(model)", "(model, use_gradient_checkpointing=flag)") + TRAINED, {}, id="unknown switch"
+        ),
+        pytest.param(LOADED + PREPARE.replace("(model)", "(model, **kwargs)") + TRAINED, {}, id="unknown kwargs"),
+        pytest.param(LOADED + "model.gradient_checkpointing_enable()\n" + TRAINED, {}, id="the default of transformers 5"),
+        pytest.param(
+            LOADED + PREPARE + ADAPTED + TRAINED.replace("bf16", "deepspeed='zero3.json', bf16"), {}, id="ZeRO-3 needs it"
+        ),
+        pytest.param(LOADED + PREPARE + ADAPTED + "Trainer(model=model, args=args).train()\n", {}, id="unknown arguments"),
+        pytest.param("model = AutoModelForCausalLM.from_pretrained('meta/base')\n" + PREPARE + TRAINED, {}, id="not quantized"),
+        pytest.param(CALL.replace("x)\n", "x, use_reentrant=False)\n"), {}, id="a direct call that says so"),
+        pytest.param(CALL.replace("x)\n", "x, use_reentrant=flag)\n"), {}, id="a direct call that asks"),
+        pytest.param(CALL.replace("x)\n", "x, **kwargs)\n"), {}, id="a direct call with unknown kwargs"),
+        pytest.param("import mylib\nmylib.checkpoint(f, x)\n# utils.checkpoint", {}, id="another checkpoint"),
+    ],
+)
+def test_source_look_alikes(script, how):
+    assert said("KB401", script, **how) == []
+
+
+def test_transformers_4_falls_back_to_reentrant():
+    line = "model.gradient_checkpointing_enable()"
+
+    assert places("KB401", LOADED + line + "\n" + ADAPTED + LOOP, versions=OLD) == [("warning", line)]
+
+
+def test_direct_calls_are_seen_wherever_they_stand():
+    assert said("KB401", CALL) == [("warning", "return checkpoint(self.f, x)", IMPLICIT)]
+    assert len(said("KB401", "import torch\ntorch.utils.checkpoint.checkpoint_sequential(m, 2, x)\n", imports="")) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (PREPARE, PREPARE.replace("(model)", f"(model, {KWARGS})")),
+        (
+            PREPARE.replace("(model)", "(model, gradient_checkpointing_kwargs={'use_reentrant': True})"),
+            PREPARE.replace("(model)", "(model, gradient_checkpointing_kwargs={'use_reentrant': False})"),
+        ),
+        (
+            PREPARE.replace("(model)", "(model, gradient_checkpointing_kwargs=None)"),
+            PREPARE.replace("(model)", f"(model, {KWARGS})"),
+        ),
+        (
+            PREPARE.replace("(model)", "(\n    model,  # the base\n)"),
+            PREPARE.replace("(model)", f"(\n    model,  # the base\n    {KWARGS},\n)"),
+        ),
+        (
+            PREPARE.replace("(model)", "(\n    model  # the base\n)"),
+            PREPARE.replace("(model)", f"(\n    model,  # the base\n    {KWARGS},\n)"),
+        ),
+        (
+            "model.gradient_checkpointing_enable({'preserve_rng_state': False})\n",
+            "model.gradient_checkpointing_enable({'preserve_rng_state': False, \"use_reentrant\": False})\n",
+        ),
+    ],
+)
+def test_the_source_fix_says_so_and_keeps_the_rest(before, after, tmp_path):
+    assert fixed("KB401", LOADED + before + ADAPTED + LOOP, tmp_path, unsafe=False) == LOADED + after + ADAPTED + LOOP
+
+
+def test_the_fix_of_a_direct_call(tmp_path):
+    assert fixed("KB401", CALL, tmp_path, unsafe=False) == CALL.replace("x)\n", "x, use_reentrant=False)\n")
+
+
+def test_what_takes_no_kwargs_is_shown_only(tmp_path):
+    script = LOADED + "from peft import prepare_model_for_int8_training\nmodel = prepare_model_for_int8_training(model)\n"
+
+    assert len(said("KB401", script, versions=OLD)) == 1
+
+
+YAML = """
+base_model: org/base
+load_in_4bit: true
+adapter: qlora
+micro_batch_size: 1
+gradient_checkpointing: true
+gradient_checkpointing_kwargs:
+  use_reentrant: true  # as always
+"""
+
+
+def test_a_configuration_file_is_a_script_too(tmp_path):
+    assert places("KB401", YAML, suffix=".yaml") == [("warning", "gradient_checkpointing_kwargs:")]
+    assert fixed("KB401", YAML, tmp_path, suffix=".yaml") == YAML.replace("use_reentrant: true", "use_reentrant: false")

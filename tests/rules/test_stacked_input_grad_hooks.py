@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import tiny
 from peft import prepare_model_for_kbit_training
+from written import ADAPTED, LOADED, PREPARED, TRAINED, fixed, said
 
 import kbitlint
 
@@ -49,3 +51,43 @@ def test_the_hook_that_is_kept_is_the_one_that_can_be_removed():
     assert len(model.get_input_embeddings()._forward_hooks) == 1
     model.disable_input_require_grads()
     assert len(model.get_input_embeddings()._forward_hooks) == 0
+
+
+# ---------------------------------------------------------------------------------------------------- source
+
+
+TWICE = LOADED + PREPARED + "model.enable_input_require_grads()\n" + ADAPTED + TRAINED
+
+
+def test_a_call_that_repeats_the_preparation():
+    assert said("KB302", TWICE) == [
+        (
+            "info",
+            "model.enable_input_require_grads()",
+            "the hook is installed already: prepare_model_for_kbit_training makes the same output require grad",
+        )
+    ]
+
+
+def test_the_source_fix_leaves_the_call_out(tmp_path):
+    assert fixed("KB302", TWICE, tmp_path, unsafe=False) == TWICE.replace("model.enable_input_require_grads()\n", "")
+
+
+def test_a_call_that_is_a_branch_of_its_own_becomes_pass(tmp_path):
+    script = TWICE.replace("model.enable", "if hasattr(model, 'x'): model.enable")
+
+    assert fixed("KB302", script, tmp_path) == script.replace("model.enable_input_require_grads()", "pass")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(LOADED + "model.enable_input_require_grads()\n" + ADAPTED + TRAINED, id="the only one"),
+        pytest.param(LOADED + PREPARED + ADAPTED + TRAINED, id="none by hand"),
+        pytest.param(TWICE.replace(TRAINED, ""), id="not trained here"),
+        pytest.param(TWICE.replace(PREPARED, "if flag:\n    " + PREPARED), id="needed on the other path"),
+        pytest.param(TWICE.replace(TRAINED, "unhook(model)\n" + TRAINED), id="something unknown had the model"),
+    ],
+)
+def test_source_look_alikes(script):
+    assert said("KB302", script) == []

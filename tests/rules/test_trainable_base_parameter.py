@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import plants
+import pytest
 import tiny
+from written import ADAPTED, LOADED, LOOP, RECIPE, TRAINED, said
 
 import kbitlint
 
@@ -115,3 +117,52 @@ def test_adaption_prompts_are_not_the_base():
     model = get_peft_model(tiny.load(), AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=4, adapter_layers=1))
 
     assert paths(model) == []
+
+
+# ---------------------------------------------------------------------------------------------------- source
+
+
+UNFREEZE = "for p in model.parameters():\n    p.requires_grad = True\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "line"),
+    [
+        (UNFREEZE, "p.requires_grad = True"),
+        ("model.requires_grad_(True)\n", "model.requires_grad_(True)"),
+        ("for p in model.parameters():\n    p.requires_grad_()\n", "p.requires_grad_()"),
+    ],
+)
+def test_packed_weights_cannot_require_grad(code, line):
+    assert said("KB201", LOADED + code) == [
+        ("error", line, "packed weights are made to require grad, which only floating point tensors can")
+    ]
+
+
+def test_a_loop_over_a_bare_base_trains_its_norms():
+    assert said("KB201", LOADED + LOOP) == [
+        (
+            "warning",
+            "loss.backward()",
+            "a quantized model is trained without adapters: only its norms, embeddings and head learn",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(LOADED + UNFREEZE.replace("True", "False"), id="frozen"),
+        pytest.param(LOADED + UNFREEZE.replace("    p", "    if p.ndim == 1:\n        p"), id="some of them"),
+        pytest.param(LOADED + UNFREEZE.replace("True", "flag"), id="unknown value"),
+        pytest.param(UNFREEZE, id="unknown model"),
+        pytest.param("model = AutoModelForCausalLM.from_pretrained('org/base')\n" + UNFREEZE, id="not quantized"),
+        pytest.param(RECIPE, id="adapters"),
+        pytest.param(LOADED + ADAPTED + LOOP, id="a loop over adapters"),
+        pytest.param(LOADED + "for p in model.parameters():\n    p.requires_grad = False\n" + LOOP, id="a frozen base"),
+        pytest.param(LOADED + "inject(model)\n" + LOOP, id="something unknown had the model"),
+        pytest.param(LOADED + TRAINED, id="Trainer refuses it, which is another rule"),
+    ],
+)
+def test_source_look_alikes(script):
+    assert said("KB201", script) == []

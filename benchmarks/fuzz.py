@@ -1,0 +1,217 @@
+"""Mutational fuzzing of every parser that reads files of strangers. Nothing but its own error may leave a parser.
+
+    python benchmarks/fuzz.py [--executions N] [--parser NAME ...] [--state FILE] [--findings FOLDER]
+
+Counts go on where the state file left them, so a run may be stopped and taken up again. What raises, or takes longer
+than two seconds, is written to the folder of findings; those of the past are cases of ``tests/test_hostile.py``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import random
+import re
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from kbitlint.errors import KbitlintError
+from kbitlint.files import jsontext, safetensors
+from kbitlint.files.packing import packing_of
+from kbitlint.source import configs, notebooks, reading
+from kbitlint.source.frameworks import NEWEST
+from kbitlint.source.suppressions import ignores
+
+SCRIPTS = Path(__file__).parents[1] / "tests" / "scripts"
+SLOW = 2.0
+_NAME = re.compile(rb"[A-Za-z_]\w*")
+
+
+def read_python(content):
+    facts = reading.collect("f.py", content.decode("utf-8", "replace").replace("\r", "\n"), NEWEST)
+    ignores(facts.text, python=True)
+
+
+def read_notebook(content):
+    notebook = notebooks.read(content.decode("utf-8", "replace"))
+    reading.parsed(notebook.python)
+    notebook.written(())
+
+
+def read_yaml(content):
+    configs.collect("f.yaml", content.decode("utf-8", "replace"), ".yaml", NEWEST)
+
+
+def read_json(content):
+    text = content.decode("utf-8", "replace")
+    jsontext.parse(text).plain()
+    configs.collect("f.json", text, ".json", NEWEST)
+
+
+def read_header(content):
+    packing_of(safetensors.parse(io.BytesIO(content), len(content)))
+
+
+def header(entries, data):
+    content = json.dumps(entries).encode()
+    return len(content).to_bytes(8, "little") + content + b"\0" * data
+
+
+RECIPE = b"""import torch
+bnb = BitsAndBytesConfig(load_in_4bit=True)
+m = AutoModelForCausalLM.from_pretrained('a', quantization_config=bnb)
+m = prepare_model_for_kbit_training(m)
+m = get_peft_model(m, LoraConfig(r=8))
+Trainer(m, TrainingArguments('o')).train()
+"""
+FUNCTIONS = b"""def f(a, *b, c=1, **d):
+    if a and not c:
+        return a.gradient_checkpointing_enable(**d)
+    for p in a.parameters():
+        p.requires_grad = True
+    return [x for x in b]
+f(f, f, c={'use_reentrant': 2}, **{'e': 1})
+"""
+CLASSES = b"""class A(Trainer):
+    x: int = 1
+    def __init__(self, m):
+        self.m = m
+        m(1).loss.backward()  # kbitlint: ignore[KB4]
+A(A(1)).train()
+with a as b: b, *c = d
+try:
+    kw |= dict(a=1)
+except E: raise
+"""
+#: scripts are slow and long: each stands for a few of the short ones
+PYTHON = [*[RECIPE, FUNCTIONS, CLASSES] * 60, *(path.read_bytes() for path in sorted(SCRIPTS.glob("*.py")))]
+AXOLOTL = b"""base_model: a
+load_in_4bit: true
+adapter: qlora
+micro_batch_size: 1
+gradient_checkpointing_kwargs: {use_reentrant: true}
+"""
+ALIASES = b"""a: &x [1, 2]
+b: *x
+model_name_or_path: >-
+  text
+load_in_4bit: !!bool yes
+use_peft: on # kbitlint: ignore[KB401]
+<<: *x
+"""
+YAML = [AXOLOTL, ALIASES]
+JSONS = [
+    b'{"model_name_or_path": "a", "load_in_4bit": true, "use_peft": true, "n": [1, -2.5e3, null, {"a": "\\u00e9"}]}',
+    b'{"zero_optimization": {"stage": 3}, "train_micro_batch_size_per_gpu": "auto"}',
+]
+CODE = {"cell_type": "code", "source": ["%pip install x\n", "get_peft_model(m)\n", "!ls\n", "x = %y"]}
+TEXT = {"cell_type": "markdown", "source": "text"}
+NOTEBOOKS = [json.dumps({"cells": [CODE, TEXT, {**CODE, "source": "prepare_model?"}]}, indent=1).encode()]
+FOUR_BITS = {
+    "a.weight": {"dtype": "U8", "shape": [8, 1], "data_offsets": [0, 8]},
+    "a.weight.absmax": {"dtype": "F32", "shape": [1], "data_offsets": [8, 12]},
+    "__metadata__": {"format": "pt"},
+}
+EIGHT_BITS = {
+    "q.weight": {"dtype": "I8", "shape": [2, 2], "data_offsets": [0, 4]},
+    "q.SCB": {"dtype": "F32", "shape": [2], "data_offsets": [4, 12]},
+}
+HEADERS = [header(FOUR_BITS, 12), header(EIGHT_BITS, 12)]
+
+#: name: (function, seeds, what it may raise, words to put in)
+PARSERS = {
+    "header": (read_header, HEADERS, safetensors.HeaderError, b'"dtype" F32 [ ] 999999999999 -1 {} \xff'),
+    "json": (read_json, JSONS, (jsontext.JSONTextError, configs.ConfigurationError), b'{ } [ " : , \\u 1e9'),
+    "yaml": (read_yaml, YAML, configs.ConfigurationError, b":\\_ -\\_ &a *a !! |\\n { } ?\\_ \t"),
+    "notebook": (read_notebook, NOTEBOOKS, (notebooks.NotebookError, reading.SourceError), b'%% ! \\n " [ source'),
+    "python": (
+        read_python,
+        PYTHON,
+        (reading.SourceError, KbitlintError),
+        b"( ) ** * lambda: if else \\n def = . model yield await [0] := \xc3\xa9 \0 \x0c f'{a!r}' , None True self",
+    ),
+}
+
+
+def mutated(seed, words, dice):
+    """A seed after a few changes of bytes, words, names and stretches."""
+    content = bytearray(seed)
+    names = list(_NAME.finditer(seed))
+    for _ in range(dice.randint(1, 5)):
+        place = dice.randrange(len(content) + 1)
+        kind = dice.randrange(9)
+        if kind == 0 and place < len(content):
+            content[place] = dice.randrange(256)
+        elif kind == 1:
+            del content[place : place + dice.randint(1, 12)]
+        elif kind == 2:
+            content[place:place] = dice.choice(words)
+        elif kind == 3:
+            other = dice.randrange(len(content) + 1)
+            content[place:place] = content[other : other + dice.randint(1, 40)]
+        elif kind == 4 and place < len(content):
+            content[place] ^= 1 << dice.randrange(8)
+        elif kind == 5:
+            content[place:place] = dice.choice(words) * dice.choice((2, 8, 100))
+        elif kind == 6:
+            del content[place:]
+        elif names:
+            old, new = dice.choice(names).span(), dice.choice(names).group()
+            content[old[0] : old[1]] = new
+    return bytes(content)
+
+
+def fuzz(name, executions, state, findings):
+    """Run one parser on mutations until its count is reached."""
+    function, seeds, allowed, put_in = PARSERS[name]
+    words = [word.replace(b"\\n", b"\n").replace(b"\\_", b" ") for word in put_in.split(b" ")]
+    record = state.setdefault(name, {"executions": 0, "findings": 0, "slowest": 0.0})
+    start = time.monotonic()
+    while record["executions"] < executions:
+        dice = random.Random(f"{name} {record['executions']}")  # noqa: S311  # not for secrets: the same every time
+        content = mutated(dice.choice(seeds), words, dice)
+        began = time.perf_counter()
+        try:
+            function(content)
+            problem = None
+        except allowed:
+            problem = None
+        except Exception as error:  # noqa: BLE001  # what the fuzzing is for
+            problem = f"{type(error).__name__}: {error}"
+        taken = time.perf_counter() - began
+        record["slowest"] = max(record["slowest"], round(taken, 3))
+        if problem is not None or taken > SLOW:
+            record["findings"] += 1
+            findings.mkdir(parents=True, exist_ok=True)
+            file = findings / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}"
+            file.write_bytes(content)
+            print(f"{name}: {problem or f'took {taken:.1f} s'}: {file}", flush=True)
+        record["executions"] += 1
+        if record["executions"] % 20_000 == 0:
+            yield
+    print(f"{name:<10}{record['executions']:>9} executions, {record['findings']} findings, slowest {record['slowest']:.3f} s, "
+          f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--executions", type=int, default=1_000_000, help="for each parser, all runs together")
+    parser.add_argument("--parser", action="append", choices=PARSERS, help="only this one")
+    parser.add_argument("--state", type=Path, default=Path("fuzz.json"), help="where counts are kept")
+    parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="where findings are written")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    state = json.loads(options.state.read_text()) if options.state.exists() else {}
+    for name in options.parser or PARSERS:
+        for _ in fuzz(name, options.executions, state, options.findings):
+            options.state.write_text(json.dumps(state, indent=1) + "\n")
+        options.state.write_text(json.dumps(state, indent=1) + "\n")
+    return 1 if any(record["findings"] for record in state.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Precision and recall of the source rules on the labelled scripts of the tests.
+
+    python benchmarks/source.py [--json FILE]
+
+A line that a training script should be flagged on ends in ``# fault: KB401``; one that is only worth knowing in
+``# note: KB302``. The labels say what really happens in training, not what kbitlint says. Leaves with 1 where a fault is
+missed, or anything is flagged that is none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+from kbitlint.context import TrainingContext
+from kbitlint.registry import all_rules
+from kbitlint.source import documents
+from kbitlint.source.frameworks import NEWEST
+from kbitlint.sweep import run
+from kbitlint.violation import Severity
+
+SCRIPTS = Path(__file__).parents[1] / "tests" / "scripts"
+_LABEL = re.compile(r"# (fault|note): ((?:KB\d+ ?)+)")
+#: JSON takes no comments
+IN_JSON = {"trl_sft_fp16.json": {("fault", 1, "KB120")}}
+
+
+def labels(path, text):
+    """(kind, line, code) of every label."""
+    found = set(IN_JSON.get(path.name, ()))
+    for number, line in enumerate(text.split("\n"), start=1):
+        for kind, codes in _LABEL.findall(line):
+            found |= {(kind, number, code) for code in codes.split()}
+    return found
+
+
+def findings(facts):
+    """(kind, line, code) of every violation, in lines of the facts' text."""
+    outcome, _ = run(all_rules(), facts, TrainingContext())
+    if outcome.crashes:
+        raise SystemExit(f"{facts.file}: {outcome.crashes[0].error}")
+    first = {number: line for line, number in facts.cells}
+    found = set()
+    for violation in outcome.violations:
+        cell = re.match(r"cell (\d+)", violation.at.path)
+        line = violation.at.line + (first[int(cell[1])] - 1 if cell else 0)
+        found.add(("note" if violation.severity is Severity.INFO else "fault", line, violation.code))
+    return found
+
+
+def judged(path):
+    """(labelled, found) of one script."""
+    content = path.read_bytes()
+    document = documents.parse(path, content, path.name, NEWEST)
+    if document is None:
+        return labels(path, content.decode()), set()
+    return labels(path, document.facts.text), findings(document.facts)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    options = parser.parse_args()
+    counts, wrong = Counter(), []
+    paths = sorted(SCRIPTS.iterdir())
+    for path in paths:
+        labelled, found = judged(path)
+        for kind in ("fault", "note"):
+            mine, theirs = ({item for item in items if item[0] == kind} for items in (found, labelled))
+            counts[kind, "right"] += len(mine & theirs)
+            counts[kind, "false"] += len(mine - theirs)
+            counts[kind, "missed"] += len(theirs - mine)
+        wrong += [
+            f"{path.name}:{line} {code} is flagged as a {kind} and is none" for kind, line, code in sorted(found - labelled)
+        ]
+        wrong += [f"{path.name}:{line} {code} is a {kind} and is not flagged" for kind, line, code in sorted(labelled - found)]
+    figures = {"scripts": len(paths)}
+    for kind in ("fault", "note"):
+        right, false, missed = (counts[kind, what] for what in ("right", "false", "missed"))
+        figures[kind] = {"labelled": right + missed, "precision": right / (right + false), "recall": right / (right + missed)}
+        shown = figures[kind]
+        row = f"{kind + 's':<8}{shown['labelled']:>4} in {len(paths)} scripts"
+        print(f"{row}: precision {shown['precision']:.3f}, recall {shown['recall']:.3f}")
+    print(*wrong, sep="\n")
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

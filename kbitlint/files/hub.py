@@ -1,0 +1,56 @@
+"""The configs and safetensors headers of a repository on the Hub; its weights are never downloaded.
+
+huggingface_hub asks for the first bytes of each file by range request (``HfApi.get_safetensors_metadata``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.errors import TargetError
+from kbitlint.files.checkpoint import CheckpointFacts, Damage, read_json
+from kbitlint.files.safetensors import MAX_TENSORS, Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+UNREACHED = "the headers of its weights cannot be had from the Hub"
+
+
+def read_hub(name: str, revision: str | None = None) -> CheckpointFacts | None:
+    """The facts of a repository, as far as they can be had; None where not even its config.json can."""
+    from huggingface_hub import HfApi, hf_hub_download
+    from huggingface_hub.errors import SafetensorsParsingError
+
+    config = _config(lambda: hf_hub_download(name, "config.json", revision=revision))
+    if config is None:
+        return None
+    facts = CheckpointFacts(name, config)
+    try:
+        metadata = HfApi().get_safetensors_metadata(name, revision=revision)
+    except SafetensorsParsingError as error:
+        return dataclasses.replace(facts, damages=(Damage("model.safetensors", str(error).partition("\n")[0]),))
+    except Exception:  # noqa: BLE001  # offline, gated, no safetensors: each library version has its own errors
+        return dataclasses.replace(facts, unread=(Damage(name, UNREACHED),))
+    tensors = dict(_tensors(metadata))
+    if len(tensors) > MAX_TENSORS:
+        return dataclasses.replace(facts, unread=(Damage(name, f"names more than {MAX_TENSORS} tensors"),))
+    return dataclasses.replace(facts, tensors=tensors)
+
+
+def _config(download: Callable[[], str]) -> dict[str, Any] | None:
+    try:
+        return read_json(Path(download()))
+    except TargetError:
+        raise
+    except Exception:  # noqa: BLE001  # the build of the model says in its own words what is wrong
+        return None
+
+
+def _tensors(metadata: Any) -> Iterator[tuple[str, Tensor]]:
+    for file, content in metadata.files_metadata.items():
+        for name, tensor in content.tensors.items():
+            start, end = tensor.data_offsets
+            yield name, Tensor(str(tensor.dtype), tuple(tensor.shape), start, end, file)

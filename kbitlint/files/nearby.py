@@ -1,0 +1,60 @@
+"""Configs that a script names: of checkpoints in a folder or in the Hub's local cache, and of DeepSpeed. No network."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.errors import TargetError
+from kbitlint.files.checkpoint import read_json
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@functools.lru_cache(maxsize=256)
+def checkpoint_config(name: str, beside: Path) -> Mapping[str, Any] | None:
+    """config.json of a checkpoint: a folder beside the script or here, else what the Hub's cache holds of its main revision."""
+    if not name or "\0" in name:
+        return None
+    for place in (beside / name, Path(name)):
+        found = _json(place / "config.json")
+        if found is not None:
+            return found
+    if _HUB_ID.fullmatch(name) is None:
+        return None
+    repository = _cache() / f"models--{name.replace('/', '--')}"
+    try:
+        revision = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+    return _json(repository / "snapshots" / revision / "config.json") if re.fullmatch(r"\w+", revision) else None
+
+
+@functools.lru_cache(maxsize=256)
+def zero_stage(name: str, beside: Path) -> int | None:
+    """The ZeRO stage of a DeepSpeed configuration, where the file is there and says so."""
+    for place in (beside / name, Path(name)):
+        found = _json(place) if name.endswith(".json") and "\0" not in name else None
+        zero = (found or {}).get("zero_optimization")
+        stage = zero.get("stage") if isinstance(zero, dict) else None
+        if isinstance(stage, int):
+            return stage
+    return None
+
+
+def _cache() -> Path:
+    home = os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser()
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_json(path) if path.is_file() else None
+    except (TargetError, OSError, ValueError):
+        return None

@@ -1,0 +1,162 @@
+"""Headers of safetensors files, read with bounds: a header is hostile until it is proven good.
+
+The format: 8 bytes of little-endian length, a JSON object of that length, then the tensors' bytes without gaps.
+https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+#: a shard of the largest public checkpoints has a header of 2 MB; a longer one is not read
+MAX_HEADER = 16 * 1024 * 1024
+MAX_TENSORS = 200_000
+MAX_DIMENSIONS = 32
+#: bits of an element, by dtype
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "C64": 64,
+    "I64": 64, "U64": 64, "F64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
+
+
+class HeaderError(ValueError):
+    """A header that is damaged, or made to do harm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What a header says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    """Where its bytes start in the file."""
+    end: int
+    file: str = ""
+
+    @property
+    def numel(self) -> int:
+        """How many elements it has."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it takes."""
+        return self.end - self.start
+
+
+def read_header(path: Path, name: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a file. Raises HeaderError; memory is bounded by MAX_HEADER, whatever the file says."""
+    try:
+        with path.open("rb") as file:
+            return parse(file, os.fstat(file.fileno()).st_size, name or path.name)
+    except OSError as error:
+        raise HeaderError(f"cannot be read: {error.strerror or error}") from error
+
+
+def parse(file: BinaryIO, size: int, name: str = "") -> dict[str, Tensor]:
+    """As ``read_header``, for an open file of a known size."""
+    prefix = file.read(8)
+    if len(prefix) < 8:  # the format's length field
+        raise HeaderError("is too short for a header")
+    length = int.from_bytes(prefix, "little")
+    if length > size - 8:
+        raise HeaderError(f"the header is said to be {length} bytes long, and the file has {max(size - 8, 0)} more")
+    if length > MAX_HEADER:
+        raise HeaderError(f"the header is said to be {length} bytes long; more than {MAX_HEADER} are not read")
+    content = file.read(length)
+    if len(content) < length:
+        raise HeaderError("the header ends before its length")
+    return _tensors(_object(content), 8 + length, size, name)
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise HeaderError(f"the header is not usable JSON: {type(error).__name__}") from error
+    if not isinstance(value, dict):
+        raise HeaderError("the header is no JSON object")
+    value.pop("__metadata__", None)
+    if len(value) > MAX_TENSORS:
+        raise HeaderError(f"the header names {len(value)} tensors; more than {MAX_TENSORS} are not read")
+    return value
+
+
+def _tensors(entries: Mapping[str, Any], base: int, size: int, name: str) -> dict[str, Tensor]:
+    found: dict[str, Tensor] = {}
+    room = size - base
+    for key, entry in entries.items():
+        found[key] = _tensor(key, entry, base, room, name)
+    reached = base
+    for key, tensor in sorted(found.items(), key=lambda item: (item[1].start, item[1].end)):
+        if tensor.start < reached:
+            raise HeaderError(f"{_short(key)} overlaps another tensor")
+        if tensor.start > reached:
+            raise HeaderError(f"{tensor.start - reached} bytes before {_short(key)} belong to no tensor")
+        reached = tensor.end
+    if reached != size and found:
+        raise HeaderError(f"{size - reached} bytes at the end belong to no tensor")
+    return found
+
+
+def _tensor(key: str, entry: Any, base: int, room: int, name: str) -> Tensor:
+    if not isinstance(entry, dict):
+        raise HeaderError(f"{_short(key)} is described by no object")
+    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
+    bits = BITS.get(dtype) if isinstance(dtype, str) else None
+    if bits is None or not isinstance(dtype, str):
+        raise HeaderError(f"{_short(key)} has no known dtype")
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
+        raise HeaderError(f"{_short(key)} has no usable shape")
+    if not isinstance(offsets, list) or len(offsets) != 2:  # start and end
+        raise HeaderError(f"{_short(key)} has no usable offsets")
+    start, end = offsets
+    if type(start) is not int or type(end) is not int or not 0 <= start <= end <= room:
+        raise HeaderError(f"{_short(key)} lies outside of the file")
+    elements = 1
+    for dimension in shape:
+        if type(dimension) is not int or dimension < 0:
+            raise HeaderError(f"{_short(key)} has no usable shape")
+        elements *= dimension
+        if elements * bits > 8 * room + 7:
+            break  # Python's integers do not overflow, but they need not grow either
+    if elements * bits != 8 * (end - start):
+        raise HeaderError(f"{_short(key)} takes {end - start} bytes, and its shape another number")
+    return Tensor(dtype, tuple(shape), base + start, base + end, name)
+
+
+def _short(key: str) -> str:
+    return ascii(key if len(key) <= 80 else key[:77] + "...")  # a line of a terminal
+
+
+def all_zero(path: Path, tensor: Tensor, most: int) -> bool | None:
+    """Whether every byte of a small tensor is zero; None where it is larger than ``most`` bytes or cannot be read."""
+    if tensor.nbytes > most:
+        return None
+    try:
+        with path.open("rb") as file:
+            file.seek(tensor.start)
+            left = tensor.nbytes
+            while left:
+                chunk = file.read(min(left, 1 << 16))
+                if not chunk:
+                    return None
+                if chunk.count(0) != len(chunk):
+                    return False
+                left -= len(chunk)
+    except OSError:
+        return None
+    return True

@@ -1,0 +1,132 @@
+"""Repairs source files in place: plan, replace, check again until nothing is left to fix, then write once."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kbitlint import engine
+from kbitlint.errors import KbitlintError, TargetError
+from kbitlint.files.checkpoint import read_checkpoint
+from kbitlint.files.editing import KINDS, changed
+from kbitlint.fixer import MAX_PASSES, FixError, held_back
+from kbitlint.source import documents
+from kbitlint.source.folders import walk
+from kbitlint.source.rewriting import OverlapError
+from kbitlint.sweep import run
+from kbitlint.target import Kind
+from kbitlint.violation import Edit, Safety, Surface
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.rule import Rule
+    from kbitlint.target import Target
+    from kbitlint.violation import Violation
+
+
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """A file before and after."""
+
+    path: Path
+    name: str
+    before: str
+    after: str
+    encoding: str
+    edits: tuple[Edit, ...] = ()
+    passes: int = 0
+    held_back: int = 0
+
+    def diff(self) -> str:
+        """The change as a unified diff; empty where there is none."""
+        lines = difflib.unified_diff(
+            self.before.splitlines(keepends=True), self.after.splitlines(keepends=True), self.name, self.name, n=2
+        )
+        return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines).rstrip("\n")
+
+
+def mend(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> Mended | None:
+    """The file as its fixes leave it; nothing is written. None where nothing in it concerns training.
+
+    Raises FixError where a fix does not remove its violation, or leaves what can no longer be read.
+    """
+    document = documents.read(path, name)
+    if document is None:
+        return None
+    before = document.raw
+    edits: list[Edit] = []
+    for passes in range(MAX_PASSES + 1):
+        violations = run(rules, document.facts, context)[0].violations
+        fixes = list(_fixes(violations, wanted))
+        if not fixes:
+            return Mended(
+                path, name, before, document.raw, document.encoding, tuple(edits), passes, held_back(violations, wanted)
+            )
+        if passes == MAX_PASSES:
+            break
+        try:
+            text, done = documents.changed(document, fixes)
+            again = documents.parse(path, text.encode(document.encoding), name)
+        except (OverlapError, UnicodeEncodeError) as error:
+            raise FixError(f"{name}: the fix does not fit the file: {error}; it was left as it was") from error
+        except KbitlintError as error:
+            raise FixError(f"{name}: the fix leaves a file that cannot be read ({error}); it was left as it was") from error
+        if again is None or not done:
+            break
+        document = again
+        edits += done
+    codes = sorted({v.code for v in violations if v.fix is not None and v.fix.safety >= wanted})
+    raise FixError(f"{', '.join(codes)}: the edits of {name} do not remove the violation; the file was left as it was")
+
+
+def mend_target(target: Target, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> list[Mended]:
+    """Every file of a target that fixes change, as they leave it; what cannot be read is left as it is."""
+    path = Path(target.place)
+    if target.kind is Kind.SCRIPT:
+        mended = mend(path, target.text, rules, context, wanted)
+        return [] if mended is None else [mended]
+    found = []
+    for file in walk(path):
+        try:
+            mended = mend(file, file.relative_to(path).as_posix(), rules, context, wanted)
+        except TargetError:
+            continue  # the audit says why
+        if mended is not None and (mended.edits or mended.held_back):
+            found.append(mended)
+    return found
+
+
+def mend_files(target: Target, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> list[Mended]:
+    """The JSON files of a checkpoint or adapter as their fixes leave them; nothing is written."""
+    only = Path(target.place) if target.kind is Kind.FILE else None
+    facts = read_checkpoint(target.folder, only)
+    if facts is None:
+        return []
+    violations = engine.run(rules, {Surface.FILES: facts}, context).violations
+    found = []
+    for name in sorted({violation.at.file for violation in violations}):
+        edits = tuple(edit for fix in _fixes(violations, wanted) for edit in fix if edit.kind in KINDS and edit.path == name)
+        path = target.folder / name
+        if edits:
+            with path.open(encoding="utf-8", newline="") as file:  # its line ends stay as they are
+                before = file.read()
+            after = changed(path, before, dict.fromkeys(edits))
+            found.append(Mended(path, name, before, after, "utf-8", tuple(dict.fromkeys(edits)), 1))
+    return found
+
+
+def _fixes(violations: Iterable[Violation], wanted: Safety) -> Iterable[tuple[Edit, ...]]:
+    for violation in violations:
+        if violation.fix is not None and violation.fix.safety >= max(wanted, Safety.UNSAFE):
+            yield violation.fix.edits
+
+
+def write(mended: Iterable[Mended]) -> None:
+    """Write the files that changed."""
+    for file in mended:
+        if file.after != file.before:
+            documents.write(file.path, file.after, file.encoding)

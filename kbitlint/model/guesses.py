@@ -1,0 +1,153 @@
+"""Answers to reads of values that are not there, and the operators whose results depend on values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kbitlint.model.ledger import Ledger
+
+aten = torch.ops.aten
+
+
+def on_meta(value: Any) -> Any:
+    """The same arguments with every real tensor emptied."""
+    if isinstance(value, Tensor):
+        return value if value.is_meta else torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+    if type(value) in (list, tuple):
+        return type(value)(map(on_meta, value))
+    if isinstance(value, dict):
+        return {key: on_meta(item) for key, item in value.items()}
+    return value
+
+
+#: a 0-d result of one of these is taken to be False where code branches on it, anything else to be True:
+#: ``any()`` of a mask, ``expert == num_experts``, LayerDrop's ``torch.rand([]) < p``
+_UNLIKELY = frozenset(
+    [aten.any.default, aten.any.dim]
+    + [getattr(getattr(aten, name), kind) for name in ("eq", "lt", "gt", "le", "ge") for kind in ("Scalar", "Tensor")]
+)
+_REDUCTIONS = frozenset([aten.sum.default, aten.sum.dim_IntList, aten.any.default, aten.any.dim, aten.count_nonzero.default])
+#: where a tensor without contents keeps what it is expected to hold
+_EXPECTED = "_kbitlint_expected"
+
+
+def expect(func: Any, args: Any, result: Tensor) -> None:
+    """Note what code may expect of a result: nothing is NaN, counts of it are 0, and rare things do not happen."""
+    first = args[0] if args and isinstance(args[0], Tensor) else None
+    expected = getattr(first, _EXPECTED, None)
+    is_nan = func in (aten.isnan.default, aten.isinf.default) or (func is aten.ne.Tensor and first is args[1])
+    if func is aten.eq.Scalar and expected is not None:
+        setattr(result, _EXPECTED, int(expected == args[1]))
+    elif is_nan or (func in _REDUCTIONS and expected == 0) or (func in _UNLIKELY and result.ndim == 0):
+        setattr(result, _EXPECTED, 0)
+
+
+def _value_of(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
+    """What a scalar without contents is taken to be."""
+    tensor = args[0]
+    ledger.guess("value")
+    value = getattr(tensor, _EXPECTED, 1)
+    return bool(value) if tensor.dtype is torch.bool else float(value) if tensor.is_floating_point() else value
+
+
+def _nonzero(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
+    ledger.guess("nonzero")
+    tensor = args[0]
+    return torch.empty((tensor.numel(), tensor.ndim), dtype=torch.long, device="meta")
+
+
+def _masked_select(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
+    tensor, mask = args[0], args[1]
+    if mask.is_meta:
+        ledger.guess("masked_select")
+        count = max(tensor.numel(), mask.numel())
+    else:
+        count = int(mask.expand(torch.broadcast_shapes(tensor.shape, mask.shape)).sum())
+    return tensor.new_empty((count,))
+
+
+def _index(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """Indexing: a known mask selects what it selects, an unknown one is taken to be true everywhere."""
+    tensor, indices = args[0], args[1]
+    made: list[Tensor | None] = []
+    for index in indices:
+        if index is None or index.dtype not in (torch.bool, torch.uint8):
+            made.append(index)
+        elif index.is_meta:
+            ledger.guess("index by mask")
+            made += [torch.empty((index.numel(),), dtype=torch.long, device="meta") for _ in range(index.ndim)]
+        else:
+            made += list(index.nonzero(as_tuple=True))
+    return func(on_meta(tensor), on_meta(made), **kwargs)
+
+
+def _unique(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
+    ledger.guess("unique")
+    values = args[0].new_empty((args[0].numel(),))
+    numbers = torch.empty(args[0].shape, dtype=torch.long, device="meta")
+    return values, numbers, numbers.new_empty(values.shape)
+
+
+def _histc(_: Ledger, __: Any, args: Any, kwargs: Any) -> Any:
+    return args[0].new_empty((kwargs.get("bins", args[1] if len(args) > 1 else 100),))
+
+
+def _bincount(ledger: Ledger, _: Any, args: Any, kwargs: Any) -> Any:
+    least = kwargs.get("minlength", args[2] if len(args) > 2 else 0)
+    if not least:
+        ledger.guess("bincount")
+    return torch.empty((least or 1,), dtype=torch.long, device="meta")
+
+
+def _repeat_interleave(ledger: Ledger, _: Any, args: Any, kwargs: Any) -> Any:
+    count = kwargs.get("output_size")
+    if count is None:
+        ledger.guess("repeat_interleave")
+    return torch.empty((count or args[0].numel(),), dtype=torch.long, device="meta")
+
+
+def _grouped_mm(_: Ledger, __: Any, args: Any, ___: Any) -> Any:
+    """The shape of a grouped product; the groups are rows of the 2-d operands, matrices of the 3-d ones."""
+    left, right = args[0], args[1]
+    if left.ndim == 2 and right.ndim == 2:
+        return left.new_empty((args[2].shape[0], left.shape[0], right.shape[1]))
+    rows = (left.shape[1],) if left.ndim == 3 and right.ndim == 2 else tuple(left.shape[:-1])
+    return left.new_empty((*rows, right.shape[-1]))
+
+
+def _normalise(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """Layer and group norms keep a mean and a deviation: float32 on CUDA, in the parameters' dtype on the CPU."""
+    out, mean, deviation = func(*on_meta(args), **on_meta(kwargs))
+    weight = next((value for value in args[1:] if isinstance(value, Tensor)), args[0])
+    kept = weight.dtype if ledger.device == "cpu" else mean.dtype
+    return out, mean.to(kept), deviation.to(kept)
+
+
+def _equal(ledger: Ledger, _: Any, __: Any, ___: Any) -> Any:
+    ledger.guess("equal")
+    return True
+
+
+ANSWERS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
+    aten._local_scalar_dense.default: _value_of,  # noqa: SLF001  # an operator's name, as the dispatcher spells it
+    aten.nonzero.default: _nonzero,
+    aten.argwhere.default: _nonzero,
+    aten.masked_select.default: _masked_select,
+    aten.index.Tensor: _index,
+    aten._unique2.default: _unique,  # noqa: SLF001  # see above
+    aten.unique_consecutive.default: _unique,
+    aten.unique_dim.default: _unique,
+    aten.histc.default: _histc,
+    aten.bincount.default: _bincount,
+    aten.repeat_interleave.Tensor: _repeat_interleave,
+    aten._grouped_mm.default: _grouped_mm,  # noqa: SLF001  # see above
+    aten.equal.default: _equal,
+    aten.native_layer_norm.default: _normalise,
+    aten.native_group_norm.default: _normalise,
+}

@@ -1,0 +1,153 @@
+"""Watches a twin while a step runs: which module runs, and in which dtypes what enters and leaves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kbitlint.model.gradients import Passage
+from kbitlint.model.ledger import Ledger
+from kbitlint.model.quantized import short_name
+from kbitlint.model.trace_facts import LayerFacts, PromotionFacts
+from kbitlint.model.walk import places
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kbitlint.model.facts import ModelFacts
+
+HALF = (torch.bfloat16, torch.float16)
+
+
+@dataclass(slots=True)
+class Step:
+    """What is being gathered while the step runs."""
+
+    twin: nn.Module
+    ledger: Ledger
+    paths: dict[int, str]
+    modules: dict[str, nn.Module]
+    passage: Passage = field(default_factory=Passage)
+    running: list[str] = field(default_factory=list)
+    layers: dict[str, LayerFacts] = field(default_factory=dict)
+    promotions: dict[str, PromotionFacts] = field(default_factory=dict)
+    saved: dict[str, int] = field(default_factory=dict)
+    counted: set[int] = field(default_factory=set)
+    moment: Callable[[str], None] | None = None
+
+    def tell(self) -> None:
+        """Say what runs, to whoever asked."""
+        if self.moment is not None:
+            self.moment(f"{self.where() or 'the model'}, {'backward' if self.ledger.in_backward else 'forward'}")
+
+    def where(self) -> str:
+        """The path of the module that runs."""
+        return self.running[-1] if self.running else ""
+
+
+def prepared(twin: nn.Module, device: str, facts: ModelFacts) -> Step:
+    """The twin with hooks that say what runs."""
+    found = list(places(twin))
+    step = Step(twin, Ledger(device), {id(module): path for path, module in found}, dict(found))
+    step.ledger.where = step.where
+    layers = {checkpoint.path for checkpoint in facts.checkpoints if checkpoint.is_layer} or _stacked(found)
+    for path, module in found:
+        _watch(module, path, step, is_layer=path in layers)
+    step.counted = {
+        tensor.untyped_storage()._cdata  # noqa: SLF001  # the one identity that a storage has
+        for _, module in found
+        for tensor in (*module._parameters.values(), *module._buffers.values())  # noqa: SLF001  # torch has no public dictionary
+        if tensor is not None
+    }
+    return step
+
+
+def _stacked(found: list[tuple[str, nn.Module]]) -> set[str]:
+    """Paths of the children of module lists: the layers of a model that cannot checkpoint."""
+    return {
+        f"{path}.{name}" for path, module in found if isinstance(module, nn.ModuleList) for name, _ in module.named_children()
+    }
+
+
+def _watch(module: nn.Module, path: str, step: Step, *, is_layer: bool) -> None:
+    own = any(p is not None and p.is_floating_point() for p in module._parameters.values())  # noqa: SLF001  # own tensors only
+
+    def enter(_: nn.Module, __: tuple[Any, ...]) -> None:
+        step.running.append(path)
+        step.tell()
+        if not torch.is_grad_enabled() and not step.ledger.in_backward:
+            step.passage.entered_without_grad.add(path)
+
+    def leave(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        if step.running:
+            step.running.pop()
+            step.tell()
+        if step.ledger.in_backward or output is None:
+            return
+        first = _first_floating(output)
+        step.passage.gives_grad[path] = step.passage.gives_grad.get(path, False) or _requires_grad(output)
+        if not (own or is_layer) or first is None:
+            return
+        incoming = _first_floating((*args, *kwargs.values()))
+        if incoming is None:
+            return
+        if is_layer and path not in step.layers:
+            step.layers[path] = LayerFacts(path, short_name(incoming.dtype), short_name(first.dtype))
+        if own and incoming.dtype in HALF and first.dtype is torch.float32:
+            step.promotions.setdefault(
+                path, PromotionFacts(path, type(module).__name__, short_name(incoming.dtype), short_name(first.dtype))
+            )
+
+    module.register_forward_pre_hook(enter, prepend=True)
+    module.register_forward_hook(leave, with_kwargs=True, always_call=True)
+
+
+def _floating(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        if value.is_floating_point():
+            yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _floating(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _floating(item)
+
+
+def _first_floating(value: Any) -> Tensor | None:
+    return next(_floating(value), None)
+
+
+def _requires_grad(output: Any) -> bool:
+    found = list(_floating(output))
+    return not found or any(tensor.requires_grad for tensor in found)
+
+
+def watched_in(step: Step, facts: ModelFacts, scalars: tuple[tuple[nn.Module, nn.Parameter], ...]) -> list[Watched]:
+    """What a gradient is expected at, in the order of the walk."""
+    added = {parameter.path for parameter in facts.parameters if parameter.adapter}
+    found: dict[int, Watched] = {}
+    for path, module in places(step.twin):
+        for name, parameter in module._parameters.items():  # noqa: SLF001  # own parameters with their names
+            if parameter is not None and parameter.requires_grad and id(parameter) not in found:
+                full = f"{path}.{name}" if path else name
+                found[id(parameter)] = Watched(parameter, full, path, adapter=full in added, virtual=False)
+    for module, scalar in scalars:
+        path = step.paths[id(module)]
+        found[id(scalar)] = Watched(scalar, path, path, adapter=True, virtual=True)
+    step.ledger.watched = {key: watched.parameter for key, watched in found.items()}
+    return list(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """One parameter that a gradient is expected at, or a scalar that stands for an adapter."""
+
+    parameter: nn.Parameter
+    path: str
+    owner: str
+    adapter: bool
+    virtual: bool

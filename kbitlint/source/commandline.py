@@ -1,0 +1,155 @@
+"""Values that a command line may change: argparse, dataclasses read by HfArgumentParser, and dict methods."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from typing import TYPE_CHECKING
+
+from kbitlint.source.calling import Caller
+from kbitlint.source.frameworks import TRAINING_ARGUMENTS
+from kbitlint.source.naming import canonical, known_text
+from kbitlint.source.objects import Class, Function, Given, Items, Known, Net, Object, Sequence
+from kbitlint.source.values import UNKNOWN, Symbol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_FALSE = Known(False)  # noqa: FBT003  # a value of the file
+_PARSERS = ("parse_args_into_dataclasses", "parse_args_and_config", "parse_yaml_file", "parse_json_file", "parse_dict")
+
+
+class Parsers(Caller):
+    """Methods of instances, parsers among them."""
+
+    def fields(self, cls: Class) -> Iterator[tuple[str, Given]]:
+        """The fields of a dataclass, or the attributes of a class, with their defaults."""
+        for item in cls.node.body:
+            target = item.target if isinstance(item, ast.AnnAssign) else None
+            if isinstance(item, ast.Assign) and len(item.targets) == 1:
+                target = item.targets[0]  # type: ignore[assignment]  # any expression may be assigned to
+            written = item.value if isinstance(item, (ast.AnnAssign, ast.Assign)) else None
+            if not isinstance(target, ast.Name) or written is None:
+                continue
+            span, whole = self.text.span(written), self.text.span(item)
+            if isinstance(written, ast.Call) and _named(written.func, "field"):
+                default = next((keyword.value for keyword in written.keywords if keyword.arg == "default"), None)
+                if default is None:
+                    continue
+                written, span = default, self.text.span(default)
+            yield target.id, Given(self.value(written), span, whole)
+
+    def _items_method(self, node: ast.Call, name: str, owner: Items) -> Object:
+        if owner.callee == "argparse.ArgumentParser":
+            return self._argparse(node, name, owner)
+        if name in _PARSERS:
+            return self._parsed(owner)
+        if owner.callee == "accelerate.Accelerator":
+            return self._accelerate(node, name)
+        method = owner.of.method(name) if owner.of is not None else None
+        arguments = self.arguments(node, name, _names(method))
+        if method is not None and owner.of is not None:
+            return self.run(Function(method, owner.of.scope, owner), arguments)
+        if owner.callee == "dict":
+            return self._dict_method(name, owner, arguments)
+        if name in owner.items:
+            held = owner.items[name].value
+            if isinstance(held, (Function, Class)):
+                return self._local(held, arguments)
+            if isinstance(held, Net):
+                return self._local(held, arguments)
+        self._escape(arguments, name)
+        return UNKNOWN
+
+    def _dict_method(self, name: str, owner: Items, arguments: Items) -> Object:
+        key = known_text(arguments.get("0"))
+        match name:
+            case "update":
+                for argument, given in arguments.items.items():
+                    if argument == "0":
+                        self.merge(owner, given.value)
+                    else:
+                        owner.items[argument] = given
+                owner.complete = owner.complete and arguments.complete
+            case "get" | "pop":
+                value = owner.get(key) if key is not None else UNKNOWN
+                if key is not None and key not in owner.items and owner.complete:
+                    value = arguments.get("1") if "1" in arguments.items else Known(None)
+                if name == "pop" and key is not None:
+                    owner.items.pop(key, None)
+                return value
+            case "setdefault":
+                if key is not None and "1" in arguments.items and owner.complete:
+                    owner.items.setdefault(key, arguments.items["1"])
+            case "copy":
+                return dataclasses.replace(owner, items=dict(owner.items))
+            case _:
+                pass
+        return UNKNOWN
+
+    # ---------------------------------------------------------------------------------------------- argparse
+
+    def _argparse(self, node: ast.Call, name: str, owner: Items) -> Object:
+        arguments = self.arguments(node, name)
+        if name == "add_argument":
+            names = [known_text(given.value) for key, given in arguments.items.items() if key.isdigit()]
+            flag = next((text for text in names if text and text.startswith("--")), names[0] if names else None)
+            dest = known_text(arguments.get("dest")) or (flag or "").lstrip("-").replace("-", "_")
+            switch = "action" in arguments.items
+            default = arguments.items.get("default")
+            if dest:
+                given = Given(default.value if default is not None and not switch else UNKNOWN, arguments.span, arguments.span)
+                # a flag that is off by default is there to be given
+                if given.value in (_FALSE, Known(None)):
+                    given.value = UNKNOWN
+                owner.items[f"--{dest}"] = given
+            return UNKNOWN
+        if name in ("add_argument_group", "add_mutually_exclusive_group"):
+            return owner
+        if name in ("parse_args", "parse_known_args"):
+            values = {key[2:]: given for key, given in owner.items.items() if key.startswith("--")}
+            space = Items("argparse.Namespace", values, complete=False, span=owner.span)
+            return space if name == "parse_args" else Sequence([space, UNKNOWN])
+        return UNKNOWN
+
+    def _parsed(self, owner: Items) -> Object:
+        given = owner.get("0") if "0" in owner.items else owner.get("dataclass_types")
+        classes = given.values if isinstance(given, Sequence) else [given]
+        # return_remaining_strings=True adds one more
+        return Sequence([*(self._from_command_line(cls, owner) for cls in classes), UNKNOWN])
+
+    def _from_command_line(self, cls: Object, owner: Items) -> Object:
+        if isinstance(cls, Symbol):
+            return Items(canonical(cls.name), complete=False, span=owner.span)
+        if not isinstance(cls, Class):
+            return UNKNOWN
+        self.used.add(id(cls.node))
+        base = cls.base if cls.base in TRAINING_ARGUMENTS else cls.node.name
+        made = Items(base, complete=False, span=owner.span, of=cls)
+        for name, value in self.fields(cls):
+            if value.value not in (_FALSE, Known(None)):
+                made.items[name] = value
+        return made
+
+    # -------------------------------------------------------------------------------------------- accelerate
+
+    def _accelerate(self, node: ast.Call, name: str) -> Object:
+        arguments = self.arguments(node, name)
+        values = [given.value for key, given in arguments.items.items() if key.isdigit()]
+        if name == "prepare":
+            return values[0] if len(values) == 1 else Sequence(values)
+        if name in ("unwrap_model", "prepare_model"):
+            return values[0] if values else UNKNOWN
+        if name == "backward":
+            self._backward(node, UNKNOWN)
+        return UNKNOWN
+
+    used: set[int]
+
+
+def _named(node: ast.expr, name: str) -> bool:
+    return (isinstance(node, ast.Name) and node.id == name) or (isinstance(node, ast.Attribute) and node.attr == name)
+
+
+def _names(method: ast.FunctionDef | ast.AsyncFunctionDef | None) -> tuple[str, ...]:
+    return () if method is None else tuple(argument.arg for argument in method.args.args[1:])

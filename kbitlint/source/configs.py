@@ -1,0 +1,315 @@
+"""Training configurations of axolotl, LLaMA-Factory, TRL, accelerate and DeepSpeed, as the same facts as scripts.
+
+A program's keys stand for calls that it makes: what is known of them is data, and rules that look at a
+``BitsAndBytesConfig`` or at ``TrainingArguments`` see one here too, with the places of the keys.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.files.jsontext import JSONTextError
+from kbitlint.files.jsontext import Node as JSONNode
+from kbitlint.files.jsontext import parse as parse_json
+from kbitlint.source.effects import Trail
+from kbitlint.source.facts import Checkpointing, Path, SourceFacts
+from kbitlint.source.frameworks import TRAINERS
+from kbitlint.source.objects import Given, Items, Known, Net, Object, Sequence, Trainer, frozen
+from kbitlint.source.suppressions import ignores
+from kbitlint.source.values import UNKNOWN, Argument, Call, Span, Style, Value
+from kbitlint.source.versions import installed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path as FilePath
+
+#: nodes of a YAML file, its aliases counted each time; a training configuration has a few hundred
+MAX_NODES = 20_000
+MAX_DEPTH = 40
+
+
+class ConfigurationError(ValueError):
+    """A text that is neither YAML nor JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """A program that is configured by a file, and how its keys read as the calls that it makes."""
+
+    name: str
+    marks: tuple[str, ...]
+    """Keys of which it takes some, and others do not."""
+    least: int
+    """How many of them tell."""
+    trainer: str = ""
+    """The Trainer that it runs; nothing is trained where it is empty."""
+    adapter: str = ""
+    """The key that asks for adapters."""
+    not_adapters: tuple[object, ...] = (None, False, "")
+    """Values of that key that ask for none."""
+    bits: str = ""
+    """The key that says in how many bits the base is loaded, where there is one."""
+    own_checkpointing: bool = False
+    """Whether it binds the checkpoint function itself, whatever the training arguments say."""
+
+
+DIALECTS: tuple[Dialect, ...] = (
+    Dialect(
+        "axolotl",
+        (
+            "base_model",
+            "adapter",
+            "load_in_4bit",
+            "load_in_8bit",
+            "micro_batch_size",
+            "datasets",
+            "sequence_len",
+            "val_set_size",
+        ),
+        3,
+        "transformers.Trainer",
+        adapter="adapter",
+    ),
+    Dialect(
+        "llamafactory",
+        (
+            "stage",
+            "finetuning_type",
+            "template",
+            "quantization_bit",
+            "do_train",
+            "lora_target",
+            "use_reentrant_gc",
+            "cutoff_len",
+        ),
+        3,
+        "transformers.Trainer",
+        adapter="finetuning_type",
+        not_adapters=("full", "freeze"),
+        bits="quantization_bit",
+        own_checkpointing=True,
+    ),
+    Dialect(
+        "trl",
+        (
+            "model_name_or_path",
+            "use_peft",
+            "load_in_4bit",
+            "lora_r",
+            "lora_target_modules",
+            "dataset_name",
+            "torch_dtype",
+            "dtype",
+        ),
+        2,
+        "trl.SFTTrainer",
+        adapter="use_peft",
+    ),
+    Dialect("accelerate", ("compute_environment", "distributed_type", "mixed_precision", "num_processes", "machine_rank"), 3),
+    Dialect(
+        "deepspeed", ("zero_optimization", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "optimizer"), 2
+    ),
+)
+
+_MARKS = tuple(
+    mark.encode()
+    for mark in (
+        "load_in_4bit",
+        "load_in_8bit",
+        "gradient_checkpointing",
+        "activation_checkpointing",
+        "quantization_bit",
+        "finetuning_type",
+        "zero_optimization",
+        "distributed_type",
+        "use_peft",
+    )
+)
+
+
+def worth_parsing(content: bytes) -> bool:
+    """Whether a file can be a training configuration."""
+    return any(mark in content for mark in _MARKS)
+
+
+def collect(
+    file: str, text: str, suffix: str, versions: Mapping[str, str] | None = None, beside: FilePath | None = None
+) -> SourceFacts | None:
+    """The facts of a configuration; None where it configures no training. Raises ConfigurationError."""
+    root = _json(text) if suffix == ".json" else _yaml(text)
+    if root is None:
+        return None
+    dialect = next((d for d in DIALECTS if sum(key in root.items for key in d.marks) >= d.least), None)
+    if dialect is None:
+        return None
+    versions = installed() if versions is None else versions
+    trail = Trail(versions, beside=beside)
+    path, calls = _trained(dialect, root, trail) if dialect.trainer else (Path(), (root.frozen(),))
+    return SourceFacts(
+        file,
+        text,
+        calls=calls,
+        paths=(path,),
+        versions=versions,
+        dialect=dialect.name,
+        ignores=ignores(text, python=False) if suffix != ".json" else (),
+    )
+
+
+def _trained(dialect: Dialect, root: Items, trail: Trail) -> tuple[Path, tuple[Call, ...]]:
+    """The load, the adapters and the training that the keys ask for."""
+    api = TRAINERS[dialect.trainer]
+    quantization = _part(root, "transformers.BitsAndBytesConfig", ("load_in_4bit", "load_in_8bit", "llm_int8_has_fp16_weight"))
+    load = _part(root, "transformers.AutoModelForCausalLM.from_pretrained", ("device_map", "dtype", "torch_dtype"))
+    name = root.items.get("base_model") or root.items.get("model_name_or_path")
+    if name is not None:
+        load.items["pretrained_model_name_or_path"] = name
+    bits = 4 if _is_true(quantization, "load_in_4bit") else 8 if _is_true(quantization, "load_in_8bit") else None
+    if bits is not None:
+        load.items["quantization_config"] = Given(quantization, quantization.span, quantization.span)
+    said = root.get(dialect.bits) if dialect.bits else UNKNOWN
+    if isinstance(said, Known) and said.value in (4, 8):
+        quantization.items[f"load_in_{said.value}bit"] = Given(Known(True), *2 * (root.items[dialect.bits].whole,))  # noqa: FBT003
+        bits = int(said.value)
+        load.items["quantization_config"] = Given(quantization, quantization.span, quantization.span)
+    net = trail.load(load.frozen())
+    if dialect.own_checkpointing:
+        net.state = dataclasses.replace(net.state, checkpointing=Checkpointing(None))
+    arguments = Items(api.arguments, dict(root.items), span=root.span, style=root.style, tail=root.tail)
+    asked = root.items.get(dialect.adapter)
+    trainer = Trainer(Call(dialect.name, root.span), net, arguments, api)
+    if asked is None and dialect.own_checkpointing:
+        net.state = dataclasses.replace(net.state, certain=False)  # its default decides
+    elif asked is not None and frozen(asked.value) not in dialect.not_adapters:
+        _attach(trail, net, root, asked)
+        if bits and api.adapter_dtype:
+            _cast_adapters(net, api.adapter_dtype)
+    trail.finish(trainer)
+    # axolotl computes in the dtype of its bf16 and fp16 keys, TRL in that of dtype: no compute dtype is missing
+    return trail.path(), (root.frozen(), arguments.frozen())
+
+
+def _attach(trail: Trail, net: Net, root: Items, asked: Given) -> None:
+    from kbitlint.source.frameworks import FUNCTIONS
+
+    api = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
+    config = Items("peft.LoraConfig", {}, complete=False, span=root.span, style=root.style)
+    call = Call(api.name, asked.whole, (Argument("peft_config", config.frozen(), asked.span, asked.whole),))
+    trail.apply(api, call, net)
+
+
+def _cast_adapters(net: Net, dtype: str) -> None:
+    if net.state.adapters is not None:
+        net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(net.state.adapters, dtype=dtype))
+
+
+def _part(root: Items, callee: str, names: tuple[str, ...]) -> Items:
+    """Some keys as the arguments of a call."""
+    return Items(callee, {n: root.items[n] for n in names if n in root.items}, span=root.span, style=root.style, tail=root.tail)
+
+
+def _is_true(items: Items, name: str) -> bool:
+    return items.get(name) == Known(True)  # noqa: FBT003  # a value of the file
+
+
+# --------------------------------------------------------------------------------------------------- JSON and YAML
+
+
+def _json(text: str) -> Items | None:
+    try:
+        node = parse_json(text)
+    except (JSONTextError, RecursionError) as error:
+        raise ConfigurationError(f"is not valid JSON: {error}") from error
+    lines = _Lines(text)
+    value = _json_value(node, lines)
+    return value if isinstance(value, Items) else None
+
+
+def _json_value(node: JSONNode, lines: _Lines) -> Object:
+    if isinstance(node.value, list):
+        return Sequence([_json_value(item, lines) for item in node.value], lines.span(node.start, node.end))
+    if not isinstance(node.value, dict):
+        return Known(node.value)
+    made = Items(span=lines.span(node.start, node.end), style=Style.JSON)
+    starts = dict(node.keys)
+    for name, member in node.value.items():
+        span = lines.span(member.start, member.end)
+        made.items[name] = Given(_json_value(member, lines), span, lines.span(starts[name], member.end))
+        made.tail = max(made.tail, member.end)
+    return made
+
+
+def _yaml(text: str) -> Items | None:
+    import yaml
+
+    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        node = yaml.compose(text, Loader=loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "it cannot be read"
+        raise ConfigurationError(f"is not valid YAML: {problem}{where}") from error
+    if node is None:
+        return None
+    reader = _YAML(text, loader)
+    value = reader.value(node, 0)
+    return value if isinstance(value, Items) else None
+
+
+class _Lines:
+    """The line that an offset stands on."""
+
+    def __init__(self, text: str) -> None:
+        import bisect
+
+        self._find: Callable[[list[int], int], int] = bisect.bisect_right
+        self._starts = [0, *(index + 1 for index, character in enumerate(text) if character == "\n")]
+
+    def span(self, start: int, end: int) -> Span:
+        return Span(start, end, self._find(self._starts, start))
+
+
+class _YAML:
+    """Nodes of PyYAML as values; aliases are followed as often as they stand, up to a bound."""
+
+    def __init__(self, text: str, loader: Any) -> None:
+        self._text = text
+        self._lines = _Lines(text)
+        self._scalar: Callable[[Any], Any] = loader("").construct_object
+        self._left = MAX_NODES
+
+    def value(self, node: Any, depth: int) -> Object:
+        self._left -= 1
+        if self._left < 0 or depth > MAX_DEPTH:
+            raise ConfigurationError("holds more, or deeper, than a training configuration does")
+        kind = node.id
+        if kind == "sequence":
+            return Sequence([self.value(item, depth + 1) for item in node.value], self._span(node))
+        if kind != "mapping":
+            return self._known(node)
+        made = Items(span=self._span(node), style=Style.JSON if node.flow_style else Style.YAML)
+        for key, item in node.value:
+            name = str(getattr(key, "value", ""))
+            span = self._span(item)
+            whole = self._lines.span(self._start(key), span.end)
+            made.items[name] = Given(self.value(item, depth + 1), span, whole)
+            made.tail = max(made.tail, span.end)
+        return made
+
+    def _known(self, node: Any) -> Object:
+        try:
+            value: Value = self._scalar(node)
+        except Exception:  # noqa: BLE001  # dates and numbers out of range raise what they like
+            return Known(str(node.value))
+        return Known(value) if value is None or isinstance(value, (bool, int, float, str)) else Known(str(node.value))
+
+    def _start(self, node: Any) -> int:
+        return int(node.start_mark.index)
+
+    def _span(self, node: Any) -> Span:
+        start, end = self._start(node), int(node.end_mark.index)
+        # a block ends where the next one begins
+        return self._lines.span(start, start + len(self._text[start:end].rstrip()))

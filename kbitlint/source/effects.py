@@ -1,0 +1,309 @@
+"""What calls do to the state of a model: ``frameworks`` says what each call does, this carries it out."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.files.nearby import checkpoint_config, zero_stage
+from kbitlint.source.facts import Action, Adapters, Checkpointing, Loop, Model, Path, Step, Training
+from kbitlint.source.frameworks import (
+    PREPARED_METHODS,
+    QUANTIZATION_CONFIGS,
+    TRAINING_ARGUMENTS,
+    Arguments,
+    Checkpoints,
+    TrainerApi,
+)
+from kbitlint.source.objects import Net, Trainer
+from kbitlint.source.values import UNKNOWN, Call, Reentry, Span, Symbol, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path as FilePath
+
+    from kbitlint.source.frameworks import Api
+
+#: names of checkpoints that are quantized as they are stored
+STORED_QUANTIZED = re.compile(
+    r"bnb|gptq|awq|[48].?bit|fp8|fp4|int[48]|nf4|quant|gpt-oss|exl2|hqq|aqlm|gguf|w[48]a|deepseek-(v3|r1)|kimi-k2",
+    re.IGNORECASE,
+)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_LOCAL = re.compile(
+    r"(out|output|outputs|result|results|checkpoint|checkpoints|ckpt|ckpts|model|models|saved?|runs?|data|merged)\w*/"
+)
+_ZERO3 = re.compile(r"(zero|z|stage)[-_]?3", re.IGNORECASE)
+_ZERO2 = re.compile(r"(zero|z|stage)[-_]?2", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Trail:
+    """What one path leaves behind."""
+
+    versions: Mapping[str, str]
+    steps: list[Step] = field(default_factory=list)
+    trainings: list[Training] = field(default_factory=list)
+    nets: list[Net] = field(default_factory=list)
+    trainers: list[Trainer] = field(default_factory=list)
+    calls: dict[Span, Call] = field(default_factory=dict)
+    beside: FilePath | None = None
+    """The folder of the script: configs that it names are looked up there."""
+    scaler: Value = None
+    """The dtype of an Accelerator's or a GradScaler's mixed precision."""
+
+    def path(self) -> Path:
+        """The facts of the path."""
+        return Path(tuple(self.steps), tuple(self.trainings), {net.number: net.state for net in self.nets})
+
+    def net(self, state: Model) -> Net:
+        """A new model."""
+        net = Net(len(self.nets), state)
+        self.nets.append(net)
+        return net
+
+    def step(self, action: Action, call: Call, net: Net, after: Model, detail: Value = None) -> None:
+        """Record what a call does to a model, and do it."""
+        self.steps.append(Step(action, call, net.state, net.number, detail))
+        net.state = after
+
+    # ---------------------------------------------------------------------------------------------- loading
+
+    def load(self, call: Call, *, quantized: bool | None = None) -> Net:
+        """A model that ``from_pretrained`` gives; ``quantized`` is False where it is made from a config."""
+        method, bits, config = quantization_of(call) if quantized is None else (None, None, None)
+        stored = self._config_of(call) if quantized is None else None
+        own = (stored or {}).get("quantization_config")
+        if stored is not None and own is not None:
+            method, bits = _stored(own, method, bits)
+        elif stored is not None and method is UNKNOWN and call.complete and call.value("quantization_config") is None:
+            method = bits = None
+        dtype = call.dtype("dtype", UNKNOWN)
+        if dtype is UNKNOWN:
+            dtype = call.dtype("torch_dtype", UNKNOWN)
+        dtype = UNKNOWN if dtype == "auto" else dtype
+        state = Model(call, method, bits, config, dtype, training_mode=quantized is not None)
+        net = self.net(state)
+        self.steps.append(Step(Action.LOAD, call, state, net.number, None if own is None else method))
+        return net
+
+    def _config_of(self, call: Call) -> Mapping[str, Any] | None:
+        name = call.value("pretrained_model_name_or_path")
+        return checkpoint_config(name, self.beside) if isinstance(name, str) and self.beside is not None else None
+
+    def adopt(self) -> Net:
+        """A model that comes from elsewhere."""
+        return self.net(Model(certain=False, checkpointing=Checkpointing(None)))
+
+    # ---------------------------------------------------------------------------------------------- changing
+
+    def enable_checkpointing(self, call: Call, how: Checkpoints, state: Model) -> Model:
+        """The state after a call that decides how layers checkpoint."""
+        switch: Value = call.value(how.switch, how.on) if how.switch else True
+        if switch is False or switch is None:
+            return state
+        reentry = reentry_of(call, how)
+        enabled = None if switch is UNKNOWN else True
+        hooks = how.hooks + (how.reentrant_hooks if reentry.reentrant else 0)
+        return dataclasses.replace(
+            state, checkpointing=Checkpointing(enabled, reentry, call, how.kwargs), hooks=state.hooks + (call,) * hooks
+        )
+
+    def apply(self, api: Api, call: Call, net: Net) -> None:
+        """Carry out a function or method of a framework on a model."""
+        state = net.state
+        match api.action:
+            case Action.PREPARE:
+                self._prepare(api, call, net)
+            case Action.ATTACH:
+                self._attach(call, net, call.value("peft_config", UNKNOWN))
+            case Action.LOAD_ADAPTERS:
+                self.load_adapters(call, net)
+            case Action.CHECKPOINT if api.checkpoints is not None:
+                self.step(Action.CHECKPOINT, call, net, self.enable_checkpointing(call, api.checkpoints, state))
+            case Action.HOOK:
+                self.step(Action.HOOK, call, net, dataclasses.replace(state, hooks=(*state.hooks, call)))
+            case Action.MERGE:
+                merged = call.callee.endswith("merge_and_unload")
+                self.step(Action.MERGE, call, net, dataclasses.replace(state, adapters=None) if merged else state)
+            case Action.RESIZE:
+                self.step(Action.RESIZE, call, net, state)
+            case _:
+                pass
+
+    def _prepare(self, api: Api, call: Call, net: Net) -> None:
+        state = net.state
+        adapters = state.adapters
+        if adapters is not None:
+            adapters = dataclasses.replace(adapters, trainable=False, frozen_by=call)
+        upcast = state.method is None or state.method == "bitsandbytes"
+        after = dataclasses.replace(
+            state, base_frozen=True, adapters=adapters, prepared=call, dtype="float32" if upcast else state.dtype
+        )
+        if api.checkpoints is not None and (state.method in PREPARED_METHODS or state.method is UNKNOWN):
+            after = self.enable_checkpointing(call, api.checkpoints, after)
+        self.step(Action.PREPARE, call, net, after)
+
+    def _attach(self, call: Call, net: Net, config: Value) -> None:
+        inference: Value = UNKNOWN if config is UNKNOWN else False
+        if isinstance(config, Call):
+            inference = config.value("inference_mode", False)  # noqa: FBT003  # the default of the argument
+        trainable = None if inference is UNKNOWN else inference is not True
+        cast = call.value("autocast_adapter_dtype", True)  # noqa: FBT003  # the default of the argument
+        dtype: Value = "float32" if cast is True else net.state.dtype if cast is False else UNKNOWN
+        adapters = Adapters(call, config, trainable, dtype)
+        self.step(Action.ATTACH, call, net, dataclasses.replace(net.state, adapters=adapters, base_frozen=True))
+
+    def load_adapters(self, call: Call, net: Net) -> None:
+        """``PeftModel.from_pretrained`` and ``load_adapter``: frozen unless they are asked to be trainable."""
+        said = call.value("is_trainable", False)  # noqa: FBT003  # the default of the argument
+        trainable = None if said is UNKNOWN or call.gives("config") else said is True
+        earlier = net.state.adapters
+        if earlier is not None and trainable is not True:
+            trainable = earlier.trainable or None
+        adapters = Adapters(call, UNKNOWN, trainable)
+        self.step(Action.LOAD_ADAPTERS, call, net, dataclasses.replace(net.state, adapters=adapters, base_frozen=True))
+
+    # ---------------------------------------------------------------------------------------------- training
+
+    def finish(self, trainer: Trainer) -> None:
+        """Record the training of a Trainer: its arguments have the last word about checkpointing."""
+        if trainer.trained or trainer.net is None:
+            return
+        trainer.trained = True
+        arguments = trainer.arguments.frozen() if trainer.arguments is not None else None
+        defaults = _defaults(trainer, arguments)
+        state = trainer.net.state
+        given = arguments if arguments is not None else Call(trainer.api.arguments, trainer.call.span)
+        certain = arguments is not None or trainer.arguments is None
+        state, fp16, bf16 = self._with_arguments(state, given if certain else None, defaults)
+        zero, fsdp = sharding_of(given, self.beside) if certain else (UNKNOWN, None)
+        self.trainings.append(
+            Training(
+                trainer.call,
+                Loop.TRAINER,
+                state,
+                trainer.net.number,
+                arguments,
+                fp16,
+                bf16,
+                zero,
+                fsdp,
+                find_unused=given.value("ddp_find_unused_parameters"),
+            )
+        )
+
+    def _with_arguments(self, state: Model, given: Call | None, defaults: Arguments) -> tuple[Model, Value, Value]:
+        if given is None:
+            return dataclasses.replace(state, checkpointing=Checkpointing(None)), UNKNOWN, UNKNOWN
+        prefix = "activation" if given.argument("activation_checkpointing") is not None else "gradient"
+        on = given.value(f"{prefix}_checkpointing", defaults.checkpointing)
+        five = self.versions["transformers"].partition(".")[0] not in ("3", "4")
+        missing = Reentry.NO if five or given.callee.startswith("trl.") else Reentry.YES
+        if on is UNKNOWN:
+            state = dataclasses.replace(state, checkpointing=Checkpointing(None))
+        elif on is True:
+            kwargs = f"{prefix}_checkpointing_kwargs"
+            if prefix == "gradient" and given.argument("activation_checkpointing_kwargs") is not None:
+                kwargs = "activation_checkpointing_kwargs"
+            how = Checkpoints(kwargs, missing, missing, hooks=1 if five else 0)
+            state = self.enable_checkpointing(given, how, state)
+        fp16 = given.value("fp16", False)  # noqa: FBT003  # the default of the argument
+        return state, fp16, given.value("bf16", defaults.bf16 and fp16 is False)
+
+    def backward(self, call: Call, net: Net, loop: Span | None, name: str) -> None:
+        """Record that a loop of the file trains a model; once for each place."""
+        if any(training.call.span == call.span and training.model_id == net.number for training in self.trainings):
+            return
+        fp16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "float16"
+        bf16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "bfloat16"
+        wraps = [step.call for step in self.steps if step.model_id == net.number and step.detail == "ddp"]
+        self.trainings.append(
+            Training(
+                call,
+                Loop.OWN,
+                net.state,
+                net.number,
+                None,
+                fp16,
+                bf16,
+                distributed=bool(wraps),
+                find_unused=wraps[-1].value("find_unused_parameters") if wraps else None,
+                loop_span=loop,
+                name=name,
+            )
+        )
+
+
+def _defaults(trainer: Trainer, arguments: Call | None) -> Arguments:
+    api: TrainerApi = trainer.api
+    callee = arguments.callee if arguments is not None else api.arguments
+    return TRAINING_ARGUMENTS.get(callee, TRAINING_ARGUMENTS[api.arguments])
+
+
+def reentry_of(call: Call, how: Checkpoints) -> Reentry:
+    """What a call passes to torch as ``use_reentrant``."""
+    if not how.kwargs:
+        return how.missing
+    kwargs = call.value(how.kwargs)
+    if kwargs is None:
+        return how.missing
+    if not isinstance(kwargs, Call):
+        return Reentry.UNKNOWN
+    if not kwargs.arguments and kwargs.complete:
+        return how.empty
+    if kwargs.complete and all(argument.name in ("every_n_layers", "offload") for argument in kwargs.arguments):
+        return how.empty  # Trainer takes these two out
+    said = kwargs.value("use_reentrant")
+    if said is None:
+        return Reentry.UNSET
+    return {True: Reentry.YES, False: Reentry.NO}.get(said, Reentry.UNKNOWN) if isinstance(said, bool) else Reentry.UNKNOWN
+
+
+def quantization_of(call: Call) -> tuple[Value, Value, Call | None]:
+    """(method, bits, config) that a ``from_pretrained`` asks for; UNKNOWN where the checkpoint or the caller decides."""
+    for name, bits in (("load_in_4bit", 4), ("load_in_8bit", 8)):
+        if call.value(name) is True:
+            return "bitsandbytes", bits, None
+    config = call.value("quantization_config")
+    if isinstance(config, Call):
+        method: Value = QUANTIZATION_CONFIGS.get(config.callee.rpartition(".")[2], UNKNOWN)
+        if method == "bitsandbytes" or (method is UNKNOWN and config.callee == "dict"):
+            four, eight = config.value("load_in_4bit", False), config.value("load_in_8bit", False)  # noqa: FBT003  # defaults
+            if four is True or eight is True:
+                return "bitsandbytes", 4 if four is True else 8, config
+            return UNKNOWN, UNKNOWN, config
+        return method, UNKNOWN, config
+    checkpoint = call.value("pretrained_model_name_or_path", UNKNOWN)
+    hub = isinstance(checkpoint, str) and HUB_ID.fullmatch(checkpoint) is not None and _LOCAL.match(checkpoint) is None
+    named = hub and not STORED_QUANTIZED.search(str(checkpoint))
+    unquantized = config is None and call.complete and named
+    flags = [call.value(name) for name in ("load_in_4bit", "load_in_8bit")]
+    if unquantized and all(flag is None or flag is False for flag in flags):
+        return None, None, None
+    return UNKNOWN, UNKNOWN, None
+
+
+def _stored(own: Any, method: Value, bits: Value) -> tuple[Value, Value]:
+    """(method, bits) of a checkpoint that is stored quantized: that wins over what is asked for."""
+    if not isinstance(own, dict) or not isinstance(own.get("quant_method"), str):
+        return method, bits
+    return own["quant_method"], 4 if own.get("load_in_4bit") is True else 8 if own.get("load_in_8bit") is True else UNKNOWN
+
+
+def sharding_of(arguments: Call, beside: FilePath | None = None) -> tuple[Value, bool | None]:
+    """(ZeRO stage, whether FSDP) that training arguments ask for."""
+    fsdp = arguments.value("fsdp")
+    sharded = None if fsdp is UNKNOWN else bool(fsdp) if not isinstance(fsdp, Symbol) else None
+    deepspeed = arguments.value("deepspeed")
+    if isinstance(deepspeed, Call):
+        zero = deepspeed.value("zero_optimization")
+        return (zero.value("stage") if isinstance(zero, Call) else UNKNOWN), sharded
+    if isinstance(deepspeed, str):
+        stage = zero_stage(deepspeed, beside) if beside is not None else None
+        if stage is not None:
+            return stage, sharded
+        return (3 if _ZERO3.search(deepspeed) else 2 if _ZERO2.search(deepspeed) else UNKNOWN), sharded
+    return (None if deepspeed is None else UNKNOWN), sharded

@@ -1,0 +1,291 @@
+"""Expressions: what they stand for on one path through a file."""
+
+from __future__ import annotations
+
+import ast
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.source.objects import (
+    Class,
+    Function,
+    Given,
+    Items,
+    Known,
+    Net,
+    Object,
+    Output,
+    Parameters,
+    Scope,
+    Sequence,
+    Trainer,
+)
+from kbitlint.source.relevance import SEEDS
+from kbitlint.source.values import UNKNOWN, Span, Style, Symbol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kbitlint.source.effects import Trail
+    from kbitlint.source.relevance import Relevance
+    from kbitlint.source.text import Text
+
+_THROUGH = ("base_model", "model", "module", "_orig_mod", "pretrained_model")
+_MAX_TEXT = 4096
+
+
+class TooLong(Exception):  # noqa: N818  # not an error: the path is left where it is
+    """A path that takes more steps than any training script."""
+
+
+class PathEnd(Exception):  # noqa: N818  # not an error: the script leaves here
+    """The script ends: ``sys.exit()``, or an exception that nothing catches."""
+
+
+class Evaluator:
+    """Evaluates expressions; statements and calls are added by its subclasses."""
+
+    budget = 40_000
+
+    def __init__(self, text: Text, trail: Trail, relevance: Relevance, decisions: Mapping[str, bool]) -> None:
+        self.text = text
+        self.trail = trail
+        self.relevance = relevance
+        self.decisions = dict(decisions)
+        self.asked: list[str] = []
+        self.equal: dict[str, Known] = {}
+        self.module = Scope()
+        self.scope = self.module
+        self.loops: list[Span] = []
+        self.depth = 0
+
+    # ------------------------------------------------------------------------------------------------ branches
+
+    def decide(self, test: ast.expr) -> bool:
+        """Whether a condition holds on this path; each unknown one is asked about once."""
+        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            return not self.decide(test.operand)
+        if isinstance(test, ast.BoolOp):
+            decisive = isinstance(test.op, ast.Or)
+            return decisive if any(self.decide(value) is decisive for value in test.values) else not decisive
+        value = self.value(test)
+        known = truth(value)
+        if known is not None:
+            return known
+        key = ast.dump(test)
+        if key not in self.decisions:
+            self.decisions[key] = True
+        if key not in self.asked:
+            self.asked.append(key)
+        answer = self.decisions[key]
+        if answer and isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
+            right = self.value(test.comparators[0])
+            if isinstance(right, Known):
+                self.equal[ast.dump(test.left)] = right
+        return answer
+
+    # --------------------------------------------------------------------------------------------- expressions
+
+    def value(self, node: ast.expr | None) -> Object:
+        """What an expression stands for."""
+        if node is None:
+            return Known(None)
+        self.budget -= 1
+        if self.budget < 0:
+            raise TooLong
+        method: Callable[[Any], Object] | None = getattr(self, f"_{type(node).__name__.lower()}", None)
+        return UNKNOWN if method is None else method(node)
+
+    def _constant(self, node: ast.Constant) -> Object:
+        value = node.value
+        return Known(value) if value is None or isinstance(value, (bool, int, float, str)) else UNKNOWN
+
+    def _name(self, node: ast.Name) -> Object:
+        found = self.scope.find(node.id)
+        if found is not None:
+            return found
+        if node.id == "__name__":
+            return Known("__main__")
+        if node.id.startswith("AutoModel"):
+            return Symbol(f"transformers.{node.id}")
+        # a name that an import with a star, or an earlier file, has bound
+        return Symbol(node.id) if node.id in SEEDS or node.id in _BUILTINS else UNKNOWN
+
+    def _attribute(self, node: ast.Attribute) -> Object:
+        owner = self.value(node.value)
+        if isinstance(owner, Symbol):
+            return Symbol(f"{owner.name}.{node.attr}")
+        if isinstance(owner, Net):
+            return owner if node.attr in _THROUGH else UNKNOWN
+        if isinstance(owner, Items):
+            return self.field(owner, node.attr)
+        if isinstance(owner, Output):
+            return owner
+        if isinstance(owner, Trainer) and node.attr in ("model", "model_wrapped"):
+            return owner.net or UNKNOWN
+        return UNKNOWN
+
+    def field(self, owner: Items, name: str) -> Object:
+        """An attribute of an instance."""
+        if name in owner.items:
+            return owner.items[name].value
+        if owner.of is not None:
+            method = owner.of.method(name)
+            if method is not None:
+                return Function(method, owner.of.scope, owner)
+        return UNKNOWN
+
+    def _dict(self, node: ast.Dict) -> Object:
+        span = self.text.span(node)
+        made = Items(span=span, style=Style.DICT)
+        for key, item in zip(node.keys, node.values, strict=True):
+            value = self.value(item)
+            made.tail = self.text.span(item).end
+            if key is None:
+                self.merge(made, value)
+                continue
+            name = self.value(key)
+            if isinstance(name, Known) and isinstance(name.value, str):
+                inside = self.text.span(item)
+                whole = Span(self.text.span(key).start, inside.end, inside.line)
+                made.items[name.value] = Given(value, inside, whole)
+            else:
+                made.complete = made.complete and isinstance(name, Known)
+        return made
+
+    def merge(self, into: Items, value: Object) -> None:
+        """Add the items of ``**value``."""
+        if isinstance(value, Items) and value.callee == "dict":
+            into.items.update(value.items)
+            into.complete = into.complete and value.complete
+        elif not (isinstance(value, Known) and value.value is None):
+            into.complete = False
+
+    def _tuple(self, node: ast.Tuple | ast.List | ast.Set) -> Object:
+        if any(isinstance(item, ast.Starred) for item in node.elts):
+            return UNKNOWN
+        return Sequence([self.value(item) for item in node.elts], self.text.span(node))
+
+    _list = _tuple
+    _set = _tuple
+
+    def _ifexp(self, node: ast.IfExp) -> Object:
+        return self.value(node.body if self.decide(node.test) else node.orelse)
+
+    def _boolop(self, node: ast.BoolOp) -> Object:
+        value: Object = UNKNOWN
+        for part in node.values:
+            value = self.value(part)
+            known = truth(value)
+            if known is None:
+                return UNKNOWN
+            if known is isinstance(node.op, ast.Or):
+                return value
+        return value
+
+    def _unaryop(self, node: ast.UnaryOp) -> Object:
+        value = self.value(node.operand)
+        if isinstance(node.op, ast.Not):
+            known = truth(value)
+            return UNKNOWN if known is None else Known(not known)
+        if isinstance(node.op, ast.USub) and isinstance(value, Known) and isinstance(value.value, (int, float)):
+            return Known(-value.value)
+        return UNKNOWN
+
+    def _compare(self, node: ast.Compare) -> Object:
+        if len(node.ops) != 1:
+            return UNKNOWN
+        left, right, operator = self.value(node.left), self.value(node.comparators[0]), node.ops[0]
+        if left is UNKNOWN:
+            left = self.equal.get(ast.dump(node.left), UNKNOWN)
+        if isinstance(operator, (ast.Is, ast.IsNot, ast.Eq, ast.NotEq)):
+            same = _same(left, right)
+            if same is None:
+                return UNKNOWN
+            return Known(same is isinstance(operator, (ast.Is, ast.Eq)))
+        if isinstance(operator, (ast.In, ast.NotIn)):
+            within = _within(left, right)
+            return UNKNOWN if within is None else Known(within is isinstance(operator, ast.In))
+        return UNKNOWN
+
+    def _binop(self, node: ast.BinOp) -> Object:
+        left, right = self.value(node.left), self.value(node.right)
+        if isinstance(node.op, ast.BitOr) and isinstance(left, Items) and isinstance(right, Items):
+            made = Items(items={**left.items, **right.items}, complete=left.complete and right.complete, style=Style.DICT)
+            made.span = self.text.span(node)
+            return made
+        if isinstance(node.op, ast.Add) and isinstance(left, Known) and isinstance(right, Known):
+            texts = left.value, right.value
+            if isinstance(texts[0], str) and isinstance(texts[1], str) and len(texts[0]) + len(texts[1]) < _MAX_TEXT:
+                return Known(texts[0] + texts[1])
+        if isinstance(node.op, ast.Add) and isinstance(left, Sequence) and isinstance(right, Sequence):
+            return Sequence(left.values + right.values)
+        # a loss that is scaled is still the model's loss
+        return next((side for side in (left, right) if isinstance(side, Output)), UNKNOWN)
+
+    def _subscript(self, node: ast.Subscript) -> Object:
+        owner, key = self.value(node.value), self.value(node.slice)
+        if isinstance(owner, Items) and isinstance(key, Known) and isinstance(key.value, str):
+            return owner.get(key.value)
+        if isinstance(owner, Sequence) and isinstance(key, Known) and isinstance(key.value, int):
+            return owner.values[key.value] if -len(owner.values) <= key.value < len(owner.values) else UNKNOWN
+        return owner if isinstance(owner, Output) else UNKNOWN
+
+    def _joinedstr(self, node: ast.JoinedStr) -> Object:
+        parts = [self.value(part.value if isinstance(part, ast.FormattedValue) else part) for part in node.values]
+        texts = [str(part.value) for part in parts if isinstance(part, Known)]
+        return Known("".join(texts)) if len(texts) == len(parts) and sum(map(len, texts)) < _MAX_TEXT else UNKNOWN
+
+    def _lambda(self, node: ast.Lambda) -> Object:
+        return Function(node, self.scope)
+
+    def _namedexpr(self, node: ast.NamedExpr) -> Object:
+        value = self.value(node.value)
+        self.scope.names[node.target.id] = value
+        return value
+
+    def _await(self, node: ast.Await) -> Object:
+        return self.value(node.value)
+
+    def _starred(self, node: ast.Starred) -> Object:
+        self.value(node.value)
+        return UNKNOWN
+
+
+_BUILTINS = frozenset(
+    {"dict", "getattr", "hasattr", "isinstance", "print", "len", "setattr", "exit", "quit", "list", "tuple", "vars"}
+)
+
+
+def truth(value: Object) -> bool | None:
+    """Whether a value counts as true; None where that cannot be told."""
+    if isinstance(value, Known):
+        return bool(value.value)
+    if isinstance(value, Items):
+        return bool(value.items) if value.callee == "dict" and (value.items or value.complete) else True
+    if isinstance(value, Sequence):
+        return bool(value.values)
+    return True if isinstance(value, (Net, Trainer, Function, Class, Output, Parameters)) else None
+
+
+def _same(left: Object, right: Object) -> bool | None:
+    if isinstance(left, Known) and isinstance(right, Known):
+        return (type(left.value) is type(right.value) and left.value == right.value) or (
+            left.value == right.value and isinstance(left.value, (int, float)) and isinstance(right.value, (int, float))
+        )
+    if isinstance(left, Symbol) and isinstance(right, Symbol):
+        return True if left == right else None
+    none = Known(None)
+    for one, other in ((left, right), (right, left)):
+        if one == none and isinstance(other, (Items, Net, Sequence, Trainer, Function, Class, Output, Parameters)):
+            return False
+    return None
+
+
+def _within(left: Object, right: Object) -> bool | None:
+    if isinstance(left, Known) and isinstance(right, Items) and isinstance(left.value, str):
+        return True if left.value in right.items else False if right.complete else None
+    if isinstance(left, Known) and isinstance(right, Sequence) and all(isinstance(item, Known) for item in right.values):
+        return left in right.values
+    if isinstance(left, Known) and isinstance(right, Known) and isinstance(left.value, str) and isinstance(right.value, str):
+        return left.value in right.value
+    return None

@@ -1,0 +1,251 @@
+"""What one pass over a source file collects, for all rules. Frozen, and free of ``ast``."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kbitlint.source.rewriting import Writable
+from kbitlint.source.values import UNKNOWN, Call, Reentry, Span, Value
+from kbitlint.violation import Location
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from kbitlint.source.suppressions import Ignore
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpointing:
+    """How the layers of a model checkpoint, and which call decided it last."""
+
+    enabled: bool | None = False
+    """None where it cannot be told."""
+    reentry: Reentry = Reentry.UNKNOWN
+    by: Call | None = None
+    """The call whose arguments decide: ``prepare_model_for_kbit_training``, ``TrainingArguments``, ..."""
+    kwargs: str = ""
+    """The argument of ``by`` that holds ``use_reentrant``; empty where ``by`` takes it itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapters:
+    """Adapters on a model."""
+
+    by: Call
+    """The call that attached or loaded them."""
+    config: Value = UNKNOWN
+    """The call that made their configuration."""
+    trainable: bool | None = True
+    """None where it cannot be told."""
+    dtype: Value = "float32"
+    """Of their weights."""
+    frozen_by: Call | None = None
+    """The later call that froze them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What is known of a model at one point of a path through the file."""
+
+    load: Call | None = None
+    """The call that loaded it; None where it comes from elsewhere."""
+    method: Value = UNKNOWN
+    """How it is quantized: ``bitsandbytes``, another method, None where it surely is not."""
+    bits: Value = UNKNOWN
+    quantization: Call | None = None
+    """The call that made its quantization config."""
+    dtype: Value = UNKNOWN
+    """Of what is not quantized."""
+    checkpointing: Checkpointing = field(default_factory=Checkpointing)
+    hooks: tuple[Call, ...] = ()
+    """The calls that made the embeddings' output require grad, in their order."""
+    prepared: Call | None = None
+    adapters: Adapters | None = None
+    base_frozen: bool | None = None
+    """Whether the base is frozen; None as loading leaves it, or where it cannot be told."""
+    training_mode: bool | None = None
+    """False after loading and ``eval()``, True after ``train()``."""
+    certain: bool = True
+    """Whether nothing that cannot be followed has touched it."""
+
+    @property
+    def kbit(self) -> bool:
+        """Whether it surely is quantized."""
+        return isinstance(self.method, str)
+
+
+class Action(enum.Enum):
+    """What a step does to a model."""
+
+    LOAD = "load"
+    PREPARE = "prepare"
+    ATTACH = "attach adapters"
+    LOAD_ADAPTERS = "load adapters"
+    CHECKPOINT = "enable checkpointing"
+    HOOK = "make inputs require grad"
+    CAST = "cast"
+    UNFREEZE = "make everything require grad"
+    FREEZE = "freeze"
+    MERGE = "merge"
+    RESIZE = "resize embeddings"
+    EVAL = "eval mode"
+    CONTEXT = "wrap for ranks"
+    PREPARED_BY_HAND = "cast norms by hand"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One call that changes a model, with the model before it."""
+
+    action: Action
+    call: Call
+    before: Model
+    model_id: int = 0
+    detail: Value = None
+    """What the action needs besides: the dtype of a cast, the wrapper's name, the method of a stored quantization."""
+
+
+class Loop(enum.Enum):
+    """Who runs the training loop."""
+
+    TRAINER = "Trainer"
+    OWN = "a loop of the file"
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """A place where a model is trained, with the model as training finds it."""
+
+    call: Call
+    """The Trainer's construction, or the ``backward()``."""
+    loop: Loop
+    model: Model
+    model_id: int = 0
+    arguments: Call | None = None
+    """The TrainingArguments."""
+    fp16: Value = UNKNOWN
+    bf16: Value = UNKNOWN
+    zero_stage: Value = None
+    fsdp: bool | None = False
+    distributed: bool = False
+    """Whether the loop wraps the model for several ranks."""
+    find_unused: Value = None
+    loop_span: Span | None = None
+    """The loop of the file that the backward stands in."""
+    name: str = ""
+    """What the model is called where it is trained."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """One place of training, over all paths that reach it."""
+
+    paths: tuple[Training, ...]
+
+    @property
+    def call(self) -> Call:
+        """The place."""
+        return self.paths[0].call
+
+    @property
+    def models(self) -> tuple[Model, ...]:
+        """The model, as each path trains it."""
+        return tuple(training.model for training in self.paths)
+
+    @property
+    def certain(self) -> bool:
+        """Whether nothing that cannot be followed has touched the model on any path."""
+        return all(model.certain for model in self.models)
+
+    @property
+    def kbit(self) -> bool:
+        """Whether the model is quantized on every path."""
+        return all(model.kbit for model in self.models)
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """One way through the file: the branches taken where a condition is unknown."""
+
+    steps: tuple[Step, ...] = ()
+    trainings: tuple[Training, ...] = ()
+    models: Mapping[int, Model] = field(default_factory=dict)
+    """Each model at the end of the path."""
+
+    def last(self, number: int) -> tuple[Model, Training | None]:
+        """A model as the last training finds it, or as the path leaves it where nothing here trains it."""
+        training = next((training for training in reversed(self.trainings) if training.model_id == number), None)
+        return (self.models[number], None) if training is None else (training.model, training)
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """Something that the file names and that tells how it is run."""
+
+    what: str
+    line: int
+    within: tuple[int, int] | None = None
+    """The lines of the function or class that it stands in; None at the top level."""
+
+    def concerns(self, line: int) -> bool:
+        """Whether what stands on a line runs with it."""
+        return self.within is None or self.within[0] <= line <= self.within[1]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFacts(Writable):
+    """What one file says about training."""
+
+    calls: tuple[Call, ...] = ()
+    """Every call of a known function, each once, with the arguments that all paths agree on."""
+    paths: tuple[Path, ...] = ()
+    distributed: tuple[Mention, ...] = ()
+    """Signs that the script is launched with one process for each device."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """The versions whose behaviour is modelled."""
+    dialect: str = "python"
+    """``python``, or the program that reads the configuration: ``axolotl``, ``llamafactory``, ``trl``, ..."""
+    cells: tuple[tuple[int, int], ...] = ()
+    """For a notebook: (first line in the joined text, number) of each code cell."""
+    ignores: tuple[Ignore, ...] = ()
+    """The comments that silence rules."""
+    unused: tuple[Ignore, ...] = ()
+    """Those that silence nothing; filled after the other rules have run."""
+
+    def at(self, call: Call) -> Location:
+        """Where a call stands."""
+        return self.at_line(call.span.line, call.path or call.callee.rpartition(".")[2])
+
+    def at_line(self, line: int, what: str = "") -> Location:
+        """A line of the file; of a notebook the line in its cell."""
+        number, first = next(((number, first) for first, number in reversed(self.cells) if first <= line), (0, 1))
+        place = f"cell {number}" if number else ""
+        return Location(" ".join(filter(None, (place, what))), self.file, line - first + 1)
+
+    def calls_of(self, *callees: str) -> Iterator[Call]:
+        """The calls of these functions, in the order of the text."""
+        return (call for call in self.calls if call.callee in callees)
+
+    def steps_at(self, *actions: Action) -> Iterator[tuple[Call, tuple[Step, ...]]]:
+        """Each call that makes such a step, with the step of every path that reaches it."""
+        found: dict[Span, list[Step]] = {}
+        for path in self.paths:
+            for step in path.steps:
+                if step.action in actions:
+                    found.setdefault(step.call.span, []).append(step)
+        for steps in found.values():
+            yield steps[0].call, tuple(steps)
+
+    def trained(self) -> Iterator[Trained]:
+        """Each place where a model is trained, with every path that reaches it."""
+        return (Trained(trainings) for trainings in self.trainings())
+
+    def trainings(self) -> Iterator[tuple[Training, ...]]:
+        """Each place where a model is trained, as every path finds it."""
+        found: dict[Span, list[Training]] = {}
+        for path in self.paths:
+            for training in path.trainings:
+                found.setdefault(training.call.span, []).append(training)
+        return (tuple(trainings) for trainings in found.values())

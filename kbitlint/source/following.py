@@ -1,0 +1,275 @@
+"""Statements: one path through a file, from its first line to its last."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from typing import TYPE_CHECKING
+
+from kbitlint.source.evaluate import PathEnd, truth
+from kbitlint.source.facts import Action
+from kbitlint.source.functions import Functions, LoopLeft, Returned
+from kbitlint.source.naming import known_text
+from kbitlint.source.objects import (
+    Function,
+    Given,
+    Items,
+    Net,
+    Object,
+    Parameters,
+    Sequence,
+)
+from kbitlint.source.values import UNKNOWN, Call, Span, Symbol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class Follower(Functions):
+    """Follows the statements of a module, its functions and classes."""
+
+    def follow(self, module: ast.Module) -> None:
+        """The whole file; then every function and class that nothing in it has used."""
+        self.used: set[int] = set()
+        try:
+            self.block(module.body)
+            for statement in module.body:
+                if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                    self._alone(statement)
+        except (PathEnd, Returned, LoopLeft):
+            pass
+        for trainer in self.trail.trainers:
+            if not trainer.judged:
+                self.trail.finish(trainer)
+
+    def _alone(self, statement: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
+        if id(statement) in self.used or not self.relevance.matters([statement]):
+            return
+        try:
+            if not isinstance(statement, ast.ClassDef):
+                self.run(Function(statement, self.module), Items())
+                return
+            instance = self.make(self._class(statement), Items(complete=False))
+            if isinstance(instance, Items):
+                for item in statement.body:
+                    if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) and id(item) not in self.used:
+                        self.run(Function(item, self.module, instance), Items())
+        except PathEnd:
+            return
+
+    # --------------------------------------------------------------------------------------------- statements
+
+    def block(self, statements: Iterable[ast.stmt]) -> None:
+        """Statements one after the other."""
+        for statement in statements:
+            self.budget -= 1
+            method = getattr(self, f"_do_{type(statement).__name__.lower()}", None)
+            if method is not None:
+                method(statement)
+
+    def _do_expr(self, node: ast.Expr) -> None:
+        self.value(node.value)
+
+    def _do_import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            name = alias.asname or alias.name.partition(".")[0]
+            self.scope.names[name] = Symbol(alias.name if alias.asname else name)
+
+    def _do_importfrom(self, node: ast.ImportFrom) -> None:
+        if node.level or not node.module:
+            for alias in node.names:
+                self.scope.names[alias.asname or alias.name] = Symbol(f".{node.module or ''}.{alias.name}")
+            return
+        for alias in node.names:
+            if alias.name != "*":
+                self.scope.names[alias.asname or alias.name] = Symbol(f"{node.module}.{alias.name}")
+
+    def _do_assign(self, node: ast.Assign) -> None:
+        value = self.value(node.value)
+        for target in node.targets:
+            self.bind(target, value, node.value)
+
+    def _do_annassign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self.bind(node.target, self.value(node.value), node.value)
+
+    def _do_augassign(self, node: ast.AugAssign) -> None:
+        value = self.value(node.value)
+        old = self.value(node.target)
+        if isinstance(old, Items) and isinstance(node.op, ast.BitOr):
+            self.merge(old, value)
+        elif isinstance(old, Sequence) and isinstance(value, Sequence):
+            old.values = old.values + value.values
+        elif isinstance(node.target, ast.Name):
+            self.scope.names[node.target.id] = UNKNOWN
+
+    def bind(self, target: ast.expr, value: Object, written: ast.expr | None = None) -> None:
+        """Bind what an assignment names."""
+        if isinstance(target, ast.Name):
+            self.scope.names[target.id] = value
+        elif isinstance(target, (ast.Tuple, ast.List)):
+            values = value.values if isinstance(value, Sequence) and len(value.values) >= len(target.elts) else None
+            for number, item in enumerate(target.elts):
+                self.bind(item, UNKNOWN if values is None else values[number])
+        elif isinstance(target, ast.Starred):
+            self.bind(target.value, UNKNOWN)
+        elif isinstance(target, ast.Attribute):
+            self._bind_attribute(target, value, written)
+        elif isinstance(target, ast.Subscript):
+            owner, key = self.value(target.value), known_text(self.value(target.slice))
+            if isinstance(owner, Items):
+                self._give(owner, key, target, value, written)
+
+    def _bind_attribute(self, target: ast.Attribute, value: Object, written: ast.expr | None) -> None:
+        owner = self.value(target.value)
+        if isinstance(owner, Parameters):
+            if target.attr == "requires_grad":
+                self.set_grad(owner, value, self.text.span(target))
+            elif target.attr == "data":
+                call = Call("data", self.text.span(target))
+                self.trail.step(Action.PREPARED_BY_HAND, call, owner.net, owner.net.state)
+        elif isinstance(owner, Items):
+            self._give(owner, target.attr, target, value, written)
+        elif isinstance(owner, Net) and target.attr == "gradient_checkpointing":
+            owner.state = dataclasses.replace(owner.state, certain=False)
+
+    def _give(self, owner: Items, name: str | None, target: ast.expr, value: Object, written: ast.expr | None) -> None:
+        if name is None:
+            owner.complete = False
+            return
+        span = self.text.span(written if written is not None else target)
+        whole = Span(self.text.span(target).start, span.end, span.line)
+        owner.items[name] = Given(value, span, whole)
+
+    def _do_if(self, node: ast.If) -> None:
+        if _is_main(node.test):
+            self.block(node.body)
+            return
+        if self._filters_parameters(node.test):
+            self._filtered(node)
+            return
+        if not (self.relevance.matters(node.body) or self.relevance.matters(node.orelse)):
+            known = truth(self.value(node.test))
+            if known is True or (known is None and not node.orelse and not _leaves(node.body)):
+                self.block(node.body if known else ())
+            elif known is False:
+                self.block(node.orelse)
+            if known is None:
+                self._forget([*node.body, *node.orelse])
+            return
+        self.block(node.body if self.decide(node.test) else node.orelse)
+
+    def _forget(self, statements: list[ast.stmt]) -> None:
+        """What a branch that was not followed has assigned, or given away, cannot be told."""
+        for statement in statements:
+            for inner in ast.walk(statement):
+                if isinstance(inner, ast.Call):
+                    self.give_away(inner)
+                if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+                    self.scope.names[inner.id] = UNKNOWN
+
+    def _filters_parameters(self, test: ast.expr) -> bool:
+        names = {inner.id for inner in ast.walk(test) if isinstance(inner, ast.Name)}
+        return any(isinstance(self.scope.find(name), Parameters) for name in names) or bool(names & self._parameter_names)
+
+    def _filtered(self, node: ast.If) -> None:
+        values = [value for value in self.scope.names.values() if isinstance(value, Parameters)]
+        before = [value.filtered for value in values]
+        for value in values:
+            value.filtered = True
+        self.block(node.body)
+        self.block(node.orelse)
+        for value, filtered in zip(values, before, strict=True):
+            value.filtered = filtered
+
+    _parameter_names: frozenset[str] = frozenset()
+
+    def _do_for(self, node: ast.For | ast.AsyncFor) -> None:
+        value = self.value(node.iter)
+        names = {inner.id for inner in ast.walk(node.target) if isinstance(inner, ast.Name)}
+        if isinstance(value, Parameters):
+            one = Parameters(value.net, value.filtered)
+            target = node.target.elts[-1] if isinstance(node.target, ast.Tuple) and node.target.elts else node.target
+            self.bind(node.target, UNKNOWN)
+            self.bind(target, one)
+            outer, self._parameter_names = self._parameter_names, self._parameter_names | names
+        else:
+            first = value.values[0] if isinstance(value, Sequence) and len(value.values) == 1 else UNKNOWN
+            self.bind(node.target, first)
+            outer = self._parameter_names
+        self._loop(node)
+        self._parameter_names = outer
+
+    _do_asyncfor = _do_for
+
+    def _do_while(self, node: ast.While) -> None:
+        self.value(node.test)
+        self._loop(node)
+
+    def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
+        self.loops.append(self.text.span(node))
+        try:
+            self.block(node.body)
+        except LoopLeft:
+            pass
+        finally:
+            self.loops.pop()
+        self.block(node.orelse)
+
+    def _do_break(self, _: ast.Break) -> None:
+        raise LoopLeft
+
+    _do_continue = _do_break
+
+    def _do_with(self, node: ast.With | ast.AsyncWith) -> None:
+        for item in node.items:
+            value = self.value(item.context_expr)
+            if item.optional_vars is not None:
+                self.bind(item.optional_vars, value)
+        self.block(node.body)
+
+    _do_asyncwith = _do_with
+
+    def _do_try(self, node: ast.Try) -> None:
+        self.block(node.body)
+        self.block(node.orelse)
+        self.block(node.finalbody)
+
+    _do_trystar = _do_try
+
+    def _do_match(self, node: ast.Match) -> None:
+        for case in node.cases:
+            if self.relevance.matters(case.body):
+                self.block(case.body)
+                return
+
+    def _do_return(self, node: ast.Return) -> None:
+        raise Returned(self.value(node.value))
+
+    def _do_raise(self, _: ast.Raise) -> None:
+        raise PathEnd
+
+    def _do_delete(self, node: ast.Delete) -> None:
+        for target in node.targets:
+            if isinstance(target, ast.Name):
+                self.scope.names.pop(target.id, None)
+
+    def _do_global(self, node: ast.Global) -> None:
+        for name in node.names:
+            self.scope.names.setdefault(name, self.module.names.get(name, UNKNOWN))
+
+    def _do_functiondef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self.scope.names[node.name] = Function(node, self.scope)
+
+    _do_asyncfunctiondef = _do_functiondef
+
+    def _do_classdef(self, node: ast.ClassDef) -> None:
+        self.scope.names[node.name] = self._class(node)
+
+
+def _is_main(test: ast.expr) -> bool:
+    return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
+
+
+def _leaves(statements: list[ast.stmt]) -> bool:
+    return any(isinstance(statement, (ast.Raise, ast.Return, ast.Break, ast.Continue)) for statement in statements)

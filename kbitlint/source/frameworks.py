@@ -1,0 +1,265 @@
+"""What the calls of transformers, peft, trl and accelerate do to a model in training: as data, by version.
+
+Checked by running them with torch 2.13, transformers 5.23, peft 0.21, trl 1.16 and accelerate 1.15; what transformers 4
+did otherwise stands in rows of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kbitlint.source.facts import Action
+from kbitlint.source.values import Reentry
+
+#: whose behaviour is modelled where a package is not installed beside kbitlint
+NEWEST = {"transformers": "5.23.0", "peft": "0.21.2", "trl": "1.16.0", "torch": "2.13.0", "accelerate": "1.15.0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoints:
+    """A call that decides how layers checkpoint."""
+
+    kwargs: str = ""
+    """The argument that holds ``use_reentrant``."""
+    missing: Reentry = Reentry.UNSET
+    """What happens where the argument is not given."""
+    empty: Reentry = Reentry.UNSET
+    """What happens where it is given, without ``use_reentrant``."""
+    switch: str = ""
+    """The argument that turns it on; always on where it is empty."""
+    on: bool = True
+    """The switch's default."""
+    hooks: int = 0
+    """How many hooks it installs on the embeddings, whatever the reentry."""
+    reentrant_hooks: int = 0
+    """How many more where it is reentrant."""
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """A function, a method or a class, and what calling it does."""
+
+    name: str
+    library: str
+    action: Action | None = None
+    parameters: tuple[str, ...] = ()
+    """The names of positional parameters, without ``self``."""
+    checkpoints: Checkpoints | None = None
+    since: str = ""
+    until: str = ""
+    """The first version that does otherwise."""
+
+
+_V5 = {"library": "transformers", "since": "5"}
+_V4 = {"library": "transformers", "until": "5"}
+
+FUNCTIONS: tuple[Api, ...] = (
+    # freezes every parameter, casts 16-bit ones to float32, and hands {} on where no kwargs are given: PEFT's own
+    # enable_input_require_grads is the second hook (peft/utils/other.py)
+    Api(
+        "peft.prepare_model_for_kbit_training",
+        "peft",
+        Action.PREPARE,
+        ("model", "use_gradient_checkpointing", "gradient_checkpointing_kwargs", "auto_clear_cache"),
+        Checkpoints("gradient_checkpointing_kwargs", switch="use_gradient_checkpointing", hooks=1, reentrant_hooks=1),
+    ),
+    Api(
+        "peft.prepare_model_for_int8_training",
+        "peft",
+        Action.PREPARE,
+        ("model", "use_gradient_checkpointing"),
+        Checkpoints(switch="use_gradient_checkpointing", hooks=1, reentrant_hooks=1),
+        until="0.10",
+    ),
+    Api(
+        "peft.get_peft_model",
+        "peft",
+        Action.ATTACH,
+        ("model", "peft_config", "adapter_name", "mixed", "autocast_adapter_dtype", "revision", "low_cpu_mem_usage"),
+    ),
+    Api(
+        "peft.PeftModel.from_pretrained",
+        "peft",
+        Action.LOAD_ADAPTERS,
+        ("model", "model_id", "adapter_name", "is_trainable", "config", "autocast_adapter_dtype"),
+    ),
+    Api("transformers.BitsAndBytesConfig", "transformers", parameters=("load_in_8bit", "load_in_4bit")),
+)
+
+METHODS: tuple[Api, ...] = (
+    Api(
+        "gradient_checkpointing_enable",
+        action=Action.CHECKPOINT,
+        parameters=("gradient_checkpointing_kwargs",),
+        checkpoints=Checkpoints("gradient_checkpointing_kwargs", missing=Reentry.NO, hooks=1),
+        **_V5,
+    ),
+    Api(
+        "gradient_checkpointing_enable",
+        action=Action.CHECKPOINT,
+        parameters=("gradient_checkpointing_kwargs",),
+        checkpoints=Checkpoints("gradient_checkpointing_kwargs", missing=Reentry.YES),
+        **_V4,
+    ),
+    Api(
+        "activation_checkpointing_enable",
+        action=Action.CHECKPOINT,
+        parameters=("activation_checkpointing_kwargs", "every_n_layers", "offload"),
+        checkpoints=Checkpoints("activation_checkpointing_kwargs", missing=Reentry.NO, hooks=1),
+        **_V5,
+    ),
+    Api("enable_input_require_grads", "transformers", Action.HOOK),
+    Api("resize_token_embeddings", "transformers", Action.RESIZE, ("new_num_tokens",)),
+    Api("merge_and_unload", "peft", Action.MERGE),
+    Api("merge_adapter", "peft", Action.MERGE),
+    Api("load_adapter", "peft", Action.LOAD_ADAPTERS, ("model_id", "adapter_name", "is_trainable")),
+    Api("add_adapter", "transformers", Action.ATTACH, ("peft_config", "adapter_name")),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """A class of training arguments, and its defaults."""
+
+    checkpointing: bool = False
+    bf16: bool = False
+
+
+TRAINING_ARGUMENTS: dict[str, Arguments] = {
+    "transformers.TrainingArguments": Arguments(),
+    "transformers.Seq2SeqTrainingArguments": Arguments(),
+    # trl/trainer/base_config.py: on unless said otherwise
+    **{
+        f"trl.{name}Config": Arguments(checkpointing=True, bf16=True)
+        for name in ("SFT", "DPO", "KTO", "Reward", "GRPO", "RLOO", "ORPO", "CPO", "OnlineDPO", "GKD", "PRM")
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TrainerApi:
+    """A class that trains a model."""
+
+    parameters: tuple[str, ...]
+    arguments: str
+    """The class of its arguments where none are given."""
+    attaches: bool = False
+    """Whether ``peft_config`` makes it attach adapters."""
+    adapter_dtype: str | None = None
+    """What it casts the adapters of a quantized model to."""
+
+
+_SFT = ("model", "args", "data_collator", "train_dataset", "eval_dataset")
+TRAINERS: dict[str, TrainerApi] = {
+    "transformers.Trainer": TrainerApi(_SFT, "transformers.TrainingArguments"),
+    "transformers.Seq2SeqTrainer": TrainerApi(_SFT, "transformers.Seq2SeqTrainingArguments"),
+    # trl/trainer/sft_trainer.py: "the PEFT adapter weights are converted to bf16"
+    "trl.SFTTrainer": TrainerApi(_SFT, "trl.SFTConfig", attaches=True, adapter_dtype="bfloat16"),
+    **{
+        f"trl.{name}Trainer": TrainerApi(parameters, f"trl.{name}Config", attaches=True, adapter_dtype="bfloat16")
+        for name, parameters in {
+            "DPO": ("model", "ref_model", "args"),
+            "KTO": ("model", "ref_model", "args"),
+            "Reward": ("model", "args"),
+            "GRPO": ("model", "reward_funcs", "args"),
+            "RLOO": ("model", "reward_funcs", "args"),
+            "ORPO": ("model", "args"),
+            "CPO": ("model", "args"),
+            "OnlineDPO": ("model", "ref_model", "args"),
+            "GKD": ("model", "teacher_model", "args"),
+            "PRM": ("model", "args"),
+        }.items()
+    },
+}
+
+#: quantization configs of transformers: the method each one asks for, and the arguments it takes; what else it is given
+#: is swallowed by ``**kwargs`` (transformers/utils/quantization_config.py)
+QUANTIZATION_CONFIGS: dict[str, str] = {
+    "BitsAndBytesConfig": "bitsandbytes",
+    "GPTQConfig": "gptq",
+    "AwqConfig": "awq",
+    "HqqConfig": "hqq",
+    "QuantoConfig": "quanto",
+    "EetqConfig": "eetq",
+    "AqlmConfig": "aqlm",
+    "TorchAoConfig": "torchao",
+    "Mxfp4Config": "mxfp4",
+    "FbgemmFp8Config": "fbgemm_fp8",
+    "CompressedTensorsConfig": "compressed-tensors",
+    "HiggsConfig": "higgs",
+    "VptqConfig": "vptq",
+    "FineGrainedFP8Config": "fp8",
+    "QuarkConfig": "quark",
+    "AutoRoundConfig": "auto-round",
+    "FPQuantConfig": "fp_quant",
+}
+BITSANDBYTES_ARGUMENTS = (
+    "load_in_8bit",
+    "load_in_4bit",
+    "llm_int8_threshold",
+    "llm_int8_skip_modules",
+    "llm_int8_enable_fp32_cpu_offload",
+    "llm_int8_has_fp16_weight",
+    "bnb_4bit_compute_dtype",
+    "bnb_4bit_quant_type",
+    "bnb_4bit_use_double_quant",
+    "bnb_4bit_quant_storage",
+)
+
+#: those whose layers PEFT's prepare knows, so that it enables checkpointing
+PREPARED_METHODS = ("bitsandbytes", "gptq", "aqlm", "eetq", "hqq", "torchao")
+
+#: packages that replace how models are loaded, checkpointed and trained; nothing here describes them
+FOREIGN = ("unsloth", "llmfoundry", "axolotl", "swift", "llamafactory", "xtuner", "fastNLP", "nemo", "paddlenlp", "colossalai")
+
+#: functions that hand a model back as it is, or wrapped for the run
+WRAPPERS = {
+    "torch.DistributedDataParallel": "ddp",
+    "torch.FullyShardedDataParallel": "fsdp",
+    "torch.compile": "compile",
+    "torch.DataParallel": "dp",
+    "deepspeed.initialize": "deepspeed",
+}
+
+#: methods of a model that change nothing that is modelled; what they return is of no interest
+LOOKS_AT_MODEL = (
+    "generate",
+    "save_pretrained",
+    "push_to_hub",
+    "state_dict",
+    "print_trainable_parameters",
+    "named_modules",
+    "modules",
+    "children",
+    "named_children",
+    "buffers",
+    "num_parameters",
+    "zero_grad",
+    "register_forward_hook",
+    "get_input_embeddings",
+    "get_output_embeddings",
+    "get_nb_trainable_parameters",
+    "get_memory_footprint",
+    "create_or_update_model_card",
+    "add_model_tags",
+    "can_generate",
+    "floating_point_ops",
+)
+
+#: methods that hand the model back, and change nothing else that is modelled
+KEEPS_MODEL = (
+    "to",
+    "cuda",
+    "cpu",
+    "get_base_model",
+    "get_model",
+    "unwrap_model",
+    "eval",
+    "train",
+    "half",
+    "float",
+    "bfloat16",
+    "requires_grad_",
+    "compile",
+    "tie_weights",
+)

@@ -1,0 +1,117 @@
+"""Functions and classes of the file: their bodies are followed where they are called."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from typing import TYPE_CHECKING
+
+from kbitlint.source.commandline import Parsers
+from kbitlint.source.frameworks import TRAINERS, TRAINING_ARGUMENTS
+from kbitlint.source.naming import canonical
+from kbitlint.source.objects import Class, Function, Items, Known, Object, Scope
+from kbitlint.source.values import UNKNOWN, Style, Symbol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_DEEPEST = 12
+
+
+class Returned(Exception):  # noqa: N818  # no error
+    """A function's value on its way out."""
+
+    def __init__(self, value: Object) -> None:
+        self.value = value
+
+
+class LoopLeft(Exception):  # noqa: N818  # no error
+    """``break`` or ``continue``."""
+
+
+class Functions(Parsers):
+    """Runs functions and makes instances."""
+
+    def block(self, statements: Iterable[ast.stmt]) -> None:
+        """Statements one after the other."""
+        raise NotImplementedError
+
+    def run(self, function: Function, arguments: Items) -> Object:
+        """Follow the body of a function with its parameters bound."""
+        node = function.node
+        self.used.add(id(node))
+        if self.depth >= _DEEPEST:
+            return UNKNOWN
+        scope = Scope(self._bound(node.args, arguments, function), function.scope)
+        outer, self.scope = self.scope, scope
+        loops, self.loops = self.loops, self.loops[:1]
+        self.depth += 1
+        try:
+            if isinstance(node, ast.Lambda):
+                return self.value(node.body)
+            self.block(node.body)
+        except Returned as returned:
+            return returned.value
+        except LoopLeft:
+            pass
+        finally:
+            self.depth -= 1
+            self.scope, self.loops = outer, loops
+        return Known(None)
+
+    def _bound(self, parameters: ast.arguments, arguments: Items, function: Function) -> dict[str, Object]:
+        names = [argument.arg for argument in (*parameters.posonlyargs, *parameters.args)]
+        bound: dict[str, Object] = dict.fromkeys(names, UNKNOWN)
+        by_name = zip(names[len(names) - len(parameters.defaults) :], parameters.defaults, strict=True)
+        keyword_only = zip((argument.arg for argument in parameters.kwonlyargs), parameters.kw_defaults, strict=True)
+        for name, default in (*by_name, *keyword_only):
+            bound[name] = self.value(default) if default is not None and arguments.complete else UNKNOWN
+        if not arguments.items:
+            # nobody calls it here, or a command line does: what a flag defaults to says little
+            bound = {name: UNKNOWN if value in (Known(None), Known(False)) else value for name, value in bound.items()}  # noqa: FBT003  # a value of the file
+        rest = Items(style=Style.DICT, complete=arguments.complete)
+        for name, given in arguments.items.items():
+            if name in bound or any(argument.arg == name for argument in parameters.kwonlyargs):
+                bound[name] = given.value
+            elif not name.isdigit():
+                rest.items[name] = given
+        if parameters.vararg is not None:
+            bound[parameters.vararg.arg] = UNKNOWN
+        if parameters.kwarg is not None:
+            bound[parameters.kwarg.arg] = rest
+        if function.receiver is not None and names:
+            bound[names[0]] = function.receiver
+        return bound
+
+    def make(self, cls: Class, arguments: Items) -> Object:
+        """An instance of a class of the file: what it extends decides where that is known."""
+        self.used.add(id(cls.node))
+        if cls.base in TRAINERS:
+            renamed = {TRAINERS[cls.base].parameters[int(name)] if name.isdigit() else name: given
+                       for name, given in arguments.items.items()
+                       if not name.isdigit() or int(name) < len(TRAINERS[cls.base].parameters)}  # fmt: skip
+            return self.trainer(cls.base, dataclasses.replace(arguments, items=renamed))
+        made = dataclasses.replace(arguments, callee=cls.base or cls.node.name, of=cls, items=dict(arguments.items))
+        for name, given in self.fields(cls):
+            made.items.setdefault(name, given)
+        if cls.base in TRAINING_ARGUMENTS:
+            self.trail.calls[made.span] = made.frozen()
+            return made
+        init = cls.method("__init__")
+        if init is not None:
+            inside = dataclasses.replace(made, items=dict(self.fields(cls)))
+            self.run(Function(init, cls.scope, inside), arguments)
+            return inside
+        return made
+
+    def _class(self, node: ast.ClassDef) -> Class:
+        base = ""
+        for written in node.bases:
+            value = self.value(written)
+            if isinstance(value, Symbol):
+                base = canonical(value.name)
+            elif isinstance(value, Class):
+                base = value.base
+            if base:
+                break
+        return Class(node, self.scope, base)

@@ -1,0 +1,202 @@
+"""Methods of a model, assignments to its parameters, and Trainers: what they do to its state."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+
+from kbitlint.source.evaluate import Evaluator
+from kbitlint.source.facts import Action
+from kbitlint.source.frameworks import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
+from kbitlint.source.objects import Given, Items, Known, Net, Object, Output, Parameters, Scope, Sequence, Trainer
+from kbitlint.source.values import UNKNOWN, Call, Span
+from kbitlint.source.versions import row
+
+_CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}
+#: functions that only look
+_LOOKS = (
+    "print",
+    "count",
+    "find",
+    "show",
+    "log",
+    "summary",
+    "eval",
+    "test",
+    "save",
+    "num_",
+    "get_",
+    "len",
+    "info",
+    "check",
+    "assert",
+)
+
+NOWHERE = Span(0, 0, 1)
+
+
+class ModelCalls(Evaluator):
+    """Carries out what a path does to its models."""
+
+    def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Items:
+        """The arguments of a call by name."""
+        raise NotImplementedError
+
+    def _model_method(self, node: ast.Call, name: str, net: Net) -> Object:
+        rows = [api for api in METHODS if api.name == name]
+        api = row(rows, self.trail.versions)
+        call = self.arguments(node, name, api.parameters if api is not None else ()).frozen()
+        if api is not None:
+            self.trail.calls[call.span] = call
+            self.trail.apply(api, call, net)
+            return net if name == "merge_and_unload" else UNKNOWN
+        if name in ("parameters", "named_parameters"):
+            return Parameters(net)
+        if name in _CASTS or name in ("to", "type"):
+            self._cast(call, name, net)
+            return net
+        if name == "requires_grad_":
+            value = call.value("0", call.value("requires_grad", True))  # noqa: FBT003  # the default of the argument
+            self._set_everything(call, net, value, filtered=False)
+            return net
+        if name in ("train", "eval"):
+            mode = name == "train" and call.value("0", call.value("mode", True)) is not False  # noqa: FBT003  # as above
+            after = dataclasses.replace(net.state, training_mode=mode)
+            self.trail.step(Action.EVAL, call, net, after, mode)
+            return net
+        return self._other_method(name, net)
+
+    def _other_method(self, name: str, net: Net) -> Object:
+        if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
+            net.state = dataclasses.replace(
+                net.state, checkpointing=dataclasses.replace(net.state.checkpointing, enabled=False)
+            )
+        if name in LOOKS_AT_MODEL:
+            return UNKNOWN
+        if name in ("forward", "__call__"):
+            return Output(net)
+        if name in KEEPS_MODEL:
+            return net
+        if not name.startswith(_LOOKS) and not name.endswith("_disable"):
+            net.state = dataclasses.replace(net.state, certain=False)
+        return UNKNOWN
+
+    def _cast(self, call: Call, name: str, net: Net) -> None:
+        value = _CASTS.get(name)
+        if value is None:
+            shown = [call.dtype("dtype"), *(call.dtype(argument.name) for argument in call.arguments)]
+            value = next((item for item in shown if item in ("float16", "bfloat16", "float32")), None)
+        if value is None:
+            return
+        adapters = net.state.adapters
+        after = dataclasses.replace(
+            net.state, dtype=value, adapters=None if adapters is None else dataclasses.replace(adapters, dtype=value)
+        )
+        self.trail.step(Action.CAST, call, net, after, value)
+
+    def _set_everything(self, call: Call, net: Net, value: object, *, filtered: bool) -> None:
+        state = net.state
+        if filtered or value not in (True, False):
+            if state.adapters is not None:
+                state = dataclasses.replace(state, adapters=dataclasses.replace(state.adapters, trainable=None))
+            net.state = dataclasses.replace(state, base_frozen=None)
+            return
+        if state.adapters is not None:
+            adapters = dataclasses.replace(state.adapters, trainable=bool(value), frozen_by=None if value else call)
+            state = dataclasses.replace(state, adapters=adapters)
+        action = Action.UNFREEZE if value else Action.FREEZE
+        self.trail.step(action, call, net, dataclasses.replace(state, base_frozen=not value))
+
+    def set_grad(self, parameters: Parameters, value: Object, span: Span) -> None:
+        """``parameter.requires_grad = value`` for every parameter of a model, or for some."""
+        flag = value.value if isinstance(value, Known) else UNKNOWN
+        self._set_everything(Call("requires_grad", span), parameters.net, flag, filtered=parameters.filtered)
+
+    def _set_grad(self, node: ast.Call, parameters: Parameters, name: str) -> None:
+        arguments = self.arguments(node, name, ("requires_grad",))
+        if name == "requires_grad_":
+            given = arguments.get("requires_grad") if arguments.items else Known(True)  # noqa: FBT003  # the default
+            self.set_grad(parameters, given, self.text.span(node))
+
+    def _backward(self, node: ast.Call, owner: Object) -> None:
+        arguments = self.arguments(node, "backward")
+        candidates = [owner, *(given.value for given in arguments.items.values())]
+        net = next((value.net for value in candidates if isinstance(value, Output)), None)
+        if net is None:
+            called = [net for net in self.trail.nets if net.outputs]
+            net = called[0] if len(called) == 1 else None
+        if net is not None:
+            loop = self.loops[0] if self.loops else None
+            self.trail.backward(Call("backward", self.text.span(node)), net, loop, self._name_of(net))
+
+    def _name_of(self, net: Net) -> str:
+        scope: Scope | None = self.scope
+        while scope is not None:
+            name = next((name for name, value in scope.names.items() if value is net), "")
+            if name:
+                return name
+            scope = scope.outer
+        return ""
+
+    def give_away(self, node: ast.Call) -> None:
+        """A call that is not followed, with whatever models it is handed."""
+        written = [*node.args, *(keyword.value for keyword in node.keywords)]
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if isinstance(node.func, ast.Attribute):
+            written.append(node.func.value)
+            name = node.func.attr
+        values = (self.scope.find(item.id) for item in written if isinstance(item, ast.Name))
+        made = {str(number): Given(value, NOWHERE, NOWHERE) for number, value in enumerate(values) if value is not None}
+        if name not in LOOKS_AT_MODEL and name not in KEEPS_MODEL:
+            self._escape(Items("", made), name)
+
+    def _escape(self, arguments: Items, name: str) -> None:
+        """A model that is handed to something unknown may come back changed."""
+        if name.startswith(_LOOKS):
+            return
+        for given in arguments.items.values():
+            values = given.value.values if isinstance(given.value, Sequence) else [given.value]
+            for value in values:
+                if isinstance(value, Net):
+                    value.state = dataclasses.replace(value.state, certain=False)
+
+    def trainer(self, name: str, arguments: Items) -> Object:
+        """A Trainer, with what building it does to the model."""
+        api = TRAINERS[name]
+        call = arguments.frozen()
+        self.trail.calls[call.span] = call
+        model = arguments.get("model")
+        given = arguments.get("args")
+        known = given if isinstance(given, Items) else None
+        if known is None and (given is not UNKNOWN or "args" in arguments.items or not arguments.complete):
+            known = Items(api.arguments, complete=False, span=call.span)
+        net = model if isinstance(model, Net) else self._model_by_name(model, known)
+        trainer = Trainer(call, net, known, api)
+        if net is not None and api.attaches:
+            self._attach_in_trainer(arguments, call, net, name)
+        self.trail.trainers.append(trainer)
+        return trainer
+
+    def _attach_in_trainer(self, arguments: Items, call: Call, net: Net, name: str) -> None:
+        api = TRAINERS[name]
+        config = arguments.get("peft_config") if "peft_config" in arguments.items else Known(None)
+        if config == Known(None) and not arguments.complete:
+            config = UNKNOWN
+        if config != Known(None):
+            attaching = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
+            if config is UNKNOWN:
+                net.state = dataclasses.replace(net.state, certain=False)
+            else:
+                self.trail.apply(attaching, call, net)
+        adapters = net.state.adapters
+        if adapters is not None and net.state.kbit and api.adapter_dtype:
+            net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(adapters, dtype=api.adapter_dtype))
+
+    def _model_by_name(self, model: Object, known: Items | None) -> Net | None:
+        """TRL loads a model that is named, with ``model_init_kwargs`` of the arguments."""
+        if not (isinstance(model, Known) and isinstance(model.value, str)):
+            return None
+        kwargs = known.get("model_init_kwargs") if known is not None else UNKNOWN
+        if not isinstance(kwargs, Items):
+            return self.trail.adopt()
+        return self.trail.load(kwargs.frozen())

@@ -1,0 +1,62 @@
+"""What names stand for: re-exported functions under one name, parameters of functions of the file."""
+
+from __future__ import annotations
+
+import ast
+import functools
+
+from kbitlint.source.frameworks import FUNCTIONS, QUANTIZATION_CONFIGS, TRAINERS, TRAINING_ARGUMENTS
+from kbitlint.source.objects import Class, Function, Items, Known, Net, Object
+
+
+def canonical(full: str) -> str:
+    """A full name as library and last part, with the class of a ``from_pretrained``: what imports are re-exported as."""
+    if full in ("torch.utils.checkpoint.checkpoint", "torch.utils.checkpoint.checkpoint_sequential"):
+        return f"torch.{full.rpartition('.')[2]}"
+    parts = full.split(".")
+    if parts[0] == "torch" and parts[-1] == "checkpoint":
+        return full
+    if len(parts) > 2 and parts[-1] in ("from_pretrained", "from_config"):  # library, class, method
+        return ".".join((parts[0], parts[-2], parts[-1]))
+    if parts[0] in ("transformers", "peft", "trl", "torch", "accelerate", "deepspeed", "unsloth") and len(parts) > 1:
+        return f"{parts[0]}.{parts[-1]}"
+    if len(parts) == 1 or (len(parts) == 2 and parts[-1].endswith("from_pretrained")):  # class and method
+        return _homes().get(parts[0], parts[0]) + "".join(f".{part}" for part in parts[1:])
+    return full
+
+
+@functools.cache
+def _homes() -> dict[str, str]:
+    """Where names live that a star import, or another cell, has bound."""
+    known = (*(api.name for api in FUNCTIONS), *TRAINERS, *TRAINING_ARGUMENTS)
+    return {name.rpartition(".")[2]: name for name in known if name != "torch.checkpoint"} | {
+        name: f"transformers.{name}" for name in QUANTIZATION_CONFIGS
+    }
+
+
+def parameters_of(function: Function | Class | Net) -> tuple[str, ...]:
+    """The names of the positional parameters, without the receiver."""
+    if isinstance(function, Net):
+        return ()
+    node = function.node if isinstance(function, Function) else function.method("__init__")
+    if node is None or isinstance(node, ast.ClassDef):
+        return _fields(function) if isinstance(function, Class) else ()
+    names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+    bound = isinstance(function, Class) or function.receiver is not None
+    return tuple(names[1:] if bound else names)
+
+
+def _fields(cls: Class) -> tuple[str, ...]:
+    return tuple(
+        item.target.id for item in cls.node.body if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name)
+    )
+
+
+def numbered(items: Items) -> bool:
+    """Whether any argument is positional."""
+    return any(name.isdigit() for name in items.items)
+
+
+def known_text(value: Object) -> str | None:
+    """A text constant, or None."""
+    return value.value if isinstance(value, Known) and isinstance(value.value, str) else None

@@ -1,0 +1,162 @@
+"""What stands behind the names of a file while one path through it is followed."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.source.values import UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
+
+if TYPE_CHECKING:
+    from kbitlint.source.facts import Model
+
+
+@dataclass(slots=True)
+class Given:
+    """A value under a name, with where it is written."""
+
+    value: Object
+    span: Span
+    whole: Span
+
+
+@dataclass(slots=True, eq=False)
+class Items:
+    """Named values: a dict, or the arguments that made an instance."""
+
+    callee: str = "dict"
+    items: dict[str, Given] = field(default_factory=dict)
+    complete: bool = True
+    span: Span = field(default_factory=lambda: Span(0, 0, 1))
+    style: Style = Style.CALL
+    tail: int = 0
+    of: Class | None = None
+    """The class of the file that it is an instance of."""
+
+    def get(self, name: str) -> Object:
+        """The value of this name, UNKNOWN where it is not given."""
+        given = self.items.get(name)
+        return UNKNOWN if given is None else given.value
+
+    def frozen(self, depth: int = 0) -> Call:
+        """The facts."""
+        arguments = tuple(
+            Argument(name, frozen(given.value, depth + 1), given.span, given.whole) for name, given in self.items.items()
+        )
+        return Call(self.callee, self.span, arguments, self.complete, self.style, self.tail)
+
+
+@dataclass(slots=True, eq=False)
+class Net:
+    """A model, however many names and wrappers it has."""
+
+    number: int
+    state: Model
+    outputs: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Parameters:
+    """What ``model.parameters()`` gives, or one of them."""
+
+    net: Net
+    filtered: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Output:
+    """What a model returned, or a loss made from it."""
+
+    net: Net
+
+
+@dataclass(slots=True, eq=False)
+class Function:
+    """A function of the file."""
+
+    node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
+    scope: Scope
+    receiver: Items | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Class:
+    """A class of the file."""
+
+    node: ast.ClassDef
+    scope: Scope
+    base: str = ""
+    """The known class that it extends."""
+
+    def method(self, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
+        """A method by name."""
+        found = None
+        for item in self.node.body:
+            if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) and item.name == name:
+                found = item
+        return found
+
+
+@dataclass(slots=True, eq=False)
+class Trainer:
+    """A Trainer: trains when ``train()`` is called, or at the end of the file."""
+
+    call: Call
+    net: Net | None
+    arguments: Items | None
+    api: Any
+    trained: bool = False
+    judged: bool = False
+    """Whether it evaluates or predicts: where nothing calls ``train()``, it is then no training."""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """A list or tuple."""
+
+    values: list[Object]
+    span: Span | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Scope:
+    """Names of a module or a function call, and of what surrounds it."""
+
+    names: dict[str, Object] = field(default_factory=dict)
+    outer: Scope | None = None
+
+    def find(self, name: str) -> Object | None:
+        """What a name stands for; None where nothing is bound to it."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.names:
+                return scope.names[name]
+            scope = scope.outer
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A constant of the file."""
+
+    value: bool | int | float | str | None
+
+
+Object = Unknown | Known | Symbol | Items | Net | Parameters | Output | Function | Class | Trainer | Sequence
+
+_DEEPEST = 6
+
+
+def frozen(value: Object, depth: int = 0) -> Value:
+    """A value as facts."""
+    if isinstance(value, Known):
+        return value.value
+    if isinstance(value, Symbol):
+        return value
+    if depth < _DEEPEST:
+        if isinstance(value, Items):
+            return value.frozen(depth)
+        if isinstance(value, Sequence):
+            return tuple(frozen(item, depth + 1) for item in value.values)
+    return UNKNOWN

@@ -1,0 +1,244 @@
+"""Repairs of source as data: stretches of text that are replaced, so that everything around them stays as it is."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Union
+
+from kbitlint.violation import Edit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from kbitlint.source.values import Argument, Call, Span
+
+KIND = "replace-span"
+Literal = Union[bool, str, "Mapping[str, bool]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Writable:
+    """A text with what is needed to change it."""
+
+    file: str
+    text: str
+    imports: tuple[tuple[str, str], ...] = ()
+    """(full name, the name it has in the file), for what the file imports at its top level."""
+    import_at: int = 0
+    """Where a new import goes."""
+
+    def replace(self, span: Span, code: str) -> tuple[Edit, ...]:
+        """Replace a stretch of the text."""
+        return (self._edit(span.start, span.end, code),)
+
+    def set_argument(self, call: Call, name: str, code: str) -> tuple[Edit, ...]:
+        """Give an argument another value, or add it after the others."""
+        argument = call.argument(name)
+        if argument is not None:
+            return self.replace(argument.span, code)
+        return self._append(call, _written(call, name, code))
+
+    def set_value(self, call: Call, name: str, value: Literal) -> tuple[Edit, ...]:
+        """Give an argument a constant value, in the language of the file."""
+        return self.set_argument(call, name, literal(call, value))
+
+    def rename_argument(self, argument: Argument, name: str) -> tuple[Edit, ...]:
+        """Give an argument another name: the first name-like word of it."""
+        stretch = self.text[argument.whole.start : argument.span.start]
+        found = re.search(re.escape(argument.name), stretch)
+        if found is None:
+            return ()
+        start = argument.whole.start + found.start()
+        return (self._edit(start, start + len(argument.name), name),)
+
+    def remove_line(self, span: Span) -> tuple[Edit, ...]:
+        """Take a statement out with its line; ``pass`` where it shares the line with others."""
+        start, end = self.line_start(span.start), self._line_end(span.end)
+        around = self.text[start : span.start] + self.text[span.end : end]
+        if (around.strip() and not around.strip().startswith("#")) or self._is_whole_block(start, end):
+            return (self._edit(span.start, span.end, "pass"),)
+        return (self._edit(start, self._next_line(span.end), ""),)
+
+    def move_before(self, call: Call, other: Call) -> tuple[Edit, ...]:
+        """Move the statement ``name = call`` before the one of another call; nothing where that is not surely the same.
+
+        Both must be whole lines with the same indentation that bind the name they are given, and what is moved may use
+        nothing but that name and constants.
+        """
+        moved, there = self._statement(call), self._statement(other)
+        if moved is None or there is None or other.span.start > call.span.start:
+            return ()
+        code = self.text[call.span.start : call.span.end]
+        function, _, inside = code.partition("(")
+        given = re.match(rf"[^(]*\(\s*(?:model\s*=\s*)?{re.escape(moved[2])}\b\s*[,)]", self.code_of(other.span))
+        used = set(re.findall(r"[A-Za-z_]\w*(?!\w*\s*=)", re.sub(r"'[^']*'|\"[^\"]*\"", "", inside)))
+        if given is None or moved[1:] != there[1:] or not used <= {moved[2], "True", "False", "None"} or "\n" in function:
+            return ()
+        start, end = self.line_start(call.span.start), self._next_line(call.span.end)
+        line = self.text[start:end]
+        place = self.line_start(other.span.start)
+        return (self._edit(place, place, line if line.endswith("\n") else f"{line}\n"), self._edit(start, end, ""))
+
+    def _statement(self, call: Call) -> tuple[int, str, str] | None:
+        start = self.line_start(call.span.start)
+        head = re.fullmatch(r"([ \t]*)(\w+)\s*=\s*", self.text[start : call.span.start])
+        if head is None or self.text[call.span.end : self._line_end(call.span.end)].partition("#")[0].strip():
+            return None
+        return start, head[1], head[2]
+
+    def remove_comment(self, start: int, end: int) -> tuple[Edit, ...]:
+        """Take a comment out, with its line where it stands alone, else with the blanks before it."""
+        first = self.line_start(start)
+        head = self.text[first:start]
+        if not head.strip():
+            return (self._edit(first, self._next_line(end), ""),)
+        return (self._edit(first + len(head.rstrip()), end, ""),)
+
+    def line_of(self, word: str) -> int:
+        """The line on which a word is first seen."""
+        found = re.search(rf"\b{re.escape(word)}\b", self.text)
+        return self.text.count("\n", 0, found.start()) + 1 if found else 1
+
+    @property
+    def adds_tokens(self) -> bool:
+        """Whether the file gives a tokenizer new tokens that are more than padding."""
+        return bool(re.search(r"\.add_tokens\(|additional_special_tokens", self.text))
+
+    def _is_whole_block(self, start: int, end: int) -> bool:
+        """Whether a line is all that a block holds, which may not become empty."""
+        before = [line for line in self.text[:start].split("\n") if line.strip() and not line.lstrip().startswith("#")]
+        after = next(
+            (line for line in self.text[end + 1 :].split("\n") if line.strip() and not line.lstrip().startswith("#")), ""
+        )
+        indent = len(self.text[start:end]) - len(self.text[start:end].lstrip())
+        opens = bool(before) and before[-1].partition("#")[0].rstrip().endswith(":")
+        return opens and len(after) - len(after.lstrip()) < indent
+
+    def insert_before(self, span: Span, code: str) -> tuple[Edit, ...]:
+        """Insert a statement on a line of its own, with the indentation of the one that stands there."""
+        start = self.line_start(span.start)
+        indent = self.text[start : span.start]
+        if indent.strip():
+            return ()
+        return (self._edit(start, start, f"{indent}{code}\n"),)
+
+    def importing(self, name: str) -> tuple[str, tuple[Edit, ...]]:
+        """How the file calls ``module`` or ``module.name``, and the edit that imports it where it does not yet."""
+        module, _, last = name.rpartition(".")
+        known = dict(self.imports)
+        if name in known:
+            return known[name], ()
+        if module and module in known:
+            return f"{known[module]}.{last}", ()
+        line = f"from {module} import {last}\n" if module else f"import {name}\n"
+        return last or name, (self._edit(self.import_at, self.import_at, line),)
+
+    def code_of(self, span: Span) -> str:
+        """The text of a span."""
+        return self.text[span.start : span.end]
+
+    def line_start(self, offset: int) -> int:
+        """Where the line of an offset starts."""
+        return self.text.rfind("\n", 0, offset) + 1
+
+    def _line_end(self, offset: int) -> int:
+        end = self.text.find("\n", offset)
+        if end < 0:
+            return len(self.text)
+        return end - 1 if self.text[end - 1 : end] == "\r" and end > offset else end
+
+    def _next_line(self, offset: int) -> int:
+        end = self.text.find("\n", offset)
+        return len(self.text) if end < 0 else end + 1
+
+    def _edit(self, start: int, end: int, code: str) -> Edit:
+        return Edit(KIND, self.file, {"start": start, "end": end, "was": self.text[start:end], "text": code})
+
+    def _append(self, call: Call, code: str) -> tuple[Edit, ...]:
+        from kbitlint.source.values import Style
+
+        if call.style is Style.YAML:
+            start = self.line_start(call.arguments[-1].whole.start) if call.arguments else call.span.start
+            first = call.arguments[0].whole.start if call.arguments else call.span.start
+            indent = self.text[self.line_start(first) : first].replace("-", " ")
+            end = self._line_end(max(call.tail, start))
+            return (self._edit(end, end, f"\n{indent}{code}"),)
+        close = call.span.end - 1
+        if not call.tail:
+            return (self._edit(close, close, code),)
+        point = call.tail
+        rest = self.text[point:close]
+        # a parenthesised last argument ends after its brackets
+        brackets = re.match(r"(?:\s*\))+", rest)
+        if brackets is not None:
+            point += brackets.end()
+            rest = self.text[point:close]
+        if "\n" not in rest or "\n" not in self.text[call.span.start : point]:
+            return (self._edit(point, point, f", {code}"),)
+        comma = re.match(r"(?:\s|#[^\n]*\n)*,", rest)
+        indent = re.match(r"[ \t]*", self.text[self.line_start(call.tail) :]).group()  # type: ignore[union-attr]  # always matches
+        if comma is None and call.style is Style.JSON:
+            return (self._edit(point, point, f",\n{indent}{code}"),)
+        end = self._line_end(point + (comma.end() if comma else 0))
+        if comma is None:
+            return (self._edit(point, end, f",{self.text[point:end]}\n{indent}{code},"),)
+        return (self._edit(end, end, f"\n{indent}{code},"),)
+
+
+def literal(call: Call, value: Literal) -> str:
+    """A value as the language of a call writes it."""
+    from kbitlint.source.values import Style
+
+    data = call.style in (Style.YAML, Style.JSON)
+    if isinstance(value, bool):
+        return str(value).lower() if data else str(value)
+    if isinstance(value, str):
+        return value if call.style is Style.YAML else f'"{value}"'
+    items = ", ".join(
+        (f"{name}: " if call.style is Style.YAML else f'"{name}": ') + literal(call, item) for name, item in value.items()
+    )
+    return f"{{{items}}}"
+
+
+def _written(call: Call, name: str, code: str) -> str:
+    from kbitlint.source.values import Style
+
+    if call.style is Style.CALL:
+        return f"{name}={code}"
+    return f"{name}: {code}" if call.style is Style.YAML else f'"{name}": {code}'
+
+
+class OverlapError(ValueError):
+    """An edit that does not fit the text any more."""
+
+
+def apply(text: str, fixes: Iterable[tuple[Edit, ...]]) -> tuple[str, tuple[Edit, ...]]:
+    """The text after every fix that does not overlap an earlier one, and the edits that were made.
+
+    A fix is made whole or not at all; those left out are planned anew on the next pass over the changed text.
+    Raises OverlapError where an edit was planned for another text.
+    """
+    chosen: dict[Edit, tuple[int, int]] = {}
+    for fix in fixes:
+        places = {edit: bounds(edit) for edit in fix if edit not in chosen}
+        for edit, (start, end) in places.items():
+            if text[start:end] != edit.arguments["was"]:
+                raise OverlapError(f"{edit.path}: the text at {start} is not what it was")
+        if not any(_touch(one, other) for one in places.values() for other in chosen.values()):
+            chosen |= places
+    for edit, (start, end) in sorted(chosen.items(), key=lambda item: item[1], reverse=True):
+        text = text[:start] + str(edit.arguments["text"]) + text[end:]
+    return text, tuple(chosen)
+
+
+def bounds(edit: Edit) -> tuple[int, int]:
+    """Where an edit starts and ends. Raises OverlapError where it does not say so."""
+    start, end = edit.arguments["start"], edit.arguments["end"]
+    if not isinstance(start, int) or not isinstance(end, int):
+        raise OverlapError(f"{edit.path}: an edit without bounds")
+    return start, end
+
+
+def _touch(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    return one[0] <= other[1] and other[0] <= one[1]

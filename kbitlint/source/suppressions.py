@@ -1,0 +1,82 @@
+"""``# kbitlint: ignore[KB401] reason``: violations that somebody has looked at and left."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from dataclasses import dataclass
+
+_COMMENT = re.compile(r"#\s*kbitlint:\s*ignore(?:\[(?P<names>[^\]\n]*)\])?(?P<reason>[^\n]*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """One comment: which rules it silences, and on which lines."""
+
+    names: tuple[str, ...]
+    """Codes, prefixes or slugs; empty where it names none, and silences nothing."""
+    first: int
+    last: int
+    """The lines it holds for, 1-based."""
+    start: int
+    end: int
+    """Where the comment stands in the text."""
+    line: int
+
+    def covers(self, line: int | None, code: str, slug: str) -> bool:
+        """Whether a violation on a line is meant."""
+        if line is None or not self.first <= line <= self.last:
+            return False
+        return any(code.startswith(name.upper()) or name.lower() == slug for name in self.names)
+
+
+def ignores(text: str, *, python: bool) -> tuple[Ignore, ...]:
+    """The ignore comments of a text; of a Python text those that are comments, not parts of strings."""
+    if "kbitlint:" not in text:
+        return ()
+    statements = _statements(text) if python else {}
+    found = []
+    for start, line in _comments(text) if python else _matches(text):
+        match = _COMMENT.match(text, start)
+        if match is None:
+            continue
+        names = tuple(name.strip() for name in (match["names"] or "").split(",") if name.strip())
+        alone = not text[text.rfind("\n", 0, start) + 1 : start].strip()
+        first = line + 1 if alone and line not in statements else line
+        first, last = statements.get(first, (first, first))
+        found.append(Ignore(names, first, last, start, match.end(), line))
+    return tuple(found)
+
+
+def _matches(text: str) -> list[tuple[int, int]]:
+    return [(match.start(), text.count("\n", 0, match.start()) + 1) for match in _COMMENT.finditer(text)]
+
+
+def _comments(text: str) -> list[tuple[int, int]]:
+    lines = text.split("\n")
+    starts = [0]
+    for line in lines:
+        starts.append(starts[-1] + len(line) + 1)
+    try:
+        return [
+            (starts[token.start[0] - 1] + token.start[1], token.start[0])
+            for token in tokenize.generate_tokens(io.StringIO(text).readline)
+            if token.type == tokenize.COMMENT
+        ]
+    except (tokenize.TokenError, SyntaxError, IndexError):
+        return []
+
+
+def _statements(text: str) -> dict[int, tuple[int, int]]:
+    """The lines of the innermost statement that each line belongs to; of a block only those of its head."""
+    found: dict[int, tuple[int, int]] = {}
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.stmt):
+            continue
+        body = getattr(node, "body", None)
+        last = body[0].lineno - 1 if isinstance(body, list) and body else node.end_lineno or node.lineno
+        for line in range(node.lineno, max(last, node.lineno) + 1):
+            found[line] = (node.lineno, max(last, node.lineno))
+    return found

@@ -1,0 +1,86 @@
+"""Which versions a script will run with: those installed beside kbitlint, else the newest that are modelled."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from typing import TYPE_CHECKING
+
+from kbitlint.source.frameworks import NEWEST, Api
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+
+#: folders above a script that are looked into, and characters of a requirement file
+MAX_UP = 6
+MAX_TEXT = 200_000
+
+
+@functools.cache
+def installed() -> Mapping[str, str]:
+    """The versions of the modelled packages."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = dict(NEWEST)
+    for package in NEWEST:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+_PIN = re.compile(r"\b(transformers|peft|trl)\s*(?:\[[\w,-]*\])?\s*(==|~=|<)\s*(\d[\d.]*)")
+_PIN_FILES = ("requirements*.txt", "pyproject.toml", "setup.cfg", "setup.py", "environment*.y*ml")
+_LAST_BEFORE = {("transformers", 5): "4.57.1", ("peft", 1): "0.21.2", ("trl", 1): "0.29.0"}
+
+
+def pins(text: str) -> dict[str, str]:
+    """The versions that a text asks for: ``transformers==4.38``, ``transformers<5``."""
+    found = {}
+    for package, sign, version in _PIN.findall(text):
+        major = number(version)[0]
+        below = _LAST_BEFORE.get((package, major)) if number(version)[1:] in ((), (0,)) else version
+        found[package] = (below or version) if sign == "<" else version
+    return found
+
+
+@functools.cache
+def pinned(folder: Path) -> Mapping[str, str]:
+    """What the requirement files of a folder, or of those above it in the same repository, ask for."""
+    found: dict[str, str] = {}
+    for place in (folder, *folder.parents)[:MAX_UP]:
+        for pattern in _PIN_FILES:
+            for path in sorted(place.glob(pattern)):
+                with contextlib.suppress(OSError):
+                    found = pins(path.read_text(encoding="utf-8", errors="replace")[:MAX_TEXT]) | found
+        if (place / ".git").exists():
+            break
+    return found
+
+
+def versions_for(path: Path, text: str) -> Mapping[str, str]:
+    """The versions that a script will meet: what it, or its project, pins; else what is installed here; else the newest."""
+    return {**installed(), **pinned(path.resolve().parent), **pins(text)}
+
+
+def number(version: str) -> tuple[int, ...]:
+    """A version as numbers, as far as it has some.
+
+    >>> number("5.23.0.dev0")
+    (5, 23, 0)
+    """
+    found = re.match(r"\d+(\.\d+)*", version)
+    return tuple(int(part) for part in found.group().split(".")) if found else ()
+
+
+def row(rows: Iterable[Api], versions: Mapping[str, str]) -> Api | None:
+    """The row that holds for these versions, or None."""
+    for api in rows:
+        have = number(versions.get(api.library, ""))
+        if (not api.since or have >= number(api.since)) and (not api.until or have < number(api.until)):
+            return api
+    return None

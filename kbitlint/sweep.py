@@ -1,0 +1,151 @@
+"""Audits source files: one, or all of a folder, in parallel where there are many."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kbitlint import engine
+from kbitlint.errors import TargetError
+from kbitlint.files.checkpoint import read_checkpoint
+from kbitlint.source import documents
+from kbitlint.target import CHECKPOINT_FILES
+from kbitlint.violation import Skip, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.rule import Rule
+    from kbitlint.source.facts import SourceFacts
+
+#: files from which on starting more processes pays
+MANY = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What auditing source files gave."""
+
+    outcome: engine.Outcome
+    files: int = 0
+    """How many were looked at."""
+    read: int = 0
+    """How many of them say something about the training of a k-bit model."""
+    skips: tuple[Skip, ...] = field(default=())
+    silenced: int = 0
+    """Violations that a comment silences."""
+
+
+NOTHING = engine.Outcome((), (), (), ())
+
+
+def run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -> tuple[engine.Outcome, int]:
+    """The violations that no comment silences, and how many one does. Comments that silence nothing are facts too."""
+    outcome = engine.run(rules, {Surface.SOURCE: facts}, context)
+    if not facts.ignores:
+        return outcome, 0
+    codes = {code for code, _ in outcome.ran}
+    used = {ignore for ignore in facts.ignores for v in outcome.violations if ignore.covers(v.at.line, v.code, v.slug)}
+    judged = tuple(
+        ignore
+        for ignore in facts.ignores
+        if ignore not in used
+        and (not ignore.names or any(code.startswith(name.upper()) for name in ignore.names for code in codes))
+    )
+    if judged:
+        outcome = engine.run(rules, {Surface.SOURCE: dataclasses.replace(facts, unused=judged)}, context)
+    left = tuple(v for v in outcome.violations if not _silenced(v, facts))
+    return dataclasses.replace(outcome, violations=left), len(outcome.violations) - len(left)
+
+
+def _silenced(violation: Violation, facts: SourceFacts) -> bool:
+    return any(ignore.covers(violation.at.line, violation.code, violation.slug) for ignore in facts.ignores)
+
+
+def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Sweep:
+    """Audit every file of a folder that can hold a training."""
+    from kbitlint.source.folders import walk
+
+    paths = walk(root)
+    worth = [path for path in paths if _worth(path)]
+    results = list(_each(worth, root, rules, context))
+    return Sweep(
+        merged(result.outcome for result in results),
+        len(paths),
+        sum(result.read for result in results),
+        tuple(skip for result in results for skip in result.skips),
+        sum(result.silenced for result in results),
+    )
+
+
+def _worth(path: Path) -> bool:
+    """Whether a file's bytes say anything about training; most of a repository is rejected here."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return True  # reported when it is read
+    if path.name in CHECKPOINT_FILES:
+        return b"quantization_config" in content or b"peft_type" in content
+    return documents.worth_parsing(path, content)
+
+
+def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> Sweep:
+    """Audit one file of many: what cannot be read is a skip, not the end."""
+    if path.name in CHECKPOINT_FILES:
+        return _audit_stored(path, name, rules, context)
+    try:
+        document = documents.read(path, name)
+    except TargetError as error:
+        problem = str(error).removeprefix(f"{path}: ")
+        return Sweep(NOTHING, 1, 0, (Skip("", Surface.SOURCE, f"{name} {problem}"),))
+    if document is None:
+        return Sweep(NOTHING, 1)
+    outcome, silenced = run(rules, document.facts, context)
+    return Sweep(outcome, 1, 1, silenced=silenced)
+
+
+def _audit_stored(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> Sweep:
+    """The config of a checkpoint or adapter that lies in a repository."""
+    try:
+        facts = read_checkpoint(path.parent, path)
+    except TargetError as error:
+        problem = str(error).removeprefix(f"{path}: ")
+        return Sweep(NOTHING, 1, 0, (Skip("", Surface.FILES, f"{name} {problem}"),))
+    if facts is None:
+        return Sweep(NOTHING, 1)
+    outcome = engine.run(rules, {Surface.FILES: facts}, context)
+    here = tuple(dataclasses.replace(v, at=dataclasses.replace(v.at, file=name)) for v in outcome.violations)
+    return Sweep(dataclasses.replace(outcome, violations=here, skips=()), 1, 1)
+
+
+def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Iterable[Sweep]:
+    named = [(path, path.relative_to(root).as_posix()) for path in paths]
+    cores = os.cpu_count() or 1
+    if len(named) < MANY or cores < 2:  # one core gains nothing
+        return [audit_file(path, name, rules, context) for path, name in named]
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    with ProcessPoolExecutor(cores, multiprocessing.get_context(method)) as pool:
+        chunk = max(1, len(named) // (4 * cores))
+        return list(pool.map(_one, ((path, name, rules, context) for path, name in named), chunksize=chunk))
+
+
+def _one(job: tuple[Path, str, tuple[Rule, ...], TrainingContext]) -> Sweep:
+    return audit_file(*job)
+
+
+def merged(outcomes: Iterable[engine.Outcome]) -> engine.Outcome:
+    """The outcomes of several files as one."""
+    outcomes = list(outcomes)
+    return engine.Outcome(
+        tuple(sorted((v for outcome in outcomes for v in outcome.violations), key=lambda v: v.sort_key)),
+        tuple(sorted({skip for outcome in outcomes for skip in outcome.skips})),
+        tuple(sorted(crash for outcome in outcomes for crash in outcome.crashes)),
+        tuple(sorted({pair for outcome in outcomes for pair in outcome.ran}, key=lambda pair: (pair[0], pair[1].value))),
+    )

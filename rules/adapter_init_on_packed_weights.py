@@ -1,0 +1,77 @@
+"""KB620."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.source.facts import Action
+from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.source.facts import SourceFacts
+
+#: run on a 4-bit base with peft 0.21: these fail, and olora, eva, gaussian and False train
+FLOATS = frozenset({"pissa", "corda", "orthogonal", "loftq"})
+
+
+class AdapterInitOnPackedWeights(Rule):
+    """An adapter initialisation that needs the base weights as floats, on a quantized base.
+
+    ## What it does
+
+    Reports `init_lora_weights` of `pissa`, `corda`, `orthogonal` and `loftq` where the base is quantized on every
+    path. OLoRA, EVA and the Gaussian initialisation work on packed weights and are not reported.
+
+    ## Why is this bad?
+
+    PiSSA and CorDA take the singular vectors of the base weight and raise a TypeError for packed ones; the orthogonal
+    one raises a RuntimeError. LoftQ has no guard: it takes the packed bytes for the matrix, so it is a warning that
+    depends on what is installed.
+
+    ## Example
+
+    `get_peft_model(model_in_4_bits, LoraConfig(init_lora_weights='pissa'))`.
+
+    ## Fix
+
+    Initialise on the float base, save its residual, and load that quantized; for LoftQ attach with the default and
+    call `replace_lora_weights_loftq`.
+
+    ## Fix safety
+
+    Shown only: it is another workflow.
+
+    ## References
+
+    - https://github.com/huggingface/transformers/issues/32529
+    - https://github.com/huggingface/peft/issues/1405
+    - https://github.com/huggingface/peft/issues/1525
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB620",
+        slug="adapter-init-on-packed-weights",
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each such config that is attached to a quantized base on every path."""
+        for call, steps in source.steps_at(Action.ATTACH):
+            config = call.within("peft_config")
+            argument = config.argument("init_lora_weights") if config is not None else None
+            method = str(argument.value).partition("_")[0] if argument is not None else ""
+            if argument is not None and method in FLOATS and all(step.before.method == "bitsandbytes" for step in steps):
+                yield self.violation(
+                    f"the {method} initialisation reads the base weights, which are packed",
+                    source.at_line(argument.whole.line, "init_lora_weights"),
+                    surface=Surface.SOURCE,
+                    severity=Severity.WARNING if method == "loftq" else Severity.ERROR,
+                    evidence={"init_lora_weights": argument.value},
+                    fix=Fix("initialise on the float base, then quantize what is left of it", Safety.DISPLAY),
+                )

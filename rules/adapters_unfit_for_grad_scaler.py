@@ -1,0 +1,82 @@
+"""KB120."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.source.facts import SourceFacts
+
+
+class AdaptersUnfitForGradScaler(Rule):
+    """Adapters in 16 bits under float16 mixed precision, whose gradient scaler needs float32.
+
+    ## What it does
+
+    Reports training with `fp16=True` of a quantized model whose adapters are not float32: cast with `half()`,
+    attached with `autocast_adapter_dtype=False`, or cast to bfloat16 by a TRL trainer, which does so for every
+    quantized model. Where they are float16 torch refuses to unscale their gradients, on every device, which is an
+    error; where they are bfloat16 the kernel that unscales them is missing on CUDA in the versions that were checked,
+    and it is a warning.
+
+    ## Why is this bad?
+
+    The first optimizer step stops with `Attempting to unscale FP16 gradients`, or with
+    `_amp_foreach_non_finite_check_and_unscale_cuda not implemented for 'BFloat16'`.
+
+    ## Example
+
+    `SFTTrainer(model, args=SFTConfig(fp16=True), peft_config=LoraConfig(...))` on a 4-bit model.
+
+    ## Fix
+
+    Train in bfloat16: `bf16=True` in place of `fp16=True`.
+
+    ## Fix safety
+
+    Unsafe: the forward pass runs in another dtype, which older GPUs emulate.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/341
+    - https://github.com/huggingface/peft/issues/1249
+    - https://github.com/huggingface/trl/issues/4901
+    - https://github.com/pytorch/pytorch/issues/127176
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB120",
+        slug="adapters-unfit-for-grad-scaler",
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each place that trains 16-bit adapters with a gradient scaler on every path."""
+        for trained in source.trained():
+            dtypes = {getattr(model.adapters, "dtype", None) for model in trained.models}
+            narrow = len(dtypes) == 1 and dtypes <= {"float16", "bfloat16"}
+            scaled = all(training.fp16 is True for training in trained.paths)
+            if not (narrow and scaled and trained.kbit and trained.certain):
+                continue
+            dtype = dtypes.pop()
+            arguments = trained.paths[0].arguments
+            given = arguments.argument("fp16") if arguments is not None and not arguments.gives("bf16") else None
+            edits = source.rename_argument(given, "bf16") if given is not None else ()
+            title = "train in bfloat16: bf16=True"
+            yield self.violation(
+                f"the adapters are {dtype}, and the gradient scaler of float16 training unscales float32 only",
+                source.at(arguments or trained.call),
+                surface=Surface.SOURCE,
+                severity=Severity.ERROR if dtype == "float16" else Severity.WARNING,
+                consequence=None if dtype == "float16" else Consequence.FRAGILE,
+                evidence={"adapter_dtype": dtype},
+                fix=Fix(title, Safety.UNSAFE, edits) if edits else Fix(title, Safety.DISPLAY),
+            )

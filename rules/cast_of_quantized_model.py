@@ -1,0 +1,79 @@
+"""KB122."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.source.facts import Action
+from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.source.facts import SourceFacts
+
+
+class CastOfQuantizedModel(Rule):
+    """A quantized model is cast to another dtype after loading.
+
+    ## What it does
+
+    Reports `half()`, `float()` and `to(dtype)` on a bitsandbytes model, and the same on the PeftModel around it.
+
+    ## Why is this bad?
+
+    transformers refuses to cast the bare model: `half()` and `float()` raise a ValueError, and so does `to` with a
+    dtype. The PeftModel around it has no such guard: there the cast goes through to adapters, norms and embeddings,
+    so adapters train in 16 bits and norms lose their float32.
+
+    ## Example
+
+    `model = get_peft_model(model, config).half()`.
+
+    ## Fix
+
+    Leave the cast out, and choose the dtype with `from_pretrained(..., dtype=...)`.
+
+    ## Fix safety
+
+    Unsafe: adapters and norms keep the dtype they have, which is not what the code asks for.
+
+    ## References
+
+    - https://github.com/bitsandbytes-foundation/bitsandbytes/issues/547
+    - https://github.com/huggingface/transformers/issues/38717
+    - https://github.com/huggingface/peft/issues/101
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB122",
+        slug="cast-of-quantized-model",
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each cast of a quantized model on every path that reaches it."""
+        for call, steps in source.steps_at(Action.CAST):
+            if not all(step.before.kbit and step.before.method == "bitsandbytes" for step in steps):
+                continue
+            wrapped = [step.before.adapters is not None for step in steps]
+            if any(wrapped) != all(wrapped) or (call.callee == "bfloat16" and not all(wrapped)):
+                continue  # bfloat16() of the bare model has no guard, and changes nothing that matters
+            dtype = steps[0].detail
+            if all(wrapped) and dtype == "float32":
+                continue  # adapters and norms are float32 already, or become it
+            yield self.violation(
+                f"the cast to {dtype} goes through to the adapters and norms"
+                if all(wrapped)
+                else f"a quantized model cannot be cast to {dtype}: transformers raises a ValueError",
+                source.at(call),
+                surface=Surface.SOURCE,
+                severity=Severity.WARNING if all(wrapped) else Severity.ERROR,
+                consequence=Consequence.UNSTABLE if all(wrapped) else None,
+                evidence={"dtype": dtype},
+                fix=Fix("leave the cast out: from_pretrained(..., dtype=...) decides", Safety.DISPLAY),
+            )

@@ -1,0 +1,98 @@
+"""KB720."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.source.facts import Action
+from kbitlint.source.values import Call
+from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.source.facts import SourceFacts
+
+#: signs that leave little doubt
+STRONG = ("LOCAL_RANK", "init_process_group", "DistributedDataParallel", "DDP")
+
+
+def _same_everywhere(value: object) -> bool:
+    if isinstance(value, str):
+        return value in ("auto", "balanced", "balanced_low_0", "sequential")
+    constant = isinstance(value, Call) and value.complete and len(value.arguments) == 1
+    return constant and isinstance(value, Call) and value.arguments[0].value in (0, "cuda:0", "cuda")
+
+
+class DeviceMapIgnoresRank(Rule):
+    """A device map that puts the model of every rank in the same place.
+
+    ## What it does
+
+    Reports `device_map='auto'` (or `balanced`, `sequential`), and a map that names a constant device, on every path
+    of a script that wraps the model in DDP itself. Where the script only shows signs of a distributed launch, such as
+    reading LOCAL_RANK, it is a warning.
+
+    ## Why is this bad?
+
+    Each process sees all devices, so `auto` spreads every copy over all of them, and accelerate refuses to train a
+    model that is spread in a distributed run; a constant puts all copies on one GPU.
+
+    ## Example
+
+    `from_pretrained(name, device_map='auto')` followed by `DistributedDataParallel(model)`.
+
+    ## Fix
+
+    Use `device_map={'': PartialState().process_index}`, or `{'': int(os.environ['LOCAL_RANK'])}`.
+
+    ## Fix safety
+
+    Unsafe: the model is placed elsewhere.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/414
+    - https://github.com/huggingface/accelerate/issues/1515
+    - https://github.com/artidoro/qlora/issues/137
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB720",
+        slug="device-map-ignores-rank",
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each load whose map is the same on every rank, on every path."""
+        strong = [mention for mention in source.distributed if mention.what in STRONG]
+        if not source.distributed:
+            return
+        wrapped = {step.model_id for path in source.paths for step in path.steps if step.detail == "ddp"}
+        for call, steps in source.steps_at(Action.LOAD):
+            argument = call.argument("device_map")
+            if argument is None or not _same_everywhere(argument.value):
+                continue
+            maps = {repr(step.call.value("device_map")) for step in steps}
+            certain = all(step.model_id in wrapped for step in steps)
+            signs = [mention for mention in strong if mention.concerns(argument.whole.line)]
+            if len(maps) > 1 or not (certain or signs):
+                continue
+            fails = certain and isinstance(argument.value, str)
+            call_of, imported = source.importing("accelerate.PartialState")
+            edits = source.replace(argument.span, f'{{"": {call_of}().process_index}}') + imported
+            inside = call.span.start <= argument.span.start < call.span.end
+            title = "put it on the device of its rank"
+            yield self.violation(
+                f"every rank places the model by the same map, and {(signs or source.distributed)[0].what} tells of several",
+                source.at_line(argument.whole.line, "device_map"),
+                surface=Surface.SOURCE,
+                severity=Severity.ERROR if fails else Severity.WARNING,
+                consequence=None if fails else Consequence.FRAGILE,
+                evidence={"signs": [mention.what for mention in source.distributed]},
+                fix=Fix(title, Safety.UNSAFE, edits) if inside else Fix(title, Safety.DISPLAY),
+            )

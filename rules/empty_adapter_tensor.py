@@ -1,0 +1,69 @@
+"""KB624."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.files.checkpoint import CheckpointFacts
+
+
+class EmptyAdapterTensor(Rule):
+    """Saved adapter weights without elements, or without any adapter at all.
+
+    ## What it does
+
+    Reports tensors of adapter_model.safetensors whose shape holds a zero, and a file in which no tensor belongs to an
+    adapter.
+
+    ## Why is this bad?
+
+    Under ZeRO-3 and FSDP each rank holds a part of every parameter, and the others are empty until they are gathered:
+    saved as they are, the adapter is lost, and loading it stops with a size mismatch.
+
+    ## Example
+
+    `model.save_pretrained(out)` on rank 0 under ZeRO-3, without `stage3_gather_16bit_weights_on_model_save`.
+
+    ## Fix
+
+    Save through the Trainer, or gather first: `save_pretrained(out, state_dict=accelerator.get_state_dict(model))`.
+
+    ## Fix safety
+
+    Shown only: what was not saved is not there.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/1443
+    - https://github.com/huggingface/peft/issues/2500
+    - https://github.com/huggingface/trl/issues/4416
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB624",
+        slug="empty-adapter-tensor",
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
+        since="0.1.0",
+    )
+
+    def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each empty tensor."""
+        if not checkpoint.adapter_tensors:
+            raise Unchecked("no adapter_model.safetensors here")
+        for name, tensor in checkpoint.adapter_tensors.items():
+            if 0 in tensor.shape:
+                yield self.violation(
+                    "an adapter tensor without elements",
+                    Location(name, "adapter_model.safetensors"),
+                    surface=Surface.FILES,
+                    evidence={"shape": list(tensor.shape)},
+                    fix=Fix("gather the parameters before saving them", Safety.DISPLAY),
+                )

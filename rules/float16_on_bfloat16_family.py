@@ -1,0 +1,86 @@
+"""KB121."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.source.facts import Action
+from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.source.facts import SourceFacts
+
+#: families reported to overflow in float16
+OVERFLOWS = re.compile(r"(^|[/_-])(gemma|codegemma|medgemma|paligemma|(m|flan-|u)?t5|byt5)[\w.-]*", re.IGNORECASE)
+
+
+class Float16OnBfloat16Family(Rule):
+    """Models that are trained in bfloat16 and overflow in float16, set to compute in float16.
+
+    ## What it does
+
+    Reports `bnb_4bit_compute_dtype=torch.float16`, `dtype=torch.float16` and `fp16=True` for checkpoints of families
+    whose activations are known to leave the range of float16: Gemma, T5 and its relatives. The family is read from
+    the name of the checkpoint, so a name that is not in the file is not judged.
+
+    ## Why is this bad?
+
+    float16 ends at 65504. Activations of these models go beyond it, become infinite, and the loss is NaN or 0 from
+    the first steps on. bfloat16 has the range of float32.
+
+    ## Example
+
+    `AutoModelForCausalLM.from_pretrained('google/gemma-2-9b',
+    quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float16))`.
+
+    ## Fix
+
+    Use bfloat16.
+
+    ## Fix safety
+
+    Unsafe: what the model computes changes, and older GPUs emulate bfloat16.
+
+    ## References
+
+    - https://github.com/huggingface/transformers/issues/39972
+    - https://github.com/unslothai/unsloth/issues/5074
+    - https://github.com/google/gemma_pytorch/issues/24
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB121",
+        slug="float16-on-bfloat16-family",
+        severity=Severity.WARNING,
+        consequence=Consequence.UNSTABLE,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each float16 that such a checkpoint is loaded with."""
+        seen: set[int] = set()
+        for call, steps in source.steps_at(Action.LOAD):
+            name = call.value("pretrained_model_name_or_path")
+            if not isinstance(name, str) or not OVERFLOWS.search(name):
+                continue
+            places = [(call, key) for key in ("dtype", "torch_dtype")]
+            places += [(step.before.quantization, "bnb_4bit_compute_dtype") for step in steps if step.before.quantization]
+            for place, key in places:
+                given = place.argument(key)
+                if given is None or place.dtype(key) != "float16" or given.span.start in seen:
+                    continue
+                seen.add(given.span.start)
+                written = source.code_of(given.span)
+                edits = source.replace(given.span, written.replace("float16", "bfloat16")) if "float16" in written else ()
+                yield self.violation(
+                    f"{name} computes in float16, whose range its activations leave",
+                    source.at_line(given.whole.line, key),
+                    surface=Surface.SOURCE,
+                    evidence={"checkpoint": name, "argument": key},
+                    fix=Fix("use bfloat16", Safety.UNSAFE, edits) if edits else Fix("use bfloat16", Safety.DISPLAY),
+                )

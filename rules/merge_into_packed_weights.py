@@ -1,0 +1,69 @@
+"""KB621."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.source.facts import Action
+from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.source.facts import SourceFacts
+
+
+class MergeIntoPackedWeights(Rule):
+    """Adapters are merged into quantized weights.
+
+    ## What it does
+
+    Reports `merge_and_unload()` and `merge_adapter()` on a model that is quantized on every path.
+
+    ## Why is this bad?
+
+    Each weight is unpacked, the small update added, and the sum packed again: much of what was learned is smaller
+    than a quantization step and is rounded away. The merged model answers differently from the one that was trained.
+
+    ## Example
+
+    `model = get_peft_model(model_in_4_bits, config)`, training, `model.merge_and_unload().save_pretrained(out)`.
+
+    ## Fix
+
+    Save the adapter, load the base in bfloat16 and merge there.
+
+    ## Fix safety
+
+    Shown only: it needs memory for the whole model.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/2321
+    - https://github.com/huggingface/transformers/issues/31293
+    - https://github.com/huggingface/peft/issues/1043
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB621",
+        slug="merge-into-packed-weights",
+        severity=Severity.WARNING,
+        consequence=Consequence.TRAINS_WRONG,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each merge into weights that are packed on every path."""
+        for call, steps in source.steps_at(Action.MERGE):
+            if all(step.before.kbit for step in steps):
+                bits = steps[0].before.bits
+                packed = f"{bits}-bit" if isinstance(bits, int) else "packed"
+                yield self.violation(
+                    f"the adapters are merged into {packed} weights, whose rounding swallows much of them",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    evidence={"method": steps[0].before.method},
+                    fix=Fix("load the base in bfloat16 and merge there", Safety.DISPLAY),
+                )

@@ -1,0 +1,94 @@
+"""KB622."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.source.facts import Action
+from kbitlint.source.values import Call
+from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.source.facts import SourceFacts
+
+_TRAINS_ROWS = ("modules_to_save", "trainable_token_indices", "target_parameters")
+
+
+def _forgets(config: Call) -> bool:
+    """Whether an adapter config surely trains no embedding."""
+    if config.callee != "peft.LoraConfig" or any(
+        config.gives(name) and config.value(name) is not None for name in _TRAINS_ROWS
+    ):
+        return False
+    targets = config.value("target_modules")
+    names = targets if isinstance(targets, tuple) else (targets,)
+    return all(name is None or (isinstance(name, str) and "emb" not in name and "wte" not in name) for name in names)
+
+
+class NewEmbeddingsUntrained(Rule):
+    """Embeddings are resized for new tokens that nothing trains.
+
+    ## What it does
+
+    Reports `resize_token_embeddings` followed by adapters whose config trains neither the embeddings nor chosen
+    tokens: no `modules_to_save`, no `trainable_token_indices`, no target that names an embedding.
+
+    ## Why is this bad?
+
+    `get_peft_model` freezes the base, so the new rows keep the values they were created with, and the model never
+    learns what the new tokens mean.
+
+    ## Example
+
+    `tokenizer.add_special_tokens(...)`, `model.resize_token_embeddings(len(tokenizer))`, `get_peft_model(model,
+    LoraConfig(target_modules='all-linear'))`.
+
+    ## Fix
+
+    Pass `trainable_token_indices={'embed_tokens': new_ids}`, or `modules_to_save=['embed_tokens', 'lm_head']`.
+
+    ## Fix safety
+
+    Shown only: which tokens are new is not in the config.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/1147
+    - https://github.com/huggingface/peft/issues/1300
+    - https://github.com/axolotl-ai-cloud/axolotl/issues/1570
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB622",
+        slug="new-embeddings-untrained",
+        severity=Severity.WARNING,
+        consequence=Consequence.TRAINS_NOTHING,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each resize whose rows stay frozen wherever the model is trained."""
+        grown: dict[Call, bool] = {}
+        for path in source.paths:
+            for training in path.trainings:
+                adapters = training.model.adapters
+                for step in path.steps:
+                    if (
+                        step.action is Action.RESIZE
+                        and step.model_id == training.model_id
+                        and step.call.value("pad_to_multiple_of") is None
+                    ):
+                        frozen = adapters is not None and isinstance(adapters.config, Call) and _forgets(adapters.config)
+                        grown[step.call] = grown.get(step.call, True) and frozen and training.model.certain
+        for call, frozen in grown.items():
+            if frozen and source.adds_tokens:
+                yield self.violation(
+                    "rows for new tokens are added to the embeddings, and no adapter trains them",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    fix=Fix("pass trainable_token_indices or modules_to_save to the adapter config", Safety.DISPLAY),
+                )

@@ -1,0 +1,120 @@
+"""KB523."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.files.checkpoint import CheckpointFacts
+    from kbitlint.source.facts import SourceFacts
+
+#: what output heads are called
+KEY = "quantization_config.llm_int8_skip_modules"
+HEADS = ("lm_head", "embed_out", "output_layer", "score", "classifier", "head")
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """The texts of a list; nothing where it is not known."""
+    known = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+    return tuple(str(item) for item in value) if known and isinstance(value, tuple) else ()
+
+
+def _has_head(names: tuple[str, ...]) -> bool:
+    return any(name.rpartition(".")[2] in HEADS for name in names)
+
+
+class SkipListWithoutHead(Rule):
+    """A list of modules to leave unquantized that forgets the output head.
+
+    ## What it does
+
+    Reports `llm_int8_skip_modules` without `lm_head` (or another name of a head), in source and in the
+    `quantization_config` of a config.json. An error where the head is tied to the embeddings, as config.json says, or
+    where an adapter config of the file saves the head.
+
+    ## Why is this bad?
+
+    As soon as a list is given, the default that keeps the output head and tied weights in 16 bits no longer applies.
+    An untied head is then packed to 4 bits too, silently. A tied one stays a 16-bit matrix inside a 4-bit layer, and
+    the first forward pass stops with an AssertionError. `modules_to_save=['lm_head']` on a packed head fails when its
+    copy is made to require grad.
+
+    ## Example
+
+    `BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=['vision_tower'])`.
+
+    ## Fix
+
+    Add `lm_head` to the list.
+
+    ## Fix safety
+
+    Unsafe: the head is computed in 16 bits again.
+
+    ## References
+
+    - https://github.com/huggingface/transformers/issues/45674
+    - https://github.com/axolotl-ai-cloud/axolotl/issues/3953
+    - https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1634
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB523",
+        slug="skip-list-without-head",
+        severity=Severity.WARNING,
+        consequence=Consequence.UNSTABLE,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each list without a head."""
+        saved = {name for call in source.calls_of("peft.LoraConfig") for name in _names(call.value("modules_to_save"))}
+        for call in source.calls_of("transformers.BitsAndBytesConfig"):
+            names = _names(call.value("llm_int8_skip_modules"))
+            argument = call.argument("llm_int8_skip_modules")
+            if argument is None or not names or _has_head(names):
+                continue
+            written = source.code_of(argument.span)
+            edits = (
+                source.replace(argument.span, f'{written[:-1].rstrip().rstrip(",")}, "lm_head"]')
+                if written.endswith("]")
+                else ()
+            )
+            fails = "lm_head" in saved
+            yield self.violation(
+                "the output head is quantized too: the skip list replaces the default one"
+                + (", and modules_to_save cannot train a packed head" if fails else ""),
+                source.at_line(argument.whole.line, "llm_int8_skip_modules"),
+                surface=Surface.SOURCE,
+                severity=Severity.ERROR if fails else Severity.WARNING,
+                consequence=Consequence.FAILS if fails else None,
+                evidence={"skipped": list(names)},
+                fix=Fix("add lm_head", Safety.UNSAFE, edits) if edits else Fix("add lm_head", Safety.DISPLAY),
+            )
+
+    def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
+        """At most one violation, on the key of config.json."""
+        quantization = checkpoint.quantization or {}
+        names = quantization.get("llm_int8_skip_modules")
+        if quantization.get("quant_method") != "bitsandbytes" or not isinstance(names, list) or not names:
+            return
+        if _has_head(tuple(str(name) for name in names)):
+            return
+        edit = Edit("set-json-key", "config.json", {"key": KEY, "value": [*names, "lm_head"]})
+        tied = (checkpoint.config or {}).get("tie_word_embeddings") is True
+        yield self.violation(
+            "the output head is quantized too: the skip list replaces the default one"
+            + (", and the head is tied to the embeddings" if tied else ""),
+            Location(KEY, "config.json"),
+            surface=Surface.FILES,
+            severity=Severity.ERROR if tied else Severity.WARNING,
+            consequence=Consequence.FAILS if tied else None,
+            evidence={"skipped": names, "tied": tied},
+            fix=Fix("add lm_head", Safety.UNSAFE, (edit,)),
+        )

@@ -1,0 +1,95 @@
+"""KB521."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.source.frameworks import BITSANDBYTES_ARGUMENTS as KNOWN
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.files.checkpoint import CheckpointFacts
+    from kbitlint.source.facts import SourceFacts
+
+
+class SwallowedQuantizationArgument(Rule):
+    """An argument of a quantization config that its class does not know and silently drops.
+
+    ## What it does
+
+    Reports arguments of `BitsAndBytesConfig`, and keys of a bitsandbytes `quantization_config` in config.json, that
+    are none of its parameters.
+
+    ## Why is this bad?
+
+    The class takes `**kwargs` and logs what it does not know at a level that nobody sees. What was meant keeps its
+    default: a misspelt compute dtype is float32, a misspelt `load_in_8bit` gives a 4-bit model, because without
+    either flag transformers 5 quantizes to 4 bits.
+
+    ## Example
+
+    `BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_type=torch.bfloat16)`.
+
+    ## Fix
+
+    Use the name that was meant, where one is near.
+
+    ## Fix safety
+
+    Unsafe: the argument takes effect for the first time.
+
+    ## References
+
+    - https://github.com/bitsandbytes-foundation/bitsandbytes/issues/2077
+    - https://github.com/huggingface/transformers/issues/47378
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB521",
+        slug="swallowed-quantization-argument",
+        severity=Severity.WARNING,
+        consequence=Consequence.TRAINS_WRONG,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each argument that is dropped."""
+        for call in source.calls_of("transformers.BitsAndBytesConfig"):
+            given = {argument.name for argument in call.arguments}
+            for argument in call.arguments:
+                name = argument.name
+                if name in KNOWN or name.startswith("_") or name.isdigit():
+                    continue
+                meant = next(iter(difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.75)), None)
+                edits = source.rename_argument(argument, meant) if meant is not None and meant not in given else ()
+                yield self.violation(
+                    f"BitsAndBytesConfig knows no {name} and drops it",
+                    source.at_line(argument.whole.line, name),
+                    surface=Surface.SOURCE,
+                    evidence={"argument": name, "meant": meant},
+                    fix=Fix(f"it is called {meant}", Safety.UNSAFE, edits) if edits else Fix("leave it out", Safety.DISPLAY),
+                )
+
+    def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each key that is dropped."""
+        quantization = checkpoint.quantization or {}
+        if quantization.get("quant_method") != "bitsandbytes":
+            return
+        for name in sorted(quantization):
+            if name not in KNOWN and name != "quant_method" and not name.startswith("_"):
+                meant = next(iter(difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.75)), None)
+                edit = Edit("rename-json-key", "config.json", {"key": f"quantization_config.{name}", "to": meant})
+                yield self.violation(
+                    f"BitsAndBytesConfig knows no {name} and drops it",
+                    Location(f"quantization_config.{name}", "config.json"),
+                    surface=Surface.FILES,
+                    evidence={"argument": name, "meant": meant},
+                    fix=Fix(f"it is called {meant}", Safety.UNSAFE, (edit,))
+                    if meant is not None and meant not in quantization
+                    else Fix("leave it out", Safety.DISPLAY),
+                )

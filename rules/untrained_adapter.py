@@ -1,0 +1,70 @@
+"""KB625."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.files.checkpoint import CheckpointFacts
+
+
+class UntrainedAdapter(Rule):
+    """A saved LoRA adapter that changes nothing: every lora_B is zero.
+
+    ## What it does
+
+    Reads the `lora_B` tensors of adapter_model.safetensors, which are small, and reports an adapter in which all of
+    them hold nothing but zeros.
+
+    ## Why is this bad?
+
+    `lora_B` starts at zero and moves with the first step that reaches it. Where all are zero after training, no
+    gradient has ever arrived: the adapter was frozen, or cut off by a reentrant checkpoint.
+
+    ## Example
+
+    An adapter that was saved after training a model that was prepared after `get_peft_model`.
+
+    ## Fix
+
+    Find out why with `kbitlint check` on the script, and train again.
+
+    ## Fix safety
+
+    Shown only.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/282
+    - https://github.com/huggingface/peft/issues/1142
+    - https://github.com/huggingface/trl/issues/3926
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB625",
+        slug="untrained-adapter",
+        severity=Severity.WARNING,
+        consequence=Consequence.TRAINS_NOTHING,
+        since="0.1.0",
+    )
+
+    def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
+        """At most one violation, on the adapter's file."""
+        names = [name for name, tensor in checkpoint.adapter_tensors.items() if ".lora_B." in name and tensor.nbytes]
+        if not names:
+            raise Unchecked("no lora_B in an adapter_model.safetensors here")
+        initialised = (checkpoint.adapter or {}).get("init_lora_weights", True)
+        if checkpoint.zero_known and len(checkpoint.zero) == len(names) and initialised in (True, "gaussian"):
+            yield self.violation(
+                f"all {len(names)} lora_B are zero, so the adapter changes nothing",
+                Location("", "adapter_model.safetensors"),
+                surface=Surface.FILES,
+                evidence={"zero": len(names)},
+                fix=Fix("audit the script that trained it, and train again", Safety.DISPLAY),
+            )

@@ -1,0 +1,80 @@
+"""KB723."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Edit, Fix, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.source.facts import SourceFacts
+
+
+class Zero3WithoutReentry(Rule):
+    """Checkpointing without reentry under DeepSpeed ZeRO-3 with a frozen base.
+
+    ## What it does
+
+    Reports a PEFT model that is trained under ZeRO-3 on every path with checkpointing that is not reentrant, by
+    request or by transformers 5's default. TRL's trainers force reentry themselves and are not reported.
+
+    ## Why is this bad?
+
+    ZeRO-3 takes frozen weights apart again during the recomputation, and the non-reentrant variant then finds a
+    tensor of shape [0] where it saved another: `CheckpointError: Recomputed values have different metadata`. A
+    DeepSpeed with the change of pull request 8148 copes.
+
+    ## Example
+
+    `TrainingArguments(deepspeed='zero3.json', gradient_checkpointing=True)` with a PeftModel.
+
+    ## Fix
+
+    Pass `{'use_reentrant': True}` under ZeRO-3.
+
+    ## Fix safety
+
+    Unsafe: with the newest DeepSpeed it is not needed.
+
+    ## References
+
+    - https://github.com/huggingface/trl/issues/2514
+    - https://github.com/huggingface/transformers/issues/47254
+    - https://github.com/deepspeedai/DeepSpeed/pull/8148
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB723",
+        slug="zero3-without-reentry",
+        severity=Severity.WARNING,
+        consequence=Consequence.FRAGILE,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each place that trains adapters under ZeRO-3 without reentry on every path."""
+        for trained in source.trained():
+            hit = all(
+                training.zero_stage == 3
+                and training.model.adapters is not None
+                and training.model.checkpointing.enabled
+                and training.model.checkpointing.reentry.value == "False"
+                for training in trained.paths
+            )
+            if hit and not trained.call.callee.startswith("trl."):
+                how = trained.models[0].checkpointing
+                edits: tuple[Edit, ...] = ()
+                if how.by is not None and how.kwargs and how.by.value(how.kwargs) is None:
+                    edits = source.set_value(how.by, how.kwargs, {"use_reentrant": True})
+                title = "checkpoint reentrantly under ZeRO-3"
+                yield self.violation(
+                    "checkpointing without reentry finds the frozen weights taken apart by ZeRO-3",
+                    source.at(how.by or trained.call),
+                    surface=Surface.SOURCE,
+                    evidence={"zero_stage": 3},
+                    fix=Fix(title, Safety.UNSAFE, edits) if edits else Fix(title, Safety.DISPLAY),
+                )

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+from written import ADAPTED, LOADED, said
+
+
+def attach(init):
+    return f"model = get_peft_model(model, LoraConfig(r=8, init_lora_weights={init!r}))\n"
+
+
+@pytest.mark.parametrize(
+    ("init", "severity"),
+    [("pissa", "error"), ("pissa_niter_4", "error"), ("corda", "error"), ("orthogonal", "error"), ("loftq", "warning")],
+)
+def test_the_initialisation_reads_packed_weights(init, severity):
+    assert said("KB620", LOADED + attach(init)) == [
+        (
+            severity,
+            attach(init).strip(),
+            f"the {init.partition('_')[0]} initialisation reads the base weights, which are packed",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        *(pytest.param(LOADED + attach(init), id=str(init)) for init in ("olora", "eva", "gaussian", True, False)),
+        pytest.param("model = AutoModelForCausalLM.from_pretrained('org/base')\n" + attach("pissa"), id="float base"),
+        pytest.param(attach("pissa"), id="unknown base"),
+        pytest.param(LOADED + "model = get_peft_model(model, config)\n", id="unknown config"),
+        pytest.param(LOADED + ADAPTED, id="default"),
+    ],
+)
+def test_look_alikes(script):
+    assert said("KB620", script) == []

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import pytest
+from written import ADAPTED, LOADED, LOOP, PREPARED, fixed, places, said
+
+HALF = LOADED + PREPARED + ADAPTED + "model.half()\n"
+FP16 = "args = TrainingArguments('out', fp16=True)\nTrainer(model=model, args=args).train()\n"
+SFT = "SFTTrainer(model, args=SFTConfig(fp16=True), peft_config=LoraConfig(r=8)).train()\n"
+
+
+def test_float16_adapters_cannot_be_unscaled():
+    assert said("KB120", HALF + FP16) == [
+        (
+            "error",
+            "args = TrainingArguments('out', fp16=True)",
+            "the adapters are float16, and the gradient scaler of float16 training unscales float32 only",
+        )
+    ]
+
+
+def test_trl_casts_adapters_of_a_quantized_model_to_bfloat16():
+    assert places("KB120", LOADED + SFT) == [("warning", SFT.strip())]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(LOADED + PREPARED + ADAPTED + FP16, id="float32 adapters"),
+        pytest.param(LOADED + SFT.replace("fp16", "bf16"), id="bfloat16 needs no scaler"),
+        pytest.param(HALF + FP16.replace("fp16=True", "fp16=flag"), id="unknown precision"),
+        pytest.param(SFT.replace("SFTTrainer(model", "SFTTrainer(other"), id="unknown model"),
+    ],
+)
+def test_look_alikes(script):
+    assert said("KB120", script) == []
+
+
+def test_the_fix_trains_in_bfloat16(tmp_path):
+    assert fixed("KB120", HALF + FP16, tmp_path) == HALF + FP16.replace("fp16", "bf16")
+
+
+def test_a_loop_of_ones_own_is_shown_what_to_do():
+    loop = "scaler = torch.amp.GradScaler('cuda')\n" + LOOP
+
+    assert places("KB120", HALF + loop) == [("error", "loss.backward()")]

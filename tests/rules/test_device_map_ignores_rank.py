@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+from written import ADAPTED, IMPORTS, LOADED, LOOP, PREPARED, TRAINED, fixed, places, said
+
+AUTO = LOADED.replace(", dtype=", ", device_map='auto', dtype=")
+LOAD = AUTO.split("\n")[1]
+WRAPPED = "torch.distributed.init_process_group('nccl')\nmodel = DDP(model)\n"
+
+
+def test_a_model_that_ddp_wraps_is_spread_by_every_rank():
+    assert said("KB720", AUTO + PREPARED + ADAPTED + WRAPPED + LOOP) == [
+        ("error", LOAD, "every rank places the model by the same map, and init_process_group tells of several")
+    ]
+
+
+def test_a_script_that_reads_its_rank_is_launched_distributed():
+    rank = "rank = int(os.environ['LOCAL_RANK'])\n"
+    constant = AUTO.replace("'auto'", "{'': 0}")
+
+    assert places("KB720", rank + AUTO + PREPARED + ADAPTED + TRAINED) == [("warning", LOAD)]
+    assert places("KB720", rank + constant + ADAPTED + TRAINED) == [("warning", constant.split("\n")[1])]
+
+
+def test_the_fix_asks_for_the_rank(tmp_path):
+    body = fixed("KB720", AUTO + WRAPPED, tmp_path, imports="from accelerate import PartialState\n" + IMPORTS)
+
+    assert body == (AUTO + WRAPPED).replace("'auto'", '{"": PartialState().process_index}')
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(AUTO + TRAINED, id="one process"),
+        pytest.param(
+            "device_map = 'auto'\n"
+            "if os.environ.get('LOCAL_RANK') is not None:\n    device_map = {'': int(os.environ['LOCAL_RANK'])}\n"
+            + AUTO.replace("'auto'", "device_map")
+            + TRAINED,
+            id="as qlora.py does",
+        ),
+        pytest.param(AUTO.replace("'auto'", "{'': rank}") + WRAPPED, id="the rank"),
+        pytest.param(LOADED + WRAPPED, id="no map"),
+        pytest.param(AUTO + "TrainingArguments('out', ddp_find_unused_parameters=False)\n", id="a weak sign"),
+    ],
+)
+def test_look_alikes(script):
+    assert said("KB720", script) == []
+
+
+def test_a_map_from_elsewhere_is_shown_only(tmp_path):
+    script = "kwargs = dict(device_map='auto')\n" + LOADED.replace(", dtype=torch.bfloat16", ", **kwargs") + WRAPPED
+
+    assert places("KB720", script) == [("error", "kwargs = dict(device_map='auto')")]
+    assert fixed("KB720", script, tmp_path) == script

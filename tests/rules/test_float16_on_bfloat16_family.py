@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+from written import fixed, places, said
+
+GEMMA = """
+bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float16)
+model = AutoModelForCausalLM.from_pretrained("google/gemma-2-9b", quantization_config=bnb)
+"""
+
+
+def test_gemma_in_float16_overflows():
+    assert said("KB121", GEMMA) == [
+        (
+            "warning",
+            GEMMA.split("\n")[1],
+            "google/gemma-2-9b computes in float16, whose range its activations leave",
+        )
+    ]
+
+
+def test_the_dtype_of_the_load_counts_too():
+    load = "model = AutoModelForCausalLM.from_pretrained('google/flan-t5-xl', torch_dtype='float16')"
+
+    assert places("KB121", load) == [("warning", load)]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(GEMMA.replace("float16", "bfloat16"), id="bfloat16"),
+        pytest.param(GEMMA.replace("google/gemma-2-9b", "mistralai/Mistral-7B"), id="another family"),
+        pytest.param(GEMMA.replace('"google/gemma-2-9b"', "name"), id="unknown checkpoint"),
+        pytest.param(GEMMA.replace("gemma-2-9b", "bigemma"), id="a name that only sounds like it"),
+    ],
+)
+def test_look_alikes(script):
+    assert said("KB121", script) == []
+
+
+def test_the_fix_uses_bfloat16(tmp_path):
+    assert fixed("KB121", GEMMA, tmp_path) == GEMMA.replace("torch.float16", "torch.bfloat16")
+
+
+def test_a_dtype_that_is_computed_is_shown_only(tmp_path):
+    script = "half = torch.float16\nmodel = AutoModelForCausalLM.from_pretrained('google/gemma-2-9b', dtype=half)\n"
+
+    assert places("KB121", script) == [("warning", script.split("\n")[1])]
+    assert fixed("KB121", script, tmp_path) == script

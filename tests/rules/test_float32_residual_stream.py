@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import tiny
+import torch
+import traced
+
+import kbitlint
+from kbitlint.context import TrainingContext
+from kbitlint.model.trace import trace
+
+CODE = "KB103"
+
+
+def peft_prepared():
+    from peft import prepare_model_for_kbit_training
+
+    arguments = {"use_reentrant": False}
+    return tiny.with_lora(prepare_model_for_kbit_training(tiny.load(), gradient_checkpointing_kwargs=arguments))
+
+
+def test_pefts_prepare_turns_the_stream_float32_from_its_start():
+    model = peft_prepared()
+
+    message = "the residual stream is float32 from its start: 2 of 2 layers pass on float32 while"
+    message += " quantized layers compute in bfloat16"
+    assert traced.told(model, CODE) == [("model.embed_tokens", "warning", message)]
+    (violation,) = traced.found(model, CODE)
+    assert (violation.fix.title, violation.fix.safety.value) == ("load the embeddings in half precision", "display")
+
+
+def test_it_costs_what_the_rule_says():
+    saved = trace(peft_prepared(), traced.NO_AUTOCAST).saved_bytes
+
+    assert saved > 1.1 * trace(traced.adapted(), traced.NO_AUTOCAST).saved_bytes
+
+
+def test_norms_that_promote_the_stream_are_named_and_fixed():
+    """GPT-NeoX adds what its norms feed to the stream; under CUDA's autocast a norm gives float32 anyway."""
+    model = tiny.with_lora(tiny.load("gpt2 (Conv1D)"))
+    norm = tiny.adapters_base(model).transformer.h[0]
+    norm.register_forward_hook(lambda module, args, output: output.float() if torch.is_tensor(output) else output)
+    (violation,) = traced.found(model, CODE)
+
+    assert violation.message.startswith("the residual stream turns float32: 2 of 2 layers pass on float32")
+    assert violation.fix is None
+
+
+def test_a_norm_in_the_stream_that_gives_float32_is_the_origin():
+    class Promoting(torch.nn.RMSNorm):
+        def forward(self, value):
+            return torch.nn.functional.rms_norm(value.float(), self.normalized_shape, self.weight, self.eps)
+
+    class Stream(torch.nn.Module):
+        """A layer whose output is its norm's."""
+
+        def __init__(self, layer):
+            super().__init__()
+            self.layer, self.norm = layer, Promoting(64, dtype=torch.float32)
+            self.attention_type = "full_attention"
+
+        def forward(self, *args, **kwargs):
+            return self.norm(self.layer(*args, **kwargs))
+
+    model = tiny.prepared()
+    model.model.layers[0] = Stream(model.model.layers[0])
+    adapted = tiny.with_lora(model)
+    (violation,) = traced.found(adapted, CODE)
+
+    assert (violation.at.path, violation.message.split(":")[0]) == ("model.layers.0.norm", "Promoting gives float32")
+    kbitlint.fix(adapted, select=CODE, context=traced.NO_AUTOCAST)
+    assert traced.told(adapted, CODE) == []
+
+
+def test_the_stream_of_a_fixed_model_is_clean_with_and_without_autocast():
+    model = traced.adapted()
+
+    assert traced.told(model, CODE) == []
+    assert traced.told(model, CODE, TrainingContext(autocast_dtype="bfloat16")) == []
+
+
+def test_a_model_that_computes_in_float32_is_skipped():
+    model = tiny.load(dtype=torch.float32, compute=torch.float32)
+
+    assert traced.skipped(model, CODE) == ["no quantized layer is known to compute in half precision"]

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+import traced
+
+CODE = "KB503"
+
+
+class _Sliced(torch.nn.Module):
+    """Remote code that multiplies with ``.weight`` itself."""
+
+    def __init__(self, mlp):
+        super().__init__()
+        self.mlp = mlp
+
+    def forward(self, hidden):
+        return torch.nn.functional.linear(hidden, self.mlp.up_proj.weight) @ self.mlp.down_proj.weight.T
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_code_that_multiplies_with_a_packed_weight_is_an_error_as_in_the_real_step(kind):
+    model = tiny.prepared(kind=kind)
+    model.model.layers[0].mlp = _Sliced(model.model.layers[0].mlp)
+    told = traced.told(model, CODE)
+
+    message = "code computes with the packed weight of up_proj instead of calling it"
+    assert ("model.layers.0.mlp.mlp.up_proj", "error", message) in told
+    assert tiny.step(model).error is not None
+
+
+def test_the_reader_is_named_and_the_layer_to_leave_out():
+    model = tiny.prepared()
+    model.model.layers[0].mlp = _Sliced(model.model.layers[0].mlp)
+    violation = traced.found(model, CODE)[0]
+
+    assert (violation.evidence["reader"], violation.fix.title) == (
+        "model.layers.0.mlp",
+        'load with llm_int8_skip_modules=["up_proj", "lm_head"]',
+    )
+
+
+def test_layers_that_are_called_are_clean_and_so_is_reading_a_float_weight():
+    model = tiny.prepared()
+    assert traced.told(model, CODE) == []
+
+    model.lm_head.register_forward_hook(lambda module, args, output: output + module.weight.sum())
+    assert traced.told(model, CODE) == []

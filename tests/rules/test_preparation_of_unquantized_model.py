@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import pytest
+from written import LOADED, said
+
+PLAIN = "model = AutoModelForCausalLM.from_pretrained('meta/base-7b', dtype=torch.bfloat16)\n"
+PREPARE = "model = prepare_model_for_kbit_training(model)\n"
+
+
+def test_a_model_without_quantization_only_grows():
+    assert said("KB221", PLAIN + PREPARE) == [
+        ("warning", PREPARE.strip(), "the model is not quantized: all of it becomes float32, and checkpointing stays off")
+    ]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(LOADED + PREPARE, id="quantized"),
+        pytest.param(PLAIN.replace("base-7b", "base-7b-bnb-4bit") + PREPARE, id="stored quantized"),
+        pytest.param(PLAIN.replace("'meta/base-7b'", "name") + PREPARE, id="unknown checkpoint"),
+        pytest.param(PLAIN.replace("meta/base-7b", "./base") + PREPARE, id="a folder"),
+        pytest.param(PLAIN.replace("meta/base-7b", "outputs/base") + PREPARE, id="what looks like a folder"),
+        pytest.param(PLAIN.replace("dtype=torch.bfloat16", "**kwargs") + PREPARE, id="unknown arguments"),
+        pytest.param("def main(model):\n    prepare_model_for_kbit_training(model)\n", id="unknown model"),
+        pytest.param(PLAIN + "model = quantize(model)\n" + PREPARE, id="quantized elsewhere"),
+    ],
+)
+def test_look_alikes(script):
+    assert said("KB221", script) == []

@@ -1,0 +1,101 @@
+"""Training configurations: which program reads them, what they say, and how their keys are repaired in place."""
+
+from __future__ import annotations
+
+import pytest
+from written import NEWEST, fixed, places
+
+from kbitlint.source import configs
+
+AXOLOTL = """\
+base_model: a/b   # the base
+load_in_4bit: true
+adapter: qlora
+micro_batch_size: 2
+
+# the end
+"""
+TRL = """\
+{
+  "model_name_or_path": "Qwen/Qwen2.5-7B",
+  "load_in_4bit": true,
+  "use_peft": true,
+  "gradient_checkpointing_kwargs": {
+    "use_reentrant": true,
+    "preserve_rng_state": false
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "suffix", "dialect"),
+    [
+        (AXOLOTL, ".yaml", "axolotl"),
+        (TRL, ".json", "trl"),
+        ("stage: sft\nfinetuning_type: lora\ntemplate: llama3\n", ".yaml", "llamafactory"),
+        ("compute_environment: X\ndistributed_type: FSDP\nnum_processes: 8\n", ".yml", "accelerate"),
+        ('{"zero_optimization": {"stage": 2}, "optimizer": {}}', ".json", "deepspeed"),
+        ("name: web\nload_in_4bit: true\n", ".yaml", None),
+        ("", ".yaml", None),
+        ("- load_in_4bit\n", ".yaml", None),
+        ("[1]", ".json", None),
+    ],
+)
+def test_a_program_is_known_by_its_keys(text, suffix, dialect):
+    facts = configs.collect(f"f{suffix}", text, suffix, NEWEST)
+
+    assert (facts and facts.dialect) == dialect
+
+
+def test_a_key_that_is_missing_is_added_after_the_last(tmp_path):
+    assert places("KB402", AXOLOTL, suffix=".yaml") == [("warning", "base_model: a/b   # the base")]
+    assert fixed("KB402", AXOLOTL, tmp_path, suffix=".yaml") == AXOLOTL.replace(
+        "micro_batch_size: 2\n", "micro_batch_size: 2\ngradient_checkpointing: true\n"
+    )
+
+
+def test_a_key_of_json_is_changed_in_place(tmp_path):
+    assert places("KB401", TRL, suffix=".json") == [("warning", '"gradient_checkpointing_kwargs": {')]
+    assert fixed("KB401", TRL, tmp_path, suffix=".json") == TRL.replace('"use_reentrant": true', '"use_reentrant": false')
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "after"),
+    [
+        ("{}", '{"use_reentrant": false}'),
+        ("{preserve_rng_state: true}", '{preserve_rng_state: true, "use_reentrant": false}'),
+        ("\n    preserve_rng_state: true", "\n    preserve_rng_state: true\n    use_reentrant: false"),
+    ],
+)
+def test_an_item_is_added_as_the_others_are_written(tmp_path, kwargs, after):
+    text = f"{AXOLOTL}gradient_checkpointing: true\ngradient_checkpointing_kwargs: {kwargs}\n"
+    found = places("KB401", text, suffix=".yaml")
+
+    assert len(found) == (0 if kwargs == "{}" else 1)  # an empty dict is Trainer's own default
+    if found:
+        assert fixed("KB401", text, tmp_path, suffix=".yaml") == text.replace(f"kwargs: {kwargs}", f"kwargs: {after}")
+
+
+def test_fsdp_and_the_arguments_may_both_checkpoint(tmp_path):
+    text = f"{AXOLOTL}gradient_checkpointing: true\nfsdp: [full_shard]\nfsdp_config:\n  activation_checkpointing: true\n"
+
+    assert len(places("KB724", text, suffix=".yaml")) == 1
+    assert "gradient_checkpointing: false\n" in fixed("KB724", text, tmp_path, suffix=".yaml")
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "found"),
+    [(4, "lora", 0), (4, "full", 1), (8, "freeze", 1), (4, "oft", 0), ("auto", "full", 0)],
+)
+def test_llamafactory_quantizes_for_adapters_only(bits, kind, found):
+    text = f"model_name_or_path: a/b\nstage: sft\ntemplate: x\nquantization_bit: {bits}\nfinetuning_type: {kind}\n"
+
+    assert len(places("KB220", text, suffix=".yaml")) == found
+
+
+def test_comments_silence_keys_too():
+    comment = "# kbitlint: ignore[KB401]\n"
+    text = f"{AXOLOTL}gradient_checkpointing: true\n{comment}gradient_checkpointing_kwargs:\n  use_reentrant: true\n"
+
+    assert places("KB401", text, suffix=".yaml") == []

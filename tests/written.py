@@ -1,0 +1,84 @@
+"""Scripts for the tests of rules: what a rule says about a text, and what its fix makes of it."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+
+from kbitlint.context import TrainingContext
+from kbitlint.mending import mend
+from kbitlint.registry import all_rules, find
+from kbitlint.source import documents
+from kbitlint.source.frameworks import NEWEST
+from kbitlint.sweep import run
+from kbitlint.violation import Safety
+
+OLD = {**NEWEST, "transformers": "4.57.1", "peft": "0.9.0", "trl": "0.8.0"}
+
+IMPORTS = """\
+import os
+import torch
+from torch.nn.parallel import DistributedDataParallel as DDP
+from transformers import (AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Mxfp4Config, Trainer,
+                          TrainingArguments)
+from peft import LoraConfig, PeftConfig, PeftModel, PrefixTuningConfig, get_peft_model, prepare_model_for_kbit_training
+from trl import SFTConfig, SFTTrainer
+"""
+LOADED = """\
+bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+model = AutoModelForCausalLM.from_pretrained("org/base", quantization_config=bnb, dtype=torch.bfloat16)
+"""
+PREPARED = """\
+model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
+"""
+ADAPTED = "model = get_peft_model(model, LoraConfig(r=8, target_modules='all-linear'))\n"
+TRAINED = "Trainer(model=model, args=TrainingArguments('out', bf16=True), train_dataset=data).train()\n"
+LOOP = """\
+optimizer = torch.optim.AdamW(model.parameters())
+for batch in loader:
+    loss = model(**batch).loss
+    loss.backward()
+    optimizer.step()
+"""
+RECIPE = LOADED + PREPARED + ADAPTED + TRAINED
+
+
+def document(text, suffix=".py", versions=NEWEST):
+    """The document of a text."""
+    return documents.parse(Path(f"train{suffix}"), text.encode(), f"train{suffix}", versions)
+
+
+def said(code, body, *, suffix=".py", versions=NEWEST, imports=IMPORTS):
+    """What a rule says of a script: (severity, the line it points to, message)."""
+    text = imports + textwrap.dedent(body) if suffix == ".py" else textwrap.dedent(body)
+    read = document(text, suffix, versions)
+    if read is None:
+        return []
+    outcome, _ = run((find(code),), read.facts, TrainingContext())
+    assert not outcome.crashes, outcome.crashes
+    lines = text.split("\n")
+    return [(v.severity.value, lines[v.at.line - 1].strip(), v.message) for v in outcome.violations]
+
+
+def places(code, body, **how):
+    """The severity and the line of each violation of a rule."""
+    return [(severity, line) for severity, line, _ in said(code, body, **how)]
+
+
+def fixed(code, body, tmp_path, *, suffix=".py", imports=IMPORTS, unsafe=True):
+    """The body as the fixes of a rule leave it: it parses, is clean, is left alone by a second fix, and nothing else is new."""
+    text = imports + textwrap.dedent(body) if suffix == ".py" else textwrap.dedent(body)
+    path = tmp_path / f"train{suffix}"
+    path.write_text(text)
+    rules, everything = (find(code),), all_rules()
+    wanted = Safety.UNSAFE if unsafe else Safety.SAFE
+    before = {v.code for v in run(everything, documents.read(path).facts, TrainingContext())[0].violations}
+    mended = mend(path, path.name, rules, TrainingContext(), wanted)
+    path.write_text(mended.after)
+    again = mend(path, path.name, rules, TrainingContext(), wanted)
+    left = run(everything, documents.read(path).facts, TrainingContext())[0].violations
+
+    assert again.after == mended.after
+    assert {v.code for v in left} <= before
+    assert not [v for v in left if v.code == code and v.fix and v.fix.safety >= wanted]
+    return mended.after.removeprefix(imports) if suffix == ".py" else mended.after
