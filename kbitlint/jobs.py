@@ -1,7 +1,7 @@
 """Audits many targets, each in a process of its own: a crash or a hang costs that target and no other.
 
-The processes are forked from a server that has imported torch and nothing else, so a further target costs the audit
-alone. CUDA is not initialised in the server, and no thread of torch runs in it, which is what makes forking it safe.
+The processes are forked from a server that has imported what every audit needs (``kbitlint.preloaded``), so a further target costs the
+audit alone. CUDA is not initialised in the server, and no thread of torch runs in it, which is what makes forking it safe.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-_PRELOADED = ("torch", "transformers", "kbitlint.api", "kbitlint.model.walk", "kbitlint.model.build", "kbitlint.model.trace")
+_PRELOADED = ["kbitlint.preloaded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,8 @@ def audit_many(
         timeout: Seconds that one target may take; None for any.
     """
     context = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
-    context.set_forkserver_preload(list(_PRELOADED))
+    context.set_forkserver_preload(_PRELOADED)
+    threads = max(1, (os.cpu_count() or 1) // jobs)
     results: dict[int, Report | Failure] = {}
     running: dict[int, _Running] = {}
     waiting = list(enumerate(targets))[::-1]
@@ -53,7 +55,7 @@ def audit_many(
         while waiting or running:
             while waiting and len(running) < jobs:
                 number, target = waiting.pop()
-                running[number] = _start(context, target, options, timeout)
+                running[number] = _start(context, target, options, timeout, threads)
             soonest = min(one.deadline for one in running.values())
             wait(
                 [one.answer for one in running.values()],
@@ -70,20 +72,21 @@ def audit_many(
     return [results[number] for number in range(len(targets))]
 
 
-def _start(context: Any, target: str, options: Mapping[str, Any], timeout: float | None) -> _Running:
+def _start(context: Any, target: str, options: Mapping[str, Any], timeout: float | None, threads: int) -> _Running:
     answer, told = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(told, target, dict(options)), daemon=True)
+    process = context.Process(target=_work, args=(told, target, dict(options), threads), daemon=True)
     process.start()
     told.close()  # the child holds the only other end: when it ends, however it does, the pipe does too
     return _Running(target, process, answer, time.monotonic() + timeout if timeout else float("inf"))
 
 
-def _work(told: Connection, target: str, options: dict[str, Any]) -> None:
+def _work(told: Connection, target: str, options: dict[str, Any], threads: int) -> None:
     """Audit one target in a process of its own. What its code prints goes where errors go."""
     from kbitlint import api
 
     os.dup2(2, 1)
     try:
+        _share_cores(threads)
         result: Report | Failure = api.check(target, **options)
     except KbitlintError as error:
         result = Failure(target, " ".join(str(error).split()))
@@ -91,6 +94,15 @@ def _work(told: Connection, target: str, options: dict[str, Any]) -> None:
         result = Failure(target, f"{target}: the audit raised {one_line(error)}")
     told.send(result)
     told.close()
+    sys.stderr.flush()
+    os._exit(0)  # taking down an interpreter with torch in it takes longer than a small audit
+
+
+def _share_cores(threads: int) -> None:
+    """Processes that each take all cores for torch's kernels only get in each other's way."""
+    import torch
+
+    torch.set_num_threads(threads)
 
 
 def _result(one: _Running, timeout: float | None) -> Report | Failure | None:
