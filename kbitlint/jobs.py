@@ -1,7 +1,8 @@
 """Audits many targets, each in a process of its own: a crash or a hang costs that target and no other.
 
-The processes are forked from a server that has imported what every audit needs (``kbitlint.preloaded``), so a further target costs the
-audit alone. CUDA is not initialised in the server, and no thread of torch runs in it, which is what makes forking it safe.
+The processes are forked from a server that has imported what every audit needs (``kbitlint.preloaded``), so a further
+target costs the audit alone. CUDA is not initialised in the server, and no thread of torch runs in it, which is what
+makes forking it safe.
 """
 
 from __future__ import annotations
