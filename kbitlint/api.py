@@ -20,10 +20,12 @@ from kbitlint.violation import Applied, Edit, Report, Safety, Severity, Surface
 
 if TYPE_CHECKING:
     from kbitlint.model.memory_facts import MemoryReport
+    from kbitlint.opening import Opened
     from kbitlint.rule import Rule
 
 
-def _options(options: dict[str, Any]) -> Options:
+def options_of(options: dict[str, Any]) -> Options:
+    """Keyword arguments as Options. Raises TypeError for one that there is not."""
     names = {field.name for field in dataclasses.fields(Options)}
     unknown = sorted(set(options) - names)
     if unknown:
@@ -49,12 +51,17 @@ def check(target: Any, **options: Any) -> Report:
     Raises:
         KbitlintError: The target cannot be read, built or run; the message is one line.
     """
-    chosen = _options(options)
+    chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore)
-    if _is_live(target):
+    if is_live(target):
         return _check_live(target, rules, chosen)
-    wants_model = any(Surface.MODEL in rule.checks() for rule in rules)
-    return audit(open_target(parse(str(target)), chosen, model=wants_model), rules, chosen)
+    return audit(opened(target, rules, chosen), rules, chosen)
+
+
+def opened(target: Any, rules: tuple[Rule, ...], options: Options) -> Opened:
+    """A named target with what the rules look at."""
+    wants_model = any({Surface.MODEL, Surface.TRACE, Surface.RANKS} & set(rule.checks()) for rule in rules)
+    return open_target(parse(str(target)), options, model=wants_model)
 
 
 def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: bool | None = None, **options: Any) -> Report:
@@ -74,10 +81,10 @@ def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: 
     Raises:
         KbitlintError: As for ``check``, or there is no CUDA and no other device was named.
     """
-    chosen = _options(options)
+    chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore)
     wanted = Safety.UNSAFE if unsafe else Safety.SAFE
-    if _is_live(target):
+    if is_live(target):
         return _fix_live(target, rules, chosen, wanted, probe=bool(probe))
     named = parse(str(target))
     place = device_for(device, needed=not (chosen.meta or named.kind in (*SOURCES, Kind.FILE)))
@@ -119,14 +126,14 @@ def memory(
     Raises:
         KbitlintError: As for ``check``, or an argument is wrong.
     """
-    chosen = _options(options)
+    chosen = options_of(options)
     adapter = None if lora is None else parse_lora(lora)
     live, name, notes = target, "", tuple[str, ...]()
-    if not _is_live(target):
-        opened = open_target(parse(str(target)), chosen)
-        if opened.live is None:
+    if not is_live(target):
+        found = open_target(parse(str(target)), chosen)
+        if found.live is None:
             raise TargetError(target, "holds no model whose memory could be measured")
-        live, name, notes = opened.live, opened.target.text, opened.notes
+        live, name, notes = found.live, found.target.text, found.notes
     context = context_of(live, chosen.context)
     context = dataclasses.replace(context, batch_size=batch or context.batch_size, seq_len=seq_len or context.seq_len)
     with quiet():
@@ -178,7 +185,8 @@ def load_prepared(folder: str | Path, *, device: str | None = None, **kwargs: An
 # -------------------------------------------------------------------------------------------- live models
 
 
-def _is_live(target: Any) -> bool:
+def is_live(target: Any) -> bool:
+    """Whether the target is a model or a Trainer, rather than named. Raises KbitlintError where it is neither."""
     if isinstance(target, (str, Path)):
         return False
     if "torch" not in sys.modules:

@@ -27,12 +27,12 @@ def model_of(target: Any) -> Any:
 
 
 def context_of(target: Any, context: TrainingContext) -> TrainingContext:
-    """What the Trainer's arguments say, where there is a Trainer; what the caller says wins."""
-    if model_of(target) is target:
-        return context
-    read = TrainingContext.from_training_arguments(target.args)
-    given = {f.name: getattr(context, f.name) for f in dataclasses.fields(context) if getattr(context, f.name) is not None}
-    return dataclasses.replace(read, **given)
+    """What a Trainer's arguments and the wrappers of a model say; what the caller says wins."""
+    from kbitlint.model.wrapped import context_of_wrappers
+
+    model = model_of(target)
+    read = TrainingContext() if model is target else TrainingContext.from_trainer(target)
+    return read.updated(context_of_wrappers(model)).updated(context)
 
 
 def report_of(name: str, facts: Any, outcome: engine.Outcome, trace: Any = None, **further: Any) -> Report:

@@ -14,11 +14,14 @@ import click
 
 from kbitlint import __version__
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.report.formats import NAMES as FORMATS
+from kbitlint.running import JOBS_OPTIONS, RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from kbitlint.violation import Report
+    from kbitlint.running import Settled
+    from kbitlint.violation import Failure, Report, Severity
 
 #: the argument of --amp -> TrainingContext.autocast_dtype
 AMP = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
@@ -76,6 +79,7 @@ _OPENING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=click.Choice(sorted(AMP)),
         help="The autocast region that training opens; no: none. Unknown where neither this nor a Trainer says it.",
     ),
+    TRAINING_OPTION,
     click.option("--trust-remote-code", is_flag=True, help="Let a checkpoint run its own code. Never done without it."),
     click.option("--output-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there."),
     click.option("--verbose", "-v", is_flag=True, help="Show tracebacks."),
@@ -90,7 +94,10 @@ _CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--trace/--no-trace", default=True, help="Run a training step without weights (default), or do not."),
     click.option("--select", multiple=True, callback=_split, metavar="CODE", help="Rules to run: KB101, KB4, a slug or ALL."),
     click.option("--ignore", multiple=True, callback=_split, metavar="CODE", help="Rules not to run."),
-    click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", help="How to report."),
+    click.option("--format", "format_", type=click.Choice(FORMATS), default="text", help="How to report."),
+    *SUPPRESSING_OPTIONS,
+    RANK_OPTION,
+    *JOBS_OPTIONS,
     click.option("--fail-on", type=click.Choice(_SEVERITIES), help="Least severity for exit code 1 (default: warning)."),
     click.option("--exit-zero", is_flag=True, help="Leave with 0 although violations are left."),
     *_OPENING_OPTIONS,
@@ -121,8 +128,7 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
 
 
 def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
-    from kbitlint import api, config
-    from kbitlint.context import TrainingContext
+    from kbitlint import config
     from kbitlint.violation import Severity
 
     settings = config.load(config.find(Path.cwd()))
@@ -136,50 +142,75 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
         "meta": settings.meta if options["meta"] is None else options["meta"],
         "trust_remote_code": options["trust_remote_code"],
         "trace": options["trace"],
-        "context": TrainingContext(autocast_dtype=AMP.get(options["amp"])),
+        "context": context_of(settings, options, AMP.get(options["amp"])),
     }
+    reports, failures, speaks = _audited(targets, opened, options, options["device"] or settings.device)
+    result = settled(reports, settings, options, everything=targets == settings.targets)
+    fail_on = Severity(options["fail_on"]) if options["fail_on"] else settings.fail_on
+    if speaks:
+        _write(result, failures, options, fail_on)
+    for line in [*result.lines, *(failure.error for failure in failures)] if speaks else ():
+        click.echo(f"kbitlint: {line}", err=True)
+    codes = [report.exit_code(fail_on) for report in result.reports] + [EXIT_FAILED] * len(failures)
+    worst = max(codes, default=EXIT_FAILED)
+    return EXIT_CLEAN if (options["exit_zero"] or result.accepted) and worst == EXIT_VIOLATIONS else worst
+
+
+def _audited(
+    targets: Sequence[str], opened: dict[str, Any], options: dict[str, Any], device: str | None
+) -> tuple[list[Report], list[Failure], bool]:
+    """(reports, failures, whether this process is the one that shows them)."""
+    from kbitlint import api
+    from kbitlint.integrations import ranks
+    from kbitlint.violation import Failure, Report
+
     unsafe = options["unsafe_fixes"]
     fixing = (options["fix"] or unsafe) and not options["diff"]
+    if options["jobs"] is not None or options["target_timeout"] is not None:
+        if fixing:
+            raise click.UsageError("--jobs and --target-timeout audit; they cannot be used with --fix")
+        many = _isolated(targets, opened, options)
+        return [one for one in many if isinstance(one, Report)], [one for one in many if isinstance(one, Failure)], True
     reports: list[Report] = []
-    failures: list[str] = []
+    failures: list[Failure] = []
+    speaks = True
     for target in targets:
         try:
             with _progress(f"{'fixing' if fixing else 'auditing'} {target}"):
                 if fixing:
-                    device = options["device"] or settings.device
                     reports.append(api.fix(target, unsafe=unsafe, device=device, **opened))
                 else:
-                    reports.append(api.check(target, **opened, plan=options["diff"]))
+                    joint = ranks.check(target, timeout=options["rank_timeout"], **opened, plan=options["diff"])
+                    reports.append(joint.report)
+                    speaks = joint.speaks
         except KbitlintError as error:
             if len(targets) == 1:
                 raise
-            failures.append(_line(error))
+            failures.append(Failure(target, _line(error)))
             if options["verbose"]:
                 traceback.print_exc()
-    _write(reports, options)
-    for failure in failures:
-        click.echo(f"kbitlint: {failure}", err=True)
-    fail_on = Severity(options["fail_on"]) if options["fail_on"] else settings.fail_on
-    codes = [report.exit_code(fail_on) for report in reports] + [EXIT_FAILED] * len(failures)
-    worst = max(codes, default=EXIT_FAILED)
-    return EXIT_CLEAN if options["exit_zero"] and worst == EXIT_VIOLATIONS else worst
+    return reports, failures, speaks
 
 
-def _write(reports: Sequence[Report], options: dict[str, Any]) -> None:
-    if options["format_"] == "json":
-        from kbitlint.report import json
+def _isolated(targets: Sequence[str], opened: dict[str, Any], options: dict[str, Any]) -> list[Report | Failure]:
+    from kbitlint.extras import require_model_extra
+    from kbitlint.jobs import audit_many
 
-        text = json.render(reports)
-    else:
-        from kbitlint.report import text as plain
+    require_model_extra("--jobs")
+    arguments = {**opened, "plan": options["diff"]}
+    with _progress(f"auditing {len(targets)} targets"):
+        return audit_many(targets, arguments, jobs=options["jobs"] or 1, timeout=options["target_timeout"])
 
-        color, width = _looks(options["output_file"])
-        shown = [report for report in reports if len(reports) == 1 or not report.is_empty]
-        text = "\n\n".join(plain.render(report, color=color, width=width) for report in shown)
-        if reports and not shown:
-            text = f"nothing in {len(reports)} targets to check"
-        if options["verbose"]:
-            text += "".join(f"\n\n{crash.traceback}" for report in reports for crash in report.crashes)
+
+def _write(result: Settled, failures: Sequence[Failure], options: dict[str, Any], fail_on: Severity) -> None:
+    from kbitlint.report import formats
+
+    color, width = _looks(options["output_file"])
+    text = formats.render(
+        options["format_"], result.reports, failures, result.unused, fail_on=fail_on, color=color, width=width
+    )
+    if options["verbose"] and options["format_"] == "text":
+        text += "".join(f"\n\n{crash.traceback}" for report in result.reports for crash in report.crashes)
     _deliver(text, options["output_file"])
 
 
@@ -231,7 +262,6 @@ def memory(target: str, **options: Any) -> None:
 def _memory(target: str, options: dict[str, Any]) -> None:
     from kbitlint import api, config
     from kbitlint.budget import DEFAULT_LORA
-    from kbitlint.context import TrainingContext
     from kbitlint.report import memory as reporter
 
     settings = config.load(config.find(Path.cwd()))
@@ -247,7 +277,7 @@ def _memory(target: str, options: dict[str, Any]) -> None:
             quantize=options["quantize"] or settings.quantize,
             meta=settings.meta if options["meta"] is None else options["meta"],
             trust_remote_code=options["trust_remote_code"],
-            context=TrainingContext(autocast_dtype=AMP.get(options["amp"])),
+            context=context_of(settings, options, AMP.get(options["amp"])),
         )
     color, width = _looks(options["output_file"])
     as_text = options["format_"] == "text"
@@ -292,15 +322,17 @@ def show_config() -> None:
         click.echo(f"# {settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults'}")
         for field in dataclasses.fields(settings):
             if field.name != "file":
-                value = getattr(settings, field.name)
-                shown = list(value) if isinstance(value, tuple) else getattr(value, "value", value)
-                click.echo(f"{field.name.replace('_', '-')} = {_toml(shown)}")
+                click.echo(f"{field.name.replace('_', '-')} = {config.as_toml(settings, field.name)}")
 
 
-def _toml(value: object) -> str:
-    import json
+@main.command()
+def init() -> None:
+    """Write [tool.kbitlint] and pre-commit entries for the project in this folder."""
+    from kbitlint import starting
 
-    return "# not set" if value is None else json.dumps(value)
+    with _clear_errors():
+        for line in starting.init(Path.cwd()):
+            click.echo(line)
 
 
 @main.command(short_help="The main job on a tiny Llama, in 15 seconds.")

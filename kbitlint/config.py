@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kbitlint.errors import ConfigError, did_you_mean
+from kbitlint.suppress import IgnoreIn
 from kbitlint.target import QUANTIZATIONS
 from kbitlint.violation import Severity
 
@@ -37,6 +39,14 @@ class Config:
     """Where ``--fix`` works."""
     meta: bool = False
     """Whether factories run without weights."""
+    training: str | None = None
+    """The accelerate or DeepSpeed file that training is launched with."""
+    baseline: str | None = None
+    """The file with the violations that are known and accepted."""
+    ignore_in: tuple[IgnoreIn, ...] = ()
+    """Where single rules are not reported, and why."""
+    severity: tuple[tuple[str, Severity], ...] = ()
+    """(code, prefix or slug, severity) that takes the place of a rule's own."""
     file: str | None = None
     """The file that was read."""
 
@@ -68,7 +78,28 @@ def load(path: Path | None) -> Config:
             raise ConfigError(path, f"tool.kbitlint.{key}", f"unknown key{did_you_mean(key, known)}")
         values[known[key].name] = _read(path, key, value)
     values["targets"] = tuple(_beside(path, target) for target in values.get("targets", ()))
+    for key in ("training", "baseline"):
+        if values.get(key):
+            values[key] = os.path.relpath(path.parent / values[key])
     return Config(**values, file=str(path))
+
+
+def as_toml(settings: Config, name: str) -> str:
+    """One field as it would be written."""
+    value = getattr(settings, name)
+    return _toml(dict(value) if name == "severity" else value)
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return "# not set"
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {key: word for key, word in dataclasses.asdict(value).items() if word is not None}
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(word)}" for key, word in value.items()) + " }" if value else "{}"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(getattr(value, "value", value))
 
 
 def _beside(path: Path, target: str) -> str:
@@ -86,6 +117,8 @@ def _read(path: Path, key: str, value: Any) -> Any:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigError(path, name, "must be a list of strings")
         return tuple(value)
+    if key in ("ignore-in", "severity"):
+        return (_ignore_in if key == "ignore-in" else _severities)(path, name, value)
     if key == "meta":
         if not isinstance(value, bool):
             raise ConfigError(path, name, "must be true or false")
@@ -93,10 +126,37 @@ def _read(path: Path, key: str, value: Any) -> Any:
     if not isinstance(value, str):
         raise ConfigError(path, name, "must be a string")
     if key == "fail-on":
-        names = [severity.value for severity in Severity]
-        if value not in names:
-            raise ConfigError(path, name, f"{value!r} is none of {', '.join(names)}{did_you_mean(value, names)}")
-        return Severity(value)
+        return _severity(path, name, value)
     if key == "quantize" and value not in QUANTIZATIONS:
         raise ConfigError(path, name, f"{value!r} is none of {', '.join(QUANTIZATIONS)}{did_you_mean(value, QUANTIZATIONS)}")
     return value
+
+
+def _severities(path: Path, name: str, value: Any) -> tuple[tuple[str, Severity], ...]:
+    if not isinstance(value, dict):
+        raise ConfigError(path, name, 'must be a table: { KB404 = "warning" }')
+    return tuple((selector, _severity(path, f"{name}.{selector}", word)) for selector, word in value.items())
+
+
+def _severity(path: Path, name: str, value: Any) -> Severity:
+    names = [severity.value for severity in Severity]
+    if value not in names:
+        raise ConfigError(path, name, f"{value!r} is none of {', '.join(names)}{did_you_mean(str(value), names)}")
+    return Severity(value)
+
+
+def _ignore_in(path: Path, name: str, value: Any) -> tuple[IgnoreIn, ...]:
+    """The patterns of ``ignore-in``: each names a rule and says why, and may name a place and a target."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise ConfigError(path, name, 'must be a list of tables: [{ rule = "KB101", path = "vision.**", reason = "..." }]')
+    known = [field.name for field in dataclasses.fields(IgnoreIn)]
+    for number, item in enumerate(value):
+        for key, word in item.items():
+            if key not in known:
+                raise ConfigError(path, f"{name}[{number}].{key}", f"unknown key{did_you_mean(key, known)}")
+            if not isinstance(word, str) or not word.strip():
+                raise ConfigError(path, f"{name}[{number}].{key}", "must be a string that says something")
+        for key in ("rule", "reason"):
+            if key not in item:
+                raise ConfigError(path, f"{name}[{number}].{key}", "is missing: every pattern names a rule and says why")
+    return tuple(IgnoreIn(**item) for item in value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -32,3 +33,24 @@ def fold_all(paths: Iterable[str]) -> list[tuple[str, int]]:
     for path in paths:
         first.setdefault(fold(path), path)
     return [(folded if count > 1 else first[folded], count) for folded, count in counts.items()]
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether a glob names a dotted path: ``*`` stands within a component, ``**`` for any number of components.
+
+    >>> matches("model.layers.*.mlp.**", "model.layers.7.mlp.experts.3.up_proj")
+    True
+    """
+    return _compiled(pattern).fullmatch(path) is not None
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    if pattern == "**":
+        return re.compile(".*", re.DOTALL)
+    parts = [_ANY if part == "**" else r"[^.]*".join(map(re.escape, part.split("*"))) for part in pattern.split(".")]
+    joined = r"\.".join(parts)
+    return re.compile(joined.replace(rf"\.{_ANY}", r"(?:\..+)?").replace(rf"{_ANY}\.", r"(?:.+\.)?"), re.DOTALL)
+
+
+_ANY = "<any>"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.files.checkpoint import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.model.rank_facts import RanksFacts
     from kbitlint.model.trace_facts import TraceFacts
     from kbitlint.source.facts import SourceFacts
 
@@ -61,6 +62,10 @@ class Rule(ABC):
         """Violations seen in a training step without weights; where a rule has both, this one decides."""
         raise NotImplementedError
 
+    def check_ranks(self, ranks: RanksFacts, context: TrainingContext) -> Iterable[Violation]:
+        """Violations seen where training runs: the ranks' models side by side, and the optimizer."""
+        raise NotImplementedError
+
     @classmethod
     def checks(cls) -> dict[Surface, Callable[..., Any]]:
         """The surfaces this rule serves, with the method that serves each."""
@@ -69,6 +74,7 @@ class Rule(ABC):
             Surface.SOURCE: "check_source",
             Surface.MODEL: "check_model",
             Surface.TRACE: "check_trace",
+            Surface.RANKS: "check_ranks",
         }
         return {
             surface: getattr(cls, name) for surface, name in methods.items() if getattr(cls, name) is not getattr(Rule, name)

@@ -170,9 +170,13 @@ class Crash:
     """A rule that raised. It makes the exit code 2: the audit is incomplete."""
 
     code: str
+    """Empty where no rule but the audit of a rank failed."""
     surface: Surface
     error: str
     traceback: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.code} crashed on {self.surface.value}: {self.error}" if self.code else self.error
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +236,25 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Suppressed:
+    """A violation that somebody decided to live with; shown to programs, never counted."""
+
+    violation: Violation
+    by: str
+    """``ignore-in`` or ``baseline``."""
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Failure:
+    """A target that could not be audited."""
+
+    target: str
+    error: str
+    """One line."""
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """Everything one audit of one target found, and everything it could not look at."""
 
@@ -240,6 +263,7 @@ class Report:
     summary: str = ""
     """What was audited, in words: class, size, quantization, adapters, where it was built."""
     violations: tuple[Violation, ...] = ()
+    suppressed: tuple[Suppressed, ...] = ()
     skips: tuple[Skip, ...] = ()
     crashes: tuple[Crash, ...] = ()
     ran: tuple[tuple[str, Surface], ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.context import Strategy
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
 
@@ -66,6 +67,8 @@ class LowPrecisionNorm(Rule):
         """One violation for each norm with a half-precision tensor of its own."""
         if not model.quantized:
             raise Unchecked("no layer is quantized")
+        if context.strategy is Strategy.FSDP1:
+            raise Unchecked("FSDP1 shards parameters of one dtype only")
         for norm in model.norms:
             low = sorted({dtype for _, dtype in norm.dtypes if dtype in LOW_PRECISION})
             if low and not norm.adapter:

@@ -51,6 +51,7 @@ def test_what_applies_is_printed(configured, tmp_path):
         f"# {tmp_path}/pyproject.toml\n"
         'targets = ["plants:clean"]\nselect = []\nignore = []\nfail-on = "error"\n'
         "quantize = # not set\ndevice = # not set\nmeta = false\n"
+        "training = # not set\nbaseline = # not set\nignore-in = []\nseverity = {}\n"
     )
 
 

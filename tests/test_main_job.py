@@ -135,7 +135,9 @@ class TestPeftModel:
         model.train()
         for fault in SETS[name]:
             plant(model.get_base_model(), fault)
-        expected = {(code, f"{path}.base_layer" if code in ("KB106", "KB502") else path) for code, path in plants.shown(*SETS[name])}
+        expected = {
+            (code, f"{path}.base_layer" if code in ("KB106", "KB502") else path) for code, path in plants.shown(*SETS[name])
+        }
         if "missing-input-grad-hook" in SETS[name] and "trainable-base-parameter" in SETS[name]:
             expected = {(code, path) for code, path in expected if code != "KB301"}  # the trainable embedding feeds the layers
 

@@ -7,6 +7,7 @@ encoders, value heads) is an adapter too.
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -46,8 +47,9 @@ class AdapterFacts:
         return self.kind in ("PREFIX_TUNING", "CARTRIDGE")
 
 
-#: a module with one of these children stands for it: torch.compile and FSDP wrap so, and the path stays the user's
-SEEN_THROUGH = ("_orig_mod", "_fsdp_wrapped_module")
+#: a module with one of these children stands for it: torch.compile, FSDP and its activation checkpointing wrap so, and
+#: the path stays the user's
+SEEN_THROUGH = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
 def seen_through(module: nn.Module) -> nn.Module:
@@ -106,7 +108,8 @@ def base_of(model: nn.Module) -> nn.Module:
 
 def adapters_of(model: nn.Module, base: nn.Module) -> tuple[AdapterFacts, ...]:
     """The adapters that PEFT knows of, in the order in which they were added."""
-    owner: Any = next((module for module in (model, base, *model.children()) if hasattr(module, "peft_config")), None)
+    wrappers = itertools.takewhile(lambda module: module is not base, model.modules())
+    owner: Any = next((module for module in (*wrappers, base, *model.children()) if hasattr(module, "peft_config")), None)
     configs = getattr(owner, "peft_config", None)
     if not isinstance(configs, dict):
         return ()

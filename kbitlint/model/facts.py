@@ -199,6 +199,8 @@ class ModelFacts:
     """(adapter, name) of every entry of ``target_modules`` that no module is called."""
     quantizer_trains: bool | None = None
     """Whether the quantizer that loaded the model supports training; None where none is attached."""
+    device_map: tuple[str, ...] = ()
+    """The devices that accelerate spread the modules over, as the model remembers them; empty where it was not."""
 
     @property
     def trainable(self) -> tuple[ParameterFacts, ...]:
@@ -209,6 +211,19 @@ class ModelFacts:
     def checkpointing(self) -> tuple[CheckpointFacts, ...]:
         """The modules whose checkpointing is on."""
         return tuple(facts for facts in self.checkpoints if facts.enabled)
+
+    def by_layer(self) -> dict[str, list[ParameterFacts]]:
+        """Parameters by the outermost checkpointable layer that holds them; the rest stands under the empty path.
+
+        These are the units that FSDP shards where it wraps by transformer layer, as accelerate does by default.
+        """
+        layers = {facts.path for facts in self.checkpoints if facts.is_layer}
+        units: dict[str, list[ParameterFacts]] = {}
+        for parameter in self.parameters:
+            parts = parameter.path.split(".")
+            heads = (".".join(parts[:end]) for end in range(1, len(parts)))
+            units.setdefault(next((head for head in heads if head in layers), ""), []).append(parameter)
+        return units
 
     @property
     def numel(self) -> int:

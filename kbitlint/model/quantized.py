@@ -176,14 +176,16 @@ def state_bytes(module: nn.Module, packing: Packing) -> int:
 
 def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:
     weight = getattr(module, "weight", None)
-    packed = isinstance(weight, Tensor) and (getattr(weight, "bnb_quantized", False) or not weight.is_floating_point())
+    state = getattr(module, "quant_state", None) if type(weight).__name__ == "DTensor" else None  # FSDP2 keeps no Params4bit
+    known = getattr(weight, "bnb_quantized", False) or state is not None
+    packed = isinstance(weight, Tensor) and (known or not weight.is_floating_point())
     if not packed:  # a tied or never loaded weight: the class promises what the tensor does not hold
         return None
     compute = getattr(module, "compute_dtype", None)
     return Packing(
         "bitsandbytes",
         4,
-        str(getattr(weight, "quant_type", "4-bit")),
+        str(getattr(weight, "quant_type", getattr(state, "quant_type", "4-bit"))),
         None if compute is None else short_name(compute),
         _features(module),
     )

@@ -125,7 +125,13 @@ def collect(model: nn.Module) -> ModelFacts:
         adapted=tuple(walk.adapted),
         dead_targets=tuple(parts.dead_targets(known, walk.where.values())),
         quantizer_trains=parts.quantizer_trains(base),
+        device_map=_device_map(base),
     )
+
+
+def _device_map(base: Any) -> tuple[str, ...]:
+    devices = getattr(base, "hf_device_map", None)
+    return tuple(sorted({str(device) for device in devices.values()})) if isinstance(devices, dict) else ()
 
 
 def _tracked_handles(model: Any) -> Iterator[int]:

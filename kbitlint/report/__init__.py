@@ -1,5 +1,1 @@
 """Reporters: one file a format, each with ``render``."""
-
-from __future__ import annotations
-
-FORMATS = ("text", "json")

@@ -8,14 +8,34 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kbitlint.violation import Edit, Fix, Report, Violation
+    from kbitlint.violation import Edit, Failure, Fix, Report, Suppressed, Violation
 
 VERSION = 1
 
 
-def render(reports: Sequence[Report]) -> str:
-    """All reports of one run as one JSON document with sorted keys."""
-    return json.dumps({"version": VERSION, "targets": [_report(report) for report in reports]}, indent=2, sort_keys=True)
+def render(reports: Sequence[Report], failures: Sequence[Failure] = (), unused: Sequence[str] = ()) -> str:
+    """All reports of one run as one JSON document with sorted keys.
+
+    Args:
+        reports: What was audited.
+        failures: What could not be audited.
+        unused: Suppressions that match nothing any more, as lines.
+    """
+    document = {
+        "version": VERSION,
+        "targets": [_report(report) for report in reports],
+        "failures": [{"target": failure.target, "error": failure.error} for failure in failures],
+        "unused_suppressions": list(unused),
+    }
+    return json.dumps(document, indent=2, sort_keys=True)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the document, as published in the package."""
+    from importlib.resources import files
+
+    text = files("kbitlint.report").joinpath("report.schema.json").read_text(encoding="utf-8")
+    return dict(json.loads(text))
 
 
 def _report(report: Report) -> dict[str, Any]:
@@ -26,6 +46,7 @@ def _report(report: Report) -> dict[str, Any]:
         "notes": list(report.notes),
         "weights_read": report.weights_read,
         "violations": [_violation(violation) for violation in report.violations],
+        "suppressed": [_suppressed(entry) for entry in report.suppressed],
         "skips": [{"code": skip.code, "surface": skip.surface.value, "reason": skip.reason} for skip in report.skips],
         "crashes": [{"code": crash.code, "surface": crash.surface.value, "error": crash.error} for crash in report.crashes],
         "ran": [{"code": code, "surface": surface.value} for code, surface in report.ran],
@@ -76,6 +97,10 @@ def _violation(violation: Violation) -> dict[str, Any]:
         "evidence": dict(violation.evidence),
         "fix": None if violation.fix is None else _fix(violation.fix),
     }
+
+
+def _suppressed(entry: Suppressed) -> dict[str, Any]:
+    return {"violation": _violation(entry.violation), "by": entry.by, "reason": entry.reason}
 
 
 def _fix(fix: Fix) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def render(report: Report, *, color: bool = False, width: int = 80) -> str:
     if report.applied is not None:
         lines += [*_applied(report.applied, paint, width), ""]
     for crash in report.crashes:
-        lines += wrapped(f"{crash.code} crashed on {crash.surface.value}: {crash.error}", width, "  ", paint.code("31"))
+        lines += wrapped(str(crash), width, "  ", paint.code("31"))
     lines += _footer(report, paint, width)
     return "\n".join(lines)
 
@@ -232,6 +232,9 @@ def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
         yield paint.code("32;1")("clean")
     else:
         yield "nothing to check" if report.skips else "nothing was checked"
+    if report.suppressed:
+        by = Counter(entry.by for entry in report.suppressed)
+        yield "suppressed: " + ", ".join(f"{count} by {name}" for name, count in sorted(by.items()))
     rules = len({code for code, _ in report.ran})
     names = [surface.value for surface in report.surfaces]
     surfaces = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

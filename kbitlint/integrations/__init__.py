@@ -1,0 +1,1 @@
+"""Where training runs: transformers' Trainer, and the ranks of torch.distributed."""

@@ -1,0 +1,168 @@
+"""One audit over all ranks of a run: each audits its own model, they compare what they saw, and all agree."""
+
+from __future__ import annotations
+
+import dataclasses
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kbitlint import api, engine, registry
+from kbitlint.audit import audit, context_of, model_of
+from kbitlint.context import TrainingContext
+from kbitlint.errors import KbitlintError, one_line
+from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, Group, announce, exchange, group
+from kbitlint.model.rank_facts import RanksFacts, aspects_of, compare, named
+from kbitlint.violation import Crash, Report, Surface
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from kbitlint.model.facts import ModelFacts
+    from kbitlint.model.rank_facts import Aspects, OptimizerFacts
+    from kbitlint.rule import Rule
+    from kbitlint.violation import Violation
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one rank saw of its own model."""
+
+    report: Report | None
+    context: TrainingContext = dataclasses.field(default_factory=TrainingContext)
+    facts: ModelFacts | None = None
+    aspects: Aspects = dataclasses.field(default_factory=dict)
+    optimizer: OptimizerFacts | None = None
+    error: str = ""
+    """Why there is no report, in one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """The report that all ranks agree on."""
+
+    report: Report
+    speaks: bool = True
+    """Whether this rank is the one that shows it: the lowest that answered."""
+
+
+def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> Joint:
+    """Audit a target on every rank, and report once: what ``kbitlint check`` does under torchrun.
+
+    Where there is one process this is ``kbitlint.check``.
+
+    Args:
+        target: As for ``kbitlint.check``.
+        timeout: Seconds that a rank waits for the others.
+        **options: As for ``kbitlint.check``.
+
+    Raises:
+        KbitlintError: As for ``kbitlint.check`` where there is one process, or the ranks cannot be met.
+    """
+    ranks = group(timeout)
+    if ranks is None:
+        return Joint(api.check(target, **options))
+    chosen = api.options_of(options)
+    rules = registry.select(chosen.select, chosen.ignore)
+
+    def look() -> Seen:
+        if api.is_live(target):
+            return seen(target, api.check(target, **options), chosen.context)
+        opened = api.opened(target, rules, chosen)
+        report = audit(opened, rules, chosen)
+        return Seen(report, chosen.context) if opened.live is None else seen(opened.live, report, chosen.context)
+
+    return over_ranks(ranks, look, rules, timeout)
+
+
+def seen(target: Any, report: Report, context: TrainingContext, optimizer: Any = None) -> Seen:
+    """What this rank saw of a model, or of a Trainer's, that was audited."""
+    from kbitlint.model.optimized import adapter_settings, is_sharded, optimizer_facts
+    from kbitlint.model.walk import collect
+
+    model = model_of(target)
+    facts = collect(model)
+    aspects = aspects_of(facts, adapter_settings(model), sharded=is_sharded(model))
+    held = None if optimizer is None else optimizer_facts(model, optimizer)
+    return Seen(report, context_of(target, context), facts, aspects, held)
+
+
+def over_ranks(ranks: Group | None, look: Callable[[], Seen], rules: Sequence[Rule], timeout: float = DEFAULT_TIMEOUT) -> Joint:
+    """Run an audit on this rank, hear the others, and make the one report that all of them agree on.
+
+    Args:
+        ranks: The group; None where there is one process.
+        look: Audits this rank.
+        rules: Those on the ranks run on what was heard.
+        timeout: Seconds to wait for the other ranks.
+
+    Raises:
+        KbitlintError: There is one process, and its audit failed.
+    """
+    if ranks is None:
+        return Joint(together({0: look()}, {}, 1, rules))
+    announce(ranks)
+    try:
+        own = look()
+    except KbitlintError as error:
+        own = Seen(None, error=" ".join(str(error).split()))
+    except Exception as error:  # noqa: BLE001  # the other ranks must hear of it rather than wait
+        own = Seen(None, error=f"{one_line(error)} (in {traceback.extract_tb(error.__traceback__)[-1].name})")
+    heard = exchange(ranks, own, timeout)
+    report = together(heard.records, heard.lost, ranks.world_size, rules)
+    return Joint(report, speaks=ranks.rank == min(heard.records))
+
+
+def together(records: Mapping[int, Seen], lost: Mapping[int, str], world_size: int, rules: Sequence[Rule]) -> Report:
+    """One report of what the ranks saw; the same on every rank that heard the same.
+
+    Args:
+        records: What each rank saw.
+        lost: The ranks that did not answer, and what is known of them.
+        world_size: How many ranks there are.
+        rules: Those on the ranks run here.
+    """
+    ordered = dict(sorted(records.items()))
+    crashes = [Crash("", Surface.RANKS, f"{named((rank,))}: {seen.error}") for rank, seen in ordered.items() if seen.error]
+    crashes += [Crash("", Surface.RANKS, f"{named((rank,))} did not answer: {why}") for rank, why in sorted(lost.items())]
+    reports = {rank: record.report for rank, record in ordered.items() if record.report is not None}
+    if not reports:
+        return Report("", crashes=tuple(crashes))
+    first = next(iter(reports.values()))
+    outcome = engine.Outcome(tuple(_merged(reports)), first.skips, (*first.crashes, *crashes), first.ran)
+    known = [(rank, record, record.facts) for rank, record in ordered.items() if record.facts is not None]
+    if known:
+        _, lowest, facts = known[0]
+        divergences = compare({rank: record.aspects for rank, record, _ in known})
+        ranked = RanksFacts(world_size, facts, divergences, lowest.optimizer)
+        outcome = _joined(outcome, engine.run(rules, {Surface.RANKS: ranked}, lowest.context))
+    notes = (*first.notes, f"audited on {len(reports)} of {world_size} ranks") if world_size > 1 else first.notes
+    return dataclasses.replace(
+        first, violations=outcome.violations, skips=outcome.skips, crashes=outcome.crashes, ran=outcome.ran, notes=notes
+    )
+
+
+def _joined(one: engine.Outcome, other: engine.Outcome) -> engine.Outcome:
+    return engine.Outcome(
+        tuple(sorted((*one.violations, *other.violations), key=lambda violation: violation.sort_key)),
+        tuple(sorted({*one.skips, *other.skips})),
+        (*one.crashes, *other.crashes),
+        tuple(sorted({*one.ran, *other.ran}, key=lambda pair: (pair[0], pair[1].value))),
+    )
+
+
+def _merged(reports: dict[int, Report]) -> Iterable[Violation]:
+    """Violations that all ranks have, once; those of some ranks only, with these named."""
+    by_violation: dict[str, tuple[Violation, list[int]]] = {}
+    for rank, report in reports.items():
+        for violation in report.violations:
+            by_violation.setdefault(repr(violation), (violation, []))[1].append(rank)
+    for violation, which in by_violation.values():
+        if len(which) == len(reports):
+            yield violation
+        else:
+            yield dataclasses.replace(
+                violation,
+                message=f"{violation.message} (on {named(tuple(which))} only)",
+                evidence={**violation.evidence, "ranks": which},
+            )

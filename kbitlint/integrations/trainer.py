@@ -1,0 +1,166 @@
+"""A callback for transformers' Trainer, and so for TRL's: the audit of what is really about to train.
+
+trainer = SFTTrainer(model, args=args, callbacks=[KbitlintCallback()], ...)
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from kbitlint import api, registry
+from kbitlint.audit import context_of, model_of
+from kbitlint.context import Strategy, TrainingContext
+from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, group
+from kbitlint.integrations.ranks import Seen, over_ranks, seen
+from kbitlint.report import json, text
+from kbitlint.violation import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kbitlint.violation import Report
+
+_log = logging.getLogger("kbitlint")
+REPORT = "kbitlint-report.json"
+"""The file in the output directory."""
+NEVER = "never"
+
+
+class NotReadyError(KbitlintError):
+    """Training was stopped before its first step; the message is the report."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        super().__init__("training was stopped before its first step\n\n" + text.render(report))
+
+
+class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy here
+    """Audits the prepared model and its optimizer before the first step, on every rank.
+
+    Args:
+        fail_on: The least severity that stops training: ``info``, ``warning``, ``error``, or ``never``.
+        fix: Apply safe fixes first. Only where one process trains: wrappers have read the model already elsewhere.
+        report_to: Who gets the summary, a dictionary of numbers: a function, or None for Trainer's own loggers.
+        timeout: Seconds that a rank waits for the others.
+        **options: As for ``kbitlint.check``: ``select``, ``ignore``, ``context``, ``trace``.
+
+    Raises:
+        KbitlintError: ``fail_on`` is no severity, or an option is wrong.
+    """
+
+    def __init__(
+        self,
+        fail_on: str | Severity = "error",
+        fix: bool = False,  # noqa: FBT001, FBT002  # the order in which Trainer's users write it
+        report_to: Callable[[dict[str, float]], object] | None = None,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        **options: Any,
+    ) -> None:
+        word = fail_on.value if isinstance(fail_on, Severity) else fail_on
+        known = [*(severity.value for severity in Severity), NEVER]
+        if word not in known:
+            raise KbitlintError(f"fail_on: {word!r} is none of {', '.join(known)}{did_you_mean(str(word), known)}")
+        self.fail_on = None if word == NEVER else Severity(word)
+        self.fix, self.report_to, self.timeout = fix, report_to, timeout
+        self.options = options
+        self.chosen = api.options_of(options)
+        self.rules = registry.select(self.chosen.select, self.chosen.ignore)
+        self.report: Report | None = None
+        """What the last audit found."""
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **prepared: Any) -> None:  # noqa: ARG002  # Trainer passes it
+        """Audit, report, and raise NotReadyError where violations or a failed audit are in the way."""
+        trainer = _calling("Trainer", "train")
+        model, optimizer = prepared.get("model"), prepared.get("optimizer")
+        target = _Prepared(model, args, getattr(trainer, "accelerator", None), getattr(trainer, "model_wrapped", None))
+        ranks = group(self.timeout)
+
+        def look() -> Seen:
+            return self._look(target, optimizer, alone=ranks is None)
+
+        joint = over_ranks(ranks, look, self.rules, self.timeout)
+        self.report = joint.report
+        if state.is_world_process_zero:
+            self._tell(trainer, args, state)
+        if joint.report.crashes and self.fail_on is not None:
+            raise NotReadyError(joint.report)
+        if self.fail_on is not None and joint.report.at_least(self.fail_on):
+            raise NotReadyError(joint.report)
+
+    def _look(self, target: _Prepared, optimizer: Any, *, alone: bool) -> Seen:
+        context = target.context(self.chosen.context)
+        options = {**self.options, "context": context}
+        if context.strategy in (Strategy.FSDP1, Strategy.FSDP2, Strategy.ZERO3):
+            options["trace"] = False  # a rank holds shards, no twin of the model can be made of them
+        training = target.model.training
+        target.model.train()  # as Trainer does before every step
+        try:
+            if self.fix:
+                if not alone:
+                    raise KbitlintError("fix=True works in one process: call kbitlint.fix(model) before Trainer is built")
+                api.fix(target.model, **options)
+            return seen(target.wrapped, api.check(target.model, **options), context, optimizer)
+        finally:
+            target.model.train(training)
+
+    def _tell(self, trainer: Any, args: Any, state: Any) -> None:
+        """Write the report into the output directory, log the summary, and say in words what was found."""
+        report = self.report
+        assert report is not None  # noqa: S101  # on_train_begin has just set it
+        folder = Path(args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / REPORT).write_text(json.render([report]) + "\n", encoding="utf-8")
+        numbers = summary(report)
+        if self.report_to is not None:
+            self.report_to(numbers)
+        elif trainer is not None:
+            trainer.log(dict(numbers))
+        else:  # a loop of one's own that calls the event itself
+            state.log_history.append({**numbers, "step": state.global_step})
+        level = logging.WARNING if report.violations or report.crashes else logging.INFO
+        _log.log(level, "%s", text.render(report))
+
+
+def summary(report: Report) -> dict[str, float]:
+    """What is logged: how many violations of each severity, of each rule, and crashes."""
+    severities = Counter(violation.severity for violation in report.violations)
+    codes = Counter(violation.code for violation in report.violations)
+    numbers = {f"kbitlint/{severity.value}": float(severities[severity]) for severity in Severity}
+    numbers |= {f"kbitlint/{code}": float(count) for code, count in sorted(codes.items())}
+    return {**numbers, "kbitlint/crashes": float(len(report.crashes))}
+
+
+class _Prepared:
+    """A model on its way into training, with what it was prepared with, in the shape of a Trainer."""
+
+    def __init__(self, model: Any, args: Any, accelerator: Any, wrapped: Any) -> None:
+        self.model, self.args, self.accelerator = model, args, accelerator
+        self.wrapped = model if wrapped is None else wrapped
+
+    def context(self, given: TrainingContext) -> TrainingContext:
+        """What the arguments, the accelerator and the wrappers say; what the caller says wins."""
+        read = context_of(model_of(self.wrapped), TrainingContext())
+        return TrainingContext.from_trainer(self).updated(read).updated(given)
+
+
+def _calling(name: str, method: str) -> Any:
+    """The object of a class that called us, or None.
+
+    Trainer hands its callbacks the model and the optimizer, but neither itself nor its loggers or its accelerator, and
+    no other way leads to them (``CallbackHandler.call_event``).
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        found = frame.f_locals.get("self")
+        if any(base.__name__ == name for base in type(found).__mro__) and hasattr(found, method):
+            return found
+        frame = frame.f_back
+    return None

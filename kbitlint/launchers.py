@@ -1,0 +1,183 @@
+"""The files that a run is launched with: accelerate's configuration and DeepSpeed's.
+
+Only what the file decides is taken from it. A script may still open an autocast region where the file says ``no``, and
+DeepSpeed casts the model where others open such a region, so these stay unknown.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.context import Strategy, TrainingContext
+from kbitlint.errors import KbitlintError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_PRECISIONS = {"bf16": "bfloat16", "fp16": "float16", "no": None, "fp8": None}
+_STRATEGIES = {
+    "NO": Strategy.SINGLE,
+    "MULTI_GPU": Strategy.DDP,
+    "MULTI_CPU": Strategy.DDP,
+    "MULTI_XPU": Strategy.DDP,
+    "MULTI_NPU": Strategy.DDP,
+    "MULTI_MLU": Strategy.DDP,
+    "MULTI_HPU": Strategy.DDP,
+    "FSDP": Strategy.FSDP1,
+    "DEEPSPEED": None,
+    "XLA": None,
+    "TP": None,
+    "MEGATRON_LM": None,
+}
+_AUTO = "auto"
+
+
+def training_file(file: Path) -> TrainingContext:
+    """The context that an accelerate or DeepSpeed file describes, told apart by their keys.
+
+    Raises:
+        KbitlintError: The file cannot be read or is neither.
+    """
+    content = _read(file)
+    if "distributed_type" in content or "compute_environment" in content:
+        return accelerate(file)
+    if {"zero_optimization", "train_micro_batch_size_per_gpu", "train_batch_size", "bf16", "fp16"} & set(content):
+        return deepspeed(file)
+    raise KbitlintError(
+        f"--training {file}: is neither an accelerate configuration (it has no distributed_type) "
+        "nor a DeepSpeed one (it has no zero_optimization)"
+    )
+
+
+def accelerate(file: Path) -> TrainingContext:
+    """What ``accelerate config`` wrote. Raises KbitlintError naming file and key."""
+    content = _read(file)
+    kind = _one_of(file, "distributed_type", content.get("distributed_type"), _STRATEGIES)
+    # YAML reads a bare `no` as false, and accelerate takes that for "no"
+    precision = content.get("mixed_precision") or "no"
+    autocast = _PRECISIONS[_one_of(file, "mixed_precision", precision, _PRECISIONS)]
+    processes = _positive(file, "num_processes", content.get("num_processes"))
+    strategy, checkpoints = _STRATEGIES[kind], None
+    if kind == "FSDP":
+        sharding = _table(file, "fsdp_config", content.get("fsdp_config"))
+        version = str(sharding.get("fsdp_version", 1))
+        strategy = Strategy.FSDP2 if _one_of(file, "fsdp_config.fsdp_version", version, ("1", "2")) == "2" else Strategy.FSDP1
+        checkpoints = _flag(file, "fsdp_config.fsdp_activation_checkpointing", sharding.get("fsdp_activation_checkpointing"))
+    elif kind == "DEEPSPEED":
+        return _through_accelerate(file, content, processes)
+    elif strategy is Strategy.DDP and processes == 1:
+        strategy = Strategy.SINGLE
+    return TrainingContext(
+        autocast_dtype=autocast,
+        grad_scaler=autocast == "float16" if autocast else None,
+        strategy=strategy,
+        fsdp_checkpointing=checkpoints,
+        world_size=processes,
+    )
+
+
+def _through_accelerate(file: Path, content: dict[str, Any], processes: int | None) -> TrainingContext:
+    table = _table(file, "deepspeed_config", content.get("deepspeed_config"))
+    own = table.get("deepspeed_config_file")
+    if own is None:
+        stage = _stage(file, "deepspeed_config.zero_stage", table.get("zero_stage", 2))
+        return TrainingContext(strategy=stage, world_size=processes)
+    there = Path(str(own))
+    if not there.is_absolute() and not there.is_file():
+        there = file.parent / there
+    return deepspeed(there).updated(TrainingContext(world_size=processes))
+
+
+def deepspeed(file: Path) -> TrainingContext:
+    """What a DeepSpeed configuration says. Raises KbitlintError naming file and key."""
+    content = _read(file)
+    zero = _table(file, "zero_optimization", content.get("zero_optimization"))
+    batch = content.get("train_micro_batch_size_per_gpu")
+    optimizer = _table(file, "optimizer", content.get("optimizer")).get("type")
+    casts = any(_casts(file, name, content.get(name)) for name in ("bf16", "fp16"))
+    return TrainingContext(
+        autocast_dtype=None if casts else "float32",
+        strategy=_stage(file, "zero_optimization.stage", zero.get("stage", 0)),
+        optimizer=None if optimizer in (None, _AUTO) else str(optimizer),
+        batch_size=None if batch == _AUTO else _positive(file, "train_micro_batch_size_per_gpu", batch),
+    )
+
+
+def zero_stage(config: Any) -> Strategy | None:
+    """The strategy of a DeepSpeed configuration that is at hand, as a dictionary or as the path of a file."""
+    if not isinstance(config, dict):
+        return deepspeed(Path(str(config))).strategy
+    zero = config.get("zero_optimization")
+    stage = zero.get("stage", 0) if isinstance(zero, dict) else 0
+    return {1: Strategy.ZERO2, 2: Strategy.ZERO2, 3: Strategy.ZERO3}.get(stage)
+
+
+# ----------------------------------------------------------------------------------------------- reading and checking
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise KbitlintError(f"--training {file}: cannot be read: {error}") from error
+    try:
+        content = json.loads(text) if file.suffix == ".json" else _yaml(file, text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise KbitlintError(f"--training {file}: the file is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise KbitlintError(f"--training {file}: must hold a table of keys, not a {type(content).__name__}")
+    return content
+
+
+def _yaml(file: Path, text: str) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise KbitlintError(f"--training {file}: reading YAML needs PyYAML: pip install pyyaml") from error
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        problem = " ".join(str(error).split())
+        raise KbitlintError(f"--training {file}: the file is not valid YAML: {problem}") from error
+
+
+def _one_of(file: Path, key: str, value: Any, known: Iterable[str]) -> str:
+    word = str(getattr(value, "value", value))
+    if word not in known:
+        raise KbitlintError(f"--training {file}: {key}: {value!r} is none of {', '.join(known)}{did_you_mean(word, known)}")
+    return word
+
+
+def _stage(file: Path, key: str, value: Any) -> Strategy | None:
+    stages = {0: None, 1: Strategy.ZERO2, 2: Strategy.ZERO2, 3: Strategy.ZERO3}
+    if isinstance(value, bool) or not isinstance(value, int) or value not in stages:
+        raise KbitlintError(f"--training {file}: {key}: {value!r} is none of 0, 1, 2, 3")
+    return stages[value]
+
+
+def _table(file: Path, key: str, value: Any) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise KbitlintError(f"--training {file}: {key}: must be a table, not {value!r}")
+    return value
+
+
+def _positive(file: Path, key: str, value: Any) -> int | None:
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise KbitlintError(f"--training {file}: {key}: must be a positive number, not {value!r}")
+    return value
+
+
+def _flag(file: Path, key: str, value: Any) -> bool | None:
+    if value is not None and not isinstance(value, bool):
+        raise KbitlintError(f"--training {file}: {key}: must be true or false, not {value!r}")
+    return value
+
+
+def _casts(file: Path, key: str, value: Any) -> bool:
+    """Whether the engine casts the model to this precision, or may."""
+    enabled = _table(file, key, value).get("enabled", False)
+    return enabled == _AUTO or bool(_flag(file, f"{key}.enabled", enabled))

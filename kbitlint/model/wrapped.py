@@ -1,0 +1,34 @@
+"""What the wrappers around a model say about how it trains: DDP, FSDP and DeepSpeed already decided it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.context import Strategy, TrainingContext
+from kbitlint.model.adapters import base_of
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def context_of_wrappers(model: nn.Module) -> TrainingContext:
+    """The context as far as it stands in the model itself; empty for a model that nothing wraps."""
+    base = base_of(model)
+    for module in model.modules():
+        wrapper: Any = module
+        names = {cls.__name__ for cls in type(module).__mro__}
+        if "DistributedDataParallel" in names:
+            return TrainingContext(
+                strategy=Strategy.DDP,
+                find_unused_parameters=bool(wrapper.find_unused_parameters),
+                static_graph=bool(wrapper.static_graph),
+            )
+        if "FullyShardedDataParallel" in names:
+            return TrainingContext(strategy=Strategy.FSDP1)
+        if "FSDPModule" in names:
+            return TrainingContext(strategy=Strategy.FSDP2)
+        if module is base:
+            break
+    if any(hasattr(parameter, "ds_id") for parameter in base.parameters()):
+        return TrainingContext(strategy=Strategy.ZERO3)
+    return TrainingContext()

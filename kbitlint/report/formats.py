@@ -1,0 +1,60 @@
+"""The formats by name: what ``--format`` takes and what renders each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kbitlint.violation import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kbitlint.violation import Failure, Report
+
+NAMES = ("text", "json", "sarif", "github", "junit")
+
+
+def render(
+    name: str,
+    reports: Sequence[Report],
+    failures: Sequence[Failure] = (),
+    unused: Sequence[str] = (),
+    *,
+    fail_on: Severity = Severity.WARNING,
+    color: bool = False,
+    width: int = 80,
+) -> str:
+    """All reports of one run in a format.
+
+    Args:
+        name: One of ``NAMES``.
+        reports: What was audited.
+        failures: Targets that could not be audited; text leaves them to the error stream.
+        unused: Suppressions that match nothing any more.
+        fail_on: The least severity that fails the run.
+        color: Whether text is coloured.
+        width: Columns of text.
+    """
+    if name == "json":
+        from kbitlint.report import json
+
+        return json.render(reports, failures, unused)
+    if name == "sarif":
+        from kbitlint.registry import all_rules
+        from kbitlint.report import sarif
+
+        return sarif.render(reports, failures, unused, rules=all_rules())
+    if name == "github":
+        from kbitlint.report import github
+
+        return github.render(reports, failures, unused)
+    if name == "junit":
+        from kbitlint.report import junit
+
+        return junit.render(reports, failures, fail_on=fail_on)
+    from kbitlint.report import text
+
+    shown = [report for report in reports if len(reports) == 1 or not report.is_empty]
+    if reports and not shown:
+        return f"nothing in {len(reports)} targets to check"
+    return "\n\n".join(text.render(report, color=color, width=width) for report in shown)

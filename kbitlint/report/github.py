@@ -1,0 +1,55 @@
+"""Annotations of a GitHub workflow: one command for each cause at each place.
+
+Escaped as the runner reads it (actions/toolkit, ``packages/core/src/command.ts``): a message may hold anything once
+``%`` and line ends are escaped; a property must escape ``:`` and ``,`` too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kbitlint.report.places import LAST_RESORT, Place, found, place_of
+from kbitlint.violation import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from kbitlint.violation import Failure, Report
+
+_COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
+
+
+def render(reports: Sequence[Report], failures: Sequence[Failure] = (), unused: Sequence[str] = ()) -> str:
+    """All reports of one run as workflow commands, errors first: a step shows ten annotations of each kind."""
+    lines = [command for report in reports for command in _commands(report)]
+    lines += [_command("error", place_of(failure.target), "kbitlint", failure.error) for failure in failures]
+    lines += [_command("notice", Place(LAST_RESORT), "kbitlint", line) for line in unused]
+    return "\n".join(sorted(lines, key=lambda line: line.startswith(("::warning", "::notice"))))
+
+
+def _commands(report: Report) -> Iterator[str]:
+    name = f" [{report.target}]" if report.target else ""
+    for group in found(report):
+        if group.reason is None:
+            title = f"{group.first.code} {group.first.slug}"
+            text = f"{group.message}\nmeans: {group.first.consequence.value}"
+            if group.first.fix is not None:
+                text += f"\nfix: {group.first.fix.title} ({group.first.fix.safety.value})"
+            yield _command(_COMMANDS[group.first.severity], group.place, title, text + name)
+    for crash in report.crashes:
+        yield _command("error", place_of(report.target), crash.code or "kbitlint", f"{crash}{name}")
+
+
+def _command(command: str, place: Place, title: str, text: str) -> str:
+    properties = {"file": place.file, "line": str(place.line), "title": title}
+    named = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
+    return f"::{command} {named}::{_data(text)}"
+
+
+def _data(text: str) -> str:
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")  # a lone surrogate cannot be written anywhere
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,84 @@
+"""JUnit XML, as CI services show tests: a suite for each target, a case for each rule.
+
+A rule with violations at or above the gate is a failure, a crash an error, a rule that could not decide is skipped.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+from kbitlint.report.places import found
+from kbitlint.violation import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from kbitlint.violation import Failure, Report
+
+#: what XML 1.0 cannot hold, not even escaped
+_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def render(reports: Sequence[Report], failures: Sequence[Failure] = (), *, fail_on: Severity = Severity.WARNING) -> str:
+    """All reports of one run as one JUnit document.
+
+    Args:
+        reports: What was audited.
+        failures: Targets that could not be audited, each a case with an error.
+        fail_on: The least severity that fails a case; what is below it stands in the case's output.
+    """
+    root = ET.Element("testsuites", name="kbitlint")
+    for report in reports:
+        _suite(root, report.target or "(model)", _cases(report, fail_on))
+    for failure in failures:
+        case = ET.Element("testcase", classname=_text(failure.target), name="audit", time="0")
+        ET.SubElement(case, "error", message=_text(failure.error), type="failure").text = _text(failure.error)
+        _suite(root, failure.target, [case])
+    for kind in ("tests", "failures", "errors", "skipped"):
+        root.set(kind, str(sum(int(suite.get(kind, "0")) for suite in root)))
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode", xml_declaration=True)
+
+
+def _suite(root: ET.Element, name: str, cases: Iterable[ET.Element]) -> None:
+    suite = ET.SubElement(root, "testsuite", name=_text(name), time="0")
+    suite.extend(cases)
+    suite.set("tests", str(len(suite)))
+    for kind, tag in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+        suite.set(kind, str(sum(case.find(tag) is not None for case in suite)))
+
+
+def _cases(report: Report, fail_on: Severity) -> list[ET.Element]:
+    groups = [group for group in found(report) if group.reason is None]
+    slugs = {group.first.code: f"{group.first.code} {group.first.slug}" for group in groups}
+    codes = {code for code, _ in report.ran} | {crash.code for crash in report.crashes} | set(slugs)
+    cases = []
+    for code in sorted(codes | {skip.code for skip in report.skips if skip.code}):
+        name = slugs.get(code, code) or "audit"
+        case = ET.Element("testcase", classname=_text(report.target or "(model)"), name=name, time="0")
+        own = [group for group in groups if group.first.code == code]
+        failed = [group for group in own if group.first.severity >= fail_on]
+        if failed:
+            severity = max(group.first.severity for group in failed).value
+            texts = [f"{group.place.file}:{group.place.line}: {group.message}" for group in failed]
+            element = ET.SubElement(case, "failure", message=_text(failed[0].message), type=severity)
+            element.text = _text("\n".join(texts))
+        for crash in report.crashes:
+            if crash.code == code:
+                element = ET.SubElement(case, "error", message=_text(crash.error), type="crash")
+                element.text = _text(crash.traceback or crash.error)
+        if code not in codes:
+            reasons = sorted({skip.reason for skip in report.skips if skip.code == code})
+            ET.SubElement(case, "skipped", message=_text("; ".join(reasons)))
+        below = [f"{group.first.severity.value}: {group.message}" for group in own if group not in failed]
+        if below:
+            ET.SubElement(case, "system-out").text = _text("\n".join(below))
+        cases.append(case)
+    return cases
+
+
+def _text(text: str) -> str:
+    """The text with what XML cannot hold written as an escape."""
+    return _FORBIDDEN.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)

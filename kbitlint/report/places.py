@@ -1,0 +1,130 @@
+"""Where a violation is for those who only know files: a physical place for a module of a model.
+
+Code scanning refuses a result without a file. A module of a model has none, so its place is what builds the model:
+the factory's ``def``, the config.json of the folder, and where nothing else is known the project's own settings.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from kbitlint.paths import fold_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kbitlint.violation import Report, Violation
+
+LAST_RESORT = "pyproject.toml"
+"""The file of targets that are none: Hub ids and live models."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Place:
+    """A file and a line in it."""
+
+    file: str
+    line: int = 1
+
+    @property
+    def uri(self) -> str:
+        """The file as a URI: relative to the working folder where it is below it."""
+        path = Path(self.file)
+        if not path.is_absolute():
+            return quote(path.as_posix())
+        here = Path.cwd()
+        return quote(path.relative_to(here).as_posix()) if path.is_relative_to(here) else path.as_uri()
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Violations with one cause at one place: what a format that counts results shows once."""
+
+    place: Place
+    first: Violation
+    modules: tuple[tuple[str, int], ...]
+    """(module path with folded layer numbers, how many) of every violation."""
+    count: int
+    reason: str | None = None
+    """Why it is suppressed; None where it is not."""
+
+    @property
+    def message(self) -> str:
+        """The message, with the modules it is about."""
+        named = [f"{path} ({count})" if count > 1 else path for path, count in self.modules if path != "(model)"]
+        shown = ", ".join(named[:_SHOWN]) + (f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else "")
+        return f"{self.first.message}: {shown}" if shown else self.first.message
+
+
+_SHOWN = 4
+
+
+def place_of(target: str, violation: Violation | None = None) -> Place:
+    """The physical place of a violation in a target, or of the target itself."""
+    if violation is not None and violation.at.file:
+        return Place(_beside(target, violation.at.file), violation.at.line or 1)
+    path, place, attribute = Path(target), *_split(target)
+    if target and path.is_dir():
+        name = next((name for name in ("adapter_config.json", "config.json") if (path / name).is_file()), "config.json")
+        return Place(str(path / name))
+    if target and path.is_file():
+        return Place(target)
+    file = place if place.endswith(".py") else place.replace(".", "/") + ".py"
+    if attribute and Path(file).is_file():
+        return Place(file, _line_of(Path(file), attribute))
+    return Place(LAST_RESORT)
+
+
+def found(report: Report) -> list[Found]:
+    """The violations of a report, those with one cause at one place together; the suppressed ones come last."""
+    groups: dict[tuple[object, ...], list[Violation]] = {}
+    for violation in report.violations:
+        groups.setdefault((place_of(report.target, violation), None, violation.cause), []).append(violation)
+    for entry in report.suppressed:
+        violation = entry.violation
+        groups.setdefault((place_of(report.target, violation), entry.reason, violation.cause), []).append(violation)
+    made = [_found(key, violations) for key, violations in groups.items()]
+    return sorted(made, key=lambda f: (f.reason is not None, f.place, f.first.code, f.first.message))
+
+
+def _found(key: tuple[object, ...], violations: list[Violation]) -> Found:
+    place, reason, _ = key
+    assert isinstance(place, Place)  # noqa: S101  # the key is made by found()
+    modules = tuple(fold_all(violation.at.path or "(model)" for violation in violations))
+    return Found(place, violations[0], modules, len(violations), None if reason is None else str(reason))
+
+
+def _split(target: str) -> tuple[str, str]:
+    place, _, attribute = target.rpartition(":")
+    return place, attribute
+
+
+def _beside(target: str, file: str) -> str:
+    """The file as seen from the working folder: rules name it relative to the target."""
+    path = Path(target.partition(":")[0] or ".")
+    folder = path if path.is_dir() else path.parent
+    there = folder / file
+    return str(there) if there.exists() or not Path(file).exists() else file
+
+
+def _line_of(path: Path, attribute: str) -> int:
+    """The line of a function, or the first line where the file cannot be read or has no such function."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return 1
+    return next(iter(_lines(tree.body, attribute)), 1)
+
+
+def _lines(body: Iterable[ast.stmt], attribute: str) -> list[int]:
+    name, _, rest = attribute.partition(".")
+    lines: list[int] = []
+    for statement in body:
+        if not isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)) or statement.name != name:
+            continue
+        lines += _lines(statement.body, rest) or [statement.lineno] if rest else [statement.lineno]
+    return lines

@@ -1,0 +1,104 @@
+"""What the project and the command line say about one run: its training context, and how its reports count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kbitlint import suppress
+from kbitlint.context import TrainingContext
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kbitlint.config import Config
+    from kbitlint.violation import Report
+
+SUPPRESSING_OPTIONS = (
+    click.option(
+        "--baseline", type=click.Path(dir_okay=False, path_type=Path), help="Known violations that are not counted, by place."
+    ),
+    click.option("--write-baseline", is_flag=True, help="Accept all violations: write them to --baseline and leave with 0."),
+    click.option("--prune-baseline", is_flag=True, help="Take out of --baseline what is not there any more."),
+)
+RANK_OPTION = click.option(
+    "--rank-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    metavar="SECONDS",
+    help="Under torchrun: how long a rank waits for the others (default: 300).",
+)
+
+JOBS_OPTIONS = (
+    click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Audit N targets at once, each in its own process."),
+    click.option(
+        "--target-timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Give one target no longer than this; it then runs in its own process.",
+    ),
+)
+
+TRAINING_OPTION = click.option(
+    "--training",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="How training is launched: the file of accelerate config, or a DeepSpeed JSON file.",
+)
+
+
+def context_of(settings: Config, options: dict[str, Any], autocast_dtype: str | None) -> TrainingContext:
+    """The training context of a run: the launcher's file, and over it what the command line says.
+
+    Raises:
+        KbitlintError: The file cannot be read or is none of a launcher.
+    """
+    file = options["training"] or (Path(settings.training) if settings.training else None)
+    said = TrainingContext(autocast_dtype=autocast_dtype)
+    if file is None:
+        return said
+    from kbitlint.launchers import training_file
+
+    return training_file(file).updated(said)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The reports as they count."""
+
+    reports: tuple[Report, ...]
+    unused: tuple[str, ...] = ()
+    """Suppressions that match nothing any more."""
+    lines: tuple[str, ...] = ()
+    """What is said on the error stream."""
+    accepted: bool = False
+    """Whether the violations were just written to the baseline."""
+
+
+def settled(reports: Sequence[Report], settings: Config, options: dict[str, Any], *, everything: bool) -> Settled:
+    """Apply the project's decisions to the reports of a run.
+
+    Args:
+        reports: What the run found.
+        settings: ``ignore-in``, ``severity`` and ``baseline`` of the project.
+        options: ``baseline``, ``write_baseline`` and ``prune_baseline`` of the command line.
+        everything: Whether the run audited all targets of the project.
+
+    Raises:
+        KbitlintError: The baseline cannot be read or written, or a pattern names no rule.
+    """
+    path = options["baseline"] or (Path(settings.baseline) if settings.baseline else None)
+    writes, prunes = options["write_baseline"], options["prune_baseline"]
+    if (writes or prunes) and path is None:
+        raise click.UsageError("--write-baseline and --prune-baseline need --baseline FILE")
+    known = suppress.read_baseline(path) if path is not None and (path.exists() or not writes) else {}
+    chosen = suppress.Suppressions(settings.ignore_in, {} if writes else known, settings.severity)
+    made, unused = suppress.apply(reports, chosen, everything=everything)
+    if path is not None and (writes or prunes):
+        counts = suppress.written(known, made, prune=prunes and not writes)
+        suppress.write_baseline(path, counts)
+        pruned = tuple(line for line in unused if not line.startswith("baseline "))
+        return Settled(made, pruned, (*pruned, f"written: {path}"), accepted=writes)
+    return Settled(made, unused, unused)

@@ -1,0 +1,162 @@
+"""The harness for authors of rule packs: cases say what a rule must show, the harness holds the contract of a rule.
+
+    from kbitlint.testing import Case, hold
+
+    def test_the_rule():
+        hold(MyRule, flagged=[Case(faulty, {"model.norm"})], clean=[Case(good)])
+
+Every failure is an AssertionError that names the line of the contract and the case.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from kbitlint import api, docs, engine, registry
+from kbitlint.collection import facts_of_model
+from kbitlint.context import TrainingContext
+from kbitlint.fixer import fix_model
+from kbitlint.violation import Safety, Surface
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from kbitlint.rule import Rule
+    from kbitlint.violation import Violation
+
+__all__ = ["Case", "hold", "hold_document", "state_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A model, and the paths at which the rule must report it."""
+
+    build: Callable[[], Any]
+    """Makes the model anew at every call."""
+    shows: Iterable[str] = ()
+    """The exact paths; none for a look-alike that must not be flagged."""
+    context: TrainingContext = field(default_factory=TrainingContext)
+    trace: bool = False
+    """Whether the rule is seen on the trace, so that a step without weights is run."""
+    trains: bool = True
+    """Whether the model takes a training step once everything is fixed; False for models without weights."""
+
+    @property
+    def name(self) -> str:
+        """How a failure names the case."""
+        return getattr(self.build, "__name__", repr(self.build))
+
+
+def hold(rule: type[Rule], *, flagged: Iterable[Case] = (), clean: Iterable[Case] = ()) -> None:
+    """Hold a rule against its cases and against the contract that every rule keeps.
+
+    Args:
+        rule: The class of the rule; it need not be installed.
+        flagged: Models that it must report, at exactly the places they say.
+        clean: Look-alikes that it must not report.
+
+    Raises:
+        AssertionError: A case shows other places, or a line of the contract is broken.
+    """
+    hold_document(rule)
+    for case in flagged:
+        assert set(case.shows), f"{case.name}: a flagged case names the paths that it shows"  # noqa: S101  # see module
+        _hold_case(rule(), case)
+        _hold_fix(rule(), case)
+    for case in clean:
+        assert not set(case.shows), f"{case.name}: a clean case shows nothing"  # noqa: S101  # see module
+        _hold_case(rule(), case)
+
+
+def hold_document(rule: type[Rule]) -> None:
+    """Hold the shape of a rule: its code, its slug, and every section of its document. Raises AssertionError."""
+    from kbitlint.rule import CODE, SLUG
+
+    sections = docs.sections(rule)
+    _must(CODE.fullmatch(rule.meta.code) is not None, f"code {rule.meta.code!r} is KB and three digits")
+    _must(SLUG.fullmatch(rule.meta.slug) is not None, f"slug {rule.meta.slug!r} is words joined by hyphens")
+    _must(rule.title().endswith("."), "the first line of the document is a sentence")
+    _must(tuple(sections) == docs.SECTIONS, f"the document has the sections {', '.join(docs.SECTIONS)}, in this order")
+    _must(all(sections.values()), "no section of the document is empty")
+    _must(bool(rule.checks()), "the rule overrides a check")
+
+
+def state_of(model: Any) -> dict[str, object]:
+    """Everything of a model that a check must leave alone and that undoing a fix must give back."""
+    import torch
+
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    state: dict[str, object] = {}
+    for name, module in model.named_modules():
+        own = {key: repr(value) for key, value in module.__dict__.items() if isinstance(value, (bool, int, str, torch.dtype))}
+        state[f"{name}:flags"] = own
+        state[f"{name}:hooks"] = [list(module.__dict__[kind]) for kind in hooks if kind in module.__dict__]
+        state[f"{name}:forward"] = repr(module.__dict__.get("forward"))
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        values = None if tensor.is_meta else tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+        state[f"{name}:tensor"] = (str(tensor.dtype), tuple(tensor.shape), tensor.requires_grad, values)
+    config: Any = getattr(model, "config", None)
+    state["config"] = config.to_json_string() if hasattr(config, "to_json_string") else repr(config)
+    return state
+
+
+def _look(rule: Rule, model: Any, case: Case) -> tuple[Violation, ...]:
+    facts, _ = facts_of_model(model, [rule], case.context, trace=case.trace)
+    outcome = engine.run([rule], facts, case.context)
+    for crash in outcome.crashes:
+        raise AssertionError(f"{case.name}: a check raises nothing but Unchecked:\n{crash.traceback}")
+    return outcome.violations
+
+
+def _hold_case(rule: Rule, case: Case) -> None:
+    model = case.build()
+    before = state_of(model)
+    first, second = _look(rule, model, case), _look(rule, model, case)
+    _must(state_of(model) == before, f"{case.name}: a check changes nothing")
+    _must(first == second, f"{case.name}: a check is deterministic")
+    shown, expected = sorted({v.at.path for v in first}), sorted(set(case.shows))
+    _must(shown == expected, f"{case.name}: shows {shown}, not {expected}")
+    for violation in first:
+        _must(not violation.message.endswith("."), f"{case.name}: a message has no full stop: {violation.message!r}")
+        _must(violation.surface in (Surface.MODEL, Surface.TRACE), f"{case.name}: a violation names the surface it was seen on")
+
+
+def _hold_fix(rule: Rule, case: Case) -> None:
+    model = case.build()
+    if not any(v.fix and v.fix.safety is not Safety.DISPLAY for v in _look(rule, model, case)):
+        return
+    before, others = state_of(model), [known for known in registry.all_rules() if known.meta.code != rule.meta.code]
+    known = _codes(others, model, case)
+    fix_model(model, [rule], case.context, Safety.UNSAFE, trace=case.trace)
+    _must(not _look(rule, model, case), f"{case.name}: a fix removes its violation")
+    new = _codes(others, model, case) - known
+    _must(not new, f"{case.name}: a fix causes no violation of another rule: {sorted(new)}")
+    once = state_of(model)
+    again, _ = fix_model(model, [rule], case.context, Safety.UNSAFE, trace=case.trace)
+    _must(not again.edits and state_of(model) == once, f"{case.name}: a fix twice is a fix once")
+    api.undo(model)
+    _must(state_of(model) == before, f"{case.name}: undo restores every bit")
+    if case.trains:
+        _hold_training(case)
+
+
+def _codes(rules: Iterable[Rule], model: Any, case: Case) -> set[tuple[str, str]]:
+    rules = list(rules)
+    facts, _ = facts_of_model(model, rules, case.context, trace=False)
+    return {(v.code, v.at.path) for v in engine.run(rules, facts, case.context).violations}
+
+
+def _hold_training(case: Case) -> None:
+    """After all fixes a real training step gives every trainable parameter a finite gradient."""
+    from kbitlint.model.probe import probe
+
+    model = case.build()
+    fix_model(model, registry.all_rules(), case.context, Safety.UNSAFE, trace=case.trace)
+    seen = probe(model)
+    _must(seen.failure is None, f"{case.name}: after all fixes a training step works: {seen.failure}")
+
+
+def _must(holds: bool, line: str) -> None:  # noqa: FBT001  # an assertion with its sentence
+    if not holds:
+        raise AssertionError(line)

@@ -1,0 +1,100 @@
+"""KB703."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.context import Strategy
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts, ParameterFacts
+
+
+class MixedShardDtypes(Rule):
+    """Parameters of several dtypes in one unit that FSDP shards together.
+
+    ## What it does
+
+    Under FSDP1 it reports every layer, and the rest of the model, whose parameters have more than one dtype; a packed
+    weight counts as its storage dtype. Trainable leaf modules are units of their own where Trainer wraps a PeftModel,
+    so adapters of another dtype are fine there, and a warning where it is not known who wraps. Under FSDP2 only the
+    trainable parameters of a unit have to agree; a PeftModel in Trainer is one unit there.
+
+    ## Why is this bad?
+
+    FSDP1 flattens a unit into one tensor: `Must flatten tensors with uniform dtype`. FSDP2 reduces its gradients
+    together: `FSDP expects uniform original parameter dtype`. Both raise before the first step.
+
+    ## Example
+
+    `prepare_model_for_kbit_training` on a model with `bnb_4bit_quant_storage=torch.bfloat16`: norms become float32
+    beside bfloat16 storage.
+
+    ## Fix
+
+    One dtype: no `prepare_model_for_kbit_training`, `get_peft_model(..., autocast_adapter_dtype=False)`.
+
+    ## Fix safety
+
+    Shown only: which dtype is wanted is a choice.
+
+    ## References
+
+    - https://github.com/huggingface/trl/issues/1723
+    - https://github.com/hiyouga/LlamaFactory/issues/7993
+    - https://github.com/meta-llama/llama-cookbook/issues/974
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB703",
+        slug="mixed-shard-dtypes",
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each unit."""
+        if context.strategy is None:
+            raise Unchecked("how ranks share the model is not known (--training)")
+        by_trainer = context.sets_training_mode is True and model.has_adapters
+        if context.strategy is Strategy.FSDP1:
+            for path, parameters in model.by_layer().items():
+                yield from self._flattened(path, [p for p in parameters if p.floating], own_units=by_trainer)
+        if context.strategy is Strategy.FSDP2 and not _upcast(model, context):
+            units = {"": list(model.parameters)} if by_trainer else model.by_layer()
+            for path, parameters in units.items():
+                trained = [parameter for parameter in parameters if parameter.requires_grad]
+                if len({parameter.dtype for parameter in trained}) > 1:
+                    yield self._violation(path, trained, "trainable parameters that FSDP2 reduces together have", certain=True)
+
+    def _flattened(self, path: str, parameters: list[ParameterFacts], *, own_units: bool) -> Iterator[Violation]:
+        rest = [p for p in parameters if not (p.requires_grad and p.path.endswith(".weight"))]
+        certain = len({parameter.dtype for parameter in rest}) > 1
+        if certain or (not own_units and len({parameter.dtype for parameter in parameters}) > 1):
+            shown = rest if certain else parameters
+            unless = "" if certain else " unless PEFT's wrap policy keeps adapters apart"
+            yield self._violation(path, shown, f"parameters that FSDP1 flattens together{unless} have", certain=certain)
+
+    def _violation(self, path: str, parameters: Iterable[ParameterFacts], what: str, *, certain: bool) -> Violation:
+        first: dict[str, str] = {}
+        for parameter in parameters:
+            first.setdefault(parameter.dtype, parameter.path)
+        return self.violation(
+            f"{what} {len(first)} dtypes: {', '.join(sorted(first))}",
+            Location(path),
+            severity=Severity.ERROR if certain else Severity.WARNING,
+            evidence={"first_of_each": dict(sorted(first.items()))},
+            fix=Fix("give them one dtype", Safety.DISPLAY),
+        )
+
+
+def _upcast(model: ModelFacts, context: TrainingContext) -> bool:
+    """Whether accelerate makes every trainable parameter float32 first: with mixed precision and no 4-bit weight."""
+    packed = any(layer.packing.method == "bitsandbytes" and layer.packing.bits == 4 for layer in model.quantized)
+    return not packed and context.autocast_dtype in ("bfloat16", "float16")

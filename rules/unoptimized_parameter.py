@@ -1,0 +1,81 @@
+"""KB706."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.rank_facts import RanksFacts
+
+
+class UnoptimizedParameter(Rule):
+    """Trainable parameters that the optimizer does not hold.
+
+    ## What it does
+
+    Compares the parameters in the optimizer's groups with those of the model that it is about to train: what is
+    trainable and not held, and what is held and no parameter of the model (any more).
+
+    ## Why is this bad?
+
+    A parameter outside the optimizer gets a gradient in every step and never changes, without an error. It happens
+    where adapters are attached, or parameters replaced or unfrozen, after the optimizer was built.
+
+    ## Example
+
+    `optimizer = AdamW(model.parameters())`, then `get_peft_model(model, config)`, then
+    `Trainer(..., optimizers=(optimizer, None))`.
+
+    ## Fix
+
+    Build the optimizer last, or let Trainer build it.
+
+    ## Fix safety
+
+    Shown only: which group a parameter belongs to is a choice.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/1142
+    - https://github.com/huggingface/transformers/issues/26498
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB706",
+        slug="unoptimized-parameter",
+        severity=Severity.ERROR,
+        consequence=Consequence.TRAINS_NOTHING,
+        since="0.1.0",
+    )
+
+    def check_ranks(self, ranks: RanksFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each trainable parameter, and one for tensors that the model does not have."""
+        optimizer = ranks.optimizer
+        if optimizer is None:
+            raise Unchecked("no optimizer whose parameters could be told apart is at hand")
+        evidence = {"held": optimizer.held, "strangers": optimizer.strangers}
+        fix = Fix("build the optimizer after the model is complete", Safety.DISPLAY)
+        for path in optimizer.missing:
+            yield self.violation(
+                "the optimizer does not hold this trainable parameter",
+                Location(path),
+                surface=Surface.RANKS,
+                evidence=evidence,
+                fix=fix,
+            )
+        if optimizer.strangers and not optimizer.missing:
+            yield self.violation(
+                f"the optimizer holds {optimizer.strangers} tensors that are no parameter of the model",
+                Location(),
+                surface=Surface.RANKS,
+                severity=Severity.WARNING,
+                consequence=Consequence.COSTS_MEMORY,
+                evidence=evidence,
+                fix=fix,
+            )

@@ -1,0 +1,72 @@
+"""Several real processes on the CPU that train together through gloo."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def environment(rank, world, where, **further):
+    return {
+        **os.environ,
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(where),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT / "tests"),
+        **further,
+    }
+
+
+def start(arguments, world, **further):
+    """One process for each rank, as torchrun starts them."""
+    where = port()
+    return [
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", *map(str, arguments)],
+            env=environment(rank, world, where, **further),
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+
+
+def finish(processes, timeout=180):
+    """(exit code, output, errors) of each process; none is left running."""
+    deadline = time.monotonic() + timeout
+    try:
+        outputs = [process.communicate(timeout=max(1, deadline - time.monotonic())) for process in processes]
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    return [(process.returncode, *output) for process, output in zip(processes, outputs, strict=True)]
+
+
+def run(function, world=2, *arguments):
+    """What a function of the module ``outcomes`` returns on each rank."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = finish(start(["-m", "outcomes", function, folder, *arguments], world))
+        assert [code for code, _, _ in done] == [0] * world, done
+        return [pickle.loads((Path(folder) / str(rank)).read_bytes()) for rank in range(world)]  # noqa: S301  # our own processes wrote it

@@ -1,0 +1,321 @@
+"""What really happens under DDP and FSDP: each function runs on every rank and returns outcome and verdict."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pickle
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import tiny
+import torch
+import torch.distributed as dist
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+import kbitlint
+from kbitlint.context import Strategy, TrainingContext
+from kbitlint.model.batch import loss_of, training_batch
+
+BF16 = torch.bfloat16
+
+
+def steps(wrapped, inner, number=2):
+    """What goes wrong in some training steps; None where nothing does."""
+    try:
+        optimizer = torch.optim.SGD([p for p in inner.parameters() if p.requires_grad], lr=0.01)
+        for _ in range(number):
+            optimizer.zero_grad()
+            loss_of(wrapped(**training_batch(inner, "cpu"))).backward()
+            optimizer.step()
+    except (RuntimeError, ValueError, AssertionError, AttributeError) as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+def shown(model, select, **context):
+    report = kbitlint.check(model, select=select, trace=False, context=TrainingContext(**context))
+    assert not report.crashes
+    return sorted({(v.code, v.severity.value) for v in report.violations})
+
+
+# ------------------------------------------------------------------------------------------------------------- DDP
+
+
+def _lora():
+    return tiny.with_lora(tiny.load())
+
+
+def _head_only():
+    """Trainable outside the checkpointed layers only."""
+    model = get_peft_model(tiny.load(), LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.requires_grad_(False)
+    return model
+
+
+def _without_hook():
+    """Reentrant layers that no gradient enters train nothing, and so nothing is marked twice."""
+    return tiny.with_lora(tiny.load())
+
+
+MODELS = {"adapters": _lora, "head only": _head_only, "no hook": _without_hook}
+
+
+def ddp_matrix():
+    """{(model, reentrant, find_unused, static_graph): (outcome, verdict)} over the whole matrix."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    found = {}
+    for name, reentrant, unused, static in itertools.product(MODELS, *[[False, True]] * 3):
+        model = MODELS[name]()
+        tiny.bind_reentrant(model, use_reentrant=reentrant)
+        if name != "no hook":
+            model.get_base_model().enable_input_require_grads()
+        model.train()
+        verdict = shown(
+            model, "KB701", strategy=Strategy.DDP, find_unused_parameters=unused, static_graph=static, sets_training_mode=True
+        )
+        wrapped = DistributedDataParallel(model, find_unused_parameters=unused, static_graph=static)
+        assert shown(wrapped, "KB701") == verdict
+        found[name, reentrant, unused, static] = (steps(wrapped, model), verdict)
+        dist.barrier()
+    return found
+
+
+def trainer_default():
+    """What the real Trainer does to a PeftModel in a distributed run: (find_unused_parameters, verdict, outcome)."""
+    import transformers
+
+    model = tiny.with_lora(prepare_model_for_kbit_training(tiny.load(), gradient_checkpointing_kwargs={"use_reentrant": True}))
+    args = transformers.TrainingArguments(output_dir=os.environ["FOLDER"], use_cpu=True, report_to=[], max_steps=1)
+    trainer = transformers.Trainer(model=model, args=args, train_dataset=rows())
+    model.train()
+    report = kbitlint.check(trainer, select="KB701", trace=False)
+    try:
+        trainer.train()
+        outcome = None
+    except RuntimeError as error:
+        outcome = str(error).splitlines()[0]
+    return trainer.accelerator.ddp_handler.find_unused_parameters, [v.severity.value for v in report.violations], outcome
+
+
+def rows(number=8):
+    tokens = torch.arange(16) % tiny.VOCAB
+    return [{"input_ids": tokens, "labels": tokens} for _ in range(number)]
+
+
+def spread_map():
+    """(outcome, verdict) of accelerate's prepare for a model whose map names two devices, and one."""
+    from accelerate import Accelerator
+
+    found = {}
+    for devices in ({"model": 0, "lm_head": 1}, {"model": 0, "lm_head": "cpu"}, {"": "cpu"}):
+        model = tiny.load()
+        model.hf_device_map = devices
+        try:
+            Accelerator(cpu=True).prepare_model(model)
+            outcome = None
+        except ValueError as error:
+            outcome = str(error).splitlines()[0]
+        found[str(devices)] = (outcome, shown(model, "KB702", strategy=Strategy.DDP))
+    return found
+
+
+# ------------------------------------------------------------------------------------------------------------ FSDP
+
+
+def _adapted(model, **arguments):
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
+    return get_peft_model(model, config, **arguments)
+
+
+def _uniform(storage=BF16):
+    return _adapted(tiny.load(bnb_4bit_quant_storage=storage), autocast_adapter_dtype=False)
+
+
+def _prepared(storage):
+    return _adapted(
+        prepare_model_for_kbit_training(tiny.load(bnb_4bit_quant_storage=storage), use_gradient_checkpointing=False)
+    )
+
+
+def _fixed():
+    model = tiny.load(bnb_4bit_quant_storage=BF16)
+    kbitlint.fix(model, select="KB101")
+    return _adapted(model, autocast_adapter_dtype=False)
+
+
+def _mixed(part):
+    model = _adapted(tiny.load(bnb_4bit_quant_storage=BF16))
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and part in name:
+            parameter.data = parameter.data.bfloat16()
+    return model
+
+
+FSDP = {
+    "uint8 storage": lambda: _adapted(tiny.load(), autocast_adapter_dtype=False),
+    "int8": lambda: _adapted(tiny.load(kind="int8"), autocast_adapter_dtype=False),
+    "one dtype": _uniform,
+    "float32 adapters": lambda: _adapted(tiny.load(bnb_4bit_quant_storage=BF16)),
+    "prepared, bfloat16 storage": lambda: _prepared(BF16),
+    "prepared, float32 storage": lambda: _prepared(torch.float32),
+    "float32 norms": _fixed,
+    "mixed adapters": lambda: _mixed("q_proj"),
+    "adapters mixed across layers": lambda: _mixed("layers.0"),
+    "unquantized, mixed": lambda: _adapted(tiny.load(kind="none")),
+}
+
+
+def _fsdp1(model, policy):
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    cpu = torch.device("cpu")
+    return FullyShardedDataParallel(model, auto_wrap_policy=policy, use_orig_params=True, device_id=cpu)
+
+
+def fsdp1_matrix():
+    """{(model, wrapping): (outcome, verdict)}: by layer, and with the policy that Trainer takes from PEFT."""
+    from peft.utils.other import fsdp_auto_wrap_policy
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+    os.environ["FSDP_TRANSFORMER_CLS_TO_WRAP"] = "LlamaDecoderLayer"
+    found = {}
+    for name, trainer in itertools.product(FSDP, [False, True]):
+        model = FSDP[name]().train()
+        verdict = shown(model, ["KB703", "KB704"], strategy=Strategy.FSDP1, sets_training_mode=trainer or None)
+        policy = fsdp_auto_wrap_policy(model) if trainer else ModuleWrapPolicy({LlamaDecoderLayer})
+        try:
+            outcome = steps(_fsdp1(model, policy), model)
+        except ValueError as error:
+            outcome = str(error).splitlines()[0]
+        found[name, trainer] = (outcome, verdict)
+        dist.barrier()
+    return found
+
+
+def fsdp2_matrix():
+    """{(model, one unit): (outcome, verdict)}: by layer as accelerate wraps, and as one unit, as for a PeftModel."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    found = {}
+    for name, whole in itertools.product(FSDP, [False, True]):
+        model = FSDP[name]().train()
+        verdict = shown(model, ["KB703", "KB704"], strategy=Strategy.FSDP2, sets_training_mode=whole or None)
+        left_out = {p for p in model.parameters() if type(p).__name__ == "Params4bit" and not p.is_floating_point()}
+        try:
+            for layer in () if whole else model.get_base_model().model.layers:
+                fully_shard(layer, mesh=mesh, ignored_params=left_out)
+            fully_shard(model, mesh=mesh, ignored_params=left_out)
+            outcome = steps(model, model)
+        except (AssertionError, ValueError) as error:
+            outcome = str(error).splitlines()[0]
+        found[name, whole] = (outcome, verdict)
+        dist.barrier()
+    return found
+
+
+def seen_through():
+    """{wrapper: facts that must be those of the bare model} for every wrapper a run puts around a model."""
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+    from torch.nn.parallel import DistributedDataParallel
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+    from kbitlint.audit import context_of
+    from kbitlint.model.walk import collect
+
+    def look(model):
+        facts = collect(model)
+        paths = sorted(p.path.replace("_flat_param", "") for p in facts.parameters)
+        return paths, [a.name for a in facts.adapters], len(facts.quantized), context_of(model, TrainingContext()).strategy
+
+    ddp = DistributedDataParallel(_uniform())
+    compiled = torch.compile(DistributedDataParallel(_uniform()))
+    fsdp1 = _fsdp1(_uniform(), ModuleWrapPolicy({LlamaDecoderLayer}))
+    fsdp2 = _uniform()
+    for layer in fsdp2.get_base_model().model.layers:
+        fully_shard(layer)
+    fully_shard(fsdp2)
+    made = {"bare": _uniform(), "ddp": ddp, "compiled ddp": compiled, "fsdp1": fsdp1, "fsdp2": fsdp2}
+    return {name: look(model) for name, model in made.items()}
+
+
+# ---------------------------------------------------------------------------------------------------- divergence
+
+
+def _on(*targets, kind="nf4", **arguments):
+    return tiny.with_lora(tiny.load(kind=kind), **({"target_modules": list(targets)} if targets else {}), **arguments)
+
+
+#: case -> the model of even ranks, the model of odd ranks
+DIVERGENCES = {
+    "same": (_on, _on),
+    "other modules, other shapes": (lambda: _on("q_proj"), lambda: _on("down_proj")),
+    "other modules, same shapes": (lambda: _on("q_proj"), lambda: _on("o_proj")),
+    "more modules": (lambda: _on("q_proj"), lambda: _on("q_proj", "v_proj")),
+    "other quantization": (_on, lambda: _on(kind="fp4")),
+    "other scaling": (lambda: _on(lora_alpha=8), lambda: _on(lora_alpha=64)),
+}
+
+
+def divergence():
+    """{case: (outcome, aspects, paths)}: what DDP makes of models that differ, and what the ranks' audit says."""
+    from kbitlint.integrations import ranks
+
+    found = {}
+    for name, builds in DIVERGENCES.items():
+        torch.manual_seed(0)
+        model = builds[dist.get_rank() % 2]().train()
+        report = ranks.check(model, select="KB705", trace=False, timeout=60).report
+        assert not report.crashes, report.crashes
+        verdict = sorted({(v.severity.value, v.evidence["aspect"]) for v in report.violations})
+        found[name] = (_together(model), verdict, sorted({v.at.path for v in report.violations}))
+        dist.barrier()
+    return found
+
+
+def _together(model):
+    """Whether DDP takes the ranks' models, and whether they then compute and train the same."""
+    from torch.nn.parallel import DistributedDataParallel
+
+    own = dist.new_group(timeout=timedelta(seconds=8))  # a collective that does not fit breaks its group
+    outcome, logits = "refused", None
+    try:
+        wrapped = DistributedDataParallel(model, process_group=own)
+        with torch.no_grad():
+            logits = wrapped(**training_batch(model, "cpu")).logits.float()
+        outcome = "taken"
+    except RuntimeError:
+        pass
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    every = [None] * dist.get_world_size()
+    dist.all_gather_object(every, (outcome, names, logits))
+    if any(outcome == "refused" for outcome, _, _ in every):
+        return "refused"
+    first = every[0]
+    same = all(names == first[1] and torch.equal(logits, first[2]) for _, names, logits in every)
+    return "agree" if same else "differ"
+
+
+def main():
+    function, folder, *_ = sys.argv[1:]
+    os.environ["FOLDER"] = folder
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    tiny.checkpoint("llama")  # before there is a process group, in which only rank 0 would write it
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=120))
+    result = globals()[function]()
+    (Path(folder) / str(rank)).write_bytes(pickle.dumps(result))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""A rule pack of one rule: what an author of another pack writes."""

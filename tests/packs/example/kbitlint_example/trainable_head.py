@@ -1,0 +1,52 @@
+"""KB991."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+
+
+class TrainableHead(Rule):
+    """The output head requires grad.
+
+    ## What it does
+
+    Reports `lm_head.weight` where it requires grad.
+
+    ## Why is this bad?
+
+    This house only trains adapters.
+
+    ## Example
+
+    A model straight from `from_pretrained`.
+
+    ## Fix
+
+    Freeze it.
+
+    ## Fix safety
+
+    Safe: no adapter lives there.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/1342
+    """
+
+    meta: ClassVar[Meta] = Meta("KB991", "trainable-head", Severity.WARNING, Consequence.TRAINS_WRONG, "1.0")
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """At most one violation."""
+        for parameter in model.trainable:
+            if parameter.path == "lm_head.weight":
+                fix = Fix("freeze it", Safety.SAFE, (Edit("freeze", parameter.path),))
+                yield self.violation("the head requires grad", Location(parameter.path), fix=fix)
