@@ -66,3 +66,11 @@ def test_the_same_parameters_in_another_order_are_an_error():
         "order differ between ranks: 0 on rank 0, 14 on rank 1",
     )
     assert len(messages) == 28
+
+
+def test_where_the_sets_differ_the_order_is_not_reported_as_well():
+    one, other = tiny.with_lora(tiny.load(), target_modules=["q_proj"]), tiny.with_lora(tiny.load(), target_modules=["o_proj"])
+
+    aspects_found = {message.split(" differ ")[0] for _, _, message in found(one, other)}
+
+    assert aspects_found == {"adapters", "trainable parameters"}
