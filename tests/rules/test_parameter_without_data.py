@@ -73,3 +73,16 @@ def test_a_model_without_any_weights_is_not_flagged():
         model = LlamaForCausalLM(LlamaConfig(**tiny._TEXT))
 
     assert found(model) == []
+
+
+def test_a_model_built_without_weights_is_clean_although_its_class_makes_some_tensors_elsewhere():
+    """DiffLlama and XLNet make a few parameters with calls that no device context reaches."""
+    from transformers import LlamaForCausalLM
+
+    from kbitlint.model.build import instantiate
+
+    config = tiny.FAMILIES["llama"][1]()
+    model = instantiate(LlamaForCausalLM, config, tiny.quantization(), torch.bfloat16)
+    model.model.register_parameter("made_elsewhere", torch.nn.Parameter(torch.randn(4), requires_grad=False))
+
+    assert found(model) == []
