@@ -76,7 +76,10 @@ def test_fsdp2_refuses_exactly_the_trainable_dtypes_that_the_rules_report(world)
         ("adapters mixed across layers", True),
     ]
     assert first["uint8 storage", False] == (None, [("KB704", "warning")])
-    assert all(other == first for other in others)
+    # torch's message prints a set of dtypes, whose order differs from process to process
+    refused = {case: (outcome is not None, verdict) for case, (outcome, verdict) in first.items()}
+    for other in others:
+        assert {case: (outcome is not None, verdict) for case, (outcome, verdict) in other.items()} == refused
 
 
 def test_wrapped_models_are_seen_through():
