@@ -29,6 +29,7 @@ from kbitlint.source.objects import (
     Object,
     Output,
     Parameters,
+    Part,
     Sequence,
     Trainer,
 )
@@ -99,6 +100,8 @@ class Caller(ModelCalls):
 
     def _local(self, function: Function | Class | Net, arguments: Items) -> Object:
         if isinstance(function, Net):
+            if self.untracked:
+                return UNKNOWN
             function.outputs += 1
             return Output(function)
         return self.run(function, arguments) if isinstance(function, Function) else self.make(function, arguments)
@@ -112,6 +115,8 @@ class Caller(ModelCalls):
         if isinstance(owner, Parameters):
             self._set_grad(node, owner, name)
             return owner if name.endswith("_") else UNKNOWN
+        if isinstance(owner, Part):
+            return self.part_method(node, name, owner)
         if isinstance(owner, Trainer):
             self.arguments(node, name)
             if name == "train":
@@ -193,14 +198,23 @@ class Caller(ModelCalls):
         """What a builtin makes of values that are known, and the commands that run a function of the file."""
         first, second = ([given.value for given in arguments.items.values()] + [UNKNOWN, UNKNOWN])[:2]
         match name, first:
+            case "list" | "tuple" | "iter" | "reversed" | "enumerate" | "dict", Parameters() | Part():
+                return first
             case "dict", _:
                 return UNKNOWN if numbered(arguments) else dataclasses.replace(arguments, callee="dict")
             case "vars", Items():
                 return Items(items=dict(first.items), complete=first.complete, span=span)
             case "getattr", Symbol() if isinstance(second, Known):
                 return Symbol(f"{first.name}.{second.value}")
-            case "hasattr", Net():
-                return Known(True)  # noqa: FBT003  # a value of the file
+            case "getattr", Net() if isinstance(second, Known):
+                return self.attribute_of(first, str(second.value))
+            case "hasattr", Net() if isinstance(second, Known):
+                has = self.has(first, str(second.value))
+                return UNKNOWN if has is None else Known(has)
+            case "filter", _ if isinstance(second, Parameters):
+                return Parameters(second.net, filtered=True)
+            case "filter", _ if isinstance(second, Part):
+                return second
             case "fire.Fire" | "typer.run", Function():
                 return self.run(first, Items(span=span))
             case _:

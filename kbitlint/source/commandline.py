@@ -58,6 +58,10 @@ class Parsers(Caller):
                 return self._local(held, arguments)
             if isinstance(held, Net):
                 return self._local(held, arguments)
+        if name in ("parameters", "named_parameters"):
+            for given in owner.items.values():
+                if isinstance(given.value, Net):
+                    given.value.handed = True
         self._escape(arguments, name)
         return UNKNOWN
 
