@@ -98,7 +98,7 @@ class CheckpointingOff(Rule):
             off = all(model.checkpointing.enabled is False for model in trained.models)
             sharded = any(training.fsdp is not False for training in trained.paths)
             through_cache = any("Prefix" in getattr(m.adapters and m.adapters.config, "callee", "") for m in trained.models)
-            if not (off and trained.kbit and trained.certain) or sharded or through_cache:
+            if not (off and trained.kbit and trained.certain and trained.optimized) or sharded or through_cache:
                 continue
             arguments = trained.paths[0].arguments
             edits: tuple[Edit, ...] = ()

@@ -92,7 +92,8 @@ class TrainableBaseParameter(Rule):
                 )
         for trained in source.trained():
             bare = all(m.adapters is None and m.base_frozen is None and m.load is not None for m in trained.models)
-            if bare and trained.kbit and trained.certain and trained.paths[0].loop is Loop.OWN:
+            own = trained.optimized and trained.paths[0].loop is Loop.OWN
+            if bare and trained.kbit and trained.certain and own:
                 yield self.violation(
                     "a quantized model is trained without adapters: only its norms, embeddings and head learn",
                     source.at(trained.call),

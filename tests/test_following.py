@@ -145,7 +145,7 @@ def value(script):
             "async def f():\n  async with a as b:\n    async for c in d:\n      await e\n  return 39\nX = await_(f())",
             UNKNOWN,
         ),
-        ("match unknown:\n    case 1:\n        X = 40\n    case _:\n        X = 41", 40),
+        ("match unknown:\n    case 1:\n        X = 40\n    case _:\n        X = 41", UNKNOWN),
         ("X = unknown[0].b(c)[d]", UNKNOWN),
         ("X = [i for i in range(3)]", UNKNOWN),
         ("import fire\ndef f(a=42):\n    global X\n    return a\nX = fire.Fire(f)", 42),

@@ -29,6 +29,7 @@ from kbitlint.source.objects import (
     Object,
     Output,
     Parameters,
+    Part,
     Sequence,
     Trainer,
 )
@@ -99,26 +100,16 @@ class Caller(ModelCalls):
 
     def _local(self, function: Function | Class | Net, arguments: Items) -> Object:
         if isinstance(function, Net):
+            if self.untracked:
+                return UNKNOWN
             function.outputs += 1
             return Output(function)
         return self.run(function, arguments) if isinstance(function, Function) else self.make(function, arguments)
 
     def _method(self, node: ast.Call, func: ast.Attribute, owner: Object) -> Object:
         name = func.attr
-        if isinstance(owner, Net):
-            return self._model_method(node, name, owner)
-        if isinstance(owner, Items):
-            return self._items_method(node, name, owner)
-        if isinstance(owner, Parameters):
-            self._set_grad(node, owner, name)
-            return owner if name.endswith("_") else UNKNOWN
-        if isinstance(owner, Trainer):
-            self.arguments(node, name)
-            if name == "train":
-                self.trail.finish(owner)
-            elif name in ("evaluate", "predict"):
-                owner.judged = True
-            return UNKNOWN
+        if isinstance(owner, (Net, Items, Parameters, Part, Trainer)):
+            return self._followed_method(node, name, owner)
         if name == "backward":
             self._backward(node, owner)
             return UNKNOWN
@@ -128,6 +119,24 @@ class Caller(ModelCalls):
         if owner is UNKNOWN and self._changes_models(node, name):
             return self._model_method(node, name, self._adopted(func.value))
         self._escape(self.arguments(node, name), name)
+        return UNKNOWN
+
+    def _followed_method(self, node: ast.Call, name: str, owner: Net | Items | Parameters | Part | Trainer) -> Object:
+        """What a method of something does whose state is followed."""
+        if isinstance(owner, Net):
+            return self._model_method(node, name, owner)
+        if isinstance(owner, Items):
+            return self._items_method(node, name, owner)
+        if isinstance(owner, Parameters):
+            self._set_grad(node, owner, name)
+            return owner if name.endswith("_") else UNKNOWN
+        if isinstance(owner, Part):
+            return self.part_method(node, name, owner)
+        self.arguments(node, name)
+        if name == "train":
+            self.trail.finish(owner)
+        elif name in ("evaluate", "predict"):
+            owner.judged = True
         return UNKNOWN
 
     def _changes_models(self, node: ast.Call, name: str) -> bool:
@@ -193,18 +202,33 @@ class Caller(ModelCalls):
         """What a builtin makes of values that are known, and the commands that run a function of the file."""
         first, second = ([given.value for given in arguments.items.values()] + [UNKNOWN, UNKNOWN])[:2]
         match name, first:
+            case "list" | "tuple" | "iter" | "reversed" | "enumerate" | "dict", Parameters() | Part():
+                return first
             case "dict", _:
                 return UNKNOWN if numbered(arguments) else dataclasses.replace(arguments, callee="dict")
             case "vars", Items():
                 return Items(items=dict(first.items), complete=first.complete, span=span)
-            case "getattr", Symbol() if isinstance(second, Known):
-                return Symbol(f"{first.name}.{second.value}")
-            case "hasattr", Net():
-                return Known(True)  # noqa: FBT003  # a value of the file
+            case "getattr" | "hasattr", _ if isinstance(second, Known):
+                return self._asked(name, first, str(second.value))
+            case "filter", _ if isinstance(second, Parameters):
+                return Parameters(second.net, filtered=True)
+            case "filter", _ if isinstance(second, Part):
+                return second
             case "fire.Fire" | "typer.run", Function():
                 return self.run(first, Items(span=span))
             case _:
                 return None
+
+    def _asked(self, name: str, owner: Object, attribute: str) -> Object | None:
+        """What ``getattr`` and ``hasattr`` give for an attribute whose name is known."""
+        if name == "getattr" and isinstance(owner, Symbol):
+            return Symbol(f"{owner.name}.{attribute}")
+        if not isinstance(owner, Net):
+            return None
+        if name == "getattr":
+            return self.attribute_of(owner, attribute)
+        has = self.has(owner, attribute)
+        return UNKNOWN if has is None else Known(has)
 
     def special(self, name: str, arguments: Items) -> Object:
         """A parser of command lines, or an Accelerator."""

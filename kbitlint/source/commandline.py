@@ -52,14 +52,20 @@ class Parsers(Caller):
             return self.run(Function(method, owner.of.scope, owner), arguments)
         if owner.callee == "dict":
             return self._dict_method(name, owner, arguments)
-        if name in owner.items:
-            held = owner.items[name].value
-            if isinstance(held, (Function, Class)):
-                return self._local(held, arguments)
-            if isinstance(held, Net):
-                return self._local(held, arguments)
+        held = owner.items[name].value if name in owner.items else UNKNOWN
+        if isinstance(held, (Function, Class, Net)):
+            return self._local(held, arguments)
+        if name in ("parameters", "named_parameters"):
+            self._hand_out(owner)
         self._escape(arguments, name)
         return UNKNOWN
+
+    @staticmethod
+    def _hand_out(owner: Items) -> None:
+        """Whoever gets the parameters of an object gets those of every model that it holds."""
+        for given in owner.items.values():
+            if isinstance(given.value, Net):
+                given.value.handed = True
 
     def _dict_method(self, name: str, owner: Items, arguments: Items) -> Object:
         key = known_text(arguments.get("0"))

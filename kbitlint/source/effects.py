@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 #: names of checkpoints that are quantized as they are stored
 STORED_QUANTIZED = re.compile(
-    r"bnb|gptq|awq|[48].?bit|fp8|fp4|int[48]|nf4|quant|gpt-oss|exl2|hqq|aqlm|gguf|w[48]a|deepseek-(v3|r1)|kimi-k2",
+    r"bnb|gptq|awq|[1-8].?bit|bitnet|fp8|fp4|int[48]|nf4|quant|gpt-oss|exl2|hqq|aqlm|gguf|w[48]a|deepseek-(v[3-9]|r1)|kimi-k2"
+    # named like any other, and stored in 8 bits
+    r"|minimax-m[2-9]|ministral-3|mistral-large-3|mistral-small-4|devstral-2|devstral-small-2|mimo-v2",
     re.IGNORECASE,
 )
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -56,7 +58,14 @@ class Trail:
 
     def path(self) -> Path:
         """The facts of the path."""
-        return Path(tuple(self.steps), tuple(self.trainings), {net.number: net.state for net in self.nets})
+        wrapped = {step.model_id for step in self.steps if step.detail == "deepspeed"}
+        trainings = tuple(
+            training
+            if training.loop is Loop.TRAINER or self.nets[training.model_id].handed or training.model_id in wrapped
+            else dataclasses.replace(training, optimized=False)
+            for training in self.trainings
+        )
+        return Path(tuple(self.steps), trainings, {net.number: net.state for net in self.nets})
 
     def net(self, state: Model) -> Net:
         """A new model."""
@@ -204,6 +213,8 @@ class Trail:
         missing = Reentry.NO if five or given.callee.startswith("trl.") else Reentry.YES
         if on is UNKNOWN:
             state = dataclasses.replace(state, checkpointing=Checkpointing(None))
+        elif on is not False and on is not None and on is not True:
+            state = dataclasses.replace(state, checkpointing=Checkpointing(None))  # "unsloth", "offload": a way of its own
         elif on is True:
             kwargs = f"{prefix}_checkpointing_kwargs"
             if prefix == "gradient" and given.argument("activation_checkpointing_kwargs") is not None:

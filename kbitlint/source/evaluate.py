@@ -15,6 +15,7 @@ from kbitlint.source.objects import (
     Object,
     Output,
     Parameters,
+    Part,
     Scope,
     Sequence,
     Trainer,
@@ -31,6 +32,19 @@ if TYPE_CHECKING:
 
 _THROUGH = ("base_model", "model", "module", "_orig_mod", "pretrained_model")
 _MAX_TEXT = 4096
+_NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotEq: ast.Eq, ast.IsNot: ast.Is, ast.NotIn: ast.In}
+#: what every model of transformers has
+_ALWAYS = (
+    "config",
+    "parameters",
+    "enable_input_require_grads",
+    "gradient_checkpointing_enable",
+    "get_input_embeddings",
+    "save_pretrained",
+    "generate",
+)
+#: attributes of a model that are no modules of it
+_NO_PART = ("config", "generation_config", "device", "dtype", "hf_device_map", "name_or_path", "training", "peft_type")
 
 
 class TooLong(Exception):  # noqa: N818  # not an error: the path is left where it is
@@ -57,6 +71,8 @@ class Evaluator:
         self.scope = self.module
         self.loops: list[Span] = []
         self.depth = 0
+        self.untracked = 0
+        """How many contexts, or functions, around here let no gradient through."""
 
     # ------------------------------------------------------------------------------------------------ branches
 
@@ -67,21 +83,28 @@ class Evaluator:
         if isinstance(test, ast.BoolOp):
             decisive = isinstance(test.op, ast.Or)
             return decisive if any(self.decide(value) is decisive for value in test.values) else not decisive
+        if isinstance(test, ast.Compare) and len(test.ops) == 1 and type(test.ops[0]) in _NEGATED:
+            # one question, however it is put: a path does not answer it twice
+            positive = ast.Compare(test.left, [_NEGATED[type(test.ops[0])]()], test.comparators)
+            return not self.decide(ast.copy_location(positive, test))
         value = self.value(test)
         known = truth(value)
         if known is not None:
             return known
-        key = ast.dump(test)
-        if key not in self.decisions:
-            self.decisions[key] = True
-        if key not in self.asked:
-            self.asked.append(key)
-        answer = self.decisions[key]
+        answer = self.answer(ast.dump(test))
         if answer and isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
             right = self.value(test.comparators[0])
             if isinstance(right, Known):
                 self.equal[ast.dump(test.left)] = right
         return answer
+
+    def answer(self, key: str) -> bool:
+        """How this path answers a question that the file leaves open."""
+        if key not in self.decisions:
+            self.decisions[key] = True
+        if key not in self.asked:
+            self.asked.append(key)
+        return self.decisions[key]
 
     # --------------------------------------------------------------------------------------------- expressions
 
@@ -115,7 +138,9 @@ class Evaluator:
         if isinstance(owner, Symbol):
             return Symbol(f"{owner.name}.{node.attr}")
         if isinstance(owner, Net):
-            return owner if node.attr in _THROUGH else UNKNOWN
+            return owner if node.attr in _THROUGH else self.attribute_of(owner, node.attr)
+        if isinstance(owner, Part):
+            return owner
         if isinstance(owner, Items):
             return self.field(owner, node.attr)
         if isinstance(owner, Output):
@@ -123,6 +148,28 @@ class Evaluator:
         if isinstance(owner, Trainer) and node.attr in ("model", "model_wrapped"):
             return owner.net or UNKNOWN
         return UNKNOWN
+
+    def attribute_of(self, net: Net, name: str) -> Object:
+        """An attribute of a model: what loading has set, or a module of it."""
+        state = net.state
+        known = state.load is not None and (state.method is None or state.kbit)
+        if name in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
+            exact = known and (state.method != "bitsandbytes" or isinstance(state.bits, int))
+            return Known(state.method == "bitsandbytes" and state.bits == int(name[-4])) if exact else UNKNOWN
+        if name == "is_quantized":
+            return Known(state.kbit) if known else UNKNOWN
+        return UNKNOWN if name in _NO_PART or name.startswith(("is_", "_", "quantization")) else Part(net)
+
+    def has(self, net: Net, name: str) -> bool | None:
+        """Whether a model has an attribute; None where it cannot be told."""
+        if name in ("peft_config", "print_trainable_parameters", "merge_and_unload"):
+            if net.state.adapters is not None:
+                return None if net.state.adapters.by.callee == "add_adapter" else True
+            return False if net.state.load is not None and net.state.certain else None
+        if name in ("is_loaded_in_4bit", "is_loaded_in_8bit", "is_quantized"):
+            value = self.attribute_of(net, name)
+            return value.value is True if isinstance(value, Known) else None
+        return True if name in _ALWAYS else None
 
     def field(self, owner: Items, name: str) -> Object:
         """An attribute of an instance."""
@@ -167,6 +214,25 @@ class Evaluator:
 
     _list = _tuple
     _set = _tuple
+
+    def _listcomp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> Object:
+        """Parameters, or modules, of a model that are gone through; nothing else is followed here."""
+        first = node.generators[0]
+        over = self.value(first.iter)
+        if len(node.generators) > 1 or not isinstance(over, (Parameters, Part)):
+            return UNKNOWN
+        one = Parameters(over.net, filtered=over.filtered or bool(first.ifs)) if isinstance(over, Parameters) else over
+        target = first.target.elts[-1] if isinstance(first.target, ast.Tuple) and first.target.elts else first.target
+        self.scope = Scope({target.id: one} if isinstance(target, ast.Name) else {}, self.scope)
+        try:
+            made = self.value(node.elt)
+        finally:
+            self.scope = self.scope.outer or self.module
+        made = made.values[-1] if isinstance(made, Sequence) and made.values else made
+        return made if isinstance(made, (Parameters, Part)) else UNKNOWN
+
+    _setcomp = _listcomp
+    _generatorexp = _listcomp
 
     def _ifexp(self, node: ast.IfExp) -> Object:
         return self.value(node.body if self.decide(node.test) else node.orelse)
@@ -228,7 +294,9 @@ class Evaluator:
             return owner.get(key.value)
         if isinstance(owner, Sequence) and isinstance(key, Known) and isinstance(key.value, int):
             return owner.values[key.value] if -len(owner.values) <= key.value < len(owner.values) else UNKNOWN
-        return owner if isinstance(owner, Output) else UNKNOWN
+        if isinstance(owner, Parameters):
+            return Parameters(owner.net, filtered=True)
+        return owner if isinstance(owner, (Output, Part)) else UNKNOWN
 
     def _joinedstr(self, node: ast.JoinedStr) -> Object:
         parts = [self.value(part.value if isinstance(part, ast.FormattedValue) else part) for part in node.values]
@@ -252,7 +320,24 @@ class Evaluator:
 
 
 _BUILTINS = frozenset(
-    {"dict", "getattr", "hasattr", "isinstance", "print", "len", "setattr", "exit", "quit", "list", "tuple", "vars"}
+    {
+        "dict",
+        "getattr",
+        "hasattr",
+        "isinstance",
+        "print",
+        "len",
+        "setattr",
+        "exit",
+        "quit",
+        "list",
+        "tuple",
+        "vars",
+        "filter",
+        "iter",
+        "reversed",
+        "enumerate",
+    }
 )
 
 

@@ -132,6 +132,8 @@ class Training:
     distributed: bool = False
     """Whether the loop wraps the model for several ranks."""
     find_unused: Value = None
+    optimized: bool = True
+    """Whether anything is given the model's parameters: without that a backward only asks for gradients."""
     loop_span: Span | None = None
     """The loop of the file that the backward stands in."""
     name: str = ""
@@ -158,6 +160,11 @@ class Trained:
     def certain(self) -> bool:
         """Whether nothing that cannot be followed has touched the model on any path."""
         return all(model.certain for model in self.models)
+
+    @property
+    def optimized(self) -> bool:
+        """Whether anything is given the model's parameters on every path."""
+        return all(training.optimized for training in self.paths)
 
     @property
     def kbit(self) -> bool:

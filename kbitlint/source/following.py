@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kbitlint.source.evaluate import PathEnd, truth
 from kbitlint.source.facts import Action
 from kbitlint.source.functions import Functions, LoopLeft, Returned
-from kbitlint.source.naming import known_text
+from kbitlint.source.naming import known_text, lets_no_gradient_through
 from kbitlint.source.objects import (
     Function,
     Given,
@@ -17,6 +17,7 @@ from kbitlint.source.objects import (
     Net,
     Object,
     Parameters,
+    Part,
     Sequence,
 )
 from kbitlint.source.values import UNKNOWN, Call, Span, Symbol
@@ -128,6 +129,8 @@ class Follower(Functions):
             elif target.attr == "data":
                 call = Call("data", self.text.span(target))
                 self.trail.step(Action.PREPARED_BY_HAND, call, owner.net, owner.net.state)
+        elif isinstance(owner, Part) and target.attr == "requires_grad":
+            self.set_grad(Parameters(owner.net, filtered=True), value, self.text.span(target))
         elif isinstance(owner, Items):
             self._give(owner, target.attr, target, value, written)
         elif isinstance(owner, Net) and target.attr == "gradient_checkpointing":
@@ -184,11 +187,19 @@ class Follower(Functions):
 
     _parameter_names: frozenset[str] = frozenset()
 
+    def _gone_through(self, node: ast.expr) -> Object:
+        """What a loop goes through; parameters that are gone through one by one are handed to nobody by that."""
+        before = {net.number: net.handed for net in self.trail.nets}
+        value = self.value(node)
+        if isinstance(value, (Parameters, Part)):
+            value.net.handed = before.get(value.net.number, False)
+        return value
+
     def _do_for(self, node: ast.For | ast.AsyncFor) -> None:
-        value = self.value(node.iter)
+        value = self._gone_through(node.iter)
         names = {inner.id for inner in ast.walk(node.target) if isinstance(inner, ast.Name)}
-        if isinstance(value, Parameters):
-            one = Parameters(value.net, value.filtered)
+        if isinstance(value, (Parameters, Part)):
+            one = Parameters(value.net, value.filtered) if isinstance(value, Parameters) else value
             target = node.target.elts[-1] if isinstance(node.target, ast.Tuple) and node.target.elts else node.target
             self.bind(node.target, UNKNOWN)
             self.bind(target, one)
@@ -226,22 +237,50 @@ class Follower(Functions):
             value = self.value(item.context_expr)
             if item.optional_vars is not None:
                 self.bind(item.optional_vars, value)
-        self.block(node.body)
+        tracked = not any(lets_no_gradient_through(item.context_expr) for item in node.items)
+        self.untracked += not tracked
+        try:
+            self.block(node.body)
+        finally:
+            self.untracked -= not tracked
 
     _do_asyncwith = _do_with
 
     def _do_try(self, node: ast.Try) -> None:
-        self.block(node.body)
-        self.block(node.orelse)
+        handler = next((handler for handler in node.handlers if self.relevance.calls(handler.body)), None)
+        if handler is not None and self.relevance.calls(node.body) and not self.answer(f"try {node.lineno}"):
+            # the first thing that is tried raises
+            self.block(handler.body)
+        else:
+            self.block(node.body)
+            self.block(node.orelse)
         self.block(node.finalbody)
 
     _do_trystar = _do_try
 
     def _do_match(self, node: ast.Match) -> None:
-        for case in node.cases:
-            if self.relevance.matters(case.body):
+        if not any(self.relevance.matters(case.body) for case in node.cases):
+            self._forget([statement for case in node.cases for statement in case.body])
+            return
+        for number, case in enumerate(node.cases):
+            fits = self._matches(node.subject, case.pattern, f"match {node.lineno} {number}")
+            if fits and (case.guard is None or self.decide(case.guard)):
                 self.block(case.body)
                 return
+
+    def _matches(self, subject: ast.expr, pattern: ast.pattern, key: str) -> bool:
+        if isinstance(pattern, ast.MatchOr):
+            return any(self._matches(subject, one, f"{key} {number}") for number, one in enumerate(pattern.patterns))
+        if isinstance(pattern, ast.MatchValue):
+            return self.decide(ast.copy_location(ast.Compare(subject, [ast.Eq()], [pattern.value]), subject))
+        if isinstance(pattern, ast.MatchSingleton):
+            constant = ast.copy_location(ast.Constant(pattern.value), subject)
+            return self.decide(ast.copy_location(ast.Compare(subject, [ast.Is()], [constant]), subject))
+        if isinstance(pattern, ast.MatchAs) and pattern.pattern is None:
+            if pattern.name is not None:
+                self.scope.names[pattern.name] = self.value(subject)
+            return True
+        return self.answer(key)
 
     def _do_return(self, node: ast.Return) -> None:
         raise Returned(self.value(node.value))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.source.commandline import Parsers
 from kbitlint.source.frameworks import TRAINERS, TRAINING_ARGUMENTS
-from kbitlint.source.naming import canonical
+from kbitlint.source.naming import canonical, lets_no_gradient_through
 from kbitlint.source.objects import Class, Function, Items, Known, Object, Scope
 from kbitlint.source.values import UNKNOWN, Style, Symbol
 
@@ -45,6 +45,8 @@ class Functions(Parsers):
         scope = Scope(self._bound(node.args, arguments, function), function.scope)
         outer, self.scope = self.scope, scope
         loops, self.loops = self.loops, self.loops[:1]
+        untracked = not isinstance(node, ast.Lambda) and any(map(lets_no_gradient_through, node.decorator_list))
+        self.untracked += untracked
         self.depth += 1
         try:
             if isinstance(node, ast.Lambda):
@@ -56,6 +58,7 @@ class Functions(Parsers):
             pass
         finally:
             self.depth -= 1
+            self.untracked -= untracked
             self.scope, self.loops = outer, loops
         return Known(None)
 

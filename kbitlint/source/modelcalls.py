@@ -6,12 +6,13 @@ import ast
 import dataclasses
 
 from kbitlint.source.evaluate import Evaluator
-from kbitlint.source.facts import Action
+from kbitlint.source.facts import Action, Checkpointing
 from kbitlint.source.frameworks import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
-from kbitlint.source.objects import Given, Items, Known, Net, Object, Output, Parameters, Scope, Sequence, Trainer
+from kbitlint.source.objects import Given, Items, Known, Net, Object, Output, Parameters, Part, Scope, Sequence, Trainer
 from kbitlint.source.values import UNKNOWN, Call, Span
 from kbitlint.source.versions import row
 
+_MODULES = ("modules", "named_modules", "children", "named_children", "get_submodule", "get_parameter", "get_output_embeddings")
 _CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}
 #: functions that only look
 _LOOKS = (
@@ -51,7 +52,10 @@ class ModelCalls(Evaluator):
             self.trail.apply(api, call, net)
             return net if name == "merge_and_unload" else UNKNOWN
         if name in ("parameters", "named_parameters"):
+            net.handed = True
             return Parameters(net)
+        if name in _MODULES:
+            return Part(net)
         if name in _CASTS or name in ("to", "type"):
             self._cast(call, name, net)
             return net
@@ -65,6 +69,20 @@ class ModelCalls(Evaluator):
             self.trail.step(Action.EVAL, call, net, after, mode)
             return net
         return self._other_method(name, net)
+
+    def part_method(self, node: ast.Call, name: str, part: Part) -> Object:
+        """A method of a module of a model."""
+        arguments = self.arguments(node, name)
+        if name in ("gradient_checkpointing_enable", "activation_checkpointing_enable"):
+            part.net.state = dataclasses.replace(part.net.state, checkpointing=Checkpointing(None))
+        elif name == "requires_grad_":
+            self._set_everything(arguments.frozen(), part.net, UNKNOWN, filtered=True)
+        elif name in ("parameters", "named_parameters"):
+            return Parameters(part.net, filtered=True)
+        elif name in (*_MODULES, "to", "cuda", "cpu", "float", "half", "bfloat16", "train", "eval"):
+            return part
+        self._escape(arguments, name)
+        return UNKNOWN
 
     def _other_method(self, name: str, net: Net) -> Object:
         if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):

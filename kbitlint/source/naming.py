@@ -60,3 +60,10 @@ def numbered(items: Items) -> bool:
 def known_text(value: Object) -> str | None:
     """A text constant, or None."""
     return value.value if isinstance(value, Known) and isinstance(value.value, str) else None
+
+
+def lets_no_gradient_through(node: ast.expr) -> bool:
+    """Whether a context manager, or a decorator, is one that keeps what a model returns out of the graph."""
+    name = node.func if isinstance(node, ast.Call) else node
+    last = name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else ""
+    return last in ("no_grad", "inference_mode")

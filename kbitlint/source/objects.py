@@ -54,6 +54,8 @@ class Net:
     number: int
     state: Model
     outputs: int = 0
+    handed: bool = False
+    """Whether anything is given its parameters: an optimizer, or what makes one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -62,6 +64,13 @@ class Parameters:
 
     net: Net
     filtered: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """Some module or parameter of a model; nothing tells which."""
+
+    net: Net
 
 
 @dataclass(slots=True, eq=False)
@@ -143,7 +152,7 @@ class Known:
     value: bool | int | float | str | None
 
 
-Object = Unknown | Known | Symbol | Items | Net | Parameters | Output | Function | Class | Trainer | Sequence
+Object = Unknown | Known | Symbol | Items | Net | Parameters | Part | Output | Function | Class | Trainer | Sequence
 
 _DEEPEST = 6
 

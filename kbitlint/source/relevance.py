@@ -97,6 +97,12 @@ class Relevance:
         """Whether following these statements, or not, can make a difference to a model."""
         return any(self._matters(statement) for statement in statements)
 
+    def calls(self, statements: list[ast.stmt]) -> bool:
+        """Whether anything that is called in these statements can make a difference to a model."""
+        return any(
+            isinstance(node, ast.Call) and self._node_matters(node) for statement in statements for node in ast.walk(statement)
+        )
+
     def _matters(self, statement: ast.stmt) -> bool:
         known = self._cache.get(id(statement))
         if known is None:
