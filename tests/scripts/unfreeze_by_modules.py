@@ -1,0 +1,17 @@
+"""Adapters that were loaded frozen, unfrozen module by module."""
+import torch
+from peft import PeftModel, prepare_model_for_kbit_training
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Trainer, TrainingArguments
+
+quantization = BitsAndBytesConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+)
+model = AutoModelForCausalLM.from_pretrained("Qwen/Qwen2-7B", quantization_config=quantization)
+model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
+model = PeftModel.from_pretrained(model, "out/stage1")
+for name, module in model.named_modules():
+    if "lora_" in name:
+        for p in module.parameters():
+            p.requires_grad = True
+trainer = Trainer(model=model, args=TrainingArguments("out", bf16=True, gradient_checkpointing=True), train_dataset=ds)
+trainer.train()
