@@ -15,6 +15,7 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 import kbitlint
 from kbitlint.extras import load_bitsandbytes
 from kbitlint.model import checkpointing, norms
+from kbitlint.model.walk import collect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,9 +34,19 @@ class Preparation:
     """Whether forward runs under bfloat16 autocast."""
     only_without_checkpointing: bool = False
     """Whether it is for models alone whose class cannot checkpoint."""
+    only_with_experts: bool = False
+    """Whether it is for models alone that keep experts as stacked parameters."""
+
+    def applies(self, *, checkpoints: bool, experts: int) -> bool:
+        return not (self.only_without_checkpointing and checkpoints) and not (self.only_with_experts and not experts)
 
     def applies_to(self, model: Any) -> bool:
-        return not (self.only_without_checkpointing and checkpointing.supports_checkpointing(model))
+        return self.applies(checkpoints=checkpointing.supports_checkpointing(model), experts=experts_in(model))
+
+
+def experts_in(model: Any) -> int:
+    """How many stacks of experts a model has."""
+    return sum(parameter.bank for parameter in collect(model).parameters)
 
 
 def quantization() -> BitsAndBytesConfig:
@@ -108,9 +119,10 @@ def _bare_norms_checkpointed(model: Any) -> None:
     _checkpointed(model, reentrant=False)
 
 
-def _kbitlint(model: Any) -> dict[str, Any]:
-    report = kbitlint.fix(model)
+def _kbitlint(model: Any, *, unsafe: bool = False) -> dict[str, Any]:
+    report = kbitlint.fix(model, unsafe=unsafe)
     return {
+        "bytes": sum(parameter.nbytes for parameter in model.parameters()),
         "edits": len(report.applied.edits) if report.applied else 0,
         "left": sorted(f"{violation.code} {violation.severity.value} {violation.at.path}" for violation in report.violations),
         "crashes": [crash.traceback or crash.error for crash in report.crashes],
@@ -141,4 +153,7 @@ PREPARATIONS: dict[str, Preparation] = {
         "norms float32, base frozen, under bfloat16 autocast", _bare_norms, autocast=True, only_without_checkpointing=True
     ),
     "kbitlint": Preparation("kbitlint.fix", _kbitlint),
+    "kbitlint-unsafe": Preparation(
+        "kbitlint.fix, unsafe: fused experts in 4 bits", lambda model: _kbitlint(model, unsafe=True), only_with_experts=True
+    ),
 }

@@ -34,7 +34,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import torch
 import transformers
 from architectures import TASKS, architectures, build
-from preparations import PREPARATIONS, Preparation, quantization, with_lora
+from preparations import PREPARATIONS, Preparation, experts_in, quantization, with_lora
 from torch import Tensor, nn
 
 from kbitlint.model import checkpointing
@@ -200,6 +200,7 @@ def _facts(model: Any) -> dict[str, Any]:
     return {
         "class": type(model).__name__,
         "supports_checkpointing": checkpointing.supports_checkpointing(model),
+        "experts": experts_in(model),
         "main_input": model.main_input_name,
         "quantized": sum(isinstance(module, bitsandbytes.nn.Linear4bit) for module in model.modules()),
         "parameters_not_finite": odd,
@@ -277,8 +278,8 @@ def _missing(known: dict[Key, dict[str, Any]], task: str, model_type: str) -> li
         return list(PREPARATIONS)
     if built["outcome"] != "ok":
         return []
-    missing = [name for name in PREPARATIONS if (task, model_type, name) not in known]
-    return [name for name in missing if not (PREPARATIONS[name].only_without_checkpointing and built["supports_checkpointing"])]
+    applies = {"checkpoints": built["supports_checkpointing"], "experts": built.get("experts", 0)}
+    return [name for name, one in PREPARATIONS.items() if (task, model_type, name) not in known and one.applies(**applies)]
 
 
 def _import_everything() -> None:

@@ -65,8 +65,7 @@ class UnconvertedLinear(Rule):
             raise Unchecked("no layer is quantized")
         if model.unconverted is None:
             raise Unchecked("no quantizer is attached that says which layers it left out")
-        sizes = [facts.packing.features for facts in model.quantized if facts.packing.features]
-        share = sum(fan_in * fan_out for fan_in, fan_out in sizes) / model.numel
+        share = model.quantized_share
         left = sum(linear.numel for linear in model.unconverted) / model.numel
         for linear in model.unconverted:
             yield self.violation(

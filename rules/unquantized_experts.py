@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts
+    from kbitlint.model.facts import ModelFacts, ParameterFacts
+    from kbitlint.violation import JSON
 
 
 #: with less of the model packed, most of what quantization is for is lost
 HALF = 0.5
+#: types that bitsandbytes packs parameters to
+FOUR_BITS = ("nf4", "fp4")
+#: bytes of statistics for each block of so many weights under double quantization: one, and a float32 for 256 of them
+BLOCK, DOUBLE = 64, 1 + 4 / 256
 
 
 class UnquantizedExperts(Rule):
@@ -41,11 +47,16 @@ class UnquantizedExperts(Rule):
 
     ## Fix
 
-    Pack them with `bitsandbytes.nn.parametrize.replace_parameter_4bit`, or load with a method that knows experts.
+    Packs each stack with bitsandbytes' own `nn.parametrize.replace_parameter_4bit`, in the type of the model's other layers
+    and one at a time. Routers and shared experts stay as they are. Whoever reads the parameter gets it unpacked, so
+    activate checkpointing: without it every layer keeps its unpacked experts until backward.
 
     ## Fix safety
 
-    Nothing is applied yet.
+    Unsafe: outputs move by the error of 4 bits, as everywhere in a quantized model. `kbitlint.undo` reads the stacks from
+    the checkpoint again. Shown only where another parameter is tied to the stack, an adapter already wraps it, it is
+    trained, or the model has no 4-bit layers to follow. PEFT 0.21 cannot train `target_parameters` on a packed stack:
+    attach adapters to modules. `save_pretrained` needs `save_original_format=False`; adapters are saved as ever.
 
     ## References
 
@@ -67,10 +78,7 @@ class UnquantizedExperts(Rule):
         if not model.quantized:
             raise Unchecked("no layer is quantized")
         banks = [p for p in model.parameters if p.bank and not (p.adapter or p.packed)]
-        if not banks:
-            return
-        sizes = [facts.packing.features for facts in model.quantized if facts.packing.features]
-        share = sum(fan_in * fan_out for fan_in, fan_out in sizes) / model.numel
+        share, tied = model.quantized_share, {first for _, first in model.tied}
         for bank in banks:
             yield self.violation(
                 f"fused experts stay {bank.dtype}: {share:.0%} of the model's parameters are quantized",
@@ -82,5 +90,19 @@ class UnquantizedExperts(Rule):
                     "bytes": bank.nbytes,
                     "quantized_share": round(share, 4),
                 },
-                fix=Fix("pack them with bitsandbytes.nn.parametrize.replace_parameter_4bit", Safety.DISPLAY),
+                fix=self._fix(bank, model, tied=bank.path in tied),
             )
+
+    @staticmethod
+    def _fix(bank: ParameterFacts, model: ModelFacts, *, tied: bool) -> Fix:
+        """Packed like most of the model's layers; for display only where those have no type of 4 bits."""
+        like = Counter(facts.packing for facts in model.quantized if facts.packing.kind in FOUR_BITS).most_common(1)
+        wrapped = any(bank.path.startswith(f"{layer.path}.") for layer in model.adapted)
+        if tied or wrapped or bank.requires_grad or not like:
+            return Fix("pack them with bitsandbytes.nn.parametrize.replace_parameter_4bit", Safety.DISPLAY)
+        packing = like[0][0]
+        statistics = DOUBLE if packing.double else 4.0
+        saved = bank.nbytes - bank.numel // 2 - int(-(-bank.numel // BLOCK) * statistics)
+        arguments: dict[str, JSON] = {"quant_type": packing.kind, "compress_statistics": packing.double}
+        edit = Edit("pack-experts", bank.path, arguments, adds_bytes=-saved)
+        return Fix(f"pack them to {packing.kind}, one bank at a time", Safety.UNSAFE, (edit,))

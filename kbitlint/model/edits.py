@@ -6,20 +6,23 @@ out of memory, Ctrl-C) leaves the model as it was.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from kbitlint.errors import EditError
-from kbitlint.model import adapters, checkpointing
+from kbitlint.model import adapters, banks, checkpointing
 from kbitlint.model.journal import Journal, restore_attribute_on_rollback, restore_hooks_on_rollback, set_attribute
+from kbitlint.model.stored import stored_parameters
 from kbitlint.model.transparency import LOW_PRECISION, DtypeTransparency, is_transparent
 from kbitlint.model.walk import makes_require_grad
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from kbitlint.model.stored import StoredParameters
     from kbitlint.violation import Edit
 
 
@@ -30,18 +33,21 @@ def apply(model: nn.Module, edits: Iterable[Edit], journal: Journal) -> None:
     lacks or a kind that this version does not know; the caller rolls back.
     """
     base = adapters.base_of(model)
+    checkpoint = functools.cache(lambda: stored_parameters(base))  # opened by the first edit that needs it, for all
     for edit in edits:
         kind = KINDS.get(edit.kind)
         if kind is None:
             raise EditError(f"unknown kind of edit {edit.kind!r}; this version knows {', '.join(sorted(KINDS))}")
-        kind(_Place(model, base, edit), journal)
+        kind(_Place(model, base, edit, checkpoint), journal)
 
 
 class _Place:
     """Where an edit applies: resolves its path below whatever wrappers the model has."""
 
-    def __init__(self, model: nn.Module, base: nn.Module, edit: Edit) -> None:
-        self.model, self.base, self.edit = model, base, edit
+    def __init__(
+        self, model: nn.Module, base: nn.Module, edit: Edit, checkpoint: Callable[[], StoredParameters | None]
+    ) -> None:
+        self.model, self.base, self.edit, self.checkpoint = model, base, edit, checkpoint
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -130,6 +136,11 @@ def _set_dtype(place: _Place, journal: Journal) -> None:
         raise EditError(f"{place.edit.kind}: {place.edit.path!r} is {parameter.dtype}, which holds packed values")
     if parameter.dtype != dtype:
         _store_as(parameter, dtype, journal)
+
+
+def _pack_experts(place: _Place, journal: Journal) -> None:
+    module = place.module(place.edit.path.rpartition(".")[0])
+    banks.pack(module, place.edit.path, place.arguments, journal, place.checkpoint)
 
 
 # ------------------------------------------------------------------------------------------- trainability
@@ -244,6 +255,7 @@ KINDS: dict[str, Callable[[_Place, Journal], None]] = {
     "float32-norm": _float32_norm,
     "freeze": lambda place, journal: _set_requires_grad(place, journal, value=False),
     "narrow-parameter": _set_dtype,
+    "pack-experts": _pack_experts,
     "set-config": _set_config,
     "train": _train,
     "unfreeze": lambda place, journal: _set_requires_grad(place, journal, value=True),

@@ -201,6 +201,8 @@ class ModelFacts:
     """Whether the quantizer that loaded the model supports training; None where none is attached."""
     device_map: tuple[str, ...] = ()
     """The devices that accelerate spread the modules over, as the model remembers them; empty where it was not."""
+    packed_banks: tuple[QuantizedFacts, ...] = ()
+    """Fused experts that are packed in place; the path is that of the parameter."""
 
     @property
     def trainable(self) -> tuple[ParameterFacts, ...]:
@@ -228,13 +230,22 @@ class ModelFacts:
     @property
     def numel(self) -> int:
         """Parameters before packing, without adapters."""
-        packed = {facts.path: facts.packing.features for facts in self.quantized if facts.packing.features}
-        total = sum(features[0] * features[1] for features in packed.values() if features)
-        return total + sum(
+        known = {facts.path for facts in (*self.quantized, *self.packed_banks) if facts.packing.features}
+        return self._packed_numel + sum(
             parameter.numel
             for parameter in self.parameters
-            if not parameter.adapter and not (parameter.packed and parameter.module in packed)
+            if not parameter.adapter and not (parameter.packed and not known.isdisjoint((parameter.module, parameter.path)))
         )
+
+    @property
+    def _packed_numel(self) -> int:
+        features = [facts.packing.features for facts in (*self.quantized, *self.packed_banks)]
+        return sum(fan_in * fan_out for fan_in, fan_out in filter(None, features))
+
+    @property
+    def quantized_share(self) -> float:
+        """Which part of the base model's parameters is packed, as far as layers say how many they hold: 0 to 1."""
+        return self._packed_numel / (self.numel or 1)
 
     @property
     def unpacked(self) -> tuple[ParameterFacts, ...]:
@@ -252,8 +263,13 @@ class ModelFacts:
         for (method, kind), count in sorted(Counter((q.packing.method, q.packing.kind) for q in self.quantized).items()):
             name = method if method == kind else f"{method} {kind}"
             parts.append(f"{name} on {count} layer{'s' * (count != 1)}")
+        if self.packed_banks:
+            kinds = " and ".join(sorted({bank.packing.kind for bank in self.packed_banks}))
+            parts.append(f"{kinds} on {len(self.packed_banks)} fused expert{'s' * (len(self.packed_banks) != 1)}")
         if not self.quantized:
             parts.append("not quantized")
+        elif any(parameter.bank and not parameter.adapter for parameter in self.parameters):
+            parts.append(f"{self.quantized_share:.0%} of the parameters")
         for adapter in self.adapters:
             rank = f" r={adapter.rank}" if adapter.rank else ""
             where = f" on {self.adapter_layers} layer{'s' * (self.adapter_layers != 1)}" if self.adapter_layers else ""

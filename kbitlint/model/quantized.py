@@ -32,6 +32,8 @@ class Packing:
     """(in, out) features of the weight before packing."""
     trains: bool | None = None
     """Whether a gradient passes the layer's kernel to its input, where the class says so; None where it does not say."""
+    double: bool = False
+    """Whether the block statistics are quantized too (double quantization; QLoRA, section 3)."""
 
 
 #: where a copy without weights keeps how its original is packed
@@ -188,6 +190,7 @@ def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:
         str(getattr(weight, "quant_type", getattr(state, "quant_type", "4-bit"))),
         None if compute is None else short_name(compute),
         _features(module),
+        double=bool(getattr(weight, "compress_statistics", False)),
     )
 
 

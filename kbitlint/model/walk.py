@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from kbitlint.model import adapters, checkpointing, norms, parts, quantized
+from kbitlint.model import adapters, banks, checkpointing, norms, parts, quantized
 from kbitlint.model.facts import (
     LOW_PRECISION,
     AdaptedFacts,
@@ -22,7 +23,7 @@ from kbitlint.model.facts import (
     QuantizedFacts,
 )
 from kbitlint.model.feeds import Surroundings, feeds
-from kbitlint.model.quantized import short_name
+from kbitlint.model.quantized import Packing, short_name
 from kbitlint.model.source import method_of
 from kbitlint.model.transparency import is_transparent
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.model.checkpointing import CheckpointFacts
-    from kbitlint.model.quantized import Packing
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class _Walk:
     parameters: list[ParameterFacts] = field(default_factory=list)
     norms: list[NormFacts] = field(default_factory=list)
     quantized: list[QuantizedFacts] = field(default_factory=list)
+    banks: list[QuantizedFacts] = field(default_factory=list)
     hooks: list[tuple[str, dict[int, Any]]] = field(default_factory=list)
     checkpoints: list[CheckpointFacts] = field(default_factory=list)
     models: list[tuple[str, Any]] = field(default_factory=list)
@@ -99,6 +100,7 @@ def collect(model: nn.Module) -> ModelFacts:
         parameters=tuple(walk.parameters),
         norms=tuple(walk.norms),
         quantized=tuple(walk.quantized),
+        packed_banks=tuple(walk.banks),
         embeddings=embeddings,
         input_grad_hooks=hooks,
         has_adapters=has_adapters,
@@ -238,6 +240,10 @@ def _look_at_hooks(module: nn.Module, path: str, walk: _Walk) -> None:
 
 def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, origin: _Origin | None) -> None:
     """The module's own parameters and buffers: what is packed, what is a norm's, what is an adapter's."""
+    kind = banks.packed_kind(module)
+    if kind is not None:
+        _look_at_bank(module, path, kind, walk)
+        return
     packing = _look_at_packing(module, path, walk, base=origin is None)
     norm = packing is None and norms.is_norm(module)
     own: list[tuple[str, Tensor]] = []
@@ -263,6 +269,15 @@ def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, wal
         own += [(name, buffer) for name, buffer in buffers if buffer is not None and buffer.is_floating_point()]
     if own:
         walk.norms.append(_norm_facts(module, path, parent, own, added=origin is not None))
+
+
+def _look_at_bank(module: nn.Module, path: str, kind: str, walk: _Walk) -> None:
+    """Experts that are packed in place: the facts name the parameter that the module's code still reads."""
+    parameter, place, shape = module.original, banks.path_of(path), banks.packed_shape(module)
+    packing = Packing("bitsandbytes", 4, kind, features=(math.prod(shape[:-1]), shape[-1]))
+    walk.banks.append(QuantizedFacts(place, packing))
+    facts = _parameter_facts(parameter, place, place.rpartition(".")[0], packing, None, norm=False, adapter=False)
+    walk.parameters.append(dataclasses.replace(facts, shape=shape, packed=True, bank=True))
 
 
 def _look_at_packing(module: nn.Module, path: str, walk: _Walk, *, base: bool) -> Packing | None:
