@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.collection import facts_of_model, facts_of_step
 from kbitlint.engine import Outcome, run
 from kbitlint.errors import KbitlintError
-from kbitlint.violation import Applied, Edit, Safety, Violation
+from kbitlint.violation import Applied, Edit, Safety, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kbitlint.context import TrainingContext
+    from kbitlint.model.trace_facts import TraceFacts
     from kbitlint.rule import Rule
 
 MAX_PASSES = 10
+#: kinds of edits that rewrite weights: to plan them they need not be made, because no other edit depends on them
+REWRITING = frozenset(["pack-experts"])
 
 
 class FixError(KbitlintError):
@@ -41,9 +44,8 @@ Break = tuple[str, str]
 """A place where the training step raises, and what raises there."""
 
 
-def breaks(model: Any, context: TrainingContext) -> frozenset[Break]:
-    """Where a training step of the model raises, whatever the data; empty where no step can be run without weights."""
-    facts = facts_of_step(model, context)
+def breaks(facts: TraceFacts | None) -> frozenset[Break]:
+    """Where a training step raises, whatever the data; empty where none could be run without weights."""
     if facts is None:
         return frozenset()
     refused = {(refusal.path, refusal.operator) for refusal in facts.refusals}
@@ -65,13 +67,19 @@ def suspects(done: Iterable[Edit], new: Iterable[Break]) -> tuple[Edit, ...]:
 
 
 def fix_model(
-    model: Any, rules: Iterable[Rule], context: TrainingContext, wanted: Safety, *, trace: bool = True
+    model: Any,
+    rules: Iterable[Rule],
+    context: TrainingContext,
+    wanted: Safety,
+    *,
+    trace: bool = True,
+    without: frozenset[str] = frozenset(),
 ) -> tuple[Applied, Outcome]:
     """Fix a live model in place and audit it again, at most ten times.
 
     The attributes come first; a step without weights is run once they are in order. Edits after which that step raises
-    where it did not before are taken back. Any exception, Ctrl-C included, leaves the model as it was. Raises FixError
-    where an edit does not remove the violation it is the fix of.
+    where it did not before are taken back; kinds of edits in ``without`` are left out. Any exception, Ctrl-C included,
+    leaves the model as it was. Raises FixError where an edit does not remove the violation it is the fix of.
     """
     from kbitlint.model import edits as live
     from kbitlint.model.journal import Journal, journaled, keep
@@ -83,23 +91,25 @@ def fix_model(
     journal = Journal()
     with journaled(journal):
         for passes in range(MAX_PASSES + 1):
-            outcome = _look(model, rules, context, trace=False)
-            todo = [edit for edit in edits_of(outcome.violations, wanted) if edit not in taken_back]
-            if not todo and trace:
-                outcome = _look(model, rules, context, trace=True)
-                todo = [edit for edit in edits_of(outcome.violations, wanted) if edit not in taken_back]
-            broken = breaks(model, context) if trace and done and not todo else frozenset()
-            if broken and unfixed is None:
-                journal.rollback()
-                unfixed = breaks(model, context)
-                live.apply(model, done, journal)
-            new = broken - (unfixed or frozenset())
-            if new:
-                taken_back.update(dict.fromkeys(suspects(done, new)))
-                done = [edit for edit in done if edit not in taken_back]
-                journal.rollback()
-                live.apply(model, done, journal)
-                continue
+            outcome, step = _look(model, rules, context, trace=False)
+            wished = edits_of(outcome.violations, wanted)
+            if trace and all(edit in taken_back or edit.kind in without for edit in wished):
+                outcome, step = _look(model, rules, context, trace=True)
+                wished = edits_of(outcome.violations, wanted)
+                broken = breaks(step or facts_of_step(model, context)) if done else frozenset()
+                if broken and unfixed is None:
+                    journal.rollback()
+                    unfixed = breaks(facts_of_step(model, context))
+                    live.apply(model, done, journal)
+                new = broken - (unfixed or frozenset())
+                if new:
+                    taken_back.update(dict.fromkeys(suspects(done, new)))
+                    done = [edit for edit in done if edit not in taken_back]
+                    journal.rollback()
+                    live.apply(model, done, journal)
+                    continue
+            left_out = tuple(edit for edit in wished if edit.kind in without)
+            todo = [edit for edit in wished if not (edit in taken_back or edit.kind in without)]
             if not todo:
                 break
             again = [edit for edit in todo if edit in done]
@@ -114,14 +124,16 @@ def fix_model(
             live.apply(model, todo, journal)
             done += todo
     keep(model, journal)
-    applied = Applied(tuple(done), passes, held_back(outcome.violations, wanted), taken_back=tuple(taken_back))
+    applied = Applied(
+        tuple(done), passes, held_back(outcome.violations, wanted), left_out=left_out, taken_back=tuple(taken_back)
+    )
     return applied, outcome
 
 
-def _look(model: Any, rules: tuple[Rule, ...], context: TrainingContext, *, trace: bool) -> Outcome:
+def _look(model: Any, rules: tuple[Rule, ...], context: TrainingContext, *, trace: bool) -> tuple[Outcome, TraceFacts | None]:
     facts, skips = facts_of_model(model, rules, context, trace=trace)
     outcome = run(rules, facts, context)
-    return dataclasses.replace(outcome, skips=tuple(sorted((*outcome.skips, *skips))))
+    return dataclasses.replace(outcome, skips=tuple(sorted((*outcome.skips, *skips)))), facts.get(Surface.TRACE)
 
 
 def plan_model(
@@ -129,11 +141,12 @@ def plan_model(
 ) -> tuple[Edit, ...]:
     """Every edit that ``fix_model`` would make, those that only show after others included.
 
-    They are made and taken back at once, so the model is left as it was.
+    They are made and taken back at once, so the model is left as it was; only those that would rewrite its weights
+    are not made.
     """
     from kbitlint.model.journal import undo_last
 
-    applied, _ = fix_model(model, rules, context, wanted, trace=trace)
+    applied, _ = fix_model(model, rules, context, wanted, trace=trace, without=REWRITING)
     if applied.edits:
         undo_last(model)
-    return applied.edits
+    return (*applied.edits, *applied.left_out)

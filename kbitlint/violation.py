@@ -217,6 +217,8 @@ class Applied:
     """For targets that are code: the lines that make the fix last."""
     taken_back: tuple[Edit, ...] = ()
     """Edits that were tried and taken back, because a training step raised with them and did not without."""
+    left_out: tuple[Edit, ...] = ()
+    """Edits of kinds that were not asked for."""
     diff: str = ""
     """For files that were changed: what was changed in them."""
 

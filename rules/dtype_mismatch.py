@@ -36,11 +36,13 @@ class DtypeMismatch(Rule):
 
     ## Fix
 
-    Where float32 norms promote the stream: give their output back in the dtype that came in.
+    Where float32 norms promote the stream: give their output back in the dtype that came in. Where code makes a float32
+    tensor of its own and multiplies it with what comes in (DeBERTa, FNet, XLNet, xLSTM): let that module compute in
+    float32 and give back the dtype that came in, if a step without weights runs with it.
 
     ## Fix safety
 
-    Safe: the norms compute as before and their output is rounded once.
+    Safe: what is computed in float32 is rounded once, on the way out.
 
     ## References
 
@@ -66,6 +68,9 @@ class DtypeMismatch(Rule):
             for n in promoting
         )
         fix = Fix("let float32 norms give back the dtype that came in", Safety.SAFE, edits) if edits else None
+        if fix is None and trace.float32_modules:
+            widened = tuple(Edit("float32-module", path, adds_bytes=_widened(path, trace)) for path in trace.float32_modules)
+            fix = Fix("let what refuses compute in float32, same dtype in and out", Safety.SAFE, widened)
         for refusal in trace.refusals:
             absorbed = trace.absorbed and context.autocast_dtype is None
             dtypes = " and ".join(dict.fromkeys(refusal.dtypes)) or "its operands"
@@ -78,3 +83,9 @@ class DtypeMismatch(Rule):
                 evidence={"operator": refusal.operator, "dtypes": list(refusal.dtypes), "device": trace.device},
                 fix=fix,
             )
+
+
+def _widened(path: str, trace: TraceFacts) -> int:
+    """Bytes that a module's own half-precision parameters take more in float32."""
+    own = (p for p in trace.model.parameters if p.module == path and p.dtype in ("float16", "bfloat16"))
+    return sum(parameter.nbytes for parameter in own)

@@ -29,8 +29,8 @@ class UnquantizedExperts(Rule):
 
     ## What it does
 
-    Reports parameters that stack the matrices of all experts of a layer (three dimensions) and are float, while other
-    layers of the model are packed, and says which share of the model's parameters is quantized at all.
+    Reports parameters that stack the matrices of all experts of a layer and are float, while other layers of the model
+    are packed, and says which share of the model's parameters is quantized at all.
 
     ## Why is this bad?
 

@@ -18,12 +18,16 @@ from kbitlint.model.journal import Journal, restore_attribute_on_rollback, resto
 from kbitlint.model.stored import stored_parameters
 from kbitlint.model.transparency import LOW_PRECISION, DtypeTransparency, is_transparent
 from kbitlint.model.walk import makes_require_grad
+from kbitlint.violation import Edit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from kbitlint.model.stored import StoredParameters
-    from kbitlint.violation import Edit
+
+
+FLOAT32_MODULE = "float32-module"
+TRANSPARENT = {"interface": "transparent"}
 
 
 def apply(model: nn.Module, edits: Iterable[Edit], journal: Journal) -> None:
@@ -113,6 +117,15 @@ def _float32_norm(place: _Place, journal: Journal) -> None:
         restore_hooks_on_rollback(module, journal)
         module.register_forward_pre_hook(transparency.enter, with_kwargs=True)
         module.register_forward_hook(transparency.leave)
+
+
+def _float32_module(place: _Place, journal: Journal) -> None:
+    """Let a module compute in float32 and give back the dtype that comes in; the modules in it stay as they are."""
+    if not place.edit.path or adapters.wrapped_child(place.module()) is not None:
+        raise EditError(f"{place.edit.kind}: {place.edit.path or 'the model'!r} is no module of its own")
+    _float32_norm(
+        _Place(place.model, place.base, Edit("float32-norm", place.edit.path, TRANSPARENT), place.checkpoint), journal
+    )
 
 
 def _cast_parameter(parameter: nn.Parameter, journal: Journal) -> None:
@@ -252,6 +265,7 @@ KINDS: dict[str, Callable[[_Place, Journal], None]] = {
     "compute-dtype": _compute_dtype,
     "drop-input-grad-hooks": _drop_input_grad_hooks,
     "enable-checkpointing": _enable_checkpointing,
+    FLOAT32_MODULE: _float32_module,
     "float32-norm": _float32_norm,
     "freeze": lambda place, journal: _set_requires_grad(place, journal, value=False),
     "narrow-parameter": _set_dtype,

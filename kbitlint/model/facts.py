@@ -42,7 +42,9 @@ class ParameterFacts:
     norm: bool
     floating: bool
     bank: bool = False
-    """Whether it stacks matrices of which the code uses one at a time: fused experts."""
+    """Whether it stacks the matrices of several experts."""
+    held: bool = False
+    """Whether hooks let its module compute in float32 whatever comes in, so that its dtype is meant."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,12 +95,11 @@ def _resident(model: nn.Module, facts: ModelFacts) -> dict[str, int]:
         packing = quantized.packing_of(module)
         if packing is not None:
             found["quantization state"] = found.get("quantization state", 0) + quantized.state_bytes(module, packing)
-        if banks.packed_kind(module) is not None:
+        bank = banks.path_of(path) if banks.packed_kind(module) is not None else ""
+        if bank:
             found["quantization state"] = found.get("quantization state", 0) + banks.state_bytes(module)
-            path = banks.path_of(path)
         for name, parameter in module._parameters.items():  # noqa: SLF001  # own parameters with their names
-            place = path if path in kinds else f"{path}.{name}" if path else name  # a packed bank is its parameter
-            kind = kinds.pop(place, None) if parameter is not None else None
+            kind = kinds.pop(bank or (f"{path}.{name}" if path else name), None) if parameter is not None else None
             if kind is None or parameter is None:
                 continue
             kind = "embeddings and head" if id(module) in ends and kind == "other weights" else kind

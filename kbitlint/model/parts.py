@@ -19,20 +19,25 @@ if TYPE_CHECKING:
 #: inputs that are text, or that a model gets from another one; what reads anything else is a tower
 _TEXT = frozenset(["input_ids", "inputs_embeds", "hidden_states", "decoder_input_ids"])
 _TASK = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice)$")
-#: dimensions of stacked matrices
-BANK = 3
-#: multiplies no stack of matrices with the tokens that it picks, whatever the shape of its weight
-_NO_BANKS: tuple[type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Embedding)  # noqa: SLF001  # the only common base
+#: what a stack of experts is called, by its own path or by the class that holds it
+_EXPERTS = re.compile(r"expert|moe", re.IGNORECASE)
+#: small beside a stack of experts, and no matrices: what picks experts and what is added to their output
+_NO_EXPERTS = re.compile(r"bias|router|gate\.|gate$|scale|embed", re.IGNORECASE)
+#: dimensions of stacked matrices; DBRX stacks them in two
+_BANK, _FLAT_BANK = 3, 2
+#: modules that multiply with the whole of a parameter
+_NO_BANKS: tuple[type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Embedding, nn.Linear)  # noqa: SLF001  # the only common base
 
 
-def is_bank(module: nn.Module, parameter: Tensor) -> bool:
-    """Whether a parameter stacks the matrices of several experts: three dimensions, none of them one or a kernel's."""
-    return (
-        parameter.ndim == BANK
-        and parameter.is_floating_point()
-        and min(parameter.shape) > 1
-        and not isinstance(module, _NO_BANKS)
-    )
+def is_bank(module: nn.Module, path: str, parameter: Tensor) -> bool:
+    """Whether a parameter stacks the matrices of several experts: code uses one at a time, or all in one product."""
+    if not _FLAT_BANK <= parameter.ndim <= _BANK or min(parameter.shape) <= 1 or isinstance(module, _NO_BANKS):
+        return False
+    if not parameter.is_floating_point() or _NO_EXPERTS.search(".".join(path.split(".")[-2:])):
+        return False
+    if parameter.ndim == _BANK:
+        return _EXPERTS.search(f"{path} {type(module).__name__}") is not None
+    return "Expert" in type(module).__name__ and not type(module).__module__.startswith(("torch.", "peft.", "bitsandbytes."))
 
 
 def hollow(module: nn.Module, path: str) -> Iterator[HollowFacts]:

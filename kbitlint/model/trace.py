@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.context import TrainingContext
 from kbitlint.model import checkpointing
+from kbitlint.model.float32_modules import float32_modules
 from kbitlint.model.gradients import why_cut
 from kbitlint.model.quantized import short_name
 from kbitlint.model.step import How, UntraceableError, quietly, runnable, same_random_state, step_of
@@ -107,6 +108,10 @@ def trace(
         except UntraceableError:
             again = traced
         traced = dataclasses.replace(traced, absorbed=not again.refusals and again.failure is None)
+    if traced.refusals and not any(norm.promotes for norm in facts.norms):  # those are put right first
+        with quietly(), same_random_state():
+            found = float32_modules(inner, how, [refusal.path for refusal in traced.refusals])
+        traced = dataclasses.replace(traced, float32_modules=found)
     return dataclasses.replace(traced, seconds=time.perf_counter() - start)
 
 

@@ -256,8 +256,10 @@ def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, wal
         else:
             walk.first[id(parameter)] = full
             added = origin is not None or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
-            facts = _parameter_facts(parameter, full, path, packing, origin, norm=norm, adapter=added)
-            if parameter.ndim == parts.BANK and parts.is_bank(module, parameter):
+            facts = _parameter_facts(
+                parameter, full, path, packing, origin, norm=norm, adapter=added, held=is_transparent(module)
+            )
+            if parts.is_bank(module, full, parameter):
                 facts = dataclasses.replace(facts, bank=True)
             walk.parameters.append(facts)
             if walk.parameters[-1].norm and not norm:
@@ -276,7 +278,7 @@ def _look_at_bank(module: nn.Module, path: str, kind: str, walk: _Walk) -> None:
     parameter, place, shape = module.original, banks.path_of(path), banks.packed_shape(module)
     packing = Packing("bitsandbytes", 4, kind, features=(math.prod(shape[:-1]), shape[-1]))
     walk.banks.append(QuantizedFacts(place, packing))
-    facts = _parameter_facts(parameter, place, place.rpartition(".")[0], packing, None, norm=False, adapter=False)
+    facts = _parameter_facts(parameter, place, place.rpartition(".")[0], packing, None, norm=False, adapter=False, held=False)
     walk.parameters.append(dataclasses.replace(facts, shape=shape, packed=True, bank=True))
 
 
@@ -292,8 +294,16 @@ def _look_at_packing(module: nn.Module, path: str, walk: _Walk, *, base: bool) -
     return None
 
 
-def _parameter_facts(
-    parameter: Tensor, path: str, module: str, packing: Packing | None, origin: _Origin | None, *, norm: bool, adapter: bool
+def _parameter_facts(  # noqa: PLR0913  # each is one fact
+    parameter: Tensor,
+    path: str,
+    module: str,
+    packing: Packing | None,
+    origin: _Origin | None,
+    *,
+    norm: bool,
+    adapter: bool,
+    held: bool,
 ) -> ParameterFacts:
     name = path.rpartition(".")[2]
     below = path[len(origin.tuner) + 1 :].split(".") if origin is not None and origin.tuner else []
@@ -313,6 +323,7 @@ def _parameter_facts(
         packed=packing is not None and (name == "weight" or not floating),
         norm=norm or (packing is None and floating and norms.is_bare_norm(name, parameter.ndim)),
         floating=floating,
+        held=held,
     )
 
 

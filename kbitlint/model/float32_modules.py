@@ -1,0 +1,54 @@
+"""Which modules have to compute in float32 for a step to run: found by trying it on copies without weights."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kbitlint.errors import EditError
+from kbitlint.model import edits
+from kbitlint.model.journal import Journal
+from kbitlint.model.step import UntraceableError, step_of
+from kbitlint.model.twin import twin_of
+from kbitlint.violation import Edit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+
+    from kbitlint.model.step import How
+
+ROUNDS = 5
+
+
+def float32_modules(inner: nn.Module, how: How, refusing: Iterable[str]) -> tuple[str, ...]:
+    """The modules that let the step run once they compute in float32 and give back the dtype that came in.
+
+    Code that makes a float32 tensor of its own (a state, a position, a transform without half-precision kernel) and
+    multiplies it with what comes in fails in half precision. PEFT's prepare hides that by casting the embeddings, so
+    that the whole stream is float32; here only the modules that refuse are.
+
+    Args:
+        inner: The model that is traced; it is only read.
+        how: What the step is run with.
+        refusing: Paths of the modules in which a kernel refused its dtypes.
+
+    Returns:
+        Paths in the order in which they were found; empty where the step raises nevertheless.
+    """
+    found: dict[str, None] = {}
+    for _ in range(ROUNDS):
+        new = [path for path in refusing if path not in found]
+        if not new:
+            return ()
+        found.update(dict.fromkeys(new))
+        twin = twin_of(inner)
+        try:
+            edits.apply(twin, [Edit(edits.FLOAT32_MODULE, path) for path in found], Journal())
+            step, _, end = step_of(twin, how)
+        except (EditError, UntraceableError):
+            return ()
+        refusing = list(dict.fromkeys(refusal.where for refusal in step.ledger.refusals.values()))
+        if not refusing:
+            return tuple(found) if end.failure is None else ()
+    return ()
