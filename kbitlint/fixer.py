@@ -11,14 +11,14 @@ from kbitlint.errors import KbitlintError
 from kbitlint.violation import Applied, Edit, Safety, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.trace_facts import TraceFacts
     from kbitlint.rule import Rule
 
 MAX_PASSES = 10
-#: kinds of edits that rewrite weights: to plan them they need not be made, because no other edit depends on them
+#: kinds of edits that rewrite weights: made last, and never to plan, because no other edit depends on them
 REWRITING = frozenset(["pack-experts"])
 
 
@@ -73,13 +73,14 @@ def fix_model(
     wanted: Safety,
     *,
     trace: bool = True,
-    without: frozenset[str] = frozenset(),
+    planning: bool = False,
 ) -> tuple[Applied, Outcome]:
     """Fix a live model in place and audit it again, at most ten times.
 
     The attributes come first; a step without weights is run once they are in order. Edits after which that step raises
-    where it did not before are taken back; kinds of edits in ``without`` are left out. Any exception, Ctrl-C included,
-    leaves the model as it was. Raises FixError where an edit does not remove the violation it is the fix of.
+    where it did not before are taken back. Edits that rewrite weights are made last, and not at all where the fix is only
+    planned. Any exception, Ctrl-C included, leaves the model as it was. Raises FixError where an edit does not remove the
+    violation it is the fix of.
     """
     from kbitlint.model import edits as live
     from kbitlint.model.journal import Journal, journaled, keep
@@ -92,10 +93,10 @@ def fix_model(
     with journaled(journal):
         for passes in range(MAX_PASSES + 1):
             outcome, step = _look(model, rules, context, trace=False)
-            wished = edits_of(outcome.violations, wanted)
-            if trace and all(edit in taken_back or edit.kind in without for edit in wished):
+            todo, last = _wished(outcome, wanted, taken_back)
+            if trace and not todo:
                 outcome, step = _look(model, rules, context, trace=True)
-                wished = edits_of(outcome.violations, wanted)
+                todo, last = _wished(outcome, wanted, taken_back)
                 broken = breaks(step or facts_of_step(model, context)) if done else frozenset()
                 if broken and unfixed is None:
                     journal.rollback()
@@ -108,8 +109,7 @@ def fix_model(
                     journal.rollback()
                     live.apply(model, done, journal)
                     continue
-            left_out = tuple(edit for edit in wished if edit.kind in without)
-            todo = [edit for edit in wished if not (edit in taken_back or edit.kind in without)]
+            todo = todo or ([] if planning else last)
             if not todo:
                 break
             again = [edit for edit in todo if edit in done]
@@ -125,9 +125,15 @@ def fix_model(
             done += todo
     keep(model, journal)
     applied = Applied(
-        tuple(done), passes, held_back(outcome.violations, wanted), left_out=left_out, taken_back=tuple(taken_back)
+        tuple(done), passes, held_back(outcome.violations, wanted), left_out=tuple(last), taken_back=tuple(taken_back)
     )
     return applied, outcome
+
+
+def _wished(outcome: Outcome, wanted: Safety, taken_back: Collection[Edit]) -> tuple[list[Edit], list[Edit]]:
+    """The edits that are still to be made: (those that come first, those that rewrite weights)."""
+    wished = [edit for edit in edits_of(outcome.violations, wanted) if edit not in taken_back]
+    return [e for e in wished if e.kind not in REWRITING], [e for e in wished if e.kind in REWRITING]
 
 
 def _look(model: Any, rules: tuple[Rule, ...], context: TrainingContext, *, trace: bool) -> tuple[Outcome, TraceFacts | None]:
@@ -146,7 +152,7 @@ def plan_model(
     """
     from kbitlint.model.journal import undo_last
 
-    applied, _ = fix_model(model, rules, context, wanted, trace=trace, without=REWRITING)
+    applied, _ = fix_model(model, rules, context, wanted, trace=trace, planning=True)
     if applied.edits:
         undo_last(model)
     return (*applied.edits, *applied.left_out)

@@ -218,7 +218,7 @@ class Applied:
     taken_back: tuple[Edit, ...] = ()
     """Edits that were tried and taken back, because a training step raised with them and did not without."""
     left_out: tuple[Edit, ...] = ()
-    """Edits of kinds that were not asked for."""
+    """Edits that a plan names without making them, because they rewrite weights."""
     diff: str = ""
     """For files that were changed: what was changed in them."""
 

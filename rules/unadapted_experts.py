@@ -65,5 +65,10 @@ class UnadaptedExperts(Rule):
                     "fused experts have no adapter",
                     Location(bank.path),
                     evidence={"share": round(bank.numel / model.numel, 4), "shape": list(bank.shape)},
-                    fix=Fix(f'target_parameters=["{bank.path.rpartition(".")[2]}"] in the adapter\'s config', Safety.DISPLAY),
+                    fix=None if bank.packed else Fix(_suggestion(bank.path), Safety.DISPLAY),
                 )
+
+
+def _suggestion(path: str) -> str:
+    """What adapts them; where they are packed in place, PEFT cannot (KB606)."""
+    return f'target_parameters=["{path.rpartition(".")[2]}"] in the adapter\'s config'

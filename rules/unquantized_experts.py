@@ -98,7 +98,8 @@ class UnquantizedExperts(Rule):
         """Packed like most of the model's layers; for display only where those have no type of 4 bits."""
         like = Counter(facts.packing for facts in model.quantized if facts.packing.kind in FOUR_BITS).most_common(1)
         wrapped = any(bank.path.startswith(f"{layer.path}.") for layer in model.adapted)
-        if tied or wrapped or bank.requires_grad or not like:
+        trained = bank.requires_grad and model.has_adapters  # a base that was just loaded requires grad everywhere
+        if tied or wrapped or trained or not like:
             return Fix("pack them with bitsandbytes.nn.parametrize.replace_parameter_4bit", Safety.DISPLAY)
         packing = like[0][0]
         statistics = DOUBLE if packing.double else 4.0

@@ -16,10 +16,11 @@ from torch.nn.utils import parametrize
 
 from kbitlint.errors import EditError, one_line
 from kbitlint.extras import load_bitsandbytes
+from kbitlint.model import adapters
 from kbitlint.model.journal import restore_hooks_on_rollback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from kbitlint.model.journal import Journal
     from kbitlint.model.stored import StoredParameters
@@ -97,6 +98,18 @@ def _tensor_bytes(state: Any) -> int:
     nested = getattr(state, "state2", None)
     tensors = [value for value in vars(state).values() if isinstance(value, Tensor)]
     return sum(tensor.nbytes for tensor in tensors) + (0 if nested is None else _tensor_bytes(nested))
+
+
+def grown(before: Iterable[tuple[str, nn.Module]], after: Iterable[tuple[str, nn.Module]]) -> tuple[str, ...]:
+    """Paths of the parameters that gained parametrizations, from the (path, module) of every module before and after."""
+    known = dict(_parametrized(before))
+    return tuple(path for path, count in _parametrized(after) if count > known.get(path, 0))
+
+
+def _parametrized(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, int]]:
+    for path, module in modules:
+        if isinstance(module, parametrize.ParametrizationList):
+            yield adapters.below_wrappers(path_of(path)), len(module)
 
 
 # -------------------------------------------------------------------------------------------- the way back

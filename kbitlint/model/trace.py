@@ -12,14 +12,14 @@ import time
 from typing import TYPE_CHECKING
 
 from kbitlint.context import TrainingContext
-from kbitlint.model import checkpointing
+from kbitlint.model import banks, checkpointing
 from kbitlint.model.float32_modules import float32_modules
 from kbitlint.model.gradients import why_cut
 from kbitlint.model.quantized import short_name
 from kbitlint.model.step import How, UntraceableError, quietly, runnable, same_random_state, step_of
 from kbitlint.model.trace_facts import Cut, GradientFacts, PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
 from kbitlint.model.twin import twin_of
-from kbitlint.model.walk import collect
+from kbitlint.model.walk import collect, places
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +69,9 @@ def trace(
     inner = runnable(model)
     how = How(context, device, batch, seq_len, facts, virtual=bool(facts.quantized) and not facts.has_adapters)
     with quietly(), same_random_state():
-        step, watched, end = step_of(twin_of(inner), how)
+        twin = twin_of(inner)
+        step, watched, end = step_of(twin, how)
+        grown = banks.grown(places(inner), places(twin))
         gradients = tuple(_gradients(step, watched)) if end.has_graph else ()
         if any(gradient.cut is not None and gradient.runs and not gradient.reentrant for gradient in gradients):
             lost = _lost_inherently(inner, how)
@@ -92,6 +94,7 @@ def trace(
         saved=tuple(SavedFacts(path, nbytes) for path, nbytes in step.saved.items()),
         called=frozenset(step.passage.gives_grad),
         guesses=tuple(sorted(ledger.guesses.items())),
+        grown=grown,
         failure=end.failure,
         failed_at=end.module,
     )

@@ -150,6 +150,8 @@ class TraceFacts:
     """The module that ran then."""
     absorbed: bool = False
     """Whether the step runs under bfloat16 autocast, where it is not known whether the loop opens it."""
+    grown: tuple[str, ...] = ()
+    """Parameters that have more parametrizations after the step than before."""
     float32_modules: tuple[str, ...] = ()
     """Modules that let the step run where they compute in float32; empty where nothing refuses or that is no help."""
     seconds: float = field(default=0.0, compare=False)
