@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from kbitlint.model.step import How
 
-ROUNDS = 5
+ROUNDS = 8
 
 
 def float32_modules(inner: nn.Module, how: How, refusing: Iterable[str]) -> tuple[str, ...]:
@@ -38,7 +38,7 @@ def float32_modules(inner: nn.Module, how: How, refusing: Iterable[str]) -> tupl
     """
     found: dict[str, None] = {}
     for _ in range(ROUNDS):
-        new = [path for path in refusing if path not in found]
+        new = _alike([path for path in refusing if path not in found])
         if not new:
             return ()
         found.update(dict.fromkeys(new))
@@ -52,3 +52,12 @@ def float32_modules(inner: nn.Module, how: How, refusing: Iterable[str]) -> tupl
         if not refusing:
             return tuple(found) if end.failure is None else ()
     return ()
+
+
+def _alike(refusing: list[str]) -> list[str]:
+    """The first one and its likes in other layers: what comes after it may refuse only because of it."""
+    return [path for path in refusing if _pattern(path) == _pattern(refusing[0])]
+
+
+def _pattern(path: str) -> list[str]:
+    return ["*" if name.isdecimal() else name for name in path.split(".")]
