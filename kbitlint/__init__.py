@@ -19,11 +19,12 @@ __all__ = [
     "load_prepared",
     "memory",
     "plan",
+    "prepare",
     "undo",
 ]
 
 if TYPE_CHECKING:
-    from kbitlint.api import assert_ready, check, fix, load_prepared, memory, plan, undo
+    from kbitlint.api import assert_ready, check, fix, load_prepared, memory, plan, prepare, undo
     from kbitlint.context import TrainingContext
     from kbitlint.errors import KbitlintError
     from kbitlint.violation import Report, Severity, Violation
@@ -34,7 +35,7 @@ _HOMES = {
     "Severity": "kbitlint.violation",
     "TrainingContext": "kbitlint.context",
     "Violation": "kbitlint.violation",
-} | dict.fromkeys(("assert_ready", "check", "fix", "load_prepared", "memory", "plan", "undo"), "kbitlint.api")
+} | dict.fromkeys(("assert_ready", "check", "fix", "load_prepared", "memory", "plan", "prepare", "undo"), "kbitlint.api")
 
 
 def __getattr__(name: str) -> Any:

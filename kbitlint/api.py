@@ -14,6 +14,7 @@ from kbitlint.collection import facts_of_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
+from kbitlint.norm_styles import Norms
 from kbitlint.opening import Options, apply_stored, open_target, quiet
 from kbitlint.target import SOURCES, Kind, parse
 from kbitlint.violation import Applied, Edit, Report, Safety, Severity, Surface
@@ -34,7 +35,18 @@ def options_of(options: dict[str, Any]) -> Options:
     for name in ("select", "ignore"):
         value = values.get(name, ())
         values[name] = (value,) if isinstance(value, str) else tuple(value)
+    if isinstance(values.get("norms"), str):
+        values["norms"] = _norms(values["norms"])
+    if "output" in values:
+        values["output"] = Path(values["output"])
     return Options(**values)
+
+
+def _norms(name: str) -> Norms:
+    known = [norms.value for norms in Norms]
+    if name not in known:
+        raise KbitlintError(f"norms: {name!r} is none of {', '.join(known)}{did_you_mean(name, known)}")
+    return Norms(name)
 
 
 def check(target: Any, **options: Any) -> Report:
@@ -76,7 +88,9 @@ def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: 
         unsafe: Also apply fixes that may change what is trained or computed.
         device: Where named targets are loaded: ``cuda`` (the default) or ``cpu``.
         probe: Run one forward and backward afterwards; by default for named targets only.
-        **options: As for ``check``.
+        **options: As for ``check``, and ``norms`` (``transparent``, ``peft``: every half-precision parameter in float32, as
+            its prepare does, or ``keep``), ``output`` (where a folder's edits are written), ``probe_batch`` and
+            ``probe_seq`` (the batch of the probe).
 
     Raises:
         KbitlintError: As for ``check``, or there is no CUDA and no other device was named.
@@ -178,8 +192,29 @@ def load_prepared(folder: str | Path, *, device: str | None = None, **kwargs: An
     from kbitlint.model.loading import load
 
     model = load(target, device or _any_device(), prepared.quantize, trust_remote_code=False, arguments=kwargs)
-    apply_stored(model, prepared, target)
+    apply_stored(model, prepared, target.folder / manifest.NAME)
     return model
+
+
+def prepare(model: Any, file: str | Path) -> int:
+    """Apply to a loaded model what a fix wrote: for models that are loaded in other ways than ``load_prepared``.
+
+    Args:
+        model: The quantized model, below its adapters or with them.
+        file: A ``kbitlint.json``, or the folder that holds one.
+
+    Returns:
+        How many edits were made; ``undo`` takes them back.
+
+    Raises:
+        TargetError: There is no such file, it is not what kbitlint writes, or its edits do not fit the model, which is
+            left as it was.
+    """
+    place = Path(file) / manifest.NAME if Path(file).is_dir() else Path(file)
+    prepared = manifest.read_file(place)
+    if prepared is None:
+        raise TargetError(place, "no such file; `kbitlint --fix` writes it")
+    return apply_stored(model_of(model), prepared, place, undoable=True)
 
 
 # -------------------------------------------------------------------------------------------- live models
@@ -203,7 +238,7 @@ def is_live(target: Any) -> bool:
 def _check_live(target: Any, rules: tuple[Rule, ...], options: Options) -> Report:
     model, context = model_of(target), context_of(target, options.context)
     facts, skips = facts_of_model(model, rules, context, trace=options.trace)
-    planned = plan_of(model, rules, context, trace=options.trace) if options.plan else None
+    planned = plan_of(model, rules, context, trace=options.trace, norms=options.norms) if options.plan else None
     outcome = engine.run(rules, facts, context)
     return report_of("", facts[Surface.MODEL], outcome, facts.get(Surface.TRACE), skips=skips, planned=planned)
 
@@ -215,11 +250,11 @@ def _fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Sa
     model = model_of(target)
 
     def apply() -> tuple[Applied, engine.Outcome]:
-        return fix_model(model, rules, context_of(target, options.context), wanted, trace=options.trace)
+        return fix_model(model, rules, context_of(target, options.context), wanted, trace=options.trace, norms=options.norms)
 
     applied, outcome = apply()
     if probe:
-        applied = dataclasses.replace(applied, probe=proof(model, lambda: apply()[0]))
+        applied = dataclasses.replace(applied, probe=proof(model, lambda: apply()[0], options))
     return report_of("", collect(model), outcome, applied=applied)
 
 

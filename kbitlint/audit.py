@@ -10,6 +10,7 @@ from kbitlint import engine
 from kbitlint.collection import facts_of_model
 from kbitlint.context import TrainingContext
 from kbitlint.errors import TargetError
+from kbitlint.norm_styles import Norms
 from kbitlint.source import documents
 from kbitlint.target import SOURCES, Kind, Target
 from kbitlint.violation import Plan, Report, Safety, Skip, Surface
@@ -74,7 +75,7 @@ def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
     outcome = engine.run(rules, facts, context)
     planned = None
     if options.plan and opened.live is not None:
-        planned = plan_of(model_of(opened.live), rules, context, trace=options.trace)
+        planned = plan_of(model_of(opened.live), rules, context, trace=options.trace, norms=options.norms)
     if options.plan and opened.files is not None:
         planned = _with_files(planned, opened.target, rules, options)
     return report_of(
@@ -134,10 +135,12 @@ def _plan_of_source(target: Target, rules: tuple[Rule, ...], options: Options) -
     return Plan(edits, further, diff, unsafe if unsafe != diff else "")
 
 
-def plan_of(model: Any, rules: tuple[Rule, ...], context: TrainingContext, *, trace: bool) -> Plan:
+def plan_of(
+    model: Any, rules: tuple[Rule, ...], context: TrainingContext, *, trace: bool, norms: Norms = Norms.TRANSPARENT
+) -> Plan:
     """What ``--fix`` would do to a model, and what ``--unsafe-fixes`` would add."""
     from kbitlint.fixer import plan_model
 
-    safe = plan_model(model, rules, context, Safety.SAFE, trace=trace)
-    everything = plan_model(model, rules, context, Safety.UNSAFE, trace=trace)
+    safe = plan_model(model, rules, context, Safety.SAFE, trace=trace, norms=norms)
+    everything = plan_model(model, rules, context, Safety.UNSAFE, trace=trace, norms=norms)
     return Plan(safe, tuple(edit for edit in everything if edit not in safe))

@@ -90,6 +90,17 @@ _CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--fix", is_flag=True, help="Apply safe fixes, audit again, and run one training step."),
     click.option("--unsafe-fixes", is_flag=True, help="Apply unsafe fixes too; implies --fix."),
     click.option("--diff", is_flag=True, help="Show the edits that --fix would make, and make none."),
+    click.option(
+        "--norms",
+        type=click.Choice(["transparent", "peft", "keep"]),
+        default="transparent",
+        help="What --fix does about norms: float32 inside and the same dtype outside (default), as PEFT's prepare, nothing.",
+    ),
+    click.option("--output", type=click.Path(dir_okay=False), help="Where --fix writes a checkpoint's edits (kbitlint.json)."),
+    click.option(
+        "--probe-batch", type=click.IntRange(min=1), default=2, help="Sequences in the step after --fix (default: 2)."
+    ),
+    click.option("--probe-seq", type=click.IntRange(min=2), default=16, help="Tokens a sequence in it (default: 16)."),
     click.option("--device", metavar="DEVICE", help="Where --fix works: cuda (default), cuda:1, cpu."),
     click.option("--trace/--no-trace", default=True, help="Run a training step without weights (default), or do not."),
     click.option("--select", multiple=True, callback=_split, metavar="CODE", help="Rules to run: KB101, KB4, a slug or ALL."),
@@ -143,6 +154,7 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
         "trust_remote_code": options["trust_remote_code"],
         "trace": options["trace"],
         "context": context_of(settings, options, AMP.get(options["amp"])),
+        **{name: options[name] for name in ("norms", "output", "probe_batch", "probe_seq")},
     }
     reports, failures, speaks = _audited(targets, opened, options, options["device"] or settings.device)
     result = settled(reports, settings, options, everything=targets == settings.targets)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.collection import facts_of_model, facts_of_step
 from kbitlint.engine import Outcome, run
 from kbitlint.errors import KbitlintError
+from kbitlint.norm_styles import Norms, with_norms
 from kbitlint.violation import Applied, Edit, Safety, Surface, Violation
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def fix_model(
     wanted: Safety,
     *,
     trace: bool = True,
+    norms: Norms = Norms.TRANSPARENT,
     planning: bool = False,
 ) -> tuple[Applied, Outcome]:
     """Fix a live model in place and audit it again, at most ten times.
@@ -92,12 +94,12 @@ def fix_model(
     journal = Journal()
     with journaled(journal):
         for passes in range(MAX_PASSES + 1):
-            outcome, step = _look(model, rules, context, trace=False)
-            todo, last = _wished(outcome, wanted, taken_back)
+            outcome, facts = _look(model, rules, context, trace=False)
+            todo, last = _wished(outcome, wanted, taken_back, facts, norms)
             if trace and not todo:
-                outcome, step = _look(model, rules, context, trace=True)
-                todo, last = _wished(outcome, wanted, taken_back)
-                broken = breaks(step or facts_of_step(model, context)) if done else frozenset()
+                outcome, facts = _look(model, rules, context, trace=True)
+                todo, last = _wished(outcome, wanted, taken_back, facts, norms)
+                broken = breaks(facts.get(Surface.TRACE) or facts_of_step(model, context)) if done else frozenset()
                 if broken and unfixed is None:
                     journal.rollback()
                     unfixed = breaks(facts_of_step(model, context))
@@ -130,20 +132,29 @@ def fix_model(
     return applied, outcome
 
 
-def _wished(outcome: Outcome, wanted: Safety, taken_back: Collection[Edit]) -> tuple[list[Edit], list[Edit]]:
+def _wished(
+    outcome: Outcome, wanted: Safety, taken_back: Collection[Edit], facts: dict[Surface, Any], norms: Norms
+) -> tuple[list[Edit], list[Edit]]:
     """The edits that are still to be made: (those that come first, those that rewrite weights)."""
-    wished = [edit for edit in edits_of(outcome.violations, wanted) if edit not in taken_back]
+    edits = with_norms(edits_of(outcome.violations, wanted), norms, facts[Surface.MODEL])
+    wished = [edit for edit in edits if edit not in taken_back]
     return [e for e in wished if e.kind not in REWRITING], [e for e in wished if e.kind in REWRITING]
 
 
-def _look(model: Any, rules: tuple[Rule, ...], context: TrainingContext, *, trace: bool) -> tuple[Outcome, TraceFacts | None]:
+def _look(model: Any, rules: tuple[Rule, ...], context: TrainingContext, *, trace: bool) -> tuple[Outcome, dict[Surface, Any]]:
     facts, skips = facts_of_model(model, rules, context, trace=trace)
     outcome = run(rules, facts, context)
-    return dataclasses.replace(outcome, skips=tuple(sorted((*outcome.skips, *skips)))), facts.get(Surface.TRACE)
+    return dataclasses.replace(outcome, skips=tuple(sorted((*outcome.skips, *skips)))), facts
 
 
 def plan_model(
-    model: Any, rules: Iterable[Rule], context: TrainingContext, wanted: Safety, *, trace: bool = True
+    model: Any,
+    rules: Iterable[Rule],
+    context: TrainingContext,
+    wanted: Safety,
+    *,
+    trace: bool = True,
+    norms: Norms = Norms.TRANSPARENT,
 ) -> tuple[Edit, ...]:
     """Every edit that ``fix_model`` would make, those that only show after others included.
 
@@ -152,7 +163,7 @@ def plan_model(
     """
     from kbitlint.model.journal import undo_last
 
-    applied, _ = fix_model(model, rules, context, wanted, trace=trace, planning=True)
+    applied, _ = fix_model(model, rules, context, wanted, trace=trace, norms=norms, planning=True)
     if applied.edits:
         undo_last(model)
     return (*applied.edits, *applied.left_out)

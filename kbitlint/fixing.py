@@ -67,19 +67,22 @@ def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted:
     stored = None if factory else manifest.read(target.folder)
 
     def apply() -> Applied:
-        return fix_model(model, rules, context_of(opened.live, options.context), wanted, trace=options.trace)[0]
+        context = context_of(opened.live, options.context)
+        return fix_model(model, rules, context, wanted, trace=options.trace, norms=options.norms)[0]
 
     applied = apply()
     edits = tuple(dict.fromkeys((*(stored.edits if stored else ()), *applied.edits)))
     on_meta = any(parameter.is_meta for parameter in model.parameters())
     if probe and not on_meta:
-        applied = dataclasses.replace(applied, probe=proof(model, apply))
+        applied = dataclasses.replace(applied, probe=proof(model, apply, options))
     refuted = applied.probe is not None and applied.probe.refutes
     if factory and not refuted:
         applied = dataclasses.replace(applied, lines_to_add=_lines(applied, unsafe=wanted is Safety.UNSAFE))
     elif edits and not refuted:
         quantize = options.quantize or (stored.quantize if stored else None)
-        written = manifest.write(target.folder, manifest.Manifest(edits, quantize), _versions())
+        written = manifest.write(
+            options.output or target.folder / manifest.NAME, manifest.Manifest(edits, quantize), _versions()
+        )
         applied = dataclasses.replace(applied, left_behind=str(written))
     if mended:
         opened = dataclasses.replace(opened, files=read_checkpoint(target.folder))
@@ -113,16 +116,17 @@ def _fix_source(target: Target, rules: tuple[Rule, ...], options: Options, wante
     return dataclasses.replace(audit(open_target(target, options), rules, options), applied=applied)
 
 
-def proof(model: Any, apply: Callable[[], Applied]) -> Probe:
+def proof(model: Any, apply: Callable[[], Applied], options: Options) -> Probe:
     """One training step on the fixed model; where it fails, one without the fix, so that the fix is judged alone."""
     from kbitlint.model.journal import undo as take_back
     from kbitlint.model.probe import probe
 
-    proof = probe(model)
+    batch, seq_len = options.probe_batch, options.probe_seq
+    proof = probe(model, batch=batch, seq_len=seq_len)
     if proof.failure is None:
         return proof
     take_back(model)
-    unfixed = probe(model, at_embeddings=proof.at_embeddings)
+    unfixed = probe(model, batch=batch, seq_len=seq_len, at_embeddings=proof.at_embeddings)
     apply()
     return dataclasses.replace(proof, as_before=unfixed.failure is not None)
 

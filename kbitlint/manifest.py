@@ -37,7 +37,11 @@ def read(folder: Path) -> Manifest | None:
 
     Raises TargetError naming the file and the key where its content is not what kbitlint writes.
     """
-    path = folder / NAME
+    return read_file(folder / NAME)
+
+
+def read_file(path: Path) -> Manifest | None:
+    """The preparation stored in a file, or None where there is no such file. Raises TargetError as ``read`` does."""
     if not path.is_file():
         return None
     content = read_json(path)
@@ -66,12 +70,11 @@ def _edit(path: Path, index: int, value: Any) -> Edit:
     return Edit(kind, place, arguments)
 
 
-def write(folder: Path, manifest: Manifest, versions: dict[str, str]) -> Path:
-    """Store a preparation in a folder, whole or not at all: a new file replaces the old one in one step.
+def write(path: Path, manifest: Manifest, versions: dict[str, str]) -> Path:
+    """Store a preparation, whole or not at all: a new file replaces the old one in one step.
 
-    Raises TargetError where the folder cannot be written.
+    Raises TargetError where its folder cannot be written.
     """
-    path = folder / NAME
     content = {
         "format": FORMAT,
         "written_by": {"kbitlint": __version__, **dict(sorted(versions.items()))},
@@ -82,7 +85,7 @@ def write(folder: Path, manifest: Manifest, versions: dict[str, str]) -> Path:
         ],
     }
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{NAME}.", dir=folder)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 json.dump(content, file, indent=1)

@@ -16,6 +16,7 @@ from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.files.checkpoint import CheckpointFacts, base_of_adapter, read_checkpoint
+from kbitlint.norm_styles import Norms
 from kbitlint.target import QUANTIZATIONS, SOURCES, Kind, Target
 from kbitlint.violation import Skip, Surface
 
@@ -40,10 +41,21 @@ class Options:
     plan: bool = False
     """Also plan the fixes."""
     context: TrainingContext = field(default_factory=TrainingContext)
+    norms: Norms = Norms.TRANSPARENT
+    """What a fix does about norms."""
+    output: Path | None = None
+    """Where the preparation of a checkpoint is written; None for kbitlint.json beside its config.json."""
+    probe_batch: int = 2
+    """Sequences in the batch of the step that proves a fix."""
+    probe_seq: int = 16
+    """Tokens of each."""
 
     def __post_init__(self) -> None:
         if self.quantize is not None and self.quantize not in QUANTIZATIONS:
             raise KbitlintError(f"quantize: {self.quantize!r} is none of {', '.join(QUANTIZATIONS)}")
+        for name, least in (("probe_batch", 1), ("probe_seq", 2)):
+            if getattr(self, name) < least:
+                raise KbitlintError(f"{name}: {getattr(self, name)} is less than {least}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +103,7 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
         built = build(Source(base, target.revision, trust), options.quantize or stored, said_by)
         live = attach_adapter(built.model, target.place) if target.kind is Kind.ADAPTER else built.model
     if prepared is not None:
-        apply_stored(live, prepared, target)
+        apply_stored(live, prepared, target.folder / manifest.NAME)
         notes += (f"{manifest.NAME} applied: {len(prepared.edits)} edits",)
     return Opened(target, files, live, ("built on meta", *built.notes, *notes), unread)
 
@@ -105,16 +117,26 @@ def _files(target: Target) -> CheckpointFacts | None:
     return read_checkpoint(target.folder) if Surface.FILES in target.surfaces else None
 
 
-def apply_stored(model: Any, prepared: manifest.Manifest, target: Target) -> None:
-    """Apply what a fix wrote. Raises TargetError where it does not fit the model, which is left as it was."""
+def apply_stored(model: Any, prepared: manifest.Manifest, file: Path, *, undoable: bool = False) -> int:
+    """Apply what a fix wrote; gives the number of edits. Raises TargetError where it does not fit the model.
+
+    Args:
+        model: The model; where it is to be undone, a failure leaves it as it was, else it is not used any more.
+        prepared: The content of the file.
+        file: Where it comes from, for the message.
+        undoable: Whether ``undo`` is to take it back.
+    """
     from kbitlint.model.edits import apply
-    from kbitlint.model.journal import Journal, journaled
+    from kbitlint.model.journal import Journal, journaled, keep
 
     try:
-        with journaled(Journal()) as journal:
+        with journaled(Journal(forgets=not undoable)) as journal:
             apply(model, prepared.edits, journal)
     except KbitlintError as error:
-        raise TargetError(target.folder / manifest.NAME, f"does not fit this model: {error}") from error
+        raise TargetError(file, f"does not fit this model: {error}") from error
+    if undoable:
+        keep(model, journal)
+    return len(prepared.edits)
 
 
 def factory_of(target: Target) -> Callable[[], Any]:
@@ -207,5 +229,5 @@ def load_target(target: Target, options: Options, device: str) -> Opened:
         quantize = options.quantize or (prepared.quantize if prepared else None)
         model = load(target, device, quantize, trust_remote_code=options.trust_remote_code)
     if prepared is not None:
-        apply_stored(model, prepared, target)
+        apply_stored(model, prepared, target.folder / manifest.NAME)
     return Opened(target, read_checkpoint(target.folder), model, (f"loaded on {device}",))

@@ -181,7 +181,7 @@ class Crash:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one real forward and backward did after a fix."""
+    """What one real training step did after a fix."""
 
     device: str
     loss: float | None
@@ -193,6 +193,10 @@ class Probe:
     """Whether nothing was trainable, so that the gradient was looked at where it leaves the first layer."""
     failure: str | None = None
     """The reason why it did not run or what went wrong; None where everything is finite."""
+    stepped: bool = False
+    """Whether the optimizer made a step too, and left every frozen parameter as it was, bit for bit."""
+    peak_bytes: int | None = None
+    """The most memory that was allocated on the device during the step; None where the device does not count it."""
     as_before: bool = False
     """Whether the step fails without the fix too, so that its failure says nothing about the fix."""
 

@@ -368,3 +368,179 @@ def test_the_likeliest_edits_are_blamed_first():
     blamed = [suspects(done, new) for done in ((flag, plain, far, read), (flag, plain, far), (flag, plain), (flag,), ())]
 
     assert blamed == [(read,), (far,), (plain,), (flag,), ()]
+
+
+class TestProof:
+    """The step that proves a fix."""
+
+    def test_adamw_steps_and_everything_is_as_before(self):
+        from kbitlint.model.probe import probe
+
+        model = tiny.with_lora(tiny.prepared())
+        before, rng = tiny.state(model), torch.random.get_rng_state()
+
+        found = probe(model, batch=3, seq_len=8)
+
+        assert (found.failure, found.stepped, found.gradients, found.peak_bytes) == (None, True, 28, None)
+        assert tiny.state(model) == before
+        assert torch.equal(torch.random.get_rng_state(), rng)
+        assert all(parameter.grad is None for parameter in model.parameters())
+
+    def test_a_frozen_parameter_that_changes_is_a_failure(self, monkeypatch):
+        from kbitlint.model.probe import probe
+
+        model = tiny.with_lora(tiny.prepared())
+        head = model.get_base_model().lm_head.weight
+        before = head.detach().clone()
+        step = torch.optim.AdamW.step
+
+        def careless(self):
+            step(self)
+            head.data[0, 0] += 1
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", careless)
+
+        found = probe(model)
+        head.data.copy_(before)
+
+        assert (found.failure, found.stepped) == ("the optimizer changed the frozen base_model.model.lm_head.weight", False)
+
+    def test_an_optimizer_that_breaks_the_adapters_is_a_failure(self, monkeypatch):
+        from kbitlint.model.probe import probe
+
+        model = tiny.with_lora(tiny.prepared())
+        before = tiny.state(model)
+
+        def broken(self):
+            self.param_groups[0]["params"][0].data.fill_(float("nan"))
+
+        monkeypatch.setattr(torch.optim.AdamW, "step", broken)
+
+        assert probe(model).failure == "1 trained parameters are not finite after the optimizer's step"
+        assert tiny.state(model) == before
+
+    def test_a_base_without_adapters_makes_no_step(self):
+        from kbitlint.model.probe import probe
+
+        found = probe(tiny.prepared())
+
+        assert (found.failure, found.stepped, found.at_embeddings) == (None, False, True)
+
+    @pytest.mark.parametrize("change", ["swap", "flip"])
+    def test_the_fingerprint_sees_any_change(self, monkeypatch, change):
+        from kbitlint.model import probe as module
+
+        monkeypatch.setattr(module, "_CHUNK", 4)
+        tensor = torch.arange(12, dtype=torch.uint8)
+        before = module._fingerprint(tensor)
+        if change == "swap":  # across chunks, at the same place in each
+            tensor[[1, 5]] = tensor[[5, 1]]
+        else:
+            tensor[7] ^= 1
+
+        assert module._fingerprint(tensor) != before
+
+    def test_the_batch_is_the_users(self, run, tmp_path, monkeypatch):
+        import shutil
+
+        from kbitlint.violation import Probe
+
+        asked = []
+
+        def noted(model, **arguments):
+            asked.append(arguments)
+            return Probe("cpu", 1.0, 1, 1)
+
+        monkeypatch.setattr("kbitlint.model.probe.probe", noted)
+        folder = shutil.copytree(tiny.checkpoint(), tmp_path / "llama")
+
+        result = run("--fix", folder, "--quantize", "nf4", "--device", "cpu", "--probe-batch", 4, "--probe-seq", 128)
+
+        assert (result.exit_code, asked) == (0, [{"batch": 4, "seq_len": 128}])
+
+
+class TestNormStyles:
+    """``--norms``: kbitlint's way, PEFT's, or none."""
+
+    def test_pefts_way_is_what_its_prepare_does(self):
+        from peft import prepare_model_for_kbit_training
+
+        ours, theirs = tiny.load(), tiny.load()
+        kbitlint.fix(ours, norms="peft")
+        prepare_model_for_kbit_training(theirs, gradient_checkpointing_kwargs={"use_reentrant": False})
+
+        def seen(model):
+            return {name: (p.dtype, p.requires_grad) for name, p in model.named_parameters()}
+
+        assert seen(ours) == seen(theirs)
+        assert kbitlint.fix(ours, norms="peft").applied.edits == ()
+        assert kbitlint.fix(ours, norms="peft", unsafe=True).applied.edits == ()
+        assert tiny.step(tiny.with_lora(ours)).trains
+
+    def test_norms_can_be_kept(self):
+        model = tiny.load()
+        before = {name: p.dtype for name, p in model.named_parameters()}
+
+        report = kbitlint.fix(model, norms="keep")
+
+        assert {name: p.dtype for name, p in model.named_parameters()} == before
+        assert {v.code for v in report.violations} == {"KB101"}
+        assert kbitlint.fix(model, norms="keep").applied.edits == ()
+        assert tiny.step(tiny.with_lora(model)).trains
+
+    def test_the_plan_and_the_command_line_follow(self, run, tmp_path):
+        import json
+        import shutil
+
+        folder = shutil.copytree(tiny.checkpoint(), tmp_path / "llama")
+        arguments = (folder, "--quantize", "nf4", "--norms", "keep")
+
+        shown = run("check", "--diff", *arguments, "--format", "json")
+        fixed = run("--fix", *arguments, "--device", "cpu", "--output", tmp_path / "kept.json")
+
+        kinds = {edit["kind"] for edit in json.loads(shown.stdout)["targets"][0]["planned"]["safe"]}
+        assert kinds == {"enable-checkpointing", "freeze", "set-config", "train"}
+        assert fixed.exit_code == 1  # the norms are left
+        assert {edit["kind"] for edit in json.loads((tmp_path / "kept.json").read_text())["edits"]} == kinds
+        assert not (folder / "kbitlint.json").exists()
+
+    def test_a_name_that_there_is_not_is_one_clear_line(self):
+        with pytest.raises(kbitlint.KbitlintError, match=r"^norms: 'peff' is none of transparent, peft, keep; did you mean"):
+            kbitlint.fix(tiny.load(), norms="peff")
+
+
+class TestPrepare:
+    """``kbitlint.prepare``: a stored preparation on a model that was loaded in another way."""
+
+    @pytest.fixture(scope="class")
+    def file(self, tmp_path_factory):
+        import shutil
+
+        folder = shutil.copytree(tiny.checkpoint(), tmp_path_factory.mktemp("prepared") / "llama")
+        report = kbitlint.fix(folder, device="cpu", quantize="nf4")
+        return report.applied.left_behind
+
+    def test_a_loaded_model_is_prepared_and_undone(self, file):
+        from pathlib import Path
+
+        model = tiny.load()
+        before = tiny.state(model)
+
+        assert kbitlint.prepare(model, file) == len(kbitlint.plan(tiny.load()))
+        kbitlint.assert_ready(model)
+        assert kbitlint.undo(model) == 1
+        assert tiny.state(model) == before
+        assert kbitlint.prepare(model, Path(file).parent) > 0
+
+    def test_a_file_that_does_not_fit_leaves_the_model_as_it_was(self, file, tmp_path):
+        from pathlib import Path
+
+        model = tiny.load("gpt2 (Conv1D)")
+        before = tiny.state(model)
+
+        with pytest.raises(kbitlint.KbitlintError, match=r"kbitlint\.json.*does not fit this model"):
+            kbitlint.prepare(model, file)
+        with pytest.raises(kbitlint.KbitlintError, match=r"none\.json: no such file; `kbitlint --fix` writes it"):
+            kbitlint.prepare(model, Path(tmp_path) / "none.json")
+
+        assert tiny.state(model) == before

@@ -53,8 +53,8 @@ def pack(module: nn.Module, path: str, arguments: Mapping[str, Any], journal: Jo
         packer: Any = importlib.import_module("bitsandbytes.nn.parametrize")
     except ModuleNotFoundError as error:
         raise EditError("pack-experts: the installed bitsandbytes packs no parameters; install a newer one") from error
-    again = _way_back(path, original, checkpoint)
-    _restore_on_rollback(module, name, original, again, journal)
+    if not journal.forgets:
+        _restore_on_rollback(module, name, original, _way_back(path, original, checkpoint), journal)
     try:
         packer.replace_parameter_4bit(
             module,

@@ -13,14 +13,20 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """What must be undone, in the order in which it was done."""
+    """What must be undone, in the order in which it was done.
 
-    def __init__(self) -> None:
+    Args:
+        forgets: Whether nothing will be undone, so that nothing has to be kept: for models that are given up on failure.
+    """
+
+    def __init__(self, *, forgets: bool = False) -> None:
+        self.forgets = forgets
         self._undo: list[Callable[[], None]] = []
 
     def record(self, undo: Callable[[], None]) -> None:
         """Remember how to take back the change that is about to be made."""
-        self._undo.append(undo)
+        if not self.forgets:
+            self._undo.append(undo)
 
     def rollback(self) -> None:
         """Take everything back, newest first. Ctrl-C waits until all is restored."""

@@ -1,4 +1,4 @@
-"""One real forward and backward on the model's device: the proof that a fix trains."""
+"""One real training step on the model's device: the proof that a fix trains."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0, at_embeddings: bool = False) -> Probe:
-    """Run one forward and backward in training mode on random tokens and look at the loss and every gradient.
+    """Run one training step on random tokens and look at the loss, every gradient and every frozen parameter.
 
-    The model is left as it was: gradients, modes, buffers and the random state are restored. A model without
-    trainable parameters (a base before its adapters) is probed at its input embeddings: a finite gradient there has
-    passed through every layer.
+    Where adapters are trained, AdamW makes its step too. The model is left as it was: parameters, gradients, modes,
+    buffers and the random state are restored. A model without trainable parameters (a base before its adapters) is
+    probed at its input embeddings: a finite gradient there has passed through every layer.
 
     Args:
         model: A model with weights.
@@ -33,13 +33,18 @@ def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0,
         seed: Seed of the tokens and of dropout.
         at_embeddings: Probe there although something is trainable, with everything frozen for the step.
     """
+    from kbitlint.model.walk import collect
+
     parameters = list(model.parameters())
     device = next((parameter.device for parameter in parameters), torch.device("cpu"))
     if any(parameter.is_meta for parameter in parameters):
         return Probe("meta", None, 0, 0, failure="the model has no weights")
     trainable = [] if at_embeddings else [parameter for parameter in parameters if parameter.requires_grad]
-    with _restored(model, device), _entrances(model, active=not trainable) as entrances:
+    steps = bool(trainable) and collect(model).has_adapters
+    with _restored(model, device, written=trainable if steps else []), _entrances(model, active=not trainable) as entrances:
         torch.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         model.train()
         if at_embeddings:
             model.requires_grad_(requires_grad=False)
@@ -59,11 +64,43 @@ def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0,
             failure = "no gradient arrives"
         elif finite < len(arrived):
             failure = f"{len(arrived) - finite} gradients are not finite"
-        return Probe(str(device), value, finite, len(watched), not trainable, failure)
+        elif steps:
+            failure = _optimizer_step(model, trainable)
+        peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+        stepped = steps and failure is None
+        return Probe(str(device), value, finite, len(watched), not trainable, failure, stepped, peak)
+
+
+def _optimizer_step(model: nn.Module, trainable: list[nn.Parameter]) -> str | None:
+    """Let AdamW make one step on what is trained; what is wrong afterwards, or None."""
+    frozen = [(name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    before = [_fingerprint(parameter) for _, parameter in frozen]
+    torch.optim.AdamW(trainable).step()
+    changed = [name for (name, parameter), print_ in zip(frozen, before, strict=True) if _fingerprint(parameter) != print_]
+    if changed:
+        return f"the optimizer changed the frozen {changed[0]}"
+    broken = sum(not bool(parameter.isfinite().all()) for parameter in trainable)
+    return f"{broken} trained parameters are not finite after the optimizer's step" if broken else None
+
+
+#: bytes that are looked at together, so that no second copy of a large parameter is made
+_CHUNK = 1 << 24
+
+
+def _fingerprint(parameter: Tensor) -> tuple[int, int]:
+    """Two sums over the bytes of a tensor, the second one weighted by where they stand."""
+    held = parameter.detach().contiguous().view(-1).view(torch.uint8)
+    plain = weighted = 0
+    for start in range(0, held.numel(), _CHUNK):
+        part = held[start : start + _CHUNK].long()
+        plain += int(part.sum())
+        weighted += int((part * (torch.arange(part.numel(), device=part.device) % 65_521)).sum()) * (start // _CHUNK + 1)
+    return plain, weighted
 
 
 @contextmanager
-def _restored(model: nn.Module, device: torch.device) -> Iterator[None]:
+def _restored(model: nn.Module, device: torch.device, written: list[nn.Parameter]) -> Iterator[None]:
+    values = [(parameter, parameter.detach().clone()) for parameter in written]
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
@@ -82,8 +119,8 @@ def _restored(model: nn.Module, device: torch.device) -> Iterator[None]:
         for parameter, gradient in gradients:
             parameter.grad = gradient
         with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
+            for tensor, before in (*buffers, *values):
+                tensor.copy_(before)
         torch.random.set_rng_state(state)
         if device_state is not None:
             torch.cuda.set_rng_state(device_state, device)

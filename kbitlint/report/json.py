@@ -78,6 +78,8 @@ def _report(report: Report) -> dict[str, Any]:
                 "finite_gradients": probe.gradients,
                 "expected_gradients": probe.expected,
                 "at_embeddings": probe.at_embeddings,
+                "stepped": probe.stepped,
+                "peak_bytes": probe.peak_bytes,
                 "failure": probe.failure,
                 "as_before": probe.as_before,
             },

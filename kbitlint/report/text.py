@@ -210,8 +210,10 @@ def _probe(probe: Probe) -> str:
     if probe.failure:
         return f"training step on {probe.device} failed: {probe.failure}"
     arrived = f"finite gradients for {probe.gradients} of {probe.expected} trainable parameters"
+    arrived += ", AdamW changes no frozen one" * probe.stepped
     if probe.at_embeddings:
         arrived = "a finite gradient reaches the input embeddings through every layer"
+    arrived += f", at most {size(probe.peak_bytes)} allocated" if probe.peak_bytes is not None else ""
     return f"training step on {probe.device}: loss {probe.loss:.4f}, {arrived}"
 
 

@@ -1,0 +1,222 @@
+"""What a fix leaves of a model when it is undone, when it fails halfway, and when its process is killed.
+
+    python benchmarks/undo.py [--out FILE] [--task TASK] [--only TYPE] [--sample N --seed S] [--jobs N]
+    python benchmarks/undo.py --kills N
+
+Every architecture is loaded in nf4 on the CPU, fixed with unsafe fixes too, and undone; then the fix is stopped at each
+of its edits in turn. The model must be the same each time: dtypes, values, storages, flags, hooks and their order,
+classes, config. ``--kills`` stops ``kbitlint --fix`` of a folder with SIGKILL at random moments; no file may be damaged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import torch
+import transformers
+import truth
+from architectures import build
+from torch import Tensor, nn
+
+import kbitlint
+from kbitlint.model import edits
+from kbitlint.model.journal import Journal, journaled
+
+#: what this does with each model, in place of the preparations of truth.py
+UNDO = "undo"
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_state_dict_hooks",
+    "_load_state_dict_pre_hooks",
+)
+
+
+def state_of(model: nn.Module, moved: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """Everything that a fix could touch; of the parameters in ``moved`` all but where they are stored."""
+    state: dict[str, Any] = {"config": model.config.to_json_string()}
+    for path, module in model.named_modules():
+        state[path, "module"] = (
+            type(module),
+            module.training,
+            list(module._parameters),  # noqa: SLF001  # torch has no public dictionaries
+            list(module._modules),  # noqa: SLF001  # see above
+            [(kind, list(module.__dict__[kind].items())) for kind in _HOOKS],
+            {name: repr(value) for name, value in vars(module).items() if _is_plain(value)},
+            module.__dict__.get("_gradient_checkpointing_func"),
+        )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        place = None if name in moved else tensor.data_ptr()
+        state[name, "tensor"] = (tensor.dtype, place, tensor.requires_grad, tuple(tensor.shape), _digest(tensor))
+    return state
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, (bool, int, float, str, torch.dtype, type(None)))
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """The keys under which two states differ."""
+    return sorted({str(key) for key in before.keys() | after.keys() if before.get(key) != after.get(key)})
+
+
+class Stop(BaseException):
+    """As Ctrl-C: nothing catches it as an Exception."""
+
+
+def run_model(task: str, model_type: str, _: list[str], out: Path) -> None:
+    """One architecture: undo after a fix, and a fix that is stopped at each of its edits."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        line: dict[str, Any]
+        try:
+            build(task, model_type).save_pretrained(folder)
+            model = truth.load(folder)[0]
+        except Exception as error:  # noqa: BLE001  # an architecture that cannot be built is a result
+            line = {"outcome": "not built", "error": f"{type(error).__name__}: {error}"[:200]}
+        else:
+            line = undone(model)
+    truth.write(out, (task, model_type, UNDO), line, start)
+
+
+def undone(model: Any) -> dict[str, Any]:
+    """What differs after undo, and after a fix that is stopped at each edit."""
+    applied = kbitlint.plan(model, unsafe=True)
+    moved = frozenset(edit.path for edit in applied if edit.kind == "pack-experts")
+    before = state_of(model, moved)
+    made = kbitlint.fix(model, unsafe=True).applied
+    same_plan = made is not None and made.edits == applied
+    again = kbitlint.fix(model, unsafe=True).applied
+    kbitlint.undo(model)
+    after_undo = changed(before, state_of(model, moved))
+    after_stop: dict[str, list[str]] = {}
+    for index, edit in enumerate(applied):
+        with contextlib.suppress(Stop), journaled(Journal()) as journal:
+            edits.apply(model, applied[: index + 1], journal)
+            raise Stop
+        differs = changed(before, state_of(model, moved))
+        if differs:
+            after_stop[f"{index} {edit.kind} {edit.path}"] = differs[:5]
+    fine = not (after_undo or after_stop) and same_plan and again is not None and not again.edits
+    return {
+        "outcome": "ok" if fine else "differs",
+        "edits": len(applied),
+        "packed": len(moved),
+        "after_undo": after_undo[:10],
+        "after_stop": after_stop,
+        "plan_is_fix": same_plan,
+        "second_fix": [f"{edit.kind} {edit.path}" for edit in (again.edits if again else ())],
+    }
+
+
+# ----------------------------------------------------------------------------------------------------- kills
+
+
+def kills(count: int, seed: int) -> dict[str, int]:
+    """SIGKILL ``kbitlint --fix`` of a folder at random moments; how often what was left behind."""
+    source = Path(tempfile.mkdtemp(prefix="kbitlint-kills-"))
+    build("causal-lm", "llama").save_pretrained(source / "clean")
+    for name in ("config.json", "generation_config.json"):  # a fault that is mended in place, beside kbitlint.json
+        path = source / "clean" / name
+        content = json.loads(path.read_text()) if path.exists() else {}
+        path.write_text(json.dumps(content, indent=2) + "\n")
+    original = _bytes_in(source / "clean")
+    whole, seconds = _fixed(source, None)
+    chance = random.Random(seed)  # noqa: S311  # a sample, not a secret
+    found = {"untouched": 0, "fixed": 0, "damaged": 0, "left over": 0}
+    for number in range(count):
+        content, _ = _fixed(source, chance.uniform(0, 1.05 * seconds))
+        over = {name for name in content if name not in whole}
+        found["left over"] += bool(over)
+        kept = {name: data for name, data in content.items() if name not in over}
+        kind = "untouched" if kept == original else "fixed" if kept == whole else "damaged"
+        found[kind] += 1
+        if kind == "damaged":
+            print(number, sorted(name for name in kept if kept[name] not in (original.get(name), whole.get(name))))
+        if number % 20 == 19:
+            print(f"{number + 1}/{count} {found}", file=sys.stderr, flush=True)
+    shutil.rmtree(source)
+    return found
+
+
+def _fixed(source: Path, after: float | None) -> tuple[dict[str, bytes], float]:
+    """The files of a fresh copy after ``kbitlint --fix`` ran or was killed, and how long it took."""
+    folder = source / "work"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source / "clean", folder)
+    start = time.perf_counter()
+    child = os.fork()  # the libraries are imported, so a kill comes while the fix is at work
+    if child == 0:
+        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # the process ends with it
+        from kbitlint.cli import main
+
+        with contextlib.suppress(SystemExit):
+            main(["--fix", str(folder), "--quantize", "nf4", "--device", "cpu"])
+        os._exit(0)
+    if after is not None:
+        time.sleep(after)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return _bytes_in(folder), time.perf_counter() - start
+
+
+def _bytes_in(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("undo.jsonl"))
+    parser.add_argument("--task", choices=truth.TASKS)
+    parser.add_argument("--only", action="append", default=[], metavar="TYPE")
+    parser.add_argument("--sample", type=int)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--timeout", type=float, default=300)
+    parser.add_argument("--memory", type=int, default=16, help="gigabytes of address space a process")
+    parser.add_argument("--kills", type=int, default=0, metavar="N")
+    options = parser.parse_args()
+    if options.kills:
+        print(kills(options.kills, options.seed))
+        return
+    wanted = truth.pairs(options.task, options.only, options.sample, options.seed)
+    known = truth.results(options.out)
+    truth.run_jobs([(*pair, [UNDO]) for pair in wanted if (*pair, UNDO) not in known], run_model, options)
+    lines = {key: line for key, line in truth.results(options.out).items() if key[:2] in set(wanted)}
+    counts: dict[str, int] = {}
+    for key, line in sorted(lines.items()):
+        counts[line["outcome"]] = counts.get(line["outcome"], 0) + 1
+        if line["outcome"] not in ("ok", "not built"):
+            print(*key[:2], {name: value for name, value in line.items() if name not in ("seconds", "task", "model_type")})
+    print(counts, f"{sum(line.get('edits', 0) for line in lines.values())} edits stopped at")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,47 @@
+"""What a fix does about norms: kbitlint's way, PEFT's, or nothing (``--norms``)."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from kbitlint.violation import Edit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kbitlint.model.facts import ModelFacts
+
+HALF = ("float16", "bfloat16")
+
+
+class Norms(enum.Enum):
+    """How norms are treated by a fix."""
+
+    TRANSPARENT = "transparent"
+    """float32 inside, the dtype that comes in outside: what is kept for backward stays half precision."""
+    PEFT = "peft"
+    """As ``prepare_model_for_kbit_training``: every half-precision parameter float32, and so the whole stream."""
+    KEEP = "keep"
+    """As they were loaded."""
+
+
+def with_norms(edits: Iterable[Edit], norms: Norms, facts: ModelFacts) -> tuple[Edit, ...]:
+    """The edits with those of norms replaced by what was asked for.
+
+    Args:
+        edits: What the rules would do.
+        norms: What was asked for.
+        facts: The model, for PEFT's way: it names every half-precision parameter.
+    """
+    if norms is Norms.TRANSPARENT:
+        return tuple(edits)
+    kept = [edit for edit in edits if edit.kind != "float32-norm"]
+    if norms is Norms.KEEP:
+        return tuple(kept)
+    wide = [
+        Edit("widen-parameter", p.path, {"dtype": "float32"}, adds_bytes=p.nbytes)
+        for p in facts.parameters
+        if p.dtype in HALF and not (p.packed or p.adapter)
+    ]
+    return (*(edit for edit in kept if edit.kind != "narrow-parameter"), *wide)
