@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import json
 import os
 import random
 import shutil
@@ -138,38 +137,59 @@ def undone(model: Any) -> dict[str, Any]:
 # ----------------------------------------------------------------------------------------------------- kills
 
 
-def kills(count: int, seed: int) -> dict[str, int]:
-    """SIGKILL ``kbitlint --fix`` of a folder at random moments; how often what was left behind."""
-    source = Path(tempfile.mkdtemp(prefix="kbitlint-kills-"))
-    build("causal-lm", "llama").save_pretrained(source / "clean")
-    for name in ("config.json", "generation_config.json"):  # a fault that is mended in place, beside kbitlint.json
-        path = source / "clean" / name
-        content = json.loads(path.read_text()) if path.exists() else {}
-        path.write_text(json.dumps(content, indent=2) + "\n")
-    original = _bytes_in(source / "clean")
-    whole, seconds = _fixed(source, None)
+SCRIPT = """import torch
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+model = AutoModelForCausalLM.from_pretrained("m", quantization_config=config)
+model = prepare_model_for_kbit_training(model)
+model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
+"""
+#: what is fixed while it is killed -> further arguments
+TARGETS = {"checkpoint": ["--quantize", "nf4", "--device", "cpu"], "scripts": ["--unsafe-fixes"]}
+
+
+def kills(count: int, seed: int) -> dict[str, dict[str, int]]:
+    """SIGKILL ``kbitlint --fix`` at random moments, half of them near its end, where it writes; what was left behind."""
+    made = Path(tempfile.mkdtemp(prefix="kbitlint-kills-"))
+    build("causal-lm", "llama").save_pretrained(made / "checkpoint")
+    (made / "scripts").mkdir()
+    for number in range(40):
+        (made / "scripts" / f"train_{number}.py").write_text(SCRIPT * 5)
     chance = random.Random(seed)  # noqa: S311  # a sample, not a secret
-    found = {"untouched": 0, "fixed": 0, "damaged": 0, "left over": 0}
-    for number in range(count):
-        content, _ = _fixed(source, chance.uniform(0, 1.05 * seconds))
-        over = {name for name in content if name not in whole}
-        found["left over"] += bool(over)
-        kept = {name: data for name, data in content.items() if name not in over}
-        kind = "untouched" if kept == original else "fixed" if kept == whole else "damaged"
-        found[kind] += 1
-        if kind == "damaged":
-            print(number, sorted(name for name in kept if kept[name] not in (original.get(name), whole.get(name))))
-        if number % 20 == 19:
-            print(f"{number + 1}/{count} {found}", file=sys.stderr, flush=True)
-    shutil.rmtree(source)
+    found = {target: _killed(made, target, count // len(TARGETS), chance) for target in TARGETS}
+    shutil.rmtree(made)
     return found
 
 
-def _fixed(source: Path, after: float | None) -> tuple[dict[str, bytes], float]:
-    """The files of a fresh copy after ``kbitlint --fix`` ran or was killed, and how long it took."""
-    folder = source / "work"
+def _killed(made: Path, target: str, count: int, chance: random.Random) -> dict[str, int]:
+    original = _bytes_in(made / target)
+    whole, _, seconds = _fixed(made, target, None)
+    if whole == original:
+        raise RuntimeError(f"the fix changes nothing in the {target}")
+    found = {"untouched": 0, "partly": 0, "fixed": 0, "damaged": 0, "ended before": 0, "temporary file left": 0}
+    for number in range(count):
+        content, killed, _ = _fixed(made, target, chance.uniform(0.0 if number % 2 else 0.8, 1.0) * seconds)
+        over = content.keys() - whole.keys()
+        kept = {name: data for name, data in content.items() if name not in over}
+        damaged = [
+            name for name in original.keys() | kept.keys() if kept.get(name) not in (original.get(name), whole.get(name))
+        ]
+        kind = "damaged" if damaged else "untouched" if kept == original else "fixed" if kept == whole else "partly"
+        found[kind] += 1
+        found["ended before"] += not killed
+        found["temporary file left"] += bool(over)
+        if damaged:
+            print(number, damaged)
+    return found
+
+
+def _fixed(made: Path, target: str, after: float | None) -> tuple[dict[str, bytes], bool, float]:
+    """(files, whether it was killed, seconds) of ``kbitlint --fix`` on a fresh copy, killed after so many seconds."""
+    folder = made / "work"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(source / "clean", folder)
+    shutil.copytree(made / target, folder)
     start = time.perf_counter()
     child = os.fork()  # the libraries are imported, so a kill comes while the fix is at work
     if child == 0:
@@ -177,14 +197,14 @@ def _fixed(source: Path, after: float | None) -> tuple[dict[str, bytes], float]:
         from kbitlint.cli import main
 
         with contextlib.suppress(SystemExit):
-            main(["--fix", str(folder), "--quantize", "nf4", "--device", "cpu"])
+            main(["--fix", str(folder), *TARGETS[target]])
         os._exit(0)
     if after is not None:
         time.sleep(after)
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return _bytes_in(folder), time.perf_counter() - start
+    status = os.waitpid(child, 0)[1]
+    return _bytes_in(folder), os.WIFSIGNALED(status), time.perf_counter() - start
 
 
 def _bytes_in(folder: Path) -> dict[str, bytes]:

@@ -304,6 +304,39 @@ def _together(model):
     return "agree" if same else "differ"
 
 
+def fixed_and_sharded():
+    """Whether a fixed model that FSDP2 shards by layer, without its packed weights, trains as the whole one."""
+    from test_fixed_models import loss_and_gradients, norm_dtypes
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    import kbitlint
+
+    def made():
+        model = tiny.load()
+        kbitlint.fix(model)
+        torch.manual_seed(0)
+        return tiny.with_lora(model)
+
+    expected, plain = loss_and_gradients(made())
+    model = made()
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    packed = {p for p in model.parameters() if not p.is_floating_point()}
+    for layer in model.get_base_model().model.layers:
+        norms = [module for name, module in layer.named_children() if "norm" in name]
+        for norm in norms:  # a unit holds one dtype
+            fully_shard(norm, mesh=mesh)
+        fully_shard(layer, mesh=mesh, ignored_params=packed)
+    loss, gradients = loss_and_gradients(model)
+    whole = {name: g.full_tensor() if hasattr(g, "full_tensor") else g for name, g in gradients.items()}
+    return {
+        "loss": bool(torch.allclose(loss, expected, rtol=1e-3)),
+        "names": whole.keys() == plain.keys(),
+        "gradients": all(torch.allclose(whole[n].float(), plain[n].float(), atol=1e-3, rtol=5e-2) for n in plain),
+        "norms": sorted(map(str, norm_dtypes(model))),
+    }
+
+
 def main():
     function, folder, *_ = sys.argv[1:]
     os.environ["FOLDER"] = folder
