@@ -98,9 +98,15 @@ _CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--output", type=click.Path(dir_okay=False), help="Where --fix writes a checkpoint's edits (kbitlint.json)."),
     click.option(
-        "--probe-batch", type=click.IntRange(min=1), default=2, help="Sequences in the step after --fix (default: 2)."
+        "--probe-batch",
+        metavar="N",
+        type=click.IntRange(min=1),
+        default=2,
+        help="Sequences in the step after --fix (default: 2).",
     ),
-    click.option("--probe-seq", type=click.IntRange(min=2), default=16, help="Tokens a sequence in it (default: 16)."),
+    click.option(
+        "--probe-seq", metavar="N", type=click.IntRange(min=2), default=16, help="Tokens a sequence in it (default: 16)."
+    ),
     click.option("--device", metavar="DEVICE", help="Where --fix works: cuda (default), cuda:1, cpu."),
     click.option("--trace/--no-trace", default=True, help="Run a training step without weights (default), or do not."),
     click.option("--select", multiple=True, callback=_split, metavar="CODE", help="Rules to run: KB101, KB4, a slug or ALL."),
@@ -176,6 +182,8 @@ def _audited(
     from kbitlint.integrations import ranks
     from kbitlint.violation import Failure, Report
 
+    if options["output"] is not None and len(targets) > 1:
+        raise click.UsageError("--output is one file: name one target")
     unsafe = options["unsafe_fixes"]
     fixing = (options["fix"] or unsafe) and not options["diff"]
     if options["jobs"] is not None or options["target_timeout"] is not None:
