@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine, manifest, registry
-from kbitlint.audit import audit, context_of, model_of, plan_of, report_of
+from kbitlint.audit import audit, context_of, depicted, measured, model_of, plan_of, report_of
 from kbitlint.budget import DEFAULT_LORA, budget_of, parse_lora
 from kbitlint.collection import facts_of_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
@@ -205,7 +205,9 @@ def _check_live(target: Any, rules: tuple[Rule, ...], options: Options) -> Repor
     facts, skips = facts_of_model(model, rules, context, trace=options.trace)
     planned = plan_of(model, rules, context, trace=options.trace) if options.plan else None
     outcome = engine.run(rules, facts, context)
-    return report_of("", facts[Surface.MODEL], outcome, facts.get(Surface.TRACE), skips=skips, planned=planned)
+    seen = facts[Surface.MODEL]
+    picture = depicted(model, seen, context, options)
+    return report_of("", seen, outcome, facts.get(Surface.TRACE), skips=skips, planned=planned, **picture)
 
 
 def _fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Safety, *, probe: bool) -> Report:
@@ -217,10 +219,13 @@ def _fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Sa
     def apply() -> tuple[Applied, engine.Outcome]:
         return fix_model(model, rules, context_of(target, options.context), wanted, trace=options.trace)
 
+    before = measured(model, context_of(target, options.context), options) if options.memory else {}
     applied, outcome = apply()
     if probe:
         applied = dataclasses.replace(applied, probe=proof(model, lambda: apply()[0]))
-    return report_of("", collect(model), outcome, applied=applied)
+    facts = collect(model)
+    picture = depicted(model, facts, options.context, dataclasses.replace(options, memory=False)) | before
+    return report_of("", facts, outcome, applied=applied, **picture)
 
 
 def _any_device() -> str:

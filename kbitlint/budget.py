@@ -51,20 +51,22 @@ def budget_of(
     *,
     lora: Lora | None,
     optimizer: str,
-    every: int,
+    every: int | None,
     name: str = "",
     notes: tuple[str, ...] = (),
+    against_peft: bool = True,
 ) -> MemoryReport:
-    """Measure a model in three states; it is only read.
+    """Measure a model as it is, after PEFT's preparation and after kbitlint's fix; it is only read.
 
     Args:
         model: A model, live or on meta.
         context: Autocast, batch size and sequence length (1 and 2048 where they are not known).
         lora: Attached where the model has no adapters.
         optimizer: One of ``OPTIMIZERS``.
-        every: Also measure with every n-th layer checkpointed.
+        every: Also measure with every n-th layer checkpointed; None measures with none and with all.
         name: The target.
         notes: What the reader must know about how the target was built.
+        against_peft: Whether to measure PEFT's preparation too.
     """
     from kbitlint.model.memory import measure
     from kbitlint.model.twin import twin_of
@@ -72,7 +74,7 @@ def budget_of(
 
     if optimizer not in OPTIMIZERS:
         raise KbitlintError(f"optimizer {optimizer!r} is none of {', '.join(OPTIMIZERS)}{did_you_mean(optimizer, OPTIMIZERS)}")
-    if every < 2:
+    if every is not None and every < 2:
         raise KbitlintError(f"every must be 2 or more, not {every}")
     facts = collect(model)
     rules = registry.select((), ())
@@ -81,7 +83,10 @@ def budget_of(
         fix_model(twin, rules, context, Safety.SAFE, trace=False)
 
     states: list[StateMemory] = []
-    for state, prepare in (("as it is", None), ("PEFT's prepare", _peft_prepared), ("kbitlint's fix", fixed)):
+    preparations: dict[str, Callable[[Any], None] | None] = {"as it is": None}
+    if against_peft:
+        preparations["PEFT's prepare"] = _peft_prepared
+    for state, prepare in {**preparations, "kbitlint's fix": fixed}.items():
         twin: Any = twin_of(model)
         try:
             if prepare is not None:

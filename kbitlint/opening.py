@@ -39,6 +39,10 @@ class Options:
     """Whether a training step without weights may be run."""
     plan: bool = False
     """Also plan the fixes."""
+    outline: bool = False
+    """Also collect the tree of modules."""
+    memory: bool = False
+    """Also measure what a training step takes in memory, before and after the fix."""
     context: TrainingContext = field(default_factory=TrainingContext)
 
     def __post_init__(self) -> None:

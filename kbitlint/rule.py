@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kbitlint.model.trace_facts import TraceFacts
     from kbitlint.source.facts import SourceFacts
 
-__all__ = ["Meta", "Rule", "Unchecked"]
+__all__ = ["Meta", "Rule", "Unchecked", "Unstated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,10 @@ class Meta:
 
 class Unchecked(Exception):  # noqa: N818  # not an error: a check raises it to say why it cannot decide
     """Raised by a check that cannot decide; becomes a Skip with this reason."""
+
+
+class Unstated(Unchecked):
+    """Raised where the rule is about runs of a kind that nothing says this is, so that few readers miss its verdict."""
 
 
 class Rule(ABC):
