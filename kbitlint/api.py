@@ -137,7 +137,7 @@ def memory(
     context = context_of(live, chosen.context)
     context = dataclasses.replace(context, batch_size=batch or context.batch_size, seq_len=seq_len or context.seq_len)
     with quiet():
-        return budget_of(model_of(live), context, lora=adapter, optimizer=optimizer, every=every, name=name, notes=notes)
+        return budget_of(model_of(live), context, lora=adapter, optimizer=optimizer, every=every, named=(name, notes))
 
 
 def undo(model: Any) -> int:

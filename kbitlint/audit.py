@@ -82,7 +82,7 @@ def measured(live: Any, context: TrainingContext, options: Options) -> dict[str,
     lora = parse_lora(DEFAULT_LORA)
     try:
         with quiet():
-            budget = budget_of(model_of(live), context, lora=lora, optimizer=optimizer, every=None, against_peft=False)
+            budget = budget_of(model_of(live), context, lora=lora, optimizer=optimizer, against_peft=False)
     except KbitlintError as error:
         return {"unmeasured": str(error)}
     return {"memory": budget}

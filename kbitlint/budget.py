@@ -51,9 +51,8 @@ def budget_of(
     *,
     lora: Lora | None,
     optimizer: str,
-    every: int | None,
-    name: str = "",
-    notes: tuple[str, ...] = (),
+    every: int | None = None,
+    named: tuple[str, tuple[str, ...]] = ("", ()),
     against_peft: bool = True,
 ) -> MemoryReport:
     """Measure a model as it is, after PEFT's preparation and after kbitlint's fix; it is only read.
@@ -64,18 +63,15 @@ def budget_of(
         lora: Attached where the model has no adapters.
         optimizer: One of ``OPTIMIZERS``.
         every: Also measure with every n-th layer checkpointed; None measures with none and with all.
-        name: The target.
-        notes: What the reader must know about how the target was built.
+        named: The target, and what the reader must know about how it was built.
         against_peft: Whether to measure PEFT's preparation too.
     """
     from kbitlint.model.memory import measure
     from kbitlint.model.twin import twin_of
     from kbitlint.model.walk import collect
 
-    if optimizer not in OPTIMIZERS:
-        raise KbitlintError(f"optimizer {optimizer!r} is none of {', '.join(OPTIMIZERS)}{did_you_mean(optimizer, OPTIMIZERS)}")
-    if every is not None and every < 2:
-        raise KbitlintError(f"every must be 2 or more, not {every}")
+    _check_arguments(optimizer, every)
+    name, notes = named
     facts = collect(model)
     rules = registry.select((), ())
 
@@ -105,6 +101,13 @@ def budget_of(
     batch = (context.batch_size or 1, context.seq_len or 2048)
     autocast = None if context.autocast_dtype == "float32" else context.autocast_dtype
     return MemoryReport(name, facts.summary(), batch, optimizer, autocast, tuple(states), notes)
+
+
+def _check_arguments(optimizer: str, every: int | None) -> None:
+    if optimizer not in OPTIMIZERS:
+        raise KbitlintError(f"optimizer {optimizer!r} is none of {', '.join(OPTIMIZERS)}{did_you_mean(optimizer, OPTIMIZERS)}")
+    if every is not None and every < 2:
+        raise KbitlintError(f"every must be 2 or more, not {every}")
 
 
 def _as_before_adapters(twin: Any, prepare: Callable[[Any], None]) -> None:

@@ -279,8 +279,9 @@ KB101 low-precision-norm                                                        
   KB401 crashed on model: ZeroDivisionError
 1 error, 1 warning
 suppressed: 1 by ignore-in
-1 rule ran on model; skipped: untraceable; skipped KB202: no adapters
-no weights read"""
+1 rule ran on model, no weights read
+  skipped: untraceable
+  skipped KB202: no adapters"""
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kbitlint.violation import Severity
 
@@ -24,9 +24,7 @@ def render(
     unused: Sequence[str] = (),
     *,
     fail_on: Severity = Severity.WARNING,
-    color: bool = False,
-    width: int = 80,
-    verbose: bool = False,
+    **looks: Any,
 ) -> str:
     """All reports of one run in a format.
 
@@ -36,9 +34,7 @@ def render(
         failures: Targets that could not be audited; text leaves them to the error stream.
         unused: Suppressions that match nothing any more.
         fail_on: The least severity that fails the run.
-        color: Whether text is coloured.
-        width: Columns of text.
-        verbose: Whether text names every rule that was skipped.
+        **looks: ``color``, ``width`` and ``verbose`` of text.
     """
     if name == "json":
         from kbitlint.report import json
@@ -67,7 +63,7 @@ def render(
     shown = [report for report in reports if len(reports) == 1 or not report.is_empty]
     if reports and not shown:
         return f"nothing in {len(reports)} targets to check"
-    return "\n\n".join(text.render(report, color=color, width=width, verbose=verbose) for report in shown)
+    return "\n\n".join(text.render(report, **looks) for report in shown)
 
 
 def render_memory(name: str, report: MemoryReport, *, color: bool = False, width: int = 80) -> str:

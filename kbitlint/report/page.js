@@ -243,6 +243,7 @@ class Tree {
     };
     if (keys[event.key]) {
       event.preventDefault();
+      this.typed = "";
       keys[event.key]();
     } else if (event.key.length === 1 && event.key !== "/") {
       this.type(event.key.toLowerCase());
@@ -283,7 +284,7 @@ class Tree {
     const wanted = ({ node }) => severity === "all" || node.f.some((cause) => this.causes[cause].severity === severity);
     const visit = (row, path, alike) => {
       const here = row.parent ? [...path, row.segment] : path;
-      const hit = wanted(row) && (!parts.length || (here.length > 0 && matches(parts, here)));
+      const hit = wanted(row) && (!parts.length || matches(parts, here.length ? here : [row.segment]));
       if (hit) total += alike;
       if (severity !== "all" && !row.node.v.some(([name]) => name === severity)) return false;
       const inside = hit && shown++ < STEP;

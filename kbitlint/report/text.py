@@ -206,6 +206,7 @@ def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
 
 
 def probed(probe: Probe) -> str:
+    """What the training step after a fix did, in one sentence."""
     if probe.as_before:
         return f"the training step on {probe.device} proves nothing: it fails without the fix too ({probe.failure})"
     if probe.failure:
@@ -225,9 +226,7 @@ def _footer(report: Report, paint: _Paint, width: int, *, verbose: bool) -> Iter
         found = ", ".join(plural(counts[severity], severity.value) for severity in reversed(Severity) if counts[severity])
         groups = causes(report.violations)
         fixable = sum(1 for group in groups if group[0].fix and group[0].fix.safety is Safety.SAFE)
-        tail = (
-            f"; {fixable} of {plural(len(groups), 'cause')} fixable with --fix" if report.applied is None and fixable else ""
-        )
+        tail = f"; {fixable} of {plural(len(groups), 'cause')} fixable with --fix" if report.applied is None and fixable else ""
         yield from wrapped(f"{found}{tail}", width, "", paint.code("1"))
     elif report.ran:
         yield paint.code("32;1")("clean")
@@ -272,4 +271,5 @@ def skipped(report: Report, *, verbose: bool = False) -> list[tuple[str, list[st
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
+    """A number of things: ``1 edit``, ``2 edits``."""
     return f"{count} {one if count == 1 else many or one + 's'}".replace("infos", "info")
