@@ -30,11 +30,11 @@ def model_of(target: Any) -> Any:
 
 def context_of(target: Any, context: TrainingContext) -> TrainingContext:
     """What a Trainer's arguments and the wrappers of a model say; what the caller says wins."""
-    from kbitlint.model.wrapped import context_of_wrappers
+    from kbitlint.model.wrapped import context_of_launcher, context_of_wrappers
 
     model = model_of(target)
     read = TrainingContext() if model is target else TrainingContext.from_trainer(target)
-    return read.updated(context_of_wrappers(model)).updated(context)
+    return context_of_launcher().updated(read).updated(context_of_wrappers(model)).updated(context)
 
 
 def report_of(name: str, facts: Any, outcome: engine.Outcome, trace: Any = None, **further: Any) -> Report:

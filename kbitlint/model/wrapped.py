@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from kbitlint.context import Strategy, TrainingContext
 from kbitlint.model.adapters import base_of
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+def context_of_launcher() -> TrainingContext:
+    """What the launcher of this process says through its environment: which accelerator is this rank's."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    if not rank.isdigit() or not torch.cuda.is_available():
+        return TrainingContext()
+    return TrainingContext(device=f"cuda:{int(rank) % torch.cuda.device_count()}")
 
 
 def context_of_wrappers(model: nn.Module) -> TrainingContext:
