@@ -44,15 +44,15 @@ def check(target: Any, **options: Any) -> Report:
         target: A ``torch.nn.Module`` (a PeftModel too), a ``Trainer``, or a target string: a checkpoint or adapter
             folder, a Hub id, ``file.py:factory``, ``pkg.mod:factory``, a script, notebook or training configuration,
             or a folder of them.
-        **options: ``select`` and ``ignore`` (codes, prefixes or slugs), ``context`` (a TrainingContext), and for
-            targets that are named: ``quantize`` (nf4, fp4, int8 or none), ``meta``, ``trust_remote_code``;
-            ``trace=False`` runs no training step without weights.
+        **options: ``select`` and ``ignore`` (codes, prefixes or slugs), ``rule_options`` (of rules, by code),
+            ``context`` (a TrainingContext), and for targets that are named: ``quantize`` (nf4, fp4, int8 or none),
+            ``meta``, ``trust_remote_code``; ``trace=False`` runs no training step without weights.
 
     Raises:
         KbitlintError: The target cannot be read, built or run; the message is one line.
     """
     chosen = options_of(options)
-    rules = registry.select(chosen.select, chosen.ignore)
+    rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
     if is_live(target):
         return _check_live(target, rules, chosen)
     return audit(opened(target, rules, chosen), rules, chosen)
@@ -82,7 +82,7 @@ def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: 
         KbitlintError: As for ``check``, or there is no CUDA and no other device was named.
     """
     chosen = options_of(options)
-    rules = registry.select(chosen.select, chosen.ignore)
+    rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
     wanted = Safety.UNSAFE if unsafe else Safety.SAFE
     if is_live(target):
         return _fix_live(target, rules, chosen, wanted, probe=bool(probe))

@@ -139,6 +139,7 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
     opened = {
         "select": options["select"] or settings.select,
         "ignore": options["ignore"] or settings.ignore,
+        "rule_options": dict(settings.options),
         "quantize": options["quantize"] or settings.quantize,
         "meta": settings.meta if options["meta"] is None else options["meta"],
         "trust_remote_code": options["trust_remote_code"],
@@ -324,7 +325,7 @@ def show_config() -> None:
 
     with _clear_errors():
         settings = config.load(config.find(Path.cwd()))
-        registry.select(settings.select, settings.ignore)
+        registry.select(settings.select, settings.ignore, dict(settings.options))
         click.echo(f"# {settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults'}")
         for field in dataclasses.fields(settings):
             if field.name != "file":

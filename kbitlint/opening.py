@@ -20,7 +20,7 @@ from kbitlint.target import QUANTIZATIONS, SOURCES, Kind, Target
 from kbitlint.violation import Skip, Surface
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
 
 FACTORIES = (Kind.FACTORY_FILE, Kind.FACTORY_MODULE)
@@ -32,6 +32,8 @@ class Options:
 
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    rule_options: Mapping[str, Mapping[str, bool | float | str]] = field(default_factory=dict)
+    """code or slug of a rule -> option -> value."""
     quantize: str | None = None
     meta: bool = False
     trust_remote_code: bool = False

@@ -63,7 +63,7 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> J
     if ranks is None:
         return Joint(api.check(target, **options))
     chosen = api.options_of(options)
-    rules = registry.select(chosen.select, chosen.ignore)
+    rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
 
     def look() -> Seen:
         if api.is_live(target):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kbitlint.context import Strategy, TrainingContext
+from kbitlint.launchers import zero_stage
 from kbitlint.model.adapters import base_of
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ def context_of_wrappers(model: nn.Module) -> TrainingContext:
             return TrainingContext(strategy=Strategy.FSDP1)
         if "FSDPModule" in names:
             return TrainingContext(strategy=Strategy.FSDP2)
+        if "DeepSpeedEngine" in names:
+            stage = int(wrapper.zero_optimization_stage())
+            return TrainingContext(strategy=zero_stage({"zero_optimization": {"stage": stage}}))
         if module is base:
             break
     if any(hasattr(parameter, "ds_id") for parameter in base.parameters()):
