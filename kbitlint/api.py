@@ -46,7 +46,8 @@ def check(target: Any, **options: Any) -> Report:
             or a folder of them.
         **options: ``select`` and ``ignore`` (codes, prefixes or slugs), ``rule_options`` (of rules, by code),
             ``context`` (a TrainingContext), and for targets that are named: ``quantize`` (nf4, fp4, int8 or none),
-            ``meta``, ``trust_remote_code``; ``trace=False`` runs no training step without weights.
+            ``meta``, ``trust_remote_code``; ``trace=False`` runs no training step without weights; ``outline`` and
+            ``memory`` also collect what the HTML page shows: the modules, and a step's memory before and after the fix.
 
     Raises:
         KbitlintError: The target cannot be read, built or run; the message is one line.

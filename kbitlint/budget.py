@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry
@@ -134,7 +135,8 @@ def _adapted(twin: Any, lora: Lora) -> Any:
 
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # about patterns that PEFT itself made of its own conversions
             return peft.get_peft_model(twin, peft.LoraConfig(r=lora.rank, target_modules=targets))
     except Exception as error:
         raise KbitlintError(f"--lora: PEFT cannot attach it: {one_line(error)}") from error

@@ -212,6 +212,14 @@ def test_what_is_below_the_gate_passes_and_is_shown():
     assert (case.is_passed, case.system_out) == (True, "info: norm is bfloat16: model.norm")
 
 
+def test_junit_calls_a_case_the_same_whether_it_passes_or_fails():
+    def names(*violations):
+        suites = junitparser.JUnitXml.fromstring(junit.render([report(violations=violations)], rules=all_rules()).encode())
+        return [case.name for case in next(iter(suites))]
+
+    assert names(violation()) == names() == ["KB101 low-precision-norm"]
+
+
 @given(st.text(alphabet=st.characters(codec=None)))
 def test_junit_holds_any_text(words):
     hostile = report(target=words, violations=(violation(words, words),), skips=(Skip("KB202", Surface.MODEL, words),))

@@ -49,7 +49,7 @@ def measure(name: str, model: nn.Module, context: TrainingContext, *, optimizer:
     held = sum(resident.values()) + state
     steps: dict[str, StepMemory] = {}
     failure = None
-    modes = [(OFF, 0), (ON, 1)] + ([(f"every {every}. layer checkpointed", every)] if every else [])
+    modes = [(OFF, 0), (ON, 1)] + ([(f"every {_ordinal(every)} layer", every)] if every else [])
     for mode, stride in modes:
         twin = twin_of(model)
         if not _checkpoint(twin, stride):
@@ -66,6 +66,11 @@ def measure(name: str, model: nn.Module, context: TrainingContext, *, optimizer:
         logits = sum(size for path, size in span.saved.items() if _is_head(path, model))
         steps[mode] = StepMemory(sum(span.saved.values()) - logits, logits, held + live.peak, live.peak_at)
     return StateMemory(name, resident, gradients, state, steps, failure)
+
+
+def _ordinal(number: int) -> str:
+    teens = number % 100 in (11, 12, 13)
+    return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 def _state_bytes(numel: int, nbytes: int, optimizer: str) -> int:

@@ -50,9 +50,10 @@ def render(
 
         return github.render(reports, failures, unused)
     if name == "junit":
+        from kbitlint.registry import all_rules
         from kbitlint.report import junit
 
-        return junit.render(reports, failures, fail_on=fail_on)
+        return junit.render(reports, failures, rules=all_rules(), fail_on=fail_on)
     if name == "html":
         from kbitlint.registry import all_rules
         from kbitlint.report import html
