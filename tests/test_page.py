@@ -8,6 +8,8 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections import Counter
 from html.parser import HTMLParser
 
@@ -290,6 +292,18 @@ def test_the_verdict_is_that_of_the_exit_code(further, verdict, state):
     assert re.search(r'<div class="verdict (\w+)">\s*<strong>(.*?)</strong>', text).groups() == (state, verdict)
 
 
+def test_what_only_several_ranks_concern_is_listed_and_not_held_against_the_verdict():
+    unstated = Skip("KB701", Surface.MODEL, "how ranks share it is not known", unstated=True)
+
+    quiet, told = (
+        checked(html.render([report(skips=skips)])).words
+        for skips in ((unstated,), (unstated, Skip("KB202", Surface.MODEL, "none")))
+    )
+
+    assert "how ranks share it is not known KB701" in quiet
+    assert ("Not everything was checked." in quiet, "Not everything was checked." in told) == (False, True)
+
+
 def test_a_script_has_a_page_without_a_tree_and_without_memory(run, tmp_path):
     (tmp_path / "train.py").write_text(
         "from transformers import AutoModelForCausalLM, BitsAndBytesConfig\n"
@@ -303,6 +317,23 @@ def test_a_script_has_a_page_without_a_tree_and_without_memory(run, tmp_path):
     assert page.all("noscript") == []
     assert "Memory of" not in page.words
     assert "train.py:2" in page.words
+
+
+@pytest.mark.slow
+def test_only_the_page_imports_its_template_engine(tmp_path):
+    (tmp_path / "train.py").write_text("x = 1\n")
+    code = (
+        "import sys\n"
+        "from kbitlint.cli import main\n"
+        "try: main(['check', 'train.py', '--format', sys.argv[1]])\n"
+        "except SystemExit: sys.exit(int('jinja2' in sys.modules) + 2 * int('torch' in sys.modules))\n"
+    )
+
+    done = [
+        subprocess.run([sys.executable, "-c", code, name], cwd=tmp_path, check=False).returncode for name in ("text", "html")
+    ]
+
+    assert done == [0, 1]
 
 
 def test_a_target_that_cannot_be_audited_has_a_page_too(run, tmp_path):
@@ -416,6 +447,9 @@ def pages(tmp_path_factory):
         audited = dataclasses.replace(kbitlint.check(model, outline=True, trace=False), target=f"{name}.py:build")
         made[name] = folder / f"{name}.html"
         made[name].write_text(html.render([audited], rules=all_rules()), encoding="utf-8")
+    adapted = kbitlint.check(tiny.with_lora(tiny.load()), outline=True, trace=False)
+    made["adapted"] = folder / "adapted.html"
+    made["adapted"].write_text(html.render([adapted], rules=all_rules()), encoding="utf-8")
     hostile = report(
         target=HOSTILE, violations=(violation(HOSTILE, message=HOSTILE),), outline=(module("", HOSTILE), module(HOSTILE))
     )
@@ -562,6 +596,21 @@ def test_8b_is_folded_to_a_screen_and_every_row_says_what_it_shows(visit):
         "q_proj, Linear4bit, nf4, 16.8M parameters, 8.4 MB, frozen"
     )
     assert page.get_by_role("treeitem", name="lm_head").locator(".pill").all_text_contents() == ["KB201"]
+
+
+def test_what_an_adapter_added_is_told_by_the_row_of_its_layer(visit):
+    page = visit("adapted", 1100)
+
+    assert "lora_A" not in [label for _, label, _ in rows(page)]
+    row = page.get_by_role("treeitem", name="q_proj")
+    assert "fp32 50% nf4 50%" in row.get_attribute("aria-label")
+    assert "11% trainable" in row.get_attribute("aria-label")
+    cut = "labels => labels.filter(label => label.scrollWidth > label.clientWidth).map(label => label.textContent)"
+    assert page.eval_on_selector_all(".label", cut) == []
+    row.click()
+    labels = [label for _, label, _ in rows(page)]
+    start = labels.index("q_proj")
+    assert labels[start : start + 5] == ["q_proj", "base_layer", "lora_A", "lora_B", "k_proj"]
 
 
 def test_the_tree_is_worked_with_the_keyboard_alone(visit):

@@ -3,6 +3,7 @@
 
 const STEP = 200; // rows that one module opens at once, and rows that a filter shows
 const AT_FIRST = 26; // rows that are open when the page is
+const WRAPPED = ["base_layer", "original_module"]; // PEFT's layers stay closed: what they add is told by their row
 
 const element = (tag, name, text) => {
   const made = document.createElement(tag);
@@ -81,7 +82,7 @@ class Tree {
         const rows = this.children(row);
         if (!row.open || rows.length > left) { row.open = false; continue; }
         left -= rows.length;
-        for (const child of rows) { child.open = child.node.h.length > 0; next.push(child); }
+        for (const child of rows) { child.open = child.node.h.length > 0 && !child.node.h.some(([label]) => WRAPPED.includes(label)); next.push(child); }
       }
       wave = next;
     }
