@@ -399,6 +399,38 @@ def test_the_outline_is_what_the_model_is():
     assert kbitlint.check(model, trace=False).outline == ()
 
 
+def test_a_head_outside_the_model_is_shown_and_the_wrappers_are_not():
+    model = tiny.load()
+    model.register_parameter("scale", torch.nn.Parameter(torch.ones(2)))
+    wrapper = torch.nn.Module()
+    wrapper.inner = model
+    wrapper.value_head = torch.nn.Linear(64, 1)
+    wrapper.register_parameter("own", torch.nn.Parameter(torch.ones(3)))
+
+    found = {one.path: one for one in kbitlint.check(wrapper, outline=True, trace=False).outline}
+
+    assert found[""].class_name == "LlamaForCausalLM"
+    assert (found["value_head"].trainable, found["value_head"].adapter) == (65, True)
+    assert "inner" not in found
+
+
+@pytest.mark.parametrize(
+    ("ways", "words"),
+    [
+        (("no", "no"), "off"),
+        (("reentrant", "reentrant"), "reentrant"),
+        (("no", "without reentry"), "without reentry on 1 of 2"),
+        (("reentrant", "without reentry"), "reentrant, without reentry"),
+    ],
+)
+def test_how_a_part_of_the_model_checkpoints_in_words(ways, words):
+    outline = (module("", "Model"), *(module(f"layers.{number}", checkpoints=way) for number, way in enumerate(ways)))
+
+    text = html.render([report(outline=outline)])
+
+    assert data_of(text)["nodes"][-1]["k"] == words
+
+
 # ------------------------------------------------------------------------------------------------------ in a browser
 
 LLAMA_3_8B = {
