@@ -760,7 +760,7 @@ def test_without_javascript_the_page_is_still_a_report(visit):
 
 
 def test_it_prints_what_is_folded_away(visit):
-    page = visit("8B")
+    page = visit("8B", scheme="dark")
     page.locator(".cause > summary").first.click()
     assert not page.locator(".cause .body").first.is_visible()
 
@@ -769,4 +769,6 @@ def test_it_prints_what_is_folded_away(visit):
 
     assert page.locator(".cause .body").first.is_visible()
     assert page.locator(".filter").is_hidden()
+    assert page.evaluate(CONTRAST)[1] == []
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert Counter(page.eval_on_selector_all("details", "all => all.map(one => one.open)")) == {True: 3}
