@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine, manifest, registry
-from kbitlint.audit import audit, context_of, model_of, plan_of, report_of
+from kbitlint.audit import audit, context_of, depicted, measured, model_of, plan_of, report_of
 from kbitlint.budget import DEFAULT_LORA, budget_of, parse_lora
 from kbitlint.collection import facts_of_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
@@ -56,15 +56,16 @@ def check(target: Any, **options: Any) -> Report:
         target: A ``torch.nn.Module`` (a PeftModel too), a ``Trainer``, or a target string: a checkpoint or adapter
             folder, a Hub id, ``file.py:factory``, ``pkg.mod:factory``, a script, notebook or training configuration,
             or a folder of them.
-        **options: ``select`` and ``ignore`` (codes, prefixes or slugs), ``context`` (a TrainingContext), and for
-            targets that are named: ``quantize`` (nf4, fp4, int8 or none), ``meta``, ``trust_remote_code``;
-            ``trace=False`` runs no training step without weights.
+        **options: ``select`` and ``ignore`` (codes, prefixes or slugs), ``rule_options`` (of rules, by code),
+            ``context`` (a TrainingContext), and for targets that are named: ``quantize`` (nf4, fp4, int8 or none),
+            ``meta``, ``trust_remote_code``; ``trace=False`` runs no training step without weights; ``outline`` and
+            ``memory`` also collect what the HTML page shows: the modules, and a step's memory before and after the fix.
 
     Raises:
         KbitlintError: The target cannot be read, built or run; the message is one line.
     """
     chosen = options_of(options)
-    rules = registry.select(chosen.select, chosen.ignore)
+    rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
     if is_live(target):
         return _check_live(target, rules, chosen)
     return audit(opened(target, rules, chosen), rules, chosen)
@@ -96,7 +97,7 @@ def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: 
         KbitlintError: As for ``check``, or there is no CUDA and no other device was named.
     """
     chosen = options_of(options)
-    rules = registry.select(chosen.select, chosen.ignore)
+    rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
     wanted = Safety.UNSAFE if unsafe else Safety.SAFE
     if is_live(target):
         return _fix_live(target, rules, chosen, wanted, probe=bool(probe))
@@ -151,7 +152,7 @@ def memory(
     context = context_of(live, chosen.context)
     context = dataclasses.replace(context, batch_size=batch or context.batch_size, seq_len=seq_len or context.seq_len)
     with quiet():
-        return budget_of(model_of(live), context, lora=adapter, optimizer=optimizer, every=every, name=name, notes=notes)
+        return budget_of(model_of(live), context, lora=adapter, optimizer=optimizer, every=every, named=(name, notes))
 
 
 def undo(model: Any) -> int:
@@ -240,7 +241,9 @@ def _check_live(target: Any, rules: tuple[Rule, ...], options: Options) -> Repor
     facts, skips = facts_of_model(model, rules, context, trace=options.trace)
     planned = plan_of(model, rules, context, trace=options.trace, norms=options.norms) if options.plan else None
     outcome = engine.run(rules, facts, context)
-    return report_of("", facts[Surface.MODEL], outcome, facts.get(Surface.TRACE), skips=skips, planned=planned)
+    seen = facts[Surface.MODEL]
+    picture = depicted(model, seen, context, options)
+    return report_of("", seen, outcome, facts.get(Surface.TRACE), skips=skips, planned=planned, **picture)
 
 
 def _fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Safety, *, probe: bool) -> Report:
@@ -252,10 +255,13 @@ def _fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Sa
     def apply() -> tuple[Applied, engine.Outcome]:
         return fix_model(model, rules, context_of(target, options.context), wanted, trace=options.trace, norms=options.norms)
 
+    before = measured(model, context_of(target, options.context), options) if options.memory else {}
     applied, outcome = apply()
     if probe:
         applied = dataclasses.replace(applied, probe=proof(model, lambda: apply()[0], options))
-    return report_of("", collect(model), outcome, applied=applied)
+    facts = collect(model)
+    picture = depicted(model, facts, options.context, dataclasses.replace(options, memory=False)) | before
+    return report_of("", facts, outcome, applied=applied, **picture)
 
 
 def _any_device() -> str:

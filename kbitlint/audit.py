@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from kbitlint import engine
 from kbitlint.collection import facts_of_model
 from kbitlint.context import TrainingContext
-from kbitlint.errors import TargetError
+from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.norm_styles import Norms
+from kbitlint.opening import quiet
 from kbitlint.source import documents
 from kbitlint.target import SOURCES, Kind, Target
 from kbitlint.violation import Plan, Report, Safety, Skip, Surface
 
 if TYPE_CHECKING:
+    from kbitlint.model.facts import ModelFacts
     from kbitlint.opening import Opened, Options
     from kbitlint.rule import Rule
 
@@ -29,11 +31,11 @@ def model_of(target: Any) -> Any:
 
 def context_of(target: Any, context: TrainingContext) -> TrainingContext:
     """What a Trainer's arguments and the wrappers of a model say; what the caller says wins."""
-    from kbitlint.model.wrapped import context_of_wrappers
+    from kbitlint.model.wrapped import context_of_launcher, context_of_wrappers
 
     model = model_of(target)
     read = TrainingContext() if model is target else TrainingContext.from_trainer(target)
-    return read.updated(context_of_wrappers(model)).updated(context)
+    return context_of_launcher().updated(read).updated(context_of_wrappers(model)).updated(context)
 
 
 def report_of(name: str, facts: Any, outcome: engine.Outcome, trace: Any = None, **further: Any) -> Report:
@@ -59,6 +61,34 @@ def report_of(name: str, facts: Any, outcome: engine.Outcome, trace: Any = None,
     )
 
 
+def depicted(live: Any, facts: ModelFacts, context: TrainingContext, options: Options) -> dict[str, Any]:
+    """What a page shows of a model, as fields of its report: nothing where nobody asked for it."""
+    further: dict[str, Any] = {}
+    if options.outline:
+        from kbitlint.model.outline import outline_of
+
+        further["outline"] = outline_of(model_of(live), facts)
+    if options.memory:
+        further |= measured(live, context, options)
+    return further
+
+
+def measured(live: Any, context: TrainingContext, options: Options) -> dict[str, Any]:
+    """What a training step takes before and after the fix, or why that is not known, as fields of a report."""
+    from kbitlint.budget import DEFAULT_LORA, OPTIMIZERS, budget_of, parse_lora
+
+    if not options.trace:
+        return {"unmeasured": "no training step may be run (--no-trace)"}
+    optimizer = context.optimizer if context.optimizer in OPTIMIZERS else "adamw"
+    lora = parse_lora(DEFAULT_LORA)
+    try:
+        with quiet():
+            budget = budget_of(model_of(live), context, lora=lora, optimizer=optimizer, against_peft=False)
+    except KbitlintError as error:
+        return {"unmeasured": str(error)}
+    return {"memory": budget}
+
+
 def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
     """Run the rules over everything that a named target offers."""
     if opened.target.kind in SOURCES:
@@ -67,20 +97,20 @@ def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
     if opened.files is not None:
         facts[Surface.FILES] = opened.files
     context, model = options.context, None
-    skips = opened.skips
+    skips, picture = opened.skips, dict[str, Any]()
     if opened.live is not None:
         context = context_of(opened.live, context)
         seen, further = facts_of_model(model_of(opened.live), rules, context, trace=options.trace)
         facts, skips, model = {**facts, **seen}, (*skips, *further), seen[Surface.MODEL]
+        picture = depicted(opened.live, model, context, options)
     outcome = engine.run(rules, facts, context)
     planned = None
     if options.plan and opened.live is not None:
         planned = plan_of(model_of(opened.live), rules, context, trace=options.trace, norms=options.norms)
     if options.plan and opened.files is not None:
         planned = _with_files(planned, opened.target, rules, options)
-    return report_of(
-        opened.target.text, model, outcome, facts.get(Surface.TRACE), notes=opened.notes, skips=skips, planned=planned
-    )
+    step = facts.get(Surface.TRACE)
+    return report_of(opened.target.text, model, outcome, step, notes=opened.notes, skips=skips, planned=planned, **picture)
 
 
 def _audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry
@@ -51,29 +52,27 @@ def budget_of(
     *,
     lora: Lora | None,
     optimizer: str,
-    every: int,
-    name: str = "",
-    notes: tuple[str, ...] = (),
+    every: int | None = None,
+    named: tuple[str, tuple[str, ...]] = ("", ()),
+    against_peft: bool = True,
 ) -> MemoryReport:
-    """Measure a model in three states; it is only read.
+    """Measure a model as it is, after PEFT's preparation and after kbitlint's fix; it is only read.
 
     Args:
         model: A model, live or on meta.
         context: Autocast, batch size and sequence length (1 and 2048 where they are not known).
         lora: Attached where the model has no adapters.
         optimizer: One of ``OPTIMIZERS``.
-        every: Also measure with every n-th layer checkpointed.
-        name: The target.
-        notes: What the reader must know about how the target was built.
+        every: Also measure with every n-th layer checkpointed; None measures with none and with all.
+        named: The target, and what the reader must know about how it was built.
+        against_peft: Whether to measure PEFT's preparation too.
     """
     from kbitlint.model.memory import measure
     from kbitlint.model.twin import twin_of
     from kbitlint.model.walk import collect
 
-    if optimizer not in OPTIMIZERS:
-        raise KbitlintError(f"optimizer {optimizer!r} is none of {', '.join(OPTIMIZERS)}{did_you_mean(optimizer, OPTIMIZERS)}")
-    if every < 2:
-        raise KbitlintError(f"every must be 2 or more, not {every}")
+    _check_arguments(optimizer, every)
+    name, notes = named
     facts = collect(model)
     rules = registry.select((), ())
 
@@ -81,7 +80,10 @@ def budget_of(
         fix_model(twin, rules, context, Safety.SAFE, trace=False)
 
     states: list[StateMemory] = []
-    for state, prepare in (("as it is", None), ("PEFT's prepare", _peft_prepared), ("kbitlint's fix", fixed)):
+    preparations: dict[str, Callable[[Any], None] | None] = {"as it is": None}
+    if against_peft:
+        preparations["PEFT's prepare"] = _peft_prepared
+    for state, prepare in {**preparations, "kbitlint's fix": fixed}.items():
         twin: Any = twin_of(model)
         try:
             if prepare is not None:
@@ -100,6 +102,13 @@ def budget_of(
     batch = (context.batch_size or 1, context.seq_len or 2048)
     autocast = None if context.autocast_dtype == "float32" else context.autocast_dtype
     return MemoryReport(name, facts.summary(), batch, optimizer, autocast, tuple(states), notes)
+
+
+def _check_arguments(optimizer: str, every: int | None) -> None:
+    if optimizer not in OPTIMIZERS:
+        raise KbitlintError(f"optimizer {optimizer!r} is none of {', '.join(OPTIMIZERS)}{did_you_mean(optimizer, OPTIMIZERS)}")
+    if every is not None and every < 2:
+        raise KbitlintError(f"every must be 2 or more, not {every}")
 
 
 def _as_before_adapters(twin: Any, prepare: Callable[[Any], None]) -> None:
@@ -126,7 +135,8 @@ def _adapted(twin: Any, lora: Lora) -> Any:
 
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # about patterns that PEFT itself made of its own conversions
             return peft.get_peft_model(twin, peft.LoraConfig(r=lora.rank, target_modules=targets))
     except Exception as error:
         raise KbitlintError(f"--lora: PEFT cannot attach it: {one_line(error)}") from error

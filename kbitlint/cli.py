@@ -14,6 +14,7 @@ import click
 
 from kbitlint import __version__
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.report.formats import MEMORY as MEMORY_FORMATS
 from kbitlint.report.formats import NAMES as FORMATS
 from kbitlint.running import JOBS_OPTIONS, RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
 
@@ -82,7 +83,7 @@ _OPENING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     TRAINING_OPTION,
     click.option("--trust-remote-code", is_flag=True, help="Let a checkpoint run its own code. Never done without it."),
     click.option("--output-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there."),
-    click.option("--verbose", "-v", is_flag=True, help="Show tracebacks."),
+    click.option("--verbose", "-v", is_flag=True, help="Show tracebacks, and every rule that was skipped."),
 )
 
 _CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
@@ -155,12 +156,14 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
     opened = {
         "select": options["select"] or settings.select,
         "ignore": options["ignore"] or settings.ignore,
+        "rule_options": dict(settings.options),
         "quantize": options["quantize"] or settings.quantize,
         "meta": settings.meta if options["meta"] is None else options["meta"],
         "trust_remote_code": options["trust_remote_code"],
         "trace": options["trace"],
         "context": context_of(settings, options, AMP.get(options["amp"])),
         **{name: options[name] for name in ("norms", "output", "probe_batch", "probe_seq")},
+        **dict.fromkeys(("outline", "memory"), options["format_"] == "html"),
     }
     reports, failures, speaks = _audited(targets, opened, options, options["device"] or settings.device)
     result = settled(reports, settings, options, everything=targets == settings.targets)
@@ -227,7 +230,14 @@ def _write(result: Settled, failures: Sequence[Failure], options: dict[str, Any]
 
     color, width = _looks(options["output_file"])
     text = formats.render(
-        options["format_"], result.reports, failures, result.unused, fail_on=fail_on, color=color, width=width
+        options["format_"],
+        result.reports,
+        failures,
+        result.unused,
+        fail_on=fail_on,
+        color=color,
+        width=width,
+        verbose=options["verbose"],
     )
     if options["verbose"] and options["format_"] == "text":
         text += "".join(f"\n\n{crash.traceback}" for report in result.reports for crash in report.crashes)
@@ -268,7 +278,7 @@ def _width() -> int:
 @click.option("--seq-len", type=click.IntRange(min=2), default=2048, show_default=True, help="Tokens a sequence.")
 @click.option("--optimizer", type=click.Choice(["adamw", "adamw8bit", "paged_adamw_8bit", "sgd"]), default="adamw")
 @click.option("--every", type=click.IntRange(min=2), default=2, help="Also with every n-th layer checkpointed (default: 2).")
-@click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", help="How to report.")
+@click.option("--format", "format_", type=click.Choice(MEMORY_FORMATS), default="text", help="How to report.")
 @_with(_OPENING_OPTIONS)
 def memory(target: str, **options: Any) -> None:
     """Measure what one training step takes: as it is, after PEFT's prepare, after kbitlint's fix.
@@ -282,7 +292,7 @@ def memory(target: str, **options: Any) -> None:
 def _memory(target: str, options: dict[str, Any]) -> None:
     from kbitlint import api, config
     from kbitlint.budget import DEFAULT_LORA
-    from kbitlint.report import memory as reporter
+    from kbitlint.report import formats
 
     settings = config.load(config.find(Path.cwd()))
     lora = options["lora"] or DEFAULT_LORA
@@ -300,11 +310,8 @@ def _memory(target: str, options: dict[str, Any]) -> None:
             context=context_of(settings, options, AMP.get(options["amp"])),
         )
     color, width = _looks(options["output_file"])
-    as_text = options["format_"] == "text"
-    _deliver(
-        reporter.render_text(report, color=color, width=width) if as_text else reporter.render_json(report),
-        options["output_file"],
-    )
+    text = formats.render_memory(options["format_"], report, color=color, width=width)
+    _deliver(text, options["output_file"])
 
 
 @main.command()
@@ -338,7 +345,7 @@ def show_config() -> None:
 
     with _clear_errors():
         settings = config.load(config.find(Path.cwd()))
-        registry.select(settings.select, settings.ignore)
+        registry.select(settings.select, settings.ignore, dict(settings.options))
         click.echo(f"# {settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults'}")
         for field in dataclasses.fields(settings):
             if field.name != "file":

@@ -47,6 +47,8 @@ class Config:
     """Where single rules are not reported, and why."""
     severity: tuple[tuple[str, Severity], ...] = ()
     """(code, prefix or slug, severity) that takes the place of a rule's own."""
+    options: tuple[tuple[str, dict[str, Any]], ...] = ()
+    """(code or slug of a rule, option -> value)."""
     file: str | None = None
     """The file that was read."""
 
@@ -87,7 +89,7 @@ def load(path: Path | None) -> Config:
 def as_toml(settings: Config, name: str) -> str:
     """One field as it would be written."""
     value = getattr(settings, name)
-    return _toml(dict(value) if name == "severity" else value)
+    return _toml(dict(value) if name in ("severity", "options") else value)
 
 
 def _toml(value: Any) -> str:
@@ -117,8 +119,8 @@ def _read(path: Path, key: str, value: Any) -> Any:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigError(path, name, "must be a list of strings")
         return tuple(value)
-    if key in ("ignore-in", "severity"):
-        return (_ignore_in if key == "ignore-in" else _severities)(path, name, value)
+    if key in _TABLES:
+        return _TABLES[key](path, name, value)
     if key == "meta":
         if not isinstance(value, bool):
             raise ConfigError(path, name, "must be true or false")
@@ -136,6 +138,16 @@ def _severities(path: Path, name: str, value: Any) -> tuple[tuple[str, Severity]
     if not isinstance(value, dict):
         raise ConfigError(path, name, 'must be a table: { KB404 = "warning" }')
     return tuple((selector, _severity(path, f"{name}.{selector}", word)) for selector, word in value.items())
+
+
+def _options(path: Path, name: str, value: Any) -> tuple[tuple[str, dict[str, Any]], ...]:
+    if not isinstance(value, dict) or not all(isinstance(item, dict) for item in value.values()):
+        raise ConfigError(path, name, "must be a table of tables: { KB104 = { warn-from = 0.1 } }")
+    for rule, item in value.items():
+        for option, word in item.items():
+            if not isinstance(word, (bool, int, float, str)):
+                raise ConfigError(path, f"{name}.{rule}.{option}", "must be a number, a string, true or false")
+    return tuple(value.items())
 
 
 def _severity(path: Path, name: str, value: Any) -> Severity:
@@ -160,3 +172,6 @@ def _ignore_in(path: Path, name: str, value: Any) -> tuple[IgnoreIn, ...]:
             if key not in item:
                 raise ConfigError(path, f"{name}[{number}].{key}", "is missing: every pattern names a rule and says why")
     return tuple(IgnoreIn(**item) for item in value)
+
+
+_TABLES = {"ignore-in": _ignore_in, "severity": _severities, "options": _options}

@@ -53,6 +53,8 @@ class TrainingContext:
     seq_len: int | None = None
     world_size: int | None = None
     """How many processes share the run."""
+    device: str | None = None
+    """The accelerator that this rank trains on: ``cuda:1``; None where it is not known or is the CPU."""
 
     @property
     def waits_for_every_gradient(self) -> bool:
@@ -99,6 +101,7 @@ class TrainingContext:
             batch_size=getattr(arguments, "per_device_train_batch_size", None),
             seq_len=_seq_len(arguments),
             world_size=_positive(getattr(arguments, "world_size", None)),
+            device=_accelerator(getattr(arguments, "device", None)),
         )
 
     @classmethod
@@ -186,6 +189,10 @@ def _seq_len(arguments: Any) -> int | None:
             return found
     parts = [_positive(getattr(arguments, name, None)) for name in ("max_prompt_length", "max_completion_length")]
     return None if None in parts else sum(part for part in parts if part)
+
+
+def _accelerator(device: Any) -> str | None:
+    return None if device is None or str(device) == "cpu" else str(device)
 
 
 def _positive(value: Any) -> int | None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,9 @@ def sections(rule: type[Rule]) -> dict[str, str]:
 def explain(rule: Rule) -> str:
     """A rule's document as Markdown, with its code and severity as title."""
     body = inspect.cleandoc(type(rule).__doc__ or "")
+    if rule.options:
+        lines = [f"- `{option.name}` ({json.dumps(option.default)}): {option.doc}" for option in rule.options]
+        body += "\n\n## Options\n\n" + "\n".join(lines)
     return f"# {rule.meta.slug} ({rule.meta.code})\n\n{rule.meta.severity.value}, since {rule.meta.since}\n\n{body}\n"
 
 

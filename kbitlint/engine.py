@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import one_line
-from kbitlint.rule import Rule, Unchecked
+from kbitlint.rule import Rule, Unchecked, Unstated
 from kbitlint.violation import Crash, Skip, Surface, Violation
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def run(rules: Iterable[Rule], facts: Facts, context: TrainingContext) -> Outcom
             try:
                 found = list(check(rule, facts[surface], context))
             except Unchecked as reason:
-                skips.append(Skip(rule.meta.code, surface, str(reason)))
+                skips.append(Skip(rule.meta.code, surface, str(reason), unstated=isinstance(reason, Unstated)))
             except Exception as error:  # noqa: BLE001  # a broken rule pack must not hide the other verdicts
                 crashes.append(Crash(rule.meta.code, surface, one_line(error), traceback.format_exc()))
             else:

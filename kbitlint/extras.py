@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,11 @@ def load_bitsandbytes(purpose: str) -> ModuleType:
         return call
 
     torch.compile = compile_at_first_call
+    log = logging.getLogger("bitsandbytes")
+    level = log.level
+    log.setLevel(logging.ERROR)  # it warns of a faster CPU kernel that it misses, which changes no verdict
     try:
         return require("bitsandbytes", purpose)
     finally:
         torch.compile = compile_now
+        log.setLevel(level)

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import manifest
-from kbitlint.audit import audit, context_of, model_of
+from kbitlint.audit import audit, context_of, measured, model_of
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.files.checkpoint import read_checkpoint
@@ -70,6 +70,7 @@ def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted:
         context = context_of(opened.live, options.context)
         return fix_model(model, rules, context, wanted, trace=options.trace, norms=options.norms)[0]
 
+    before = measured(opened.live, context_of(opened.live, options.context), options) if options.memory else {}
     applied = apply()
     edits = tuple(dict.fromkeys((*(stored.edits if stored else ()), *applied.edits)))
     on_meta = any(parameter.is_meta for parameter in model.parameters())
@@ -87,9 +88,9 @@ def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted:
     if mended:
         opened = dataclasses.replace(opened, files=read_checkpoint(target.folder))
         applied = dataclasses.replace(applied, edits=(*in_files, *applied.edits), diff=diff)
-    report = audit(opened, rules, options)
+    report = audit(opened, rules, dataclasses.replace(options, memory=False))
     notes = report.notes + (("no weights in the folder, so no training step was run",) if on_meta and not factory else ())
-    return dataclasses.replace(report, applied=applied, notes=notes)
+    return dataclasses.replace(report, applied=applied, notes=notes, **before)
 
 
 def _fix_files(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> list[Mended]:

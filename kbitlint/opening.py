@@ -21,7 +21,7 @@ from kbitlint.target import QUANTIZATIONS, SOURCES, Kind, Target
 from kbitlint.violation import Skip, Surface
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
 
 FACTORIES = (Kind.FACTORY_FILE, Kind.FACTORY_MODULE)
@@ -33,6 +33,8 @@ class Options:
 
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
+    rule_options: Mapping[str, Mapping[str, bool | float | str]] = field(default_factory=dict)
+    """code or slug of a rule -> option -> value."""
     quantize: str | None = None
     meta: bool = False
     trust_remote_code: bool = False
@@ -40,6 +42,10 @@ class Options:
     """Whether a training step without weights may be run."""
     plan: bool = False
     """Also plan the fixes."""
+    outline: bool = False
+    """Also collect the tree of modules."""
+    memory: bool = False
+    """Also measure what a training step takes in memory, before and after the fix."""
     context: TrainingContext = field(default_factory=TrainingContext)
     norms: Norms = Norms.TRANSPARENT
     """What a fix does about norms."""

@@ -6,6 +6,7 @@ import functools
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
@@ -97,12 +98,21 @@ def _matches(rule: Rule, selector: str) -> int:
     return len(selector) + 1 if rule.meta.code.startswith(selector.upper()) else 0
 
 
-def select(selected: Iterable[str] = (), ignored: Iterable[str] = ()) -> tuple[Rule, ...]:
-    """The rules that selectors leave: codes, prefixes (``KB4``), slugs or ``ALL``.
+Given = Mapping[str, Mapping[str, bool | float | str]]
+"""code or slug of a rule -> option -> value."""
+
+
+def select(selected: Iterable[str] = (), ignored: Iterable[str] = (), options: Given | None = None) -> tuple[Rule, ...]:
+    """The rules that selectors leave: codes, prefixes (``KB4``), slugs or ``ALL``, with their options set.
 
     Without ``selected`` every rule runs. The more specific selector wins, so ``select=["KB401"], ignore=["KB4"]``
-    runs KB401. Raises SelectionError for a selector that matches no rule.
+    runs KB401.
+
+    Raises:
+        SelectionError: A selector matches no rule.
+        KbitlintError: A rule has no such option, or it takes no such value.
     """
+    given = {find(name).meta.code: _checked(find(name), values) for name, values in (options or {}).items()}
     selected, ignored = tuple(selected), tuple(ignored)
     rules = all_rules()
     for selector in (*selected, *ignored):
@@ -115,4 +125,25 @@ def select(selected: Iterable[str] = (), ignored: Iterable[str] = ()) -> tuple[R
         unwanted = max((_matches(rule, selector) for selector in ignored), default=0)
         return wanted > unwanted
 
-    return tuple(rule for rule in rules if chosen(rule))
+    return tuple(_with(rule, given.get(rule.meta.code)) for rule in rules if chosen(rule))
+
+
+def _with(rule: Rule, values: Mapping[str, bool | float | str] | None) -> Rule:
+    return type(rule)(values) if values else rule
+
+
+def _checked(rule: Rule, values: Mapping[str, bool | float | str]) -> Mapping[str, bool | float | str]:
+    """The values, where the rule has these options and they are of the kinds of their defaults."""
+    known = {option.name: option for option in rule.options}
+    for name, value in values.items():
+        where = f"options.{rule.meta.code}.{name}"
+        if name not in known:
+            raise KbitlintError(f"{where}: {rule.meta.slug} has no such option{did_you_mean(name, known)}")
+        kind = type(known[name].default)
+        fits = isinstance(value, kind) or (kind is float and isinstance(value, int))
+        if not fits or (isinstance(value, bool) and kind is not bool):
+            raise KbitlintError(f"{where}: must be {_KINDS[kind]}, not {value!r}")
+    return values
+
+
+_KINDS = {bool: "true or false", float: "a number", int: "a whole number", str: "a string"}

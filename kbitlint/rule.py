@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kbitlint.model.trace_facts import TraceFacts
     from kbitlint.source.facts import SourceFacts
 
-__all__ = ["Meta", "Rule", "Unchecked"]
+__all__ = ["Meta", "Option", "Rule", "Unchecked", "Unstated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +33,23 @@ class Meta:
     since: str
 
 
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A number or a word that a project may set for a rule, under ``[tool.kbitlint.options]``."""
+
+    name: str
+    """Words joined by hyphens."""
+    default: bool | float | str
+    doc: str
+    """One sentence, without a full stop."""
+
+
 class Unchecked(Exception):  # noqa: N818  # not an error: a check raises it to say why it cannot decide
     """Raised by a check that cannot decide; becomes a Skip with this reason."""
+
+
+class Unstated(Unchecked):
+    """Raised where the rule is about runs of a kind that nothing says this is, so that few readers miss its verdict."""
 
 
 class Rule(ABC):
@@ -45,6 +60,14 @@ class Rule(ABC):
     """
 
     meta: ClassVar[Meta]
+    options: ClassVar[tuple[Option, ...]] = ()
+
+    def __init__(self, given: Mapping[str, bool | float | str] | None = None) -> None:
+        self._given = dict(given or {})
+
+    def option(self, name: str) -> Any:
+        """What the project set for an option of this rule, or its default."""
+        return self._given.get(name, next(option.default for option in self.options if option.name == name))
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterable[Violation]:
         """Violations seen in the files of a checkpoint."""

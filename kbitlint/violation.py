@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kbitlint.model.memory_facts import MemoryReport
+    from kbitlint.model.outline_facts import ModuleOutline
+
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
 
@@ -163,6 +166,9 @@ class Skip:
     code: str
     surface: Surface
     reason: str
+    unstated: bool = False
+    """Whether the rule is about runs of a kind (several ranks) that nothing says this is. Programs are told of it
+    always, people with ``--verbose``."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -281,6 +287,12 @@ class Report:
     weights_read: bool = False
     trace_seconds: float | None = field(default=None, compare=False)
     """How long the training step without weights took; None where none was run."""
+    outline: tuple[ModuleOutline, ...] = ()
+    """The model's modules; empty where nobody asked for them or no model was looked at."""
+    memory: MemoryReport | None = None
+    """What a training step takes before and after the fix, where that was asked for."""
+    unmeasured: str = ""
+    """Why that was not measured, in one line."""
 
     def __str__(self) -> str:
         """The report as people read it."""

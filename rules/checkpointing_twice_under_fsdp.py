@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.rule import Meta, Rule
+from kbitlint.context import Strategy
+from kbitlint.rule import Meta, Rule, Unstated
 from kbitlint.source.frameworks import TRAINING_ARGUMENTS
-from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
     from kbitlint.source.facts import SourceFacts
 
 KEYS = ("activation_checkpointing", "fsdp_activation_checkpointing")
@@ -23,12 +25,12 @@ class CheckpointingTwiceUnderFsdp(Rule):
     ## What it does
 
     Reports `gradient_checkpointing=True` together with `activation_checkpointing` in the `fsdp_config` of the same
-    arguments.
+    arguments, and a model whose layers checkpoint in a run whose FSDP wraps them in checkpoints too.
 
     ## Why is this bad?
 
-    Two wrappers recompute the same layers, and each recomputation gathers the shards of the weights again. Trainer
-    only logs a warning.
+    Trainer raises before the first step: "can't both be set to True" (transformers 5.23; 4.57 says it in other words).
+    A loop of one's own recomputes no layer twice, but gathers the shards of its weights once more.
 
     ## Example
 
@@ -53,10 +55,29 @@ class CheckpointingTwiceUnderFsdp(Rule):
     meta: ClassVar[Meta] = Meta(
         code="KB724",
         slug="checkpointing-twice-under-fsdp",
-        severity=Severity.WARNING,
-        consequence=Consequence.COSTS_TIME,
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
         since="0.1.0",
     )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """At most one violation, on the model as a whole."""
+        if context.strategy is None:
+            raise Unstated("how ranks share the model is not known (--training)")
+        sharded = context.strategy in (Strategy.FSDP1, Strategy.FSDP2)
+        loop = context.gradient_checkpointing
+        by_loop = loop is not None and loop.enabled
+        layers = [layer.path for layer in model.checkpointing]
+        if sharded and context.fsdp_checkpointing and (by_loop or layers):
+            refused = by_loop and context.sets_training_mode is True
+            yield self.violation(
+                f"the layers are checkpointed by FSDP and by the {'training arguments' if by_loop else 'model'}",
+                Location(),
+                severity=Severity.ERROR if refused else Severity.WARNING,
+                consequence=None if refused else Consequence.COSTS_TIME,
+                evidence={"layers": len(layers), "training_arguments": by_loop},
+                fix=Fix("leave it to FSDP", Safety.DISPLAY),
+            )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each set of training arguments with both."""

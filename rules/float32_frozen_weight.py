@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.rule import Meta, Rule
+from kbitlint.rule import Meta, Option, Rule
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
 
 if TYPE_CHECKING:
@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from kbitlint.model.facts import ModelFacts, NormFacts, ParameterFacts
 
 LOW_PRECISION = ("float16", "bfloat16")
-#: extra bytes from this share of the model's own on are a large share
-LARGE = 0.05
 
 
 class Float32FrozenWeight(Rule):
@@ -32,7 +30,7 @@ class Float32FrozenWeight(Rule):
     Nothing reads the extra digits: the values came from half precision, and they do not change. What they cost is in
     the evidence: at Llama-3-8B shape embeddings and head grow from 2.1 to 4.2 GB, at Mixtral-8x7B shape unpacked
     experts from 90 to 180 GB. A float32 embedding also turns the residual stream float32. A warning from 5 % of the
-    model's bytes on, else worth knowing.
+    model's bytes on (`warn-from`), else worth knowing.
 
     ## Example
 
@@ -63,6 +61,10 @@ class Float32FrozenWeight(Rule):
         since="0.1.0",
     )
 
+    options: ClassVar[tuple[Option, ...]] = (
+        Option("warn-from", 0.05, "the share of the model's bytes from which on the extra ones are a warning"),
+    )
+
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each matrix that is twice as wide as it was."""
         compute = {facts.packing.compute_dtype for facts in model.quantized}
@@ -84,7 +86,7 @@ class Float32FrozenWeight(Rule):
                 if model.dtype == half
                 else f"frozen weight is float32 beside {half}",
                 Location(parameter.path),
-                severity=Severity.WARNING if share >= LARGE else Severity.INFO,
+                severity=Severity.WARNING if share >= self.option("warn-from") else Severity.INFO,
                 evidence={"extra_bytes": parameter.nbytes // 2, "extra_bytes_of_all": extra, "shape": list(parameter.shape)},
                 fix=Fix(f"store them in {half} again", Safety.UNSAFE, edits),
             )

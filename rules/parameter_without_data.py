@@ -20,8 +20,8 @@ class ParameterWithoutData(Rule):
     ## What it does
 
     Reports parameters without data where others have theirs. A model that is on meta as a whole, as for an audit without
-    weights, is not reported, nor are frozen weights that accelerate brings for each call: they train through (what is
-    trainable there does not).
+    weights, is not reported, nor are frozen weights that accelerate brings for each call: they train through. What is
+    trainable there does not, and neither does a 4-bit weight, which is brought without its quantization state.
 
     ## Why is this bad?
 
@@ -64,10 +64,18 @@ class ParameterWithoutData(Rule):
         if "meta" not in devices or all(p.device == "meta" for p in weights):  # some classes make a few tensors elsewhere
             return
         brought = tuple(f"{path}." for path in model.offloaded)
+        stateful = {q.path for q in model.quantized if (q.packing.method, q.packing.bits) == ("bitsandbytes", 4)}
         for parameter in model.parameters:
-            if parameter.device == "meta" and (parameter.requires_grad or not parameter.path.startswith(brought)):
+            if parameter.device != "meta":
+                continue
+            through = parameter.path.startswith(brought)
+            stateless = through and parameter.packed and parameter.module in stateful
+            if parameter.requires_grad or stateless or not through:
+                what = "adapter" if parameter.adapter else "parameter"
                 yield self.violation(
-                    f"{'adapter' if parameter.adapter else 'parameter'} is on the meta device: it has no data",
+                    "the 4-bit weight is brought for each call, and its quantization state is not"
+                    if stateless
+                    else f"{what} is on the meta device: it has no data",
                     Location(parameter.path),
                     evidence={"shape": list(parameter.shape), "devices": devices, "trainable": parameter.requires_grad},
                     fix=Fix("load the base as a whole before adapters are attached", Safety.DISPLAY),

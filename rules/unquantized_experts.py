@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.rule import Meta, Option, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
 
 if TYPE_CHECKING:
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from kbitlint.violation import JSON
 
 
-#: with less of the model packed, most of what quantization is for is lost
-HALF = 0.5
 #: types that bitsandbytes packs parameters to
 FOUR_BITS = ("nf4", "fp4")
 #: bytes of statistics for each block of so many weights under double quantization: one, and a float32 for 256 of them
@@ -73,6 +71,10 @@ class UnquantizedExperts(Rule):
         since="0.1.0",
     )
 
+    options: ClassVar[tuple[Option, ...]] = (
+        Option("warn-below", 0.5, "the share of quantized parameters below which it is a warning, else worth knowing"),
+    )
+
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each stack of experts that is not packed."""
         if not model.quantized:
@@ -83,7 +85,7 @@ class UnquantizedExperts(Rule):
             yield self.violation(
                 f"fused experts stay {bank.dtype}: {share:.0%} of the model's parameters are quantized",
                 Location(bank.path),
-                severity=Severity.WARNING if share < HALF else Severity.INFO,
+                severity=Severity.WARNING if share < self.option("warn-below") else Severity.INFO,
                 evidence={
                     "dtype": bank.dtype,
                     "shape": list(bank.shape),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import pickle
@@ -19,17 +20,18 @@ from kbitlint.context import Strategy, TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
 
 BF16 = torch.bfloat16
+SGD = functools.partial(torch.optim.SGD, lr=0.01)
 
 
-def steps(wrapped, inner, number=2):
+def steps(wrapped, inner, number=2, make=SGD):
     """What goes wrong in some training steps; None where nothing does."""
     try:
-        optimizer = torch.optim.SGD([p for p in inner.parameters() if p.requires_grad], lr=0.01)
+        optimizer = make([p for p in inner.parameters() if p.requires_grad])
         for _ in range(number):
             optimizer.zero_grad()
             loss_of(wrapped(**training_batch(inner, "cpu"))).backward()
             optimizer.step()
-    except (RuntimeError, ValueError, AssertionError, AttributeError) as error:
+    except (RuntimeError, ValueError, AssertionError, AttributeError, NotImplementedError) as error:
         return str(error).splitlines()[0]
     return None
 
@@ -219,6 +221,84 @@ def fsdp2_matrix():
         found[name, whole] = (outcome, verdict)
         dist.barrier()
     return found
+
+
+OPTIMIZERS = ("adamw_torch", "adamw_bnb_8bit", "paged_adamw_32bit", "lion_8bit", "rmsprop_bnb", "ademamix")
+
+
+def sharded_optimizers():
+    """{(strategy, optimizer): (outcome, verdict)} of two steps with the optimizers that Trainer makes by these names."""
+    import transformers
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
+    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    found = {}
+    for strategy, name in itertools.product((Strategy.FSDP1, Strategy.FSDP2), OPTIMIZERS):
+        model = _uniform().train()
+        args = transformers.TrainingArguments(output_dir=os.environ["FOLDER"], use_cpu=True, report_to=[], optim=name)
+        cls, arguments = transformers.Trainer.get_optimizer_cls_and_kwargs(args, model)
+        verdict = shown(model, "KB709", strategy=strategy, optimizer=name)
+        if strategy is Strategy.FSDP1:
+            wrapped = _fsdp1(model, ModuleWrapPolicy({LlamaDecoderLayer}))
+        else:
+            wrapped = model
+            for layer in model.get_base_model().model.layers:
+                fully_shard(layer, mesh=mesh)
+            fully_shard(model, mesh=mesh)
+        made = functools.partial(cls, **arguments)
+        found[strategy.value, name] = (steps(wrapped, model, make=made), verdict)
+        dist.barrier()
+    return found
+
+
+def shard_sizes():
+    """{storage: (bytes of packed weights before, and that this rank holds after accelerate's own FSDP2, verdict)}."""
+    import warnings
+    from types import SimpleNamespace
+
+    from accelerate.utils import FullyShardedDataParallelPlugin
+    from accelerate.utils.fsdp_utils import fsdp2_prepare_model
+    from torch.distributed.device_mesh import init_device_mesh
+
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),), mesh_dim_names=("dp_shard",))
+    found = {}
+    for storage in (torch.uint8, BF16):
+        model = _uniform(storage)
+        verdict = shown(model, "KB704", strategy=Strategy.FSDP2)
+        before = _packed_bytes(model)
+        plugin = FullyShardedDataParallelPlugin(
+            fsdp_version=2,
+            auto_wrap_policy="transformer_based_wrap",
+            transformer_cls_names_to_wrap=["LlamaDecoderLayer"],
+            cpu_ram_efficient_loading=False,
+        )
+        plugin.set_auto_wrap_policy(model)
+        state = SimpleNamespace(fsdp_plugin=plugin)
+        stand_in = SimpleNamespace(
+            state=state,
+            torch_device_mesh=None,
+            parallelism_config=None,
+            device=torch.device("cpu"),
+            is_main_process=True,
+            mixed_precision="no",
+            distributed_type=None,
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            prepared = fsdp2_prepare_model(stand_in, model)
+        found[str(storage)] = (before, _packed_bytes(prepared), verdict)
+    assert mesh.size() == dist.get_world_size()
+    return found
+
+
+def _packed_bytes(model):
+    names = [f"{name}.weight" for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"]
+    held = [model.get_parameter(name) for name in names if ".base_layer." in name]
+    local = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in held]
+    return sum(tensor.numel() * tensor.element_size() for tensor in local)
 
 
 def seen_through():

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import tiny
+
+import kbitlint
 
 
 @pytest.fixture
@@ -22,6 +25,8 @@ def configured(run, tmp_path):
         ("fail-on = 1", "fail-on: must be a string"),
         ('quantize = "nf5"', "quantize: 'nf5' is none of nf4, fp4, int8, none; did you mean 'nf4'?"),
         ('meta = "yes"', "meta: must be true or false"),
+        ("options = { KB104 = 0.1 }", "options: must be a table of tables: { KB104 = { warn-from = 0.1 } }"),
+        ("options.KB104.warn-from = [1]", "options.KB104.warn-from: must be a number, a string, true or false"),
     ],
 )
 def test_every_error_names_file_key_and_what_is_wrong(configured, tmp_path, line, problem):
@@ -51,7 +56,7 @@ def test_what_applies_is_printed(configured, tmp_path):
         f"# {tmp_path}/pyproject.toml\n"
         'targets = ["plants:clean"]\nselect = []\nignore = []\nfail-on = "error"\n'
         "quantize = # not set\ndevice = # not set\nmeta = false\n"
-        "training = # not set\nbaseline = # not set\nignore-in = []\nseverity = {}\n"
+        "training = # not set\nbaseline = # not set\nignore-in = []\nseverity = {}\noptions = {}\n"
     )
 
 
@@ -125,3 +130,41 @@ def test_options_may_stand_before_the_command(run):
 
 def test_selectors_are_checked_when_the_configuration_is_printed(configured):
     assert configured('[tool.kbitlint]\nselect = ["KB91"]\n')("config").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        (
+            "KB104.warn-form = 0.1",
+            "options.KB104.warn-form: float32-frozen-weight has no such option; did you mean 'warn-from'?",
+        ),
+        ('KB104.warn-from = "much"', "options.KB104.warn-from: must be a number, not 'much'"),
+        ("float32-frozen-weight.warn-from = true", "options.KB104.warn-from: must be a number, not True"),
+        ("KB101.x = 1", "options.KB101.x: low-precision-norm has no such option"),
+        ("KB999.x = 1", "no rule is called 'KB999'"),
+    ],
+)
+def test_an_option_that_no_rule_takes_is_one_clear_line(configured, line, problem):
+    for command in (("config",), ("check", "plants:clean")):
+        result = configured(f"[tool.kbitlint.options]\n{line}\n")(*command)
+
+        assert (result.exit_code, result.stderr.startswith(f"kbitlint: {problem}")) == (2, True), result.stderr
+
+
+def test_options_of_rules_are_printed_as_they_are_written(configured):
+    written = 'options = { "KB104" = { "warn-from" = 0.2 } }'
+
+    assert configured(f"[tool.kbitlint]\n{written}\n")("config").output.splitlines()[-1] == written
+
+
+def test_an_option_decides_what_the_rule_reports(configured, run, tmp_path):
+    arguments = ("check", str(tiny.checkpoint("mixtral (MoE)")), "--quantize", "nf4", "--select", "KB504", "--no-trace")
+
+    assert run(*arguments).exit_code == 1
+    assert configured("[tool.kbitlint]\noptions = { unquantized-experts = { warn-below = 0.05 } }\n")(*arguments).exit_code == 0
+    model = tiny.load("mixtral (MoE)")
+    found = kbitlint.check(model, select="KB504", rule_options={"KB504": {"warn-below": 0}}).violations
+    assert {violation.severity.value for violation in found} == {"info"}
+    assert {violation.severity.value for violation in kbitlint.check(model, select="KB504").violations} == {"warning"}
+    assert "- `warn-below` (0.5): the share of quantized parameters below which" in run("explain", "KB504").output

@@ -212,6 +212,14 @@ def test_what_is_below_the_gate_passes_and_is_shown():
     assert (case.is_passed, case.system_out) == (True, "info: norm is bfloat16: model.norm")
 
 
+def test_junit_calls_a_case_the_same_whether_it_passes_or_fails():
+    def names(*violations):
+        suites = junitparser.JUnitXml.fromstring(junit.render([report(violations=violations)], rules=all_rules()).encode())
+        return [case.name for case in next(iter(suites))]
+
+    assert names(violation()) == names() == ["KB101 low-precision-norm"]
+
+
 @given(st.text(alphabet=st.characters(codec=None)))
 def test_junit_holds_any_text(words):
     hostile = report(target=words, violations=(violation(words, words),), skips=(Skip("KB202", Surface.MODEL, words),))
@@ -279,8 +287,9 @@ KB101 low-precision-norm                                                        
   KB401 crashed on model: ZeroDivisionError
 1 error, 1 warning
 suppressed: 1 by ignore-in
-1 rule ran on model; skipped: untraceable; skipped KB202: no adapters
-no weights read"""
+1 rule ran on model, no weights read
+  skipped: untraceable
+  skipped KB202: no adapters"""
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -83,7 +83,7 @@ def test_gradients_and_optimizer_state_follow_the_trainable_parameters():
 def test_modes_of_checkpointing_are_ordered(family):
     steps = state_of(tiny.with_lora(tiny.prepared(family))).steps
 
-    assert list(steps) == [OFF, ON, "every 2. layer checkpointed"]
+    assert list(steps) == [OFF, ON, "every 2nd layer"]
     off, on, between = steps.values()
     assert on.activations < between.activations < off.activations
     assert on.peak < between.peak < off.peak

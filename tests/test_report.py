@@ -16,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kbitlint
+from kbitlint.integrations.ranks import Seen, together
 from kbitlint.paths import fold, fold_all
+from kbitlint.report import json as json_report
 from kbitlint.report import text
 from kbitlint.violation import (
     Consequence,
@@ -59,20 +61,32 @@ KB402 checkpointing-off                                                  warning
   fix: enable it without reentry  [safe]
 
 13 warnings; 3 of 3 causes fixable with --fix
-N rules ran on model and trace (traced in T s); skipped 11 rules (KB105 and others): no adapters are attached yet; \
-skipped KB701, KB702, KB703, KB704: how ranks share the model is not known (--training)"""
+N rules ran on model and trace (traced in T s)
+  skipped 11 rules (KB105 and others): no adapters are attached yet"""
 
 
 def same_each_time(report):
-    """The text without how many rules there are and how long the step took, its last sentence on one line."""
-    body, _, footer = report.rpartition("\n\n")
-    first, *rest = footer.splitlines()
-    footer = "\n".join([first, " ".join(rest)])
-    return re.sub(r"\d+ rules ran", "N rules ran", re.sub(r"traced in [\d.]+ s", "traced in T s", f"{body}\n\n{footer}"))
+    """The text without how many rules there are and how long the step took."""
+    return re.sub(r"\d+ rules ran", "N rules ran", re.sub(r"traced in [\d.]+ s", "traced in T s", report))
 
 
 def test_the_text_at_80_columns():
     assert same_each_time(text.render(kbitlint.check(tiny.load()))) == UNPREPARED
+
+
+def test_what_only_several_ranks_concern_is_said_where_there_are_some_or_somebody_asks():
+    skips = (
+        Skip("KB701", Surface.MODEL, "how ranks share it is not known", unstated=True),
+        Skip("KB202", Surface.MODEL, "none"),
+    )
+    report = Report("t", skips=skips, ran=(("KB101", Surface.MODEL),))
+
+    quiet, told = text.render(report).splitlines()[2:], text.render(report, verbose=True).splitlines()[2:]
+    assert quiet == ["clean", "1 rule ran on model, no weights read", "  skipped KB202: none"]
+    assert told == [*quiet, "  skipped KB701: how ranks share it is not known"]
+    assert [skip["code"] for skip in json.loads(json_report.render([report]))["targets"][0]["skips"]] == ["KB701", "KB202"]
+    ranked = together({rank: Seen(report) for rank in (0, 1)}, {}, 2, ())
+    assert "  skipped KB701: how ranks share it is not known" in text.render(ranked).splitlines()
 
 
 def test_an_error_comes_first_and_says_what_it_means():
@@ -110,7 +124,7 @@ def test_a_fix_that_breaks_training_is_not_called_clean(run, monkeypatch):
 def test_a_clean_report():
     assert same_each_time(text.render(kbitlint.check(tiny.prepared()))).splitlines()[2:] == [
         "clean",
-        UNPREPARED.splitlines()[-1],
+        *UNPREPARED.splitlines()[-2:],
     ]
 
 

@@ -63,7 +63,7 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> J
     if ranks is None:
         return Joint(api.check(target, **options))
     chosen = api.options_of(options)
-    rules = registry.select(chosen.select, chosen.ignore)
+    rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
 
     def look() -> Seen:
         if api.is_live(target):
@@ -129,7 +129,10 @@ def together(records: Mapping[int, Seen], lost: Mapping[int, str], world_size: i
     if not reports:
         return Report("", crashes=tuple(crashes))
     first = next(iter(reports.values()))
-    outcome = engine.Outcome(tuple(_merged(reports)), first.skips, (*first.crashes, *crashes), first.ran)
+    skips = first.skips  # where there are several ranks, what is about several is missed
+    if world_size > 1:
+        skips = tuple(dataclasses.replace(skip, unstated=False) for skip in skips)
+    outcome = engine.Outcome(tuple(_merged(reports)), skips, (*first.crashes, *crashes), first.ran)
     known = [(rank, record, record.facts) for rank, record in ordered.items() if record.facts is not None]
     if known:
         _, lowest, facts = known[0]

@@ -72,7 +72,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         self.fix, self.report_to, self.timeout = fix, report_to, timeout
         self.options = options
         self.chosen = api.options_of(options)
-        self.rules = registry.select(self.chosen.select, self.chosen.ignore)
+        self.rules = registry.select(self.chosen.select, self.chosen.ignore, self.chosen.rule_options)
         self.report: Report | None = None
         """What the last audit found."""
 

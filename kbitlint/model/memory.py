@@ -32,7 +32,7 @@ OPTIMIZERS: dict[str, float | None] = {"adamw": None, "adamw8bit": 2 + 8 / 256, 
 _MIN_8BIT = 4096
 
 
-def measure(name: str, model: nn.Module, context: TrainingContext, *, optimizer: str, every: int) -> StateMemory:
+def measure(name: str, model: nn.Module, context: TrainingContext, *, optimizer: str, every: int | None) -> StateMemory:
     """What training a model takes in the state it is in.
 
     Args:
@@ -40,7 +40,7 @@ def measure(name: str, model: nn.Module, context: TrainingContext, *, optimizer:
         model: A model with trainable parameters; live or on meta, it is only read.
         context: Autocast, batch size and sequence length.
         optimizer: A key of ``OPTIMIZERS``.
-        every: Also measure with every n-th layer checkpointed.
+        every: Also measure with every n-th layer checkpointed; None measures with none and with all.
     """
     facts = collect(model)
     resident = dict.fromkeys(KINDS, 0) | _resident(model, facts)
@@ -49,7 +49,8 @@ def measure(name: str, model: nn.Module, context: TrainingContext, *, optimizer:
     held = sum(resident.values()) + state
     steps: dict[str, StepMemory] = {}
     failure = None
-    for mode, stride in ((OFF, 0), (ON, 1), (f"every {every}. layer checkpointed", every)):
+    modes = [(OFF, 0), (ON, 1)] + ([(f"every {_ordinal(every)} layer", every)] if every else [])
+    for mode, stride in modes:
         twin = twin_of(model)
         if not _checkpoint(twin, stride):
             continue
@@ -65,6 +66,11 @@ def measure(name: str, model: nn.Module, context: TrainingContext, *, optimizer:
         logits = sum(size for path, size in span.saved.items() if _is_head(path, model))
         steps[mode] = StepMemory(sum(span.saved.values()) - logits, logits, held + live.peak, live.peak_at)
     return StateMemory(name, resident, gradients, state, steps, failure)
+
+
+def _ordinal(number: int) -> str:
+    teens = number % 100 in (11, 12, 13)
+    return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 def _state_bytes(numel: int, nbytes: int, optimizer: str) -> int:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from kbitlint.context import Strategy, TrainingContext
+from kbitlint.launchers import zero_stage
 from kbitlint.model.adapters import base_of
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+def context_of_launcher() -> TrainingContext:
+    """What the launcher of this process says through its environment: which accelerator is this rank's."""
+    rank = os.environ.get("LOCAL_RANK", "")
+    if not rank.isdigit() or not torch.cuda.is_available():
+        return TrainingContext()
+    return TrainingContext(device=f"cuda:{int(rank) % torch.cuda.device_count()}")
 
 
 def context_of_wrappers(model: nn.Module) -> TrainingContext:
@@ -27,6 +39,9 @@ def context_of_wrappers(model: nn.Module) -> TrainingContext:
             return TrainingContext(strategy=Strategy.FSDP1)
         if "FSDPModule" in names:
             return TrainingContext(strategy=Strategy.FSDP2)
+        if "DeepSpeedEngine" in names:
+            stage = int(wrapper.zero_optimization_stage())
+            return TrainingContext(strategy=zero_stage({"zero_optimization": {"stage": stage}}))
         if module is base:
             break
     if any(hasattr(parameter, "ds_id") for parameter in base.parameters()):

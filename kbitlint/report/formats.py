@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kbitlint.model.memory_facts import MemoryReport
     from kbitlint.violation import Failure, Report
 
-NAMES = ("text", "json", "sarif", "github", "junit")
+NAMES = ("text", "json", "sarif", "github", "junit", "html")
+#: those of ``kbitlint memory``
+MEMORY = ("text", "json", "html")
 
 
 def render(
@@ -21,8 +24,7 @@ def render(
     unused: Sequence[str] = (),
     *,
     fail_on: Severity = Severity.WARNING,
-    color: bool = False,
-    width: int = 80,
+    **looks: Any,
 ) -> str:
     """All reports of one run in a format.
 
@@ -32,8 +34,7 @@ def render(
         failures: Targets that could not be audited; text leaves them to the error stream.
         unused: Suppressions that match nothing any more.
         fail_on: The least severity that fails the run.
-        color: Whether text is coloured.
-        width: Columns of text.
+        **looks: ``color``, ``width`` and ``verbose`` of text.
     """
     if name == "json":
         from kbitlint.report import json
@@ -49,12 +50,29 @@ def render(
 
         return github.render(reports, failures, unused)
     if name == "junit":
+        from kbitlint.registry import all_rules
         from kbitlint.report import junit
 
-        return junit.render(reports, failures, fail_on=fail_on)
+        return junit.render(reports, failures, rules=all_rules(), fail_on=fail_on)
+    if name == "html":
+        from kbitlint.registry import all_rules
+        from kbitlint.report import html
+
+        return html.render(reports, failures, unused, rules=all_rules(), fail_on=fail_on)
     from kbitlint.report import text
 
     shown = [report for report in reports if len(reports) == 1 or not report.is_empty]
     if reports and not shown:
         return f"nothing in {len(reports)} targets to check"
-    return "\n\n".join(text.render(report, color=color, width=width) for report in shown)
+    return "\n\n".join(text.render(report, **looks) for report in shown)
+
+
+def render_memory(name: str, report: MemoryReport, *, color: bool = False, width: int = 80) -> str:
+    """What training takes in memory, in one of the formats of ``MEMORY``."""
+    if name == "html":
+        from kbitlint.report import html
+
+        return html.render_memory(report)
+    from kbitlint.report import memory
+
+    return memory.render_json(report) if name == "json" else memory.render_text(report, color=color, width=width)

@@ -24,7 +24,7 @@ def render(reports: Sequence[Report], failures: Sequence[Failure] = (), unused: 
     lines = [command for report in reports for command in _commands(report)]
     lines += [_command("error", place_of(failure.target), "kbitlint", failure.error) for failure in failures]
     lines += [_command("notice", Place(LAST_RESORT), "kbitlint", line) for line in unused]
-    return "\n".join(sorted(lines, key=lambda line: line.startswith(("::warning", "::notice"))))
+    return "\n".join(sorted(lines, key=lambda line: [line.startswith(f"::{name} ") for name in ("notice", "warning", "error")]))
 
 
 def _commands(report: Report) -> Iterator[str]:

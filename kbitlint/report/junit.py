@@ -13,25 +13,34 @@ from kbitlint.report.places import found
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from kbitlint.rule import Rule
     from kbitlint.violation import Failure, Report
 
 #: what XML 1.0 cannot hold, not even escaped
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def render(reports: Sequence[Report], failures: Sequence[Failure] = (), *, fail_on: Severity = Severity.WARNING) -> str:
+def render(
+    reports: Sequence[Report],
+    failures: Sequence[Failure] = (),
+    *,
+    rules: Iterable[Rule] = (),
+    fail_on: Severity = Severity.WARNING,
+) -> str:
     """All reports of one run as one JUnit document.
 
     Args:
         reports: What was audited.
         failures: Targets that could not be audited, each a case with an error.
+        rules: By whose names the cases are called, whether they pass or fail: CI services follow a case by its name.
         fail_on: The least severity that fails a case; what is below it stands in the case's output.
     """
     root = ET.Element("testsuites", name="kbitlint")
+    slugs = {rule.meta.code: rule.meta.slug for rule in rules}
     for report in reports:
-        _suite(root, report.target or "(model)", _cases(report, fail_on))
+        _suite(root, report.target or "(model)", _cases(report, slugs, fail_on))
     for failure in failures:
         case = ET.Element("testcase", classname=_text(failure.target), name="audit", time="0")
         ET.SubElement(case, "error", message=_text(failure.error), type="failure").text = _text(failure.error)
@@ -50,13 +59,13 @@ def _suite(root: ET.Element, name: str, cases: Iterable[ET.Element]) -> None:
         suite.set(kind, str(sum(case.find(tag) is not None for case in suite)))
 
 
-def _cases(report: Report, fail_on: Severity) -> list[ET.Element]:
+def _cases(report: Report, slugs: Mapping[str, str], fail_on: Severity) -> list[ET.Element]:
     groups = [group for group in found(report) if group.reason is None]
-    slugs = {group.first.code: f"{group.first.code} {group.first.slug}" for group in groups}
-    codes = {code for code, _ in report.ran} | {crash.code for crash in report.crashes} | set(slugs)
+    slugs = {**slugs, **{group.first.code: group.first.slug for group in groups}}
+    codes = {code for code, _ in report.ran} | {crash.code for crash in report.crashes} | {group.first.code for group in groups}
     cases = []
     for code in sorted(codes | {skip.code for skip in report.skips if skip.code}):
-        name = slugs.get(code, code) or "audit"
+        name = f"{code} {slugs.get(code, '')}".strip() or "audit"
         case = ET.Element("testcase", classname=_text(report.target or "(model)"), name=name, time="0")
         own = [group for group in groups if group.first.code == code]
         failed = [group for group in own if group.first.severity >= fail_on]

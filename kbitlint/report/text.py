@@ -18,17 +18,18 @@ _MAX_PLACES = 12
 _SHOWN_AS_DIFF = ("replace-span", "set-json-key", "remove-json-key", "rename-json-key")
 
 
-def render(report: Report, *, color: bool = False, width: int = 80) -> str:
+def render(report: Report, *, color: bool = False, width: int = 80, verbose: bool = False) -> str:
     """The report as text.
 
     Args:
         report: What to show.
         color: Whether to use ANSI colours.
         width: Columns to fill.
+        verbose: Whether to name every rule that was skipped.
     """
     paint = _Paint(color)
     lines = [*header(report.target, [report.summary, *report.notes], width), ""]
-    for group in _causes(report.violations):
+    for group in causes(report.violations):
         lines += [*_block(group, paint, width), ""]
     if report.planned is not None:
         lines += [*_plan(report.planned, width), ""]
@@ -36,7 +37,7 @@ def render(report: Report, *, color: bool = False, width: int = 80) -> str:
         lines += [*_applied(report.applied, paint, width), ""]
     for crash in report.crashes:
         lines += wrapped(str(crash), width, "  ", paint.code("31"))
-    lines += _footer(report, paint, width)
+    lines += _footer(report, paint, width, verbose=verbose)
     return "\n".join(lines)
 
 
@@ -84,7 +85,7 @@ def header(target: str, about: Iterable[str], width: int) -> list[str]:
     return [lead + lines[0], *(" " * len(lead) + line for line in lines[1:])]
 
 
-def _causes(violations: Iterable[Violation]) -> list[list[Violation]]:
+def causes(violations: Iterable[Violation]) -> list[list[Violation]]:
     """Violations with one cause together: errors first, then by code."""
     groups: dict[tuple[str, ...], list[Violation]] = {}
     for violation in violations:
@@ -136,7 +137,7 @@ def size(count: int, *, sign: bool = False) -> str:
     return f"{'-' if count < 0 else '+' if sign else ''}{number} {unit}"
 
 
-def _edit_lines(edits: Iterable[Edit], width: int, mark: str) -> Iterator[str]:
+def edit_lines(edits: Iterable[Edit], width: int, mark: str) -> Iterator[str]:
     """Edits, folded: those that differ in layer numbers only are one line with their number."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for edit in edits:
@@ -156,11 +157,11 @@ def _plan(plan: Plan, width: int) -> Iterator[str]:
     yield from _diffs(plan)
     safe, unsafe = ([edit for edit in edits if edit.kind not in _SHOWN_AS_DIFF] for edits in (plan.safe, plan.unsafe))
     if safe:
-        yield f"--fix would make {_plural(len(safe), 'edit')}:"
-        yield from _edit_lines(safe, width, "+")
+        yield f"--fix would make {plural(len(safe), 'edit')}:"
+        yield from edit_lines(safe, width, "+")
     if unsafe:
-        yield f"--unsafe-fixes would add {_plural(len(unsafe), 'edit')}:"
-        yield from _edit_lines(unsafe, width, "!")
+        yield f"--unsafe-fixes would add {plural(len(unsafe), 'edit')}:"
+        yield from edit_lines(unsafe, width, "!")
     total = sum(edit.adds_bytes for edit in (*plan.safe, *plan.unsafe))
     if total:
         yield f"memory: {size(total, sign=True)}"
@@ -183,16 +184,16 @@ def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
     if not applied.edits:
         yield "nothing to fix"
     else:
-        yield f"fixed with {_plural(len(applied.edits), 'edit')} in {_plural(applied.passes, 'pass', 'passes')}:"
+        yield f"fixed with {plural(len(applied.edits), 'edit')} in {plural(applied.passes, 'pass', 'passes')}:"
         yield from _shown(applied.diff)
-        yield from _edit_lines((edit for edit in applied.edits if edit.kind not in _SHOWN_AS_DIFF), width, "+")
+        yield from edit_lines((edit for edit in applied.edits if edit.kind not in _SHOWN_AS_DIFF), width, "+")
     if applied.held_back:
-        yield f"{_plural(applied.held_back, 'unsafe fix', 'unsafe fixes')} held back: --unsafe-fixes applies them"
+        yield f"{plural(applied.held_back, 'unsafe fix', 'unsafe fixes')} held back: --unsafe-fixes applies them"
     if applied.taken_back:
-        yield f"{_plural(len(applied.taken_back), 'edit')} taken back, with which the training step raises"
+        yield f"{plural(len(applied.taken_back), 'edit')} taken back, with which the training step raises"
     if applied.probe is not None:
         yield from wrapped(
-            _probe(applied.probe),
+            probed(applied.probe),
             width,
             "",
             paint.code("31" if applied.probe.refutes else "33" if applied.probe.failure else "32"),
@@ -204,7 +205,8 @@ def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
         yield from (f"    {line}" for line in applied.lines_to_add)
 
 
-def _probe(probe: Probe) -> str:
+def probed(probe: Probe) -> str:
+    """What the training step after a fix did, in one sentence."""
     if probe.as_before:
         return f"the training step on {probe.device} proves nothing: it fails without the fix too ({probe.failure})"
     if probe.failure:
@@ -217,18 +219,16 @@ def _probe(probe: Probe) -> str:
     return f"training step on {probe.device}: loss {probe.loss:.4f}, {arrived}"
 
 
-def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
+def _footer(report: Report, paint: _Paint, width: int, *, verbose: bool) -> Iterator[str]:
     counts = Counter(violation.severity for violation in report.violations)
     probe = report.applied.probe if report.applied else None
     if probe is not None and probe.refutes:
         yield paint.code("31;1")("not ready: the fix breaks training, and nothing was kept")
     elif counts:
-        found = ", ".join(_plural(counts[severity], severity.value) for severity in reversed(Severity) if counts[severity])
-        causes = _causes(report.violations)
-        fixable = sum(1 for group in causes if group[0].fix and group[0].fix.safety is Safety.SAFE)
-        tail = (
-            f"; {fixable} of {_plural(len(causes), 'cause')} fixable with --fix" if report.applied is None and fixable else ""
-        )
+        found = ", ".join(plural(counts[severity], severity.value) for severity in reversed(Severity) if counts[severity])
+        groups = causes(report.violations)
+        fixable = sum(1 for group in groups if group[0].fix and group[0].fix.safety is Safety.SAFE)
+        tail = f"; {fixable} of {plural(len(groups), 'cause')} fixable with --fix" if report.applied is None and fixable else ""
         yield from wrapped(f"{found}{tail}", width, "", paint.code("1"))
     elif report.ran:
         yield paint.code("32;1")("clean")
@@ -240,30 +240,38 @@ def _footer(report: Report, paint: _Paint, width: int) -> Iterator[str]:
     rules = len({code for code, _ in report.ran})
     names = [surface.value for surface in report.surfaces]
     surfaces = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
-    ran = f"{_plural(rules, 'rule')} ran on {surfaces}" if rules else "no rule ran"
+    ran = f"{plural(rules, 'rule')} ran on {surfaces}" if rules else "no rule ran"
     if report.trace_seconds is not None:
         ran += f" (traced in {report.trace_seconds:.1f} s)"
-    yield from wrapped("; ".join([ran, *_skipped(report)]), width, "")
     if not report.weights_read and report.surfaces != (Surface.SOURCE,):
-        yield "no weights read"
+        ran += ", no weights read"
+    yield from wrapped(ran, width, "")
+    for reason, codes in skipped(report, verbose=verbose):
+        named = ", ".join(codes) if len(codes) <= NAMED or verbose else f"{len(codes)} rules ({codes[0]} and others)"
+        yield from wrapped(f"skipped {named}: {reason}" if named else f"skipped: {reason}", width, "  ", paint.code("2"))
 
 
-#: more codes than these are counted; JSON lists them all
+#: more codes than these are counted; JSON and --verbose list them all
 NAMED = 4
 
 
-def _skipped(report: Report) -> Iterator[str]:
-    """Why rules were skipped, each reason once; the surface is named where a rule ran on another one."""
+def skipped(report: Report, *, verbose: bool = False) -> list[tuple[str, list[str]]]:
+    """(reason, codes) of what was skipped, each reason once; the surface is named where the rule ran on another one.
+
+    Args:
+        report: The report.
+        verbose: Whether also for rules about runs of a kind that nothing says this is.
+    """
     ran = {code for code, _ in report.ran}
     reasons: dict[str, list[str]] = {}
     for skip in report.skips:
-        name = f"{skip.code} ({skip.surface.value})" if skip.code in ran else skip.code
-        reasons.setdefault(skip.reason, []).append(name)
-    for reason, names in sorted(reasons.items(), key=lambda item: item[1]):
-        codes = list(dict.fromkeys(filter(None, names)))
-        named = ", ".join(codes) if len(codes) <= NAMED else f"{len(codes)} rules ({codes[0]} and others)"
-        yield f"skipped {named}: {reason}" if named else f"skipped: {reason}"
+        if verbose or not skip.unstated:
+            name = f"{skip.code} ({skip.surface.value})" if skip.code in ran else skip.code
+            reasons.setdefault(skip.reason, []).append(name)
+    ordered = sorted(reasons.items(), key=lambda item: item[1])
+    return [(reason, list(dict.fromkeys(filter(None, names)))) for reason, names in ordered]
 
 
-def _plural(count: int, one: str, many: str | None = None) -> str:
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """A number of things: ``1 edit``, ``2 edits``."""
     return f"{count} {one if count == 1 else many or one + 's'}".replace("infos", "info")

@@ -9,9 +9,7 @@ BOTH = (
 
 
 def test_both_checkpoint_the_layers():
-    assert said("KB724", BOTH) == [
-        ("warning", BOTH.strip(), "the layers are checkpointed by FSDP and by the training arguments")
-    ]
+    assert said("KB724", BOTH) == [("error", BOTH.strip(), "the layers are checkpointed by FSDP and by the training arguments")]
 
 
 def test_the_fix_leaves_it_to_fsdp(tmp_path):

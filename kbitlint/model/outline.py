@@ -1,0 +1,80 @@
+"""Collects the tree of a model's modules from the facts of one walk and the classes of the modules."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.model.adapters import base_of
+from kbitlint.model.checkpointing import Reentry
+from kbitlint.model.outline_facts import ModuleOutline
+from kbitlint.model.walk import places
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kbitlint.model.facts import ModelFacts, ParameterFacts
+    from kbitlint.model.quantized import Packing
+
+_REENTRY = {Reentry.NO: "without reentry", Reentry.YES: "reentrant", Reentry.UNSET: "reentrant", Reentry.UNKNOWN: "unknown"}
+
+
+def outline_of(model: nn.Module, facts: ModelFacts) -> tuple[ModuleOutline, ...]:
+    """Every module with parameters, parents first, by the paths of reports; of wrappers only what holds parameters.
+
+    Args:
+        model: The model; it is only read.
+        facts: What the walk over it saw.
+    """
+    own: dict[str, list[ParameterFacts]] = {}
+    for parameter in facts.parameters:
+        own.setdefault(parameter.module, []).append(parameter)
+    packed = {layer.path: layer.packing for layer in facts.quantized}
+    checkpoints = {c.path: _REENTRY[c.reentry] if c.enabled else "no" for c in facts.checkpoints}
+    shown = _with_parents(own)
+    base: Any = base_of(model)
+    inside = {id(module) for module in base.modules()}
+    found: dict[str, ModuleOutline] = {}
+    for path, module in places(model):
+        if path in found or path not in shown or not (id(module) in inside or path in own):
+            continue
+        if not path and module is not base:
+            continue
+        found[path] = _module(module, path, own.get(path, []), packed.get(path), checkpoints.get(path, ""))
+    return tuple(found.values())
+
+
+def _with_parents(paths: dict[str, list[ParameterFacts]]) -> set[str]:
+    shown = {""}
+    for path in paths:
+        while path and path not in shown:
+            shown.add(path)
+            path = path.rpartition(".")[0]  # noqa: PLW2901  # up to the root
+    return shown
+
+
+def _module(
+    module: nn.Module, path: str, parameters: list[ParameterFacts], packing: Packing | None, checkpoints: str
+) -> ModuleOutline:
+    stored: dict[str, int] = {}
+    numel = trainable = 0
+    shape: tuple[int, ...] = ()
+    for parameter in parameters:
+        features = packing.features if packing is not None and parameter.packed else None
+        count = features[0] * features[1] if features else parameter.numel
+        numel += count
+        trainable += count if parameter.requires_grad else 0
+        name = packing.kind if packing is not None and parameter.packed else parameter.dtype
+        stored[name] = stored.get(name, 0) + parameter.nbytes
+        if parameter.path.endswith("weight") or len(parameters) == 1:
+            shape = (features[1], features[0]) if features else parameter.shape
+    return ModuleOutline(
+        path,
+        type(module).__name__,
+        shape=tuple(shape),
+        numel=numel,
+        trainable=trainable,
+        stored=tuple(stored.items()),
+        checkpoints=checkpoints,
+        adapter=bool(parameters) and all(parameter.adapter for parameter in parameters),
+        norm=any(parameter.norm for parameter in parameters),
+    )

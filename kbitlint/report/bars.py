@@ -1,0 +1,96 @@
+"""What a training step takes in memory as a page draws it: one bar for each state and mode, of the most that any takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.model.memory_facts import KINDS
+from kbitlint.report.text import size
+
+if TYPE_CHECKING:
+    from kbitlint.model.memory_facts import MemoryReport, StateMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One span of a bar."""
+
+    kind: str
+    start: float
+    width: float
+    """Percent of the whole bar."""
+    label: str
+    size: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The peak of one state in one mode."""
+
+    name: str
+    total: str
+    at: str
+    parts: tuple[Part, ...]
+
+
+_PARTS = {
+    "quantized weights": ("quantized weights", "quantization state"),
+    "other weights": ("norms", "embeddings and head", "other weights", "buffers"),
+    "adapters": ("adapters",),
+}
+
+
+def budget(report: MemoryReport, now: str = "") -> dict[str, Any]:
+    """The table and the bars of a measurement, in words.
+
+    Args:
+        report: What was measured.
+        now: The mode of checkpointing that the model is in; empty where that is not known.
+    """
+    modes = list(dict.fromkeys(mode for state in report.states for mode in state.steps))
+    most = max((step.peak for state in report.states for step in state.steps.values()), default=0)
+    figures = [
+        (mode, mode == now, [_bar(state, mode, most) for state in report.states if mode in state.steps]) for mode in modes
+    ]
+    rows: list[tuple[str, list[str]]] = []
+
+    def row(label: str, values: list[int | None]) -> None:
+        if any(values):
+            rows.append((label, ["–" if value is None else size(value) for value in values]))
+
+    for kind in KINDS:
+        row(kind, [state.resident.get(kind) for state in report.states])
+    row("gradients", [state.gradients if state.steps else None for state in report.states])
+    row("optimizer state", [state.optimizer if state.steps else None for state in report.states])
+    row("logits and loss", [next((s.logits for s in state.steps.values()), None) for state in report.states])
+    for title, name in (("activations", "activations"), ("peak", "peak")):
+        for mode in modes:
+            values = [getattr(state.steps[mode], name) if mode in state.steps else None for state in report.states]
+            row(f"{title}, {mode}", values)
+    return {
+        "report": report,
+        "attached": [note for note in report.notes if note.startswith("with ")],
+        "notes": [note for note in report.notes if not note.startswith("with ")],
+        "figures": figures,
+        "rows": rows,
+        "states": [state.name for state in report.states],
+        "failures": [(state.name, state.failure) for state in report.states if state.failure],
+        "kinds": [*_PARTS, "optimizer state", "gradients, activations and temporaries"],
+    }
+
+
+def _bar(state: StateMemory, mode: str, most: int) -> Bar:
+    """The peak of a step, of the most that any step takes; what comes and goes is what nothing else accounts for."""
+    step = state.steps[mode]
+    spans = [(name, sum(state.resident.get(kind, 0) for kind in kinds)) for name, kinds in _PARTS.items()]
+    spans.append(("optimizer state", state.optimizer))
+    spans.append(("gradients, activations and temporaries", step.peak - sum(count for _, count in spans)))
+    parts: list[Part] = []
+    start = 0.0
+    for number, (name, count) in enumerate(spans):
+        if count > 0:
+            width = 100 * count / most
+            parts.append(Part(f"part-{number}", round(start, 3), round(width, 3), name, size(count)))
+            start += width
+    return Bar(state.name, size(step.peak), step.peak_at, tuple(parts))

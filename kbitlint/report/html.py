@@ -1,0 +1,267 @@
+"""One page that stands alone: verdict, violations, modules and memory, for a CI artifact or a colleague.
+
+The page asks nothing of the network and runs nothing but its own script: a content security policy names the hashes of
+its style and its script. Every text is escaped by the template engine; the tree is drawn from data, as text nodes.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import json
+from collections import Counter
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from kbitlint import __version__
+from kbitlint.errors import KbitlintError
+from kbitlint.paths import fold
+from kbitlint.report import rows
+from kbitlint.report.bars import budget
+from kbitlint.report.places import found
+from kbitlint.report.text import causes, edit_lines, plural, printable, probed, size, skipped
+from kbitlint.report.tree import tree_of
+from kbitlint.violation import Safety, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from kbitlint.model.memory_facts import MemoryReport
+    from kbitlint.rule import Rule
+    from kbitlint.violation import Failure, Report, Violation
+
+#: rows of one cause; JSON has them all
+_MAX_PLACES = 60
+_WHOLE = "the whole model"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Place:
+    label: str
+    count: int
+    evidence: tuple[tuple[str, str], ...]
+    path: str
+    """One module or parameter that it stands for; empty where it is none of the tree."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Cause:
+    number: int
+    first: Violation
+    count: int
+    title: str
+    """The first line of the rule's document."""
+    why: tuple[tuple[tuple[str, bool], ...], ...]
+    """Paragraphs of (text, whether it is code)."""
+    places: tuple[_Place, ...]
+    further: int
+    """Places that are not shown."""
+    marks: tuple[str, ...]
+
+
+def render(
+    reports: Sequence[Report],
+    failures: Sequence[Failure] = (),
+    unused: Sequence[str] = (),
+    *,
+    rules: Iterable[Rule] = (),
+    fail_on: Severity = Severity.WARNING,
+) -> str:
+    """All reports of one run as one page.
+
+    Args:
+        reports: What was audited.
+        failures: Targets that could not be audited.
+        unused: Suppressions that match nothing any more.
+        rules: Whose documents say why a violation matters.
+        fail_on: The least severity that fails the run.
+
+    Raises:
+        KbitlintError: jinja2 is not installed.
+    """
+    known = {rule.meta.code: type(rule) for rule in rules}
+    sections = [_section(number, report, known, fail_on) for number, report in enumerate(reports)]
+    worst = max([report.exit_code(fail_on) for report in reports] + [2] * bool(failures), default=2)
+    title = (reports[0].target or reports[0].summary) if len(reports) == 1 else plural(len(reports) + len(failures), "target")
+    return _page(sections=sections, failures=failures, unused=unused, title=title, worst=worst, budget=None)
+
+
+def render_memory(report: MemoryReport) -> str:
+    """What training takes in memory as one page."""
+    return _page(sections=[], failures=(), unused=(), title=report.target or report.summary, worst=None, budget=budget(report))
+
+
+def _page(**values: Any) -> str:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as error:
+        raise KbitlintError("--format html needs jinja2: pip install jinja2") from error
+
+    def shown(value: object) -> object:
+        return value if isinstance(value, Markup) else printable(str(value))
+
+    made = Environment(
+        loader=PackageLoader("kbitlint.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=False,
+        finalize=shown,
+    )
+    made.filters["joined"] = lambda texts, between: between.join(map(str, texts))  # jinja's own gives Markup
+    style, script = (files("kbitlint.report").joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return made.get_template("page.html").render(
+        style=Markup(style),  # noqa: S704  # our own file
+        script=Markup(script),  # noqa: S704  # our own file
+        policy={"style": _hash(style), "script": _hash(script)},
+        version=__version__,
+        **values,
+    )
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+# ------------------------------------------------------------------------------------------------------- one report
+
+
+def _section(number: int, report: Report, rules: Mapping[str, type[Rule]], fail_on: Severity) -> dict[str, Any]:
+    groups = causes(report.violations)
+    counts = Counter(violation.severity for violation in report.violations)
+    in_tree = bool(report.outline)
+    shown = [_cause(n, group, rules, in_tree=in_tree) for n, group in enumerate(groups)]
+    tree = None
+    if report.outline:
+        at: dict[str, list[int]] = {}
+        for cause, group in enumerate(groups):
+            for violation in group:
+                if not violation.at.file:
+                    at.setdefault(violation.at.path, []).append(cause)
+        tree = tree_of(report.outline, at, [group[0].severity for group in groups])
+    code = report.exit_code(fail_on)
+    return {
+        "number": number,
+        "report": report,
+        "verdict": _verdict(report, code),
+        "state": _state(report, code),
+        "counts": [(severity.value, counts[severity]) for severity in reversed(Severity) if counts[severity]],
+        "fixable": sum(1 for group in groups if group[0].fix and group[0].fix.safety is Safety.SAFE),
+        "causes": shown,
+        "tree": None if tree is None else rows.listed(tree),
+        "data": None if tree is None else rows.data(tree, [(cause.first.code, cause.first.severity) for cause in shown]),
+        "budget": None if report.memory is None else budget(report.memory, rows.mode_now(tree) if tree else ""),
+        "rules": len({code for code, _ in report.ran}),
+        "surfaces": [surface.value for surface in report.surfaces],
+        "skipped": skipped(report, verbose=True),
+        "partial": bool(skipped(report)),
+        "suppressed": [(group.message, group.first.code, group.reason) for group in found(report) if group.reason is not None],
+        "edits": _edits(report),
+        "probe": None if report.applied is None or report.applied.probe is None else probed(report.applied.probe),
+    }
+
+
+def _verdict(report: Report, code: int) -> str:
+    probe = report.applied.probe if report.applied else None
+    if probe is not None and probe.refutes:
+        return "Not ready: the fix breaks training, and nothing was kept"
+    if code == 2:
+        return "Incomplete: not everything could be audited"
+    if not report.ran:
+        return "Nothing to check"
+    if code:
+        return "Not ready to train" if report.at_least(Severity.ERROR) else "Needs attention"
+    return "Ready to train" if report.violations else "Clean: ready to train"
+
+
+def _state(report: Report, code: int) -> str:
+    """How the verdict is coloured."""
+    if code == 0:
+        return "clean"
+    return "warned" if code == 1 and not report.at_least(Severity.ERROR) else "failing"
+
+
+def _cause(number: int, group: list[Violation], rules: Mapping[str, type[Rule]], *, in_tree: bool) -> _Cause:
+    from kbitlint.docs import sections
+
+    first = group[0]
+    rule = rules.get(first.code)
+    places = _places(group, in_tree=in_tree)
+    marks: list[str] = []
+    if first.fix is not None:
+        marks.append("by hand" if first.fix.safety is Safety.DISPLAY else first.fix.safety.value)
+        cost = sum(edit.adds_bytes for edit in {edit for v in group if v.fix for edit in v.fix.edits})
+        marks += [size(cost, sign=True)] if cost else []
+    return _Cause(
+        number=number,
+        first=first,
+        count=len(group),
+        title=rule.title() if rule else first.slug,
+        why=_paragraphs(sections(rule).get("Why is this bad?", "")) if rule else (),
+        places=tuple(places[:_MAX_PLACES]),
+        further=sum(place.count for place in places[_MAX_PLACES:]),
+        marks=tuple(marks),
+    )
+
+
+def _paragraphs(text: str) -> tuple[tuple[tuple[str, bool], ...], ...]:
+    """Paragraphs of Markdown as far as rules write it: backticks, and no other mark."""
+    blocks = (" ".join(block.split()) for block in text.split("\n\n"))
+    return tuple(tuple((part, bool(number % 2)) for number, part in enumerate(block.split("`"))) for block in blocks if block)
+
+
+def _places(group: list[Violation], *, in_tree: bool) -> list[_Place]:
+    """Places that differ in layer numbers only, and have the same evidence, as one."""
+    alike: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
+    paths: dict[tuple[str, tuple[tuple[str, str], ...]], str] = {}
+    for violation in group:
+        evidence = tuple((name.replace("_", " "), _value(name, value)) for name, value in violation.evidence.items())
+        key = (fold(str(violation.at)), evidence)
+        alike.setdefault(key, []).append(str(violation.at))
+        paths.setdefault(key, violation.at.path if in_tree and not violation.at.file else "")
+    return [
+        _Place(
+            _WHOLE if key[0] == "(model)" else key[0] if len(names) > 1 else names[0],
+            len(names),
+            key[1],
+            paths[key],
+        )
+        for key, names in alike.items()
+    ]
+
+
+def _value(name: str, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if "bytes" in name and isinstance(value, int):
+        return size(value)
+    if name == "shape" and isinstance(value, (list, tuple)):
+        return " × ".join(map(str, value))
+    if isinstance(value, (list, tuple)) and all(isinstance(item, (str, int)) for item in value):
+        return ", ".join(map(str, value))
+    if isinstance(value, dict) and all(isinstance(item, (str, int)) for item in value.values()):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _edits(report: Report) -> list[tuple[str, str, list[str]]]:
+    """(title, diff, lines) of what was or would be changed."""
+    shown: list[tuple[str, str, list[str]]] = []
+    if report.applied is not None and report.applied.edits:
+        applied = report.applied
+        title = f"Fixed with {plural(len(applied.edits), 'edit')} in {plural(applied.passes, 'pass', 'passes')}"
+        shown.append((title, applied.diff, list(edit_lines(applied.edits, 80, "+"))))
+        if applied.lines_to_add:
+            shown.append(("To make it last, add to the factory", "", list(applied.lines_to_add)))
+    if report.planned is not None:
+        plan = report.planned
+        for title, diff, edits in (
+            ("--fix would change", plan.diff, plan.safe),
+            ("--unsafe-fixes would change", plan.unsafe_diff, plan.unsafe),
+        ):
+            if diff or edits:
+                shown.append((title, diff, list(edit_lines(edits, 80, "+"))))
+    return shown

@@ -1,0 +1,121 @@
+"""What the rows of a module tree say, in words and as the data that the page's script draws."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.model.memory_facts import OFF, ON
+from kbitlint.report.text import printable, size
+from kbitlint.violation import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from kbitlint.report.tree import Node, Tree
+
+#: rows of the tree without JavaScript
+_MAX_ROWS = 400
+
+
+def data(tree: Tree, causes: Iterable[tuple[str, Severity]]) -> str:
+    """The tree as JSON that no text in it can end: the script draws it row by row."""
+    document = {
+        "nodes": [
+            {
+                **_facts(node),
+                "f": list(node.causes),
+                "h": [
+                    [printable(child.label), [list(span) for span in child.spans], child.count, child.node]
+                    for child in node.children
+                ],
+            }
+            for node in tree.nodes
+        ],
+        "causes": [{"code": printable(code), "severity": severity.value} for code, severity in causes],
+    }
+    text = json.dumps(document, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _facts(node: Node) -> dict[str, Any]:
+    """What a row shows, in words."""
+    return {
+        "c": printable(node.module.class_name),
+        "s": " × ".join(map(str, node.module.shape)),
+        "m": node.modules,
+        "n": _count(node.numel),
+        "b": size(node.nbytes),
+        "d": [[_kind(name), _SHORT.get(name, printable(name)), share] for name, share in _shares(node)],
+        "t": _trains(node),
+        "k": _checkpoints(node),
+        "a": node.module.adapter,
+        "v": [[name, count] for name, count in sorted(node.severities, key=lambda pair: -_order(pair[0]))],
+    }
+
+
+def _order(severity: str) -> int:
+    return list(Severity).index(Severity(severity))
+
+
+def _shares(node: Node) -> list[tuple[str, float]]:
+    return [(name, round(100 * count / node.nbytes, 2)) for name, count in node.stored if node.nbytes]
+
+
+#: dtypes as people write them where there is little room
+_SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
+
+
+def _kind(stored: str) -> str:
+    """How a storage is coloured: the name of a dtype tells its width, and whatever is none is packed."""
+    if stored in ("float32", "float64"):
+        return "full"
+    return "half" if stored in ("float16", "bfloat16") else "packed"
+
+
+def _trains(node: Node) -> str:
+    if not node.trainable:
+        return "frozen" if node.numel else ""
+    if node.trainable == node.numel:
+        return "all"
+    share = 100 * node.trainable / node.numel
+    return f"{share:.2g}%" if share >= 0.01 else "<0.01%"
+
+
+def _checkpoints(node: Node) -> str:
+    known = dict(node.checkpoints)
+    total, off = sum(known.values()), known.get("no", 0)
+    if not total:
+        return ""
+    if off == total:
+        return "off"
+    ways = ", ".join(way for way in known if way != "no")
+    return ways if not off else f"{ways} on {total - off} of {total}"
+
+
+def _count(number: int) -> str:
+    for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= limit:
+            return f"{number / limit:.1f}{unit}"
+    return str(number)
+
+
+def listed(tree: Tree) -> list[tuple[int, str, Mapping[str, Any]]]:
+    """(level, label, what the row says) of each row, depth first: the tree without JavaScript."""
+    rows: list[tuple[int, str, Mapping[str, Any]]] = []
+    left = _MAX_ROWS
+    stack = [(1, "", tree.root)]
+    while stack and left:
+        level, label, node = stack.pop()
+        left -= 1
+        rows.append((level, label, _facts(node)))
+        for child in reversed(node.children):
+            times = f" ×{child.count}" if child.count > 1 else ""
+            stack.append((level + 1, f"{child.label}{times}", tree.nodes[child.node]))
+    return rows
+
+
+def mode_now(tree: Tree) -> str:
+    """The mode of checkpointing that the model is in; empty where its layers differ or it is not known."""
+    ways = {way == "no" for way, _ in tree.root.checkpoints}
+    return "" if len(ways) != 1 else OFF if True in ways else ON

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+import tiny
+from transformers.trainer_optimizer import _BITSANDBYTES_OPTIMIZERS
+from transformers.training_args import OptimizerNames
+
+import kbitlint
+from kbitlint.context import Strategy, TrainingContext
+
+CODE = "KB709"
+# what the optimizers do to FSDP1's and FSDP2's parameters is held against this rule in tests/test_causes_ranks.py
+
+
+def found(optimizer, strategy=Strategy.FSDP2, *, trains=True):
+    model = tiny.with_lora(tiny.load())
+    if not trains:
+        model.requires_grad_(False)
+    context = TrainingContext(strategy=strategy, optimizer=optimizer)
+    report = kbitlint.check(model, select=CODE, context=context, trace=False)
+    return [(v.at.path, v.severity.value, v.message, v.evidence) for v in report.violations]
+
+
+def test_it_names_the_optimizer():
+    assert found("paged_adamw_8bit") == [
+        (
+            "",
+            "error",
+            "the optimizer paged_adamw_8bit of bitsandbytes cannot step parameters that FSDP2 shards",
+            {"optimizer": "paged_adamw_8bit", "trainable": 28},
+        )
+    ]
+
+
+def test_the_names_are_exactly_those_that_trainer_takes_from_bitsandbytes():
+    model = tiny.with_lora(tiny.load())
+
+    def reported(name):
+        context = TrainingContext(strategy=Strategy.FSDP2, optimizer=name)
+        return bool(kbitlint.check(model, select=CODE, context=context, trace=False).violations)
+
+    names = [name.value for name in OptimizerNames]
+    assert {name for name in names if reported(name)} == {name.value for name in map(OptimizerNames, _BITSANDBYTES_OPTIMIZERS)}
+
+
+@pytest.mark.parametrize("strategy", [Strategy.SINGLE, Strategy.DDP, Strategy.FSDP1, Strategy.ZERO2, Strategy.ZERO3])
+def test_other_strategies_hand_out_plain_tensors(strategy):
+    assert found("adamw_bnb_8bit", strategy) == []
+
+
+@pytest.mark.parametrize("optimizer", ["adamw_torch", "adamw_torch_fused", "adamw_torch_8bit", "adafactor", "sgd", None])
+def test_optimizers_of_others_are_fine(optimizer):
+    assert found(optimizer) == []
+
+
+def test_nothing_trains_so_nothing_is_stepped():
+    assert found("adamw_bnb_8bit", trains=False) == []
+
+
+def test_without_a_strategy_the_rule_is_skipped():
+    assert [skip.code for skip in kbitlint.check(tiny.load(), select=CODE, trace=False).skips] == [CODE]
