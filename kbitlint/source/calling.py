@@ -171,7 +171,11 @@ class Caller(ModelCalls):
             return self._function(node, api)
         if name in TRAINERS:
             return self.trainer(name, self.arguments(node, name, TRAINERS[name].parameters))
-        if name in TRAINING_ARGUMENTS or last in QUANTIZATION_CONFIGS or (library == "peft" and last.endswith("Config")):
+        if (
+            name in TRAINING_ARGUMENTS
+            or last in QUANTIZATION_CONFIGS
+            or (library in ("peft", "torchao") and last.endswith("Config"))
+        ):
             made = self.arguments(node, name)
             self.trail.calls[made.span] = made.frozen()
             return made

@@ -14,7 +14,7 @@ from kbitlint.files.jsontext import JSONTextError
 from kbitlint.files.jsontext import Node as JSONNode
 from kbitlint.files.jsontext import parse as parse_json
 from kbitlint.source.effects import Trail
-from kbitlint.source.facts import Checkpointing, Path, SourceFacts
+from kbitlint.source.facts import Action, Checkpointing, Path, SourceFacts
 from kbitlint.source.frameworks import TRAINERS
 from kbitlint.source.objects import Given, Items, Known, Net, Object, Sequence, Trainer, frozen
 from kbitlint.source.suppressions import ignores
@@ -186,6 +186,7 @@ def _trained(dialect: Dialect, root: Items, trail: Trail) -> tuple[Path, tuple[C
         _attach(trail, net, root, asked)
         if bits and api.adapter_dtype:
             _cast_adapters(net, api.adapter_dtype)
+    trail.step(Action.TRAINER, trainer.call, net, net.state)
     trail.finish(trainer)
     # axolotl computes in the dtype of its bf16 and fp16 keys, TRL in that of dtype: no compute dtype is missing
     return trail.path(), (root.frozen(), arguments.frozen())

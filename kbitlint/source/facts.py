@@ -93,6 +93,7 @@ class Action(enum.Enum):
     EVAL = "eval mode"
     CONTEXT = "wrap for ranks"
     PREPARED_BY_HAND = "cast norms by hand"
+    TRAINER = "hand to a Trainer"
 
 
 @dataclass(frozen=True, slots=True)

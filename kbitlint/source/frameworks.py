@@ -84,6 +84,7 @@ FUNCTIONS: tuple[Api, ...] = (
         ("model", "model_id", "adapter_name", "is_trainable", "config", "autocast_adapter_dtype"),
     ),
     Api("transformers.BitsAndBytesConfig", "transformers", parameters=("load_in_8bit", "load_in_4bit")),
+    Api("transformers.TorchAoConfig", "transformers", parameters=("quant_type",)),
 )
 
 METHODS: tuple[Api, ...] = (
@@ -192,6 +193,11 @@ QUANTIZATION_CONFIGS: dict[str, str] = {
     "QuarkConfig": "quark",
     "AutoRoundConfig": "auto-round",
     "FPQuantConfig": "fp_quant",
+    "BitNetQuantConfig": "bitnet",
+    "SpQRConfig": "spqr",
+    "NVFP4Config": "nvfp4",
+    "FourOverSixConfig": "fouroversix",
+    "SinqConfig": "sinq",
 }
 BITSANDBYTES_ARGUMENTS = (
     "load_in_8bit",

@@ -192,6 +192,8 @@ class ModelCalls(Evaluator):
         trainer = Trainer(call, net, known, api)
         if net is not None and api.attaches:
             self._attach_in_trainer(arguments, call, net, name)
+        if net is not None:
+            self.trail.step(Action.TRAINER, call, net, net.state)
         self.trail.trainers.append(trainer)
         return trainer
 

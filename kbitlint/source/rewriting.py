@@ -52,6 +52,18 @@ class Writable:
         start = argument.whole.start + found.start()
         return (self._edit(start, start + len(argument.name), name),)
 
+    def remove_argument(self, argument: Argument) -> tuple[Edit, ...]:
+        """Take an argument out with one comma, or with its line; nothing where a comment or no comma stands beside it."""
+        start, end = argument.whole.start, argument.whole.end
+        behind = re.compile(r"\s*,[ \t]*").match(self.text, end)
+        before = re.compile(r",\s*\Z|(?<=[({])\s*\Z").search(self.text, 0, start)
+        if behind is not None:
+            line, after = self.line_start(start), self._next_line(behind.end())
+            alone = not self.text[line:start].strip() and not self.text[behind.end() : after].strip()
+            return (self._edit(line, after, "") if alone else self._edit(start, behind.end(), ""),)
+        closes = re.compile(r"\s*[)}]").match(self.text, end)
+        return (self._edit(before.start(), end, ""),) if before is not None and closes is not None else ()
+
     def remove_line(self, span: Span) -> tuple[Edit, ...]:
         """Take a statement out with its line; ``pass`` where it shares the line with others."""
         start, end = self.line_start(span.start), self._line_end(span.end)
