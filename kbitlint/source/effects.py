@@ -147,7 +147,8 @@ class Trail:
         adapters = state.adapters
         if adapters is not None:
             adapters = dataclasses.replace(adapters, trainable=False, frozen_by=call)
-        upcast = state.method is None or state.method == "bitsandbytes"
+        cast = state.method == "bitsandbytes" or state.method not in PREPARED_METHODS
+        upcast = cast and state.method is not UNKNOWN
         after = dataclasses.replace(
             state, base_frozen=True, adapters=adapters, prepared=call, dtype="float32" if upcast else state.dtype
         )

@@ -94,6 +94,7 @@ class Action(enum.Enum):
     CONTEXT = "wrap for ranks"
     PREPARED_BY_HAND = "cast norms by hand"
     TRAINER = "hand to a Trainer"
+    SAVE = "save"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,8 @@ class Step:
     before: Model
     model_id: int = 0
     detail: Value = None
-    """What the action needs besides: the dtype of a cast, the wrapper's name, the method of a stored quantization."""
+    """What the action needs besides: the dtype of a cast, the wrapper's name, the method of a stored quantization, the
+    folder that is saved to."""
 
 
 class Loop(enum.Enum):

@@ -51,6 +51,9 @@ class ModelCalls(Evaluator):
             self.trail.calls[call.span] = call
             self.trail.apply(api, call, net)
             return net if name == "merge_and_unload" else UNKNOWN
+        if name == "save_pretrained":
+            self.trail.step(Action.SAVE, call, net, net.state, call.value("0", call.value("save_directory", UNKNOWN)))
+            return UNKNOWN
         if name in ("parameters", "named_parameters"):
             net.handed = True
             return Parameters(net)
