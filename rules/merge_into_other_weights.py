@@ -55,7 +55,7 @@ class MergeIntoOtherWeights(Rule):
         code="KB627",
         slug="merge-into-other-weights",
         severity=Severity.INFO,
-        consequence=Consequence.TRAINS_WRONG,
+        consequence=Consequence.HARMLESS,
         since="0.1.0",
     )
 

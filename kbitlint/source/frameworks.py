@@ -173,8 +173,7 @@ TRAINERS: dict[str, TrainerApi] = {
     },
 }
 
-#: quantization configs of transformers: the method each one asks for, and the arguments it takes; what else it is given
-#: is swallowed by ``**kwargs`` (transformers/utils/quantization_config.py)
+#: quantization configs of transformers: the method each one asks for (transformers/utils/quantization_config.py)
 QUANTIZATION_CONFIGS: dict[str, str] = {
     "BitsAndBytesConfig": "bitsandbytes",
     "GPTQConfig": "gptq",
@@ -211,6 +210,23 @@ BITSANDBYTES_ARGUMENTS = (
     "bnb_4bit_use_double_quant",
     "bnb_4bit_quant_storage",
 )
+_GPTQ = (
+    *("bits", "tokenizer", "dataset", "group_size", "damp_percent", "desc_act", "act_group_aware", "sym", "true_sequential"),
+    *("format", "meta", "backend", "model_seqlen", "block_name_to_quantize", "module_name_preceding_first_block"),
+    *("batch_size", "pad_token_id", "max_input_length", "cache_block_outputs", "modules_in_block_to_quantize"),
+    "checkpoint_format",
+)
+#: what each class takes in transformers 5; what else it is given is swallowed by ``**kwargs`` and dropped
+QUANTIZATION_ARGUMENTS: dict[str, tuple[str, ...]] = {
+    "BitsAndBytesConfig": BITSANDBYTES_ARGUMENTS,
+    "GPTQConfig": _GPTQ,
+    "AwqConfig": (*_GPTQ, "zero_point", "modules_to_not_convert", "version"),
+    "HqqConfig": ("nbits", "group_size", "view_as_float", "axis", "dynamic_config", "skip_modules"),
+    "QuantoConfig": ("weights", "activations", "modules_to_not_convert"),
+    "EetqConfig": ("weights", "modules_to_not_convert"),
+    "TorchAoConfig": (*("quant_type", "modules_to_not_convert", "include_input_output_embeddings", "untie_embedding_weights"),),
+    "Mxfp4Config": ("modules_to_not_convert", "dequantize"),
+}
 
 #: those whose layers PEFT's prepare knows, so that it enables checkpointing
 PREPARED_METHODS = ("bitsandbytes", "gptq", "aqlm", "eetq", "hqq", "torchao")
