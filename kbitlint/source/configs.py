@@ -137,16 +137,16 @@ def worth_parsing(content: bytes) -> bool:
 def collect(
     file: str, text: str, suffix: str, versions: Mapping[str, str] | None = None, beside: FilePath | None = None
 ) -> SourceFacts | None:
-    """The facts of a configuration; None where it configures no training. Raises ConfigurationError."""
+    """The facts of a configuration; None where it configures no model's training. Raises ConfigurationError."""
     root = _json(text) if suffix == ".json" else _yaml(text)
     if root is None:
         return None
     dialect = next((d for d in DIALECTS if sum(key in root.items for key in d.marks) >= d.least), None)
-    if dialect is None:
-        return None
+    if dialect is None or not dialect.trainer:
+        return None  # how a launcher starts processes says nothing about a model: --training hands it to a check of one
     versions = installed() if versions is None else versions
     trail = Trail(versions, beside=beside)
-    path, calls = _trained(dialect, root, trail) if dialect.trainer else (Path(), (root.frozen(),))
+    path, calls = _trained(dialect, root, trail)
     return SourceFacts(
         file,
         text,
