@@ -96,6 +96,8 @@ class RemovedLoadInKbitArgument(Rule):
 def _fix(source: SourceFacts, call: Call, argument: Argument) -> Fix:
     """False and None are left out, True becomes a config; what is decided elsewhere is shown only."""
     inside = call.span.start <= argument.whole.start < call.span.end
+    # a name may stand for what the command line says
+    inside = inside and source.code_of(argument.span) in ("True", "False", "None")
     other = next(name for name in ("load_in_4bit", "load_in_8bit") if name != argument.name)
     if argument.value is False or argument.value is None:
         title = f"leave {argument.name} out"

@@ -107,6 +107,16 @@ class Writable:
             return (self._edit(first, self._next_line(end), ""),)
         return (self._edit(first + len(head.rstrip()), end, ""),)
 
+    def name_of(self, call: Call) -> str:
+        """The name that ``name = call`` binds; empty where the call stands otherwise."""
+        statement = self._statement(call)
+        return statement[2] if statement is not None else ""
+
+    def times(self, word: str) -> int:
+        """How often a word stands in the text, comments left out."""
+        code = re.sub(r"#.*", "", self.text)
+        return len(re.findall(rf"\b{re.escape(word)}\b", code))
+
     def line_of(self, word: str) -> int:
         """The line on which a word is first seen."""
         found = re.search(rf"\b{re.escape(word)}\b", self.text)

@@ -38,6 +38,7 @@ def test_it_is_gone_where_peft_hands_it_on():
         ("f('org/base', **{'load_in_8bit': False})", "f('org/base', **{})"),
         ("f('org/base', load_in_8bit=False  # off\n)", "f('org/base', load_in_8bit=False  # off\n)"),
         ("f('org/base', load_in_8bit=args.eight)", "f('org/base', load_in_8bit=args.eight)"),
+        ("f('org/base', load_in_8bit=1 > 2)", "f('org/base', load_in_8bit=1 > 2)"),
     ],
 )
 def test_the_fix_for_false_leaves_it_out(before, after, tmp_path):
