@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.source.effects import STORED_QUANTIZED
+from kbitlint.source.facts import Action
+from kbitlint.source.versions import number
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import Model, SourceFacts
 
 
 #: with less of the model packed, most of what quantization is for is lost
 HALF = 0.5
+
+
+#: families of which less than half are experts
+PARTLY = ("jetmoe", "nemotron_h", "nemotron_h_omni")
+#: checkpoints of which the name tells that they have experts
+_PUBLISHED = re.compile(
+    r"mistralai/Mixtral-8x|Qwen/Qwen[\w.]+-(MoE-|\d+B-)A\d|allenai/OLMoE-|microsoft/Phi-3\.5-MoE|meta-llama/Llama-4-"
+)
 
 
 class UnquantizedExperts(Rule):
@@ -24,7 +37,8 @@ class UnquantizedExperts(Rule):
     ## What it does
 
     Reports parameters that stack the matrices of all experts of a layer (three dimensions) and are float, while other
-    layers of the model are packed, and says which share of the model's parameters is quantized at all.
+    layers of the model are packed, and says which share of the model's parameters is quantized at all. In a script: a
+    bitsandbytes config for a checkpoint with experts, as its config.json on this machine or its publisher's name tells.
 
     ## Why is this bad?
 
@@ -84,3 +98,27 @@ class UnquantizedExperts(Rule):
                 },
                 fix=Fix("pack them with bitsandbytes.nn.parametrize.replace_parameter_4bit", Safety.DISPLAY),
             )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each load in k bits of a checkpoint with experts, on every path."""
+        if number(source.versions.get("transformers", "5")) < (5,):
+            return
+        for call, steps in source.steps_at(Action.LOAD):
+            argument = call.argument("quantization_config")
+            packs = all(step.before.method == "bitsandbytes" and step.before.quantization is not None for step in steps)
+            if argument is not None and packs and all(_has_experts(step.before) for step in steps):
+                yield self.violation(
+                    "the experts stay unquantized: transformers 5 stacks them in parameters that bitsandbytes does not pack",
+                    source.at_line(argument.whole.line, "quantization_config"),
+                    surface=Surface.SOURCE,
+                    evidence={"checkpoint": str(call.value("pretrained_model_name_or_path"))},
+                    fix=Fix("pack them with bitsandbytes.nn.parametrize.replace_parameter_4bit", Safety.DISPLAY),
+                )
+
+
+def _has_experts(model: Model) -> bool:
+    name = model.load.value("pretrained_model_name_or_path") if model.load is not None else None
+    if model.named is not None:
+        fused = model.named.model_type not in PARTLY and not model.named.remote
+        return model.named.experts > 1 and fused
+    return isinstance(name, str) and _PUBLISHED.match(name) is not None and not STORED_QUANTIZED.search(name)

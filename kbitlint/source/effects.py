@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.files.nearby import checkpoint_config, zero_stage
-from kbitlint.source.facts import Action, Adapters, Checkpointing, Loop, Model, Path, Step, Training
+from kbitlint.source.facts import Action, Adapters, Checkpointing, Loop, Model, Named, Path, Step, Training
 from kbitlint.source.frameworks import (
+    EXPERT_COUNTS,
     PREPARED_METHODS,
     QUANTIZATION_CONFIGS,
     TRAINING_ARGUMENTS,
@@ -93,7 +94,7 @@ class Trail:
         if dtype is UNKNOWN:
             dtype = call.dtype("torch_dtype", UNKNOWN)
         dtype = UNKNOWN if dtype == "auto" else dtype
-        state = Model(call, method, bits, config, dtype, training_mode=quantized is not None)
+        state = Model(call, method, bits, config, dtype, training_mode=quantized is not None, named=_named(stored))
         net = self.net(state)
         self.steps.append(Step(Action.LOAD, call, state, net.number, None if own is None else method))
         return net
@@ -247,6 +248,20 @@ class Trail:
                 name=name,
             )
         )
+
+
+def _named(config: Mapping[str, Any] | None) -> Named | None:
+    """What matters of a checkpoint's config.json; of several towers the one that writes text counts."""
+    if config is None:
+        return None
+    text = config.get("text_config")
+    inner: Mapping[str, Any] = text if isinstance(text, dict) else config
+    counts = [inner.get(key) for key in EXPERT_COUNTS]
+    experts = next((count for count in counts if isinstance(count, int)), 0)
+    tied = config.get("tie_word_embeddings")
+    return Named(
+        str(inner.get("model_type", "")), tied if isinstance(tied, bool) else None, experts, bool(config.get("auto_map"))
+    )
 
 
 def _defaults(trainer: Trainer, arguments: Call | None) -> Arguments:

@@ -46,6 +46,18 @@ class Adapters:
 
 
 @dataclass(frozen=True, slots=True)
+class Named:
+    """What config.json of a checkpoint says that a script names, where it is on this machine."""
+
+    model_type: str = ""
+    tied: bool | None = None
+    """Whether embeddings and head are one; None where its class decides."""
+    experts: int = 0
+    remote: bool = False
+    """Whether it brings its own code."""
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """What is known of a model at one point of a path through the file."""
 
@@ -69,6 +81,8 @@ class Model:
     """False after loading and ``eval()``, True after ``train()``."""
     certain: bool = True
     """Whether nothing that cannot be followed has touched it."""
+    named: Named | None = None
+    """What is known of its checkpoint."""
 
     @property
     def kbit(self) -> bool:

@@ -231,6 +231,9 @@ QUANTIZATION_ARGUMENTS: dict[str, tuple[str, ...]] = {
 #: those whose layers PEFT's prepare knows, so that it enables checkpointing
 PREPARED_METHODS = ("bitsandbytes", "gptq", "aqlm", "eetq", "hqq", "torchao")
 
+#: what config.json calls the number of experts; transformers 5 stacks their matrices in one parameter
+EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+
 #: packages that replace how models are loaded, checkpointed and trained; nothing here describes them
 FOREIGN = ("unsloth", "llmfoundry", "axolotl", "swift", "llamafactory", "xtuner", "fastNLP", "nemo", "paddlenlp", "colossalai")
 
