@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from written import NEWEST, fixed, places
 
+from kbitlint.api import check, fix
 from kbitlint.source import configs
 
 AXOLOTL = """\
@@ -99,3 +100,29 @@ def test_comments_silence_keys_too():
     text = f"{AXOLOTL}gradient_checkpointing: true\n{comment}gradient_checkpointing_kwargs:\n  use_reentrant: true\n"
 
     assert places("KB401", text, suffix=".yaml") == []
+
+
+LLAMAFACTORY = "stage: sft\nfinetuning_type: lora\ntemplate: llama3\nquantization_bit: 4\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ("", [(1, "info")]),
+        ("use_reentrant_gc: true\n", [(5, "info")]),
+        ("use_reentrant_gc: false\n", []),
+        ("use_reentrant_gc: 1\n", []),
+        ("use_unsloth_gc: true\n", []),
+        ("disable_gradient_checkpointing: true\n", []),
+    ],
+)
+def test_llamafactory_checkpoints_reentrantly_unless_it_is_told_otherwise(tmp_path, more, found):
+    path = tmp_path / "train.yaml"
+    path.write_text(LLAMAFACTORY + more)
+
+    said = check(str(path), select=["KB301", "KB401"]).violations
+    assert [(v.at.line, v.severity.value) for v in said] == found
+
+    fix(str(path), select=["KB401"])
+    expected = LLAMAFACTORY + more.replace("gc: true", "gc: false") + ("use_reentrant_gc: false\n" if not more else "")
+    assert path.read_text() == (expected if found else LLAMAFACTORY + more)

@@ -27,6 +27,8 @@ class Checkpointing:
     """The call whose arguments decide: ``prepare_model_for_kbit_training``, ``TrainingArguments``, ..."""
     kwargs: str = ""
     """The argument of ``by`` that holds ``use_reentrant``; empty where ``by`` takes it itself."""
+    flag: str = ""
+    """The argument of ``by`` that is ``use_reentrant`` under a name of its own."""
 
 
 @dataclass(frozen=True, slots=True)
