@@ -54,6 +54,8 @@ class Trail:
     calls: dict[Span, Call] = field(default_factory=dict)
     beside: FilePath | None = None
     """The folder of the script: configs that it names are looked up there."""
+    reached: dict[int, int] = field(default_factory=dict)
+    """How many steps lie before a training of the file's own loops, by its number."""
     scaler: Value = None
     """The dtype of an Accelerator's or a GradScaler's mixed precision."""
 
@@ -233,6 +235,7 @@ class Trail:
         fp16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "float16"
         bf16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "bfloat16"
         wraps = [step.call for step in self.steps if step.model_id == net.number and step.detail == "ddp"]
+        self.reached[len(self.trainings)] = len(self.steps)
         self.trainings.append(
             Training(
                 call,
@@ -248,6 +251,20 @@ class Trail:
                 name=name,
             )
         )
+
+    def next_round(self, steps: int, trainings: int) -> None:
+        """What a loop that began after so many steps and trainings leaves behind for its second round: the mode."""
+        for number in range(trainings, len(self.trainings)):
+            training = self.trainings[number]
+            modes = [
+                (at, step.call)
+                for at, step in enumerate(self.steps[steps:], start=steps)
+                if step.action is Action.EVAL and step.model_id == training.model_id
+            ]
+            awake = training.loop is Loop.OWN and training.model.training_mode is True
+            asleep = self.nets[training.model_id].state.training_mode is False
+            if awake and asleep and modes and modes[0][0] >= self.reached[number]:
+                self.trainings[number] = dataclasses.replace(training, sleeps=modes[-1][1])
 
 
 def _named(config: Mapping[str, Any] | None) -> Named | None:

@@ -157,6 +157,8 @@ class Training:
     """The loop of the file that the backward stands in."""
     name: str = ""
     """What the model is called where it is trained."""
+    sleeps: Call | None = None
+    """The call in the loop after which the next round finds the model in eval mode."""
 
 
 @dataclass(frozen=True, slots=True)
