@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 REFUSED = frozenset({"bitsandbytes", "gptq", "awq", "aqlm", "eetq", "hqq", "quanto", "torchao", "higgs", "spqr", "vptq"})
 
 
+def _bare(model: Model) -> bool:
+    return model.adapters is None or not model.adapters.kept
+
+
 def _dequantized(model: Model) -> bool:
     return model.quantization is not None and model.quantization.value("dequantize", unset=False) is not False
 
@@ -29,8 +33,7 @@ class QuantizedWithoutAdapters(Rule):
     ## What it does
 
     Reports a Trainer whose model is quantized on every path and has no adapters when the Trainer is made: none were
-    attached, what `get_peft_model` returned is not the model that is given, or `merge_and_unload()` took them away
-    again.
+    attached, `get_peft_model` was called and what it returned thrown away, or `merge_and_unload()` took them away again.
 
     ## Why is this bad?
 
@@ -69,7 +72,7 @@ class QuantizedWithoutAdapters(Rule):
         """One violation for each Trainer that refuses its model on every path."""
         for call, steps in source.steps_at(Action.TRAINER):
             models = [step.before for step in steps]
-            bare = all(model.adapters is None and model.load is not None and model.certain for model in models)
+            bare = all(_bare(model) and model.load is not None and model.certain for model in models)
             if bare and all(model.method in REFUSED and not _dequantized(model) for model in models):
                 yield self.violation(
                     "the quantized model has no adapters, and Trainer refuses it",

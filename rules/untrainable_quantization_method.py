@@ -47,6 +47,8 @@ def _by_arguments(method: object, value: Callable[[str], object], layout: object
 def _asked(model: Model) -> str | None:
     """The same for a model that a script loads."""
     config = model.quantization
+    if not model.certain:
+        return None
     if config is None:
         return _by_arguments(model.method, lambda _: UNKNOWN, None)
     layout = config.within("quant_type")

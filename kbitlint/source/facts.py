@@ -45,6 +45,8 @@ class Adapters:
     """Of their weights."""
     frozen_by: Call | None = None
     """The later call that froze them."""
+    kept: bool = True
+    """Whether anything holds the PeftModel: where ``get_peft_model`` stands alone, only the base is left."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,7 +70,12 @@ class Follower(Functions):
                 method(statement)
 
     def _do_expr(self, node: ast.Expr) -> None:
-        self.value(node.value)
+        value = self.value(node.value)
+        adapters = value.state.adapters if isinstance(value, Net) else None
+        if not isinstance(value, Net) or adapters is None or adapters.by.span != self.text.span(node.value):
+            return
+        if adapters.by.callee == "peft.get_peft_model":
+            value.state = dataclasses.replace(value.state, adapters=dataclasses.replace(adapters, kept=False))
 
     def _do_import(self, node: ast.Import) -> None:
         for alias in node.names:

@@ -44,16 +44,15 @@ class ModelCalls(Evaluator):
         raise NotImplementedError
 
     def _model_method(self, node: ast.Call, name: str, net: Net) -> Object:
-        rows = [api for api in METHODS if api.name == name]
+        # PEFT's own method has the name of transformers': its adapter is idle until set_adapter
+        idle = name == "add_adapter" and net.state.adapters is not None and net.state.adapters.by.callee != name
+        rows = [api for api in METHODS if api.name == name and not idle]
         api = row(rows, self.trail.versions)
         call = self.arguments(node, name, api.parameters if api is not None else ()).frozen()
         if api is not None:
             self.trail.calls[call.span] = call
             self.trail.apply(api, call, net)
             return net if name == "merge_and_unload" else UNKNOWN
-        if name == "save_pretrained":
-            self.trail.step(Action.SAVE, call, net, net.state, call.value("0", call.value("save_directory", UNKNOWN)))
-            return UNKNOWN
         if name in ("parameters", "named_parameters"):
             net.handed = True
             return Parameters(net)
@@ -71,7 +70,7 @@ class ModelCalls(Evaluator):
             after = dataclasses.replace(net.state, training_mode=mode)
             self.trail.step(Action.EVAL, call, net, after, mode)
             return net
-        return self._other_method(name, net)
+        return net if idle else self._other_method(call, name, net)
 
     def part_method(self, node: ast.Call, name: str, part: Part) -> Object:
         """A method of a module of a model."""
@@ -87,7 +86,9 @@ class ModelCalls(Evaluator):
         self._escape(arguments, name)
         return UNKNOWN
 
-    def _other_method(self, name: str, net: Net) -> Object:
+    def _other_method(self, call: Call, name: str, net: Net) -> Object:
+        if name == "save_pretrained":
+            self.trail.step(Action.SAVE, call, net, net.state, call.value("0", call.value("save_directory", UNKNOWN)))
         if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
             net.state = dataclasses.replace(
                 net.state, checkpointing=dataclasses.replace(net.state.checkpointing, enabled=False)

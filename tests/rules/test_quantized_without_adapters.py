@@ -21,6 +21,43 @@ def test_a_trainer_that_only_evaluates_refuses_too():
     assert places("KB220", LOADED + evaluates) == [("error", evaluates)]
 
 
+def test_adapters_whose_model_is_thrown_away():
+    """They are in the layers, but the base is no PeftModel: Trainer raises."""
+    assert places("KB220", LOADED + "get_peft_model(model, LoraConfig())\n" + TRAINED) == [("error", TRAINED.strip())]
+
+
+OWN = """\
+class Own(Trainer):
+    def __init__(self, model, args, temperature=1.0, **kwargs):
+        super().__init__(model=model, args=args, **kwargs)
+        self.temperature = temperature
+class Further(Own):
+    pass
+"""
+
+
+@pytest.mark.parametrize("name", ["Own", "Further"])
+def test_a_trainer_of_the_file_that_passes_its_model_on(name):
+    trained = TRAINED.replace("Trainer(", f"{name}(", 1)
+
+    assert places("KB220", OWN + LOADED + trained) == [("error", trained.strip())]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("model=model,", "model=get_peft_model(model, LoraConfig()),"),
+        ("        super", "        model = get_peft_model(model, LoraConfig())\n        super"),
+        ("        super", "        prepare(model)\n        super"),
+        ("        super", "        kwargs['model'] = adapted()\n        super"),
+        ("        super", "        prepare(base=model)\n        super"),
+    ],
+)
+@pytest.mark.parametrize("name", ["Own", "Further"])
+def test_a_trainer_of_the_file_that_may_attach_adapters(name, change):
+    assert places("KB220", OWN.replace(*change) + LOADED + TRAINED.replace("Trainer(", f"{name}(", 1)) == []
+
+
 def test_what_is_attached_after_the_trainer_is_made_comes_too_late():
     made = "trainer = Trainer(model=model, args=TrainingArguments('out', bf16=True), train_dataset=data)"
 
