@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy, TrainingContext
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.source.versions import takes_kwargs
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -128,7 +129,6 @@ class ReentrantCheckpointing(Rule):
             message,
             source.at(call) if given is None else source.at_line(given.whole.line, given.name),
             surface=Surface.SOURCE,
-            # a program with a flag of its own makes the inputs require grad, and DDP look for nothing
             severity=Severity.ERROR if fails else Severity.WARNING if trained and not how.flag else Severity.INFO,
             consequence=Consequence.FAILS if fails else Consequence.HARMLESS if how.flag else None,
             evidence={"use_reentrant": how.reentry.value, "trained_here": trained},
@@ -138,7 +138,7 @@ class ReentrantCheckpointing(Rule):
 
 def _repair(source: SourceFacts, how: Checkpointing, call: Call) -> Fix:
     given, kwargs = call.argument(how.kwargs), call if how.flag else call.within(how.kwargs)
-    if how.kwargs and (given is None or given.value is None):
+    if how.kwargs and takes_kwargs(call, source.versions) and (given is None or given.value is None):
         return Fix(TITLE, Safety.SAFE, source.set_value(call, how.kwargs, {"use_reentrant": False}))
     if kwargs is not None:
         return Fix(TITLE, Safety.SAFE, source.set_value(kwargs, how.flag or "use_reentrant", value=False))

@@ -107,9 +107,12 @@ class UnquantizedExperts(Rule):
             argument = call.argument("quantization_config")
             packs = all(step.before.method == "bitsandbytes" and step.before.quantization is not None for step in steps)
             if argument is not None and packs and all(_has_experts(step.before) for step in steps):
+                config = call.within("quantization_config")
+                keys = [key for key in config.arguments if key.name.startswith("load_in_")] if config is not None else []
+                key = keys[0] if keys and source.dialect != "python" else argument
                 yield self.violation(
                     "the experts stay unquantized: transformers 5 stacks them in parameters that bitsandbytes does not pack",
-                    source.at_line(argument.whole.line, "quantization_config"),
+                    source.at_line(key.whole.line, key.name),
                     surface=Surface.SOURCE,
                     evidence={"checkpoint": str(call.value("pretrained_model_name_or_path"))},
                     fix=Fix("pack them with bitsandbytes.nn.parametrize.replace_parameter_4bit", Safety.DISPLAY),

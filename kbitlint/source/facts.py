@@ -28,7 +28,8 @@ class Checkpointing:
     kwargs: str = ""
     """The argument of ``by`` that holds ``use_reentrant``; empty where ``by`` takes it itself."""
     flag: str = ""
-    """The argument of ``by`` that is ``use_reentrant`` under a name of its own."""
+    """The argument of ``by`` that is ``use_reentrant`` under a name of its own, of a program that makes up for reentry:
+    inputs require grad, and DDP looks for no unused parameters."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,10 @@ from kbitlint.source.values import Reentry
 NEWEST = {"transformers": "5.23.0", "peft": "0.21.2", "trl": "1.16.0", "torch": "2.13.0", "accelerate": "1.15.0"}
 
 
+#: the first versions that take ``gradient_checkpointing_kwargs``
+KWARGS_SINCE = {"transformers": "4.35", "peft": "0.7"}
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
     """A call that decides how layers checkpoint."""

@@ -10,7 +10,7 @@ from kbitlint.source.facts import Action, Checkpointing
 from kbitlint.source.frameworks import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
 from kbitlint.source.objects import Given, Items, Known, Net, Object, Output, Parameters, Part, Scope, Sequence, Trainer
 from kbitlint.source.values import UNKNOWN, Call, Span
-from kbitlint.source.versions import row
+from kbitlint.source.versions import number, row
 
 _MODULES = ("modules", "named_modules", "children", "named_children", "get_submodule", "get_parameter", "get_output_embeddings")
 _CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}
@@ -208,6 +208,9 @@ class ModelCalls(Evaluator):
             config = UNKNOWN
         if config != Known(None):
             attaching = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
+            if net.state.kbit and number(self.trail.versions["trl"]) < (1,):
+                # it prepared the model itself: frozen, and with a hook on the embeddings
+                net.state = dataclasses.replace(net.state, hooks=(*net.state.hooks, call), prepared=call)
             if config is UNKNOWN:
                 net.state = dataclasses.replace(net.state, certain=False)
             else:

@@ -108,3 +108,9 @@ def test_checkpoints_that_look_alike(tmp_path, config):
 )
 def test_scripts_that_look_alike(script):
     assert places(CODE, script) == []
+
+
+def test_of_a_configuration_the_key_is_shown():
+    text = "base_model: Qwen/Qwen3-30B-A3B\nadapter: qlora\nload_in_4bit: true\nmicro_batch_size: 1\n"
+
+    assert places(CODE, text, suffix=".yaml") == [("warning", "load_in_4bit: true")]
