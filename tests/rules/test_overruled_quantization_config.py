@@ -87,6 +87,11 @@ def test_the_fix_takes_none_out(tmp_path):
             LOADED.replace(ARGUMENT, "quantization_config=None"),
             id="none for another method",
         ),
+        pytest.param(
+            {"quantization_config": {"quant_method": "gptq"}},
+            "from transformers import AutoRoundConfig\n" + LOADED.replace(ARGUMENT, "quantization_config=AutoRoundConfig()"),
+            id="auto-round reads the formats of others",
+        ),
         pytest.param({}, LOADED, id="not quantized"),
         pytest.param({"quantization_config": BNB}, LOADED.replace("quantization_config=bnb, ", ""), id="nothing passed"),
         pytest.param({"quantization_config": BNB}, LOADED.replace("=bnb,", "=config,"), id="unknown config"),

@@ -82,6 +82,8 @@ def test_a_trainer_that_only_evaluates_refuses_too():
     [
         pytest.param(MXFP4.replace("Mxfp4Config()", "Mxfp4Config(dequantize=True)") + ADAPTED + TRAINED, id="dequantized"),
         pytest.param(MXFP4, id="not trained here"),
+        pytest.param(MXFP4 + "model.dequantize()\n" + TRAINED, id="dequantized after loading"),
+        pytest.param("model = AutoModelForCausalLM.from_pretrained(name)\n" + ADAPTED + TRAINED, id="unknown checkpoint"),
         pytest.param(RECIPE, id="bitsandbytes"),
     ],
 )
