@@ -76,7 +76,7 @@ class CheckpointingInactive(Rule):
             )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each loop of the file whose model is in eval mode on every path, although it checkpoints."""
+        """One violation for each loop of the file whose model is in eval mode on every path, at first or later."""
         for trained in source.trained():
             first = trained.paths[0]
             asleep = all(model.training_mode is False and model.checkpointing.enabled for model in trained.models)
@@ -90,3 +90,13 @@ class CheckpointingInactive(Rule):
                 surface=Surface.SOURCE,
                 fix=Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY),
             )
+        for trained in source.trained():
+            call = trained.paths[0].sleeps
+            checkpoints = all(training.sleeps and training.model.checkpointing.enabled for training in trained.paths)
+            if call is not None and checkpoints and trained.certain:
+                yield self.violation(
+                    "checkpointing is inactive from the second round on: nothing calls model.train() after this",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    fix=Fix("call model.train() at the start of each round", Safety.DISPLAY),
+                )

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.source.values import Call, Symbol
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import SourceFacts
+
+
+#: classes of models for a task, and the task types for which PEFT trains a copy of their heads
+TASKS = {
+    "ForSequenceClassification": "SEQ_CLS",
+    "ForTokenClassification": "TOKEN_CLS",
+    "ForQuestionAnswering": "QUESTION_ANS",
+}
+_HEAD = re.compile("score|classifi|qa_outputs|head|dense|out_proj|linear|summary")
 
 
 class FrozenTaskHead(Rule):
@@ -20,7 +32,8 @@ class FrozenTaskHead(Rule):
     ## What it does
 
     Reports the head of a model for a task (`score`, `classifier`, `qa_outputs`) in which nothing requires grad,
-    although adapters are attached and train.
+    although adapters are attached and train. In a script: a model that is loaded for the classification of sequences or
+    tokens, or for question answering, with a LoRA config that names neither the task nor the head.
 
     ## Why is this bad?
 
@@ -71,3 +84,38 @@ class FrozenTaskHead(Rule):
                     evidence={"task": head.task, "parameters": sum(parameter.numel for parameter in inside)},
                     fix=Fix(f'modules_to_save=["{head.path}"] in the adapter\'s config', Safety.DISPLAY),
                 )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each LoRA config that leaves the head frozen wherever the model is trained."""
+        left: dict[Call, bool] = {}
+        for trained in source.trained():
+            for model in trained.models:
+                config = model.adapters.config if model.adapters is not None else None
+                if isinstance(config, Call):
+                    frozen = model.certain and model.base_frozen is True and _forgets(config, model.load)
+                    left[config] = left.get(config, True) and frozen
+        for config, frozen in left.items():
+            if frozen:
+                yield self.violation(
+                    "the head of the task stays frozen: if the checkpoint had none, it is random and saved nowhere",
+                    source.at(config),
+                    surface=Surface.SOURCE,
+                    evidence={"task_type": str(config.value("task_type"))},
+                    fix=Fix("give the config its task_type, or modules_to_save", Safety.DISPLAY),
+                )
+
+
+def _forgets(config: Call, load: Call | None) -> bool:
+    """Whether a LoRA config surely trains nothing of the head of a model for a task."""
+    if load is None or not load.callee.startswith("transformers.") or not any(kind in load.callee for kind in TASKS):
+        return False
+    if config.callee != "peft.LoraConfig" or not config.complete or config.argument("0") is not None:
+        return False
+    task, saved, targets = (config.value(name) for name in ("task_type", "modules_to_save", "target_modules"))
+    kind = task.last if isinstance(task, Symbol) else task
+    if not (kind is None or isinstance(kind, str)) or kind in TASKS.values() or saved is not None:
+        return False
+    # a list names modules by their ends; a text is a pattern, or "all-linear", which takes the head in
+    return targets is None or (
+        isinstance(targets, tuple) and all(isinstance(name, str) and not _HEAD.search(name) for name in targets)
+    )

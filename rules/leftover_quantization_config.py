@@ -24,8 +24,8 @@ class LeftoverQuantizationConfig(Rule):
 
     ## Why is this bad?
 
-    Loading takes the float weights for packed ones and stops with an AttributeError, for 4 bits while loading and for
-    8 bits in the first forward pass.
+    Loading takes the float weights for packed ones and goes through. The first forward pass then stops: with an
+    AssertionError for 4 bits, with `'Parameter' object has no attribute 'CB'` for 8.
 
     ## Example
 

@@ -33,7 +33,8 @@ class MergeIntoPackedWeights(Rule):
 
     ## Fix
 
-    Save the adapter, load the base in bfloat16 and merge there.
+    Save the adapter, load the base again and merge there: `base.dequantize()` of the quantized base, whose weights are
+    those that the adapter was trained on, or the base in bfloat16.
 
     ## Fix safety
 
@@ -65,5 +66,5 @@ class MergeIntoPackedWeights(Rule):
                     source.at(call),
                     surface=Surface.SOURCE,
                     evidence={"method": steps[0].before.method},
-                    fix=Fix("load the base in bfloat16 and merge there", Safety.DISPLAY),
+                    fix=Fix("merge into the dequantized base, or into one that is loaded in bfloat16", Safety.DISPLAY),
                 )

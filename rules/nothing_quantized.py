@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.source.frameworks import QUANTIZATION_CONFIGS
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import SourceFacts
 
 
 class NothingQuantized(Rule):
@@ -20,7 +22,8 @@ class NothingQuantized(Rule):
     ## What it does
 
     Reports a model in which no layer holds packed weights, also where its config or its flags say that it is
-    quantized: what counts is the tensors.
+    quantized: what counts is the tensors. In a script: a quantization config that is made and never used, where every
+    model that the script trains is loaded without one.
 
     ## Why is this bad?
 
@@ -69,3 +72,19 @@ class NothingQuantized(Rule):
             evidence={"recorded_method": claim, "parameters": model.numel},
             fix=Fix("choose a method that replaces this model's layers" if claim else title, Safety.DISPLAY),
         )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each quantization config that nothing uses, where all that is trained is unquantized."""
+        trained = [model for place in source.trained() for model in place.models]
+        if not trained or not all(model.load is not None and model.method is None for model in trained):
+            return
+        for config in source.calls_of(*(f"transformers.{name}" for name in QUANTIZATION_CONFIGS)):
+            name = source.name_of(config)
+            if name and source.times(name) == 1:
+                yield self.violation(
+                    f"{name} is made and never used: the model that is trained is not quantized",
+                    source.at(config),
+                    surface=Surface.SOURCE,
+                    evidence={"config": config.callee},
+                    fix=Fix(f"pass quantization_config={name} to from_pretrained", Safety.DISPLAY),
+                )

@@ -6,13 +6,19 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
 from kbitlint.source.facts import Action
+from kbitlint.source.frameworks import QUANTIZATION_CONFIGS
+from kbitlint.source.values import Call
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.source.facts import SourceFacts, Step
+
+
+#: of these, what a config says about loading is taken over into the stored one (LOADING_ATTRIBUTES_CONFIG_TYPES)
+TAKES_ATTRIBUTES = frozenset({"gptq", "awq", "fbgemm_fp8", "compressed-tensors", "mxfp4", "fp8"})
 
 
 class OverruledQuantizationConfig(Rule):
@@ -21,12 +27,16 @@ class OverruledQuantizationConfig(Rule):
     ## What it does
 
     Reports `quantization_config=` in the load of a checkpoint whose config.json, in its folder or in the Hub's local
-    cache, has a `quantization_config` of its own. Checkpoints that are not on this machine are not judged.
+    cache, has a `quantization_config` of its own: a config of the same method, which is overruled; one of another
+    method, or `None` for an `AutoModel` of bitsandbytes, which are errors. Configs that only say how a gptq, awq, fp8 or
+    mxfp4 checkpoint is loaded are taken over and not reported. Checkpoints that are not on this machine are not judged.
 
     ## Why is this bad?
 
     transformers keeps the checkpoint's config and only warns: the compute dtype, the list of skipped modules and even
-    the number of bits that are passed have no effect. Asking a 4-bit checkpoint for 8 bits gives 4-bit layers.
+    the number of bits that are passed have no effect. Asking a 4-bit checkpoint for 8 bits gives 4-bit layers. For
+    another method it raises a ValueError. An explicit `None` takes the stored config away: 4-bit weights then fit no
+    layer, and 8-bit ones are computed with as if the integers were the weights.
 
     ## Example
 
@@ -34,11 +44,11 @@ class OverruledQuantizationConfig(Rule):
 
     ## Fix
 
-    Leave the config out, or load the checkpoint that is not quantized.
+    Leave the argument out, or load the checkpoint that is not quantized.
 
     ## Fix safety
 
-    Shown only: either may be meant.
+    Unsafe for `None`, which may have meant an unquantized model; otherwise shown only: either may be meant.
 
     ## References
 
@@ -56,15 +66,49 @@ class OverruledQuantizationConfig(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each config that the checkpoint's own overrules on every path."""
+        """One violation for each config, or None, that meets a stored one on every path."""
         for call, steps in source.steps_at(Action.LOAD):
             argument = call.argument("quantization_config")
-            asked = all(step.call.within("quantization_config") is not None for step in steps)
-            if argument is not None and asked and all(isinstance(step.detail, str) for step in steps):
-                yield self.violation(
-                    f"the checkpoint is stored quantized ({steps[0].detail}), and its config wins over the one that is passed",
-                    source.at_line(argument.whole.line, "quantization_config"),
-                    surface=Surface.SOURCE,
-                    evidence={"stored": steps[0].detail},
-                    fix=Fix("leave the config out, or load the unquantized checkpoint", Safety.DISPLAY),
-                )
+            stored = steps[0].detail
+            outcomes = {_outcome(step) for step in steps}
+            outcome = next(iter(outcomes))
+            if argument is None or outcome is None or len(outcomes) > 1:
+                continue
+            severity, consequence, what = outcome
+            inside = call.span.start <= argument.whole.start < call.span.end
+            literal = inside and source.code_of(argument.span) == "None"
+            title = "leave the argument out, or load the unquantized checkpoint"
+            edits = source.remove_argument(argument) if literal else ()
+            yield self.violation(
+                f"the checkpoint is stored quantized ({stored}), and {what}",
+                source.at_line(argument.whole.line, "quantization_config"),
+                surface=Surface.SOURCE,
+                severity=severity,
+                consequence=consequence,
+                evidence={"stored": stored},
+                fix=Fix(title, Safety.UNSAFE, edits) if edits else Fix(title, Safety.DISPLAY),
+            )
+
+
+def _outcome(step: Step) -> tuple[Severity, Consequence, str] | None:
+    """What transformers makes of the argument beside the stored config; None where it is taken, or cannot be told."""
+    stored = step.detail
+    argument = step.call.argument("quantization_config")
+    if argument is None or not isinstance(stored, str):
+        return None
+    if argument.value is None and stored == "bitsandbytes" and ".Auto" in step.call.callee:
+        if step.before.bits == 8:
+            wrong = "without its config the integers are taken for weights"
+            return Severity.ERROR, Consequence.TRAINS_WRONG, wrong
+        return Severity.ERROR, Consequence.FAILS, "without its config it does not load: a RuntimeError"
+    if not isinstance(argument.value, Call):
+        return None
+    name = argument.value.callee.rpartition(".")[2]
+    asked = QUANTIZATION_CONFIGS.get(name)
+    if asked is None or asked == "auto-round" or (asked, stored) == ("fp8", "mxfp8"):
+        return None
+    if asked != stored:
+        return Severity.ERROR, Consequence.FAILS, f"a {name} for it is refused: a ValueError"
+    if asked in TAKES_ATTRIBUTES:
+        return None
+    return Severity.WARNING, Consequence.TRAINS_WRONG, "its config wins over the one that is passed"

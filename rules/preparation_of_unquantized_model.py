@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
 from kbitlint.source.facts import Action
+from kbitlint.source.frameworks import PREPARED_METHODS
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -15,18 +16,24 @@ if TYPE_CHECKING:
     from kbitlint.source.facts import SourceFacts
 
 
+#: a tensor class that reports a float dtype and cannot be cast: run with optimum-quanto 0.2.7
+REFUSES_CASTS = "quanto"
+
+
 class PreparationOfUnquantizedModel(Rule):
-    """A model that is not quantized is prepared for k-bit training.
+    """A model that PEFT does not take for quantized is prepared for k-bit training.
 
     ## What it does
 
     Reports `prepare_model_for_kbit_training` on a model that is loaded without a quantization config, from a
-    checkpoint whose name tells of none, on every path.
+    checkpoint whose name tells of none, on every path; and on one of a method that PEFT does not list: it knows
+    bitsandbytes, gptq, aqlm, eetq, hqq and torchao.
 
     ## Why is this bad?
 
     PEFT then casts every 16-bit parameter to float32, which doubles the whole model, and enables no checkpointing
-    although its argument says so.
+    although its argument says so. Of a method that it does not list, that is what is not packed; quanto's weights report
+    bfloat16 and refuse the cast: `The dtype of a weights Tensor cannot be changed`.
 
     ## Example
 
@@ -35,8 +42,8 @@ class PreparationOfUnquantizedModel(Rule):
 
     ## Fix
 
-    Load with a `quantization_config`, or leave the call out and call `gradient_checkpointing_enable()` and, before
-    attaching adapters, nothing else.
+    Load with a `quantization_config` of a listed method, or leave the call out and call
+    `gradient_checkpointing_enable()` and, before attaching adapters, nothing else.
 
     ## Fix safety
 
@@ -58,13 +65,31 @@ class PreparationOfUnquantizedModel(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each preparation of a model that is not quantized on any path."""
+        """One violation for each preparation of a model that PEFT does not take for quantized on any path."""
         for call, steps in source.steps_at(Action.PREPARE):
-            if all(step.before.method is None and step.before.load is not None and step.before.certain for step in steps):
-                yield self.violation(
-                    "the model is not quantized: all of it becomes float32, and checkpointing stays off",
-                    source.at(call),
-                    surface=Surface.SOURCE,
-                    evidence={"loaded_by": steps[0].before.load.callee if steps[0].before.load else None},
-                    fix=Fix("load it with a quantization_config, or leave the preparation out", Safety.DISPLAY),
-                )
+            before = [step.before for step in steps]
+            methods = {model.method for model in before}
+            method = next(iter(methods))
+            load = before[0].load
+            if len(methods) > 1 or not all(model.load is not None and model.certain for model in before):
+                continue
+            if method is not None and (not isinstance(method, str) or method in PREPARED_METHODS):
+                continue
+            refused = method == REFUSES_CASTS and all(model.dtype in ("float16", "bfloat16") for model in before)
+            yield self.violation(
+                _message(method, refused=refused),
+                source.at(call),
+                surface=Surface.SOURCE,
+                severity=Severity.ERROR if refused else None,
+                consequence=Consequence.FAILS if refused else None,
+                evidence={"method": method, "loaded_by": load.callee if load is not None else None},
+                fix=Fix("load it with a quantization_config that PEFT knows, or leave the preparation out", Safety.DISPLAY),
+            )
+
+
+def _message(method: str | None, *, refused: bool) -> str:
+    if refused:
+        return f"{method} weights report a float dtype and refuse the preparation's cast: a ValueError"
+    if method is None:
+        return "the model is not quantized: all of it becomes float32, and checkpointing stays off"
+    return f"PEFT's preparation does not know {method}: what is not packed becomes float32, and checkpointing stays off"

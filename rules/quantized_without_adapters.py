@@ -5,14 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.facts import Loop
+from kbitlint.source.facts import Action
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.source.facts import Model, SourceFacts
+
+
+#: transformers leaves these quantized whatever the device, and trains none of them without adapters (transformers/quantizers)
+REFUSED = frozenset({"bitsandbytes", "gptq", "awq", "aqlm", "eetq", "hqq", "quanto", "torchao", "higgs", "spqr", "vptq"})
+
+
+def _bare(model: Model) -> bool:
+    return model.adapters is None or not model.adapters.kept
+
+
+def _dequantized(model: Model) -> bool:
+    return model.quantization is not None and model.quantization.value("dequantize", unset=False) is not False
 
 
 class QuantizedWithoutAdapters(Rule):
@@ -20,13 +32,13 @@ class QuantizedWithoutAdapters(Rule):
 
     ## What it does
 
-    Reports a Trainer whose model is quantized on every path and has no adapters: none were attached, what
-    `get_peft_model` returned is not the model that is trained, or `merge_and_unload()` took them away again.
+    Reports a Trainer whose model is quantized on every path and has no adapters when the Trainer is made: none were
+    attached, `get_peft_model` was called and what it returned thrown away, or `merge_and_unload()` took them away again.
 
     ## Why is this bad?
 
-    The packed weights cannot be trained, so Trainer refuses: `You cannot perform fine-tuning on purely quantized
-    models`.
+    The packed weights cannot be trained, so Trainer's constructor raises: `You cannot perform fine-tuning on purely
+    quantized models`, even where it is only made to evaluate.
 
     ## Example
 
@@ -58,15 +70,14 @@ class QuantizedWithoutAdapters(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each Trainer that refuses its model on every path."""
-        for trained in source.trained():
-            bare = all(model.adapters is None and model.load is not None for model in trained.models)
-            trainer = all(training.loop is Loop.TRAINER for training in trained.paths)
-            bitsandbytes = all(model.method == "bitsandbytes" for model in trained.models)
-            if bare and trainer and bitsandbytes and trained.certain:
+        for call, steps in source.steps_at(Action.TRAINER):
+            models = [step.before for step in steps]
+            bare = all(_bare(model) and model.load is not None and model.certain for model in models)
+            if bare and all(model.method in REFUSED and not _dequantized(model) for model in models):
                 yield self.violation(
-                    "the quantized model has no adapters, and Trainer refuses to train it",
-                    source.at(trained.call),
+                    "the quantized model has no adapters, and Trainer refuses it",
+                    source.at(call),
                     surface=Surface.SOURCE,
-                    evidence={"bits": trained.models[0].bits},
+                    evidence={"method": models[0].method, "bits": models[0].bits},
                     fix=Fix("attach adapters: get_peft_model(model, LoraConfig(...))", Safety.DISPLAY),
                 )

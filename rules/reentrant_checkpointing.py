@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.context import Strategy
+from kbitlint.context import Strategy, TrainingContext
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.source.versions import takes_kwargs
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.context import TrainingContext
     from kbitlint.model.checkpointing import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
     from kbitlint.source.facts import Checkpointing, Model, SourceFacts, Training
@@ -117,7 +117,7 @@ class ReentrantCheckpointing(Rule):
 
     def _decision(self, source: SourceFacts, call: Call, found: list[tuple[Model, Training | None]]) -> Violation:
         how = found[0][0].checkpointing
-        given = call.argument(how.kwargs)
+        given = call.argument(how.flag or how.kwargs)
         trained = any(training is not None for _, training in found)
         fails = any(training is not None and training.distributed and training.find_unused is True for _, training in found)
         message = UNSET if how.reentry.value == "unset" else "checkpointing is reentrant"
@@ -127,19 +127,19 @@ class ReentrantCheckpointing(Rule):
             message += ", unless a later call decides otherwise"
         return self.violation(
             message,
-            source.at(call) if given is None else source.at_line(given.whole.line, how.kwargs),
+            source.at(call) if given is None else source.at_line(given.whole.line, given.name),
             surface=Surface.SOURCE,
-            severity=Severity.ERROR if fails else Severity.WARNING if trained else Severity.INFO,
-            consequence=Consequence.FAILS if fails else None,
+            severity=Severity.ERROR if fails else Severity.WARNING if trained and not how.flag else Severity.INFO,
+            consequence=Consequence.FAILS if fails else Consequence.HARMLESS if how.flag else None,
             evidence={"use_reentrant": how.reentry.value, "trained_here": trained},
             fix=_repair(source, how, call),
         )
 
 
 def _repair(source: SourceFacts, how: Checkpointing, call: Call) -> Fix:
-    given, kwargs = call.argument(how.kwargs), call.within(how.kwargs)
-    if how.kwargs and (given is None or given.value is None):
+    given, kwargs = call.argument(how.kwargs), call if how.flag else call.within(how.kwargs)
+    if how.kwargs and takes_kwargs(call, source.versions) and (given is None or given.value is None):
         return Fix(TITLE, Safety.SAFE, source.set_value(call, how.kwargs, {"use_reentrant": False}))
     if kwargs is not None:
-        return Fix(TITLE, Safety.SAFE, source.set_value(kwargs, "use_reentrant", value=False))
+        return Fix(TITLE, Safety.SAFE, source.set_value(kwargs, how.flag or "use_reentrant", value=False))
     return Fix("pass use_reentrant=False", Safety.DISPLAY)

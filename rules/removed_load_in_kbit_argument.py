@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
 from kbitlint.source.facts import Action
+from kbitlint.source.versions import number
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.source.facts import SourceFacts
+    from kbitlint.source.values import Argument, Call
 
 
 class RemovedLoadInKbitArgument(Rule):
@@ -20,13 +22,14 @@ class RemovedLoadInKbitArgument(Rule):
 
     ## What it does
 
-    Reports `from_pretrained(..., load_in_4bit=True)` and `load_in_8bit=True` with transformers 5, and
-    `prepare_model_for_int8_training` with a PEFT that has dropped it.
+    Reports `load_in_4bit` and `load_in_8bit` in `from_pretrained` with transformers 5, whatever their value; a
+    `TorchAoConfig` made from text; and `prepare_model_for_int8_training` with a PEFT that has dropped it.
 
     ## Why is this bad?
 
-    transformers 5 hands unknown keywords on to the model's constructor, which raises a TypeError. PEFT removed the
-    int8 function in favour of `prepare_model_for_kbit_training`, so importing it fails.
+    transformers 5 hands unknown keywords on to the model's constructor, which raises a TypeError, for `False` and
+    `None` too. `TorchAoConfig('int4_weight_only')` raises a ValueError. PEFT removed the int8 function in favour of
+    `prepare_model_for_kbit_training`, so importing it fails.
 
     ## Example
 
@@ -34,12 +37,13 @@ class RemovedLoadInKbitArgument(Rule):
 
     ## Fix
 
-    Pass `quantization_config=BitsAndBytesConfig(load_in_8bit=True)`; call `prepare_model_for_kbit_training`.
+    Pass `quantization_config=BitsAndBytesConfig(load_in_8bit=True)`, or nothing instead of `False`; call
+    `prepare_model_for_kbit_training`.
 
     ## Fix safety
 
-    Safe for 8 bits: the config means what the keyword meant. Unsafe for 4 bits, where it meant fp4 computed in float32,
-    and the config that is written asks for nf4 and bfloat16.
+    Safe for 8 bits and for `False`: it means what the keyword meant. Unsafe for 4 bits, where it meant fp4 computed in
+    float32, and the config that is written asks for nf4 and bfloat16.
 
     ## References
 
@@ -56,32 +60,28 @@ class RemovedLoadInKbitArgument(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each removed keyword that is given."""
-        major = source.versions.get("transformers", "5").partition(".")[0]
-        for call, _ in source.steps_at(Action.LOAD):
+        """One violation for each removed keyword, text or function that is given on every path."""
+        five = number(source.versions.get("transformers", "5")) >= (5,)
+        for call, steps in source.steps_at(Action.LOAD) if five else ():
             for name in ("load_in_4bit", "load_in_8bit"):
                 argument = call.argument(name)
-                removed = major.isdigit() and int(major) >= 5 and call.callee.startswith("transformers.")
-                if argument is None or argument.value is not True or not removed:
-                    continue
-                config, imported = source.importing("transformers.BitsAndBytesConfig")
-                further = ""
-                if name == "load_in_4bit":
-                    torch, needed = source.importing("torch")
-                    further = f', bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype={torch}.bfloat16'
-                    imported += needed
-                code = f"quantization_config={config}({name}=True{further})"
-                inside = call.span.start <= argument.whole.start < call.span.end
-                edits = source.replace(argument.whole, code) + imported
-                title = "pass a BitsAndBytesConfig"
-                safety = Safety.UNSAFE if further else Safety.SAFE
-                fixable = inside and call.argument("quantization_config") is None
+                known = call.callee.startswith(("transformers.", "peft."))
+                if argument is not None and known and all(step.call.argument(name) for step in steps):
+                    yield self.violation(
+                        f"from_pretrained takes no {name} any more: a TypeError",
+                        source.at_line(argument.whole.line, name),
+                        surface=Surface.SOURCE,
+                        evidence={"transformers": source.versions.get("transformers")},
+                        fix=_fix(source, call, argument),
+                    )
+        for config in source.calls_of("transformers.TorchAoConfig") if five else ():
+            if isinstance(config.value("quant_type"), str):
                 yield self.violation(
-                    f"from_pretrained takes no {name} any more: a TypeError",
-                    source.at_line(argument.whole.line, name),
+                    "TorchAoConfig takes no text any more: a ValueError",
+                    source.at(config),
                     surface=Surface.SOURCE,
-                    evidence={"transformers": source.versions.get("transformers")},
-                    fix=Fix(title, safety, edits) if fixable else Fix(title, Safety.DISPLAY),
+                    evidence={"quant_type": config.value("quant_type")},
+                    fix=Fix("pass a config of torchao.quantization", Safety.DISPLAY),
                 )
         for name, local in source.imports:
             if name == "peft.prepare_model_for_int8_training":
@@ -91,3 +91,26 @@ class RemovedLoadInKbitArgument(Rule):
                     surface=Surface.SOURCE,
                     fix=Fix("use prepare_model_for_kbit_training", Safety.DISPLAY),
                 )
+
+
+def _fix(source: SourceFacts, call: Call, argument: Argument) -> Fix:
+    """False and None are left out, True becomes a config; what is decided elsewhere is shown only."""
+    inside = call.span.start <= argument.whole.start < call.span.end
+    # a name may stand for what the command line says
+    inside = inside and source.code_of(argument.span) in ("True", "False", "None")
+    other = next(name for name in ("load_in_4bit", "load_in_8bit") if name != argument.name)
+    if argument.value is False or argument.value is None:
+        title = f"leave {argument.name} out"
+        edits = source.remove_argument(argument) if inside else ()
+        return Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY)
+    title = "pass a BitsAndBytesConfig"
+    if argument.value is not True or not inside or call.gives("quantization_config") or call.value(other) is True:
+        return Fix(title, Safety.DISPLAY)
+    config, imported = source.importing("transformers.BitsAndBytesConfig")
+    further = ""
+    if argument.name == "load_in_4bit":
+        torch, needed = source.importing("torch")
+        further = f', bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype={torch}.bfloat16'
+        imported += needed
+    edits = source.replace(argument.whole, f"quantization_config={config}({argument.name}=True{further})") + imported
+    return Fix(title, Safety.UNSAFE if further else Safety.SAFE, edits)

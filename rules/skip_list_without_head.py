@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
+from kbitlint.source.facts import Action
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -13,9 +15,11 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.files.checkpoint import CheckpointFacts
     from kbitlint.source.facts import SourceFacts
+    from kbitlint.source.values import Span
 
 #: what output heads are called
 KEY = "quantization_config.llm_int8_skip_modules"
+_WRITES = re.compile("ForCausalLM|ForConditionalGeneration|Seq2SeqLM|Vision2Seq|ToText|LMHead|MaskedLM|MultimodalLM")
 HEADS = ("lm_head", "embed_out", "output_layer", "score", "classifier", "head")
 
 
@@ -23,6 +27,17 @@ def _names(value: object) -> tuple[str, ...]:
     """The texts of a list; nothing where it is not known."""
     known = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
     return tuple(str(item) for item in value) if known and isinstance(value, tuple) else ()
+
+
+def _without_output_head(source: SourceFacts) -> set[Span]:
+    """The configs that the file uses, and for no class that has an output head: heads of tasks are another rule's."""
+    used: dict[Span, bool] = {}
+    for call, steps in source.steps_at(Action.LOAD):
+        writes = _WRITES.search(call.callee) is not None or "from_pretrained" not in call.callee
+        for config in (step.before.quantization for step in steps):
+            if config is not None:
+                used[config.span] = used.get(config.span, False) or writes
+    return {span for span, writes in used.items() if not writes}
 
 
 def _has_head(names: tuple[str, ...]) -> bool:
@@ -75,10 +90,11 @@ class SkipListWithoutHead(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each list without a head."""
         saved = {name for call in source.calls_of("peft.LoraConfig") for name in _names(call.value("modules_to_save"))}
+        headless = _without_output_head(source)
         for call in source.calls_of("transformers.BitsAndBytesConfig"):
             names = _names(call.value("llm_int8_skip_modules"))
             argument = call.argument("llm_int8_skip_modules")
-            if argument is None or not names or _has_head(names):
+            if argument is None or not names or _has_head(names) or call.span in headless:
                 continue
             written = source.code_of(argument.span)
             edits = (

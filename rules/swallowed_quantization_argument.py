@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
 from kbitlint.source.frameworks import BITSANDBYTES_ARGUMENTS as KNOWN
+from kbitlint.source.frameworks import QUANTIZATION_ARGUMENTS
+from kbitlint.source.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -23,13 +25,15 @@ class SwallowedQuantizationArgument(Rule):
     ## What it does
 
     Reports arguments of `BitsAndBytesConfig`, and keys of a bitsandbytes `quantization_config` in config.json, that
-    are none of its parameters.
+    are none of its parameters; with transformers 5 also arguments of the configs of gptq, awq, hqq, quanto, eetq,
+    torchao and mxfp4.
 
     ## Why is this bad?
 
     The class takes `**kwargs` and logs what it does not know at a level that nobody sees. What was meant keeps its
     default: a misspelt compute dtype is float32, a misspelt `load_in_8bit` gives a 4-bit model, because without
-    either flag transformers 5 quantizes to 4 bits.
+    either flag transformers 5 quantizes to 4 bits. `use_exllama=False` for GPTQ, which kept kernels without a backward
+    pass away in transformers 4, is dropped, and `backend` decides instead.
 
     ## Example
 
@@ -59,16 +63,21 @@ class SwallowedQuantizationArgument(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each argument that is dropped."""
-        for call in source.calls_of("transformers.BitsAndBytesConfig"):
+        five = number(source.versions.get("transformers", "5")) >= (5,)
+        for call in source.calls_of(*(f"transformers.{name}" for name in QUANTIZATION_ARGUMENTS)):
+            config = call.callee.rpartition(".")[2]
+            known = QUANTIZATION_ARGUMENTS[config]
+            if config != "BitsAndBytesConfig" and not five:
+                continue
             given = {argument.name for argument in call.arguments}
             for argument in call.arguments:
                 name = argument.name
-                if name in KNOWN or name.startswith("_") or name.isdigit():
+                if name in known or name.startswith("_") or name.isdigit():
                     continue
-                meant = next(iter(difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.75)), None)
+                meant = next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)
                 edits = source.rename_argument(argument, meant) if meant is not None and meant not in given else ()
                 yield self.violation(
-                    f"BitsAndBytesConfig knows no {name} and drops it",
+                    f"{config} knows no {name} and drops it",
                     source.at_line(argument.whole.line, name),
                     surface=Surface.SOURCE,
                     evidence={"argument": name, "meant": meant},

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Option, Rule, Unchecked
-from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+from kbitlint.source.effects import STORED_QUANTIZED
+from kbitlint.source.facts import Action
+from kbitlint.source.versions import number
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts, ParameterFacts
+    from kbitlint.source.facts import Model, SourceFacts
     from kbitlint.violation import JSON
 
 
@@ -22,21 +27,28 @@ FOUR_BITS = ("nf4", "fp4")
 BLOCK, DOUBLE = 64, 1 + 4 / 256
 
 
+PARTLY = ("jetmoe", "nemotron_h", "nemotron_h_omni")  # less than half of them are experts
+#: checkpoints of which the name tells that they have experts
+_PUBLISHED = re.compile(
+    r"mistralai/Mixtral-8x|Qwen/Qwen[\w.]+-(MoE-|\d+B-)A\d|allenai/OLMoE-|microsoft/Phi-3\.5-MoE|meta-llama/Llama-4-"
+)
+
+
 class UnquantizedExperts(Rule):
     """Fused experts of a quantized model that stay in 16 or 32 bits.
 
     ## What it does
 
     Reports parameters that stack the matrices of all experts of a layer and are float, while other layers of the model
-    are packed, and says which share of the model's parameters is quantized at all.
+    are packed, and says which share of the model's parameters is quantized at all. In a script: a bitsandbytes config
+    for a checkpoint with experts, as its config.json on this machine or its publisher's name tells.
 
     ## Why is this bad?
 
     transformers 5 keeps experts as stacked parameters, and bitsandbytes replaces `nn.Linear` only. `load_in_4bit` then
-    packs the attention and leaves what the model mostly consists of: of Mixtral-8x7B 2.9 % of the parameters are packed
-    and 90 GB stay bfloat16, of DeepSeek-V3 2.3 %. Nothing is printed. Training works, at the memory of a 16-bit model;
-    PEFT's `prepare_model_for_kbit_training` doubles even that. A warning where less than half of the model is quantized,
-    else worth knowing.
+    packs the attention and leaves the rest: of Mixtral-8x7B 2.9 % of the parameters are packed and 90 GB stay bfloat16.
+    Nothing is printed. Training works, at the memory of a 16-bit model; PEFT's prepare doubles even that. A warning where
+    less than half of the model is quantized, else worth knowing.
 
     ## Example
 
@@ -51,10 +63,9 @@ class UnquantizedExperts(Rule):
 
     ## Fix safety
 
-    Unsafe: outputs move by the error of 4 bits, as everywhere in a quantized model. `kbitlint.undo` reads the stacks from
-    the checkpoint again. Shown only where another parameter is tied to the stack, an adapter already wraps it, it is
-    trained, or the model has no 4-bit layers to follow. PEFT 0.21 cannot train `target_parameters` on a packed stack:
-    attach adapters to modules. `save_pretrained` needs `save_original_format=False`; adapters are saved as ever.
+    Unsafe: outputs move by the error of 4 bits. `kbitlint.undo` reads the stacks from the checkpoint again. Shown only
+    where another parameter is tied to the stack, an adapter wraps it, it is trained, or no 4-bit layers show the type.
+    PEFT 0.21 cannot train `target_parameters` on it; `save_pretrained` needs `save_original_format=False`.
 
     ## References
 
@@ -86,12 +97,7 @@ class UnquantizedExperts(Rule):
                 f"fused experts stay {bank.dtype}: {share:.0%} of the model's parameters are quantized",
                 Location(bank.path),
                 severity=Severity.WARNING if share < self.option("warn-below") else Severity.INFO,
-                evidence={
-                    "dtype": bank.dtype,
-                    "shape": list(bank.shape),
-                    "bytes": bank.nbytes,
-                    "quantized_share": round(share, 4),
-                },
+                evidence={"shape": list(bank.shape), "bytes": bank.nbytes, "quantized_share": round(share, 4)},
                 fix=self._fix(bank, model, tied=bank.path in tied),
             )
 
@@ -109,3 +115,31 @@ class UnquantizedExperts(Rule):
         arguments: dict[str, JSON] = {"quant_type": packing.kind, "compress_statistics": packing.double}
         edit = Edit("pack-experts", bank.path, arguments, adds_bytes=-saved)
         return Fix(f"pack them to {packing.kind}, one bank at a time", Safety.UNSAFE, (edit,))
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each load in k bits of a checkpoint with experts, on every path."""
+        packed = re.search(r"replace_parameter_4bit|kbitlint\.fix\(.*unsafe=True", source.text)
+        if packed or number(source.versions.get("transformers", "5")) < (5,):
+            return
+        for call, steps in source.steps_at(Action.LOAD):
+            argument = call.argument("quantization_config")
+            packs = all(step.before.method == "bitsandbytes" and step.before.quantization is not None for step in steps)
+            if argument is not None and packs and all(_has_experts(step.before) for step in steps):
+                config = call.within("quantization_config")
+                keys = [key for key in config.arguments if key.name.startswith("load_in_")] if config is not None else []
+                key = keys[0] if keys and source.dialect != "python" else argument
+                yield self.violation(
+                    "the experts stay unquantized: transformers 5 stacks them in parameters that bitsandbytes does not pack",
+                    source.at_line(key.whole.line, key.name),
+                    surface=Surface.SOURCE,
+                    evidence={"checkpoint": str(call.value("pretrained_model_name_or_path"))},
+                    fix=Fix("pack them with bitsandbytes.nn.parametrize.replace_parameter_4bit", Safety.DISPLAY),
+                )
+
+
+def _has_experts(model: Model) -> bool:
+    name = model.load.value("pretrained_model_name_or_path") if model.load is not None else None
+    if model.named is not None:
+        fused = model.named.model_type not in PARTLY and not model.named.remote
+        return model.named.experts > 1 and fused
+    return isinstance(name, str) and _PUBLISHED.match(name) is not None and not STORED_QUANTIZED.search(name)

@@ -5,16 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.source.facts import Action
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import SourceFacts
+    from kbitlint.source.values import Call
 
 #: the names that PEFT puts between a module and what it wraps
 _BETWEEN = ("base_layer", "original_module", "token_adapter")
+
+
+TITLE = "ensure_weight_tying=True in the adapter's config"
 
 
 class UntiedCopy(Rule):
@@ -23,7 +29,8 @@ class UntiedCopy(Rule):
     ## What it does
 
     Reports tied weights of the base model of which an adapter trains a copy (`modules_to_save`, LoRA or trainable
-    tokens) that the other place does not share.
+    tokens) that the other place does not share. In a script: `modules_to_save` with `embed_tokens` or `lm_head` for a
+    checkpoint whose config.json, on this machine, says that they are tied.
 
     ## Why is this bad?
 
@@ -42,7 +49,7 @@ class UntiedCopy(Rule):
 
     ## Fix safety
 
-    Nothing is applied: which of the two is meant decides what is trained.
+    Unsafe in a script, where `ensure_weight_tying=True` is written: one copy is trained then. Nothing is applied to a model.
 
     ## References
 
@@ -75,8 +82,29 @@ class UntiedCopy(Rule):
                 f"trained {'apart from' if both else 'without'} {one if not at[one] or both else other}, to which it is tied",
                 Location(other if at[other] else one),
                 evidence={"trained": sorted(at[one] + at[other]), "tied": [further, first]},
-                fix=Fix("ensure_weight_tying=True in the adapter's config", Safety.DISPLAY),
+                fix=Fix(TITLE, Safety.DISPLAY),
             )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each config that trains copies of weights that the checkpoint ties, on every path."""
+        for call, steps in source.steps_at(Action.ATTACH):
+            config = call.within("peft_config")
+            tied = all(step.before.named is not None and step.before.named.tied for step in steps)
+            if config is not None and config.callee == "peft.LoraConfig" and tied and _saves_one_of_two(config):
+                argument = config.argument("modules_to_save")
+                yield self.violation(
+                    "embeddings and head are tied, and modules_to_save trains copies that are not",
+                    source.at(config) if argument is None else source.at_line(argument.whole.line, "modules_to_save"),
+                    surface=Surface.SOURCE,
+                    fix=Fix(TITLE, Safety.UNSAFE, source.set_value(config, "ensure_weight_tying", value=True)),
+                )
+
+
+def _saves_one_of_two(config: Call) -> bool:
+    """Whether a LoRA config surely trains copies of tied weights that it does not tie again."""
+    saved = config.value("modules_to_save")
+    tied = config.value("ensure_weight_tying", False)  # noqa: FBT003  # the default of the argument
+    return isinstance(saved, tuple) and any(name in ("embed_tokens", "lm_head") for name in saved) and tied is False
 
 
 def _trained_at(model: ModelFacts, place: str) -> list[str]:

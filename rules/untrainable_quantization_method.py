@@ -2,21 +2,59 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.facts import Loop
+from kbitlint.source.facts import Action, Loop
+from kbitlint.source.values import UNKNOWN
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.files.checkpoint import CheckpointFacts
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.source.facts import Model, SourceFacts
 
 #: HfQuantizer.is_trainable is False for these, whatever their arguments (transformers/quantizers)
-UNTRAINABLE = frozenset({"auto-round", "fbgemm_fp8", "higgs", "mxfp4", "nvfp4", "quark", "spqr", "vptq"})
+UNTRAINABLE = frozenset({"auto-round", "fbgemm_fp8", "gemma", "higgs", "mxfp4", "nvfp4", "quark", "spqr", "vptq"})
+#: these ask an argument: its name, and the value with which they train
+ON_REQUEST = {
+    "bitnet": ("linear_class", "autobitlinear"),
+    "fouroversix": ("keep_master_weights", True),
+    "fp_quant": ("store_master_weights", True),
+}
+_WEIGHT_BITS = re.compile(r"(\d)weight", re.IGNORECASE)
+
+TITLE = "quantize the unquantized checkpoint with a method that trains"
+
+
+def _by_arguments(method: object, value: Callable[[str], object], layout: object) -> str | None:
+    """Why a method does not train with these arguments; None where it does, or where they do not tell."""
+    if isinstance(method, str) and method in UNTRAINABLE:
+        return f"{method} cannot be trained through"
+    if method in ON_REQUEST:
+        name, wanted = ON_REQUEST[str(method)]
+        return None if value(name) in (wanted, UNKNOWN) else f"{method} cannot be trained through without {name}={wanted!r}"
+    if method == "torchao" and isinstance(layout, str):
+        found = _WEIGHT_BITS.search(layout)
+        return None if found is not None and found[1] == "8" else f"torchao's {layout} cannot be trained through"
+    return None
+
+
+def _asked(model: Model) -> str | None:
+    """The same for a model that a script loads."""
+    config = model.quantization
+    if not model.certain:
+        return None
+    if config is None:
+        return _by_arguments(model.method, lambda _: UNKNOWN, None)
+    layout = config.within("quant_type")
+    if config.value("dequantize", unset=False) is not False:
+        return None
+    return _by_arguments(model.method, config.value, layout.callee.rpartition(".")[2] if layout is not None else None)
 
 
 class UntrainableQuantizationMethod(Rule):
@@ -25,8 +63,9 @@ class UntrainableQuantizationMethod(Rule):
     ## What it does
 
     Reports checkpoints whose `quantization_config`, and scripts whose quantization config, names a method that
-    declares itself untrainable in transformers 5.23: auto-round, fbgemm_fp8, higgs, nvfp4, quark, spqr, vptq and
-    mxfp4, unless it is dequantized at load.
+    declares itself untrainable in transformers 5.23: auto-round, fbgemm_fp8, gemma, higgs, nvfp4, quark, spqr, vptq
+    and mxfp4, unless it is dequantized at load; torchao with weights of other than 8 bits; bitnet, fouroversix and
+    fp_quant without the argument that makes them train.
 
     ## Why is this bad?
 
@@ -62,34 +101,41 @@ class UntrainableQuantizationMethod(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each place that trains such a model on every path."""
-        for trained in source.trained():
-            methods = {model.method for model in trained.models}
-            method = next(iter(methods))
-            config = trained.models[0].quantization
-            refused = trained.paths[0].loop is Loop.TRAINER
-            spared = config is not None and config.value("dequantize", unset=False) is not False
-            if len(methods) == 1 and isinstance(method, str) and method in UNTRAINABLE and not spared:
+        """One violation for each Trainer, or loop of the file, that is given such a model on every path."""
+        own = (trained for trained in source.trained() if trained.paths[0].loop is Loop.OWN)
+        # what asks an argument is refused by Trainer alone: some of it computes on unpacked weights
+        named = (trained for trained in own if trained.models[0].method in UNTRAINABLE)
+        given = [(trained.call, trained.models, Consequence.FRAGILE) for trained in named]
+        for call, steps in source.steps_at(Action.TRAINER):
+            given.append((call, tuple(step.before for step in steps), Consequence.FAILS))
+        for call, models, consequence in given:
+            reasons = {_asked(model) for model in models}
+            reason = next(iter(reasons), None)
+            if len(reasons) == 1 and reason is not None:
+                fails = consequence is Consequence.FAILS and models[0].method != "mxfp4"
                 yield self.violation(
-                    f"{method} cannot be trained through",
-                    source.at(trained.call),
+                    reason,
+                    source.at(call),
                     surface=Surface.SOURCE,
-                    severity=Severity.ERROR if refused and method != "mxfp4" else Severity.WARNING,
-                    consequence=None if refused and method != "mxfp4" else Consequence.FRAGILE,
-                    evidence={"method": method},
-                    fix=Fix("quantize the unquantized checkpoint with a method that trains", Safety.DISPLAY),
+                    severity=Severity.ERROR if fails else Severity.WARNING,
+                    consequence=None if fails else Consequence.FRAGILE,
+                    evidence={"method": models[0].method},
+                    fix=Fix(TITLE, Safety.DISPLAY),
                 )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
         """At most one violation, on the key of config.json."""
-        method = (checkpoint.quantization or {}).get("quant_method")
-        if isinstance(method, str) and method in UNTRAINABLE:
+        quantization = checkpoint.quantization or {}
+        method, layout = quantization.get("quant_method"), quantization.get("quant_type")
+        kind = layout.get("default") if isinstance(layout, Mapping) else None
+        reason = _by_arguments(method, quantization.get, kind.get("_type") if isinstance(kind, Mapping) else None)
+        if reason is not None:
             yield self.violation(
-                f"{method} cannot be trained through",
+                reason,
                 Location("quantization_config.quant_method", "config.json"),
                 surface=Surface.FILES,
                 severity=Severity.WARNING if method == "mxfp4" else Severity.ERROR,
                 consequence=Consequence.COSTS_MEMORY if method == "mxfp4" else None,
                 evidence={"method": method},
-                fix=Fix("quantize the unquantized checkpoint with a method that trains", Safety.DISPLAY),
+                fix=Fix(TITLE, Safety.DISPLAY),
             )

@@ -1,7 +1,7 @@
 """Root causes that users reported, each built on a tiny model, with the exact violation that names it.
 
-A test is named after the id of its cause; those of several ranks stand in ``test_causes_ranks.py``. Causes that neither
-a model nor a training step shows stand in ``causes.md``.
+A test is named after the id of its cause. What scripts and files show is in ``test_causes_files.py``, what only several
+ranks show in ``test_causes_ranks.py``, what nothing shows in ``causes.md``.
 """
 
 from __future__ import annotations
@@ -128,8 +128,8 @@ def each(code, paths, severity):
 
 def test_every_cause_is_tested_or_listed_with_a_reason():
     listed = re.findall(r"^- `([a-z0-9-]+)`: \S", LISTED, flags=re.MULTILINE)
-    beside = set(re.findall(r"^def (test_\w+)", (HERE / "test_causes_ranks.py").read_text(), flags=re.MULTILINE))
-    tested = [id_ for id_ in IDS if f"test_{id_.replace('-', '_')}" in {*globals(), *beside}]
+    texts = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_causes*.py"))
+    tested = [id_ for id_ in IDS if f"\ndef test_{id_.replace('-', '_')}(" in texts]
 
     assert len(set(IDS)) == 80
     assert sorted(listed + tested) == sorted(IDS)

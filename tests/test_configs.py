@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from written import NEWEST, fixed, places
 
+from kbitlint.api import check, fix
 from kbitlint.source import configs
 
 AXOLOTL = """\
@@ -34,8 +35,8 @@ TRL = """\
         (AXOLOTL, ".yaml", "axolotl"),
         (TRL, ".json", "trl"),
         ("stage: sft\nfinetuning_type: lora\ntemplate: llama3\n", ".yaml", "llamafactory"),
-        ("compute_environment: X\ndistributed_type: FSDP\nnum_processes: 8\n", ".yml", "accelerate"),
-        ('{"zero_optimization": {"stage": 2}, "optimizer": {}}', ".json", "deepspeed"),
+        ("compute_environment: X\ndistributed_type: FSDP\nnum_processes: 8\n", ".yml", None),
+        ('{"zero_optimization": {"stage": 2}, "optimizer": {}}', ".json", None),
         ("name: web\nload_in_4bit: true\n", ".yaml", None),
         ("", ".yaml", None),
         ("- load_in_4bit\n", ".yaml", None),
@@ -99,3 +100,29 @@ def test_comments_silence_keys_too():
     text = f"{AXOLOTL}gradient_checkpointing: true\n{comment}gradient_checkpointing_kwargs:\n  use_reentrant: true\n"
 
     assert places("KB401", text, suffix=".yaml") == []
+
+
+LLAMAFACTORY = "stage: sft\nfinetuning_type: lora\ntemplate: llama3\nquantization_bit: 4\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ("", [(1, "info")]),
+        ("use_reentrant_gc: true\n", [(5, "info")]),
+        ("use_reentrant_gc: false\n", []),
+        ("use_reentrant_gc: 1\n", []),
+        ("use_unsloth_gc: true\n", []),
+        ("disable_gradient_checkpointing: true\n", []),
+    ],
+)
+def test_llamafactory_checkpoints_reentrantly_unless_it_is_told_otherwise(tmp_path, more, found):
+    path = tmp_path / "train.yaml"
+    path.write_text(LLAMAFACTORY + more)
+
+    said = check(str(path), select=["KB301", "KB401"]).violations
+    assert [(v.at.line, v.severity.value) for v in said] == found
+
+    fix(str(path), select=["KB401"])
+    expected = LLAMAFACTORY + more.replace("gc: true", "gc: false") + ("use_reentrant_gc: false\n" if not more else "")
+    assert path.read_text() == (expected if found else LLAMAFACTORY + more)

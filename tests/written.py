@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from pathlib import Path
 
 from kbitlint.context import TrainingContext
+from kbitlint.files.nearby import checkpoint_config
 from kbitlint.mending import mend
 from kbitlint.registry import all_rules, find
 from kbitlint.source import documents
@@ -58,6 +60,18 @@ def said(code, body, *, suffix=".py", versions=NEWEST, imports=IMPORTS):
     assert not outcome.crashes, outcome.crashes
     lines = text.split("\n")
     return [(v.severity.value, lines[v.at.line - 1].strip(), v.message) for v in outcome.violations]
+
+
+def beside(code, body, folder, config, name="base"):
+    """The same of a script in a folder, beside a checkpoint's config.json."""
+    (folder / name).mkdir(exist_ok=True)
+    (folder / name / "config.json").write_text(json.dumps({"model_type": "llama", **config}))
+    path = folder / "train.py"
+    path.write_text(IMPORTS + body.replace("org/base", name))
+    checkpoint_config.cache_clear()
+    found = run((find(code),), documents.read(path, path.name, NEWEST).facts, TrainingContext())[0].violations
+    lines = path.read_text().split("\n")
+    return [(v.severity.value, lines[v.at.line - 1].strip(), v.message) for v in found]
 
 
 def places(code, body, **how):

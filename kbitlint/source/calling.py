@@ -33,7 +33,7 @@ from kbitlint.source.objects import (
     Sequence,
     Trainer,
 )
-from kbitlint.source.values import UNKNOWN, Span, Symbol
+from kbitlint.source.values import UNKNOWN, Call, Span, Symbol
 from kbitlint.source.versions import row
 
 if TYPE_CHECKING:
@@ -132,9 +132,13 @@ class Caller(ModelCalls):
             return owner if name.endswith("_") else UNKNOWN
         if isinstance(owner, Part):
             return self.part_method(node, name, owner)
-        self.arguments(node, name)
+        call = self.arguments(node, name).frozen()
         if name == "train":
             self.trail.finish(owner)
+        elif name == "save_model" and owner.net is not None:
+            given = owner.arguments.frozen() if owner.arguments is not None else Call(name, call.span)
+            folder = call.value("0", call.value("output_dir", given.value("0", given.value("output_dir", UNKNOWN))))
+            self.trail.step(Action.SAVE, call, owner.net, owner.net.state, folder)
         elif name in ("evaluate", "predict"):
             owner.judged = True
         return UNKNOWN
@@ -171,7 +175,11 @@ class Caller(ModelCalls):
             return self._function(node, api)
         if name in TRAINERS:
             return self.trainer(name, self.arguments(node, name, TRAINERS[name].parameters))
-        if name in TRAINING_ARGUMENTS or last in QUANTIZATION_CONFIGS or (library == "peft" and last.endswith("Config")):
+        if (
+            name in TRAINING_ARGUMENTS
+            or last in QUANTIZATION_CONFIGS
+            or (library in ("peft", "torchao") and last.endswith("Config"))
+        ):
             made = self.arguments(node, name)
             self.trail.calls[made.span] = made.frozen()
             return made

@@ -14,11 +14,11 @@ from kbitlint.files.jsontext import JSONTextError
 from kbitlint.files.jsontext import Node as JSONNode
 from kbitlint.files.jsontext import parse as parse_json
 from kbitlint.source.effects import Trail
-from kbitlint.source.facts import Checkpointing, Path, SourceFacts
+from kbitlint.source.facts import Action, Checkpointing, Path, SourceFacts
 from kbitlint.source.frameworks import TRAINERS
 from kbitlint.source.objects import Given, Items, Known, Net, Object, Sequence, Trainer, frozen
 from kbitlint.source.suppressions import ignores
-from kbitlint.source.values import UNKNOWN, Argument, Call, Span, Style, Value
+from kbitlint.source.values import UNKNOWN, Argument, Call, Reentry, Span, Style, Value
 from kbitlint.source.versions import installed
 
 if TYPE_CHECKING:
@@ -51,8 +51,10 @@ class Dialect:
     """Values of that key that ask for none."""
     bits: str = ""
     """The key that says in how many bits the base is loaded, where there is one."""
-    own_checkpointing: bool = False
-    """Whether it binds the checkpoint function itself, whatever the training arguments say."""
+    reentry: str = ""
+    """The key for its own use of the checkpoint function, reentrant unless told otherwise, where it has one."""
+    leaves_it: tuple[str, ...] = ()
+    """Keys that make it use another one, or none."""
 
 
 DIALECTS: tuple[Dialect, ...] = (
@@ -89,7 +91,9 @@ DIALECTS: tuple[Dialect, ...] = (
         adapter="finetuning_type",
         not_adapters=("full", "freeze"),
         bits="quantization_bit",
-        own_checkpointing=True,
+        reentry="use_reentrant_gc",
+        # what Trainer makes of gradient_checkpointing reaches a method that the program has replaced
+        leaves_it=("disable_gradient_checkpointing", "use_unsloth_gc", "use_unsloth", "gradient_checkpointing"),
     ),
     Dialect(
         "trl",
@@ -137,16 +141,16 @@ def worth_parsing(content: bytes) -> bool:
 def collect(
     file: str, text: str, suffix: str, versions: Mapping[str, str] | None = None, beside: FilePath | None = None
 ) -> SourceFacts | None:
-    """The facts of a configuration; None where it configures no training. Raises ConfigurationError."""
+    """The facts of a configuration; None where it configures no model's training. Raises ConfigurationError."""
     root = _json(text) if suffix == ".json" else _yaml(text)
     if root is None:
         return None
     dialect = next((d for d in DIALECTS if sum(key in root.items for key in d.marks) >= d.least), None)
-    if dialect is None:
-        return None
+    if dialect is None or not dialect.trainer:
+        return None  # how a launcher starts processes says nothing about a model: --training hands it to a check of one
     versions = installed() if versions is None else versions
     trail = Trail(versions, beside=beside)
-    path, calls = _trained(dialect, root, trail) if dialect.trainer else (Path(), (root.frozen(),))
+    path, calls = _trained(dialect, root, trail)
     return SourceFacts(
         file,
         text,
@@ -175,20 +179,34 @@ def _trained(dialect: Dialect, root: Items, trail: Trail) -> tuple[Path, tuple[C
         bits = int(said.value)
         load.items["quantization_config"] = Given(quantization, quantization.span, quantization.span)
     net = trail.load(load.frozen())
-    if dialect.own_checkpointing:
-        net.state = dataclasses.replace(net.state, checkpointing=Checkpointing(None))
+    if dialect.reentry:
+        how = _own_checkpointing(dialect, root) if bits else Checkpointing(None)
+        hooks = () if how.by is None else (how.by,)  # its function makes the layers' inputs require grad
+        net.state = dataclasses.replace(net.state, checkpointing=how, hooks=hooks)
     arguments = Items(api.arguments, dict(root.items), span=root.span, style=root.style, tail=root.tail)
     asked = root.items.get(dialect.adapter)
     trainer = Trainer(Call(dialect.name, root.span), net, arguments, api)
-    if asked is None and dialect.own_checkpointing:
+    if asked is None and dialect.reentry:
         net.state = dataclasses.replace(net.state, certain=False)  # its default decides
     elif asked is not None and frozen(asked.value) not in dialect.not_adapters:
         _attach(trail, net, root, asked)
         if bits and api.adapter_dtype:
             _cast_adapters(net, api.adapter_dtype)
+    trail.step(Action.TRAINER, trainer.call, net, net.state)
     trail.finish(trainer)
     # axolotl computes in the dtype of its bf16 and fp16 keys, TRL in that of dtype: no compute dtype is missing
     return trail.path(), (root.frozen(), arguments.frozen())
+
+
+def _own_checkpointing(dialect: Dialect, root: Items) -> Checkpointing:
+    """How a program that binds the checkpoint function itself does it."""
+    said = root.get(dialect.reentry) if dialect.reentry in root.items else Known(True)  # noqa: FBT003  # the program's default
+    if any(key in root.items for key in dialect.leaves_it) or not isinstance(said, Known):
+        return Checkpointing(None)
+    reentry = Reentry.YES if said.value is True else Reentry.NO if said.value is False else Reentry.UNKNOWN
+    return Checkpointing(
+        enabled=True, reentry=reentry, by=dataclasses.replace(root.frozen(), callee=dialect.name), flag=dialect.reentry
+    )
 
 
 def _attach(trail: Trail, net: Net, root: Items, asked: Given) -> None:

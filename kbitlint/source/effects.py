@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.files.nearby import checkpoint_config, zero_stage
-from kbitlint.source.facts import Action, Adapters, Checkpointing, Loop, Model, Path, Step, Training
+from kbitlint.source.facts import Action, Adapters, Checkpointing, Loop, Model, Named, Path, Step, Training
 from kbitlint.source.frameworks import (
+    EXPERT_COUNTS,
     PREPARED_METHODS,
     QUANTIZATION_CONFIGS,
     TRAINING_ARGUMENTS,
@@ -53,6 +54,8 @@ class Trail:
     calls: dict[Span, Call] = field(default_factory=dict)
     beside: FilePath | None = None
     """The folder of the script: configs that it names are looked up there."""
+    reached: dict[int, int] = field(default_factory=dict)
+    """How many steps lie before a training of the file's own loops, by its number."""
     scaler: Value = None
     """The dtype of an Accelerator's or a GradScaler's mixed precision."""
 
@@ -93,7 +96,7 @@ class Trail:
         if dtype is UNKNOWN:
             dtype = call.dtype("torch_dtype", UNKNOWN)
         dtype = UNKNOWN if dtype == "auto" else dtype
-        state = Model(call, method, bits, config, dtype, training_mode=quantized is not None)
+        state = Model(call, method, bits, config, dtype, training_mode=quantized is not None, named=_named(stored))
         net = self.net(state)
         self.steps.append(Step(Action.LOAD, call, state, net.number, None if own is None else method))
         return net
@@ -147,7 +150,8 @@ class Trail:
         adapters = state.adapters
         if adapters is not None:
             adapters = dataclasses.replace(adapters, trainable=False, frozen_by=call)
-        upcast = state.method is None or state.method == "bitsandbytes"
+        cast = state.method == "bitsandbytes" or state.method not in PREPARED_METHODS
+        upcast = cast and state.method is not UNKNOWN
         after = dataclasses.replace(
             state, base_frozen=True, adapters=adapters, prepared=call, dtype="float32" if upcast else state.dtype
         )
@@ -231,6 +235,7 @@ class Trail:
         fp16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "float16"
         bf16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "bfloat16"
         wraps = [step.call for step in self.steps if step.model_id == net.number and step.detail == "ddp"]
+        self.reached[len(self.trainings)] = len(self.steps)
         self.trainings.append(
             Training(
                 call,
@@ -246,6 +251,34 @@ class Trail:
                 name=name,
             )
         )
+
+    def next_round(self, steps: int, trainings: int) -> None:
+        """What a loop that began after so many steps and trainings leaves behind for its second round: the mode."""
+        for number in range(trainings, len(self.trainings)):
+            training = self.trainings[number]
+            modes = [
+                (at, step.call)
+                for at, step in enumerate(self.steps[steps:], start=steps)
+                if step.action is Action.EVAL and step.model_id == training.model_id
+            ]
+            awake = training.loop is Loop.OWN and training.model.training_mode is True
+            asleep = self.nets[training.model_id].state.training_mode is False
+            if awake and asleep and modes and modes[0][0] >= self.reached[number]:
+                self.trainings[number] = dataclasses.replace(training, sleeps=modes[-1][1])
+
+
+def _named(config: Mapping[str, Any] | None) -> Named | None:
+    """What matters of a checkpoint's config.json; of several towers the one that writes text counts."""
+    if config is None:
+        return None
+    text = config.get("text_config")
+    inner: Mapping[str, Any] = text if isinstance(text, dict) else config
+    counts = [inner.get(key) for key in EXPERT_COUNTS]
+    experts = next((count for count in counts if isinstance(count, int)), 0)
+    tied = config.get("tie_word_embeddings")
+    return Named(
+        str(inner.get("model_type", "")), tied if isinstance(tied, bool) else None, experts, bool(config.get("auto_map"))
+    )
 
 
 def _defaults(trainer: Trainer, arguments: Call | None) -> Arguments:

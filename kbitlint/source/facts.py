@@ -27,6 +27,9 @@ class Checkpointing:
     """The call whose arguments decide: ``prepare_model_for_kbit_training``, ``TrainingArguments``, ..."""
     kwargs: str = ""
     """The argument of ``by`` that holds ``use_reentrant``; empty where ``by`` takes it itself."""
+    flag: str = ""
+    """The argument of ``by`` that is ``use_reentrant`` under a name of its own, of a program that makes up for reentry:
+    inputs require grad, and DDP looks for no unused parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,20 @@ class Adapters:
     """Of their weights."""
     frozen_by: Call | None = None
     """The later call that froze them."""
+    kept: bool = True
+    """Whether anything holds the PeftModel: where ``get_peft_model`` stands alone, only the base is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What config.json of a checkpoint says that a script names, where it is on this machine."""
+
+    model_type: str = ""
+    tied: bool | None = None
+    """Whether embeddings and head are one; None where its class decides."""
+    experts: int = 0
+    remote: bool = False
+    """Whether it brings its own code."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +86,8 @@ class Model:
     """False after loading and ``eval()``, True after ``train()``."""
     certain: bool = True
     """Whether nothing that cannot be followed has touched it."""
+    named: Named | None = None
+    """What is known of its checkpoint."""
 
     @property
     def kbit(self) -> bool:
@@ -93,6 +112,8 @@ class Action(enum.Enum):
     EVAL = "eval mode"
     CONTEXT = "wrap for ranks"
     PREPARED_BY_HAND = "cast norms by hand"
+    TRAINER = "hand to a Trainer"
+    SAVE = "save"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +125,8 @@ class Step:
     before: Model
     model_id: int = 0
     detail: Value = None
-    """What the action needs besides: the dtype of a cast, the wrapper's name, the method of a stored quantization."""
+    """What the action needs besides: the dtype of a cast, the wrapper's name, the method of a stored quantization, the
+    folder that is saved to."""
 
 
 class Loop(enum.Enum):
@@ -138,6 +160,8 @@ class Training:
     """The loop of the file that the backward stands in."""
     name: str = ""
     """What the model is called where it is trained."""
+    sleeps: Call | None = None
+    """The call in the loop after which the next round finds the model in eval mode."""
 
 
 @dataclass(frozen=True, slots=True)

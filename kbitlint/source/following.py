@@ -14,6 +14,7 @@ from kbitlint.source.objects import (
     Function,
     Given,
     Items,
+    Known,
     Net,
     Object,
     Parameters,
@@ -69,7 +70,12 @@ class Follower(Functions):
                 method(statement)
 
     def _do_expr(self, node: ast.Expr) -> None:
-        self.value(node.value)
+        value = self.value(node.value)
+        adapters = value.state.adapters if isinstance(value, Net) else None
+        if not isinstance(value, Net) or adapters is None or adapters.by.span != self.text.span(node.value):
+            return
+        if adapters.by.callee == "peft.get_peft_model":
+            value.state = dataclasses.replace(value.state, adapters=dataclasses.replace(adapters, kept=False))
 
     def _do_import(self, node: ast.Import) -> None:
         for alias in node.names:
@@ -219,13 +225,24 @@ class Follower(Functions):
 
     def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
         self.loops.append(self.text.span(node))
+        before = len(self.trail.steps), len(self.trail.trainings)
         try:
             self.block(node.body)
+            if not self._runs_once(node):
+                self.trail.next_round(*before)
         except LoopLeft:
             pass
         finally:
             self.loops.pop()
         self.block(node.orelse)
+
+    def _runs_once(self, node: ast.For | ast.AsyncFor | ast.While) -> bool:
+        """Whether a loop is surely over after its first round: ``for epoch in range(1)``."""
+        over = node.iter if not isinstance(node, ast.While) else None
+        if isinstance(over, ast.Call) and isinstance(over.func, ast.Name) and over.func.id == "range" and over.args:
+            last = self.value(over.args[-1])
+            return len(over.args) == 1 and isinstance(last, Known) and last.value in (0, 1)
+        return False
 
     def _do_break(self, _: ast.Break) -> None:
         raise LoopLeft

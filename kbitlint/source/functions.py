@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _DEEPEST = 12
+#: what a Trainer is given that decides what is trained, and how
+_GIVEN = ("model", "args", "peft_config", "kwargs", "kw")
 
 
 class Returned(Exception):  # noqa: N818  # no error
@@ -90,6 +92,9 @@ class Functions(Parsers):
         """An instance of a class of the file: what it extends decides where that is known."""
         self.used.add(id(cls.node))
         if cls.base in TRAINERS:
+            if not _passes_on(cls):
+                self._escape(arguments, cls.node.name)
+                return UNKNOWN
             renamed = {TRAINERS[cls.base].parameters[int(name)] if name.isdigit() else name: given
                        for name, given in arguments.items.items()
                        if not name.isdigit() or int(name) < len(TRAINERS[cls.base].parameters)}  # fmt: skip
@@ -108,13 +113,37 @@ class Functions(Parsers):
         return made
 
     def _class(self, node: ast.ClassDef) -> Class:
-        base = ""
+        base, extends = "", None
         for written in node.bases:
             value = self.value(written)
             if isinstance(value, Symbol):
                 base = canonical(value.name)
             elif isinstance(value, Class):
-                base = value.base
+                base, extends = value.base, value
             if base:
                 break
-        return Class(node, self.scope, base)
+        return Class(node, self.scope, base, extends)
+
+
+def _passes_on(cls: Class | None) -> bool:
+    """Whether a class that extends a Trainer hands what it is given to it as it is."""
+    if cls is None:
+        return True
+    init = cls.method("__init__")
+    return _passes_on(cls.extends) and (init is None or all(_leaves_alone(node) for node in ast.walk(init)))
+
+
+def _leaves_alone(node: ast.AST) -> bool:
+    if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+        return node.id not in _GIVEN
+    if isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
+        return not (isinstance(node.value, ast.Name) and node.value.id in _GIVEN)
+    if not isinstance(node, ast.Call):
+        return True
+    inherited = isinstance(node.func, ast.Attribute) and node.func.attr == "__init__"
+    for argument in node.keywords if inherited else ():
+        same = isinstance(argument.value, ast.Name) and argument.value.id == argument.arg
+        if argument.arg in _GIVEN and not same:
+            return False
+    handed = (value.id for value in (*node.args, *(item.value for item in node.keywords)) if isinstance(value, ast.Name))
+    return inherited or "model" not in handed

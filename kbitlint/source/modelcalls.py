@@ -10,7 +10,7 @@ from kbitlint.source.facts import Action, Checkpointing
 from kbitlint.source.frameworks import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
 from kbitlint.source.objects import Given, Items, Known, Net, Object, Output, Parameters, Part, Scope, Sequence, Trainer
 from kbitlint.source.values import UNKNOWN, Call, Span
-from kbitlint.source.versions import row
+from kbitlint.source.versions import number, row
 
 _MODULES = ("modules", "named_modules", "children", "named_children", "get_submodule", "get_parameter", "get_output_embeddings")
 _CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}
@@ -44,7 +44,9 @@ class ModelCalls(Evaluator):
         raise NotImplementedError
 
     def _model_method(self, node: ast.Call, name: str, net: Net) -> Object:
-        rows = [api for api in METHODS if api.name == name]
+        # PEFT's own method has the name of transformers': its adapter is idle until set_adapter
+        idle = name == "add_adapter" and net.state.adapters is not None and net.state.adapters.by.callee != name
+        rows = [api for api in METHODS if api.name == name and not idle]
         api = row(rows, self.trail.versions)
         call = self.arguments(node, name, api.parameters if api is not None else ()).frozen()
         if api is not None:
@@ -68,7 +70,7 @@ class ModelCalls(Evaluator):
             after = dataclasses.replace(net.state, training_mode=mode)
             self.trail.step(Action.EVAL, call, net, after, mode)
             return net
-        return self._other_method(name, net)
+        return net if idle else self._other_method(call, name, net)
 
     def part_method(self, node: ast.Call, name: str, part: Part) -> Object:
         """A method of a module of a model."""
@@ -84,7 +86,9 @@ class ModelCalls(Evaluator):
         self._escape(arguments, name)
         return UNKNOWN
 
-    def _other_method(self, name: str, net: Net) -> Object:
+    def _other_method(self, call: Call, name: str, net: Net) -> Object:
+        if name == "save_pretrained":
+            self.trail.step(Action.SAVE, call, net, net.state, call.value("0", call.value("save_directory", UNKNOWN)))
         if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
             net.state = dataclasses.replace(
                 net.state, checkpointing=dataclasses.replace(net.state.checkpointing, enabled=False)
@@ -192,6 +196,8 @@ class ModelCalls(Evaluator):
         trainer = Trainer(call, net, known, api)
         if net is not None and api.attaches:
             self._attach_in_trainer(arguments, call, net, name)
+        if net is not None:
+            self.trail.step(Action.TRAINER, call, net, net.state)
         self.trail.trainers.append(trainer)
         return trainer
 
@@ -202,6 +208,9 @@ class ModelCalls(Evaluator):
             config = UNKNOWN
         if config != Known(None):
             attaching = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
+            if net.state.kbit and number(self.trail.versions["trl"]) < (1,):
+                # it prepared the model itself: frozen, and with a hook on the embeddings
+                net.state = dataclasses.replace(net.state, hooks=(*net.state.hooks, call), prepared=call)
             if config is UNKNOWN:
                 net.state = dataclasses.replace(net.state, certain=False)
             else:

@@ -97,6 +97,8 @@ class Class:
     scope: Scope
     base: str = ""
     """The known class that it extends."""
+    extends: Class | None = None
+    """The class of the file that it extends."""
 
     def method(self, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
         """A method by name."""

@@ -52,6 +52,18 @@ class Writable:
         start = argument.whole.start + found.start()
         return (self._edit(start, start + len(argument.name), name),)
 
+    def remove_argument(self, argument: Argument) -> tuple[Edit, ...]:
+        """Take an argument out with one comma, or with its line; nothing where a comment or no comma stands beside it."""
+        start, end = argument.whole.start, argument.whole.end
+        behind = re.compile(r"\s*,[ \t]*").match(self.text, end)
+        before = re.compile(r",\s*\Z|(?<=[({])\s*\Z").search(self.text, 0, start)
+        if behind is not None:
+            line, after = self.line_start(start), self._next_line(behind.end())
+            alone = not self.text[line:start].strip() and not self.text[behind.end() : after].strip()
+            return (self._edit(line, after, "") if alone else self._edit(start, behind.end(), ""),)
+        closes = re.compile(r"\s*[)}]").match(self.text, end)
+        return (self._edit(before.start(), end, ""),) if before is not None and closes is not None else ()
+
     def remove_line(self, span: Span) -> tuple[Edit, ...]:
         """Take a statement out with its line; ``pass`` where it shares the line with others."""
         start, end = self.line_start(span.start), self._line_end(span.end)
@@ -94,6 +106,16 @@ class Writable:
         if not head.strip():
             return (self._edit(first, self._next_line(end), ""),)
         return (self._edit(first + len(head.rstrip()), end, ""),)
+
+    def name_of(self, call: Call) -> str:
+        """The name that ``name = call`` binds; empty where the call stands otherwise."""
+        statement = self._statement(call)
+        return statement[2] if statement is not None else ""
+
+    def times(self, word: str) -> int:
+        """How often a word stands in the text, comments left out."""
+        code = re.sub(r"#.*", "", self.text)
+        return len(re.findall(rf"\b{re.escape(word)}\b", code))
 
     def line_of(self, word: str) -> int:
         """The line on which a word is first seen."""

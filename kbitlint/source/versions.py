@@ -7,12 +7,13 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
-from kbitlint.source.frameworks import NEWEST, Api
+from kbitlint.source.frameworks import KWARGS_SINCE, NEWEST, Api
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
+    from kbitlint.source.values import Call
 
 #: folders above a script that are looked into, and characters of a requirement file
 MAX_UP = 6
@@ -84,3 +85,9 @@ def row(rows: Iterable[Api], versions: Mapping[str, str]) -> Api | None:
         if (not api.since or have >= number(api.since)) and (not api.until or have < number(api.until)):
             return api
     return None
+
+
+def takes_kwargs(call: Call, versions: Mapping[str, str]) -> bool:
+    """Whether a call takes ``gradient_checkpointing_kwargs`` in these versions."""
+    library = "peft" if call.callee.startswith("peft.") else "transformers"
+    return number(versions.get(library, NEWEST[library])) >= number(KWARGS_SINCE[library])

@@ -132,3 +132,59 @@ def test_a_model_without_a_name_is_shown_only(tmp_path):
 
     assert len(said("KB403", script)) == 1
     assert fixed("KB403", script, tmp_path) == script
+
+
+ROUNDS = (
+    LOADED
+    + PREPARED
+    + ADAPTED
+    + """\
+optimizer = torch.optim.AdamW(model.parameters())
+model.train()
+for epoch in range(3):
+    for batch in loader:
+        model(**batch).loss.backward()
+        optimizer.step()
+    model.eval()
+    validate(model)
+"""
+)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(ROUNDS, id="in the loop"),
+        pytest.param(
+            ROUNDS.replace("    model.eval()\n    validate(model)", "    validate()").replace(
+                "model.train()", "def validate():\n    model.eval()\nmodel.train()"
+            ),
+            id="in a function of the file",
+        ),
+        pytest.param(ROUNDS.replace("range(3)", "range(epochs)"), id="unknown rounds"),
+        pytest.param(ROUNDS.replace("for epoch in range(3)", "while going()"), id="a while loop"),
+    ],
+)
+def test_the_second_round_of_a_loop_finds_the_model_asleep(script):
+    assert said(CODE, script.replace("validate(model)", "evaluate(model)")) == [
+        (
+            "warning",
+            "model.eval()",
+            "checkpointing is inactive from the second round on: nothing calls model.train() after this",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(ROUNDS.replace("    for batch", "    model.train()\n    for batch"), id="woken in each round"),
+        pytest.param(ROUNDS.replace("validate(model)", "model.train()"), id="woken after"),
+        pytest.param(ROUNDS.replace("range(3)", "range(1)"), id="one round"),
+        pytest.param(ROUNDS.replace("model.eval()", "if last(epoch): model.eval()"), id="on one path only"),
+        pytest.param(ROUNDS.replace("validate(model)", "break"), id="the loop is left"),
+        pytest.param(ROUNDS.replace(PREPARED, ""), id="no checkpointing"),
+    ],
+)
+def test_rounds_that_look_alike(script):
+    assert said(CODE, script.replace("validate(model)", "evaluate(model)")) == []

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
+from written import IMPORTS, PREPARED, TRAINED, said
 
 import kbitlint
 
@@ -67,3 +69,57 @@ def test_the_head_of_a_language_model_is_meant_to_be_frozen():
 
 def test_without_adapters_the_rule_is_skipped():
     assert kbitlint.check(tiny.load("llama (classifier)"), select=CODE).skips[0].reason == "no adapters are attached yet"
+
+
+LOAD = """\
+from transformers import AutoModelForSequenceClassification, AutoModelForTokenClassification
+from peft import TaskType
+bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+model = AutoModelForSequenceClassification.from_pretrained("org/base", num_labels=2, quantization_config=bnb)
+"""
+CONFIG = "config = LoraConfig(r=8, target_modules=['q_proj'])\n"
+ATTACH = "model = get_peft_model(model, config)\n"
+SCRIPT = LOAD + PREPARED + CONFIG + ATTACH + TRAINED
+
+
+@pytest.mark.parametrize(
+    "config", [CONFIG, CONFIG.replace("target_modules=['q_proj']", "task_type='CAUSAL_LM'"), "config = LoraConfig(r=8)\n"]
+)
+def test_a_script_whose_config_names_neither_task_nor_head(config):
+    assert said(CODE, SCRIPT.replace(CONFIG, config)) == [
+        (
+            "warning",
+            config.strip(),
+            "the head of the task stays frozen: if the checkpoint had none, it is random and saved nowhere",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(SCRIPT.replace("r=8", "r=8, task_type='SEQ_CLS'"), id="the task by name"),
+        pytest.param(SCRIPT.replace("r=8", "r=8, task_type=TaskType.SEQ_CLS"), id="the task as an enum"),
+        pytest.param(SCRIPT.replace("r=8", "r=8, task_type=task"), id="an unknown task"),
+        pytest.param(SCRIPT.replace("r=8", "TaskType.SEQ_CLS"), id="by position"),
+        pytest.param(SCRIPT.replace("r=8", "r=8, modules_to_save=['score']"), id="the head by name"),
+        pytest.param(SCRIPT.replace("['q_proj']", "'all-linear'"), id="adapters on the head too"),
+        pytest.param(SCRIPT.replace("['q_proj']", "['q_proj', 'score']"), id="adapters on the head"),
+        pytest.param(SCRIPT.replace("['q_proj']", "names"), id="adapters on unknown layers"),
+        pytest.param(SCRIPT.replace("r=8", "**settings"), id="unknown settings"),
+        pytest.param(SCRIPT.replace(ATTACH, f"{ATTACH}model.score.requires_grad_(True)\n"), id="unfrozen by hand"),
+        pytest.param(
+            SCRIPT.replace(
+                ATTACH, f"{ATTACH}for n, p in model.named_parameters():\n    if 'score' in n: p.requires_grad = True\n"
+            ),
+            id="unfrozen in a loop",
+        ),
+        pytest.param(SCRIPT.replace(ATTACH, f"{ATTACH}unfreeze_head(model)\n"), id="unfrozen elsewhere"),
+        pytest.param(SCRIPT.replace(TRAINED, ""), id="not trained here"),
+        pytest.param(SCRIPT.replace("AutoModelForSequenceClassification.f", "AutoModelForCausalLM.f"), id="no such head"),
+        pytest.param(SCRIPT.replace(CONFIG, "config = PrefixTuningConfig()\n"), id="no LoRA"),
+        pytest.param(SCRIPT.replace(CONFIG, ""), id="a config from elsewhere"),
+    ],
+)
+def test_scripts_that_look_alike(script):
+    assert said(CODE, script, imports=IMPORTS) == []

@@ -340,6 +340,13 @@ def test_transformers_4_checkpoints_reentrantly_and_installs_no_hook():
             LOADED + "model = prepare_model_for_kbit_training(model)\n" + ADAPTED + LOOP, {"versions": OLD}, id="prepared"
         ),
         pytest.param(LOADED + ENABLE + LOOP, {"versions": OLD}, id="no adapters"),
+        pytest.param(
+            LOADED
+            + "args = TrainingArguments('out', gradient_checkpointing=True)\n"
+            + "SFTTrainer(model, args=args, peft_config=LoraConfig()).train()\n",
+            {"versions": OLD},
+            id="TRL prepared it before version 1",
+        ),
         pytest.param(ENABLE + ADAPTED + LOOP, {"versions": OLD}, id="unknown model"),
     ],
 )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import pytest
 import tiny
+from written import ADAPTED, LOADED, TRAINED, said
 
 import kbitlint
 
@@ -34,3 +36,29 @@ def test_quantized_models_are_not_flagged():
     assert found(tiny.load()) == []
     assert found(tiny.load(kind="int8")) == []
     assert found(tiny.with_lora(tiny.load())) == []
+
+
+FORGOTTEN = LOADED.replace("quantization_config=bnb, ", "") + ADAPTED + TRAINED
+
+
+def test_a_script_that_makes_a_config_and_forgets_it():
+    assert said(CODE, FORGOTTEN) == [
+        ("warning", FORGOTTEN.split("\n")[0], "bnb is made and never used: the model that is trained is not quantized")
+    ]
+    assert len(said(CODE, FORGOTTEN + "# quantization_config=bnb\n")) == 1
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(LOADED + ADAPTED + TRAINED, id="used"),
+        pytest.param(FORGOTTEN + "other = load(quantization_config=bnb)\n", id="used for something else"),
+        pytest.param(FORGOTTEN.replace(TRAINED, ""), id="not trained here"),
+        pytest.param(FORGOTTEN.replace("'org/base'", "name").replace('"org/base"', "name"), id="perhaps stored quantized"),
+        pytest.param(
+            FORGOTTEN.replace("bnb = ", "register(").replace("bfloat16)\nmodel", "bfloat16))\nmodel", 1), id="handed on"
+        ),
+    ],
+)
+def test_scripts_that_look_alike(script):
+    assert said(CODE, script) == []

@@ -123,6 +123,21 @@ def test_a_saved_adapter_loads_frozen():
     assert places("KB202", RESUMED) == [("error", "model = PeftModel.from_pretrained(model, 'adapter')")]
 
 
+def test_an_adapter_loaded_where_one_may_be_is_frozen_too():
+    load = "model = PeftModel.from_pretrained(model, 'adapter')"
+    script = LOADED + PREPARED + f"try:\n    {load}\nexcept OSError:\n    {ADAPTED}" + TRAINED
+
+    assert places("KB202", script) == [("error", load)]
+    assert said("KB202", script.replace("'adapter'", "'adapter', is_trainable=True")) == []
+
+
+def test_an_adapter_that_is_added_and_not_set_is_idle():
+    script = RESUMED.replace(TRAINED, "model.add_adapter('new', LoraConfig())\n" + TRAINED)
+
+    assert places("KB202", script) == [("error", "model = PeftModel.from_pretrained(model, 'adapter')")]
+    assert said("KB202", script.replace(TRAINED, "model.set_adapter('new')\n" + TRAINED)) == []
+
+
 def test_a_saved_config_attaches_frozen_adapters():
     attach = "model = get_peft_model(model, config)\n"
     script = LOADED + "config = PeftConfig.from_pretrained('adapter')\n" + attach + TRAINED

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from stored import BNB
-from written import IMPORTS, LOADED
+from written import IMPORTS, LOADED, fixed
 
 import kbitlint
 
@@ -27,9 +27,71 @@ def test_a_stored_quantization_wins_over_the_one_that_is_passed(tmp_path):
     ]
 
 
+EIGHT = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+ARGUMENT = "quantization_config=bnb"
+
+
+@pytest.mark.parametrize(
+    ("stored", "argument", "message"),
+    [
+        ({"quant_method": "mxfp4"}, ARGUMENT, "(mxfp4), and a BitsAndBytesConfig for it is refused: a ValueError"),
+        (BNB, "quantization_config=Mxfp4Config()", "(bitsandbytes), and a Mxfp4Config for it is refused: a ValueError"),
+        (
+            BNB,
+            "quantization_config=None",
+            "(bitsandbytes), and without its config it does not load: a RuntimeError",
+        ),
+        (
+            EIGHT,
+            "quantization_config=None",
+            "(bitsandbytes), and without its config the integers are taken for weights",
+        ),
+    ],
+)
+def test_another_method_and_none_are_errors(tmp_path, stored, argument, message):
+    assert codes(tmp_path, {"quantization_config": stored}, LOADED.replace(ARGUMENT, argument)) == [
+        ("KB526", "error", f"the checkpoint is stored quantized {message}")
+    ]
+
+
+def test_the_fix_takes_none_out(tmp_path):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": BNB}))
+
+    after = fixed("KB526", LOADED.replace("org/base", "base").replace(ARGUMENT, "quantization_config=None"), tmp_path)
+
+    assert after == LOADED.replace("org/base", "base").replace(f"{ARGUMENT}, ", "")
+
+
 @pytest.mark.parametrize(
     ("config", "script"),
     [
+        pytest.param(
+            {"quantization_config": {"quant_method": "mxfp4"}},
+            LOADED.replace(ARGUMENT, "quantization_config=Mxfp4Config(dequantize=True)"),
+            id="how it is loaded is taken over",
+        ),
+        pytest.param(
+            {"quantization_config": BNB},
+            "from transformers import LlamaForCausalLM\n"
+            + LOADED.replace(ARGUMENT, "quantization_config=None").replace("AutoModelForCausalLM", "LlamaForCausalLM"),
+            id="a class of its own leaves the stored config alone",
+        ),
+        pytest.param(
+            {"quantization_config": BNB},
+            LOADED.replace(ARGUMENT, "quantization_config=None if stored else bnb"),
+            id="depends on the path",
+        ),
+        pytest.param(
+            {"quantization_config": {"quant_method": "gptq"}},
+            LOADED.replace(ARGUMENT, "quantization_config=None"),
+            id="none for another method",
+        ),
+        pytest.param(
+            {"quantization_config": {"quant_method": "gptq"}},
+            "from transformers import AutoRoundConfig\n" + LOADED.replace(ARGUMENT, "quantization_config=AutoRoundConfig()"),
+            id="auto-round reads the formats of others",
+        ),
         pytest.param({}, LOADED, id="not quantized"),
         pytest.param({"quantization_config": BNB}, LOADED.replace("quantization_config=bnb, ", ""), id="nothing passed"),
         pytest.param({"quantization_config": BNB}, LOADED.replace("=bnb,", "=config,"), id="unknown config"),

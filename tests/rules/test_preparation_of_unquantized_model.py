@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import LOADED, said
+from written import IMPORTS, LOADED, said
 
 PLAIN = "model = AutoModelForCausalLM.from_pretrained('meta/base-7b', dtype=torch.bfloat16)\n"
 PREPARE = "model = prepare_model_for_kbit_training(model)\n"
@@ -11,6 +11,42 @@ def test_a_model_without_quantization_only_grows():
     assert said("KB221", PLAIN + PREPARE) == [
         ("warning", PREPARE.strip(), "the model is not quantized: all of it becomes float32, and checkpointing stays off")
     ]
+
+
+METHODS = IMPORTS + "from transformers import AwqConfig, HqqConfig, QuantoConfig\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (
+            "QuantoConfig(weights='int8')",
+            ("error", "quanto weights report a float dtype and refuse the preparation's cast: a ValueError"),
+        ),
+        (
+            "AwqConfig()",
+            (
+                "warning",
+                "PEFT's preparation does not know awq: what is not packed becomes float32, and checkpointing stays off",
+            ),
+        ),
+        ("HqqConfig()", None),
+        ("chosen", None),
+    ],
+)
+def test_a_method_that_peft_does_not_list(config, expected):
+    script = PLAIN.replace("dtype=", f"quantization_config={config}, dtype=") + PREPARE
+
+    found = [(severity, message) for severity, _, message in said("KB221", script, imports=METHODS)]
+
+    assert found == ([] if expected is None else [expected])
+
+
+@pytest.mark.parametrize("dtype", ["", ", dtype=torch.float32"])
+def test_quanto_in_float32_is_not_cast(dtype):
+    script = PLAIN.replace(", dtype=torch.bfloat16", f", quantization_config=QuantoConfig(weights='int8'){dtype}") + PREPARE
+
+    assert [severity for severity, *_ in said("KB221", script, imports=METHODS)] == ["warning"]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 from peft import prepare_model_for_kbit_training
-from written import ADAPTED, LOADED, LOOP, OLD, RECIPE, TRAINED, fixed, places, said
+from written import ADAPTED, IMPORTS, LOADED, LOOP, OLD, RECIPE, TRAINED, fixed, places, said
 
 import kbitlint
 from kbitlint.context import Checkpointing, Strategy, TrainingContext
@@ -349,3 +349,15 @@ gradient_checkpointing_kwargs:
 def test_a_configuration_file_is_a_script_too(tmp_path):
     assert places("KB401", YAML, suffix=".yaml") == [("warning", "gradient_checkpointing_kwargs:")]
     assert fixed("KB401", YAML, tmp_path, suffix=".yaml") == YAML.replace("use_reentrant: true", "use_reentrant: false")
+
+
+def test_what_a_version_does_not_take_is_not_written(tmp_path):
+    script = "# transformers==4.31.0 peft==0.4.0\n" + RECIPE.replace(
+        ', gradient_checkpointing_kwargs={"use_reentrant": False}', ""
+    )
+    path = tmp_path / "train.py"
+    path.write_text(IMPORTS + script)
+
+    (violation,) = kbitlint.check(str(path), select=["KB401"]).violations
+
+    assert (violation.fix.title, violation.fix.edits) == ("pass use_reentrant=False", ())

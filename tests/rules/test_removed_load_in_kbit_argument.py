@@ -12,6 +12,51 @@ def test_the_keyword_is_gone_in_transformers_5():
     ]
 
 
+@pytest.mark.parametrize("value", ["False", "None", "args.eight"])
+def test_it_is_gone_whatever_its_value(value):
+    script = OLD_STYLE.replace("True", value)
+
+    assert places("KB522", script) == [("error", script.strip())]
+
+
+def test_it_is_gone_where_peft_hands_it_on():
+    script = (
+        "from peft import AutoPeftModelForCausalLM\nAutoPeftModelForCausalLM.from_pretrained('adapter', load_in_4bit=False)\n"
+    )
+
+    assert places("KB522", script) == [("error", script.splitlines()[1])]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("f('org/base', load_in_8bit=False, device_map='auto')", "f('org/base', device_map='auto')"),
+        ("f('org/base', load_in_8bit=False)", "f('org/base')"),
+        ("f(\n    'org/base',\n    load_in_8bit=False,\n)", "f(\n    'org/base',\n)"),
+        ("f(\n    'org/base',\n    load_in_8bit=None,  # off\n)", "f(\n    'org/base',\n    # off\n)"),
+        ("f(\n    'org/base',\n    load_in_8bit=False\n)", "f(\n    'org/base'\n)"),
+        ("f('org/base', **{'load_in_8bit': False})", "f('org/base', **{})"),
+        ("f('org/base', load_in_8bit=False  # off\n)", "f('org/base', load_in_8bit=False  # off\n)"),
+        ("f('org/base', load_in_8bit=args.eight)", "f('org/base', load_in_8bit=args.eight)"),
+        ("f('org/base', load_in_8bit=1 > 2)", "f('org/base', load_in_8bit=1 > 2)"),
+    ],
+)
+def test_the_fix_for_false_leaves_it_out(before, after, tmp_path):
+    script = f"model = {before}\n".replace("f(", "AutoModelForCausalLM.from_pretrained(")
+
+    assert fixed("KB522", script, tmp_path, unsafe=False) == f"model = {after}\n".replace(
+        "f(", "AutoModelForCausalLM.from_pretrained("
+    )
+
+
+def test_torchao_takes_no_text_any_more():
+    script = "from transformers import TorchAoConfig\nconfig = TorchAoConfig('int4_weight_only', group_size=32)\n"
+
+    assert said("KB522", script) == [("error", script.splitlines()[1], "TorchAoConfig takes no text any more: a ValueError")]
+    assert said("KB522", script, versions=OLD) == []
+    assert said("KB522", script.replace("'int4_weight_only'", "kind")) == []
+
+
 def test_the_fix_says_the_same_as_a_config(tmp_path):
     assert fixed("KB522", OLD_STYLE, tmp_path) == OLD_STYLE.replace(
         "load_in_8bit=True", "quantization_config=BitsAndBytesConfig(load_in_8bit=True)"
@@ -44,8 +89,13 @@ def test_the_int8_preparation_is_gone_from_peft():
     ("script", "how"),
     [
         pytest.param(OLD_STYLE, {"versions": OLD}, id="transformers 4"),
-        pytest.param(OLD_STYLE.replace("True", "False"), {}, id="off"),
         pytest.param("config = BitsAndBytesConfig(load_in_8bit=True)\n", {}, id="where it belongs"),
+        pytest.param(
+            "kwargs = {'load_in_8bit': True} if old else {}\n" + OLD_STYLE.replace("load_in_8bit=True", "**kwargs"),
+            {},
+            id="on one path only",
+        ),
+        pytest.param(OLD_STYLE.replace("AutoModelForCausalLM", "elsewhere.Model"), {}, id="another library"),
         pytest.param("kwargs = {}\n" + OLD_STYLE.replace("load_in_8bit=True", "**kwargs"), {}, id="empty kwargs"),
     ],
 )

@@ -68,3 +68,13 @@ def test_config_look_alikes(tmp_path, names):
     path.write_text(json.dumps({"model_type": "llama", "quantization_config": quantization}))
 
     assert check(str(path), select="KB523").violations == ()
+
+
+TASK = "from transformers import AutoModel, AutoModelForQuestionAnswering\n" + LIST
+
+
+@pytest.mark.parametrize(
+    ("cls", "flagged"), [("AutoModelForCausalLM", 1), ("AutoModelForQuestionAnswering", 0), ("AutoModel", 0)]
+)
+def test_models_without_an_output_head_have_none_to_spare(cls, flagged):
+    assert len(places("KB523", TASK + f"model = {cls}.from_pretrained('org/base', quantization_config=bnb)\n")) == flagged

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from written import LOADED, fixed, places, said
+from written import IMPORTS, LOADED, OLD, fixed, places, said
 
 from kbitlint.api import check, fix
 
@@ -33,7 +33,37 @@ def test_a_name_that_is_also_given_rightly_is_not_given_twice(tmp_path):
     assert fixed("KB521", script, tmp_path) == script
 
 
-@pytest.mark.parametrize("script", [LOADED, "BitsAndBytesConfig(True)\n", "Mxfp4Config(anything=True)\n"])
+@pytest.mark.parametrize(
+    ("config", "dropped"),
+    [
+        ("GPTQConfig(bits=4, use_exllama=False)", "use_exllama"),
+        ("GPTQConfig(4, disable_exllama=True)", "disable_exllama"),
+        ("AwqConfig(bits=4, do_fuse=True)", "do_fuse"),
+    ],
+)
+def test_configs_of_other_methods_drop_what_transformers_4_took(config, dropped):
+    imports = IMPORTS + "from transformers import AwqConfig, GPTQConfig\n"
+    line = f"config = {config}"
+
+    assert said("KB521", line, imports=imports) == [
+        ("warning", line, f"{config[: config.index('(')]} knows no {dropped} and drops it")
+    ]
+    assert said("KB521", line, imports=imports, versions=OLD) == []
+
+
+def test_the_arguments_are_those_of_the_classes():
+    transformers = pytest.importorskip("transformers", minversion="5.23")
+    import inspect
+
+    from kbitlint.source.frameworks import QUANTIZATION_ARGUMENTS
+
+    for name, known in QUANTIZATION_ARGUMENTS.items():
+        kinds = inspect.signature(getattr(transformers, name).__init__).parameters.values()
+        taken = {parameter.name for parameter in kinds if parameter.kind is parameter.POSITIONAL_OR_KEYWORD} - {"self"}
+        assert taken <= set(known), name
+
+
+@pytest.mark.parametrize("script", [LOADED, "BitsAndBytesConfig(True)\n", "HiggsConfig(anything=True)\n"])
 def test_look_alikes(script):
     assert said("KB521", script) == []
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import pytest
 import tiny
+from written import LOADED, OLD, beside, places, said
 
 import kbitlint
 
@@ -58,3 +60,57 @@ def test_an_unquantized_mixture_is_skipped():
     report = kbitlint.check(tiny.load("mixtral (MoE)", kind="none"), select=CODE)
 
     assert (report.violations, report.skips[0].reason) == ((), "no layer is quantized")
+
+
+LOAD = LOADED.split("\n")[1]
+STAY = "the experts stay unquantized: transformers 5 stacks them in parameters that bitsandbytes does not pack"
+
+
+@pytest.mark.parametrize(
+    "config", [{"num_local_experts": 8}, {"num_experts": 64}, {"text_config": {"n_routed_experts": 256, "model_type": "x"}}]
+)
+def test_a_script_that_packs_a_checkpoint_with_experts(tmp_path, config):
+    assert beside(CODE, LOADED, tmp_path, config) == [("warning", LOAD.replace("org/base", "base"), STAY)]
+
+
+@pytest.mark.parametrize(
+    "name", ["mistralai/Mixtral-8x7B-v0.1", "Qwen/Qwen3-30B-A3B", "Qwen/Qwen1.5-MoE-A2.7B", "allenai/OLMoE-1B-7B-0924"]
+)
+def test_a_name_that_tells_of_experts(name):
+    script = LOADED.replace("org/base", name)
+
+    assert said(CODE, script) == [("warning", LOAD.replace("org/base", name), STAY)]
+    assert said(CODE, script, versions=OLD) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        pytest.param({}, id="none"),
+        pytest.param({"num_experts": 1}, id="one"),
+        pytest.param({"num_experts": 8, "auto_map": {"AutoModel": "m.M"}}, id="code of its own"),
+        pytest.param({"num_experts": 8, "model_type": "jetmoe"}, id="few of them"),
+    ],
+)
+def test_checkpoints_that_look_alike(tmp_path, config):
+    assert beside(CODE, LOADED, tmp_path, config) == []
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(LOADED, id="nothing tells of experts"),
+        pytest.param(LOADED.replace("org/base", "Qwen/Qwen3-30B"), id="a dense sister"),
+        pytest.param(LOADED.replace("org/base", "Qwen/Qwen3-30B-A3B-GPTQ-Int4"), id="stored quantized"),
+        pytest.param(LOADED.replace("org/base", "Qwen/Qwen3-30B-A3B").replace("=bnb", "=None"), id="not quantized"),
+        pytest.param(LOADED.replace('"org/base"', "name"), id="an unknown checkpoint"),
+    ],
+)
+def test_scripts_that_look_alike(script):
+    assert places(CODE, script) == []
+
+
+def test_of_a_configuration_the_key_is_shown():
+    text = "base_model: Qwen/Qwen3-30B-A3B\nadapter: qlora\nload_in_4bit: true\nmicro_batch_size: 1\n"
+
+    assert places(CODE, text, suffix=".yaml") == [("warning", "load_in_4bit: true")]

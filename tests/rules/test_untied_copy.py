@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
+from written import IMPORTS, LOADED, beside
 
 import kbitlint
 
@@ -69,3 +70,43 @@ def test_an_adapter_in_a_module_with_a_tied_bias_is_not_on_the_bias():
     model = transformers.BertLMHeadModel(config)
 
     assert found(get_peft_model(model, LoraConfig(r=4, target_modules=["transform.dense"]))) == []
+
+
+SAVED = "config = LoraConfig(r=8, modules_to_save=['embed_tokens', 'lm_head'])\n"
+SCRIPT = LOADED + SAVED + "model = get_peft_model(model, config)\n"
+TIED = {"tie_word_embeddings": True}
+
+
+@pytest.mark.parametrize("names", ["['embed_tokens', 'lm_head']", "['lm_head']", "['embed_tokens']"])
+def test_a_script_that_saves_copies_of_tied_weights(tmp_path, names):
+    saved = SAVED.replace("['embed_tokens', 'lm_head']", names)
+
+    assert beside(CODE, SCRIPT.replace(SAVED, saved), tmp_path, TIED) == [
+        ("warning", saved.strip(), "embeddings and head are tied, and modules_to_save trains copies that are not")
+    ]
+
+
+def test_the_fix_ties_them_again(tmp_path):
+    beside(CODE, SCRIPT, tmp_path, TIED)
+
+    kbitlint.fix(str(tmp_path / "train.py"), select=CODE, unsafe=True)
+
+    after = SCRIPT.replace("'lm_head'])", "'lm_head'], ensure_weight_tying=True)").replace("org/base", "base")
+    assert (tmp_path / "train.py").read_text() == IMPORTS + after
+
+
+@pytest.mark.parametrize(
+    ("script", "config"),
+    [
+        pytest.param(SCRIPT, {"tie_word_embeddings": False}, id="not tied"),
+        pytest.param(SCRIPT, {}, id="its class decides"),
+        pytest.param(SCRIPT.replace("org/base", "org/other"), TIED, id="not on this machine"),
+        pytest.param(SCRIPT.replace("r=8", "r=8, ensure_weight_tying=True"), TIED, id="tied again"),
+        pytest.param(SCRIPT.replace("r=8", "r=8, **settings"), TIED, id="perhaps tied again"),
+        pytest.param(SCRIPT.replace("['embed_tokens', 'lm_head']", "['score']"), TIED, id="another module"),
+        pytest.param(SCRIPT.replace("['embed_tokens', 'lm_head']", "names"), TIED, id="unknown modules"),
+        pytest.param(SCRIPT.replace(SAVED, ""), TIED, id="a config from elsewhere"),
+    ],
+)
+def test_scripts_that_look_alike(tmp_path, script, config):
+    assert beside(CODE, script, tmp_path, config) == []

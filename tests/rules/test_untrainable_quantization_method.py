@@ -30,16 +30,82 @@ def test_a_loop_of_ones_own_is_a_warning():
     ]
 
 
+TORCHAO = "from transformers import BitNetQuantConfig, FPQuantConfig, TorchAoConfig\nimport torchao.quantization as ao\n"
+
+
+def quantized(config):
+    return f"model = AutoModelForCausalLM.from_pretrained('org/base', quantization_config={config})\n"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("TorchAoConfig(ao.Int4WeightOnlyConfig(group_size=32))", "torchao's Int4WeightOnlyConfig cannot be trained through"),
+        ("TorchAoConfig(quant_type=ao.IntxWeightOnlyConfig())", "torchao's IntxWeightOnlyConfig cannot be trained through"),
+        ("FPQuantConfig()", "fp_quant cannot be trained through without store_master_weights=True"),
+        ("BitNetQuantConfig()", "bitnet cannot be trained through without linear_class='autobitlinear'"),
+    ],
+)
+def test_arguments_that_no_trainer_takes(config, message):
+    line = TRAINED.strip()
+
+    assert said("KB524", quantized(config) + ADAPTED + TRAINED, imports=IMPORTS + TORCHAO) == [("error", line, message)]
+    assert said("KB524", quantized(config) + ADAPTED + LOOP, imports=IMPORTS + TORCHAO) == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "TorchAoConfig(ao.Int8WeightOnlyConfig())",
+        "TorchAoConfig(ao.Float8WeightOnlyConfig())",
+        "TorchAoConfig(ao.Int8DynamicActivationInt8WeightConfig())",
+        "TorchAoConfig(chosen)",
+        "FPQuantConfig(store_master_weights=True)",
+        "FPQuantConfig(**chosen)",
+        "BitNetQuantConfig(linear_class='autobitlinear', quantization_mode='online')",
+    ],
+)
+def test_arguments_with_which_it_trains_or_may(config):
+    assert said("KB524", quantized(config) + ADAPTED + TRAINED, imports=IMPORTS + TORCHAO) == []
+
+
+def test_a_trainer_that_only_evaluates_refuses_too():
+    script = quantized("FbgemmFp8Config()") + ADAPTED + "print(Trainer(model=model, eval_dataset=data).evaluate())\n"
+
+    assert places("KB524", script, imports=IMPORTS + "from transformers import FbgemmFp8Config\n") == [
+        ("error", script.splitlines()[-1])
+    ]
+
+
 @pytest.mark.parametrize(
     "script",
     [
         pytest.param(MXFP4.replace("Mxfp4Config()", "Mxfp4Config(dequantize=True)") + ADAPTED + TRAINED, id="dequantized"),
         pytest.param(MXFP4, id="not trained here"),
+        pytest.param(MXFP4 + "model.dequantize()\n" + TRAINED, id="dequantized after loading"),
+        pytest.param("model = AutoModelForCausalLM.from_pretrained(name)\n" + ADAPTED + TRAINED, id="unknown checkpoint"),
         pytest.param(RECIPE, id="bitsandbytes"),
     ],
 )
 def test_look_alikes(script):
     assert said("KB524", script) == []
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"),
+    [
+        ({"quant_type": {"default": {"_type": "Int4WeightOnlyConfig"}}}, ["error"]),
+        ({"quant_type": {"default": {"_type": "Int8WeightOnlyConfig"}}}, []),
+        ({"quant_type": {"default": None}}, []),
+        ({"quant_type": "int4"}, []),
+        ({}, []),
+    ],
+)
+def test_config_json_names_the_layout_of_torchao(tmp_path, stored, expected):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "llama", "quantization_config": {"quant_method": "torchao", **stored}}))
+
+    assert [v.severity.value for v in check(str(path), select="KB524").violations] == expected
 
 
 @pytest.mark.parametrize(

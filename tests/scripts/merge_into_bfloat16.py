@@ -13,5 +13,5 @@ trainer.save_model("adapter")
 del model, trainer
 torch.cuda.empty_cache()
 model = AutoPeftModelForCausalLM.from_pretrained("adapter", dtype=torch.bfloat16, device_map="auto")
-model = model.merge_and_unload()
+model = model.merge_and_unload()  # note: KB627
 model.save_pretrained("merged", safe_serialization=True)

@@ -1,0 +1,95 @@
+"""KB627."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.source.facts import Action
+from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.source.facts import Model, Path, SourceFacts, Step
+    from kbitlint.source.values import Call, Value
+
+
+class MergeIntoOtherWeights(Rule):
+    """Adapters that were trained on quantized weights are merged into the unquantized ones.
+
+    ## What it does
+
+    Reports `merge_and_unload()` on an unquantized base where the same file has saved the adapters, into the folder that
+    they are loaded from, off a base that it quantized at load.
+
+    ## Why is this bad?
+
+    The adapters learned to correct the base with its quantization error. The unquantized base does not have that error,
+    so the merged model computes something else than the one that was trained and evaluated. Mostly the difference is
+    small; for some models it is not.
+
+    ## Example
+
+    Training on `from_pretrained(name, quantization_config=config)`, `trainer.save_model('adapter')`, then
+    `AutoPeftModelForCausalLM.from_pretrained('adapter', dtype=torch.bfloat16).merge_and_unload()`.
+
+    ## Fix
+
+    Evaluate the merged model again; or merge into what was trained on: `base = base.dequantize()` of the quantized
+    base, and the adapters loaded onto that.
+
+    ## Fix safety
+
+    Shown only: it is another workflow.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/2321
+    - https://github.com/huggingface/peft/issues/1043
+    - https://arxiv.org/abs/2305.14314
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB627",
+        slug="merge-into-other-weights",
+        severity=Severity.INFO,
+        consequence=Consequence.HARMLESS,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each merge of such adapters on every path that reaches it."""
+        merged: dict[Call, list[Model | None]] = {}
+        for path in source.paths:
+            for number, step in enumerate(path.steps):
+                if step.action is Action.MERGE:
+                    merged.setdefault(step.call, []).append(_trained_on(path, number, step))
+        for call, trained in merged.items():
+            model = trained[0]
+            if model is not None and None not in trained:
+                packed = f"{model.bits}-bit" if isinstance(model.bits, int) else f"{model.method}"
+                yield self.violation(
+                    f"the adapters were trained on {packed} weights and are merged into the unquantized ones",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    evidence={"method": model.method, "bits": model.bits},
+                    fix=Fix("evaluate the merged model, or merge into the dequantized base", Safety.DISPLAY),
+                )
+
+
+def _trained_on(path: Path, number: int, merge: Step) -> Model | None:
+    """The quantized model off which the merged adapters were saved; None where they were not, or it cannot be told."""
+    adapters, load = merge.before.adapters, merge.before.load
+    if adapters is None or load is None or merge.before.kbit or not merge.before.certain:
+        return None
+    if load.value("quantization_config") is not None:
+        return None
+    folder = adapters.by.value("model_id", adapters.by.value("pretrained_model_name_or_path"))
+    saved: Mapping[Value, Model] = {
+        step.detail: step.before for step in path.steps[:number] if step.action is Action.SAVE and isinstance(step.detail, str)
+    }
+    model = saved.get(folder) if isinstance(folder, str) else None
+    asked = model is not None and model.load is not None and model.load.within("quantization_config") is not None
+    return model if model is not None and asked and model.kbit and model.adapters is not None else None

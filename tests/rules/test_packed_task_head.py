@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+from written import IMPORTS, OLD, PREPARED, TRAINED, fixed, said
+
+TASKS = (
+    IMPORTS
+    + """\
+from peft import TaskType
+from transformers import (AutoModelForQuestionAnswering, AutoModelForSequenceClassification,
+                          AutoModelForTokenClassification)
+"""
+)
+CONFIG = "bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_compute_dtype=torch.bfloat16)\n"
+MESSAGE = "the head is quantized too, and a packed head cannot be trained"
+
+
+def script(kind="Token", name="'org/base'", adapters="task_type='TOKEN_CLS'", config=CONFIG):
+    load = f"model = AutoModelFor{kind}.from_pretrained({name}, quantization_config=bnb)\n"
+    return config + load + PREPARED + f"model = get_peft_model(model, LoraConfig(r=8, {adapters}))\n" + TRAINED
+
+
+TOKENS, SEQUENCES, ANSWERS = "TokenClassification", "SequenceClassification", "QuestionAnswering"
+ONLY_LM_HEAD = CONFIG.replace(")\n", ", llm_int8_skip_modules=['lm_head'])\n")
+
+
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        pytest.param(script(TOKENS), id="tokens"),
+        pytest.param(script(TOKENS, "name"), id="tokens, of whatever model"),
+        pytest.param(script(TOKENS, adapters="task_type=TaskType.TOKEN_CLS"), id="an enum"),
+        pytest.param(script(TOKENS, adapters="modules_to_save=['classifier']"), id="saved by name"),
+        pytest.param(script(TOKENS, config="bnb = BitsAndBytesConfig(load_in_8bit=True)\n"), id="in 8 bits"),
+        pytest.param(script(TOKENS).replace("=bnb)", "=bnb if small else None)"), id="wherever the config is used"),
+        pytest.param(script(ANSWERS, adapters="task_type='QUESTION_ANS'"), id="answers"),
+        pytest.param(script(SEQUENCES, "'google-bert/bert-base-uncased'", "task_type='SEQ_CLS'"), id="an encoder"),
+        pytest.param(script(SEQUENCES, "'roberta-large'", "task_type='SEQ_CLS'"), id="an encoder's short name"),
+        pytest.param(script(SEQUENCES, "name", "task_type='SEQ_CLS'", ONLY_LM_HEAD), id="a list without the head"),
+    ],
+)
+def test_a_head_that_is_packed_and_meant_to_train(faulty):
+    line = faulty.split("\n")[0]
+
+    assert said("KB528", faulty, imports=TASKS) == [("error", line, MESSAGE)]
+    assert said("KB528", faulty, imports=TASKS, versions=OLD) == []
+
+
+def test_the_fix_names_the_head(tmp_path):
+    after = CONFIG.replace(")\n", ", llm_int8_skip_modules=['classifier', 'score'])\n")
+
+    assert fixed("KB528", script(TOKENS), tmp_path, imports=TASKS) == script(TOKENS, config=after)
+
+
+def test_a_list_that_is_there_is_left_as_it_is(tmp_path):
+    faulty = script(SEQUENCES, "name", "task_type='SEQ_CLS'", ONLY_LM_HEAD)
+
+    assert fixed("KB528", faulty, tmp_path, imports=TASKS) == faulty
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        pytest.param(script(SEQUENCES, adapters="task_type='SEQ_CLS'"), id="a decoder, perhaps"),
+        pytest.param(script(SEQUENCES, "name", "task_type='SEQ_CLS'"), id="an unknown model"),
+        pytest.param(script(TOKENS, adapters="target_modules=['query']"), id="the head is not trained"),
+        pytest.param(script(TOKENS, adapters="**config"), id="perhaps not trained"),
+        pytest.param(script(TOKENS).replace("LoraConfig(r=8, task_type='TOKEN_CLS')", "config"), id="a config from elsewhere"),
+        pytest.param(
+            script(TOKENS, config=CONFIG.replace(")\n", ", llm_int8_skip_modules=['classifier'])\n")), id="the list names it"
+        ),
+        pytest.param(script(TOKENS, config=CONFIG.replace(")\n", ", llm_int8_skip_modules=names)\n")), id="an unknown list"),
+        pytest.param(script(TOKENS, config=CONFIG.replace(")\n", ", llm_int8_skip_modules=[name])\n")), id="an unknown name"),
+        pytest.param(script(TOKENS, config="bnb = HqqConfig()\n"), id="another method"),
+        pytest.param(script(ANSWERS, "'answerdotai/ModernBERT-base'", "task_type='QUESTION_ANS'"), id="another head"),
+        pytest.param(script(ANSWERS, "name", "task_type='QUESTION_ANS'"), id="answers of an unknown model"),
+        pytest.param(script("CausalLM", adapters="task_type='TOKEN_CLS'"), id="no head for a task"),
+        pytest.param(script(TOKENS).replace("=bnb)", "=None)"), id="not quantized"),
+    ],
+)
+def test_look_alikes(fine):
+    assert said("KB528", fine, imports=TASKS + "from transformers import HqqConfig\n") == []

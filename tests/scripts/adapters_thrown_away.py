@@ -1,0 +1,12 @@
+"""What get_peft_model returns is thrown away, and Trainer is given the base."""
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Trainer, TrainingArguments
+
+bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+model = AutoModelForCausalLM.from_pretrained("mistralai/Mistral-7B-v0.1", quantization_config=bnb)
+model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
+get_peft_model(model, LoraConfig(r=8, target_modules="all-linear"))
+args = TrainingArguments("out", bf16=True, gradient_checkpointing=True)
+trainer = Trainer(model=model, args=args, train_dataset=data)  # fault: KB220
+trainer.train()
