@@ -111,7 +111,9 @@ def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ..
     planned = check(target, **options, plan=True).planned
     if planned is None:
         return ()
-    return planned.safe + (planned.unsafe if unsafe else ())
+    if not unsafe:
+        return planned.safe
+    return (*(edit for edit in planned.safe if edit not in planned.spared), *planned.unsafe)
 
 
 def memory(

@@ -150,7 +150,13 @@ def _with_files(planned: Plan | None, target: Target, rules: tuple[Rule, ...], o
     edits = tuple(edit for file in safe for edit in file.edits)
     further = tuple(edit for file in everything for edit in file.edits if edit not in edits)
     model = planned or Plan((), ())
-    return Plan((*edits, *model.safe), (*further, *model.unsafe), diff, unsafe if unsafe != diff else "")
+    return dataclasses.replace(
+        model,
+        safe=(*edits, *model.safe),
+        unsafe=(*further, *model.unsafe),
+        diff=diff,
+        unsafe_diff=unsafe if unsafe != diff else "",
+    )
 
 
 def _plan_of_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Plan:
@@ -162,7 +168,7 @@ def _plan_of_source(target: Target, rules: tuple[Rule, ...], options: Options) -
     further = tuple(edit for file in everything for edit in file.edits if edit not in edits)
     diff = "\n".join(filter(None, (file.diff() for file in safe)))
     unsafe = "\n".join(filter(None, (file.diff() for file in everything)))
-    return Plan(edits, further, diff, unsafe if unsafe != diff else "")
+    return Plan(edits, further, diff, unsafe_diff=unsafe if unsafe != diff else "")
 
 
 def plan_of(
@@ -173,4 +179,5 @@ def plan_of(
 
     safe = plan_model(model, rules, context, Safety.SAFE, trace=trace, norms=norms)
     everything = plan_model(model, rules, context, Safety.UNSAFE, trace=trace, norms=norms)
-    return Plan(safe, tuple(edit for edit in everything if edit not in safe))
+    further = tuple(edit for edit in everything if edit not in safe)
+    return Plan(safe, further, spared=tuple(edit for edit in safe if edit not in everything))

@@ -243,6 +243,8 @@ class Plan:
     """Those that ``--unsafe-fixes`` adds."""
     diff: str = ""
     """For files: the safe edits as a unified diff."""
+    spared: tuple[Edit, ...] = ()
+    """Safe edits that are not needed where the unsafe ones are made."""
     unsafe_diff: str = ""
     """What the unsafe ones change beyond that."""
 

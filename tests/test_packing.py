@@ -275,3 +275,15 @@ def test_dbrx_stacks_its_experts_in_two_dimensions():
         facts = collect(transformers.DbrxForCausalLM(config))
 
     assert {p.path.rpartition(".")[2] for p in facts.parameters if p.bank} == {"w1", "v1", "w2"}
+
+
+def test_the_page_shows_them_as_what_they_are():
+    from kbitlint.model.outline import outline_of
+
+    model = packed()
+
+    rows = {row.path: row for row in outline_of(model, collect(model))}
+
+    experts = rows["model.layers.0.mlp.experts"]
+    assert (experts.numel, [kind for kind, _ in experts.stored]) == (4 * 64 * 128 * 3, ["nf4"])
+    assert not any("parametrizations" in path for path in rows)

@@ -28,7 +28,7 @@ def outline_of(model: nn.Module, facts: ModelFacts) -> tuple[ModuleOutline, ...]
     own: dict[str, list[ParameterFacts]] = {}
     for parameter in facts.parameters:
         own.setdefault(parameter.module, []).append(parameter)
-    packed = {layer.path: layer.packing for layer in facts.quantized}
+    packed = {layer.path: layer.packing for layer in (*facts.quantized, *facts.packed_banks)}
     checkpoints = {c.path: _REENTRY[c.reentry] if c.enabled else "no" for c in facts.checkpoints}
     shown = _with_parents(own)
     base: Any = base_of(model)
@@ -39,7 +39,7 @@ def outline_of(model: nn.Module, facts: ModelFacts) -> tuple[ModuleOutline, ...]
             continue
         if not path and module is not base:
             continue
-        found[path] = _module(module, path, own.get(path, []), packed.get(path), checkpoints.get(path, ""))
+        found[path] = _module(module, path, own.get(path, []), packed, checkpoints.get(path, ""))
     return tuple(found.values())
 
 
@@ -53,17 +53,18 @@ def _with_parents(paths: dict[str, list[ParameterFacts]]) -> set[str]:
 
 
 def _module(
-    module: nn.Module, path: str, parameters: list[ParameterFacts], packing: Packing | None, checkpoints: str
+    module: nn.Module, path: str, parameters: list[ParameterFacts], packed: dict[str, Packing], checkpoints: str
 ) -> ModuleOutline:
     stored: dict[str, int] = {}
     numel = trainable = 0
     shape: tuple[int, ...] = ()
     for parameter in parameters:
-        features = packing.features if packing is not None and parameter.packed else None
+        packing = packed.get(parameter.path, packed.get(path)) if parameter.packed else None
+        features = packing.features if packing is not None else None
         count = features[0] * features[1] if features else parameter.numel
         numel += count
         trainable += count if parameter.requires_grad else 0
-        name = packing.kind if packing is not None and parameter.packed else parameter.dtype
+        name = packing.kind if packing is not None else parameter.dtype
         stored[name] = stored.get(name, 0) + parameter.nbytes
         if parameter.path.endswith("weight") or len(parameters) == 1:
             shape = (features[1], features[0]) if features else parameter.shape

@@ -46,9 +46,10 @@ def test_a_small_share_is_worth_knowing():
     import torch
 
     model = tiny.load()
-    model.model.layers[0].bank = torch.nn.Parameter(torch.zeros(4, 8, 8))
+    model.model.layers[0].experts = torch.nn.Parameter(torch.zeros(4, 8, 8))
+    model.model.layers[0].positions = torch.nn.Parameter(torch.zeros(4, 8, 8))
 
-    assert [(v.at.path, v.severity.value) for v in found(model)] == [("model.layers.0.bank", "info")]
+    assert [(v.at.path, v.severity.value) for v in found(model)] == [("model.layers.0.experts", "info")]
 
 
 def test_dense_models_convolutions_and_position_tables_are_not_flagged():
