@@ -64,15 +64,17 @@ def test_a_goal_is_missed_where_a_preparation_costs_more_than_it_may():
 
 def test_preparations_are_timed_in_turns_and_the_first_round_does_not_count(geometry, monkeypatch):
     import preparation
+    import torch
 
     called = []
     for name in (preparation.PEFT, preparation.KBITLINT):
         monkeypatch.setitem(preparation.PREPARE, name, lambda model, name=name: called.append((name, model)))
-    made = iter(range(6))
+    models = [torch.nn.Identity() for _ in range(6)]
+    made = iter(models)
 
     found = preparation.times(lambda: next(made), ["PEFT", "kbitlint"], 2, "cpu")
 
-    assert called == [(name, number) for number, name in enumerate(["PEFT", "kbitlint"] * 3)]
+    assert called == list(zip(["PEFT", "kbitlint"] * 3, models, strict=True))
     assert set(found) == {"PEFT", "kbitlint"}
     assert preparation.names_for(geometry) == ["nothing", "PEFT", "kbitlint", "kbitlint, no trace", "kbitlint, unsafe"]
     assert preparation.names_for(preparation.LLAMA_8B) == ["nothing", "PEFT", "kbitlint", "kbitlint, no trace"]
