@@ -61,7 +61,7 @@ PREPARE: dict[str, Callable[[Any], Any]] = {
 #: kbitlint's extra bytes / PEFT's, bytes kept for backward / PEFT's, time / PEFT's
 EXTRA_GOAL, SAVED_GOAL, TIME_GOAL = 0.01, 0.65, 1.0
 #: steps of which the fastest counts
-STEPS = 3
+STEPS = 2
 
 
 @dataclass(frozen=True)
@@ -395,13 +395,16 @@ def measured(options: argparse.Namespace) -> Iterator[tuple[str, Any, Any]]:
         autocast = {"no": "float32", "bf16": "bfloat16"}[options.amp]
         return TrainingContext(autocast_dtype=autocast, batch_size=1, seq_len=options.tokens or tokens)
 
+    def chosen(*geometries: Geometry) -> tuple[Geometry, ...]:
+        return tuple(one for one in geometries if not options.only or one.name.startswith(tuple(options.only)))
+
     if options.cuda:
-        yield from for_real((LLAMA_8B,), context(2048), options.rounds, "cuda:0")
+        yield from for_real(chosen(LLAMA_8B), context(2048), options.rounds, "cuda:0")
         return
     if not options.real:
-        yield from on_meta(META, context(2048), options.rounds)
+        yield from on_meta(chosen(*META), context(2048), options.rounds)
     if not options.meta:
-        yield from for_real(REAL, context(128), options.rounds, "cpu")
+        yield from for_real(chosen(*REAL), context(32), options.rounds, "cpu")
 
 
 def main() -> int:
@@ -410,8 +413,9 @@ def main() -> int:
     part.add_argument("--meta", action="store_true", help="only what needs no weights")
     part.add_argument("--real", action="store_true", help="only what has weights, on the CPU")
     part.add_argument("--cuda", action="store_true", help="Llama-3-8B's geometry on a GPU instead")
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this geometry only; repeatable")
     parser.add_argument("--amp", choices=("no", "bf16"), default="no", help="the autocast region of the step")
-    parser.add_argument("--tokens", type=int, help="tokens of the one sequence; 2048, and 128 on the CPU")
+    parser.add_argument("--tokens", type=int, help="tokens of the one sequence; 2048, and 32 on the CPU")
     parser.add_argument("--rounds", type=int, default=3, help="times that each preparation is timed")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
