@@ -3,7 +3,7 @@
     python benchmarks/preparation.py [--meta | --real | --cuda] [--rounds N] [--json FILE]
 
 On meta four published geometries are built in nf4, prepared in turns, and one step of each is run without weights. For
-real, models with random weights as large as 5 GB of memory hold are quantized on the CPU; each preparation runs in a
+real, models with random weights are quantized on the CPU (up to 8 GB of memory, most of it PEFT's); each preparation runs in a
 process of its own, whose peak resident memory is read while it prepares and while it trains, and then all of them run
 in turns in one process, warm, to be timed. ``--cuda`` does the same with Llama-3-8B's geometry on a GPU, with
 ``torch.cuda.max_memory_allocated`` (it writes 16 GB to the temporary folder first).
