@@ -10,7 +10,7 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kbitlint.errors import EditError
 from kbitlint.model import adapters, banks, checkpointing
@@ -134,13 +134,17 @@ def _cast_parameter(parameter: nn.Parameter, journal: Journal) -> None:
 
 
 def _store_as(parameter: nn.Parameter, dtype: torch.dtype, journal: Journal) -> None:
-    before = parameter.data
+    """Store a parameter in another dtype. What it was is kept, unless it comes back from what it becomes bit for bit."""
+    before: Tensor | None = parameter.data
+    wide, after = parameter.dtype, parameter.data.to(dtype)
+    if not after.is_meta and after.element_size() < parameter.element_size() and torch.equal(after.to(wide), parameter.data):
+        before = None
 
     def restore() -> None:
-        parameter.data = before
+        parameter.data = parameter.data.to(wide) if before is None else before
 
     journal.record(restore)
-    parameter.data = before.to(dtype)
+    parameter.data = after
 
 
 def _set_dtype(place: _Place, journal: Journal) -> None:

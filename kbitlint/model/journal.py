@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import weakref
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -54,23 +53,39 @@ def journaled(journal: Journal) -> Iterator[Journal]:
         raise
 
 
-_JOURNALS: weakref.WeakKeyDictionary[nn.Module, list[Journal]] = weakref.WeakKeyDictionary()
+class Journals(list[Journal]):
+    """The journals of one model object. A copy of the model has none: what they restore is the original's."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Journals:
+        """An empty list."""
+        return Journals()
+
+    def __reduce__(self) -> tuple[type[Journals], tuple[()]]:
+        """An empty list, when it is pickled."""
+        return (Journals, ())
+
+
+#: where a model holds its journals. They hold the model, so only the model itself may hold them: it could never be freed
+_JOURNALS = "_kbitlint_journals"
 
 
 def keep(model: nn.Module, journal: Journal) -> None:
     """Remember a journal with its model, for ``undo``."""
     if len(journal):
-        _JOURNALS.setdefault(model, []).append(journal)
+        model.__dict__.setdefault(_JOURNALS, Journals()).append(journal)
 
 
 def undo_last(model: nn.Module) -> None:
     """Take back the newest fix of this model object."""
-    _JOURNALS[model].pop().rollback()
+    journals = model.__dict__[_JOURNALS]
+    journals.pop().rollback()
+    if not journals:
+        del model.__dict__[_JOURNALS]
 
 
 def undo(model: nn.Module) -> int:
     """Take back every fix that was applied to this model object, newest first; gives how many there were."""
-    journals = [journal for journal in _JOURNALS.pop(model, []) if len(journal)]
+    journals = [journal for journal in model.__dict__.pop(_JOURNALS, ()) if len(journal)]
     for journal in reversed(journals):
         journal.rollback()
     return len(journals)

@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kbitlint.model import kernels
 from kbitlint.model.guesses import ANSWERS, expect, on_meta
 from kbitlint.model.ledger import Ledger, Refusal
+from kbitlint.model.shapes import KnownShapes
 from kbitlint.model.standins import attend
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class WeightlessKernels(TorchDispatchMode):
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
         self.ledger = ledger
+        self.shapes = KnownShapes()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator on what is known of its arguments."""
@@ -121,7 +123,7 @@ class WeightlessKernels(TorchDispatchMode):
         if _is_in_place(func) and not args[0].is_meta:
             self.ledger.guess("write into known values")
             return args[0]
-        return func(*on_meta(args), **on_meta(kwargs))
+        return self.shapes.run(func, on_meta(args), on_meta(kwargs))
 
 
 def _tensors(values: Sequence[Any]) -> list[Tensor]:

@@ -1,0 +1,139 @@
+"""The cores of the benchmarks of the fix, on the smallest models: what they measure and what they say of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+
+from kbitlint.context import TrainingContext
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+pytestmark = pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="the benchmarks are of the architectures of transformers 5")
+
+
+@pytest.fixture(scope="module")
+def geometry():
+    import preparation
+
+    sizes = preparation.sizes(64, 128, 1, (4, 2), 256, num_local_experts=2, num_experts_per_tok=1)
+    return preparation.Geometry("a tiny Mixtral", "Mixtral", sizes)
+
+
+def test_bytes_of_a_preparation_are_the_same_on_meta_and_for_real(geometry, tmp_path, monkeypatch):
+    import preparation
+
+    monkeypatch.setattr(preparation, "STEPS", 1)
+    context = TrainingContext(autocast_dtype="float32", batch_size=1, seq_len=32)
+    names = [preparation.PEFT, preparation.KBITLINT, preparation.UNSAFE]
+    preparation.save(geometry, str(tmp_path), "cpu")
+    real = {name: preparation.state_for_real(geometry, str(tmp_path), "cpu", name, context) for name in names}
+    meta = {name: preparation.state_on_meta(geometry, name, context) for name in names}
+
+    def counted(states):
+        return {name: (state.weights, state.activations, state.saved) for name, state in states.items()}
+
+    assert counted(real) == counted(meta)
+    assert real["PEFT"].weights > 1.9 * real["kbitlint"].weights > 3.8 * real["kbitlint, unsafe"].weights
+    assert real["PEFT"].activations > 1.25 * real["kbitlint"].activations
+    assert all(state.step > 0 and min(state.peak, state.prepared) > state.weights for state in real.values())
+
+
+def test_a_goal_is_missed_where_a_preparation_costs_more_than_it_may():
+    import preparation
+
+    states = {
+        "nothing": preparation.State(weights=1000, activations=100, saved=200, step=1.0),
+        "PEFT": preparation.State(weights=2000, activations=200, saved=300, step=1.0),
+        "kbitlint": preparation.State(weights=1011, activations=100, saved=200, step=1.0),
+    }
+    seconds = {"PEFT": 2.0, "kbitlint": 3.0, "kbitlint, no trace": 1.0}
+
+    assert [(row.what, row.value, row.met) for row in preparation.goals("here", states, seconds)] == [
+        ("here: extra weight bytes / PEFT's", 0.011, False),
+        ("here: saved activations / PEFT's", 0.5, True),
+        ("here: fix time / PEFT's", 1.5, False),
+        ("here: fix time without trace / PEFT's", 0.5, True),
+    ]
+
+
+def test_preparations_are_timed_in_turns_and_the_first_round_does_not_count(geometry, monkeypatch):
+    import preparation
+    import torch
+
+    called = []
+    for name in (preparation.PEFT, preparation.KBITLINT):
+        monkeypatch.setitem(preparation.PREPARE, name, lambda model, name=name: called.append((name, model)))
+    models = [torch.nn.Identity() for _ in range(6)]
+    made = iter(models)
+
+    found = preparation.times(lambda: next(made), ["PEFT", "kbitlint"], 2, "cpu")
+
+    assert called == list(zip(["PEFT", "kbitlint"] * 3, models, strict=True))
+    assert set(found) == {"PEFT", "kbitlint"}
+    assert preparation.names_for(geometry) == ["nothing", "PEFT", "kbitlint", "kbitlint, no trace", "kbitlint, unsafe"]
+    assert preparation.names_for(preparation.LLAMA_8B) == ["nothing", "PEFT", "kbitlint", "kbitlint, no trace"]
+
+
+def test_a_model_learns_to_count_after_each_preparation(tmp_path):
+    import learning
+
+    run = learning.Run("bfloat16", "llama", 0, steps=40)
+    learning.learn(run, ["none", "peft", "kbitlint", "kbitlint-unsafe"], tmp_path / "out.jsonl")
+    lines = learning.truth.results(tmp_path / "out.jsonl")
+
+    assert set(lines) == {(run.task, "llama", name) for name in ("none", "peft", "kbitlint")}
+    assert all(line["first"] > 4.1 and line["loss"] < 3.5 for line in lines.values())
+    first, *others = (line["loss"] for line in lines.values())
+    assert others == pytest.approx([first, first], abs=0.05)
+
+
+def test_norms_that_square_in_float16_learn_only_where_they_are_prepared(tmp_path):
+    import learning
+
+    run = learning.Run("float16", "imagegpt", 0, 1e3, steps=40)
+    learning.learn(run, ["none", "kbitlint"], tmp_path / "out.jsonl")
+    lines = learning.truth.results(tmp_path / "out.jsonl")
+
+    assert lines[run.task, "imagegpt", "none"]["loss"] == pytest.approx(math.log(learning.VOCAB), abs=1e-3)
+    assert lines[run.task, "imagegpt", "kbitlint"]["loss"] < 3.8
+
+
+def test_the_stream_is_made_as_large_as_asked_and_the_function_stays_the_same(tmp_path):
+    import learning
+    import torch
+
+    tokens, logits = next(learning.batches(0)), []
+    for largest in (None, 1e3):
+        folder = tmp_path / str(largest)
+        cls = learning.made(learning.Run("float16", "gpt_neox", 0, largest), str(folder))
+        model = cls.from_pretrained(folder, dtype=torch.float32).eval()
+        with torch.no_grad():
+            logits.append(model(input_ids=tokens).logits)
+
+    assert learning.largest(model, tokens) == pytest.approx(1e3, rel=1e-3)
+    assert torch.allclose(*logits, atol=1e-2)
+
+
+def test_kbitlint_misses_its_goal_where_it_learns_less_than_the_worst_seed_of_peft():
+    import learning
+
+    runs = [learning.Run("bfloat16", "llama", seed) for seed in (0, 1)]
+
+    def met(*losses):
+        lines = {
+            (run.task, "llama", name): {"loss": loss}
+            for name, pair in zip(("none", "peft", "kbitlint"), ((2.0, 2.0), (0.5, 0.7), losses), strict=True)
+            for run, loss in zip(runs, pair, strict=True)
+        }
+        return [good for _, good in learning.bfloat16_table(lines, runs)][1:]
+
+    assert met(0.6, 0.8) == [True]
+    assert met(0.7, 0.8) == [False]
+    assert met(0.1, None) == [False]
+    assert [dataclasses.replace(run, seed=0).task for run in runs] == ["bfloat16 as made seed 0"] * 2
