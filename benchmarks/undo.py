@@ -50,7 +50,7 @@ _HOOKS = (
 
 
 def state_of(model: nn.Module, moved: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Everything that a fix could touch; of the parameters in ``moved`` all but where they are stored."""
+    """Everything that a fix could touch; of the parameters in ``moved``, which come back anew, all but their address."""
     state: dict[str, Any] = {"config": model.config.to_json_string()}
     for path, module in model.named_modules():
         state[path, "module"] = (
@@ -107,7 +107,7 @@ def run_model(task: str, model_type: str, _: list[str], out: Path) -> None:
 def undone(model: Any) -> dict[str, Any]:
     """What differs after undo, and after a fix that is stopped at each edit."""
     applied = kbitlint.plan(model, unsafe=True)
-    moved = frozenset(edit.path for edit in applied if edit.kind == "pack-experts")
+    moved = frozenset(edit.path for edit in applied if edit.kind in ("pack-experts", "narrow-parameter"))
     before = state_of(model, moved)
     made = kbitlint.fix(model, unsafe=True).applied
     same_plan = made is not None and made.edits == applied
@@ -126,7 +126,7 @@ def undone(model: Any) -> dict[str, Any]:
     return {
         "outcome": "ok" if fine else "differs",
         "edits": len(applied),
-        "packed": len(moved),
+        "packed": sum(edit.kind == "pack-experts" for edit in applied),
         "after_undo": after_undo[:10],
         "after_stop": after_stop,
         "plan_is_fix": same_plan,

@@ -544,3 +544,58 @@ class TestPrepare:
             kbitlint.prepare(model, Path(tmp_path) / "none.json")
 
         assert tiny.state(model) == before
+
+
+class TestWhatAFixHolds:
+    """Undo must not cost what the fix was made to save, nor keep a model alive."""
+
+    def test_a_fixed_model_is_freed_with_its_last_name(self):
+        import gc
+        import weakref
+
+        model = tiny.load()
+        kbitlint.fix(model, unsafe=True)
+        alive = weakref.ref(model)
+
+        del model
+        gc.collect()
+
+        assert alive() is None
+
+    def test_a_copy_of_a_fixed_model_has_nothing_to_undo(self):
+        model = tiny.load()
+        kbitlint.fix(model)
+
+        copied = copy.deepcopy(model)
+
+        assert (kbitlint.undo(copied), kbitlint.undo(model), kbitlint.undo(model)) == (0, 1, 0)
+        kbitlint.assert_ready(copied)
+
+    def test_what_pefts_prepare_cast_is_given_back_in_memory_and_comes_back_bit_for_bit(self):
+        import gc
+
+        from peft import prepare_model_for_kbit_training
+
+        model = prepare_model_for_kbit_training(tiny.load(), gradient_checkpointing_kwargs={"use_reentrant": False})
+        before = {name: (p.dtype, p.detach().clone()) for name, p in model.named_parameters()}
+        kept = model.lm_head.weight.data.untyped_storage()._weak_ref()
+
+        kbitlint.fix(model, unsafe=True)
+        gc.collect()
+
+        assert model.lm_head.weight.dtype == torch.bfloat16
+        assert torch.UntypedStorage._new_with_weak_ptr(kept) is None
+        kbitlint.undo(model)
+        assert all(p.dtype == before[name][0] and torch.equal(p, before[name][1]) for name, p in model.named_parameters())
+
+    def test_what_would_lose_bits_is_kept(self):
+        model = tiny.load()
+        model.lm_head.weight.data = torch.randn_like(model.lm_head.weight, dtype=torch.float32)
+        before = model.lm_head.weight.detach().clone()
+        journal = Journal()
+
+        edits.apply(model, [Edit("narrow-parameter", "lm_head.weight", {"dtype": "bfloat16"})], journal)
+        assert model.lm_head.weight.dtype == torch.bfloat16
+        journal.rollback()
+
+        assert torch.equal(model.lm_head.weight, before)
