@@ -130,10 +130,16 @@ def _far(said: dict[str, Any], real: dict[str, Any]) -> bool:
 
 
 def _trains(key: truth.Key, real: dict[truth.Key, Any]) -> bool:
-    """Whether a model trains as well as it can: with as many gradients as any preparation without reentry gives."""
+    """Whether a model trains as well as it can: with as many gradients as any preparation without reentry gives.
+
+    Of adapters that it has: PEFT puts none on experts that are packed in place.
+    """
+    if real[key]["outcome"] != "ok":
+        return False
     lines = [real[pair] for pair in real if pair[:2] == key[:2] and "reentrant" not in pair[2]]
-    most = max((len(line["with_gradient"]) for line in lines if line["outcome"] == "ok"), default=0)
-    return real[key]["outcome"] == "ok" and len(real[key]["with_gradient"]) >= most > 0
+    own = {*real[key]["with_gradient"], *real[key]["without_gradient"]}
+    most = max((len(own.intersection(line["with_gradient"])) for line in lines if line["outcome"] == "ok"), default=0)
+    return len(real[key]["with_gradient"]) >= most > 0
 
 
 def _errors(line: dict[str, Any]) -> list[Any]:

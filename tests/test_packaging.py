@@ -158,7 +158,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
 
     monkeypatch.setattr(manifest.os, "fsync", full)
     with pytest.raises(kbitlint.KbitlintError, match=r"kbitlint.json: cannot be written: No space left on device"):
-        manifest.write(tmp_path, manifest.Manifest(()), {})
+        manifest.write(tmp_path / manifest.NAME, manifest.Manifest(()), {})
 
     assert list(tmp_path.iterdir()) == []
 

@@ -71,15 +71,20 @@ def test_what_the_cpu_takes_and_cuda_refuses_is_told_for_the_device_at_hand():
     assert tiny.step(model).trains
 
 
-def test_a_mismatch_without_a_norm_to_blame_has_no_fix():
+def test_a_mismatch_without_a_norm_to_blame_is_bridged_in_float32():
     import torch
+
+    import kbitlint
 
     model = traced.adapted()
     tiny.adapters_base(model).lm_head.weight.data = tiny.adapters_base(model).lm_head.weight.data.to(torch.float16)
     (violation,) = traced.found(model, CODE)
 
-    assert (violation.at.path, violation.evidence["dtypes"], violation.fix) == ("lm_head", ["bfloat16", "float16"], None)
+    assert (violation.at.path, violation.evidence["dtypes"]) == ("lm_head", ["bfloat16", "float16"])
+    assert [(edit.kind, edit.path, edit.adds_bytes) for edit in violation.fix.edits] == [("float32-module", "lm_head", 32_768)]
     assert tiny.step(model).error is not None
+    kbitlint.fix(model, select=CODE)
+    assert tiny.step(model).trains
 
 
 def test_a_mismatch_in_the_backward_pass_says_so():
