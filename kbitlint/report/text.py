@@ -10,7 +10,7 @@ from kbitlint.paths import fold_all
 from kbitlint.violation import Applied, Edit, Plan, Probe, Report, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 _COLORS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.INFO: "36"}
 _MAX_PLACES = 12
@@ -219,6 +219,17 @@ def probed(probe: Probe) -> str:
     return f"training step on {probe.device}: loss {probe.loss:.4f}, {arrived}"
 
 
+def _fixable(groups: Sequence[Sequence[Violation]]) -> str:
+    """How many causes which option mends."""
+    safe, unsafe = (
+        sum(1 for group in groups if group[0].fix and group[0].fix.safety is safety) for safety in (Safety.SAFE, Safety.UNSAFE)
+    )
+    of_all = f"of {plural(len(groups), 'cause')} fixable with"
+    if safe and unsafe:
+        return f"; {safe} {of_all} --fix, {unsafe} more with --unsafe-fixes"
+    return f"; {safe or unsafe} {of_all} {'--fix' if safe else '--unsafe-fixes'}" if safe or unsafe else ""
+
+
 def _footer(report: Report, paint: _Paint, width: int, *, verbose: bool) -> Iterator[str]:
     counts = Counter(violation.severity for violation in report.violations)
     probe = report.applied.probe if report.applied else None
@@ -227,8 +238,7 @@ def _footer(report: Report, paint: _Paint, width: int, *, verbose: bool) -> Iter
     elif counts:
         found = ", ".join(plural(counts[severity], severity.value) for severity in reversed(Severity) if counts[severity])
         groups = causes(report.violations)
-        fixable = sum(1 for group in groups if group[0].fix and group[0].fix.safety is Safety.SAFE)
-        tail = f"; {fixable} of {plural(len(groups), 'cause')} fixable with --fix" if report.applied is None and fixable else ""
+        tail = _fixable(groups) if report.applied is None else ""
         yield from wrapped(f"{found}{tail}", width, "", paint.code("1"))
     elif report.ran:
         yield paint.code("32;1")("clean")
