@@ -285,7 +285,7 @@ def codes(report):
     return {(violation.code, violation.at.path) for violation in report.violations}
 
 
-def state(model):
+def state(model, *, addresses=True):
     """Everything that a fix may touch: values, dtypes, storages, flags, modes, hooks in their order, config."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
     modules = {
@@ -300,7 +300,7 @@ def state(model):
     tensors = {
         name: (
             tensor.dtype,
-            tensor.data_ptr(),
+            tensor.data_ptr() if addresses else None,
             tensor.requires_grad,
             tuple(tensor.shape),
             hash(tensor.detach().view(-1).view(torch.uint8).numpy().tobytes()),

@@ -56,12 +56,12 @@ def test_the_fix_is_unsafe_gives_the_bytes_back_and_the_model_still_trains():
 
 def test_the_fix_is_taken_back_bit_for_bit():
     model = prepare_model_for_kbit_training(tiny.load())
-    before = tiny.state(model)
+    before = tiny.state(model, addresses=False)  # the wide tensors are given back, and made again
 
     kbitlint.fix(model, select=CODE, unsafe=True)
     kbitlint.undo(model)
 
-    assert tiny.state(model) == before
+    assert tiny.state(model, addresses=False) == before
 
 
 def test_half_precision_models_are_not_flagged():
