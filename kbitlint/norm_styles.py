@@ -12,8 +12,6 @@ if TYPE_CHECKING:
 
     from kbitlint.model.facts import ModelFacts
 
-HALF = ("float16", "bfloat16")
-
 
 class Norms(enum.Enum):
     """How norms are treated by a fix."""
@@ -39,9 +37,11 @@ def with_norms(edits: Iterable[Edit], norms: Norms, facts: ModelFacts) -> tuple[
     kept = [edit for edit in edits if edit.kind != "float32-norm"]
     if norms is Norms.KEEP:
         return tuple(kept)
+    from kbitlint.model.facts import LOW_PRECISION
+
     wide = [
         Edit("widen-parameter", p.path, {"dtype": "float32"}, adds_bytes=p.nbytes)
         for p in facts.parameters
-        if p.dtype in HALF and not (p.packed or p.adapter)
+        if p.dtype in LOW_PRECISION and not (p.packed or p.adapter)
     ]
     return (*(edit for edit in kept if edit.kind != "narrow-parameter"), *wide)

@@ -35,6 +35,21 @@ def fold_all(paths: Iterable[str]) -> list[tuple[str, int]]:
     return [(folded if count > 1 else first[folded], count) for folded, count in counts.items()]
 
 
+def spans(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """The (first, last) of each run of neighbours.
+
+    >>> spans([5, 0, 1, 2])
+    [(0, 2), (5, 5)]
+    """
+    found: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if found and number == found[-1][1] + 1:
+            found[-1] = (found[-1][0], number)
+        else:
+            found.append((number, number))
+    return found
+
+
 def matches(pattern: str, path: str) -> bool:
     """Whether a glob names a dotted path: ``*`` stands within a component, ``**`` for any number of components.
 

@@ -18,16 +18,15 @@ from kbitlint.model.journal import Journal, restore_attribute_on_rollback, resto
 from kbitlint.model.stored import stored_parameters
 from kbitlint.model.transparency import LOW_PRECISION, DtypeTransparency, is_transparent
 from kbitlint.model.walk import makes_require_grad
-from kbitlint.violation import Edit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from kbitlint.model.stored import StoredParameters
+    from kbitlint.violation import Edit
 
 
 FLOAT32_MODULE = "float32-module"
-TRANSPARENT = {"interface": "transparent"}
 
 
 def apply(model: nn.Module, edits: Iterable[Edit], journal: Journal) -> None:
@@ -104,6 +103,22 @@ def _float32_norm(place: _Place, journal: Journal) -> None:
         _cast_parameter(place.parameter(), journal)
         return
     module = place.module()
+    _cast_own_tensors(module, journal)
+    if place.arguments.get("interface") == "transparent":
+        output = place.arguments.get("output")
+        _make_transparent(module, getattr(torch, output) if output else None, journal)
+
+
+def _float32_module(place: _Place, journal: Journal) -> None:
+    """Let a module compute in float32 and give back the dtype that comes in; the modules in it stay as they are."""
+    module = place.module()
+    if not place.edit.path or adapters.wrapped_child(module) is not None:
+        raise EditError(f"{place.edit.kind}: {place.edit.path or 'the model'!r} is no module of its own")
+    _cast_own_tensors(module, journal)
+    _make_transparent(module, None, journal)
+
+
+def _cast_own_tensors(module: nn.Module, journal: Journal) -> None:
     for parameter in module._parameters.values():  # noqa: SLF001  # own tensors only
         if parameter is not None:
             _cast_parameter(parameter, journal)
@@ -111,21 +126,15 @@ def _float32_norm(place: _Place, journal: Journal) -> None:
         if buffer is not None and buffer.dtype in LOW_PRECISION:
             journal.record(lambda name=name, buffer=buffer: module._buffers.__setitem__(name, buffer))  # type: ignore[misc]  # noqa: SLF001  # the journal binds early
             module._buffers[name] = buffer.float()  # noqa: SLF001  # register_buffer would drop its persistence
-    if place.arguments.get("interface") == "transparent" and not is_transparent(module):
-        output = place.arguments.get("output")
-        transparency = DtypeTransparency(getattr(torch, output) if output else None)
-        restore_hooks_on_rollback(module, journal)
-        module.register_forward_pre_hook(transparency.enter, with_kwargs=True)
-        module.register_forward_hook(transparency.leave)
 
 
-def _float32_module(place: _Place, journal: Journal) -> None:
-    """Let a module compute in float32 and give back the dtype that comes in; the modules in it stay as they are."""
-    if not place.edit.path or adapters.wrapped_child(place.module()) is not None:
-        raise EditError(f"{place.edit.kind}: {place.edit.path or 'the model'!r} is no module of its own")
-    _float32_norm(
-        _Place(place.model, place.base, Edit("float32-norm", place.edit.path, TRANSPARENT), place.checkpoint), journal
-    )
+def _make_transparent(module: nn.Module, output: torch.dtype | None, journal: Journal) -> None:
+    if is_transparent(module):
+        return
+    transparency = DtypeTransparency(output)
+    restore_hooks_on_rollback(module, journal)
+    module.register_forward_pre_hook(transparency.enter, with_kwargs=True)
+    module.register_forward_hook(transparency.leave)
 
 
 def _cast_parameter(parameter: nn.Parameter, journal: Journal) -> None:

@@ -9,6 +9,7 @@ from kbitlint.model import edits
 from kbitlint.model.journal import Journal
 from kbitlint.model.step import UntraceableError, step_of
 from kbitlint.model.twin import twin_of
+from kbitlint.paths import fold
 from kbitlint.violation import Edit
 
 if TYPE_CHECKING:
@@ -56,8 +57,4 @@ def float32_modules(inner: nn.Module, how: How, refusing: Iterable[str]) -> tupl
 
 def _alike(refusing: list[str]) -> list[str]:
     """The first one and its likes in other layers: what comes after it may refuse only because of it."""
-    return [path for path in refusing if _pattern(path) == _pattern(refusing[0])]
-
-
-def _pattern(path: str) -> list[str]:
-    return ["*" if name.isdecimal() else name for name in path.split(".")]
+    return [path for path in refusing if fold(path) == fold(refusing[0])]

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kbitlint.paths import spans
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -61,13 +63,7 @@ class RanksFacts:
 
 def named(ranks: tuple[int, ...]) -> str:
     """Ranks in words: ``rank 1``, ``ranks 0-2, 5``."""
-    spans: list[list[int]] = []
-    for rank in sorted(ranks):
-        if spans and rank == spans[-1][1] + 1:
-            spans[-1][1] = rank
-        else:
-            spans.append([rank, rank])
-    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans)
+    text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans(ranks))
     return f"rank{'s' * (len(ranks) > 1)} {text}"
 
 

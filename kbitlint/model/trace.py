@@ -68,6 +68,23 @@ def trace(
     device = device or ("cpu" if any(p.device == "cpu" for p in facts.parameters) else "cuda")
     inner = runnable(model)
     how = How(context, device, batch, seq_len, facts, virtual=bool(facts.quantized) and not facts.has_adapters)
+    traced = _traced(inner, how)
+    if traced.refusals and context.autocast_dtype is None:
+        in_region = dataclasses.replace(how, context=dataclasses.replace(context, autocast_dtype="bfloat16"))
+        try:
+            again = _traced(inner, in_region)
+        except UntraceableError:
+            again = traced
+        traced = dataclasses.replace(traced, absorbed=not again.refusals and again.failure is None)
+    if traced.refusals and not any(norm.promotes for norm in facts.norms):  # those are put right first
+        with quietly(), same_random_state():
+            found = float32_modules(inner, how, [refusal.path for refusal in traced.refusals])
+        traced = dataclasses.replace(traced, float32_modules=found)
+    return dataclasses.replace(traced, seconds=time.perf_counter() - start)
+
+
+def _traced(inner: nn.Module, how: How) -> TraceFacts:
+    """What one step shows, without asking what else would make it run."""
     with quietly(), same_random_state():
         twin = twin_of(inner)
         step, watched, end = step_of(twin, how)
@@ -80,11 +97,11 @@ def trace(
                 for gradient in gradients
             )
     ledger = step.ledger
-    traced = TraceFacts(
-        model=facts,
-        device=device,
-        autocast=context.autocast_dtype,
-        batch=(batch, seq_len),
+    return TraceFacts(
+        model=how.facts,
+        device=how.device,
+        autocast=how.context.autocast_dtype,
+        batch=(how.batch, how.seq_len),
         gradients=gradients,
         refusals=tuple(_refusal(refusal) for refusal in ledger.refusals.values()),
         packed_reads=tuple(PackedReadFacts(path, reader, name) for (path, reader), name in ledger.packed_reads.items()),
@@ -98,24 +115,6 @@ def trace(
         failure=end.failure,
         failed_at=end.module,
     )
-    if traced.refusals and context.autocast_dtype is None:
-        try:
-            again = trace(
-                model,
-                dataclasses.replace(context, autocast_dtype="bfloat16"),
-                device=device,
-                batch=batch,
-                seq_len=seq_len,
-                facts=facts,
-            )
-        except UntraceableError:
-            again = traced
-        traced = dataclasses.replace(traced, absorbed=not again.refusals and again.failure is None)
-    if traced.refusals and not any(norm.promotes for norm in facts.norms):  # those are put right first
-        with quietly(), same_random_state():
-            found = float32_modules(inner, how, [refusal.path for refusal in traced.refusals])
-        traced = dataclasses.replace(traced, float32_modules=found)
-    return dataclasses.replace(traced, seconds=time.perf_counter() - start)
 
 
 def _lost_inherently(inner: nn.Module, how: How) -> frozenset[str]:

@@ -12,6 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kbitlint.paths import spans
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -172,11 +174,6 @@ def _alike(children: Iterable[tuple[str, int]]) -> tuple[Child, ...]:
 
 
 def _row(numbers: list[int], node: int) -> Child:
-    spans: list[list[int]] = []
-    for number in sorted(numbers):
-        if spans and number == spans[-1][1] + 1:
-            spans[-1][1] = number
-        else:
-            spans.append([number, number])
-    label = ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in spans)
-    return Child(label, tuple((first, last) for first, last in spans), len(numbers), node)
+    runs = spans(numbers)
+    label = ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs)
+    return Child(label, tuple(runs), len(numbers), node)
