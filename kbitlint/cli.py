@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
-import traceback
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -182,7 +182,6 @@ def _audited(
 ) -> tuple[list[Report], list[Failure], bool]:
     """(reports, failures, whether this process is the one that shows them)."""
     from kbitlint import api
-    from kbitlint.integrations import ranks
     from kbitlint.violation import Failure, Report
 
     if options["output"] is not None and len(targets) > 1:
@@ -202,16 +201,20 @@ def _audited(
             with _progress(f"{'fixing' if fixing else 'auditing'} {target}"):
                 if fixing:
                     reports.append(api.fix(target, unsafe=unsafe, device=device, **opened))
-                else:
+                elif "WORLD_SIZE" in os.environ:
+                    from kbitlint.integrations import ranks
+
                     joint = ranks.check(target, timeout=options["rank_timeout"], **opened, plan=options["diff"])
                     reports.append(joint.report)
                     speaks = joint.speaks
+                else:
+                    reports.append(api.check(target, **opened, plan=options["diff"]))
         except KbitlintError as error:
             if len(targets) == 1:
                 raise
             failures.append(Failure(target, _line(error)))
             if options["verbose"]:
-                traceback.print_exc()
+                _show_traceback()
     return reports, failures, speaks
 
 
@@ -260,8 +263,6 @@ def _deliver(text: str, path: Path | None) -> None:
 
 
 def _color() -> bool:
-    import os
-
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
@@ -382,6 +383,12 @@ def _line(error: KbitlintError) -> str:
     return printable(" ".join(str(error).split()))
 
 
+def _show_traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
 @contextmanager
 def _clear_errors(*, verbose: bool = False) -> Iterator[None]:
     """One clear line and exit code 2 for whatever kbitlint cannot do."""
@@ -389,7 +396,7 @@ def _clear_errors(*, verbose: bool = False) -> Iterator[None]:
         yield
     except KbitlintError as error:
         if verbose:
-            traceback.print_exc()
+            _show_traceback()
         click.echo(f"kbitlint: {_line(error)}", err=True)
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:

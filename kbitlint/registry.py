@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import inspect
 import pkgutil
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -35,8 +34,8 @@ def _rules_of(package: str) -> list[type[Rule]]:
         module = importlib.import_module(f"{package}.{info.name}")
         rules = [
             value
-            for _, value in inspect.getmembers(module, inspect.isclass)
-            if issubclass(value, Rule) and value is not Rule and value.__module__ == module.__name__
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, Rule) and value.__module__ == module.__name__
         ]
         if len(rules) != 1:
             raise RuleShapeError(f"{module.__name__} holds {len(rules)} rules; a module holds exactly one")

@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kbitlint import suppress
-from kbitlint.context import TrainingContext
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kbitlint.config import Config
+    from kbitlint.context import TrainingContext
     from kbitlint.violation import Report
 
 SUPPRESSING_OPTIONS = (
@@ -55,6 +53,8 @@ def context_of(settings: Config, options: dict[str, Any], autocast_dtype: str | 
     Raises:
         KbitlintError: The file cannot be read or is none of a launcher.
     """
+    from kbitlint.context import TrainingContext
+
     file = options["training"] or (Path(settings.training) if settings.training else None)
     said = TrainingContext(autocast_dtype=autocast_dtype)
     if file is None:
@@ -89,6 +89,8 @@ def settled(reports: Sequence[Report], settings: Config, options: dict[str, Any]
     Raises:
         KbitlintError: The baseline cannot be read or written, or a pattern names no rule.
     """
+    from kbitlint import suppress
+
     path = options["baseline"] or (Path(settings.baseline) if settings.baseline else None)
     writes, prunes = options["write_baseline"], options["prune_baseline"]
     if (writes or prunes) and path is None:

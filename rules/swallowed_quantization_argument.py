@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
@@ -12,7 +11,7 @@ from kbitlint.source.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.files.checkpoint import CheckpointFacts
@@ -74,7 +73,7 @@ class SwallowedQuantizationArgument(Rule):
                 name = argument.name
                 if name in known or name.startswith("_") or name.isdigit():
                     continue
-                meant = next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)
+                meant = _meant(name, known)
                 edits = source.rename_argument(argument, meant) if meant is not None and meant not in given else ()
                 yield self.violation(
                     f"{config} knows no {name} and drops it",
@@ -91,7 +90,7 @@ class SwallowedQuantizationArgument(Rule):
             return
         for name in sorted(quantization):
             if name not in KNOWN and name != "quant_method" and not name.startswith("_"):
-                meant = next(iter(difflib.get_close_matches(name, KNOWN, n=1, cutoff=0.75)), None)
+                meant = _meant(name, KNOWN)
                 edit = Edit("rename-json-key", "config.json", {"key": f"quantization_config.{name}", "to": meant})
                 yield self.violation(
                     f"BitsAndBytesConfig knows no {name} and drops it",
@@ -102,3 +101,9 @@ class SwallowedQuantizationArgument(Rule):
                     if meant is not None and meant not in quantization
                     else Fix("leave it out", Safety.DISPLAY),
                 )
+
+
+def _meant(name: str, known: Iterable[str]) -> str | None:
+    import difflib  # only for who has misspelt one
+
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)

@@ -7,8 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Option, Rule, Unchecked
-from kbitlint.source.effects import STORED_QUANTIZED
 from kbitlint.source.facts import Action
+from kbitlint.source.hub import stored_quantized
 from kbitlint.source.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -142,4 +142,4 @@ def _has_experts(model: Model) -> bool:
     if model.named is not None:
         fused = model.named.model_type not in PARTLY and not model.named.remote
         return model.named.experts > 1 and fused
-    return isinstance(name, str) and _PUBLISHED.match(name) is not None and not STORED_QUANTIZED.search(name)
+    return isinstance(name, str) and _PUBLISHED.match(name) is not None and not stored_quantized(name)

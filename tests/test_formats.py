@@ -233,7 +233,7 @@ def test_junit_holds_any_text(words):
 def test_hostile_names_break_no_format(name):
     hostile = report(target=HOSTILE, violations=(violation(HOSTILE, HOSTILE),))
 
-    rendered = formats.render(name, [hostile], [Failure(HOSTILE, HOSTILE)])
+    rendered = formats.render(name, [hostile], [Failure(HOSTILE, HOSTILE)], fail_on=Severity.WARNING)
 
     if name in ("json", "sarif"):
         json.loads(rendered)

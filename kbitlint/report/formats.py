@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.violation import Severity
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kbitlint.model.memory_facts import MemoryReport
-    from kbitlint.violation import Failure, Report
+    from kbitlint.violation import Failure, Report, Severity
 
 NAMES = ("text", "json", "sarif", "github", "junit", "html")
 #: those of ``kbitlint memory``
@@ -23,7 +21,7 @@ def render(
     failures: Sequence[Failure] = (),
     unused: Sequence[str] = (),
     *,
-    fail_on: Severity = Severity.WARNING,
+    fail_on: Severity,
     **looks: Any,
 ) -> str:
     """All reports of one run in a format.

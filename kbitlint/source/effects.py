@@ -18,6 +18,7 @@ from kbitlint.source.frameworks import (
     Checkpoints,
     TrainerApi,
 )
+from kbitlint.source.hub import is_hub_id, stored_quantized
 from kbitlint.source.objects import Net, Trainer
 from kbitlint.source.values import UNKNOWN, Call, Reentry, Span, Symbol, Value
 
@@ -27,17 +28,6 @@ if TYPE_CHECKING:
 
     from kbitlint.source.frameworks import Api
 
-#: names of checkpoints that are quantized as they are stored
-STORED_QUANTIZED = re.compile(
-    r"bnb|gptq|awq|[1-8].?bit|bitnet|fp8|fp4|int[48]|nf4|quant|gpt-oss|exl2|hqq|aqlm|gguf|w[48]a|deepseek-(v[3-9]|r1)|kimi-k2"
-    # named like any other, and stored in 8 bits
-    r"|minimax-m[2-9]|ministral-3|mistral-large-3|mistral-small-4|devstral-2|devstral-small-2|mimo-v2",
-    re.IGNORECASE,
-)
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_LOCAL = re.compile(
-    r"(out|output|outputs|result|results|checkpoint|checkpoints|ckpt|ckpts|model|models|saved?|runs?|data|merged)\w*/"
-)
 _ZERO3 = re.compile(r"(zero|z|stage)[-_]?3", re.IGNORECASE)
 _ZERO2 = re.compile(r"(zero|z|stage)[-_]?2", re.IGNORECASE)
 
@@ -321,8 +311,7 @@ def quantization_of(call: Call) -> tuple[Value, Value, Call | None]:
             return UNKNOWN, UNKNOWN, config
         return method, UNKNOWN, config
     checkpoint = call.value("pretrained_model_name_or_path", UNKNOWN)
-    hub = isinstance(checkpoint, str) and HUB_ID.fullmatch(checkpoint) is not None and _LOCAL.match(checkpoint) is None
-    named = hub and not STORED_QUANTIZED.search(str(checkpoint))
+    named = isinstance(checkpoint, str) and is_hub_id(checkpoint) and not stored_quantized(checkpoint)
     unquantized = config is None and call.complete and named
     flags = [call.value(name) for name in ("load_in_4bit", "load_in_8bit")]
     if unquantized and all(flag is None or flag is False for flag in flags):

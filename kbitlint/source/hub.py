@@ -1,0 +1,36 @@
+"""What the name of a published checkpoint tells, where nothing of it is on this machine."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether the name is one of the Hub and not of a folder that a script wrote."""
+    return _HUB_ID.fullmatch(name) is not None and _of_folders().match(name) is None
+
+
+def stored_quantized(name: str) -> bool:
+    """Whether the checkpoint is quantized as it is stored, by its name."""
+    return _of_quantized().search(name) is not None
+
+
+# compiled when a script names a checkpoint: rules import this module, and most runs have no use for the patterns
+@functools.cache
+def _of_folders() -> re.Pattern[str]:
+    return re.compile(
+        r"(out|output|outputs|result|results|checkpoint|checkpoints|ckpt|ckpts|model|models|saved?|runs?|data|merged)\w*/"
+    )
+
+
+@functools.cache
+def _of_quantized() -> re.Pattern[str]:
+    return re.compile(
+        r"bnb|gptq|awq|[1-8].?bit|bitnet|fp8|fp4|int[48]|nf4|quant|gpt-oss|exl2|hqq|aqlm|gguf|w[48]a|deepseek-(v[3-9]|r1)"
+        # named like any other, and stored in 4 or 8 bits
+        r"|kimi-k2|minimax-m[2-9]|ministral-3|mistral-large-3|mistral-small-4|devstral-2|devstral-small-2|mimo-v2",
+        re.IGNORECASE,
+    )
