@@ -45,7 +45,7 @@ class Goal:
 
     def _with_unit(self, value: float) -> str:
         if self.unit == "%":
-            return f"{value:.2%}"
+            return f"{100 * value:.4g} %"
         shown = f"{value:,.0f}" if float(value).is_integer() and (self.unit != "x" or abs(value) >= 10) else f"{value:,.3g}"
         return f"{shown} {self.unit}".strip()
 

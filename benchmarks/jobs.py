@@ -1,19 +1,27 @@
-"""How much faster ``--jobs 2`` is than ``--jobs 1`` over 40 tiny checkpoints. Prints a table, writes JSON."""
+"""How much faster ``--jobs 2`` is than ``--jobs 1`` over 40 tiny checkpoints.
+
+python benchmarks/jobs.py [--json FILE]
+"""
 
 from __future__ import annotations
 
-import json
+import argparse
 import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from goals import Goal, leave
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 TARGETS, GOAL, ROUNDS = 40, 1.6, 3
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    options = parser.parse_args()
     import shutil
 
     import tiny
@@ -38,15 +46,8 @@ def main():
                 if not all(isinstance(result, Report) for result in results):
                     raise SystemExit(f"a target failed: {results}")
     ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
-    result = {"targets": TARGETS, "seconds": seconds, "ratio": statistics.median(ratios), "goal": GOAL}
-    print(f"{'jobs':<8}{'seconds (median)':>18}")
-    for jobs, measured in seconds.items():
-        print(f"{jobs:<8}{statistics.median(measured):>18.2f}")
-    print(f"--jobs 2 is {result['ratio']:.2f} times as fast; the goal is {GOAL}")
-    out = Path(__file__).parent / "results"
-    out.mkdir(exist_ok=True)
-    (out / "jobs.json").write_text(json.dumps(result, indent=1) + "\n")
-    return int(result["ratio"] < GOAL)
+    goal = Goal(f"{TARGETS} tiny checkpoints, --jobs 1 / --jobs 2", statistics.median(ratios), GOAL, at_least=True)
+    return leave([goal], options.json, seconds=seconds)
 
 
 if __name__ == "__main__":

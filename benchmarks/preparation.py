@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import multiprocessing
 import os
 import re
@@ -34,6 +33,7 @@ warnings.simplefilter("ignore")
 
 import torch
 import transformers
+from goals import Goal, leave
 from peft import LoraConfig, get_peft_model
 from preparations import PREPARATIONS, quantization
 
@@ -125,22 +125,6 @@ class State:
     """Peak memory of a step; on meta as computed."""
     step: float = 0.0
     """Seconds of a step."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A goal and what was measured for it."""
-
-    what: str
-    value: float
-    goal: float
-
-    @property
-    def met(self) -> bool:
-        return self.value <= self.goal
-
-    def __str__(self) -> str:
-        return f"{self.what:<72}{self.value:>8.3f}  goal {self.goal:<5}{'met' if self.met else 'MISSED'}"
 
 
 # ------------------------------------------------------------------------------------------------- on meta
@@ -317,19 +301,19 @@ def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
 # ------------------------------------------------------------------------------------------------- the tables
 
 
-def goals(where: str, states: dict[str, State], seconds: dict[str, float]) -> Iterator[Row]:
+def goals(where: str, states: dict[str, State], seconds: dict[str, float]) -> Iterator[Goal]:
     """The goals, and how far kbitlint is from each."""
     extra = {name: state.weights - states[NOTHING].weights for name, state in states.items()}
-    yield Row(f"{where}: extra weight bytes / PEFT's", extra[KBITLINT] / extra[PEFT], EXTRA_GOAL)
+    yield Goal(f"{where}: extra weight bytes / PEFT's", extra[KBITLINT] / extra[PEFT], EXTRA_GOAL)
     if UNSAFE in states:
-        yield Row(f"{where}: the same, unsafe", extra[UNSAFE] / extra[PEFT], EXTRA_GOAL)
+        yield Goal(f"{where}: the same, unsafe", extra[UNSAFE] / extra[PEFT], EXTRA_GOAL)
     for name in (KBITLINT, UNSAFE):
         if name in states:
             ratio = states[name].activations / states[PEFT].activations
-            yield Row(f"{where}: saved activations / PEFT's{', unsafe' * (name == UNSAFE)}", ratio, SAVED_GOAL)
+            yield Goal(f"{where}: saved activations / PEFT's{', unsafe' * (name == UNSAFE)}", ratio, SAVED_GOAL)
     for name in (KBITLINT, UNTRACED) if states[PEFT].step else ():  # on meta a cast costs nothing
         what = "fix time" if name == KBITLINT else "fix time without trace"
-        yield Row(f"{where}: {what} / PEFT's", seconds[name] / seconds[PEFT], TIME_GOAL)
+        yield Goal(f"{where}: {what} / PEFT's", seconds[name] / seconds[PEFT], TIME_GOAL)
 
 
 def table(where: str, states: dict[str, State], seconds: dict[str, float]) -> Iterator[str]:
@@ -421,19 +405,14 @@ def main() -> int:
     options = parser.parse_args()
     if options.cuda and not torch.cuda.is_available():
         parser.error("--cuda: there is no CUDA here")
-    rows: list[Row] = []
+    found: list[Goal] = []
     told: dict[str, Any] = {}
     for where, states, seconds in measured(options):
         print("\n".join(table(where, states, seconds)), flush=True)
-        rows += goals(where, states, seconds)
+        found += goals(where, states, seconds)
         told[where] = {"states": {name: vars(state) for name, state in states.items()}, "seconds": seconds}
     print()
-    for row in rows:
-        print(row)
-    if options.json:
-        figures = [{"what": row.what, "value": round(row.value, 4), "goal": row.goal, "met": row.met} for row in rows]
-        options.json.write_text(json.dumps({"measured": told, "goals": figures}, indent=1) + "\n")
-    return 0 if all(row.met for row in rows) else 1
+    return leave(found, options.json, measured=told)
 
 
 if __name__ == "__main__":

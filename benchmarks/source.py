@@ -10,11 +10,12 @@ missed, or anything is flagged that is none.
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections import Counter
 from pathlib import Path
+
+from goals import Goal, leave
 
 from kbitlint.context import TrainingContext
 from kbitlint.registry import all_rules
@@ -82,13 +83,18 @@ def main():
     for kind in ("fault", "note"):
         right, false, missed = (counts[kind, what] for what in ("right", "false", "missed"))
         figures[kind] = {"labelled": right + missed, "precision": right / (right + false), "recall": right / (right + missed)}
+    for line in wrong:
+        print(line)
+    return leave(goals(figures), options.json, figures=figures)
+
+
+def goals(figures):
+    """The labelled set is of some size, all its labels are found, and nothing else."""
+    yield Goal("labelled training scripts", figures["scripts"], 60, "", at_least=True)
+    for kind in ("fault", "note"):
         shown = figures[kind]
-        row = f"{kind + 's':<8}{shown['labelled']:>4} in {len(paths)} scripts"
-        print(f"{row}: precision {shown['precision']:.3f}, recall {shown['recall']:.3f}")
-    print(*wrong, sep="\n")
-    if options.json:
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
-    return 1 if wrong else 0
+        for what in ("precision", "recall"):
+            yield Goal(f"{what} of {shown['labelled']} {kind}s in them", shown[what], 1, "%", at_least=True)
 
 
 if __name__ == "__main__":

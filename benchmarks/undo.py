@@ -1,11 +1,12 @@
 """What a fix leaves of a model when it is undone, when it fails halfway, and when its process is killed.
 
-    python benchmarks/undo.py [--out FILE] [--task TASK] [--only TYPE] [--sample N --seed S] [--jobs N]
+    python benchmarks/undo.py [--out FILE] [--task TASK] [--only TYPE] [--sample N --seed S] [--jobs N] [--json FILE]
     python benchmarks/undo.py --kills N
 
 Every architecture is loaded in nf4 on the CPU, fixed with unsafe fixes too, and undone; then the fix is stopped at each
 of its edits in turn. The model must be the same each time: dtypes, values, storages, flags, hooks and their order,
-classes, config. ``--kills`` stops ``kbitlint --fix`` of a folder with SIGKILL at random moments; no file may be damaged.
+classes, config. Leaves with 1 where one is not. ``--kills`` stops ``kbitlint --fix`` of a folder with SIGKILL at random
+moments; no file may be damaged.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import tempfile
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -30,11 +31,15 @@ import torch
 import transformers
 import truth
 from architectures import build
+from goals import Goal, leave
 from torch import Tensor, nn
 
 import kbitlint
 from kbitlint.model import edits
 from kbitlint.model.journal import Journal, journaled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 #: what this does with each model, in place of the preparations of truth.py
 UNDO = "undo"
@@ -211,9 +216,10 @@ def _bytes_in(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("undo.jsonl"))
+    parser.add_argument("--json", type=Path, help="also write the goals there")
     parser.add_argument("--task", choices=truth.TASKS)
     parser.add_argument("--only", action="append", default=[], metavar="TYPE")
     parser.add_argument("--sample", type=int)
@@ -225,7 +231,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.kills:
         print(kills(options.kills, options.seed))
-        return
+        return 0
     wanted = truth.pairs(options.task, options.only, options.sample, options.seed)
     known = truth.results(options.out)
     truth.run_jobs([(*pair, [UNDO]) for pair in wanted if (*pair, UNDO) not in known], run_model, options)
@@ -235,8 +241,24 @@ def main() -> None:
         counts[line["outcome"]] = counts.get(line["outcome"], 0) + 1
         if line["outcome"] not in ("ok", "not built"):
             print(*key[:2], {name: value for name, value in line.items() if name not in ("seconds", "task", "model_type")})
-    print(counts, f"{sum(line.get('edits', 0) for line in lines.values())} edits stopped at")
+    print(counts)
+    return leave(goals(lines.values()), options.json)
+
+
+def goals(lines: Iterable[dict[str, Any]]) -> Iterator[Goal]:
+    """No model is different, none raises, and the plan is what the fix does."""
+    built = [line for line in lines if line["outcome"] != "not built"]
+    edits = sum(line.get("edits", 0) for line in built)
+    yield Goal(
+        "models that differ after fix and undo", sum(bool(line.get("after_undo")) for line in built), 0, "", of=len(built)
+    )
+    stopped = sum(len(line.get("after_stop", ())) for line in built)
+    yield Goal("models that differ after a fix that was stopped, once at each edit", stopped, 0, "", of=edits)
+    again = sum(bool(line.get("second_fix", True)) for line in built)
+    yield Goal("models that a second fix changes", again, 0, "", of=len(built))
+    other = sum(not line.get("plan_is_fix", False) for line in built)
+    yield Goal("models of which the plan is not what the fix does", other, 0, "", of=len(built))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

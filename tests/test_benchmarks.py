@@ -125,15 +125,117 @@ def test_kbitlint_misses_its_goal_where_it_learns_less_than_the_worst_seed_of_pe
 
     runs = [learning.Run("bfloat16", "llama", seed) for seed in (0, 1)]
 
-    def met(*losses):
+    def compared(*losses):
         lines = {
             (run.task, "llama", name): {"loss": loss}
             for name, pair in zip(("none", "peft", "kbitlint"), ((2.0, 2.0), (0.5, 0.7), losses), strict=True)
             for run, loss in zip(runs, pair, strict=True)
         }
-        return [good for _, good in learning.bfloat16_table(lines, runs)][1:]
+        return [(goal.what, goal.met) for _, goals in learning.bfloat16_table(lines, runs) for goal in goals]
 
-    assert met(0.6, 0.8) == [True]
-    assert met(0.7, 0.8) == [False]
-    assert met(0.1, None) == [False]
+    what = "llama: final loss after kbitlint / that of PEFT's worst seed"
+    assert compared(0.6, 0.8) == [(what, True)]
+    assert compared(0.7, 0.8) == [(what, False)]
+    assert compared(0.1, None) == [(what, False)]
     assert [dataclasses.replace(run, seed=0).task for run in runs] == ["bfloat16 as made seed 0"] * 2
+
+
+def test_a_ratio_is_a_regression_where_it_is_worse_by_more_than_noise():
+    import bench
+    from goals import Goal
+
+    known = [Goal("cold / click", 2.0, 5), Goal("jobs", 2.0, 1.5, at_least=True), Goal("noisy", 1.0, 5, noise=0.2)]
+    fine = [
+        Goal("cold / click", 2.5, 5),
+        Goal("jobs", 1.7, 1.5, at_least=True),
+        Goal("noisy", 1.5, 5),
+        Goal("seconds", 9, 1, "s"),  # another machine may be slow
+        Goal("new", 1, 2),
+    ]
+    worse = [
+        Goal("cold / click", 2.7, 5),
+        Goal("jobs", 1.4, 1.5, at_least=True),
+        Goal("noisy", 1.7, 5),
+        Goal("peak", 200, 150, "MB"),
+    ]
+
+    assert list(bench.regressions(fine, known)) == []
+    assert [line.partition(":")[0] for line in bench.regressions(worse, known)] == [
+        "worse than 2 x by more than 30%",
+        "missed",
+        "worse than 2 x by more than 30%",
+        "worse than 1 x by more than 60%",
+        "missed",
+    ]
+
+
+def test_the_page_says_what_is_missed_and_why():
+    import bench
+    from goals import Goal
+
+    goals = [Goal("a ratio", 2.104, 1), Goal("a share", 0.9956, 0.995, "%", at_least=True), Goal("faults", 0, 0, "", of=1234)]
+    part = {"date": "2026-01-02", "minutes": 1.5, "versions": {"torch": "2.13.0"}, "goals": [vars(goal) for goal in goals]}
+    reasons = {"a ratio": {"reason": "It is slow.", "profile": "61 % main"}}
+    lines = list(bench.page({"speed": part}, reasons))
+
+    assert "2 of 3 goals are met." in lines[2]
+    table = lines[lines.index("|---|---:|---:|---|") + 1 :]
+    assert table == [
+        "| a ratio | 2.1 x | ≤ 1 x | **missed** |",
+        "| a share | 99.56 % | ≥ 99.5 % | met |",
+        "| faults | 0 of 1,234 | ≤ 0 | met |",
+        "\n## Missed",
+        "\n### a ratio: 2.1 x, goal ≤ 1 x",
+        "\nIt is slow.",
+        "\n```text\n61 % main\n```",
+        "\n## Not measured\n",
+        *(f"- {what}: {why}." for what, why in bench.UNMEASURED.items()),
+        "\n## Versions\n",
+        "- torch 2.13.0",
+    ]
+
+
+def test_a_goal_that_is_missed_needs_a_reason_and_one_that_is_met_has_none(tmp_path, monkeypatch):
+    import json
+
+    import bench
+    from goals import Goal
+
+    goals = [Goal("slow", 2, 1), Goal("slower", 3, 1), Goal("fine", 1, 1)]
+    part = {"date": "2026-01-02", "minutes": 1.5, "versions": {}, "goals": [vars(goal) for goal in goals]}
+    for name in ("DATA", "PAGE", "MISSED"):
+        monkeypatch.setattr(bench, name, tmp_path / name)
+    bench.DATA.write_text(json.dumps({"speed": part}))
+    bench.MISSED.write_text('["slower"]\nreason = "It is."\n["fine"]\nreason = "It was."\n')
+
+    assert bench.write_page() == [
+        "missed, and missed.toml gives no reason: slow",
+        "missed.toml gives a reason, and it is met: fine",
+    ]
+    assert "### slow: 2 x, goal ≤ 1 x" in bench.PAGE.read_text()
+
+
+def test_every_module_of_tests_is_of_a_promise():
+    import promises
+
+    root = Path(__file__).parent
+    named = {name for files in promises.PROMISES.values() for name in files}
+
+    assert {path.stem for path in root.glob("test_*.py")} | {"rules/"} == named
+    assert promises.promise_of("tests.rules.test_norm") == promises.promise_of("tests.test_rules_meta")
+    assert promises.promise_of("tests.test_jobs") == "many targets at once"
+
+
+def test_a_test_that_is_skipped_shows_nothing(tmp_path):
+    import promises
+
+    (tmp_path / "report.xml").write_text(
+        '<testsuites><testsuite><testcase classname="tests.test_jobs" name="a"/>'
+        '<testcase classname="tests.test_jobs" name="b"><skipped/></testcase>'
+        '<testcase classname="tests.test_page" name="c"><failure/></testcase></testsuite></testsuites>'
+    )
+    told = {goal.what: (goal.value, goal.of) for goal in promises.goals(tmp_path / "report.xml")}
+
+    assert told["many targets at once: tests that do not pass"] == (1, 2)
+    assert told["the page, in a browser: tests that do not pass"] == (1, 1)
+    assert {pair for what, pair in told.items() if "many" not in what and "page" not in what} == {(0, 0)}

@@ -1,0 +1,251 @@
+"""Measures every promise and writes them on one page: RESULTS.md, and RESULTS.json beside it.
+
+    python benchmarks/bench.py [--only PART ...] [--light]
+
+Each part is a benchmark of its own in a process of its own; what it prints goes to benchmarks/results/PART.log. Those that
+take long go on where they were stopped. With ``--only`` the page keeps what is known of the other parts, with its date.
+
+``--light`` is for CI: a minute of parts that need no torch. It writes nothing, and fails where a goal is missed that does
+not depend on the machine, or a ratio is worse than the page's by more than noise.
+
+Leaves with 1 where a part does not run, or a goal is missed for which ``missed.toml`` gives no reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from goals import Goal, read
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+HERE = Path(__file__).resolve().parent
+RESULTS, DATA, PAGE, MISSED = HERE / "results", HERE / "RESULTS.json", HERE / "RESULTS.md", HERE / "missed.toml"
+PACKAGES = ("torch", "transformers", "bitsandbytes", "accelerate", "peft", "trl", "click")
+#: a ratio may be worse than the page's by this share, or by so many times the noise that its run shows
+SLACK, NOISES = 0.3, 3
+
+
+@dataclass(frozen=True)
+class Part:
+    """One benchmark: a heading, and its commands; the last one writes the figures."""
+
+    title: str
+    commands: tuple[tuple[str, ...], ...]
+    light: tuple[str, ...] | None = None
+    """The command for CI, where there is one."""
+    kept: tuple[str, ...] = ()
+    """Files that a part which was stopped goes on from; once it is through they are put aside."""
+
+
+PARTS = {
+    "speed": Part(
+        "Time and memory, in one run beside the work they are compared with",
+        (("speed.py",),),
+        ("speed.py", "--light"),
+    ),
+    "jobs": Part("Many targets", (("jobs.py",),)),
+    "source": Part("Training scripts, labelled by what they really do", (("source.py",),), ("source.py",)),
+    "verdicts": Part(
+        "Every architecture of four mappings: verdicts against real training steps",
+        (("truth.py", "--jobs", "2"), ("verdicts.py", "--jobs", "2")),
+        kept=("truth.jsonl", "verdicts.jsonl"),
+    ),
+    "memory": Part("Bytes of a step, as told and as they are", (("memory.py",),)),
+    "preparation": Part("What the fix costs, beside PEFT's prepare", (("preparation.py",),)),
+    "learning": Part(
+        "What is learned after the fix, beside PEFT's prepare",
+        (("learning.py", "--jobs", "2"),),
+        kept=("learning.jsonl",),
+    ),
+    "undo": Part("What a fix leaves behind, on every architecture", (("undo.py", "--jobs", "2"),), kept=("undo.jsonl",)),
+    "promises": Part("Held by tests", (("promises.py",),)),
+}
+#: what no machine here can show
+UNMEASURED = {
+    "`preparation.py --cuda`: peak memory and step time of a 7-8B geometry on a GPU": "no GPU",
+    "`memory.py --cuda`: the peak of a 1.1B model against `max_memory_allocated`, within 10 %": "no GPU",
+}
+
+
+# ------------------------------------------------------------------------------------------------- running
+
+
+def run(name: str, commands: tuple[tuple[str, ...], ...]) -> list[Goal] | str:
+    """The figures of a part, or why there are none."""
+    RESULTS.mkdir(exist_ok=True)
+    figures, log = RESULTS / f"{name}.json", RESULTS / f"{name}.log"
+    figures.unlink(missing_ok=True)
+    with log.open("w") as file:
+        for command in commands:
+            further = ("--json", str(figures)) if command is commands[-1] else ()
+            code = subprocess.run(
+                [sys.executable, HERE / command[0], *command[1:], *further],
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                check=False,
+            ).returncode
+            if code > 1 or (code and not further):
+                return f"{' '.join(command)} left with {code}; see {log}"
+    return read(figures) if figures.exists() else f"{commands[-1][0]} wrote no figures; see {log}"
+
+
+def measure(names: list[str]) -> bool:
+    """Run parts and keep their figures; whether all ran."""
+    known, whole = load(), True
+    for name in names:
+        print(f"{name}: ", end="", flush=True)
+        start = time.monotonic()
+        found = run(name, PARTS[name].commands)
+        minutes = round((time.monotonic() - start) / 60, 1)
+        if isinstance(found, str):
+            print(f"did not run: {found}", flush=True)
+            whole = False
+            continue
+        print(f"{len(found)} goals, {sum(not goal.met for goal in found)} missed, in {minutes} min", flush=True)
+        for kept in PARTS[name].kept:
+            (HERE / kept).replace(RESULTS / kept)
+        known[name] = {
+            "date": date.today().isoformat(),  # noqa: DTZ011  # the day on which it was measured there
+            "minutes": minutes,
+            "versions": versions(),
+            "goals": [asdict(goal) for goal in found],
+        }
+        DATA.write_text(json.dumps({part: known[part] for part in PARTS if part in known}, indent=1) + "\n")
+    return whole
+
+
+def versions() -> dict[str, str]:
+    """What was measured, and with what."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores"
+    return {"kbitlint": importlib.metadata.version("kbitlint"), "python": platform.python_version(), **found, "on": machine}
+
+
+def load() -> dict[str, Any]:
+    """What is known of each part."""
+    return json.loads(DATA.read_text()) if DATA.exists() else {}
+
+
+# -------------------------------------------------------------------------------------------------- the page
+
+
+def page(known: dict[str, Any], reasons: dict[str, Any]) -> Iterator[str]:
+    """The lines of RESULTS.md."""
+    every = [Goal(**goal) for part in known.values() for goal in part["goals"]]
+    missed = [goal for goal in every if not goal.met]
+    yield "# What kbitlint promises, measured"
+    yield ""
+    yield f"{len(every) - len(missed)} of {len(every)} goals are met. Written by `make bench`; `benchmarks/RESULTS.json` holds"
+    yield "the same figures. `x` is a ratio of two figures of one run, which is what compares between machines."
+    for name, part in ((name, known[name]) for name in PARTS if name in known):
+        yield f"\n## {PARTS[name].title}"
+        yield f"\n`benchmarks/{PARTS[name].commands[-1][0]}`, {part['date']}, {part['minutes']} min\n"
+        yield "| | measured | goal | |"
+        yield "|---|---:|---:|---|"
+        for goal in (Goal(**goal) for goal in part["goals"]):
+            yield f"| {goal.what} | {goal.measured} | {goal.wanted} | {'met' if goal.met else '**missed**'} |"
+    if missed:
+        yield "\n## Missed"
+    for goal in missed:
+        yield f"\n### {goal.what}: {goal.measured}, goal {goal.wanted}"
+        told = reasons.get(goal.what, {"reason": "No reason is known yet."})
+        yield f"\n{told['reason'].strip()}"
+        if "profile" in told:
+            yield f"\n```text\n{told['profile'].strip()}\n```"
+    yield "\n## Not measured\n"
+    for what, why in UNMEASURED.items():
+        yield f"- {what}: {why}."
+    yield "\n## Versions\n"
+    for shown in dict.fromkeys(
+        ", ".join(f"{key} {value}" for key, value in part["versions"].items()) for part in known.values()
+    ):
+        yield f"- {shown}"
+
+
+def write_page() -> list[str]:
+    """Write RESULTS.md; what is missed without a reason, or has a reason and is not missed."""
+    known = load()
+    reasons = tomllib.loads(MISSED.read_text())
+    PAGE.write_text("\n".join(page(known, reasons)) + "\n")
+    missed = [goal["what"] for part in known.values() for goal in part["goals"] if not Goal(**goal).met]
+    return [f"missed, and missed.toml gives no reason: {what}" for what in missed if what not in reasons] + [
+        f"missed.toml gives a reason, and it is met: {what}" for what in reasons if what not in missed
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- in CI
+
+
+def regressions(found: list[Goal], known: list[Goal]) -> Iterator[str]:
+    """Goals that are missed on any machine, and ratios that are worse than they were by more than noise."""
+    before = {goal.what: goal for goal in known}
+    for goal in found:
+        if goal.unit in ("s", "ms"):
+            continue
+        if not goal.met:
+            yield f"missed: {goal}"
+        old = before.get(goal.what)
+        if old is None or goal.unit != "x":
+            continue
+        share = goal.value / old.value if not goal.at_least else old.value / goal.value
+        slack = max(SLACK, NOISES * max(goal.noise, old.noise))
+        if share > 1 + slack:
+            yield f"worse than {old.measured} by more than {slack:.0%}: {goal}"
+
+
+def light() -> int:
+    """The short version; its exit code."""
+    known, bad = load(), []
+    for name, part in PARTS.items():
+        if part.light is None:
+            continue
+        found = run(f"{name}-light", (part.light,))
+        if isinstance(found, str):
+            bad.append(found)
+            continue
+        for goal in found:
+            print(goal, flush=True)
+        bad += regressions(found, [Goal(**goal) for goal in known.get(name, {}).get("goals", ())])
+    for line in bad:
+        print(line, file=sys.stderr)
+    return 1 if bad else 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}; repeatable")
+    parser.add_argument("--light", action="store_true", help="what CI runs")
+    options = parser.parse_args()
+    if options.light:
+        return light()
+    whole = measure(options.only or list(PARTS))
+    for name, part in load().items():
+        print(f"\n{PARTS[name].title} ({part['date']})", *(Goal(**goal) for goal in part["goals"]), sep="\n  ")
+    wrong = write_page()
+    for line in wrong:
+        print(line, file=sys.stderr)
+    print(f"\nwritten: {PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE}")
+    return 0 if whole and not wrong else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

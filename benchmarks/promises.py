@@ -1,0 +1,89 @@
+"""The promises that tests hold: each with the tests that assert it, and how many of them fail.
+
+    python benchmarks/promises.py [--json FILE]
+
+Runs the whole test suite once. A test that is skipped shows nothing, so it counts as one that fails. Leaves with 1 where
+there is one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
+
+from goals import Goal, leave
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).resolve().parents[1]
+#: promise -> the files of tests that assert it
+PROMISES = {
+    "planted faults are named exactly, fixed, and training proves it": ("test_main_job", "test_families"),
+    "every rule: what it flags, what it does not, its fix": ("test_rules_meta", "rules/"),
+    "80 root causes, by id": ("test_causes", "test_causes_files", "test_causes_ranks"),
+    "norms of 601 classes, labelled by hand": ("test_norms", "test_norm_list"),
+    "the trace leaves the model as it is, and says what it cannot trace": ("test_trace", "test_twin", "test_kernels"),
+    "the memory table": ("test_memory",),
+    "edits: all or nothing, undone bit for bit": ("test_edits", "test_fixed_models"),
+    "folders: fixed, loaded again, trained": ("test_checkpoint_folder", "test_packing"),
+    "wrapped models get the verdict of the bare one": ("test_wrapped", "test_quantized"),
+    "a sample of real steps against verdicts": ("test_truth",),
+    "scripts, notebooks, configurations": ("test_documents", "test_following", "test_scripts", "test_configs"),
+    "targets: Hub, factories, remote code": ("test_hub", "test_factories", "test_source"),
+    "several ranks: verdict = outcome": ("test_ranks", "test_context"),
+    "the callback in real Trainers": ("test_trainer",),
+    "reports: text, JSON, SARIF, GitHub, JUnit": ("test_formats", "test_report"),
+    "the page, in a browser": ("test_page",),
+    "bad and hostile input: one line, exit code 2": ("test_bad_input", "test_hostile"),
+    "projects: configuration, suppressions, init, rule packs": (
+        "test_config",
+        "test_suppress",
+        "test_starting",
+        "test_testing",
+        "test_registry",
+    ),
+    "many targets at once": ("test_jobs",),
+    "the package": ("test_packaging",),
+    "batches and benchmarks": ("test_batch", "test_benchmarks"),
+}
+
+
+def promise_of(module: str) -> str:
+    """The promise that a module of tests, dotted, is about. Raises SystemExit where none names it."""
+    parts = module.split(".")
+    name = "rules/" if "rules" in parts else next((part for part in parts if part.startswith("test_")), "")
+    for promise, files in PROMISES.items():
+        if name in files:
+            return promise
+    raise SystemExit(f"{module} is of no promise in {__file__}")
+
+
+def goals(report: Path) -> Iterator[Goal]:
+    """What pytest's JUnit report says of each promise."""
+    counts = {promise: [0, 0] for promise in PROMISES}
+    for case in ET.parse(report).getroot().iter("testcase"):  # noqa: S314  # pytest has just written it
+        count = counts[promise_of(case.get("classname", ""))]
+        count[0] += any(case.find(tag) is not None for tag in ("failure", "error", "skipped"))
+        count[1] += 1
+    for promise, (bad, total) in counts.items():
+        yield Goal(f"{promise}: tests that do not pass", bad, 0, "", of=total)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, help="also write the figures there")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        subprocess.run([sys.executable, "-m", "pytest", "-q", "--junit-xml", report], cwd=ROOT, check=False)
+        return leave(goals(report), options.json)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
