@@ -146,9 +146,12 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
 
 
 def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
+    import gc
+
     from kbitlint import config
     from kbitlint.violation import Severity
 
+    gc.set_threshold(10_000)  # a collection walks all that torch and transformers import: an eighth of a folder's audit
     settings = config.load(config.find(Path.cwd()))
     targets = targets or settings.targets
     if not targets:

@@ -9,11 +9,13 @@ import tiny
 import torch
 
 import kbitlint
+from kbitlint.model.ledger import Ledger
 from kbitlint.model.memory import LiveBytes, measure
 from kbitlint.model.memory_facts import OFF, ON
 from kbitlint.model.step import run_twin
 from kbitlint.model.twin import twin_of
 from kbitlint.model.walk import collect
+from kbitlint.model.weightless import SeemsReal, WeightlessKernels
 
 SMALL = kbitlint.TrainingContext(autocast_dtype="float32", batch_size=2, seq_len=64)
 
@@ -256,3 +258,54 @@ def test_a_state_that_cannot_be_measured_says_why(monkeypatch):
 
     assert [state.failure for state in report.states] == [None, "ValueError: planted", None]
     assert "PEFT's prepare: not measured: ValueError: planted" in str(report)
+
+
+class Attention(torch.nn.Module):
+    """Attention alone: three projections, of as many heads and sequences as it is given."""
+
+    def __init__(self, heads, sequences, **options):
+        super().__init__()
+        self.projections = torch.nn.ModuleList(torch.nn.Linear(8, 8 * number) for number in heads)
+        self.heads, self.sequences, self.options = heads, sequences, options
+
+    def forward(self, hidden):
+        projected = [projection(hidden) for projection in self.projections]
+        parts = [
+            part[:several].unflatten(-1, (number, 8)).transpose(1, 2)
+            for part, number, several in zip(projected, self.heads, self.sequences, strict=True)
+        ]
+        return torch.nn.functional.scaled_dot_product_attention(*parts, **self.options).mean()
+
+
+@pytest.mark.parametrize(
+    ("heads", "sequences", "options"),
+    [
+        ((4, 4, 4), (2, 2, 2), {}),
+        ((4, 1, 1), (2, 2, 2), {}),
+        ((4, 2, 2), (2, 2, 2), {"enable_gqa": True}),
+        ((4, 4, 4), (2, 1, 1), {}),
+        ((4, 4, 4), (2, 2, 2), {"attn_mask": torch.ones(16, 16, dtype=torch.bool)}),
+        ((4, 4, 4), (2, 2, 2), {"attn_mask": torch.ones(4, 16, 16, dtype=torch.bool)}),
+    ],
+    ids=["alike", "one-key-head", "grouped", "one-key-sequence", "mask", "mask-of-heads"],
+)
+def test_attention_keeps_its_scores_where_no_fused_kernel_takes_it(heads, sequences, options):
+    def kept(model, hidden):
+        found = {}
+
+        def pack(tensor):
+            found[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(hidden)
+        return sorted(found.values())
+
+    torch.manual_seed(0)
+    model = Attention(heads, sequences, **options)
+    real = kept(model, torch.zeros(2, 16, 8))
+    ledger = Ledger("cpu")
+    with WeightlessKernels(ledger), SeemsReal(ledger):
+        traced = kept(twin_of(model), torch.empty(2, 16, 8, device="meta"))
+
+    assert traced == real

@@ -103,6 +103,14 @@ class _Attend(torch.autograd.Function):
         return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
 
 
+def _heads_fit(query: Tensor, key: Tensor, value: Tensor, *, grouped: bool) -> bool:
+    """Whether no fused kernel would have to repeat heads or sequences, as it cannot: multi-query attention of Falcon."""
+    heads = {tensor.shape[1] for tensor in (key, value)}
+    several = {tensor.shape[0] for tensor in (query, key, value)}
+    same = heads == {query.shape[1]} or (grouped and len(heads) == 1 and query.shape[1] % key.shape[1] == 0)
+    return same and len(several) == 1 and all(tensor.stride(-1) == 1 for tensor in (query, key, value))
+
+
 def attend(
     query: Tensor,
     key: Tensor,
@@ -123,11 +131,14 @@ def attend(
         and query.is_floating_point()
         and query.ndim == key.ndim == value.ndim == 4
         and query.shape[-1] == key.shape[-1] == value.shape[-1]
-        and (attn_mask is None or not attn_mask.requires_grad)
+        and _heads_fit(query, key, value, grouped=bool(options.get("enable_gqa")))
+        and (attn_mask is None or (attn_mask.ndim in (2, 4) and not attn_mask.requires_grad))
         and (dropout_p == 0.0 or device == "cuda")  # the CPU's flash kernel has no dropout
         and query.is_meta
     )
     if fused:
+        if attn_mask is not None and attn_mask.dtype is torch.bool:  # what is kept is what is added to the scores
+            attn_mask = torch.empty(attn_mask.shape, dtype=query.dtype, device="meta")
         return _Attend.apply(query, key, value, attn_mask)  # type: ignore[no-any-return,no-untyped-call]  # torch's
     options = {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, **options}
     return functional.scaled_dot_product_attention(query, key, value, **options)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 aten = torch.ops.aten
-_CPU = torch.device("cpu")
+_CPU, _META = torch.device("cpu"), torch.device("meta")
 
 #: a real tensor larger than this is not computed: masks of long sequences would fill the memory
 MAX_REAL = 2**22
@@ -46,9 +46,17 @@ class WeightlessKernels(TorchDispatchMode):
         self.ledger = ledger
         self.shapes = KnownShapes()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """No: torch would wrap every operator of the step to keep a compiler out that is not at work here."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operator on what is known of its arguments."""
-        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunction():  # noqa: SLF001  # nothing in here is code that tensors should seem real to
+            return self._answer(func, args, kwargs or {})
+
+    def _answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         ledger = self.ledger
         tensors = _tensors((*args, *kwargs.values()) if kwargs else args)
         unknown = any(tensor.is_meta for tensor in tensors)
@@ -61,12 +69,12 @@ class WeightlessKernels(TorchDispatchMode):
         if kernels.checks(func):
             args = self._matched(func, args)
         if "device" in kwargs:
-            kwargs = {**kwargs, "device": torch.device("meta") if unknown else _CPU}
+            kwargs = {**kwargs, "device": _META if unknown else _CPU}
         if not unknown:
             result = self._known(func, args, kwargs, tensors)
         else:
             special = ANSWERS.get(func)
-            result = special(ledger, func, args, kwargs) if special else self._unknown(func, args, kwargs)
+            result = special(ledger, func, args, kwargs) if special else self._unknown(func, args, kwargs, tensors)
         if unknown and isinstance(result, Tensor):
             expect(func, args, result)
         if ledger.allocated is not None:
@@ -107,19 +115,21 @@ class WeightlessKernels(TorchDispatchMode):
         """Compute for real, unless it makes floating contents or more than fits."""
         name = func.overloadpacket.__name__
         if name in _FILLING and _result_dtype(name, args, kwargs).is_floating_point:
-            return func(*args, **{**kwargs, "device": torch.device("meta")})
+            return func(*args, **{**kwargs, "device": _META})
         if _may_be_large(name, args, tensors):
             shape = func(
                 *on_meta(args),
-                **on_meta({**kwargs, **({"device": torch.device("meta")} if not tensors or "device" in kwargs else {})}),
+                **on_meta({**kwargs, **({"device": _META} if not tensors or "device" in kwargs else {})}),
             )
             if isinstance(shape, Tensor) and shape.numel() > MAX_REAL and not _is_in_place(func):
                 self.ledger.guess("large tensor")
                 return shape
         return func(*args, **kwargs)
 
-    def _unknown(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    def _unknown(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[Tensor]) -> Any:
         """Run the meta kernel; known arguments lose their contents on the way in."""
+        if all(tensor.is_meta for tensor in tensors):
+            return self.shapes.run(func, args, kwargs)
         if _is_in_place(func) and not args[0].is_meta:
             self.ledger.guess("write into known values")
             return args[0]
@@ -189,7 +199,7 @@ class SeemsReal(TorchFunctionMode):
         answer = _BETRAYALS.get(func)
         if answer is not None:
             return answer(self.ledger, func, args, kwargs)
-        if kwargs.get("device") not in (None, "meta", torch.device("meta")):
+        if kwargs and kwargs.get("device") not in (None, "meta", _META):
             kwargs = {**kwargs, "device": _CPU}
         dtype = autocast_dtype()
         if dtype is not None:
