@@ -103,7 +103,7 @@ REAL = (
         sizes(1024, 3584, 8, (8, 2), 32000, num_local_experts=8, num_experts_per_tok=2),
     ),
     Geometry(
-        "Qwen3-30B-A3B, 1 layer of 64 experts", "Qwen3Moe", sizes(2048, 6144, 1, (32, 4), 151936, num_experts=64, **_QWEN3)
+        "Qwen3-30B-A3B, 4 layers of 16 experts", "Qwen3Moe", sizes(2048, 6144, 4, (32, 4), 151936, num_experts=16, **_QWEN3)
     ),
     Geometry("Gemma-3-1B", "Gemma3", sizes(1152, 6912, 26, (4, 1), 262144, head_dim=256, tie_word_embeddings=True)),
 )
