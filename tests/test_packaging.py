@@ -44,6 +44,39 @@ def test_importing_kbitlint_costs_nothing():
 
 
 @pytest.mark.slow
+def test_a_command_imports_only_what_it_uses():
+    heavy = {"importlib.metadata", "kbitlint.registry", "kbitlint.suppress", "kbitlint.violation", "torch"}
+    code = (
+        "import contextlib, os, sys\nfrom kbitlint.cli import main\n"
+        "with contextlib.redirect_stdout(open(os.devnull, 'w')), contextlib.suppress(SystemExit):\n    main(sys.argv[1:])\n"
+        f"print(*sorted({heavy!r} & set(sys.modules)))"
+    )
+
+    def imported(*arguments):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+        return set(done.stdout.split())
+
+    assert imported("--version") == imported("--help") == imported("check", "--help") == set()
+    assert imported("rules") == heavy - {"torch", "kbitlint.suppress"}
+
+
+@pytest.mark.slow
+def test_bitsandbytes_is_imported_only_where_its_layers_are_at_hand():
+    code = (
+        "import sys, kbitlint, torch\nfrom transformers import LlamaConfig, LlamaForCausalLM\n"
+        "sizes = dict(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=8)\n"
+        "for model in (torch.nn.Linear(2, 2), LlamaForCausalLM(LlamaConfig(**sizes))):\n"
+        "    print(*(violation.code for violation in kbitlint.check(model).violations))\n"
+        "    print('bitsandbytes' in sys.modules, 'peft' in sys.modules)\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert [line.split() for line in done.stdout.splitlines()][1::2] == [["False", "False"]] * 2
+    assert all("KB501" in line for line in done.stdout.splitlines()[::2])
+
+
+@pytest.mark.slow
 def test_the_wheel_holds_rules_and_types(tmp_path):
     import shutil
 
