@@ -72,10 +72,8 @@ def input_embedding(model: Any) -> nn.Module | None:
 
 def wrapped_child(module: nn.Module) -> str | None:
     """The name of the child that is the base model's own module, where the module wraps one."""
-    for name in _WRAPPED:
-        if name in module._modules:  # noqa: SLF001  # a dictionary read; the property would raise and be caught
-            return name
-    return None
+    children = module._modules  # noqa: SLF001  # a dictionary read; the property would raise and be caught
+    return next((name for name in _WRAPPED if name in children), None) if children else None
 
 
 def below_wrappers(path: str) -> str:

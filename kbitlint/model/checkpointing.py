@@ -58,6 +58,11 @@ class CheckpointFacts:
     """Whether a checkpoint function is bound to the module that can be told not to reenter."""
 
 
+@functools.lru_cache(maxsize=4096)
+def _has_flag(cls: Any) -> bool:
+    return hasattr(cls, FLAG)
+
+
 def checkpoint_facts(module: nn.Module, path: str) -> CheckpointFacts | None:
     """How the module checkpoints, or None where it never does.
 
@@ -65,7 +70,7 @@ def checkpoint_facts(module: nn.Module, path: str) -> CheckpointFacts | None:
     module is one of transformers' checkpointed layers or that its code calls a checkpoint function.
     """
     cls: Any = type(module)
-    if FLAG not in module.__dict__ and not hasattr(cls, FLAG):  # hasattr(module) would raise inside for every other module
+    if FLAG not in module.__dict__ and not _has_flag(cls):  # hasattr(module) would raise inside for every other module
         return None
     layer, called = _is_layer(cls), _calls_checkpoint(cls)
     if not layer and called is None:

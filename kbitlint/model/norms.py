@@ -91,7 +91,7 @@ _BARE_NORM = re.compile(
 def is_norm(module: nn.Module) -> bool:
     """Whether the module is a normalisation layer with parameters of its own."""
     own = [parameter for parameter in module._parameters.values() if parameter is not None]  # noqa: SLF001  # one level only, without a generator per module
-    if not own or any(True for child in module.children() for _ in child.parameters()):
+    if not own or (module._modules and any(True for child in module.children() for _ in child.parameters())):  # noqa: SLF001  # see above
         return False
     if isinstance(module, _TORCH_NORMS):
         return True

@@ -31,7 +31,7 @@ _NO_BANKS: tuple[type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Embedding,
 
 def is_bank(module: nn.Module, path: str, parameter: Tensor) -> bool:
     """Whether a parameter stacks the matrices of several experts: code uses one at a time, or all in one product."""
-    if not _FLAT_BANK <= parameter.ndim <= _BANK or min(parameter.shape) <= 1 or isinstance(module, _NO_BANKS):
+    if isinstance(module, _NO_BANKS) or not _FLAT_BANK <= parameter.ndim <= _BANK or min(parameter.shape) <= 1:
         return False
     if not parameter.is_floating_point() or _NO_EXPERTS.search(".".join(path.split(".")[-2:])):
         return False

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 
+@functools.cache
 def short_name(dtype: object) -> str:
     """A dtype as reports spell it: ``bfloat16``."""
     return str(dtype).removeprefix("torch.")
@@ -151,8 +152,11 @@ def _method_of(cls: Any) -> tuple[str, int | None, str]:
 
 
 def _features(module: nn.Module) -> tuple[int, int] | None:
-    incoming = getattr(module, "in_features", getattr(module, "infeatures", None))
-    outgoing = getattr(module, "out_features", getattr(module, "outfeatures", None))
+    own = module.__dict__  # a module raises and catches for each attribute that it asks its parameters for
+    incoming = own["in_features"] if "in_features" in own else getattr(module, "infeatures", None)
+    outgoing = own["out_features"] if "out_features" in own else getattr(module, "outfeatures", None)
+    if incoming is None:
+        incoming, outgoing = getattr(module, "in_features", None), getattr(module, "out_features", None)
     return (incoming, outgoing) if isinstance(incoming, int) and isinstance(outgoing, int) else None
 
 
@@ -177,21 +181,27 @@ def state_bytes(module: nn.Module, packing: Packing) -> int:
 
 
 def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:
-    weight = getattr(module, "weight", None)
+    weight = module._parameters.get("weight")  # noqa: SLF001  # see packing_of
+    if weight is None:
+        weight = getattr(module, "weight", None)
     state = getattr(module, "quant_state", None) if type(weight).__name__ == "DTensor" else None  # FSDP2 keeps no Params4bit
     known = getattr(weight, "bnb_quantized", False) or state is not None
     packed = isinstance(weight, Tensor) and (known or not weight.is_floating_point())
     if not packed:  # a tied or never loaded weight: the class promises what the tensor does not hold
         return None
     compute = getattr(module, "compute_dtype", None)
-    return Packing(
-        "bitsandbytes",
-        4,
-        str(getattr(weight, "quant_type", getattr(state, "quant_type", "4-bit"))),
+    return _four_bits(
+        str(getattr(weight, "quant_type", "") or getattr(state, "quant_type", "4-bit")),
         None if compute is None else short_name(compute),
         _features(module),
-        double=bool(getattr(weight, "compress_statistics", False)),
+        bool(getattr(weight, "compress_statistics", False)),
     )
+
+
+@functools.lru_cache(maxsize=1024)
+def _four_bits(kind: str, compute_dtype: str | None, features: tuple[int, int] | None, double: bool) -> Packing:  # noqa: FBT001  # a key
+    """A model has thousands of layers and few ways in which they are packed."""
+    return Packing("bitsandbytes", 4, kind, compute_dtype, features, double=double)
 
 
 def _bitsandbytes_8bit(module: nn.Module) -> Packing | None:

@@ -51,5 +51,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 def is_transparent(module: nn.Module) -> bool:
     """Whether the module already carries the transparency hooks."""
-    hooks = module._forward_pre_hooks.values()  # noqa: SLF001  # torch has no public way to list hooks
-    return any(isinstance(getattr(hook, "__self__", None), DtypeTransparency) for hook in hooks)
+    hooks = module._forward_pre_hooks  # noqa: SLF001  # torch has no public way to list hooks
+    if not hooks:
+        return False
+    return any(isinstance(getattr(hook, "__self__", None), DtypeTransparency) for hook in hooks.values())

@@ -8,6 +8,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from kbitlint.model import adapters, banks, checkpointing, norms, parts, quantized
@@ -219,7 +220,8 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk
     if module._parameters or module._buffers:  # noqa: SLF001  # see _modules
         own = _Origin(path, outside=False) if origin is None and wrapped is not None else origin
         _look_at_tensors(module, path, parent, walk, own)
-    walk.compiled = walk.compiled or _is_compiled(module)
+    if not walk.compiled:
+        walk.compiled = _is_compiled(module)
     if "_hf_hook" in module.__dict__ and parts.is_offloaded(module._hf_hook):  # noqa: SLF001  # accelerate has no public name for it
         walk.offloaded.append(path)
     if module._forward_hooks or module._forward_pre_hooks:  # noqa: SLF001  # torch has no public way to list hooks
@@ -247,6 +249,7 @@ def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, wal
     packing = _look_at_packing(module, path, walk, base=origin is None)
     norm = packing is None and norms.is_norm(module)
     own: list[tuple[str, Tensor]] = []
+    held = is_transparent(module)
     for name, parameter in module._parameters.items():  # noqa: SLF001  # see _modules
         if parameter is None:
             continue
@@ -256,14 +259,13 @@ def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, wal
         else:
             walk.first[id(parameter)] = full
             added = origin is not None or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
-            facts = _parameter_facts(
-                parameter, full, path, packing, origin, norm=norm, adapter=added, held=is_transparent(module)
-            )
+            with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # a Params4bit goes through Python for every size it is asked
+                facts = _parameter_facts(parameter, full, path, packing, origin, norm=norm, adapter=added, held=held)
             if parts.is_bank(module, full, parameter):
                 facts = dataclasses.replace(facts, bank=True)
             walk.parameters.append(facts)
-            if walk.parameters[-1].norm and not norm:
-                walk.norms.append(_bare_norm_facts(walk.parameters[-1], name))
+            if facts.norm and not norm:
+                walk.norms.append(_bare_norm_facts(facts, name))
         if norm and parameter.is_floating_point():
             own.append((name, parameter))
     if norm:
@@ -307,21 +309,21 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
 ) -> ParameterFacts:
     name = path.rpartition(".")[2]
     below = path[len(origin.tuner) + 1 :].split(".") if origin is not None and origin.tuner else []
-    floating = bool(parameter.is_floating_point())
+    floating, shape, numel = parameter.is_floating_point(), tuple(parameter.shape), parameter.numel()
     return ParameterFacts(
         path=path,
         module=module,
         dtype=short_name(parameter.dtype),
-        shape=tuple(parameter.shape),
-        numel=int(parameter.numel()),
-        nbytes=_nbytes(parameter),
-        requires_grad=bool(parameter.requires_grad),
-        device=str(parameter.device.type),
+        shape=shape,
+        numel=numel,
+        nbytes=numel * parameter.element_size(),
+        requires_grad=parameter.requires_grad,
+        device=parameter.device.type,
         adapter=adapter,
         adapter_name=below[1] if len(below) > 1 else "",  # PEFT keeps adapters as lora_A.<name>.weight
         outside=origin is not None and origin.outside,
         packed=packing is not None and (name == "weight" or not floating),
-        norm=norm or (packing is None and floating and norms.is_bare_norm(name, parameter.ndim)),
+        norm=norm or (packing is None and floating and norms.is_bare_norm(name, len(shape))),
         floating=floating,
         held=held,
     )

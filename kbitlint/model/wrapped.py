@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -44,6 +45,6 @@ def context_of_wrappers(model: nn.Module) -> TrainingContext:
             return TrainingContext(strategy=zero_stage({"zero_optimization": {"stage": stage}}))
         if module is base:
             break
-    if any(hasattr(parameter, "ds_id") for parameter in base.parameters()):
+    if "deepspeed" in sys.modules and any(hasattr(parameter, "ds_id") for parameter in base.parameters()):
         return TrainingContext(strategy=Strategy.ZERO3)
     return TrainingContext()
