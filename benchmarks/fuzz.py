@@ -9,22 +9,32 @@ than two seconds, is written to the folder of findings; those of the past are ca
 from __future__ import annotations
 
 import argparse
+import atexit
+import dataclasses
+import functools
 import hashlib
 import io
 import json
+import os
 import random
 import re
+import shutil
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
 
+from kbitlint import config, engine, launchers, manifest, suppress
+from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError
-from kbitlint.files import jsontext, safetensors
+from kbitlint.files import checkpoint, jsontext, safetensors
 from kbitlint.files.packing import packing_of
+from kbitlint.registry import all_rules
 from kbitlint.source import configs, notebooks, reading
 from kbitlint.source.frameworks import NEWEST
 from kbitlint.source.suppressions import ignores
+from kbitlint.violation import Surface
 
 SCRIPTS = Path(__file__).parents[1] / "tests" / "scripts"
 SLOW = 2.0
@@ -54,6 +64,44 @@ def read_json(content):
 
 def read_header(content):
     packing_of(safetensors.parse(io.BytesIO(content), len(content)))
+
+
+@functools.cache
+def scratch():
+    """A folder in memory for the parsers that take files."""
+    memory = Path("/dev/shm")  # noqa: S108  # the folder in it is made anew
+    place = tempfile.mkdtemp(prefix="kbitlint-fuzz-", dir=memory if memory.is_dir() and os.access(memory, os.W_OK) else None)
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return Path(place)
+
+
+def through(function, name):
+    """A parser of files as one of bytes."""
+
+    def parser(content):
+        path = scratch() / name
+        path.write_bytes(content)
+        return function(path)
+
+    return parser
+
+
+def read_config(path):
+    settings = config.load(path)
+    for field in dataclasses.fields(settings):
+        if field.name != "file":
+            config.as_toml(settings, field.name)
+
+
+def read_baseline(path):
+    suppress.written(suppress.read_baseline(path), (), prune=True)
+
+
+def read_folder(path):
+    facts = checkpoint.read_checkpoint(path.parent, path)
+    crashes = () if facts is None else engine.run(all_rules(), {Surface.FILES: facts}, TrainingContext()).crashes
+    if crashes:
+        raise RuntimeError(crashes[0])
 
 
 def header(entries, data):
@@ -122,12 +170,54 @@ EIGHT_BITS = {
 }
 HEADERS = [header(FOUR_BITS, 12), header(EIGHT_BITS, 12)]
 
+DEEPSPEED = [JSONS[1], b'{"bf16": {"enabled": "auto"}, "optimizer": {"type": "AdamW"}, "zero_optimization": {"stage": 2}}']
+ACCELERATE = [
+    b"""compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+mixed_precision: bf16
+num_processes: 8
+fsdp_config: {fsdp_version: 2, fsdp_activation_checkpointing: true}
+""",
+    b"distributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 3}\nmixed_precision: 'no'\nnum_processes: 2\n",
+]
+PYPROJECT = [
+    b"""[tool.kbitlint]
+targets = ["models/*", "train.py:build"]
+meta = true
+fail-on = "error"
+quantize = "nf4"
+ignore-in = [{ rule = "KB101", path = "vision.**", reason = "why" }]
+severity = { KB404 = "warning" }
+options = { KB104 = { warn-from = 0.1 } }
+""",
+]
+BASELINE = [b'{"version": 1, "targets": {"m": {"KB101": {"model.layers.*.norm": 32, "(model)": 1}}, "n": {}}}']
+MANIFEST = [
+    b'{"format": 1, "quantize": "nf4", "edits": [{"kind": "cast", "path": "a.b", "arguments": {"dtype": "float32"}}]}',
+]
+CONFIG_JSON = [
+    b"""{"model_type": "llama", "dtype": "bfloat16", "quantization_config": {"quant_method": "bitsandbytes",
+"load_in_4bit": true, "bnb_4bit_compute_dtype": "float32", "llm_int8_skip_modules": ["lm_head", null]}}""",
+    b'{"model_type": "gpt2", "torch_dtype": "float16", "quantization_config": {"quant_method": "gptq", "bits": 4}}',
+]
+_JSON_WORDS = b'{ } [ ] " : , \\u 1e9 null true -1 ""'
 #: name: (function, seeds, what it may raise, words to put in)
 PARSERS = {
     "header": (read_header, HEADERS, safetensors.HeaderError, b'"dtype" F32 [ ] 999999999999 -1 {} \xff'),
     "json": (read_json, JSONS, (jsontext.JSONTextError, configs.ConfigurationError), b'{ } [ " : , \\u 1e9'),
     "yaml": (read_yaml, YAML, configs.ConfigurationError, b":\\_ -\\_ &a *a !! |\\n { } ?\\_ \t"),
     "notebook": (read_notebook, NOTEBOOKS, (notebooks.NotebookError, reading.SourceError), b'%% ! \\n " [ source'),
+    "deepspeed": (through(launchers.training_file, "ds.json"), DEEPSPEED, KbitlintError, _JSON_WORDS + b' "auto" "stage"'),
+    "accelerate": (through(launchers.training_file, "a.yaml"), ACCELERATE, KbitlintError, b":\\_ -\\_ &a *a !! |\\n { } no 1"),
+    "pyproject": (
+        through(read_config, "pyproject.toml"),
+        PYPROJECT,
+        KbitlintError,
+        b'[ ] [[ {} = \\n 1e9 tool.kbitlint \'\' """',
+    ),
+    "baseline": (through(read_baseline, "b.json"), BASELINE, KbitlintError, _JSON_WORDS),
+    "manifest": (through(manifest.read_file, "kbitlint.json"), MANIFEST, KbitlintError, _JSON_WORDS),
+    "config.json": (through(read_folder, "config.json"), CONFIG_JSON, KbitlintError, _JSON_WORDS + b' "fp4" "int8"'),
     "python": (
         read_python,
         PYTHON,
@@ -193,7 +283,7 @@ def fuzz(name, executions, state, findings):
         record["executions"] += 1
         if record["executions"] % 20_000 == 0:
             yield
-    print(f"{name:<10}{record['executions']:>9} executions, {record['findings']} findings, slowest {record['slowest']:.3f} s, "
+    print(f"{name:<12}{record['executions']:>9} executions, {record['findings']} findings, slowest {record['slowest']:.3f} s, "
           f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import click
 
 from kbitlint import suppress
 from kbitlint.context import TrainingContext
+from kbitlint.usage import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,6 +33,14 @@ RANK_OPTION = click.option(
     help="Under torchrun: how long a rank waits for the others (default: 300).",
 )
 
+
+def _size(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else size_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 JOBS_OPTIONS = (
     click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Audit N targets at once, each in its own process."),
     click.option(
@@ -39,6 +48,12 @@ JOBS_OPTIONS = (
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
         help="Give one target no longer than this; it then runs in its own process.",
+    ),
+    click.option(
+        "--target-memory",
+        callback=_size,
+        metavar="SIZE",
+        help="Give one target no more memory than this (8GB); it then runs in its own process.",
     ),
 )
 

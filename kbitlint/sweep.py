@@ -83,11 +83,16 @@ def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Swee
 
 
 def _worth(path: Path) -> bool:
-    """Whether a file's bytes say anything about training; most of a repository is rejected here."""
+    """Whether a file's bytes say anything about training; most of a repository is rejected here.
+
+    What is too large or cannot be read is not: it is reported when it is read.
+    """
     try:
+        if path.stat().st_size > documents.MAX_BYTES:
+            return True
         content = path.read_bytes()
     except OSError:
-        return True  # reported when it is read
+        return True
     if path.name in CHECKPOINT_FILES:
         return b"quantization_config" in content or b"peft_type" in content
     return documents.worth_parsing(path, content)

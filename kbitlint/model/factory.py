@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import contextmanager
 from pathlib import Path
@@ -134,6 +135,7 @@ def call_factory(resolve: Callable[[], Callable[[], Any]], target: str, *, meta:
 
     Raises TargetError where it raises, returns something else, or needs a GPU that is not there.
     """
+    process = os.getpid()
     try:
         if meta:
             with without_weights():
@@ -152,6 +154,9 @@ def call_factory(resolve: Callable[[], Callable[[], Any]], target: str, *, meta:
             )
             raise TargetError(target, f"the factory needs CUDA, and there is none here: {how} ({text})") from error
         raise TargetError(target, f"the factory raised {text}") from error
+    finally:
+        if os.getpid() != process:  # a child that the factory has forked: the audit goes on in its parent
+            os._exit(0)
     if isinstance(made, nn.Module) or is_trainer(made):
         return made
     what = "None" if made is None else f"a {type(made).__name__}"

@@ -34,9 +34,30 @@ def load_config(source: Source) -> Any:
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(source.name, trust_remote_code=source.trust_remote_code, **source.arguments())
+        config = AutoConfig.from_pretrained(source.name, trust_remote_code=source.trust_remote_code, **source.arguments())
     except Exception as error:
         raise TargetError(source.name, _why_no_config(error)) from error
+    kernel = None if source.trust_remote_code else _kernel_of(config)
+    if kernel is not None:
+        raise TargetError(
+            source.name,
+            f"its config asks for the kernel {kernel!r} of the Hub, code that is never run unless you pass --trust-remote-code",
+        )
+    return config
+
+
+def _kernel_of(config: Any) -> str | None:
+    """A kernel of the Hub (``org/name``) that the config, or a part of it, has the model download and run; None for none.
+
+    transformers takes it for an attention implementation and asks for no ``trust_remote_code``.
+    """
+    for name in ("_attn_implementation_internal", "_experts_implementation_internal"):
+        value = getattr(config, name, None)
+        if isinstance(value, str) and "/" in value:
+            return value
+    parts = getattr(config, "sub_configs", None) or {}
+    found = (_kernel_of(getattr(config, name, None)) for name in parts)
+    return next((kernel for kernel in found if kernel is not None), None)
 
 
 def _why_no_config(error: Exception) -> str:
@@ -75,8 +96,9 @@ def model_class(config: Any, source: Source) -> Any:
 
                 return get_class_from_dynamic_module(remote[auto], source.name, **source.arguments())
     for name in names:
-        if hasattr(transformers, name):
-            return getattr(transformers, name)
+        found = getattr(transformers, str(name), None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):  # nothing else that has a name there
+            return found
     for auto in (
         "AutoModelForCausalLM",
         "AutoModelForSeq2SeqLM",

@@ -144,7 +144,7 @@ def edit_lines(edits: Iterable[Edit], width: int, mark: str) -> Iterator[str]:
         arguments = ", ".join(f"{name}={value}" for name, value in sorted(edit.arguments.items()))
         kinds.setdefault((edit.kind, arguments), []).append(edit.path)
     for (kind, arguments), paths in kinds.items():
-        yield f"  {mark} {kind}" + (f" ({arguments})" if arguments else "")
+        yield printable(f"  {mark} {kind}" + (f" ({arguments})" if arguments else ""))
         for place, count in fold_all(paths):
             text = f"      {printable(place or '(model)')}"
             yield text + " " * max(1, width - len(text) - len(str(count))) + str(count)
