@@ -271,7 +271,7 @@ def fuzz(name, executions, state, findings):
         except allowed:
             problem = None
         except Exception as error:  # noqa: BLE001  # what the fuzzing is for
-            problem = f"{type(error).__name__}: {error}"
+            problem = f"{type(error).__name__}: {error}"[:200]
         taken = time.perf_counter() - began
         record["slowest"] = max(record["slowest"], round(taken, 3))
         if problem is not None or taken > SLOW:

@@ -242,6 +242,7 @@ def _write(result: Settled, failures: Sequence[Failure], options: dict[str, Any]
         color=color,
         width=width,
         verbose=options["verbose"],
+        timed=options["output_file"] is None and sys.stdout.isatty(),
     )
     if options["verbose"] and options["format_"] == "text":
         text += "".join(f"\n\n{shown_lines(crash.traceback)}" for report in result.reports for crash in report.crashes)

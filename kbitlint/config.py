@@ -112,7 +112,11 @@ def _beside(path: Path, target: str) -> str:
     """A target that names something beside the configuration, as seen from the working folder."""
     place, colon, attribute = target.partition(":")
     there = path.parent / place
-    if path.parent == Path.cwd() or not place or not there.exists():
+    try:
+        exists = there.exists()
+    except OSError:  # longer than any name may be, and so a matter of the target
+        exists = False
+    if path.parent == Path.cwd() or not place or not exists:
         return target
     return f"{os.path.relpath(there)}{colon}{attribute}"
 

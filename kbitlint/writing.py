@@ -7,6 +7,7 @@ old content or the new one. What a kill leaves of the new file is removed by the
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import os
 import secrets
@@ -39,11 +40,13 @@ def replace(path: Path, content: bytes, *, follow: bool = True) -> None:
     Raises:
         OSError: It cannot be written; the file is as it was, and nothing is left beside it.
     """
-    place = path.resolve() if follow else path
     try:
+        place = path.resolve() if follow else path
         before = place.stat() if follow else place.lstat()
     except FileNotFoundError:
         before = None
+    except RuntimeError as error:  # links in a circle, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
     if before is not None and stat.S_ISLNK(before.st_mode):
         before = None
     if before is not None and not stat.S_ISREG(before.st_mode):

@@ -214,9 +214,7 @@ def test_a_factory_may_start_processes(starting):
 
 @pytest.mark.parametrize("name", ["eats", "feeds_children"])
 def test_a_target_that_needs_more_memory_than_it_is_given_costs_only_itself(starting, run, name):
-    result = run(
-        "check", f"start.py:{name}", "plants:clean", "--target-memory", "1.2GB", "--no-trace", "--format", "json"
-    )
+    result = run("check", f"start.py:{name}", "plants:clean", "--target-memory", "1.2GB", "--no-trace", "--format", "json")
 
     assert [target["target"] for target in json.loads(result.stdout)["targets"]] == ["plants:clean"]
     line = f"start.py:{name}: needs more than 1.2 GB of memory (--target-memory)"

@@ -170,7 +170,11 @@ def _shards(folder: Path) -> list[str]:
 
 def inside(path: Path, folder: Path) -> bool:
     """Whether a file lies in the folder; the blobs of a snapshot in the Hub's own cache count as being there."""
-    place, home = path.resolve(), folder.resolve()
+    try:
+        place, home = path.resolve(), folder.resolve()
+        path.is_file()
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+        return False
     homes = [home]
     if home.parent.name == "snapshots":
         homes.append(home.parent.parent / "blobs")

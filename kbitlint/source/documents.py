@@ -115,6 +115,8 @@ def _encoding(path: Path, content: bytes) -> str:
 def _decoded(path: Path, content: bytes, encoding: str) -> str:
     try:
         return content.decode(encoding)
+    except LookupError as error:  # a codec of bytes, such as zlib
+        raise TargetError(path, f"has no usable encoding: {encoding} is none of texts") from error
     except UnicodeDecodeError as error:
         raise TargetError(path, f"is not {encoding} (byte {error.start})") from error
 
