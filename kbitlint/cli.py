@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 import threading
 import time
@@ -18,7 +17,7 @@ from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.report.formats import MEMORY as MEMORY_FORMATS
 from kbitlint.report.formats import NAMES as FORMATS
 from kbitlint.running import JOBS_OPTIONS, RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
-from kbitlint.streams import ClearGroup, give_up_output, kept_for_the_report, shown, shown_lines
+from kbitlint.streams import ClearGroup, kept_for_the_report, shown, shown_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -403,12 +402,6 @@ def _clear_errors(*, verbose: bool = False) -> Iterator[None]:
             _show_traceback()
         click.echo(f"kbitlint: {_line(error)}", err=True)
         sys.exit(EXIT_FAILED)
-    except OSError as error:
-        if error.errno in (None, errno.EPIPE):  # click says what a broken pipe is
-            raise
-        click.echo(shown(f"kbitlint: {error.filename or 'the output'}: {error.strerror or error}"), err=True)
-        give_up_output()
-        sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         click.echo("kbitlint: interrupted; nothing was changed", err=True)
         sys.exit(EXIT_FAILED)
@@ -429,7 +422,7 @@ def _progress(what: str, after: float = 1.0) -> Iterator[None]:
             click.echo(f"\r{shown(what)} ... {time.monotonic() - start:.0f} s", err=True, nl=False)
             wait = 1.0
 
-    thread = threading.Thread(target=show, daemon=True)
+    thread = threading.Thread(target=show, name="kbitlint progress", daemon=True)
     thread.start()
     try:
         yield

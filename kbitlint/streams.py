@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def kept_for_the_report() -> Iterator[None]:
         os.close(output)
 
 
-def give_up_output() -> None:
+def _give_up_output() -> None:
     """After the output has refused what was written: nothing more is written to it when the program ends."""
     with contextlib.suppress(OSError):
         nothing = os.open(os.devnull, os.O_WRONLY)
@@ -52,22 +53,28 @@ def give_up_output() -> None:
 
 
 class ClearGroup(click.Group):
-    """A group whose usage errors show what was typed without what steers a terminal."""
+    """A group whose errors are lines that steer no terminal: usage errors, and a disk or a pipe that takes no more."""
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """As click does."""
-        with _shown_usage():
+        with _clear():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         """As click does."""
-        with _shown_usage():
+        with _clear():
             return super().invoke(ctx)
 
 
 @contextlib.contextmanager
-def _shown_usage() -> Iterator[None]:
+def _clear() -> Iterator[None]:
     try:
         yield
+    except OSError as error:
+        if error.errno in (None, errno.EPIPE):  # click knows what to do about a reader that has gone
+            raise
+        click.echo(shown(f"kbitlint: {error.filename or 'the output'}: {error.strerror or error}"), err=True)
+        _give_up_output()
+        sys.exit(2)
     except click.UsageError as error:
         raise click.UsageError(shown_lines(error.format_message()), error.ctx) from error

@@ -81,7 +81,7 @@ def _cases(report: Report, slugs: Mapping[str, str], fail_on: Severity) -> list[
         if code not in codes:
             reasons = sorted({skip.reason for skip in report.skips if skip.code == code})
             ET.SubElement(case, "skipped", message=_text("; ".join(reasons)))
-        below = [f"{group.first.severity.value}: {group.message}" for group in own if group not in failed]
+        below = [f"{group.first.severity.value}: {group.message}" for group in own if group.first.severity < fail_on]
         if below:
             ET.SubElement(case, "system-out").text = _text("\n".join(below))
         cases.append(case)
