@@ -833,7 +833,7 @@ def raises_base(): raise BaseException("not an Exception")
 def raises_generator_exit(): raise GeneratorExit
 def memory_error(): raise MemoryError
 def removes_folder():
-    import shutil; shutil.rmtree(os.getcwd()); return READY
+    os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone"); return READY
 def changes_folder():
     os.chdir("/"); return READY
 def shadows():
@@ -881,28 +881,61 @@ def _asleep() -> set[str]:
 
 
 def factories(tally: Tally, *, quick: bool) -> None:
-    """With ``--jobs`` and limits, each beside one that is good; and those that leave their process alive in that of the command line."""
-    names_ = [name for name in re.findall(r"^def (\w+)", FACTORIES, re.MULTILINE) if name != "good"]
+    """Each before one that is good, in one run with limits; those that leave their process alive in one process too."""
+    every = [name for name in re.findall(r"^def (\w+)", FACTORIES, re.MULTILINE) if name != "good"]
+    chosen = [name for name in every if not quick or name not in _HANGING or name in ("hangs", "forks_on")]
     with _room("factories") as (target, _):
         (target / "f.py").write_text(FACTORIES)
         asleep = _asleep()
-        chosen = [name for name in names_ if not quick or name not in (_HANGING - {"hangs", "forks_on"})]
+        targets = [place for name in chosen for place in (f"f.py:{name}", "f.py:good")]
+        limits = ("--jobs", "2", "--target-timeout", "25", "--target-memory", "1.5GB")
+        ended = alone(["check", *targets, *limits, "--no-trace", "--format", "json"], target, seconds=25.0 * len(targets))
+        tally.case(
+            "all of them, each in its own process", ended.problem, None if ended.code == 2 else f"left with {ended.code}"
+        )
+        found = _document(ended)
+        good = sum(entry["target"] == "f.py:good" for entry in found["targets"])
+        tally.case("the good one after each", None if good == len(chosen) else f"reported {good} times of {len(chosen)}")
+        said = {entry["target"]: entry["error"] for entry in found["failures"]}
+        reported = {entry["target"] for entry in found["targets"]}
         for name in chosen:
-            limits = ("--target-timeout", "8" if name in _HANGING else "60", "--target-memory", "1.5GB")
-            place = target / name
-            shutil.copytree(target / ".", place, ignore=shutil.ignore_patterns(*names_, "__pycache__"))
-            arguments = ["check", f"f.py:{name}", "f.py:good", *limits, "--no-trace", "--format", "json"]
-            ended = tally.took(alone(arguments, place if place.exists() else target))
-            tally.case(f"{name}, in its own process", ended.problem, *_reported(name, ended))
-            left = _asleep() - asleep
-            for process in left:
-                os.kill(int(process), signal.SIGKILL)
-            tally.case(f"what {name} started", f"left {len(left)} processes" if left else None)
+            place, expected = f"f.py:{name}", _EXPECTED.get(name)
+            wrong = expected and expected not in said.get(place, "")
+            tally.case(
+                f"{name}, in its own process",
+                f"says {said.get(place)!r}" if wrong else None,
+                None if place in said or place in reported else "is in neither list",
+            )
+        left = _asleep() - asleep
+        tally.case("what all of them started", f"left {len(left)} processes" if left else None)
         for name in sorted(set(chosen) - _ISOLATED):
             ended = tally.took(run(["check", f"f.py:{name}", "f.py:good", "--no-trace", "--format", "json"], target))
             tally.case(f"{name}, in one process", ended.problem, *_reported(name, ended))
         for process in _asleep() - asleep:  # what is started in the command line's own process is the user's
             os.kill(int(process), signal.SIGKILL)
+
+
+#: how a target fails, where it must
+_EXPECTED = {
+    **dict.fromkeys(("hangs", "spins", "stops", "ignores_signals", "hangs_with_children"), "--target-timeout"),
+    "forks_on": "(--target-",
+    **dict.fromkeys(("eats", "children_eat"), "--target-memory"),
+    "leaves": "left the program with exit status 0",
+    "leaves_hard": "ended with exit status 0 and no report",
+    "dies": "was ended by SIGKILL",
+    "segfaults": "was ended by SIGSEGV",
+    "aborts": "was ended by SIGABRT",
+    "recurses": "RecursionError",
+    "memory_error": "MemoryError",
+    "returns_none": "returned None",
+}
+
+
+def _document(ended: Run) -> dict[str, Any]:
+    try:
+        return dict(json.loads(ended.out))
+    except (ValueError, TypeError):
+        return {"targets": [], "failures": []}
 
 
 def _reported(name: str, ended: Run) -> list[str | None]:

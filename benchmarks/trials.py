@@ -36,7 +36,7 @@ class Run:
         if self.hung:
             return f"hung for {self.seconds:.0f} s"
         if "Traceback (most recent call last)" in self.err + self.out:
-            return f"traceback: {self.err.strip().splitlines()[-1][:200]}"
+            return f"traceback: {(self.err.strip() or self.out.strip()).splitlines()[-1][:200]}"
         if self.code not in _CODES:
             return f"ended with {self.code}: {self.err.strip()[-200:]}"
         if self.code == 2 and not self.err.strip():

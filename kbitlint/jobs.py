@@ -132,7 +132,7 @@ def _work(told: Connection, target: str, options: dict[str, Any], threads: int) 
         result = Failure(target, " ".join(str(error).split()))
     except BaseException as error:  # noqa: BLE001  # whatever it is, it is this target's
         result = Failure(target, f"{target}: the audit raised {one_line(error)}")
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # code may close it, or take it away
         sys.stderr.flush()
     told.send(result)
     told.close()

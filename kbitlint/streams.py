@@ -35,11 +35,13 @@ def kept_for_the_report() -> Iterator[None]:
     except (OSError, ValueError):  # it is closed
         yield
         return
+    errors = sys.stderr
     try:
         os.dup2(2, 1)
         with contextlib.redirect_stdout(sys.stderr):
             yield
     finally:
+        sys.stderr = errors
         os.dup2(output, 1)
         os.close(output)
 

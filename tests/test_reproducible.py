@@ -57,7 +57,7 @@ def made(folder):
     import stored
 
     (folder / "tree").mkdir(parents=True)
-    for number in range(80):  # enough for several processes
+    for number in range(66):  # enough for several processes
         (folder / "tree" / f"train_{number}.py").write_text(SCRIPT)
     shutil.copytree(tiny.checkpoint(), folder / "model")
     stored.adapter(
@@ -90,7 +90,7 @@ def started(folder, seed):
 
 def test_every_output_and_every_file_is_the_same_in_every_process(tmp_path):
     found = []
-    for seed in ("0", "1", "4242"):
+    for seed in ("0", "4242"):
         process = started(made(tmp_path / seed), seed)
         out, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors[-2000:]
@@ -98,6 +98,6 @@ def test_every_output_and_every_file_is_the_same_in_every_process(tmp_path):
 
     first, *others = found
     assert len(first) > 100
-    assert [code for code, _, _ in (first["tree json"], first["model json"], first["f.py:build json"])] == [1, 1, 1]
+    assert [code for code, _, _ in (first["tree json"], first["model json"], first["f.py:build json"])] == [0, 1, 1]  # a note, and warnings
     for other in others:
         assert {key: (first[key], other.get(key)) for key in first if first[key] != other.get(key)} == {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,10 +137,7 @@ def call_factory(resolve: Callable[[], Callable[[], Any]], target: str, *, meta:
     """
     process = os.getpid()
     try:
-        if meta:
-            with without_weights():
-                made = resolve()()
-        else:
+        with _same_folder(), without_weights() if meta else nullcontext():
             made = resolve()()
     except KbitlintError:
         raise
@@ -161,6 +158,21 @@ def call_factory(resolve: Callable[[], Callable[[], Any]], target: str, *, meta:
         return made
     what = "None" if made is None else f"a {type(made).__name__}"
     raise TargetError(target, f"the factory returned {what}; it must return a model or a Trainer")
+
+
+@contextmanager
+def _same_folder() -> Iterator[None]:
+    """Come back to the working folder: further targets are named from there."""
+    try:
+        folder = Path.cwd()
+    except OSError:  # it is gone
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.chdir(folder)
 
 
 def is_trainer(value: object) -> bool:
