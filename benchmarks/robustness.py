@@ -78,39 +78,39 @@ def locked(tally, _):
     writes.read_only(tally)
 
 
-def code(tally, _):
+def code(tally, options):
     """Checkpoints that try to run code or to reach files elsewhere."""
     import hostile
 
-    hostile.code(tally)
+    hostile.code(tally, quick=options.quick)
 
 
-def inputs(tally, _):
+def inputs(tally, options):
     """Files that are no files, loops, depths and lengths."""
     import hostile
 
-    hostile.inputs(tally)
+    hostile.inputs(tally, quick=options.quick)
 
 
-def names(tally, _):
+def names(tally, options):
     """Control characters in every kind of name."""
-    import hostile
+    import spoken
 
-    hostile.names(tally)
+    spoken.names(tally, quick=options.quick)
 
 
-def many(tally, _):
+def many(tally, options):
     """10,000 violations in one report, in every format."""
-    import hostile
+    import spoken
 
-    hostile.many(tally)
+    spoken.many(tally, quick=options.quick)
 
 
 def factories(tally, options):
     """Factories that fork, print, exit, recurse, hang, die and eat memory."""
-    import hostile
+    import misbehaving
 
-    hostile.factories(tally, quick=options.quick)
+    misbehaving.factories(tally, quick=options.quick)
 
 
 SECTIONS = {

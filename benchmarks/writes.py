@@ -1,4 +1,4 @@
-"""Every kind of write that kbitlint makes, stopped in every way: kills, failing calls, a full disk, a folder that is read-only."""
+"""Every kind of write that kbitlint makes, stopped in every way: kills, failing calls, a full and a read-only disk."""
 
 from __future__ import annotations
 
@@ -83,7 +83,13 @@ def _scripts(folder: Path) -> None:
 
 def _notebooks(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    cell = {"cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": SCRIPT.splitlines(True)}
+    cell = {
+        "cell_type": "code",
+        "execution_count": None,
+        "metadata": {},
+        "outputs": [],
+        "source": SCRIPT.splitlines(keepends=True),
+    }
     for number in range(4):
         text = json.dumps({"cells": [cell] * 5, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}, indent=1)
         (folder / f"train_{number}.ipynb").write_text(text + "\n")
@@ -181,20 +187,12 @@ def kills(tally: Tally, count: int, seed: int = 0) -> None:
             else:
                 after = chance.uniform(0.0 if number % 4 else 0.7, 1.02) * whole_run.seconds
                 made = run(write.arguments, folder, after=after)
-            _judge(tally, write, folder, (original, whole), made, found, f"kill {number}")
+            _judge(tally, write, folder, (original, whole), made, found)
         tally.notes.append(f"{write.name}: " + ", ".join(f"{value} {name}" for name, value in found.items()))
     shutil.rmtree(root)
 
 
-def _judge(
-    tally: Tally,
-    write: Write,
-    folder: Path,
-    known: tuple[dict[str, bytes], dict[str, bytes]],
-    made: Any,
-    found: dict[str, int],
-    name: str,
-) -> None:
+def _judge(tally: Tally, write: Write, folder: Path, known: Any, made: Any, found: dict[str, int]) -> None:
     """No file may hold anything but its old content or its new one, and the next run must do what was left."""
     original, whole = known
     content = contents(folder)
@@ -213,13 +211,40 @@ def _judge(
         still = [file for file in after if file.endswith(".kbitlint-tmp")]
         found["after the next run"] += bool(still)
         problem = again.problem or (None if still or after == whole else "the next run did not finish the work")
-    tally.case(f"{write.name}, {name}", problem)
+    tally.case(f"{write.name}, kill {sum(list(found.values())[1:4])}", problem)
 
 
 # ------------------------------------------------------------------------------------------------- failing calls
 
 #: (module, function) of each call of a write that a disk can refuse
 _CALLS = ("os.open", "io.write", "os.fsync", "os.replace", "os.chmod")
+
+
+def _half_written(seen: list[int], number: int, code: int) -> Any:
+    """``os.fdopen`` whose file takes half of what the n-th write brings, and then refuses."""
+
+    class Half:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.file.close()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+        def write(self, content: bytes) -> Any:
+            seen[0] += 1
+            if seen[0] != number:
+                return self.file.write(content)
+            self.file.write(content[: len(content) // 2])
+            self.file.flush()
+            raise OSError(code, os.strerror(code))
+
+    return lambda *arguments, **keywords: Half(os.fdopen(*arguments, **keywords))
 
 
 def _refuse(call: str, number: int, code: int) -> None:
@@ -250,32 +275,7 @@ def _refuse(call: str, number: int, code: int) -> None:
     if call in ("os.open", "os.fsync"):
         setattr(calls, call[3:], refusing(getattr(os, call[3:])))
     elif call == "io.write":
-        genuine = os.fdopen
-
-        def opened(*arguments: Any, **keywords: Any) -> Any:
-            file = genuine(*arguments, **keywords)
-
-            class Half:
-                def __enter__(self) -> Any:
-                    return self
-
-                def __exit__(self, *_: object) -> None:
-                    file.close()
-
-                def __getattr__(self, name: str) -> Any:
-                    return getattr(file, name)
-
-                def write(self, content: bytes) -> int:
-                    seen[0] += 1
-                    if seen[0] == number:
-                        file.write(content[: len(content) // 2])
-                        file.flush()
-                        raise OSError(code, os.strerror(code))
-                    return file.write(content)
-
-            return Half()
-
-        calls.fdopen = opened  # type: ignore[attr-defined]  # see above
+        calls.fdopen = _half_written(seen, number, code)  # type: ignore[attr-defined]  # see above
     else:
         name = call[3:]
         setattr(pathlib.Path, name, refusing(getattr(pathlib.Path, name)))

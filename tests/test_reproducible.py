@@ -98,6 +98,10 @@ def test_every_output_and_every_file_is_the_same_in_every_process(tmp_path):
 
     first, *others = found
     assert len(first) > 100
-    assert [code for code, _, _ in (first["tree json"], first["model json"], first["f.py:build json"])] == [0, 1, 1]  # a note, and warnings
+    assert [code for code, _, _ in (first["tree json"], first["model json"], first["f.py:build json"])] == [
+        0,
+        1,
+        1,
+    ]  # a note, and warnings
     for other in others:
         assert {key: (first[key], other.get(key)) for key in first if first[key] != other.get(key)} == {}
