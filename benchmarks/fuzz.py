@@ -1,6 +1,6 @@
 """Mutational fuzzing of every parser that reads files of strangers. Nothing but its own error may leave a parser.
 
-    python benchmarks/fuzz.py [--executions N] [--parser NAME ...] [--state FILE] [--findings FOLDER]
+    python benchmarks/fuzz.py [--executions N] [--minutes N] [--parser NAME ...] [--state FILE] [--json FILE]
 
 Counts go on where the state file left them, so a run may be stopped and taken up again. What raises, or takes longer
 than two seconds, is written to the folder of findings; those of the past are cases of ``tests/test_hostile.py``.
@@ -9,22 +9,34 @@ than two seconds, is written to the folder of findings; those of the past are ca
 from __future__ import annotations
 
 import argparse
+import atexit
+import dataclasses
+import functools
 import hashlib
 import io
 import json
+import os
 import random
 import re
+import shutil
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
 
+from goals import Goal, leave
+
+from kbitlint import config, engine, launchers, manifest, suppress
+from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError
-from kbitlint.files import jsontext, safetensors
+from kbitlint.files import checkpoint, jsontext, safetensors
 from kbitlint.files.packing import packing_of
+from kbitlint.registry import all_rules
 from kbitlint.source import configs, notebooks, reading
 from kbitlint.source.frameworks import NEWEST
 from kbitlint.source.suppressions import ignores
+from kbitlint.violation import Surface
 
 SCRIPTS = Path(__file__).parents[1] / "tests" / "scripts"
 SLOW = 2.0
@@ -54,6 +66,44 @@ def read_json(content):
 
 def read_header(content):
     packing_of(safetensors.parse(io.BytesIO(content), len(content)))
+
+
+@functools.cache
+def scratch():
+    """A folder in memory for the parsers that take files."""
+    memory = Path("/dev/shm")  # noqa: S108  # the folder in it is made anew
+    place = tempfile.mkdtemp(prefix="kbitlint-fuzz-", dir=memory if memory.is_dir() and os.access(memory, os.W_OK) else None)
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return Path(place)
+
+
+def through(function, name):
+    """A parser of files as one of bytes."""
+
+    def parser(content):
+        path = scratch() / name
+        path.write_bytes(content)
+        return function(path)
+
+    return parser
+
+
+def read_config(path):
+    settings = config.load(path)
+    for field in dataclasses.fields(settings):
+        if field.name != "file":
+            config.as_toml(settings, field.name)
+
+
+def read_baseline(path):
+    suppress.written(suppress.read_baseline(path), (), prune=True)
+
+
+def read_folder(path):
+    facts = checkpoint.read_checkpoint(path.parent, path)
+    crashes = () if facts is None else engine.run(all_rules(), {Surface.FILES: facts}, TrainingContext()).crashes
+    if crashes:
+        raise RuntimeError(crashes[0])
 
 
 def header(entries, data):
@@ -122,12 +172,54 @@ EIGHT_BITS = {
 }
 HEADERS = [header(FOUR_BITS, 12), header(EIGHT_BITS, 12)]
 
+DEEPSPEED = [JSONS[1], b'{"bf16": {"enabled": "auto"}, "optimizer": {"type": "AdamW"}, "zero_optimization": {"stage": 2}}']
+ACCELERATE = [
+    b"""compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+mixed_precision: bf16
+num_processes: 8
+fsdp_config: {fsdp_version: 2, fsdp_activation_checkpointing: true}
+""",
+    b"distributed_type: DEEPSPEED\ndeepspeed_config: {zero_stage: 3}\nmixed_precision: 'no'\nnum_processes: 2\n",
+]
+PYPROJECT = [
+    b"""[tool.kbitlint]
+targets = ["models/*", "train.py:build"]
+meta = true
+fail-on = "error"
+quantize = "nf4"
+ignore-in = [{ rule = "KB101", path = "vision.**", reason = "why" }]
+severity = { KB404 = "warning" }
+options = { KB104 = { warn-from = 0.1 } }
+""",
+]
+BASELINE = [b'{"version": 1, "targets": {"m": {"KB101": {"model.layers.*.norm": 32, "(model)": 1}}, "n": {}}}']
+MANIFEST = [
+    b'{"format": 1, "quantize": "nf4", "edits": [{"kind": "cast", "path": "a.b", "arguments": {"dtype": "float32"}}]}',
+]
+CONFIG_JSON = [
+    b"""{"model_type": "llama", "dtype": "bfloat16", "quantization_config": {"quant_method": "bitsandbytes",
+"load_in_4bit": true, "bnb_4bit_compute_dtype": "float32", "llm_int8_skip_modules": ["lm_head", null]}}""",
+    b'{"model_type": "gpt2", "torch_dtype": "float16", "quantization_config": {"quant_method": "gptq", "bits": 4}}',
+]
+_JSON_WORDS = b'{ } [ ] " : , \\u 1e9 null true -1 ""'
 #: name: (function, seeds, what it may raise, words to put in)
 PARSERS = {
     "header": (read_header, HEADERS, safetensors.HeaderError, b'"dtype" F32 [ ] 999999999999 -1 {} \xff'),
     "json": (read_json, JSONS, (jsontext.JSONTextError, configs.ConfigurationError), b'{ } [ " : , \\u 1e9'),
     "yaml": (read_yaml, YAML, configs.ConfigurationError, b":\\_ -\\_ &a *a !! |\\n { } ?\\_ \t"),
     "notebook": (read_notebook, NOTEBOOKS, (notebooks.NotebookError, reading.SourceError), b'%% ! \\n " [ source'),
+    "deepspeed": (through(launchers.training_file, "ds.json"), DEEPSPEED, KbitlintError, _JSON_WORDS + b' "auto" "stage"'),
+    "accelerate": (through(launchers.training_file, "a.yaml"), ACCELERATE, KbitlintError, b":\\_ -\\_ &a *a !! |\\n { } no 1"),
+    "pyproject": (
+        through(read_config, "pyproject.toml"),
+        PYPROJECT,
+        KbitlintError,
+        b'[ ] [[ {} = \\n 1e9 tool.kbitlint \'\' """',
+    ),
+    "baseline": (through(read_baseline, "b.json"), BASELINE, KbitlintError, _JSON_WORDS),
+    "manifest": (through(manifest.read_file, "kbitlint.json"), MANIFEST, KbitlintError, _JSON_WORDS),
+    "config.json": (through(read_folder, "config.json"), CONFIG_JSON, KbitlintError, _JSON_WORDS + b' "fp4" "int8"'),
     "python": (
         read_python,
         PYTHON,
@@ -181,7 +273,7 @@ def fuzz(name, executions, state, findings):
         except allowed:
             problem = None
         except Exception as error:  # noqa: BLE001  # what the fuzzing is for
-            problem = f"{type(error).__name__}: {error}"
+            problem = f"{type(error).__name__}: {error}"[:200]
         taken = time.perf_counter() - began
         record["slowest"] = max(record["slowest"], round(taken, 3))
         if problem is not None or taken > SLOW:
@@ -193,7 +285,7 @@ def fuzz(name, executions, state, findings):
         record["executions"] += 1
         if record["executions"] % 20_000 == 0:
             yield
-    print(f"{name:<10}{record['executions']:>9} executions, {record['findings']} findings, slowest {record['slowest']:.3f} s, "
+    print(f"{name:<12}{record['executions']:>9} executions, {record['findings']} findings, slowest {record['slowest']:.3f} s, "
           f"{time.monotonic() - start:.0f} s", flush=True)  # fmt: skip
 
 
@@ -201,16 +293,33 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--executions", type=int, default=1_000_000, help="for each parser, all runs together")
     parser.add_argument("--parser", action="append", choices=PARSERS, help="only this one")
-    parser.add_argument("--state", type=Path, default=Path("fuzz.json"), help="where counts are kept")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
+    parser.add_argument("--json", type=Path, help="also write the goals there")
+    kept = Path(__file__).with_name("results") / "fuzz-counts.json"
+    parser.add_argument("--state", type=Path, default=kept, help="where counts are kept")
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="where findings are written")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     state = json.loads(options.state.read_text()) if options.state.exists() else {}
+    options.state.parent.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + 60 * options.minutes
     for name in options.parser or PARSERS:
         for _ in fuzz(name, options.executions, state, options.findings):
             options.state.write_text(json.dumps(state, indent=1) + "\n")
+            if time.monotonic() > end:
+                break
         options.state.write_text(json.dumps(state, indent=1) + "\n")
-    return 1 if any(record["findings"] for record in state.values()) else 0
+    return leave(goals(state, options.executions), options.json)
+
+
+def goals(state, executions):
+    """So many mutations a parser, all runs together, and nothing found."""
+    for name, record in state.items():
+        yield Goal(f"mutated files read by the parser of {name}", record["executions"], executions, "", at_least=True)
+    found = sum(record["findings"] for record in state.values())
+    yield Goal(
+        "errors of another kind than its own, or slow reads", found, 0, "", of=sum(r["executions"] for r in state.values())
+    )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ PROMISES = {
     "the callback in real Trainers": ("test_trainer",),
     "reports: text, JSON, SARIF, GitHub, JUnit": ("test_formats", "test_report"),
     "the page, in a browser": ("test_page",),
-    "bad and hostile input: one line, exit code 2": ("test_bad_input", "test_hostile"),
+    "bad and hostile input: one line, exit code 2": ("test_bad_input", "test_hostile", "test_streams"),
+    "what is executed, read and written, by kind of target": ("test_security",),
     "projects: configuration, suppressions, init, rule packs": (
         "test_config",
         "test_suppress",
@@ -49,8 +50,10 @@ PROMISES = {
         "test_registry",
     ),
     "many targets at once": ("test_jobs",),
+    "threads, processes, large tensors, the same bytes again": ("test_concurrency", "test_large", "test_reproducible"),
+    "files are written whole or not at all": ("test_writing",),
     "the package": ("test_packaging",),
-    "batches and benchmarks": ("test_batch", "test_benchmarks"),
+    "batches and benchmarks": ("test_batch", "test_benchmarks", "test_robustness"),
 }
 
 

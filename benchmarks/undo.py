@@ -1,12 +1,10 @@
-"""What a fix leaves of a model when it is undone, when it fails halfway, and when its process is killed.
+"""What a fix leaves of a model when it is undone, and when it fails halfway.
 
     python benchmarks/undo.py [--out FILE] [--task TASK] [--only TYPE] [--sample N --seed S] [--jobs N] [--json FILE]
-    python benchmarks/undo.py --kills N
 
 Every architecture is loaded in nf4 on the CPU, fixed with unsafe fixes too, and undone; then the fix is stopped at each
 of its edits in turn. The model must be the same each time: dtypes, values, storages, flags, hooks and their order,
-classes, config. Leaves with 1 where one is not. ``--kills`` stops ``kbitlint --fix`` of a folder with SIGKILL at random
-moments; no file may be damaged.
+classes, config. Leaves with 1 where one is not. What a kill leaves of files is a matter of ``robustness.py``.
 """
 
 from __future__ import annotations
@@ -15,9 +13,6 @@ import argparse
 import contextlib
 import hashlib
 import os
-import random
-import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -139,83 +134,6 @@ def undone(model: Any) -> dict[str, Any]:
     }
 
 
-# ----------------------------------------------------------------------------------------------------- kills
-
-
-SCRIPT = """import torch
-from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
-model = AutoModelForCausalLM.from_pretrained("m", quantization_config=config)
-model = prepare_model_for_kbit_training(model)
-model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
-"""
-#: what is fixed while it is killed -> further arguments
-TARGETS = {"checkpoint": ["--quantize", "nf4", "--device", "cpu"], "scripts": ["--unsafe-fixes"]}
-
-
-def kills(count: int, seed: int) -> dict[str, dict[str, int]]:
-    """SIGKILL ``kbitlint --fix`` at random moments, half of them near its end, where it writes; what was left behind."""
-    made = Path(tempfile.mkdtemp(prefix="kbitlint-kills-"))
-    build("causal-lm", "llama").save_pretrained(made / "checkpoint")
-    (made / "scripts").mkdir()
-    for number in range(40):
-        (made / "scripts" / f"train_{number}.py").write_text(SCRIPT * 5)
-    chance = random.Random(seed)  # noqa: S311  # a sample, not a secret
-    found = {target: _killed(made, target, count // len(TARGETS), chance) for target in TARGETS}
-    shutil.rmtree(made)
-    return found
-
-
-def _killed(made: Path, target: str, count: int, chance: random.Random) -> dict[str, int]:
-    original = _bytes_in(made / target)
-    whole, _, seconds = _fixed(made, target, None)
-    if whole == original:
-        raise RuntimeError(f"the fix changes nothing in the {target}")
-    found = {"untouched": 0, "partly": 0, "fixed": 0, "damaged": 0, "ended before": 0, "temporary file left": 0}
-    for number in range(count):
-        content, killed, _ = _fixed(made, target, chance.uniform(0.0 if number % 2 else 0.8, 1.0) * seconds)
-        over = content.keys() - whole.keys()
-        kept = {name: data for name, data in content.items() if name not in over}
-        damaged = [
-            name for name in original.keys() | kept.keys() if kept.get(name) not in (original.get(name), whole.get(name))
-        ]
-        kind = "damaged" if damaged else "untouched" if kept == original else "fixed" if kept == whole else "partly"
-        found[kind] += 1
-        found["ended before"] += not killed
-        found["temporary file left"] += bool(over)
-        if damaged:
-            print(number, damaged)
-    return found
-
-
-def _fixed(made: Path, target: str, after: float | None) -> tuple[dict[str, bytes], bool, float]:
-    """(files, whether it was killed, seconds) of ``kbitlint --fix`` on a fresh copy, killed after so many seconds."""
-    folder = made / "work"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(made / target, folder)
-    start = time.perf_counter()
-    child = os.fork()  # the libraries are imported, so a kill comes while the fix is at work
-    if child == 0:
-        sys.stdout = sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115  # the process ends with it
-        from kbitlint.cli import main
-
-        with contextlib.suppress(SystemExit):
-            main(["--fix", str(folder), *TARGETS[target]])
-        os._exit(0)
-    if after is not None:
-        time.sleep(after)
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-    status = os.waitpid(child, 0)[1]
-    return _bytes_in(folder), os.WIFSIGNALED(status), time.perf_counter() - start
-
-
-def _bytes_in(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("undo.jsonl"))
@@ -227,11 +145,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--timeout", type=float, default=300)
     parser.add_argument("--memory", type=int, default=16, help="gigabytes of address space a process")
-    parser.add_argument("--kills", type=int, default=0, metavar="N")
     options = parser.parse_args()
-    if options.kills:
-        print(kills(options.kills, options.seed))
-        return 0
     wanted = truth.pairs(options.task, options.only, options.sample, options.seed)
     known = truth.results(options.out)
     truth.run_jobs([(*pair, [UNDO]) for pair in wanted if (*pair, UNDO) not in known], run_model, options)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
     from kbitlint.model.memory_facts import MemoryReport
     from kbitlint.opening import Opened
     from kbitlint.rule import Rule
+
+
+#: one thread at a time builds, traces or edits models: torch's random state and default dtype, the verbosity of transformers
+#: and what stands in for ``from_pretrained`` are the process's own, and threads share them
+_MODELS = threading.RLock()
 
 
 def options_of(options: dict[str, Any]) -> Options:
@@ -66,9 +73,17 @@ def check(target: Any, **options: Any) -> Report:
     """
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
-    if is_live(target):
-        return _check_live(target, rules, chosen)
-    return audit(opened(target, rules, chosen), rules, chosen)
+    with _turn(target):
+        if is_live(target):
+            return _check_live(target, rules, chosen)
+        return audit(opened(target, rules, chosen), rules, chosen)
+
+
+def _turn(target: Any) -> contextlib.AbstractContextManager[Any]:
+    """The turn of this thread with models; scripts need none."""
+    if not is_live(target) and parse(str(target)).kind in SOURCES:
+        return contextlib.nullcontext()
+    return _MODELS
 
 
 def opened(target: Any, rules: tuple[Rule, ...], options: Options) -> Opened:
@@ -99,11 +114,12 @@ def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: 
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
     wanted = Safety.UNSAFE if unsafe else Safety.SAFE
-    if is_live(target):
-        return _fix_live(target, rules, chosen, wanted, probe=bool(probe))
-    named = parse(str(target))
-    place = device_for(device, needed=not (chosen.meta or named.kind in (*SOURCES, Kind.FILE)))
-    return fix_named(named, rules, chosen, wanted, place, probe=probe is not False)
+    with _turn(target):
+        if is_live(target):
+            return _fix_live(target, rules, chosen, wanted, probe=bool(probe))
+        named = parse(str(target))
+        place = device_for(device, needed=not (chosen.meta or named.kind in (*SOURCES, Kind.FILE)))
+        return fix_named(named, rules, chosen, wanted, place, probe=probe is not False)
 
 
 def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ...]:
@@ -145,6 +161,11 @@ def memory(
     """
     chosen = options_of(options)
     adapter = None if lora is None else parse_lora(lora)
+    with _MODELS:
+        return _memory(target, chosen, (batch, seq_len), lora=adapter, optimizer=optimizer, every=every)
+
+
+def _memory(target: Any, chosen: Options, shape: tuple[int | None, int | None], **asked: Any) -> MemoryReport:
     live, name, notes = target, "", tuple[str, ...]()
     if not is_live(target):
         found = open_target(parse(str(target)), chosen)
@@ -152,16 +173,18 @@ def memory(
             raise TargetError(target, "holds no model whose memory could be measured")
         live, name, notes = found.live, found.target.text, found.notes
     context = context_of(live, chosen.context)
-    context = dataclasses.replace(context, batch_size=batch or context.batch_size, seq_len=seq_len or context.seq_len)
+    batch, seq_len = (given or known for given, known in zip(shape, (context.batch_size, context.seq_len), strict=True))
+    context = dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
     with quiet():
-        return budget_of(model_of(live), context, lora=adapter, optimizer=optimizer, every=every, named=(name, notes))
+        return budget_of(model_of(live), context, named=(name, notes), **asked)
 
 
 def undo(model: Any) -> int:
     """Take back, bit for bit, every fix that was applied to this model object; gives how many there were."""
     from kbitlint.model import journal
 
-    return journal.undo(model_of(model))
+    with _MODELS:
+        return journal.undo(model_of(model))
 
 
 def assert_ready(target: Any, *, fail_on: str | Severity = Severity.WARNING, **options: Any) -> None:
@@ -194,8 +217,9 @@ def load_prepared(folder: str | Path, *, device: str | None = None, **kwargs: An
     require_model_extra("loading a model")
     from kbitlint.model.loading import load
 
-    model = load(target, device or _any_device(), prepared.quantize, trust_remote_code=False, arguments=kwargs)
-    apply_stored(model, prepared, target.folder / manifest.NAME)
+    with _MODELS:
+        model = load(target, device or _any_device(), prepared.quantize, trust_remote_code=False, arguments=kwargs)
+        apply_stored(model, prepared, target.folder / manifest.NAME)
     return model
 
 
@@ -217,7 +241,8 @@ def prepare(model: Any, file: str | Path) -> int:
     prepared = manifest.read_file(place)
     if prepared is None:
         raise TargetError(place, "no such file; `kbitlint --fix` writes it")
-    return apply_stored(model_of(model), prepared, place, undoable=True)
+    with _MODELS:
+        return apply_stored(model_of(model), prepared, place, undoable=True)
 
 
 # -------------------------------------------------------------------------------------------- live models

@@ -17,6 +17,7 @@ from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.report.formats import MEMORY as MEMORY_FORMATS
 from kbitlint.report.formats import NAMES as FORMATS
 from kbitlint.running import JOBS_OPTIONS, RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
+from kbitlint.streams import ClearGroup, kept_for_the_report, shown, shown_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,7 @@ Exit codes: 0 clean, 1 violations at or above --fail-on are left,
 crash, nothing checked)."""
 
 
-class _Commands(click.Group):
+class _Commands(ClearGroup):
     """A group in which ``kbitlint --fix TARGET`` means ``kbitlint check --fix TARGET``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -174,7 +175,7 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
     if speaks:
         _write(result, failures, options, fail_on)
     for line in [*result.lines, *(failure.error for failure in failures)] if speaks else ():
-        click.echo(f"kbitlint: {line}", err=True)
+        click.echo(shown(f"kbitlint: {line}"), err=True)
     codes = [report.exit_code(fail_on) for report in result.reports] + [EXIT_FAILED] * len(failures)
     worst = max(codes, default=EXIT_FAILED)
     return EXIT_CLEAN if (options["exit_zero"] or result.accepted) and worst == EXIT_VIOLATIONS else worst
@@ -191,9 +192,9 @@ def _audited(
         raise click.UsageError("--output is one file: name one target")
     unsafe = options["unsafe_fixes"]
     fixing = (options["fix"] or unsafe) and not options["diff"]
-    if options["jobs"] is not None or options["target_timeout"] is not None:
+    if any(options[name] is not None for name in ("jobs", "target_timeout", "target_memory")):
         if fixing:
-            raise click.UsageError("--jobs and --target-timeout audit; they cannot be used with --fix")
+            raise click.UsageError("--jobs, --target-timeout and --target-memory audit; they cannot be used with --fix")
         many = _isolated(targets, opened, options)
         return [one for one in many if isinstance(one, Report)], [one for one in many if isinstance(one, Failure)], True
     reports: list[Report] = []
@@ -201,7 +202,7 @@ def _audited(
     speaks = True
     for target in targets:
         try:
-            with _progress(f"{'fixing' if fixing else 'auditing'} {target}"):
+            with kept_for_the_report(), _progress(f"{'fixing' if fixing else 'auditing'} {target}"):
                 if fixing:
                     reports.append(api.fix(target, unsafe=unsafe, device=device, **opened))
                 elif "WORLD_SIZE" in os.environ:
@@ -228,7 +229,9 @@ def _isolated(targets: Sequence[str], opened: dict[str, Any], options: dict[str,
     require_model_extra("--jobs")
     arguments = {**opened, "plan": options["diff"]}
     with _progress(f"auditing {len(targets)} targets"):
-        return audit_many(targets, arguments, jobs=options["jobs"] or 1, timeout=options["target_timeout"])
+        return audit_many(
+            targets, arguments, jobs=options["jobs"] or 1, timeout=options["target_timeout"], memory=options["target_memory"]
+        )
 
 
 def _write(result: Settled, failures: Sequence[Failure], options: dict[str, Any], fail_on: Severity) -> None:
@@ -244,9 +247,10 @@ def _write(result: Settled, failures: Sequence[Failure], options: dict[str, Any]
         color=color,
         width=width,
         verbose=options["verbose"],
+        timed=options["output_file"] is None and sys.stdout.isatty(),
     )
     if options["verbose"] and options["format_"] == "text":
-        text += "".join(f"\n\n{crash.traceback}" for report in result.reports for crash in report.crashes)
+        text += "".join(f"\n\n{shown_lines(crash.traceback)}" for report in result.reports for crash in report.crashes)
     _deliver(text, options["output_file"])
 
 
@@ -257,10 +261,14 @@ def _looks(path: Path | None) -> tuple[bool, int]:
 
 def _deliver(text: str, path: Path | None) -> None:
     if path is None:
+        if hasattr(sys.stdout, "reconfigure"):  # a terminal that has no letter for something gets its escape
+            sys.stdout.reconfigure(errors="backslashreplace")
         click.echo(text)
         return
+    from kbitlint import writing
+
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        writing.replace(path, (text + "\n").encode(errors="backslashreplace"))
     except OSError as error:
         raise KbitlintError(f"--output-file {path}: cannot be written: {error.strerror or error}") from error
 
@@ -300,7 +308,7 @@ def _memory(target: str, options: dict[str, Any]) -> None:
 
     settings = config.load(config.find(Path.cwd()))
     lora = options["lora"] or DEFAULT_LORA
-    with _progress(f"measuring {target}"):
+    with kept_for_the_report(), _progress(f"measuring {target}"):
         report = api.memory(
             target,
             lora=None if lora == "none" else lora,
@@ -350,7 +358,7 @@ def show_config() -> None:
     with _clear_errors():
         settings = config.load(config.find(Path.cwd()))
         registry.select(settings.select, settings.ignore, dict(settings.options))
-        click.echo(f"# {settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults'}")
+        click.echo(f"# {shown(settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults')}")
         for field in dataclasses.fields(settings):
             if field.name != "file":
                 click.echo(f"{field.name.replace('_', '-')} = {config.as_toml(settings, field.name)}")
@@ -381,15 +389,13 @@ def demo(device: str | None) -> None:
 
 
 def _line(error: KbitlintError) -> str:
-    from kbitlint.report.text import printable
-
-    return printable(" ".join(str(error).split()))
+    return shown(" ".join(str(error).split()))
 
 
 def _show_traceback() -> None:
     import traceback
 
-    traceback.print_exc()
+    click.echo(shown_lines(traceback.format_exc()), err=True)
 
 
 @contextmanager
@@ -419,10 +425,10 @@ def _progress(what: str, after: float = 1.0) -> Iterator[None]:
     def show() -> None:
         wait = after
         while not done.wait(wait):
-            click.echo(f"\r{what} ... {time.monotonic() - start:.0f} s", err=True, nl=False)
+            click.echo(f"\r{shown(what)} ... {time.monotonic() - start:.0f} s", err=True, nl=False)
             wait = 1.0
 
-    thread = threading.Thread(target=show, daemon=True)
+    thread = threading.Thread(target=show, name="kbitlint progress", daemon=True)
     thread.start()
     try:
         yield

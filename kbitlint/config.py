@@ -54,11 +54,14 @@ class Config:
 
 
 def find(start: Path) -> Path | None:
-    """The nearest pyproject.toml at or above a folder that has a ``[tool.kbitlint]``."""
+    """The nearest pyproject.toml at or above a folder that has a ``[tool.kbitlint]``. Raises ConfigError."""
     for folder in (start, *start.parents):
         path = folder / "pyproject.toml"
-        if path.is_file() and b"tool.kbitlint" in path.read_bytes():
-            return path
+        try:
+            if path.is_file() and b"tool.kbitlint" in path.read_bytes():
+                return path
+        except OSError as error:
+            raise ConfigError(path, "tool.kbitlint", f"the file cannot be read: {error.strerror or error}") from error
     return None
 
 
@@ -68,9 +71,10 @@ def load(path: Path | None) -> Config:
         return Config()
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:  # a number with too many digits is a ValueError too
         raise ConfigError(path, "tool.kbitlint", f"the file is not valid TOML: {error}") from error
-    table = content.get("tool", {}).get("kbitlint", {})
+    tool = content.get("tool", {})
+    table = tool.get("kbitlint", {}) if isinstance(tool, dict) else tool
     if not isinstance(table, dict):
         raise ConfigError(path, "tool.kbitlint", "must be a table")
     known = {field.name.replace("_", "-"): field for field in dataclasses.fields(Config) if field.name != "file"}
@@ -108,7 +112,11 @@ def _beside(path: Path, target: str) -> str:
     """A target that names something beside the configuration, as seen from the working folder."""
     place, colon, attribute = target.partition(":")
     there = path.parent / place
-    if path.parent == Path.cwd() or not place or not there.exists():
+    try:
+        exists = there.exists()
+    except OSError:  # longer than any name may be, and so a matter of the target
+        exists = False
+    if path.parent == Path.cwd() or not place or not exists:
         return target
     return f"{os.path.relpath(there)}{colon}{attribute}"
 

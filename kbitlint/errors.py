@@ -54,5 +54,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def one_line(error: BaseException) -> str:
     """An exception as one line: its class and the first line of its message."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  # the exceptions of others may fail to say what they are
+        text = ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

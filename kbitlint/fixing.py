@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import manifest
@@ -13,6 +14,7 @@ from kbitlint.files.checkpoint import read_checkpoint
 from kbitlint.opening import FACTORIES, Options, has_weights, load_target, open_target
 from kbitlint.target import SOURCES, Kind, Target
 from kbitlint.violation import Applied, Probe, Report, Safety
+from kbitlint.writing import alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,8 +45,19 @@ def device_for(device: str | None, *, needed: bool) -> str:
 def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety, device: str, *, probe: bool) -> Report:
     """Fix what a target string names, audit it again, and keep the edits beside a checkpoint.
 
-    Where the training step shows that the fix broke training, nothing is written.
+    Where the training step shows that the fix broke training, nothing is written. One fix at a time works in a folder.
+
+    Raises TargetError where another one works there.
     """
+    if target.kind in (Kind.HUB, *FACTORIES):
+        return _fix_named(target, rules, options, wanted, device, probe=probe)
+    with alone(Path(target.place) if target.kind in SOURCES else target.folder, target.text):
+        return _fix_named(target, rules, options, wanted, device, probe=probe)
+
+
+def _fix_named(
+    target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety, device: str, *, probe: bool
+) -> Report:
     if target.kind in SOURCES:
         return _fix_source(target, rules, options, wanted)
     mended = [] if target.kind in (Kind.HUB, *FACTORIES) else _fix_files(target, rules, options, wanted)
@@ -98,13 +111,13 @@ def _fix_files(target: Target, rules: tuple[Rule, ...], options: Options, wanted
     from kbitlint.mending import mend_files, write
 
     mended = mend_files(target, rules, options.context, wanted)
-    write(mended)
+    write(mended, target.folder)
     return mended
 
 
 def _fix_source(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> Report:
     """Replace stretches of the files in place; all of them are planned before the first is written."""
-    from kbitlint.mending import mend_target, write
+    from kbitlint.mending import leading_out, mend_target, write
 
     mended = mend_target(target, rules, options.context, wanted)
     write(mended)
@@ -114,7 +127,9 @@ def _fix_source(target: Target, rules: tuple[Rule, ...], options: Options, wante
         sum(file.held_back for file in mended),
         diff="\n".join(filter(None, (file.diff() for file in mended))),
     )
-    return dataclasses.replace(audit(open_target(target, options), rules, options), applied=applied)
+    report = audit(open_target(target, options), rules, options)
+    left = tuple(f"{name} leads out of the folder, and is fixed where it is named only" for name in leading_out(target))
+    return dataclasses.replace(report, applied=applied, notes=(*report.notes, *left))
 
 
 def proof(model: Any, apply: Callable[[], Applied], options: Options) -> Probe:

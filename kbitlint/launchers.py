@@ -124,7 +124,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise KbitlintError(f"--training {file}: cannot be read: {error}") from error
     try:
         content = json.loads(text) if file.suffix == ".json" else _yaml(file, text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number with too many digits is a ValueError too
         raise KbitlintError(f"--training {file}: the file is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise KbitlintError(f"--training {file}: must hold a table of keys, not a {type(content).__name__}")

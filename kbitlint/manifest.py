@@ -7,17 +7,17 @@ What a fix did is therefore kept here, and applied again whenever the folder is 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kbitlint import __version__
+from kbitlint import __version__, writing
 from kbitlint.errors import TargetError
 from kbitlint.files.checkpoint import read_json
 from kbitlint.target import QUANTIZATIONS
 from kbitlint.violation import Edit
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 NAME = "kbitlint.json"
 FORMAT = 1
@@ -73,6 +73,8 @@ def _edit(path: Path, index: int, value: Any) -> Edit:
 def write(path: Path, manifest: Manifest, versions: dict[str, str]) -> Path:
     """Store a preparation, whole or not at all: a new file replaces the old one in one step.
 
+    A link of that name is replaced, not followed: a checkpoint says nothing about files elsewhere.
+
     Raises TargetError where its folder cannot be written.
     """
     content = {
@@ -84,19 +86,9 @@ def write(path: Path, manifest: Manifest, versions: dict[str, str]) -> Path:
             for edit in manifest.edits
         ],
     }
+    text = json.dumps(content, indent=1) + "\n"
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file, indent=1)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        writing.replace(path, text.encode(), follow=False)
     except OSError as error:
         raise TargetError(path, f"cannot be written: {error.strerror or error}") from error
     return path

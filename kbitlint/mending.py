@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint import engine
 from kbitlint.errors import KbitlintError, TargetError
-from kbitlint.files.checkpoint import read_checkpoint
+from kbitlint.files.checkpoint import inside, read_checkpoint
 from kbitlint.files.editing import KINDS, changed
 from kbitlint.fixer import MAX_PASSES, FixError, held_back
 from kbitlint.source import documents
@@ -91,6 +91,8 @@ def mend_target(target: Target, rules: tuple[Rule, ...], context: TrainingContex
         return [] if mended is None else [mended]
     found = []
     for file in walk(path):
+        if not inside(file, path):
+            continue  # see leading_out
         try:
             mended = mend(file, file.relative_to(path).as_posix(), rules, context, wanted)
         except TargetError:
@@ -125,8 +127,37 @@ def _fixes(violations: Iterable[Violation], wanted: Safety) -> Iterable[tuple[Ed
             yield violation.fix.edits
 
 
-def write(mended: Iterable[Mended]) -> None:
-    """Write the files that changed."""
-    for file in mended:
-        if file.after != file.before:
-            documents.write(file.path, file.after, file.encoding)
+def leading_out(target: Target) -> list[str]:
+    """The files of a folder that are links to somewhere else: they are audited, and written only where they are named."""
+    root = Path(target.place)
+    found = walk(root) if target.kind is Kind.TREE else []
+    return [file.relative_to(root).as_posix() for file in found if not inside(file, root)]
+
+
+def write(mended: Iterable[Mended], within: Path | None = None) -> None:
+    """Write the files that changed.
+
+    Args:
+        mended: The files.
+        within: The folder of a checkpoint, whose links must not decide what is written elsewhere.
+
+    Raises:
+        TargetError: A file is not what was read, as an editor has saved it meanwhile, or it leads out of the folder.
+    """
+    changing = [file for file in mended if file.after != file.before]
+    for file in changing:
+        if within is not None and not inside(file.path, within):
+            raise TargetError(file.path, "leads out of the folder, and is not written to; replace the link by the file")
+        _must_be_as_read(file)  # all of them before the first is written
+    for file in changing:
+        _must_be_as_read(file)
+        documents.write(file.path, file.after, file.encoding)
+
+
+def _must_be_as_read(file: Mended) -> None:
+    try:
+        same = file.path.read_bytes().decode(file.encoding) == file.before
+    except (OSError, UnicodeDecodeError):
+        same = False
+    if not same:
+        raise TargetError(file.path, "was changed by something else while it was being fixed; it was left as it is now")

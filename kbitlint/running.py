@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kbitlint.usage import size_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -30,6 +32,14 @@ RANK_OPTION = click.option(
     help="Under torchrun: how long a rank waits for the others (default: 300).",
 )
 
+
+def _size(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else size_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 JOBS_OPTIONS = (
     click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Audit N targets at once, each in its own process."),
     click.option(
@@ -37,6 +47,12 @@ JOBS_OPTIONS = (
         type=click.FloatRange(min=0, min_open=True),
         metavar="SECONDS",
         help="Give one target no longer than this; it then runs in its own process.",
+    ),
+    click.option(
+        "--target-memory",
+        callback=_size,
+        metavar="SIZE",
+        help="Give one target no more memory than this (8GB); it then runs in its own process.",
     ),
 )
 

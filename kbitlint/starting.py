@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from kbitlint import writing
 from kbitlint.errors import KbitlintError
 
 if TYPE_CHECKING:
@@ -86,6 +87,6 @@ def _read(path: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        writing.replace(path, text.encode())
     except OSError as error:
         raise KbitlintError(f"{path}: cannot be written: {error.strerror or error}") from error

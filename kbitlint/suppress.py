@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import registry
+from kbitlint import registry, writing
 from kbitlint.errors import KbitlintError
 from kbitlint.paths import fold, matches
 from kbitlint.violation import Severity, Suppressed
@@ -196,7 +196,7 @@ def write_baseline(path: Path, counts: Counts) -> None:
     """Store a baseline, sorted, so that it merges well. Raises KbitlintError where the file cannot be written."""
     text = json.dumps({"version": VERSION, "targets": counts}, indent=2, sort_keys=True)
     try:
-        path.write_text(text + "\n", encoding="utf-8")
+        writing.replace(path, (text + "\n").encode())
     except OSError as error:
         raise KbitlintError(f"--baseline {path}: cannot be written: {error.strerror or error}") from error
 
@@ -207,7 +207,7 @@ def read_baseline(path: Path) -> Counts:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise KbitlintError(f"--baseline {path}: cannot be read: {error}; --write-baseline makes one") from error
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # a number with too many digits is a ValueError too
         raise KbitlintError(f"--baseline {path}: the file is not valid JSON: {error}") from error
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise KbitlintError(f"--baseline {path}: version: must be {VERSION}; --write-baseline makes the file anew")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from kbitlint.rule import Rule
     from kbitlint.source.facts import SourceFacts
 
+#: how the names of our own threads begin: they hold no lock that an audit needs
+OWN_THREADS = "kbitlint "
 #: files from which on starting more processes pays
 MANY = 64
 
@@ -83,11 +86,16 @@ def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Swee
 
 
 def _worth(path: Path) -> bool:
-    """Whether a file's bytes say anything about training; most of a repository is rejected here."""
+    """Whether a file's bytes say anything about training; most of a repository is rejected here.
+
+    What is too large or cannot be read is not: it is reported when it is read.
+    """
     try:
+        if path.stat().st_size > documents.MAX_BYTES:
+            return True
         content = path.read_bytes()
     except OSError:
-        return True  # reported when it is read
+        return True
     if path.name in CHECKPOINT_FILES:
         return b"quantization_config" in content or b"peft_type" in content
     return documents.worth_parsing(path, content)
@@ -125,7 +133,7 @@ def _audit_stored(path: Path, name: str, rules: tuple[Rule, ...], context: Train
 def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Iterable[Sweep]:
     named = [(path, path.relative_to(root).as_posix()) for path in paths]
     cores = os.cpu_count() or 1
-    if len(named) < MANY or cores < 2:  # one core gains nothing
+    if len(named) < MANY or cores < 2 or _has_threads():  # one core gains nothing
         return [audit_file(path, name, rules, context) for path, name in named]
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
@@ -134,6 +142,13 @@ def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: T
     with ProcessPoolExecutor(cores, multiprocessing.get_context(method)) as pool:
         chunk = max(1, len(named) // (4 * cores))
         return list(pool.map(_one, ((path, name, rules, context) for path, name in named), chunksize=chunk))
+
+
+def _has_threads() -> bool:
+    """Whether threads of others run: a process forked beside them may wait for ever for a lock that one of them held."""
+    return any(
+        not thread.name.startswith(OWN_THREADS) for thread in threading.enumerate() if thread is not threading.main_thread()
+    )
 
 
 def _one(job: tuple[Path, str, tuple[Rule, ...], TrainingContext]) -> Sweep:

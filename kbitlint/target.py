@@ -75,10 +75,13 @@ def parse(text: str) -> Target:
     if not text.strip():
         raise TargetError("target", "is empty")
     path = Path(text)
-    if path.is_dir():
-        return _folder(text, path)
-    if path.is_file():
-        return _file(text, path)
+    try:
+        if path.is_dir():
+            return _folder(text, path)
+        if path.is_file():
+            return _file(text, path)
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise TargetError(text, f"cannot be looked at: {error.strerror or error}") from error
     factory = _FACTORY.fullmatch(text)
     if factory:
         place, attribute = factory["place"], factory["attribute"]

@@ -35,8 +35,8 @@ def _by_arguments(method: object, value: Callable[[str], object], layout: object
     """Why a method does not train with these arguments; None where it does, or where they do not tell."""
     if isinstance(method, str) and method in UNTRAINABLE:
         return f"{method} cannot be trained through"
-    if method in ON_REQUEST:
-        name, wanted = ON_REQUEST[str(method)]
+    if isinstance(method, str) and method in ON_REQUEST:
+        name, wanted = ON_REQUEST[method]
         return None if value(name) in (wanted, UNKNOWN) else f"{method} cannot be trained through without {name}={wanted!r}"
     if method == "torchao" and isinstance(layout, str):
         found = _WEIGHT_BITS.search(layout)

@@ -11,7 +11,7 @@ import pytest
 from written import ADAPTED, IMPORTS, LOADED, PREPARED, TRAINED
 
 import kbitlint
-from kbitlint import sweep
+from kbitlint import sweep, writing
 from kbitlint.source import documents
 
 SCRIPTS = Path(__file__).parent / "scripts"
@@ -89,7 +89,7 @@ def test_what_cannot_be_read_or_written_is_one_line(tmp_path, monkeypatch):
 
     path = tmp_path / "train.py"
     path.write_text(FAULTY)
-    monkeypatch.setattr(documents.os, "fsync", full)
+    monkeypatch.setattr(writing.os, "fsync", full)
     with pytest.raises(kbitlint.KbitlintError, match=r"train\.py: cannot be written: No space left on device"):
         kbitlint.fix(str(path))
 

@@ -61,13 +61,13 @@ KB402 checkpointing-off                                                  warning
   fix: enable it without reentry  [safe]
 
 13 warnings; 3 of 3 causes fixable with --fix
-N rules ran on model and trace (traced in T s)
+N rules ran on model and trace
   skipped 11 rules (KB105 and others): no adapters are attached yet"""
 
 
 def same_each_time(report):
     """The text without how many rules there are and how long the step took."""
-    return re.sub(r"\d+ rules ran", "N rules ran", re.sub(r"traced in [\d.]+ s", "traced in T s", report))
+    return re.sub(r"\d+ rules ran", "N rules ran", report)
 
 
 def test_the_text_at_80_columns():

@@ -136,7 +136,7 @@ def _weights(facts: CheckpointFacts, folder: Path, only: Path | None = None) -> 
     tensors: dict[str, Tensor] = {}
     for name in names[:MAX_SHARDS]:
         path = folder / name
-        if Path(name).name != name or not _inside(path, folder):
+        if Path(name).name != name or not inside(path, folder):
             unread.append(Damage(name, _OUTSIDE))
         elif not path.is_file():
             damages.append(Damage(INDEX, f"names {name}, which is not there"))
@@ -168,9 +168,13 @@ def _shards(folder: Path) -> list[str]:
     return [path.name for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_")]
 
 
-def _inside(path: Path, folder: Path) -> bool:
+def inside(path: Path, folder: Path) -> bool:
     """Whether a file lies in the folder; the blobs of a snapshot in the Hub's own cache count as being there."""
-    place, home = path.resolve(), folder.resolve()
+    try:
+        place, home = path.resolve(), folder.resolve()
+        path.is_file()
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+        return False
     homes = [home]
     if home.parent.name == "snapshots":
         homes.append(home.parent.parent / "blobs")
@@ -180,7 +184,7 @@ def _inside(path: Path, folder: Path) -> bool:
 def _adapter(facts: CheckpointFacts, folder: Path) -> CheckpointFacts:
     """The facts with the adapter's header, what of it is zero, and its base where that is a folder here."""
     path = folder / "adapter_model.safetensors"
-    if path.is_file() and not _inside(path, folder):
+    if path.is_file() and not inside(path, folder):
         return dataclasses.replace(
             facts, unread=(*facts.unread, Damage(path.name, "leads out of the folder, and is not followed"))
         )

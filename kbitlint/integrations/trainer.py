@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from kbitlint import api, registry
+from kbitlint import api, registry, writing
 from kbitlint.audit import context_of, model_of
 from kbitlint.context import Strategy, TrainingContext
 from kbitlint.errors import KbitlintError, did_you_mean
@@ -117,7 +117,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         assert report is not None  # noqa: S101  # on_train_begin has just set it
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / REPORT).write_text(json.render([report]) + "\n", encoding="utf-8")
+        writing.replace(folder / REPORT, (json.render([report]) + "\n").encode())
         numbers = summary(report)
         if self.report_to is not None:
             self.report_to(numbers)

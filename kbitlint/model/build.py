@@ -18,6 +18,7 @@ from torch import nn
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes
+from kbitlint.files.checkpoint import inside
 from kbitlint.model.quantized import short_name
 from kbitlint.model.source import Source, dtype_of, load_config, major_version, method_of, model_class, quantization_config
 
@@ -156,6 +157,8 @@ def _keep_stored_dtypes(model: nn.Module, folder: Path) -> None:
 
     stored: dict[str, str] = {}
     for path in sorted(folder.glob("*.safetensors")):
+        if not (path.is_file() and inside(path, folder)):
+            continue
         try:
             with safe_open(path, framework="pt") as file:
                 stored |= {name: file.get_slice(name).get_dtype() for name in file.keys() if name.endswith(".weight")}  # noqa: SIM118  # not a dict

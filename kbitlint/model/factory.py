@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,11 +135,9 @@ def call_factory(resolve: Callable[[], Callable[[], Any]], target: str, *, meta:
 
     Raises TargetError where it raises, returns something else, or needs a GPU that is not there.
     """
+    process = os.getpid()
     try:
-        if meta:
-            with without_weights():
-                made = resolve()()
-        else:
+        with _same_folder(), without_weights() if meta else nullcontext():
             made = resolve()()
     except KbitlintError:
         raise
@@ -152,10 +151,28 @@ def call_factory(resolve: Callable[[], Callable[[], Any]], target: str, *, meta:
             )
             raise TargetError(target, f"the factory needs CUDA, and there is none here: {how} ({text})") from error
         raise TargetError(target, f"the factory raised {text}") from error
+    finally:
+        if os.getpid() != process:  # a child that the factory has forked: the audit goes on in its parent
+            os._exit(0)
     if isinstance(made, nn.Module) or is_trainer(made):
         return made
     what = "None" if made is None else f"a {type(made).__name__}"
     raise TargetError(target, f"the factory returned {what}; it must return a model or a Trainer")
+
+
+@contextmanager
+def _same_folder() -> Iterator[None]:
+    """Come back to the working folder: further targets are named from there."""
+    try:
+        folder = Path.cwd()
+    except OSError:  # it is gone
+        yield
+        return
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.chdir(folder)
 
 
 def is_trainer(value: object) -> bool:

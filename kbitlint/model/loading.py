@@ -66,7 +66,19 @@ def load(
     except Exception as error:
         raise TargetError(target.text, f"cannot be loaded: {one_line(error)}") from error
     if target.kind is Kind.ADAPTER:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, str(target.folder), is_trainable=True)
+        model = _with_adapter(model, target)
     return model
+
+
+def _with_adapter(model: Any, target: Target) -> Any:
+    """The model with the adapter of a folder. PEFT would load a pickle where there is nothing else."""
+    from peft import PeftModel
+
+    if not safetensors_in(target.folder) and pickles_in(target.folder):
+        raise TargetError(
+            target.text, "the adapter's weights are pickled, and those are never loaded; convert them to safetensors"
+        )
+    try:
+        return PeftModel.from_pretrained(model, str(target.folder), is_trainable=True)
+    except Exception as error:
+        raise TargetError(target.text, f"the adapter cannot be loaded: {one_line(error)}") from error

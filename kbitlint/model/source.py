@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from kbitlint.errors import TargetError, one_line
 from kbitlint.extras import load_bitsandbytes
+from kbitlint.files.checkpoint import read_json
+
+#: keys that count what is built one by one, and the most of it that is; the largest public models have 126 layers of 512
+#: experts at most
+_COUNTS = re.compile(r"layers?$|depths?$|experts?$|blocks?$|stages?$")
+_MOST, _MOST_LABELS = 10_000, 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +41,49 @@ def load_config(source: Source) -> Any:
     """
     from transformers import AutoConfig
 
+    file = Path(source.name) / "config.json"
+    if file.is_file():
+        _refuse_giants(source, read_json(file))  # already making such a config may take all memory
     try:
-        return AutoConfig.from_pretrained(source.name, trust_remote_code=source.trust_remote_code, **source.arguments())
+        config = AutoConfig.from_pretrained(source.name, trust_remote_code=source.trust_remote_code, **source.arguments())
     except Exception as error:
         raise TargetError(source.name, _why_no_config(error)) from error
+    _refuse_giants(source, config.to_dict())
+    kernel = None if source.trust_remote_code else _kernel_of(config)
+    if kernel is not None:
+        raise TargetError(
+            source.name,
+            f"its config asks for the kernel {kernel!r} of the Hub, code that is never run unless you pass --trust-remote-code",
+        )
+    return config
+
+
+def _refuse_giants(source: Source, values: Any, at: str = "") -> None:
+    """Raise TargetError where a config asks for so many modules or labels that building them would not end."""
+    for key, value in values.items() if isinstance(values, Mapping) else ():
+        name = f"{at}{key}"
+        if isinstance(value, Mapping):
+            _refuse_giants(source, value, f"{name}.")
+            continue
+        numbers = [number for number in (value if isinstance(value, list) else [value]) if type(number) is int]
+        counts = _COUNTS.search(str(key)) and not str(key).startswith("max_")
+        most = _MOST_LABELS if key == "num_labels" else _MOST if counts else None
+        if most is not None and max(numbers, default=0) > most:
+            raise TargetError(source.name, f"its config asks for {name}: {max(numbers)}; more than {most} are not built")
+
+
+def _kernel_of(config: Any) -> str | None:
+    """A kernel of the Hub (``org/name``) that the config, or a part of it, has the model download and run; None for none.
+
+    transformers takes it for an attention implementation and asks for no ``trust_remote_code``.
+    """
+    for name in ("_attn_implementation_internal", "_experts_implementation_internal"):
+        value = getattr(config, name, None)
+        if isinstance(value, str) and "/" in value:
+            return value
+    parts = getattr(config, "sub_configs", None) or {}
+    found = (_kernel_of(getattr(config, name, None)) for name in parts)
+    return next((kernel for kernel in found if kernel is not None), None)
 
 
 def _why_no_config(error: Exception) -> str:
@@ -75,8 +122,9 @@ def model_class(config: Any, source: Source) -> Any:
 
                 return get_class_from_dynamic_module(remote[auto], source.name, **source.arguments())
     for name in names:
-        if hasattr(transformers, name):
-            return getattr(transformers, name)
+        found = getattr(transformers, str(name), None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):  # nothing else that has a name there
+            return found
     for auto in (
         "AutoModelForCausalLM",
         "AutoModelForSeq2SeqLM",

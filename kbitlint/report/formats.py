@@ -32,7 +32,7 @@ def render(
         failures: Targets that could not be audited; text leaves them to the error stream.
         unused: Suppressions that match nothing any more.
         fail_on: The least severity that fails the run.
-        **looks: ``color``, ``width`` and ``verbose`` of text.
+        **looks: ``color``, ``width``, ``verbose`` and ``timed`` of text.
     """
     if name == "json":
         from kbitlint.report import json

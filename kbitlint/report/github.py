@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kbitlint.report.places import LAST_RESORT, Place, found, place_of
+from kbitlint.report.text import printable
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def _command(command: str, place: Place, title: str, text: str) -> str:
 
 
 def _data(text: str) -> str:
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")  # a lone surrogate cannot be written anywhere
+    text = "\n".join(map(printable, text.split("\n")))  # the log is shown as a terminal shows it
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from kbitlint.report.places import found
+from kbitlint.report.text import printable
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
@@ -17,9 +18,6 @@ if TYPE_CHECKING:
 
     from kbitlint.rule import Rule
     from kbitlint.violation import Failure, Report
-
-#: what XML 1.0 cannot hold, not even escaped
-_FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def render(
@@ -81,7 +79,7 @@ def _cases(report: Report, slugs: Mapping[str, str], fail_on: Severity) -> list[
         if code not in codes:
             reasons = sorted({skip.reason for skip in report.skips if skip.code == code})
             ET.SubElement(case, "skipped", message=_text("; ".join(reasons)))
-        below = [f"{group.first.severity.value}: {group.message}" for group in own if group not in failed]
+        below = [f"{group.first.severity.value}: {group.message}" for group in own if group.first.severity < fail_on]
         if below:
             ET.SubElement(case, "system-out").text = _text("\n".join(below))
         cases.append(case)
@@ -89,5 +87,5 @@ def _cases(report: Report, slugs: Mapping[str, str], fail_on: Severity) -> list[
 
 
 def _text(text: str) -> str:
-    """The text with what XML cannot hold written as an escape."""
-    return _FORBIDDEN.sub(lambda match: match[0].encode("unicode_escape", "surrogatepass").decode(), text)
+    """The text with an escape for what XML cannot hold and for what would steer the terminal of whoever looks at the file."""
+    return re.sub(r"[^\t\n]+", lambda match: printable(match[0]), text)

@@ -115,7 +115,7 @@ def _line_of(path: Path, attribute: str) -> int:
     """The line of a function, or the first line where the file cannot be read or has no such function."""
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (OSError, SyntaxError, ValueError):
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply for the parser
         return 1
     return next(iter(_lines(tree.body, attribute)), 1)
 

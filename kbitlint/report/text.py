@@ -18,7 +18,7 @@ _MAX_PLACES = 12
 _SHOWN_AS_DIFF = ("replace-span", "set-json-key", "remove-json-key", "rename-json-key")
 
 
-def render(report: Report, *, color: bool = False, width: int = 80, verbose: bool = False) -> str:
+def render(report: Report, *, color: bool = False, width: int = 80, verbose: bool = False, timed: bool = False) -> str:
     """The report as text.
 
     Args:
@@ -26,6 +26,7 @@ def render(report: Report, *, color: bool = False, width: int = 80, verbose: boo
         color: Whether to use ANSI colours.
         width: Columns to fill.
         verbose: Whether to name every rule that was skipped.
+        timed: Whether to say how long the trace took; without it the same report gives the same text.
     """
     paint = _Paint(color)
     lines = [*header(report.target, [report.summary, *report.notes], width), ""]
@@ -37,7 +38,7 @@ def render(report: Report, *, color: bool = False, width: int = 80, verbose: boo
         lines += [*_applied(report.applied, paint, width), ""]
     for crash in report.crashes:
         lines += wrapped(str(crash), width, "  ", paint.code("31"))
-    lines += _footer(report, paint, width, verbose=verbose)
+    lines += _footer(report, paint, width, verbose=verbose, timed=timed)
     return "\n".join(lines)
 
 
@@ -144,7 +145,7 @@ def edit_lines(edits: Iterable[Edit], width: int, mark: str) -> Iterator[str]:
         arguments = ", ".join(f"{name}={value}" for name, value in sorted(edit.arguments.items()))
         kinds.setdefault((edit.kind, arguments), []).append(edit.path)
     for (kind, arguments), paths in kinds.items():
-        yield f"  {mark} {kind}" + (f" ({arguments})" if arguments else "")
+        yield printable(f"  {mark} {kind}" + (f" ({arguments})" if arguments else ""))
         for place, count in fold_all(paths):
             text = f"      {printable(place or '(model)')}"
             yield text + " " * max(1, width - len(text) - len(str(count))) + str(count)
@@ -230,7 +231,7 @@ def _fixable(groups: Sequence[Sequence[Violation]]) -> str:
     return f"; {safe or unsafe} {of_all} {'--fix' if safe else '--unsafe-fixes'}" if safe or unsafe else ""
 
 
-def _footer(report: Report, paint: _Paint, width: int, *, verbose: bool) -> Iterator[str]:
+def _footer(report: Report, paint: _Paint, width: int, *, verbose: bool, timed: bool) -> Iterator[str]:
     counts = Counter(violation.severity for violation in report.violations)
     probe = report.applied.probe if report.applied else None
     if probe is not None and probe.refutes:
@@ -251,7 +252,7 @@ def _footer(report: Report, paint: _Paint, width: int, *, verbose: bool) -> Iter
     names = [surface.value for surface in report.surfaces]
     surfaces = " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
     ran = f"{plural(rules, 'rule')} ran on {surfaces}" if rules else "no rule ran"
-    if report.trace_seconds is not None:
+    if timed and report.trace_seconds is not None:
         ran += f" (traced in {report.trace_seconds:.1f} s)"
     if not report.weights_read and report.surfaces != (Surface.SOURCE,):
         ran += ", no weights read"

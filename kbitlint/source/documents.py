@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import io
-import os
-import tempfile
 import tokenize
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kbitlint import writing
 from kbitlint.errors import TargetError
 from kbitlint.source import notebooks, relevance, rewriting
 from kbitlint.source.reading import SourceError, collect
@@ -18,6 +16,7 @@ from kbitlint.source.versions import versions_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from kbitlint.source.facts import SourceFacts
     from kbitlint.violation import Edit
@@ -116,6 +115,8 @@ def _encoding(path: Path, content: bytes) -> str:
 def _decoded(path: Path, content: bytes, encoding: str) -> str:
     try:
         return content.decode(encoding)
+    except LookupError as error:  # a codec of bytes, such as zlib
+        raise TargetError(path, f"has no usable encoding: {encoding} is none of texts") from error
     except UnicodeDecodeError as error:
         raise TargetError(path, f"is not {encoding} (byte {error.start})") from error
 
@@ -137,18 +138,7 @@ def _with_line_ends(document: Document, fix: tuple[Edit, ...]) -> tuple[Edit, ..
 
 def write(path: Path, text: str, encoding: str) -> None:
     """Replace a file's content whole or not at all, with its permissions. Raises TargetError."""
-    place = path.resolve()
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(text.encode(encoding))
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(place.stat().st_mode & 0o7777)
-            Path(temporary).replace(place)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        writing.replace(path, text.encode(encoding))
     except OSError as error:
         raise TargetError(path, f"cannot be written: {error.strerror or error}") from error

@@ -26,7 +26,7 @@ def _walk(folder: str, ignored: Ignored) -> Iterator[str]:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         return
-    if any(entry.name == ".gitignore" for entry in entries):
+    if any(entry.name == ".gitignore" and entry.is_file() for entry in entries):  # reading a named pipe would wait for ever
         ignored = [*ignored, (folder, _patterns(Path(folder) / ".gitignore"))]
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):

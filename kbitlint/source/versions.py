@@ -55,7 +55,7 @@ def pinned(folder: Path) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for place in (folder, *folder.parents)[:MAX_UP]:
         for pattern in _PIN_FILES:
-            for path in sorted(place.glob(pattern)):
+            for path in sorted(path for path in place.glob(pattern) if path.is_file()):  # no named pipes
                 with contextlib.suppress(OSError):
                     found = pins(path.read_text(encoding="utf-8", errors="replace")[:MAX_TEXT]) | found
         if (place / ".git").exists():

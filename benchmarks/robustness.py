@@ -1,0 +1,157 @@
+"""Bad inputs, bad code, bad disks and bad moments, as figures: what was tried, how often, and how much of it was survived.
+
+    python benchmarks/robustness.py [--quick] [--only NAME ...] [--json FILE] [--kills N] [--executions N]
+
+It ends with a table. Lost is whatever damaged a file, ran code that must not run, hung, left a traceback or an exit code
+other than 0, 1 and 2; then the exit code is 1. Linux; as root it mounts small file systems for the full and the read-only
+disk, else it says what it takes in their place. ``fuzz.py`` runs parsers for longer, ``undo.py`` stops the fix of every
+class that can be built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH", "")]))
+
+from goals import Goal, leave
+from trials import Tally, preload
+
+FAMILIES = ("llama", "mixtral (MoE)", "gemma3 (1 + weight)", "t5 (encoder-decoder)")
+
+
+def parsers(tally, options):
+    """Mutations of files, by parser."""
+    import fuzz
+
+    state = {}
+    for name in fuzz.PARSERS:
+        for _ in fuzz.fuzz(name, options.executions or (300 if options.quick else 20_000), state, options.findings):
+            pass
+        record = state[name]
+        tally.tried += record["executions"]
+        tally.lost += [f"{name}: see {options.findings}"] * record["findings"]
+        tally.slowest = max(tally.slowest, record["slowest"])
+    tally.notes.append(", ".join(f"{name} {record['executions']}" for name, record in state.items()))
+
+
+def kills(tally, options):
+    """SIGKILL during every kind of write."""
+    import writes
+
+    writes.kills(tally, options.kills or (6 if options.quick else 200))
+
+
+def faults(tally, options):
+    """Each call of each write refuses in turn."""
+    import writes
+
+    writes.faults(tally, 1 if options.quick else 6)
+
+
+def edits(tally, options):
+    """A fix of a model, stopped at each edit."""
+    import writes
+
+    writes.edits(tally, FAMILIES[:1] if options.quick else FAMILIES)
+
+
+def disk(tally, _):
+    """A full disk."""
+    import writes
+
+    writes.full_disk(tally)
+
+
+def locked(tally, _):
+    """A read-only folder."""
+    import writes
+
+    writes.read_only(tally)
+
+
+def code(tally, options):
+    """Checkpoints that try to run code or to reach files elsewhere."""
+    import hostile
+
+    hostile.code(tally, quick=options.quick)
+
+
+def inputs(tally, options):
+    """Files that are no files, loops, depths and lengths."""
+    import hostile
+
+    hostile.inputs(tally, quick=options.quick)
+
+
+def names(tally, options):
+    """Control characters in every kind of name."""
+    import spoken
+
+    spoken.names(tally, quick=options.quick)
+
+
+def many(tally, options):
+    """10,000 violations in one report, in every format."""
+    import spoken
+
+    spoken.many(tally, quick=options.quick)
+
+
+def factories(tally, options):
+    """Factories that fork, print, exit, recurse, hang, die and eat memory."""
+    import misbehaving
+
+    misbehaving.factories(tally, quick=options.quick)
+
+
+SECTIONS = {
+    function.__name__: function
+    for function in (parsers, kills, faults, edits, disk, locked, code, inputs, names, many, factories)
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a minute or two: fewer kills and mutations")
+    parser.add_argument("--only", action="append", choices=SECTIONS, help="only this section")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    parser.add_argument("--kills", type=int, metavar="N", help="for each kind of write (200; quick: 6)")
+    parser.add_argument("--executions", type=int, metavar="N", help="for each parser (20,000; quick: 300)")
+    parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="where what breaks a parser is written")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    preload()
+    tallies = []
+    start = time.perf_counter()
+    for name in options.only or SECTIONS:
+        began = time.perf_counter()
+        tally = Tally(name, SECTIONS[name].__doc__.strip().rstrip("."))
+        SECTIONS[name](tally, options)
+        tallies.append((tally, time.perf_counter() - began))
+        print(f"{name}: {tally.tried} tried, {len(tally.lost)} lost, {tallies[-1][1]:.0f} s", flush=True)
+        for note in tally.notes:
+            print(f"    {note}", flush=True)
+    print(f"\n{'':<11}{'tried':>9}{'survived':>10}{'lost':>6}{'slowest':>10}   what")
+    for tally, _ in tallies:
+        record = tally.record()
+        slowest = f"{record['slowest']:.1f} s" if record["slowest"] else ""
+        print(f"{tally.name:<11}{tally.tried:>9,}{record['survived']:>10,}{len(tally.lost):>6}{slowest:>10}   {tally.what}")
+    lost = sum(len(tally.lost) for tally, _ in tallies)
+    tried = sum(tally.tried for tally, _ in tallies)
+    print(f"{'all':<11}{tried:>9,}{tried - lost:>10,}{lost:>6}{'':>10}   in {time.perf_counter() - start:.0f} s")
+    goals = [Goal(f"{tally.what}: lost", len(tally.lost), 0, "", of=tally.tried) for tally, _ in tallies]
+    sections = [{**tally.record(), "seconds": round(took, 1)} for tally, took in tallies]
+    return leave(goals, options.json, quick=options.quick, sections=sections)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

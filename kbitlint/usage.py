@@ -1,0 +1,72 @@
+"""What a process and its children hold in memory, as Linux counts it."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+_PROC = Path("/proc")
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
+_PSS = re.compile(rb"^Pss:\s+(\d+) kB$", re.MULTILINE)
+
+
+def size_of(text: str) -> int:
+    """Bytes of ``8GB``, ``512MiB`` or ``1000000``. Raises ValueError for what is no size above zero."""
+    found = _SIZE.fullmatch(text.strip())
+    size = int(float(found[1]) * _UNITS[(found[2] or "").lower()]) if found else 0
+    if size <= 0:
+        raise ValueError(f"{text!r} is no size; write 8GB, 512MiB or a number of bytes")
+    return size
+
+
+def can_be_counted() -> bool:
+    """Whether this system says what processes hold."""
+    return (_PROC / "self" / "smaps_rollup").is_file() or (_PROC / "self" / "statm").is_file()
+
+
+def family(process: int) -> list[int]:
+    """A process, those that it started, those that they started, and those of its session whose parent has ended."""
+    children = defaultdict(list)
+    found = []
+    for entry in _PROC.glob("[0-9]*"):
+        try:
+            after_name = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:  # it has ended
+            continue
+        children[int(after_name[1])].append(int(entry.name))
+        if int(after_name[3]) == process and int(entry.name) != process:
+            found.append(int(entry.name))
+    known, waiting = {process}, [process, *found]
+    while waiting:
+        one = waiting.pop()
+        known.add(one)
+        waiting += [child for child in children[one] if child not in known]
+    return sorted(known)
+
+
+def held_by(process: int) -> int:
+    """Bytes that a process and its family hold: each page that processes share is divided among all that share it."""
+    return sum(map(_held, family(process)))
+
+
+def _held(process: int) -> int:
+    try:
+        found = _PSS.search((_PROC / str(process) / "smaps_rollup").read_bytes())
+        if found is not None:
+            return int(found[1]) * 1024
+    except ProcessLookupError:
+        return 0
+    except OSError:  # an old kernel, or a process of another user
+        pass
+    try:
+        return int((_PROC / str(process) / "statm").read_bytes().split()[1]) * _page_size()
+    except (OSError, IndexError):
+        return 0
+
+
+def _page_size() -> int:
+    import resource
+
+    return resource.getpagesize()

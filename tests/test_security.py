@@ -1,0 +1,177 @@
+"""What SECURITY.md says of each kind of target: what is read, run, written and reached, as Python's audit events show it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny
+from stored import adapter, lora
+from test_writing import SCRIPT
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+WATCH = """
+import json, os, sys
+
+reached, written, run = set(), set(), set()
+
+def hook(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "urllib.Request"):
+        reached.add(f"{event} {arguments if event == 'socket.getaddrinfo' else arguments[1:]}")
+    elif event in ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "pty.spawn"):
+        run.add(f"{event} {arguments[0]}")
+    elif event == "pickle.find_class":
+        run.add(f"pickle {arguments}")
+    elif event == "open" and isinstance(arguments[0], (str, bytes)):
+        mode, flags = arguments[1], arguments[2] or 0
+        if (isinstance(mode, str) and set(mode) & set("wax+")) or flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            written.add(os.path.abspath(os.fsdecode(arguments[0])))
+    elif event in ("os.rename", "os.remove", "os.mkdir", "os.link", "os.symlink", "os.rmdir"):
+        written.add(os.path.abspath(os.fsdecode(arguments[1 if event == "os.rename" else 0])))
+    elif event == "exec" and getattr(arguments[0], "co_filename", "").startswith(os.getcwd()):
+        run.add(f"code of {os.path.relpath(arguments[0].co_filename)}")
+
+# what libraries do when they are imported is theirs
+import torch, transformers, peft, bitsandbytes, accelerate, huggingface_hub, kbitlint.preloaded
+sys.addaudithook(hook)
+from kbitlint.cli import main
+
+here, found = os.getcwd() + "/", []
+for command in json.loads(sys.argv[1]):
+    for seen in (reached, written, run):
+        seen.clear()
+    try:
+        main(command, prog_name="kbitlint")
+    except SystemExit as error:
+        code = error.code
+    paths = {path for path in written if not path.startswith(("/dev/", "/proc/")) and "__pycache__" not in path}
+    found.append({
+        "command": " ".join(command),
+        "code": code,
+        "reached": sorted(reached),
+        "run": sorted(run),
+        "written": sorted(path.removeprefix(here) for path in paths),
+    })
+sys.stdout.flush()
+print("\\nSEEN" + json.dumps(found))
+"""
+
+
+def seen(folder, *commands, offline="0"):
+    """What each command did, all of them in one process."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WATCH, json.dumps(commands)],
+        cwd=folder,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT / "tests"),
+            "HF_HUB_OFFLINE": offline,
+            "HF_ENDPOINT": "http://127.0.0.1:9",  # nobody is there, so no test leaves this machine
+            "HF_HOME": str(folder / "cache"),
+        },
+    )
+    assert "SEEN" in done.stdout, done.stderr[-3000:]
+    return json.loads(done.stdout.rpartition("SEEN")[2])
+
+
+@pytest.fixture
+def project(tmp_path):
+    shutil.copytree(tiny.checkpoint(), tmp_path / "model")
+    (tmp_path / "model" / "evil.py").write_text("open('ran', 'w')\n")
+    adapter(tmp_path / "adapter", lora("model.layers.0.self_attn.q_proj"), tmp_path / "model", target_modules=["q_proj"], r=2)
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "train.py").write_text(SCRIPT + "open('ran', 'w')\n")
+    (tmp_path / "scripts" / "recipe.yaml").write_text(
+        "base_model: a/b\nload_in_4bit: true\nadapter: qlora\nmicro_batch_size: 1\n"
+    )
+    (tmp_path / "build.py").write_text(
+        "from transformers import AutoModelForCausalLM\n"
+        f"def build():\n    return AutoModelForCausalLM.from_pretrained({str(tmp_path / 'model')!r})\n"
+    )
+    (tmp_path / "launch.json").write_text('{"zero_optimization": {"stage": 2}}')
+    (tmp_path / "baseline.json").write_text('{"version": 1, "targets": {}}')
+    (tmp_path / "pyproject.toml").write_text("[tool.kbitlint]\nfail-on = 'error'\n")
+    return tmp_path
+
+
+CHECKS = (
+    ("check", "model", "--quantize", "nf4"),
+    ("check", "model", "--quantize", "nf4", "--format", "html", "--diff"),
+    ("check", "model/config.json"),
+    ("check", "adapter"),
+    ("check", "scripts"),
+    ("check", "scripts/train.py", "--diff"),
+    ("check", "scripts", "--baseline", "baseline.json", "--training", "launch.json"),
+    ("memory", "model", "--quantize", "nf4"),
+    ("config",),
+    ("rules",),
+)
+
+
+def test_a_check_of_files_runs_nothing_writes_nothing_and_reaches_nobody(project):
+    for found in seen(project, *CHECKS):
+        assert found.pop("code") in (0, 1), found
+        assert found == {"command": found["command"], "reached": [], "run": [], "written": []}
+
+
+def test_a_factory_is_run_and_nothing_else(project):
+    (found,) = seen(project, ("check", "build.py:build", "--meta"))
+
+    assert found.pop("code") in (0, 1)
+    assert found == {"command": found["command"], "reached": [], "run": ["code of build.py"], "written": []}
+
+
+#: command -> the files that it may write
+WRITING = {
+    ("--fix", "scripts"): {"scripts/train.py", "scripts/recipe.yaml"},
+    ("--fix", "model", "--quantize", "nf4", "--device", "cpu"): {"model/kbitlint.json"},
+    ("check", "scripts", "--baseline", "b.json", "--write-baseline"): {"b.json"},
+    ("check", "scripts", "--output-file", "report.txt"): {"report.txt"},
+    ("init",): {".pre-commit-config.yaml"},
+}
+
+
+def test_what_is_asked_for_is_written_and_nothing_else(project):
+    before = {path for path in project.rglob("*") if "__pycache__" not in path.parts}
+    temporary = re.compile(r"\.([^/]+)\.[0-9a-f]{8}\.kbitlint-tmp$")
+
+    for found, (command, written) in zip(seen(project, *WRITING), WRITING.items(), strict=True):
+        places = {temporary.sub(lambda match: match[1], path) for path in found["written"]}
+        assert (found["code"] in (0, 1), found["reached"], found["run"], places) == (True, [], [], written), command
+
+    after = {path for path in project.rglob("*") if "__pycache__" not in path.parts}
+    made = {path.relative_to(project).as_posix() for path in after - before}
+    assert made == {"model/kbitlint.json", "b.json", "report.txt", ".pre-commit-config.yaml"}
+
+
+def test_a_hub_id_is_the_one_target_that_reaches_somebody(project):
+    (online,) = seen(project, ("check", "nobody/nothing"))
+    (offline,) = seen(project, ("check", "nobody/nothing"), offline="1")
+
+    assert (online["code"], online["run"]) == (2, [])
+    assert [line for line in online["reached"] if "127.0.0.1" in line] == online["reached"] != []
+    assert (offline["code"], offline["reached"], offline["run"]) == (2, [], [])
+
+
+def test_every_claim_names_what_holds_it():
+    """SECURITY.md names tests and sections of benchmarks/robustness.py; they must be there."""
+    text = (ROOT / "SECURITY.md").read_text()
+    tests = set(re.findall(r"`(tests/\w+\.py)::(\w+)`", text))
+    sections = set(re.findall(r"robustness `(\w+)`", text))
+
+    assert len(tests) > 10
+    assert [pair for pair in sorted(tests) if f"def {pair[1]}(" not in (ROOT / pair[0]).read_text()] == []
+    known = (ROOT / "benchmarks" / "robustness.py").read_text()
+    assert [name for name in sorted(sections) if f"def {name}(tally" not in known] == []
