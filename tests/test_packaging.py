@@ -184,12 +184,12 @@ def test_a_folder_that_was_not_prepared_cannot_be_loaded_prepared():
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
-    from kbitlint import manifest
+    from kbitlint import manifest, writing
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(manifest.os, "fsync", full)
+    monkeypatch.setattr(writing.os, "fsync", full)
     with pytest.raises(kbitlint.KbitlintError, match=r"kbitlint.json: cannot be written: No space left on device"):
         manifest.write(tmp_path / manifest.NAME, manifest.Manifest(()), {})
 
