@@ -56,6 +56,10 @@ class Caller(ModelCalls):
         """An instance of a class of the file."""
         raise NotImplementedError
 
+    def called(self, instance: Items) -> Object:
+        """What runs where an instance is called."""
+        raise NotImplementedError
+
     # ---------------------------------------------------------------------------------------------- arguments
 
     def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Items:
@@ -93,6 +97,8 @@ class Caller(ModelCalls):
         function = self.value(node.func)
         if isinstance(function, Symbol):
             return self._known(node, function.name)
+        if isinstance(function, Items):
+            function = self.called(function)
         if isinstance(function, (Function, Class, Net)):
             return self._local(function, self.arguments(node, "", parameters_of(function)))
         self._escape(self.arguments(node, ""), "")
@@ -110,6 +116,8 @@ class Caller(ModelCalls):
         name = func.attr
         if isinstance(owner, (Net, Items, Parameters, Part, Trainer)):
             return self._followed_method(node, name, owner)
+        if isinstance(owner, Class):
+            return self._class_method(node, name, owner)
         if name == "backward":
             self._backward(node, owner)
             return UNKNOWN
@@ -118,6 +126,16 @@ class Caller(ModelCalls):
             return owner
         if owner is UNKNOWN and self._changes_models(node, name):
             return self._model_method(node, name, self._adopted(func.value))
+        self._escape(self.arguments(node, name), name)
+        return UNKNOWN
+
+    def _class_method(self, node: ast.Call, name: str, cls: Class) -> Object:
+        """A method that is called on a class of the file itself."""
+        member = self.field(cls, name)
+        if isinstance(member, (Function, Class, Net)):
+            return self._local(member, self.arguments(node, name, parameters_of(member)))
+        if cls.base:
+            return self._known(node, f"{cls.base}.{name}")
         self._escape(self.arguments(node, name), name)
         return UNKNOWN
 
@@ -216,6 +234,8 @@ class Caller(ModelCalls):
                 return UNKNOWN if numbered(arguments) else dataclasses.replace(arguments, callee="dict")
             case "vars", Items():
                 return Items(items=dict(first.items), complete=first.complete, span=span)
+            case "super", _:
+                return self.scope.find("super()") or UNKNOWN
             case "getattr" | "hasattr", _ if isinstance(second, Known):
                 return self._asked(name, first, str(second.value))
             case "filter", _ if isinstance(second, Parameters):

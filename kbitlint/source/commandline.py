@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.source.calling import Caller
 from kbitlint.source.frameworks import TRAINING_ARGUMENTS
-from kbitlint.source.naming import canonical, known_text
+from kbitlint.source.naming import canonical, known_text, parameters_of
 from kbitlint.source.objects import Class, Function, Given, Items, Known, Net, Object, Sequence
 from kbitlint.source.values import UNKNOWN, Symbol
 
@@ -24,7 +24,7 @@ class Parsers(Caller):
 
     def fields(self, cls: Class) -> Iterator[tuple[str, Given]]:
         """The fields of a dataclass, or the attributes of a class, with their defaults."""
-        for item in cls.node.body:
+        for item in (item for one in reversed(list(cls.lineage())) for item in one.node.body):
             target = item.target if isinstance(item, ast.AnnAssign) else None
             if isinstance(item, ast.Assign) and len(item.targets) == 1:
                 target = item.targets[0]  # type: ignore[assignment]  # any expression may be assigned to
@@ -46,10 +46,10 @@ class Parsers(Caller):
             return self._parsed(owner)
         if owner.callee == "accelerate.Accelerator":
             return self._accelerate(node, name)
-        method = owner.of.method(name) if owner.of is not None else None
-        arguments = self.arguments(node, name, _names(method))
-        if method is not None and owner.of is not None:
-            return self.run(Function(method, owner.of.scope, owner), arguments)
+        member = self.member(owner.of, name, owner) if owner.of is not None and owner.of.method(name) else UNKNOWN
+        if isinstance(member, (Function, Class, Net)):
+            return self._local(member, self.arguments(node, name, parameters_of(member)))
+        arguments = self.arguments(node, name)
         if owner.callee == "dict":
             return self._dict_method(name, owner, arguments)
         held = owner.items[name].value if name in owner.items else UNKNOWN
@@ -155,7 +155,3 @@ class Parsers(Caller):
 
 def _named(node: ast.expr, name: str) -> bool:
     return (isinstance(node, ast.Name) and node.id == name) or (isinstance(node, ast.Attribute) and node.attr == name)
-
-
-def _names(method: ast.FunctionDef | ast.AsyncFunctionDef | None) -> tuple[str, ...]:
-    return () if method is None else tuple(argument.arg for argument in method.args.args[1:])

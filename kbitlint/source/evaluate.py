@@ -141,7 +141,7 @@ class Evaluator:
             return owner if node.attr in _THROUGH else self.attribute_of(owner, node.attr)
         if isinstance(owner, Part):
             return owner
-        if isinstance(owner, Items):
+        if isinstance(owner, (Items, Class)):
             return self.field(owner, node.attr)
         if isinstance(owner, Output):
             return owner
@@ -171,15 +171,16 @@ class Evaluator:
             return value.value is True if isinstance(value, Known) else None
         return True if name in _ALWAYS else None
 
-    def field(self, owner: Items, name: str) -> Object:
-        """An attribute of an instance."""
-        if name in owner.items:
+    def field(self, owner: Items | Class, name: str) -> Object:
+        """An attribute of an instance, or of a class of the file."""
+        if isinstance(owner, Items) and name in owner.items:
             return owner.items[name].value
-        if owner.of is not None:
-            method = owner.of.method(name)
-            if method is not None:
-                return Function(method, owner.of.scope, owner)
-        return UNKNOWN
+        cls = owner if isinstance(owner, Class) else owner.of
+        return UNKNOWN if cls is None else self.member(cls, name, owner)
+
+    def member(self, cls: Class, name: str, owner: Items | Class) -> Object:
+        """What a class holds under a name, bound to an instance or to the class."""
+        raise NotImplementedError
 
     def _dict(self, node: ast.Dict) -> Object:
         span = self.text.span(node)
@@ -337,6 +338,7 @@ _BUILTINS = frozenset(
         "iter",
         "reversed",
         "enumerate",
+        "super",
     }
 )
 

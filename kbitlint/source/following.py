@@ -51,11 +51,14 @@ class Follower(Functions):
             if not isinstance(statement, ast.ClassDef):
                 self.run(Function(statement, self.module), Items())
                 return
-            instance = self.make(self._class(statement), Items(complete=False))
+            cls = self._class(statement)
+            instance = self.make(cls, Items(complete=False))
             if isinstance(instance, Items):
                 for item in statement.body:
                     if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) and id(item) not in self.used:
-                        self.run(Function(item, self.module, instance), Items())
+                        member = self.member(cls, item.name, instance)
+                        if isinstance(member, Function) and id(member.node) not in self.used:
+                            self.run(member, Items())
         except PathEnd:
             return
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.source.values import UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kbitlint.source.facts import Model
 
 
@@ -86,7 +88,9 @@ class Function:
 
     node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
     scope: Scope
-    receiver: Items | None = None
+    receiver: Items | Class | None = None
+    of: Class | None = None
+    """The class whose body it stands in."""
 
 
 @dataclass(slots=True, eq=False)
@@ -101,12 +105,24 @@ class Class:
     """The class of the file that it extends."""
 
     def method(self, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-        """A method by name."""
-        found = None
-        for item in self.node.body:
-            if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) and item.name == name:
-                found = item
-        return found
+        """A method by name, its own or inherited from a class of the file."""
+        found = self.holder(name)
+        return None if found is None else found[1]
+
+    def holder(self, name: str) -> tuple[Class, ast.FunctionDef | ast.AsyncFunctionDef] | None:
+        """The class that a method stands in, and the method."""
+        for cls in self.lineage():
+            for item in reversed(cls.node.body):
+                if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) and item.name == name:
+                    return cls, item
+        return None
+
+    def lineage(self) -> Iterator[Class]:
+        """The class, and what it extends of the file, the nearest first."""
+        cls: Class | None = self
+        while cls is not None:
+            yield cls
+            cls = cls.extends
 
 
 @dataclass(slots=True, eq=False)
