@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 from kbitlint.source.evaluate import PathEnd
@@ -37,11 +38,14 @@ from kbitlint.source.values import UNKNOWN, Call, Span, Symbol
 from kbitlint.source.versions import row
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kbitlint.source.frameworks import Api
 
 _NO_MODEL = ("Tokenizer", "TokenizerFast", "Processor", "Config", "Extractor", "Scheduler")
 #: packages and builtins whose functions leave a model's state alone, unless they are listed
 _HARMLESS = ("torch", "bitsandbytes", "transformers", "datasets", "trl", "print", "isinstance", "len", "getattr", "hasattr")
+_OPTIMIZER = re.compile(r"(Paged)?(Adam\w*|AdEMAMix|SGD|Lion|Adafactor|RMSprop|Adagrad|LAMB|LARS|Muon)(8bit|32bit)?")
 _ATTACHED = ("base_model", "model", "module")
 
 
@@ -65,6 +69,7 @@ class Caller(ModelCalls):
     def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Items:
         """The arguments of a call by name; positional ones are named by the parameters, or by their number."""
         made = Items(callee, span=self.text.span(node))
+        before = self.handed()
         for number, argument in enumerate(node.args):
             if isinstance(argument, ast.Starred):
                 self.value(argument.value)
@@ -84,6 +89,9 @@ class Caller(ModelCalls):
                 self.merge(made, value)
             else:
                 made.items[keyword.arg] = Given(value, span, whole)
+        if "clip_grad" in callee:  # it only looks at their gradients
+            for net in self.trail.nets:
+                net.handed = before.get(net.number, frozenset())
         return made
 
     # -------------------------------------------------------------------------------------------------- calls
@@ -218,6 +226,9 @@ class Caller(ModelCalls):
             raise PathEnd
         if name in ("argparse.ArgumentParser", "transformers.HfArgumentParser", "trl.TrlParser", "accelerate.Accelerator"):
             return self.special(name, arguments)
+        if _OPTIMIZER.fullmatch(last.rpartition(".")[2]):
+            for net in _optimized(arguments):
+                net.optimizer = arguments.frozen() if net.state.adapters is None else None
         if last in ("GradScaler", "autocast"):
             self.trail.scaler = "float16" if last == "GradScaler" else self.trail.scaler or UNKNOWN
         if name.partition(".")[0] not in _HARMLESS:
@@ -327,3 +338,16 @@ class Caller(ModelCalls):
         self.trail.calls[call.span] = call
         self.trail.step(Action.CONTEXT, call, net, net.state, how)
         return Sequence([net, UNKNOWN, UNKNOWN, UNKNOWN]) if how == "deepspeed" else net
+
+
+def _optimized(arguments: Items) -> Iterator[Net]:
+    """The models whose parameters an optimizer is made of: given as they are, in a list, or in groups."""
+    todo: list[Object] = [given.value for given in arguments.items.values()]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, Parameters):
+            yield value.net
+        elif isinstance(value, Sequence):
+            todo += value.values
+        elif isinstance(value, Items) and value.callee == "dict":
+            todo += [given.value for given in value.items.values()]

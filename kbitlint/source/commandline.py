@@ -65,7 +65,7 @@ class Parsers(Caller):
         """Whoever gets the parameters of an object gets those of every model that it holds."""
         for given in owner.items.values():
             if isinstance(given.value, Net):
-                given.value.handed = True
+                given.value.hand_out()
 
     def _dict_method(self, name: str, owner: Items, arguments: Items) -> Object:
         key = known_text(arguments.get("0"))

@@ -53,12 +53,22 @@ class Trail:
         """The facts of the path."""
         wrapped = {step.model_id for step in self.steps if step.detail == "deepspeed"}
         trainings = tuple(
-            training
+            dataclasses.replace(training, early_optimizer=self._early(training))
             if training.loop is Loop.TRAINER or self.nets[training.model_id].handed or training.model_id in wrapped
             else dataclasses.replace(training, optimized=False)
             for training in self.trainings
         )
         return Path(tuple(self.steps), trainings, {net.number: net.state for net in self.nets})
+
+    def _early(self, training: Training) -> Call | None:
+        net = self.nets[training.model_id]
+        if training.model.adapters is None or net.handed != {False}:
+            return None
+        if training.loop is Loop.TRAINER:
+            given = training.call.value("optimizers")
+            if not isinstance(given, tuple) or not given or given[0] is None:
+                return None  # it builds its own
+        return net.optimizer
 
     def net(self, state: Model) -> Net:
         """A new model."""

@@ -106,6 +106,10 @@ class Evaluator:
             self.asked.append(key)
         return self.decisions[key]
 
+    def handed(self) -> dict[int, frozenset[bool]]:
+        """Of each model, to whom its parameters were given so far."""
+        return {net.number: net.handed for net in self.trail.nets}
+
     # --------------------------------------------------------------------------------------------- expressions
 
     def value(self, node: ast.expr | None) -> Object:
@@ -219,6 +223,7 @@ class Evaluator:
     def _listcomp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> Object:
         """Parameters, or modules, of a model that are gone through; nothing else is followed here."""
         first = node.generators[0]
+        before = self.handed()
         over = self.value(first.iter)
         if len(node.generators) > 1 or not isinstance(over, (Parameters, Part)):
             return UNKNOWN
@@ -230,7 +235,10 @@ class Evaluator:
         finally:
             self.scope = self.scope.outer or self.module
         made = made.values[-1] if isinstance(made, Sequence) and made.values else made
-        return made if isinstance(made, (Parameters, Part)) else UNKNOWN
+        if isinstance(made, (Parameters, Part)):
+            return made
+        over.net.handed = before.get(over.net.number, frozenset())  # they are counted or shown one by one
+        return UNKNOWN
 
     _setcomp = _listcomp
     _generatorexp = _listcomp

@@ -198,10 +198,10 @@ class Follower(Functions):
 
     def _gone_through(self, node: ast.expr) -> Object:
         """What a loop goes through; parameters that are gone through one by one are handed to nobody by that."""
-        before = {net.number: net.handed for net in self.trail.nets}
+        before = self.handed()
         value = self.value(node)
         if isinstance(value, (Parameters, Part)):
-            value.net.handed = before.get(value.net.number, False)
+            value.net.handed = before.get(value.net.number, frozenset())
         return value
 
     def _do_for(self, node: ast.For | ast.AsyncFor) -> None:

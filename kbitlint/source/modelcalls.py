@@ -54,7 +54,7 @@ class ModelCalls(Evaluator):
             self.trail.apply(api, call, net)
             return net if name == "merge_and_unload" else UNKNOWN
         if name in ("parameters", "named_parameters"):
-            net.handed = True
+            net.hand_out()
             return Parameters(net)
         if name in _MODULES:
             return Part(net)

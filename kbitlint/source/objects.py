@@ -56,8 +56,14 @@ class Net:
     number: int
     state: Model
     outputs: int = 0
-    handed: bool = False
-    """Whether anything is given its parameters: an optimizer, or what makes one."""
+    handed: frozenset[bool] = frozenset()
+    """Each time its parameters were given to anything, an optimizer or what makes one: whether adapters were attached."""
+    optimizer: Call | None = None
+    """The call that made an optimizer of them while none were."""
+
+    def hand_out(self) -> None:
+        """Something is given its parameters as they are now."""
+        self.handed |= {self.state.adapters is not None}
 
 
 @dataclass(slots=True, eq=False)
