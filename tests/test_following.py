@@ -73,8 +73,10 @@ def value(script):
         ("class A:\n  def __init__(self, y):\n    self.y = y\nclass B(A):\n  pass\nX = B(12).y", 12),
         ("class A:\n  def f(self):\n    return 13\nclass B(A):\n  def f(self):\n    return super().f()\nX = B().f()", 13),
         (
-            "class A:\n  def __init__(self, y):\n    self.y = y\n"
-            "class B(A):\n  def __init__(self):\n    super().__init__(14)\nX = B().y",
+            (
+                "class A:\n  def __init__(self, y):\n    self.y = y\n"
+                "class B(A):\n  def __init__(self):\n    super().__init__(14)\nX = B().y"
+            ),
             14,
         ),
         ("X = super()", UNKNOWN),

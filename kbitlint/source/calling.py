@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import re
 from typing import TYPE_CHECKING
 
 from kbitlint.source.evaluate import PathEnd
@@ -34,18 +33,16 @@ from kbitlint.source.objects import (
     Sequence,
     Trainer,
 )
+from kbitlint.source.optimizers import is_optimizer, optimized
 from kbitlint.source.values import UNKNOWN, Call, Span, Symbol
 from kbitlint.source.versions import row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from kbitlint.source.frameworks import Api
 
 _NO_MODEL = ("Tokenizer", "TokenizerFast", "Processor", "Config", "Extractor", "Scheduler")
 #: packages and builtins whose functions leave a model's state alone, unless they are listed
 _HARMLESS = ("torch", "bitsandbytes", "transformers", "datasets", "trl", "print", "isinstance", "len", "getattr", "hasattr")
-_OPTIMIZER = re.compile(r"(Paged)?(Adam\w*|AdEMAMix|SGD|Lion|Adafactor|RMSprop|Adagrad|LAMB|LARS|Muon)(8bit|32bit)?")
 _ATTACHED = ("base_model", "model", "module")
 
 
@@ -224,10 +221,12 @@ class Caller(ModelCalls):
             return arguments
         if name in ("exit", "quit", "sys.exit", "os._exit"):
             raise PathEnd
+        if name == "super":
+            return self.scope.find("super()") or UNKNOWN
         if name in ("argparse.ArgumentParser", "transformers.HfArgumentParser", "trl.TrlParser", "accelerate.Accelerator"):
             return self.special(name, arguments)
-        if _OPTIMIZER.fullmatch(last.rpartition(".")[2]):
-            for net in _optimized(arguments):
+        if is_optimizer(last):
+            for net in optimized(arguments):
                 net.optimizer = arguments.frozen() if net.state.adapters is None else None
         if last in ("GradScaler", "autocast"):
             self.trail.scaler = "float16" if last == "GradScaler" else self.trail.scaler or UNKNOWN
@@ -245,8 +244,6 @@ class Caller(ModelCalls):
                 return UNKNOWN if numbered(arguments) else dataclasses.replace(arguments, callee="dict")
             case "vars", Items():
                 return Items(items=dict(first.items), complete=first.complete, span=span)
-            case "super", _:
-                return self.scope.find("super()") or UNKNOWN
             case "getattr" | "hasattr", _ if isinstance(second, Known):
                 return self._asked(name, first, str(second.value))
             case "filter", _ if isinstance(second, Parameters):
@@ -338,16 +335,3 @@ class Caller(ModelCalls):
         self.trail.calls[call.span] = call
         self.trail.step(Action.CONTEXT, call, net, net.state, how)
         return Sequence([net, UNKNOWN, UNKNOWN, UNKNOWN]) if how == "deepspeed" else net
-
-
-def _optimized(arguments: Items) -> Iterator[Net]:
-    """The models whose parameters an optimizer is made of: given as they are, in a list, or in groups."""
-    todo: list[Object] = [given.value for given in arguments.items.values()]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, Parameters):
-            yield value.net
-        elif isinstance(value, Sequence):
-            todo += value.values
-        elif isinstance(value, Items) and value.callee == "dict":
-            todo += [given.value for given in value.items.values()]
