@@ -221,9 +221,13 @@ class Caller(ModelCalls):
             return arguments
         if name in ("exit", "quit", "sys.exit", "os._exit"):
             raise PathEnd
-        if name == "super":
-            return self.scope.find("super()") or UNKNOWN
-        if name in ("argparse.ArgumentParser", "transformers.HfArgumentParser", "trl.TrlParser", "accelerate.Accelerator"):
+        if name in (
+            "argparse.ArgumentParser",
+            "transformers.HfArgumentParser",
+            "trl.TrlParser",
+            "accelerate.Accelerator",
+            "super",
+        ):
             return self.special(name, arguments)
         if is_optimizer(last):
             for net in optimized(arguments):
@@ -267,7 +271,9 @@ class Caller(ModelCalls):
         return UNKNOWN if has is None else Known(has)
 
     def special(self, name: str, arguments: Items) -> Object:
-        """A parser of command lines, or an Accelerator."""
+        """A parser of command lines, an Accelerator, or an instance as the class sees it that its own extends."""
+        if name == "super":
+            return self.scope.find("super()") or UNKNOWN
         made = dataclasses.replace(arguments, callee=name)
         if name == "accelerate.Accelerator":
             mixed = arguments.get("mixed_precision") if "mixed_precision" in arguments.items else UNKNOWN
