@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kbitlint.source.calling import Caller
 from kbitlint.source.frameworks import TRAINING_ARGUMENTS
 from kbitlint.source.naming import canonical, known_text, parameters_of
-from kbitlint.source.objects import Class, Function, Given, Items, Known, Net, Object, Sequence
+from kbitlint.source.objects import Class, Function, Given, Items, Known, Net, Object, Sequence, held_by
 from kbitlint.source.values import UNKNOWN, Symbol
 
 if TYPE_CHECKING:
@@ -57,15 +57,18 @@ class Parsers(Caller):
             return self._local(held, arguments)
         if name in ("parameters", "named_parameters"):
             self._hand_out(owner)
+        if name in ("train", "eval") and owner.of is not None and owner.of.base:
+            for net in held_by(owner):
+                self._model_method(node, name, net)
+            return owner
         self._escape(arguments, name)
         return UNKNOWN
 
     @staticmethod
     def _hand_out(owner: Items) -> None:
         """Whoever gets the parameters of an object gets those of every model that it holds."""
-        for given in owner.items.values():
-            if isinstance(given.value, Net):
-                given.value.hand_out()
+        for net in held_by(owner):
+            net.hand_out()
 
     def _dict_method(self, name: str, owner: Items, arguments: Items) -> Object:
         key = known_text(arguments.get("0"))

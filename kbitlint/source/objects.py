@@ -144,6 +144,20 @@ class Trainer:
     """Whether it evaluates or predicts: where nothing calls ``train()``, it is then no training."""
 
 
+def held_by(owner: Items) -> list[Net]:
+    """The models that an object holds, itself or through others."""
+    found: list[Net] = []
+    todo, seen = [owner], {id(owner)}
+    while todo:
+        for given in todo.pop().items.values():
+            if isinstance(given.value, Net) and given.value not in found:
+                found.append(given.value)
+            elif isinstance(given.value, Items) and id(given.value) not in seen:
+                seen.add(id(given.value))
+                todo.append(given.value)
+    return found
+
+
 @dataclass(slots=True, eq=False)
 class Sequence:
     """A list or tuple."""
