@@ -21,6 +21,7 @@ from kbitlint.context import TrainingContext
 from kbitlint.registry import all_rules
 from kbitlint.source import documents
 from kbitlint.source.frameworks import NEWEST
+from kbitlint.source.versions import pins
 from kbitlint.sweep import run
 from kbitlint.violation import Severity
 
@@ -56,7 +57,7 @@ def findings(facts):
 def judged(path):
     """(labelled, found) of one script."""
     content = path.read_bytes()
-    document = documents.parse(path, content, path.name, NEWEST)
+    document = documents.parse(path, content, path.name, NEWEST | pins(content.decode()))
     if document is None:
         return labels(path, content.decode()), set()
     return labels(path, document.facts.text), findings(document.facts)

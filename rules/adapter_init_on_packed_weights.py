@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.source.facts import SourceFacts
 
+FOUR = 4
 #: run on a 4-bit base with peft 0.21: these fail, and olora, eva, gaussian and False train
 FLOATS = frozenset({"pissa", "corda", "orthogonal", "loftq"})
 
@@ -29,8 +30,9 @@ class AdapterInitOnPackedWeights(Rule):
     ## Why is this bad?
 
     PiSSA and CorDA take the singular vectors of the base weight and raise a TypeError for packed ones; the orthogonal
-    one raises a RuntimeError. LoftQ has no guard: it takes the packed bytes for the matrix, so it is a warning that
-    depends on what is installed.
+    one raises a RuntimeError. LoftQ has no guard: it takes the packed bytes for the matrix. In 4 bits these are a column,
+    and the first forward pass raises over its shape; in 8 bits it decomposes integers without their scales, and trains on
+    what comes out: a warning, as where the bits are not told.
 
     ## Example
 
@@ -67,11 +69,14 @@ class AdapterInitOnPackedWeights(Rule):
             argument = config.argument("init_lora_weights") if config is not None else None
             method = str(argument.value).partition("_")[0] if argument is not None else ""
             if argument is not None and method in FLOATS and all(step.before.method == "bitsandbytes" for step in steps):
+                column = all(step.before.bits == FOUR for step in steps)
+                wrong = method == "loftq" and not column
                 yield self.violation(
                     f"the {method} initialisation reads the base weights, which are packed",
                     source.at_line(argument.whole.line, "init_lora_weights"),
                     surface=Surface.SOURCE,
-                    severity=Severity.WARNING if method == "loftq" else Severity.ERROR,
+                    severity=Severity.WARNING if wrong else Severity.ERROR,
+                    consequence=Consequence.TRAINS_WRONG if wrong else None,
                     evidence={"init_lora_weights": argument.value},
                     fix=Fix("initialise on the float base, then quantize what is left of it", Safety.DISPLAY),
                 )

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.source.facts import Action, Loop
+from kbitlint.source.values import Call
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import SourceFacts, Step
 
 
 class DiskOffload(Rule):
@@ -21,12 +24,15 @@ class DiskOffload(Rule):
 
     Reports a model with bitsandbytes layers whose `hf_device_map` names `disk`. In Trainer it is an error; elsewhere a
     warning, since a loop of one's own can train as long as only unpacked layers lie there. (A packed layer that is
-    brought for each call does not run at all: `parameter-without-data`.)
+    brought for each call does not run at all: `parameter-without-data`.) In a script: a device map with `disk`, or with
+    `cpu` beside other devices, where the quantization config does not allow it; and one with `disk` for a Trainer.
 
     ## Why is this bad?
 
     accelerate refuses to prepare such a model, so Trainer, TRL and every loop with `accelerator.prepare` stop before
     the first step: "You can't train a model that has been loaded in 8-bit or 4-bit precision with CPU or disk offload".
+    Without `llm_int8_enable_fp32_cpu_offload` the load itself raises a ValueError: "Some modules are dispatched on the
+    CPU or the disk".
 
     ## Example
 
@@ -54,6 +60,30 @@ class DiskOffload(Rule):
         since="0.1.0",
     )
 
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each map that the load refuses, or that accelerate refuses to train with, on every path."""
+        refused = {
+            training.model_id: all(t.loop is Loop.TRAINER for t in trained.paths)
+            for trained in source.trained()
+            for training in trained.paths
+        }
+        for call, steps in source.steps_at(Action.LOAD):
+            argument = call.argument("device_map")
+            if argument is None:
+                continue
+            loads = [_refuses(step) for step in steps]
+            trains = [refused.get(step.model_id, False) and "disk" in _devices(step) and step.before.kbit for step in steps]
+            if all(loads) or all(trains):
+                yield self.violation(
+                    "from_pretrained refuses to put a part of a quantized model on the CPU or the disk"
+                    if all(loads)
+                    else "a part of the model lies on disk, and accelerate refuses to train a quantized model so",
+                    source.at_line(argument.whole.line, "device_map"),
+                    surface=Surface.SOURCE,
+                    evidence={"devices": sorted(_devices(steps[0]))},
+                    fix=Fix("load it where all of it fits", Safety.DISPLAY),
+                )
+
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """At most one violation, on the model as a whole."""
         packed = any(layer.packing.method == "bitsandbytes" for layer in model.quantized)
@@ -68,3 +98,18 @@ class DiskOffload(Rule):
             evidence={"devices": list(model.device_map), "offloaded": len(model.offloaded)},
             fix=Fix("load it where all of it fits", Safety.DISPLAY),
         )
+
+
+def _devices(step: Step) -> set[str]:
+    """The devices that the map of a load names; none where it is not all written in the file."""
+    given = step.call.within("device_map")
+    if given is None or not given.complete or any(not isinstance(item.value, (int, str)) for item in given.arguments):
+        return set()
+    return {str(item.value) for item in given.arguments}
+
+
+def _refuses(step: Step) -> bool:
+    """Whether transformers' quantizer refuses the map: only a model that lies on the CPU as a whole may lie there."""
+    config, devices = step.before.quantization, _devices(step)
+    allowed = config.value("llm_int8_enable_fp32_cpu_offload", False) if isinstance(config, Call) else None  # noqa: FBT003  # the default
+    return step.before.method == "bitsandbytes" and allowed is False and devices != {"cpu"} and bool(devices & {"cpu", "disk"})

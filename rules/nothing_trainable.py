@@ -121,6 +121,8 @@ class NothingTrainable(Rule):
 
 
 def _source_fix(source: SourceFacts, adapters: Adapters, call: Call) -> Fix:
+    if call.callee.startswith("disable_adapter"):
+        return Fix("leave it out, or switch the adapters on again before training", Safety.DISPLAY)
     if adapters.frozen_by is not None:
         edits = source.move_before(call, adapters.by)
         title = "prepare first, attach the adapters afterwards"

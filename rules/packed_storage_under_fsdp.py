@@ -28,6 +28,7 @@ class PackedStorageUnderFsdp(Rule):
 
     Reports a 4-bit `BitsAndBytesConfig` without `bnb_4bit_quant_storage`, or with an integer one, whose model is
     trained with FSDP on every path. An error with FSDP 1; a warning with FSDP 2, and where the version is not given.
+    axolotl and LLaMA-Factory store packed weights as a floating point dtype themselves.
 
     ## Why is this bad?
 
@@ -70,12 +71,16 @@ class PackedStorageUnderFsdp(Rule):
                 continue
             if config.dtype("bnb_4bit_quant_storage") not in (None, "uint8", "int8"):
                 continue
+            given = config.argument("bnb_4bit_quant_storage")
             first = _version(trained.paths[0].arguments) == 1
-            name, imported = source.importing("torch")
-            edits = source.set_argument(config, "bnb_4bit_quant_storage", f"{name}.bfloat16") + imported
+            if source.dialect == "python":
+                name, imported = source.importing("torch")
+                edits = source.set_argument(config, "bnb_4bit_quant_storage", f"{name}.bfloat16") + imported
+            else:
+                edits = source.set_value(config, "bnb_4bit_quant_storage", "bfloat16")
             yield self.violation(
                 "4-bit weights are stored as integers, which FSDP cannot shard",
-                source.at(config),
+                source.at(config) if given is None else source.at_line(given.whole.line, "bnb_4bit_quant_storage"),
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if first else Severity.WARNING,
                 consequence=None if first else Consequence.COSTS_MEMORY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
     from kbitlint.source.values import Argument, Call
 
 
+#: a branch may pass what an older version takes
+_VERSION = re.compile(r"version|\bsignature\(", re.IGNORECASE)
+
+
 class RemovedLoadInKbitArgument(Rule):
     """Keyword arguments and functions for k-bit loading that were removed.
 
     ## What it does
 
-    Reports `load_in_4bit` and `load_in_8bit` in `from_pretrained` with transformers 5, whatever their value; a
+    Reports `load_in_4bit` and `load_in_8bit` in `from_pretrained` with transformers 5, whatever their value; where only
+    some paths through the file pass one it is a warning, unless the file asks for versions; a
     `TorchAoConfig` made from text; and `prepare_model_for_int8_training` with a PEFT that has dropped it.
 
     ## Why is this bad?
@@ -64,15 +70,18 @@ class RemovedLoadInKbitArgument(Rule):
         five = number(source.versions.get("transformers", "5")) >= (5,)
         for call, steps in source.steps_at(Action.LOAD) if five else ():
             for name in ("load_in_4bit", "load_in_8bit"):
-                argument = call.argument(name)
-                known = call.callee.startswith(("transformers.", "peft."))
-                if argument is not None and known and all(step.call.argument(name) for step in steps):
+                given = [argument for step in steps if (argument := step.call.argument(name)) is not None]
+                always = len(given) == len(steps)
+                known = call.callee.startswith(("transformers.", "peft.")) and (always or _VERSION.search(source.text) is None)
+                if given and known:
                     yield self.violation(
-                        f"from_pretrained takes no {name} any more: a TypeError",
-                        source.at_line(argument.whole.line, name),
+                        f"from_pretrained takes no {name} any more: a TypeError" + ("" if always else " where it is passed"),
+                        source.at_line(given[0].whole.line, name),
                         surface=Surface.SOURCE,
+                        severity=Severity.ERROR if always else Severity.WARNING,
+                        consequence=None if always else Consequence.FRAGILE,
                         evidence={"transformers": source.versions.get("transformers")},
-                        fix=_fix(source, call, argument),
+                        fix=_fix(source, call, given[0]) if always else Fix("pass a BitsAndBytesConfig", Safety.DISPLAY),
                     )
         for config in source.calls_of("transformers.TorchAoConfig") if five else ():
             if isinstance(config.value("quant_type"), str):
@@ -104,6 +113,7 @@ def _fix(source: SourceFacts, call: Call, argument: Argument) -> Fix:
         edits = source.remove_argument(argument) if inside else ()
         return Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY)
     title = "pass a BitsAndBytesConfig"
+    inside = inside and source.text[argument.whole.start] not in "\"'"  # an item of a dict has another form
     if argument.value is not True or not inside or call.gives("quantization_config") or call.value(other) is True:
         return Fix(title, Safety.DISPLAY)
     config, imported = source.importing("transformers.BitsAndBytesConfig")

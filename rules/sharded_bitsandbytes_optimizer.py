@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
 from kbitlint.rule import Meta, Rule, Unstated
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.source.versions import number
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
+    from kbitlint.source.facts import SourceFacts
+    from kbitlint.source.values import Call
 
 #: what TrainingArguments.optim calls them (transformers.training_args.OptimizerNames); ``adamw_torch_8bit`` is torchao's
 _BITSANDBYTES = re.compile(r"paged_\w+|ademamix\w*|lion_\w+|(adamw|rmsprop)_(bnb\w*|8bit)")
@@ -26,6 +29,7 @@ class ShardedBitsandbytesOptimizer(Rule):
 
     Reports a model with trainable parameters whose training arguments name an optimizer of bitsandbytes
     (`adamw_bnb_8bit`, `paged_adamw_32bit`, ...), where the run shards with FSDP2. FSDP1 hands the optimizer plain tensors.
+    In a script the training arguments tell of FSDP; transformers 5 takes version 2 unless `fsdp_config` names another.
 
     ## Why is this bad?
 
@@ -59,6 +63,27 @@ class ShardedBitsandbytesOptimizer(Rule):
         since="0.1.0",
     )
 
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each place that trains with such an optimizer under FSDP2 on every path."""
+        five = number(source.versions.get("transformers", "5")) >= (5,)
+        for trained in source.trained():
+            arguments = trained.paths[0].arguments
+            argument = arguments.argument("optim") if arguments is not None else None
+            sharded = all(
+                training.fsdp is True and training.arguments is not None and _second(training.arguments, default=five)
+                for training in trained.paths
+            )
+            names = {training.arguments.value("optim") for training in trained.paths if training.arguments is not None}
+            name = next(iter(names)) if len(names) == 1 else None
+            if argument is not None and sharded and isinstance(name, str) and _BITSANDBYTES.fullmatch(name):
+                yield self.violation(
+                    f"the optimizer {name} of bitsandbytes cannot step parameters that FSDP2 shards",
+                    source.at_line(argument.whole.line, "optim"),
+                    surface=Surface.SOURCE,
+                    evidence={"optimizer": name},
+                    fix=Fix("use an optimizer of torch", Safety.DISPLAY),
+                )
+
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """At most one violation, on the model as a whole."""
         if context.strategy is None:
@@ -72,3 +97,17 @@ class ShardedBitsandbytesOptimizer(Rule):
                 evidence={"optimizer": context.optimizer, "trainable": len(model.trainable)},
                 fix=Fix("use an optimizer of torch", Safety.DISPLAY),
             )
+
+
+def _second(arguments: Call, *, default: bool) -> bool:
+    """Whether training arguments surely ask for FSDP2, which ``default`` says of those that name no version."""
+    given = arguments.value("fsdp_config")
+    if given is None:
+        return default
+    config = arguments.within("fsdp_config")
+    if config is None or not config.complete:
+        return False  # a file of its own, or values that are not known
+    if config.value("xla") not in (None, False):
+        return False
+    version = config.value("version", config.value("fsdp_version"))
+    return default if version is None else str(version) == "2"

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.rank_facts import RanksFacts
+    from kbitlint.source.facts import SourceFacts
 
 
 class UnoptimizedParameter(Rule):
@@ -20,7 +21,8 @@ class UnoptimizedParameter(Rule):
     ## What it does
 
     Compares the parameters in the optimizer's groups with those of the model that it is about to train: what is
-    trainable and not held, and what is held and no parameter of the model (any more).
+    trainable and not held, and what is held and no parameter of the model (any more). In a script: an optimizer that is
+    built before the adapters are attached, on every path, where nothing is given their parameters afterwards.
 
     ## Why is this bad?
 
@@ -53,6 +55,18 @@ class UnoptimizedParameter(Rule):
         consequence=Consequence.TRAINS_NOTHING,
         since="0.1.0",
     )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each place that trains adapters with an optimizer from before them, on every path."""
+        for trained in source.trained():
+            early = trained.paths[0].early_optimizer
+            if early is not None and trained.certain and all(training.early_optimizer for training in trained.paths):
+                yield self.violation(
+                    "the optimizer was built before the adapters, and holds none of them",
+                    source.at(early),
+                    surface=Surface.SOURCE,
+                    fix=Fix("build the optimizer after the model is complete", Safety.DISPLAY),
+                )
 
     def check_ranks(self, ranks: RanksFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each trainable parameter, and one for tensors that the model does not have."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
+from kbitlint.source.frameworks import NEWEST
+from kbitlint.source.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -14,31 +16,36 @@ if TYPE_CHECKING:
     from kbitlint.source.facts import SourceFacts
 
 
+#: the first version that was seen to train it (two gloo processes, nf4)
+TRAINS = (0, 19, 8)
+
+
 class Zero3WithoutReentry(Rule):
     """Checkpointing without reentry under DeepSpeed ZeRO-3 with a frozen base.
 
     ## What it does
 
     Reports a PEFT model that is trained under ZeRO-3 on every path with checkpointing that is not reentrant, by
-    request or by transformers 5's default. TRL's trainers force reentry themselves and are not reported.
+    request or by transformers 5's default, where a DeepSpeed older than 0.19.8 is installed beside kbitlint or asked for
+    by the project. TRL's trainers force reentry themselves and are not reported.
 
     ## Why is this bad?
 
     ZeRO-3 takes frozen weights apart again during the recomputation, and the non-reentrant variant then finds a
-    tensor of shape [0] where it saved another: `CheckpointError: Recomputed values have different metadata`. A
-    DeepSpeed with the change of pull request 8148 copes.
+    tensor of shape [0] where it saved another: `CheckpointError: Recomputed values have different metadata`. Pull
+    request 8148 mended it: 0.19.2 fails, 0.19.8 trains.
 
     ## Example
 
-    `TrainingArguments(deepspeed='zero3.json', gradient_checkpointing=True)` with a PeftModel.
+    `TrainingArguments(deepspeed='zero3.json', gradient_checkpointing=True)` with a PeftModel and `deepspeed==0.17.4`.
 
     ## Fix
 
-    Pass `{'use_reentrant': True}` under ZeRO-3.
+    A newer DeepSpeed, or `{'use_reentrant': True}`.
 
     ## Fix safety
 
-    Unsafe: with the newest DeepSpeed it is not needed.
+    Unsafe: with a newer DeepSpeed it is not needed.
 
     ## References
 
@@ -57,6 +64,8 @@ class Zero3WithoutReentry(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each place that trains adapters under ZeRO-3 without reentry on every path."""
+        if number(source.versions.get("deepspeed", NEWEST["deepspeed"])) >= TRAINS:
+            return
         for trained in source.trained():
             hit = all(
                 training.zero_stage == 3
@@ -75,6 +84,6 @@ class Zero3WithoutReentry(Rule):
                     "checkpointing without reentry finds the frozen weights taken apart by ZeRO-3",
                     source.at(how.by or trained.call),
                     surface=Surface.SOURCE,
-                    evidence={"zero_stage": 3},
+                    evidence={"zero_stage": 3, "deepspeed": source.versions.get("deepspeed")},
                     fix=Fix(title, Safety.UNSAFE, edits) if edits else Fix(title, Safety.DISPLAY),
                 )

@@ -440,7 +440,7 @@ def test_loftq_on_already_quantized_base(work, monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", scipy)  # PEFT asks for it before anything else
     monkeypatch.setattr("peft.tuners.lora.layer.loftq_init", loftq_init)
 
-    assert said(path, "KB620") == [("KB620", initialised("loftq", LOFTQ).strip(), "warning")]
+    assert said(path, "KB620") == [("KB620", initialised("loftq", LOFTQ).strip(), "error")]
     with pytest.raises(AssertionError, match="taken"):
         ran(path)
     assert matrices == [(torch.uint8, (2048, 1))]

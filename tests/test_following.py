@@ -56,6 +56,31 @@ def value(script):
         ("X = torch.float16 == torch.float16", True),
         ("X = torch.float16 == torch.bfloat16", UNKNOWN),
         ("X = unknown == 1", UNKNOWN),
+        ("class A:\n  y = 3\nX = A.y", 3),
+        ("class A:\n  y = 3\nclass B(A):\n  pass\nX = B.y", 3),
+        ("class A:\n  pass\nX = A.y", UNKNOWN),
+        ("class A:\n  pass\nX = A.y()", UNKNOWN),
+        ("class A:\n  @staticmethod\n  def f(y):\n    return y\nX = A.f(4)", 4),
+        ("class A:\n  @staticmethod\n  def f(y):\n    return y\nX = A().f(4)", 4),
+        ("class A:\n  y = 5\n  @classmethod\n  def f(cls):\n    return cls.y\nclass B(A):\n  y = 6\nX = B.f()", 6),
+        ("class A:\n  def f(self, y):\n    return y\nX = A.f(A(), 7)", 7),
+        ("class A:\n  @property\n  def f(self):\n    return 8\nX = A().f", 8),
+        ("class A:\n  @property\n  def f(self):\n    return lambda y: y\nX = A().f(8)", 8),
+        ("class A:\n  @functools.cached_property\n  def f(self):\n    return 9\nX = A().f", 9),
+        ("class A:\n  def __call__(self, y):\n    return y\nX = A()(10)", 10),
+        ("class A:\n  pass\nX = A()(10)", UNKNOWN),
+        ("class A(torch.nn.Module):\n  def forward(self, y):\n    return y\nX = A()(11)", 11),
+        ("class A:\n  def __init__(self, y):\n    self.y = y\nclass B(A):\n  pass\nX = B(12).y", 12),
+        ("class A:\n  def f(self):\n    return 13\nclass B(A):\n  def f(self):\n    return super().f()\nX = B().f()", 13),
+        (
+            (
+                "class A:\n  def __init__(self, y):\n    self.y = y\n"
+                "class B(A):\n  def __init__(self):\n    super().__init__(14)\nX = B().y"
+            ),
+            14,
+        ),
+        ("X = super()", UNKNOWN),
+        ("X = {'a': 1}()", UNKNOWN),
         ("X = 1 < 2", UNKNOWN),
         ("X = 1 < 2 < 3", UNKNOWN),
         ("X = 'a' in 'abc'", True),
@@ -240,3 +265,13 @@ def test_functions_that_double_at_each_level_end():
     )
 
     assert facts(script + "f59(x)\n").paths
+
+
+def test_a_class_of_the_file_loads_as_the_class_that_it_extends():
+    script = (
+        "from transformers import LlamaForCausalLM\n"
+        "class A(LlamaForCausalLM):\n  pass\nA.from_pretrained('x', quantization_config=BitsAndBytesConfig())\n"
+    )
+    (step,) = (step for path in facts(script).paths for step in path.steps)
+
+    assert (step.action, step.call.callee) == (Action.LOAD, "transformers.LlamaForCausalLM.from_pretrained")

@@ -33,6 +33,7 @@ from kbitlint.source.objects import (
     Sequence,
     Trainer,
 )
+from kbitlint.source.optimizers import is_optimizer, optimized
 from kbitlint.source.values import UNKNOWN, Call, Span, Symbol
 from kbitlint.source.versions import row
 
@@ -56,11 +57,16 @@ class Caller(ModelCalls):
         """An instance of a class of the file."""
         raise NotImplementedError
 
+    def called(self, instance: Items) -> Object:
+        """What runs where an instance is called."""
+        raise NotImplementedError
+
     # ---------------------------------------------------------------------------------------------- arguments
 
     def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Items:
         """The arguments of a call by name; positional ones are named by the parameters, or by their number."""
         made = Items(callee, span=self.text.span(node))
+        before = self.handed()
         for number, argument in enumerate(node.args):
             if isinstance(argument, ast.Starred):
                 self.value(argument.value)
@@ -80,6 +86,9 @@ class Caller(ModelCalls):
                 self.merge(made, value)
             else:
                 made.items[keyword.arg] = Given(value, span, whole)
+        if "clip_grad" in callee:  # it only looks at their gradients
+            for net in self.trail.nets:
+                net.handed = before.get(net.number, frozenset())
         return made
 
     # -------------------------------------------------------------------------------------------------- calls
@@ -93,6 +102,8 @@ class Caller(ModelCalls):
         function = self.value(node.func)
         if isinstance(function, Symbol):
             return self._known(node, function.name)
+        if isinstance(function, Items):
+            function = self.called(function)
         if isinstance(function, (Function, Class, Net)):
             return self._local(function, self.arguments(node, "", parameters_of(function)))
         self._escape(self.arguments(node, ""), "")
@@ -110,6 +121,8 @@ class Caller(ModelCalls):
         name = func.attr
         if isinstance(owner, (Net, Items, Parameters, Part, Trainer)):
             return self._followed_method(node, name, owner)
+        if isinstance(owner, Class):
+            return self._class_method(node, name, owner)
         if name == "backward":
             self._backward(node, owner)
             return UNKNOWN
@@ -118,6 +131,16 @@ class Caller(ModelCalls):
             return owner
         if owner is UNKNOWN and self._changes_models(node, name):
             return self._model_method(node, name, self._adopted(func.value))
+        self._escape(self.arguments(node, name), name)
+        return UNKNOWN
+
+    def _class_method(self, node: ast.Call, name: str, cls: Class) -> Object:
+        """A method that is called on a class of the file itself."""
+        member = self.field(cls, name)
+        if isinstance(member, (Function, Class, Net)):
+            return self._local(member, self.arguments(node, name, parameters_of(member)))
+        if cls.base:
+            return self._known(node, f"{cls.base}.{name}")
         self._escape(self.arguments(node, name), name)
         return UNKNOWN
 
@@ -198,8 +221,17 @@ class Caller(ModelCalls):
             return arguments
         if name in ("exit", "quit", "sys.exit", "os._exit"):
             raise PathEnd
-        if name in ("argparse.ArgumentParser", "transformers.HfArgumentParser", "trl.TrlParser", "accelerate.Accelerator"):
+        if name in (
+            "argparse.ArgumentParser",
+            "transformers.HfArgumentParser",
+            "trl.TrlParser",
+            "accelerate.Accelerator",
+            "super",
+        ):
             return self.special(name, arguments)
+        if is_optimizer(last):
+            for net in optimized(arguments):
+                net.optimizer = arguments.frozen() if net.state.adapters is None else None
         if last in ("GradScaler", "autocast"):
             self.trail.scaler = "float16" if last == "GradScaler" else self.trail.scaler or UNKNOWN
         if name.partition(".")[0] not in _HARMLESS:
@@ -239,7 +271,9 @@ class Caller(ModelCalls):
         return UNKNOWN if has is None else Known(has)
 
     def special(self, name: str, arguments: Items) -> Object:
-        """A parser of command lines, or an Accelerator."""
+        """A parser of command lines, an Accelerator, or an instance as the class sees it that its own extends."""
+        if name == "super":
+            return self.scope.find("super()") or UNKNOWN
         made = dataclasses.replace(arguments, callee=name)
         if name == "accelerate.Accelerator":
             mixed = arguments.get("mixed_precision") if "mixed_precision" in arguments.items else UNKNOWN

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from kbitlint.source.calling import Caller
 from kbitlint.source.frameworks import TRAINING_ARGUMENTS
-from kbitlint.source.naming import canonical, known_text
-from kbitlint.source.objects import Class, Function, Given, Items, Known, Net, Object, Sequence
+from kbitlint.source.naming import canonical, known_text, parameters_of
+from kbitlint.source.objects import Class, Function, Given, Items, Known, Net, Object, Sequence, held_by
 from kbitlint.source.values import UNKNOWN, Symbol
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Parsers(Caller):
 
     def fields(self, cls: Class) -> Iterator[tuple[str, Given]]:
         """The fields of a dataclass, or the attributes of a class, with their defaults."""
-        for item in cls.node.body:
+        for item in (item for one in reversed(list(cls.lineage())) for item in one.node.body):
             target = item.target if isinstance(item, ast.AnnAssign) else None
             if isinstance(item, ast.Assign) and len(item.targets) == 1:
                 target = item.targets[0]  # type: ignore[assignment]  # any expression may be assigned to
@@ -46,10 +46,10 @@ class Parsers(Caller):
             return self._parsed(owner)
         if owner.callee == "accelerate.Accelerator":
             return self._accelerate(node, name)
-        method = owner.of.method(name) if owner.of is not None else None
-        arguments = self.arguments(node, name, _names(method))
-        if method is not None and owner.of is not None:
-            return self.run(Function(method, owner.of.scope, owner), arguments)
+        member = self.member(owner.of, name, owner) if owner.of is not None and owner.of.method(name) else UNKNOWN
+        if isinstance(member, (Function, Class, Net)):
+            return self._local(member, self.arguments(node, name, parameters_of(member)))
+        arguments = self.arguments(node, name)
         if owner.callee == "dict":
             return self._dict_method(name, owner, arguments)
         held = owner.items[name].value if name in owner.items else UNKNOWN
@@ -57,15 +57,18 @@ class Parsers(Caller):
             return self._local(held, arguments)
         if name in ("parameters", "named_parameters"):
             self._hand_out(owner)
+        if name in ("train", "eval") and owner.of is not None and owner.of.base:
+            for net in held_by(owner):
+                self._model_method(node, name, net)
+            return owner
         self._escape(arguments, name)
         return UNKNOWN
 
     @staticmethod
     def _hand_out(owner: Items) -> None:
         """Whoever gets the parameters of an object gets those of every model that it holds."""
-        for given in owner.items.values():
-            if isinstance(given.value, Net):
-                given.value.handed = True
+        for net in held_by(owner):
+            net.hand_out()
 
     def _dict_method(self, name: str, owner: Items, arguments: Items) -> Object:
         key = known_text(arguments.get("0"))
@@ -155,7 +158,3 @@ class Parsers(Caller):
 
 def _named(node: ast.expr, name: str) -> bool:
     return (isinstance(node, ast.Name) and node.id == name) or (isinstance(node, ast.Attribute) and node.attr == name)
-
-
-def _names(method: ast.FunctionDef | ast.AsyncFunctionDef | None) -> tuple[str, ...]:
-    return () if method is None else tuple(argument.arg for argument in method.args.args[1:])

@@ -55,6 +55,10 @@ class Dialect:
     """The key for its own use of the checkpoint function, reentrant unless told otherwise, where it has one."""
     leaves_it: tuple[str, ...] = ()
     """Keys that make it use another one, or none."""
+    storage: str | None = None
+    """The dtype that it stores packed weights as, where it passes one itself."""
+    quantization: str = ""
+    """The key of further arguments for its ``BitsAndBytesConfig``, where it has one."""
 
 
 DIALECTS: tuple[Dialect, ...] = (
@@ -73,6 +77,9 @@ DIALECTS: tuple[Dialect, ...] = (
         3,
         "transformers.Trainer",
         adapter="adapter",
+        # src/axolotl/loaders/model.py, _set_quantization_config
+        storage="bfloat16",
+        quantization="bnb_config_kwargs",
     ),
     Dialect(
         "llamafactory",
@@ -94,6 +101,8 @@ DIALECTS: tuple[Dialect, ...] = (
         reentry="use_reentrant_gc",
         # what Trainer makes of gradient_checkpointing reaches a method that the program has replaced
         leaves_it=("disable_gradient_checkpointing", "use_unsloth_gc", "use_unsloth", "gradient_checkpointing"),
+        # src/llamafactory/model/model_utils/quantization.py: the compute dtype, "crucial for fsdp+qlora"
+        storage="bfloat16",
     ),
     Dialect(
         "trl",
@@ -165,7 +174,7 @@ def collect(
 def _trained(dialect: Dialect, root: Items, trail: Trail) -> tuple[Path, tuple[Call, ...]]:
     """The load, the adapters and the training that the keys ask for."""
     api = TRAINERS[dialect.trainer]
-    quantization = _part(root, "transformers.BitsAndBytesConfig", ("load_in_4bit", "load_in_8bit", "llm_int8_has_fp16_weight"))
+    quantization = _quantization(dialect, root)
     load = _part(root, "transformers.AutoModelForCausalLM.from_pretrained", ("device_map", "dtype", "torch_dtype"))
     name = root.items.get("base_model") or root.items.get("model_name_or_path")
     if name is not None:
@@ -196,6 +205,18 @@ def _trained(dialect: Dialect, root: Items, trail: Trail) -> tuple[Path, tuple[C
     trail.finish(trainer)
     # axolotl computes in the dtype of its bf16 and fp16 keys, TRL in that of dtype: no compute dtype is missing
     return trail.path(), (root.frozen(), arguments.frozen())
+
+
+def _quantization(dialect: Dialect, root: Items) -> Items:
+    """The quantization config that a program makes of its keys."""
+    names = ("load_in_4bit", "load_in_8bit", "llm_int8_has_fp16_weight", "bnb_4bit_quant_storage")
+    made = _part(root, "transformers.BitsAndBytesConfig", names)
+    if dialect.storage is not None:
+        made.items["bnb_4bit_quant_storage"] = Given(Known(dialect.storage), root.span, root.span)
+    further = root.get(dialect.quantization) if dialect.quantization else UNKNOWN
+    if isinstance(further, Items):
+        made.items.update(further.items)
+    return made
 
 
 def _own_checkpointing(dialect: Dialect, root: Items) -> Checkpointing:

@@ -23,13 +23,23 @@ from kbitlint.source.objects import Net, Trainer
 from kbitlint.source.values import UNKNOWN, Call, Reentry, Span, Symbol, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path as FilePath
 
     from kbitlint.source.frameworks import Api
 
 _ZERO3 = re.compile(r"(zero|z|stage)[-_]?3", re.IGNORECASE)
 _ZERO2 = re.compile(r"(zero|z|stage)[-_]?2", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A function that nothing in the file calls."""
+
+    steps: range
+    trainings: range
+    changed: frozenset[int]
+    """The models whose state it changes."""
 
 
 @dataclass(slots=True)
@@ -53,12 +63,22 @@ class Trail:
         """The facts of the path."""
         wrapped = {step.model_id for step in self.steps if step.detail == "deepspeed"}
         trainings = tuple(
-            training
+            dataclasses.replace(training, early_optimizer=self._early(training))
             if training.loop is Loop.TRAINER or self.nets[training.model_id].handed or training.model_id in wrapped
             else dataclasses.replace(training, optimized=False)
             for training in self.trainings
         )
         return Path(tuple(self.steps), trainings, {net.number: net.state for net in self.nets})
+
+    def _early(self, training: Training) -> Call | None:
+        net = self.nets[training.model_id]
+        if training.model.adapters is None or net.handed != {False}:
+            return None
+        if training.loop is Loop.TRAINER:
+            given = training.call.value("optimizers")
+            if not isinstance(given, tuple) or not given or given[0] is None:
+                return None  # it builds its own
+        return net.optimizer
 
     def net(self, state: Model) -> Net:
         """A new model."""
@@ -242,6 +262,23 @@ class Trail:
             )
         )
 
+    def trained_at_any_time(self, units: Sequence[Unit]) -> None:
+        """Of functions that are called elsewhere: what one does to a model may come before or after another trains it.
+
+        So nothing that it finds of the model is certain.
+        """
+        for unit in units:
+            others = frozenset().union(*(other.changed for other in units if other is not unit))
+            for number in unit.trainings:
+                training = self.trainings[number]
+                if training.model_id in others:
+                    model = dataclasses.replace(training.model, certain=False)
+                    self.trainings[number] = dataclasses.replace(training, model=model)
+            for number in unit.steps:
+                step = self.steps[number]
+                if step.model_id in others:
+                    self.steps[number] = dataclasses.replace(step, before=dataclasses.replace(step.before, certain=False))
+
     def next_round(self, steps: int, trainings: int) -> None:
         """What a loop that began after so many steps and trainings leaves behind for its second round: the mode."""
         for number in range(trainings, len(self.trainings)):
@@ -255,6 +292,11 @@ class Trail:
             asleep = self.nets[training.model_id].state.training_mode is False
             if awake and asleep and modes and modes[0][0] >= self.reached[number]:
                 self.trainings[number] = dataclasses.replace(training, sleeps=modes[-1][1])
+
+
+def same_but_for_mode(one: Model, other: Model) -> bool:
+    """Whether two states differ in nothing, or in training mode only."""
+    return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)
 
 
 def _named(config: Mapping[str, Any] | None) -> Named | None:

@@ -106,6 +106,10 @@ class Evaluator:
             self.asked.append(key)
         return self.decisions[key]
 
+    def handed(self) -> dict[int, frozenset[bool]]:
+        """Of each model, to whom its parameters were given so far."""
+        return {net.number: net.handed for net in self.trail.nets}
+
     # --------------------------------------------------------------------------------------------- expressions
 
     def value(self, node: ast.expr | None) -> Object:
@@ -141,7 +145,7 @@ class Evaluator:
             return owner if node.attr in _THROUGH else self.attribute_of(owner, node.attr)
         if isinstance(owner, Part):
             return owner
-        if isinstance(owner, Items):
+        if isinstance(owner, (Items, Class)):
             return self.field(owner, node.attr)
         if isinstance(owner, Output):
             return owner
@@ -171,15 +175,16 @@ class Evaluator:
             return value.value is True if isinstance(value, Known) else None
         return True if name in _ALWAYS else None
 
-    def field(self, owner: Items, name: str) -> Object:
-        """An attribute of an instance."""
-        if name in owner.items:
+    def field(self, owner: Items | Class, name: str) -> Object:
+        """An attribute of an instance, or of a class of the file."""
+        if isinstance(owner, Items) and name in owner.items:
             return owner.items[name].value
-        if owner.of is not None:
-            method = owner.of.method(name)
-            if method is not None:
-                return Function(method, owner.of.scope, owner)
-        return UNKNOWN
+        cls = owner if isinstance(owner, Class) else owner.of
+        return UNKNOWN if cls is None else self.member(cls, name, owner)
+
+    def member(self, cls: Class, name: str, owner: Items | Class) -> Object:
+        """What a class holds under a name, bound to an instance or to the class."""
+        raise NotImplementedError
 
     def _dict(self, node: ast.Dict) -> Object:
         span = self.text.span(node)
@@ -218,6 +223,7 @@ class Evaluator:
     def _listcomp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> Object:
         """Parameters, or modules, of a model that are gone through; nothing else is followed here."""
         first = node.generators[0]
+        before = self.handed()
         over = self.value(first.iter)
         if len(node.generators) > 1 or not isinstance(over, (Parameters, Part)):
             return UNKNOWN
@@ -229,7 +235,10 @@ class Evaluator:
         finally:
             self.scope = self.scope.outer or self.module
         made = made.values[-1] if isinstance(made, Sequence) and made.values else made
-        return made if isinstance(made, (Parameters, Part)) else UNKNOWN
+        if isinstance(made, (Parameters, Part)):
+            return made
+        over.net.handed = before.get(over.net.number, frozenset())  # they are counted or shown one by one
+        return UNKNOWN
 
     _setcomp = _listcomp
     _generatorexp = _listcomp
@@ -337,6 +346,7 @@ _BUILTINS = frozenset(
         "iter",
         "reversed",
         "enumerate",
+        "super",
     }
 )
 

@@ -156,6 +156,9 @@ class Training:
     find_unused: Value = None
     optimized: bool = True
     """Whether anything is given the model's parameters: without that a backward only asks for gradients."""
+    early_optimizer: Call | None = None
+    """The call that made the optimizer of the base's parameters, before the adapters were attached; None where anything
+    may hold theirs."""
     loop_span: Span | None = None
     """The loop of the file that the backward stands in."""
     name: str = ""

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
+from kbitlint.source.effects import Unit, same_but_for_mode
 from kbitlint.source.evaluate import PathEnd, truth
 from kbitlint.source.facts import Action
 from kbitlint.source.functions import Functions, LoopLeft, Returned
@@ -20,6 +21,7 @@ from kbitlint.source.objects import (
     Parameters,
     Part,
     Sequence,
+    Trainer,
 )
 from kbitlint.source.values import UNKNOWN, Call, Span, Symbol
 
@@ -33,6 +35,7 @@ class Follower(Functions):
     def follow(self, module: ast.Module) -> None:
         """The whole file; then every function and class that nothing in it has used."""
         self.used: set[int] = set()
+        self.units: list[Unit] = []
         try:
             self.block(module.body)
             for statement in module.body:
@@ -40,7 +43,11 @@ class Follower(Functions):
                     self._alone(statement)
         except (PathEnd, Returned, LoopLeft):
             pass
-        for trainer in self.trail.trainers:
+        self._finish(self.trail.trainers)
+        self.trail.trained_at_any_time(self.units)
+
+    def _finish(self, trainers: Iterable[Trainer]) -> None:
+        for trainer in trainers:
             if not trainer.judged:
                 self.trail.finish(trainer)
 
@@ -49,15 +56,32 @@ class Follower(Functions):
             return
         try:
             if not isinstance(statement, ast.ClassDef):
-                self.run(Function(statement, self.module), Items())
+                self._at_any_time(Function(statement, self.module))
                 return
-            instance = self.make(self._class(statement), Items(complete=False))
+            cls = self._class(statement)
+            instance = self.make(cls, Items(complete=False))
             if isinstance(instance, Items):
                 for item in statement.body:
                     if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) and id(item) not in self.used:
-                        self.run(Function(item, self.module, instance), Items())
+                        member = self.member(cls, item.name, instance)
+                        if isinstance(member, Function) and id(member.node) not in self.used:
+                            self._at_any_time(member)
         except PathEnd:
             return
+
+    def _at_any_time(self, function: Function) -> None:
+        """Follow what is called elsewhere; nothing tells when, and so whoever holds parameters may have got them later."""
+        nets, trail = list(self.trail.nets), self.trail
+        for net in nets:
+            net.handed |= {True} if net.handed else frozenset()
+        states = [net.state for net in nets]
+        steps, trainings, trainers = len(trail.steps), len(trail.trainings), len(trail.trainers)
+        self.run(function, Items())
+        if not _called_in_order(function):
+            self._finish(trail.trainers[trainers:])
+            changed = {net.number for net, state in zip(nets, states, strict=True) if not same_but_for_mode(net.state, state)}
+            ranges = range(steps, len(trail.steps)), range(trainings, len(trail.trainings))
+            self.units.append(Unit(*ranges, frozenset(changed)))
 
     # --------------------------------------------------------------------------------------------- statements
 
@@ -195,10 +219,10 @@ class Follower(Functions):
 
     def _gone_through(self, node: ast.expr) -> Object:
         """What a loop goes through; parameters that are gone through one by one are handed to nobody by that."""
-        before = {net.number: net.handed for net in self.trail.nets}
+        before = self.handed()
         value = self.value(node)
         if isinstance(value, (Parameters, Part)):
-            value.net.handed = before.get(value.net.number, False)
+            value.net.handed = before.get(value.net.number, frozenset())
         return value
 
     def _do_for(self, node: ast.For | ast.AsyncFor) -> None:
@@ -321,6 +345,11 @@ class Follower(Functions):
 
     def _do_classdef(self, node: ast.ClassDef) -> None:
         self.scope.names[node.name] = self._class(node)
+
+
+def _called_in_order(function: Function) -> bool:
+    """Whether a framework calls the methods of a class, in an order that is near that of the text: Lightning."""
+    return function.of is not None and function.of.base.endswith("LightningModule")
 
 
 def _is_main(test: ast.expr) -> bool:

@@ -12,7 +12,14 @@ from kbitlint.source.facts import Action
 from kbitlint.source.values import Reentry
 
 #: whose behaviour is modelled where a package is not installed beside kbitlint
-NEWEST = {"transformers": "5.23.0", "peft": "0.21.2", "trl": "1.16.0", "torch": "2.13.0", "accelerate": "1.15.0"}
+NEWEST = {
+    "transformers": "5.23.0",
+    "peft": "0.21.2",
+    "trl": "1.16.0",
+    "torch": "2.13.0",
+    "accelerate": "1.15.0",
+    "deepspeed": "0.19.8",
+}
 
 
 #: the first versions that take ``gradient_checkpointing_kwargs``

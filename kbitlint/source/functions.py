@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kbitlint.source.commandline import Parsers
 from kbitlint.source.frameworks import TRAINERS, TRAINING_ARGUMENTS
 from kbitlint.source.naming import canonical, lets_no_gradient_through
-from kbitlint.source.objects import Class, Function, Items, Known, Object, Scope
+from kbitlint.source.objects import Class, Function, Given, Items, Known, Object, Scope
 from kbitlint.source.values import UNKNOWN, Style, Symbol
 
 if TYPE_CHECKING:
@@ -86,7 +86,38 @@ class Functions(Parsers):
             bound[parameters.kwarg.arg] = rest
         if function.receiver is not None and names:
             bound[names[0]] = function.receiver
+        above = function.of.extends if function.of is not None else None
+        if above is not None and isinstance(function.receiver, Items):
+            bound["super()"] = dataclasses.replace(function.receiver, of=above)  # the same attributes
         return bound
+
+    def member(self, cls: Class, name: str, owner: Items | Class) -> Object:
+        """What a class holds under a name, bound to an instance or to the class."""
+        found = cls.holder(name)
+        if found is None:
+            fields = dict(self.fields(cls)) if isinstance(owner, Class) else {}
+            return fields[name].value if name in fields else UNKNOWN
+        holder, method = found
+        how = {_last(decorator) for decorator in method.decorator_list}
+        if "staticmethod" in how:
+            return Function(method, holder.scope, of=holder)
+        if "classmethod" in how:
+            return Function(method, holder.scope, cls, holder)
+        bound = Function(method, holder.scope, owner if isinstance(owner, Items) else None, holder)
+        if not isinstance(owner, Items) or not how & {"property", "cached_property"}:
+            return bound
+        value = self.run(bound, Items())
+        if "cached_property" in how:
+            owner.items[name] = Given(value, owner.span, owner.span)
+        return value
+
+    def called(self, instance: Items) -> Object:
+        """What runs where an instance is called: ``__call__``, or what a module of torch calls."""
+        cls = instance.of
+        if cls is None:
+            return UNKNOWN
+        name = "__call__" if cls.method("__call__") is not None else "forward" if cls.base else ""
+        return self.member(cls, name, instance) if name else UNKNOWN
 
     def make(self, cls: Class, arguments: Items) -> Object:
         """An instance of a class of the file: what it extends decides where that is known."""
@@ -108,7 +139,9 @@ class Functions(Parsers):
         init = cls.method("__init__")
         if init is not None:
             inside = dataclasses.replace(made, items=dict(self.fields(cls)))
-            self.run(Function(init, cls.scope, inside), arguments)
+            bound = self.member(cls, "__init__", inside)
+            if isinstance(bound, Function):
+                self.run(bound, arguments)
             return inside
         return made
 
@@ -123,6 +156,11 @@ class Functions(Parsers):
             if base:
                 break
         return Class(node, self.scope, base, extends)
+
+
+def _last(node: ast.expr) -> str:
+    """The last part of a decorator's name."""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def _passes_on(cls: Class | None) -> bool:

@@ -6,7 +6,7 @@ import ast
 import dataclasses
 
 from kbitlint.source.evaluate import Evaluator
-from kbitlint.source.facts import Action, Checkpointing
+from kbitlint.source.facts import Action, Adapters, Checkpointing
 from kbitlint.source.frameworks import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
 from kbitlint.source.objects import Given, Items, Known, Net, Object, Output, Parameters, Part, Scope, Sequence, Trainer
 from kbitlint.source.values import UNKNOWN, Call, Span
@@ -33,6 +33,14 @@ _LOOKS = (
     "assert",
 )
 
+#: methods of PEFT's models and of transformers' own that switch all adapters on or off
+_SWITCHES = {
+    "disable_adapter_layers": False,
+    "disable_adapters": False,
+    "enable_adapter_layers": True,
+    "enable_adapters": True,
+}
+
 NOWHERE = Span(0, 0, 1)
 
 
@@ -54,7 +62,7 @@ class ModelCalls(Evaluator):
             self.trail.apply(api, call, net)
             return net if name == "merge_and_unload" else UNKNOWN
         if name in ("parameters", "named_parameters"):
-            net.handed = True
+            net.hand_out()
             return Parameters(net)
         if name in _MODULES:
             return Part(net)
@@ -72,6 +80,16 @@ class ModelCalls(Evaluator):
             return net
         return net if idle else self._other_method(call, name, net)
 
+    def _adapters_method(self, call: Call, name: str, net: Net, adapters: Adapters) -> Object:
+        """Adapters that are switched off are frozen too; switched on again, the active ones require grad."""
+        if name == "unload":
+            net.state = dataclasses.replace(net.state, adapters=None)
+            return net
+        on = _SWITCHES[name]
+        switched = dataclasses.replace(adapters, trainable=on, frozen_by=None if on else call)
+        self.trail.step(Action.FREEZE, call, net, dataclasses.replace(net.state, adapters=switched))
+        return UNKNOWN
+
     def part_method(self, node: ast.Call, name: str, part: Part) -> Object:
         """A method of a module of a model."""
         arguments = self.arguments(node, name)
@@ -87,6 +105,8 @@ class ModelCalls(Evaluator):
         return UNKNOWN
 
     def _other_method(self, call: Call, name: str, net: Net) -> Object:
+        if net.state.adapters is not None and (name in _SWITCHES or name == "unload"):
+            return self._adapters_method(call, name, net, net.state.adapters)
         if name == "save_pretrained":
             self.trail.step(Action.SAVE, call, net, net.state, call.value("0", call.value("save_directory", UNKNOWN)))
         if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.source.values import UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kbitlint.source.facts import Model
 
 
@@ -54,8 +56,14 @@ class Net:
     number: int
     state: Model
     outputs: int = 0
-    handed: bool = False
-    """Whether anything is given its parameters: an optimizer, or what makes one."""
+    handed: frozenset[bool] = frozenset()
+    """Each time its parameters were given to anything, an optimizer or what makes one: whether adapters were attached."""
+    optimizer: Call | None = None
+    """The call that made an optimizer of them while none were."""
+
+    def hand_out(self) -> None:
+        """Something is given its parameters as they are now."""
+        self.handed |= {self.state.adapters is not None}
 
 
 @dataclass(slots=True, eq=False)
@@ -86,7 +94,9 @@ class Function:
 
     node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
     scope: Scope
-    receiver: Items | None = None
+    receiver: Items | Class | None = None
+    of: Class | None = None
+    """The class whose body it stands in."""
 
 
 @dataclass(slots=True, eq=False)
@@ -101,12 +111,24 @@ class Class:
     """The class of the file that it extends."""
 
     def method(self, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-        """A method by name."""
-        found = None
-        for item in self.node.body:
-            if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) and item.name == name:
-                found = item
-        return found
+        """A method by name, its own or inherited from a class of the file."""
+        found = self.holder(name)
+        return None if found is None else found[1]
+
+    def holder(self, name: str) -> tuple[Class, ast.FunctionDef | ast.AsyncFunctionDef] | None:
+        """The class that a method stands in, and the method."""
+        for cls in self.lineage():
+            for item in reversed(cls.node.body):
+                if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) and item.name == name:
+                    return cls, item
+        return None
+
+    def lineage(self) -> Iterator[Class]:
+        """The class, and what it extends of the file, the nearest first."""
+        cls: Class | None = self
+        while cls is not None:
+            yield cls
+            cls = cls.extends
 
 
 @dataclass(slots=True, eq=False)
@@ -120,6 +142,20 @@ class Trainer:
     trained: bool = False
     judged: bool = False
     """Whether it evaluates or predicts: where nothing calls ``train()``, it is then no training."""
+
+
+def held_by(owner: Items) -> list[Net]:
+    """The models that an object holds, itself or through others."""
+    found: list[Net] = []
+    todo, seen = [owner], {id(owner)}
+    while todo:
+        for given in todo.pop().items.values():
+            if isinstance(given.value, Net) and given.value not in found:
+                found.append(given.value)
+            elif isinstance(given.value, Items) and id(given.value) not in seen:
+                seen.add(id(given.value))
+                todo.append(given.value)
+    return found
 
 
 @dataclass(slots=True, eq=False)

@@ -34,7 +34,7 @@ def installed() -> Mapping[str, str]:
     return found
 
 
-_PIN = re.compile(r"\b(transformers|peft|trl)\s*(?:\[[\w,-]*\])?\s*(==|~=|<)\s*(\d[\d.]*)")
+_PIN = re.compile(r"\b(transformers|peft|trl|deepspeed)\s*(?:\[[\w,-]*\])?\s*(==|~=|<)\s*(\d[\d.]*)")
 _PIN_FILES = ("requirements*.txt", "pyproject.toml", "setup.cfg", "setup.py", "environment*.y*ml")
 _LAST_BEFORE = {("transformers", 5): "4.57.1", ("peft", 1): "0.21.2", ("trl", 1): "0.29.0"}
 

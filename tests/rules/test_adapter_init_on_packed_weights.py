@@ -10,7 +10,7 @@ def attach(init):
 
 @pytest.mark.parametrize(
     ("init", "severity"),
-    [("pissa", "error"), ("pissa_niter_4", "error"), ("corda", "error"), ("orthogonal", "error"), ("loftq", "warning")],
+    [("pissa", "error"), ("pissa_niter_4", "error"), ("corda", "error"), ("orthogonal", "error"), ("loftq", "error")],
 )
 def test_the_initialisation_reads_packed_weights(init, severity):
     assert said("KB620", LOADED + attach(init)) == [
@@ -34,3 +34,10 @@ def test_the_initialisation_reads_packed_weights(init, severity):
 )
 def test_look_alikes(script):
     assert said("KB620", script) == []
+
+
+def test_loftq_takes_integers_of_8_bits_for_the_matrix_and_trains_on_what_comes_out():
+    eight = LOADED.replace("load_in_4bit", "load_in_8bit")
+
+    assert [severity for severity, *_ in said("KB620", eight + attach("loftq"))] == ["warning"]
+    assert [severity for severity, *_ in said("KB620", eight + attach("pissa"))] == ["error"]

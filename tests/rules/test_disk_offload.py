@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import tiny
+import transformers
+from written import ADAPTED, LOADED, LOOP, TRAINED, said
 
 import kbitlint
 from kbitlint.context import TrainingContext
@@ -37,3 +39,53 @@ def test_a_loop_of_ones_own_may_train(kind):
 )
 def test_what_accelerate_takes_is_fine(devices, kind):
     assert found(devices, kind, sets_training_mode=True) == []
+
+
+REFUSED = "from_pretrained refuses to put a part of a quantized model on the CPU or the disk"
+UNTRAINED = "a part of the model lies on disk, and accelerate refuses to train a quantized model so"
+ALLOWED = LOADED.replace("BitsAndBytesConfig(", "BitsAndBytesConfig(llm_int8_enable_fp32_cpu_offload=True, ")
+
+
+def placed(devices, loaded=LOADED):
+    return loaded.replace("quantization_config=bnb", f"quantization_config=bnb, device_map={devices}")
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("devices", [{"model": "meta", "lm_head": "cpu"}, {"model": "cpu", "lm_head": "disk"}, {"": "disk"}])
+def test_a_load_that_is_refused(devices, kind):
+    arguments = {"device_map": devices, "quantization_config": tiny.quantization(kind)}
+    script = placed(devices)
+
+    assert said(CODE, script) == [("error", script.splitlines()[1], REFUSED)]
+    with pytest.raises(ValueError, match="Some modules are dispatched on the CPU or the disk"):
+        transformers.LlamaForCausalLM.from_pretrained(tiny.checkpoint(), **arguments)
+
+
+def test_a_map_with_disk_that_is_allowed_is_refused_by_trainer():
+    script = placed(ON_DISK, ALLOWED)
+
+    assert said(CODE, script + ADAPTED + TRAINED) == [("error", script.splitlines()[1], UNTRAINED)]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(placed({"": "cpu"}), id="all of it on the CPU"),
+        pytest.param(placed({"": 0}), id="one GPU"),
+        pytest.param(placed({"model": 0, "lm_head": 1}), id="two GPUs"),
+        pytest.param(placed("'auto'"), id="auto"),
+        pytest.param(placed("{'model': 0, 'lm_head': where}"), id="unknown device"),
+        pytest.param(placed("{'model': 0, **rest}"), id="unknown rest"),
+        pytest.param(placed({"model": 0, "lm_head": "cpu"}, ALLOWED) + ADAPTED + TRAINED, id="allowed, and trained so"),
+        pytest.param(placed(ON_DISK, ALLOWED) + ADAPTED + LOOP, id="a loop of one's own"),
+        pytest.param(placed(ON_DISK, ALLOWED), id="never trained"),
+        pytest.param(placed(ON_DISK, LOADED.replace("load_in_4bit=True", "load_in_4bit=four")), id="perhaps not quantized"),
+        pytest.param("AutoModelForCausalLM.from_pretrained('org/base', device_map={'': 'disk'})\n" + ADAPTED, id="floats"),
+        pytest.param(
+            "if cpu:\n    where = {'': 'cpu'}\nelse:\n    where = {'model': 0, 'lm_head': 'cpu'}\n" + placed("where"),
+            id="on one path only",
+        ),
+    ],
+)
+def test_maps_that_are_taken(script):
+    assert said(CODE, script) == []

@@ -90,11 +90,6 @@ def test_the_int8_preparation_is_gone_from_peft():
     [
         pytest.param(OLD_STYLE, {"versions": OLD}, id="transformers 4"),
         pytest.param("config = BitsAndBytesConfig(load_in_8bit=True)\n", {}, id="where it belongs"),
-        pytest.param(
-            "kwargs = {'load_in_8bit': True} if old else {}\n" + OLD_STYLE.replace("load_in_8bit=True", "**kwargs"),
-            {},
-            id="on one path only",
-        ),
         pytest.param(OLD_STYLE.replace("AutoModelForCausalLM", "elsewhere.Model"), {}, id="another library"),
         pytest.param("kwargs = {}\n" + OLD_STYLE.replace("load_in_8bit=True", "**kwargs"), {}, id="empty kwargs"),
     ],
@@ -108,3 +103,35 @@ def test_where_both_are_given_the_fix_is_shown_only(tmp_path):
 
     assert places("KB522", script) == [("error", script.strip())]
     assert fixed("KB522", script, tmp_path) == script
+
+
+def test_an_item_of_a_dict_is_left_to_the_user(tmp_path):
+    script = "model = AutoModelForCausalLM.from_pretrained('org/base', **{'load_in_8bit': True})\n"
+
+    assert places("KB522", script) == [("error", script.strip())]
+    assert fixed("KB522", script, tmp_path) == script
+
+
+SOMETIMES = """\
+kwargs = {'device_map': 'auto'}
+if args.eight:
+    kwargs['load_in_8bit'] = True
+model = AutoModelForCausalLM.from_pretrained('org/base', **kwargs)
+"""
+
+
+def test_what_only_some_paths_pass_fails_on_these(tmp_path):
+    assert said("KB522", SOMETIMES) == [
+        (
+            "warning",
+            "kwargs['load_in_8bit'] = True",
+            "from_pretrained takes no load_in_8bit any more: a TypeError where it is passed",
+        )
+    ]
+    assert said("KB522", SOMETIMES.replace("if args.eight", "if not args.full"))[0][0] == "warning"
+    assert fixed("KB522", SOMETIMES, tmp_path) == SOMETIMES
+    assert said("KB522", SOMETIMES, versions=OLD) == []
+
+
+def test_a_branch_for_an_older_version_is_not_flagged():
+    assert said("KB522", SOMETIMES.replace("args.eight", "transformers.__version__ < '5'")) == []

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 from transformers.training_args import OptimizerNames
+from written import ADAPTED, LOADED, OLD, said
 
 import kbitlint
 from kbitlint.context import Strategy, TrainingContext
@@ -61,3 +62,50 @@ def test_nothing_trains_so_nothing_is_stepped():
 
 def test_without_a_strategy_the_rule_is_skipped():
     assert [skip.code for skip in kbitlint.check(tiny.load(), select=CODE, trace=False).skips] == [CODE]
+
+
+def trained(arguments):
+    return LOADED + ADAPTED + f"args = TrainingArguments('out', bf16=True, {arguments})\nTrainer(model, args).train()\n"
+
+
+FULL = "fsdp='full_shard auto_wrap', optim='paged_adamw_8bit'"
+MESSAGE = "the optimizer paged_adamw_8bit of bitsandbytes cannot step parameters that FSDP2 shards"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        FULL,
+        FULL + ", fsdp_config={'activation_checkpointing': True}",
+        FULL + ", fsdp_config={'version': 2}",
+        FULL + ", fsdp_config={'fsdp_version': '2'}",
+        FULL.replace("'full_shard auto_wrap'", "True"),
+    ],
+)
+def test_a_script_that_asks_for_both(arguments):
+    script = trained(arguments)
+
+    assert said(CODE, script) == [("error", script.splitlines()[3], MESSAGE)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        FULL + ", fsdp_config={'version': 1}",
+        FULL + ", fsdp_config={'xla': True}",
+        FULL + ", fsdp_config='fsdp.json'",
+        FULL + ", fsdp_config={**more}",
+        FULL.replace("paged_adamw_8bit", "adamw_torch_8bit"),
+        FULL.replace("'paged_adamw_8bit'", "name"),
+        "fsdp='full_shard'",
+        "optim='paged_adamw_8bit'",
+        "fsdp='', optim='paged_adamw_8bit'",
+    ],
+)
+def test_scripts_that_do_not(arguments):
+    assert said(CODE, trained(arguments)) == []
+
+
+def test_transformers_4_takes_fsdp1_unless_told_otherwise():
+    assert said(CODE, trained(FULL), versions=OLD) == []
+    assert len(said(CODE, trained(FULL + ", fsdp_config={'version': 2}"), versions=OLD)) == 1

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
 import tiny
 import torch
+from written import ADAPTED, LOADED, said
 
 from kbitlint.context import TrainingContext
 from kbitlint.engine import run
@@ -79,3 +81,56 @@ def test_without_an_optimizer_the_rule_is_skipped():
 
     assert reasons == ["no optimizer whose parameters could be told apart is at hand"]
     assert [skip.reason for skip in outcome(lora(), object()).skips] == reasons
+
+
+# --------------------------------------------------------------------------------------------------------------- source
+
+EARLY = "optimizer = torch.optim.AdamW(model.parameters())\n"
+TRAIN = "model.train()\nfor batch in loader:\n    model(**batch).loss.backward()\n    optimizer.step()\n"
+TOLD = "the optimizer was built before the adapters, and holds none of them"
+GIVEN = "Trainer(model, args=TrainingArguments('out'), optimizers=(optimizer, None)).train()\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        LOADED + EARLY + ADAPTED + TRAIN,
+        LOADED + EARLY + ADAPTED + GIVEN,
+        LOADED + EARLY.replace("model.parameters()", "[p for p in model.parameters()]") + ADAPTED + TRAIN,
+        LOADED + EARLY.replace("model.parameters()", "[{'params': list(model.parameters())}]") + ADAPTED + TRAIN,
+        LOADED + EARLY.replace("torch.optim.AdamW", "bitsandbytes.optim.PagedAdamW8bit") + ADAPTED + TRAIN,
+        LOADED + EARLY + ADAPTED + "print(sum(p.numel() for p in model.parameters()))\n" + TRAIN,
+        LOADED + EARLY + ADAPTED + TRAIN + "    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)\n",
+        LOADED + EARLY + "SFTTrainer(model, peft_config=LoraConfig(), optimizers=(optimizer, None)).train()\n",
+    ],
+)
+def test_a_script_that_builds_the_optimizer_first(script):
+    found = said(CODE, "import bitsandbytes\n" + script)
+
+    assert [(severity, message) for severity, _, message in found] == [("error", TOLD)]
+    assert found[0][1].startswith("optimizer = ")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(LOADED + ADAPTED + EARLY + TRAIN, id="afterwards"),
+        pytest.param(LOADED + EARLY + TRAIN, id="no adapters"),
+        pytest.param(LOADED + EARLY + ADAPTED + EARLY + TRAIN, id="built again"),
+        pytest.param(
+            LOADED + EARLY + ADAPTED + "optimizer.add_param_group({'params': model.parameters()})\n" + TRAIN, id="added"
+        ),
+        pytest.param(LOADED + EARLY + ADAPTED + "optimizer = build(model)\n" + TRAIN, id="built elsewhere"),
+        pytest.param(
+            LOADED + EARLY + ADAPTED + GIVEN.replace("(optimizer, None)", "(None, None)"), id="Trainer builds its own"
+        ),
+        pytest.param(LOADED + EARLY + ADAPTED + GIVEN.replace("optimizers=(optimizer, None)", "seed=1"), id="not handed over"),
+        pytest.param(LOADED + EARLY.replace("model.parameters()", "other") + ADAPTED + TRAIN, id="of something else"),
+        pytest.param(LOADED + EARLY + "if flag:\n    " + ADAPTED + TRAIN, id="adapters on one path"),
+        pytest.param(
+            LOADED + "if flag:\n    " + EARLY + ADAPTED + "if not flag:\n    " + EARLY + TRAIN, id="late on the other path"
+        ),
+    ],
+)
+def test_scripts_whose_optimizer_holds_the_adapters(script):
+    assert said(CODE, script) == []

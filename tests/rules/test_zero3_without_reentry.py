@@ -1,9 +1,22 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, LOADED, fixed, said
+from written import ADAPTED, LOADED, NEWEST, fixed
+from written import said as said_of
 
+#: a script may tell what it needs
+PINNED = "# pip install deepspeed==0.17.4\n"
+OLDER = {**NEWEST, "deepspeed": "0.19.2"}
 ZERO3 = "Trainer(model=model, args=TrainingArguments('out', deepspeed='z3.json', gradient_checkpointing=True)).train()\n"
+
+
+def said(code, script):
+    return said_of(code, script, versions=OLDER)
+
+
+def test_a_deepspeed_that_copes_is_not_flagged():
+    assert said_of("KB723", LOADED + ADAPTED + ZERO3) == []
+    assert said_of("KB723", LOADED + ADAPTED + ZERO3, versions={**NEWEST, "deepspeed": "0.20.0"}) == []
 
 
 def test_the_default_of_transformers_5_fails_under_zero3():
@@ -13,7 +26,7 @@ def test_the_default_of_transformers_5_fails_under_zero3():
 
 
 def test_the_fix_checkpoints_reentrantly(tmp_path):
-    body = fixed("KB723", LOADED + ADAPTED + ZERO3, tmp_path)
+    body = fixed("KB723", PINNED + LOADED + ADAPTED + ZERO3, tmp_path)
 
     assert body.endswith(
         ZERO3.replace("checkpointing=True", 'checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": True}')
@@ -24,7 +37,7 @@ def test_kwargs_that_are_given_are_shown_only(tmp_path):
     script = LOADED + ADAPTED + ZERO3.replace("=True)", "=True, gradient_checkpointing_kwargs={'use_reentrant': False})")
 
     assert len(said("KB723", script)) == 1
-    assert fixed("KB723", script, tmp_path) == script
+    assert fixed("KB723", PINNED + script, tmp_path) == PINNED + script
 
 
 @pytest.mark.parametrize(

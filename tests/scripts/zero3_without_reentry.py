@@ -1,3 +1,4 @@
+"""Launched in an image with deepspeed==0.17.4."""
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Trainer, TrainingArguments
