@@ -35,6 +35,12 @@ _UNLIKELY = frozenset(
 _REDUCTIONS = frozenset([aten.sum.default, aten.sum.dim_IntList, aten.any.default, aten.any.dim, aten.count_nonzero.default])
 #: where a tensor without contents keeps what it is expected to hold
 _EXPECTED = "_kbitlint_expected"
+#: where a mask without contents keeps which part of it is expected to be true, and the operators that keep that part
+_SHARE = "_kbitlint_share"
+_SELECTING = frozenset(
+    [aten.index.Tensor, aten.select.int, aten.slice.Tensor, aten.permute.default, aten.transpose.int, aten.t.default]
+    + [aten.squeeze.default, aten.squeeze.dim, aten.unsqueeze.default, aten.view.default, aten._to_copy.default]  # noqa: SLF001  # an operator's name
+)
 
 
 def expect(func: Any, args: Any, result: Tensor) -> None:
@@ -46,6 +52,16 @@ def expect(func: Any, args: Any, result: Tensor) -> None:
         setattr(result, _EXPECTED, int(expected == args[1]))
     elif is_nan or (func in _REDUCTIONS and expected == 0) or (func in _UNLIKELY and result.ndim == 0):
         setattr(result, _EXPECTED, 0)
+    if func in _SELECTING and hasattr(first, _SHARE):
+        setattr(result, _SHARE, getattr(first, _SHARE))
+
+
+def one_hot(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """One of ``num_classes`` is true wherever it is: a router is taken to send each expert as many tokens as any other."""
+    result = func(*args, **kwargs)
+    if result.is_meta:
+        setattr(result, _SHARE, 1 / result.shape[-1])
+    return result
 
 
 def _value_of(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
@@ -57,9 +73,17 @@ def _value_of(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
 
 
 def _nonzero(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
+    """Everything is true, or the share that is expected; where that is a whole row, its indices are known.
+
+    So a loop over the experts that are hit, as transformers 4 runs them, comes to each of them once.
+    """
     ledger.guess("nonzero")
     tensor = args[0]
-    return torch.empty((tensor.numel(), tensor.ndim), dtype=torch.long, device="meta")
+    share = getattr(tensor, _SHARE, 1)
+    if tensor.ndim == 1 and share == 1:
+        return torch.arange(tensor.numel()).unsqueeze(1)
+    rows = max(1, round(tensor.numel() * share)) if tensor.numel() else 0
+    return torch.empty((rows, tensor.ndim), dtype=torch.long, device="meta")
 
 
 def _masked_select(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
