@@ -95,6 +95,7 @@ def instantiate(
         pre_quantized: Whether the checkpoint's tensors are packed already.
         arguments: Further arguments of the class.
     """
+    _record(config, dtype)
     with torch.device("meta"):
         model = cls._from_config(config, dtype=dtype, **(arguments or {}))
     if quantization is not None:
@@ -105,6 +106,14 @@ def instantiate(
         _require_grad_as_loaded(model)
     model.eval()
     return model  # type: ignore[no-any-return]  # transformers is not typed
+
+
+def _record(config: Any, dtype: torch.dtype) -> None:
+    """Keep the dtype in the config and its parts, as loading does; ``_from_config`` of transformers 4 does not."""
+    parts = (getattr(config, name, None) for name in getattr(config, "sub_configs", ()))
+    for one in (config, *parts):
+        if one is not None:
+            one.dtype = dtype
 
 
 def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
