@@ -18,6 +18,7 @@ from torch import nn
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes
+from kbitlint.model.parts import keeps_whatever_the_dtype
 from kbitlint.model.quantized import short_name
 from kbitlint.model.source import Source, dtype_of, load_config, major_version, method_of, model_class, quantization_config
 
@@ -119,7 +120,7 @@ def _record(config: Any, dtype: torch.dtype) -> None:
 def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
     """Parameters that a class keeps in float32, as loading would leave them (building from a config does not)."""
     names = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ()) if dtype is not torch.float32 else set()
-    if dtype is torch.float16:
+    if dtype is torch.float16 or keeps_whatever_the_dtype(model):
         names |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
     if not names:
         return
