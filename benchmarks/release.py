@@ -1,18 +1,20 @@
 """Whether a release would work: builds it, looks into it, installs it as people do, and runs it there.
 
-    make release-check                        # everything; about 5 minutes, 2 GB in a temporary folder
+    make release-check                        # everything; 2 GB in a temporary folder
     python benchmarks/release.py --no-model   # without the environments that hold torch
 
 The sdist and the wheel are built from the files that git tracks, so that nothing that lies around gets in. Each is
 installed in fresh virtual environments: bare, where everything that needs no torch must work and everything else must
-say in one line what it needs; and with ``[model]``, where a tiny model is audited and the demo runs. Prints a table and
-leaves with 1 where a check failed.
+say in one line what it needs; and with ``[model]``, where a tiny model is audited and the demo runs. The bare wheel is
+tried with every Python that the classifiers name and that is found as ``python3.N``. Prints what it did and leaves with
+1 where a check failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -150,9 +152,17 @@ def built(python, files, out):
     return next(out.glob("*.tar.gz")), next(out.glob("*.whl"))
 
 
-def environment(folder, artifact, extra=""):
+def interpreters():
+    """Every Python that the classifiers name: (its version, where it is found or None)."""
+    for version in re.findall(r"Programming Language :: Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text()):
+        python = shutil.which(f"python{version}")
+        runs = python and subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
+        yield version, python if runs else None
+
+
+def environment(folder, artifact, extra="", python=sys.executable):
     """A fresh virtual environment with the artifact in it; gives its folder of programs."""
-    ran(sys.executable, "-m", "venv", folder)
+    ran(python, "-m", "venv", folder)
     pip = (folder / "bin/python", "-m", "pip", "--disable-pip-version-check", "install", "-c", ROOT / "constraints.txt")
     if extra:  # first, as the Makefile does it and for the same reason
         constraints = (ROOT / "constraints.txt").read_text().splitlines()
@@ -236,8 +246,15 @@ def main():
                 programs = checks.do(f"{kind}: installs bare, pip check", environment, work / f"bare-{kind}", artifact)
                 if programs is not None:
                     checks.do(f"{kind}: works without torch", check_bare, programs, place, version)
-                if arguments.no_model:
+            for found, python in interpreters():
+                if python is None:
+                    print(f"none  {'':8}  Python {found}: not found, so not checked")
                     continue
+                name = f"Python {found}: the bare wheel"
+                programs = checks.do(f"{name} installs, pip check", environment, work / f"bare-{found}", wheel, "", python)
+                if programs is not None:
+                    checks.do(f"{name} works without torch", check_bare, programs, place, version)
+            for kind, artifact in (("wheel", wheel), ("sdist", sdist)) if not arguments.no_model else ():
                 venv = work / f"model-{kind}"
                 programs = checks.do(f"{kind}: installs with [model], pip check", environment, venv, artifact, "[model]")
                 if programs is not None:

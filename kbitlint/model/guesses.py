@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kbitlint.model.kernels import GROUPED_MM
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -170,7 +172,7 @@ ANSWERS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     aten.histc.default: _histc,
     aten.bincount.default: _bincount,
     aten.repeat_interleave.Tensor: _repeat_interleave,
-    aten._grouped_mm.default: _grouped_mm,  # noqa: SLF001  # see above
+    **({GROUPED_MM: _grouped_mm} if GROUPED_MM is not None else {}),
     aten.equal.default: _equal,
     aten.native_layer_norm.default: _normalise,
     aten.native_group_norm.default: _normalise,
