@@ -100,7 +100,7 @@ def ran(*command, cwd=None, exits=0, says=(), one_line=False):
 
 def tracked():
     """The files that git tracks, as they are in the working tree."""
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
+    names = ran("git", "ls-files", "-z", cwd=ROOT).split("\0")
     return {name for name in names if name and (ROOT / name).is_file()}
 
 

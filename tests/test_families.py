@@ -19,7 +19,9 @@ def as_loaded(family, kind):
         found |= {("KB504", "warning", path) for path in EXPERTS}
     if "llava" in family:
         found.add(("KB507", "info", TOWER))
-    if "t5" in family and kind == "nf4" and not tiny.TRANSFORMERS_5:  # transformers 4 keeps wo in float32, which adds to the stream
+    if (
+        "t5" in family and kind == "nf4" and not tiny.TRANSFORMERS_5
+    ):  # transformers 4 keeps wo in float32, which adds to the stream
         found.add(("KB103", "warning", "encoder.block.0"))
     return found
 

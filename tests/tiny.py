@@ -172,9 +172,7 @@ OTHERS = {
     "llava (siglip)": ("LlavaForConditionalGeneration", _siglip_llava),
     "gpt_oss (experts stacked by every version)": (
         "GptOssForCausalLM",
-        lambda: _config(
-            "GptOssConfig", **_TEXT, head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=8
-        ),
+        lambda: _config("GptOssConfig", **_TEXT, head_dim=16, num_local_experts=4, num_experts_per_tok=2, sliding_window=8),
     ),
     "deepseek_v32 (indexer)": (
         "DeepseekV32ForCausalLM",

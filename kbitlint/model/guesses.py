@@ -40,8 +40,18 @@ _EXPECTED = "_kbitlint_expected"
 #: where a mask without contents keeps which part of it is expected to be true, and the operators that keep that part
 _SHARE = "_kbitlint_share"
 _SELECTING = frozenset(
-    [aten.index.Tensor, aten.select.int, aten.slice.Tensor, aten.permute.default, aten.transpose.int, aten.t.default]
-    + [aten.squeeze.default, aten.squeeze.dim, aten.unsqueeze.default, aten.view.default, aten._to_copy.default]  # noqa: SLF001  # an operator's name
+    [
+        aten.index.Tensor,
+        aten.select.int,
+        aten.slice.Tensor,
+        aten.permute.default,
+        aten.transpose.int,
+        aten.squeeze.default,
+        aten.squeeze.dim,
+        aten.unsqueeze.default,
+        aten.view.default,
+        aten._to_copy.default,  # noqa: SLF001  # an operator's name, as the dispatcher spells it
+    ]
 )
 
 

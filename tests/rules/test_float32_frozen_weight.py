@@ -54,7 +54,9 @@ def test_what_the_quantizers_of_transformers_4_keep_in_float32_is_not_flagged():
     wide = {name for name, p in model.named_parameters() if p.dtype is torch.float32}
 
     assert found(model) == {}
-    assert wide == (set() if tiny.TRANSFORMERS_5 else {name for name, _ in model.named_parameters() if name.endswith(".wo.weight")})
+    assert wide == (
+        set() if tiny.TRANSFORMERS_5 else {name for name, _ in model.named_parameters() if name.endswith(".wo.weight")}
+    )
 
 
 def test_the_fix_is_unsafe_gives_the_bytes_back_and_the_model_still_trains():

@@ -49,7 +49,7 @@ def test_layers_on_the_list_heads_and_adapters_are_not_flagged():
 
 def test_an_empty_shell_of_a_packed_layer_is_another_rules():
     if not tiny.TRANSFORMERS_5:  # which looks for the weight that the shell lacks
-        with pytest.raises(AttributeError, match="`weight` is not an nn.Module"):
+        with pytest.raises(AttributeError, match=r"`weight` is not an nn\.Module"):
             tiny.load("llama (tied)", llm_int8_skip_modules=["k_proj"])
         return
     assert found(tiny.load("llama (tied)", llm_int8_skip_modules=["k_proj"])) == []
@@ -58,7 +58,9 @@ def test_an_empty_shell_of_a_packed_layer_is_another_rules():
 def test_the_output_projection_of_torchs_attention_is_found():
     """A subclass of Linear: the quantizer of transformers 5 leaves it alone, that of 4 packs it."""
     model = tiny.load("llava (siglip)")
-    (packed,) = (type(m).__name__ == "Linear4bit" for path, m in model.named_modules() if path.endswith("head.attention.out_proj"))
+    (packed,) = (
+        type(m).__name__ == "Linear4bit" for path, m in model.named_modules() if path.endswith("head.attention.out_proj")
+    )
 
     paths = [path for path, _, _ in found(model)]
 
