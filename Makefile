@@ -3,10 +3,10 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 INPUTS = pyproject.toml constraints.txt
 
-.PHONY: help demo test lint docs bench bench-light test-compat coverage clean
+.PHONY: help demo test lint docs bench bench-light test-oldest test-newest release-check coverage clean
 
 help:  ## Show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 # torch goes first, as the constraint pins it: another package's range would bring gigabytes of CUDA packages
 .venv/installed: $(INPUTS)
@@ -20,10 +20,15 @@ help:  ## Show this list
 	$(PIP) install --group dev
 	touch $@
 
-.venv-compat/installed: $(INPUTS) constraints-compat.txt
-	$(PYTHON) -m venv .venv-compat
-	.venv-compat/bin/python -m pip --quiet install -c constraints-compat.txt "$$(grep '^torch==' constraints-compat.txt)"
-	.venv-compat/bin/python -m pip --quiet install -c constraints-compat.txt -e '.[test]'
+.venv-oldest/installed .venv-newest/installed: .venv-%/installed: pyproject.toml constraints-%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip --quiet install -c constraints-$*.txt -e '.[test]'
+	touch $@
+
+.venv-release/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-release
+	.venv-release/bin/python -m pip --quiet install --upgrade 'pip>=25.1'
+	.venv-release/bin/python -m pip --quiet install --group release
 	touch $@
 
 demo: .venv/installed  ## Quantize a tiny Llama, audit it, fix it, train it one step
@@ -37,8 +42,14 @@ coverage: .venv/installed  ## Run the tests and hold the branch coverage of rule
 	.venv/bin/coverage report --include 'rules/*' --fail-under 100
 	.venv/bin/coverage report
 
-test-compat: .venv-compat/installed  ## Run the model tests on the newest transformers 4
-	.venv-compat/bin/python -m pytest
+test-oldest: .venv-oldest/installed  ## Run the tests on the oldest versions that pyproject.toml allows
+	.venv-oldest/bin/python -m pytest
+
+test-newest: .venv-newest/installed  ## Run the tests on the newest versions
+	.venv-newest/bin/python -m pytest
+
+release-check: .venv-release/installed  ## Build the sdist and the wheel, install each in fresh environments, run it there
+	.venv-release/bin/python benchmarks/release.py
 
 lint: .venv/linters  ## Format, lint, types, arrows between modules
 	.venv/bin/ruff format --check .
@@ -56,4 +67,4 @@ bench-light: .venv/installed  ## The minute of it that CI runs: fails where a ra
 	.venv/bin/python benchmarks/bench.py --light
 
 clean:  ## Remove what make made
-	rm -rf .venv .venv-compat build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-oldest .venv-newest .venv-release build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

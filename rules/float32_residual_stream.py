@@ -89,8 +89,8 @@ class Float32ResidualStream(Rule):
         """(module, what it does) where the stream turns float32."""
         if not entered_wide and promoting:
             return promoting[0].path, f"{promoting[0].class_name} gives float32"
-        embedding = next((e.path for e in trace.model.embeddings if e.path in trace.called), "")
-        return (
-            embedding,
-            "the residual stream is float32 from its start" if entered_wide else "the residual stream turns float32",
-        )
+        if entered_wide:
+            embedding = next((e.path for e in trace.model.embeddings if e.path in trace.called), "")
+            return embedding, "the residual stream is float32 from its start"
+        turning = next(layer.path for layer in trace.layers if layer.outgoing == "float32")
+        return turning, "the residual stream turns float32"

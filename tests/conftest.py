@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import inspect
 import os
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -19,6 +20,26 @@ def _newest_versions(monkeypatch):
     monkeypatch.setattr(versions, "installed", lambda: versions.NEWEST)
 
 
+class _BothStreams(Result):
+    """What click 8.2 keeps by itself: both streams apart, and together as ``output``."""
+
+    @property
+    def output(self):
+        return self.stdout + self.stderr
+
+
+class _Runner(CliRunner):
+    """The runner of click 8.1, which mixes both streams unless it is told not to."""
+
+    def invoke(self, *arguments, **keywords):
+        result = super().invoke(*arguments, **keywords)
+        result.__class__ = _BothStreams
+        return result
+
+
+_RUNNER = _Runner(mix_stderr=False) if "mix_stderr" in inspect.signature(CliRunner).parameters else CliRunner()
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Run the command line in an empty folder, as a user would."""
@@ -30,6 +51,6 @@ def run(tmp_path, monkeypatch):
     def invoke(*arguments):
         from kbitlint.cli import main
 
-        return CliRunner().invoke(main, [str(argument) for argument in arguments])
+        return _RUNNER.invoke(main, [str(argument) for argument in arguments])
 
     return invoke

@@ -108,6 +108,7 @@ EMBEDDINGS = ["lm_head.weight", "model.embed_tokens.weight"]
 MIXTRAL, LLAVA = "mixtral (MoE)", "llava (vision-language)"
 EXPERTS = [f"model.layers.{i}.mlp.experts.{name}" for i in (0, 1) for name in ("down_proj", "gate_up_proj")]
 Q_PROJ = [f"model.layers.{i}.self_attn.q_proj" for i in (0, 1)]
+STACKED_HOOKS = [("KB302", "model.embed_tokens", "info")] if tiny.TRANSFORMERS_5 else []
 FACTORS = [f"{layer}.lora_{factor}.default.weight" for layer in Q_PROJ for factor in "AB"]
 
 
@@ -151,7 +152,8 @@ def test_kbit_prepare_implicit_reentrant():
 
 
 def test_stacked_embedding_hooks():
-    assert said(prepare_model_for_kbit_training(tiny.load()), "KB302") == [("KB302", "model.embed_tokens", "info")]
+    """transformers 5 installs one where it turns checkpointing on, and PEFT's prepare another; 4 installs none."""
+    assert said(prepare_model_for_kbit_training(tiny.load()), "KB302") == STACKED_HOOKS
 
 
 def test_checkpointing_enabled_twice_last_wins():
@@ -160,7 +162,7 @@ def test_checkpointing_enabled_twice_last_wins():
 
     model.gradient_checkpointing_enable({"use_reentrant": False})
 
-    assert said(model, "KB302", "KB401") == [("KB302", "model.embed_tokens", "info")]
+    assert said(model, "KB302", "KB401") == STACKED_HOOKS
 
 
 def test_checkpointing_inactive_in_eval_mode():
@@ -301,6 +303,7 @@ def test_fp32_upcast_of_embeddings_and_head():
     assert said(prepare_model_for_kbit_training(tiny.load()), "KB104") == each("KB104", EMBEDDINGS, "warning")
 
 
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason=tiny.LISTED)
 def test_moe_experts_upcast_to_fp32_by_prepare():
     found = said(prepare_model_for_kbit_training(tiny.load(MIXTRAL)), "KB104")
 
@@ -424,9 +427,11 @@ class WQLinear_GEMM(torch.nn.Module):  # noqa: N801  # the name that AutoAWQ giv
 
 def test_skip_modules_clears_default_lm_head():
     untied = tiny.load(llm_int8_skip_modules=["k_proj"])
-    tied = tiny.load("llama (tied)", llm_int8_skip_modules=["k_proj"])
 
     assert said(untied, "KB505", "KB506") == [("KB505", "lm_head", "info")]
+    if not tiny.TRANSFORMERS_5:
+        return  # it cannot load the tied one: rules/test_unconverted_linear.py
+    tied = tiny.load("llama (tied)", llm_int8_skip_modules=["k_proj"])
     assert said(tied, "KB505", "KB506") == [("KB506", "lm_head", "error")]
 
 
@@ -434,10 +439,12 @@ def test_vision_tower_quantized_by_default():
     assert said(tiny.load(LLAVA), "KB507") == [("KB507", "model.vision_tower", "info")]
 
 
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason=tiny.LISTED)
 def test_moe_fused_experts_not_quantized():
     assert said(tiny.load(MIXTRAL), "KB504") == each("KB504", EXPERTS, "warning")
 
 
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason=tiny.LISTED)
 def test_moe_experts_not_adapted():
     model = adapted(tiny.load(MIXTRAL), ("q_proj", "gate_proj", "up_proj", "down_proj"))
 

@@ -237,5 +237,5 @@ def test_a_composite_config_gives_its_text_part_to_a_text_only_class(tmp_path):
     report = kbitlint.check(tmp_path, quantize="nf4")
 
     assert report.summary.startswith("Llama4ForCausalLM ")
-    experts = {"KB504", "KB510"}  # its experts and its router stay float
+    experts = {"KB504", "KB510"} if tiny.TRANSFORMERS_5 else {"KB504"}  # its experts stay float; its router in 5 only
     assert {violation.code for violation in report.violations} == {"KB101", "KB201", "KB402"} | experts

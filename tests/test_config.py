@@ -158,6 +158,7 @@ def test_options_of_rules_are_printed_as_they_are_written(configured):
     assert configured(f"[tool.kbitlint]\n{written}\n")("config").output.splitlines()[-1] == written
 
 
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason=tiny.LISTED)
 def test_an_option_decides_what_the_rule_reports(configured, run, tmp_path):
     arguments = ("check", str(tiny.checkpoint("mixtral (MoE)")), "--quantize", "nf4", "--select", "KB504", "--no-trace")
 

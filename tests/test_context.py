@@ -49,6 +49,19 @@ def checkpointing_base():
     return prepare_model_for_kbit_training(tiny.load())
 
 
+def handed_to_ddp(trainer, monkeypatch):
+    """transformers 5 decides where the accelerator is made, 4 where the model is wrapped for several ranks."""
+    if not tiny.TRANSFORMERS_5:
+        from transformers.training_args import ParallelMode
+
+        if trainer.args.gradient_checkpointing:  # as train() does before
+            trainer.model.gradient_checkpointing_enable()
+        with monkeypatch.context() as ranks:
+            ranks.setattr(type(trainer.args), "parallel_mode", ParallelMode.DISTRIBUTED)
+            trainer._wrap_model(trainer.model)
+    return trainer.accelerator.ddp_handler.find_unused_parameters
+
+
 @pytest.mark.parametrize(
     ("build", "values", "find_unused"),
     [
@@ -66,11 +79,13 @@ def test_find_unused_parameters_is_what_the_real_trainer_hands_to_ddp(tmp_path, 
         values = {**values, "activation_checkpointing": values["gradient_checkpointing"]}
         del values["gradient_checkpointing"]
     model = build()
+    # quantized models without adapters are refused, by a function of 5 and by a property of 4
     monkeypatch.setattr("transformers.trainer.validate_quantization_for_training", lambda model: None, raising=False)
+    monkeypatch.setattr("transformers.quantizers.base.HfQuantizer.is_qat_trainable", True)
     args = arguments(tmp_path, **values)
     trainer = transformers.Trainer(model=model, args=args)
 
-    real = trainer.accelerator.ddp_handler.find_unused_parameters
+    real = handed_to_ddp(trainer, monkeypatch)
     assert TrainingContext.from_training_arguments(args, model).find_unused_parameters is real is find_unused
     assert context_of(trainer, TrainingContext()).find_unused_parameters is find_unused
     assert (

@@ -110,10 +110,14 @@ def test_fix_without_cuda_names_the_other_device(run):
 
 
 def test_a_trainer_is_audited_as_it_will_train(run):
-    """Its arguments enable checkpointing, and it calls model.train() itself."""
+    """Its arguments enable checkpointing, and it calls model.train() itself.
+
+    That of transformers 4 checkpoints reentrantly and installs no hook.
+    """
     target = only(run("check", "plants:trainer", "--format", "json"))
 
-    assert {v["code"] for v in target["violations"]} == {"KB101"} | ({"KB401"} if not tiny.TRANSFORMERS_5 else set())
+    reentrant = {"KB301", "KB401"} if not tiny.TRANSFORMERS_5 else set()
+    assert {v["code"] for v in target["violations"]} == {"KB101"} | reentrant
     assert {"code": "KB403", "reason": "the training loop sets the mode itself", "surface": "model"} in target["skips"]
 
 

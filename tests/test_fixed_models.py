@@ -92,9 +92,10 @@ def test_saved_and_loaded(tmp_path):
 
     assert set(model.state_dict()) == set(plain.state_dict())
     stored = [v for v in kbitlint.check(loaded).violations if v.code == "KB102"]
-    assert stored  # a checkpoint keeps dtypes and no hooks: its float32 norms promote what they pass on
-    assert not tiny.step(tiny.with_lora(loaded)).trains
-    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, device_map={"": "cpu"})
+    # a checkpoint keeps dtypes and no hooks: its float32 norms promote what they pass on, unless transformers 4 casts them
+    assert bool(stored) is tiny.TRANSFORMERS_5
+    assert tiny.step(tiny.with_lora(loaded)).trains is not tiny.TRANSFORMERS_5
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, device_map={"": "cpu"}, dtype=torch.bfloat16)
     kbitlint.fix(loaded)
     ids = torch.arange(16)[None]
     with torch.no_grad():

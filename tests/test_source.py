@@ -100,6 +100,23 @@ def test_the_dtype_is_what_loading_would_choose():
     assert chosen == ([torch.bfloat16, torch.bfloat16, torch.float32, torch.float32] if tiny.TRANSFORMERS_5 else version_4)
 
 
+@pytest.mark.parametrize("kind", ["nf4", "int8", "none"])
+@pytest.mark.parametrize("family", ["llama", "t5 (encoder-decoder)"])
+def test_on_meta_every_dtype_is_the_one_that_loading_gives(family, kind):
+    """transformers 4 loads packed layers beside float16 where nobody names a dtype, and keeps T5's ``wo`` in float32."""
+    import transformers
+
+    folder = tiny.checkpoint(family)
+    quantization = {} if kind == "none" else {"quantization_config": tiny.quantization(kind)}
+    cls = getattr(transformers, tiny.FAMILIES[family][0])
+    loaded = cls.from_pretrained(folder, device_map={"": "cpu"}, **quantization)
+
+    made = build(Source(str(folder)), kind).model
+
+    assert {name: p.dtype for name, p in made.named_parameters()} == {name: p.dtype for name, p in loaded.named_parameters()}
+    assert made.config.dtype == loaded.config.dtype
+
+
 def test_a_config_without_a_dtype_is_said_to_have_none(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(tiny._TEXT | {"model_type": "llama"}))
 

@@ -19,6 +19,7 @@ from torch import nn
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes
 from kbitlint.files.checkpoint import inside
+from kbitlint.model.parts import keeps_whatever_the_dtype
 from kbitlint.model.quantized import short_name
 from kbitlint.model.source import Source, dtype_of, load_config, major_version, method_of, model_class, quantization_config
 
@@ -96,6 +97,7 @@ def instantiate(
         pre_quantized: Whether the checkpoint's tensors are packed already.
         arguments: Further arguments of the class.
     """
+    _record(config, dtype)
     with torch.device("meta"):
         model = cls._from_config(config, dtype=dtype, **(arguments or {}))
     if quantization is not None:
@@ -108,10 +110,18 @@ def instantiate(
     return model  # type: ignore[no-any-return]  # transformers is not typed
 
 
+def _record(config: Any, dtype: torch.dtype) -> None:
+    """Keep the dtype in the config and its parts, as loading does; ``_from_config`` of transformers 4 does not."""
+    parts = (getattr(config, name, None) for name in getattr(config, "sub_configs", ()))
+    for one in (config, *parts):
+        if one is not None:
+            one.dtype = dtype
+
+
 def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
     """Parameters that a class keeps in float32, as loading would leave them (building from a config does not)."""
     names = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ()) if dtype is not torch.float32 else set()
-    if dtype is torch.float16:
+    if dtype is torch.float16 or keeps_whatever_the_dtype(model):
         names |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
     if not names:
         return

@@ -21,23 +21,29 @@ _LOCK = threading.RLock()
 
 
 @contextmanager
-def observed(model: nn.Module, see: Callable[[bool | None, bool], None]) -> Iterator[None]:
-    """Tell ``see(use_reentrant, whether an input requires grad)`` of every checkpoint that the model makes.
+def observed(model: nn.Module, see: Callable[[nn.Module | None, bool | None, bool], None]) -> Iterator[None]:
+    """Tell ``see(module, use_reentrant, whether an input requires grad)`` of every checkpoint that the model makes.
 
     Functions that are bound to layers are wrapped on the model itself, which is a twin; those that code calls by
-    name are replaced in the namespaces of the model's own classes, and put back.
+    name are replaced in the namespaces of the model's own classes, and put back. The module is the one that the
+    function is bound to: a layer of transformers 4 calls it before any hook of the layer says that it runs. It is None
+    where code calls the function by name.
     """
     genuine = torch.utils.checkpoint.checkpoint
 
-    @functools.wraps(genuine)
-    def checkpoint(function: Any, *args: Any, use_reentrant: bool | None = None, **kwargs: Any) -> Any:
-        see(use_reentrant, any(isinstance(value, Tensor) and value.requires_grad for value in args))
-        return genuine(function, *args, use_reentrant=use_reentrant, **kwargs)
+    def seen_at(module: nn.Module | None) -> Callable[..., Any]:
+        @functools.wraps(genuine)
+        def checkpoint(function: Any, *args: Any, use_reentrant: bool | None = None, **kwargs: Any) -> Any:
+            see(module, use_reentrant, any(isinstance(value, Tensor) and value.requires_grad for value in args))
+            return genuine(function, *args, use_reentrant=use_reentrant, **kwargs)
+
+        return checkpoint
 
     for module in model.modules():
         bound = module.__dict__.get(FUNCTION)
         if bound is not None:
-            module.__dict__[FUNCTION] = _through(bound, genuine, checkpoint)
+            module.__dict__[FUNCTION] = _through(bound, genuine, seen_at(module))
+    checkpoint = seen_at(None)
     with _LOCK:
         places = [(torch.utils.checkpoint.__dict__, "checkpoint"), *_imports(model, genuine)]
         for namespace, name in places:

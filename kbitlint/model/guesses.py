@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kbitlint.model.kernels import GROUPED_MM
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,19 +40,47 @@ _IS_NAN = frozenset([aten.isnan.default, aten.isinf.default])
 _TELLING = _UNLIKELY | _REDUCTIONS | _IS_NAN | {aten.ne.Tensor}
 #: where a tensor without contents keeps what it is expected to hold
 _EXPECTED = "_kbitlint_expected"
+#: where a mask without contents keeps which part of it is expected to be true, and the operators that keep that part
+_SHARE = "_kbitlint_share"
+_SELECTING = frozenset(
+    [
+        aten.index.Tensor,
+        aten.select.int,
+        aten.slice.Tensor,
+        aten.permute.default,
+        aten.transpose.int,
+        aten.squeeze.default,
+        aten.squeeze.dim,
+        aten.unsqueeze.default,
+        aten.view.default,
+        aten._to_copy.default,  # noqa: SLF001  # an operator's name, as the dispatcher spells it
+    ]
+)
 
 
 def expect(func: Any, args: Any, result: Tensor) -> None:
     """Note what code may expect of a result: nothing is NaN, counts of it are 0, and rare things do not happen."""
+    first = args[0] if args and isinstance(args[0], Tensor) else None
+    if func in _SELECTING:
+        if hasattr(first, _SHARE):
+            setattr(result, _SHARE, getattr(first, _SHARE))
+        return
     if func not in _TELLING:
         return
-    first = args[0] if args and isinstance(args[0], Tensor) else None
     expected = getattr(first, _EXPECTED, None)
     is_nan = func in _IS_NAN or (func is aten.ne.Tensor and first is args[1])
     if func is aten.eq.Scalar and expected is not None:
         setattr(result, _EXPECTED, int(expected == args[1]))
     elif is_nan or (func in _REDUCTIONS and expected == 0) or (func in _UNLIKELY and result.ndim == 0):
         setattr(result, _EXPECTED, 0)
+
+
+def one_hot(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """One of ``num_classes`` is true wherever it is: a router is taken to send each expert as many tokens as any other."""
+    result = func(*args, **kwargs)
+    if result.is_meta:
+        setattr(result, _SHARE, 1 / result.shape[-1])
+    return result
 
 
 def _value_of(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
@@ -62,9 +92,17 @@ def _value_of(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
 
 
 def _nonzero(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
+    """Everything is true, or the share that is expected; where that is a whole row, its indices are known.
+
+    So a loop over the experts that are hit, as transformers 4 runs them, comes to each of them once.
+    """
     ledger.guess("nonzero")
     tensor = args[0]
-    return torch.empty((tensor.numel(), tensor.ndim), dtype=torch.long, device="meta")
+    share = getattr(tensor, _SHARE, 1)
+    if tensor.ndim == 1 and share == 1:
+        return torch.arange(tensor.numel()).unsqueeze(1)
+    rows = max(1, round(tensor.numel() * share)) if tensor.numel() else 0
+    return torch.empty((rows, tensor.ndim), dtype=torch.long, device="meta")
 
 
 def _masked_select(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
@@ -151,7 +189,7 @@ ANSWERS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     aten.histc.default: _histc,
     aten.bincount.default: _bincount,
     aten.repeat_interleave.Tensor: _repeat_interleave,
-    aten._grouped_mm.default: _grouped_mm,  # noqa: SLF001  # see above
+    **({GROUPED_MM: _grouped_mm} if GROUPED_MM is not None else {}),
     aten.equal.default: _equal,
     aten.native_layer_norm.default: _normalise,
     aten.native_group_norm.default: _normalise,

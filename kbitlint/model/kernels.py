@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 HALF = (torch.bfloat16, torch.float16)
+#: the grouped product of experts, which torch 2.6 does not have
+GROUPED_MM: Any = getattr(getattr(aten, "_grouped_mm", None), "default", None)
 
 #: operator -> positions of the tensors whose dtypes must be the same
 _SAME: dict[Any, tuple[int, ...]] = {
@@ -35,7 +37,7 @@ _SAME: dict[Any, tuple[int, ...]] = {
     aten.addmv.default: (0, 1, 2),
     aten.dot.default: (0, 1),
     aten.vdot.default: (0, 1),
-    aten._grouped_mm.default: (0, 1),  # noqa: SLF001  # an operator's name, as the dispatcher spells it
+    **({GROUPED_MM: (0, 1)} if GROUPED_MM is not None else {}),
     aten.convolution.default: (0, 1, 2),
     aten.index_add.default: (0, 3),
     aten.index_add_.default: (0, 3),
@@ -44,7 +46,7 @@ _SAME: dict[Any, tuple[int, ...]] = {
     aten.index_put.default: (0, 2),
     aten.index_put_.default: (0, 2),
     aten._index_put_impl_.default: (0, 2),
-    aten._unsafe_index_put.default: (0, 2),  # noqa: SLF001  # see above
+    aten._unsafe_index_put.default: (0, 2),  # noqa: SLF001  # an operator's name, as the dispatcher spells it
     aten.scatter.src: (0, 3),
     aten.scatter_.src: (0, 3),
     aten.scatter_add.default: (0, 3),

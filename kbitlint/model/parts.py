@@ -130,13 +130,21 @@ def keeps_float32(models: Iterable[tuple[str, Any]], dtype: str | None) -> tuple
     """Names of modules that the model keeps in float32 where it is asked for this dtype.
 
     transformers keeps those of ``_keep_in_fp32_modules`` from float16 only, the strict ones from bfloat16 too.
+    bitsandbytes' quantizers of transformers 4 keep both, whatever the dtype.
     """
     names: set[str] = set()
-    attributes = ("_keep_in_fp32_modules_strict", "_keep_in_fp32_modules")[: 1 + (dtype == "float16")]
+    models = tuple(models)
+    both = dtype == "float16" or any(keeps_whatever_the_dtype(model) for _, model in models)
+    attributes = ("_keep_in_fp32_modules_strict", "_keep_in_fp32_modules")[: 1 + both]
     for _, model in models:
         for attribute in attributes:
             names.update(map(str, getattr(model, attribute, None) or ()))
     return tuple(sorted(names))
+
+
+def keeps_whatever_the_dtype(model: Any) -> bool:
+    """Whether the quantizer that loaded the model keeps ``_keep_in_fp32_modules`` from bfloat16 too."""
+    return bool(getattr(getattr(model, "hf_quantizer", None), "use_keep_in_fp32_modules", False))
 
 
 def quantizer_trains(base: Any) -> bool | None:

@@ -208,12 +208,16 @@ def _run(step: Step, how: How) -> End:
 
 
 def _enable_checkpointing(twin: nn.Module, loop: Checkpointing) -> None:
-    """What the loop does before the first step; transformers 5 adds embedding hooks, whether the loop has any or not."""
+    """What the loop does before the first step: transformers 5 adds embedding hooks and 4 adds none, whatever the loop does."""
     before = {module: set(module._forward_hooks) for module in twin.modules()}  # noqa: SLF001  # torch has no public way to list hooks
     kwargs = {} if loop.use_reentrant is None else {"use_reentrant": loop.use_reentrant}
-    checkpointing.enable(adapters.base_of(twin), **kwargs)
-    for module, known in before.items() if not loop.installs_hook else ():
-        for number in set(module._forward_hooks) - known:  # noqa: SLF001  # see above
+    base: Any = adapters.base_of(twin)
+    checkpointing.enable(base, **kwargs)
+    added = {module: set(module._forward_hooks) - known for module, known in before.items()}  # noqa: SLF001  # see above
+    if loop.installs_hook and not any(added.values()):
+        base.enable_input_require_grads()
+    for module, numbers in added.items() if not loop.installs_hook else ():
+        for number in numbers:
             del module._forward_hooks[number]  # noqa: SLF001  # what RemovableHandle.remove does
 
 
@@ -235,9 +239,10 @@ def _backward(loss: Tensor) -> None:
         torch.autograd.backward(torch.autograd.graph.get_gradient_edge(loss), torch.ones_like(loss))
 
 
-def _see_checkpoint(step: Step, use_reentrant: bool | None, requires_grad: bool) -> None:  # noqa: FBT001  # what observed() tells
+def _see_checkpoint(step: Step, module: nn.Module | None, use_reentrant: bool | None, requires_grad: bool) -> None:  # noqa: FBT001  # what observed() tells
     if not step.ledger.in_backward:
-        step.passage.checkpoint_calls.append(CheckpointCall(step.where(), use_reentrant, requires_grad))
+        path = step.where() if module is None else step.paths[id(module)]
+        step.passage.checkpoint_calls.append(CheckpointCall(path, use_reentrant, requires_grad))
 
 
 def _pack(step: Step, tensor: Tensor) -> tuple[Tensor, int]:

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kbitlint.model import kernels
-from kbitlint.model.guesses import ANSWERS, expect, on_meta
+from kbitlint.model.guesses import ANSWERS, expect, on_meta, one_hot
 from kbitlint.model.ledger import Ledger, Refusal
 from kbitlint.model.shapes import KnownShapes
 from kbitlint.model.standins import attend
@@ -295,6 +295,7 @@ _BETRAYALS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     torch.split: _split,
     torch.allclose: _same_values,
     torch.equal: _same_values,
+    torch.nn.functional.one_hot: one_hot,
 }
 
 

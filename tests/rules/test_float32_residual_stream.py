@@ -38,9 +38,14 @@ def test_norms_that_promote_the_stream_are_named_and_fixed():
     """GPT-NeoX adds what its norms feed to the stream; under CUDA's autocast a norm gives float32 anyway."""
     model = tiny.with_lora(tiny.load("gpt2 (Conv1D)"))
     norm = tiny.adapters_base(model).transformer.h[0]
-    norm.register_forward_hook(lambda module, args, output: output.float() if torch.is_tensor(output) else output)
+
+    def widen(module, args, output):
+        return output.float() if torch.is_tensor(output) else (output[0].float(), *output[1:])  # a tuple in transformers 4
+
+    norm.register_forward_hook(widen)
     (violation,) = traced.found(model, CODE)
 
+    assert violation.at.path == "transformer.h.0"
     assert violation.message.startswith("the residual stream turns float32: 2 of 2 layers pass on float32")
     assert violation.fix is None
 

@@ -12,6 +12,7 @@ MESSAGE = "a parameter is stored packed, which from_pretrained loads for Linear 
 EXPERTS = [f"model.layers.{i}.mlp.experts.{name}" for i in (0, 1) for name in ("down_proj", "gate_up_proj")]
 
 
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason=tiny.LISTED)
 def test_a_model_that_is_saved_with_packed_experts_cannot_be_loaded(tmp_path):
     model = tiny.load("mixtral (MoE)")
     kbitlint.fix(model, unsafe=True)

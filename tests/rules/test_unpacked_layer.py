@@ -13,6 +13,7 @@ def found(model):
     return {v.at.path: (v.message, v.severity.value, v.evidence["tied"]) for v in kbitlint.check(model, select=CODE).violations}
 
 
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="transformers 4 cannot load it: test_unconverted_linear.py")
 def test_a_tied_head_in_a_4_bit_shell_is_flagged_and_raises():
     model = tiny.load("llama (tied)", llm_int8_skip_modules=["k_proj"])
 

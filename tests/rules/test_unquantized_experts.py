@@ -14,6 +14,7 @@ def found(model):
     return kbitlint.check(model, select=CODE).violations
 
 
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason=tiny.LISTED)
 def test_fused_experts_are_flagged_with_the_share_that_is_quantized():
     violations = found(tiny.load("mixtral (MoE)"))
 
@@ -23,6 +24,7 @@ def test_fused_experts_are_flagged_with_the_share_that_is_quantized():
     }
 
 
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason=tiny.LISTED)
 def test_the_evidence_is_what_the_tensors_take():
     model = tiny.load("mixtral (MoE)")
 
@@ -32,6 +34,7 @@ def test_the_evidence_is_what_the_tensors_take():
     assert tiny.step(tiny.with_lora(model)).trains, "it costs memory only"
 
 
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason=tiny.LISTED)
 def test_experts_below_an_adapter_are_flagged_where_they_are():
     from peft import LoraConfig, get_peft_model
 
@@ -40,6 +43,21 @@ def test_experts_below_an_adapter_are_flagged_where_they_are():
     )
 
     assert [v.at.path for v in found(model)] == [path.replace("experts.", "experts.base_layer.") for path in EXPERTS]
+
+
+def test_stacked_experts_are_flagged_in_every_version():
+    model = tiny.load("gpt_oss (experts stacked by every version)")
+
+    assert [v.at.path for v in found(model)] == EXPERTS
+    assert tiny.step(tiny.with_lora(model)).trains, "it costs memory only"
+
+
+@pytest.mark.skipif(tiny.TRANSFORMERS_5, reason="transformers 5 stacks them")
+def test_experts_in_lists_are_quantized_and_not_flagged():
+    model = tiny.load("mixtral (MoE)")
+
+    assert found(model) == ()
+    assert type(model.model.layers[0].block_sparse_moe.experts[0].w1).__name__ == "Linear4bit"
 
 
 def test_a_small_share_is_worth_knowing():
