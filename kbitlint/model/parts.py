@@ -103,10 +103,16 @@ def towers(models: Iterable[tuple[str, Any]]) -> Iterator[TowerFacts]:
             yield TowerFacts(path, type(model).__name__, reads)
 
 
-def dead_targets(known: Iterable[AdapterFacts], paths: Collection[str]) -> Iterator[tuple[str, str]]:
+def dead_targets(known: Iterable[AdapterFacts], paths: Collection[str], adapted: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Entries of ``target_modules`` that are no module's name; PEFT complains only where all of them are dead.
 
-    PEFT compares an entry with the whole path or with its end (``check_target_module_exists``).
+    PEFT compares an entry with the whole path or with its end (``check_target_module_exists``), when it attaches: a layer
+    that was wrapped later has names in its path that the entry has not, and keeps its adapters.
+
+    Args:
+        known: The adapters.
+        paths: Those of all modules.
+        adapted: Those of the modules that have adapters.
     """
     names: set[str] = set()
     for adapter in known:
@@ -114,10 +120,19 @@ def dead_targets(known: Iterable[AdapterFacts], paths: Collection[str]) -> Itera
             plain = [adapters.below_wrappers(path) for path in paths]
             names.update(plain)
             names.update(path.rpartition(".")[2] for path in plain)
-        for target in adapter.targets:
-            dotted = "." in target and any(path.endswith(f".{target}") for path in names)
-            if target not in names and not dotted:
+        dead = [t for t in adapter.targets if t not in names and not any(path.endswith(f".{t}") for path in names if "." in t)]
+        ends = tuple(f".{target}" for target in adapter.targets)
+        unnamed = [path for path in adapted if not f".{path}".endswith(ends)] if dead else []
+        for target in dead:
+            if not any(_was_at(target.split("."), path) for path in unnamed):
                 yield adapter.name, target
+
+
+def _was_at(entry: list[str], path: str) -> bool:
+    """Whether a path is that of the entry with names in between."""
+    names = path.split(".")
+    left = iter(names)
+    return len(entry) > 1 and (entry[0], entry[-1]) == (names[0], names[-1]) and all(name in left for name in entry)
 
 
 def recorded_dtype(base: Any) -> str | None:

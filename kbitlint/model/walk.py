@@ -126,7 +126,7 @@ def collect(model: nn.Module) -> ModelFacts:
         heads=tuple(parts.heads(base, walk.where)),
         towers=tuple(parts.towers(walk.models)),
         adapted=tuple(walk.adapted),
-        dead_targets=tuple(parts.dead_targets(known, walk.where.values())),
+        dead_targets=tuple(parts.dead_targets(known, walk.where.values(), [layer.path for layer in walk.adapted])),
         quantizer_trains=parts.quantizer_trains(base),
         device_map=_device_map(base),
     )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tiny
 from peft import LoraConfig, get_peft_model
+from traced import wrap_layer
 
 import kbitlint
 
@@ -42,6 +43,16 @@ def test_whole_paths_ends_of_paths_and_patterns_are_not_flagged():
     for targets in (["model.layers.0.self_attn.q_proj"], ["self_attn.q_proj", "v_proj"], r".*\.q_proj", "all-linear"):
         assert found(adapted("llama", targets)) == []
     assert [path for path, _, _ in found(adapted("llama", ["q_proj", "attention.k_proj"]))] == ["attention.k_proj"]
+
+
+def test_a_layer_that_is_wrapped_after_its_adapters_were_attached_keeps_them():
+    targets = ["model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj"]
+    model = adapted("llama", targets)
+    wrap_layer(model, 0, lambda layer, *args, **kwargs: layer(*args, **kwargs))
+
+    assert found(model) == []
+    assert len(tiny.step(model).arrived) == 4, "both layers learn"
+    assert [path for path, _, _ in found(adapted("llama", [*targets, "model.layers.0.q_proj"]))] == ["model.layers.0.q_proj"]
 
 
 def test_without_adapters_the_rule_is_skipped():
