@@ -110,6 +110,8 @@ def listed(cls):
 )
 def test_every_class_of_every_architecture_is_in_the_list_and_found_rightly(monkeypatch):
     monkeypatch.setattr(sys, "path", [str(HERE.parent / "benchmarks"), *sys.path])
+    from huggingface_hub.errors import StrictDataclassError
+
     architectures = importlib.import_module("architectures")
     transformers.utils.logging.set_verbosity_error()
     to_add, wrong, built = set(), set(), 0
@@ -117,7 +119,7 @@ def test_every_class_of_every_architecture_is_in_the_list_and_found_rightly(monk
         for model_type in architectures.architectures(task):
             try:
                 model = architectures.build(task, model_type, "meta")
-            except (ImportError, ValueError):  # what needs another library, or a config that this version refuses
+            except (ImportError, ValueError, StrictDataclassError):  # what needs another library, or a config that is refused
                 continue
             built += 1
             for module in model.modules():

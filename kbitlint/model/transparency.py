@@ -26,9 +26,11 @@ class DtypeTransparency:
 
     def enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Remember the dtype of the first floating tensor and cast all half-precision ones."""
-        floating = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value.is_floating_point())
-        first = next(floating, None)
-        self.incoming = None if first is None else first.dtype
+        self.incoming = None
+        for value in (*args, *kwargs.values()):  # torch.compile of torch 2.7 does not take next(generator, None)
+            if isinstance(value, Tensor) and value.is_floating_point():
+                self.incoming = value.dtype
+                break
         return tuple(_float32(value) for value in args), {name: _float32(value) for name, value in kwargs.items()}
 
     def leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
