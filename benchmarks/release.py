@@ -207,7 +207,8 @@ def check_model(programs, place):
     kbitlint = programs / "kbitlint"
     ran(programs / "python", "-c", "import factory; factory.save()", cwd=place)
     ran(kbitlint, "check", "factory.py:build_model", "--meta", cwd=place, exits=1, says=["LlamaForCausalLM", "model and trace"])
-    ran(kbitlint, "check", "llama", "--quantize", "nf4", cwd=place, says=["LlamaForCausalLM", "files, model and trace"])
+    folder = ("check", "llama", "--quantize", "nf4")
+    ran(kbitlint, *folder, cwd=place, exits=1, says=["LlamaForCausalLM", "files, model and trace"])
     ran(kbitlint, "memory", "llama", "--quantize", "nf4", cwd=place, says=["kbitlint's fix", "quantized weights"])
     ran(kbitlint, "demo", "--device", "cpu", cwd=place, says=["The model was audited, fixed and proven"])
 
