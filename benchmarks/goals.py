@@ -50,7 +50,7 @@ class Goal:
         return f"{shown} {self.unit}".strip()
 
     def __str__(self) -> str:
-        return f"{self.what:<66}{self.measured:>20}  {self.wanted:<13}{'met' if self.met else 'MISSED'}"
+        return f"{'met' if self.met else 'MISSED':<7}{self.measured:>15}  {self.wanted:<14}{self.what}"
 
 
 def leave(goals: Iterable[Goal], file: Path | None = None, **measured: Any) -> int:
