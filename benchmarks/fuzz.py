@@ -33,7 +33,7 @@ from kbitlint.errors import KbitlintError
 from kbitlint.files import checkpoint, jsontext, safetensors
 from kbitlint.files.packing import packing_of
 from kbitlint.registry import all_rules
-from kbitlint.source import configs, notebooks, reading
+from kbitlint.source import configs, notebooks, reading, trees
 from kbitlint.source.frameworks import NEWEST
 from kbitlint.source.suppressions import ignores
 from kbitlint.violation import Surface
@@ -206,8 +206,8 @@ _JSON_WORDS = b'{ } [ ] " : , \\u 1e9 null true -1 ""'
 #: name: (function, seeds, what it may raise, words to put in)
 PARSERS = {
     "header": (read_header, HEADERS, safetensors.HeaderError, b'"dtype" F32 [ ] 999999999999 -1 {} \xff'),
-    "json": (read_json, JSONS, (jsontext.JSONTextError, configs.ConfigurationError), b'{ } [ " : , \\u 1e9'),
-    "yaml": (read_yaml, YAML, configs.ConfigurationError, b":\\_ -\\_ &a *a !! |\\n { } ?\\_ \t"),
+    "json": (read_json, JSONS, (jsontext.JSONTextError, trees.ConfigurationError), b'{ } [ " : , \\u 1e9'),
+    "yaml": (read_yaml, YAML, trees.ConfigurationError, b":\\_ -\\_ &a *a !! |\\n { } ?\\_ \t"),
     "notebook": (read_notebook, NOTEBOOKS, (notebooks.NotebookError, reading.SourceError), b'%% ! \\n " [ source'),
     "deepspeed": (through(launchers.training_file, "ds.json"), DEEPSPEED, KbitlintError, _JSON_WORDS + b' "auto" "stage"'),
     "accelerate": (through(launchers.training_file, "a.yaml"), ACCELERATE, KbitlintError, b":\\_ -\\_ &a *a !! |\\n { } no 1"),

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
-import time
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,17 +14,31 @@ from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.report.formats import MEMORY as MEMORY_FORMATS
 from kbitlint.report.formats import NAMES as FORMATS
 from kbitlint.running import JOBS_OPTIONS, RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
-from kbitlint.streams import ClearGroup, kept_for_the_report, shown, shown_lines
+from kbitlint.streams import (
+    EXIT_FAILED,
+    ClearGroup,
+    clear_errors,
+    color,
+    deliver,
+    kept_for_the_report,
+    line_of,
+    looks,
+    progress,
+    show_traceback,
+    shown,
+    shown_lines,
+    width,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from kbitlint.running import Settled
     from kbitlint.violation import Failure, Report, Severity
 
 #: the argument of --amp -> TrainingContext.autocast_dtype
 AMP = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
-EXIT_CLEAN, EXIT_VIOLATIONS, EXIT_FAILED = 0, 1, 2
+EXIT_CLEAN, EXIT_VIOLATIONS = 0, 1
 EXIT_HELP = """\b
 Exit codes: 0 clean, 1 violations at or above --fail-on are left,
 2 kbitlint could not do its job (usage, configuration, unreadable target,
@@ -141,7 +152,7 @@ def check(targets: tuple[str, ...], **options: Any) -> None:
 
     Without a target those of [tool.kbitlint] in pyproject.toml are audited.
     """
-    with _clear_errors(verbose=options["verbose"]):
+    with clear_errors(verbose=options["verbose"]):
         code = _check(targets, options)
     sys.exit(code)
 
@@ -202,7 +213,7 @@ def _audited(
     speaks = True
     for target in targets:
         try:
-            with kept_for_the_report(), _progress(f"{'fixing' if fixing else 'auditing'} {target}"):
+            with kept_for_the_report(), progress(f"{'fixing' if fixing else 'auditing'} {target}"):
                 if fixing:
                     reports.append(api.fix(target, unsafe=unsafe, device=device, **opened))
                 elif "WORLD_SIZE" in os.environ:
@@ -216,9 +227,9 @@ def _audited(
         except KbitlintError as error:
             if len(targets) == 1:
                 raise
-            failures.append(Failure(target, _line(error)))
+            failures.append(Failure(target, line_of(error)))
             if options["verbose"]:
-                _show_traceback()
+                show_traceback()
     return reports, failures, speaks
 
 
@@ -228,7 +239,7 @@ def _isolated(targets: Sequence[str], opened: dict[str, Any], options: dict[str,
 
     require_model_extra("--jobs")
     arguments = {**opened, "plan": options["diff"]}
-    with _progress(f"auditing {len(targets)} targets"):
+    with progress(f"auditing {len(targets)} targets"):
         return audit_many(
             targets, arguments, jobs=options["jobs"] or 1, timeout=options["target_timeout"], memory=options["target_memory"]
         )
@@ -237,50 +248,21 @@ def _isolated(targets: Sequence[str], opened: dict[str, Any], options: dict[str,
 def _write(result: Settled, failures: Sequence[Failure], options: dict[str, Any], fail_on: Severity) -> None:
     from kbitlint.report import formats
 
-    color, width = _looks(options["output_file"])
+    colour, columns = looks(options["output_file"])
     text = formats.render(
         options["format_"],
         result.reports,
         failures,
         result.unused,
         fail_on=fail_on,
-        color=color,
-        width=width,
+        color=colour,
+        width=columns,
         verbose=options["verbose"],
         timed=options["output_file"] is None and sys.stdout.isatty(),
     )
     if options["verbose"] and options["format_"] == "text":
         text += "".join(f"\n\n{shown_lines(crash.traceback)}" for report in result.reports for crash in report.crashes)
-    _deliver(text, options["output_file"])
-
-
-def _looks(path: Path | None) -> tuple[bool, int]:
-    """(colour, columns) of a text report: plain and 80 in a file."""
-    return (False, 80) if path else (_color(), _width())
-
-
-def _deliver(text: str, path: Path | None) -> None:
-    if path is None:
-        if hasattr(sys.stdout, "reconfigure"):  # a terminal that has no letter for something gets its escape
-            sys.stdout.reconfigure(errors="backslashreplace")
-        click.echo(text)
-        return
-    from kbitlint import writing
-
-    try:
-        writing.replace(path, (text + "\n").encode(errors="backslashreplace"))
-    except OSError as error:
-        raise KbitlintError(f"--output-file {path}: cannot be written: {error.strerror or error}") from error
-
-
-def _color() -> bool:
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-
-
-def _width() -> int:
-    import shutil
-
-    return max(60, min(100, shutil.get_terminal_size((80, 24)).columns))
+    deliver(text, options["output_file"])
 
 
 @main.command(epilog="Exit codes: 0 measured, 2 kbitlint could not do its job.", short_help="What training takes in memory.")
@@ -297,7 +279,7 @@ def memory(target: str, **options: Any) -> None:
 
     The step is run without weights, so it needs no GPU, whatever the size.
     """
-    with _clear_errors(verbose=options["verbose"]):
+    with clear_errors(verbose=options["verbose"]):
         _memory(target, options)
 
 
@@ -308,7 +290,7 @@ def _memory(target: str, options: dict[str, Any]) -> None:
 
     settings = config.load(config.find(Path.cwd()))
     lora = options["lora"] or DEFAULT_LORA
-    with kept_for_the_report(), _progress(f"measuring {target}"):
+    with kept_for_the_report(), progress(f"measuring {target}"):
         report = api.memory(
             target,
             lora=None if lora == "none" else lora,
@@ -321,9 +303,9 @@ def _memory(target: str, options: dict[str, Any]) -> None:
             trust_remote_code=options["trust_remote_code"],
             context=context_of(settings, options, AMP.get(options["amp"])),
         )
-    color, width = _looks(options["output_file"])
-    text = formats.render_memory(options["format_"], report, color=color, width=width)
-    _deliver(text, options["output_file"])
+    colour, columns = looks(options["output_file"])
+    text = formats.render_memory(options["format_"], report, color=colour, width=columns)
+    deliver(text, options["output_file"])
 
 
 @main.command()
@@ -331,7 +313,7 @@ def rules() -> None:
     """List all rules."""
     from kbitlint.registry import all_rules
 
-    with _clear_errors():
+    with clear_errors():
         for rule in all_rules():
             surfaces = ", ".join(surface.value for surface in rule.checks())
             click.echo(f"{rule.meta.code}  {rule.meta.slug:<36}{rule.meta.severity.value:<9}{surfaces}")
@@ -344,7 +326,7 @@ def explain(rule: str) -> None:
     """Print the document of a rule, by code or slug."""
     from kbitlint import docs, registry
 
-    with _clear_errors():
+    with clear_errors():
         click.echo(docs.explain(registry.find(rule)), nl=False)
 
 
@@ -355,7 +337,7 @@ def show_config() -> None:
 
     from kbitlint import config, registry
 
-    with _clear_errors():
+    with clear_errors():
         settings = config.load(config.find(Path.cwd()))
         registry.select(settings.select, settings.ignore, dict(settings.options))
         click.echo(f"# {shown(settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults')}")
@@ -369,7 +351,7 @@ def init() -> None:
     """Write [tool.kbitlint] and pre-commit entries for the project in this folder."""
     from kbitlint import starting
 
-    with _clear_errors():
+    with clear_errors():
         for line in starting.init(Path.cwd()):
             click.echo(line)
 
@@ -378,62 +360,8 @@ def init() -> None:
 @click.option("--device", metavar="DEVICE", help="Where to run it: cuda if there is one (default), else cpu.")
 def demo(device: str | None) -> None:
     """Quantize a tiny Llama, audit it, fix it, attach LoRA and train one step."""
-    with _clear_errors():
+    with clear_errors():
         from kbitlint.demo import run
 
-        code = run(device, click.echo, color=_color(), width=_width())
+        code = run(device, click.echo, color=color(), width=width())
     sys.exit(code)
-
-
-# ------------------------------------------------------------------------------------------------- what people see
-
-
-def _line(error: KbitlintError) -> str:
-    return shown(" ".join(str(error).split()))
-
-
-def _show_traceback() -> None:
-    import traceback
-
-    click.echo(shown_lines(traceback.format_exc()), err=True)
-
-
-@contextmanager
-def _clear_errors(*, verbose: bool = False) -> Iterator[None]:
-    """One clear line and exit code 2 for whatever kbitlint cannot do."""
-    try:
-        yield
-    except KbitlintError as error:
-        if verbose:
-            _show_traceback()
-        click.echo(f"kbitlint: {_line(error)}", err=True)
-        sys.exit(EXIT_FAILED)
-    except KeyboardInterrupt:
-        click.echo("kbitlint: interrupted; nothing was changed", err=True)
-        sys.exit(EXIT_FAILED)
-
-
-@contextmanager
-def _progress(what: str, after: float = 1.0) -> Iterator[None]:
-    """Say on a terminal what takes longer than a second."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    done = threading.Event()
-    start = time.monotonic()
-
-    def show() -> None:
-        wait = after
-        while not done.wait(wait):
-            click.echo(f"\r{shown(what)} ... {time.monotonic() - start:.0f} s", err=True, nl=False)
-            wait = 1.0
-
-    thread = threading.Thread(target=show, name="kbitlint progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-        if time.monotonic() - start > after:
-            click.echo("\r\x1b[K", err=True, nl=False)

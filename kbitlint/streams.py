@@ -1,4 +1,4 @@
-"""Keeps the output for the report, and the terminal from what names and messages hold."""
+"""What people see: the report alone on the output, errors and progress beside it, and nothing that steers a terminal."""
 
 from __future__ import annotations
 
@@ -6,12 +6,20 @@ import contextlib
 import errno
 import os
 import sys
+import threading
+import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from kbitlint.errors import KbitlintError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
+
+EXIT_FAILED = 2
 
 
 def shown(text: object) -> str:
@@ -77,6 +85,91 @@ def _clear() -> Iterator[None]:
             raise
         click.echo(shown(f"kbitlint: {error.filename or 'the output'}: {error.strerror or error}"), err=True)
         _give_up_output()
-        sys.exit(2)
+        sys.exit(EXIT_FAILED)
     except click.UsageError as error:
         raise click.UsageError(shown_lines(error.format_message()), error.ctx) from error
+
+
+def looks(path: Path | None) -> tuple[bool, int]:
+    """(colour, columns) of a text report: plain and 80 in a file."""
+    return (False, 80) if path else (color(), width())
+
+
+def deliver(text: str, path: Path | None) -> None:
+    """Print a report, or write it to a file, whole. Raises KbitlintError where the file cannot be written."""
+    if path is None:
+        if hasattr(sys.stdout, "reconfigure"):  # a terminal that has no letter for something gets its escape
+            sys.stdout.reconfigure(errors="backslashreplace")
+        click.echo(text)
+        return
+    from kbitlint import writing
+
+    try:
+        writing.replace(path, (text + "\n").encode(errors="backslashreplace"))
+    except OSError as error:
+        raise KbitlintError(f"--output-file {path}: cannot be written: {error.strerror or error}") from error
+
+
+def color() -> bool:
+    """Whether the output is a terminal that wants colours."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def width() -> int:
+    """Columns of a text report."""
+    import shutil
+
+    return max(60, min(100, shutil.get_terminal_size((80, 24)).columns))
+
+
+def line_of(error: KbitlintError) -> str:
+    """An error as one line for the terminal."""
+    return shown(" ".join(str(error).split()))
+
+
+def show_traceback() -> None:
+    """Print the traceback of the exception that is being handled."""
+    import traceback
+
+    click.echo(shown_lines(traceback.format_exc()), err=True)
+
+
+@contextmanager
+def clear_errors(*, verbose: bool = False) -> Iterator[None]:
+    """One clear line and exit code 2 for whatever kbitlint cannot do."""
+    try:
+        yield
+    except KbitlintError as error:
+        if verbose:
+            show_traceback()
+        click.echo(f"kbitlint: {line_of(error)}", err=True)
+        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        click.echo("kbitlint: interrupted; nothing was changed", err=True)
+        sys.exit(EXIT_FAILED)
+
+
+@contextmanager
+def progress(what: str, after: float = 1.0) -> Iterator[None]:
+    """Say on a terminal what takes longer than a second."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    done = threading.Event()
+    start = time.monotonic()
+
+    def show() -> None:
+        wait = after
+        while not done.wait(wait):
+            click.echo(f"\r{shown(what)} ... {time.monotonic() - start:.0f} s", err=True, nl=False)
+            wait = 1.0
+
+    thread = threading.Thread(target=show, name="kbitlint progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+        if time.monotonic() - start > after:
+            click.echo("\r\x1b[K", err=True, nl=False)

@@ -20,7 +20,7 @@ from kbitlint.files.checkpoint import CheckpointFacts, read_checkpoint
 from kbitlint.files.packing import packing_of
 from kbitlint.files.safetensors import HeaderError, parse
 from kbitlint.registry import all_rules
-from kbitlint.source import configs, documents, notebooks, reading
+from kbitlint.source import configs, documents, notebooks, reading, trees
 from kbitlint.source.frameworks import NEWEST
 from kbitlint.violation import Edit, Surface
 
@@ -80,7 +80,7 @@ def test_any_value_is_a_configuration_or_none(value, suffix):
         return
     known = {"base_model": value, "adapter": value, "load_in_4bit": True, "micro_batch_size": value, "quantization_bit": value}
     text = json.dumps(known) if suffix == ".json" else yaml.safe_dump(known)
-    facts = allowed(lambda: configs.collect("f", text, suffix, NEWEST), configs.ConfigurationError)
+    facts = allowed(lambda: configs.collect("f", text, suffix, NEWEST), trees.ConfigurationError)
     for rule in all_rules() if facts else ():
         if Surface.SOURCE in rule.checks():
             list(rule.check_source(facts, TrainingContext()))
@@ -284,7 +284,7 @@ def test_yaml_that_grows_when_its_aliases_are_followed_is_refused():
         f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(12)
     )
 
-    with pytest.raises(configs.ConfigurationError, match="holds more, or deeper, than a training configuration does"):
+    with pytest.raises(trees.ConfigurationError, match="holds more, or deeper, than a training configuration does"):
         configs.collect("f.yaml", bomb, ".yaml", NEWEST)
 
 

@@ -8,30 +8,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from kbitlint.files.jsontext import JSONTextError
-from kbitlint.files.jsontext import Node as JSONNode
-from kbitlint.files.jsontext import parse as parse_json
 from kbitlint.source.effects import Trail
 from kbitlint.source.facts import Action, Checkpointing, Path, SourceFacts
 from kbitlint.source.frameworks import TRAINERS
-from kbitlint.source.objects import Given, Items, Known, Net, Object, Sequence, Trainer, frozen
+from kbitlint.source.objects import Given, Items, Known, Net, Trainer, frozen
 from kbitlint.source.suppressions import ignores
-from kbitlint.source.values import UNKNOWN, Argument, Call, Reentry, Span, Style, Value
+from kbitlint.source.trees import json_items, yaml_items
+from kbitlint.source.values import UNKNOWN, Argument, Call, Reentry
 from kbitlint.source.versions import installed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path as FilePath
-
-#: nodes of a YAML file, its aliases counted each time; a training configuration has a few hundred
-MAX_NODES = 20_000
-MAX_DEPTH = 40
-
-
-class ConfigurationError(ValueError):
-    """A text that is neither YAML nor JSON."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +141,7 @@ def collect(
     file: str, text: str, suffix: str, versions: Mapping[str, str] | None = None, beside: FilePath | None = None
 ) -> SourceFacts | None:
     """The facts of a configuration; None where it configures no model's training. Raises ConfigurationError."""
-    root = _json(text) if suffix == ".json" else _yaml(text)
+    root = json_items(text) if suffix == ".json" else yaml_items(text)
     if root is None:
         return None
     dialect = next((d for d in DIALECTS if sum(key in root.items for key in d.marks) >= d.least), None)
@@ -251,104 +241,3 @@ def _part(root: Items, callee: str, names: tuple[str, ...]) -> Items:
 
 def _is_true(items: Items, name: str) -> bool:
     return items.get(name) == Known(True)  # noqa: FBT003  # a value of the file
-
-
-# --------------------------------------------------------------------------------------------------- JSON and YAML
-
-
-def _json(text: str) -> Items | None:
-    try:
-        node = parse_json(text)
-    except (JSONTextError, RecursionError) as error:
-        raise ConfigurationError(f"is not valid JSON: {error}") from error
-    lines = _Lines(text)
-    value = _json_value(node, lines)
-    return value if isinstance(value, Items) else None
-
-
-def _json_value(node: JSONNode, lines: _Lines) -> Object:
-    if isinstance(node.value, list):
-        return Sequence([_json_value(item, lines) for item in node.value], lines.span(node.start, node.end))
-    if not isinstance(node.value, dict):
-        return Known(node.value)
-    made = Items(span=lines.span(node.start, node.end), style=Style.JSON)
-    starts = dict(node.keys)
-    for name, member in node.value.items():
-        span = lines.span(member.start, member.end)
-        made.items[name] = Given(_json_value(member, lines), span, lines.span(starts[name], member.end))
-        made.tail = max(made.tail, member.end)
-    return made
-
-
-def _yaml(text: str) -> Items | None:
-    import yaml
-
-    loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        node = yaml.compose(text, Loader=loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "it cannot be read"
-        raise ConfigurationError(f"is not valid YAML: {problem}{where}") from error
-    if node is None:
-        return None
-    reader = _YAML(text, loader)
-    value = reader.value(node, 0)
-    return value if isinstance(value, Items) else None
-
-
-class _Lines:
-    """The line that an offset stands on."""
-
-    def __init__(self, text: str) -> None:
-        import bisect
-
-        self._find: Callable[[list[int], int], int] = bisect.bisect_right
-        self._starts = [0, *(index + 1 for index, character in enumerate(text) if character == "\n")]
-
-    def span(self, start: int, end: int) -> Span:
-        return Span(start, end, self._find(self._starts, start))
-
-
-class _YAML:
-    """Nodes of PyYAML as values; aliases are followed as often as they stand, up to a bound."""
-
-    def __init__(self, text: str, loader: Any) -> None:
-        self._text = text
-        self._lines = _Lines(text)
-        self._scalar: Callable[[Any], Any] = loader("").construct_object
-        self._left = MAX_NODES
-
-    def value(self, node: Any, depth: int) -> Object:
-        self._left -= 1
-        if self._left < 0 or depth > MAX_DEPTH:
-            raise ConfigurationError("holds more, or deeper, than a training configuration does")
-        kind = node.id
-        if kind == "sequence":
-            return Sequence([self.value(item, depth + 1) for item in node.value], self._span(node))
-        if kind != "mapping":
-            return self._known(node)
-        made = Items(span=self._span(node), style=Style.JSON if node.flow_style else Style.YAML)
-        for key, item in node.value:
-            name = str(getattr(key, "value", ""))
-            span = self._span(item)
-            whole = self._lines.span(self._start(key), span.end)
-            made.items[name] = Given(self.value(item, depth + 1), span, whole)
-            made.tail = max(made.tail, span.end)
-        return made
-
-    def _known(self, node: Any) -> Object:
-        try:
-            value: Value = self._scalar(node)
-        except Exception:  # noqa: BLE001  # dates and numbers out of range raise what they like
-            return Known(str(node.value))
-        return Known(value) if value is None or isinstance(value, (bool, int, float, str)) else Known(str(node.value))
-
-    def _start(self, node: Any) -> int:
-        return int(node.start_mark.index)
-
-    def _span(self, node: Any) -> Span:
-        start, end = self._start(node), int(node.end_mark.index)
-        # a block ends where the next one begins
-        return self._lines.span(start, start + len(self._text[start:end].rstrip()))

@@ -67,12 +67,12 @@ def parse(path: Path, content: bytes, name: str | None = None, versions: Mapping
     if not worth_parsing(path, content):
         return None
     if path.suffix in CONFIGS:
-        from kbitlint.source import configs
+        from kbitlint.source import configs, trees
 
         text = _decoded(path, content, "utf-8")
         try:
             facts = configs.collect(shown, text, path.suffix, versions or versions_for(path, text), path.parent)
-        except configs.ConfigurationError as error:
+        except trees.ConfigurationError as error:
             raise TargetError(path, str(error)) from error
         return None if facts is None else Document(path, text, "utf-8", facts)
     if path.suffix in NOTEBOOK:

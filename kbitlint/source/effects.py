@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.files.nearby import checkpoint_config, zero_stage
-from kbitlint.source.facts import Action, Adapters, Checkpointing, Loop, Model, Named, Path, Step, Training
+from kbitlint.files.nearby import checkpoint_config
+from kbitlint.source.asked import defaults_of, named_of, quantization_of, reentry_of, sharding_of, stored_of
+from kbitlint.source.facts import Action, Adapters, Checkpointing, Loop, Model, Path, Step, Training
 from kbitlint.source.frameworks import (
-    EXPERT_COUNTS,
     PREPARED_METHODS,
-    QUANTIZATION_CONFIGS,
-    TRAINING_ARGUMENTS,
     Arguments,
     Checkpoints,
-    TrainerApi,
 )
-from kbitlint.source.hub import is_hub_id, stored_quantized
 from kbitlint.source.objects import Net, Trainer
-from kbitlint.source.values import UNKNOWN, Call, Reentry, Span, Symbol, Value
+from kbitlint.source.values import UNKNOWN, Call, Reentry, Span, Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path as FilePath
 
     from kbitlint.source.frameworks import Api
-
-_ZERO3 = re.compile(r"(zero|z|stage)[-_]?3", re.IGNORECASE)
-_ZERO2 = re.compile(r"(zero|z|stage)[-_]?2", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +91,14 @@ class Trail:
         stored = self._config_of(call) if quantized is None else None
         own = (stored or {}).get("quantization_config")
         if stored is not None and own is not None:
-            method, bits = _stored(own, method, bits)
+            method, bits = stored_of(own, method, bits)
         elif stored is not None and method is UNKNOWN and call.complete and call.value("quantization_config") is None:
             method = bits = None
         dtype = call.dtype("dtype", UNKNOWN)
         if dtype is UNKNOWN:
             dtype = call.dtype("torch_dtype", UNKNOWN)
         dtype = UNKNOWN if dtype == "auto" else dtype
-        state = Model(call, method, bits, config, dtype, training_mode=quantized is not None, named=_named(stored))
+        state = Model(call, method, bits, config, dtype, training_mode=quantized is not None, named=named_of(stored))
         net = self.net(state)
         self.steps.append(Step(Action.LOAD, call, state, net.number, None if own is None else method))
         return net
@@ -197,7 +189,7 @@ class Trail:
             return
         trainer.trained = True
         arguments = trainer.arguments.frozen() if trainer.arguments is not None else None
-        defaults = _defaults(trainer, arguments)
+        defaults = defaults_of(trainer, arguments)
         state = trainer.net.state
         given = arguments if arguments is not None else Call(trainer.api.arguments, trainer.call.span)
         certain = arguments is not None or trainer.arguments is None
@@ -297,88 +289,3 @@ class Trail:
 def same_but_for_mode(one: Model, other: Model) -> bool:
     """Whether two states differ in nothing, or in training mode only."""
     return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)
-
-
-def _named(config: Mapping[str, Any] | None) -> Named | None:
-    """What matters of a checkpoint's config.json; of several towers the one that writes text counts."""
-    if config is None:
-        return None
-    text = config.get("text_config")
-    inner: Mapping[str, Any] = text if isinstance(text, dict) else config
-    counts = [inner.get(key) for key in EXPERT_COUNTS]
-    experts = next((count for count in counts if isinstance(count, int)), 0)
-    tied = config.get("tie_word_embeddings")
-    return Named(
-        str(inner.get("model_type", "")), tied if isinstance(tied, bool) else None, experts, bool(config.get("auto_map"))
-    )
-
-
-def _defaults(trainer: Trainer, arguments: Call | None) -> Arguments:
-    api: TrainerApi = trainer.api
-    callee = arguments.callee if arguments is not None else api.arguments
-    return TRAINING_ARGUMENTS.get(callee, TRAINING_ARGUMENTS[api.arguments])
-
-
-def reentry_of(call: Call, how: Checkpoints) -> Reentry:
-    """What a call passes to torch as ``use_reentrant``."""
-    if not how.kwargs:
-        return how.missing
-    kwargs = call.value(how.kwargs)
-    if kwargs is None:
-        return how.missing
-    if not isinstance(kwargs, Call):
-        return Reentry.UNKNOWN
-    if not kwargs.arguments and kwargs.complete:
-        return how.empty
-    if kwargs.complete and all(argument.name in ("every_n_layers", "offload") for argument in kwargs.arguments):
-        return how.empty  # Trainer takes these two out
-    said = kwargs.value("use_reentrant")
-    if said is None:
-        return Reentry.UNSET
-    return {True: Reentry.YES, False: Reentry.NO}.get(said, Reentry.UNKNOWN) if isinstance(said, bool) else Reentry.UNKNOWN
-
-
-def quantization_of(call: Call) -> tuple[Value, Value, Call | None]:
-    """(method, bits, config) that a ``from_pretrained`` asks for; UNKNOWN where the checkpoint or the caller decides."""
-    for name, bits in (("load_in_4bit", 4), ("load_in_8bit", 8)):
-        if call.value(name) is True:
-            return "bitsandbytes", bits, None
-    config = call.value("quantization_config")
-    if isinstance(config, Call):
-        method: Value = QUANTIZATION_CONFIGS.get(config.callee.rpartition(".")[2], UNKNOWN)
-        if method == "bitsandbytes" or (method is UNKNOWN and config.callee == "dict"):
-            four, eight = config.value("load_in_4bit", False), config.value("load_in_8bit", False)  # noqa: FBT003  # defaults
-            if four is True or eight is True:
-                return "bitsandbytes", 4 if four is True else 8, config
-            return UNKNOWN, UNKNOWN, config
-        return method, UNKNOWN, config
-    checkpoint = call.value("pretrained_model_name_or_path", UNKNOWN)
-    named = isinstance(checkpoint, str) and is_hub_id(checkpoint) and not stored_quantized(checkpoint)
-    unquantized = config is None and call.complete and named
-    flags = [call.value(name) for name in ("load_in_4bit", "load_in_8bit")]
-    if unquantized and all(flag is None or flag is False for flag in flags):
-        return None, None, None
-    return UNKNOWN, UNKNOWN, None
-
-
-def _stored(own: Any, method: Value, bits: Value) -> tuple[Value, Value]:
-    """(method, bits) of a checkpoint that is stored quantized: that wins over what is asked for."""
-    if not isinstance(own, dict) or not isinstance(own.get("quant_method"), str):
-        return method, bits
-    return own["quant_method"], 4 if own.get("load_in_4bit") is True else 8 if own.get("load_in_8bit") is True else UNKNOWN
-
-
-def sharding_of(arguments: Call, beside: FilePath | None = None) -> tuple[Value, bool | None]:
-    """(ZeRO stage, whether FSDP) that training arguments ask for."""
-    fsdp = arguments.value("fsdp")
-    sharded = None if fsdp is UNKNOWN else bool(fsdp) if not isinstance(fsdp, Symbol) else None
-    deepspeed = arguments.value("deepspeed")
-    if isinstance(deepspeed, Call):
-        zero = deepspeed.value("zero_optimization")
-        return (zero.value("stage") if isinstance(zero, Call) else UNKNOWN), sharded
-    if isinstance(deepspeed, str):
-        stage = zero_stage(deepspeed, beside) if beside is not None else None
-        if stage is not None:
-            return stage, sharded
-        return (3 if _ZERO3.search(deepspeed) else 2 if _ZERO2.search(deepspeed) else UNKNOWN), sharded
-    return (None if deepspeed is None else UNKNOWN), sharded
