@@ -17,6 +17,7 @@ from kbitlint.source.frameworks import (
     TRAINING_ARGUMENTS,
     WRAPPERS,
 )
+from kbitlint.source.known import attribute_of, has_attribute
 from kbitlint.source.modelcalls import ModelCalls
 from kbitlint.source.naming import canonical, numbered, parameters_of
 from kbitlint.source.objects import (
@@ -266,8 +267,8 @@ class Caller(ModelCalls):
         if not isinstance(owner, Net):
             return None
         if name == "getattr":
-            return self.attribute_of(owner, attribute)
-        has = self.has(owner, attribute)
+            return attribute_of(owner, attribute)
+        has = has_attribute(owner, attribute)
         return UNKNOWN if has is None else Known(has)
 
     def special(self, name: str, arguments: Items) -> Object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.source.known import attribute_of, same, truth, within
 from kbitlint.source.objects import (
     Class,
     Function,
@@ -33,18 +34,6 @@ if TYPE_CHECKING:
 _THROUGH = ("base_model", "model", "module", "_orig_mod", "pretrained_model")
 _MAX_TEXT = 4096
 _NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotEq: ast.Eq, ast.IsNot: ast.Is, ast.NotIn: ast.In}
-#: what every model of transformers has
-_ALWAYS = (
-    "config",
-    "parameters",
-    "enable_input_require_grads",
-    "gradient_checkpointing_enable",
-    "get_input_embeddings",
-    "save_pretrained",
-    "generate",
-)
-#: attributes of a model that are no modules of it
-_NO_PART = ("config", "generation_config", "device", "dtype", "hf_device_map", "name_or_path", "training", "peft_type")
 
 
 class TooLong(Exception):  # noqa: N818  # not an error: the path is left where it is
@@ -142,7 +131,7 @@ class Evaluator:
         if isinstance(owner, Symbol):
             return Symbol(f"{owner.name}.{node.attr}")
         if isinstance(owner, Net):
-            return owner if node.attr in _THROUGH else self.attribute_of(owner, node.attr)
+            return owner if node.attr in _THROUGH else attribute_of(owner, node.attr)
         if isinstance(owner, Part):
             return owner
         if isinstance(owner, (Items, Class)):
@@ -152,28 +141,6 @@ class Evaluator:
         if isinstance(owner, Trainer) and node.attr in ("model", "model_wrapped"):
             return owner.net or UNKNOWN
         return UNKNOWN
-
-    def attribute_of(self, net: Net, name: str) -> Object:
-        """An attribute of a model: what loading has set, or a module of it."""
-        state = net.state
-        known = state.load is not None and (state.method is None or state.kbit)
-        if name in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
-            exact = known and (state.method != "bitsandbytes" or isinstance(state.bits, int))
-            return Known(state.method == "bitsandbytes" and state.bits == int(name[-4])) if exact else UNKNOWN
-        if name == "is_quantized":
-            return Known(state.kbit) if known else UNKNOWN
-        return UNKNOWN if name in _NO_PART or name.startswith(("is_", "_", "quantization")) else Part(net)
-
-    def has(self, net: Net, name: str) -> bool | None:
-        """Whether a model has an attribute; None where it cannot be told."""
-        if name in ("peft_config", "print_trainable_parameters", "merge_and_unload"):
-            if net.state.adapters is not None:
-                return None if net.state.adapters.by.callee == "add_adapter" else True
-            return False if net.state.load is not None and net.state.certain else None
-        if name in ("is_loaded_in_4bit", "is_loaded_in_8bit", "is_quantized"):
-            value = self.attribute_of(net, name)
-            return value.value is True if isinstance(value, Known) else None
-        return True if name in _ALWAYS else None
 
     def field(self, owner: Items | Class, name: str) -> Object:
         """An attribute of an instance, or of a class of the file."""
@@ -273,13 +240,13 @@ class Evaluator:
         if left is UNKNOWN:
             left = self.equal.get(ast.dump(node.left), UNKNOWN)
         if isinstance(operator, (ast.Is, ast.IsNot, ast.Eq, ast.NotEq)):
-            same = _same(left, right)
-            if same is None:
+            equal = same(left, right)
+            if equal is None:
                 return UNKNOWN
-            return Known(same is isinstance(operator, (ast.Is, ast.Eq)))
+            return Known(equal is isinstance(operator, (ast.Is, ast.Eq)))
         if isinstance(operator, (ast.In, ast.NotIn)):
-            within = _within(left, right)
-            return UNKNOWN if within is None else Known(within is isinstance(operator, ast.In))
+            inside = within(left, right)
+            return UNKNOWN if inside is None else Known(inside is isinstance(operator, ast.In))
         return UNKNOWN
 
     def _binop(self, node: ast.BinOp) -> Object:
@@ -349,38 +316,3 @@ _BUILTINS = frozenset(
         "super",
     }
 )
-
-
-def truth(value: Object) -> bool | None:
-    """Whether a value counts as true; None where that cannot be told."""
-    if isinstance(value, Known):
-        return bool(value.value)
-    if isinstance(value, Items):
-        return bool(value.items) if value.callee == "dict" and (value.items or value.complete) else True
-    if isinstance(value, Sequence):
-        return bool(value.values)
-    return True if isinstance(value, (Net, Trainer, Function, Class, Output, Parameters)) else None
-
-
-def _same(left: Object, right: Object) -> bool | None:
-    if isinstance(left, Known) and isinstance(right, Known):
-        return (type(left.value) is type(right.value) and left.value == right.value) or (
-            left.value == right.value and isinstance(left.value, (int, float)) and isinstance(right.value, (int, float))
-        )
-    if isinstance(left, Symbol) and isinstance(right, Symbol):
-        return True if left == right else None
-    none = Known(None)
-    for one, other in ((left, right), (right, left)):
-        if one == none and isinstance(other, (Items, Net, Sequence, Trainer, Function, Class, Output, Parameters)):
-            return False
-    return None
-
-
-def _within(left: Object, right: Object) -> bool | None:
-    if isinstance(left, Known) and isinstance(right, Items) and isinstance(left.value, str):
-        return True if left.value in right.items else False if right.complete else None
-    if isinstance(left, Known) and isinstance(right, Sequence) and all(isinstance(item, Known) for item in right.values):
-        return left in right.values
-    if isinstance(left, Known) and isinstance(right, Known) and isinstance(left.value, str) and isinstance(right.value, str):
-        return left.value in right.value
-    return None

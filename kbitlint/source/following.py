@@ -7,9 +7,10 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.source.effects import Unit, same_but_for_mode
-from kbitlint.source.evaluate import PathEnd, truth
+from kbitlint.source.evaluate import PathEnd
 from kbitlint.source.facts import Action
 from kbitlint.source.functions import Functions, LoopLeft, Returned
+from kbitlint.source.known import truth
 from kbitlint.source.naming import known_text, lets_no_gradient_through
 from kbitlint.source.objects import (
     Function,
