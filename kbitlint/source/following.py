@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 from kbitlint.source.effects import Unit, same_but_for_mode
 from kbitlint.source.evaluate import PathEnd
 from kbitlint.source.facts import Action
-from kbitlint.source.functions import Functions, LoopLeft, Returned
+from kbitlint.source.functions import LoopLeft, Returned
 from kbitlint.source.known import truth
+from kbitlint.source.looping import Looping
 from kbitlint.source.naming import known_text, lets_no_gradient_through
 from kbitlint.source.objects import (
     Function,
     Given,
     Items,
-    Known,
     Net,
     Object,
     Parameters,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
-class Follower(Functions):
+class Follower(Looping):
     """Follows the statements of a module, its functions and classes."""
 
     def follow(self, module: ast.Module) -> None:
@@ -179,8 +179,8 @@ class Follower(Functions):
         if _is_main(node.test):
             self.block(node.body)
             return
-        if self._filters_parameters(node.test):
-            self._filtered(node)
+        if self.filters_parameters(node.test):
+            self.filtered(node)
             return
         if not (self.relevance.matters(node.body) or self.relevance.matters(node.orelse)):
             known = truth(self.value(node.test))
@@ -201,78 +201,6 @@ class Follower(Functions):
                     self.give_away(inner)
                 if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
                     self.scope.names[inner.id] = UNKNOWN
-
-    def _filters_parameters(self, test: ast.expr) -> bool:
-        names = {inner.id for inner in ast.walk(test) if isinstance(inner, ast.Name)}
-        return any(isinstance(self.scope.find(name), Parameters) for name in names) or bool(names & self._parameter_names)
-
-    def _filtered(self, node: ast.If) -> None:
-        values = [value for value in self.scope.names.values() if isinstance(value, Parameters)]
-        before = [value.filtered for value in values]
-        for value in values:
-            value.filtered = True
-        self.block(node.body)
-        self.block(node.orelse)
-        for value, filtered in zip(values, before, strict=True):
-            value.filtered = filtered
-
-    _parameter_names: frozenset[str] = frozenset()
-
-    def _gone_through(self, node: ast.expr) -> Object:
-        """What a loop goes through; parameters that are gone through one by one are handed to nobody by that."""
-        before = self.handed()
-        value = self.value(node)
-        if isinstance(value, (Parameters, Part)):
-            value.net.handed = before.get(value.net.number, frozenset())
-        return value
-
-    def _do_for(self, node: ast.For | ast.AsyncFor) -> None:
-        value = self._gone_through(node.iter)
-        names = {inner.id for inner in ast.walk(node.target) if isinstance(inner, ast.Name)}
-        if isinstance(value, (Parameters, Part)):
-            one = Parameters(value.net, value.filtered) if isinstance(value, Parameters) else value
-            target = node.target.elts[-1] if isinstance(node.target, ast.Tuple) and node.target.elts else node.target
-            self.bind(node.target, UNKNOWN)
-            self.bind(target, one)
-            outer, self._parameter_names = self._parameter_names, self._parameter_names | names
-        else:
-            first = value.values[0] if isinstance(value, Sequence) and len(value.values) == 1 else UNKNOWN
-            self.bind(node.target, first)
-            outer = self._parameter_names
-        self._loop(node)
-        self._parameter_names = outer
-
-    _do_asyncfor = _do_for
-
-    def _do_while(self, node: ast.While) -> None:
-        self.value(node.test)
-        self._loop(node)
-
-    def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
-        self.loops.append(self.text.span(node))
-        before = len(self.trail.steps), len(self.trail.trainings)
-        try:
-            self.block(node.body)
-            if not self._runs_once(node):
-                self.trail.next_round(*before)
-        except LoopLeft:
-            pass
-        finally:
-            self.loops.pop()
-        self.block(node.orelse)
-
-    def _runs_once(self, node: ast.For | ast.AsyncFor | ast.While) -> bool:
-        """Whether a loop is surely over after its first round: ``for epoch in range(1)``."""
-        over = node.iter if not isinstance(node, ast.While) else None
-        if isinstance(over, ast.Call) and isinstance(over.func, ast.Name) and over.func.id == "range" and over.args:
-            last = self.value(over.args[-1])
-            return len(over.args) == 1 and isinstance(last, Known) and last.value in (0, 1)
-        return False
-
-    def _do_break(self, _: ast.Break) -> None:
-        raise LoopLeft
-
-    _do_continue = _do_break
 
     def _do_with(self, node: ast.With | ast.AsyncWith) -> None:
         for item in node.items:

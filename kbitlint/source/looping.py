@@ -1,0 +1,87 @@
+"""Loops: what they go through, once round, and whether there is a second time."""
+
+from __future__ import annotations
+
+import ast
+
+from kbitlint.source.functions import Functions, LoopLeft
+from kbitlint.source.objects import Known, Object, Parameters, Part, Sequence
+from kbitlint.source.values import UNKNOWN
+
+
+class Looping(Functions):
+    """Follows loops."""
+
+    _parameter_names: frozenset[str] = frozenset()
+
+    def filters_parameters(self, test: ast.expr) -> bool:
+        """Whether a condition is about the parameters that a loop goes through."""
+        names = {inner.id for inner in ast.walk(test) if isinstance(inner, ast.Name)}
+        return any(isinstance(self.scope.find(name), Parameters) for name in names) or bool(names & self._parameter_names)
+
+    def filtered(self, node: ast.If) -> None:
+        """Both branches, on some of the parameters each."""
+        values = [value for value in self.scope.names.values() if isinstance(value, Parameters)]
+        before = [value.filtered for value in values]
+        for value in values:
+            value.filtered = True
+        self.block(node.body)
+        self.block(node.orelse)
+        for value, filtered in zip(values, before, strict=True):
+            value.filtered = filtered
+
+    def _gone_through(self, node: ast.expr) -> Object:
+        """What a loop goes through; parameters that are gone through one by one are handed to nobody by that."""
+        before = self.handed()
+        value = self.value(node)
+        if isinstance(value, (Parameters, Part)):
+            value.net.handed = before.get(value.net.number, frozenset())
+        return value
+
+    def _do_for(self, node: ast.For | ast.AsyncFor) -> None:
+        value = self._gone_through(node.iter)
+        names = {inner.id for inner in ast.walk(node.target) if isinstance(inner, ast.Name)}
+        if isinstance(value, (Parameters, Part)):
+            one = Parameters(value.net, value.filtered) if isinstance(value, Parameters) else value
+            target = node.target.elts[-1] if isinstance(node.target, ast.Tuple) and node.target.elts else node.target
+            self.bind(node.target, UNKNOWN)
+            self.bind(target, one)
+            outer, self._parameter_names = self._parameter_names, self._parameter_names | names
+        else:
+            first = value.values[0] if isinstance(value, Sequence) and len(value.values) == 1 else UNKNOWN
+            self.bind(node.target, first)
+            outer = self._parameter_names
+        self._loop(node)
+        self._parameter_names = outer
+
+    _do_asyncfor = _do_for
+
+    def _do_while(self, node: ast.While) -> None:
+        self.value(node.test)
+        self._loop(node)
+
+    def _loop(self, node: ast.For | ast.AsyncFor | ast.While) -> None:
+        self.loops.append(self.text.span(node))
+        before = len(self.trail.steps), len(self.trail.trainings)
+        try:
+            self.block(node.body)
+            if not self._runs_once(node):
+                self.trail.next_round(*before)
+        except LoopLeft:
+            pass
+        finally:
+            self.loops.pop()
+        self.block(node.orelse)
+
+    def _runs_once(self, node: ast.For | ast.AsyncFor | ast.While) -> bool:
+        """Whether a loop is surely over after its first round: ``for epoch in range(1)``."""
+        over = node.iter if not isinstance(node, ast.While) else None
+        if isinstance(over, ast.Call) and isinstance(over.func, ast.Name) and over.func.id == "range" and over.args:
+            last = self.value(over.args[-1])
+            return len(over.args) == 1 and isinstance(last, Known) and last.value in (0, 1)
+        return False
+
+    def _do_break(self, _: ast.Break) -> None:
+        raise LoopLeft
+
+    _do_continue = _do_break
