@@ -2,8 +2,8 @@
 
     python benchmarks/promises.py [--json FILE]
 
-Runs the whole test suite once. A test that is skipped shows nothing, so it counts as one that fails. Leaves with 1 where
-there is one.
+Runs the whole test suite once. A test that is skipped shows nothing, so it counts as one that fails; those that are of
+another version of transformers are left out (``make test-oldest`` runs them). Leaves with 1 where one does not pass.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ def goals(report: Path) -> Iterator[Goal]:
     """What pytest's JUnit report says of each promise."""
     counts = {promise: [0, 0] for promise in PROMISES}
     for case in ET.parse(report).getroot().iter("testcase"):  # noqa: S314  # pytest has just written it
+        skipped = case.find("skipped")
+        if skipped is not None and "transformers" in skipped.get("message", ""):
+            continue
         count = counts[promise_of(case.get("classname", ""))]
         count[0] += any(case.find(tag) is not None for tag in ("failure", "error", "skipped"))
         count[1] += 1

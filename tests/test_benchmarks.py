@@ -232,6 +232,7 @@ def test_a_test_that_is_skipped_shows_nothing(tmp_path):
     (tmp_path / "report.xml").write_text(
         '<testsuites><testsuite><testcase classname="tests.test_jobs" name="a"/>'
         '<testcase classname="tests.test_jobs" name="b"><skipped/></testcase>'
+        '<testcase classname="tests.test_jobs" name="d"><skipped message="of transformers 4"/></testcase>'
         '<testcase classname="tests.test_page" name="c"><failure/></testcase></testsuite></testsuites>'
     )
     told = {goal.what: (goal.value, goal.of) for goal in promises.goals(tmp_path / "report.xml")}

@@ -42,6 +42,9 @@ _TELLING = _UNLIKELY | _REDUCTIONS | _IS_NAN | {aten.ne.Tensor}
 _EXPECTED = "_kbitlint_expected"
 #: where a mask without contents keeps which part of it is expected to be true, and the operators that keep that part
 _SHARE = "_kbitlint_share"
+#: where indices, and masks made of them, keep below which number they are: transformers 5 has one class more than experts,
+#: for tokens of experts elsewhere
+_BELOW = "_kbitlint_below"
 _SELECTING = frozenset(
     [
         aten.index.Tensor,
@@ -56,14 +59,17 @@ _SELECTING = frozenset(
         aten._to_copy.default,  # noqa: SLF001  # an operator's name, as the dispatcher spells it
     ]
 )
+#: those over all indices, in which the number of classes stays a dimension
+_COUNTING = frozenset([*_SELECTING, aten.sum.dim_IntList, aten.gt.Scalar, aten.ne.Scalar, aten.any.dim, aten.any.dims])
 
 
 def expect(func: Any, args: Any, result: Tensor) -> None:
     """Note what code may expect of a result: nothing is NaN, counts of it are 0, and rare things do not happen."""
     first = args[0] if args and isinstance(args[0], Tensor) else None
+    for kept, keeping in ((_SHARE, _SELECTING), (_BELOW, _COUNTING)):
+        if func in keeping and hasattr(first, kept):
+            setattr(result, kept, getattr(first, kept))
     if func in _SELECTING:
-        if hasattr(first, _SHARE):
-            setattr(result, _SHARE, getattr(first, _SHARE))
         return
     if func not in _TELLING:
         return
@@ -79,8 +85,17 @@ def one_hot(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     """One of ``num_classes`` is true wherever it is: a router is taken to send each expert as many tokens as any other."""
     result = func(*args, **kwargs)
     if result.is_meta:
-        setattr(result, _SHARE, 1 / result.shape[-1])
+        below = min(getattr(args[0], _BELOW, result.shape[-1]), result.shape[-1])
+        setattr(result, _SHARE, 1 / below)
+        setattr(result, _BELOW, below)
     return result
+
+
+def _topk(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """The indices are below the size of what is chosen from: a router's experts."""
+    values, indices = func(*on_meta(args), **on_meta(kwargs))
+    setattr(indices, _BELOW, args[0].shape[args[2] if len(args) > 2 else kwargs.get("dim", -1)])
+    return values, indices
 
 
 def _value_of(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
@@ -100,7 +115,7 @@ def _nonzero(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
     tensor = args[0]
     share = getattr(tensor, _SHARE, 1)
     if tensor.ndim == 1 and share == 1:
-        return torch.arange(tensor.numel()).unsqueeze(1)
+        return torch.arange(min(tensor.numel(), getattr(tensor, _BELOW, tensor.numel()))).unsqueeze(1)
     rows = max(1, round(tensor.numel() * share)) if tensor.numel() else 0
     return torch.empty((rows, tensor.ndim), dtype=torch.long, device="meta")
 
@@ -191,6 +206,7 @@ ANSWERS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     aten.repeat_interleave.Tensor: _repeat_interleave,
     **({GROUPED_MM: _grouped_mm} if GROUPED_MM is not None else {}),
     aten.equal.default: _equal,
+    aten.topk.default: _topk,
     aten.native_layer_norm.default: _normalise,
     aten.native_group_norm.default: _normalise,
 }
