@@ -7,12 +7,15 @@ import json
 import pytest
 import tiny
 import torch
+from traced import wrap_layer
 
 import kbitlint
+from kbitlint.model.batch import training_batch
 from kbitlint.model.ledger import Ledger
 from kbitlint.model.memory import LiveBytes, measure
 from kbitlint.model.memory_facts import OFF, ON
 from kbitlint.model.step import run_twin
+from kbitlint.model.trace import trace
 from kbitlint.model.twin import twin_of
 from kbitlint.model.walk import collect
 from kbitlint.model.weightless import SeemsReal, WeightlessKernels
@@ -309,3 +312,28 @@ def test_attention_keeps_its_scores_where_no_fused_kernel_takes_it(heads, sequen
         traced = kept(twin_of(model), torch.empty(2, 16, 8, device="meta"))
 
     assert traced == real
+
+
+def test_what_is_kept_where_something_else_lay_before_is_counted():
+    """A storage that is freed leaves its address to the next one."""
+
+    def forgetful(layer, hidden, *args, **kwargs):
+        for _ in range(20):
+            hidden.sin().cos()  # kept for a backward pass that never comes
+        return layer(hidden, *args, **kwargs)
+
+    model = tiny.with_lora(tiny.prepared())
+    wrap_layer(model, 1, forgetful)  # what enters it requires grad
+    kept = {}
+
+    def pack(tensor):
+        kept.setdefault(tensor.untyped_storage()._cdata, tensor.untyped_storage())
+        return tensor
+
+    own = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    model.train()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(**training_batch(model, "cpu", 2, 16)).loss  # noqa: B018  # forward is what keeps
+
+    traced = trace(model, kbitlint.TrainingContext(autocast_dtype="float32"), device="cpu").saved_bytes
+    assert traced == sum(storage.nbytes() for address, storage in kept.items() if address not in own)

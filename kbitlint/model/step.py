@@ -7,6 +7,7 @@ import dataclasses
 import random
 import re
 import warnings
+import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -248,9 +249,9 @@ def _see_checkpoint(step: Step, module: nn.Module | None, use_reentrant: bool | 
 def _pack(step: Step, tensor: Tensor) -> tuple[Tensor, int]:
     """Count what is kept for the backward pass, each storage once."""
     storage = tensor.untyped_storage()
-    key = storage._cdata  # noqa: SLF001  # see _prepared
+    key = storage._cdata  # noqa: SLF001  # the one identity that a storage has
     if key not in step.counted:
-        step.counted.add(key)
+        step.counted[key] = weakref.ref(storage, lambda _: step.counted.pop(key, None))  # another may come to lie there
         place = step.where()
         step.saved[place] = step.saved.get(place, 0) + storage.nbytes()
     return tensor, tensor._version  # noqa: SLF001  # what autograd compares, too

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,8 @@ class Step:
     layers: dict[str, LayerFacts] = field(default_factory=dict)
     promotions: dict[str, PromotionFacts] = field(default_factory=dict)
     saved: dict[str, int] = field(default_factory=dict)
-    counted: set[int] = field(default_factory=set)
+    counted: dict[int, weakref.ref[Any]] = field(default_factory=dict)
+    """The storages that are alive and counted, by address."""
     moment: Callable[[str], None] | None = None
 
     def tell(self) -> None:
@@ -56,12 +58,11 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts) -> Step:
     layers = {checkpoint.path for checkpoint in facts.checkpoints if checkpoint.is_layer} or _stacked(found)
     for path, module in found:
         _watch(module, path, step, is_layer=path in layers)
-    step.counted = {
-        tensor.untyped_storage()._cdata  # noqa: SLF001  # the one identity that a storage has
-        for _, module in found
-        for tensor in (*module._parameters.values(), *module._buffers.values())  # noqa: SLF001  # torch has no public dictionary
-        if tensor is not None
-    }
+    for _, module in found:
+        for tensor in (*module._parameters.values(), *module._buffers.values()):  # noqa: SLF001  # torch has no public dictionary
+            if tensor is not None:
+                storage = tensor.untyped_storage()
+                step.counted[storage._cdata] = weakref.ref(storage)  # noqa: SLF001  # the one identity that a storage has
     return step
 
 
