@@ -27,7 +27,7 @@ MIXED = {
     "baddbmm": lambda a, b: torch.baddbmm(ones(1, 2, 2, dtype=a), ones(1, 2, 2, dtype=b), ones(1, 2, 2, dtype=b)),
     "addbmm": lambda a, b: torch.addbmm(ones(2, 2, dtype=a), ones(1, 2, 2, dtype=b), ones(1, 2, 2, dtype=b)),
     "mv": lambda a, b: torch.mv(ones(2, 2, dtype=a), ones(2, dtype=b)),
-    "addmv": lambda a, b: torch.addmv(ones(2, dtype=a), ones(2, 2, dtype=b), ones(2, dtype=b)),
+    "addmv": lambda a, b: torch.addmv(ones(2, dtype=a), ones(2, 2, dtype=a), ones(2, dtype=b)),
     "dot": lambda a, b: torch.dot(ones(2, dtype=a), ones(2, dtype=b)),
     "vdot": lambda a, b: torch.vdot(ones(2, dtype=a), ones(2, dtype=b)),
     "convolution": lambda a, b: functional.conv1d(ones(1, 1, 3, dtype=a), ones(1, 1, 1, dtype=b)),
@@ -91,6 +91,31 @@ def outcome(call, first, second, device="cpu"):
 @pytest.mark.parametrize(("first", "second"), [(HALF, WIDE), (WIDE, HALF), (torch.float16, HALF)])
 def test_what_the_table_refuses_the_kernel_refuses(name, first, second):
     assert outcome(MIXED[name], first, second) == (True, True)
+
+
+@pytest.mark.parametrize(("first", "second"), [(HALF, WIDE), (WIDE, HALF), (torch.float16, HALF)])
+def test_what_addmv_adds_to_is_refused_where_this_torch_refuses_it(first, second):
+    real, said = outcome(lambda a, b: torch.addmv(ones(2, dtype=a), ones(2, 2, dtype=b), ones(2, dtype=b)), first, second)
+
+    assert real is said
+
+
+@pytest.mark.parametrize(
+    "call", [torch.fft.fft, torch.fft.fftn, torch.fft.rfft, torch.fft.ifft2], ids=lambda call: call.__name__
+)
+@pytest.mark.parametrize("dtype", [HALF, torch.float16, WIDE])
+def test_fourier_transforms_of_the_cpu_take_no_half_precision(call, dtype):
+    values = ones(2, 4, 8, dtype=dtype)
+    refused = kernels.refused_function(call.__name__, (values,), "cpu")
+
+    if dtype is WIDE:
+        assert call(values).dtype is torch.complex64
+        assert refused == ()
+    else:
+        with pytest.raises(RuntimeError, match="Unsupported dtype"):
+            call(values)
+        assert refused == (dtype,)
+    assert kernels.refused_function(call.__name__, (values,), "cuda") == ()
 
 
 @pytest.mark.parametrize("name", [*MIXED, *PROMOTING, *NORMS])

@@ -224,6 +224,10 @@ def test_json_holds_bytes(run):
     assert told["states"][0]["optimizer"] == 0
 
 
+#: what PEFT raises where no target is found: a class of its own, or before that ValueError
+NO_MATCH = "NoMatchingPeftModuleError" if hasattr(peft.utils, "NoMatchingPeftModuleError") else "ValueError"
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -231,7 +235,7 @@ def test_json_holds_bytes(run):
         (("--lora", "rank=4"), "--lora rank=4: 'rank=4' is none of r=RANK, targets=all-linear, targets=q_proj+v_proj"),
         (
             ("--lora", "r=4,targets=nowhere"),
-            "--lora: PEFT cannot attach it: NoMatchingPeftModuleError: Target modules {'nowhere'} not found",
+            f"--lora: PEFT cannot attach it: {NO_MATCH}: Target modules {{'nowhere'}} not found",
         ),
     ],
 )

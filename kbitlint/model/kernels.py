@@ -26,6 +26,17 @@ HALF = (torch.bfloat16, torch.float16)
 #: the grouped product of experts, which torch 2.6 does not have
 GROUPED_MM: Any = getattr(getattr(aten, "_grouped_mm", None), "default", None)
 
+
+def _addmv() -> tuple[int, ...]:
+    """What must agree in ``addmv``: torch 2.9 takes any dtype to add to, 2.13 refuses it. Tried, as it changed between them."""
+    shapes: Any = [(1, HALF[0]), ((1, 1), torch.float32), (1, torch.float32)]
+    try:
+        torch.addmv(*(torch.ones(shape, dtype=dtype, device="cpu") for shape, dtype in shapes))
+    except RuntimeError:
+        return (0, 1, 2)
+    return (1, 2)
+
+
 #: operator -> positions of the tensors whose dtypes must be the same
 _SAME: dict[Any, tuple[int, ...]] = {
     aten.mm.default: (0, 1),
@@ -34,7 +45,7 @@ _SAME: dict[Any, tuple[int, ...]] = {
     aten.baddbmm.default: (0, 1, 2),
     aten.addbmm.default: (0, 1, 2),
     aten.mv.default: (0, 1),
-    aten.addmv.default: (0, 1, 2),
+    aten.addmv.default: _addmv(),
     aten.dot.default: (0, 1),
     aten.vdot.default: (0, 1),
     **({GROUPED_MM: (0, 1)} if GROUPED_MM is not None else {}),
@@ -75,6 +86,7 @@ _NORMS: dict[Any, tuple[int, ...]] = {
 }
 _MIXED_ON_CUDA_TOO = frozenset(func for func in _NORMS if "batch_norm" in str(func))
 _FILLS = frozenset([aten.masked_fill.Scalar, aten.masked_fill_.Scalar])
+_FOURIER = frozenset([aten._fft_r2c.default, aten._fft_c2r.default, aten._fft_c2c.default])  # noqa: SLF001  # see above
 
 
 def refused(func: Any, args: Sequence[Any], device: str) -> tuple[torch.dtype, ...]:
@@ -97,6 +109,23 @@ def refused(func: Any, args: Sequence[Any], device: str) -> tuple[torch.dtype, .
         value = args[2]
         if math.isfinite(value) and abs(value) > torch.finfo(args[0].dtype).max:
             return (args[0].dtype, torch.float32)
+    if func in _FOURIER and device == "cpu" and args[0].dtype in (*HALF, torch.complex32):
+        return (args[0].dtype,)
+    return ()
+
+
+def refused_function(name: str, args: Sequence[Any], device: str) -> tuple[torch.dtype, ...]:
+    """The dtype for which a torch function raises before it comes to an operator; empty where it goes on.
+
+    The Fourier transforms of the CPU take no half precision. Since torch 2.15 those of meta take bfloat16, as CUDA does.
+
+    Args:
+        name: The function's ``__name__``.
+        args: Its positional arguments, after autocast.
+        device: ``cpu`` or ``cuda``.
+    """
+    if device == "cpu" and name.startswith("fft_") and args and isinstance(args[0], Tensor):
+        return (args[0].dtype,) if args[0].dtype in HALF else ()
     return ()
 
 
@@ -107,7 +136,7 @@ def _dtypes(args: Sequence[Any], positions: tuple[int, ...]) -> tuple[torch.dtyp
 
 def checks(func: Any) -> bool:
     """Whether the dtypes of an operator's arguments matter at all."""
-    return func in _SAME or func in _NORMS or func in _FILLS
+    return func in _SAME or func in _NORMS or func in _FILLS or func in _FOURIER
 
 
 # ----------------------------------------------------------------------------------------------- autocast

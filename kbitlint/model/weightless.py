@@ -204,6 +204,9 @@ class SeemsReal(TorchFunctionMode):
         dtype = autocast_dtype()
         if dtype is not None:
             args, kwargs = kernels.autocast(getattr(func, "__name__", ""), args, kwargs, self.ledger.device, dtype)
+        dtypes = kernels.refused_function(getattr(func, "__name__", ""), args, self.ledger.device)
+        if dtypes:
+            raise RuntimeError(f"Unsupported dtype {dtypes[0]}")  # as the CPU does, whatever meta takes
         if func is torch.nn.functional.scaled_dot_product_attention:
             return attend(*args, **kwargs, device=self.ledger.device)
         return func(*args, **kwargs)
