@@ -128,7 +128,6 @@ def measure(names: list[str]) -> bool:
         known = load()  # another run may have written its part meanwhile
         known[name] = {
             "date": date.today().isoformat(),  # noqa: DTZ011  # the day on which it was measured there
-            "minutes": minutes,
             "versions": versions(),
             "goals": [asdict(goal) for goal in found],
         }
@@ -161,7 +160,7 @@ def page(known: dict[str, Any], reasons: dict[str, Any]) -> Iterator[str]:
     yield "the same figures. `x` is a ratio of two figures of one run, which is what compares between machines."
     for name, part in ((name, known[name]) for name in PARTS if name in known):
         yield f"\n## {PARTS[name].title}"
-        yield f"\n`benchmarks/{PARTS[name].commands[-1][0]}`, {part['date']}, {part['minutes']} min\n"
+        yield f"\n`benchmarks/{PARTS[name].commands[-1][0]}`, {part['date']}\n"
         yield "| | measured | goal | |"
         yield "|---|---:|---:|---|"
         for goal in (Goal(**goal) for goal in part["goals"]):

@@ -174,7 +174,7 @@ def test_the_page_says_what_is_missed_and_why():
     from goals import Goal
 
     goals = [Goal("a ratio", 2.104, 1), Goal("a share", 0.9956, 0.995, "%", at_least=True), Goal("faults", 0, 0, "", of=1234)]
-    part = {"date": "2026-01-02", "minutes": 1.5, "versions": {"torch": "2.13.0"}, "goals": [vars(goal) for goal in goals]}
+    part = {"date": "2026-01-02", "versions": {"torch": "2.13.0"}, "goals": [vars(goal) for goal in goals]}
     reasons = {"a ratio": {"reason": "It is slow.", "profile": "61 % main"}}
     lines = list(bench.page({"speed": part}, reasons))
 
@@ -202,7 +202,7 @@ def test_a_goal_that_is_missed_needs_a_reason_and_one_that_is_met_has_none(tmp_p
     from goals import Goal
 
     goals = [Goal("slow", 2, 1), Goal("slower", 3, 1), Goal("fine", 1, 1)]
-    part = {"date": "2026-01-02", "minutes": 1.5, "versions": {}, "goals": [vars(goal) for goal in goals]}
+    part = {"date": "2026-01-02", "versions": {}, "goals": [vars(goal) for goal in goals]}
     for name in ("DATA", "PAGE", "MISSED"):
         monkeypatch.setattr(bench, name, tmp_path / name)
     bench.DATA.write_text(json.dumps({"speed": part}))
