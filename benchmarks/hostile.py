@@ -30,7 +30,8 @@ LLAMA = {
     "dtype": "bfloat16",
 }
 ADAPTER = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
-_SLIPPED = "/tmp/kbitlint-slipped"  # noqa: S108  # what an archive names, and nothing may make
+#: what an archive names by its whole path, and nothing may make
+_SLIPPED = Path(tempfile.gettempdir()) / "kbitlint-slipped"
 PAYLOAD = "import pathlib, os; pathlib.Path(os.environ['CANARY']).touch()\n"
 ON_CPU = ("--quantize", "nf4", "--device", "cpu")
 
@@ -220,7 +221,7 @@ CODE: dict[str, Callable[[Path, Path], None]] = {
     "a pickle as weights": _pickles("pytorch_model.bin"),
     "pickles under every name": _pickles("pytorch_model.bin", "model.pt", "model.pth", "training_args.bin", "tokenizer.pkl"),
     "a pickle called safetensors": _pickles("model.safetensors"),
-    "a zip archive with names that climb": _zipped(("../../outside/slipped", _SLIPPED), "pytorch_model.bin"),
+    "a zip archive with names that climb": _zipped(("../../outside/slipped", str(_SLIPPED)), "pytorch_model.bin"),
     "such an archive called safetensors": _zipped(("../../outside/slipped",), "model.safetensors"),
     "a pickle as an adapter": _adapter(_pickles("adapter_model.bin")),
     "such an archive as an adapter": _adapter(_zipped(("../../outside/slipped",), "adapter_model.bin")),
@@ -264,7 +265,7 @@ def code(tally: Tally, *, quick: bool) -> None:
                     f"written outside: {sorted(beside - {'canary'})}" if beside - {"canary"} else None,
                     None if after == before else f"changed outside: {[k for k in after if after.get(k) != before.get(k)]}",
                     "shows what a link leads to" if "hunter2" in ended.out + ended.err else None,
-                    "slipped" if Path(_SLIPPED).exists() else None,
+                    "slipped" if _SLIPPED.exists() else None,
                 )
 
 

@@ -343,17 +343,22 @@ def _filled(folder: Path) -> None:
             file.flush()
 
 
+@contextlib.contextmanager
+def _copied(write: Write, root: Path, *, spare: int) -> Iterator[tuple[Path | None, Path, dict[str, bytes]]]:
+    """(a small disk of its own or None, a copy of what is written to on it, its contents)."""
+    made = _fresh(write, root)
+    with _mounted(sum(map(len, contents(made).values())) + spare) as disk:
+        place = (disk or root / "copy") / "work"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(made, place)
+        yield disk, place, contents(place)
+
+
 def full_disk(tally: Tally) -> None:
     """Every kind of write on a disk without a byte left, and every output to one."""
     root = Path(tempfile.mkdtemp(prefix="kbitlint-full-"))
     for write in WRITES:
-        made = _fresh(write, root)
-        size = sum(len(content) for content in contents(made).values()) + 2**20
-        with _mounted(size) as disk:
-            place = (disk or root / "limited") / "work"
-            shutil.rmtree(place, ignore_errors=True)
-            shutil.copytree(made, place)
-            original = contents(place)
+        with _copied(write, root, spare=2**20) as (disk, place, original):
             before = None
             if disk is None:
                 before = _limit_files
@@ -395,13 +400,7 @@ def read_only(tally: Tally) -> None:
     """Every kind of write in a folder that cannot be written."""
     root = Path(tempfile.mkdtemp(prefix="kbitlint-read-only-"))
     for write in WRITES:
-        made = _fresh(write, root)
-        size = sum(len(content) for content in contents(made).values()) + 2**22
-        with _mounted(size) as disk:
-            place = (disk or root / "locked") / "work"
-            shutil.rmtree(place, ignore_errors=True)
-            shutil.copytree(made, place)
-            original = contents(place)
+        with _copied(write, root, spare=2**22) as (disk, place, original):
             if disk is not None:
                 subprocess.run(["mount", "-o", "remount,ro", disk], check=True, capture_output=True)  # noqa: S607  # the system's own
             else:
