@@ -20,6 +20,11 @@ help:  ## Show this list
 	$(PIP) install --group dev
 	touch $@
 
+.venv/documenters: .venv/installed
+	$(PIP) install --upgrade 'pip>=25.1'
+	$(PIP) install --group docs
+	touch $@
+
 .venv-oldest/installed .venv-newest/installed: .venv-%/installed: pyproject.toml constraints-%.txt
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip --quiet install -c constraints-$*.txt -e '.[test]'
@@ -57,8 +62,9 @@ lint: .venv/linters  ## Format, lint, types, arrows between modules
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-docs: .venv/installed  ## Write the rule table into README.md
-	.venv/bin/python -m kbitlint.docs
+docs: .venv/documenters  ## Write docs/rules, and build the site into site/; fails at a dead link
+	.venv/bin/python docs/rule_pages.py
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
 
 bench: .venv/installed  ## Measure every promise: benchmarks/RESULTS.md (hours; goes on where it was stopped)
 	.venv/bin/python benchmarks/bench.py
@@ -67,4 +73,4 @@ bench-light: .venv/installed  ## The minute of it that CI runs: fails where a ra
 	.venv/bin/python benchmarks/bench.py --light
 
 clean:  ## Remove what make made
-	rm -rf .venv .venv-oldest .venv-newest .venv-release build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf site .venv .venv-oldest .venv-newest .venv-release build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

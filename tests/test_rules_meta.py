@@ -68,12 +68,6 @@ def test_rule_packages_on_disk_are_those_that_are_installed():
     assert sorted(packages) == sorted({*on_disk, "kbitlint_rules"})
 
 
-def test_the_readme_holds_the_current_table():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-
-    assert docs.with_table(readme) == readme
-
-
 FAULTY = {name: [name] for name in plants.FAULTS} | plants.TOGETHER
 
 
