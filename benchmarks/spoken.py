@@ -256,7 +256,7 @@ def _valid(name: str, text: str) -> tuple[int, str | None]:
         if name == "json":
             import jsonschema
 
-            from kbitlint.report.json import schema
+            from kbitlint.output.json import schema
 
             document = json.loads(text)
             jsonschema.validate(document, schema())

@@ -189,7 +189,7 @@ def undo(model: Any) -> int:
 
 def assert_ready(target: Any, *, fail_on: str | Severity = Severity.WARNING, **options: Any) -> None:
     """Raise AssertionError with the text report unless the audit is clean: the assert for people's own tests."""
-    from kbitlint.report.text import render
+    from kbitlint.output.text import render
 
     names = [severity.value for severity in Severity]
     if isinstance(fail_on, str) and fail_on not in names:

@@ -11,8 +11,8 @@ import click
 
 from kbitlint import __version__
 from kbitlint.errors import KbitlintError, did_you_mean
-from kbitlint.report.formats import MEMORY as MEMORY_FORMATS
-from kbitlint.report.formats import NAMES as FORMATS
+from kbitlint.output.formats import MEMORY as MEMORY_FORMATS
+from kbitlint.output.formats import NAMES as FORMATS
 from kbitlint.running import JOBS_OPTIONS, RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
 from kbitlint.streams import (
     EXIT_FAILED,
@@ -246,7 +246,7 @@ def _isolated(targets: Sequence[str], opened: dict[str, Any], options: dict[str,
 
 
 def _write(result: Settled, failures: Sequence[Failure], options: dict[str, Any], fail_on: Severity) -> None:
-    from kbitlint.report import formats
+    from kbitlint.output import formats
 
     colour, columns = looks(options["output_file"])
     text = formats.render(
@@ -286,7 +286,7 @@ def memory(target: str, **options: Any) -> None:
 def _memory(target: str, options: dict[str, Any]) -> None:
     from kbitlint import api, config
     from kbitlint.budget import DEFAULT_LORA
-    from kbitlint.report import formats
+    from kbitlint.output import formats
 
     settings = config.load(config.find(Path.cwd()))
     lora = options["lora"] or DEFAULT_LORA

@@ -174,7 +174,7 @@ def _result(one: _Running) -> Report | Failure | None:
 
 
 def _shown(nbytes: int) -> str:
-    from kbitlint.report.text import size
+    from kbitlint.output.text import size
 
     return size(nbytes)
 

@@ -298,7 +298,7 @@ class Report:
 
     def __str__(self) -> str:
         """The report as people read it."""
-        from kbitlint.report.text import render
+        from kbitlint.output.text import render
 
         return render(self)
 

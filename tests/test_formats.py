@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from jsonschema import Draft4Validator, Draft202012Validator
 
 import kbitlint
+from kbitlint.output import formats, github, junit, sarif, text
+from kbitlint.output import json as json_report
+from kbitlint.output.physical_location import Place, place_of
+from kbitlint.output.text import printable
 from kbitlint.registry import all_rules
-from kbitlint.report import formats, github, junit, sarif, text
-from kbitlint.report import json as json_report
-from kbitlint.report.places import Place, place_of
-from kbitlint.report.text import printable
 from kbitlint.violation import (
     Consequence,
     Crash,

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 import kbitlint
 from kbitlint.integrations.ranks import Seen, together
+from kbitlint.output import json as json_report
+from kbitlint.output import text
 from kbitlint.paths import fold, fold_all
-from kbitlint.report import json as json_report
-from kbitlint.report import text
 from kbitlint.violation import (
     Consequence,
     Crash,
@@ -307,7 +307,7 @@ def test_folding_loses_no_place(some):
 def test_the_same_input_gives_the_same_bytes_in_every_process():
     code = (
         "import sys; sys.path.insert(0, 'tests'); import kbitlint, plants\n"
-        "from kbitlint.report import json\n"
+        "from kbitlint.output import json\n"
         "print(json.render([kbitlint.check(plants.faulty('low-precision-norm', 'cache-with-checkpointing'))]))"
     )
     outputs = {

@@ -19,7 +19,7 @@ from kbitlint.context import Strategy, TrainingContext
 from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, group
 from kbitlint.integrations.ranks import Seen, over_ranks, seen
-from kbitlint.report import json, text
+from kbitlint.output import json, text
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:

@@ -58,6 +58,6 @@ class MemoryReport:
 
     def __str__(self) -> str:
         """The report as people read it."""
-        from kbitlint.report.memory import render_text
+        from kbitlint.output.memory import render_text
 
         return render_text(self)

@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import __version__
-from kbitlint.report.places import Found, found, place_of
+from kbitlint.output.physical_location import Found, found, place_of
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:

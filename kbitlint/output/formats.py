@@ -35,29 +35,29 @@ def render(
         **looks: ``color``, ``width``, ``verbose`` and ``timed`` of text.
     """
     if name == "json":
-        from kbitlint.report import json
+        from kbitlint.output import json
 
         return json.render(reports, failures, unused)
     if name == "sarif":
+        from kbitlint.output import sarif
         from kbitlint.registry import all_rules
-        from kbitlint.report import sarif
 
         return sarif.render(reports, failures, unused, rules=all_rules())
     if name == "github":
-        from kbitlint.report import github
+        from kbitlint.output import github
 
         return github.render(reports, failures, unused)
     if name == "junit":
+        from kbitlint.output import junit
         from kbitlint.registry import all_rules
-        from kbitlint.report import junit
 
         return junit.render(reports, failures, rules=all_rules(), fail_on=fail_on)
     if name == "html":
+        from kbitlint.output.html import page
         from kbitlint.registry import all_rules
-        from kbitlint.report import html
 
-        return html.render(reports, failures, unused, rules=all_rules(), fail_on=fail_on)
-    from kbitlint.report import text
+        return page.render(reports, failures, unused, rules=all_rules(), fail_on=fail_on)
+    from kbitlint.output import text
 
     shown = [report for report in reports if len(reports) == 1 or not report.is_empty]
     if reports and not shown:
@@ -68,9 +68,9 @@ def render(
 def render_memory(name: str, report: MemoryReport, *, color: bool = False, width: int = 80) -> str:
     """What training takes in memory, in one of the formats of ``MEMORY``."""
     if name == "html":
-        from kbitlint.report import html
+        from kbitlint.output.html import page
 
-        return html.render_memory(report)
-    from kbitlint.report import memory
+        return page.render_memory(report)
+    from kbitlint.output import memory
 
     return memory.render_json(report) if name == "json" else memory.render_text(report, color=color, width=width)

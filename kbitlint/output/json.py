@@ -34,7 +34,7 @@ def schema() -> dict[str, Any]:
     """The JSON Schema of the document, as published in the package."""
     from importlib.resources import files
 
-    text = files("kbitlint.report").joinpath("report.schema.json").read_text(encoding="utf-8")
+    text = files("kbitlint.output").joinpath("report.schema.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
 
 

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint import __version__
 from kbitlint.errors import KbitlintError
+from kbitlint.output.html import tree_rows
+from kbitlint.output.html.memory_bars import budget
+from kbitlint.output.html.tree import tree_of
+from kbitlint.output.physical_location import found
+from kbitlint.output.text import causes, edit_lines, plural, printable, probed, size, skipped
 from kbitlint.paths import fold
-from kbitlint.report import rows
-from kbitlint.report.bars import budget
-from kbitlint.report.places import found
-from kbitlint.report.text import causes, edit_lines, plural, printable, probed, size, skipped
-from kbitlint.report.tree import tree_of
 from kbitlint.violation import Safety, Severity
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _page(**values: Any) -> str:
         return value if isinstance(value, Markup) else printable(str(value))
 
     made = Environment(
-        loader=PackageLoader("kbitlint.report", "."),
+        loader=PackageLoader("kbitlint.output.html", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -112,7 +112,9 @@ def _page(**values: Any) -> str:
         finalize=shown,
     )
     made.filters["joined"] = lambda texts, between: between.join(map(str, texts))  # jinja's own gives Markup
-    style, script = (files("kbitlint.report").joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    style, script = (
+        files("kbitlint.output.html").joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    )
     return made.get_template("page.html").render(
         style=Markup(style),  # noqa: S704  # our own file
         script=Markup(script),  # noqa: S704  # our own file
@@ -151,9 +153,9 @@ def _section(number: int, report: Report, rules: Mapping[str, type[Rule]], fail_
         "counts": [(severity.value, counts[severity]) for severity in reversed(Severity) if counts[severity]],
         "fixable": sum(1 for group in groups if group[0].fix and group[0].fix.safety is Safety.SAFE),
         "causes": shown,
-        "tree": None if tree is None else rows.listed(tree),
-        "data": None if tree is None else rows.data(tree, [(cause.first.code, cause.first.severity) for cause in shown]),
-        "budget": None if report.memory is None else budget(report.memory, rows.mode_now(tree) if tree else ""),
+        "tree": None if tree is None else tree_rows.listed(tree),
+        "data": None if tree is None else tree_rows.data(tree, [(cause.first.code, cause.first.severity) for cause in shown]),
+        "budget": None if report.memory is None else budget(report.memory, tree_rows.mode_now(tree) if tree else ""),
         "rules": len({code for code, _ in report.ran}),
         "surfaces": [surface.value for surface in report.surfaces],
         "skipped": skipped(report, verbose=True),

@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from kbitlint.report.places import found
-from kbitlint.report.text import printable
+from kbitlint.output.physical_location import found
+from kbitlint.output.text import printable
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
