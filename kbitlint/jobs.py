@@ -174,7 +174,7 @@ def _result(one: _Running) -> Report | Failure | None:
 
 
 def _shown(nbytes: int) -> str:
-    from kbitlint.output.text import size
+    from kbitlint.output.wording import size
 
     return size(nbytes)
 

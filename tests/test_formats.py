@@ -19,7 +19,7 @@ import kbitlint
 from kbitlint.output import formats, github, junit, sarif, text
 from kbitlint.output import json as json_report
 from kbitlint.output.physical_location import Place, place_of
-from kbitlint.output.text import printable
+from kbitlint.output.wording import printable
 from kbitlint.registry import all_rules
 from kbitlint.violation import (
     Consequence,

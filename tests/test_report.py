@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import kbitlint
 from kbitlint.integrations.ranks import Seen, together
 from kbitlint.output import json as json_report
-from kbitlint.output import text
+from kbitlint.output import text, wording
 from kbitlint.paths import fold, fold_all
 from kbitlint.violation import (
     Consequence,
@@ -224,7 +224,7 @@ def test_nothing_to_plan():
     ("count", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (-2_500_000, "-2.5 MB"), (90_200_000_000, "90.2 GB")]
 )
 def test_bytes_for_people(count, shown):
-    assert text.size(count) == shown
+    assert wording.size(count) == shown
 
 
 def test_json_is_versioned_and_holds_all_the_evidence(run):

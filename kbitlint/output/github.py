@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kbitlint.output.physical_location import LAST_RESORT, Place, found, place_of
-from kbitlint.output.text import printable
+from kbitlint.output.wording import printable
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:

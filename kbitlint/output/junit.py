@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from kbitlint.output.physical_location import found
-from kbitlint.output.text import printable
+from kbitlint.output.wording import printable
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:

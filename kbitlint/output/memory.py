@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.model.memory_facts import KINDS, ON
-from kbitlint.output.text import header, printable, size, wrapped
+from kbitlint.output.wording import header, printable, size, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

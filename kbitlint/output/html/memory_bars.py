@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.model.memory_facts import KINDS
-from kbitlint.output.text import size
+from kbitlint.output.wording import size
 
 if TYPE_CHECKING:
     from kbitlint.model.memory_facts import MemoryReport, StateMemory

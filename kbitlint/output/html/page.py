@@ -20,7 +20,7 @@ from kbitlint.output.html import tree_rows
 from kbitlint.output.html.memory_bars import budget
 from kbitlint.output.html.tree import tree_of
 from kbitlint.output.physical_location import found
-from kbitlint.output.text import causes, edit_lines, plural, printable, probed, size, skipped
+from kbitlint.output.wording import causes, edit_lines, plural, printable, probed, size, skipped
 from kbitlint.paths import fold
 from kbitlint.violation import Safety, Severity
 
@@ -112,9 +112,8 @@ def _page(**values: Any) -> str:
         finalize=shown,
     )
     made.filters["joined"] = lambda texts, between: between.join(map(str, texts))  # jinja's own gives Markup
-    style, script = (
-        files("kbitlint.output.html").joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
-    )
+    package = files("kbitlint.output.html")
+    style, script = (package.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return made.get_template("page.html").render(
         style=Markup(style),  # noqa: S704  # our own file
         script=Markup(script),  # noqa: S704  # our own file

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.model.memory_facts import OFF, ON
-from kbitlint.output.text import printable, size
+from kbitlint.output.wording import printable, size
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
