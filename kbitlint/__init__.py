@@ -27,11 +27,12 @@ if TYPE_CHECKING:
     from kbitlint.api import assert_ready, check, fix, load_prepared, memory, plan, prepare, undo
     from kbitlint.context import TrainingContext
     from kbitlint.errors import KbitlintError
-    from kbitlint.violation import Report, Severity, Violation
+    from kbitlint.report import Report
+    from kbitlint.violation import Severity, Violation
 
 _HOMES = {
     "KbitlintError": "kbitlint.errors",
-    "Report": "kbitlint.violation",
+    "Report": "kbitlint.report",
     "Severity": "kbitlint.violation",
     "TrainingContext": "kbitlint.context",
     "Violation": "kbitlint.violation",

@@ -33,8 +33,10 @@ from kbitlint.streams import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kbitlint.report import Report
+    from kbitlint.result import Failure
     from kbitlint.running import Settled
-    from kbitlint.violation import Failure, Report, Severity
+    from kbitlint.violation import Severity
 
 #: the argument of --amp -> TrainingContext.autocast_dtype
 AMP = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
@@ -197,7 +199,8 @@ def _audited(
 ) -> tuple[list[Report], list[Failure], bool]:
     """(reports, failures, whether this process is the one that shows them)."""
     from kbitlint import api
-    from kbitlint.violation import Failure, Report
+    from kbitlint.report import Report
+    from kbitlint.result import Failure
 
     if options["output"] is not None and len(targets) > 1:
         raise click.UsageError("--output is one file: name one target")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import one_line
+from kbitlint.result import Crash, Skip
 from kbitlint.rule import Rule, Unchecked, Unstated
-from kbitlint.violation import Crash, Skip, Surface, Violation
+from kbitlint.violation import Surface, Violation
 
 if TYPE_CHECKING:
     from kbitlint.context import TrainingContext

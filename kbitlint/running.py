@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from kbitlint.config import Config
     from kbitlint.context import TrainingContext
-    from kbitlint.violation import Report
+    from kbitlint.result import AuditResult
 
 SUPPRESSING_OPTIONS = (
     click.option(
@@ -84,7 +84,7 @@ def context_of(settings: Config, options: dict[str, Any], autocast_dtype: str | 
 class Settled:
     """The reports as they count."""
 
-    reports: tuple[Report, ...]
+    reports: tuple[AuditResult, ...]
     unused: tuple[str, ...] = ()
     """Suppressions that match nothing any more."""
     lines: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ class Settled:
     """Whether the violations were just written to the baseline."""
 
 
-def settled(reports: Sequence[Report], settings: Config, options: dict[str, Any], *, everything: bool) -> Settled:
+def settled(reports: Sequence[AuditResult], settings: Config, options: dict[str, Any], *, everything: bool) -> Settled:
     """Apply the project's decisions to the reports of a run.
 
     Args:

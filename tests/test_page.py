@@ -20,29 +20,12 @@ import transformers
 
 import kbitlint
 from kbitlint.model import build
-from kbitlint.model.memory_facts import MemoryReport, StateMemory, StepMemory
-from kbitlint.model.outline_facts import ModuleOutline
 from kbitlint.output.html.page import render, render_memory
 from kbitlint.output.html.tree import Child, tree_of
 from kbitlint.registry import all_rules
-from kbitlint.violation import (
-    Applied,
-    Consequence,
-    Crash,
-    Edit,
-    Failure,
-    Fix,
-    Location,
-    Plan,
-    Probe,
-    Report,
-    Safety,
-    Severity,
-    Skip,
-    Suppressed,
-    Surface,
-    Violation,
-)
+from kbitlint.report import MemoryReport, Report
+from kbitlint.result import Applied, Crash, Failure, ModuleOutline, Plan, Probe, Skip, StateMemory, StepMemory, Suppressed
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}{% raw %}\u2028\u202e\x00\x1b[31m\ud800"
 SHOWN = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}{% raw %}\\u2028\\u202e\\x00\\x1b[31m\\ud800"

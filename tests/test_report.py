@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -20,19 +23,9 @@ from kbitlint.integrations.ranks import Seen, together
 from kbitlint.output import json as json_report
 from kbitlint.output import text, wording
 from kbitlint.paths import fold, fold_all
-from kbitlint.violation import (
-    Consequence,
-    Crash,
-    Edit,
-    Fix,
-    Location,
-    Report,
-    Safety,
-    Severity,
-    Skip,
-    Surface,
-    Violation,
-)
+from kbitlint.report import MemoryReport, Report
+from kbitlint.result import Crash, Skip, StateMemory
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 UNPREPARED = """\
 LlamaForCausalLM 106.8K, bitsandbytes nf4 on 14 layers
@@ -108,8 +101,40 @@ def test_a_report_prints_as_text():
     assert same_each_time(str(kbitlint.check(tiny.load()))) == UNPREPARED
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda report: dataclasses.replace(report, target="t"),
+        copy.deepcopy,
+        lambda report: pickle.loads(pickle.dumps(report)),  # noqa: S301  # as --jobs passes reports
+    ],
+    ids=["replace", "deepcopy", "pickle"],
+)
+@pytest.mark.parametrize(
+    "report",
+    [
+        Report("t", crashes=(Crash("KB101", Surface.MODEL, "ValueError: planted"),), ran=(("KB102", Surface.MODEL),)),
+        MemoryReport("t", "Llama", (1, 16), "adamw", None, (StateMemory("as it is", {"norms": 8}, 0, 0, {}),)),
+    ],
+    ids=["audit", "memory"],
+)
+def test_a_report_is_data_and_stays_one_that_prints_itself(report, change):
+    same = change(report)
+
+    assert (type(same), same, str(same)) == (type(report), report, str(report))
+    assert str(report).startswith("t  ") or str(report).startswith("t\n")
+    assert not hasattr(same, "__dict__")
+
+
+def test_results_and_violations_know_no_renderer():
+    code = "import sys; import kbitlint.result, kbitlint.rule; print([n for n in sys.modules if n.startswith('kbitlint.')])"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+    assert loaded.split() == ["['kbitlint.violation',", "'kbitlint.result',", "'kbitlint.rule']"]
+
+
 def test_a_fix_that_breaks_training_is_not_called_clean(run, monkeypatch):
-    from kbitlint.violation import Probe
+    from kbitlint.result import Probe
 
     answers = [Probe("cpu", None, 0, 1, failure="planted"), Probe("cpu", 1.0, 1, 1)]
     monkeypatch.setattr("kbitlint.model.probe.probe", lambda model, **_: answers.pop(0))

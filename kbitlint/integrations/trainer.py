@@ -25,7 +25,7 @@ from kbitlint.violation import Severity
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kbitlint.violation import Report
+    from kbitlint.report import Report
 
 _log = logging.getLogger("kbitlint")
 REPORT = "kbitlint-report.json"

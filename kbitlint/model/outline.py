@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.model.adapters import base_of
 from kbitlint.model.checkpointing import Reentry
-from kbitlint.model.outline_facts import ModuleOutline
 from kbitlint.model.walk import places
+from kbitlint.result import ModuleOutline
 
 if TYPE_CHECKING:
     from torch import nn

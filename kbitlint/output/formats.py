@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kbitlint.model.memory_facts import MemoryReport
-    from kbitlint.violation import Failure, Report, Severity
+    from kbitlint.result import AuditResult, Failure, MemoryResult
+    from kbitlint.violation import Severity
 
 NAMES = ("text", "json", "sarif", "github", "junit", "html")
 #: those of ``kbitlint memory``
@@ -17,7 +17,7 @@ MEMORY = ("text", "json", "html")
 
 def render(
     name: str,
-    reports: Sequence[Report],
+    reports: Sequence[AuditResult],
     failures: Sequence[Failure] = (),
     unused: Sequence[str] = (),
     *,
@@ -65,7 +65,7 @@ def render(
     return "\n\n".join(text.render(report, **looks) for report in shown)
 
 
-def render_memory(name: str, report: MemoryReport, *, color: bool = False, width: int = 80) -> str:
+def render_memory(name: str, report: MemoryResult, *, color: bool = False, width: int = 80) -> str:
     """What training takes in memory, in one of the formats of ``MEMORY``."""
     if name == "html":
         from kbitlint.output.html import page

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kbitlint.violation import Edit, Failure, Fix, Report, Suppressed, Violation
+    from kbitlint.result import AuditResult, Failure, Suppressed
+    from kbitlint.violation import Edit, Fix, Violation
 
 VERSION = 1
 
 
-def render(reports: Sequence[Report], failures: Sequence[Failure] = (), unused: Sequence[str] = ()) -> str:
+def render(reports: Sequence[AuditResult], failures: Sequence[Failure] = (), unused: Sequence[str] = ()) -> str:
     """All reports of one run as one JSON document with sorted keys.
 
     Args:
@@ -38,7 +39,7 @@ def schema() -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-def _report(report: Report) -> dict[str, Any]:
+def _report(report: AuditResult) -> dict[str, Any]:
     applied = report.applied
     record: dict[str, Any] = {
         "target": report.target,

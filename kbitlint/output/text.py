@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 
 from kbitlint.output.wording import NAMED, Pen, causes, edit_lines, header, plural, printable, probed, size, skipped, wrapped
 from kbitlint.paths import fold_all
-from kbitlint.violation import Applied, Plan, Report, Safety, Severity, Surface, Violation
+from kbitlint.violation import Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from kbitlint.result import Applied, AuditResult, Plan
 
 _COLORS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.INFO: "36"}
 _MAX_PLACES = 12
@@ -18,7 +20,7 @@ _MAX_PLACES = 12
 _SHOWN_AS_DIFF = ("replace-span", "set-json-key", "remove-json-key", "rename-json-key")
 
 
-def render(report: Report, *, color: bool = False, width: int = 80, verbose: bool = False, timed: bool = False) -> str:
+def render(report: AuditResult, *, color: bool = False, width: int = 80, verbose: bool = False, timed: bool = False) -> str:
     """The report as text.
 
     Args:
@@ -145,7 +147,7 @@ def _fixable(groups: Sequence[Sequence[Violation]]) -> str:
     return f"; {safe or unsafe} {of_all} {'--fix' if safe else '--unsafe-fixes'}" if safe or unsafe else ""
 
 
-def _footer(report: Report, paint: _Paint, width: int, *, verbose: bool, timed: bool) -> Iterator[str]:
+def _footer(report: AuditResult, paint: _Paint, width: int, *, verbose: bool, timed: bool) -> Iterator[str]:
     counts = Counter(violation.severity for violation in report.violations)
     probe = report.applied.probe if report.applied else None
     if probe is not None and probe.refutes:

@@ -11,7 +11,8 @@ from kbitlint.violation import Severity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from kbitlint.violation import Edit, Probe, Report, Violation
+    from kbitlint.result import AuditResult, Probe
+    from kbitlint.violation import Edit, Violation
 
 
 class Pen:
@@ -107,7 +108,7 @@ def probed(probe: Probe) -> str:
 NAMED = 4
 
 
-def skipped(report: Report, *, verbose: bool = False) -> list[tuple[str, list[str]]]:
+def skipped(report: AuditResult, *, verbose: bool = False) -> list[tuple[str, list[str]]]:
     """(reason, codes) of what was skipped, each reason once; the surface is named where the rule ran on another one.
 
     Args:

@@ -27,9 +27,9 @@ from kbitlint.violation import Safety, Severity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kbitlint.model.memory_facts import MemoryReport
+    from kbitlint.result import AuditResult, Failure, MemoryResult
     from kbitlint.rule import Rule
-    from kbitlint.violation import Failure, Report, Violation
+    from kbitlint.violation import Violation
 
 #: rows of one cause; JSON has them all
 _MAX_PLACES = 60
@@ -61,7 +61,7 @@ class _Cause:
 
 
 def render(
-    reports: Sequence[Report],
+    reports: Sequence[AuditResult],
     failures: Sequence[Failure] = (),
     unused: Sequence[str] = (),
     *,
@@ -87,7 +87,7 @@ def render(
     return _page(sections=sections, failures=failures, unused=unused, title=title, worst=worst, budget=None)
 
 
-def render_memory(report: MemoryReport) -> str:
+def render_memory(report: MemoryResult) -> str:
     """What training takes in memory as one page."""
     return _page(sections=[], failures=(), unused=(), title=report.target or report.summary, worst=None, budget=budget(report))
 
@@ -130,7 +130,7 @@ def _hash(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------- one report
 
 
-def _section(number: int, report: Report, rules: Mapping[str, type[Rule]], fail_on: Severity) -> dict[str, Any]:
+def _section(number: int, report: AuditResult, rules: Mapping[str, type[Rule]], fail_on: Severity) -> dict[str, Any]:
     groups = causes(report.violations)
     counts = Counter(violation.severity for violation in report.violations)
     in_tree = bool(report.outline)
@@ -165,7 +165,7 @@ def _section(number: int, report: Report, rules: Mapping[str, type[Rule]], fail_
     }
 
 
-def _verdict(report: Report, code: int) -> str:
+def _verdict(report: AuditResult, code: int) -> str:
     probe = report.applied.probe if report.applied else None
     if probe is not None and probe.refutes:
         return "Not ready: the fix breaks training, and nothing was kept"
@@ -178,7 +178,7 @@ def _verdict(report: Report, code: int) -> str:
     return "Ready to train" if report.violations else "Clean: ready to train"
 
 
-def _state(report: Report, code: int) -> str:
+def _state(report: AuditResult, code: int) -> str:
     """How the verdict is coloured."""
     if code == 0:
         return "clean"
@@ -248,7 +248,7 @@ def _value(name: str, value: object) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
-def _edits(report: Report) -> list[tuple[str, str, list[str]]]:
+def _edits(report: AuditResult) -> list[tuple[str, str, list[str]]]:
     """(title, diff, lines) of what was or would be changed."""
     shown: list[tuple[str, str, list[str]]] = []
     if report.applied is not None and report.applied.edits:

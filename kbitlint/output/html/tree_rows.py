@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.model.memory_facts import OFF, ON
 from kbitlint.output.wording import printable, size
+from kbitlint.result import OFF, ON
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
