@@ -27,8 +27,8 @@ from pathlib import Path
 
 from goals import Goal, leave
 
-from kbitlint import config, engine, launchers, manifest, suppress
-from kbitlint.context import TrainingContext
+from kbitlint import config, engine, manifest, suppress
+from kbitlint.context import TrainingContext, launchers
 from kbitlint.errors import KbitlintError
 from kbitlint.files import checkpoint, jsontext, safetensors
 from kbitlint.files.packing import packing_of

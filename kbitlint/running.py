@@ -75,7 +75,7 @@ def context_of(settings: Config, options: dict[str, Any], autocast_dtype: str | 
     said = TrainingContext(autocast_dtype=autocast_dtype)
     if file is None:
         return said
-    from kbitlint.launchers import training_file
+    from kbitlint.context.launchers import training_file
 
     return training_file(file).updated(said)
 

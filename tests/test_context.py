@@ -12,8 +12,8 @@ from peft import prepare_model_for_kbit_training
 
 from kbitlint.audit import context_of
 from kbitlint.context import Checkpointing, Strategy, TrainingContext
+from kbitlint.context.launchers import training_file
 from kbitlint.errors import KbitlintError
-from kbitlint.launchers import training_file
 
 
 def known(context):

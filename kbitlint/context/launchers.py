@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.context import Strategy, TrainingContext
+from kbitlint.context.training import Strategy, TrainingContext
 from kbitlint.errors import KbitlintError, did_you_mean
 
 if TYPE_CHECKING:

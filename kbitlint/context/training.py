@@ -124,7 +124,7 @@ class TrainingContext:
         Raises:
             KbitlintError: The file cannot be read or a key of it has a value that accelerate does not take.
         """
-        from kbitlint.launchers import accelerate
+        from kbitlint.context.launchers import accelerate
 
         return accelerate(Path(file))
 
@@ -135,7 +135,7 @@ class TrainingContext:
         Raises:
             KbitlintError: The file cannot be read or a key of it has a value that DeepSpeed does not take.
         """
-        from kbitlint.launchers import deepspeed
+        from kbitlint.context.launchers import deepspeed
 
         return deepspeed(Path(file))
 
@@ -150,7 +150,7 @@ def _strategy_of(arguments: Any, *, renamed: bool) -> Strategy | None:
     config = getattr(arguments, "deepspeed", None)
     config = getattr(getattr(arguments, "hf_deepspeed_config", None), "config", config)
     if config:
-        from kbitlint.launchers import zero_stage
+        from kbitlint.context.launchers import zero_stage
 
         return zero_stage(config)
     fsdp = getattr(arguments, "fsdp_config", None)
