@@ -73,11 +73,7 @@ def context_of(settings: Config, options: dict[str, Any], autocast_dtype: str | 
 
     file = options["training"] or (Path(settings.training) if settings.training else None)
     said = TrainingContext(autocast_dtype=autocast_dtype)
-    if file is None:
-        return said
-    from kbitlint.context.launchers import training_file
-
-    return training_file(file).updated(said)
+    return said if file is None else TrainingContext.from_launcher_file(file).updated(said)
 
 
 @dataclass(frozen=True, slots=True)
