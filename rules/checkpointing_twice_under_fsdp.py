@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
 from kbitlint.rule import Meta, Rule, Unstated
-from kbitlint.source.frameworks import TRAINING_ARGUMENTS
+from kbitlint.upstream.calls import TRAINING_ARGUMENTS
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:

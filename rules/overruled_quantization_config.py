@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
 from kbitlint.source.facts import Action
-from kbitlint.source.frameworks import QUANTIZATION_CONFIGS
 from kbitlint.source.values import Call
+from kbitlint.upstream.calls import QUANTIZATION_CONFIGS
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
 from kbitlint.source.facts import Action
-from kbitlint.source.frameworks import PREPARED_METHODS
+from kbitlint.upstream.calls import PREPARED_METHODS
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:

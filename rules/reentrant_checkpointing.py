@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy, TrainingContext
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.source.versions import takes_kwargs
+from kbitlint.upstream.versions import takes_kwargs
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
 from kbitlint.rule import Meta, Rule, Unstated
-from kbitlint.source.versions import number
+from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.frameworks import BITSANDBYTES_ARGUMENTS as KNOWN
-from kbitlint.source.frameworks import QUANTIZATION_ARGUMENTS
-from kbitlint.source.versions import number
+from kbitlint.upstream.calls import BITSANDBYTES_ARGUMENTS as KNOWN
+from kbitlint.upstream.calls import QUANTIZATION_ARGUMENTS
+from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.files.nearby import zero_stage
 from kbitlint.source.facts import Named
-from kbitlint.source.frameworks import (
+from kbitlint.source.values import UNKNOWN, Call, Reentry, Symbol, Value
+from kbitlint.upstream.calls import (
     EXPERT_COUNTS,
     QUANTIZATION_CONFIGS,
     TRAINING_ARGUMENTS,
@@ -15,8 +16,7 @@ from kbitlint.source.frameworks import (
     Checkpoints,
     TrainerApi,
 )
-from kbitlint.source.hub import is_hub_id, stored_quantized
-from kbitlint.source.values import UNKNOWN, Call, Reentry, Symbol, Value
+from kbitlint.upstream.hub_names import is_hub_id, stored_quantized
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from kbitlint.source.effects import Trail
 from kbitlint.source.facts import Action, Checkpointing, Path, SourceFacts
-from kbitlint.source.frameworks import TRAINERS
 from kbitlint.source.objects import Given, Items, Known, Net, Trainer, frozen
 from kbitlint.source.suppressions import ignores
 from kbitlint.source.trees import json_items, yaml_items
 from kbitlint.source.values import UNKNOWN, Argument, Call, Reentry
-from kbitlint.source.versions import installed
+from kbitlint.upstream.calls import TRAINERS
+from kbitlint.upstream.versions import installed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -221,7 +221,7 @@ def _own_checkpointing(dialect: Dialect, root: Items) -> Checkpointing:
 
 
 def _attach(trail: Trail, net: Net, root: Items, asked: Given) -> None:
-    from kbitlint.source.frameworks import FUNCTIONS
+    from kbitlint.upstream.calls import FUNCTIONS
 
     api = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
     config = Items("peft.LoraConfig", {}, complete=False, span=root.span, style=root.style)

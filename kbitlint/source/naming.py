@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import functools
 
-from kbitlint.source.frameworks import FUNCTIONS, QUANTIZATION_CONFIGS, TRAINERS, TRAINING_ARGUMENTS
 from kbitlint.source.objects import Class, Function, Items, Known, Net, Object
+from kbitlint.upstream.calls import FUNCTIONS, QUANTIZATION_CONFIGS, TRAINERS, TRAINING_ARGUMENTS
 
 
 def canonical(full: str) -> str:

@@ -7,7 +7,7 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
-from kbitlint.source.frameworks import KWARGS_SINCE, NEWEST, Api
+from kbitlint.upstream.calls import KWARGS_SINCE, NEWEST, Api
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
