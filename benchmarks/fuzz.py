@@ -35,7 +35,7 @@ from kbitlint.files.packing import packing_of
 from kbitlint.registry import all_rules
 from kbitlint.source import configs, notebooks, reading, trees
 from kbitlint.source.suppressions import ignores
-from kbitlint.upstream.calls import NEWEST
+from kbitlint.upstream.versions import NEWEST
 from kbitlint.violation import Surface
 
 SCRIPTS = Path(__file__).parents[1] / "tests" / "scripts"

@@ -21,8 +21,7 @@ from kbitlint.context import TrainingContext
 from kbitlint.registry import all_rules
 from kbitlint.source import documents
 from kbitlint.sweep import run
-from kbitlint.upstream.calls import NEWEST
-from kbitlint.upstream.versions import pins
+from kbitlint.upstream.versions import NEWEST, pins
 from kbitlint.violation import Severity
 
 SCRIPTS = Path(__file__).parents[1] / "tests" / "scripts"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint import __version__, writing
 from kbitlint.errors import TargetError
 from kbitlint.files.checkpoint import read_json
-from kbitlint.target import QUANTIZATIONS
+from kbitlint.upstream.quantization import QUANTIZATIONS
 from kbitlint.violation import Edit
 
 if TYPE_CHECKING:

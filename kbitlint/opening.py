@@ -18,7 +18,8 @@ from kbitlint.extras import require_model_extra
 from kbitlint.files.checkpoint import CheckpointFacts, base_of_adapter, read_checkpoint
 from kbitlint.norm_styles import Norms
 from kbitlint.result import Skip
-from kbitlint.target import QUANTIZATIONS, SOURCES, Kind, Target
+from kbitlint.target import SOURCES, Kind, Target
+from kbitlint.upstream.quantization import QUANTIZATIONS
 from kbitlint.violation import Surface
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from kbitlint.mending import mend
 from kbitlint.registry import all_rules
 from kbitlint.source import documents
 from kbitlint.sweep import run
-from kbitlint.upstream.calls import NEWEST
+from kbitlint.upstream.versions import NEWEST
 from kbitlint.upstream.versions import installed as REAL_INSTALLED  # noqa: N812  # before the fixture of all tests replaces it
 from kbitlint.violation import Safety
 

@@ -12,7 +12,7 @@ from kbitlint.mending import mend
 from kbitlint.registry import all_rules, find
 from kbitlint.source import documents
 from kbitlint.sweep import run
-from kbitlint.upstream.calls import NEWEST
+from kbitlint.upstream.versions import NEWEST
 from kbitlint.violation import Safety
 
 OLD = {**NEWEST, "transformers": "4.57.1", "peft": "0.9.0", "trl": "0.8.0"}

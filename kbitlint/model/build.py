@@ -49,7 +49,7 @@ def build(source: Source, quantize: str | None = None, said_by: str = "--quantiz
 
     Args:
         source: The checkpoint; only its config is read.
-        quantize: How an unquantized checkpoint will be quantized on load, one of ``kbitlint.target.QUANTIZATIONS``.
+        quantize: How an unquantized checkpoint will be quantized on load, one of ``upstream.quantization.QUANTIZATIONS``.
             A checkpoint's own ``quantization_config`` wins, and a note says so.
         said_by: Who said so, for the notes.
     """

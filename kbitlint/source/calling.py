@@ -27,15 +27,8 @@ from kbitlint.source.objects import (
 )
 from kbitlint.source.optimizers import is_optimizer, optimized
 from kbitlint.source.values import UNKNOWN, Call, Span, Symbol
-from kbitlint.upstream.calls import (
-    FOREIGN,
-    FUNCTIONS,
-    METHODS,
-    QUANTIZATION_CONFIGS,
-    TRAINERS,
-    TRAINING_ARGUMENTS,
-    WRAPPERS,
-)
+from kbitlint.upstream.calls import FOREIGN, FUNCTIONS, METHODS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
+from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 from kbitlint.upstream.versions import row
 
 if TYPE_CHECKING:

@@ -11,11 +11,8 @@ from kbitlint.source.asked import defaults_of, named_of, quantization_of, reentr
 from kbitlint.source.facts import Action, Adapters, Checkpointing, Loop, Model, Path, Step, Training
 from kbitlint.source.objects import Net, Trainer
 from kbitlint.source.values import UNKNOWN, Call, Reentry, Span, Value
-from kbitlint.upstream.calls import (
-    PREPARED_METHODS,
-    Arguments,
-    Checkpoints,
-)
+from kbitlint.upstream.calls import Arguments, Checkpoints
+from kbitlint.upstream.quantization import PREPARED_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
