@@ -44,6 +44,21 @@ def render(report: AuditResult, *, color: bool = False, width: int = 80, verbose
     return "\n".join(lines)
 
 
+def render_all(
+    reports: Sequence[AuditResult],
+    *,
+    color: bool = False,
+    width: int = 80,
+    verbose: bool = False,
+    timed: bool = False,
+) -> str:
+    """Return the reports of one run; of several, those of targets that concern no training are left out."""
+    shown = [report for report in reports if len(reports) == 1 or not report.is_empty]
+    if reports and not shown:
+        return f"nothing in {len(reports)} targets to check"
+    return "\n\n".join(render(report, color=color, width=width, verbose=verbose, timed=timed) for report in shown)
+
+
 class _Paint:
     def __init__(self, color: bool) -> None:  # noqa: FBT001  # the one thing it is told
         self.color = color
