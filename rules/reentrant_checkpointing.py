@@ -12,7 +12,7 @@ from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.model.checkpointing import CheckpointFacts
+    from kbitlint.facts.layers import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
     from kbitlint.source.facts import Checkpointing, Model, SourceFacts, Training
     from kbitlint.source.values import Call

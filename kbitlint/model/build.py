@@ -18,9 +18,9 @@ from torch import nn
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes
+from kbitlint.facts.layers import short_name
 from kbitlint.files.checkpoint import inside
 from kbitlint.model.parts import keeps_whatever_the_dtype
-from kbitlint.model.quantized import short_name
 from kbitlint.model.source import Source, dtype_of, load_config, major_version, method_of, model_class, quantization_config
 
 if TYPE_CHECKING:

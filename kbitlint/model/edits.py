@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kbitlint.errors import EditError
+from kbitlint.facts.layers import Reentry
 from kbitlint.model import adapters, banks, checkpointing
 from kbitlint.model.journal import Journal, restore_attribute_on_rollback, restore_hooks_on_rollback, set_attribute
 from kbitlint.model.stored import stored_parameters
@@ -194,7 +195,7 @@ def _bind_checkpoint(place: _Place, journal: Journal) -> None:
         raise EditError(f"bind-checkpoint: {place.edit.path!r} has no checkpoint function bound")
     if not checkpointing.takes_use_reentrant(bound):
         raise EditError(f"bind-checkpoint: the function bound to {place.edit.path!r} takes no use_reentrant")
-    if checkpointing.reentry_of(bound) is checkpointing.Reentry.NO:
+    if checkpointing.reentry_of(bound) is Reentry.NO:
         return
     set_attribute(module, checkpointing.FUNCTION, checkpointing.without_reentry(bound), journal)
 

@@ -8,36 +8,12 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from kbitlint.facts.layers import Packing, short_name
 from kbitlint.upstream.quantization import INFERENCE_KERNELS, layer_of
-
-
-@functools.cache
-def short_name(dtype: object) -> str:
-    """A dtype as reports spell it: ``bfloat16``."""
-    return str(dtype).removeprefix("torch.")
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """How one layer is quantized."""
-
-    method: str
-    bits: int | None
-    kind: str
-    """The data type of the method's own, as its library calls it: nf4, fp4, int8, ..."""
-    compute_dtype: str | None = None
-    features: tuple[int, int] | None = None
-    """(in, out) features of the weight before packing."""
-    trains: bool | None = None
-    """Whether a gradient passes the layer's kernel to its input, where the class says so; None where it does not say."""
-    double: bool = False
-    """Whether the block statistics are quantized too (double quantization; QLoRA, section 3)."""
-
 
 #: where a copy without weights keeps how its original is packed
 TOLD = "kbitlint_packing"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kbitlint.facts.layers import short_name
 from kbitlint.model.gradients import Passage
 from kbitlint.model.ledger import Ledger
-from kbitlint.model.quantized import short_name
 from kbitlint.model.trace_facts import LayerFacts, PromotionFacts
 from kbitlint.model.walk import places
 

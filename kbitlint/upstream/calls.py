@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kbitlint.facts.layers import Reentry
 from kbitlint.source.facts import Action
-from kbitlint.source.values import Reentry
 
 
 @dataclass(frozen=True, slots=True)
