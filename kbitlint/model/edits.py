@@ -17,7 +17,7 @@ from kbitlint.facts.layers import Reentry
 from kbitlint.model import adapters, banks, checkpointing
 from kbitlint.model.journal import Journal, restore_attribute_on_rollback, restore_hooks_on_rollback, set_attribute
 from kbitlint.model.stored import stored_parameters
-from kbitlint.model.transparency import LOW_PRECISION, DtypeTransparency, is_transparent
+from kbitlint.model.transparency import HALF, DtypeTransparency, is_transparent
 from kbitlint.model.walk import makes_require_grad
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _cast_own_tensors(module: nn.Module, journal: Journal) -> None:
         if parameter is not None:
             _cast_parameter(parameter, journal)
     for name, buffer in list(module._buffers.items()):  # noqa: SLF001  # own tensors only
-        if buffer is not None and buffer.dtype in LOW_PRECISION:
+        if buffer is not None and buffer.dtype in HALF:
             journal.record(lambda name=name, buffer=buffer: module._buffers.__setitem__(name, buffer))  # type: ignore[misc]  # noqa: SLF001  # the journal binds early
             module._buffers[name] = buffer.float()  # noqa: SLF001  # register_buffer would drop its persistence
 
@@ -139,7 +139,7 @@ def _make_transparent(module: nn.Module, output: torch.dtype | None, journal: Jo
 
 
 def _cast_parameter(parameter: nn.Parameter, journal: Journal) -> None:
-    if parameter.dtype in LOW_PRECISION:
+    if parameter.dtype in HALF:
         _store_as(parameter, torch.float32, journal)
 
 

@@ -13,14 +13,13 @@ from kbitlint.facts.layers import short_name
 from kbitlint.model.gradients import Passage
 from kbitlint.model.ledger import Ledger
 from kbitlint.model.trace_facts import LayerFacts, PromotionFacts
+from kbitlint.model.transparency import HALF
 from kbitlint.model.walk import places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kbitlint.model.facts import ModelFacts
-
-HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(slots=True)
