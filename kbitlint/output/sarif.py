@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import __version__
 from kbitlint.output.physical_location import Found, found, place_of
+from kbitlint.version import VERSION
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def render(
 def _driver(rules: Sequence[Rule]) -> dict[str, Any]:
     return {
         "name": "kbitlint",
-        "semanticVersion": __version__,
-        "version": __version__,
+        "semanticVersion": VERSION,
+        "version": VERSION,
         "rules": [_rule(rule) for rule in rules],
     }
 

@@ -14,7 +14,6 @@ from collections import Counter
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import __version__
 from kbitlint.errors import KbitlintError
 from kbitlint.output.html import tree_rows
 from kbitlint.output.html.memory_bars import budget
@@ -22,6 +21,7 @@ from kbitlint.output.html.tree import tree_of
 from kbitlint.output.physical_location import found
 from kbitlint.output.wording import causes, edit_lines, plural, printable, probed, size, skipped
 from kbitlint.paths import fold
+from kbitlint.version import VERSION
 from kbitlint.violation import Safety, Severity
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _page(**values: Any) -> str:
         style=Markup(style),  # noqa: S704  # our own file
         script=Markup(script),  # noqa: S704  # our own file
         policy={"style": _hash(style), "script": _hash(script)},
-        version=__version__,
+        version=VERSION,
         **values,
     )
 
