@@ -27,15 +27,15 @@ from pathlib import Path
 
 from goals import Goal, leave
 
-from kbitlint import config, engine, launchers, manifest, suppress
-from kbitlint.context import TrainingContext
+from kbitlint import config, engine, manifest, suppress
+from kbitlint.context import TrainingContext, launchers
 from kbitlint.errors import KbitlintError
 from kbitlint.files import checkpoint, jsontext, safetensors
 from kbitlint.files.packing import packing_of
 from kbitlint.registry import all_rules
 from kbitlint.source import configs, notebooks, reading, trees
-from kbitlint.source.frameworks import NEWEST
 from kbitlint.source.suppressions import ignores
+from kbitlint.upstream.versions import NEWEST
 from kbitlint.violation import Surface
 
 SCRIPTS = Path(__file__).parents[1] / "tests" / "scripts"

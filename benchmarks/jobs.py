@@ -27,7 +27,7 @@ def main():
     import tiny
 
     from kbitlint.jobs import audit_many
-    from kbitlint.violation import Report
+    from kbitlint.report import Report
 
     source = tiny.checkpoint()
     with tempfile.TemporaryDirectory() as folder:

@@ -31,11 +31,11 @@ from torch.profiler import ProfilerActivity, profile
 from kbitlint.context import TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.memory import LiveBytes, measure
-from kbitlint.model.memory_facts import ON
 from kbitlint.model.step import run_twin
 from kbitlint.model.trace import trace
 from kbitlint.model.twin import twin_of
 from kbitlint.model.walk import collect
+from kbitlint.result import ON
 
 BATCH, SEQ_LEN = 4, 64
 CONTEXT = TrainingContext(autocast_dtype="float32", batch_size=BATCH, seq_len=SEQ_LEN)

@@ -43,8 +43,8 @@ from kbitlint.model import checkpointing
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.build import instantiate
 from kbitlint.model.memory import measure
-from kbitlint.model.memory_facts import ON
 from kbitlint.model.walk import collect
+from kbitlint.result import ON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

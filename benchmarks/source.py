@@ -20,9 +20,8 @@ from goals import Goal, leave
 from kbitlint.context import TrainingContext
 from kbitlint.registry import all_rules
 from kbitlint.source import documents
-from kbitlint.source.frameworks import NEWEST
-from kbitlint.source.versions import pins
 from kbitlint.sweep import run
+from kbitlint.upstream.versions import NEWEST, pins
 from kbitlint.violation import Severity
 
 SCRIPTS = Path(__file__).parents[1] / "tests" / "scripts"

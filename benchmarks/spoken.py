@@ -16,6 +16,8 @@ from xml.etree import ElementTree as ET
 from hostile import ADAPTER, LLAMA, ON_CPU, room, weights, written
 from trials import Run, Tally, run
 
+from kbitlint.output import formats
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -99,7 +101,7 @@ def _named(target: Path, bad: str) -> list[tuple[str, ...]]:
     ]
     return [
         *checks,
-        *(("check", ".", "--format", name) for name in ("github", "junit", "json", "sarif")),
+        *(("check", ".", "--format", name) for name in formats.NAMES if name != "text"),
         ("check", "f.py:build", "--diff"),
         ("check", "f.py:build", "--verbose"),
         ("check", "f.py:build", "--format", "github"),
@@ -183,7 +185,7 @@ def names(tally: Tally, *, quick: bool) -> None:
             (target / "config.json").write_text(
                 json.dumps(LLAMA)[:-1] + f', "{text}": "{text}", "quantization_config": {bits}}}'
             )
-            for name in ("text", "json", "sarif", "github", "junit", "html"):
+            for name in formats.NAMES:
                 for place in (".", "config.json"):
                     ended = tally.took(run(["check", place, "--format", name], target))
                     tally.case(f"{text} as {name} of {place}", ended.problem, escaped(ended.out + ended.err))
@@ -256,7 +258,7 @@ def _valid(name: str, text: str) -> tuple[int, str | None]:
         if name == "json":
             import jsonschema
 
-            from kbitlint.report.json import schema
+            from kbitlint.output.json import schema
 
             document = json.loads(text)
             jsonschema.validate(document, schema())
@@ -290,7 +292,7 @@ def many(tally: Tally, *, quick: bool) -> None:
             (target / "scripts" / f"t{number}.py").write_text(head + one * 500 + line)
         (target / "f.py").write_text(_NORMS.replace("N)", f"{_MANY})"))
         for place in ("scripts",) if quick else ("scripts", "f.py:build"):
-            for name in ("text", "json", "sarif", "github", "junit", "html"):
+            for name in formats.NAMES:
                 ended = tally.took(run(["check", place, "--format", name, "--no-trace"], target, seconds=120))
                 size = len(ended.out.encode("utf-8", "surrogateescape"))
                 count, wrong = _valid(name, ended.out)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from kbitlint.version import VERSION
+
+__version__ = VERSION
 
 __all__ = [
     "KbitlintError",
@@ -27,11 +29,12 @@ if TYPE_CHECKING:
     from kbitlint.api import assert_ready, check, fix, load_prepared, memory, plan, prepare, undo
     from kbitlint.context import TrainingContext
     from kbitlint.errors import KbitlintError
-    from kbitlint.violation import Report, Severity, Violation
+    from kbitlint.report import Report
+    from kbitlint.violation import Severity, Violation
 
 _HOMES = {
     "KbitlintError": "kbitlint.errors",
-    "Report": "kbitlint.violation",
+    "Report": "kbitlint.report",
     "Severity": "kbitlint.violation",
     "TrainingContext": "kbitlint.context",
     "Violation": "kbitlint.violation",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine, manifest, registry
-from kbitlint.audit import audit, context_of, depicted, measured, model_of, plan_of, report_of
+from kbitlint.audit import audit, context_of, depicted, measured, model_of, plan_of
 from kbitlint.budget import DEFAULT_LORA, budget_of, parse_lora
 from kbitlint.collection import facts_of_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
@@ -18,12 +18,14 @@ from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
 from kbitlint.norm_styles import Norms
 from kbitlint.opening import Options, apply_stored, open_target, quiet
+from kbitlint.report import Report, report_of
 from kbitlint.target import SOURCES, Kind, parse
-from kbitlint.violation import Applied, Edit, Report, Safety, Severity, Surface
+from kbitlint.violation import Edit, Safety, Severity, Surface
 
 if TYPE_CHECKING:
-    from kbitlint.model.memory_facts import MemoryReport
     from kbitlint.opening import Opened
+    from kbitlint.report import MemoryReport
+    from kbitlint.result import Applied
     from kbitlint.rule import Rule
 
 
@@ -189,7 +191,7 @@ def undo(model: Any) -> int:
 
 def assert_ready(target: Any, *, fail_on: str | Severity = Severity.WARNING, **options: Any) -> None:
     """Raise AssertionError with the text report unless the audit is clean: the assert for people's own tests."""
-    from kbitlint.report.text import render
+    from kbitlint.output.text import render
 
     names = [severity.value for severity in Severity]
     if isinstance(fail_on, str) and fail_on not in names:

@@ -12,9 +12,11 @@ from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.norm_styles import Norms
 from kbitlint.opening import quiet
+from kbitlint.report import Report, report_of
+from kbitlint.result import Plan, Skip
 from kbitlint.source import documents
 from kbitlint.target import SOURCES, Kind, Target
-from kbitlint.violation import Plan, Report, Safety, Skip, Surface
+from kbitlint.violation import Safety, Surface
 
 if TYPE_CHECKING:
     from kbitlint.model.facts import ModelFacts
@@ -36,29 +38,6 @@ def context_of(target: Any, context: TrainingContext) -> TrainingContext:
     model = model_of(target)
     read = TrainingContext() if model is target else TrainingContext.from_trainer(target)
     return context_of_launcher().updated(read).updated(context_of_wrappers(model)).updated(context)
-
-
-def report_of(name: str, facts: Any, outcome: engine.Outcome, trace: Any = None, **further: Any) -> Report:
-    """The report of one audit.
-
-    Args:
-        name: The target.
-        facts: What the walk saw; None where no model was looked at.
-        outcome: What the rules gave.
-        trace: What a step without weights showed; None where none was run.
-        **further: Further fields of the report.
-    """
-    return Report(
-        target=name,
-        summary=facts.summary() if facts is not None else "",
-        violations=outcome.violations,
-        skips=(*outcome.skips, *further.pop("skips", ())),
-        crashes=outcome.crashes,
-        ran=outcome.ran,
-        trace_seconds=trace.seconds if trace is not None else None,
-        weights_read=facts is not None and not facts.on_meta,
-        **further,
-    )
 
 
 def depicted(live: Any, facts: ModelFacts, context: TrainingContext, options: Options) -> dict[str, Any]:

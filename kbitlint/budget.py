@@ -10,7 +10,8 @@ from kbitlint import registry
 from kbitlint.errors import KbitlintError, did_you_mean, one_line
 from kbitlint.extras import require
 from kbitlint.fixer import fix_model
-from kbitlint.model.memory_facts import MemoryReport, StateMemory
+from kbitlint.report import MemoryReport
+from kbitlint.result import StateMemory
 from kbitlint.violation import Safety
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import click
 
 from kbitlint import __version__
 from kbitlint.errors import KbitlintError, did_you_mean
-from kbitlint.report.formats import MEMORY as MEMORY_FORMATS
-from kbitlint.report.formats import NAMES as FORMATS
+from kbitlint.output.formats import MEMORY as MEMORY_FORMATS
+from kbitlint.output.formats import NAMES as FORMATS
 from kbitlint.running import JOBS_OPTIONS, RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
 from kbitlint.streams import (
     EXIT_FAILED,
@@ -33,8 +33,10 @@ from kbitlint.streams import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kbitlint.report import Report
+    from kbitlint.result import Failure
     from kbitlint.running import Settled
-    from kbitlint.violation import Failure, Report, Severity
+    from kbitlint.violation import Severity
 
 #: the argument of --amp -> TrainingContext.autocast_dtype
 AMP = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
@@ -197,7 +199,8 @@ def _audited(
 ) -> tuple[list[Report], list[Failure], bool]:
     """(reports, failures, whether this process is the one that shows them)."""
     from kbitlint import api
-    from kbitlint.violation import Failure, Report
+    from kbitlint.report import Report
+    from kbitlint.result import Failure
 
     if options["output"] is not None and len(targets) > 1:
         raise click.UsageError("--output is one file: name one target")
@@ -246,7 +249,7 @@ def _isolated(targets: Sequence[str], opened: dict[str, Any], options: dict[str,
 
 
 def _write(result: Settled, failures: Sequence[Failure], options: dict[str, Any], fail_on: Severity) -> None:
-    from kbitlint.report import formats
+    from kbitlint.output import formats
 
     colour, columns = looks(options["output_file"])
     text = formats.render(
@@ -286,7 +289,7 @@ def memory(target: str, **options: Any) -> None:
 def _memory(target: str, options: dict[str, Any]) -> None:
     from kbitlint import api, config
     from kbitlint.budget import DEFAULT_LORA
-    from kbitlint.report import formats
+    from kbitlint.output import formats
 
     settings = config.load(config.find(Path.cwd()))
     lora = options["lora"] or DEFAULT_LORA

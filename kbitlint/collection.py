@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.violation import Skip, Surface
+from kbitlint.result import Skip
+from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,7 +12,7 @@ from typing import Any
 
 from kbitlint.errors import ConfigError, did_you_mean
 from kbitlint.suppress import IgnoreIn
-from kbitlint.target import QUANTIZATIONS
+from kbitlint.upstream.quantization import QUANTIZATIONS
 from kbitlint.violation import Severity
 
 if sys.version_info >= (3, 11):

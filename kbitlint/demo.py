@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint import api
 from kbitlint.extras import load_bitsandbytes, require, require_model_extra
-from kbitlint.report import text
+from kbitlint.output import text
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import one_line
+from kbitlint.result import Crash, Skip
 from kbitlint.rule import Rule, Unchecked, Unstated
-from kbitlint.violation import Crash, Skip, Surface, Violation
+from kbitlint.violation import Surface, Violation
 
 if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
@@ -43,6 +44,7 @@ def run(rules: Iterable[Rule], facts: Facts, context: TrainingContext) -> Outcom
             if surface not in facts:
                 continue
             try:
+                _require_strategy(rule, surface, context)
                 found = list(check(rule, facts[surface], context))
             except Unchecked as reason:
                 skips.append(Skip(rule.meta.code, surface, str(reason), unstated=isinstance(reason, Unstated)))
@@ -61,3 +63,9 @@ def run(rules: Iterable[Rule], facts: Facts, context: TrainingContext) -> Outcom
         tuple(sorted(crashes)),
         tuple(sorted(ran, key=lambda pair: (pair[0], pair[1].value))),
     )
+
+
+def _require_strategy(rule: Rule, surface: Surface, context: TrainingContext) -> None:
+    """Raise Unstated if the rule judges models by how ranks share them and the context does not say how they do."""
+    if rule.needs_strategy and context.strategy is None and surface in (Surface.MODEL, Surface.TRACE):
+        raise Unstated("how ranks share the model is not known (--training)")

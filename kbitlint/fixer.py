@@ -9,7 +9,8 @@ from kbitlint.collection import facts_of_model, facts_of_step
 from kbitlint.engine import Outcome, run
 from kbitlint.errors import KbitlintError
 from kbitlint.norm_styles import Norms, with_norms
-from kbitlint.violation import Applied, Edit, Safety, Surface, Violation
+from kbitlint.result import Applied
+from kbitlint.violation import Edit, Safety, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable

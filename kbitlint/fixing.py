@@ -12,14 +12,16 @@ from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.files.checkpoint import read_checkpoint
 from kbitlint.opening import FACTORIES, Options, has_weights, load_target, open_target
+from kbitlint.result import Applied, Probe
 from kbitlint.target import SOURCES, Kind, Target
-from kbitlint.violation import Applied, Probe, Report, Safety
+from kbitlint.violation import Safety
 from kbitlint.writing import alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kbitlint.mending import Mended
+    from kbitlint.report import Report
     from kbitlint.rule import Rule
 
 

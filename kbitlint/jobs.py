@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint import usage
 from kbitlint.errors import KbitlintError, one_line
-from kbitlint.violation import Failure, Report
+from kbitlint.result import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
+
+    from kbitlint.report import Report
 
 _PRELOADED = ["kbitlint.preloaded"]
 
@@ -174,7 +176,7 @@ def _result(one: _Running) -> Report | Failure | None:
 
 
 def _shown(nbytes: int) -> str:
-    from kbitlint.report.text import size
+    from kbitlint.output.wording import size
 
     return size(nbytes)
 

@@ -10,10 +10,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import __version__, writing
+from kbitlint import writing
 from kbitlint.errors import TargetError
 from kbitlint.files.checkpoint import read_json
-from kbitlint.target import QUANTIZATIONS
+from kbitlint.upstream.quantization import QUANTIZATIONS
+from kbitlint.version import VERSION
 from kbitlint.violation import Edit
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def read_file(path: Path) -> Manifest | None:
         return None
     content = read_json(path)
     if content.get("format") != FORMAT:
-        raise TargetError(path, f"format: {content.get('format')!r} is not {FORMAT}, the one that kbitlint {__version__} reads")
+        raise TargetError(path, f"format: {content.get('format')!r} is not {FORMAT}, the one that kbitlint {VERSION} reads")
     edits = content.get("edits")
     if not isinstance(edits, list):
         raise TargetError(path, "edits: must be a list")
@@ -79,7 +80,7 @@ def write(path: Path, manifest: Manifest, versions: dict[str, str]) -> Path:
     """
     content = {
         "format": FORMAT,
-        "written_by": {"kbitlint": __version__, **dict(sorted(versions.items()))},
+        "written_by": {"kbitlint": VERSION, **dict(sorted(versions.items()))},
         **({"quantize": manifest.quantize} if manifest.quantize not in (None, "none") else {}),
         "edits": [
             {"kind": edit.kind, "path": edit.path, **({"arguments": dict(edit.arguments)} if edit.arguments else {})}

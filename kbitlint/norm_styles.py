@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
+from kbitlint.model.facts import LOW_PRECISION
 from kbitlint.violation import Edit
 
 if TYPE_CHECKING:
@@ -37,8 +38,6 @@ def with_norms(edits: Iterable[Edit], norms: Norms, facts: ModelFacts) -> tuple[
     kept = [edit for edit in edits if edit.kind != "float32-norm"]
     if norms is Norms.KEEP:
         return tuple(kept)
-    from kbitlint.model.facts import LOW_PRECISION
-
     wide = [
         Edit("widen-parameter", p.path, {"dtype": "float32"}, adds_bytes=p.nbytes)
         for p in facts.parameters

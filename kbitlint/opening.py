@@ -17,8 +17,10 @@ from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.files.checkpoint import CheckpointFacts, base_of_adapter, read_checkpoint
 from kbitlint.norm_styles import Norms
-from kbitlint.target import QUANTIZATIONS, SOURCES, Kind, Target
-from kbitlint.violation import Skip, Surface
+from kbitlint.result import Skip
+from kbitlint.target import SOURCES, Kind, Target
+from kbitlint.upstream.quantization import QUANTIZATIONS
+from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

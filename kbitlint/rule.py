@@ -61,6 +61,9 @@ class Rule(ABC):
 
     meta: ClassVar[Meta]
     options: ClassVar[tuple[Option, ...]] = ()
+    needs_strategy: ClassVar[bool] = False
+    """Whether the verdict on a model depends on how ranks share it. If so, ``check_model`` and ``check_trace`` are skipped
+    when the context has no strategy."""
 
     def __init__(self, given: Mapping[str, bool | float | str] | None = None) -> None:
         self._given = dict(given or {})

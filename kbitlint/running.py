@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from kbitlint.config import Config
     from kbitlint.context import TrainingContext
-    from kbitlint.violation import Report
+    from kbitlint.result import AuditResult
 
 SUPPRESSING_OPTIONS = (
     click.option(
@@ -73,18 +73,14 @@ def context_of(settings: Config, options: dict[str, Any], autocast_dtype: str | 
 
     file = options["training"] or (Path(settings.training) if settings.training else None)
     said = TrainingContext(autocast_dtype=autocast_dtype)
-    if file is None:
-        return said
-    from kbitlint.launchers import training_file
-
-    return training_file(file).updated(said)
+    return said if file is None else TrainingContext.from_launcher_file(file).updated(said)
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
     """The reports as they count."""
 
-    reports: tuple[Report, ...]
+    reports: tuple[AuditResult, ...]
     unused: tuple[str, ...] = ()
     """Suppressions that match nothing any more."""
     lines: tuple[str, ...] = ()
@@ -93,7 +89,7 @@ class Settled:
     """Whether the violations were just written to the baseline."""
 
 
-def settled(reports: Sequence[Report], settings: Config, options: dict[str, Any], *, everything: bool) -> Settled:
+def settled(reports: Sequence[AuditResult], settings: Config, options: dict[str, Any], *, everything: bool) -> Settled:
     """Apply the project's decisions to the reports of a run.
 
     Args:

@@ -24,7 +24,7 @@ EXIT_FAILED = 2
 
 def shown(text: object) -> str:
     """A line for the terminal: what does not print stands as an escape."""
-    from kbitlint.report.text import printable
+    from kbitlint.output.wording import printable
 
     return printable(str(text))
 

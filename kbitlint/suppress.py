@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from kbitlint import registry, writing
 from kbitlint.errors import KbitlintError
 from kbitlint.paths import fold, matches
-from kbitlint.violation import Severity, Suppressed
+from kbitlint.result import Suppressed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from kbitlint.violation import Report, Violation
+    from kbitlint.result import AuditResult
+    from kbitlint.violation import Severity, Violation
 
 VERSION = 1
 Counts = dict[str, dict[str, dict[str, int]]]
@@ -42,13 +43,13 @@ class IgnoreIn:
     target: str | None = None
     """A glob of targets; all where it is None."""
 
-    def names(self, report: Report, violation: Violation) -> bool:
+    def names(self, report: AuditResult, violation: Violation) -> bool:
         """Whether the pattern is about this violation."""
         at = violation.at
         place = matches(self.path, at.path) or (bool(at.file) and fnmatchcase(at.file, self.path))
         return place and violation.code in self.codes and self.is_about(report)
 
-    def is_about(self, report: Report) -> bool:
+    def is_about(self, report: AuditResult) -> bool:
         """Whether the pattern is about this target."""
         return self.target is None or fnmatchcase(report.target, self.target)
 
@@ -72,8 +73,8 @@ class Suppressions:
 
 
 def apply(
-    reports: Sequence[Report], chosen: Suppressions, *, everything: bool = False
-) -> tuple[tuple[Report, ...], tuple[str, ...]]:
+    reports: Sequence[AuditResult], chosen: Suppressions, *, everything: bool = False
+) -> tuple[tuple[AuditResult, ...], tuple[str, ...]]:
     """The reports with what is suppressed set apart, and a line for each suppression that matches nothing.
 
     Args:
@@ -115,7 +116,7 @@ def _counted(violation: Violation, severities: Mapping[str, Severity]) -> Violat
     return violation if severity is None else dataclasses.replace(violation, severity=severity)
 
 
-def _without_ignored(report: Report, patterns: Sequence[IgnoreIn], used: set[IgnoreIn]) -> Report:
+def _without_ignored(report: AuditResult, patterns: Sequence[IgnoreIn], used: set[IgnoreIn]) -> AuditResult:
     left, suppressed = [], list(report.suppressed)
     for violation in report.violations:
         pattern = next((pattern for pattern in patterns if pattern.names(report, violation)), None)
@@ -127,7 +128,7 @@ def _without_ignored(report: Report, patterns: Sequence[IgnoreIn], used: set[Ign
     return dataclasses.replace(report, violations=tuple(left), suppressed=tuple(suppressed))
 
 
-def _without_baseline(report: Report, allowed: Mapping[str, Mapping[str, int]]) -> tuple[Report, list[str]]:
+def _without_baseline(report: AuditResult, allowed: Mapping[str, Mapping[str, int]]) -> tuple[AuditResult, list[str]]:
     found = Counter(map(_key, report.violations))
     limits = {(code, place): limit for code, places in allowed.items() for place, limit in places.items()}
     covered = {key for key, limit in limits.items() if 0 < found[key] <= limit}
@@ -156,7 +157,7 @@ def _key(violation: Violation) -> tuple[str, str]:
 # ------------------------------------------------------------------------------------------------ the baseline file
 
 
-def counts_of(reports: Sequence[Report]) -> Counts:
+def counts_of(reports: Sequence[AuditResult]) -> Counts:
     """The baseline that would suppress everything that these reports hold and no pattern ignores."""
     counts: Counts = {}
     for report in reports:
@@ -166,7 +167,7 @@ def counts_of(reports: Sequence[Report]) -> Counts:
     return counts
 
 
-def written(known: Counts, reports: Sequence[Report], *, prune: bool) -> Counts:
+def written(known: Counts, reports: Sequence[AuditResult], *, prune: bool) -> Counts:
     """The baseline after a run; targets that the run did not audit and rules that it did not run keep their counts.
 
     Args:

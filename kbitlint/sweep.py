@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from kbitlint import engine
 from kbitlint.errors import TargetError
 from kbitlint.files.checkpoint import read_checkpoint
+from kbitlint.result import Skip
 from kbitlint.source import documents
 from kbitlint.target import CHECKPOINT_FILES
-from kbitlint.violation import Skip, Surface, Violation
+from kbitlint.violation import Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -10,9 +10,6 @@ from pathlib import Path
 from kbitlint.errors import TargetError
 from kbitlint.violation import Surface
 
-QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
-"""How an unquantized checkpoint can be quantized on load."""
-
 _HEADERS = (".safetensors", ".safetensors.index.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _FACTORY = re.compile(r"(?P<place>.+):(?P<attribute>[A-Za-z_][\w.]*)")

@@ -1,6 +1,7 @@
-"""What an audit finds: violations with their evidence, fixes as data, and the report that holds them.
+"""What a rule yields: violations with their evidence, and fixes as data.
 
-Nothing here imports torch. Everything is frozen, so a report can be compared, cached and serialised.
+Everything is frozen, so a violation can be compared, cached and serialised. What an audit makes of violations is in
+``kbitlint.result``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from kbitlint.model.memory_facts import MemoryReport
-    from kbitlint.model.outline_facts import ModuleOutline
 
 JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
@@ -157,168 +155,3 @@ class Violation:
         """Violations with one cause are shown as one block."""
         title = self.fix.title if self.fix else ""
         return (self.code, self.severity.value, self.message, self.consequence.value, title)
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Skip:
-    """A check that could not be made, and why; never the same as a pass."""
-
-    code: str
-    surface: Surface
-    reason: str
-    unstated: bool = False
-    """Whether the rule is about runs of a kind (several ranks) that nothing says this is. Programs are told of it
-    always, people with ``--verbose``."""
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Crash:
-    """A rule that raised. It makes the exit code 2: the audit is incomplete."""
-
-    code: str
-    """Empty where no rule but the audit of a rank failed."""
-    surface: Surface
-    error: str
-    traceback: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.code} crashed on {self.surface.value}: {self.error}" if self.code else self.error
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What one real training step did after a fix."""
-
-    device: str
-    loss: float | None
-    gradients: int
-    """Trainable parameters that received a finite gradient."""
-    expected: int
-    """How many should have."""
-    at_embeddings: bool = False
-    """Whether nothing was trainable, so that the gradient was looked at where it leaves the first layer."""
-    failure: str | None = None
-    """The reason why it did not run or what went wrong; None where everything is finite."""
-    stepped: bool = False
-    """Whether the optimizer made a step too, and left every frozen parameter as it was, bit for bit."""
-    peak_bytes: int | None = None
-    """The most memory that was allocated on the device during the step; None where the device does not count it."""
-    as_before: bool = False
-    """Whether the step fails without the fix too, so that its failure says nothing about the fix."""
-
-    @property
-    def refutes(self) -> bool:
-        """Whether the step shows that the fix broke training."""
-        return self.failure is not None and not self.as_before
-
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """A fix that was carried out: which edits, in how many passes, and what the probe saw."""
-
-    edits: tuple[Edit, ...]
-    passes: int
-    held_back: int = 0
-    """Fixes that were not applied because they are unsafe."""
-    probe: Probe | None = None
-    left_behind: str | None = None
-    """The file that makes the fix last, or None."""
-    lines_to_add: tuple[str, ...] = ()
-    """For targets that are code: the lines that make the fix last."""
-    taken_back: tuple[Edit, ...] = ()
-    """Edits that were tried and taken back, because a training step raised with them and did not without."""
-    left_out: tuple[Edit, ...] = ()
-    """Edits that a plan names without making them, because they rewrite weights."""
-    diff: str = ""
-    """For files that were changed: what was changed in them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a fix would do, with nothing done."""
-
-    safe: tuple[Edit, ...]
-    """The edits that ``--fix`` makes."""
-    unsafe: tuple[Edit, ...]
-    """Those that ``--unsafe-fixes`` adds."""
-    diff: str = ""
-    """For files: the safe edits as a unified diff."""
-    spared: tuple[Edit, ...] = ()
-    """Safe edits that are not needed where the unsafe ones are made."""
-    unsafe_diff: str = ""
-    """What the unsafe ones change beyond that."""
-
-
-@dataclass(frozen=True, slots=True)
-class Suppressed:
-    """A violation that somebody decided to live with; shown to programs, never counted."""
-
-    violation: Violation
-    by: str
-    """``ignore-in`` or ``baseline``."""
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Failure:
-    """A target that could not be audited."""
-
-    target: str
-    error: str
-    """One line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """Everything one audit of one target found, and everything it could not look at."""
-
-    target: str
-    """The target string; empty for a live model."""
-    summary: str = ""
-    """What was audited, in words: class, size, quantization, adapters, where it was built."""
-    violations: tuple[Violation, ...] = ()
-    suppressed: tuple[Suppressed, ...] = ()
-    skips: tuple[Skip, ...] = ()
-    crashes: tuple[Crash, ...] = ()
-    ran: tuple[tuple[str, Surface], ...] = ()
-    """Every (code, surface) whose check ran to its end."""
-    notes: tuple[str, ...] = ()
-    """What the reader must know about how the target was built."""
-    planned: Plan | None = None
-    applied: Applied | None = None
-    weights_read: bool = False
-    trace_seconds: float | None = field(default=None, compare=False)
-    """How long the training step without weights took; None where none was run."""
-    outline: tuple[ModuleOutline, ...] = ()
-    """The model's modules; empty where nobody asked for them or no model was looked at."""
-    memory: MemoryReport | None = None
-    """What a training step takes before and after the fix, where that was asked for."""
-    unmeasured: str = ""
-    """Why that was not measured, in one line."""
-
-    def __str__(self) -> str:
-        """The report as people read it."""
-        from kbitlint.report.text import render
-
-        return render(self)
-
-    def at_least(self, severity: Severity) -> tuple[Violation, ...]:
-        """The violations at or above a severity."""
-        return tuple(violation for violation in self.violations if violation.severity >= severity)
-
-    @property
-    def surfaces(self) -> tuple[Surface, ...]:
-        """The surfaces that some rule looked at."""
-        return tuple(sorted({surface for _, surface in self.ran}))
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing in the target concerns training, so that no rule had anything to look at."""
-        return not (self.ran or self.violations or self.crashes) and bool(self.skips) and not self.summary
-
-    def exit_code(self, fail_on: Severity = Severity.WARNING) -> int:
-        """0 clean, 1 violations at or above ``fail_on`` are left, 2 the audit is incomplete."""
-        probe = self.applied.probe if self.applied else None
-        if self.crashes or not (self.ran or self.skips) or (probe is not None and probe.refutes):
-            return 2
-        return 1 if self.at_least(fail_on) else 0

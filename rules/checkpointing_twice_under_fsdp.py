@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
-from kbitlint.rule import Meta, Rule, Unstated
-from kbitlint.source.frameworks import TRAINING_ARGUMENTS
+from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.calls import TRAINING_ARGUMENTS
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -59,11 +59,10 @@ class CheckpointingTwiceUnderFsdp(Rule):
         consequence=Consequence.FAILS,
         since="0.1.0",
     )
+    needs_strategy: ClassVar[bool] = True
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """At most one violation, on the model as a whole."""
-        if context.strategy is None:
-            raise Unstated("how ranks share the model is not known (--training)")
         sharded = context.strategy in (Strategy.FSDP1, Strategy.FSDP2)
         loop = context.gradient_checkpointing
         by_loop = loop is not None and loop.enabled

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
-from kbitlint.rule import Meta, Rule, Unstated
+from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.checkpointing import CheckpointFacts
+    from kbitlint.facts.layers import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
 
 
@@ -58,11 +58,10 @@ class DdpReentrantCheckpointing(Rule):
         consequence=Consequence.FAILS,
         since="0.1.0",
     )
+    needs_strategy: ClassVar[bool] = True
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each layer that DDP would see twice."""
-        if context.strategy is None:
-            raise Unstated("how ranks share the model is not known (--training)")
         if context.strategy is not Strategy.DDP or context.find_unused_parameters is False or context.static_graph:
             return
         loop = context.gradient_checkpointing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.model.facts import LOW_PRECISION
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.source.facts import Action
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from kbitlint.model.facts import ModelFacts
     from kbitlint.source.facts import SourceFacts
 
-LOW_PRECISION = ("float16", "bfloat16")
 _KEY = "quantization_config.bnb_4bit_compute_dtype"
 
 

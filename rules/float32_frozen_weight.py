@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.model.facts import LOW_PRECISION
 from kbitlint.rule import Meta, Option, Rule
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
 
@@ -12,8 +13,6 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts, NormFacts, ParameterFacts
-
-LOW_PRECISION = ("float16", "bfloat16")
 
 
 class Float32FrozenWeight(Rule):

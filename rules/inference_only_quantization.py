@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.upstream.quantization import method_named
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
 
 if TYPE_CHECKING:
@@ -12,10 +13,6 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts
-
-
-#: what to do instead, where it is not another kernel for the same checkpoint
-HOW = {"torchao": "load with a type that quantizes weights only"}
 
 
 class InferenceOnlyQuantization(Rule):
@@ -72,7 +69,7 @@ class InferenceOnlyQuantization(Rule):
                 f"{facts.packing.method} kernel has no backward",
                 Location(facts.path),
                 evidence={"method": facts.packing.method, "bits": facts.packing.bits},
-                fix=Fix(HOW.get(facts.packing.method, 'load with backend="auto_trainable"'), Safety.DISPLAY),
+                fix=Fix(method_named(facts.packing.method).instead, Safety.DISPLAY),
             )
         if model.quantizer_trains is False and not stuck:
             method = model.claims_quantization or model.quantized[0].packing.method

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
+from kbitlint.model.facts import LOW_PRECISION
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.model.facts import ModelFacts, NormFacts
-
-LOW_PRECISION = ("float16", "bfloat16")
 
 
 class LowPrecisionNorm(Rule):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.checkpointing import CheckpointFacts
+    from kbitlint.facts.layers import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
     from kbitlint.model.trace_facts import TraceFacts
     from kbitlint.source.facts import SourceFacts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
-from kbitlint.rule import Meta, Rule, Unstated
+from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
 
 if TYPE_CHECKING:
@@ -57,11 +57,10 @@ class MixedShardDtypes(Rule):
         consequence=Consequence.FAILS,
         since="0.1.0",
     )
+    needs_strategy: ClassVar[bool] = True
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each unit."""
-        if context.strategy is None:
-            raise Unstated("how ranks share the model is not known (--training)")
         by_trainer = context.sets_training_mode is True and model.has_adapters
         if context.strategy is Strategy.FSDP1:
             for path, parameters in model.by_layer().items():

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
 from kbitlint.source.facts import Action
-from kbitlint.source.frameworks import QUANTIZATION_CONFIGS
 from kbitlint.source.values import Call
+from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS, method_named
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.source.facts import SourceFacts, Step
-
-
-#: of these, what a config says about loading is taken over into the stored one (LOADING_ATTRIBUTES_CONFIG_TYPES)
-TAKES_ATTRIBUTES = frozenset({"gptq", "awq", "fbgemm_fp8", "compressed-tensors", "mxfp4", "fp8"})
 
 
 class OverruledQuantizationConfig(Rule):
@@ -109,6 +105,6 @@ def _outcome(step: Step) -> tuple[Severity, Consequence, str] | None:
         return None
     if asked != stored:
         return Severity.ERROR, Consequence.FAILS, f"a {name} for it is refused: a ValueError"
-    if asked in TAKES_ATTRIBUTES:
+    if method_named(asked).takes_attributes:
         return None
     return Severity.WARNING, Consequence.TRAINS_WRONG, "its config wins over the one that is passed"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kbitlint.rule import Meta, Rule
 from kbitlint.source.facts import Action
 from kbitlint.source.values import Call, Symbol
-from kbitlint.source.versions import number
+from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
 from kbitlint.source.facts import Action
-from kbitlint.source.frameworks import PREPARED_METHODS
+from kbitlint.upstream.quantization import PREPARED_METHODS, method_named
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -14,10 +14,6 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.source.facts import SourceFacts
-
-
-#: a tensor class that reports a float dtype and cannot be cast: run with optimum-quanto 0.2.7
-REFUSES_CASTS = "quanto"
 
 
 class PreparationOfUnquantizedModel(Rule):
@@ -75,7 +71,7 @@ class PreparationOfUnquantizedModel(Rule):
                 continue
             if method is not None and (not isinstance(method, str) or method in PREPARED_METHODS):
                 continue
-            refused = method == REFUSES_CASTS and all(model.dtype in ("float16", "bfloat16") for model in before)
+            refused = method_named(method).refuses_casts and all(model.dtype in ("float16", "bfloat16") for model in before)
             yield self.violation(
                 _message(method, refused=refused),
                 source.at(call),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
 from kbitlint.source.facts import Action
+from kbitlint.upstream.quantization import method_named
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -13,10 +14,6 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.source.facts import Model, SourceFacts
-
-
-#: transformers leaves these quantized whatever the device, and trains none of them without adapters (transformers/quantizers)
-REFUSED = frozenset({"bitsandbytes", "gptq", "awq", "aqlm", "eetq", "hqq", "quanto", "torchao", "higgs", "spqr", "vptq"})
 
 
 def _bare(model: Model) -> bool:
@@ -73,7 +70,7 @@ class QuantizedWithoutAdapters(Rule):
         for call, steps in source.steps_at(Action.TRAINER):
             models = [step.before for step in steps]
             bare = all(_bare(model) and model.load is not None and model.certain for model in models)
-            if bare and all(model.method in REFUSED and not _dequantized(model) for model in models):
+            if bare and all(method_named(model.method).refuses_bare and not _dequantized(model) for model in models):
                 yield self.violation(
                     "the quantized model has no adapters, and Trainer refuses it",
                     source.at(call),

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy, TrainingContext
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.source.versions import takes_kwargs
+from kbitlint.upstream.versions import takes_kwargs
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.model.checkpointing import CheckpointFacts
+    from kbitlint.facts.layers import CheckpointFacts
     from kbitlint.model.facts import ModelFacts
     from kbitlint.source.facts import Checkpointing, Model, SourceFacts, Training
     from kbitlint.source.values import Call

@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
-from kbitlint.rule import Meta, Rule, Unstated
-from kbitlint.source.versions import number
+from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ class ShardedBitsandbytesOptimizer(Rule):
         consequence=Consequence.FAILS,
         since="0.1.0",
     )
+    needs_strategy: ClassVar[bool] = True
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each place that trains with such an optimizer under FSDP2 on every path."""
@@ -86,8 +87,6 @@ class ShardedBitsandbytesOptimizer(Rule):
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """At most one violation, on the model as a whole."""
-        if context.strategy is None:
-            raise Unstated("how ranks share the model is not known (--training)")
         if context.strategy is not Strategy.FSDP2 or not model.trainable:
             return
         if context.optimizer is not None and _BITSANDBYTES.fullmatch(context.optimizer):

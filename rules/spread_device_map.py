@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
-from kbitlint.rule import Meta, Rule, Unstated
+from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
 
 if TYPE_CHECKING:
@@ -54,12 +54,16 @@ class SpreadDeviceMap(Rule):
         consequence=Consequence.FAILS,
         since="0.1.0",
     )
+    needs_strategy: ClassVar[bool] = True
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """At most one violation, on the model as a whole."""
-        if context.strategy is None:
-            raise Unstated("how ranks share the model is not known (--training)")
-        if context.strategy is Strategy.SINGLE or context.world_size == 1 or len(model.device_map) < 2:
+        if (
+            context.strategy is None
+            or context.strategy is Strategy.SINGLE
+            or context.world_size == 1
+            or len(model.device_map) < 2
+        ):
             return
         yield self.violation(
             f"the model is spread over {len(model.device_map)} devices, which no distributed run takes",

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.frameworks import BITSANDBYTES_ARGUMENTS as KNOWN
-from kbitlint.source.frameworks import QUANTIZATION_ARGUMENTS
-from kbitlint.source.versions import number
+from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS, method_named
+from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -88,9 +87,10 @@ class SwallowedQuantizationArgument(Rule):
         quantization = checkpoint.quantization or {}
         if quantization.get("quant_method") != "bitsandbytes":
             return
+        known = method_named("bitsandbytes").arguments
         for name in sorted(quantization):
-            if name not in KNOWN and name != "quant_method" and not name.startswith("_"):
-                meant = _meant(name, KNOWN)
+            if name not in known and name != "quant_method" and not name.startswith("_"):
+                meant = _meant(name, known)
                 edit = Edit("rename-json-key", "config.json", {"key": f"quantization_config.{name}", "to": meant})
                 yield self.violation(
                     f"BitsAndBytesConfig knows no {name} and drops it",

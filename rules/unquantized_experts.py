@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Option, Rule, Unchecked
 from kbitlint.source.facts import Action
-from kbitlint.source.hub import stored_quantized
-from kbitlint.source.versions import number
+from kbitlint.upstream.hub_names import stored_quantized
+from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
-from kbitlint.rule import Meta, Rule, Unstated
+from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
 
 if TYPE_CHECKING:
@@ -55,11 +55,10 @@ class UnshardableWeight(Rule):
         consequence=Consequence.FAILS,
         since="0.1.0",
     )
+    needs_strategy: ClassVar[bool] = True
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each quantized layer with an integer weight."""
-        if context.strategy is None:
-            raise Unstated("how ranks share the model is not known (--training)")
         if context.strategy not in (Strategy.FSDP1, Strategy.FSDP2):
             return
         weights = {p.module: p for p in model.parameters if p.packed and not p.floating}

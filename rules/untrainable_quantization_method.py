@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kbitlint.rule import Meta, Rule
 from kbitlint.source.facts import Action, Loop
 from kbitlint.source.values import UNKNOWN
+from kbitlint.upstream.quantization import method_named
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -18,14 +19,6 @@ if TYPE_CHECKING:
     from kbitlint.files.checkpoint import CheckpointFacts
     from kbitlint.source.facts import Model, SourceFacts
 
-#: HfQuantizer.is_trainable is False for these, whatever their arguments (transformers/quantizers)
-UNTRAINABLE = frozenset({"auto-round", "fbgemm_fp8", "gemma", "higgs", "mxfp4", "nvfp4", "quark", "spqr", "vptq"})
-#: these ask an argument: its name, and the value with which they train
-ON_REQUEST = {
-    "bitnet": ("linear_class", "autobitlinear"),
-    "fouroversix": ("keep_master_weights", True),
-    "fp_quant": ("store_master_weights", True),
-}
 _WEIGHT_BITS = re.compile(r"(\d)weight", re.IGNORECASE)
 
 TITLE = "quantize the unquantized checkpoint with a method that trains"
@@ -33,10 +26,11 @@ TITLE = "quantize the unquantized checkpoint with a method that trains"
 
 def _by_arguments(method: object, value: Callable[[str], object], layout: object) -> str | None:
     """Why a method does not train with these arguments; None where it does, or where they do not tell."""
-    if isinstance(method, str) and method in UNTRAINABLE:
+    row = method_named(method)
+    if not row.trains:
         return f"{method} cannot be trained through"
-    if isinstance(method, str) and method in ON_REQUEST:
-        name, wanted = ON_REQUEST[method]
+    if row.trains_with is not None:
+        name, wanted = row.trains_with
         return None if value(name) in (wanted, UNKNOWN) else f"{method} cannot be trained through without {name}={wanted!r}"
     if method == "torchao" and isinstance(layout, str):
         found = _WEIGHT_BITS.search(layout)
@@ -104,7 +98,7 @@ class UntrainableQuantizationMethod(Rule):
         """One violation for each Trainer, or loop of the file, that is given such a model on every path."""
         own = (trained for trained in source.trained() if trained.paths[0].loop is Loop.OWN)
         # what asks an argument is refused by Trainer alone: some of it computes on unpacked weights
-        named = (trained for trained in own if trained.models[0].method in UNTRAINABLE)
+        named = (trained for trained in own if not method_named(trained.models[0].method).trains)
         given = [(trained.call, trained.models, Consequence.FRAGILE) for trained in named]
         for call, steps in source.steps_at(Action.TRAINER):
             given.append((call, tuple(step.before for step in steps), Consequence.FAILS))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.frameworks import NEWEST
-from kbitlint.source.versions import number
+from kbitlint.upstream.versions import NEWEST, number
 from kbitlint.violation import Consequence, Edit, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ settings.load_profile("ci")
 @pytest.fixture(autouse=True)
 def _newest_versions(monkeypatch):
     """Scripts of the tests are written for the newest versions, whatever is installed here."""
-    from kbitlint.source import versions
+    from kbitlint.upstream import versions
 
     monkeypatch.setattr(versions, "installed", lambda: versions.NEWEST)
 

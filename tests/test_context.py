@@ -13,7 +13,6 @@ from peft import prepare_model_for_kbit_training
 from kbitlint.audit import context_of
 from kbitlint.context import Checkpointing, Strategy, TrainingContext
 from kbitlint.errors import KbitlintError
-from kbitlint.launchers import training_file
 
 
 def known(context):
@@ -205,7 +204,7 @@ def test_accelerates_yaml(tmp_path, content):
     file.write_text(content)
 
     assert known(TrainingContext.from_accelerate_config(file)) == ACCELERATE[content]
-    assert training_file(file) == TrainingContext.from_accelerate_config(file)
+    assert TrainingContext.from_launcher_file(file) == TrainingContext.from_accelerate_config(file)
 
 
 def test_the_file_that_accelerate_writes_itself(tmp_path):
@@ -224,7 +223,7 @@ def test_the_file_that_accelerate_writes_itself(tmp_path):
     config.to_json_file(tmp_path / "a.json")
 
     for name in ("a.yaml", "a.json"):
-        assert known(training_file(tmp_path / name)) == {
+        assert known(TrainingContext.from_launcher_file(tmp_path / name)) == {
             "strategy": Strategy.FSDP2,
             "autocast_dtype": "bfloat16",
             "grad_scaler": False,
@@ -242,8 +241,8 @@ def test_a_deepspeed_file_and_accelerates_pointer_to_it(tmp_path):
     (tmp_path / "plain.json").write_text(json.dumps(plain))
 
     assert known(TrainingContext.from_deepspeed_config(tmp_path / "zero3.json")) == {"strategy": Strategy.ZERO3}
-    assert known(training_file(tmp_path / "a.yaml")) == {"strategy": Strategy.ZERO3, "world_size": 4}
-    assert known(training_file(tmp_path / "plain.json")) == {
+    assert known(TrainingContext.from_launcher_file(tmp_path / "a.yaml")) == {"strategy": Strategy.ZERO3, "world_size": 4}
+    assert known(TrainingContext.from_launcher_file(tmp_path / "plain.json")) == {
         "strategy": Strategy.ZERO2,
         "autocast_dtype": "float32",
         "optimizer": "AdamW",
@@ -288,7 +287,7 @@ def test_yaml_without_pyyaml_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "yaml", None)
 
     with pytest.raises(KbitlintError, match="reading YAML needs PyYAML: pip install pyyaml"):
-        training_file(tmp_path / "a.yaml")
+        TrainingContext.from_launcher_file(tmp_path / "a.yaml")
 
 
 def test_the_configuration_can_name_the_file_and_amp_wins(run, tmp_path):

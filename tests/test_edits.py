@@ -287,7 +287,7 @@ class TestProbe:
     def test_a_step_that_only_the_fix_breaks_is_exit_2_and_nothing_is_written(self, run, tmp_path, monkeypatch, fails_unfixed):
         import shutil
 
-        from kbitlint.violation import Probe
+        from kbitlint.result import Probe
 
         folder = shutil.copytree(tiny.checkpoint(), tmp_path / "llama")
         failed, fine = Probe("cpu", None, 0, 1, failure="planted"), Probe("cpu", 1.0, 1, 1)
@@ -443,7 +443,7 @@ class TestProof:
     def test_the_batch_is_the_users(self, run, tmp_path, monkeypatch):
         import shutil
 
-        from kbitlint.violation import Probe
+        from kbitlint.result import Probe
 
         asked = []
 

@@ -16,25 +16,14 @@ from hypothesis import strategies as st
 from jsonschema import Draft4Validator, Draft202012Validator
 
 import kbitlint
+from kbitlint.output import formats, github, junit, sarif, text
+from kbitlint.output import json as json_report
+from kbitlint.output.physical_location import Place, place_of
+from kbitlint.output.wording import printable
 from kbitlint.registry import all_rules
-from kbitlint.report import formats, github, junit, sarif, text
-from kbitlint.report import json as json_report
-from kbitlint.report.places import Place, place_of
-from kbitlint.report.text import printable
-from kbitlint.violation import (
-    Consequence,
-    Crash,
-    Failure,
-    Fix,
-    Location,
-    Report,
-    Safety,
-    Severity,
-    Skip,
-    Suppressed,
-    Surface,
-    Violation,
-)
+from kbitlint.report import Report
+from kbitlint.result import Crash, Failure, Skip, Suppressed
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 HOSTILE = "100% of `a,b:c`\r\n::error::\x1b[31m\x00<&>\"'\ufffe\ud800"
 

@@ -21,7 +21,7 @@ from kbitlint.files.packing import packing_of
 from kbitlint.files.safetensors import HeaderError, parse
 from kbitlint.registry import all_rules
 from kbitlint.source import configs, documents, notebooks, reading, trees
-from kbitlint.source.frameworks import NEWEST
+from kbitlint.upstream.versions import NEWEST
 from kbitlint.violation import Edit, Surface
 
 SCRIPT = """

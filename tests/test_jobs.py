@@ -17,7 +17,8 @@ import tiny
 from kbitlint import usage
 from kbitlint.errors import KbitlintError
 from kbitlint.jobs import audit_many
-from kbitlint.violation import Failure, Report
+from kbitlint.report import Report
+from kbitlint.result import Failure
 
 pytestmark = pytest.mark.slow
 

@@ -14,12 +14,12 @@ import kbitlint
 from kbitlint.model.batch import training_batch
 from kbitlint.model.ledger import Ledger
 from kbitlint.model.memory import LiveBytes, measure
-from kbitlint.model.memory_facts import OFF, ON
 from kbitlint.model.step import run_twin
 from kbitlint.model.trace import trace
 from kbitlint.model.twin import twin_of
 from kbitlint.model.walk import collect
 from kbitlint.model.weightless import SeemsReal, WeightlessKernels
+from kbitlint.result import OFF, ON
 
 SMALL = kbitlint.TrainingContext(autocast_dtype="float32", batch_size=2, seq_len=64)
 

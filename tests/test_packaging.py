@@ -94,7 +94,7 @@ def test_the_wheel_holds_rules_and_types(tmp_path):
         for path in (ROOT / folder).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
-    assert {"kbitlint/py.typed", "kbitlint/report/report.schema.json", "kbitlint/report/page.html"} <= packages
+    assert {"kbitlint/py.typed", "kbitlint/output/report.schema.json", "kbitlint/output/html/page.html"} <= packages
     assert {name for name in names if ".dist-info/" not in name} == packages
     assert {name.partition(".dist-info/")[2] for name in names} >= {"licenses/LICENSE", "entry_points.txt"}
 

@@ -20,29 +20,12 @@ import transformers
 
 import kbitlint
 from kbitlint.model import build
-from kbitlint.model.memory_facts import MemoryReport, StateMemory, StepMemory
-from kbitlint.model.outline_facts import ModuleOutline
+from kbitlint.output.html.page import render, render_memory
+from kbitlint.output.html.tree import Child, tree_of
 from kbitlint.registry import all_rules
-from kbitlint.report import html
-from kbitlint.report.tree import Child, tree_of
-from kbitlint.violation import (
-    Applied,
-    Consequence,
-    Crash,
-    Edit,
-    Failure,
-    Fix,
-    Location,
-    Plan,
-    Probe,
-    Report,
-    Safety,
-    Severity,
-    Skip,
-    Suppressed,
-    Surface,
-    Violation,
-)
+from kbitlint.report import MemoryReport, Report
+from kbitlint.result import Applied, Crash, Failure, ModuleOutline, Plan, Probe, Skip, StateMemory, StepMemory, Suppressed
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}{% raw %}\u2028\u202e\x00\x1b[31m\ud800"
 SHOWN = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}{% raw %}\\u2028\\u202e\\x00\\x1b[31m\\ud800"
@@ -201,7 +184,7 @@ def test_a_page_of_everything_a_report_can_hold_is_well_formed_and_says_it():
         unmeasured="no training step may be run (--no-trace)",
     )
 
-    text = html.render([everything], (Failure("gone", "gone: no such file"),), ["KB1: nothing"], rules=all_rules())
+    text = render([everything], (Failure("gone", "gone: no such file"),), ["KB1: nothing"], rules=all_rules())
 
     words = checked(text).words
     for said in (
@@ -252,7 +235,7 @@ def test_a_hostile_name_stays_text_everywhere():
         unmeasured=HOSTILE,
     )
 
-    text = html.render([named, named], (Failure(HOSTILE, HOSTILE),), [HOSTILE])
+    text = render([named, named], (Failure(HOSTILE, HOSTILE),), [HOSTILE])
 
     page = checked(text)
     assert "<img" not in text
@@ -264,9 +247,9 @@ def test_a_hostile_name_stays_text_everywhere():
 
 
 def test_the_same_report_gives_the_same_bytes():
-    one = html.render([report(violations=(violation(),), outline=layers(3), trace_seconds=1.0)], rules=all_rules())
+    one = render([report(violations=(violation(),), outline=layers(3), trace_seconds=1.0)], rules=all_rules())
 
-    assert one == html.render([report(violations=(violation(),), outline=layers(3), trace_seconds=2.0)], rules=all_rules())
+    assert one == render([report(violations=(violation(),), outline=layers(3), trace_seconds=2.0)], rules=all_rules())
 
 
 @pytest.mark.parametrize(
@@ -286,7 +269,7 @@ def test_the_same_report_gives_the_same_bytes():
     ],
 )
 def test_the_verdict_is_that_of_the_exit_code(further, verdict, state):
-    text = html.render([report(**further)])
+    text = render([report(**further)])
 
     checked(text)
     assert re.search(r'<div class="verdict (\w+)">\s*<strong>(.*?)</strong>', text).groups() == (state, verdict)
@@ -296,7 +279,7 @@ def test_what_only_several_ranks_concern_is_listed_and_not_held_against_the_verd
     unstated = Skip("KB701", Surface.MODEL, "how ranks share it is not known", unstated=True)
 
     quiet, told = (
-        checked(html.render([report(skips=skips)])).words
+        checked(render([report(skips=skips)])).words
         for skips in ((unstated,), (unstated, Skip("KB202", Surface.MODEL, "none")))
     )
 
@@ -367,7 +350,7 @@ def test_the_page_of_memory_shows_what_could_not_be_measured():
     failed = StateMemory("PEFT's prepare", {}, 0, 0, {}, "it <refuses>")
     made = MemoryReport("t", "Llama", (1, 16), "adamw", "bfloat16", (state, failed), ("with LoRA r=16 on q attached for this",))
 
-    text = html.render_memory(made)
+    text = render_memory(made)
 
     page = checked(text)
     assert "1 × 16 tokens, adamw, bfloat16 autocast, with LoRA r=16 on q attached for this." in page.words
@@ -426,7 +409,7 @@ def test_a_head_outside_the_model_is_shown_and_the_wrappers_are_not():
 def test_how_a_part_of_the_model_checkpoints_in_words(ways, words):
     outline = (module("", "Model"), *(module(f"layers.{number}", checkpoints=way) for number, way in enumerate(ways)))
 
-    text = html.render([report(outline=outline)])
+    text = render([report(outline=outline)])
 
     assert data_of(text)["nodes"][-1]["k"] == words
 
@@ -478,15 +461,15 @@ def pages(tmp_path_factory):
     for name, model in (("8B", llama), ("671B", deepseek)):
         audited = dataclasses.replace(kbitlint.check(model, outline=True, trace=False), target=f"{name}.py:build")
         made[name] = folder / f"{name}.html"
-        made[name].write_text(html.render([audited], rules=all_rules()), encoding="utf-8")
+        made[name].write_text(render([audited], rules=all_rules()), encoding="utf-8")
     adapted = kbitlint.check(tiny.with_lora(tiny.load()), outline=True, trace=False)
     made["adapted"] = folder / "adapted.html"
-    made["adapted"].write_text(html.render([adapted], rules=all_rules()), encoding="utf-8")
+    made["adapted"].write_text(render([adapted], rules=all_rules()), encoding="utf-8")
     hostile = report(
         target=HOSTILE, violations=(violation(HOSTILE, message=HOSTILE),), outline=(module("", HOSTILE), module(HOSTILE))
     )
     made["hostile"] = folder / "hostile.html"
-    made["hostile"].write_text(html.render([hostile]), encoding="utf-8")
+    made["hostile"].write_text(render([hostile]), encoding="utf-8")
     return made
 
 

@@ -10,7 +10,8 @@ import tiny
 import torch
 from torch import nn
 
-from kbitlint.model.quantized import Packing, packing_of
+from kbitlint.facts.layers import Packing
+from kbitlint.model.quantized import packing_of
 from kbitlint.model.walk import collect
 
 

@@ -13,7 +13,8 @@ import pytest
 from kbitlint.integrations.ranks import Seen, together
 from kbitlint.model.rank_facts import Divergence, compare, named
 from kbitlint.registry import all_rules
-from kbitlint.violation import Consequence, Location, Report, Severity, Surface, Violation
+from kbitlint.report import Report
+from kbitlint.violation import Consequence, Location, Severity, Surface, Violation
 
 pytestmark = pytest.mark.slow
 

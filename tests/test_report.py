@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import os
+import pickle
 import re
 import subprocess
 import sys
@@ -17,22 +20,12 @@ from hypothesis import strategies as st
 
 import kbitlint
 from kbitlint.integrations.ranks import Seen, together
+from kbitlint.output import json as json_report
+from kbitlint.output import text, wording
 from kbitlint.paths import fold, fold_all
-from kbitlint.report import json as json_report
-from kbitlint.report import text
-from kbitlint.violation import (
-    Consequence,
-    Crash,
-    Edit,
-    Fix,
-    Location,
-    Report,
-    Safety,
-    Severity,
-    Skip,
-    Surface,
-    Violation,
-)
+from kbitlint.report import MemoryReport, Report
+from kbitlint.result import Crash, Skip, StateMemory
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 UNPREPARED = """\
 LlamaForCausalLM 106.8K, bitsandbytes nf4 on 14 layers
@@ -108,8 +101,40 @@ def test_a_report_prints_as_text():
     assert same_each_time(str(kbitlint.check(tiny.load()))) == UNPREPARED
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda report: dataclasses.replace(report, target="t"),
+        copy.deepcopy,
+        lambda report: pickle.loads(pickle.dumps(report)),  # noqa: S301  # as --jobs passes reports
+    ],
+    ids=["replace", "deepcopy", "pickle"],
+)
+@pytest.mark.parametrize(
+    "report",
+    [
+        Report("t", crashes=(Crash("KB101", Surface.MODEL, "ValueError: planted"),), ran=(("KB102", Surface.MODEL),)),
+        MemoryReport("t", "Llama", (1, 16), "adamw", None, (StateMemory("as it is", {"norms": 8}, 0, 0, {}),)),
+    ],
+    ids=["audit", "memory"],
+)
+def test_a_report_is_data_and_stays_one_that_prints_itself(report, change):
+    same = change(report)
+
+    assert (type(same), same, str(same)) == (type(report), report, str(report))
+    assert str(report).startswith("t  ") or str(report).startswith("t\n")
+    assert not hasattr(same, "__dict__")
+
+
+def test_results_and_violations_know_no_renderer():
+    code = "import sys; import kbitlint.result, kbitlint.rule; print([n for n in sys.modules if n.startswith('kbitlint.')])"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+    assert loaded.split() == ["['kbitlint.violation',", "'kbitlint.result',", "'kbitlint.rule']"]
+
+
 def test_a_fix_that_breaks_training_is_not_called_clean(run, monkeypatch):
-    from kbitlint.violation import Probe
+    from kbitlint.result import Probe
 
     answers = [Probe("cpu", None, 0, 1, failure="planted"), Probe("cpu", 1.0, 1, 1)]
     monkeypatch.setattr("kbitlint.model.probe.probe", lambda model, **_: answers.pop(0))
@@ -224,7 +249,7 @@ def test_nothing_to_plan():
     ("count", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (-2_500_000, "-2.5 MB"), (90_200_000_000, "90.2 GB")]
 )
 def test_bytes_for_people(count, shown):
-    assert text.size(count) == shown
+    assert wording.size(count) == shown
 
 
 def test_json_is_versioned_and_holds_all_the_evidence(run):
@@ -307,7 +332,7 @@ def test_folding_loses_no_place(some):
 def test_the_same_input_gives_the_same_bytes_in_every_process():
     code = (
         "import sys; sys.path.insert(0, 'tests'); import kbitlint, plants\n"
-        "from kbitlint.report import json\n"
+        "from kbitlint.output import json\n"
         "print(json.render([kbitlint.check(plants.faulty('low-precision-norm', 'cache-with-checkpointing'))]))"
     )
     outputs = {

@@ -12,9 +12,10 @@ import pytest
 import tiny
 from test_writing import SCRIPT
 
+from kbitlint.output import formats
+
 pytestmark = pytest.mark.slow
 
-FORMATS = ("text", "json", "sarif", "github", "junit", "html")
 CODE = """
 import contextlib, io, json, os, sys, shutil, hashlib
 from pathlib import Path
@@ -73,7 +74,7 @@ def made(folder):
 
 def started(folder, seed):
     return subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", f"FORMATS = {FORMATS}\n{CODE}"],
+        [sys.executable, "-W", "ignore", "-c", f"FORMATS = {formats.NAMES}\n{CODE}"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

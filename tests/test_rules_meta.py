@@ -14,9 +14,12 @@ import tiny
 
 import kbitlint
 from kbitlint import docs
+from kbitlint.context import Strategy, TrainingContext
 from kbitlint.engine import run
 from kbitlint.registry import all_rules
-from kbitlint.violation import Safety, Surface
+from kbitlint.result import Skip
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Location, Safety, Severity, Surface
 
 ROOT = Path(__file__).parents[1]
 RULES = {rule.meta.code: rule for rule in all_rules()}
@@ -125,7 +128,6 @@ def test_every_rule_is_planted_somewhere():
 
 
 def test_a_rule_that_raises_is_a_crash_and_the_others_still_run(monkeypatch):
-    from kbitlint.context import TrainingContext
     from kbitlint.model.walk import collect
 
     def broken(self, model, context):
@@ -137,6 +139,28 @@ def test_a_rule_that_raises_is_a_crash_and_the_others_still_run(monkeypatch):
 
     assert [(crash.code, crash.error) for crash in outcome.crashes] == [("KB401", "ZeroDivisionError: planted")]
     assert {violation.code for violation in outcome.violations} == {"KB101", "KB201", "KB402"}
+
+
+def test_rules_about_how_ranks_share_a_model_are_skipped_until_that_is_known():
+    class Sharded(Rule):
+        meta = Meta("KB999", "sharded", Severity.INFO, Consequence.HARMLESS, "0.1.0")
+        needs_strategy = True
+
+        def check_model(self, model, context):
+            yield self.violation(f"{model} over {context.strategy.value}", Location())
+
+        def check_source(self, source, context):
+            return source if context.strategy is None else ()
+
+    facts = {Surface.MODEL: "a model", Surface.SOURCE: ()}
+    unknown = run([Sharded()], facts, TrainingContext())
+    known = run([Sharded()], facts, TrainingContext(strategy=Strategy.DDP))
+
+    reason = "how ranks share the model is not known (--training)"
+    assert unknown.skips == (Skip("KB999", Surface.MODEL, reason, unstated=True),)
+    assert (unknown.violations, unknown.crashes, unknown.ran) == ((), (), (("KB999", Surface.SOURCE),))
+    assert [violation.message for violation in known.violations] == ["a model over ddp"]
+    assert known.skips == ()
 
 
 @pytest.mark.slow

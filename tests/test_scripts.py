@@ -12,9 +12,9 @@ from kbitlint.context import TrainingContext
 from kbitlint.mending import mend
 from kbitlint.registry import all_rules
 from kbitlint.source import documents
-from kbitlint.source.frameworks import NEWEST
-from kbitlint.source.versions import installed as REAL_INSTALLED  # noqa: N812  # before the fixture of all tests replaces it
 from kbitlint.sweep import run
+from kbitlint.upstream.versions import NEWEST
+from kbitlint.upstream.versions import installed as REAL_INSTALLED  # noqa: N812  # before the fixture of all tests replaces it
 from kbitlint.violation import Safety
 
 ROOT = Path(__file__).parents[1]

@@ -8,8 +8,9 @@ import pytest
 
 from kbitlint import suppress
 from kbitlint.paths import matches
+from kbitlint.report import Report
 from kbitlint.suppress import IgnoreIn, Suppressions
-from kbitlint.violation import Consequence, Location, Report, Severity, Surface, Violation
+from kbitlint.violation import Consequence, Location, Severity, Surface, Violation
 
 CODES = ("KB101", "KB201", "KB404")
 

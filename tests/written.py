@@ -11,8 +11,8 @@ from kbitlint.files.nearby import checkpoint_config
 from kbitlint.mending import mend
 from kbitlint.registry import all_rules, find
 from kbitlint.source import documents
-from kbitlint.source.frameworks import NEWEST
 from kbitlint.sweep import run
+from kbitlint.upstream.versions import NEWEST
 from kbitlint.violation import Safety
 
 OLD = {**NEWEST, "transformers": "4.57.1", "peft": "0.9.0", "trl": "0.8.0"}

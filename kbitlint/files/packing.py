@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kbitlint.upstream.quantization import METHODS
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -17,12 +19,7 @@ _STATE = re.compile(
 )
 _NEEDED = ("absmax", "quant_map", "quant_state")
 #: tensors that tell of a method by their name alone
-_MARKS = {
-    "gptq": re.compile(r"\.(qweight|g_idx)$"),
-    "mxfp4": re.compile(r"_(blocks|scales)$"),
-    "fp8": re.compile(r"\.weight_scale(_inv)?$"),
-    "compressed-tensors": re.compile(r"\.weight_packed$"),
-}
+_MARKS = {method.name: re.compile(method.tensors) for method in METHODS if method.tensors}
 
 
 @dataclass(frozen=True, slots=True)

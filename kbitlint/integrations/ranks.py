@@ -13,7 +13,9 @@ from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, Group, announce, exchange, group
 from kbitlint.model.rank_facts import RanksFacts, aspects_of, compare, named
-from kbitlint.violation import Crash, Report, Surface
+from kbitlint.report import Report
+from kbitlint.result import Crash
+from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -19,13 +19,13 @@ from kbitlint.context import Strategy, TrainingContext
 from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, group
 from kbitlint.integrations.ranks import Seen, over_ranks, seen
-from kbitlint.report import json, text
+from kbitlint.output import json, text
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kbitlint.violation import Report
+    from kbitlint.report import Report
 
 _log = logging.getLogger("kbitlint")
 REPORT = "kbitlint-report.json"

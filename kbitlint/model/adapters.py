@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
+
+from kbitlint.facts.layers import AdapterFacts
 
 #: adapters that do not come from PEFT, by the names their libraries give them
 #: (some base models call a projection of their own ``adapter``, so that name alone says nothing)
@@ -21,30 +22,6 @@ _FOREIGN = re.compile(
 )
 #: a module with one of these children wraps a module of the base model
 _WRAPPED = ("base_layer", "original_module")
-
-
-@dataclass(frozen=True, slots=True)
-class AdapterFacts:
-    """One adapter, as its PEFT configuration describes it."""
-
-    name: str
-    kind: str
-    active: bool
-    inference_mode: bool
-    rank: int | None
-    bias: str
-    targets: tuple[str, ...] = ()
-    """The names in ``target_modules``, where it is a list of names."""
-    invoked: bool = False
-    """Whether it starts at invocation tokens (aLoRA): where they are is handed to each layer in every call."""
-
-    @property
-    def through_cache(self) -> bool:
-        """Whether the adapter hands its keys and values to the layers through the cache, which checkpointing drops.
-
-        PEFT refuses these with checkpointing where it sees both; they fail with a size mismatch where it does not.
-        """
-        return self.kind in ("PREFIX_TUNING", "CARTRIDGE")
 
 
 #: a module with one of these children stands for it: torch.compile, FSDP and its activation checkpointing wrap so, and

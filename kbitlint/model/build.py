@@ -18,9 +18,9 @@ from torch import nn
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes
+from kbitlint.facts.layers import short_name
 from kbitlint.files.checkpoint import inside
 from kbitlint.model.parts import keeps_whatever_the_dtype
-from kbitlint.model.quantized import short_name
 from kbitlint.model.source import Source, dtype_of, load_config, major_version, method_of, model_class, quantization_config
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def build(source: Source, quantize: str | None = None, said_by: str = "--quantiz
 
     Args:
         source: The checkpoint; only its config is read.
-        quantize: How an unquantized checkpoint will be quantized on load, one of ``kbitlint.target.QUANTIZATIONS``.
+        quantize: How an unquantized checkpoint will be quantized on load, one of ``upstream.quantization.QUANTIZATIONS``.
             A checkpoint's own ``quantization_config`` wins, and a note says so.
         said_by: Who said so, for the notes.
     """

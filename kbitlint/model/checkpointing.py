@@ -13,9 +13,9 @@ import functools
 import inspect
 import textwrap
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.facts.layers import CheckpointFacts, Reentry
 from kbitlint.model.norms import function_of
 
 if TYPE_CHECKING:
@@ -25,37 +25,6 @@ if TYPE_CHECKING:
 
 FLAG = "gradient_checkpointing"
 FUNCTION = "_gradient_checkpointing_func"
-
-
-class Reentry(enum.Enum):
-    """What ``use_reentrant`` is for one checkpointed module."""
-
-    NO = "False"
-    YES = "True"
-    UNSET = "unset"
-    """Nothing was passed, so torch falls back to reentrant and warns (torch 2.13 still does)."""
-    UNKNOWN = "unknown"
-    """The bound function is not one whose arguments can be read."""
-
-    @property
-    def reentrant(self) -> bool:
-        """Whether the checkpoint is certain to be reentrant."""
-        return self in (Reentry.YES, Reentry.UNSET)
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointFacts:
-    """One module that can checkpoint."""
-
-    path: str
-    class_name: str
-    enabled: bool
-    training: bool
-    reentry: Reentry
-    is_layer: bool
-    """Whether the module is one of transformers' checkpointed layers, which drop the cache themselves."""
-    rebindable: bool
-    """Whether a checkpoint function is bound to the module that can be told not to reenter."""
 
 
 @functools.lru_cache(maxsize=4096)

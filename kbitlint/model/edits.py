@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from kbitlint.errors import EditError
+from kbitlint.facts.layers import Reentry
 from kbitlint.model import adapters, banks, checkpointing
 from kbitlint.model.journal import Journal, restore_attribute_on_rollback, restore_hooks_on_rollback, set_attribute
 from kbitlint.model.stored import stored_parameters
-from kbitlint.model.transparency import LOW_PRECISION, DtypeTransparency, is_transparent
+from kbitlint.model.transparency import HALF, DtypeTransparency, is_transparent
 from kbitlint.model.walk import makes_require_grad
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def _cast_own_tensors(module: nn.Module, journal: Journal) -> None:
         if parameter is not None:
             _cast_parameter(parameter, journal)
     for name, buffer in list(module._buffers.items()):  # noqa: SLF001  # own tensors only
-        if buffer is not None and buffer.dtype in LOW_PRECISION:
+        if buffer is not None and buffer.dtype in HALF:
             journal.record(lambda name=name, buffer=buffer: module._buffers.__setitem__(name, buffer))  # type: ignore[misc]  # noqa: SLF001  # the journal binds early
             module._buffers[name] = buffer.float()  # noqa: SLF001  # register_buffer would drop its persistence
 
@@ -138,7 +139,7 @@ def _make_transparent(module: nn.Module, output: torch.dtype | None, journal: Jo
 
 
 def _cast_parameter(parameter: nn.Parameter, journal: Journal) -> None:
-    if parameter.dtype in LOW_PRECISION:
+    if parameter.dtype in HALF:
         _store_as(parameter, torch.float32, journal)
 
 
@@ -194,7 +195,7 @@ def _bind_checkpoint(place: _Place, journal: Journal) -> None:
         raise EditError(f"bind-checkpoint: {place.edit.path!r} has no checkpoint function bound")
     if not checkpointing.takes_use_reentrant(bound):
         raise EditError(f"bind-checkpoint: the function bound to {place.edit.path!r} takes no use_reentrant")
-    if checkpointing.reentry_of(bound) is checkpointing.Reentry.NO:
+    if checkpointing.reentry_of(bound) is Reentry.NO:
         return
     set_attribute(module, checkpointing.FUNCTION, checkpointing.without_reentry(bound), journal)
 

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kbitlint.model.adapters import AdapterFacts
-    from kbitlint.model.checkpointing import CheckpointFacts
-    from kbitlint.model.feeds import FeedFacts
-    from kbitlint.model.quantized import Packing
+    from kbitlint.facts.layers import AdapterFacts, CheckpointFacts, FeedFacts, Packing
 
 LOW_PRECISION = ("float16", "bfloat16")
 

@@ -11,26 +11,12 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kbitlint.facts.layers import FeedFacts
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from kbitlint.model.facts import EmbeddingFacts, InputGradHooks, ParameterFacts
-
-
-@dataclass(frozen=True, slots=True)
-class FeedFacts:
-    """What is known of the input of one stack of checkpointed layers."""
-
-    stack: str
-    """The path that holds the layers, such as ``model.layers``."""
-    certain: bool
-    """Whether the input requires grad for certain: by a hook, or a trainable parameter of an input embedding."""
-    possible: str | None
-    """A module with trainable parameters that runs before the stack or after it."""
-    fed_by_layers: frozenset[str]
-    """The layers that come after a layer of the stack which trains and does not checkpoint."""
-    trains_inside: tuple[str, ...]
-    """For each trainable parameter in the stack's checkpointed layers, its layer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kbitlint.model.transparency import HALF
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 aten = torch.ops.aten
-HALF = (torch.bfloat16, torch.float16)
 #: the grouped product of experts, which torch 2.6 does not have
 GROUPED_MM: Any = getattr(getattr(aten, "_grouped_mm", None), "default", None)
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from kbitlint.model import adapters, banks, checkpointing, quantized
-from kbitlint.model.memory_facts import KINDS, OFF, ON, StateMemory, StepMemory
 from kbitlint.model.step import UntraceableError, run_twin
 from kbitlint.model.twin import twin_of
 from kbitlint.model.walk import collect, places
+from kbitlint.result import KINDS, OFF, ON, StateMemory, StepMemory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

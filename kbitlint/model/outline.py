@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.facts.layers import Reentry
 from kbitlint.model.adapters import base_of
-from kbitlint.model.checkpointing import Reentry
-from kbitlint.model.outline_facts import ModuleOutline
 from kbitlint.model.walk import places
+from kbitlint.result import ModuleOutline
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from kbitlint.facts.layers import Packing
     from kbitlint.model.facts import ModelFacts, ParameterFacts
-    from kbitlint.model.quantized import Packing
 
 _REENTRY = {Reentry.NO: "without reentry", Reentry.YES: "reentrant", Reentry.UNSET: "reentrant", Reentry.UNKNOWN: "unknown"}
 

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from kbitlint.facts.layers import short_name
 from kbitlint.model import adapters
 from kbitlint.model.facts import HeadFacts, HollowFacts, LinearFacts, TowerFacts
-from kbitlint.model.quantized import packed_class, short_name
+from kbitlint.model.quantized import packed_class
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-    from kbitlint.model.adapters import AdapterFacts
+    from kbitlint.facts.layers import AdapterFacts
 
 #: inputs that are text, or that a model gets from another one; what reads anything else is a tower
 _TEXT = frozenset(["input_ids", "inputs_embeds", "hidden_states", "decoder_input_ids"])

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from kbitlint.errors import one_line
 from kbitlint.model import adapters
 from kbitlint.model.batch import loss_of, training_batch
-from kbitlint.violation import Probe
+from kbitlint.result import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

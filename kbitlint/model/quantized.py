@@ -8,69 +8,15 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-
-@functools.cache
-def short_name(dtype: object) -> str:
-    """A dtype as reports spell it: ``bfloat16``."""
-    return str(dtype).removeprefix("torch.")
-
-
-@dataclass(frozen=True, slots=True)
-class Packing:
-    """How one layer is quantized."""
-
-    method: str
-    bits: int | None
-    kind: str
-    """The data type of the method's own, as its library calls it: nf4, fp4, int8, ..."""
-    compute_dtype: str | None = None
-    features: tuple[int, int] | None = None
-    """(in, out) features of the weight before packing."""
-    trains: bool | None = None
-    """Whether a gradient passes the layer's kernel to its input, where the class says so; None where it does not say."""
-    double: bool = False
-    """Whether the block statistics are quantized too (double quantization; QLoRA, section 3)."""
-
+from kbitlint.facts.layers import Packing, short_name
+from kbitlint.upstream.quantization import INFERENCE_KERNELS, layer_of
 
 #: where a copy without weights keeps how its original is packed
 TOLD = "kbitlint_packing"
-
-#: class name -> (method, bits, kind), for layers that a class name identifies
-_CLASSES: dict[str, tuple[str, int | None, str]] = {
-    "Linear4bit": ("bitsandbytes", 4, ""),
-    "Linear8bitLt": ("bitsandbytes", 8, "int8"),
-    "HQQLinear": ("hqq", None, "hqq"),
-    "EetqLinear": ("eetq", 8, "int8"),
-    "FP8Linear": ("fp8", 8, "fp8"),
-    "FbgemmFp8Linear": ("fbgemm_fp8", 8, "fp8"),
-    "QLinear": ("quanto", None, "quanto"),
-    "Mxfp4GptOssExperts": ("mxfp4", 4, "mxfp4"),
-    "BitLinear": ("bitnet", 2, "ternary"),
-    "AutoBitLinear": ("bitnet", 2, "ternary"),
-    "VQuantLinear": ("vptq", None, "vptq"),
-    "HiggsLinear": ("higgs", None, "higgs"),
-    "CompressedLinear": ("compressed-tensors", None, "compressed"),
-    "CompressedTensorsFP8Linear": ("compressed-tensors", 8, "fp8"),
-    "FP8Experts": ("fp8", 8, "fp8"),
-    "FbgemmFp8Llama4TextExperts": ("fbgemm_fp8", 8, "fp8"),
-    "FPQuantLinear": ("fp_quant", 4, "fp4"),
-    "MetalLinear": ("metal", None, "metal"),
-    "NVFP4Linear": ("nvfp4", 4, "nvfp4"),
-    "QConv2d": ("quanto", None, "quanto"),
-    "QuantizedLinear": ("aqlm", 2, "aqlm"),
-    "SINQLinear": ("sinq", None, "sinq"),
-}
-#: packages whose layer shares its class name with that of another one
-_PACKAGES: dict[str, tuple[str, int | None, str]] = {
-    "quark": ("quark", None, "quark"),
-    "spqr_quant": ("spqr", None, "spqr"),
-    "transformers.integrations.gemma_quant": ("gemma", None, "gemma"),
-}
 
 
 def packing_of(module: nn.Module) -> Packing | None:
@@ -111,25 +57,11 @@ def packed_class(cls: Any) -> int | None:
     return bits if method == "bitsandbytes" else None
 
 
-#: kernels without a backward, by the start of the class name: GPTQModel's own attribute is asked first
-_INFERENCE_ONLY = (
-    "Exllama",
-    "ExLlama",
-    "Marlin",
-    "Machete",
-    "BitBLAS",
-    "QBits",
-    "WQLinear_GEMV",
-    "WQLinear_Exllama",
-    "WQLinear_Marlin",
-)
-
-
 def _trains(cls: Any) -> bool | None:
     said = getattr(cls, "SUPPORTS_TRAINING", None)
     if isinstance(said, bool):
         return said
-    return False if any(base.__name__.startswith(_INFERENCE_ONLY) for base in cls.__mro__) else None
+    return False if any(base.__name__.startswith(INFERENCE_KERNELS) for base in cls.__mro__) else None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -137,18 +69,8 @@ def _method_of(cls: Any) -> tuple[str, int | None, str]:
     """(method, bits, kind) that a class stands for; an empty method for classes of no quantization library."""
     if cls.__module__.startswith("peft."):  # PEFT names its wrappers after the layers in them: lora.bnb.Linear4bit
         return ("", None, "")
-    for base in cls.__mro__:
-        name = base.__name__
-        package = next((found for start, found in _PACKAGES.items() if base.__module__.startswith(start)), None)
-        if package is not None and "Linear" in name:
-            return package
-        if name in _CLASSES:
-            return _CLASSES[name]
-        if name.startswith("WQLinear"):
-            return ("awq", None, "awq")
-        if name.endswith("QuantLinear"):
-            return ("gptq", None, "gptq")
-    return ("", None, "")
+    found = (layer_of(base.__module__, base.__name__) for base in cls.__mro__)
+    return next(filter(None, found), ("", None, ""))
 
 
 def _features(module: nn.Module) -> tuple[int, int] | None:

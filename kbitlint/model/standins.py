@@ -14,7 +14,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kbitlint.model.quantized import Packing
+    from kbitlint.facts.layers import Packing
 
 
 class _Multiply(torch.autograd.Function):

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from kbitlint.context import Checkpointing, TrainingContext
     from kbitlint.model.facts import ModelFacts
 
-HALF = (torch.bfloat16, torch.float16)
 #: autograd raises these whatever the values are
 _AUTOGRADS_OWN = re.compile(
     r"leaf Variable that requires grad|modified by an inplace operation|does not require grad"

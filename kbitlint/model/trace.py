@@ -12,10 +12,10 @@ import time
 from typing import TYPE_CHECKING
 
 from kbitlint.context import TrainingContext
+from kbitlint.facts.layers import short_name
 from kbitlint.model import banks, checkpointing
 from kbitlint.model.float32_modules import float32_modules
 from kbitlint.model.gradients import why_cut
-from kbitlint.model.quantized import short_name
 from kbitlint.model.step import How, UntraceableError, quietly, runnable, same_random_state, step_of
 from kbitlint.model.trace_facts import Cut, GradientFacts, PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
 from kbitlint.model.twin import twin_of

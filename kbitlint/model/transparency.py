@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-LOW_PRECISION = (torch.float16, torch.bfloat16)
+HALF = (torch.bfloat16, torch.float16)
 
 
 class DtypeTransparency:
@@ -35,12 +35,12 @@ class DtypeTransparency:
 
     def leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         """Cast float32 outputs to the dtype that came in."""
-        wanted = self.incoming if self.incoming in LOW_PRECISION else self.output
+        wanted = self.incoming if self.incoming in HALF else self.output
         return output if wanted is None else _cast(output, wanted)
 
 
 def _float32(value: Any) -> Any:
-    return value.float() if isinstance(value, Tensor) and value.dtype in LOW_PRECISION else value
+    return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kbitlint.facts.layers import Packing, short_name
 from kbitlint.model import adapters, banks, checkpointing, norms, parts, quantized
 from kbitlint.model.facts import (
     LOW_PRECISION,
@@ -24,14 +25,13 @@ from kbitlint.model.facts import (
     QuantizedFacts,
 )
 from kbitlint.model.feeds import Surroundings, feeds
-from kbitlint.model.quantized import Packing, short_name
 from kbitlint.model.source import method_of
 from kbitlint.model.transparency import is_transparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.model.checkpointing import CheckpointFacts
+    from kbitlint.facts.layers import CheckpointFacts
 
 
 @dataclass(frozen=True, slots=True)

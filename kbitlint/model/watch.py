@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kbitlint.facts.layers import short_name
 from kbitlint.model.gradients import Passage
 from kbitlint.model.ledger import Ledger
-from kbitlint.model.quantized import short_name
 from kbitlint.model.trace_facts import LayerFacts, PromotionFacts
+from kbitlint.model.transparency import HALF
 from kbitlint.model.walk import places
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kbitlint.model.facts import ModelFacts
-
-HALF = (torch.bfloat16, torch.float16)
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from kbitlint.context import Strategy, TrainingContext
-from kbitlint.launchers import zero_stage
+from kbitlint.context.launchers import zero_stage
 from kbitlint.model.adapters import base_of
 
 if TYPE_CHECKING:

@@ -5,18 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.facts.layers import Reentry
 from kbitlint.files.nearby import zero_stage
 from kbitlint.source.facts import Named
-from kbitlint.source.frameworks import (
-    EXPERT_COUNTS,
-    QUANTIZATION_CONFIGS,
-    TRAINING_ARGUMENTS,
-    Arguments,
-    Checkpoints,
-    TrainerApi,
-)
-from kbitlint.source.hub import is_hub_id, stored_quantized
-from kbitlint.source.values import UNKNOWN, Call, Reentry, Symbol, Value
+from kbitlint.source.values import UNKNOWN, Call, Symbol, Value
+from kbitlint.upstream.calls import EXPERT_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
+from kbitlint.upstream.hub_names import is_hub_id, stored_quantized
+from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,15 +8,6 @@ from typing import TYPE_CHECKING
 
 from kbitlint.source.evaluate import PathEnd
 from kbitlint.source.facts import Action
-from kbitlint.source.frameworks import (
-    FOREIGN,
-    FUNCTIONS,
-    METHODS,
-    QUANTIZATION_CONFIGS,
-    TRAINERS,
-    TRAINING_ARGUMENTS,
-    WRAPPERS,
-)
 from kbitlint.source.known import attribute_of, has_attribute
 from kbitlint.source.modelcalls import ModelCalls
 from kbitlint.source.naming import canonical, numbered, parameters_of
@@ -36,10 +27,12 @@ from kbitlint.source.objects import (
 )
 from kbitlint.source.optimizers import is_optimizer, optimized
 from kbitlint.source.values import UNKNOWN, Call, Span, Symbol
-from kbitlint.source.versions import row
+from kbitlint.upstream.calls import FOREIGN, FUNCTIONS, METHODS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
+from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
+from kbitlint.upstream.versions import row
 
 if TYPE_CHECKING:
-    from kbitlint.source.frameworks import Api
+    from kbitlint.upstream.calls import Api
 
 _NO_MODEL = ("Tokenizer", "TokenizerFast", "Processor", "Config", "Extractor", "Scheduler")
 #: packages and builtins whose functions leave a model's state alone, unless they are listed

@@ -7,10 +7,10 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.source.calling import Caller
-from kbitlint.source.frameworks import TRAINING_ARGUMENTS
 from kbitlint.source.naming import canonical, known_text, parameters_of
 from kbitlint.source.objects import Class, Function, Given, Items, Known, Net, Object, Sequence, held_by
 from kbitlint.source.values import UNKNOWN, Symbol
+from kbitlint.upstream.calls import TRAINING_ARGUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,134 +7,32 @@ A program's keys stand for calls that it makes: what is known of them is data, a
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kbitlint.facts.layers import Reentry
 from kbitlint.source.effects import Trail
 from kbitlint.source.facts import Action, Checkpointing, Path, SourceFacts
-from kbitlint.source.frameworks import TRAINERS
 from kbitlint.source.objects import Given, Items, Known, Net, Trainer, frozen
 from kbitlint.source.suppressions import ignores
 from kbitlint.source.trees import json_items, yaml_items
-from kbitlint.source.values import UNKNOWN, Argument, Call, Reentry
-from kbitlint.source.versions import installed
+from kbitlint.source.values import UNKNOWN, Argument, Call
+from kbitlint.upstream.calls import TRAINERS
+from kbitlint.upstream.programs import PROGRAMS
+from kbitlint.upstream.versions import installed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path as FilePath
 
-
-@dataclass(frozen=True, slots=True)
-class Dialect:
-    """A program that is configured by a file, and how its keys read as the calls that it makes."""
-
-    name: str
-    marks: tuple[str, ...]
-    """Keys of which it takes some, and others do not."""
-    least: int
-    """How many of them tell."""
-    trainer: str = ""
-    """The Trainer that it runs; nothing is trained where it is empty."""
-    adapter: str = ""
-    """The key that asks for adapters."""
-    not_adapters: tuple[object, ...] = (None, False, "")
-    """Values of that key that ask for none."""
-    bits: str = ""
-    """The key that says in how many bits the base is loaded, where there is one."""
-    reentry: str = ""
-    """The key for its own use of the checkpoint function, reentrant unless told otherwise, where it has one."""
-    leaves_it: tuple[str, ...] = ()
-    """Keys that make it use another one, or none."""
-    storage: str | None = None
-    """The dtype that it stores packed weights as, where it passes one itself."""
-    quantization: str = ""
-    """The key of further arguments for its ``BitsAndBytesConfig``, where it has one."""
+    from kbitlint.upstream.programs import Program
 
 
-DIALECTS: tuple[Dialect, ...] = (
-    Dialect(
-        "axolotl",
-        (
-            "base_model",
-            "adapter",
-            "load_in_4bit",
-            "load_in_8bit",
-            "micro_batch_size",
-            "datasets",
-            "sequence_len",
-            "val_set_size",
-        ),
-        3,
-        "transformers.Trainer",
-        adapter="adapter",
-        # src/axolotl/loaders/model.py, _set_quantization_config
-        storage="bfloat16",
-        quantization="bnb_config_kwargs",
-    ),
-    Dialect(
-        "llamafactory",
-        (
-            "stage",
-            "finetuning_type",
-            "template",
-            "quantization_bit",
-            "do_train",
-            "lora_target",
-            "use_reentrant_gc",
-            "cutoff_len",
-        ),
-        3,
-        "transformers.Trainer",
-        adapter="finetuning_type",
-        not_adapters=("full", "freeze"),
-        bits="quantization_bit",
-        reentry="use_reentrant_gc",
-        # what Trainer makes of gradient_checkpointing reaches a method that the program has replaced
-        leaves_it=("disable_gradient_checkpointing", "use_unsloth_gc", "use_unsloth", "gradient_checkpointing"),
-        # src/llamafactory/model/model_utils/quantization.py: the compute dtype, "crucial for fsdp+qlora"
-        storage="bfloat16",
-    ),
-    Dialect(
-        "trl",
-        (
-            "model_name_or_path",
-            "use_peft",
-            "load_in_4bit",
-            "lora_r",
-            "lora_target_modules",
-            "dataset_name",
-            "torch_dtype",
-            "dtype",
-        ),
-        2,
-        "trl.SFTTrainer",
-        adapter="use_peft",
-    ),
-    Dialect("accelerate", ("compute_environment", "distributed_type", "mixed_precision", "num_processes", "machine_rank"), 3),
-    Dialect(
-        "deepspeed", ("zero_optimization", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "optimizer"), 2
-    ),
-)
-
-_MARKS = tuple(
-    mark.encode()
-    for mark in (
-        "load_in_4bit",
-        "load_in_8bit",
-        "gradient_checkpointing",
-        "activation_checkpointing",
-        "quantization_bit",
-        "finetuning_type",
-        "zero_optimization",
-        "distributed_type",
-        "use_peft",
-    )
-)
+_SEEDS = tuple({seed.encode() for program in PROGRAMS for seed in program.seeds})
 
 
 def worth_parsing(content: bytes) -> bool:
     """Whether a file can be a training configuration."""
-    return any(mark in content for mark in _MARKS)
+    return any(seed in content for seed in _SEEDS)
 
 
 def collect(
@@ -144,50 +42,50 @@ def collect(
     root = json_items(text) if suffix == ".json" else yaml_items(text)
     if root is None:
         return None
-    dialect = next((d for d in DIALECTS if sum(key in root.items for key in d.marks) >= d.least), None)
-    if dialect is None or not dialect.trainer:
+    program = next((p for p in PROGRAMS if sum(key in root.items for key in p.marks) >= p.least), None)
+    if program is None or not program.trainer:
         return None  # how a launcher starts processes says nothing about a model: --training hands it to a check of one
     versions = installed() if versions is None else versions
     trail = Trail(versions, beside=beside)
-    path, calls = _trained(dialect, root, trail)
+    path, calls = _trained(program, root, trail)
     return SourceFacts(
         file,
         text,
         calls=calls,
         paths=(path,),
         versions=versions,
-        dialect=dialect.name,
+        dialect=program.name,
         ignores=ignores(text, python=False) if suffix != ".json" else (),
     )
 
 
-def _trained(dialect: Dialect, root: Items, trail: Trail) -> tuple[Path, tuple[Call, ...]]:
+def _trained(program: Program, root: Items, trail: Trail) -> tuple[Path, tuple[Call, ...]]:
     """The load, the adapters and the training that the keys ask for."""
-    api = TRAINERS[dialect.trainer]
-    quantization = _quantization(dialect, root)
+    api = TRAINERS[program.trainer]
+    quantization = _quantization(program, root)
     load = _part(root, "transformers.AutoModelForCausalLM.from_pretrained", ("device_map", "dtype", "torch_dtype"))
-    name = root.items.get("base_model") or root.items.get("model_name_or_path")
+    name = root.items.get(program.model)
     if name is not None:
         load.items["pretrained_model_name_or_path"] = name
     bits = 4 if _is_true(quantization, "load_in_4bit") else 8 if _is_true(quantization, "load_in_8bit") else None
     if bits is not None:
         load.items["quantization_config"] = Given(quantization, quantization.span, quantization.span)
-    said = root.get(dialect.bits) if dialect.bits else UNKNOWN
+    said = root.get(program.bits) if program.bits else UNKNOWN
     if isinstance(said, Known) and said.value in (4, 8):
-        quantization.items[f"load_in_{said.value}bit"] = Given(Known(True), *2 * (root.items[dialect.bits].whole,))  # noqa: FBT003
+        quantization.items[f"load_in_{said.value}bit"] = Given(Known(True), *2 * (root.items[program.bits].whole,))  # noqa: FBT003
         bits = int(said.value)
         load.items["quantization_config"] = Given(quantization, quantization.span, quantization.span)
     net = trail.load(load.frozen())
-    if dialect.reentry:
-        how = _own_checkpointing(dialect, root) if bits else Checkpointing(None)
+    if program.reentry:
+        how = _own_checkpointing(program, root) if bits else Checkpointing(None)
         hooks = () if how.by is None else (how.by,)  # its function makes the layers' inputs require grad
         net.state = dataclasses.replace(net.state, checkpointing=how, hooks=hooks)
     arguments = Items(api.arguments, dict(root.items), span=root.span, style=root.style, tail=root.tail)
-    asked = root.items.get(dialect.adapter)
-    trainer = Trainer(Call(dialect.name, root.span), net, arguments, api)
-    if asked is None and dialect.reentry:
-        net.state = dataclasses.replace(net.state, certain=False)  # its default decides
-    elif asked is not None and frozen(asked.value) not in dialect.not_adapters:
+    asked = root.items.get(program.adapter)
+    trainer = Trainer(Call(program.name, root.span), net, arguments, api)
+    if asked is None and program.adapts_by_default:
+        net.state = dataclasses.replace(net.state, certain=False)
+    elif asked is not None and frozen(asked.value) not in program.not_adapters:
         _attach(trail, net, root, asked)
         if bits and api.adapter_dtype:
             _cast_adapters(net, api.adapter_dtype)
@@ -197,31 +95,30 @@ def _trained(dialect: Dialect, root: Items, trail: Trail) -> tuple[Path, tuple[C
     return trail.path(), (root.frozen(), arguments.frozen())
 
 
-def _quantization(dialect: Dialect, root: Items) -> Items:
+def _quantization(program: Program, root: Items) -> Items:
     """The quantization config that a program makes of its keys."""
-    names = ("load_in_4bit", "load_in_8bit", "llm_int8_has_fp16_weight", "bnb_4bit_quant_storage")
-    made = _part(root, "transformers.BitsAndBytesConfig", names)
-    if dialect.storage is not None:
-        made.items["bnb_4bit_quant_storage"] = Given(Known(dialect.storage), root.span, root.span)
-    further = root.get(dialect.quantization) if dialect.quantization else UNKNOWN
+    made = _part(root, "transformers.BitsAndBytesConfig", program.passes)
+    if program.storage is not None:
+        made.items["bnb_4bit_quant_storage"] = Given(Known(program.storage), root.span, root.span)
+    further = root.get(program.quantization) if program.quantization else UNKNOWN
     if isinstance(further, Items):
         made.items.update(further.items)
     return made
 
 
-def _own_checkpointing(dialect: Dialect, root: Items) -> Checkpointing:
+def _own_checkpointing(program: Program, root: Items) -> Checkpointing:
     """How a program that binds the checkpoint function itself does it."""
-    said = root.get(dialect.reentry) if dialect.reentry in root.items else Known(True)  # noqa: FBT003  # the program's default
-    if any(key in root.items for key in dialect.leaves_it) or not isinstance(said, Known):
+    said = root.get(program.reentry) if program.reentry in root.items else Known(True)  # noqa: FBT003  # the program's default
+    if any(key in root.items for key in program.leaves_it) or not isinstance(said, Known):
         return Checkpointing(None)
     reentry = Reentry.YES if said.value is True else Reentry.NO if said.value is False else Reentry.UNKNOWN
     return Checkpointing(
-        enabled=True, reentry=reentry, by=dataclasses.replace(root.frozen(), callee=dialect.name), flag=dialect.reentry
+        enabled=True, reentry=reentry, by=dataclasses.replace(root.frozen(), callee=program.name), flag=program.reentry
     )
 
 
 def _attach(trail: Trail, net: Net, root: Items, asked: Given) -> None:
-    from kbitlint.source.frameworks import FUNCTIONS
+    from kbitlint.upstream.calls import FUNCTIONS
 
     api = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
     config = Items("peft.LoraConfig", {}, complete=False, span=root.span, style=root.style)

@@ -12,7 +12,7 @@ from kbitlint import writing
 from kbitlint.errors import TargetError
 from kbitlint.source import notebooks, relevance, rewriting
 from kbitlint.source.reading import SourceError, collect
-from kbitlint.source.versions import versions_for
+from kbitlint.upstream.versions import versions_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -6,22 +6,20 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.facts.layers import Reentry
 from kbitlint.files.nearby import checkpoint_config
 from kbitlint.source.asked import defaults_of, named_of, quantization_of, reentry_of, sharding_of, stored_of
 from kbitlint.source.facts import Action, Adapters, Checkpointing, Loop, Model, Path, Step, Training
-from kbitlint.source.frameworks import (
-    PREPARED_METHODS,
-    Arguments,
-    Checkpoints,
-)
 from kbitlint.source.objects import Net, Trainer
-from kbitlint.source.values import UNKNOWN, Call, Reentry, Span, Value
+from kbitlint.source.values import UNKNOWN, Call, Span, Value
+from kbitlint.upstream.calls import Arguments, Checkpoints
+from kbitlint.upstream.quantization import PREPARED_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path as FilePath
 
-    from kbitlint.source.frameworks import Api
+    from kbitlint.upstream.calls import Api
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from kbitlint.facts.layers import Reentry
 from kbitlint.source.rewriting import Writable
-from kbitlint.source.values import UNKNOWN, Call, Reentry, Span, Value
+from kbitlint.source.values import UNKNOWN, Call, Span, Value
 from kbitlint.violation import Location
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.source.commandline import Parsers
-from kbitlint.source.frameworks import TRAINERS, TRAINING_ARGUMENTS
 from kbitlint.source.naming import canonical, lets_no_gradient_through
 from kbitlint.source.objects import Class, Function, Given, Items, Known, Object, Scope
 from kbitlint.source.values import UNKNOWN, Style, Symbol
+from kbitlint.upstream.calls import TRAINERS, TRAINING_ARGUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

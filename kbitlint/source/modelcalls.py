@@ -7,10 +7,10 @@ import dataclasses
 
 from kbitlint.source.evaluate import Evaluator
 from kbitlint.source.facts import Action, Adapters, Checkpointing
-from kbitlint.source.frameworks import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
 from kbitlint.source.objects import Given, Items, Known, Net, Object, Output, Parameters, Part, Scope, Sequence, Trainer
 from kbitlint.source.values import UNKNOWN, Call, Span
-from kbitlint.source.versions import number, row
+from kbitlint.upstream.calls import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
+from kbitlint.upstream.versions import number, row
 
 _MODULES = ("modules", "named_modules", "children", "named_children", "get_submodule", "get_parameter", "get_output_embeddings")
 _CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}

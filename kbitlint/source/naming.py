@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import functools
 
-from kbitlint.source.frameworks import FUNCTIONS, QUANTIZATION_CONFIGS, TRAINERS, TRAINING_ARGUMENTS
 from kbitlint.source.objects import Class, Function, Items, Known, Net, Object
+from kbitlint.upstream.calls import FUNCTIONS, TRAINERS, TRAINING_ARGUMENTS
+from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 
 
 def canonical(full: str) -> str:

@@ -17,7 +17,7 @@ from kbitlint.source.relevance import Relevance, worth_following
 from kbitlint.source.suppressions import ignores
 from kbitlint.source.text import Text, import_place
 from kbitlint.source.values import UNKNOWN, Argument, Call, Span
-from kbitlint.source.versions import installed
+from kbitlint.upstream.versions import installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

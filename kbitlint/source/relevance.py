@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from kbitlint.source.frameworks import FUNCTIONS, METHODS, QUANTIZATION_CONFIGS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
+from kbitlint.upstream.calls import FUNCTIONS, METHODS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
+from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 
 #: names that do something to a model; a file without any of them in its bytes is not parsed
 SEEDS = frozenset(

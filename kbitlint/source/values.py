@@ -111,18 +111,3 @@ def short_dtype(value: Value) -> Value:
             {"half": "float16", "float": "float32"}.get(value.last, value.last) if value.name.startswith("torch.") else UNKNOWN
         )
     return value.removeprefix("torch.") if isinstance(value, str) else value
-
-
-class Reentry(enum.Enum):
-    """What decides whether a checkpoint is reentrant."""
-
-    YES = "True"
-    NO = "False"
-    UNSET = "unset"
-    """Nothing is passed, and torch falls back to reentrant."""
-    UNKNOWN = "unknown"
-
-    @property
-    def reentrant(self) -> bool:
-        """Whether it surely is."""
-        return self in (Reentry.YES, Reentry.UNSET)

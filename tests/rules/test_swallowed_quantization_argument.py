@@ -55,7 +55,7 @@ def test_the_arguments_are_those_of_the_classes():
     transformers = pytest.importorskip("transformers", minversion="5.23")
     import inspect
 
-    from kbitlint.source.frameworks import QUANTIZATION_ARGUMENTS
+    from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS
 
     for name, known in QUANTIZATION_ARGUMENTS.items():
         kinds = inspect.signature(getattr(transformers, name).__init__).parameters.values()

@@ -54,7 +54,7 @@ def test_a_method_whose_packing_fsdp2_was_not_seen_to_break_is_left_alone(monkey
 
 
 def _hqq():
-    from kbitlint.model.quantized import Packing
+    from kbitlint.facts.layers import Packing
 
     return Packing("hqq", 4, "hqq")
 

@@ -14,22 +14,22 @@ from collections import Counter
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import __version__
 from kbitlint.errors import KbitlintError
+from kbitlint.output.html import tree_rows
+from kbitlint.output.html.memory_bars import budget
+from kbitlint.output.html.tree import tree_of
+from kbitlint.output.physical_location import found
+from kbitlint.output.wording import causes, edit_lines, plural, printable, probed, size, skipped
 from kbitlint.paths import fold
-from kbitlint.report import rows
-from kbitlint.report.bars import budget
-from kbitlint.report.places import found
-from kbitlint.report.text import causes, edit_lines, plural, printable, probed, size, skipped
-from kbitlint.report.tree import tree_of
+from kbitlint.version import VERSION
 from kbitlint.violation import Safety, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kbitlint.model.memory_facts import MemoryReport
+    from kbitlint.result import AuditResult, Failure, MemoryResult
     from kbitlint.rule import Rule
-    from kbitlint.violation import Failure, Report, Violation
+    from kbitlint.violation import Violation
 
 #: rows of one cause; JSON has them all
 _MAX_PLACES = 60
@@ -61,7 +61,7 @@ class _Cause:
 
 
 def render(
-    reports: Sequence[Report],
+    reports: Sequence[AuditResult],
     failures: Sequence[Failure] = (),
     unused: Sequence[str] = (),
     *,
@@ -87,7 +87,7 @@ def render(
     return _page(sections=sections, failures=failures, unused=unused, title=title, worst=worst, budget=None)
 
 
-def render_memory(report: MemoryReport) -> str:
+def render_memory(report: MemoryResult) -> str:
     """What training takes in memory as one page."""
     return _page(sections=[], failures=(), unused=(), title=report.target or report.summary, worst=None, budget=budget(report))
 
@@ -103,7 +103,7 @@ def _page(**values: Any) -> str:
         return value if isinstance(value, Markup) else printable(str(value))
 
     made = Environment(
-        loader=PackageLoader("kbitlint.report", "."),
+        loader=PackageLoader("kbitlint.output.html", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -112,12 +112,13 @@ def _page(**values: Any) -> str:
         finalize=shown,
     )
     made.filters["joined"] = lambda texts, between: between.join(map(str, texts))  # jinja's own gives Markup
-    style, script = (files("kbitlint.report").joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    package = files("kbitlint.output.html")
+    style, script = (package.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return made.get_template("page.html").render(
         style=Markup(style),  # noqa: S704  # our own file
         script=Markup(script),  # noqa: S704  # our own file
         policy={"style": _hash(style), "script": _hash(script)},
-        version=__version__,
+        version=VERSION,
         **values,
     )
 
@@ -129,7 +130,7 @@ def _hash(text: str) -> str:
 # ------------------------------------------------------------------------------------------------------- one report
 
 
-def _section(number: int, report: Report, rules: Mapping[str, type[Rule]], fail_on: Severity) -> dict[str, Any]:
+def _section(number: int, report: AuditResult, rules: Mapping[str, type[Rule]], fail_on: Severity) -> dict[str, Any]:
     groups = causes(report.violations)
     counts = Counter(violation.severity for violation in report.violations)
     in_tree = bool(report.outline)
@@ -151,9 +152,9 @@ def _section(number: int, report: Report, rules: Mapping[str, type[Rule]], fail_
         "counts": [(severity.value, counts[severity]) for severity in reversed(Severity) if counts[severity]],
         "fixable": sum(1 for group in groups if group[0].fix and group[0].fix.safety is Safety.SAFE),
         "causes": shown,
-        "tree": None if tree is None else rows.listed(tree),
-        "data": None if tree is None else rows.data(tree, [(cause.first.code, cause.first.severity) for cause in shown]),
-        "budget": None if report.memory is None else budget(report.memory, rows.mode_now(tree) if tree else ""),
+        "tree": None if tree is None else tree_rows.listed(tree),
+        "data": None if tree is None else tree_rows.data(tree, [(cause.first.code, cause.first.severity) for cause in shown]),
+        "budget": None if report.memory is None else budget(report.memory, tree_rows.mode_now(tree) if tree else ""),
         "rules": len({code for code, _ in report.ran}),
         "surfaces": [surface.value for surface in report.surfaces],
         "skipped": skipped(report, verbose=True),
@@ -164,7 +165,7 @@ def _section(number: int, report: Report, rules: Mapping[str, type[Rule]], fail_
     }
 
 
-def _verdict(report: Report, code: int) -> str:
+def _verdict(report: AuditResult, code: int) -> str:
     probe = report.applied.probe if report.applied else None
     if probe is not None and probe.refutes:
         return "Not ready: the fix breaks training, and nothing was kept"
@@ -177,7 +178,7 @@ def _verdict(report: Report, code: int) -> str:
     return "Ready to train" if report.violations else "Clean: ready to train"
 
 
-def _state(report: Report, code: int) -> str:
+def _state(report: AuditResult, code: int) -> str:
     """How the verdict is coloured."""
     if code == 0:
         return "clean"
@@ -247,7 +248,7 @@ def _value(name: str, value: object) -> str:
     return json.dumps(value, default=str, ensure_ascii=False)
 
 
-def _edits(report: Report) -> list[tuple[str, str, list[str]]]:
+def _edits(report: AuditResult) -> list[tuple[str, str, list[str]]]:
     """(title, diff, lines) of what was or would be changed."""
     shown: list[tuple[str, str, list[str]]] = []
     if report.applied is not None and report.applied.edits:

@@ -17,7 +17,7 @@ from kbitlint.paths import spans
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kbitlint.model.outline_facts import ModuleOutline
+    from kbitlint.result import ModuleOutline
     from kbitlint.violation import Severity
 
 

@@ -1,4 +1,4 @@
-"""The files that a run is launched with: accelerate's configuration and DeepSpeed's.
+"""The files that a run is launched with, accelerate's and DeepSpeed's, as fields of a TrainingContext.
 
 Only what the file decides is taken from it. A script may still open an autocast region where the file says ``no``, and
 DeepSpeed casts the model where others open such a region, so these stay unknown.
@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.context import Strategy, TrainingContext
+from kbitlint.context.strategy import Strategy
 from kbitlint.errors import KbitlintError, did_you_mean
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ _STRATEGIES = {
 _AUTO = "auto"
 
 
-def training_file(file: Path) -> TrainingContext:
-    """The context that an accelerate or DeepSpeed file describes, told apart by their keys.
+def training_file(file: Path) -> dict[str, Any]:
+    """Return the fields that an accelerate or DeepSpeed file decides; the keys tell which of them it is.
 
     Raises:
         KbitlintError: The file cannot be read or is neither.
@@ -51,8 +51,8 @@ def training_file(file: Path) -> TrainingContext:
     )
 
 
-def accelerate(file: Path) -> TrainingContext:
-    """What ``accelerate config`` wrote. Raises KbitlintError naming file and key."""
+def accelerate(file: Path) -> dict[str, Any]:
+    """Return the fields that the file of ``accelerate config`` decides. Raises KbitlintError naming file and key."""
     content = _read(file)
     kind = _one_of(file, "distributed_type", content.get("distributed_type"), _STRATEGIES)
     # YAML reads a bare `no` as false, and accelerate takes that for "no"
@@ -69,46 +69,47 @@ def accelerate(file: Path) -> TrainingContext:
         return _through_accelerate(file, content, processes)
     elif strategy is Strategy.DDP and processes == 1:
         strategy = Strategy.SINGLE
-    return TrainingContext(
-        autocast_dtype=autocast,
-        grad_scaler=autocast == "float16" if autocast else None,
-        strategy=strategy,
-        fsdp_checkpointing=checkpoints,
-        world_size=processes,
-    )
+    return {
+        "autocast_dtype": autocast,
+        "grad_scaler": autocast == "float16" if autocast else None,
+        "strategy": strategy,
+        "fsdp_checkpointing": checkpoints,
+        "world_size": processes,
+    }
 
 
-def _through_accelerate(file: Path, content: dict[str, Any], processes: int | None) -> TrainingContext:
+def _through_accelerate(file: Path, content: dict[str, Any], processes: int | None) -> dict[str, Any]:
     table = _table(file, "deepspeed_config", content.get("deepspeed_config"))
     own = table.get("deepspeed_config_file")
     if own is None:
         stage = _stage(file, "deepspeed_config.zero_stage", table.get("zero_stage", 2))
-        return TrainingContext(strategy=stage, world_size=processes)
+        return {"strategy": stage, "world_size": processes}
     there = Path(str(own))
     if not there.is_absolute() and not there.is_file():
         there = file.parent / there
-    return deepspeed(there).updated(TrainingContext(world_size=processes))
+    return deepspeed(there) | {"world_size": processes}
 
 
-def deepspeed(file: Path) -> TrainingContext:
-    """What a DeepSpeed configuration says. Raises KbitlintError naming file and key."""
+def deepspeed(file: Path) -> dict[str, Any]:
+    """Return the fields that a DeepSpeed configuration decides. Raises KbitlintError naming file and key."""
     content = _read(file)
     zero = _table(file, "zero_optimization", content.get("zero_optimization"))
     batch = content.get("train_micro_batch_size_per_gpu")
     optimizer = _table(file, "optimizer", content.get("optimizer")).get("type")
     casts = any(_casts(file, name, content.get(name)) for name in ("bf16", "fp16"))
-    return TrainingContext(
-        autocast_dtype=None if casts else "float32",
-        strategy=_stage(file, "zero_optimization.stage", zero.get("stage", 0)),
-        optimizer=None if optimizer in (None, _AUTO) else str(optimizer),
-        batch_size=None if batch == _AUTO else _positive(file, "train_micro_batch_size_per_gpu", batch),
-    )
+    return {
+        "autocast_dtype": None if casts else "float32",
+        "strategy": _stage(file, "zero_optimization.stage", zero.get("stage", 0)),
+        "optimizer": None if optimizer in (None, _AUTO) else str(optimizer),
+        "batch_size": None if batch == _AUTO else _positive(file, "train_micro_batch_size_per_gpu", batch),
+    }
 
 
 def zero_stage(config: Any) -> Strategy | None:
     """The strategy of a DeepSpeed configuration that is at hand, as a dictionary or as the path of a file."""
     if not isinstance(config, dict):
-        return deepspeed(Path(str(config))).strategy
+        strategy: Strategy | None = deepspeed(Path(str(config)))["strategy"]
+        return strategy
     zero = config.get("zero_optimization")
     stage = zero.get("stage", 0) if isinstance(zero, dict) else 0
     return {1: Strategy.ZERO2, 2: Strategy.ZERO2, 3: Strategy.ZERO3}.get(stage)

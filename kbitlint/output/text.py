@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from kbitlint.output.wording import NAMED, Pen, causes, edit_lines, header, plural, printable, probed, size, skipped, wrapped
 from kbitlint.paths import fold_all
-from kbitlint.violation import Applied, Edit, Plan, Probe, Report, Safety, Severity, Surface, Violation
+from kbitlint.violation import Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
+
+    from kbitlint.result import Applied, AuditResult, Plan
 
 _COLORS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.INFO: "36"}
 _MAX_PLACES = 12
@@ -18,7 +20,7 @@ _MAX_PLACES = 12
 _SHOWN_AS_DIFF = ("replace-span", "set-json-key", "remove-json-key", "rename-json-key")
 
 
-def render(report: Report, *, color: bool = False, width: int = 80, verbose: bool = False, timed: bool = False) -> str:
+def render(report: AuditResult, *, color: bool = False, width: int = 80, verbose: bool = False, timed: bool = False) -> str:
     """The report as text.
 
     Args:
@@ -42,60 +44,27 @@ def render(report: Report, *, color: bool = False, width: int = 80, verbose: boo
     return "\n".join(lines)
 
 
+def render_all(
+    reports: Sequence[AuditResult],
+    *,
+    color: bool = False,
+    width: int = 80,
+    verbose: bool = False,
+    timed: bool = False,
+) -> str:
+    """Return the reports of one run; of several, those of targets that concern no training are left out."""
+    shown = [report for report in reports if len(reports) == 1 or not report.is_empty]
+    if reports and not shown:
+        return f"nothing in {len(reports)} targets to check"
+    return "\n\n".join(render(report, color=color, width=width, verbose=verbose, timed=timed) for report in shown)
+
+
 class _Paint:
     def __init__(self, color: bool) -> None:  # noqa: FBT001  # the one thing it is told
         self.color = color
 
-    def code(self, ansi: str) -> _Pen:
-        return _Pen(ansi if self.color else "")
-
-
-class _Pen:
-    def __init__(self, ansi: str) -> None:
-        self.ansi = ansi
-
-    def __call__(self, text: str) -> str:
-        return f"\x1b[{self.ansi}m{text}\x1b[0m" if self.ansi else text
-
-
-def printable(text: str) -> str:
-    """The text with control characters escaped: names in a model must not steer the terminal."""
-    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
-
-
-def wrapped(text: str, width: int, indent: str, pen: _Pen | None = None) -> list[str]:
-    """The text in lines of a width, without control characters."""
-    lines = textwrap.wrap(
-        printable(text), width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
-    return [pen(line) for line in lines] if pen else lines
-
-
-def header(target: str, about: Iterable[str], width: int) -> list[str]:
-    """The target and what is said about it, in as few lines as they need."""
-    target = printable(target)
-    parts = [part for part in about if part]
-    if not parts:
-        return [target]
-    if not target:
-        return wrapped(", ".join(parts), width, "")
-    lead = f"{target}  "
-    if len(lead) > width // 3:
-        return [target, *wrapped(", ".join(parts), width, "  ")]
-    lines = wrapped(", ".join(parts), width - len(lead), "")
-    return [lead + lines[0], *(" " * len(lead) + line for line in lines[1:])]
-
-
-def causes(violations: Iterable[Violation]) -> list[list[Violation]]:
-    """Violations with one cause together: errors first, then by code."""
-    groups: dict[tuple[str, ...], list[Violation]] = {}
-    for violation in violations:
-        groups.setdefault(violation.cause, []).append(violation)
-    return sorted(groups.values(), key=lambda group: (_rank(group[0].severity), group[0].code, group[0].message))
-
-
-def _rank(severity: Severity) -> int:
-    return -list(Severity).index(severity)
+    def code(self, ansi: str) -> Pen:
+        return Pen(ansi if self.color else "")
 
 
 def _block(group: list[Violation], paint: _Paint, width: int) -> list[str]:
@@ -125,30 +94,6 @@ def _block(group: list[Violation], paint: _Paint, width: int) -> list[str]:
             marks.append(size(cost, sign=True))
         lines += wrapped(f"fix: {first.fix.title}  [{', '.join(marks)}]", width, "  ", paint.code("32"))
     return lines
-
-
-def size(count: int, *, sign: bool = False) -> str:
-    """Bytes for people: ``1.1 MB``."""
-    value, unit = float(abs(count)), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    number = f"{value:.0f}" if unit == "B" else f"{value:.1f}"
-    return f"{'-' if count < 0 else '+' if sign else ''}{number} {unit}"
-
-
-def edit_lines(edits: Iterable[Edit], width: int, mark: str) -> Iterator[str]:
-    """Edits, folded: those that differ in layer numbers only are one line with their number."""
-    kinds: dict[tuple[str, str], list[str]] = {}
-    for edit in edits:
-        arguments = ", ".join(f"{name}={value}" for name, value in sorted(edit.arguments.items()))
-        kinds.setdefault((edit.kind, arguments), []).append(edit.path)
-    for (kind, arguments), paths in kinds.items():
-        yield printable(f"  {mark} {kind}" + (f" ({arguments})" if arguments else ""))
-        for place, count in fold_all(paths):
-            text = f"      {printable(place or '(model)')}"
-            yield text + " " * max(1, width - len(text) - len(str(count))) + str(count)
 
 
 def _plan(plan: Plan, width: int) -> Iterator[str]:
@@ -206,20 +151,6 @@ def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
         yield from (f"    {line}" for line in applied.lines_to_add)
 
 
-def probed(probe: Probe) -> str:
-    """What the training step after a fix did, in one sentence."""
-    if probe.as_before:
-        return f"the training step on {probe.device} proves nothing: it fails without the fix too ({probe.failure})"
-    if probe.failure:
-        return f"training step on {probe.device} failed: {probe.failure}"
-    arrived = f"finite gradients for {probe.gradients} of {probe.expected} trainable parameters"
-    arrived += ", AdamW changes no frozen one" * probe.stepped
-    if probe.at_embeddings:
-        arrived = "a finite gradient reaches the input embeddings through every layer"
-    arrived += f", at most {size(probe.peak_bytes)} allocated" if probe.peak_bytes is not None else ""
-    return f"training step on {probe.device}: loss {probe.loss:.4f}, {arrived}"
-
-
 def _fixable(groups: Sequence[Sequence[Violation]]) -> str:
     """How many causes which option mends."""
     safe, unsafe = (
@@ -231,7 +162,7 @@ def _fixable(groups: Sequence[Sequence[Violation]]) -> str:
     return f"; {safe or unsafe} {of_all} {'--fix' if safe else '--unsafe-fixes'}" if safe or unsafe else ""
 
 
-def _footer(report: Report, paint: _Paint, width: int, *, verbose: bool, timed: bool) -> Iterator[str]:
+def _footer(report: AuditResult, paint: _Paint, width: int, *, verbose: bool, timed: bool) -> Iterator[str]:
     counts = Counter(violation.severity for violation in report.violations)
     probe = report.applied.probe if report.applied else None
     if probe is not None and probe.refutes:
@@ -260,29 +191,3 @@ def _footer(report: Report, paint: _Paint, width: int, *, verbose: bool, timed: 
     for reason, codes in skipped(report, verbose=verbose):
         named = ", ".join(codes) if len(codes) <= NAMED or verbose else f"{len(codes)} rules ({codes[0]} and others)"
         yield from wrapped(f"skipped {named}: {reason}" if named else f"skipped: {reason}", width, "  ", paint.code("2"))
-
-
-#: more codes than these are counted; JSON and --verbose list them all
-NAMED = 4
-
-
-def skipped(report: Report, *, verbose: bool = False) -> list[tuple[str, list[str]]]:
-    """(reason, codes) of what was skipped, each reason once; the surface is named where the rule ran on another one.
-
-    Args:
-        report: The report.
-        verbose: Whether also for rules about runs of a kind that nothing says this is.
-    """
-    ran = {code for code, _ in report.ran}
-    reasons: dict[str, list[str]] = {}
-    for skip in report.skips:
-        if verbose or not skip.unstated:
-            name = f"{skip.code} ({skip.surface.value})" if skip.code in ran else skip.code
-            reasons.setdefault(skip.reason, []).append(name)
-    ordered = sorted(reasons.items(), key=lambda item: item[1])
-    return [(reason, list(dict.fromkeys(filter(None, names)))) for reason, names in ordered]
-
-
-def plural(count: int, one: str, many: str | None = None) -> str:
-    """A number of things: ``1 edit``, ``2 edits``."""
-    return f"{count} {one if count == 1 else many or one + 's'}".replace("infos", "info")

@@ -5,20 +5,20 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.model.memory_facts import KINDS, ON
-from kbitlint.report.text import header, printable, size, wrapped
+from kbitlint.output.wording import header, printable, size, wrapped
+from kbitlint.result import KINDS, ON
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from kbitlint.model.memory_facts import MemoryReport, StateMemory
+    from kbitlint.result import MemoryResult, StateMemory
 
 VERSION = 1
 _LABEL = 28
 _BLOCKS = " ▏▎▍▌▋▊▉"
 
 
-def render_json(report: MemoryReport) -> str:
+def render_json(report: MemoryResult) -> str:
     """The report as one JSON document with sorted keys; all sizes are bytes."""
     states = [
         {
@@ -48,7 +48,7 @@ def render_json(report: MemoryReport) -> str:
     return json.dumps(record, indent=2, sort_keys=True)
 
 
-def render_text(report: MemoryReport, *, color: bool = False, width: int = 80) -> str:
+def render_text(report: MemoryResult, *, color: bool = False, width: int = 80) -> str:
     """The report as a table, one column a state, and one bar a state and mode for the peak."""
     batch, seq_len = report.batch
     region = f", {report.autocast} autocast" if report.autocast else ""

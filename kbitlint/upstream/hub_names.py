@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import re
 
+from kbitlint.upstream.quantization import METHODS
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -29,8 +31,10 @@ def _of_folders() -> re.Pattern[str]:
 @functools.cache
 def _of_quantized() -> re.Pattern[str]:
     return re.compile(
-        r"bnb|gptq|awq|[1-8].?bit|bitnet|fp8|fp4|int[48]|nf4|quant|gpt-oss|exl2|hqq|aqlm|gguf|w[48]a|deepseek-(v[3-9]|r1)"
+        "|".join(method.hub_name for method in METHODS if method.hub_name)
+        # named by the format of the numbers, or of the file
+        + r"|[1-8].?bit|fp8|fp4|int[48]|nf4|quant|exl2|gguf|w[48]a"
         # named like any other, and stored in 4 or 8 bits
-        r"|kimi-k2|minimax-m[2-9]|ministral-3|mistral-large-3|mistral-small-4|devstral-2|devstral-small-2|mimo-v2",
+        r"|gpt-oss|deepseek-(v[3-9]|r1)|kimi-k2|minimax-m[2-9]|ministral-3|mistral-large-3|mistral-small-4|devstral-2|devstral-small-2|mimo-v2",
         re.IGNORECASE,
     )

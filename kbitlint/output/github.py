@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kbitlint.report.places import LAST_RESORT, Place, found, place_of
-from kbitlint.report.text import printable
+from kbitlint.output.physical_location import LAST_RESORT, Place, found, place_of
+from kbitlint.output.wording import printable
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kbitlint.violation import Failure, Report
+    from kbitlint.result import AuditResult, Failure
 
 _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "notice"}
 
 
-def render(reports: Sequence[Report], failures: Sequence[Failure] = (), unused: Sequence[str] = ()) -> str:
+def render(reports: Sequence[AuditResult], failures: Sequence[Failure] = (), unused: Sequence[str] = ()) -> str:
     """All reports of one run as workflow commands, errors first: a step shows ten annotations of each kind."""
     lines = [command for report in reports for command in _commands(report)]
     lines += [_command("error", place_of(failure.target), "kbitlint", failure.error) for failure in failures]
@@ -28,7 +28,7 @@ def render(reports: Sequence[Report], failures: Sequence[Failure] = (), unused: 
     return "\n".join(sorted(lines, key=lambda line: [line.startswith(f"::{name} ") for name in ("notice", "warning", "error")]))
 
 
-def _commands(report: Report) -> Iterator[str]:
+def _commands(report: AuditResult) -> Iterator[str]:
     name = f" [{report.target}]" if report.target else ""
     for group in found(report):
         if group.reason is None:

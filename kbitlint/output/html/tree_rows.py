@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.model.memory_facts import OFF, ON
-from kbitlint.report.text import printable, size
+from kbitlint.output.wording import printable, size
+from kbitlint.result import OFF, ON
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from kbitlint.report.tree import Node, Tree
+    from kbitlint.output.html.tree import Node, Tree
 
 #: rows of the tree without JavaScript
 _MAX_ROWS = 400

@@ -9,19 +9,19 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from kbitlint.report.places import found
-from kbitlint.report.text import printable
+from kbitlint.output.physical_location import found
+from kbitlint.output.wording import printable
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from kbitlint.result import AuditResult, Failure
     from kbitlint.rule import Rule
-    from kbitlint.violation import Failure, Report
 
 
 def render(
-    reports: Sequence[Report],
+    reports: Sequence[AuditResult],
     failures: Sequence[Failure] = (),
     *,
     rules: Iterable[Rule] = (),
@@ -57,7 +57,7 @@ def _suite(root: ET.Element, name: str, cases: Iterable[ET.Element]) -> None:
         suite.set(kind, str(sum(case.find(tag) is not None for case in suite)))
 
 
-def _cases(report: Report, slugs: Mapping[str, str], fail_on: Severity) -> list[ET.Element]:
+def _cases(report: AuditResult, slugs: Mapping[str, str], fail_on: Severity) -> list[ET.Element]:
     groups = [group for group in found(report) if group.reason is None]
     slugs = {**slugs, **{group.first.code: group.first.slug for group in groups}}
     codes = {code for code, _ in report.ran} | {crash.code for crash in report.crashes} | {group.first.code for group in groups}

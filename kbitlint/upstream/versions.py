@@ -7,13 +7,25 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
-from kbitlint.source.frameworks import KWARGS_SINCE, NEWEST, Api
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from kbitlint.source.values import Call
+    from kbitlint.upstream.calls import Api
+
+#: whose behaviour is modelled where a package is not installed beside kbitlint
+NEWEST = {
+    "transformers": "5.23.0",
+    "peft": "0.21.2",
+    "trl": "1.16.0",
+    "torch": "2.13.0",
+    "accelerate": "1.15.0",
+    "deepspeed": "0.19.8",
+}
+
+#: the first versions that take ``gradient_checkpointing_kwargs``
+KWARGS_SINCE = {"transformers": "4.35", "peft": "0.7"}
 
 #: folders above a script that are looked into, and characters of a requirement file
 MAX_UP = 6

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kbitlint.violation import Edit, Failure, Fix, Report, Suppressed, Violation
+    from kbitlint.result import AuditResult, Failure, Suppressed
+    from kbitlint.violation import Edit, Fix, Violation
 
 VERSION = 1
 
 
-def render(reports: Sequence[Report], failures: Sequence[Failure] = (), unused: Sequence[str] = ()) -> str:
+def render(reports: Sequence[AuditResult], failures: Sequence[Failure] = (), unused: Sequence[str] = ()) -> str:
     """All reports of one run as one JSON document with sorted keys.
 
     Args:
@@ -34,11 +35,11 @@ def schema() -> dict[str, Any]:
     """The JSON Schema of the document, as published in the package."""
     from importlib.resources import files
 
-    text = files("kbitlint.report").joinpath("report.schema.json").read_text(encoding="utf-8")
+    text = files("kbitlint.output").joinpath("report.schema.json").read_text(encoding="utf-8")
     return dict(json.loads(text))
 
 
-def _report(report: Report) -> dict[str, Any]:
+def _report(report: AuditResult) -> dict[str, Any]:
     applied = report.applied
     record: dict[str, Any] = {
         "target": report.target,

@@ -17,7 +17,8 @@ from kbitlint.paths import fold_all
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kbitlint.violation import Report, Violation
+    from kbitlint.result import AuditResult
+    from kbitlint.violation import Violation
 
 LAST_RESORT = "pyproject.toml"
 """The file of targets that are none: Hub ids and live models."""
@@ -79,7 +80,7 @@ def place_of(target: str, violation: Violation | None = None) -> Place:
     return Place(LAST_RESORT)
 
 
-def found(report: Report) -> list[Found]:
+def found(report: AuditResult) -> list[Found]:
     """The violations of a report, those with one cause at one place together; the suppressed ones come last."""
     groups: dict[tuple[object, ...], list[Violation]] = {}
     for violation in report.violations:

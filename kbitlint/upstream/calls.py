@@ -8,22 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kbitlint.facts.layers import Reentry
 from kbitlint.source.facts import Action
-from kbitlint.source.values import Reentry
-
-#: whose behaviour is modelled where a package is not installed beside kbitlint
-NEWEST = {
-    "transformers": "5.23.0",
-    "peft": "0.21.2",
-    "trl": "1.16.0",
-    "torch": "2.13.0",
-    "accelerate": "1.15.0",
-    "deepspeed": "0.19.8",
-}
-
-
-#: the first versions that take ``gradient_checkpointing_kwargs``
-KWARGS_SINCE = {"transformers": "4.35", "peft": "0.7"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,64 +169,6 @@ TRAINERS: dict[str, TrainerApi] = {
         }.items()
     },
 }
-
-#: quantization configs of transformers: the method each one asks for (transformers/utils/quantization_config.py)
-QUANTIZATION_CONFIGS: dict[str, str] = {
-    "BitsAndBytesConfig": "bitsandbytes",
-    "GPTQConfig": "gptq",
-    "AwqConfig": "awq",
-    "HqqConfig": "hqq",
-    "QuantoConfig": "quanto",
-    "EetqConfig": "eetq",
-    "AqlmConfig": "aqlm",
-    "TorchAoConfig": "torchao",
-    "Mxfp4Config": "mxfp4",
-    "FbgemmFp8Config": "fbgemm_fp8",
-    "CompressedTensorsConfig": "compressed-tensors",
-    "HiggsConfig": "higgs",
-    "VptqConfig": "vptq",
-    "FineGrainedFP8Config": "fp8",
-    "QuarkConfig": "quark",
-    "AutoRoundConfig": "auto-round",
-    "FPQuantConfig": "fp_quant",
-    "BitNetQuantConfig": "bitnet",
-    "SpQRConfig": "spqr",
-    "NVFP4Config": "nvfp4",
-    "FourOverSixConfig": "fouroversix",
-    "SinqConfig": "sinq",
-}
-BITSANDBYTES_ARGUMENTS = (
-    "load_in_8bit",
-    "load_in_4bit",
-    "llm_int8_threshold",
-    "llm_int8_skip_modules",
-    "llm_int8_enable_fp32_cpu_offload",
-    "llm_int8_has_fp16_weight",
-    "bnb_4bit_compute_dtype",
-    "bnb_4bit_quant_type",
-    "bnb_4bit_use_double_quant",
-    "bnb_4bit_quant_storage",
-)
-_GPTQ = (
-    *("bits", "tokenizer", "dataset", "group_size", "damp_percent", "desc_act", "act_group_aware", "sym", "true_sequential"),
-    *("format", "meta", "backend", "model_seqlen", "block_name_to_quantize", "module_name_preceding_first_block"),
-    *("batch_size", "pad_token_id", "max_input_length", "cache_block_outputs", "modules_in_block_to_quantize"),
-    "checkpoint_format",
-)
-#: what each class takes in transformers 5; what else it is given is swallowed by ``**kwargs`` and dropped
-QUANTIZATION_ARGUMENTS: dict[str, tuple[str, ...]] = {
-    "BitsAndBytesConfig": BITSANDBYTES_ARGUMENTS,
-    "GPTQConfig": _GPTQ,
-    "AwqConfig": (*_GPTQ, "zero_point", "modules_to_not_convert", "version"),
-    "HqqConfig": ("nbits", "group_size", "view_as_float", "axis", "dynamic_config", "skip_modules"),
-    "QuantoConfig": ("weights", "activations", "modules_to_not_convert"),
-    "EetqConfig": ("weights", "modules_to_not_convert"),
-    "TorchAoConfig": (*("quant_type", "modules_to_not_convert", "include_input_output_embeddings", "untie_embedding_weights"),),
-    "Mxfp4Config": ("modules_to_not_convert", "dequantize"),
-}
-
-#: those whose layers PEFT's prepare knows, so that it enables checkpointing
-PREPARED_METHODS = ("bitsandbytes", "gptq", "aqlm", "eetq", "hqq", "torchao")
 
 #: what config.json calls the number of experts; transformers 5 stacks their matrices in one parameter
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.model.memory_facts import KINDS
-from kbitlint.report.text import size
+from kbitlint.output.wording import size
+from kbitlint.result import KINDS
 
 if TYPE_CHECKING:
-    from kbitlint.model.memory_facts import MemoryReport, StateMemory
+    from kbitlint.result import MemoryResult, StateMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ _PARTS = {
 }
 
 
-def budget(report: MemoryReport, now: str = "") -> dict[str, Any]:
+def budget(report: MemoryResult, now: str = "") -> dict[str, Any]:
     """The table and the bars of a measurement, in words.
 
     Args:

@@ -9,22 +9,22 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import __version__
-from kbitlint.report.places import Found, found, place_of
+from kbitlint.output.physical_location import Found, found, place_of
+from kbitlint.version import VERSION
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from kbitlint.result import AuditResult, Failure
     from kbitlint.rule import Rule
-    from kbitlint.violation import Failure, Report
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: "note"}
 
 
 def render(
-    reports: Sequence[Report], failures: Sequence[Failure] = (), unused: Sequence[str] = (), *, rules: Iterable[Rule] = ()
+    reports: Sequence[AuditResult], failures: Sequence[Failure] = (), unused: Sequence[str] = (), *, rules: Iterable[Rule] = ()
 ) -> str:
     """All reports of one run as one SARIF log with one run.
 
@@ -57,8 +57,8 @@ def render(
 def _driver(rules: Sequence[Rule]) -> dict[str, Any]:
     return {
         "name": "kbitlint",
-        "semanticVersion": __version__,
-        "version": __version__,
+        "semanticVersion": VERSION,
+        "version": VERSION,
         "rules": [_rule(rule) for rule in rules],
     }
 
@@ -76,7 +76,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
     }
 
 
-def _result(report: Report, group: Found, index: dict[str, int]) -> dict[str, Any]:
+def _result(report: AuditResult, group: Found, index: dict[str, int]) -> dict[str, Any]:
     violation = group.first
     result: dict[str, Any] = {
         "ruleId": violation.code,
@@ -112,7 +112,7 @@ def _result(report: Report, group: Found, index: dict[str, int]) -> dict[str, An
     return result
 
 
-def _notifications(reports: Iterable[Report]) -> Iterable[dict[str, Any]]:
+def _notifications(reports: Iterable[AuditResult]) -> Iterable[dict[str, Any]]:
     """What could not be checked: a crash is an error, a skip a note."""
     for report in reports:
         for crash in report.crashes:

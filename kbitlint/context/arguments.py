@@ -1,0 +1,111 @@
+"""transformers' TrainingArguments and its Trainer, as fields of a TrainingContext.
+
+This module returns dictionaries: the class that they make stands above it.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from kbitlint.context.launchers import zero_stage
+from kbitlint.context.strategy import Checkpointing, Strategy
+
+
+def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
+    """Return the fields that ``TrainingArguments`` (or a TRL config, which extends them) decide.
+
+    transformers 5 calls the arguments ``activation_checkpointing*`` and falls back to non-reentrant where no
+    kwargs are given (``PreTrainedModel.activation_checkpointing_enable``); transformers 4 calls them
+    ``gradient_checkpointing*`` and falls back to reentrant.
+
+    Args:
+        arguments: The arguments.
+        model: The model that Trainer is given; None where it is not known.
+    """
+    renamed = hasattr(arguments, "activation_checkpointing")
+    prefix = "activation_checkpointing" if renamed else "gradient_checkpointing"
+    enabled = bool(getattr(arguments, prefix, False))
+    kwargs = getattr(arguments, f"{prefix}_kwargs", None) or {"use_reentrant": not renamed}
+    fp16, bf16 = bool(getattr(arguments, "fp16", False)), bool(getattr(arguments, "bf16", False))
+    optimizer = getattr(arguments, "optim", None)
+    strategy = _strategy_of(arguments, renamed=renamed)
+    deepspeed = strategy in (Strategy.ZERO2, Strategy.ZERO3)
+    known = not (deepspeed and (fp16 or bf16))  # DeepSpeed casts the model instead of opening an autocast region
+    return {
+        "autocast_dtype": ("float16" if fp16 else "bfloat16" if bf16 else "float32") if known else None,
+        "grad_scaler": fp16 and not deepspeed,
+        "strategy": strategy,
+        "find_unused_parameters": _find_unused(arguments, model, enabled=enabled),
+        "static_graph": bool(getattr(arguments, "ddp_static_graph", None)),
+        "gradient_checkpointing": Checkpointing(enabled, kwargs.get("use_reentrant") if enabled else None, renamed),
+        "fsdp_checkpointing": _fsdp_checkpointing(arguments),
+        "sets_training_mode": True,
+        "optimizer": None if optimizer is None else str(getattr(optimizer, "value", optimizer)),
+        "batch_size": getattr(arguments, "per_device_train_batch_size", None),
+        "seq_len": _seq_len(arguments),
+        "world_size": _positive(getattr(arguments, "world_size", None)),
+        "device": _accelerator(getattr(arguments, "device", None)),
+    }
+
+
+def trainer_fields(trainer: Any) -> dict[str, Any]:
+    """Return the fields of a Trainer's arguments, with what its accelerator was made with in place of what they ask for."""
+    read = arguments_fields(trainer.args, trainer.model)
+    handler = getattr(getattr(trainer, "accelerator", None), "ddp_handler", None)
+    if handler is None:
+        return read
+    names = ("find_unused_parameters", "static_graph")
+    return read | {name: bool(getattr(handler, name, read[name])) for name in names}
+
+
+def _strategy_of(arguments: Any, *, renamed: bool) -> Strategy | None:
+    """The strategy that the arguments, or the launcher through the environment, choose."""
+    config = getattr(arguments, "deepspeed", None)
+    config = getattr(getattr(arguments, "hf_deepspeed_config", None), "config", config)
+    if config:
+        return zero_stage(config)
+    fsdp = getattr(arguments, "fsdp_config", None)
+    if getattr(arguments, "fsdp", None):
+        version = fsdp.get("version", fsdp.get("fsdp_version")) if isinstance(fsdp, dict) else None
+        return Strategy.FSDP2 if str(version or (2 if renamed else 1)) == "2" else Strategy.FSDP1
+    kind = str(getattr(getattr(arguments, "distributed_state", None), "distributed_type", "")).rpartition(".")[2]
+    if kind == "FSDP":
+        return Strategy.FSDP2 if os.environ.get("FSDP_VERSION") == "2" else Strategy.FSDP1
+    if kind == "NO":
+        return Strategy.SINGLE
+    return Strategy.DDP if kind in ("MULTI_GPU", "MULTI_CPU", "MULTI_XPU", "MULTI_NPU", "MULTI_MLU", "MULTI_HPU") else None
+
+
+def _find_unused(arguments: Any, model: Any, *, enabled: bool) -> bool | None:
+    given = getattr(arguments, "ddp_find_unused_parameters", None)
+    if given is not None or model is None:
+        return given
+    if not any(base.__name__ == "PreTrainedModel" for base in type(model).__mro__):
+        return True
+    checkpoints = getattr(model, "is_activation_checkpointing", getattr(model, "is_gradient_checkpointing", False))
+    return not (checkpoints or enabled)
+
+
+def _fsdp_checkpointing(arguments: Any) -> bool | None:
+    config = getattr(arguments, "fsdp_config", None)
+    value = config.get("activation_checkpointing") if isinstance(config, dict) and getattr(arguments, "fsdp", None) else None
+    return None if value is None else str(value).lower() == "true"
+
+
+def _seq_len(arguments: Any) -> int | None:
+    """Tokens a sequence: SFT, DPO and reward configs cap the whole of it, GRPO's prompt and completion apart."""
+    for name in ("max_length", "max_seq_length"):
+        found = _positive(getattr(arguments, name, None))
+        if found is not None:
+            return found
+    parts = [_positive(getattr(arguments, name, None)) for name in ("max_prompt_length", "max_completion_length")]
+    return None if None in parts else sum(part for part in parts if part)
+
+
+def _accelerator(device: Any) -> str | None:
+    return None if device is None or str(device) == "cpu" else str(device)
+
+
+def _positive(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

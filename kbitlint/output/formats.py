@@ -1,0 +1,88 @@
+"""One row for each format: what ``--format`` takes and what renders it."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from kbitlint.result import AuditResult, Failure, MemoryResult
+    from kbitlint.violation import Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format, with ``module:function`` of what renders it, below ``kbitlint.output``.
+
+    What a format wants of a run follows from the parameters of its function: ``failures``, ``unused``, ``rules``,
+    ``fail_on``, and the ``color``, ``width``, ``verbose`` and ``timed`` of a terminal.
+    """
+
+    name: str
+    reports: str
+    """Renders the reports of a run, which are its first argument."""
+    memory: str = ""
+    """Renders what training takes in memory; empty where the format has no such page."""
+
+
+FORMATS = (
+    Format("text", "text:render_all", "memory:render_text"),
+    Format("json", "json:render", "memory:render_json"),
+    Format("sarif", "sarif:render"),
+    Format("github", "github:render"),
+    Format("junit", "junit:render"),
+    Format("html", "html.page:render", "html.page:render_memory"),
+)
+NAMES = tuple(row.name for row in FORMATS)
+#: those of ``kbitlint memory``
+MEMORY = tuple(row.name for row in FORMATS if row.memory)
+
+
+def render(
+    name: str,
+    reports: Sequence[AuditResult],
+    failures: Sequence[Failure] = (),
+    unused: Sequence[str] = (),
+    *,
+    fail_on: Severity,
+    **layout: Any,
+) -> str:
+    """Return all reports of one run in a format.
+
+    Args:
+        name: One of ``NAMES``.
+        reports: What was audited.
+        failures: Targets that could not be audited; text leaves them to the error stream.
+        unused: Suppressions that match nothing any more.
+        fail_on: The least severity that fails the run.
+        **layout: ``color``, ``width``, ``verbose`` and ``timed`` of text.
+    """
+    given = {"failures": failures, "unused": unused, "fail_on": fail_on, **layout}
+    return _call(_row(name).reports, reports, given)
+
+
+def render_memory(name: str, report: MemoryResult, *, color: bool = False, width: int = 80) -> str:
+    """Return what training takes in memory, in one of the formats of ``MEMORY``."""
+    return _call(_row(name).memory, report, {"color": color, "width": width})
+
+
+def _row(name: str) -> Format:
+    return next(row for row in FORMATS if row.name == name)
+
+
+def _call(place: str, subject: object, given: Mapping[str, Any]) -> str:
+    """Call a function with those of the given arguments that it has parameters for."""
+    from inspect import signature
+
+    module, _, function = place.partition(":")
+    rendered: Callable[..., str] = getattr(importlib.import_module(f"kbitlint.output.{module}"), function)
+    names = signature(rendered).parameters
+    wanted = {name: given[name] for name in names if name in given}
+    if "rules" in names:
+        from kbitlint.registry import all_rules
+
+        wanted["rules"] = all_rules()
+    return rendered(subject, **wanted)

@@ -1,0 +1,235 @@
+"""One row for each quantization method: how it is asked for, how it is recognised, and how it trains.
+
+Every other table of methods is a view of these rows, so a method that transformers gains is one row and its test.
+The columns come from transformers 5.23 (transformers/quantizers, transformers/utils/quantization_config.py) and PEFT 0.21.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A class of layers that a method makes."""
+
+    name: str
+    """The class name; ``Name*`` or ``*Name`` where a library has several that begin or end so."""
+    bits: int | None
+    """None where the class name alone does not tell."""
+    kind: str
+    """The data type, as reports spell it; empty where the tensors of the layer tell it."""
+    package: str = ""
+    """The package of the class, where another library gives its own layers the same name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A quantization method of transformers, by the name that ``quant_method`` has in config.json."""
+
+    name: str
+    config: str = ""
+    """The class of transformers that asks for it; empty where there is none."""
+    arguments: tuple[str, ...] = ()
+    """What the class takes; the rest is swallowed by ``**kwargs`` and dropped. Empty where it is not known."""
+    layers: tuple[Layer, ...] = ()
+    inference_kernels: tuple[str, ...] = ()
+    """How the names of kernels without a backward begin: GPTQModel's own attribute is asked first."""
+    tensors: str = ""
+    """A pattern of tensor names that only this method stores."""
+    hub_name: str = ""
+    """How the names of published checkpoints mark it; empty where they do not."""
+    trains: bool = True
+    """Whether ``HfQuantizer.is_trainable`` is True, whatever the arguments."""
+    trains_with: tuple[str, object] | None = None
+    """The argument that decides whether it trains, and the value with which it does; None where no argument does."""
+    prepared: bool = False
+    """Whether PEFT's prepare knows the layers, so that it enables checkpointing."""
+    refuses_bare: bool = False
+    """Whether Trainer refuses the model without adapters: it stays quantized whatever the device."""
+    refuses_casts: bool = False
+    """Whether a packed tensor reports a float dtype and raises where PEFT's prepare casts it."""
+    takes_attributes: bool = False
+    """Whether a config that is passed for a stored one is merged into it (LOADING_ATTRIBUTES_CONFIG_TYPES)."""
+    instead: str = 'load with backend="auto_trainable"'
+    """What to do about a layer without a backward."""
+
+
+_GPTQ = (
+    *("bits", "tokenizer", "dataset", "group_size", "damp_percent", "desc_act", "act_group_aware", "sym", "true_sequential"),
+    *("format", "meta", "backend", "model_seqlen", "block_name_to_quantize", "module_name_preceding_first_block"),
+    *("batch_size", "pad_token_id", "max_input_length", "cache_block_outputs", "modules_in_block_to_quantize"),
+    "checkpoint_format",
+)
+
+METHODS: tuple[Method, ...] = (
+    Method(
+        "bitsandbytes",
+        "BitsAndBytesConfig",
+        (
+            *("load_in_8bit", "load_in_4bit", "llm_int8_threshold", "llm_int8_skip_modules"),
+            *("llm_int8_enable_fp32_cpu_offload", "llm_int8_has_fp16_weight", "bnb_4bit_compute_dtype"),
+            *("bnb_4bit_quant_type", "bnb_4bit_use_double_quant", "bnb_4bit_quant_storage"),
+        ),
+        (Layer("Linear4bit", 4, ""), Layer("Linear8bitLt", 8, "int8")),
+        hub_name="bnb",
+        prepared=True,
+        refuses_bare=True,
+    ),
+    Method(
+        "gptq",
+        "GPTQConfig",
+        _GPTQ,
+        (Layer("*QuantLinear", None, "gptq"),),
+        inference_kernels=("Exllama", "ExLlama", "Marlin", "Machete", "BitBLAS", "QBits"),
+        tensors=r"\.(qweight|g_idx)$",
+        hub_name="gptq",
+        prepared=True,
+        refuses_bare=True,
+        takes_attributes=True,
+    ),
+    Method(
+        "awq",
+        "AwqConfig",
+        (*_GPTQ, "zero_point", "modules_to_not_convert", "version"),
+        (Layer("WQLinear*", None, "awq"),),
+        inference_kernels=("WQLinear_GEMV", "WQLinear_Exllama", "WQLinear_Marlin"),
+        hub_name="awq",
+        refuses_bare=True,
+        takes_attributes=True,
+    ),
+    Method(
+        "hqq",
+        "HqqConfig",
+        ("nbits", "group_size", "view_as_float", "axis", "dynamic_config", "skip_modules"),
+        (Layer("HQQLinear", None, "hqq"),),
+        hub_name="hqq",
+        prepared=True,
+        refuses_bare=True,
+    ),
+    Method(
+        "quanto",
+        "QuantoConfig",
+        ("weights", "activations", "modules_to_not_convert"),
+        (Layer("QLinear", None, "quanto"), Layer("QConv2d", None, "quanto")),
+        refuses_bare=True,
+        refuses_casts=True,  # run with optimum-quanto 0.2.7
+    ),
+    Method(
+        "eetq",
+        "EetqConfig",
+        ("weights", "modules_to_not_convert"),
+        (Layer("EetqLinear", 8, "int8"),),
+        prepared=True,
+        refuses_bare=True,
+    ),
+    Method(
+        "aqlm",
+        "AqlmConfig",
+        layers=(Layer("QuantizedLinear", 2, "aqlm"),),
+        hub_name="aqlm",
+        prepared=True,
+        refuses_bare=True,
+    ),
+    Method(
+        "torchao",  # its layers are ordinary ones, with packed tensors in them
+        "TorchAoConfig",
+        ("quant_type", "modules_to_not_convert", "include_input_output_embeddings", "untie_embedding_weights"),
+        prepared=True,
+        refuses_bare=True,
+        instead="load with a type that quantizes weights only",
+    ),
+    Method(
+        "mxfp4",
+        "Mxfp4Config",
+        ("modules_to_not_convert", "dequantize"),
+        (Layer("Mxfp4GptOssExperts", 4, "mxfp4"),),
+        tensors=r"_(blocks|scales)$",
+        trains=False,
+        takes_attributes=True,
+    ),
+    Method(
+        "fbgemm_fp8",
+        "FbgemmFp8Config",
+        layers=(Layer("FbgemmFp8Linear", 8, "fp8"), Layer("FbgemmFp8Llama4TextExperts", 8, "fp8")),
+        trains=False,
+        takes_attributes=True,
+    ),
+    Method(
+        "compressed-tensors",
+        "CompressedTensorsConfig",
+        layers=(Layer("CompressedLinear", None, "compressed"), Layer("CompressedTensorsFP8Linear", 8, "fp8")),
+        tensors=r"\.weight_packed$",
+        takes_attributes=True,
+    ),
+    Method("higgs", "HiggsConfig", layers=(Layer("HiggsLinear", None, "higgs"),), trains=False, refuses_bare=True),
+    Method("vptq", "VptqConfig", layers=(Layer("VQuantLinear", None, "vptq"),), trains=False, refuses_bare=True),
+    Method(
+        "fp8",
+        "FineGrainedFP8Config",
+        layers=(Layer("FP8Linear", 8, "fp8"), Layer("FP8Experts", 8, "fp8")),
+        tensors=r"\.weight_scale(_inv)?$",
+        takes_attributes=True,
+    ),
+    Method("quark", "QuarkConfig", layers=(Layer("*Linear*", None, "quark", package="quark"),), trains=False),
+    Method("auto-round", "AutoRoundConfig", trains=False),
+    Method("fp_quant", "FPQuantConfig", layers=(Layer("FPQuantLinear", 4, "fp4"),), trains_with=("store_master_weights", True)),
+    Method(
+        "bitnet",
+        "BitNetQuantConfig",
+        layers=(Layer("BitLinear", 2, "ternary"), Layer("AutoBitLinear", 2, "ternary")),
+        hub_name="bitnet",
+        trains_with=("linear_class", "autobitlinear"),
+    ),
+    Method(
+        "spqr",
+        "SpQRConfig",
+        layers=(Layer("*Linear*", None, "spqr", package="spqr_quant"),),
+        trains=False,
+        refuses_bare=True,
+    ),
+    Method("nvfp4", "NVFP4Config", layers=(Layer("NVFP4Linear", 4, "nvfp4"),), trains=False),
+    Method("fouroversix", "FourOverSixConfig", trains_with=("keep_master_weights", True)),
+    Method("sinq", "SinqConfig", layers=(Layer("SINQLinear", None, "sinq"),)),
+    Method("metal", layers=(Layer("MetalLinear", None, "metal"),)),
+    Method("gemma", layers=(Layer("*Linear*", None, "gemma", package="transformers.integrations.gemma_quant"),), trains=False),
+)
+
+_BY_NAME = {method.name: method for method in METHODS}
+_UNKNOWN = Method("")
+#: class of transformers -> the method that it asks for
+QUANTIZATION_CONFIGS = {method.config: method.name for method in METHODS if method.config}
+#: class of transformers -> what it takes
+QUANTIZATION_ARGUMENTS = {method.config: method.arguments for method in METHODS if method.arguments}
+#: those whose layers PEFT's prepare knows
+PREPARED_METHODS = frozenset(method.name for method in METHODS if method.prepared)
+#: how the names of kernels without a backward begin
+INFERENCE_KERNELS = tuple(start for method in METHODS for start in method.inference_kernels)
+
+#: how an unquantized checkpoint can be quantized on load: what ``--quantize`` takes
+QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
+
+#: (method, layer): those of one package first, then those of one name
+_LAYERS = sorted(
+    ((method.name, layer) for method in METHODS for layer in method.layers),
+    key=lambda row: (not row[1].package, "*" in row[1].name),
+)
+
+
+def method_named(name: object) -> Method:
+    """Return the row of a method; one with the defaults of every column for a name that is in none."""
+    return _BY_NAME.get(name, _UNKNOWN) if isinstance(name, str) else _UNKNOWN
+
+
+def layer_of(package: str, name: str) -> tuple[str, int | None, str] | None:
+    """Return (method, bits, kind) of a layer class, or None for a class of no quantization library.
+
+    Args:
+        package: The module that the class is defined in.
+        name: The name of the class.
+    """
+    for method, layer in _LAYERS:
+        if package.startswith(layer.package) and fnmatchcase(name, layer.name):
+            return method, layer.bits, layer.kind
+    return None

@@ -1,0 +1,3 @@
+"""The version of kbitlint, for modules that the package itself imports."""
+
+VERSION = "0.1.0"

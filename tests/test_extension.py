@@ -1,0 +1,237 @@
+"""What an extension costs: each test adds one to a copy of the project, in as few files as promised, and uses it there."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kbitlint.output import formats
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("kbitlint", "rules", "tests", "benchmarks")
+
+
+class Copy:
+    """A copy of the project whose modules win over the installed ones."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        for name in FOLDERS:
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        shutil.copy(ROOT / "pyproject.toml", folder)
+        (folder / "kbitlint_rules").symlink_to(folder / "rules")
+
+    def write(self, name, text):
+        (self.folder / name).write_text(text, encoding="utf-8")
+
+    def insert(self, name, before, text):
+        """Write a text before the only occurrence of another one."""
+        old = (self.folder / name).read_text(encoding="utf-8")
+        assert old.count(before) == 1
+        self.write(name, old.replace(before, text + before))
+
+    def run(self, *arguments):
+        """What ``python -m ...`` gives in the copy."""
+        environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"}
+        return subprocess.run(
+            [sys.executable, "-m", *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
+
+    def tests(self, *arguments):
+        """(exit code, last line) of pytest in the copy."""
+        done = self.run("pytest", "-q", "-p", "no:cacheprovider", *arguments)
+        return done.returncode, (done.stdout or done.stderr).strip().splitlines()[-1].partition(" in ")[0]
+
+    @property
+    def written(self):
+        """The files that are new or differ from those of the project."""
+        return {
+            path.relative_to(self.folder).as_posix()
+            for name in FOLDERS
+            for path in (self.folder / name).rglob("*")
+            if path.is_file() and "__pycache__" not in path.parts
+            if not (ROOT / path.relative_to(self.folder)).is_file()
+            or path.read_bytes() != (ROOT / path.relative_to(self.folder)).read_bytes()
+        }
+
+
+@pytest.fixture
+def copy(tmp_path):
+    return Copy(tmp_path)
+
+
+def test_a_rule_is_two_files(copy):
+    def renamed(path):
+        text = (ROOT / path).read_text(encoding="utf-8").replace("KB220", "KB299")
+        return text.replace("quantized-without-adapters", "bare-model").replace("QuantizedWithoutAdapters", "BareModel")
+
+    copy.write("tests/rules/test_bare_model.py", renamed("tests/rules/test_quantized_without_adapters.py"))
+    code, _ = copy.tests("tests/rules/test_bare_model.py", "-x")
+    assert code == 1
+    copy.write("rules/bare_model.py", renamed("rules/quantized_without_adapters.py"))
+
+    code, said = copy.tests("tests/rules/test_bare_model.py", "tests/test_rules_meta.py", "-k", "bare_model or KB299 or ranges")
+
+    assert (code, "failed" in said) == (0, False)
+    assert "KB299  bare-model" in copy.run("kbitlint", "rules").stdout
+    assert copy.run("kbitlint", "explain", "bare-model").stdout.startswith("# bare-model (KB299)")
+    assert copy.written == {"rules/bare_model.py", "tests/rules/test_bare_model.py"}
+
+
+TSV = '''"""The report as lines of columns."""
+
+from __future__ import annotations
+
+
+def render(reports, failures=()):
+    """Return a line for each violation and each target that could not be audited."""
+    lines = [(v.code, str(v.at), v.message) for report in reports for v in report.violations]
+    lines += [("", failure.target, failure.error) for failure in failures]
+    return "\\n".join("\\t".join(text.encode("unicode_escape").decode() for text in line) for line in lines)
+'''
+TSV_TEST = """from written import IMPORTS, LOADED, TRAINED
+
+
+def test_a_line_for_each_violation(run, tmp_path):
+    (tmp_path / "train.py").write_text(IMPORTS + LOADED + TRAINED)
+
+    result = run("check", "train.py", "gone.py", "--select", "KB220", "--format", "tsv")
+
+    assert result.stdout.splitlines() == [
+        "KB220\\ttrain.py:10 Trainer\\tthe quantized model has no adapters, and Trainer refuses it",
+        "\\tgone.py\\tgone.py: there is no such file or folder",
+    ]
+"""
+
+
+def test_a_report_format_is_three_files(copy):
+    copy.write("tests/test_tsv.py", TSV_TEST)
+    assert copy.tests("tests/test_tsv.py") == (1, "1 failed")
+    copy.write("kbitlint/output/tsv.py", TSV)
+    copy.insert("kbitlint/output/formats.py", '    Format("html",', '    Format("tsv", "tsv:render"),\n')
+
+    assert copy.tests("tests/test_tsv.py") == (0, "1 passed")
+    assert copy.tests("tests/test_formats.py", "-k", "break_no_format and tsv")[0] == 0
+    assert "|tsv|" in copy.run("kbitlint", "check", "--help").stdout
+    assert copy.written == {"kbitlint/output/tsv.py", "kbitlint/output/formats.py", "tests/test_tsv.py"}
+
+
+def test_names_of_formats_are_listed_once():
+    lists = {
+        path.relative_to(ROOT).as_posix()
+        for folder in FOLDERS
+        for path in (ROOT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.Tuple, ast.List, ast.Set))
+        if len({item.value for item in node.elts if isinstance(item, ast.Constant)} & set(formats.NAMES)) > 2
+    }
+
+    assert lists == set()
+
+
+METHOD = """\
+    Method(
+        "ternary",
+        "TernaryConfig",
+        ("group_size",),
+        (Layer("TernaryLinear", 2, "ternary"),),
+        tensors=r"\\.ternary_codes$",
+        hub_name="ternary",
+        trains=False,
+        refuses_bare=True,
+    ),
+"""
+METHOD_TEST = """import pytest
+import torch
+from test_quantized import layer
+from written import ADAPTED, IMPORTS, TRAINED, said
+
+from kbitlint.facts.layers import Packing
+from kbitlint.files.packing import packing_of as packing_of_tensors
+from kbitlint.model.quantized import packing_of
+from kbitlint.upstream.hub_names import stored_quantized
+
+IMPORTED = IMPORTS + "from transformers import TernaryConfig\\n"
+LOADED = "model = AutoModelForCausalLM.from_pretrained('org/base', quantization_config=TernaryConfig(groupsize=8))\\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "severity", "line", "message"),
+    [
+        ("KB220", LOADED + TRAINED, "error", TRAINED, "the quantized model has no adapters, and Trainer refuses it"),
+        ("KB524", LOADED + ADAPTED + TRAINED, "error", TRAINED, "ternary cannot be trained through"),
+        ("KB521", LOADED, "warning", LOADED, "TernaryConfig knows no groupsize and drops it"),
+    ],
+)
+def test_scripts(code, body, severity, line, message):
+    assert said(code, body, imports=IMPORTED) == [(severity, line.strip(), message)]
+
+
+def test_layers_tensors_and_names():
+    assert packing_of(layer("TernaryLinear")) == Packing("ternary", 2, "ternary", features=(8, 4))
+    assert packing_of_tensors({"model.up_proj.ternary_codes": None}).method == "ternary"
+    assert stored_quantized("org/Llama-3-8B-Ternary")
+"""
+
+
+def test_a_quantization_method_is_two_files(copy):
+    copy.write("tests/test_ternary.py", METHOD_TEST)
+    assert copy.tests("tests/test_ternary.py") == (1, "4 failed")
+    copy.insert("kbitlint/upstream/quantization.py", '    Method("metal",', METHOD)
+
+    assert copy.tests("tests/test_ternary.py") == (0, "4 passed")
+    assert copy.written == {"kbitlint/upstream/quantization.py", "tests/test_ternary.py"}
+
+
+#: the keys of ms-swift's ``swift sft``
+PROGRAM = """\
+    Program(
+        "swift",
+        ("model", "train_type", "quant_bits", "quant_method", "target_modules", "lora_rank", "dataset"),
+        3,
+        ("quant_bits",),
+        "model",
+        "transformers.Trainer",
+        adapter="train_type",
+        not_adapters=("full",),
+        adapts_by_default=True,
+        bits="quant_bits",
+    ),
+"""
+SCRIPT = """\
+model: Qwen/Qwen2.5-7B-Instruct
+train_type: lora
+quant_method: bnb
+quant_bits: 4
+target_modules: all-linear
+lora_rank: 8
+dataset: AI-ModelScope/alpaca-gpt4-data-en
+bf16: true
+gradient_checkpointing: true
+gradient_checkpointing_kwargs:  # fault: KB401
+  use_reentrant: true
+"""
+PROGRAM_TEST = '        ("model: a/b\\ntrain_type: lora\\nquant_bits: 4\\nlora_rank: 8\\n", ".yaml", "swift"),\n'
+
+
+def test_the_configuration_of_a_framework_is_three_files_and_one_row(copy):
+    copy.write("tests/scripts/swift_qlora.yaml", SCRIPT)
+    copy.insert("tests/test_configs.py", '        ("name: web\\nload_in_4bit: true\\n"', PROGRAM_TEST)
+    selected = ("tests/test_configs.py", "tests/test_scripts.py", "-k", "swift or known_by_its_keys")
+    assert copy.tests(*selected)[0] == 1
+    copy.insert("kbitlint/upstream/programs.py", '    Program(\n        "accelerate",', PROGRAM)
+
+    code, said = copy.tests(*selected)
+
+    assert (code, "failed" in said) == (0, False)
+    found = copy.run("kbitlint", "check", "tests/scripts/swift_qlora.yaml", "--select", "KB401", "--format", "github").stdout
+    assert "file=tests/scripts/swift_qlora.yaml,line=10" in found
+    assert copy.written == {"kbitlint/upstream/programs.py", "tests/scripts/swift_qlora.yaml", "tests/test_configs.py"}
