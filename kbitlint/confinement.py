@@ -253,22 +253,14 @@ _JUDGES: dict[str, Callable[..., str | None]] = {
     **dict.fromkeys(("os.kill", "os.killpg"), _said("signal a process")),
 }
 _NETWORK = frozenset(event for event in _JUDGES if event.startswith(("socket.", "urllib.", "http.")))
-_THREADS = ("_thread.start_new_thread", "_thread.start_joinable_thread")
 
 
 def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if not _IN_FORCE:
         return
     judge = _JUDGES.get(event)
-    if judge is None and event not in _THREADS:
-        return
-    confinement = _confinement()
-    if confinement is None:
-        return
-    if judge is None:
-        thread = getattr(arguments[0], "__self__", None)
-        if isinstance(thread, threading.Thread):
-            confinement.threads.add(thread)
+    confinement = None if judge is None else _confinement()
+    if judge is None or confinement is None:
         return
     act = judge(confinement, *arguments)
     if act is not None and (event in _NETWORK or not _importing(confinement)):
@@ -278,12 +270,14 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 def _importing(confinement: Confinement) -> bool:
     """Return whether a library is just being imported: what it does then, it does for every config.
 
-    A refusal would leave it half imported. Modules that are no library's are refused before they run.
+    A refusal would leave it half imported. The network is refused even then.
     """
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  # what the judges refuse is rare
     while frame is not None and frame is not confinement.entered:
         if frame.f_code.co_name == "exec_module" and frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
+            place = _text(getattr(frame.f_locals.get("self"), "path", None))  # None: a module of the interpreter itself
+            if place is None or place.startswith(confinement.libraries):
+                return True
         frame = frame.f_back
     return False
 
@@ -299,5 +293,15 @@ def _confinement() -> Confinement | None:
 
 @functools.cache
 def _install() -> None:
-    """Add the hook, once: Python has no way to remove one."""
+    """Add the hook, once: Python has no way to remove one. Threads are marked as they start: before 3.12 no event tells."""
+    start = threading.Thread.start
+
+    @functools.wraps(start)
+    def marked(thread: threading.Thread) -> None:
+        confinement = _confinement() if _IN_FORCE else None
+        if confinement is not None:
+            confinement.threads.add(thread)
+        start(thread)
+
+    threading.Thread.start = marked  # type: ignore[method-assign,assignment]  # the same function, wrapped
     sys.addaudithook(_hook)

@@ -145,7 +145,7 @@ REFUSED: Mapping[str, str] = {
     "prompt_tuning_init_state_dict_path": "a file, which PEFT would unpickle",
 }
 #: key -> the values that make nothing but what is built here
-_ONLY: Mapping[str, tuple[str, ...]] = {
+ONLY: Mapping[str, tuple[str, ...]] = {
     "shadow_model": ("mirror",),
     "prompt_tuning_init": (
         *("RANDOM", "SAMPLE_VOCAB", "TEXT"),
@@ -176,14 +176,16 @@ def adapter_values(file: Path, config: Mapping[str, Any], defaults: Mapping[str,
         values[key] = value
     if values.get("prompt_tuning_init") == "TEXT":  # the text gives initial values; a tokenizer would be fetched for it
         values["prompt_tuning_init"] = "RANDOM"
+    if "progressbar" in defaults:  # FRoD would show one among the errors
+        values["progressbar"] = False
     return values
 
 
 def _problem(key: str, value: Any) -> str | None:
     if key in REFUSED:
         return f"names {REFUSED[key]}" if value else None
-    if key in _ONLY:
-        return None if value in _ONLY[key] else f"must be one of {', '.join(_ONLY[key])}; PEFT would load anything else"
+    if key in ONLY:
+        return None if value in ONLY[key] else f"must be one of {', '.join(ONLY[key])}; PEFT would load anything else"
     kind = KINDS.get(key)
     if kind is None:
         return "is not known to this version of kbitlint, and not at its default"
