@@ -85,6 +85,13 @@ def code(tally, options):
     hostile.code(tally, quick=options.quick)
 
 
+def configs(tally, options):
+    """Configs of adapters and models that ask for files, connections, processes and code."""
+    import configs as hostile_configs
+
+    hostile_configs.configs(tally, quick=options.quick)
+
+
 def inputs(tally, options):
     """Files that are no files, loops, depths and lengths."""
     import hostile
@@ -115,7 +122,7 @@ def factories(tally, options):
 
 SECTIONS = {
     function.__name__: function
-    for function in (parsers, kills, faults, edits, disk, locked, code, inputs, names, many, factories)
+    for function in (parsers, kills, faults, edits, disk, locked, code, configs, inputs, names, many, factories)
 }
 
 

@@ -169,15 +169,16 @@ def memory(
 
 def _memory(target: Any, chosen: Options, shape: tuple[int | None, int | None], **asked: Any) -> MemoryReport:
     live, name, notes = target, "", tuple[str, ...]()
+    confinement: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if not is_live(target):
         found = open_target(parse(str(target)), chosen)
         if found.live is None:
             raise TargetError(target, "holds no model whose memory could be measured")
-        live, name, notes = found.live, found.target.text, found.notes
+        live, name, notes, confinement = found.live, found.target.text, found.notes, found.confined()
     context = context_of(live, chosen.context)
     batch, seq_len = (given or known for given, known in zip(shape, (context.batch_size, context.seq_len), strict=True))
     context = dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
-    with quiet():
+    with quiet(), confinement:
         return budget_of(model_of(live), context, named=(name, notes), **asked)
 
 

@@ -79,13 +79,15 @@ def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
     skips, picture = opened.skips, dict[str, Any]()
     if opened.live is not None:
         context = context_of(opened.live, context)
-        seen, further = facts_of_model(model_of(opened.live), rules, context, trace=options.trace)
-        facts, skips, model = {**facts, **seen}, (*skips, *further), seen[Surface.MODEL]
-        picture = depicted(opened.live, model, context, options)
+        with opened.confined():
+            seen, further = facts_of_model(model_of(opened.live), rules, context, trace=options.trace)
+            facts, skips, model = {**facts, **seen}, (*skips, *further), seen[Surface.MODEL]
+            picture = depicted(opened.live, model, context, options)
     outcome = engine.run(rules, facts, context)
     planned = None
     if options.plan and opened.live is not None:
-        planned = plan_of(model_of(opened.live), rules, context, trace=options.trace, norms=options.norms)
+        with opened.confined():
+            planned = plan_of(model_of(opened.live), rules, context, trace=options.trace, norms=options.norms)
     if options.plan and opened.files is not None:
         planned = _with_files(planned, opened.target, rules, options)
     step = facts.get(Surface.TRACE)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.confinement import lifted
 from kbitlint.errors import one_line
 from kbitlint.result import Crash, Skip
 from kbitlint.rule import Rule, Unchecked, Unstated
@@ -45,7 +46,8 @@ def run(rules: Iterable[Rule], facts: Facts, context: TrainingContext) -> Outcom
                 continue
             try:
                 _require_strategy(rule, surface, context)
-                found = list(check(rule, facts[surface], context))
+                with lifted():  # rules are code that the user installed
+                    found = list(check(rule, facts[surface], context))
             except Unchecked as reason:
                 skips.append(Skip(rule.meta.code, surface, str(reason), unstated=isinstance(reason, Unstated)))
             except Exception as error:  # noqa: BLE001  # a broken rule pack must not hide the other verdicts

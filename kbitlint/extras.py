@@ -8,6 +8,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.confinement import lifted
 from kbitlint.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -18,7 +19,8 @@ def require(package: str, purpose: str) -> ModuleType:
     """Import a package of the extra. Raises MissingExtraError where it is not installed."""
     if importlib.util.find_spec(package) is None:
         raise MissingExtraError(package, purpose)
-    return importlib.import_module(package)
+    with lifted():  # a package that kbitlint asks for, and no config
+        return importlib.import_module(package)
 
 
 def require_model_extra(purpose: str) -> None:

@@ -83,9 +83,11 @@ def _fix_named(
 
     def apply() -> Applied:
         context = context_of(opened.live, options.context)
-        return fix_model(model, rules, context, wanted, trace=options.trace, norms=options.norms)[0]
+        with opened.confined():
+            return fix_model(model, rules, context, wanted, trace=options.trace, norms=options.norms)[0]
 
-    before = measured(opened.live, context_of(opened.live, options.context), options) if options.memory else {}
+    with opened.confined():
+        before = measured(opened.live, context_of(opened.live, options.context), options) if options.memory else {}
     applied = apply()
     edits = tuple(dict.fromkeys((*(stored.edits if stored else ()), *applied.edits)))
     on_meta = any(parameter.is_meta for parameter in model.parameters())

@@ -6,12 +6,13 @@ import importlib
 import importlib.util
 import sys
 import warnings
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import manifest
+from kbitlint.confinement import confined
 from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
 from kbitlint.extras import require_model_extra
@@ -76,6 +77,12 @@ class Opened:
     """The model, or the Trainer that a factory returned."""
     notes: tuple[str, ...] = ()
     skips: tuple[Skip, ...] = ()
+    asks: str = ""
+    """The config that the model was built from, where it is not trusted; empty for models of the user's own code."""
+
+    def confined(self) -> AbstractContextManager[None]:
+        """Confine what runs the model, where a config made it."""
+        return confined(self.asks) if self.asks else nullcontext()
 
 
 def open_target(target: Target, options: Options, *, model: bool = True) -> Opened:
@@ -105,15 +112,18 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     if target.kind is Kind.ADAPTER:
         base = base_of_adapter(target.folder)
         notes = (f"the adapter's base is {base}", "attached as with is_trainable=True")
+    source = Source(base, target.revision, trust)
     with quiet():
         stored = prepared.quantize if prepared else None
         said_by = "--quantize" if options.quantize else manifest.NAME
-        built = build(Source(base, target.revision, trust), options.quantize or stored, said_by)
-        live = attach_adapter(built.model, target.place) if target.kind is Kind.ADAPTER else built.model
+        built = build(source, options.quantize or stored, said_by)
+        live = built.model
+        if target.kind is Kind.ADAPTER:
+            live = attach_adapter(live, target.place, trusted=trust)
     if prepared is not None:
         apply_stored(live, prepared, target.folder / manifest.NAME)
         notes += (f"{manifest.NAME} applied: {len(prepared.edits)} edits",)
-    return Opened(target, files, live, ("built on meta", *built.notes, *notes), unread)
+    return Opened(target, files, live, ("built on meta", *built.notes, *notes), unread, "" if trust else source.asks)
 
 
 def _files(target: Target) -> CheckpointFacts | None:
@@ -230,7 +240,8 @@ def has_weights(target: Target) -> bool:
 def load_target(target: Target, options: Options, device: str) -> Opened:
     """Open a folder with its real weights on a device, prepared as its ``kbitlint.json`` says."""
     require_model_extra("--fix")
-    from kbitlint.model.loading import load
+    from kbitlint.model.loading import base_folder, load
+    from kbitlint.model.source import Source
 
     with quiet():
         prepared = manifest.read(target.folder)
@@ -238,4 +249,5 @@ def load_target(target: Target, options: Options, device: str) -> Opened:
         model = load(target, device, quantize, trust_remote_code=options.trust_remote_code)
     if prepared is not None:
         apply_stored(model, prepared, target.folder / manifest.NAME)
-    return Opened(target, read_checkpoint(target.folder), model, (f"loaded on {device}",))
+    asks = "" if options.trust_remote_code else Source(str(base_folder(target))).asks
+    return Opened(target, read_checkpoint(target.folder), model, (f"loaded on {device}",), asks=asks)

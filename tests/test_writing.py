@@ -208,10 +208,10 @@ def test_a_kernel_of_the_hub_is_code_that_is_not_run(run, tmp_path, key):
     result = run("check", ".")
 
     line = (
-        "kbitlint: .: its config asks for the kernel 'evil/kernel' of the Hub, code that is never run unless you pass "
+        f"kbitlint: config.json: {key}: asks for the kernel 'evil/kernel' of the Hub, code that is never run unless you pass "
         "--trust-remote-code\n"
     )
-    assert (result.exit_code, result.stderr) in ((2, line), (0, "")), result.stderr  # transformers 4 ignores some of the keys
+    assert (result.exit_code, result.stderr) == (2, line)
 
 
 @pytest.mark.parametrize(

@@ -171,14 +171,17 @@ def _shards(folder: Path) -> list[str]:
 def inside(path: Path, folder: Path) -> bool:
     """Whether a file lies in the folder; the blobs of a snapshot in the Hub's own cache count as being there."""
     try:
-        place, home = path.resolve(), folder.resolve()
+        place, candidates = path.resolve(), homes(folder)
         path.is_file()
     except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
         return False
-    homes = [home]
-    if home.parent.name == "snapshots":
-        homes.append(home.parent.parent / "blobs")
-    return any(place.is_relative_to(candidate) for candidate in homes)
+    return any(place.is_relative_to(candidate) for candidate in candidates)
+
+
+def homes(folder: Path) -> tuple[Path, ...]:
+    """Return where the files of a folder lie: there, and for a snapshot of the Hub's cache in its blobs."""
+    home = folder.resolve()
+    return (home, home.parent.parent / "blobs") if home.parent.name == "snapshots" else (home,)
 
 
 def _adapter(facts: CheckpointFacts, folder: Path) -> CheckpointFacts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from kbitlint.confinement import confined
 from kbitlint.errors import KbitlintError, TargetError, one_line
-from kbitlint.extras import load_bitsandbytes
+from kbitlint.extras import load_bitsandbytes, require
 from kbitlint.facts.layers import short_name
 from kbitlint.files.checkpoint import inside
+from kbitlint.model.adapter_config import FILE, peft_config
 from kbitlint.model.parts import keeps_whatever_the_dtype
 from kbitlint.model.source import Source, dtype_of, load_config, major_version, method_of, model_class, quantization_config
 
@@ -67,8 +69,9 @@ def build(source: Source, quantize: str | None = None, said_by: str = "--quantiz
         chosen = quantization_config(wanted, dtype)
         notes.append(f"quantized on load as {wanted} ({said_by}), compute dtype {short_name(dtype)}")
     try:
-        cls = model_class(config, source)
-        model = instantiate(cls, _config_for(cls, config), chosen, dtype, pre_quantized=own is not None)
+        with source.confined():
+            cls = model_class(config, source)
+            model = instantiate(cls, _config_for(cls, config), chosen, dtype, pre_quantized=own is not None)
     except KbitlintError:
         raise
     except Exception as error:
@@ -228,15 +231,25 @@ def _pack(model: nn.Module) -> None:
             module.weight = bitsandbytes.nn.Int8Params(packed, requires_grad=False, has_fp16_weights=False)
 
 
-def attach_adapter(base: nn.Module, folder: str | Path) -> nn.Module:
-    """The base with the adapter of a folder attached by PEFT, as ``is_trainable=True`` would; no weight is read."""
-    from kbitlint.extras import require
+def attach_adapter(base: nn.Module, folder: str | Path, *, trusted: bool = False) -> nn.Module:
+    """Return the base with the adapter of a folder, attached by PEFT as ``is_trainable=True`` would; no weight is read.
 
+    Args:
+        base: The model.
+        folder: The adapter's folder.
+        trusted: Whether the base brings code of its own that may do as it likes.
+
+    Raises:
+        TargetError: A key of its config is refused, or PEFT cannot attach it.
+    """
     peft = require("peft", "an adapter folder")
+    file = Path(folder) / FILE
     try:
-        config = peft.PeftConfig.from_pretrained(str(folder))
+        config = peft_config(file)
         config.inference_mode = False
-        with torch.device("meta"):
+        with nullcontext() if trusted else confined(file, file.parent), torch.device("meta"):
             return peft.get_peft_model(base, config)  # type: ignore[no-any-return]  # peft is not typed for us
+    except KbitlintError:
+        raise
     except Exception as error:
         raise TargetError(folder, f"PEFT cannot attach this adapter to its base: {one_line(error)}") from error

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kbitlint.confinement import confined
 from kbitlint.errors import KbitlintError, TargetError, one_line
-from kbitlint.files.checkpoint import base_of_adapter
+from kbitlint.files.checkpoint import base_of_adapter, homes
+from kbitlint.model.adapter_config import FILE, peft_config
 from kbitlint.model.source import Source, dtype_of, load_config, model_class, quantization_config
 from kbitlint.target import Kind, Target
 
@@ -56,9 +59,12 @@ def load(
     if own is None and wanted is not None:
         kwargs["quantization_config"] = quantization_config(wanted, dtype)
     kwargs |= arguments or {}
+    if (folder / FILE).is_file():  # transformers attaches it by itself
+        peft_config(folder / FILE)
     try:
-        cls = model_class(config, source)
-        model = cls.from_pretrained(str(folder), **kwargs)
+        with source.confined():
+            cls = model_class(config, source)
+            model = cls.from_pretrained(str(folder), **kwargs)
     except KbitlintError:
         raise
     except torch.cuda.OutOfMemoryError as error:
@@ -66,11 +72,11 @@ def load(
     except Exception as error:
         raise TargetError(target.text, f"cannot be loaded: {one_line(error)}") from error
     if target.kind is Kind.ADAPTER:
-        model = _with_adapter(model, target)
+        model = _with_adapter(model, target, trusted=trust_remote_code)
     return model
 
 
-def _with_adapter(model: Any, target: Target) -> Any:
+def _with_adapter(model: Any, target: Target, *, trusted: bool) -> Any:
     """The model with the adapter of a folder. PEFT would load a pickle where there is nothing else."""
     from peft import PeftModel
 
@@ -78,7 +84,12 @@ def _with_adapter(model: Any, target: Target) -> Any:
         raise TargetError(
             target.text, "the adapter's weights are pickled, and those are never loaded; convert them to safetensors"
         )
+    file = target.folder / FILE
     try:
-        return PeftModel.from_pretrained(model, str(target.folder), is_trainable=True)
+        config = peft_config(file)
+        with nullcontext() if trusted else confined(file, *homes(target.folder)):
+            return PeftModel.from_pretrained(model, str(target.folder), is_trainable=True, config=config)
+    except KbitlintError:
+        raise
     except Exception as error:
         raise TargetError(target.text, f"the adapter cannot be loaded: {one_line(error)}") from error

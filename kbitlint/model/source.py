@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kbitlint.errors import TargetError, one_line
+from kbitlint.confinement import confined
+from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes
-from kbitlint.files.checkpoint import read_json
+from kbitlint.files.checkpoint import homes, read_json
+from kbitlint.files.config_keys import refuse_places
 
 #: keys that count what is built one by one, and the most of it that is; the largest public models have 126 layers of 512
 #: experts at most
@@ -33,6 +36,20 @@ class Source:
         """The keyword arguments of transformers' own loaders."""
         return {"revision": self.revision} if self.revision else {}
 
+    @property
+    def asks(self) -> str:
+        """What asks for whatever building the model needs: its config."""
+        file = Path(self.name) / "config.json"
+        return str(file) if file.is_file() else f"{self.name}: config.json"
+
+    def confined(self, *places: Path) -> AbstractContextManager[None]:
+        """Confine what runs to the checkpoint's folder and further places, unless its code is trusted."""
+        if self.trust_remote_code:
+            return nullcontext()
+        folder = Path(self.name)
+        own = (*homes(folder), folder / "config.json") if folder.is_dir() else ()
+        return confined(self.asks, *own, *places)
+
 
 def load_config(source: Source) -> Any:
     """The config of a checkpoint folder or Hub id; remote code runs only with ``trust_remote_code``.
@@ -41,21 +58,40 @@ def load_config(source: Source) -> Any:
     """
     from transformers import AutoConfig
 
-    file = Path(source.name) / "config.json"
-    if file.is_file():
-        _refuse_giants(source, read_json(file))  # already making such a config may take all memory
+    arguments, places = source.arguments(), tuple[Path, ...]()
     try:
-        config = AutoConfig.from_pretrained(source.name, trust_remote_code=source.trust_remote_code, **source.arguments())
+        file = _config_file(source)
+        if file is not None:
+            values = read_json(file)
+            _refuse_giants(source, values)  # already making such a config may take all memory
+            if not source.trust_remote_code:
+                refuse_places(source.asks, values)
+            if not Path(source.name).is_dir():  # it is in the cache now, and its config may not ask for more
+                arguments, places = {**arguments, "local_files_only": not source.trust_remote_code}, (file.parents[2],)
+        with source.confined(*places):
+            config = AutoConfig.from_pretrained(source.name, trust_remote_code=source.trust_remote_code, **arguments)
+    except KbitlintError:
+        raise
     except Exception as error:
         raise TargetError(source.name, _why_no_config(error)) from error
     _refuse_giants(source, config.to_dict())
-    kernel = None if source.trust_remote_code else _kernel_of(config)
-    if kernel is not None:
-        raise TargetError(
-            source.name,
-            f"its config asks for the kernel {kernel!r} of the Hub, code that is never run unless you pass --trust-remote-code",
-        )
+    if not source.trust_remote_code:
+        refuse_places(source.asks, _implementations(config))
     return config
+
+
+def _config_file(source: Source) -> Path | None:
+    """Return config.json of a folder, or of a Hub id from its cache, where it is fetched to; None for a folder without one.
+
+    Raises OSError, as transformers does, where a Hub id has none or cannot be reached.
+    """
+    from transformers.utils import cached_file
+
+    folder = Path(source.name)
+    if folder.is_dir():
+        file = folder / "config.json"
+        return file if file.is_file() else None
+    return Path(cached_file(source.name, "config.json", **source.arguments()))
 
 
 def _refuse_giants(source: Source, values: Any, at: str = "") -> None:
@@ -72,18 +108,15 @@ def _refuse_giants(source: Source, values: Any, at: str = "") -> None:
             raise TargetError(source.name, f"its config asks for {name}: {max(numbers)}; more than {most} are not built")
 
 
-def _kernel_of(config: Any) -> str | None:
-    """A kernel of the Hub (``org/name``) that the config, or a part of it, has the model download and run; None for none.
+def _implementations(config: Any) -> dict[str, Any]:
+    """Return what the parts of a config ask for as attention and experts, by key.
 
-    transformers takes it for an attention implementation and asks for no ``trust_remote_code``.
+    A kernel of the Hub (``org/name``) may be one, which transformers runs without asking for ``trust_remote_code``.
     """
-    for name in ("_attn_implementation_internal", "_experts_implementation_internal"):
-        value = getattr(config, name, None)
-        if isinstance(value, str) and "/" in value:
-            return value
+    names = ("_attn_implementation_internal", "_experts_implementation_internal")
     parts = getattr(config, "sub_configs", None) or {}
-    found = (_kernel_of(getattr(config, name, None)) for name in parts)
-    return next((kernel for kernel in found if kernel is not None), None)
+    own = {name: getattr(config, name, None) for name in names}
+    return own | {name: _implementations(part) for name in parts if (part := getattr(config, name, None)) is not None}
 
 
 def _why_no_config(error: Exception) -> str:

@@ -1,0 +1,47 @@
+"""An ``adapter_config.json`` as PEFT's own config object, made of the keys that are passed on."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.errors import TargetError, did_you_mean
+from kbitlint.extras import require
+from kbitlint.files.checkpoint import read_json
+from kbitlint.files.config_keys import adapter_values
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FILE = "adapter_config.json"
+
+
+def peft_config(file: Path) -> Any:
+    """Return the PEFT config that a file describes, with its own class.
+
+    Raises:
+        TargetError: The file cannot be read, names no PEFT type that is installed, or a key of it is refused.
+        Exception: As PEFT raises where values do not fit each other.
+    """
+    peft = require("peft", "an adapter folder")
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES
+
+    values = read_json(file)
+    name = values.get("peft_type")
+    known = {str(getattr(kind, "value", kind)): cls for kind, cls in CLASSES.items()}
+    if name is not None and name not in known:
+        hint = did_you_mean(str(name), known)
+        raise TargetError(file, f"peft_type: {name!r} is unknown to the installed PEFT {peft.__version__}{hint}")
+    cls = known.get(str(name), peft.PeftConfig)
+    return peft.PeftConfig.from_peft_type(**adapter_values(file, values, _defaults(cls)))
+
+
+def _defaults(cls: Any) -> dict[str, Any]:
+    """Return the fields of a config class that may be given, each with its default; None where it has none."""
+    found: dict[str, Any] = {}
+    for one in dataclasses.fields(cls):
+        if one.init:
+            factory = one.default_factory
+            default = None if one.default is dataclasses.MISSING else one.default
+            found[one.name] = default if factory is dataclasses.MISSING else factory()
+    return found
