@@ -11,8 +11,8 @@ from kbitlint.audit import audit, context_of, measured, model_of
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.files.checkpoint import read_checkpoint
-from kbitlint.opening import FACTORIES, Options, has_weights, load_target, open_target
-from kbitlint.target import SOURCES, Kind, Target
+from kbitlint.opening import Options, has_weights, load_target, open_target
+from kbitlint.target import FACTORIES, SOURCES, Kind, Target
 from kbitlint.violation import Applied, Probe, Report, Safety
 from kbitlint.writing import alone
 

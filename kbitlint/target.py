@@ -42,6 +42,7 @@ SURFACES = {
     Kind.TREE: (Surface.SOURCE,),
 }
 SOURCES = (Kind.SCRIPT, Kind.TREE)
+FACTORIES = (Kind.FACTORY_FILE, Kind.FACTORY_MODULE)
 
 #: files of a checkpoint; every other JSON file may configure a training
 CHECKPOINT_FILES = ("config.json", "adapter_config.json", "generation_config.json", "kbitlint.json")
