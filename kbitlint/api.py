@@ -19,7 +19,7 @@ from kbitlint.fixing import device_for, fix_named, proof
 from kbitlint.import_state import import_state
 from kbitlint.norm_styles import Norms
 from kbitlint.opening import Options, apply_stored, open_target, quiet
-from kbitlint.target import FACTORIES, SOURCES, Kind, parse
+from kbitlint.target import SOURCES, Kind, is_function, parse
 from kbitlint.violation import Applied, Edit, Report, Safety, Severity, Skip, Surface
 
 if TYPE_CHECKING:
@@ -68,8 +68,9 @@ def check(target: Any, **options: Any) -> Report:
             or a folder of them.
         **options: ``select`` and ``ignore`` (codes, prefixes or slugs), ``rule_options`` (of rules, by code),
             ``context`` (a TrainingContext), and for targets that are named: ``quantize`` (nf4, fp4, int8 or none),
-            ``meta``, ``trust_remote_code``, ``run=False`` (functions are skipped, not run); ``trace=False`` runs no training step without weights; ``outline`` and
-            ``memory`` also collect what the HTML page shows: the modules, and a step's memory before and after the fix.
+            ``meta``, ``trust_remote_code``, ``run=False`` (functions are skipped, not run); ``trace=False`` runs no
+            training step without weights; ``outline`` and ``memory`` also collect what
+            the HTML page shows: the modules, and a step's memory before and after the fix.
 
     Raises:
         KbitlintError: The target cannot be read, built or run; the message is one line.
@@ -97,7 +98,7 @@ def turn(target: Any) -> Iterator[None]:
 
 def is_left_out(target: Any, options: Options) -> bool:
     """Whether the target is a function, and functions are not run."""
-    return not options.run and parse(str(target)).kind in FACTORIES
+    return not options.run and is_function(str(target))
 
 
 def not_run(target: Any) -> Report:

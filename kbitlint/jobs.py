@@ -87,14 +87,14 @@ def audit_many(
     folders = import_paths.reached_by(targets)
     request = _Request(tuple(targets), dict(options), jobs, Limits(timeout, memory), folders, processes.can_fork())
     found: dict[int, Report | Failure] = {}
-    with _server(folders) as server:
-        with contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):  # it has ended: what it answered counts
-            _tell(_pipe(server.stdin), request)
-            while len(found) < len(targets):
-                number, result = pickle.load(_pipe(server.stdout))  # noqa: S301  # written by this program
-                if number is None:
-                    raise KbitlintError(result)
-                found[number] = result
+    # it has ended where it answers no more: what it answered before counts
+    with _server(folders) as server, contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
+        _tell(_pipe(server.stdin), request)
+        while len(found) < len(targets):
+            number, result = pickle.load(_pipe(server.stdout))  # noqa: S301  # written by this program
+            if number is None:
+                raise KbitlintError(result)
+            found[number] = result
     lost = f"the server of --jobs {ending(server.returncode)}"
     return [found.get(number) or Failure(target, f"{target}: {lost}") for number, target in enumerate(targets)]
 

@@ -20,6 +20,7 @@ from kbitlint.violation import Skip, Surface
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How targets are opened and which rules run; the same for ``check`` and ``fix``."""

@@ -99,6 +99,14 @@ def parse(text: str) -> Target:
     raise TargetError(text, "there is no such file or folder")
 
 
+def is_function(text: str) -> bool:
+    """Return whether a target string names a function, which is run."""
+    try:
+        return parse(text).kind in FACTORIES
+    except TargetError:
+        return False
+
+
 def _folder(text: str, path: Path) -> Target:
     if (path / "adapter_config.json").is_file():
         return Target(text, Kind.ADAPTER, str(path))

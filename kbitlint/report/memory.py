@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.model.memory_facts import KINDS, ON
+from kbitlint.report.json import dumped
 from kbitlint.report.text import header, printable, size, wrapped
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def render_json(report: MemoryReport) -> str:
         "autocast": report.autocast,
         "states": states,
     }
-    return json.dumps(record, indent=2, sort_keys=True)
+    return dumped(record)
 
 
 def render_text(report: MemoryReport, *, color: bool = False, width: int = 80) -> str:
