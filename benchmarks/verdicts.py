@@ -30,7 +30,8 @@ from preparations import PREPARATIONS, Preparation, quantization, with_lora
 from kbitlint import engine, registry
 from kbitlint.context import TrainingContext
 from kbitlint.model.build import instantiate
-from kbitlint.model.trace import UntraceableError, trace
+from kbitlint.model.step import UntraceableError
+from kbitlint.model.trace import trace
 from kbitlint.model.walk import collect
 from kbitlint.violation import Surface
 

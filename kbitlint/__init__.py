@@ -1,10 +1,16 @@
 """Audits a quantized model before you fine-tune it, fixes it, and proves it with a training step."""
 
-from __future__ import annotations
+import sys
 
-from typing import TYPE_CHECKING, Any
+# `python -m kbitlint` puts the working folder first on the path, and a module there would be run in place of any that is
+# imported from here on: this comes before the first of them, `__future__` and `typing` included
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m") == "kbitlint":
+    _safe = sys.flags.isolated or getattr(sys.flags, "safe_path", False)  # -I and -P leave it out; -P is new in 3.11
+    del sys.path[: 0 if _safe else 1]
 
-from kbitlint.version import VERSION
+TYPE_CHECKING = False
+
+from kbitlint.version import VERSION  # noqa: E402  # after the path is safe
 
 __version__ = VERSION
 
@@ -41,7 +47,7 @@ _HOMES = {
 } | dict.fromkeys(("assert_ready", "check", "fix", "load_prepared", "memory", "plan", "prepare", "undo"), "kbitlint.api")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import public names when they are first used: ``import kbitlint`` costs nothing."""
     if name not in _HOMES:
         raise AttributeError(f"module 'kbitlint' has no attribute {name!r}")
@@ -50,5 +56,5 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(_HOMES[name]), name)
 
 
-def __dir__() -> list[str]:
+def __dir__() -> "list[str]":
     return sorted({*globals(), *__all__})

@@ -16,13 +16,17 @@ from kbitlint.collection import facts_of_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
+from kbitlint.import_state import import_state
 from kbitlint.norm_styles import Norms
 from kbitlint.opening import Options, apply_stored, open_target, quiet
 from kbitlint.report import Report, report_of
-from kbitlint.target import SOURCES, Kind, parse
+from kbitlint.result import Applied, Skip
+from kbitlint.target import SOURCES, Kind, is_function, parse
 from kbitlint.violation import Edit, Safety, Severity, Surface
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kbitlint.opening import Opened
     from kbitlint.report import MemoryReport
     from kbitlint.result import Applied
@@ -67,25 +71,42 @@ def check(target: Any, **options: Any) -> Report:
             or a folder of them.
         **options: ``select`` and ``ignore`` (codes, prefixes or slugs), ``rule_options`` (of rules, by code),
             ``context`` (a TrainingContext), and for targets that are named: ``quantize`` (nf4, fp4, int8 or none),
-            ``meta``, ``trust_remote_code``; ``trace=False`` runs no training step without weights; ``outline`` and
-            ``memory`` also collect what the HTML page shows: the modules, and a step's memory before and after the fix.
+            ``meta``, ``trust_remote_code``, ``run=False`` (functions are skipped, not run); ``trace=False`` runs no
+            training step without weights; ``outline`` and ``memory`` also collect what
+            the HTML page shows: the modules, and a step's memory before and after the fix.
 
     Raises:
         KbitlintError: The target cannot be read, built or run; the message is one line.
     """
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
-    with _turn(target):
+    with turn(target):
         if is_live(target):
             return _check_live(target, rules, chosen)
+        if is_left_out(target, chosen):
+            return not_run(target)
         return audit(opened(target, rules, chosen), rules, chosen)
 
 
-def _turn(target: Any) -> contextlib.AbstractContextManager[Any]:
-    """The turn of this thread with models; scripts need none."""
-    if not is_live(target) and parse(str(target)).kind in SOURCES:
-        return contextlib.nullcontext()
-    return _MODELS
+@contextlib.contextmanager
+def turn(target: Any) -> Iterator[None]:
+    """The turn of this thread with models, in which a function has its own imports; scripts need none."""
+    named = None if is_live(target) else parse(str(target))
+    if named is not None and named.kind in SOURCES:
+        yield
+        return
+    with _MODELS, import_state(named) if named else contextlib.nullcontext():
+        yield
+
+
+def is_left_out(target: Any, options: Options) -> bool:
+    """Whether the target is a function, and functions are not run."""
+    return not options.run and is_function(str(target))
+
+
+def not_run(target: Any) -> Report:
+    """The report of a function that is not run: it is no clean one."""
+    return Report(str(target), "not run", skips=(Skip("", Surface.MODEL, "functions are not run (--no-run)"),))
 
 
 def opened(target: Any, rules: tuple[Rule, ...], options: Options) -> Opened:
@@ -116,7 +137,9 @@ def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: 
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
     wanted = Safety.UNSAFE if unsafe else Safety.SAFE
-    with _turn(target):
+    with turn(target):
+        if not is_live(target) and is_left_out(target, chosen):
+            return not_run(target)
         if is_live(target):
             return _fix_live(target, rules, chosen, wanted, probe=bool(probe))
         named = parse(str(target))
@@ -163,7 +186,7 @@ def memory(
     """
     chosen = options_of(options)
     adapter = None if lora is None else parse_lora(lora)
-    with _MODELS:
+    with turn(target):
         return _memory(target, chosen, (batch, seq_len), lora=adapter, optimizer=optimizer, every=every)
 
 
@@ -171,6 +194,8 @@ def _memory(target: Any, chosen: Options, shape: tuple[int | None, int | None], 
     live, name, notes = target, "", tuple[str, ...]()
     confinement: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if not is_live(target):
+        if is_left_out(target, chosen):
+            raise TargetError(target, "is a function, and functions are not run (run=False)")
         found = open_target(parse(str(target)), chosen)
         if found.live is None:
             raise TargetError(target, "holds no model whose memory could be measured")

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from kbitlint import interrupts
+
+with interrupts.while_importing():
+    import os
+    import sys
+    from pathlib import Path
+    from typing import TYPE_CHECKING, Any
 
 import click
 
-from kbitlint import __version__
+from kbitlint import __version__, import_paths
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.exits import EXIT_FAILED, CommandLine
 from kbitlint.output.formats import MEMORY as MEMORY_FORMATS
 from kbitlint.output.formats import NAMES as FORMATS
-from kbitlint.running import JOBS_OPTIONS, RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
+from kbitlint.running import (
+    JOBS_OPTIONS,
+    RANK_OPTION,
+    RUN_OPTION,
+    SUPPRESSING_OPTIONS,
+    TRAINING_OPTION,
+    context_of,
+    say_what_is_run,
+    settled,
+)
 from kbitlint.streams import (
-    EXIT_FAILED,
-    ClearGroup,
-    clear_errors,
     color,
     deliver,
     kept_for_the_report,
@@ -33,6 +43,7 @@ from kbitlint.streams import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kbitlint.config import Config
     from kbitlint.report import Report
     from kbitlint.result import Failure
     from kbitlint.running import Settled
@@ -44,10 +55,10 @@ EXIT_CLEAN, EXIT_VIOLATIONS = 0, 1
 EXIT_HELP = """\b
 Exit codes: 0 clean, 1 violations at or above --fail-on are left,
 2 kbitlint could not do its job (usage, configuration, unreadable target,
-crash, nothing checked)."""
+crash, nothing checked, a report that could not be written), 130 Ctrl-C."""
 
 
-class _Commands(ClearGroup):
+class _Commands(CommandLine):
     """A group in which ``kbitlint --fix TARGET`` means ``kbitlint check --fix TARGET``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -123,6 +134,7 @@ _CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--probe-seq", metavar="N", type=click.IntRange(min=2), default=16, help="Tokens a sequence in it (default: 16)."
     ),
     click.option("--device", metavar="DEVICE", help="Where --fix works: cuda (default), cuda:1, cpu."),
+    RUN_OPTION,
     click.option("--trace/--no-trace", default=True, help="Run a training step without weights (default), or do not."),
     click.option("--select", multiple=True, callback=_split, metavar="CODE", help="Rules to run: KB101, KB4, a slug or ALL."),
     click.option("--ignore", multiple=True, callback=_split, metavar="CODE", help="Rules not to run."),
@@ -147,26 +159,29 @@ def _with(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
 
 @main.command(epilog=EXIT_HELP, short_help="Audit targets; with --fix, repair them too.")
 @_with(_CHECK_OPTIONS)
-def check(targets: tuple[str, ...], **options: Any) -> None:
+def check(targets: tuple[str, ...], **options: Any) -> int:
     """Audit scripts, notebooks, configurations and folders of them, checkpoints, Hub ids, and functions.
 
-    A checkpoint is a folder or a Hub id, a function is file.py:function or pkg.mod:function.
+    A checkpoint is a folder or a Hub id, a function is file.py:function or pkg.mod:function. A function is run, with
+    your rights.
 
-    Without a target those of [tool.kbitlint] in pyproject.toml are audited.
+    Without a target those of [tool.kbitlint] in the nearest pyproject.toml are audited, and the functions among them
+    are run: in a project that you do not trust, give --no-run.
     """
-    with clear_errors(verbose=options["verbose"]):
-        code = _check(targets, options)
-    sys.exit(code)
+    from kbitlint import config
+
+    settings = config.load(config.find(Path.cwd()))
+    with import_paths.closed_to(import_paths.reached_by(targets or settings.targets)):
+        return _check(targets, options, settings)
 
 
-def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
+def _check(targets: tuple[str, ...], options: dict[str, Any], settings: Config) -> int:
     import gc
 
-    from kbitlint import config
     from kbitlint.violation import Severity
 
     gc.set_threshold(10_000)  # a collection walks all that torch and transformers import: an eighth of a folder's audit
-    settings = config.load(config.find(Path.cwd()))
+    named = bool(targets)
     targets = targets or settings.targets
     if not targets:
         raise click.UsageError("name a target, or list some under [tool.kbitlint] targets in pyproject.toml")
@@ -176,12 +191,15 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
         "rule_options": dict(settings.options),
         "quantize": options["quantize"] or settings.quantize,
         "meta": settings.meta if options["meta"] is None else options["meta"],
+        "run": options["run"],
         "trust_remote_code": options["trust_remote_code"],
         "trace": options["trace"],
         "context": context_of(settings, options, AMP.get(options["amp"])),
         **{name: options[name] for name in ("norms", "output", "probe_batch", "probe_seq")},
         **dict.fromkeys(("outline", "memory"), options["format_"] == "html"),
     }
+    if options["run"] and not named:
+        say_what_is_run(settings)
     reports, failures, speaks = _audited(targets, opened, options, options["device"] or settings.device)
     result = settled(reports, settings, options, everything=targets == settings.targets)
     fail_on = Severity(options["fail_on"]) if options["fail_on"] else settings.fail_on
@@ -282,7 +300,7 @@ def memory(target: str, **options: Any) -> None:
 
     The step is run without weights, so it needs no GPU, whatever the size.
     """
-    with clear_errors(verbose=options["verbose"]):
+    with import_paths.closed_to(import_paths.reached_by([target])):
         _memory(target, options)
 
 
@@ -316,11 +334,10 @@ def rules() -> None:
     """List all rules."""
     from kbitlint.registry import all_rules
 
-    with clear_errors():
-        for rule in all_rules():
-            surfaces = ", ".join(surface.value for surface in rule.checks())
-            click.echo(f"{rule.meta.code}  {rule.meta.slug:<36}{rule.meta.severity.value:<9}{surfaces}")
-            click.echo(f"       {type(rule).title()}")
+    for rule in all_rules():
+        surfaces = ", ".join(surface.value for surface in rule.checks())
+        click.echo(f"{rule.meta.code}  {rule.meta.slug:<36}{rule.meta.severity.value:<9}{surfaces}")
+        click.echo(f"       {type(rule).title()}")
 
 
 @main.command()
@@ -329,8 +346,7 @@ def explain(rule: str) -> None:
     """Print the document of a rule, by code or slug."""
     from kbitlint import docs, registry
 
-    with clear_errors():
-        click.echo(docs.explain(registry.find(rule)), nl=False)
+    click.echo(docs.explain(registry.find(rule)), nl=False)
 
 
 @main.command("config", short_help="Print the configuration that applies here.")
@@ -340,13 +356,12 @@ def show_config() -> None:
 
     from kbitlint import config, registry
 
-    with clear_errors():
-        settings = config.load(config.find(Path.cwd()))
-        registry.select(settings.select, settings.ignore, dict(settings.options))
-        click.echo(f"# {shown(settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults')}")
-        for field in dataclasses.fields(settings):
-            if field.name != "file":
-                click.echo(f"{field.name.replace('_', '-')} = {config.as_toml(settings, field.name)}")
+    settings = config.load(config.find(Path.cwd()))
+    registry.select(settings.select, settings.ignore, dict(settings.options))
+    click.echo(f"# {shown(settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults')}")
+    for field in dataclasses.fields(settings):
+        if field.name != "file":
+            click.echo(f"{field.name.replace('_', '-')} = {config.as_toml(settings, field.name)}")
 
 
 @main.command()
@@ -354,17 +369,14 @@ def init() -> None:
     """Write [tool.kbitlint] and pre-commit entries for the project in this folder."""
     from kbitlint import starting
 
-    with clear_errors():
-        for line in starting.init(Path.cwd()):
-            click.echo(line)
+    for line in starting.init(Path.cwd()):
+        click.echo(line)
 
 
 @main.command(short_help="The main job on a tiny Llama, in 15 seconds.")
 @click.option("--device", metavar="DEVICE", help="Where to run it: cuda if there is one (default), else cpu.")
-def demo(device: str | None) -> None:
+def demo(device: str | None) -> int:
     """Quantize a tiny Llama, audit it, fix it, attach LoRA and train one step."""
-    with clear_errors():
-        from kbitlint.demo import run
+    from kbitlint.demo import run
 
-        code = run(device, click.echo, color=color(), width=width())
-    sys.exit(code)
+    return run(device, click.echo, color=color(), width=width())

@@ -31,7 +31,7 @@ def facts_of_model(
     facts: dict[Surface, Any] = {Surface.MODEL: collect(model)}
     if not trace or not any(Surface.TRACE in rule.checks() for rule in rules):
         return facts, ()
-    from kbitlint.model.trace import UntraceableError
+    from kbitlint.model.step import UntraceableError
     from kbitlint.model.trace import trace as traced
     from kbitlint.model.twin import TwinError
 
@@ -44,7 +44,8 @@ def facts_of_model(
 
 def facts_of_step(model: Any, context: TrainingContext) -> TraceFacts | None:
     """What one training step without weights shows, or None where the model cannot be traced."""
-    from kbitlint.model.trace import UntraceableError, trace
+    from kbitlint.model.step import UntraceableError
+    from kbitlint.model.trace import trace
     from kbitlint.model.twin import TwinError
 
     try:

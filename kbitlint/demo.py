@@ -52,7 +52,7 @@ def run(device: str | None, show: Callable[[str], None], *, color: bool = False,
     clean = not fixed.violations and fixed.exit_code() == 0
     if not report.violations or not clean or failures:
         show("\nthe demo failed: see above")
-        return 1
+        return 2
     show(f"\nThe model was audited, fixed and proven: {expected} of {expected} adapter parameters learn.")
     return 0
 

@@ -11,9 +11,10 @@ from kbitlint.audit import audit, context_of, measured, model_of
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.files.checkpoint import read_checkpoint
-from kbitlint.opening import FACTORIES, Options, has_weights, load_target, open_target
+from kbitlint.opening import Options, has_weights, load_target, open_target
+from kbitlint.report import Report
 from kbitlint.result import Applied, Probe
-from kbitlint.target import SOURCES, Kind, Target
+from kbitlint.target import FACTORIES, SOURCES, Kind, Target
 from kbitlint.violation import Safety
 from kbitlint.writing import alone
 

@@ -4,58 +4,62 @@ The processes are forked from a server that has imported what every audit needs 
 target costs the audit alone. CUDA is not initialised in the server, and no thread of torch runs in it, which is what
 makes forking it safe.
 
-Each is the leader of a session, so whatever its code starts ends with it, and it ends when the process that waits for it
-does.
+The server is an isolated interpreter (``python -I``): neither the working folder nor PYTHONPATH is on its path, from its
+first import to its last. It lives as long as the process that waits for it, and takes all targets with it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
-import signal
+import pickle
+import site
+import subprocess
 import sys
-import threading
-import time
+from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from kbitlint import usage
+from kbitlint import import_paths, processes, usage
 from kbitlint.errors import KbitlintError, one_line
+from kbitlint.processes import Limits, Pool, Unfinished, ending
 from kbitlint.result import Failure
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from multiprocessing.connection import Connection
-    from multiprocessing.process import BaseProcess
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kbitlint.report import Report
 
-_PRELOADED = ["kbitlint.preloaded"]
-
-
-#: seconds between two looks at what a target holds: what it takes in between, it may take beyond its limit
-_LOOK = 0.1
-_ROUNDS = 5
+#: seconds that the server has to end what it started
+_PATIENCE = 10.0
+#: the first lines of the server: ``sys.path`` as the other process has it, less the folders of targets, and kbitlint from
+#: where that process has it. What is imported up to here comes from the installation.
+_SERVER = """\
+import site, sys
+user, package, *entries = sys.argv[1:]
+sys.path[:] = entries + [entry for entry in sys.path if entry not in entries]
+if user:
+    site.addsitedir(user)
+import importlib.util
+spec = importlib.util.spec_from_file_location("kbitlint", package + "/__init__.py", submodule_search_locations=[package])
+sys.modules["kbitlint"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["kbitlint"])
+from kbitlint.jobs import serve
+serve()
+"""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """What one target may take."""
+class _Request:
+    """What the server is asked for."""
 
-    seconds: float | None = None
-    nbytes: int | None = None
-    """Of memory, with all that it starts."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Running:
-    target: str
-    process: BaseProcess
-    answer: Connection
-    deadline: float
+    targets: tuple[str, ...]
+    options: Mapping[str, Any]
+    jobs: int
     limits: Limits
+    folders: tuple[str, ...]
+    forks: bool
 
 
 def audit_many(
@@ -66,7 +70,7 @@ def audit_many(
     timeout: float | None = None,
     memory: int | None = None,
 ) -> list[Report | Failure]:
-    """The report of each target, or why there is none, in the order of the targets.
+    """Return the report of each target, or why there is none, in the order of the targets.
 
     Args:
         targets: Target strings.
@@ -77,76 +81,115 @@ def audit_many(
             for any.
 
     Raises:
-        KbitlintError: A limit on memory is asked for where the system does not say what processes hold.
+        KbitlintError: A limit on memory is asked for where the system does not say what processes hold, or the server
+            cannot be started.
     """
     if memory is not None and not usage.can_be_counted():
         raise KbitlintError("--target-memory needs Linux: this system does not say what processes hold")
-    context = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
-    context.set_forkserver_preload(_PRELOADED)
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    limits = Limits(timeout, memory)
-    results: dict[int, Report | Failure] = {}
-    running: dict[int, _Running] = {}
-    waiting = list(enumerate(targets))[::-1]
+    folders = import_paths.reached_by(targets)
+    request = _Request(tuple(targets), dict(options), jobs, Limits(timeout, memory), folders, processes.can_fork())
+    found: dict[int, Report | Failure] = {}
+    # it has ended where it answers no more: what it answered before counts
+    with _server(folders) as server, contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
+        _tell(_pipe(server.stdin), request)
+        while len(found) < len(targets):
+            number, result = pickle.load(_pipe(server.stdout))  # noqa: S301  # written by this program
+            if number is None:
+                raise KbitlintError(result)
+            found[number] = result
+    lost = f"the server of --jobs {ending(server.returncode)}"
+    return [found.get(number) or Failure(target, f"{target}: {lost}") for number, target in enumerate(targets)]
+
+
+def _pipe(stream: Any) -> BinaryIO:
+    assert stream is not None  # noqa: S101  # opened by _server
+    return stream  # type: ignore[no-any-return]  # as Popen opens pipes without an encoding
+
+
+def _tell(stream: BinaryIO, message: Any) -> None:
+    pickle.dump(message, stream)
+    stream.flush()
+
+
+@contextmanager
+def _server(folders: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the server; at the end it is gone, with all that it has started.
+
+    It leads a session of its own, so that Ctrl-C reaches this process alone, which then closes the pipe.
+    """
+    package = str(Path(__file__).parent.resolve())
+    user = site.getusersitepackages() if site.ENABLE_USER_SITE else ""
+    flags = [flag for flag in subprocess._args_from_interpreter_flags() if flag not in ("-I", "-E", "-s", "-P")]  # type: ignore[attr-defined]  # noqa: SLF001  # as multiprocessing passes them on
+    command = [sys.executable, *flags, "-I", "-c", _SERVER, user, package, *import_paths.without(sys.path, folders)]
     try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                number, target = waiting.pop()
-                running[number] = _start(context, target, options, limits, threads)
-            soonest = min(one.deadline for one in running.values())
-            patience = None if soonest == float("inf") else max(0.0, soonest - time.monotonic())
-            if memory is not None:
-                patience = min(_LOOK, patience if patience is not None else _LOOK)
-            # what the code of a target has started may hold its end of the pipe open, so its end is waited for too
-            wait([thing for one in running.values() for thing in (one.answer, one.process.sentinel)], patience)
-            for number, one in list(running.items()):
-                result = _result(one)
-                if result is not None:
-                    results[number] = result
-                    del running[number]
+        server = subprocess.Popen(  # noqa: S603  # this interpreter
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        )
+    except OSError as error:
+        raise KbitlintError(f"the server of --jobs cannot be started: {sys.executable}: {error.strerror or error}") from error
+    try:
+        yield server
     finally:
-        for one in running.values():
-            _end(one)
-    return [results[number] for number in range(len(targets))]
+        with contextlib.suppress(OSError):
+            _pipe(server.stdin).close()
+        try:
+            server.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+        _pipe(server.stdout).close()
 
 
-def _start(context: Any, target: str, options: Mapping[str, Any], limits: Limits, threads: int) -> _Running:
-    answer, told = context.Pipe(duplex=False)
-    # no daemon: those may start no processes, and factories that map a dataset do
-    process = context.Process(target=_work, args=(told, target, dict(options), threads))
-    process.start()
-    told.close()  # the child holds the only other end: when it ends, however it does, the pipe does too
-    return _Running(target, process, answer, time.monotonic() + (limits.seconds or float("inf")), limits)
+# ------------------------------------------------------------------------------------------------ in the server
 
 
-def _work(told: Connection, target: str, options: dict[str, Any], threads: int) -> None:
-    """Audit one target in a process of its own. What its code prints goes where errors go."""
-    if hasattr(os, "setsid"):
-        os.setsid()
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+def serve() -> None:
+    """Answer one request, in the process that ``_SERVER`` starts: (number, result) of each target, as they end."""
+    requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    with contextlib.suppress(OSError):  # what targets print goes where errors go, and they read nothing
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(2, 1)
+    try:
+        processes.die_with_parent()  # while it imports, it waits for no pipe
+        import kbitlint.preloaded  # noqa: F401
+
+        processes.die_with_parent(wanted=False)
+        request: _Request = pickle.load(requests)  # noqa: S301  # written by this program
+        for answer in _answers(request, requests, answers):
+            _tell(answers, answer)
+    except EOFError:  # the other process ended before it asked
+        pass
+    except BrokenPipeError:  # or before it was answered
+        pass
+    except BaseException as error:  # noqa: BLE001  # whatever it is, the other process is to say it
+        with contextlib.suppress(OSError):
+            _tell(answers, (None, f"the server of --jobs raised {one_line(error)}"))
+    os._exit(0)
+
+
+def _answers(request: _Request, requests: BinaryIO, answers: BinaryIO) -> Iterator[tuple[int, Report | Failure]]:
+    threads = max(1, (os.cpu_count() or 1) // request.jobs)
+    private = (requests.fileno(), answers.fileno())
+    pool = Pool(_audit, request.jobs, request.limits, request.folders, request.forks, private)
+    jobs = [(target, dict(request.options), threads) for target in request.targets]
+    stop = requests.fileno() if request.forks else None  # elsewhere a pipe cannot be waited for
+    for number, result in processes.run(pool, jobs, stop=stop):
+        target = request.targets[number]
+        yield number, Failure(target, f"{target}: {result.reason}") if isinstance(result, Unfinished) else result
+
+
+def _audit(job: tuple[str, dict[str, Any], int]) -> Report | Failure:
+    """Audit one target in a process of its own."""
     from kbitlint import api
 
-    os.dup2(2, 1)
+    target, options, threads = job
     try:
         _share_cores(threads)
-        result: Report | Failure = api.check(target, **options)
+        return api.check(target, **options)
     except KbitlintError as error:
-        result = Failure(target, " ".join(str(error).split()))
+        return Failure(target, " ".join(str(error).split()))
     except BaseException as error:  # noqa: BLE001  # whatever it is, it is this target's
-        result = Failure(target, f"{target}: the audit raised {one_line(error)}")
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # code may close it, or take it away
-        sys.stderr.flush()
-    told.send(result)
-    told.close()
-    os._exit(0)  # taking down an interpreter with torch in it takes longer than a small audit
-
-
-def _end_with_parent() -> None:
-    """End when the process that waits for the report does, however it does: nobody would hear it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        os.killpg(0, signal.SIGKILL)
+        return Failure(target, f"{target}: the audit raised {one_line(error)}")
 
 
 def _share_cores(threads: int) -> None:
@@ -154,56 +197,3 @@ def _share_cores(threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
-
-
-def _result(one: _Running) -> Report | Failure | None:
-    """What became of a target; None while it runs."""
-    if one.answer.poll() or not one.process.is_alive():
-        try:
-            found: Report | Failure = one.answer.recv() if one.answer.poll() else _without_report(one)
-        except (EOFError, OSError):
-            found = _without_report(one)
-        _end(one)
-        return found
-    limits = one.limits
-    if limits.seconds is not None and time.monotonic() >= one.deadline:
-        _end(one)
-        return Failure(one.target, f"{one.target}: was not finished within {limits.seconds:g} s (--target-timeout)")
-    if limits.nbytes is not None and usage.held_by(one.process.pid or 0) > limits.nbytes:
-        _end(one)
-        return Failure(one.target, f"{one.target}: needs more than {_shown(limits.nbytes)} of memory (--target-memory)")
-    return None
-
-
-def _shown(nbytes: int) -> str:
-    from kbitlint.output.wording import size
-
-    return size(nbytes)
-
-
-def _without_report(one: _Running) -> Failure:
-    one.process.join()
-    code = one.process.exitcode
-    ending = f"ended with exit status {code} and no report"
-    if code is not None and code < 0:
-        ending = f"was ended by {signal.Signals(-code).name}"
-    return Failure(one.target, f"{one.target}: its process {ending}")
-
-
-def _end(one: _Running) -> None:
-    """End the process of a target and all that its code has started."""
-    leader = one.process.pid or 0
-    for _ in range(_ROUNDS):  # what it forks while its others are ended
-        started = [process for process in usage.family(leader) if process != leader]
-        for process in started:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process, signal.SIGKILL)
-        if one.process.is_alive():
-            one.process.kill()
-        elif not started:
-            break
-    if hasattr(os, "killpg"):  # where /proc does not name them
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(leader, signal.SIGKILL)
-    one.process.join()
-    one.answer.close()

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 import warnings
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import manifest
+from kbitlint import import_state, manifest
 from kbitlint.confinement import confined
 from kbitlint.context import TrainingContext
-from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
+from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.extras import require_model_extra
 from kbitlint.files.checkpoint import CheckpointFacts, base_of_adapter, read_checkpoint
 from kbitlint.norm_styles import Norms
 from kbitlint.result import Skip
-from kbitlint.target import SOURCES, Kind, Target
+from kbitlint.target import FACTORIES, SOURCES, Kind, Target
 from kbitlint.upstream.quantization import QUANTIZATIONS
 from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from types import ModuleType
-
-FACTORIES = (Kind.FACTORY_FILE, Kind.FACTORY_MODULE)
+    from collections.abc import Iterator, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +34,8 @@ class Options:
     """code or slug of a rule -> option -> value."""
     quantize: str | None = None
     meta: bool = False
+    run: bool = True
+    """Whether functions are run; one that is not is reported as skipped."""
     trust_remote_code: bool = False
     trace: bool = True
     """Whether a training step without weights may be run."""
@@ -104,7 +100,7 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     from kbitlint.model.source import Source
 
     if target.kind in FACTORIES:
-        made = call_factory(lambda: factory_of(target), target.text, meta=options.meta)
+        made = call_factory(lambda: import_state.call(target), target.text, meta=options.meta)
         return Opened(target, None, made, ("built on meta",) if options.meta else ())
 
     base, trust = target.place, options.trust_remote_code
@@ -155,51 +151,6 @@ def apply_stored(model: Any, prepared: manifest.Manifest, file: Path, *, undoabl
     if undoable:
         keep(model, journal)
     return len(prepared.edits)
-
-
-def factory_of(target: Target) -> Callable[[], Any]:
-    """The callable that a factory target names; importing its module runs the user's code."""
-    try:
-        with _importable(target):
-            module = _module_of_file(target) if target.kind is Kind.FACTORY_FILE else importlib.import_module(target.place)
-    except KbitlintError:
-        raise
-    except SystemExit as error:
-        raise TargetError(target.text, f"importing it left the program with exit status {error.code}") from error
-    except Exception as error:
-        raise TargetError(target.text, f"importing it raised {one_line(error)}") from error
-    found: Any = module
-    for name in target.attribute.split("."):
-        found = getattr(found, name, None)
-    if found is not None and not callable(found):
-        raise TargetError(target.text, f"{target.attribute} is a {type(found).__name__}, not a function")
-    if found is None:
-        known = sorted(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
-        raise TargetError(target.text, f"has no function {target.attribute!r}{did_you_mean(target.attribute, known)}")
-    return found  # type: ignore[no-any-return]  # callable, as checked
-
-
-def _module_of_file(target: Target) -> ModuleType:
-    path = Path(target.place).resolve()
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise TargetError(target.text, "cannot be imported")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@contextmanager
-def _importable(target: Target) -> Iterator[None]:
-    """Let the user's code import what stands beside it: the file's folder, or the working folder."""
-    place = str(Path(target.place).resolve().parent) if target.kind is Kind.FACTORY_FILE else str(Path.cwd())
-    sys.path.insert(0, place)
-    try:
-        yield
-    finally:
-        if place in sys.path:
-            sys.path.remove(place)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,11 +57,30 @@ JOBS_OPTIONS = (
     ),
 )
 
+RUN_OPTION = click.option(
+    "--no-run",
+    "run",
+    flag_value=False,
+    default=True,
+    type=bool,
+    help="Run no function: those among the targets are skipped, not audited.",
+)
 TRAINING_OPTION = click.option(
     "--training",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="How training is launched: the file of accelerate config, or a DeepSpeed JSON file.",
 )
+
+
+def say_what_is_run(settings: Config) -> None:
+    """Name on the error stream each function that is run because the project lists it, before it is run."""
+    from kbitlint.streams import shown
+    from kbitlint.target import is_function
+
+    for target in settings.targets:
+        if is_function(target):
+            file = os.path.relpath(settings.file or "")
+            click.echo(shown(f"kbitlint: running {target}, named by {file}"), err=True)
 
 
 def context_of(settings: Config, options: dict[str, Any], autocast_dtype: str | None) -> TrainingContext:

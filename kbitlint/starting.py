@@ -26,7 +26,7 @@ _HOOKS = """\
     hooks:
       - id: kbitlint
         name: kbitlint
-        entry: kbitlint check
+        entry: kbitlint check --no-run
         language: system
         files: (^|/)(config|adapter_config|kbitlint)\\.json$
       - id: kbitlint-models

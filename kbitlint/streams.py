@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import io
 import os
 import sys
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,8 +18,6 @@ from kbitlint.errors import KbitlintError
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-EXIT_FAILED = 2
 
 
 def shown(text: object) -> str:
@@ -54,40 +52,30 @@ def kept_for_the_report() -> Iterator[None]:
         os.close(output)
 
 
-def _give_up_output() -> None:
-    """After the output has refused what was written: nothing more is written to it when the program ends."""
+def discard(number: int) -> None:
+    """After an output has refused what was written: nothing more is written to it when the program ends."""
     with contextlib.suppress(OSError):
         nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, 1)
+        os.dup2(nothing, number)
         os.close(nothing)
 
 
-class ClearGroup(click.Group):
-    """A group whose errors are lines that steer no terminal: usage errors, and a disk or a pipe that takes no more."""
+def open_missing() -> None:
+    """Put something in the place of closed standard streams, so that no file that is opened later takes their numbers.
 
-    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """As click does."""
-        with _clear():
-            return super().make_context(*args, **kwargs)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """As click does."""
-        with _clear():
-            return super().invoke(ctx)
-
-
-@contextlib.contextmanager
-def _clear() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (None, errno.EPIPE):  # click knows what to do about a reader that has gone
-            raise
-        click.echo(shown(f"kbitlint: {error.filename or 'the output'}: {error.strerror or error}"), err=True)
-        _give_up_output()
-        sys.exit(EXIT_FAILED)
-    except click.UsageError as error:
-        raise click.UsageError(shown_lines(error.format_message()), error.ctx) from error
+    A closed output refuses what is written to it, as it would; what goes to a closed error stream is lost.
+    """
+    for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)  # the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that has no letter for something gets its escape
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def looks(path: Path | None) -> tuple[bool, int]:
@@ -98,8 +86,6 @@ def looks(path: Path | None) -> tuple[bool, int]:
 def deliver(text: str, path: Path | None) -> None:
     """Print a report, or write it to a file, whole. Raises KbitlintError where the file cannot be written."""
     if path is None:
-        if hasattr(sys.stdout, "reconfigure"):  # a terminal that has no letter for something gets its escape
-            sys.stdout.reconfigure(errors="backslashreplace")
         click.echo(text)
         return
     from kbitlint import writing
@@ -132,21 +118,6 @@ def show_traceback() -> None:
     import traceback
 
     click.echo(shown_lines(traceback.format_exc()), err=True)
-
-
-@contextmanager
-def clear_errors(*, verbose: bool = False) -> Iterator[None]:
-    """One clear line and exit code 2 for whatever kbitlint cannot do."""
-    try:
-        yield
-    except KbitlintError as error:
-        if verbose:
-            show_traceback()
-        click.echo(f"kbitlint: {line_of(error)}", err=True)
-        sys.exit(EXIT_FAILED)
-    except KeyboardInterrupt:
-        click.echo("kbitlint: interrupted; nothing was changed", err=True)
-        sys.exit(EXIT_FAILED)
 
 
 @contextmanager

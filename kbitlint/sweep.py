@@ -134,15 +134,23 @@ def _audit_stored(path: Path, name: str, rules: tuple[Rule, ...], context: Train
 def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Iterable[Sweep]:
     named = [(path, path.relative_to(root).as_posix()) for path in paths]
     cores = os.cpu_count() or 1
-    if len(named) < MANY or cores < 2 or _has_threads():  # one core gains nothing
+    if len(named) < MANY or cores < 2 or _has_threads() or not hasattr(os, "fork"):  # one core gains nothing
         return [audit_file(path, name, rules, context) for path, name in named]
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
+    from kbitlint import import_paths, processes
 
-    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    with ProcessPoolExecutor(cores, multiprocessing.get_context(method)) as pool:
-        chunk = max(1, len(named) // (4 * cores))
-        return list(pool.map(_one, ((path, name, rules, context) for path, name in named), chunksize=chunk))
+    def audit(chunk: Sequence[tuple[Path, str]]) -> list[Sweep]:
+        processes.die_with_parent()
+        return [audit_file(path, name, rules, context) for path, name in chunk]
+
+    size = max(1, len(named) // (4 * cores))
+    chunks = [named[start : start + size] for start in range(0, len(named), size)]
+    pool = processes.Pool(audit, cores, folders=import_paths.reached_by([str(root)]))
+    found: dict[int, list[Sweep]] = {}
+    for number, result in processes.run(pool, chunks):
+        if isinstance(result, processes.Unfinished):
+            raise TargetError(root, result.reason)
+        found[number] = result
+    return [swept for number in range(len(chunks)) for swept in found[number]]
 
 
 def _has_threads() -> bool:
@@ -150,10 +158,6 @@ def _has_threads() -> bool:
     return any(
         not thread.name.startswith(OWN_THREADS) for thread in threading.enumerate() if thread is not threading.main_thread()
     )
-
-
-def _one(job: tuple[Path, str, tuple[Rule, ...], TrainingContext]) -> Sweep:
-    return audit_file(*job)
 
 
 def merged(outcomes: Iterable[engine.Outcome]) -> engine.Outcome:

@@ -39,6 +39,7 @@ SURFACES = {
     Kind.TREE: (Surface.SOURCE,),
 }
 SOURCES = (Kind.SCRIPT, Kind.TREE)
+FACTORIES = (Kind.FACTORY_FILE, Kind.FACTORY_MODULE)
 
 #: files of a checkpoint; every other JSON file may configure a training
 CHECKPOINT_FILES = ("config.json", "adapter_config.json", "generation_config.json", "kbitlint.json")
@@ -93,6 +94,14 @@ def parse(text: str) -> Target:
     if not looks_local and _HUB_ID.fullmatch(name):
         return Target(text, Kind.HUB, name, revision=revision or None)
     raise TargetError(text, "there is no such file or folder")
+
+
+def is_function(text: str) -> bool:
+    """Return whether a target string names a function, which is run."""
+    try:
+        return parse(text).kind in FACTORIES
+    except TargetError:
+        return False
 
 
 def _folder(text: str, path: Path) -> Target:

@@ -12,7 +12,8 @@ import torch
 import kbitlint
 from kbitlint.context import Checkpointing, TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
-from kbitlint.model.trace import UntraceableError, trace
+from kbitlint.model.step import UntraceableError
+from kbitlint.model.trace import trace
 from kbitlint.model.trace_facts import CheckpointCall, Cut
 
 NO_AUTOCAST = TrainingContext(autocast_dtype="float32")

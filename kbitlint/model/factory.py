@@ -128,22 +128,24 @@ def _runnable(attention: object) -> object:
     return "sdpa" if isinstance(attention, str) and "flash" in attention else attention
 
 
-def call_factory(resolve: Callable[[], Callable[[], Any]], target: str, *, meta: bool) -> Any:
-    """Import and call the user's factory; its result is a model or a Trainer.
+def call_factory(make: Callable[[], Any], target: str, *, meta: bool) -> Any:
+    """Return what the user's factory makes: a model or a Trainer.
 
-    Importing is part of it, because scripts load models at module level too.
+    ``make`` imports and calls it. Importing is part of it, because scripts load models at module level too.
 
     Raises TargetError where it raises, returns something else, or needs a GPU that is not there.
     """
     process = os.getpid()
     try:
         with _same_folder(), without_weights() if meta else nullcontext():
-            made = resolve()()
+            made = make()
     except KbitlintError:
         raise
     except SystemExit as error:
         raise TargetError(target, f"the factory left the program with exit status {error.code}") from error
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # what derives from no Exception is the factory's all the same
         text = one_line(error)
         if not torch.cuda.is_available() and re.search(r"\bcuda\b|\bgpu\b", text, re.IGNORECASE):
             how = (

@@ -28,7 +28,25 @@ def render(reports: Sequence[AuditResult], failures: Sequence[Failure] = (), unu
         "failures": [{"target": failure.target, "error": failure.error} for failure in failures],
         "unused_suppressions": list(unused),
     }
-    return json.dumps(document, indent=2, sort_keys=True)
+    return dumped(document)
+
+
+def dumped(document: Any) -> str:
+    """A document as JSON that every parser takes.
+
+    File names may be no text. Python holds their bytes as lone surrogates, which are no characters of JSON (RFC 8259,
+    8.2): they become escapes, as in all other formats.
+    """
+    text = json.dumps(document, indent=2, sort_keys=True)
+    return json.dumps(_as_text(document), indent=2, sort_keys=True) if "\\ud" in text else text
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_as_text(key): _as_text(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_text(entry) for entry in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def schema() -> dict[str, Any]:

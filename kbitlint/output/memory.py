@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.output.json import dumped
 from kbitlint.output.wording import header, printable, size, wrapped
 from kbitlint.result import KINDS, ON
 
@@ -45,7 +45,7 @@ def render_json(report: MemoryResult) -> str:
         "autocast": report.autocast,
         "states": states,
     }
-    return json.dumps(record, indent=2, sort_keys=True)
+    return dumped(record)
 
 
 def render_text(report: MemoryResult, *, color: bool = False, width: int = 80) -> str:

@@ -7,6 +7,7 @@ the factory's ``def``, the config.json of the folder, and where nothing else is 
 from __future__ import annotations
 
 import ast
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,9 +37,14 @@ class Place:
         """The file as a URI: relative to the working folder where it is below it."""
         path = Path(self.file)
         if not path.is_absolute():
-            return quote(path.as_posix())
+            return _quoted(path)
         here = Path.cwd()
-        return quote(path.relative_to(here).as_posix()) if path.is_relative_to(here) else path.as_uri()
+        return _quoted(path.relative_to(here)) if path.is_relative_to(here) else path.as_uri()
+
+
+def _quoted(path: Path) -> str:
+    """A relative path as a URI: by its bytes, which need not be UTF-8."""
+    return quote(os.fsencode(path.as_posix()))
 
 
 @dataclass(frozen=True, slots=True)

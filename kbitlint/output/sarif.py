@@ -6,9 +6,9 @@ an upload without) and the module paths as logical locations; violations with on
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.output.json import dumped
 from kbitlint.output.physical_location import Found, found, place_of
 from kbitlint.version import VERSION
 from kbitlint.violation import Severity
@@ -51,7 +51,7 @@ def render(
         "columnKind": "unicodeCodePoints",
         "results": [_result(report, group, index) for report, group in groups],
     }
-    return json.dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, indent=2, sort_keys=True)
+    return dumped({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
 def _driver(rules: Sequence[Rule]) -> dict[str, Any]:

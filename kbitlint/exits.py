@@ -1,0 +1,123 @@
+"""The one place that maps whatever ends a run to an exit code and a line: 2, or 130 for Ctrl-C; never 1."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kbitlint import import_paths, interrupts
+from kbitlint.errors import KbitlintError, one_line
+from kbitlint.streams import discard, line_of, open_missing, show_traceback, shown, shown_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+EXIT_FAILED = 2
+
+
+class _Ended(Exception):  # noqa: N818  # it carries any exception past click, which has exit codes of its own
+    """An exception that ends the run."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+
+class CommandLine(click.Group):
+    """A group whose commands return their exit codes, and whose process ends with one of 0, 1, 2 and 130."""
+
+    def main(self, args: Any = None, prog_name: Any = None, *rest: Any, standalone_mode: bool = True, **more: Any) -> Any:
+        """As click does, but for how it ends."""
+        further = {**more, "standalone_mode": False}
+        if not standalone_mode:
+            return super().main(args, prog_name, *rest, **further)
+        words = sys.argv[1:] if args is None else list(args)
+        verbose = not {"--verbose", "-v"}.isdisjoint(words)
+        with interrupts.watched() as seen:
+            open_missing()
+            with import_paths.closed_to(import_paths.reached_by(())):
+                code = code_of(lambda: super(CommandLine, self).main(args, prog_name, *rest, **further), verbose)
+            code = interrupts.EXIT_INTERRUPTED if seen.count else code
+        interrupts.leave_with(code)
+        sys.exit(code)
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        """As click does."""
+        with _carried():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click does."""
+        with _carried():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _carried() -> Iterator[None]:
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, _Ended):
+        raise
+    except BaseException as error:  # whatever it is, code_of maps it
+        raise _Ended(error) from error
+
+
+def code_of(run: Callable[[], Any], verbose: bool = False) -> int:  # noqa: FBT001, FBT002
+    """Run a command and return its exit code; what it raises is one line on the error stream.
+
+    Args:
+        run: Returns an exit code, or None for 0.
+        verbose: Whether to show the traceback too.
+    """
+    try:
+        try:
+            code = run()
+            sys.stdout.flush()
+        except BaseException as error:  # noqa: BLE001  # this is the place that knows all of them
+            code = _say(error, verbose=verbose)
+    except KeyboardInterrupt:  # while the line was written
+        code = interrupts.EXIT_INTERRUPTED
+    with contextlib.suppress(KeyboardInterrupt):
+        _settle()
+    return code if isinstance(code, int) else 0
+
+
+def _say(error: BaseException, *, verbose: bool) -> int:
+    cause = error.error if isinstance(error, _Ended) else error
+    with contextlib.suppress(OSError, ValueError):  # the error stream takes no more either
+        if verbose and not isinstance(cause, (click.ClickException, KeyboardInterrupt)):
+            show_traceback()
+        if isinstance(cause, click.UsageError):
+            click.UsageError(shown_lines(cause.format_message()), cause.ctx).show()
+        else:
+            click.echo(_line(cause), err=True)
+    return interrupts.EXIT_INTERRUPTED if isinstance(cause, KeyboardInterrupt) else EXIT_FAILED
+
+
+def _line(error: BaseException) -> str:
+    if isinstance(error, KbitlintError):
+        return f"kbitlint: {line_of(error)}"
+    if isinstance(error, KeyboardInterrupt):
+        return interrupts.LINE
+    if isinstance(error, MemoryError):
+        return "kbitlint: out of memory"
+    if isinstance(error, OSError) and error.errno is not None:
+        return shown(f"kbitlint: {error.filename or 'the output'}: {error.strerror or error}")
+    if isinstance(error, SystemExit):
+        return shown(f"kbitlint: code that it imports left the program with exit status {error.code}")
+    if isinstance(error, click.ClickException):
+        return shown(f"kbitlint: {' '.join(error.format_message().split())}")
+    return shown(f"kbitlint: an error of its own, which --verbose shows: {one_line(error)}")
+
+
+def _settle() -> None:
+    """Leave nothing in the streams that fails once more, with an exit code of Python's, when the interpreter ends."""
+    for number, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            discard(number)
