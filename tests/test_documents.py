@@ -58,7 +58,6 @@ def test_a_script_about_something_else_is_nothing_to_check(run, tmp_path):
         ("a.py", b"from peft import PeftModel\ndef f(:\n", "is not valid Python: invalid syntax (line 2)"),
         ("a.py", b"# PeftModel \xff\n", "has no usable encoding: invalid or missing encoding declaration"),
         ("a.py", b"# -*- coding: nonsense -*-\n# PeftModel\n", "has no usable encoding: unknown encoding: nonsense"),
-        ("a.py", b"PeftModel = 1\rx = 2\n", "holds carriage returns that end no line; convert its line ends"),
         ("a.ipynb", b'{"cells": PeftModel', "is not valid JSON: a value is expected (line 1, column 11)"),
         ("a.ipynb", b'{"PeftModel": []}', "cells: must be a list, as in nbformat 4"),
         ("a.yaml", b"load_in_4bit: [\n", "is not valid YAML: did not find expected node content (line 2, column 1)"),
