@@ -13,7 +13,7 @@ from kbitlint import __version__
 from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.report.formats import MEMORY as MEMORY_FORMATS
 from kbitlint.report.formats import NAMES as FORMATS
-from kbitlint.running import JOBS_OPTIONS, RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
+from kbitlint.running import JOBS_OPTIONS, RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, others_read, settled
 from kbitlint.streams import (
     EXIT_FAILED,
     ClearGroup,
@@ -161,6 +161,7 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
     import gc
 
     from kbitlint import config
+    from kbitlint.inputs import must_be_no_input
     from kbitlint.violation import Severity
 
     gc.set_threshold(10_000)  # a collection walks all that torch and transformers import: an eighth of a folder's audit
@@ -168,6 +169,7 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
     targets = targets or settings.targets
     if not targets:
         raise click.UsageError("name a target, or list some under [tool.kbitlint] targets in pyproject.toml")
+    must_be_no_input(options["output_file"], targets, others_read(settings, options))
     opened = {
         "select": options["select"] or settings.select,
         "ignore": options["ignore"] or settings.ignore,
@@ -286,9 +288,11 @@ def memory(target: str, **options: Any) -> None:
 def _memory(target: str, options: dict[str, Any]) -> None:
     from kbitlint import api, config
     from kbitlint.budget import DEFAULT_LORA
+    from kbitlint.inputs import must_be_no_input
     from kbitlint.report import formats
 
     settings = config.load(config.find(Path.cwd()))
+    must_be_no_input(options["output_file"], [target], others_read(settings, options))
     lora = options["lora"] or DEFAULT_LORA
     with kept_for_the_report(), progress(f"measuring {target}"):
         report = api.memory(

@@ -65,6 +65,23 @@ class Writable:
         closes = re.compile(r"\s*[)}]").match(self.text, end)
         return (self._edit(before.start(), end, ""),) if before is not None and closes is not None else ()
 
+    def remove_arguments(self, arguments: Iterable[Argument]) -> tuple[Edit, ...]:
+        """Take several arguments of one call out; nothing where one of them cannot be taken out."""
+        stretches: list[tuple[int, int]] = []
+        for argument in sorted(arguments, key=lambda argument: argument.whole):
+            edits = self.remove_argument(argument)
+            if not edits:
+                return ()
+            start, end = bounds(edits[0])
+            if stretches and start <= stretches[-1][1]:
+                start = stretches.pop()[0]
+                last = re.compile(r"\s*[)}]").match(self.text, end)
+                comma = re.compile(r",\s*\Z").search(self.text, 0, start)
+                alone = self.line_start(start) == start  # whole lines, and the one before keeps its comma
+                start = comma.start() if last is not None and comma is not None and not alone else start
+            stretches.append((start, end))
+        return tuple(self._edit(start, end, "") for start, end in stretches)
+
     def remove_line(self, span: Span) -> tuple[Edit, ...]:
         """Take a statement out with its line; ``pass`` where it shares the line with others."""
         start, end = self.line_start(span.start), self._line_end(span.end)
@@ -239,7 +256,8 @@ def chosen(text: str, fixes: Iterable[tuple[Edit, ...]], apart: Iterable[tuple[i
     """The edits of every fix that can be made beside the earlier ones.
 
     A fix is made whole or not at all. One that overlaps an earlier fix, or changes the same call, is planned anew on the
-    next pass over the changed text.
+    next pass over the changed text. Fixes that change what is given come before those that add something: a misspelt
+    argument that gets its name need not be added.
 
     Args:
         text: What the edits were planned for.
@@ -249,7 +267,7 @@ def chosen(text: str, fixes: Iterable[tuple[Edit, ...]], apart: Iterable[tuple[i
     Raises:
         OverlapError: An edit was planned for another text.
     """
-    fixes = list(fixes)
+    fixes = sorted(fixes, key=lambda fix: all(not edit.arguments["was"] for edit in fix))
     within = _innermost(apart, {bounds(edit) for fix in fixes for edit in fix})
     done: dict[Edit, None] = {}
     taken: list[tuple[int, int]] = []
