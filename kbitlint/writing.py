@@ -171,7 +171,8 @@ def alone(folder: Path, target: str) -> Iterator[None]:
     handle = None
     if fcntl is not None:
         with contextlib.suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
+            if folder.is_dir() or folder.is_file():
+                handle = os.open(folder, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if handle is not None:
             try:
