@@ -76,7 +76,7 @@ PARTS = {
         kept=("learning.jsonl",),
     ),
     "undo": Part("What a fix leaves behind, on every architecture", (("undo.py", "--jobs", "2"),), kept=("undo.jsonl",)),
-    "robustness": Part("Bad inputs, bad code, bad disks and bad moments", (("robustness.py",),)),
+    "robustness": Part("Bad inputs, bad code, bad disks and bad moments", (("robustness.py",),), kept=("variants.jsonl",)),
     "fuzz": Part("Parsers of files of strangers, mutated", (("fuzz.py", "--minutes", "20"),)),
     "promises": Part("Held by tests", (("promises.py",),)),
 }

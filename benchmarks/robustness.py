@@ -120,9 +120,16 @@ def factories(tally, options):
     misbehaving.factories(tally, quick=options.quick)
 
 
+def fixes(tally, options):
+    """Fixes of scripts and notebooks in every shape: they compile, are done, and change nothing else."""
+    import variants
+
+    variants.fixes(tally, quick=options.quick)
+
+
 SECTIONS = {
     function.__name__: function
-    for function in (parsers, kills, faults, edits, disk, locked, code, configs, inputs, names, many, factories)
+    for function in (parsers, kills, faults, edits, disk, locked, code, configs, inputs, names, many, fixes, factories)
 }
 
 

@@ -24,6 +24,7 @@ from kbitlint.running import (
     SUPPRESSING_OPTIONS,
     TRAINING_OPTION,
     context_of,
+    others_read,
     say_what_is_run,
     settled,
 )
@@ -178,6 +179,7 @@ def check(targets: tuple[str, ...], **options: Any) -> int:
 def _check(targets: tuple[str, ...], options: dict[str, Any], settings: Config) -> int:
     import gc
 
+    from kbitlint.inputs import must_be_no_input
     from kbitlint.violation import Severity
 
     gc.set_threshold(10_000)  # a collection walks all that torch and transformers import: an eighth of a folder's audit
@@ -185,6 +187,7 @@ def _check(targets: tuple[str, ...], options: dict[str, Any], settings: Config) 
     targets = targets or settings.targets
     if not targets:
         raise click.UsageError("name a target, or list some under [tool.kbitlint] targets in pyproject.toml")
+    must_be_no_input(options["output_file"], targets, others_read(settings, options))
     opened = {
         "select": options["select"] or settings.select,
         "ignore": options["ignore"] or settings.ignore,
@@ -307,9 +310,11 @@ def memory(target: str, **options: Any) -> None:
 def _memory(target: str, options: dict[str, Any]) -> None:
     from kbitlint import api, config
     from kbitlint.budget import DEFAULT_LORA
+    from kbitlint.inputs import must_be_no_input
     from kbitlint.output import formats
 
     settings = config.load(config.find(Path.cwd()))
+    must_be_no_input(options["output_file"], [target], others_read(settings, options))
     lora = options["lora"] or DEFAULT_LORA
     with kept_for_the_report(), progress(f"measuring {target}"):
         report = api.memory(

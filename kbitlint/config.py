@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kbitlint.errors import ConfigError, did_you_mean
+from kbitlint.files.content import read, read_text
 from kbitlint.suppress import IgnoreIn
 from kbitlint.upstream.quantization import QUANTIZATIONS
 from kbitlint.violation import Severity
@@ -58,7 +59,7 @@ def find(start: Path) -> Path | None:
     for folder in (start, *start.parents):
         path = folder / "pyproject.toml"
         try:
-            if path.is_file() and b"tool.kbitlint" in path.read_bytes():
+            if path.is_file() and b"tool.kbitlint" in read(path):
                 return path
         except OSError as error:
             raise ConfigError(path, "tool.kbitlint", f"the file cannot be read: {error.strerror or error}") from error
@@ -70,7 +71,7 @@ def load(path: Path | None) -> Config:
     if path is None:
         return Config()
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(read_text(path))
     except (ValueError, RecursionError, OSError) as error:  # a number with too many digits is a ValueError too
         raise ConfigError(path, "tool.kbitlint", f"the file is not valid TOML: {error}") from error
     tool = content.get("tool", {})

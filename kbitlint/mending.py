@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint import engine
 from kbitlint.errors import KbitlintError, TargetError
+from kbitlint.files import content
 from kbitlint.files.checkpoint import inside, read_checkpoint
 from kbitlint.files.editing import KINDS, changed
 from kbitlint.fixer import MAX_PASSES, FixError, held_back
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.rule import Rule
+    from kbitlint.source.documents import Document
     from kbitlint.target import Target
     from kbitlint.violation import Violation
 
@@ -43,9 +46,8 @@ class Mended:
 
     def diff(self) -> str:
         """The change as a unified diff; empty where there is none."""
-        lines = difflib.unified_diff(
-            self.before.splitlines(keepends=True), self.after.splitlines(keepends=True), self.name, self.name, n=2
-        )
+        before, after = (re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text) for text in (self.before, self.after))
+        lines = difflib.unified_diff(before, after, self.name, self.name, n=2)
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines).rstrip("\n")
 
 
@@ -59,28 +61,41 @@ def mend(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContex
         return None
     before = document.raw
     edits: list[Edit] = []
-    for passes in range(MAX_PASSES + 1):
+    passes, most = 0, MAX_PASSES
+    while True:
         violations = run(rules, document.facts, context)[0].violations
         fixes = list(_fixes(violations, wanted))
+        if not passes:
+            most += len(fixes)  # those of one call are made one after the other
         if not fixes:
             return Mended(
                 path, name, before, document.raw, document.encoding, tuple(edits), passes, held_back(violations, wanted)
             )
-        if passes == MAX_PASSES:
-            break
-        try:
-            text, done = documents.changed(document, fixes)
-            again = documents.parse(path, text.encode(document.encoding), name)
-        except (OverlapError, UnicodeEncodeError) as error:
-            raise FixError(f"{name}: the fix does not fit the file: {error}; it was left as it was") from error
-        except KbitlintError as error:
-            raise FixError(f"{name}: the fix leaves a file that cannot be read ({error}); it was left as it was") from error
-        if again is None or not done:
+        again, done = _changed(document, fixes, name)
+        if passes == most or again is None or not done:
             break
         document = again
         edits += done
+        passes += 1
     codes = sorted({v.code for v in violations if v.fix is not None and v.fix.safety >= wanted})
     raise FixError(f"{', '.join(codes)}: the edits of {name} do not remove the violation; the file was left as it was")
+
+
+def _changed(document: Document, fixes: list[tuple[Edit, ...]], name: str) -> tuple[Document | None, tuple[Edit, ...]]:
+    """The file after one pass, and the edits that were made. Raises FixError where it must not be left so."""
+    if document.notebook is None and (faults := documents.faults(document)):
+        raise FixError(f"{name}: does not compile ({faults[0]}), so it is not fixed; repair that first")
+    try:
+        text, done = documents.changed(document, fixes)
+        again = documents.parse(document.path, text.encode(document.encoding), name)
+    except (OverlapError, UnicodeEncodeError) as error:
+        raise FixError(f"{name}: the fix does not fit the file: {error}; it was left as it was") from error
+    except KbitlintError as error:
+        raise FixError(f"{name}: the fix leaves a file that cannot be read ({error}); it was left as it was") from error
+    problem = "" if again is None else documents.unsound(document, again, done)
+    if problem:
+        raise FixError(f"{name}: the fix leaves a file that {problem}; it was left as it was")
+    return again, done
 
 
 def mend_target(target: Target, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> list[Mended]:
@@ -114,8 +129,7 @@ def mend_files(target: Target, rules: tuple[Rule, ...], context: TrainingContext
         edits = tuple(edit for fix in _fixes(violations, wanted) for edit in fix if edit.kind in KINDS and edit.path == name)
         path = target.folder / name
         if edits:
-            with path.open(encoding="utf-8", newline="") as file:  # its line ends stay as they are
-                before = file.read()
+            before = _read(path)
             after = changed(path, before, dict.fromkeys(edits))
             found.append(Mended(path, name, before, after, "utf-8", tuple(dict.fromkeys(edits)), 1))
     return found
@@ -125,6 +139,13 @@ def _fixes(violations: Iterable[Violation], wanted: Safety) -> Iterable[tuple[Ed
     for violation in violations:
         if violation.fix is not None and violation.fix.safety >= max(wanted, Safety.UNSAFE):
             yield violation.fix.edits
+
+
+def _read(path: Path) -> str:
+    try:
+        return content.read_text(path)  # its line ends stay as they are
+    except (OSError, UnicodeDecodeError) as error:
+        raise TargetError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def leading_out(target: Target) -> list[str]:
@@ -149,6 +170,7 @@ def write(mended: Iterable[Mended], within: Path | None = None) -> None:
         if within is not None and not inside(file.path, within):
             raise TargetError(file.path, "leads out of the folder, and is not written to; replace the link by the file")
         _must_be_as_read(file)  # all of them before the first is written
+        documents.must_be_writable(file.path)
     for file in changing:
         _must_be_as_read(file)
         documents.write(file.path, file.after, file.encoding)
@@ -156,7 +178,7 @@ def write(mended: Iterable[Mended], within: Path | None = None) -> None:
 
 def _must_be_as_read(file: Mended) -> None:
     try:
-        same = file.path.read_bytes().decode(file.encoding) == file.before
+        same = content.read(file.path).decode(file.encoding) == file.before
     except (OSError, UnicodeDecodeError):
         same = False
     if not same:

@@ -83,6 +83,16 @@ def say_what_is_run(settings: Config) -> None:
             click.echo(shown(f"kbitlint: running {target}, named by {file}"), err=True)
 
 
+def others_read(settings: Config, options: dict[str, Any]) -> tuple[str | Path | None, ...]:
+    """Return what a run reads or writes beside its targets and its report; None for what is not given."""
+    return (
+        settings.file,
+        options["training"] or settings.training,
+        options.get("baseline") or settings.baseline,
+        options.get("output"),
+    )
+
+
 def context_of(settings: Config, options: dict[str, Any], autocast_dtype: str | None) -> TrainingContext:
     """The training context of a run: the launcher's file, and over it what the command line says.
 

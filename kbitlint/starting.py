@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint import writing
 from kbitlint.errors import KbitlintError
+from kbitlint.files import content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,9 +53,9 @@ def init(folder: Path) -> Iterator[str]:
         yield f"kept: {settings.name} has a [tool.kbitlint]"
     else:
         targets = _targets(folder)
-        _write(
-            settings, (before.rstrip("\n") + "\n\n" if before.strip() else "") + _SETTINGS.format(targets=json.dumps(targets))
-        )
+        end = "\r\n" if "\r\n" in before else "\n"
+        added = ("\n\n" if before.strip() else "") + _SETTINGS.format(targets=json.dumps(targets))
+        _write(settings, (before.rstrip("\r\n") if before.strip() else "") + added.replace("\n", end))
         yield f"written: [tool.kbitlint] in {settings.name}, {len(targets)} target{'s' * (len(targets) != 1)} found"
     before = _read(hooks)
     if "kbitlint" in before:
@@ -80,9 +81,9 @@ def _targets(folder: Path) -> list[str]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        return content.read_text(path) if path.is_file() else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise KbitlintError(f"{path}: cannot be read: {error}") from error
+        raise KbitlintError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry, writing
 from kbitlint.errors import KbitlintError
+from kbitlint.files.content import read_text
 from kbitlint.paths import fold, matches
 from kbitlint.result import Suppressed
 
@@ -205,9 +206,11 @@ def write_baseline(path: Path, counts: Counts) -> None:
 def read_baseline(path: Path) -> Counts:
     """The counts of a baseline file. Raises KbitlintError naming the file, the key and what is wrong with it."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise KbitlintError(f"--baseline {path}: cannot be read: {error}; --write-baseline makes one") from error
+        raise KbitlintError(
+            f"--baseline {path}: cannot be read: {getattr(error, 'strerror', None) or error}; --write-baseline makes one"
+        ) from error
     except (ValueError, RecursionError) as error:  # a number with too many digits is a ValueError too
         raise KbitlintError(f"--baseline {path}: the file is not valid JSON: {error}") from error
     if not isinstance(content, dict) or content.get("version") != VERSION:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint import engine
 from kbitlint.errors import TargetError
+from kbitlint.files import content
 from kbitlint.files.checkpoint import read_checkpoint
 from kbitlint.result import Skip
 from kbitlint.source import documents
@@ -92,14 +93,12 @@ def _worth(path: Path) -> bool:
     What is too large or cannot be read is not: it is reported when it is read.
     """
     try:
-        if path.stat().st_size > documents.MAX_BYTES:
-            return True
-        content = path.read_bytes()
+        data = content.read(path, documents.MAX_BYTES)
     except OSError:
         return True
     if path.name in CHECKPOINT_FILES:
-        return b"quantization_config" in content or b"peft_type" in content
-    return documents.worth_parsing(path, content)
+        return b"quantization_config" in data or b"peft_type" in data
+    return documents.worth_parsing(path, data)
 
 
 def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> Sweep:

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import TargetError
+from kbitlint.files.content import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,29 +30,23 @@ except ImportError:  # pragma: no cover  # Windows has other locks; there nothin
 _SUFFIX = ".kbitlint-tmp"
 #: characters of a name that its temporary file keeps: names may be 255 bytes long, in any script
 _KEPT = 50
+_ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def replace(path: Path, content: bytes, *, follow: bool = True) -> None:
-    """Give a file this content, with the permissions that it has, or those of a new file.
+    """Give a file this content; its owner, permissions, access list and extended attributes stay as they are.
 
     A link stays where it is and what it leads to is written, or with ``follow=False`` the link is replaced by the file.
     What is no regular file (``/dev/stdout``, a named pipe) is written to as it stands.
 
     Raises:
-        OSError: It cannot be written; the file is as it was, and nothing is left beside it.
+        OSError: It cannot be written, or not so that all of this stays; the file is as it was, and nothing is left beside it.
     """
-    try:
-        place = path.resolve() if follow else path
-        before = place.stat() if follow else place.lstat()
-    except FileNotFoundError:
-        before = None
-    except RuntimeError as error:  # links in a circle, before Python 3.13
-        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
-    if before is not None and stat.S_ISLNK(before.st_mode):
-        before = None
+    place, before = _found(path, follow=follow)
     if before is not None and not stat.S_ISREG(before.st_mode):
-        place.write_bytes(content)
+        _write_to(place, content)
         return
+    _must_be_replaceable(place, before)
     _remove_abandoned(place)
     temporary = place.with_name(f".{place.name[:_KEPT]}.{secrets.token_hex(4)}{_SUFFIX}")
     # a new file gets what the umask leaves; the place of one that is kept private is private from the start
@@ -63,24 +58,92 @@ def replace(path: Path, content: bytes, *, follow: bool = True) -> None:
             file.flush()
             os.fsync(file.fileno())
             if before is not None:
-                _take_over(temporary, before)
+                _take_over(temporary, place, before)
             temporary.replace(place)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
 
 
-def _take_over(temporary: Path, before: os.stat_result) -> None:
-    """Owner and permissions of the file that is replaced."""
+def must_be_replaceable(path: Path) -> None:
+    """Raise OSError where ``replace`` would refuse a file for what it is: before the first of several is written."""
+    _must_be_replaceable(*_found(path, follow=True))
+
+
+def _found(path: Path, *, follow: bool) -> tuple[Path, os.stat_result | None]:
+    """Return where a path leads, and what is there; None where nothing is, or a link that will be replaced."""
+    try:
+        place = path.resolve() if follow else path
+        before = place.stat() if follow else place.lstat()
+    except FileNotFoundError:
+        return place, None
+    except RuntimeError as error:  # links in a circle, before Python 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
+    return place, None if stat.S_ISLNK(before.st_mode) else before
+
+
+def _must_be_replaceable(place: Path, before: os.stat_result | None) -> None:
+    """Raise OSError where a file is not to be written, or has other names, which would keep the old content."""
+    if before is None or not stat.S_ISREG(before.st_mode):
+        return
+    if not before.st_mode & _ANY_WRITE or not os.access(place, os.W_OK):  # root may write, but has been asked not to
+        raise PermissionError(errno.EACCES, "it has no write permission", str(place))
+    if before.st_nlink > 1:
+        raise OSError(
+            errno.EMLINK,
+            f"it has {before.st_nlink} names (hard links), which replacing it would part; write a copy",
+            str(place),
+        )
+
+
+def _write_to(place: Path, content: bytes) -> None:
+    """Write to what is no regular file. Raises OSError, also for a named pipe that nothing reads."""
+    handle = os.open(place, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+    with os.fdopen(handle, "wb") as file:
+        if hasattr(os, "set_blocking"):
+            os.set_blocking(handle, True)
+        file.write(content)
+
+
+def _take_over(temporary: Path, place: Path, before: os.stat_result) -> None:
+    """Give a new file what the old one has beside its content. Raises OSError where something of it would be lost."""
     with contextlib.suppress(OSError, AttributeError):  # only root may give files away, and Windows knows no owners
         os.chown(temporary, before.st_uid, before.st_gid)
+    new = temporary.stat()
+    if (new.st_uid, new.st_gid) != (before.st_uid, before.st_gid):
+        raise PermissionError(errno.EPERM, "it belongs to another user or group, which replacing it would change", str(place))
     temporary.chmod(stat.S_IMODE(before.st_mode))
+    attributes, others = _attributes(place), _attributes(temporary)
+    for name in others.keys() - attributes.keys():  # the folder's default access list
+        os.removexattr(temporary, name)
+    for name, value in attributes.items():
+        if others.get(name) != value:
+            _set_attribute(temporary, place, name, value)
+
+
+def _attributes(path: Path) -> dict[str, bytes]:
+    """Return the extended attributes of a file, its access list among them; none where the system has none."""
+    if not hasattr(os, "listxattr"):  # Linux has them
+        return {}
+    try:
+        return {name: os.getxattr(path, name) for name in os.listxattr(path)}
+    except OSError as error:
+        if error.errno in (errno.ENOTSUP, errno.ENOSYS):
+            return {}
+        raise
+
+
+def _set_attribute(temporary: Path, place: Path, name: str, value: bytes) -> None:
+    try:
+        os.setxattr(temporary, name, value)
+    except OSError as error:
+        raise OSError(error.errno, f"its attribute {name} would be lost ({error.strerror})", str(place)) from error
 
 
 def _remove_abandoned(place: Path) -> None:
     """Remove what killed writers of this file have left: a writer that lives holds a lock on its own."""
     for path in place.parent.glob(f".{glob.escape(place.name[:_KEPT])}.*{_SUFFIX}"):
-        with contextlib.suppress(OSError), path.open("rb") as file:
+        with contextlib.suppress(OSError), opened(path, follow=False) as file:
             if _locked(file.fileno()):
                 path.unlink()
 
@@ -108,7 +171,8 @@ def alone(folder: Path, target: str) -> Iterator[None]:
     handle = None
     if fcntl is not None:
         with contextlib.suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY)
+            if folder.is_dir() or folder.is_file():
+                handle = os.open(folder, os.O_RDONLY | os.O_NONBLOCK)
     try:
         if handle is not None:
             try:

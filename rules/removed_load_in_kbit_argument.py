@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
 from kbitlint.source.facts import Action
+from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -44,12 +45,12 @@ class RemovedLoadInKbitArgument(Rule):
     ## Fix
 
     Pass `quantization_config=BitsAndBytesConfig(load_in_8bit=True)`, or nothing instead of `False`; call
-    `prepare_model_for_kbit_training`.
+    `prepare_model_for_kbit_training`. Arguments of the config that stand beside the keyword move into it as they are.
 
     ## Fix safety
 
-    Safe for 8 bits and for `False`: it means what the keyword meant. Unsafe for 4 bits, where it meant fp4 computed in
-    float32, and the config that is written asks for nf4 and bfloat16.
+    Safe for 8 bits and for `False`: it means what the keyword meant. Unsafe for 4 bits without a quantization type and a
+    compute dtype, where it meant fp4 computed in float32, and the config that is written asks for nf4 and bfloat16.
 
     ## References
 
@@ -108,19 +109,36 @@ def _fix(source: SourceFacts, call: Call, argument: Argument) -> Fix:
     # a name may stand for what the command line says
     inside = inside and source.code_of(argument.span) in ("True", "False", "None")
     other = next(name for name in ("load_in_4bit", "load_in_8bit") if name != argument.name)
+    beside = [
+        one
+        for one in call.arguments
+        if one.name in QUANTIZATION_ARGUMENTS["BitsAndBytesConfig"] and one.name not in (argument.name, other)
+    ]
     if argument.value is False or argument.value is None:
         title = f"leave {argument.name} out"
-        edits = source.remove_argument(argument) if inside else ()
+        edits = source.remove_argument(argument) if inside and not beside else ()  # they would be refused next
         return Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY)
     title = "pass a BitsAndBytesConfig"
-    inside = inside and source.text[argument.whole.start] not in "\"'"  # an item of a dict has another form
+    inside = inside and all(_is_keyword(source, call, one) for one in (argument, *beside))  # an item of a dict is written so
     if argument.value is not True or not inside or call.gives("quantization_config") or call.value(other) is True:
         return Fix(title, Safety.DISPLAY)
-    config, imported = source.importing("transformers.BitsAndBytesConfig")
-    further = ""
-    if argument.name == "load_in_4bit":
+    removed = source.remove_arguments(beside)
+    if beside and not removed:
+        return Fix(title, Safety.DISPLAY)
+    config, edits = source.importing("transformers.BitsAndBytesConfig")
+    added, given = [], {one.name for one in beside}
+    if argument.name == "load_in_4bit" and "bnb_4bit_quant_type" not in given:
+        added.append('bnb_4bit_quant_type="nf4"')
+    if argument.name == "load_in_4bit" and "bnb_4bit_compute_dtype" not in given:
         torch, needed = source.importing("torch")
-        further = f', bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype={torch}.bfloat16'
-        imported += needed
-    edits = source.replace(argument.whole, f"quantization_config={config}({argument.name}=True{further})") + imported
-    return Fix(title, Safety.UNSAFE if further else Safety.SAFE, edits)
+        added.append(f"bnb_4bit_compute_dtype={torch}.bfloat16")
+        edits += needed
+    inner = ", ".join([f"{argument.name}=True", *added, *(source.code_of(one.whole) for one in beside)])
+    edits = source.replace(argument.whole, f"quantization_config={config}({inner})") + removed + edits
+    return Fix(title, Safety.UNSAFE if added else Safety.SAFE, edits)
+
+
+def _is_keyword(source: SourceFacts, call: Call, argument: Argument) -> bool:
+    """Whether an argument is written as ``name=value`` in the call itself."""
+    within = call.span.start <= argument.whole.start < call.span.end
+    return within and source.text.startswith(argument.name, argument.whole.start)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from written import ADAPTED, IMPORTS, LOADED, PREPARED, TRAINED
 import kbitlint
 from kbitlint import sweep, writing
 from kbitlint.source import documents
+from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS
 
 SCRIPTS = Path(__file__).parent / "scripts"
 PREPARE = "model = prepare_model_for_kbit_training(model)\n"
@@ -58,7 +60,6 @@ def test_a_script_about_something_else_is_nothing_to_check(run, tmp_path):
         ("a.py", b"from peft import PeftModel\ndef f(:\n", "is not valid Python: invalid syntax (line 2)"),
         ("a.py", b"# PeftModel \xff\n", "has no usable encoding: invalid or missing encoding declaration"),
         ("a.py", b"# -*- coding: nonsense -*-\n# PeftModel\n", "has no usable encoding: unknown encoding: nonsense"),
-        ("a.py", b"PeftModel = 1\rx = 2\n", "holds carriage returns that end no line; convert its line ends"),
         ("a.ipynb", b'{"cells": PeftModel', "is not valid JSON: a value is expected (line 1, column 11)"),
         ("a.ipynb", b'{"PeftModel": []}', "cells: must be a list, as in nbformat 4"),
         ("a.yaml", b"load_in_4bit: [\n", "is not valid YAML: did not find expected node content (line 2, column 1)"),
@@ -310,3 +311,260 @@ def test_a_project_that_pins_an_older_version_is_judged_by_it(tmp_path, pin, fou
     (tmp_path / "requirements.txt").write_text(f"torch\n{pin}\n")
 
     assert [v.code for v in kbitlint.check(str(tmp_path / "train.py"), select="KB401").violations] == found
+
+
+# ------------------------------------------------------------------------------------------------------- line ends
+
+ENDS = {"CRLF": ["\r\n"], "CR": ["\r"], "mixed": ["\r\n", "\n", "\r"], "mostly LF": ["\n", "\n", "\n", "\r\n"]}
+MOVED = IMPORTS + LOADED + ADAPTED + PREPARED + TRAINED  # what KB202 moves
+
+
+def with_ends(text, ends):
+    lines = text.split("\n")
+    return "".join(line + ends[number % len(ends)] for number, line in enumerate(lines[:-1])) + lines[-1]
+
+
+def ends_of(text):
+    return re.findall(r"\r\n|\r|\n", text)
+
+
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize(
+    "odd", ["", "x = 'a\u2028b\x85c\x1ce'  # \u2029 \x0c \x0b é\n", "\x0c\n"], ids=["", "separators", "form feed"]
+)
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "BOM"])
+def test_line_ends_of_a_script_stay_as_they_are(tmp_path, ends, odd, mark):
+    path = tmp_path / "train.py"
+    path.write_bytes((mark + with_ends(odd + FAULTY, ends)).encode())
+
+    kbitlint.fix(str(path))
+
+    assert path.read_bytes().decode() == mark + with_ends(odd + CLEAN, ends)
+
+
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
+def test_a_moved_line_ends_as_the_line_that_it_is_put_before(tmp_path, ends):
+    path = tmp_path / "train.py"
+    path.write_bytes(with_ends(MOVED, ends).encode())
+
+    report = kbitlint.fix(str(path))
+    after = path.read_bytes().decode()
+
+    assert report.violations == ()
+    assert re.split(r"\r\n|\r|\n", after) == (IMPORTS + LOADED + PREPARED + ADAPTED + TRAINED).split("\n")
+    place, before = (IMPORTS + LOADED).count("\n"), ends_of(with_ends(MOVED, ends))
+    assert ends_of(after) == [*before[: place + 1], *before[place : place + 1], *before[place + 2 :]]
+
+
+@pytest.mark.parametrize("ends", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "BOM"])
+def test_line_ends_of_a_configuration_stay_as_they_are(tmp_path, ends, mark):
+    text = "base_model: org/base  # é\nload_in_4bit: true\nadapter: qlora\ngradient_checkpointing: true\n"
+    text += "gradient_checkpointing_kwargs:\n  use_reentrant: true\ndatasets:\n  - path: a\n"
+    path = tmp_path / "train.yml"
+    path.write_bytes((mark + with_ends(text, ends)).encode())
+
+    assert [v.code for v in kbitlint.check(str(path)).violations] == ["KB401"]
+    kbitlint.fix(str(path))
+
+    assert path.read_bytes().decode() == mark + with_ends(text.replace("use_reentrant: true", "use_reentrant: false"), ends)
+
+
+@pytest.mark.parametrize("inner", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+@pytest.mark.parametrize("outer", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+@pytest.mark.parametrize("listed", [True, False], ids=["list", "text"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["", "BOM"])
+def test_line_ends_of_a_notebook_stay_as_they_are(tmp_path, inner, outer, listed, mark):
+    def notebook(text):
+        lines = text.replace("\n", inner).splitlines(keepends=True)
+        source = json.dumps(lines if listed else "".join(lines), indent=1).replace("\u00e9", "\\u00e9")
+        return mark + f'{{\n "cells": [\n  {{"cell_type": "code", "source": {source}}}\n ]\n}}\n'.replace("\n", outer)
+
+    before, after = (f"%pip install peft\nname = 'é😀\\t'\n{text}x = 'é'" for text in (MOVED, CLEAN))
+    path = tmp_path / "n.ipynb"
+    path.write_bytes(notebook(before).encode())
+
+    kbitlint.fix(str(path))
+
+    assert path.read_bytes().decode() == notebook(after)
+
+
+def test_characters_of_a_notebook_that_stay_are_written_as_they_were(tmp_path):
+    source = r'"m = \"\u00e9\/\ud83d\ude00\"; model = prepare_model_for_kbit_training(m)\u000a\u0078 = 1  # é"'
+    text = f'{{"cells": [{{"cell_type": "code", "source": {source}}}]}}'
+    path = tmp_path / "n.ipynb"
+    path.write_text(text)
+
+    kbitlint.fix(str(path))
+
+    kwargs = r", gradient_checkpointing_kwargs={\"use_reentrant\": False}"
+    assert path.read_text() == text.replace("_training(m)", f"_training(m{kwargs})")
+
+
+# ----------------------------------------------------------------------------------------------- what a fix may leave
+
+MISSPELT = "bnb_4bit_compute_type=torch.bfloat16"
+CONFIG = f'bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant="nf4", {MISSPELT})\n'
+
+
+@pytest.mark.parametrize("suffix", [".py", ".ipynb"])
+def test_edits_of_one_call_are_made_one_after_the_other(tmp_path, suffix):
+    text = IMPORTS + CONFIG + LOADED.split("\n", 1)[1] + PREPARED + ADAPTED + TRAINED
+    path = tmp_path / f"train{suffix}"
+    path.write_text(text if suffix == ".py" else json.dumps({"cells": [{"cell_type": "code", "source": text}]}))
+
+    report = kbitlint.fix(str(path), unsafe=True)
+
+    after = path.read_text() if suffix == ".py" else json.loads(path.read_text())["cells"][0]["source"]
+    assert after == IMPORTS + LOADED + PREPARED + ADAPTED + TRAINED
+    assert (report.violations, len(report.applied.edits), report.applied.passes) == ((), 2, 2)
+
+
+def test_a_call_with_many_misspelt_arguments_is_fixed_to_the_last(tmp_path):
+    given = {
+        "load_in_4bits": "True",
+        "bnb_4bit_quant_typ": "'nf4'",
+        "bnb_4bit_compute_dtyp": "torch.bfloat16",
+        "bnb_4bit_use_double_quants": "True",
+        "bnb_4bit_quant_storag": "torch.uint8",
+        "llm_int8_thresold": "6.0",
+        "llm_int8_skip_module": "None",
+        "llm_int8_has_fp16_weigth": "False",
+        "llm_int8_enable_fp32_cpu_offloads": "False",
+    }
+    path = tmp_path / "train.py"
+    path.write_text(f"{IMPORTS}BitsAndBytesConfig({', '.join(f'{name}={value}' for name, value in given.items())})\n")
+
+    report = kbitlint.fix(str(path), unsafe=True)
+
+    names = re.findall(r"(\w+)=", path.read_text())
+    assert (report.violations, report.applied.passes) == ((), len(given))
+    assert set(names) == set(QUANTIZATION_ARGUMENTS["BitsAndBytesConfig"]) - {"load_in_8bit"}
+
+
+FUTURE = "from __future__ import annotations"
+UNIMPORTED = """from transformers import BitsAndBytesConfig
+b = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4")
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (f"{FUTURE}; import os\n{{}}", f"{FUTURE}; import torch; import os\n{{}}"),
+        (f"{FUTURE} ; import os  # é\n{{}}", f"{FUTURE} ; import torch; import os  # é\n{{}}"),
+        (f'"""Doc."""; {FUTURE}; import os\n{{}}', f'"""Doc."""; {FUTURE}; import torch; import os\n{{}}'),
+        ('"""Doc\n; x"""; import os\n{}', '"""Doc\n; x"""; import torch; import os\n{}'),
+        (f"{FUTURE}; x = 1; import os\n{{}}", f"{FUTURE}; import torch; x = 1; import os\n{{}}"),
+        ("{}", "import torch\n{}"),
+        ('"""Doc."""\n{}', '"""Doc."""\nimport torch\n{}'),
+        ("#!/usr/bin/env python\n{}", "#!/usr/bin/env python\nimport torch\n{}"),
+        (
+            "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\n\n{}",
+            "#!/usr/bin/env python\n# -*- coding: utf-8 -*-\n\nimport torch\n{}",
+        ),
+        ("x = 1; import os\n{}", "import torch\nx = 1; import os\n{}"),
+        ("x = 1; \\\nimport os\n{}", "x = 1; \\\nimport torch\nimport os\n{}"),
+        ("\x0cimport os\n{}", "import torch\n\x0cimport os\n{}"),
+    ],
+)
+def test_an_import_goes_where_it_may_stand(tmp_path, before, after):
+    path = tmp_path / "train.py"
+    path.write_text(before.format(UNIMPORTED))
+
+    kbitlint.fix(str(path), unsafe=True)
+
+    expected = after.format(UNIMPORTED).replace('"nf4")', '"nf4", bnb_4bit_compute_dtype=torch.bfloat16)')
+    assert path.read_text() == expected
+    compile(path.read_text(), "train.py", "exec", dont_inherit=True)
+
+
+@pytest.mark.parametrize("first", ["%%bash\nls", "%%capture\n%pip install peft", "%pip install peft\n%load_ext x", "a (", ""])
+def test_an_import_goes_into_a_cell_that_holds_python(tmp_path, first):
+    guarded = f"try:\n    {UNIMPORTED.splitlines()[0]}\nexcept ImportError:\n    raise\n{UNIMPORTED.splitlines()[1]}"
+    path = tmp_path / "n.ipynb"
+    path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": text} for text in (first, f"%%time\n{guarded}")]}))
+
+    kbitlint.fix(str(path), unsafe=True)
+
+    fixed = guarded.replace('"nf4")', '"nf4", bnb_4bit_compute_dtype=torch.bfloat16)')
+    assert [cell["source"] for cell in json.loads(path.read_text())["cells"]] == [first, f"%%time\nimport torch\n{fixed}"]
+
+
+UNCOMPILED = [
+    (
+        "train.py",
+        CONFIG.replace("load_in_4bit=True", "load_in_4bit=True, load_in_4bit=True"),
+        "keyword argument repeated: load_in_4bit",
+    ),
+    ("train.py", CONFIG + "return bnb\n", "'return' outside function"),
+]
+
+
+@pytest.mark.parametrize(("name", "text", "fault"), UNCOMPILED)
+def test_what_does_not_compile_is_not_fixed(run, tmp_path, name, text, fault):
+    (tmp_path / name).write_text(IMPORTS + text)
+
+    result = run("check", "--unsafe-fixes", name)
+
+    line = (IMPORTS + text).count("\n")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert (
+        result.stderr == f"kbitlint: {name}: does not compile ({fault}, line {line}), so it is not fixed; repair that first\n"
+    )
+    assert (tmp_path / name).read_text() == IMPORTS + text
+
+
+def rewritten_as(monkeypatch, code):
+    """Every argument that a fix sets gets this text."""
+    from kbitlint.source.rewriting import Writable
+
+    monkeypatch.setattr(Writable, "set_argument", lambda self, call, name, _: self.replace(call.span, code))
+
+
+@pytest.mark.parametrize(
+    ("code", "problem"),
+    [
+        ("f(a=1, a=2)", "does not compile (keyword argument repeated: a, line 10)"),
+        ("await f()", "does not compile ('await' outside function, line 10)"),
+        ("(", "cannot be read (train.py: is not valid Python: '(' was never closed (line 10))"),
+        ("\\", "has another statement changed (line 11)"),
+    ],
+)
+def test_a_fix_that_leaves_something_else_is_not_written(run, tmp_path, monkeypatch, code, problem):
+    rewritten_as(monkeypatch, code)
+    (tmp_path / "train.py").write_text(FAULTY)
+
+    result = run("--fix", "train.py")
+
+    left = f"the fix leaves a file that {problem}; it was left as it was"
+    assert (result.exit_code, result.stderr) == (2, f"kbitlint: train.py: {left}\n")
+    assert (tmp_path / "train.py").read_text() == FAULTY
+
+
+def test_a_cell_that_a_fix_breaks_is_not_taken_for_another_language(run, tmp_path, monkeypatch):
+    rewritten_as(monkeypatch, "(")
+    text = json.dumps({"cells": [{"cell_type": "code", "source": source} for source in ("broken (", FAULTY)]})
+    (tmp_path / "n.ipynb").write_text(text)
+
+    result = run("--fix", "n.ipynb")
+
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "n.ipynb: the fix leaves a file that does not compile (cell 2: '(' was never closed" in result.stderr
+    assert (tmp_path / "n.ipynb").read_text() == text
+
+
+def test_a_cell_may_await(tmp_path):
+    path = tmp_path / "n.ipynb"
+    path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": "await ready()\n" + FAULTY}]}))
+
+    assert kbitlint.fix(str(path)).violations == ()
+
+
+def test_a_diff_has_the_lines_that_python_counts(tmp_path):
+    path = tmp_path / "train.py"
+    path.write_bytes(("x = 'a\u2028b'\x0c\n" + FAULTY).replace("\n", "\r\n").encode())
+
+    diff = kbitlint.fix(str(path)).applied.diff
+
+    assert [line for line in diff.split("\n") if line[:1] == "@"] == ["@@ -9,5 +9,5 @@"]

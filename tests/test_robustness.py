@@ -110,3 +110,71 @@ def test_contents_are_of_files_and_links(tmp_path):
     os.mkfifo(tmp_path / "c")
 
     assert contents(tmp_path) == {"a": b"x", "b": b"-> a"}
+
+
+# ---------------------------------------------------------------------------------------- what a fix leaves is judged
+
+
+def test_a_fixed_text_that_does_not_compile_is_seen():
+    import variants
+
+    assert variants.fault_of("f(a=1, a=2)\n", ".py").startswith("keyword argument repeated")
+    assert variants.fault_of(variants.notebook(["f(", "x = 1"], variants.NOTEBOOKS[0]).decode(), ".ipynb")
+    assert not variants.fault_of(variants.notebook(["%pip install x", "x = 1"], variants.NOTEBOOKS[3]).decode(), ".ipynb")
+
+
+@pytest.mark.parametrize(
+    ("after", "seen"),
+    [
+        ("a = 1\r\nb = 3\nc = 3\r", ""),
+        ("a = 1\nb = 3\nc = 3\r", "what stood at 0 to 10 is another text"),
+        ("a = 1\r\nb = 3\nc = 3\n", "what stood at 11 to 18 is another text"),
+        ("a = 1\r\nb = 4\nc = 3\r", "what is new at 10 is another text"),
+        ("a = 1\r\nb = 3\nc = 3\rd", "something follows"),
+    ],
+)
+def test_what_changes_outside_of_a_span_is_seen(after, seen):
+    import variants
+
+    assert variants.strayed_text("a = 1\r\nb = 2\nc = 3\r", after, [(10, 11, "3")]) == seen
+
+
+def test_a_statement_that_becomes_another_one_is_seen():
+    import variants
+
+    before, span = "x = 1\n_ = \\\nf()\ng()\n", (12, 16, "")
+    assert variants.strayed_statements(before, "x = 1\n_ = \\\ng()\n", [span]).startswith("a statement is another one")
+    assert variants.strayed_statements("x = 1\nf()\ng()\n", "x = 1\ng()\n", [(6, 10, "")]) == ""
+
+
+@pytest.mark.parametrize("layout", [0, 3, 5])
+def test_what_changes_around_the_cells_of_a_notebook_is_seen(layout):
+    import variants
+
+    layout = variants.NOTEBOOKS[layout]
+    before, after = (
+        variants.notebook(cells, layout).decode() for cells in (["a = 1\n\xe9 = 2", "b = 2"], ["a = 3\n\xe9 = 2", "b = 2"])
+    )
+    span = [(4, 5, "3")]
+
+    assert variants.strayed_notebook(before, after, span) == ""
+    assert (
+        variants.strayed_notebook(before, after.replace("1.5", "1.50"), span) == "what stands around the cells is another text"
+    )
+    assert variants.strayed_notebook(before, before, span) == "a cell holds something else than its edits leave"
+    escaped = after.replace('"b = 2"', '"\\u0062 = 2"')
+    assert variants.strayed_notebook(before, escaped, span) == "a cell without edits is written in another way"
+
+
+def test_fixes_are_judged_and_a_stopped_run_goes_on(tmp_path, monkeypatch):
+    import variants
+
+    state = tmp_path / "state.jsonl"
+    first = variants.fix(3, state=state)
+    lines = state.read_text()
+    monkeypatch.setattr(variants, "Judge", lambda: None)  # nothing is judged twice
+
+    assert first == (3, {kind: [] for kind in variants.GOALS})
+    assert (variants.fix(3, state=state), state.read_text()) == (first, lines)
+    (raised,) = variants.fix(4, state=state)[1]["raised"]
+    assert raised.startswith(json.loads(state.read_text().splitlines()[-1])["case"])

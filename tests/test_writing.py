@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import stat
+import struct
 from pathlib import Path
 
 import pytest
@@ -274,3 +275,196 @@ def test_pipes_in_a_folder_are_not_waited_for(run, tmp_path):
 
     assert "KB401" in run("check", ".").stdout
     assert [violation.code for violation in kbitlint.check(tmp_path / "t.py").violations] == ["KB401"]
+
+
+# -------------------------------------------------------------------------------- what replacing a file would lose
+
+
+@pytest.fixture(params=["script", "checkpoint"])
+def fixable(request, tmp_path):
+    """A file that --fix changes, and what names it."""
+    if request.param == "script":
+        (tmp_path / "train.py").write_text(SCRIPT)
+        return tmp_path / "train.py", "train.py"
+    path = tmp_path / "config.json"
+    quantization = {"load_in_4bit": True, "quant_method": "bitsandbytes", "bnb_4bit_compute_dtyp": "bfloat16"}
+    path.write_text(json.dumps({"model_type": "llama", "dtype": "bfloat16", "quantization_config": quantization}))
+    return path, "config.json"
+
+
+def refused(run, path, name):
+    """The line with which --fix refuses; the file and its folder are as they were."""
+    before = path.read_bytes(), path.stat(), sorted(path.parent.iterdir())
+    result = run("check", "--unsafe-fixes", name)
+    assert (path.read_bytes(), path.stat(), sorted(path.parent.iterdir())) == before
+    assert (result.exit_code, result.stdout) == (2, "")
+    return result.stderr
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o555, 0o400])
+def test_a_file_without_write_permission_is_not_written_by_root_either(run, fixable, mode):
+    path, name = fixable
+    path.chmod(mode)
+
+    assert refused(run, path, name) == f"kbitlint: {name}: cannot be written: it has no write permission\n"
+
+
+def test_hard_links_are_not_parted(run, fixable, tmp_path):
+    path, name = fixable
+    (tmp_path / "elsewhere").mkdir()
+    os.link(path, tmp_path / "elsewhere" / "other")
+
+    assert refused(run, path, name) == (
+        f"kbitlint: {name}: cannot be written: it has 2 names (hard links), which replacing it would part; write a copy\n"
+    )
+
+
+def test_one_file_that_cannot_be_replaced_keeps_all_of_a_folder_as_they_are(run, tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.py").write_text(SCRIPT)
+    (tmp_path / "c.py").chmod(0o444)
+
+    result = run("--fix", ".")
+
+    assert (result.exit_code, {path.read_text() for path in tmp_path.iterdir()}) == (2, {SCRIPT})
+    assert result.stderr == "kbitlint: c.py: cannot be written: it has no write permission\n"
+
+
+def with_attribute(path, name, value):
+    try:
+        os.setxattr(path, name, value)
+    except (AttributeError, OSError) as error:
+        pytest.skip(f"no extended attributes here: {error}")
+
+
+#: user::rw- user:1:r-- group::r-- mask::r-- other::---, as the kernel keeps it
+ACL = struct.pack("<I", 2) + b"".join(
+    struct.pack("<HHI", *entry)
+    for entry in ((1, 6, 0xFFFFFFFF), (2, 4, 1), (4, 4, 0xFFFFFFFF), (16, 4, 0xFFFFFFFF), (32, 0, 0xFFFFFFFF))
+)
+
+
+@pytest.mark.parametrize(("name", "value"), [("user.origin", b"\0mine"), ("system.posix_acl_access", ACL)])
+def test_extended_attributes_and_access_lists_stay(run, fixable, name, value):
+    path, target = fixable
+    with_attribute(path, name, value)
+    before = path.read_bytes(), path.stat().st_mode
+
+    run("check", "--unsafe-fixes", target)
+
+    assert (os.getxattr(path, name), path.stat().st_mode) == (value, before[1])
+    assert path.read_bytes() != before[0]
+
+
+def test_the_access_list_that_a_folder_gives_to_new_files_is_not_added(run, tmp_path):
+    (tmp_path / "train.py").write_text(SCRIPT)
+    with_attribute(tmp_path, "system.posix_acl_default", ACL)
+
+    assert run("--fix", "train.py").exit_code == 0
+    assert os.listxattr(tmp_path / "train.py") == []
+
+
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        ("setxattr", "its attribute user.origin would be lost (Operation not supported)"),
+        ("chown", "it belongs to another user or group, which replacing it would change"),
+    ],
+)
+def test_what_cannot_be_kept_is_not_lost(run, fixable, monkeypatch, call, problem):
+    path, name = fixable
+    with_attribute(path, "user.origin", b"mine")
+    if call == "chown":
+        if os.geteuid():
+            pytest.skip("only root can give a file away")
+        os.chown(path, 1234, 1234)
+    monkeypatch.setattr(writing.os, call, refusing(errno.ENOTSUP))
+
+    assert refused(run, path, name) == f"kbitlint: {name}: cannot be written: {problem}\n"
+
+
+def test_a_pipe_that_nothing_reads_is_not_waited_for(run, tmp_path):
+    (tmp_path / "t.py").write_text("x = 1\n")
+    os.mkfifo(tmp_path / "pipe")
+
+    result = run("check", "t.py", "--output-file", "pipe")
+
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert result.stderr.startswith("kbitlint: --output-file pipe: cannot be written: ")
+
+
+# ------------------------------------------------------------------------------ the report does not replace an input
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    """A folder with everything that a run can read."""
+    (tmp_path / "train.py").write_text(SCRIPT)
+    for name, text in {
+        "lib/other.py": SCRIPT,
+        "lib/n.ipynb": json.dumps({"cells": [{"cell_type": "code", "source": SCRIPT}]}),
+        "lib/axolotl.yml": "base_model: a\nload_in_4bit: true\nadapter: qlora\n",
+        "kbitlint-baseline.json": '{"version": 1, "targets": {}}',
+        "accelerate.yaml": "distributed_type: MULTI_GPU\nnum_processes: 2\n",
+        "base/config.json": '{"model_type": "llama"}',
+        "base/model.safetensors": "",
+        "adapter/adapter_config.json": '{"peft_type": "LORA", "base_model_name_or_path": "base"}',
+        "pyproject.toml": '[tool.kbitlint]\nbaseline = "kbitlint-baseline.json"\ntraining = "accelerate.yaml"\n',
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return tmp_path
+
+
+@pytest.mark.parametrize("through", ["its name", "a link", "a hard link"])
+@pytest.mark.parametrize(
+    ("targets", "read"),
+    [
+        (["train.py"], "train.py"),
+        (["lib", "train.py"], "train.py"),
+        (["train.py:build"], "train.py"),
+        (["."], "lib/other.py"),
+        (["."], "lib/n.ipynb"),
+        (["."], "lib/axolotl.yml"),
+        (["base"], "base/config.json"),
+        (["base/config.json"], "base/config.json"),
+        (["base"], "base/model.safetensors"),
+        (["adapter"], "adapter/adapter_config.json"),
+        (["adapter"], "base/config.json"),
+        (["train.py"], "kbitlint-baseline.json"),
+        (["train.py"], "accelerate.yaml"),
+        (["train.py"], "pyproject.toml"),
+    ],
+)
+def test_a_report_does_not_take_the_place_of_an_input(run, inputs, through, targets, read):
+    output = inputs / read
+    if through != "its name":
+        (inputs / "reports").mkdir()
+        output = inputs / "reports" / "out"
+        output.symlink_to(inputs / read) if through == "a link" else os.link(inputs / read, output)
+    before = {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()}
+
+    for command in (["check", *targets], ["check", "--fix", "--device", "cpu", *targets]):
+        result = run(*command, "--output-file", output)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith(f"kbitlint: --output-file {output}: is ")
+        assert result.stderr.endswith("which this run reads or writes; name another file\n")
+
+    assert {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()} == before
+
+
+def test_a_memory_table_does_not_take_the_place_of_an_input(run, inputs):
+    result = run("memory", "base", "--output-file", "base/config.json")
+
+    assert (result.exit_code, "which this run reads" in result.stderr) == (2, True)
+    assert (inputs / "base/config.json").read_text() == '{"model_type": "llama"}'
+
+
+@pytest.mark.parametrize("name", ["report.json", "lib/report.json", "lib/notes.yaml", "report.html"])
+def test_a_report_takes_the_place_of_an_earlier_one(run, inputs, name):
+    for _ in range(2):
+        result = run("check", ".", "--output-file", name, "--format", "json")
+        assert (result.exit_code, result.stderr) == (1, "")
+
+    assert json.loads((inputs / name).read_text())["targets"]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.context.strategy import Strategy
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.files.content import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -120,9 +121,9 @@ def zero_stage(config: Any) -> Strategy | None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_text(file)
     except (OSError, UnicodeDecodeError) as error:
-        raise KbitlintError(f"--training {file}: cannot be read: {error}") from error
+        raise KbitlintError(f"--training {file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
         content = json.loads(text) if file.suffix == ".json" else _yaml(file, text)
     except (ValueError, RecursionError) as error:  # a number with too many digits is a ValueError too

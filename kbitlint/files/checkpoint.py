@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kbitlint.errors import TargetError
+from kbitlint.files import content
 from kbitlint.files.packing import Packing, packing_of
 from kbitlint.files.safetensors import HeaderError, Tensor, all_zero, read_header
 
@@ -82,9 +83,9 @@ class CheckpointFacts:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises TargetError naming the file, the line and what is wrong."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise TargetError(path, f"is larger than {MAX_BYTES // 2**20} MiB; this is no configuration")
-        text = path.read_bytes().decode("utf-8")
+        text = content.read_text(path, MAX_BYTES)
+    except content.TooLargeError as error:
+        raise TargetError(path, f"is larger than {MAX_BYTES // 2**20} MiB; this is no configuration") from error
     except UnicodeDecodeError as error:
         raise TargetError(path, f"is not UTF-8 (byte {error.start})") from error
     except OSError as error:

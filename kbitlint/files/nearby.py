@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError
+from kbitlint.files import content
 from kbitlint.files.checkpoint import read_json
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def checkpoint_config(name: str, beside: Path) -> Mapping[str, Any] | None:
         return None
     repository = _cache() / f"models--{name.replace('/', '--')}"
     try:
-        revision = (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+        revision = content.read_text(repository / "refs" / "main").strip()
     except (OSError, UnicodeDecodeError):
         return None
     return _json(repository / "snapshots" / revision / "config.json") if re.fullmatch(r"\w+", revision) else None

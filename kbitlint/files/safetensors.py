@@ -11,6 +11,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from kbitlint.files.content import opened
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -60,7 +62,7 @@ class Tensor:
 def read_header(path: Path, name: str | None = None) -> dict[str, Tensor]:
     """The tensors of a file. Raises HeaderError; memory is bounded by MAX_HEADER, whatever the file says."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             return parse(file, os.fstat(file.fileno()).st_size, name or path.name)
     except OSError as error:
         raise HeaderError(f"cannot be read: {error.strerror or error}") from error
@@ -147,7 +149,7 @@ def all_zero(path: Path, tensor: Tensor, most: int) -> bool | None:
     if tensor.nbytes > most:
         return None
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             file.seek(tensor.start)
             left = tensor.nbytes
             while left:

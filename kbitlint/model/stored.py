@@ -39,6 +39,8 @@ class StoredParameters:
         prefix = self._skeleton.base_model_prefix
         self._places: dict[str, list[tuple[Path, str]]] = {}
         for file in sorted(folder.glob("*.safetensors")):
+            if not file.is_file():  # reading a named pipe would wait for ever
+                continue
             with safe_open(file, "pt") as content:
                 for key in content.keys():  # noqa: SIM118  # not a mapping
                     name = rename_source_key(key, renamings, converters, prefix, names)[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from kbitlint.files import content
 from kbitlint.paths import fold_all
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _beside(target: str, file: str) -> str:
 def _line_of(path: Path, attribute: str) -> int:
     """The line of a function, or the first line where the file cannot be read or has no such function."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(content.read(path))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply for the parser
         return 1
     return next(iter(_lines(tree.body, attribute)), 1)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import io
 import tokenize
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint import writing
 from kbitlint.errors import TargetError
+from kbitlint.files import content
 from kbitlint.source import notebooks, relevance, rewriting
+from kbitlint.source.line_ends import LineEnds, unified
 from kbitlint.source.reading import SourceError, collect
+from kbitlint.source.soundness import fault_of, strays
 from kbitlint.upstream.versions import versions_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from kbitlint.source.facts import SourceFacts
@@ -33,6 +38,7 @@ class Document:
 
     path: Path
     raw: str
+    """With the line ends that the file has; those of ``facts.text`` are all ``\\n``."""
     encoding: str
     facts: SourceFacts
     notebook: notebooks.Notebook | None = None
@@ -44,54 +50,60 @@ def read(path: Path, name: str | None = None, versions: Mapping[str, str] | None
     Raises TargetError naming the file, the line and what is wrong.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise TargetError(path, f"is larger than {MAX_BYTES // 2**20} MiB; this is no script")
-        content = path.read_bytes()
+        data = content.read(path, MAX_BYTES)
+    except content.TooLargeError as error:
+        raise TargetError(path, f"is larger than {MAX_BYTES // 2**20} MiB; this is no script") from error
     except OSError as error:
         raise TargetError(path, f"cannot be read: {error.strerror or error}") from error
-    return parse(path, content, name, versions)
+    return parse(path, data, name, versions)
 
 
-def worth_parsing(path: Path, content: bytes) -> bool:
+def worth_parsing(path: Path, data: bytes) -> bool:
     """Whether a file's bytes can say anything about the training of a k-bit model; most of a repository is rejected here."""
     if path.suffix in CONFIGS:
         from kbitlint.source import configs
 
-        return configs.worth_parsing(content)
-    return relevance.worth_parsing(content)
+        return configs.worth_parsing(data)
+    return relevance.worth_parsing(data)
 
 
-def parse(path: Path, content: bytes, name: str | None = None, versions: Mapping[str, str] | None = None) -> Document | None:
+def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[str, str] | None = None) -> Document | None:
     """As ``read``, for bytes."""
     shown = name or str(path)
-    if not worth_parsing(path, content):
+    if not worth_parsing(path, data):
         return None
     if path.suffix in CONFIGS:
         from kbitlint.source import configs, trees
 
-        text = _decoded(path, content, "utf-8")
+        encoding = _utf8(data)
+        raw = _decoded(path, data, encoding)
+        text = unified(raw)
         try:
             facts = configs.collect(shown, text, path.suffix, versions or versions_for(path, text), path.parent)
         except trees.ConfigurationError as error:
             raise TargetError(path, str(error)) from error
-        return None if facts is None else Document(path, text, "utf-8", facts)
+        return None if facts is None else Document(path, raw, encoding, facts)
     if path.suffix in NOTEBOOK:
-        return _notebook(path, _decoded(path, content, "utf-8"), shown, versions)
-    encoding = _encoding(path, content)
-    text = _decoded(path, content, encoding)
-    return Document(path, text, encoding, _facts(path, text, shown, versions))
+        encoding = _utf8(data)
+        return _notebook(path, _decoded(path, data, encoding), encoding, shown, versions)
+    encoding = _encoding(path, data)
+    raw = _decoded(path, data, encoding)
+    return Document(path, raw, encoding, _facts(path, unified(raw), shown, versions))
+
+
+def _utf8(data: bytes) -> str:
+    """Return the encoding of a JSON or YAML file, with its byte order mark, which parsers count differently."""
+    return "utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8"
 
 
 def _facts(path: Path, text: str, shown: str, versions: Mapping[str, str] | None, raw: str = "") -> SourceFacts:
-    if "\r" in text.replace("\r\n", "\n"):
-        raise TargetError(path, "holds carriage returns that end no line; convert its line ends")
     try:
         return collect(shown, text, versions or versions_for(path, raw or text), path.parent)
     except SourceError as error:
         raise TargetError(path, f"{error}{f' (line {error.line})' if error.line else ''}") from error
 
 
-def _notebook(path: Path, raw: str, shown: str, versions: Mapping[str, str] | None) -> Document | None:
+def _notebook(path: Path, raw: str, encoding: str, shown: str, versions: Mapping[str, str] | None) -> Document | None:
     try:
         notebook = notebooks.read(raw)
     except notebooks.NotebookError as error:
@@ -102,19 +114,19 @@ def _notebook(path: Path, raw: str, shown: str, versions: Mapping[str, str] | No
     starts = tuple((notebook.python.count("\n", 0, cell.start) + 1, cell.number) for cell in notebook.cells)
     # what is replaced is the cell as it is, magics included; they have the same length
     facts = dataclasses.replace(facts, text=notebook.joined(), cells=starts)
-    return Document(path, raw, "utf-8", facts, notebook)
+    return Document(path, raw, encoding, facts, notebook)
 
 
-def _encoding(path: Path, content: bytes) -> str:
+def _encoding(path: Path, data: bytes) -> str:
     try:
-        return tokenize.detect_encoding(io.BytesIO(content).readline)[0]
+        return tokenize.detect_encoding(io.BytesIO(data).readline)[0]
     except SyntaxError as error:
         raise TargetError(path, f"has no usable encoding: {error.msg}") from error
 
 
-def _decoded(path: Path, content: bytes, encoding: str) -> str:
+def _decoded(path: Path, data: bytes, encoding: str) -> str:
     try:
-        return content.decode(encoding)
+        return data.decode(encoding)
     except LookupError as error:  # a codec of bytes, such as zlib
         raise TargetError(path, f"has no usable encoding: {encoding} is none of texts") from error
     except UnicodeDecodeError as error:
@@ -123,22 +135,52 @@ def _decoded(path: Path, content: bytes, encoding: str) -> str:
 
 def changed(document: Document, fixes: Iterable[tuple[Edit, ...]]) -> tuple[str, tuple[Edit, ...]]:
     """The file's text after fixes, and the edits that were made. Raises OverlapError."""
-    text, done = rewriting.apply(document.facts.text, (_with_line_ends(document, fix) for fix in fixes))
-    return (document.notebook.written(done) if document.notebook is not None else text), done
+    apart = [(call.span.start, call.span.end) for call in document.facts.calls]
+    done = rewriting.chosen(document.facts.text, fixes, apart)
+    return (document.notebook or LineEnds.of(document.raw)).written(done), done
 
 
-def _with_line_ends(document: Document, fix: tuple[Edit, ...]) -> tuple[Edit, ...]:
-    if "\r\n" not in document.facts.text:
-        return fix
-    return tuple(
-        dataclasses.replace(edit, arguments={**edit.arguments, "text": str(edit.arguments["text"]).replace("\n", "\r\n")})
-        for edit in fix
-    )
+def unsound(before: Document, after: Document, edits: Iterable[Edit]) -> str:
+    """What is wrong with a Python text or notebook that edits have left; empty where nothing is."""
+    if before.path.suffix in CONFIGS:
+        return ""
+    known = {} if before.notebook is None else faults(before)
+    for cell, fault in faults(after).items():
+        if cell not in known:
+            return f"does not compile ({f'cell {cell}: ' if cell else ''}{fault})"
+    line = strays(_python(before), _python(after), edits)
+    return f"has another statement changed ({line})" if line else ""
+
+
+def faults(document: Document) -> dict[int, str]:
+    """What does not compile: for a notebook by the number of the cell, for a script under 0."""
+    if document.path.suffix in CONFIGS:
+        return {}
+    if document.notebook is not None:
+        return document.notebook.faults()
+    fault = fault_of(document.facts.text)
+    return {0: fault} if fault else {}
+
+
+def _python(document: Document) -> str:
+    return document.facts.text if document.notebook is None else document.notebook.python
+
+
+def must_be_writable(path: Path) -> None:
+    """Raise TargetError where ``write`` would refuse a file for what it is."""
+    with _clear(path):
+        writing.must_be_replaceable(path)
 
 
 def write(path: Path, text: str, encoding: str) -> None:
-    """Replace a file's content whole or not at all, with its permissions. Raises TargetError."""
-    try:
+    """Replace a file's content whole or not at all, and nothing else of it. Raises TargetError."""
+    with _clear(path):
         writing.replace(path, text.encode(encoding))
+
+
+@contextmanager
+def _clear(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise TargetError(path, f"cannot be written: {error.strerror or error}") from error

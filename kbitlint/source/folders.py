@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.files import content
 from kbitlint.source.documents import SUFFIXES
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def _patterns(path: Path) -> Any:
     from pathspec import GitIgnoreSpec
 
     try:
-        return GitIgnoreSpec.from_lines(path.read_text(encoding="utf-8", errors="replace").splitlines())
+        return GitIgnoreSpec.from_lines(content.read(path).decode("utf-8", "replace").splitlines())
     except (OSError, ValueError):
         return GitIgnoreSpec([])
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.files.jsontext import JSONTextError, Node, parse
+from kbitlint.source.line_ends import unified
 from kbitlint.source.rewriting import OverlapError, bounds
+from kbitlint.source.soundness import fault_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,6 +53,11 @@ class Notebook:
         """The cells as they are, magics included."""
         return "\n".join(cell.source for cell in self.cells)
 
+    def faults(self) -> dict[int, str]:
+        """Return why cells do not compile, by their number; cells in another language are none of them."""
+        found = {cell.number: fault_of(_without_magics(cell.source), cell=True) for cell in self.cells}
+        return {number: fault for number, fault in found.items() if fault}
+
     def written(self, edits: Iterable[Edit]) -> str:
         """The JSON text after edits of the joined cells, all else as it was. Raises OverlapError for one across cells."""
         changes: dict[int, list[tuple[int, int, str]]] = {}
@@ -64,13 +71,8 @@ class Notebook:
             changes.setdefault(index, []).append((start - cell.start, min(end, last) - cell.start, str(edit.arguments["text"])))
         text = self.raw
         for index in sorted(changes, key=lambda index: self.cells[index].node.start, reverse=True):
-            cell = self.cells[index]
-            source = cell.source
-            for start, end, code in sorted(changes[index], reverse=True):
-                source = source[:start] + code + source[end:]
-            if not cell.source.endswith("\n"):
-                source = source.removesuffix("\n")
-            text = text[: cell.node.start] + _encoded(source, cell.node, self.raw) + text[cell.node.end :]
+            node = self.cells[index].node
+            text = text[: node.start] + _rewritten(self.raw, self.cells[index], changes[index]) + text[node.end :]
         return text
 
 
@@ -102,13 +104,26 @@ def _source(cell: Node) -> tuple[str, Node] | None:
     kind, source = members.get("cell_type"), members.get("source")
     if kind is None or kind.value != "code" or source is None:
         return None
-    value = source.plain()
-    text = "".join(value) if isinstance(value, list) and all(isinstance(line, str) for line in value) else value
-    return (text, source) if isinstance(text, str) else None
+    parts = source.value if isinstance(source.value, list) else [source]
+    if not all(isinstance(part.value, str) for part in parts):
+        return None
+    return "".join(unified(part.value) for part in parts), source
 
 
 def _python(source: str) -> str:
     """The cell without magics, every character at its place; blank where it is no Python."""
+    text = _without_magics(source)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return _blank(source)
+    return text
+
+
+def _without_magics(source: str) -> str:
+    """The cell without magics, every character at its place; blank where it is in another language."""
     if _FOREIGN.match(source):
         return _blank(source)
     lines = source.split("\n")
@@ -121,14 +136,7 @@ def _python(source: str) -> str:
             lines[index] = line[:indent] + _nothing(len(line) - indent)
         elif assigned:
             lines[index] = assigned.group(1) + _nothing(len(line) - len(assigned.group(1)))
-    text = "\n".join(lines)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return _blank(source)
-    return text
+    return "\n".join(lines)
 
 
 def _nothing(length: int) -> str:
@@ -140,18 +148,56 @@ def _blank(source: str) -> str:
     return re.sub(r"[^\n]", " ", source)
 
 
-def _encoded(source: str, node: Node, raw: str) -> str:
-    """The JSON of a cell's source, written like the one it replaces."""
-    ascii_only = raw.isascii()
+#: one character of a JSON string, as it is written; a line end is one, however it is
+_CHARACTER = re.compile(
+    r"(?:\\r|\\u000[dD])(?:\\n|\\u000[aA])"
+    r"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.|[^\\]"
+)
+_LINE_END = re.compile(r"(?:\\r|\\u000[dD])?(?:\\n|\\u000[aA])|\\r|\\u000[dD]")
+_Written = list[tuple[str, str]]
+"""Characters of a cell as they are written, each with what is written between it and the next one."""
+
+
+def _rewritten(raw: str, cell: Cell, changes: Iterable[tuple[int, int, str]]) -> str:
+    """Return the JSON of a cell's source after changes; every character that stays is written as it was."""
+    opening, characters, closing = _characters(raw, cell.node)
+    between = _between(raw, cell.node)
+    for start, end, code in sorted(changes, reverse=True):
+        line_end = _line_end(characters, start)
+        characters[start:end] = [
+            (line_end, between) if letter == "\n" else (json.dumps(letter, ensure_ascii=raw.isascii())[1:-1], "")
+            for letter in code
+        ]
+    if characters and not cell.source.endswith("\n") and _LINE_END.fullmatch(characters[-1][0]):
+        characters.pop()
+    last = characters.pop()[0] if characters else ""
+    return opening + "".join(letter + after for letter, after in characters) + last + closing
+
+
+def _characters(raw: str, node: Node) -> tuple[str, _Written, str]:
+    """Return what is written before the first character of a cell, the characters, and what is written after the last."""
+    parts = node.value if isinstance(node.value, list) else [node]
+    places = [match.span() for part in parts for match in _CHARACTER.finditer(raw, part.start + 1, part.end - 1)]
+    if not places:
+        return ('["', [], '"]') if isinstance(node.value, list) else ('"', [], '"')
+    following = [start for start, _ in places[1:]] + [places[-1][1]]
+    characters = [(raw[start:end], raw[end:then]) for (start, end), then in zip(places, following, strict=True)]
+    return raw[node.start : places[0][0]], characters, raw[places[-1][1] : node.end]
+
+
+def _between(raw: str, node: Node) -> str:
+    """Return what is written between two lines of a cell: nothing, or the end of one string and the start of the next."""
     if not isinstance(node.value, list):
-        return json.dumps(source, ensure_ascii=ascii_only)
-    lines = source.splitlines(keepends=True)
-    if not lines:
-        return "[]"
-    between = raw[node.value[0].end : node.value[1].start] if len(node.value) > 1 else None
-    if between is None:
-        indent = re.match(r"\s*", raw[node.start + 1 :]).group()  # type: ignore[union-attr]  # always matches
-        between = "," + (indent or " ")
-    opening = raw[node.start : node.value[0].start] if node.value else "["
-    closing = raw[node.value[-1].end : node.end] if node.value else "]"
-    return opening + between.join(json.dumps(line, ensure_ascii=ascii_only) for line in lines) + closing
+        return ""
+    if len(node.value) > 1:
+        return f'"{raw[node.value[0].end : node.value[1].start]}"'
+    indent = re.match(r"\s*", raw[node.start + 1 :]).group()  # type: ignore[union-attr]  # always matches
+    return f'",{indent or " "}"'
+
+
+def _line_end(characters: _Written, start: int) -> str:
+    """Return how the line at an offset ends; as the one before it does where it has no end."""
+    for letter, _ in (*characters[start:], *reversed(characters[:start])):
+        if _LINE_END.fullmatch(letter):
+            return letter
+    return "\\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Union
@@ -26,7 +27,7 @@ class Writable:
     imports: tuple[tuple[str, str], ...] = ()
     """(full name, the name it has in the file), for what the file imports at its top level."""
     import_at: int = 0
-    """Where a new import goes."""
+    """Where a new import goes: the start of a line, or of a statement behind others on their line."""
 
     def replace(self, span: Span, code: str) -> tuple[Edit, ...]:
         """Replace a stretch of the text."""
@@ -63,6 +64,23 @@ class Writable:
             return (self._edit(line, after, "") if alone else self._edit(start, behind.end(), ""),)
         closes = re.compile(r"\s*[)}]").match(self.text, end)
         return (self._edit(before.start(), end, ""),) if before is not None and closes is not None else ()
+
+    def remove_arguments(self, arguments: Iterable[Argument]) -> tuple[Edit, ...]:
+        """Take several arguments of one call out; nothing where one of them cannot be taken out."""
+        stretches: list[tuple[int, int]] = []
+        for argument in sorted(arguments, key=lambda argument: argument.whole):
+            edits = self.remove_argument(argument)
+            if not edits:
+                return ()
+            start, end = bounds(edits[0])
+            if stretches and start <= stretches[-1][1]:
+                start = stretches.pop()[0]
+                last = re.compile(r"\s*[)}]").match(self.text, end)
+                comma = re.compile(r",\s*\Z").search(self.text, 0, start)
+                alone = self.line_start(start) == start  # whole lines, and the one before keeps its comma
+                start = comma.start() if last is not None and comma is not None and not alone else start
+            stretches.append((start, end))
+        return tuple(self._edit(start, end, "") for start, end in stretches)
 
     def remove_line(self, span: Span) -> tuple[Edit, ...]:
         """Take a statement out with its line; ``pass`` where it shares the line with others."""
@@ -153,8 +171,9 @@ class Writable:
             return known[name], ()
         if module and module in known:
             return f"{known[module]}.{last}", ()
-        line = f"from {module} import {last}\n" if module else f"import {name}\n"
-        return last or name, (self._edit(self.import_at, self.import_at, line),)
+        statement = f"from {module} import {last}" if module else f"import {name}"
+        alone = self.line_start(self.import_at) == self.import_at
+        return last or name, (self._edit(self.import_at, self.import_at, f"{statement}\n" if alone else f"{statement}; "),)
 
     def code_of(self, span: Span) -> str:
         """The text of a span."""
@@ -166,9 +185,7 @@ class Writable:
 
     def _line_end(self, offset: int) -> int:
         end = self.text.find("\n", offset)
-        if end < 0:
-            return len(self.text)
-        return end - 1 if self.text[end - 1 : end] == "\r" and end > offset else end
+        return len(self.text) if end < 0 else end
 
     def _next_line(self, offset: int) -> int:
         end = self.text.find("\n", offset)
@@ -235,23 +252,57 @@ class OverlapError(ValueError):
     """An edit that does not fit the text any more."""
 
 
-def apply(text: str, fixes: Iterable[tuple[Edit, ...]]) -> tuple[str, tuple[Edit, ...]]:
-    """The text after every fix that does not overlap an earlier one, and the edits that were made.
+def chosen(text: str, fixes: Iterable[tuple[Edit, ...]], apart: Iterable[tuple[int, int]] = ()) -> tuple[Edit, ...]:
+    """The edits of every fix that can be made beside the earlier ones.
 
-    A fix is made whole or not at all; those left out are planned anew on the next pass over the changed text.
-    Raises OverlapError where an edit was planned for another text.
+    A fix is made whole or not at all. One that overlaps an earlier fix, or changes the same call, is planned anew on the
+    next pass over the changed text. Fixes that change what is given come before those that add something: a misspelt
+    argument that gets its name need not be added.
+
+    Args:
+        text: What the edits were planned for.
+        fixes: The edits of each fix.
+        apart: Where each call starts and ends.
+
+    Raises:
+        OverlapError: An edit was planned for another text.
     """
-    chosen: dict[Edit, tuple[int, int]] = {}
+    fixes = sorted(fixes, key=lambda fix: all(not edit.arguments["was"] for edit in fix))
+    within = _innermost(apart, {bounds(edit) for fix in fixes for edit in fix})
+    done: dict[Edit, None] = {}
+    taken: list[tuple[int, int]] = []
+    calls: set[tuple[int, int]] = set()
     for fix in fixes:
-        places = {edit: bounds(edit) for edit in fix if edit not in chosen}
-        for edit, (start, end) in places.items():
+        new = [edit for edit in fix if edit not in done]
+        places = [bounds(edit) for edit in new]
+        for edit, (start, end) in zip(new, places, strict=True):
             if text[start:end] != edit.arguments["was"]:
                 raise OverlapError(f"{edit.path}: the text at {start} is not what it was")
-        if not any(_touch(one, other) for one in places.values() for other in chosen.values()):
-            chosen |= places
-    for edit, (start, end) in sorted(chosen.items(), key=lambda item: item[1], reverse=True):
-        text = text[:start] + str(edit.arguments["text"]) + text[end:]
-    return text, tuple(chosen)
+        changed = {within[place] for place in places if place in within}
+        if calls & changed or any(_touches(taken, place) for place in places):
+            continue
+        done.update(dict.fromkeys(new))
+        calls |= changed
+        for place in places:
+            bisect.insort(taken, place)
+    return tuple(done)
+
+
+def _innermost(spans: Iterable[tuple[int, int]], places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], tuple[int, int]]:
+    """The innermost of nested spans that holds each place, for those that lie in one."""
+    coming = sorted(set(spans), key=lambda span: (-span[0], span[1]))
+    around: list[tuple[int, int]] = []
+    found = {}
+    for start, end in sorted(places):
+        while coming and coming[-1][0] <= start:
+            while around and around[-1][1] <= coming[-1][0]:
+                around.pop()
+            around.append(coming.pop())
+        while around and around[-1][1] < end:
+            around.pop()
+        if around:
+            found[start, end] = around[-1]
+    return found
 
 
 def bounds(edit: Edit) -> tuple[int, int]:
@@ -262,5 +313,7 @@ def bounds(edit: Edit) -> tuple[int, int]:
     return start, end
 
 
-def _touch(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    return one[0] <= other[1] and other[0] <= one[1]
+def _touches(taken: list[tuple[int, int]], place: tuple[int, int]) -> bool:
+    """Whether a place meets one of those that are taken, which are sorted and apart."""
+    index = bisect.bisect_left(taken, place)
+    return any(place[0] <= other[1] and other[0] <= place[1] for other in taken[max(index - 1, 0) : index + 1])

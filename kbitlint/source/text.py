@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kbitlint.source.values import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 
 class Text:
@@ -36,22 +36,39 @@ class Text:
         return Span(start, end, node.lineno)
 
 
-def import_place(text: Text, body: Iterable[ast.stmt]) -> int:
-    """Where a new import goes: before the first import that is not from ``__future__``, else after the docstring."""
-    after = 0
-    for number, statement in enumerate(body):
-        future = isinstance(statement, ast.ImportFrom) and statement.module == "__future__"
-        if isinstance(statement, (ast.Import, ast.ImportFrom)) and not future:
-            return text.offset(statement.lineno, 0)
-        docstring = number == 0 and isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
-        if future or docstring:
-            end = text.span(statement).end
-            after = text.text.find("\n", end) + 1 or len(text.text)
-    if after:
-        return after
-    start = 0
-    while text.text.startswith("#", start):  # a shebang, an encoding, a licence
-        start = text.text.find("\n", start) + 1
-        if not start:
-            return 0
-    return start
+def import_place(text: Text, body: Sequence[ast.stmt]) -> int:
+    """Where a new import goes: before the first import, or else before the first statement that does anything.
+
+    The docstring and imports from ``__future__`` must stay first. What stands behind one of them on its line is a place
+    inside a line; every other place is the start of one.
+    """
+    first = next((index for index, statement in enumerate(body) if not _stays_first(index, statement)), len(body))
+    if first == len(body):
+        return len(text.text)
+    imports = (index for index in range(first, len(body)) if isinstance(body[index], (ast.Import, ast.ImportFrom)))
+    index = next(imports, None)
+    if index is None:
+        index = next((index for index in range(first, len(body)) if not _does_nothing(body[index])), first)
+    while index > first and body[index - 1].end_lineno == _line(body[index]):
+        index -= 1
+    line = _line(body[index])
+    behind = index > 0 and body[index - 1].end_lineno == line
+    return text.offset(line, body[index].col_offset if behind else 0)
+
+
+def _stays_first(index: int, statement: ast.stmt) -> bool:
+    if isinstance(statement, ast.ImportFrom):
+        return statement.module == "__future__" and not statement.level
+    return index == 0 and _does_nothing(statement, str)
+
+
+def _does_nothing(statement: ast.stmt, kind: type = object) -> bool:
+    """Whether a statement is a constant: a docstring, or what takes the place of a magic of a notebook."""
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, kind)
+
+
+def _line(statement: ast.stmt) -> int:
+    """The line on which a statement starts, its decorators included."""
+    decorators = getattr(statement, "decorator_list", ())
+    return decorators[0].lineno if decorators else statement.lineno

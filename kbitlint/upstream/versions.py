@@ -7,6 +7,8 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
+from kbitlint.files import content
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
@@ -27,7 +29,7 @@ NEWEST = {
 #: the first versions that take ``gradient_checkpointing_kwargs``
 KWARGS_SINCE = {"transformers": "4.35", "peft": "0.7"}
 
-#: folders above a script that are looked into, and characters of a requirement file
+#: folders above a script that are looked into, and bytes of a requirement file
 MAX_UP = 6
 MAX_TEXT = 200_000
 
@@ -69,7 +71,7 @@ def pinned(folder: Path) -> Mapping[str, str]:
         for pattern in _PIN_FILES:
             for path in sorted(path for path in place.glob(pattern) if path.is_file()):  # no named pipes
                 with contextlib.suppress(OSError):
-                    found = pins(path.read_text(encoding="utf-8", errors="replace")[:MAX_TEXT]) | found
+                    found = pins(content.head(path, MAX_TEXT).decode("utf-8", "replace")) | found
         if (place / ".git").exists():
             break
     return found

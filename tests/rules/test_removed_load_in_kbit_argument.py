@@ -71,6 +71,56 @@ def test_the_fix_for_4_bits_asks_for_nf4_and_bfloat16(tmp_path):
     assert fixed("KB522", script, tmp_path) == script.replace("load_in_4bit=True", f"quantization_config={config}")
 
 
+@pytest.mark.parametrize(
+    ("given", "config"),
+    [
+        (
+            "load_in_4bit=True, bnb_4bit_compute_dtype=torch.half, bnb_4bit_use_double_quant=True",
+            'load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.half, bnb_4bit_use_double_quant=True',
+        ),
+        (
+            "bnb_4bit_compute_dtype=torch.half, bnb_4bit_quant_type='fp4', load_in_4bit=True",
+            "load_in_4bit=True, bnb_4bit_compute_dtype=torch.half, bnb_4bit_quant_type='fp4'",
+        ),
+        (
+            "bnb_4bit_quant_storage=torch.half, load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_compute_dtype=dtype",
+            "load_in_4bit=True, bnb_4bit_quant_storage=torch.half, bnb_4bit_quant_type='nf4', bnb_4bit_compute_dtype=dtype",
+        ),
+        ("load_in_8bit=True, llm_int8_skip_modules=['score']", "load_in_8bit=True, llm_int8_skip_modules=['score']"),
+    ],
+)
+@pytest.mark.parametrize("around", ["f('org/base', {})", "f('org/base', {}, device_map='auto')", "f('org/base', {},)"])
+def test_what_belongs_into_the_config_moves_there_as_it_is(given, config, around, tmp_path):
+    script = f"model = {around}\n".replace("f(", "AutoModelForCausalLM.from_pretrained(")
+
+    after = script.format(f"quantization_config=BitsAndBytesConfig({config})")
+    assert fixed("KB522", script.format(given), tmp_path).replace(", )", ")").replace(",)", ")") == after.replace(",)", ")")
+
+
+def test_lines_that_move_into_the_config_leave_none_behind(tmp_path):
+    script = "model = f(\n    'org/base',\n    {}\n)\n".replace("f(", "AutoModelForCausalLM.from_pretrained(")
+    lines = "load_in_8bit=True,\n    llm_int8_threshold=4.0,\n    llm_int8_skip_modules=['score'],"
+    config = (
+        "quantization_config=BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=4.0, llm_int8_skip_modules=['score']),"
+    )
+
+    assert fixed("KB522", script.format(lines), tmp_path, unsafe=False) == script.format(config)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "load_in_4bit=False, bnb_4bit_quant_type='nf4'",
+        "load_in_4bit=True, **{'bnb_4bit_quant_type': 'nf4'}",
+        "load_in_4bit=True, bnb_4bit_quant_type='nf4'  # as in the paper\n",
+    ],
+)
+def test_what_cannot_move_is_left_to_the_user(given, tmp_path):
+    script = f"model = AutoModelForCausalLM.from_pretrained('org/base', {given})\n"
+
+    assert fixed("KB522", script, tmp_path) == script
+
+
 def test_the_fix_imports_what_it_needs(tmp_path):
     imports = "from transformers import AutoModelForCausalLM\n"
 

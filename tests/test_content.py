@@ -1,0 +1,182 @@
+"""Nothing but a regular file is opened for reading, and no more of it is read than can be meant."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import signal
+import socket
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+from test_writing import SCRIPT
+
+import kbitlint
+from kbitlint.files import content
+
+KINDS = {"pipe": "a named pipe", "socket": "a socket", "device": "a device", "endless": "a device"}
+ROOT = Path(kbitlint.__file__).parent
+
+
+def make(kind, path):
+    """Something that is no file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        bound = socket.socket(socket.AF_UNIX)
+        here = Path.cwd()
+        os.chdir(path.parent)  # the name of a socket may be 107 bytes long
+        bound.bind(path.name)
+        os.chdir(here)
+    else:
+        path.symlink_to("/dev/null" if kind == "device" else "/dev/zero")
+
+
+_SEEN = None
+
+
+def _see(event, arguments):
+    if event == "open" and _SEEN is not None and isinstance(arguments[0], (str, bytes)):
+        _SEEN.add(os.path.realpath(os.fsdecode(arguments[0])))
+
+
+sys.addaudithook(_see)
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """What is opened meanwhile; what is waited for raises."""
+
+    def late(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(30)
+    monkeypatch.setattr(sys.modules[__name__], "_SEEN", set())
+    yield _SEEN
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("name", "arguments", "code"),
+    [
+        (".train.py.00000000.kbitlint-tmp", ["--fix", "train.py"], 0),
+        ("b.json", ["check", "train.py", "--baseline", "b.json"], 2),
+        ("b.json", ["check", "train.py", "--baseline", "b.json", "--prune-baseline"], 2),
+        ("a.yaml", ["check", "train.py", "--training", "a.yaml"], 2),
+        ("ds.json", ["check", "train.py", "--training", "ds.json"], 2),
+        ("lib/.gitignore", ["check", "."], 0),
+        (".gitignore", ["check", "."], 0),
+        ("lib/a.py", ["check", "."], 0),
+        ("lib/a.ipynb", ["check", "."], 0),
+        ("lib/config.json", ["check", "."], 0),
+        ("requirements.txt", ["check", "train.py"], 0),
+        ("pyproject.toml", ["check", "train.py"], 0),
+        ("pyproject.toml", ["config"], 0),
+        ("lib/train.py", ["check", "lib/train.py"], 2),
+        ("lib/config.json", ["check", "lib/config.json"], 2),
+        ("here/config.json", ["check", "train.py"], 0),
+        ("ck/kbitlint.json", ["check", "ck/config.json"], 0),
+    ],
+)
+def test_what_is_no_file_is_not_opened(run, seen, tmp_path, kind, name, arguments, code):  # noqa: PLR0917  # parametrized
+    (tmp_path / "train.py").write_text(SCRIPT.replace('"m"', '"here"'))
+    (tmp_path / "ck").mkdir()
+    (tmp_path / "ck/config.json").write_text('{"model_type": "llama"}')
+    make(kind, tmp_path / name)
+    before = (tmp_path / name).lstat().st_ino
+
+    result = run(*arguments)
+
+    assert seen & ({str(tmp_path / name), os.path.realpath(tmp_path / name)} - {"/dev/null"}) == set()
+    assert (tmp_path / name).lstat().st_ino == before
+    assert (result.exit_code, result.stderr.count("\n")) == (code, code == 2), result.output
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_file_is_named_for_what_it_is(tmp_path, kind):
+    make(kind, tmp_path / "a")
+
+    for read in (content.opened, content.read, content.read_text, lambda path: content.head(path, 1)):
+        with pytest.raises(OSError, match=f"it is {KINDS[kind]}, not a file"):
+            read(tmp_path / "a")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_takes_the_place_of_a_file_after_the_look_is_not_waited_for(tmp_path, monkeypatch, kind):
+    make(kind, tmp_path / "a")
+    (tmp_path / "file").write_text("x")
+    regular = (tmp_path / "file").stat()
+    monkeypatch.setattr(Path, "stat", lambda self: regular)
+
+    with pytest.raises(OSError, match=f"it is {KINDS[kind]}, not a file"):
+        content.read(tmp_path / "a")
+
+
+def test_no_more_is_read_than_can_be_meant(tmp_path):
+    (tmp_path / "a").write_bytes(b"12345")
+
+    assert [content.read(tmp_path / "a", most) for most in (5, 6, 1 << 40)] == [b"12345"] * 3
+    assert content.head(tmp_path / "a", 2) == b"12"
+    with pytest.raises(content.TooLargeError, match="larger than"):
+        content.read(tmp_path / "a", 4)
+    with (tmp_path / "hole").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(content.TooLargeError):
+        content.read(tmp_path / "hole")
+
+
+def test_a_file_whose_size_is_told_as_0_is_read_as_far_as_it_may_be():
+    path = Path("/proc/self/status")
+    if not path.exists():
+        pytest.skip("no such files here")
+
+    assert stat.S_ISREG(path.stat().st_mode)
+    assert content.read(path).startswith(b"Name:")
+    with pytest.raises(content.TooLargeError):
+        content.read(path, 10)
+
+
+def test_a_link_is_no_file_where_links_are_not_followed(tmp_path):
+    (tmp_path / "real").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("real")
+
+    with pytest.raises(OSError, match="not a file"):
+        content.opened(tmp_path / "link", follow=False)
+    with content.opened(tmp_path / "real", follow=False) as file:
+        assert file.read() == b"x"
+
+
+#: what may open files, and why: module -> functions
+OPENERS = {
+    "files/content.py": "the place for it",
+    "writing.py": "opens to write, and folders to lock them",
+    "usage.py": "reads what the kernel tells of our own processes",
+    "streams.py": "opens /dev/null to write",
+    "docs.py": "is run by developers",
+    "report/json.py": "reads what is installed with it",
+    "report/html.py": "reads what is installed with it",
+    "model/build.py": "hands regular files to safetensors",
+    "model/stored.py": "hands regular files to safetensors",
+}
+_OPENS = {"open", "fdopen", "safe_open", "read_text", "read_bytes", "load_file", "openpty", "mmap"}
+
+
+def test_one_place_opens_files_for_reading():
+    found = {}
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            called = node.func if isinstance(node, ast.Call) else None
+            name = getattr(called, "attr", None) or getattr(called, "id", None)
+            ours = getattr(getattr(called, "value", None), "id", None) == "content" or isinstance(called, ast.Name)
+            if name in _OPENS and not (ours and name == "read_text"):
+                found.setdefault(path.relative_to(ROOT).as_posix(), set()).add(name)
+
+    assert set(found) == set(OPENERS), json.dumps({name: sorted(names) for name, names in found.items()}, indent=1)
