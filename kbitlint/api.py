@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,17 @@ from kbitlint import engine, manifest, registry
 from kbitlint.audit import audit, context_of, depicted, measured, model_of, plan_of, report_of
 from kbitlint.budget import DEFAULT_LORA, budget_of, parse_lora
 from kbitlint.collection import facts_of_model
-from kbitlint.errors import KbitlintError, TargetError, did_you_mean
+from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
 from kbitlint.norm_styles import Norms
-from kbitlint.opening import Options, apply_stored, open_target, quiet
+from kbitlint.opening import Options, apply_stored, open_target
 from kbitlint.target import SOURCES, Kind, parse
 from kbitlint.violation import Applied, Edit, Report, Safety, Severity, Surface
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kbitlint.model.memory_facts import MemoryReport
     from kbitlint.opening import Opened
     from kbitlint.rule import Rule
@@ -73,17 +76,49 @@ def check(target: Any, **options: Any) -> Report:
     """
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
-    with _turn(target):
+    with turn(target):
         if is_live(target):
             return _check_live(target, rules, chosen)
         return audit(opened(target, rules, chosen), rules, chosen)
 
 
-def _turn(target: Any) -> contextlib.AbstractContextManager[Any]:
-    """The turn of this thread with models; scripts need none."""
-    if not is_live(target) and parse(str(target)).kind in SOURCES:
+@contextlib.contextmanager
+def turn(target: Any) -> Iterator[None]:
+    """Run the body as the one thread that works with models, isolated from the caller's modes; scripts need neither.
+
+    Every entry point and the callback do their work in here, whether the target is live or named.
+
+    Raises:
+        KbitlintError: The body raised it, or any other exception: models are code of others and may raise anything.
+    """
+    if isinstance(target, (str, Path)) and parse(str(target)).kind in SOURCES:
+        yield
+        return
+    with _MODELS, _plain_errors(target), _isolated():
+        yield
+
+
+@contextlib.contextmanager
+def _plain_errors(target: Any) -> Iterator[None]:
+    """Raise every exception as a KbitlintError of one line, which names the code that raised it."""
+    try:
+        yield
+    except KbitlintError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        name = target if isinstance(target, (str, Path)) else f"the {type(target).__name__}"
+        where = f"{frame.name} of {Path(frame.filename).name}"
+        raise TargetError(name, f"cannot be worked on: {one_line(error)}, raised in {where}") from error
+
+
+def _isolated() -> contextlib.AbstractContextManager[None]:
+    """The isolation of the model surface; where torch is not imported, the caller has no modes of torch."""
+    if "torch" not in sys.modules:
         return contextlib.nullcontext()
-    return _MODELS
+    from kbitlint.model.isolation import isolated
+
+    return isolated()
 
 
 def opened(target: Any, rules: tuple[Rule, ...], options: Options) -> Opened:
@@ -114,7 +149,7 @@ def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: 
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
     wanted = Safety.UNSAFE if unsafe else Safety.SAFE
-    with _turn(target):
+    with turn(target):
         if is_live(target):
             return _fix_live(target, rules, chosen, wanted, probe=bool(probe))
         named = parse(str(target))
@@ -161,7 +196,7 @@ def memory(
     """
     chosen = options_of(options)
     adapter = None if lora is None else parse_lora(lora)
-    with _MODELS:
+    with turn(target):
         return _memory(target, chosen, (batch, seq_len), lora=adapter, optimizer=optimizer, every=every)
 
 
@@ -175,6 +210,8 @@ def _memory(target: Any, chosen: Options, shape: tuple[int | None, int | None], 
     context = context_of(live, chosen.context)
     batch, seq_len = (given or known for given, known in zip(shape, (context.batch_size, context.seq_len), strict=True))
     context = dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
+    from kbitlint.model.isolation import quiet
+
     with quiet():
         return budget_of(model_of(live), context, named=(name, notes), **asked)
 
@@ -183,7 +220,7 @@ def undo(model: Any) -> int:
     """Take back, bit for bit, every fix that was applied to this model object; gives how many there were."""
     from kbitlint.model import journal
 
-    with _MODELS:
+    with turn(model):
         return journal.undo(model_of(model))
 
 
@@ -217,7 +254,7 @@ def load_prepared(folder: str | Path, *, device: str | None = None, **kwargs: An
     require_model_extra("loading a model")
     from kbitlint.model.loading import load
 
-    with _MODELS:
+    with turn(target.place):
         model = load(target, device or _any_device(), prepared.quantize, trust_remote_code=False, arguments=kwargs)
         apply_stored(model, prepared, target.folder / manifest.NAME)
     return model
@@ -241,7 +278,7 @@ def prepare(model: Any, file: str | Path) -> int:
     prepared = manifest.read_file(place)
     if prepared is None:
         raise TargetError(place, "no such file; `kbitlint --fix` writes it")
-    with _MODELS:
+    with turn(model):
         return apply_stored(model_of(model), prepared, place, undoable=True)
 
 

@@ -11,7 +11,6 @@ from kbitlint.collection import facts_of_model
 from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.norm_styles import Norms
-from kbitlint.opening import quiet
 from kbitlint.source import documents
 from kbitlint.target import SOURCES, Kind, Target
 from kbitlint.violation import Plan, Report, Safety, Skip, Surface
@@ -76,6 +75,7 @@ def depicted(live: Any, facts: ModelFacts, context: TrainingContext, options: Op
 def measured(live: Any, context: TrainingContext, options: Options) -> dict[str, Any]:
     """What a training step takes before and after the fix, or why that is not known, as fields of a report."""
     from kbitlint.budget import DEFAULT_LORA, OPTIMIZERS, budget_of, parse_lora
+    from kbitlint.model.isolation import quiet
 
     if not options.trace:
         return {"unmeasured": "no training step may be run (--no-trace)"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +91,7 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     require_model_extra(f"auditing {target.text}")
     from kbitlint.model.build import attach_adapter, build
     from kbitlint.model.factory import call_factory
+    from kbitlint.model.isolation import quiet
     from kbitlint.model.source import Source
 
     if target.kind in FACTORIES:
@@ -190,24 +190,6 @@ def _importable(target: Target) -> Iterator[None]:
             sys.path.remove(place)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the logs, progress bars and deprecation warnings of other libraries out of our own output."""
-    from transformers.utils import logging
-
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def has_weights(target: Target) -> bool:
     """Whether the folder of a checkpoint, or of an adapter's base, holds safetensors weights.
 
@@ -228,6 +210,7 @@ def has_weights(target: Target) -> bool:
 def load_target(target: Target, options: Options, device: str) -> Opened:
     """Open a folder with its real weights on a device, prepared as its ``kbitlint.json`` says."""
     require_model_extra("--fix")
+    from kbitlint.model.isolation import quiet
     from kbitlint.model.loading import load
 
     with quiet():

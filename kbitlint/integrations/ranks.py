@@ -66,11 +66,12 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> J
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
 
     def look() -> Seen:
-        if api.is_live(target):
-            return seen(target, api.check(target, **options), chosen.context)
-        opened = api.opened(target, rules, chosen)
-        report = audit(opened, rules, chosen)
-        return Seen(report, chosen.context) if opened.live is None else seen(opened.live, report, chosen.context)
+        with api.turn(target):
+            if api.is_live(target):
+                return seen(target, api.check(target, **options), chosen.context)
+            opened = api.opened(target, rules, chosen)
+            report = audit(opened, rules, chosen)
+            return Seen(report, chosen.context) if opened.live is None else seen(opened.live, report, chosen.context)
 
     return over_ranks(ranks, look, rules, timeout)
 

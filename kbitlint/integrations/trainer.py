@@ -84,7 +84,8 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         ranks = group(self.timeout)
 
         def look() -> Seen:
-            return self._look(target, optimizer, alone=ranks is None)
+            with api.turn(model):
+                return self._look(target, optimizer, alone=ranks is None)
 
         joint = over_ranks(ranks, look, self.rules, self.timeout)
         self.report = joint.report

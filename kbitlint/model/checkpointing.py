@@ -16,6 +16,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.model.attributes import attribute
 from kbitlint.model.norms import function_of
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def checkpoint_facts(module: nn.Module, path: str) -> CheckpointFacts | None:
     if not layer and called is None:
         return None
     bound = module.__dict__.get(FUNCTION)
-    enabled = bool(getattr(module, FLAG))
+    enabled = bool(attribute(module, FLAG))
     if called is _Call.DIRECT and bound is None:
         reentry = _reentry_in_code(function_of(cls.forward))
     else:
@@ -135,7 +136,7 @@ def runs_hooks_outside(module: nn.Module) -> bool:
 
 def supports_checkpointing(model: nn.Module) -> bool:
     """Whether the class says that its layers can be checkpointed."""
-    return bool(getattr(model, "supports_gradient_checkpointing", False))
+    return bool(attribute(model, "supports_gradient_checkpointing"))
 
 
 def enable(model: Any, **kwargs: Any) -> None:

@@ -205,6 +205,8 @@ class ModelFacts:
     """The devices that accelerate spread the modules over, as the model remembers them; empty where it was not."""
     packed_banks: tuple[QuantizedFacts, ...] = ()
     """Fused experts that are packed in place; the path is that of the parameter."""
+    unread: tuple[tuple[str, str], ...] = ()
+    """(path, reason) of every module that could not be looked at as a whole: reading it raises."""
 
     @property
     def trainable(self) -> tuple[ParameterFacts, ...]:
