@@ -127,7 +127,15 @@ def opened(target: Any, rules: tuple[Rule, ...], options: Options) -> Opened:
     return open_target(parse(str(target)), options, model=wants_model)
 
 
-def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: bool | None = None, **options: Any) -> Report:
+def fix(
+    target: Any,
+    *,
+    unsafe: bool = False,
+    device: str | None = None,
+    probe: bool | None = None,
+    optimizer: Any = None,
+    **options: Any,
+) -> Report:
     """Audit, fix what can be fixed, and audit again.
 
     A live model or a Trainer's model is fixed in place, where it is. A checkpoint folder is loaded on ``device``,
@@ -139,22 +147,35 @@ def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: 
         unsafe: Also apply fixes that may change what is trained or computed.
         device: Where named targets are loaded: ``cuda`` (the default) or ``cpu``.
         probe: Run one forward and backward afterwards; by default for named targets only.
+        optimizer: One that holds parameters of a live model: its state follows where a parameter changes its dtype. A
+            Trainer's own is known, and so is every ``torch.optim.Optimizer`` of this process.
         **options: As for ``check``, and ``norms`` (``transparent``, ``peft``: every half-precision parameter in float32, as
             its prepare does, or ``keep``), ``output`` (where a folder's edits are written), ``probe_batch`` and
             ``probe_seq`` (the batch of the probe).
 
     Raises:
-        KbitlintError: As for ``check``, or there is no CUDA and no other device was named.
+        KbitlintError: As for ``check``; or there is no CUDA and no other device was named; or an optimizer's state
+            cannot follow, and the model is left as it was.
     """
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
+    if optimizer is not None:
+        _check_optimizer(optimizer, target)
     wanted = Safety.UNSAFE if unsafe else Safety.SAFE
     with turn(target):
         if is_live(target):
-            return _fix_live(target, rules, chosen, wanted, probe=bool(probe))
+            return _fix_live(target, rules, chosen, wanted, probe=bool(probe), optimizer=optimizer)
         named = parse(str(target))
         place = device_for(device, needed=not (chosen.meta or named.kind in (*SOURCES, Kind.FILE)))
         return fix_named(named, rules, chosen, wanted, place, probe=probe is not False)
+
+
+def _check_optimizer(optimizer: Any, target: Any) -> None:
+    if isinstance(target, (str, Path)):
+        raise TargetError(target, "is loaded for the fix, so that no optimizer holds its parameters: pass none")
+    from kbitlint.model.optimizers import unwrapped
+
+    unwrapped(optimizer)
 
 
 def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ...]:
@@ -310,14 +331,16 @@ def _check_live(target: Any, rules: tuple[Rule, ...], options: Options) -> Repor
     return report_of("", seen, outcome, facts.get(Surface.TRACE), skips=skips, planned=planned, **picture)
 
 
-def _fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Safety, *, probe: bool) -> Report:
+def _fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Safety, *, probe: bool, optimizer: Any) -> Report:
     from kbitlint.fixer import fix_model
     from kbitlint.model.walk import collect
 
     model = model_of(target)
+    held = optimizer if optimizer is not None or model is target else getattr(target, "optimizer", None)
 
     def apply() -> tuple[Applied, engine.Outcome]:
-        return fix_model(model, rules, context_of(target, options.context), wanted, trace=options.trace, norms=options.norms)
+        context = context_of(target, options.context)
+        return fix_model(model, rules, context, wanted, trace=options.trace, norms=options.norms, optimizer=held)
 
     before = measured(model, context_of(target, options.context), options) if options.memory else {}
     applied, outcome = apply()

@@ -134,10 +134,11 @@ def apply_stored(model: Any, prepared: manifest.Manifest, file: Path, *, undoabl
     """
     from kbitlint.model.edits import apply
     from kbitlint.model.journal import Journal, journaled, keep
+    from kbitlint.model.optimizers import Carrier
 
     try:
         with journaled(Journal(forgets=not undoable)) as journal:
-            apply(model, prepared.edits, journal)
+            apply(model, prepared.edits, journal, Carrier(journal, model) if undoable else None)
     except KbitlintError as error:
         raise TargetError(file, f"does not fit this model: {error}") from error
     if undoable:

@@ -45,6 +45,8 @@ class ParameterFacts:
     """Whether it stacks the matrices of several experts."""
     held: bool = False
     """Whether hooks let its module compute in float32 whatever comes in, so that its dtype is meant."""
+    inference: bool = False
+    """Whether it was created under ``torch.inference_mode``, so that nothing may write into it outside of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class QuantizedFacts:
 
     path: str
     packing: Packing
+    lacks: str = ""
+    """The attribute that unpacks a bitsandbytes weight and is None: ``quant_state`` or ``SCB``; else empty."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,21 @@ def state_bytes(module: nn.Module, packing: Packing) -> int:
     return code + (blocks + -(-blocks // 256) * 4 + 256 * 4 + 4 if attribute(weight, "compress_statistics") else 4 * blocks)
 
 
+def lost_state(module: nn.Module, packing: Packing) -> str:
+    """Return the name of the state that a bitsandbytes layer lacks to unpack its weight; empty where it has it.
+
+    The forward of bitsandbytes 0.50 looks at the weight and then at the layer (``fix_4bit_weight_quant_state_from_module``,
+    ``MatmulLtState``). Weights without data have no state yet.
+    """
+    if packing.method != "bitsandbytes" or TOLD in module.__dict__:
+        return ""
+    weight: Any = attribute(module, "weight")
+    if not isinstance(weight, Tensor) or weight.is_meta:
+        return ""
+    name, holder = ("quant_state", module) if packing.bits == 4 else ("SCB", attribute(module, "state"))
+    return name if attribute(weight, name) is None and attribute(holder, name) is None else ""
+
+
 def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:
     weight = module._parameters.get("weight")  # noqa: SLF001  # see packing_of
     if weight is None:

@@ -31,7 +31,7 @@ HALF = (torch.bfloat16, torch.float16)
 #: autograd raises these whatever the values are
 _AUTOGRADS_OWN = re.compile(
     r"leaf Variable that requires grad|modified by an inplace operation|does not require grad"
-    r"|Recomputed values|different number of tensors was saved"
+    r"|Recomputed values|different number of tensors was saved|Inference tensors cannot be saved"
 )
 _ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias type|can't be cast")
 

@@ -294,7 +294,7 @@ def _look_at_bank(module: nn.Module, path: str, kind: str, walk: _Walk) -> None:
 def _look_at_packing(module: nn.Module, path: str, walk: _Walk, *, base: bool) -> Packing | None:
     packing = quantized.packing_of(module)
     if packing is not None:
-        walk.quantized.append(QuantizedFacts(path, packing))
+        walk.quantized.append(QuantizedFacts(path, packing, quantized.lost_state(module, packing)))
         return packing
     if quantized.packed_class(type(module)):
         walk.hollow.extend(parts.hollow(module, path))
@@ -333,6 +333,7 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
         norm=norm or (packing is None and floating and norms.is_bare_norm(name, len(shape))),
         floating=floating,
         held=held,
+        inference=parameter.is_inference(),
     )
 
 
