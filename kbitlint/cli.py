@@ -11,6 +11,7 @@ import click
 
 from kbitlint import __version__
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.interpreter import keep_docstrings
 from kbitlint.report.formats import MEMORY as MEMORY_FORMATS
 from kbitlint.report.formats import NAMES as FORMATS
 from kbitlint.running import JOBS_OPTIONS, RANK_OPTION, SUPPRESSING_OPTIONS, TRAINING_OPTION, context_of, settled
@@ -47,6 +48,10 @@ crash, nothing checked)."""
 
 class _Commands(ClearGroup):
     """A group in which ``kbitlint --fix TARGET`` means ``kbitlint check --fix TARGET``."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        keep_docstrings()
+        return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "-h", "--version"}

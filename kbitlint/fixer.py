@@ -67,7 +67,7 @@ def suspects(done: Iterable[Edit], new: Iterable[Break]) -> tuple[Edit, ...]:
     return near or read or tuple(edit for edit in done if edit.adds_bytes) or done
 
 
-def fix_model(
+def fix_model(  # noqa: PLR0913  # each is one decision of the caller
     model: Any,
     rules: Iterable[Rule],
     context: TrainingContext,

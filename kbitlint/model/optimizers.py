@@ -66,7 +66,7 @@ class Carrier:
             self.journal.record(self._restore)
         self._changed[parameter] = None
         for optimizer in holders:
-            state = optimizer.state[parameter] if parameter in optimizer.state else {}
+            state = optimizer.state.get(parameter, {})
             for key, value in list(state.items()):
                 if _is_moment(key, value) and value.dtype == parameter.dtype:  # bitsandbytes keeps float32 or bytes always
                     state[key] = value.to(dtype)
