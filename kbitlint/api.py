@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import sys
 import threading
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,13 @@ from kbitlint import engine, manifest, registry
 from kbitlint.audit import audit, context_of, depicted, measured, model_of, plan_of
 from kbitlint.budget import DEFAULT_LORA, budget_of, parse_lora
 from kbitlint.collection import facts_of_model
-from kbitlint.errors import KbitlintError, TargetError, did_you_mean
+from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
 from kbitlint.import_state import import_state
+from kbitlint.model.isolation import quiet
 from kbitlint.norm_styles import Norms
-from kbitlint.opening import Options, apply_stored, open_target, quiet
+from kbitlint.opening import Options, apply_stored, open_target
 from kbitlint.report import Report, report_of
 from kbitlint.result import Applied, Skip
 from kbitlint.target import SOURCES, Kind, is_function, parse
@@ -90,13 +92,44 @@ def check(target: Any, **options: Any) -> Report:
 
 @contextlib.contextmanager
 def turn(target: Any) -> Iterator[None]:
-    """The turn of this thread with models, in which a function has its own imports; scripts need none."""
+    """Run the body as the one thread that works with models, isolated from the caller's modes; scripts need neither.
+
+    Every entry point and the callback do their work in here, whether the target is live or named. A function has its
+    own imports in it.
+
+    Raises:
+        KbitlintError: The body raised it, or any other exception: models are code of others and may raise anything.
+    """
     named = None if is_live(target) else parse(str(target))
     if named is not None and named.kind in SOURCES:
         yield
         return
-    with _MODELS, import_state(named) if named else contextlib.nullcontext():
+    imports = import_state(named) if named else contextlib.nullcontext()
+    with _MODELS, _plain_errors(target), imports, _isolated():
         yield
+
+
+@contextlib.contextmanager
+def _plain_errors(target: Any) -> Iterator[None]:
+    """Raise every exception as a KbitlintError of one line, which names the code that raised it."""
+    try:
+        yield
+    except KbitlintError:
+        raise
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        name = target if isinstance(target, (str, Path)) else f"the {type(target).__name__}"
+        where = f"{frame.name} of {Path(frame.filename).name}"
+        raise TargetError(name, f"cannot be worked on: {one_line(error)}, raised in {where}") from error
+
+
+def _isolated() -> contextlib.AbstractContextManager[None]:
+    """The isolation of the model surface; where torch is not imported, the caller has no modes of torch."""
+    if "torch" not in sys.modules:
+        return contextlib.nullcontext()
+    from kbitlint.model.isolation import isolated
+
+    return isolated()
 
 
 def is_left_out(target: Any, options: Options) -> bool:
@@ -115,7 +148,15 @@ def opened(target: Any, rules: tuple[Rule, ...], options: Options) -> Opened:
     return open_target(parse(str(target)), options, model=wants_model)
 
 
-def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: bool | None = None, **options: Any) -> Report:
+def fix(
+    target: Any,
+    *,
+    unsafe: bool = False,
+    device: str | None = None,
+    probe: bool | None = None,
+    optimizer: Any = None,
+    **options: Any,
+) -> Report:
     """Audit, fix what can be fixed, and audit again.
 
     A live model or a Trainer's model is fixed in place, where it is. A checkpoint folder is loaded on ``device``,
@@ -127,24 +168,37 @@ def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: 
         unsafe: Also apply fixes that may change what is trained or computed.
         device: Where named targets are loaded: ``cuda`` (the default) or ``cpu``.
         probe: Run one forward and backward afterwards; by default for named targets only.
+        optimizer: One that holds parameters of a live model: its state follows where a parameter changes its dtype. A
+            Trainer's own is known, and so is every ``torch.optim.Optimizer`` of this process.
         **options: As for ``check``, and ``norms`` (``transparent``, ``peft``: every half-precision parameter in float32, as
             its prepare does, or ``keep``), ``output`` (where a folder's edits are written), ``probe_batch`` and
             ``probe_seq`` (the batch of the probe).
 
     Raises:
-        KbitlintError: As for ``check``, or there is no CUDA and no other device was named.
+        KbitlintError: As for ``check``; or there is no CUDA and no other device was named; or an optimizer's state
+            cannot follow, and the model is left as it was.
     """
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
+    if optimizer is not None:
+        _check_optimizer(optimizer, target)
     wanted = Safety.UNSAFE if unsafe else Safety.SAFE
     with turn(target):
         if not is_live(target) and is_left_out(target, chosen):
             return not_run(target)
         if is_live(target):
-            return _fix_live(target, rules, chosen, wanted, probe=bool(probe))
+            return _fix_live(target, rules, chosen, wanted, probe=bool(probe), optimizer=optimizer)
         named = parse(str(target))
         place = device_for(device, needed=not (chosen.meta or named.kind in (*SOURCES, Kind.FILE)))
         return fix_named(named, rules, chosen, wanted, place, probe=probe is not False)
+
+
+def _check_optimizer(optimizer: Any, target: Any) -> None:
+    if isinstance(target, (str, Path)):
+        raise TargetError(target, "is loaded for the fix, so that no optimizer holds its parameters: pass none")
+    from kbitlint.model.optimizers import unwrapped
+
+    unwrapped(optimizer)
 
 
 def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ...]:
@@ -203,6 +257,7 @@ def _memory(target: Any, chosen: Options, shape: tuple[int | None, int | None], 
     context = context_of(live, chosen.context)
     batch, seq_len = (given or known for given, known in zip(shape, (context.batch_size, context.seq_len), strict=True))
     context = dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
+
     with quiet(), confinement:
         return budget_of(model_of(live), context, named=(name, notes), **asked)
 
@@ -211,7 +266,7 @@ def undo(model: Any) -> int:
     """Take back, bit for bit, every fix that was applied to this model object; gives how many there were."""
     from kbitlint.model import journal
 
-    with _MODELS:
+    with turn(model):
         return journal.undo(model_of(model))
 
 
@@ -245,7 +300,7 @@ def load_prepared(folder: str | Path, *, device: str | None = None, **kwargs: An
     require_model_extra("loading a model")
     from kbitlint.model.loading import load
 
-    with _MODELS:
+    with turn(target.place):
         model = load(target, device or _any_device(), prepared.quantize, trust_remote_code=False, arguments=kwargs)
         apply_stored(model, prepared, target.folder / manifest.NAME)
     return model
@@ -269,7 +324,7 @@ def prepare(model: Any, file: str | Path) -> int:
     prepared = manifest.read_file(place)
     if prepared is None:
         raise TargetError(place, "no such file; `kbitlint --fix` writes it")
-    with _MODELS:
+    with turn(model):
         return apply_stored(model_of(model), prepared, place, undoable=True)
 
 
@@ -301,14 +356,16 @@ def _check_live(target: Any, rules: tuple[Rule, ...], options: Options) -> Repor
     return report_of("", seen, outcome, facts.get(Surface.TRACE), skips=skips, planned=planned, **picture)
 
 
-def _fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Safety, *, probe: bool) -> Report:
+def _fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Safety, *, probe: bool, optimizer: Any) -> Report:
     from kbitlint.fixer import fix_model
     from kbitlint.model.walk import collect
 
     model = model_of(target)
+    held = optimizer if optimizer is not None or model is target else getattr(target, "optimizer", None)
 
     def apply() -> tuple[Applied, engine.Outcome]:
-        return fix_model(model, rules, context_of(target, options.context), wanted, trace=options.trace, norms=options.norms)
+        context = context_of(target, options.context)
+        return fix_model(model, rules, context, wanted, trace=options.trace, norms=options.norms, optimizer=held)
 
     before = measured(model, context_of(target, options.context), options) if options.memory else {}
     applied, outcome = apply()

@@ -10,8 +10,8 @@ from kbitlint import engine
 from kbitlint.collection import facts_of_model
 from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, TargetError
+from kbitlint.model.isolation import quiet
 from kbitlint.norm_styles import Norms
-from kbitlint.opening import quiet
 from kbitlint.report import Report, report_of
 from kbitlint.result import Plan, Skip
 from kbitlint.source import documents

@@ -15,6 +15,7 @@ import click
 from kbitlint import __version__, import_paths
 from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.exits import EXIT_FAILED, CommandLine
+from kbitlint.interpreter import keep_docstrings
 from kbitlint.output.formats import MEMORY as MEMORY_FORMATS
 from kbitlint.output.formats import NAMES as FORMATS
 from kbitlint.running import (
@@ -61,6 +62,10 @@ crash, nothing checked, a report that could not be written), 130 Ctrl-C."""
 
 class _Commands(CommandLine):
     """A group in which ``kbitlint --fix TARGET`` means ``kbitlint check --fix TARGET``."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        keep_docstrings()
+        return super().main(*args, **kwargs)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own = {"--help", "-h", "--version"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.errors import KbitlintError, one_line
 from kbitlint.result import Skip
 from kbitlint.violation import Surface
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
     from kbitlint.model.trace_facts import TraceFacts
     from kbitlint.rule import Rule
 
@@ -28,27 +30,41 @@ def facts_of_model(
     """
     from kbitlint.model.walk import collect
 
-    facts: dict[Surface, Any] = {Surface.MODEL: collect(model)}
+    facts: dict[Surface, Any] = {Surface.MODEL: (seen := collect(model))}
+    skips = _unread(seen)
     if not trace or not any(Surface.TRACE in rule.checks() for rule in rules):
-        return facts, ()
-    from kbitlint.model.step import UntraceableError
+        return facts, skips
     from kbitlint.model.trace import trace as traced
-    from kbitlint.model.twin import TwinError
 
     try:
-        facts[Surface.TRACE] = traced(model, context, facts=facts[Surface.MODEL])
-    except (UntraceableError, TwinError) as reason:
-        return facts, (Skip("", Surface.TRACE, str(reason)),)
-    return facts, ()
+        facts[Surface.TRACE] = traced(model, context, facts=seen)
+    except KbitlintError as reason:
+        skips += (Skip("", Surface.TRACE, str(reason)),)
+    except Exception as error:  # noqa: BLE001  # a step runs the model's code, which may raise anything anywhere
+        skips += (Skip("", Surface.TRACE, f"no training step without weights: {one_line(error)}"),)
+    return facts, skips
+
+
+def _unread(facts: ModelFacts) -> tuple[Skip, ...]:
+    """Return a Skip for each reason why modules could not be looked at, with the first of them."""
+    by_reason: dict[str, list[str]] = {}
+    for path, reason in facts.unread:
+        by_reason.setdefault(reason, []).append(path or "the model itself")
+    return tuple(
+        Skip("", Surface.MODEL, f"{paths[0]}{_more(len(paths) - 1)} could not be looked at: {reason}")
+        for reason, paths in by_reason.items()
+    )
+
+
+def _more(count: int) -> str:
+    return f" and {count} more module{'s' * (count != 1)}" if count else ""
 
 
 def facts_of_step(model: Any, context: TrainingContext) -> TraceFacts | None:
     """What one training step without weights shows, or None where the model cannot be traced."""
-    from kbitlint.model.step import UntraceableError
     from kbitlint.model.trace import trace
-    from kbitlint.model.twin import TwinError
 
     try:
         return trace(model, context)
-    except (UntraceableError, TwinError):
+    except Exception:  # noqa: BLE001  # see facts_of_model, which gives the reason
         return None

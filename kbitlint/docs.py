@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from typing import TYPE_CHECKING
+
+from kbitlint.docstrings import docstring
 
 if TYPE_CHECKING:
     from kbitlint.rule import Rule
@@ -16,7 +17,7 @@ def sections(rule: type[Rule]) -> dict[str, str]:
     """The sections of a rule's document, by heading, in their order."""
     found: dict[str, str] = {}
     heading = ""
-    for line in inspect.cleandoc(rule.__doc__ or "").splitlines():
+    for line in docstring(rule).splitlines():
         if line.startswith("## "):
             heading = line[3:].strip()
             found[heading] = ""
@@ -27,7 +28,7 @@ def sections(rule: type[Rule]) -> dict[str, str]:
 
 def explain(rule: Rule) -> str:
     """A rule's document as Markdown, with its code and severity as title."""
-    body = inspect.cleandoc(type(rule).__doc__ or "")
+    body = docstring(type(rule))
     if rule.options:
         lines = [f"- `{option.name}` ({json.dumps(option.default)}): {option.doc}" for option in rule.options]
         body += "\n\n## Options\n\n" + "\n".join(lines)

@@ -68,7 +68,7 @@ def suspects(done: Iterable[Edit], new: Iterable[Break]) -> tuple[Edit, ...]:
     return near or read or tuple(edit for edit in done if edit.adds_bytes) or done
 
 
-def fix_model(
+def fix_model(  # noqa: PLR0913  # each is one decision of the caller
     model: Any,
     rules: Iterable[Rule],
     context: TrainingContext,
@@ -77,16 +77,22 @@ def fix_model(
     trace: bool = True,
     norms: Norms = Norms.TRANSPARENT,
     planning: bool = False,
+    optimizer: Any = None,
 ) -> tuple[Applied, Outcome]:
     """Fix a live model in place and audit it again, at most ten times.
 
     The attributes come first; a step without weights is run once they are in order. Edits after which that step raises
     where it did not before are taken back. Edits that rewrite weights are made last, and not at all where the fix is only
-    planned. Any exception, Ctrl-C included, leaves the model as it was. Raises FixError where an edit does not remove the
-    violation it is the fix of.
+    planned. What optimizers of this process keep for a parameter follows its dtype. Any exception, Ctrl-C included, leaves
+    the model as it was. Raises FixError where an edit does not remove the violation it is the fix of, and EditError where an
+    optimizer's state cannot follow.
     """
     from kbitlint.model import edits as live
     from kbitlint.model.journal import Journal, journaled, keep
+    from kbitlint.model.optimizers import Carrier
+
+    def make(edits: list[Edit]) -> None:
+        live.apply(model, edits, journal, None if planning else Carrier(journal, model, optimizer))
 
     rules = tuple(rules)
     done: list[Edit] = []
@@ -104,13 +110,13 @@ def fix_model(
                 if broken and unfixed is None:
                     journal.rollback()
                     unfixed = breaks(facts_of_step(model, context))
-                    live.apply(model, done, journal)
+                    make(done)
                 new = broken - (unfixed or frozenset())
                 if new:
                     taken_back.update(dict.fromkeys(suspects(done, new)))
                     done = [edit for edit in done if edit not in taken_back]
                     journal.rollback()
-                    live.apply(model, done, journal)
+                    make(done)
                     continue
             todo = todo or ([] if planning else last)
             if not todo:
@@ -124,7 +130,7 @@ def fix_model(
                     f"{', '.join(codes)}: the edit {stuck.kind} of {place} does not remove its violation; "
                     "the model was left as it was"
                 )
-            live.apply(model, todo, journal)
+            make(todo)
             done += todo
     keep(model, journal)
     applied = Applied(

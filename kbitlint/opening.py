@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,7 @@ from kbitlint.upstream.quantization import QUANTIZATIONS
 from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +96,7 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     require_model_extra(f"auditing {target.text}")
     from kbitlint.model.build import attach_adapter, build
     from kbitlint.model.factory import call_factory
+    from kbitlint.model.isolation import quiet
     from kbitlint.model.source import Source
 
     if target.kind in FACTORIES:
@@ -142,33 +142,16 @@ def apply_stored(model: Any, prepared: manifest.Manifest, file: Path, *, undoabl
     """
     from kbitlint.model.edits import apply
     from kbitlint.model.journal import Journal, journaled, keep
+    from kbitlint.model.optimizers import Carrier
 
     try:
         with journaled(Journal(forgets=not undoable)) as journal:
-            apply(model, prepared.edits, journal)
+            apply(model, prepared.edits, journal, Carrier(journal, model) if undoable else None)
     except KbitlintError as error:
         raise TargetError(file, f"does not fit this model: {error}") from error
     if undoable:
         keep(model, journal)
     return len(prepared.edits)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the logs, progress bars and deprecation warnings of other libraries out of our own output."""
-    from transformers.utils import logging
-
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def has_weights(target: Target) -> bool:
@@ -191,6 +174,7 @@ def has_weights(target: Target) -> bool:
 def load_target(target: Target, options: Options, device: str) -> Opened:
     """Open a folder with its real weights on a device, prepared as its ``kbitlint.json`` says."""
     require_model_extra("--fix")
+    from kbitlint.model.isolation import quiet
     from kbitlint.model.loading import base_folder, load
     from kbitlint.model.source import Source
 

@@ -7,6 +7,7 @@ from abc import ABC
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kbitlint.docstrings import docstring
 from kbitlint.violation import Consequence, Fix, Location, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ class Rule(ABC):
     @classmethod
     def title(cls) -> str:
         """The first line of the rule's document."""
-        return (cls.__doc__ or "").strip().splitlines()[0] if cls.__doc__ else ""
+        return docstring(cls).partition("\n")[0]
 
     def violation(
         self,

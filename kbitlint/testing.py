@@ -61,11 +61,11 @@ def hold(rule: type[Rule], *, flagged: Iterable[Case] = (), clean: Iterable[Case
     """
     hold_document(rule)
     for case in flagged:
-        assert set(case.shows), f"{case.name}: a flagged case names the paths that it shows"  # noqa: S101  # see module
+        _must(bool(set(case.shows)), f"{case.name}: a flagged case names the paths that it shows")
         _hold_case(rule(), case)
         _hold_fix(rule(), case)
     for case in clean:
-        assert not set(case.shows), f"{case.name}: a clean case shows nothing"  # noqa: S101  # see module
+        _must(not set(case.shows), f"{case.name}: a clean case shows nothing")
         _hold_case(rule(), case)
 
 

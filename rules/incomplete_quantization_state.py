@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.files.checkpoint import CheckpointFacts
+    from kbitlint.model.facts import ModelFacts
 
 
 class IncompleteQuantizationState(Rule):
@@ -20,13 +21,15 @@ class IncompleteQuantizationState(Rule):
     ## What it does
 
     Reports, from the safetensors headers, weights that bitsandbytes has packed without the scales that unpack them
-    (`absmax`, `quant_map`, `quant_state`, their nested variants, `SCB`), and scales whose weight is not stored.
+    (`absmax`, `quant_map`, `quant_state`, their nested variants, `SCB`), and scales whose weight is not stored. In a model
+    it reports packed weights whose `quant_state` (4 bits) or `SCB` (8 bits) is gone, on the weight and on its layer.
 
     ## Why is this bad?
 
     Without its scales a packed weight is noise; loading stops with an error in the conversion of the weights. It
     happens when a state dict is filtered by name, merged from two sources, or saved from a model whose layers were
-    replaced.
+    replaced. In a model the first forward pass raises (`ValueError: quant_state is required`): the scales are attributes
+    of the weight, and are lost where it is replaced by a tensor with the same bytes.
 
     ## Example
 
@@ -34,7 +37,7 @@ class IncompleteQuantizationState(Rule):
 
     ## Fix
 
-    Save the quantized model again with `save_pretrained`.
+    Save the quantized model again with `save_pretrained`; load a model again.
 
     ## Fix safety
 
@@ -53,6 +56,14 @@ class IncompleteQuantizationState(Rule):
         consequence=Consequence.FAILS,
         since="0.1.0",
     )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each packed weight that nothing unpacks any more."""
+        fix = Fix("load the quantized model again", Safety.DISPLAY)
+        for layer in model.quantized:
+            if layer.lacks:
+                message = f"a packed weight is without its {layer.lacks}"
+                yield self.violation(message, Location(layer.path), evidence={"bits": layer.packing.bits}, fix=fix)
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each module whose weight and state do not belong together."""

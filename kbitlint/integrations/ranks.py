@@ -68,11 +68,11 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> J
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
 
     def look() -> Seen:
-        if api.is_live(target):
-            return seen(target, api.check(target, **options), chosen.context)
-        if api.is_left_out(target, chosen):
+        if not api.is_live(target) and api.is_left_out(target, chosen):
             return Seen(api.not_run(target), chosen.context)
         with api.turn(target):
+            if api.is_live(target):
+                return seen(target, api.check(target, **options), chosen.context)
             opened = api.opened(target, rules, chosen)
             report = audit(opened, rules, chosen)
             return Seen(report, chosen.context) if opened.live is None else seen(opened.live, report, chosen.context)

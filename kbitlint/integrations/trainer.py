@@ -84,7 +84,8 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         ranks = group(self.timeout)
 
         def look() -> Seen:
-            return self._look(target, optimizer, alone=ranks is None)
+            with api.turn(model):
+                return self._look(target, optimizer, alone=ranks is None)
 
         joint = over_ranks(ranks, look, self.rules, self.timeout)
         self.report = joint.report
@@ -106,7 +107,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
             if self.fix:
                 if not alone:
                     raise KbitlintError("fix=True works in one process: call kbitlint.fix(model) before Trainer is built")
-                api.fix(target.model, **options)
+                api.fix(target.model, optimizer=optimizer, **options)
             return seen(target.wrapped, api.check(target.model, **options), context, optimizer)
         finally:
             target.model.train(training)

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 
 from kbitlint.facts.layers import AdapterFacts
+from kbitlint.model.attributes import attribute
 
 #: adapters that do not come from PEFT, by the names their libraries give them
 #: (some base models call a projection of their own ``adapter``, so that name alone says nothing)
@@ -42,7 +43,7 @@ def input_embedding(model: Any) -> nn.Module | None:
     """The input embedding of a transformers model, or None where it exposes none."""
     try:
         found = model.get_input_embeddings()
-    except (NotImplementedError, AttributeError):
+    except Exception:  # noqa: BLE001  # NotImplementedError where there is none; code of others may raise anything
         return None
     return found if isinstance(found, nn.Module) else None
 
@@ -70,9 +71,8 @@ def base_of(model: nn.Module) -> nn.Module:
     """
     from transformers import PreTrainedModel
 
-    inner = getattr(model, "get_base_model", None)
-    if callable(inner):  # prompt learning keeps the base model under another name
-        model = inner()
+    if hasattr(type(model), "get_base_model"):  # prompt learning keeps the base model under another name
+        model = _own_base(model)
     if isinstance(model, PreTrainedModel):
         return model
     for module in model.modules():  # modules() is breadth before depth in each branch: the outermost comes first
@@ -81,31 +81,44 @@ def base_of(model: nn.Module) -> nn.Module:
     return model
 
 
+def _own_base(model: Any) -> nn.Module:
+    try:
+        found = model.get_base_model()
+    except Exception:  # noqa: BLE001  # not PEFT's method, but one of the same name that may raise anything
+        return model  # type: ignore[no-any-return]  # the module itself
+    return found if isinstance(found, nn.Module) else model
+
+
 def adapters_of(model: nn.Module, base: nn.Module) -> tuple[AdapterFacts, ...]:
     """The adapters that PEFT knows of, in the order in which they were added."""
     wrappers = itertools.takewhile(lambda module: module is not base, model.modules())
-    owner: Any = next((module for module in (*wrappers, base, *model.children()) if hasattr(module, "peft_config")), None)
-    configs = getattr(owner, "peft_config", None)
-    if not isinstance(configs, dict):
+    holders = (*wrappers, base, *model.children())
+    owner: Any = next((module for module in holders if isinstance(attribute(module, "peft_config"), dict)), None)
+    if owner is None:
         return ()
+    configs = owner.peft_config
     active = _active(owner)
     return tuple(
         AdapterFacts(
             name=str(name),
-            kind=str(getattr(getattr(config, "peft_type", None), "value", getattr(config, "peft_type", "adapter"))),
+            kind=_kind(attribute(config, "peft_type", "adapter")),
             active=not active or name in active,
-            inference_mode=bool(getattr(config, "inference_mode", False)),
-            rank=getattr(config, "r", None) if isinstance(getattr(config, "r", None), int) else None,
-            bias=str(getattr(config, "bias", "none")),
+            inference_mode=bool(attribute(config, "inference_mode")),
+            rank=rank if isinstance(rank := attribute(config, "r"), int) else None,
+            bias=str(attribute(config, "bias", "none")),
             targets=_targets(config),
-            invoked=bool(getattr(config, "alora_invocation_tokens", None)),
+            invoked=bool(attribute(config, "alora_invocation_tokens")),
         )
         for name, config in configs.items()
     )
 
 
+def _kind(peft_type: Any) -> str:
+    return str(attribute(peft_type, "value", peft_type))
+
+
 def _targets(config: Any) -> tuple[str, ...]:
-    targets = getattr(config, "target_modules", None)
+    targets = attribute(config, "target_modules")
     return tuple(sorted(map(str, targets))) if isinstance(targets, (list, tuple, set)) else ()
 
 
@@ -114,6 +127,6 @@ def _active(owner: Any) -> tuple[str, ...]:
     try:
         active = owner.active_adapters
         active = active() if callable(active) else active
-    except (ValueError, AttributeError):  # transformers raises where no adapter is loaded or none is enabled
+    except Exception:  # noqa: BLE001  # transformers raises ValueError where no adapter is loaded or none is enabled
         return ()
     return (active,) if isinstance(active, str) else tuple(active)

@@ -16,6 +16,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.layers import CheckpointFacts, Reentry
+from kbitlint.model.attributes import attribute
 from kbitlint.model.norms import function_of
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def checkpoint_facts(module: nn.Module, path: str) -> CheckpointFacts | None:
     if not layer and called is None:
         return None
     bound = module.__dict__.get(FUNCTION)
-    enabled = bool(getattr(module, FLAG))
+    enabled = bool(attribute(module, FLAG))
     if called is _Call.DIRECT and bound is None:
         reentry = _reentry_in_code(function_of(cls.forward))
     else:
@@ -104,7 +105,7 @@ def runs_hooks_outside(module: nn.Module) -> bool:
 
 def supports_checkpointing(model: nn.Module) -> bool:
     """Whether the class says that its layers can be checkpointed."""
-    return bool(getattr(model, "supports_gradient_checkpointing", False))
+    return bool(attribute(model, "supports_gradient_checkpointing"))
 
 
 def enable(model: Any, **kwargs: Any) -> None:

@@ -23,6 +23,7 @@ from kbitlint.model.walk import makes_require_grad
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from kbitlint.model.optimizers import Carrier
     from kbitlint.model.stored import StoredParameters
     from kbitlint.violation import Edit
 
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 FLOAT32_MODULE = "float32-module"
 
 
-def apply(model: nn.Module, edits: Iterable[Edit], journal: Journal) -> None:
+def apply(model: nn.Module, edits: Iterable[Edit], journal: Journal, carrier: Carrier | None = None) -> None:
     """Apply edits to a model in their order.
+
+    A carrier casts what optimizers keep for the parameters; None where they are left alone, because all is undone at once.
 
     An edit whose change is already there does nothing. Raises EditError where an edit names a module that the model
     lacks or a kind that this version does not know; the caller rolls back.
@@ -42,16 +45,21 @@ def apply(model: nn.Module, edits: Iterable[Edit], journal: Journal) -> None:
         kind = KINDS.get(edit.kind)
         if kind is None:
             raise EditError(f"unknown kind of edit {edit.kind!r}; this version knows {', '.join(sorted(KINDS))}")
-        kind(_Place(model, base, edit, checkpoint), journal)
+        kind(_Place(model, base, edit, checkpoint, carrier), journal)
 
 
 class _Place:
     """Where an edit applies: resolves its path below whatever wrappers the model has."""
 
     def __init__(
-        self, model: nn.Module, base: nn.Module, edit: Edit, checkpoint: Callable[[], StoredParameters | None]
+        self,
+        model: nn.Module,
+        base: nn.Module,
+        edit: Edit,
+        checkpoint: Callable[[], StoredParameters | None],
+        carrier: Carrier | None,
     ) -> None:
-        self.model, self.base, self.edit, self.checkpoint = model, base, edit, checkpoint
+        self.model, self.base, self.edit, self.checkpoint, self.carrier = model, base, edit, checkpoint, carrier
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -101,10 +109,10 @@ def _descend(root: nn.Module, path: str) -> nn.Module | None:
 
 def _float32_norm(place: _Place, journal: Journal) -> None:
     if place.arguments.get("bare"):
-        _cast_parameter(place.parameter(), journal)
+        _cast_parameter(place.parameter(), place, journal)
         return
     module = place.module()
-    _cast_own_tensors(module, journal)
+    _cast_own_tensors(module, place, journal)
     if place.arguments.get("interface") == "transparent":
         output = place.arguments.get("output")
         _make_transparent(module, getattr(torch, output) if output else None, journal)
@@ -115,14 +123,14 @@ def _float32_module(place: _Place, journal: Journal) -> None:
     module = place.module()
     if not place.edit.path or adapters.wrapped_child(module) is not None:
         raise EditError(f"{place.edit.kind}: {place.edit.path or 'the model'!r} is no module of its own")
-    _cast_own_tensors(module, journal)
+    _cast_own_tensors(module, place, journal)
     _make_transparent(module, None, journal)
 
 
-def _cast_own_tensors(module: nn.Module, journal: Journal) -> None:
+def _cast_own_tensors(module: nn.Module, place: _Place, journal: Journal) -> None:
     for parameter in module._parameters.values():  # noqa: SLF001  # own tensors only
         if parameter is not None:
-            _cast_parameter(parameter, journal)
+            _cast_parameter(parameter, place, journal)
     for name, buffer in list(module._buffers.items()):  # noqa: SLF001  # own tensors only
         if buffer is not None and buffer.dtype in HALF:
             journal.record(lambda name=name, buffer=buffer: module._buffers.__setitem__(name, buffer))  # type: ignore[misc]  # noqa: SLF001  # the journal binds early
@@ -138,13 +146,18 @@ def _make_transparent(module: nn.Module, output: torch.dtype | None, journal: Jo
     module.register_forward_hook(transparency.leave)
 
 
-def _cast_parameter(parameter: nn.Parameter, journal: Journal) -> None:
+def _cast_parameter(parameter: nn.Parameter, place: _Place, journal: Journal) -> None:
     if parameter.dtype in HALF:
-        _store_as(parameter, torch.float32, journal)
+        _store_as(parameter, torch.float32, place, journal)
 
 
-def _store_as(parameter: nn.Parameter, dtype: torch.dtype, journal: Journal) -> None:
-    """Store a parameter in another dtype. What it was is kept, unless it comes back from what it becomes bit for bit."""
+def _store_as(parameter: nn.Parameter, dtype: torch.dtype, place: _Place, journal: Journal) -> None:
+    """Store a parameter in another dtype. What it was is kept, unless it comes back from what it becomes bit for bit.
+
+    Its gradient and what optimizers keep for it follow.
+    """
+    if place.carrier is not None:
+        place.carrier.follow(parameter, dtype, place.edit.path)
     before: Tensor | None = parameter.data
     wide, after = parameter.dtype, parameter.data.to(dtype)
     if not after.is_meta and after.element_size() < parameter.element_size() and torch.equal(after.to(wide), parameter.data):
@@ -152,9 +165,18 @@ def _store_as(parameter: nn.Parameter, dtype: torch.dtype, journal: Journal) -> 
 
     def restore() -> None:
         parameter.data = parameter.data.to(wide) if before is None else before
+        _cast_gradient(parameter)
 
     journal.record(restore)
     parameter.data = after
+    _cast_gradient(parameter)
+
+
+def _cast_gradient(parameter: nn.Parameter) -> None:
+    gradient = parameter.grad
+    if gradient is not None and gradient.dtype != parameter.dtype:
+        parameter.grad = None  # torch refuses to assign a gradient beside one of another dtype
+        parameter.grad = gradient.to(parameter.dtype)
 
 
 def _set_dtype(place: _Place, journal: Journal) -> None:
@@ -162,11 +184,14 @@ def _set_dtype(place: _Place, journal: Journal) -> None:
     if not parameter.is_floating_point():
         raise EditError(f"{place.edit.kind}: {place.edit.path!r} is {parameter.dtype}, which holds packed values")
     if parameter.dtype != dtype:
-        _store_as(parameter, dtype, journal)
+        _store_as(parameter, dtype, place, journal)
 
 
 def _pack_experts(place: _Place, journal: Journal) -> None:
     module = place.module(place.edit.path.rpartition(".")[0])
+    parameter = module._parameters.get(place.edit.path.rpartition(".")[2])  # noqa: SLF001  # packed ones stand elsewhere
+    if place.carrier is not None and parameter is not None:
+        place.carrier.refuse(parameter, place.edit.path, "packed")
     banks.pack(module, place.edit.path, place.arguments, journal, place.checkpoint)
 
 

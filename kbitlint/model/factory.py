@@ -13,6 +13,7 @@ from torch import nn
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.model.build import instantiate
+from kbitlint.model.isolation import isolated
 from kbitlint.model.source import Source, dtype_of, major_version
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def call_factory(make: Callable[[], Any], target: str, *, meta: bool) -> Any:
     """
     process = os.getpid()
     try:
-        with _same_folder(), without_weights() if meta else nullcontext():
+        with _same_folder(), isolated(), without_weights() if meta else nullcontext():
             made = make()
     except KbitlintError:
         raise

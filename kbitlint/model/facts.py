@@ -42,6 +42,8 @@ class ParameterFacts:
     """Whether it stacks the matrices of several experts."""
     held: bool = False
     """Whether hooks let its module compute in float32 whatever comes in, so that its dtype is meant."""
+    inference: bool = False
+    """Whether it was created under ``torch.inference_mode``, so that nothing may write into it outside of that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class QuantizedFacts:
 
     path: str
     packing: Packing
+    lacks: str = ""
+    """The attribute that unpacks a bitsandbytes weight and is None: ``quant_state`` or ``SCB``; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +206,8 @@ class ModelFacts:
     """The devices that accelerate spread the modules over, as the model remembers them; empty where it was not."""
     packed_banks: tuple[QuantizedFacts, ...] = ()
     """Fused experts that are packed in place; the path is that of the parameter."""
+    unread: tuple[tuple[str, str], ...] = ()
+    """(path, reason) of every module that could not be looked at as a whole: reading it raises."""
 
     @property
     def trainable(self) -> tuple[ParameterFacts, ...]:

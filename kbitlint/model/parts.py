@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from kbitlint.facts.layers import short_name
 from kbitlint.model import adapters
+from kbitlint.model.attributes import attribute
 from kbitlint.model.facts import HeadFacts, HollowFacts, LinearFacts, TowerFacts
 from kbitlint.model.quantized import packed_class
 
@@ -51,7 +52,7 @@ def hollow(module: nn.Module, path: str) -> Iterator[HollowFacts]:
 
 def is_offloaded(hook: Any) -> bool:
     """Whether accelerate's hook of a module (``AlignDevicesHook``, or several in one) brings its weights for each call."""
-    return any(getattr(one, "offload", False) is True for one in (hook, *getattr(hook, "hooks", ())))
+    return any(attribute(one, "offload") is True for one in (hook, *attribute(hook, "hooks", ())))
 
 
 def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[LinearFacts, ...] | None:
@@ -60,7 +61,7 @@ def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[Li
     The keys are patterns (``should_convert_module`` of transformers); a key that occurs anywhere in the path counts
     here, so that a layer is reported only where no version of transformers would have left it out.
     """
-    keys = getattr(getattr(base, "hf_quantizer", None), "modules_to_not_convert", None)
+    keys = attribute(attribute(base, "hf_quantizer"), "modules_to_not_convert")
     if keys is None:
         return None
     return tuple(
@@ -78,16 +79,16 @@ def heads(base: Any, where: dict[int, str]) -> Iterator[HeadFacts]:
         if id(head) in where:
             yield HeadFacts(where[id(head)], "")
         return
-    prefix = getattr(base, "base_model_prefix", "")
+    prefix = attribute(base, "base_model_prefix", "")
     for name, child in base.named_children():
-        if name != prefix and not hasattr(child, "config") and any(True for _ in child.parameters()):
+        if name != prefix and attribute(child, "config") is None and any(True for _ in child.parameters()):
             yield HeadFacts(name, task.group(1))
 
 
 def _output_embedding(model: Any) -> nn.Module | None:
     try:
         found = model.get_output_embeddings()
-    except (NotImplementedError, AttributeError):
+    except Exception:  # noqa: BLE001  # see adapters.input_embedding
         return None
     return found if isinstance(found, nn.Module) else None
 
@@ -96,7 +97,7 @@ def towers(models: Iterable[tuple[str, Any]]) -> Iterator[TowerFacts]:
     """The models within the model that read images, sound or something else that is no text, outermost only."""
     found: list[str] = []
     for path, model in models:
-        reads = getattr(model, "main_input_name", None)
+        reads = attribute(model, "main_input_name")
         reads = reads[0] if isinstance(reads, (list, tuple)) and reads else reads
         inside = any(path.startswith(f"{outer}.") for outer in found)
         if path and isinstance(reads, str) and reads not in _TEXT and not inside:
@@ -138,7 +139,7 @@ def _was_at(entry: list[str], path: str) -> bool:
 
 def recorded_dtype(base: Any) -> str | None:
     """The dtype in the config."""
-    found = getattr(getattr(base, "config", None), "dtype", None)
+    found = attribute(attribute(base, "config"), "dtype")
     return None if found is None else short_name(found)
 
 
@@ -151,16 +152,16 @@ def keeps_float32(models: Iterable[tuple[str, Any]], dtype: str | None) -> tuple
     names: set[str] = set()
     models = tuple(models)
     both = dtype == "float16" or any(keeps_whatever_the_dtype(model) for _, model in models)
-    attributes = ("_keep_in_fp32_modules_strict", "_keep_in_fp32_modules")[: 1 + both]
+    lists = ("_keep_in_fp32_modules_strict", "_keep_in_fp32_modules")[: 1 + both]
     for _, model in models:
-        for attribute in attributes:
-            names.update(map(str, getattr(model, attribute, None) or ()))
+        for name in lists:
+            names.update(map(str, attribute(model, name) or ()))
     return tuple(sorted(names))
 
 
 def keeps_whatever_the_dtype(model: Any) -> bool:
     """Whether the quantizer that loaded the model keeps ``_keep_in_fp32_modules`` from bfloat16 too."""
-    return bool(getattr(getattr(model, "hf_quantizer", None), "use_keep_in_fp32_modules", False))
+    return bool(attribute(attribute(model, "hf_quantizer"), "use_keep_in_fp32_modules"))
 
 
 def quantizer_trains(base: Any) -> bool | None:

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kbitlint.facts.layers import Packing, short_name
+from kbitlint.model.attributes import attribute
 from kbitlint.upstream.quantization import INFERENCE_KERNELS, layer_of
 
 #: where a copy without weights keeps how its original is packed
@@ -29,7 +30,7 @@ def packing_of(module: nn.Module) -> Packing | None:
     if method == "bitsandbytes":
         return _bitsandbytes_4bit(module) if bits == 4 else _bitsandbytes_8bit(module)
     if method:
-        bits = bits or getattr(module, "w_bit", None) or getattr(module, "bits", None)
+        bits = bits or attribute(module, "w_bit") or attribute(module, "bits")
         return Packing(method, bits, kind, features=_features(module), trains=_trains(cls))
     weight = module._parameters.get("weight")  # noqa: SLF001  # one dictionary read instead of a property chain
     if weight is not None and type(weight.data).__module__.startswith("torchao"):
@@ -45,7 +46,7 @@ def _torchao(module: nn.Module, weight: Any) -> Packing:
     """
     kind = type(weight).__name__
     bits = re.search(r"\d+", kind)
-    dynamic = getattr(weight, "act_quant_kwargs", None) is not None
+    dynamic = attribute(weight, "act_quant_kwargs") is not None
     return Packing(
         "torchao", int(bits.group()) if bits else None, kind, features=_features(module), trains=False if dynamic else None
     )
@@ -58,7 +59,7 @@ def packed_class(cls: Any) -> int | None:
 
 
 def _trains(cls: Any) -> bool | None:
-    said = getattr(cls, "SUPPORTS_TRAINING", None)
+    said = attribute(cls, "SUPPORTS_TRAINING")
     if isinstance(said, bool):
         return said
     return False if any(base.__name__.startswith(INFERENCE_KERNELS) for base in cls.__mro__) else None
@@ -75,10 +76,10 @@ def _method_of(cls: Any) -> tuple[str, int | None, str]:
 
 def _features(module: nn.Module) -> tuple[int, int] | None:
     own = module.__dict__  # a module raises and catches for each attribute that it asks its parameters for
-    incoming = own["in_features"] if "in_features" in own else getattr(module, "infeatures", None)
-    outgoing = own["out_features"] if "out_features" in own else getattr(module, "outfeatures", None)
+    incoming = own["in_features"] if "in_features" in own else attribute(module, "infeatures")
+    outgoing = own["out_features"] if "out_features" in own else attribute(module, "outfeatures")
     if incoming is None:
-        incoming, outgoing = getattr(module, "in_features", None), getattr(module, "out_features", None)
+        incoming, outgoing = attribute(module, "in_features"), attribute(module, "out_features")
     return (incoming, outgoing) if isinstance(incoming, int) and isinstance(outgoing, int) else None
 
 
@@ -95,28 +96,41 @@ def state_bytes(module: nn.Module, packing: Packing) -> int:
     if packing.bits == 8:
         return 4 * fan_out
     weight = module._parameters.get("weight")  # noqa: SLF001  # see packing_of
-    blocks = -(-fan_in * fan_out // (getattr(weight, "blocksize", None) or 64))
+    blocks = -(-fan_in * fan_out // (attribute(weight, "blocksize") or 64))
     code = 16 * 4
-    return code + (
-        blocks + -(-blocks // 256) * 4 + 256 * 4 + 4 if getattr(weight, "compress_statistics", False) else 4 * blocks
-    )
+    return code + (blocks + -(-blocks // 256) * 4 + 256 * 4 + 4 if attribute(weight, "compress_statistics") else 4 * blocks)
+
+
+def lost_state(module: nn.Module, packing: Packing) -> str:
+    """Return the name of the state that a bitsandbytes layer lacks to unpack its weight; empty where it has it.
+
+    The forward of bitsandbytes 0.50 looks at the weight and then at the layer (``fix_4bit_weight_quant_state_from_module``,
+    ``MatmulLtState``). Weights without data have no state yet.
+    """
+    if packing.method != "bitsandbytes" or TOLD in module.__dict__:
+        return ""
+    weight: Any = attribute(module, "weight")
+    if not isinstance(weight, Tensor) or weight.is_meta:
+        return ""
+    name, holder = ("quant_state", module) if packing.bits == 4 else ("SCB", attribute(module, "state"))
+    return name if attribute(weight, name) is None and attribute(holder, name) is None else ""
 
 
 def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:
     weight = module._parameters.get("weight")  # noqa: SLF001  # see packing_of
     if weight is None:
-        weight = getattr(module, "weight", None)
-    state = getattr(module, "quant_state", None) if type(weight).__name__ == "DTensor" else None  # FSDP2 keeps no Params4bit
-    known = getattr(weight, "bnb_quantized", False) or state is not None
+        weight = attribute(module, "weight")
+    state = attribute(module, "quant_state") if type(weight).__name__ == "DTensor" else None  # FSDP2 keeps no Params4bit
+    known = attribute(weight, "bnb_quantized") or state is not None
     packed = isinstance(weight, Tensor) and (known or not weight.is_floating_point())
     if not packed:  # a tied or never loaded weight: the class promises what the tensor does not hold
         return None
-    compute = getattr(module, "compute_dtype", None)
+    compute = attribute(module, "compute_dtype")
     return _four_bits(
-        str(getattr(weight, "quant_type", "") or getattr(state, "quant_type", "4-bit")),
+        str(attribute(weight, "quant_type", "") or attribute(state, "quant_type", "4-bit")),
         None if compute is None else short_name(compute),
         _features(module),
-        bool(getattr(weight, "compress_statistics", False)),
+        bool(attribute(weight, "compress_statistics")),
     )
 
 
@@ -127,7 +141,7 @@ def _four_bits(kind: str, compute_dtype: str | None, features: tuple[int, int] |
 
 
 def _bitsandbytes_8bit(module: nn.Module) -> Packing | None:
-    weight = getattr(module, "weight", None)
+    weight = attribute(module, "weight")
     if not isinstance(weight, Tensor) or weight.is_floating_point():  # has_fp16_weights keeps them 16-bit
         return None
     return Packing("bitsandbytes", 8, "int8", features=_features(module))

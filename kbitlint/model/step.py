@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import random
 import re
-import warnings
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +16,7 @@ from kbitlint.errors import KbitlintError, one_line
 from kbitlint.model import adapters, checkpointing
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.checkpoint_calls import observed
+from kbitlint.model.isolation import seeded
 from kbitlint.model.ledger import Refusal
 from kbitlint.model.trace_facts import CheckpointCall
 from kbitlint.model.twin import stand_in_quantized
@@ -25,15 +24,13 @@ from kbitlint.model.watch import Step, Watched, prepared, watched_in
 from kbitlint.model.weightless import weightless
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from kbitlint.context import Checkpointing, TrainingContext
     from kbitlint.model.facts import ModelFacts
 
 #: autograd raises these whatever the values are
 _AUTOGRADS_OWN = re.compile(
     r"leaf Variable that requires grad|modified by an inplace operation|does not require grad"
-    r"|Recomputed values|different number of tensors was saved"
+    r"|Recomputed values|different number of tensors was saved|Inference tensors cannot be saved"
 )
 _ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias type|can't be cast")
 
@@ -111,7 +108,7 @@ def run_twin(
     """
     context = dataclasses.replace(context, gradient_checkpointing=None)
     how = How(context, device, context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
-    with quietly(), same_random_state():
+    with seeded():
         step, watched, end = step_of(runnable(twin), how, live)
     return Span(step.saved, end.failure, sum(one.parameter.grad is not None for one in watched))
 
@@ -142,34 +139,6 @@ def runnable(model: nn.Module) -> nn.Module:
 
 
 _WRAPPERS = ("DistributedDataParallel", "DataParallel", "DeepSpeedEngine")
-
-
-@contextlib.contextmanager
-def quietly() -> Iterator[None]:
-    """Keep warnings and log lines about the twin to ourselves."""
-    from transformers.utils import logging
-
-    before = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.set_verbosity(before)
-
-
-@contextlib.contextmanager
-def same_random_state() -> Iterator[None]:
-    """The step draws random tokens; nobody else's numbers may change by it."""
-    state = random.getstate()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            random.seed(0)
-            yield
-    finally:
-        random.setstate(state)
 
 
 # -------------------------------------------------------------------------------------------------- the step

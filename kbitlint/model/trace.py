@@ -16,7 +16,8 @@ from kbitlint.facts.layers import short_name
 from kbitlint.model import banks, checkpointing
 from kbitlint.model.float32_modules import float32_modules
 from kbitlint.model.gradients import why_cut
-from kbitlint.model.step import How, UntraceableError, quietly, runnable, same_random_state, step_of
+from kbitlint.model.isolation import seeded
+from kbitlint.model.step import How, UntraceableError, runnable, step_of
 from kbitlint.model.trace_facts import Cut, GradientFacts, PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
 from kbitlint.model.twin import twin_of
 from kbitlint.model.walk import collect, places
@@ -77,7 +78,7 @@ def trace(
             again = traced
         traced = dataclasses.replace(traced, absorbed=not again.refusals and again.failure is None)
     if traced.refusals and not any(norm.promotes for norm in facts.norms):  # those are put right first
-        with quietly(), same_random_state():
+        with seeded():
             found = float32_modules(inner, how, [refusal.path for refusal in traced.refusals])
         traced = dataclasses.replace(traced, float32_modules=found)
     return dataclasses.replace(traced, seconds=time.perf_counter() - start)
@@ -85,7 +86,7 @@ def trace(
 
 def _traced(inner: nn.Module, how: How) -> TraceFacts:
     """What one step shows, without asking what else would make it run."""
-    with quietly(), same_random_state():
+    with seeded():
         twin = twin_of(inner)
         step, watched, end = step_of(twin, how)
         grown = banks.grown(places(inner), places(twin))

@@ -157,10 +157,15 @@ class TraceFacts:
     seconds: float = field(default=0.0, compare=False)
 
     @property
+    def saves_inference_tensor(self) -> bool:
+        """Whether the step stops because its backward pass needs a tensor that was created under inference mode."""
+        return "Inference tensors cannot be saved" in (self.failure or "")
+
+    @property
     def raises(self) -> bool:
         """Whether autograd itself stops the step, for a reason that no other fact tells."""
         told = self.refusals or self.packed_reads or "does not require grad" in (self.failure or "")
-        return self.failure is not None and not told
+        return self.failure is not None and not (told or self.saves_inference_tensor)
 
     @property
     def saved_bytes(self) -> int:

@@ -5,6 +5,7 @@ Whatever is done to the twin leaves the model as it was.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import types
@@ -97,7 +98,15 @@ def _own_tensors(model: nn.Module) -> Iterator[Tensor]:
 
 
 def _empty(tensor: Tensor) -> Tensor:
-    """A tensor of the same shape, dtype and flags on meta; small integers keep their values, on the CPU."""
+    """A tensor of the same shape, dtype and flags on meta; small integers keep their values, on the CPU.
+
+    An inference tensor stays one: autograd refuses to save it for the backward pass.
+    """
+    with torch.inference_mode(mode=True) if tensor.is_inference() else contextlib.nullcontext():
+        return _emptied(tensor)
+
+
+def _emptied(tensor: Tensor) -> Tensor:
     shape, dtype = tensor.shape, tensor.dtype
     if isinstance(tensor, nn.Parameter):
         made: Tensor = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=tensor.requires_grad)

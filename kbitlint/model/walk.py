@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kbitlint.errors import one_line
 from kbitlint.facts.layers import Packing, short_name
 from kbitlint.model import adapters, banks, checkpointing, norms, parts, quantized
+from kbitlint.model.attributes import attribute
 from kbitlint.model.facts import (
     LOW_PRECISION,
     AdaptedFacts,
@@ -67,6 +69,7 @@ class _Walk:
     entered: set[str] = field(default_factory=set)
     compiled: bool = False
     disabled: int = 0
+    unread: list[tuple[str, str]] = field(default_factory=list)
 
 
 def collect(model: nn.Module) -> ModelFacts:
@@ -78,7 +81,10 @@ def collect(model: nn.Module) -> ModelFacts:
     known = adapters.adapters_of(model, base)
     walk.trains_biases = any(adapter.bias != "none" for adapter in known)
     for module, path, origin, parent in _modules(model, base):
-        _look_at(module, path, parent, walk, origin)
+        try:
+            _look_at(module, path, parent, walk, origin)
+        except Exception as error:  # noqa: BLE001  # scripted modules, lazy parameters: modules may raise anything
+            walk.unread.append((path, one_line(error)))
         if isinstance(module, PreTrainedModel):
             walk.models.append((path, module))
             walk.tracked.update(_tracked_handles(module))
@@ -97,7 +103,7 @@ def collect(model: nn.Module) -> ModelFacts:
     )
     return ModelFacts(
         class_name=type(base).__name__,
-        model_type=str(getattr(getattr(base, "config", None), "model_type", "")),
+        model_type=str(attribute(attribute(base, "config"), "model_type", "")),
         parameters=tuple(walk.parameters),
         norms=tuple(walk.norms),
         quantized=tuple(walk.quantized),
@@ -112,7 +118,7 @@ def collect(model: nn.Module) -> ModelFacts:
         adapter_layers=len(walk.adapted),
         claims_quantization=_claim(base),
         supports_checkpointing=checkpointing.supports_checkpointing(base),
-        use_cache=tuple(_configs_with_cache(getattr(base, "config", None))),
+        use_cache=tuple(_configs_with_cache(attribute(base, "config"))),
         training=base.training,
         adapter_training=any(walk.adapter_modes) if walk.adapter_modes else None,
         bypassed=_bypassed(walk),
@@ -129,18 +135,19 @@ def collect(model: nn.Module) -> ModelFacts:
         dead_targets=tuple(parts.dead_targets(known, walk.where.values(), [layer.path for layer in walk.adapted])),
         quantizer_trains=parts.quantizer_trains(base),
         device_map=_device_map(base),
+        unread=tuple(walk.unread),
     )
 
 
 def _device_map(base: Any) -> tuple[str, ...]:
-    devices = getattr(base, "hf_device_map", None)
+    devices = attribute(base, "hf_device_map")
     return tuple(sorted({str(device) for device in devices.values()})) if isinstance(devices, dict) else ()
 
 
 def _tracked_handles(model: Any) -> Iterator[int]:
     """Ids of the hooks that ``disable_input_require_grads()`` would remove: a list in transformers 5, one in 4."""
-    single = getattr(model, "_require_grads_hook", None)
-    for handle in getattr(model, "_require_grads_hooks", None) or ((single,) if single is not None else ()):
+    single = attribute(model, "_require_grads_hook")
+    for handle in attribute(model, "_require_grads_hooks") or ((single,) if single is not None else ()):
         yield handle.id
 
 
@@ -212,9 +219,9 @@ def _path_to(model: nn.Module, base: nn.Module) -> list[nn.Module]:
 def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, origin: _Origin | None) -> None:
     walk.where[id(module)] = path
     wrapped = adapters.wrapped_child(module)
-    if wrapped == "base_layer" and hasattr(module, "adapter_layer_names"):
-        walk.adapted.append(AdaptedFacts(path, bool(getattr(module, "merged_adapters", None))))
-        walk.disabled += bool(getattr(module, "_disable_adapters", False))
+    if wrapped == "base_layer" and attribute(module, "adapter_layer_names") is not None:
+        walk.adapted.append(AdaptedFacts(path, bool(attribute(module, "merged_adapters"))))
+        walk.disabled += bool(attribute(module, "_disable_adapters"))
     if origin is not None and not origin.outside:
         walk.adapter_modes.add(module.training)
     if module._parameters or module._buffers:  # noqa: SLF001  # see _modules
@@ -287,7 +294,7 @@ def _look_at_bank(module: nn.Module, path: str, kind: str, walk: _Walk) -> None:
 def _look_at_packing(module: nn.Module, path: str, walk: _Walk, *, base: bool) -> Packing | None:
     packing = quantized.packing_of(module)
     if packing is not None:
-        walk.quantized.append(QuantizedFacts(path, packing))
+        walk.quantized.append(QuantizedFacts(path, packing, quantized.lost_state(module, packing)))
         return packing
     if quantized.packed_class(type(module)):
         walk.hollow.extend(parts.hollow(module, path))
@@ -326,6 +333,7 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
         norm=norm or (packing is None and floating and norms.is_bare_norm(name, len(shape))),
         floating=floating,
         held=held,
+        inference=parameter.is_inference(),
     )
 
 
@@ -369,14 +377,14 @@ def makes_require_grad(hook: Any) -> bool:
     """Whether a forward hook sets ``requires_grad`` on what it is given, told by its code and not by its name."""
     while isinstance(hook, functools.partial):
         hook = hook.func
-    code = getattr(getattr(hook, "__func__", hook), "__code__", None)
+    code = attribute(attribute(hook, "__func__", hook), "__code__")
     return code is not None and bool({"requires_grad_", "requires_grad"} & set(code.co_names))
 
 
 def _hooks(walk: _Walk) -> Iterator[InputGradHooks]:
     """The gathered hooks with the number of orphans, which only the whole walk knows."""
     for path, hooks in walk.hooks:
-        names = tuple(getattr(hook, "__name__", type(hook).__name__) for hook in hooks.values())
+        names = tuple(attribute(hook, "__name__", type(hook).__name__) for hook in hooks.values())
         yield InputGradHooks(path, names, sum(number not in walk.tracked for number in hooks))
 
 
@@ -389,11 +397,11 @@ def _embeddings(walk: _Walk) -> Iterator[EmbeddingFacts]:
 
 def _claim(base: nn.Module) -> str | None:
     """The quantization method that the model or its config names."""
-    named = method_of(getattr(getattr(base, "config", None), "quantization_config", None))
-    flag = getattr(base, "quantization_method", None)
+    named = method_of(attribute(attribute(base, "config", None), "quantization_config"))
+    flag = attribute(base, "quantization_method")
     if named or flag:
-        return named or str(getattr(flag, "value", flag))
-    flagged = getattr(base, "is_loaded_in_4bit", False) or getattr(base, "is_loaded_in_8bit", False)
+        return named or str(attribute(flag, "value", flag))
+    flagged = attribute(base, "is_loaded_in_4bit") or attribute(base, "is_loaded_in_8bit")
     return "bitsandbytes" if flagged else None
 
 
@@ -401,8 +409,8 @@ def _configs_with_cache(config: Any) -> Iterator[str]:
     """Names of the configs, the sub-configs included, whose ``use_cache`` is on."""
     if config is None:
         return
-    if getattr(config, "use_cache", None) is True:
+    if attribute(config, "use_cache") is True:
         yield "config"
-    for name in sorted(getattr(config, "sub_configs", None) or ()):
-        if getattr(getattr(config, name, None), "use_cache", None) is True:
+    for name in sorted(attribute(config, "sub_configs") or ()):
+        if attribute(attribute(config, name, None), "use_cache") is True:
             yield f"config.{name}"

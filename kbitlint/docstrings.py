@@ -1,0 +1,27 @@
+"""Docstrings that are shown to users: rule documents and the help of the command line."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from typing import Any
+
+
+@functools.cache
+def docstring(documented: Any) -> str:
+    """Return the docstring of a class or function without its indentation; empty where it has none.
+
+    ``python -OO`` strips docstrings at compilation: there it is read from the source file.
+    """
+    if documented.__doc__ or sys.flags.optimize < 2:
+        return inspect.cleandoc(documented.__doc__ or "")
+    import ast
+    import textwrap
+
+    try:
+        definition = ast.parse(textwrap.dedent(inspect.getsource(documented))).body[0]
+    except (OSError, TypeError, SyntaxError):  # no source beside the compiled file
+        return ""
+    found = ast.get_docstring(definition) if isinstance(definition, (ast.ClassDef, ast.FunctionDef)) else None
+    return found or ""

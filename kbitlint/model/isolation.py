@@ -1,0 +1,101 @@
+"""Isolates an audit from the modes of the process it runs in, and the process from the audit."""
+
+from __future__ import annotations
+
+import random
+import sys
+import warnings
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: devices that have an autocast mode of their own and that PyTorch's wheels are built for
+_AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Run the body in a fresh process's modes, and restore the caller's afterwards.
+
+    Neutral are the gradient mode, inference mode, anomaly detection, autocast, the default dtype, the default device and
+    the compiler, which compiles nothing. The random states of Python, NumPy and torch are restored.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_same_random_state())
+        stack.enter_context(_default_tensors())
+        stack.enter_context(torch.inference_mode(mode=False))  # turns gradients on, too
+        stack.enter_context(torch.autograd.set_detect_anomaly(mode=False))
+        for device in _AUTOCAST:
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes a second
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Run the body in isolation, without a word of other libraries and with the same random numbers each time."""
+    with isolated(), quiet():
+        torch.manual_seed(0)
+        random.seed(0)
+        yield
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the logs, progress bars and warnings of other libraries out of our own output."""
+    from transformers.utils import logging
+
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _same_random_state() -> Iterator[None]:
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    numpy = sys.modules.get("numpy")
+    python, numbers = random.getstate(), None if numpy is None else numpy.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=list(devices)):
+            yield
+    finally:
+        random.setstate(python)
+        if numpy is not None:
+            numpy.random.set_state(numbers)
+
+
+@contextmanager
+def _default_tensors() -> Iterator[None]:
+    """Create tensors as float32 on the CPU where nothing else is asked for."""
+    dtype, device = torch.get_default_dtype(), _default_device()
+    torch.set_default_dtype(torch.float32)
+    try:
+        if torch.get_default_device().type == "cpu":
+            yield
+        else:
+            with torch.device("cpu"):
+                yield
+    finally:
+        torch.set_default_dtype(dtype)
+        if _default_device() != device:
+            torch.set_default_device(device)
+
+
+def _default_device() -> torch.device | None:
+    """The device that ``set_default_device`` was given. ``get_default_device`` also counts ``with torch.device(...)``."""
+    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)  # noqa: SLF001  # torch has no public way to tell the two apart
+    return None if context is None else context.device

@@ -1,0 +1,77 @@
+"""KB306."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.model.facts import ModelFacts
+    from kbitlint.model.trace_facts import TraceFacts
+
+
+class InferenceTensor(Rule):
+    """Weights that were created under `torch.inference_mode`, which cannot be trained or trained through.
+
+    ## What it does
+
+    Reports trainable parameters that are inference tensors, and the module where a training step needs a frozen one for
+    its backward pass. Frozen ones that no backward pass needs (an embedding, packed weights) are not reported.
+
+    ## Why is this bad?
+
+    A tensor that is created under `torch.inference_mode()` has no version counter: autograd does not record it and refuses
+    to save it, and nothing may write into it outside of that mode. The first training step raises, in the forward pass
+    (`Inference tensors cannot be saved for backward`), in the backward pass, or in the optimizer.
+
+    ## Example
+
+    A model that is loaded, or an adapter that is attached, in a function that is decorated with `@torch.inference_mode()`.
+
+    ## Fix
+
+    Create the model outside of `torch.inference_mode()`; `torch.no_grad()` does no harm.
+
+    ## Fix safety
+
+    Shown only: a tensor stays an inference tensor, and other objects may hold the parameters that would be replaced.
+
+    ## References
+
+    - https://github.com/unslothai/unsloth-zoo/pull/137
+    - https://github.com/facebookresearch/dinov2/issues/399
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB306",
+        slug="inference-tensor",
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each trainable parameter; of frozen ones only a step shows whether they are needed."""
+        yield from self._trainable(model, Surface.MODEL)
+
+    def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """One violation for each trainable parameter, and one at the module where the step is refused."""
+        trainable = list(self._trainable(trace.model, Surface.TRACE))
+        yield from trainable
+        if trace.saves_inference_tensor and trace.failed_at not in {v.at.path.rpartition(".")[0] for v in trainable}:
+            message = "a tensor created under inference mode is needed for the backward pass"
+            yield self.violation(message, Location(trace.failed_at), surface=Surface.TRACE, fix=_FIX)
+
+    def _trainable(self, model: ModelFacts, surface: Surface) -> Iterator[Violation]:
+        for parameter in model.trainable:
+            if parameter.inference:
+                message = "a trainable parameter was created under inference mode"
+                yield self.violation(message, Location(parameter.path), surface=surface, fix=_FIX)
+
+
+_FIX = Fix("create the model outside of torch.inference_mode()", Safety.DISPLAY)
