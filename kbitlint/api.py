@@ -18,7 +18,6 @@ from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
 from kbitlint.import_state import import_state
-from kbitlint.model.isolation import quiet
 from kbitlint.norm_styles import Norms
 from kbitlint.opening import Options, apply_stored, open_target
 from kbitlint.report import Report, report_of
@@ -257,6 +256,7 @@ def _memory(target: Any, chosen: Options, shape: tuple[int | None, int | None], 
     context = context_of(live, chosen.context)
     batch, seq_len = (given or known for given, known in zip(shape, (context.batch_size, context.seq_len), strict=True))
     context = dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
+    from kbitlint.model.isolation import quiet
 
     with quiet(), confinement:
         return budget_of(model_of(live), context, named=(name, notes), **asked)

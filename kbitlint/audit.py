@@ -10,7 +10,6 @@ from kbitlint import engine
 from kbitlint.collection import facts_of_model
 from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, TargetError
-from kbitlint.model.isolation import quiet
 from kbitlint.norm_styles import Norms
 from kbitlint.report import Report, report_of
 from kbitlint.result import Plan, Skip
@@ -55,6 +54,7 @@ def depicted(live: Any, facts: ModelFacts, context: TrainingContext, options: Op
 def measured(live: Any, context: TrainingContext, options: Options) -> dict[str, Any]:
     """What a training step takes before and after the fix, or why that is not known, as fields of a report."""
     from kbitlint.budget import DEFAULT_LORA, OPTIMIZERS, budget_of, parse_lora
+    from kbitlint.model.isolation import quiet
 
     if not options.trace:
         return {"unmeasured": "no training step may be run (--no-trace)"}

@@ -169,6 +169,10 @@ OTHERS = {
     ),
     "llama (tied)": ("LlamaForCausalLM", lambda: _config("LlamaConfig", **_TEXT, tie_word_embeddings=True)),
     "llama (classifier)": ("LlamaForSequenceClassification", lambda: _config("LlamaConfig", **_TEXT, num_labels=3)),
+    "llama (reward model)": (
+        "LlamaForSequenceClassification",
+        lambda: _config("LlamaConfig", **_TEXT, num_labels=1),
+    ),
     "llava (siglip)": ("LlavaForConditionalGeneration", _siglip_llava),
     "gpt_oss (experts stacked by every version)": (
         "GptOssForCausalLM",

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from kbitlint.model.guard import Guard
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -47,6 +49,8 @@ class Ledger:
     """(module, tensor) of every detach of a tensor that requires grad."""
     allocated: Callable[[Tensor], None] | None = None
     """Told of every tensor that an operator gives."""
+    guard: Guard | None = None
+    """Refuses operators on tensors of the model that the run is on a copy of."""
     last: Any = ""
     """The operator that ran last."""
 

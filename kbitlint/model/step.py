@@ -16,10 +16,11 @@ from kbitlint.errors import KbitlintError, one_line
 from kbitlint.model import adapters, checkpointing
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.checkpoint_calls import observed
+from kbitlint.model.guard import Guard
 from kbitlint.model.isolation import seeded
 from kbitlint.model.ledger import Refusal
 from kbitlint.model.trace_facts import CheckpointCall
-from kbitlint.model.twin import stand_in_quantized
+from kbitlint.model.twin import original_of, stand_in_quantized
 from kbitlint.model.watch import Step, Watched, prepared, watched_in
 from kbitlint.model.weightless import weightless
 
@@ -109,12 +110,25 @@ def run_twin(
     context = dataclasses.replace(context, gradient_checkpointing=None)
     how = How(context, device, context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
     with seeded():
-        step, watched, end = step_of(runnable(twin), how, live)
+        step, watched, end = step_of(runnable(twin), how, live, original_of(twin))
     return Span(step.saved, end.failure, sum(one.parameter.grad is not None for one in watched))
 
 
-def step_of(twin: nn.Module, how: How, live: Witness | None = None) -> tuple[Step, list[Watched], End]:
-    """Run a step on a twin, which is used up by it: what was gathered, what a gradient is expected at, how it ended."""
+def step_of(
+    twin: nn.Module, how: How, live: Witness | None = None, original: nn.Module | None = None
+) -> tuple[Step, list[Watched], End]:
+    """Run a step on a twin, which is used up by it: what was gathered, what a gradient is expected at, how it ended.
+
+    Args:
+        twin: The copy.
+        how: What it is run with.
+        live: Told of what the step holds in memory.
+        original: The model that the twin is a part of a copy of; by default the one that the twin is a copy of.
+
+    Raises:
+        UntraceableError: The step needs values or kernels that a run without weights does not have, or it leads back to
+            the original, or calls no module that holds a parameter.
+    """
     if how.virtual:
         twin.requires_grad_(requires_grad=False)
     stood_in = stand_in_quantized(twin, how.device, adapters=how.virtual)
@@ -124,8 +138,22 @@ def step_of(twin: nn.Module, how: How, live: Witness | None = None) -> tuple[Ste
         for tensor in (*twin.parameters(), *twin.buffers()):
             live.own(tensor)
     step.ledger.packed = {id(weight): step.paths[id(module)] for module, weight in stood_in.packed}
+    step.ledger.guard = Guard(original_of(twin) if original is None else original)
     watched = watched_in(step, how.facts, stood_in.adapters)
-    return step, watched, _run(step, how)
+    with step.ledger.guard.watching():
+        end = _run(step, how)
+    _refuse_strangers(step, end)
+    return step, watched, end
+
+
+def _refuse_strangers(step: Step, end: End) -> None:
+    """Raise UntraceableError where what ran was not, or not only, the twin: no verdict about the model follows from it."""
+    guard = step.ledger.guard
+    if guard is not None and guard.touched:
+        raise UntraceableError(f"no training step without weights: {guard.touched}")
+    holders = [path for path, module in step.modules.items() if module._parameters]  # noqa: SLF001  # own parameters
+    if end.failure is None and holders and not any(path in step.passage.gives_grad for path in holders):
+        raise UntraceableError("no training step without weights: it calls no module of the model that holds a parameter")
 
 
 def runnable(model: nn.Module) -> nn.Module:
@@ -163,6 +191,8 @@ def _run(step: Step, how: How) -> End:
             _backward(loss)
     except Exception as error:
         where, text, ledger = _module_of(error, step.paths), str(error), step.ledger
+        if ledger.guard is not None and ledger.guard.touched:
+            return End(one_line(error), where, forward_done)
         if _ABOUT_DTYPES.search(text) and isinstance(error, (RuntimeError, ValueError)):
             refusal = Refusal(where, ledger.last_operator, _dtypes_in(text), ledger.in_backward)
             ledger.refusals.setdefault((where, refusal.operator), refusal)

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import functools
-import types
+import weakref
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +17,12 @@ from torch.overrides import TorchFunctionMode
 
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.model.quantized import TOLD, packing_of
+from kbitlint.model.rebinding import Rebinding
 from kbitlint.model.standins import stand_in
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: integers and booleans up to this many elements keep their values: code branches on them (positions, masks, maps)
 _MAX_VALUES = 2**20
+_ORIGINAL = "_kbitlint_original"
 
 
 class TwinError(KbitlintError):
@@ -44,18 +42,18 @@ class StandIns:
 def twin_of(model: nn.Module) -> nn.Module:
     """The model's structure on the meta device, with its hooks, modes, flags and checkpoint functions.
 
-    Tensors that are tied stay tied. Hooks that were bound to a module of the model, or that hold one in their
-    closure, are bound to its copy. Layers that accelerate moves between devices run where they are.
+    Tensors that are tied stay tied. Hooks and forwards that lead to a module of the model, through a closure or in any
+    other way that can be followed, lead to its copy. Layers that accelerate moves between devices run where they are.
 
     Raises TwinError where something in the model cannot be copied.
     """
     memo: dict[int, Any] = {}
     try:
         with _EmptyCopies():
-            for tensor in _own_tensors(model):
-                memo[id(tensor)] = _empty(tensor)
-            _bind_to_copies(list(_callables(model)), memo)
+            rebinding = Rebinding(memo, _empty)
+            rebinding.find(model)
             twin = copy.deepcopy(model, memo)
+            rebinding.bind(twin)
     except Exception as error:
         raise TwinError(f"the model cannot be copied without its weights: {one_line(error)}") from error
     for original, module in zip(model.modules(), twin.modules(), strict=True):
@@ -63,7 +61,14 @@ def twin_of(model: nn.Module) -> nn.Module:
         if packing is not None:
             module.__dict__[TOLD] = packing
         _run_in_place(module)
+    twin.__dict__[_ORIGINAL] = weakref.ref(model)
     return twin
+
+
+def original_of(twin: nn.Module) -> nn.Module | None:
+    """The model that a twin is a copy of; None for a part of a twin, or where the model is gone."""
+    reference = twin.__dict__.get(_ORIGINAL)
+    return None if reference is None else reference()
 
 
 def stand_in_quantized(twin: nn.Module, device: str, *, adapters: bool) -> StandIns:
@@ -88,13 +93,6 @@ def stand_in_quantized(twin: nn.Module, device: str, *, adapters: bool) -> Stand
             packed.append((module, weight))
         module.__dict__["forward"] = stand_in(module, packing, device, scalar)
     return StandIns(tuple(scalars), tuple(packed))
-
-
-def _own_tensors(model: nn.Module) -> Iterator[Tensor]:
-    for module in model.modules():
-        for tensor in (*module._parameters.values(), *module._buffers.values()):  # noqa: SLF001  # parameters() would skip nothing and build every name
-            if tensor is not None:
-                yield tensor
 
 
 def _empty(tensor: Tensor) -> Tensor:
@@ -132,85 +130,6 @@ class _EmptyCopies(TorchFunctionMode):
                 memo[id(tensor)] = _empty(tensor)
             return memo[id(tensor)]
         return func(*args, **(kwargs or {}))
-
-
-# ------------------------------------------------------------------------------------------ hooks and wrappers
-
-
-def _callables(model: nn.Module) -> Iterator[Any]:
-    """Functions with a closure, and callable objects, that stand as an attribute or a hook of a module.
-
-    ``deepcopy`` would share the functions. Torch's own checkpoint is shared on purpose: it is recognised by identity.
-    """
-    seen: set[int] = set()
-    for module in model.modules():
-        for value in module.__dict__.values():
-            for found in value.values() if isinstance(value, dict) else (value,):
-                yield from _made_of(found, seen)
-
-
-def _made_of(value: Any, seen: set[int]) -> Iterator[Any]:
-    """What a callable is made of: the functions below partials, decorators, methods and callable objects."""
-    if id(value) in seen or isinstance(value, (nn.Module, Tensor, type)):
-        return
-    seen.add(id(value))
-    if isinstance(value, functools.partial):
-        inner: list[Any] = [value.func, *value.args, *value.keywords.values()]
-    elif isinstance(value, types.MethodType):
-        inner = [value.__self__]
-    elif isinstance(value, types.FunctionType):
-        if not value.__closure__ or value.__module__ == "torch.utils.checkpoint":
-            return
-        yield value
-        inner = [*map(_contents, value.__closure__), *vars(value).values()]
-    elif _is_wrapper(value):
-        yield value
-        inner = list(vars(value).values())
-    else:
-        return
-    for held in inner:
-        yield from _made_of(held, seen)
-
-
-def _is_wrapper(value: Any) -> bool:
-    """Whether an object stands for a function: one that is called and holds little else."""
-    return callable(value) and hasattr(value, "__dict__") and not isinstance(value, (types.ModuleType, nn.Module, type))
-
-
-def _contents(cell: types.CellType) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:  # not filled yet
-        return None
-
-
-_COPIED = (nn.Module, list, dict, set, functools.partial, types.MethodType)
-
-
-def _bind_to_copies(callables: list[Any], memo: dict[int, Any]) -> None:
-    """Enter into the memo the same functions and callable objects over copies of what they hold of the model.
-
-    A closure may hold the model that holds it, so each is made before any is filled. Objects are filled by hand,
-    because accelerate's refuse to be pickled and so to be copied.
-    """
-    for one in callables:
-        if isinstance(one, types.FunctionType):
-            cells = tuple(types.CellType() for _ in one.__closure__ or ())
-            memo[id(one)] = types.FunctionType(one.__code__, one.__globals__, one.__name__, one.__defaults__, cells)
-            memo[id(one)].__kwdefaults__ = one.__kwdefaults__
-        else:
-            memo[id(one)] = object.__new__(type(one))
-    for one in callables:
-        made = memo[id(one)]
-        made.__dict__.update({name: _copied(held, memo) for name, held in vars(one).items()})
-        if isinstance(one, types.FunctionType):
-            for cell, original in zip(made.__closure__ or (), one.__closure__ or (), strict=True):
-                cell.cell_contents = _copied(_contents(original), memo)
-
-
-def _copied(held: Any, memo: dict[int, Any]) -> Any:
-    """A copy of what may lead to the model; anything else is shared."""
-    return copy.deepcopy(held, memo) if id(held) in memo or isinstance(held, _COPIED) else held
 
 
 def _run_in_place(module: nn.Module) -> None:

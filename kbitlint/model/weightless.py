@@ -61,6 +61,8 @@ class WeightlessKernels(TorchDispatchMode):
         tensors = _tensors((*args, *kwargs.values()) if kwargs else args)
         unknown = any(tensor.is_meta for tensor in tensors)
         ledger.last = func
+        if ledger.guard is not None:
+            ledger.guard.see(tensors)
         if func is aten.detach.default:
             if tensors[0].requires_grad and torch.is_grad_enabled():
                 ledger.detached.append((ledger.where(), tensors[0]))

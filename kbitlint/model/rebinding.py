@@ -1,0 +1,369 @@
+"""Binds what a copy of a model carries to the copy: closures, methods, partials and objects that lead to the original.
+
+``copy.deepcopy`` shares functions, whatever they close over. TRL binds ``model.forward`` to a closure over the model's
+own forward (``patch_fused_lm_head_forward`` in ``trl/trainer/utils.py`` of 1.16), accelerate does so for autocast. A
+copy that keeps such a function runs the original. Nothing of the original is written to: functions and cells are made
+anew.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import functools
+import sys
+import types
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kbitlint.errors import KbitlintError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+#: more objects than this below the functions of a model are not looked through: somebody's whole program hangs there
+MAX_SCANNED = 10**6
+#: containers that lead to no module and hold more than this are shared: they are data, and no state of a hook
+_MAX_COPIED = 1000
+
+_ATOMS = frozenset(
+    [type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, types.CodeType, torch.dtype, torch.device]
+)
+_NOTHING = object()
+_LRU_CACHE: Any = type(functools.lru_cache(int))
+_CONTAINERS = (dict, list, tuple, set, frozenset, collections.deque)
+_FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinMethodType, functools.partial, _LRU_CACHE, weakref.ref)
+#: what a module's dictionary holds under these names is copied with the module
+_OWN = ("_parameters", "_buffers")
+
+
+class TooMuchError(KbitlintError):
+    """Functions of a model lead to more than can be looked through."""
+
+
+@dataclass(slots=True)
+class Rebinding:
+    """What leads to a model past ``deepcopy``: found before the copy is made, and bound to the copy afterwards.
+
+    Args:
+        memo: What ``deepcopy`` is given. Copies of tensors, and empty copies of callable objects, are entered.
+        empty: Gives the copy of a tensor.
+    """
+
+    memo: dict[int, Any]
+    empty: Callable[[Tensor], Tensor]
+    _objects: list[tuple[Any, Any]] = field(default_factory=list)
+    """(object, empty copy) for callable objects, and for objects below functions that lead to the model."""
+    _leading: set[int] = field(default_factory=set)
+    """Ids of what leads to a module or to one of its tensors."""
+    _needed: bool = False
+    """Whether the model holds a function that has to be made anew."""
+    _cells: dict[int, types.CellType] = field(default_factory=dict)
+    _owned: set[int] = field(default_factory=set)
+    """Ids of copies: they may be written to."""
+    _todo: list[Any] = field(default_factory=list)
+    """Copies that may still hold something of the original."""
+
+    def find(self, model: nn.Module) -> None:
+        """Look through a model for functions and objects that lead to it, and enter copies of all its tensors.
+
+        Raises:
+            TooMuchError: Its functions lead to more than ``MAX_SCANNED`` objects.
+        """
+        below, tensors, holders = self._scan(model)
+        self._leading.update(id(tensor) for tensor in tensors if id(tensor) in self.memo)
+        todo = list(self._leading)
+        while todo:
+            new = [holder for holder in holders.pop(todo.pop(), ()) if holder not in self._leading]
+            self._leading.update(new)
+            todo += new
+        for value in below:
+            if isinstance(value, _FUNCTIONS):
+                self._needed = self._needed or id(value) in self._leading or getattr(value, "__closure__", None) is not None
+            elif not isinstance(value, _CONTAINERS) and (id(value) in self._leading or _is_wrapper(value)):
+                self._needed = True
+                self.memo[id(value)] = made = object.__new__(type(value))
+                self._objects.append((value, made))
+
+    def _scan(self, model: nn.Module) -> tuple[list[Any], list[Tensor], dict[int, list[int]]]:
+        """Callables and what they hold, tensors that are held, and who holds what by id; modules begin to lead."""
+        below: list[Any] = []
+        tensors: list[Tensor] = []
+        holders: dict[int, list[int]] = {}
+        todo: list[tuple[Any, bool]] = [(model, False)]
+        seen: set[int] = set()
+        while todo:
+            value, under = todo.pop()
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            if isinstance(value, Tensor):
+                tensors.append(value)
+                if isinstance(value, nn.Parameter):
+                    self._enter(value)
+                continue
+            if isinstance(value, nn.Module):
+                under = False  # it is copied with all that it holds
+                self._leading.add(id(value))
+                for tensor in (*value._parameters.values(), *value._buffers.values()):  # noqa: SLF001  # own tensors only
+                    self._enter(tensor)
+            elif under or _is_callable(value):
+                under = True
+                below.append(value)
+                if len(below) > MAX_SCANNED:
+                    raise TooMuchError(f"its functions lead to more than {MAX_SCANNED:,} objects")
+            for held in _held(value):
+                holders.setdefault(id(held), []).append(id(value))
+                todo.append((held, under))
+        return below, tensors, holders
+
+    def _enter(self, tensor: Tensor | None) -> None:
+        if tensor is not None and id(tensor) not in self.memo:
+            self.memo[id(tensor)] = self.empty(tensor)
+
+    def bind(self, twin: nn.Module) -> None:
+        """Bind the functions, methods and objects of the copy to the copy."""
+        if not self._needed:
+            return
+        self._owned |= {id(value) for value in self.memo.values()}
+        for original, made in self._objects:
+            for name, value in _attributes(original).items():
+                object.__setattr__(made, name, self._copied(value))
+        self._todo.append(twin)
+        seen: set[int] = set()
+        while self._todo:
+            value = self._todo.pop()
+            if id(value) not in seen:
+                seen.add(id(value))
+                self._settle(value)
+
+    def _settle(self, value: Any) -> None:
+        """Replace what a copy still holds of the original, in place."""
+        if isinstance(value, dict):
+            for name, held in list(value.items()):
+                _replace(value.__setitem__, name, held, self._copied(held))
+        elif isinstance(value, list):
+            value[:] = map(self._copied, value)
+        elif isinstance(value, (set, collections.deque)):
+            settled = list(map(self._copied, value))
+            value.clear()
+            (value.update if isinstance(value, set) else value.extend)(settled)
+        leave_out = _OWN if isinstance(value, nn.Module) else ()
+        for name, held in _attributes(value).items():
+            if name not in leave_out:
+                _replace(functools.partial(_set, value), name, held, self._copied(held))
+
+    # -------------------------------------------------------------------------------- copies of single values
+
+    def _copied(self, value: Any) -> Any:
+        """The copy of something; what leads nowhere is shared. Copies are looked through later."""
+        if type(value) in _ATOMS or isinstance(value, type):
+            return value
+        value = self.memo.get(id(value), value)
+        if isinstance(value, types.FunctionType):
+            return self._copied_function(value)
+        if isinstance(value, _FUNCTIONS):
+            return self._copied_callable(value)
+        if isinstance(value, (tuple, frozenset)):
+            return self._copied_values(value)
+        if id(value) in self._owned:
+            if not isinstance(value, Tensor):
+                self._todo.append(value)
+            return value
+        if isinstance(value, nn.Module):
+            return self._copied_module(value)
+        if isinstance(value, Tensor):
+            return self._keep(value, self.empty(value))
+        return self._copied_container(value) if isinstance(value, _CONTAINERS) else value
+
+    def _keep(self, value: Any, made: Any) -> Any:
+        self.memo[id(value)] = made
+        self._owned.add(id(made))
+        return made
+
+    def _copied_module(self, module: nn.Module) -> nn.Module:
+        """A module outside of the model that a function leads to."""
+        made = copy.deepcopy(module, self.memo)
+        self._owned |= {id(value) for value in self.memo.values()}
+        self._todo.append(made)
+        return made
+
+    def _copied_function(self, function: types.FunctionType) -> Any:
+        """The function over copies of its closure, its defaults and its attributes."""
+        has_state = function.__closure__ is not None and not _is_importable(function)
+        if id(function) in self._owned or not (has_state or id(function) in self._leading):
+            return function
+        cells = tuple(self._cell(cell) for cell in function.__closure__ or ())
+        made = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, cells)
+        made.__module__, made.__qualname__, made.__doc__ = function.__module__, function.__qualname__, function.__doc__
+        self._keep(function, made)
+        for cell, original in zip(cells, function.__closure__ or (), strict=True):
+            self._fill(cell, original)
+        if function.__defaults__ is not None:
+            made.__defaults__ = tuple(map(self._copied, function.__defaults__))
+        if function.__kwdefaults__ is not None:
+            made.__kwdefaults__ = self._copied_named(function.__kwdefaults__)
+        vars(made).update(self._copied_named(vars(function)))
+        return made
+
+    def _cell(self, cell: types.CellType) -> types.CellType:
+        """An empty cell; functions that share a cell share its copy."""
+        return self._cells.setdefault(id(cell), types.CellType())
+
+    def _fill(self, made: types.CellType, cell: types.CellType) -> None:
+        for contents in () if _contents(made) else _contents(cell):
+            made.cell_contents = self._copied(contents)
+
+    def _copied_named(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: self._copied(value) for name, value in values.items()}
+
+    def _copied_callable(self, value: Any) -> Any:
+        """A method, a partial, a cached function or a weak reference, over copies of what it is made of."""
+        if isinstance(value, types.MethodType):
+            function = value.__func__
+            if id(function) in self._leading or not _is_of_class(value):
+                function = self._copied(function)
+            owner = self._copied(value.__self__)
+            same = function is value.__func__ and owner is value.__self__
+            return value if same else types.MethodType(function, owner)
+        if isinstance(value, types.BuiltinMethodType):
+            owner = self._copied(value.__self__)
+            return value if owner is value.__self__ else getattr(owner, value.__name__)
+        if isinstance(value, weakref.ref):
+            referent = value()
+            made = self._copied(referent)
+            return value if made is referent else type(value)(made)
+        if isinstance(value, _LRU_CACHE):
+            function = self._copied(value.__wrapped__)
+            return value if function is value.__wrapped__ else functools.lru_cache(**value.cache_parameters())(function)
+        partial = functools.partial(
+            self._copied(value.func), *map(self._copied, value.args), **self._copied_named(value.keywords)
+        )
+        vars(partial).update(self._copied_named(vars(value)))
+        return partial
+
+    def _copied_values(self, value: Any) -> Any:
+        """A tuple or a frozen set over copies of what it holds."""
+        made = list(map(self._copied, value))
+        if all(new is held for new, held in zip(made, value, strict=True)):
+            return value
+        make = getattr(type(value), "_make", type(value))  # a named tuple takes its fields one by one
+        return self._keep(value, make(made))
+
+    def _copied_container(self, value: Any) -> Any:
+        """A container of the same class over copies of what it holds; data that leads nowhere is shared."""
+        if id(value) not in self._leading and len(value) > _MAX_COPIED:
+            return value
+        made = self._keep(value, copy.copy(value))
+        self._todo.append(made)
+        return made
+
+
+def _replace(put: Callable[[str, Any], None], name: Any, held: Any, new: Any) -> None:
+    if new is not held:
+        put(name, new)
+
+
+def _set(value: Any, name: str, new: Any) -> None:
+    """Set an attribute past the class: a module would register it, a frozen dataclass would refuse."""
+    attributes = _dictionary(value)
+    if name in attributes:
+        attributes[name] = new
+    else:
+        object.__setattr__(value, name, new)
+
+
+def _is_callable(value: Any) -> bool:
+    """Whether something is called, or stands for something that is."""
+    return isinstance(value, _FUNCTIONS) or callable(value)
+
+
+def _is_wrapper(value: Any) -> bool:
+    """Whether an object stands for a function: one that is called and holds little else; accelerate's refuse ``deepcopy``."""
+    return callable(value) and bool(_dictionary(value)) and type(value).__module__ != "torch._ops"
+
+
+def _is_of_class(method: types.MethodType) -> bool:
+    """Whether the class of its owner defines a method: such functions are recognised by identity, too."""
+    function: Any = method.__func__
+    return getattr(type(method.__self__), getattr(function, "__name__", ""), None) is function
+
+
+def _is_importable(function: types.FunctionType) -> bool:
+    """Whether a module has a function under its name: torch's checkpoint is recognised by identity."""
+    module = sys.modules.get(function.__module__ or "")
+    return getattr(module, "__dict__", {}).get(function.__name__) is function
+
+
+def _held(value: Any) -> Iterator[Any]:
+    """What something leads to in one step, without what leads nowhere."""
+    for held in _parts(value):
+        if not _leads_nowhere(held):
+            yield held
+
+
+def _leads_nowhere(value: Any) -> bool:
+    """Whether something is a plain value, a class or an empty container."""
+    return type(value) in _ATOMS or isinstance(value, type) or (isinstance(value, _CONTAINERS) and not value)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """What something is made of: contents, attributes, and what a function closes over."""
+    if isinstance(value, nn.Module):
+        return [held for name, held in vars(value).items() if name not in _OWN]
+    if isinstance(value, _FUNCTIONS):
+        return _parts_of_function(value)
+    if isinstance(value, dict):
+        return [*value, *value.values(), *_attributes(value).values()]
+    if isinstance(value, _CONTAINERS):
+        return [*value, *_attributes(value).values()]
+    return _attributes(value).values()
+
+
+def _parts_of_function(value: Any) -> Iterable[Any]:
+    if isinstance(value, types.MethodType):
+        return (value.__func__, value.__self__)
+    if isinstance(value, types.BuiltinMethodType):
+        return (value.__self__,)
+    if isinstance(value, weakref.ref):
+        return (value(),)
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values(), *vars(value).values()]
+    closed = [contents for cell in getattr(value, "__closure__", None) or () for contents in _contents(cell)]
+    defaults = [*(getattr(value, "__defaults__", None) or ()), *(getattr(value, "__kwdefaults__", None) or {}).values()]
+    return [*closed, *defaults, *vars(value).values()]
+
+
+def _contents(cell: types.CellType) -> tuple[Any, ...]:
+    """What a cell holds; nothing where it is not filled yet."""
+    try:
+        return (cell.cell_contents,)
+    except ValueError:
+        return ()
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Attributes of an object, those in slots among them, read past its properties and ``__getattr__``."""
+    found: dict[str, Any] = {}
+    for cls in type(value).__mro__:
+        slots = cls.__dict__.get("__slots__", ())
+        for name in (slots,) if isinstance(slots, str) else slots:
+            member = cls.__dict__.get(name)
+            if isinstance(member, types.MemberDescriptorType):
+                try:
+                    found[name] = member.__get__(value)
+                except AttributeError:  # not set
+                    continue
+    return found | _dictionary(value)
+
+
+def _dictionary(value: Any) -> dict[str, Any]:
+    """The attributes of an object that stand in its dictionary; an empty one where it has none."""
+    try:
+        return object.__getattribute__(value, "__dict__")  # type: ignore[no-any-return]  # it is a dictionary
+    except AttributeError:
+        return {}

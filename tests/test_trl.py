@@ -1,0 +1,149 @@
+"""Every trainer of the installed TRL: the verdict is that of the real steps, and nothing of the user's is touched."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+
+import pytest
+import tiny
+import torch
+import transformers
+import trl_trainers
+from torch import nn
+
+import kbitlint
+from kbitlint.context import TrainingContext
+from kbitlint.integrations.trainer import KbitlintCallback
+from kbitlint.model.trace import trace
+
+#: what is true of the ordinary recipe: nf4, bf16, LoRA on all linear layers of a Llama of two layers
+NORMS = {("KB101", "warning"): 5}
+"""Its norms are bfloat16."""
+HALF_ADAPTERS = {("KB105", "info"): 28}
+"""TRL casts the adapters of quantized models to bfloat16."""
+HOOKED_TWICE = {("KB302", "info"): 1}
+"""TRL and transformers each add the hook for inputs that require grad."""
+ORDINARY = NORMS | HALF_ADAPTERS
+FOUND = {
+    **dict.fromkeys(trl_trainers.RECIPES, ORDINARY),
+    "RewardTrainer": NORMS | {("KB105", "info"): 30},  # the head is trained, too
+    **dict.fromkeys(("TPOTrainer", "IWOPDTrainer", "A2POTrainer"), NORMS),  # these cast no adapter
+    **dict.fromkeys(("OnlineDPOTrainer", "SDFTTrainer", "SDPOTrainer"), ORDINARY | HOOKED_TWICE),
+    # these call PEFT's prepare, so that the norms are float32 and hand that on
+    **dict.fromkeys(("CPOTrainer", "ORPOTrainer"), HOOKED_TWICE | {("KB103", "warning"): 1}),
+}
+SKIPPED = {"KB403", "KB708"}
+"""Rules that have nothing to ask of a Trainer, and of a machine without several GPUs."""
+
+
+def counted(report):
+    return dict(Counter((violation.code, violation.severity.value) for violation in report.violations))
+
+
+def state_of(model):
+    """Values, versions, gradients, flags and addresses of all tensors, and what hangs on each module."""
+    tensors = [
+        (
+            name,
+            tensor._version,
+            tensor.data_ptr(),
+            tensor.dtype,
+            tensor.requires_grad,
+            None if tensor.grad is None else tensor.grad.tolist(),
+            hash(tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes()),
+        )
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    ]
+    modules = [
+        (name, module.training, list(vars(module)), len(module._forward_hooks)) for name, module in model.named_modules()
+    ]
+    return tensors, modules
+
+
+@contextlib.contextmanager
+def untouched(model):
+    """Fail where a module of the model runs, or anything of it is other than before."""
+    own, called = {id(module) for module in model.modules()}, []
+    hook = nn.modules.module.register_module_forward_pre_hook(
+        lambda module, _: called.append(type(module).__name__) if id(module) in own else None
+    )
+    before = state_of(model)
+    try:
+        yield
+    finally:
+        hook.remove()
+    assert called == []
+    assert state_of(model) == before
+
+
+def test_the_canary_sings():
+    model = tiny.with_lora(tiny.load())
+
+    with pytest.raises(AssertionError), untouched(model):
+        model.get_base_model().model.norm(torch.zeros(1, 64))
+    adapter = next(p for p in model.parameters() if p.requires_grad)
+    with pytest.raises(AssertionError), untouched(model), torch.no_grad():
+        adapter.add_(0)
+    with pytest.raises(AssertionError), untouched(model):
+        adapter.grad = torch.zeros_like(adapter)
+    with untouched(model):
+        pass
+
+
+def test_every_trainer_of_the_installed_trl_is_held_here():
+    assert set(trl_trainers.classes()) == set(trl_trainers.RECIPES) | set(trl_trainers.ELSEWHERE)
+
+
+@pytest.mark.parametrize("name", trl_trainers.RECIPES)
+def test_the_verdict_on_a_trainer_is_what_its_real_steps_do(name, tmp_path):
+    callback = KbitlintCallback()
+    trainer = trl_trainers.build(name, tmp_path, callbacks=[callback])
+    model = trainer.model
+
+    with untouched(model):
+        report = kbitlint.check(trainer)
+        measured = kbitlint.memory(trainer)
+
+    assert (counted(report), report.crashes) == (FOUND[name], ())
+    assert {skip.code for skip in report.skips} == SKIPPED
+    for state in measured.states:
+        assert state.failure is None
+        plain, checkpointed = state.steps["no checkpointing"], state.steps["checkpointed"]
+        assert plain.activations > checkpointed.activations > 0
+        assert plain.peak > checkpointed.peak > state.resident["quantized weights"]
+
+    gradients = trace(model, TrainingContext.from_trainer(trainer)).gradients
+    before = {path: p.detach().clone() for path, p in model.named_parameters() if p.requires_grad}
+    trainer.train()
+    changed = {path for path, p in model.named_parameters() if p.requires_grad and not torch.equal(before[path], p)}
+    assert len(gradients) == len(before)
+    assert sum(gradient.arrives for gradient in gradients) == len(changed) == len(before)
+    assert (counted(callback.report), callback.report.crashes) == (FOUND[name], ())
+
+
+def cut_in_layer_1(model):
+    """A hook that cuts off what lies below the last layer: real steps then leave the first layer as it is."""
+    (layer,) = [module for path, module in model.named_modules() if path.endswith("layers.1")]
+    layer.register_forward_pre_hook(lambda _, args, kwargs: (tuple(value.detach() for value in args), kwargs), with_kwargs=True)
+
+
+@pytest.mark.parametrize("name", ["SFTTrainer", "DPOTrainer", "GRPOTrainer"])
+def test_a_planted_detach_is_named_under_trl_as_under_trainer(name, tmp_path):
+    model = tiny.with_lora(tiny.load())
+    cut_in_layer_1(model)
+    args = transformers.TrainingArguments(output_dir=str(tmp_path), use_cpu=True, bf16=True, report_to=[])
+    bare = kbitlint.check(transformers.Trainer(model=model, args=args), select="KB2")
+    trainer = trl_trainers.build(name, tmp_path, gradient_checkpointing=False, rows=2)
+    cut_in_layer_1(trainer.model)
+
+    with untouched(trainer.model):
+        report = kbitlint.check(trainer, select="KB2")
+
+    told = [(v.code, v.severity, v.at.path, v.message) for v in report.violations]
+    assert told == [(v.code, v.severity, v.at.path, v.message) for v in bare.violations]
+    assert {path.split(".")[2] for _, _, path, _ in told} == {"0"}
+    before = {path: p.detach().clone() for path, p in trainer.model.named_parameters() if p.requires_grad}
+    trainer.train()
+    kept = {path for path, p in trainer.model.named_parameters() if p.requires_grad and torch.equal(before[path], p)}
+    assert kept == {path for path in before if ".layers.0." in path}
