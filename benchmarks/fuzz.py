@@ -45,7 +45,7 @@ _NAME = re.compile(rb"[A-Za-z_]\w*")
 
 def read_python(content):
     facts = reading.collect("f.py", content.decode("utf-8", "replace").replace("\r", "\n"), NEWEST)
-    ignores(facts.text, python=True)
+    ignores(facts.text, ast.parse(facts.text))
 
 
 def read_notebook(content):

@@ -157,7 +157,7 @@ def collect(
         paths=(path,),
         versions=versions,
         dialect=dialect.name,
-        ignores=ignores(text, python=False) if suffix != ".json" else (),
+        ignores=ignores(text) if suffix != ".json" else (),
     )
 
 
@@ -177,9 +177,9 @@ def _trained(dialect: Dialect, root: Items, trail: Trail) -> tuple[Path, tuple[C
         quantization.items[f"load_in_{said.value}bit"] = Given(Known(True), *2 * (root.items[dialect.bits].whole,))  # noqa: FBT003
         bits = int(said.value)
         load.items["quantization_config"] = Given(quantization, quantization.span, quantization.span)
-    net = trail.load(load.frozen())
+    net = trail.load(load.frozen(trail.effort))
     if dialect.reentry:
-        how = _own_checkpointing(dialect, root) if bits else Checkpointing(None)
+        how = _own_checkpointing(dialect, root, trail) if bits else Checkpointing(None)
         hooks = () if how.by is None else (how.by,)  # its function makes the layers' inputs require grad
         net.state = dataclasses.replace(net.state, checkpointing=how, hooks=hooks)
     arguments = Items(api.arguments, dict(root.items), span=root.span, style=root.style, tail=root.tail)
@@ -187,14 +187,14 @@ def _trained(dialect: Dialect, root: Items, trail: Trail) -> tuple[Path, tuple[C
     trainer = Trainer(Call(dialect.name, root.span), net, arguments, api)
     if asked is None and dialect.reentry:
         net.state = dataclasses.replace(net.state, certain=False)  # its default decides
-    elif asked is not None and frozen(asked.value) not in dialect.not_adapters:
+    elif asked is not None and frozen(asked.value, trail.effort) not in dialect.not_adapters:
         _attach(trail, net, root, asked)
         if bits and api.adapter_dtype:
             _cast_adapters(net, api.adapter_dtype)
     trail.step(Action.TRAINER, trainer.call, net, net.state)
     trail.finish(trainer)
     # axolotl computes in the dtype of its bf16 and fp16 keys, TRL in that of dtype: no compute dtype is missing
-    return trail.path(), (root.frozen(), arguments.frozen())
+    return trail.path(), (root.frozen(trail.effort), arguments.frozen(trail.effort))
 
 
 def _quantization(dialect: Dialect, root: Items) -> Items:
@@ -209,14 +209,14 @@ def _quantization(dialect: Dialect, root: Items) -> Items:
     return made
 
 
-def _own_checkpointing(dialect: Dialect, root: Items) -> Checkpointing:
+def _own_checkpointing(dialect: Dialect, root: Items, trail: Trail) -> Checkpointing:
     """How a program that binds the checkpoint function itself does it."""
     said = root.get(dialect.reentry) if dialect.reentry in root.items else Known(True)  # noqa: FBT003  # the program's default
     if any(key in root.items for key in dialect.leaves_it) or not isinstance(said, Known):
         return Checkpointing(None)
     reentry = Reentry.YES if said.value is True else Reentry.NO if said.value is False else Reentry.UNKNOWN
     return Checkpointing(
-        enabled=True, reentry=reentry, by=dataclasses.replace(root.frozen(), callee=dialect.name), flag=dialect.reentry
+        enabled=True, reentry=reentry, by=dataclasses.replace(root.frozen(trail.effort), callee=dialect.name), flag=dialect.reentry
     )
 
 
@@ -225,7 +225,7 @@ def _attach(trail: Trail, net: Net, root: Items, asked: Given) -> None:
 
     api = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
     config = Items("peft.LoraConfig", {}, complete=False, span=root.span, style=root.style)
-    call = Call(api.name, asked.whole, (Argument("peft_config", config.frozen(), asked.span, asked.whole),))
+    call = Call(api.name, asked.whole, (Argument("peft_config", config.frozen(trail.effort), asked.span, asked.whole),))
     trail.apply(api, call, net)
 
 

@@ -32,13 +32,13 @@ class Ignore:
         return any(code.startswith(name.upper()) or name.lower() == slug for name in self.names)
 
 
-def ignores(text: str, *, python: bool) -> tuple[Ignore, ...]:
-    """The ignore comments of a text; of a Python text those that are comments, not parts of strings."""
+def ignores(text: str, module: ast.Module | None = None) -> tuple[Ignore, ...]:
+    """Return the ignore comments of a text; of a Python text, with its tree, those that are no parts of strings."""
     if "kbitlint:" not in text:
         return ()
-    statements = _statements(text) if python else {}
+    statements = _statements(module) if module is not None else {}
     found = []
-    for start, line in _comments(text) if python else _matches(text):
+    for start, line in _comments(text) if module is not None else _matches(text):
         match = _COMMENT.match(text, start)
         if match is None:
             continue
@@ -51,7 +51,13 @@ def ignores(text: str, *, python: bool) -> tuple[Ignore, ...]:
 
 
 def _matches(text: str) -> list[tuple[int, int]]:
-    return [(match.start(), text.count("\n", 0, match.start()) + 1) for match in _COMMENT.finditer(text)]
+    found = []
+    counted, line = 0, 1
+    for match in _COMMENT.finditer(text):
+        line += text.count("\n", counted, match.start())
+        counted = match.start()
+        found.append((counted, line))
+    return found
 
 
 def _comments(text: str) -> list[tuple[int, int]]:
@@ -69,10 +75,10 @@ def _comments(text: str) -> list[tuple[int, int]]:
         return []
 
 
-def _statements(text: str) -> dict[int, tuple[int, int]]:
+def _statements(module: ast.Module) -> dict[int, tuple[int, int]]:
     """The lines of the innermost statement that each line belongs to; of a block only those of its head."""
     found: dict[int, tuple[int, int]] = {}
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(module):
         if not isinstance(node, ast.stmt):
             continue
         body = getattr(node, "body", None)
