@@ -9,6 +9,7 @@ than two seconds, is written to the folder of findings; those of the past are ca
 from __future__ import annotations
 
 import argparse
+import ast
 import atexit
 import dataclasses
 import functools

@@ -24,7 +24,7 @@ from shapes import SHAPES
 SIZES = (10_000, 100_000, 1_000_000)
 EXPONENT, SECONDS, MEGABYTES = 1.15, 2.0, 300
 #: what two runs of the same thing differ by
-NOISE = 0.02
+NOISE = 0.05
 _LIMIT = 30
 
 
@@ -140,7 +140,10 @@ def growth(tally, *, quick=False, only=()):
         slowest, largest = max(slowest, costs[-1].seconds), max(largest, costs[-1].megabytes)
         if only or os.environ.get("GROWTH_SHOWN"):
             shown = ", ".join(f"{one.seconds:.2f} s {one.megabytes} MB" for one in costs)
-            print(f"  {shape.name}: {shown}; {[line for line in costs[-1].said.splitlines() if 'skip' in line or ': ' in line][-1:]}", flush=True)
+            print(
+                f"  {shape.name}: {shown}; {[line for line in costs[-1].said.splitlines() if 'skip' in line or ': ' in line][-1:]}",
+                flush=True,
+            )
     tally.notes.append(f"steepest {steepest:.2f}, slowest {slowest:.2f} s, largest {largest} MB at {sizes[-1]:,} bytes")
 
 

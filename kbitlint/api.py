@@ -16,6 +16,7 @@ from kbitlint.collection import facts_of_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
+from kbitlint.limits import held_to
 from kbitlint.norm_styles import Norms
 from kbitlint.opening import Options, apply_stored, open_target, quiet
 from kbitlint.target import SOURCES, Kind, parse
@@ -73,7 +74,7 @@ def check(target: Any, **options: Any) -> Report:
     """
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
-    with _turn(target):
+    with held_to(chosen.limits), _turn(target):
         if is_live(target):
             return _check_live(target, rules, chosen)
         return audit(opened(target, rules, chosen), rules, chosen)
@@ -114,7 +115,7 @@ def fix(target: Any, *, unsafe: bool = False, device: str | None = None, probe: 
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
     wanted = Safety.UNSAFE if unsafe else Safety.SAFE
-    with _turn(target):
+    with held_to(chosen.limits), _turn(target):
         if is_live(target):
             return _fix_live(target, rules, chosen, wanted, probe=bool(probe))
         named = parse(str(target))

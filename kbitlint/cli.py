@@ -176,6 +176,7 @@ def _check(targets: tuple[str, ...], options: dict[str, Any]) -> int:
         "meta": settings.meta if options["meta"] is None else options["meta"],
         "trust_remote_code": options["trust_remote_code"],
         "trace": options["trace"],
+        "limits": settings.limits,
         "context": context_of(settings, options, AMP.get(options["amp"])),
         **{name: options[name] for name in ("norms", "output", "probe_batch", "probe_seq")},
         **dict.fromkeys(("outline", "memory"), options["format_"] == "html"),

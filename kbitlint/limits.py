@@ -27,7 +27,8 @@ class Limits:
     """Statements and expressions that are followed in one file, over all its paths."""
 
 
-_CURRENT: ContextVar[Limits] = ContextVar("limits", default=Limits())
+DEFAULT = Limits()
+_CURRENT: ContextVar[Limits] = ContextVar("limits", default=DEFAULT)
 
 
 def current() -> Limits:

@@ -216,7 +216,10 @@ def _own_checkpointing(dialect: Dialect, root: Items, trail: Trail) -> Checkpoin
         return Checkpointing(None)
     reentry = Reentry.YES if said.value is True else Reentry.NO if said.value is False else Reentry.UNKNOWN
     return Checkpointing(
-        enabled=True, reentry=reentry, by=dataclasses.replace(root.frozen(trail.effort), callee=dialect.name), flag=dialect.reentry
+        enabled=True,
+        reentry=reentry,
+        by=dataclasses.replace(root.frozen(trail.effort), callee=dialect.name),
+        flag=dialect.reentry,
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import tokenize
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint import writing
 from kbitlint.errors import TargetError
+from kbitlint.limits import current
 from kbitlint.source import notebooks, relevance, rewriting
 from kbitlint.source.reading import SourceError, collect
 from kbitlint.source.versions import versions_for
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json")
 SUFFIXES = PYTHON + NOTEBOOK + CONFIGS
-#: no script is larger; notebooks hold pictures
+#: of any file, and so of a notebook, which holds pictures; what is followed may be no larger than the run's limits say
 MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -66,6 +68,8 @@ def parse(path: Path, content: bytes, name: str | None = None, versions: Mapping
     shown = name or str(path)
     if not worth_parsing(path, content):
         return None
+    if path.suffix not in NOTEBOOK:
+        _must_be_small(path, len(content))
     if path.suffix in CONFIGS:
         from kbitlint.source import configs, trees
 
@@ -80,6 +84,14 @@ def parse(path: Path, content: bytes, name: str | None = None, versions: Mapping
     encoding = _encoding(path, content)
     text = _decoded(path, content, encoding)
     return Document(path, text, encoding, _facts(path, text, shown, versions))
+
+
+def _must_be_small(path: Path, size: int, what: str = "") -> None:
+    most = current().max_file_size
+    if size > most:
+        raise TargetError(
+            path, f"{what}is larger than {most:,} bytes, and is skipped (max-file-size of [tool.kbitlint] sets how many)"
+        )
 
 
 def _facts(path: Path, text: str, shown: str, versions: Mapping[str, str] | None, raw: str = "") -> SourceFacts:
@@ -98,8 +110,10 @@ def _notebook(path: Path, raw: str, shown: str, versions: Mapping[str, str] | No
         raise TargetError(path, str(error)) from error
     if not relevance.worth_parsing(notebook.joined().encode("utf-8", "surrogatepass")):
         return None
+    _must_be_small(path, len(notebook.python), "its code ")
     facts = _facts(path, notebook.python, shown, versions, notebook.joined())
-    starts = tuple((notebook.python.count("\n", 0, cell.start) + 1, cell.number) for cell in notebook.cells)
+    lines = itertools.accumulate((cell.source.count("\n") + 1 for cell in notebook.cells), initial=1)
+    starts = tuple((line, cell.number) for line, cell in zip(lines, notebook.cells, strict=False))
     # what is replaced is the cell as it is, magics included; they have the same length
     facts = dataclasses.replace(facts, text=notebook.joined(), cells=starts)
     return Document(path, raw, "utf-8", facts, notebook)

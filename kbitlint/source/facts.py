@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import enum
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -264,7 +266,8 @@ class SourceFacts(Writable):
 
     def at_line(self, line: int, what: str = "") -> Location:
         """A line of the file; of a notebook the line in its cell."""
-        number, first = next(((number, first) for first, number in reversed(self.cells) if first <= line), (0, 1))
+        index = bisect.bisect_right(self.cells, line, key=operator.itemgetter(0))
+        first, number = self.cells[index - 1] if index else (1, 0)
         place = f"cell {number}" if number else ""
         return Location(" ".join(filter(None, (place, what))), self.file, line - first + 1)
 

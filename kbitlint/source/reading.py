@@ -48,7 +48,8 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
     limits = current()
     if has_more_tokens(text, limits.max_tokens):
         raise SourceError(
-            f"holds more than {limits.max_tokens:,} words and signs, and is skipped (max-tokens of [tool.kbitlint] sets how many)"
+            f"holds more than {limits.max_tokens:,} words and signs, and is skipped"
+            " (max-tokens of [tool.kbitlint] sets how many)"
         )
     module = parsed(text)
     versions = installed() if versions is None else versions
@@ -117,7 +118,9 @@ class _Ways:
             self.paths.append(trail.path(whole=whole))
             self.calls.append(trail.calls)
             if _branch(queue, follower):
-                self.unfollowed = self.unfollowed or f"has more than {MAX_PATHS} ways through it, of which the first are followed"
+                self.unfollowed = (
+                    self.unfollowed or f"has more than {MAX_PATHS} ways through it, of which the first are followed"
+                )
 
 
 def _too_long(most: int) -> str:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import bisect
 import io
 import re
 import tokenize
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _COMMENT = re.compile(r"#\s*kbitlint:\s*ignore(?:\[(?P<names>[^\]\n]*)\])?(?P<reason>[^\n]*)")
 
@@ -25,11 +30,34 @@ class Ignore:
     """Where the comment stands in the text."""
     line: int
 
-    def covers(self, line: int | None, code: str, slug: str) -> bool:
-        """Whether a violation on a line is meant."""
-        if line is None or not self.first <= line <= self.last:
-            return False
+    def names_rule(self, code: str, slug: str) -> bool:
+        """Return whether the comment is about a rule."""
         return any(code.startswith(name.upper()) or name.lower() == slug for name in self.names)
+
+
+Found = tuple[int | None, str, str]
+"""(line, code, slug) of a violation."""
+
+
+def silencing(ignores: Iterable[Ignore], found: Iterable[Found]) -> tuple[frozenset[Ignore], frozenset[Found]]:
+    """Return the comments that silence something, and what they silence."""
+    at: dict[int, set[tuple[str, str]]] = {}
+    for line, code, slug in found:
+        if line is not None:
+            at.setdefault(line, set()).add((code, slug))
+    lines = sorted(at)
+    groups: dict[tuple[int, int], list[Ignore]] = {}
+    for ignore in ignores:
+        groups.setdefault((ignore.first, ignore.last), []).append(ignore)
+    used: set[Ignore] = set()
+    silenced: set[Found] = set()
+    for (first, last), group in groups.items():
+        inside = lines[bisect.bisect_left(lines, first) : bisect.bisect_right(lines, last)]
+        rules = frozenset().union(*(at[line] for line in inside))
+        named = {rule: [ignore for ignore in group if ignore.names_rule(*rule)] for rule in rules}
+        used.update(*named.values())
+        silenced |= {(line, *rule) for line in inside for rule in at[line] if named[rule]}
+    return frozenset(used), frozenset(silenced)
 
 
 def ignores(text: str, module: ast.Module | None = None) -> tuple[Ignore, ...]:
