@@ -9,6 +9,7 @@ than two seconds, is written to the folder of findings; those of the past are ca
 from __future__ import annotations
 
 import argparse
+import ast
 import atexit
 import dataclasses
 import functools
@@ -45,7 +46,7 @@ _NAME = re.compile(rb"[A-Za-z_]\w*")
 
 def read_python(content):
     facts = reading.collect("f.py", content.decode("utf-8", "replace").replace("\r", "\n"), NEWEST)
-    ignores(facts.text, python=True)
+    ignores(facts.text, ast.parse(facts.text))
 
 
 def read_notebook(content):

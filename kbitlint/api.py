@@ -18,6 +18,7 @@ from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
 from kbitlint.import_state import import_state
+from kbitlint.limits import held_to
 from kbitlint.norm_styles import Norms
 from kbitlint.opening import Options, apply_stored, open_target
 from kbitlint.report import Report, report_of
@@ -81,7 +82,7 @@ def check(target: Any, **options: Any) -> Report:
     """
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
-    with turn(target):
+    with held_to(chosen.limits), turn(target):
         if is_live(target):
             return _check_live(target, rules, chosen)
         if is_left_out(target, chosen):
@@ -182,7 +183,7 @@ def fix(
     if optimizer is not None:
         _check_optimizer(optimizer, target)
     wanted = Safety.UNSAFE if unsafe else Safety.SAFE
-    with turn(target):
+    with held_to(chosen.limits), turn(target):
         if not is_live(target) and is_left_out(target, chosen):
             return not_run(target)
         if is_live(target):

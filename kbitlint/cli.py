@@ -202,6 +202,7 @@ def _check(targets: tuple[str, ...], options: dict[str, Any], settings: Config) 
         "run": options["run"],
         "trust_remote_code": options["trust_remote_code"],
         "trace": options["trace"],
+        "limits": settings.limits,
         "context": context_of(settings, options, AMP.get(options["amp"])),
         **{name: options[name] for name in ("norms", "output", "probe_batch", "probe_seq")},
         **dict.fromkeys(("outline", "memory"), options["format_"] == "html"),

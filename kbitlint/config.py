@@ -12,14 +12,19 @@ from typing import Any
 
 from kbitlint.errors import ConfigError, did_you_mean
 from kbitlint.files.content import read, read_text
+from kbitlint.limits import Limits
 from kbitlint.suppress import IgnoreIn
 from kbitlint.upstream.quantization import QUANTIZATIONS
+from kbitlint.usage import size_of
 from kbitlint.violation import Severity
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib  # pragma: no cover
+
+
+_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +55,19 @@ class Config:
     """(code, prefix or slug, severity) that takes the place of a rule's own."""
     options: tuple[tuple[str, dict[str, Any]], ...] = ()
     """(code or slug of a rule, option -> value)."""
+    max_file_size: int = _LIMITS.max_file_size
+    """Bytes of the largest script, training configuration or code of a notebook that is looked at."""
+    max_tokens: int = _LIMITS.max_tokens
+    """Words and signs of the longest one."""
+    max_steps: int = _LIMITS.max_steps
+    """Statements and expressions that are followed in one file."""
     file: str | None = None
     """The file that was read."""
+
+    @property
+    def limits(self) -> Limits:
+        """The bounds that files are held to."""
+        return Limits(self.max_file_size, self.max_tokens, self.max_steps)
 
 
 def find(start: Path) -> Path | None:
@@ -134,12 +150,27 @@ def _read(path: Path, key: str, value: Any) -> Any:
         if not isinstance(value, bool):
             raise ConfigError(path, name, "must be true or false")
         return value
+    if key in _NUMBERS:
+        return _number(path, name, value)
     if not isinstance(value, str):
         raise ConfigError(path, name, "must be a string")
     if key == "fail-on":
         return _severity(path, name, value)
     if key == "quantize" and value not in QUANTIZATIONS:
         raise ConfigError(path, name, f"{value!r} is none of {', '.join(QUANTIZATIONS)}{did_you_mean(value, QUANTIZATIONS)}")
+    return value
+
+
+def _number(path: Path, name: str, value: Any) -> int:
+    """A positive number; a size may be written with its unit."""
+    if isinstance(value, str) and name.endswith("-size"):
+        try:
+            value = size_of(value)
+        except ValueError as error:
+            raise ConfigError(path, name, str(error)) from error
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        example = 'a size such as "2MB"' if name.endswith("-size") else "a number"
+        raise ConfigError(path, name, f"must be {example}, more than 0")
     return value
 
 
@@ -183,4 +214,5 @@ def _ignore_in(path: Path, name: str, value: Any) -> tuple[IgnoreIn, ...]:
     return tuple(IgnoreIn(**item) for item in value)
 
 
+_NUMBERS = ("max-file-size", "max-tokens", "max-steps")
 _TABLES = {"ignore-in": _ignore_in, "severity": _severities, "options": _options}

@@ -13,6 +13,7 @@ from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.extras import require_model_extra
 from kbitlint.files.checkpoint import CheckpointFacts, base_of_adapter, read_checkpoint
+from kbitlint.limits import Limits
 from kbitlint.norm_styles import Norms
 from kbitlint.result import Skip
 from kbitlint.target import FACTORIES, SOURCES, Kind, Target
@@ -45,6 +46,8 @@ class Options:
     memory: bool = False
     """Also measure what a training step takes in memory, before and after the fix."""
     context: TrainingContext = field(default_factory=TrainingContext)
+    limits: Limits = field(default_factory=Limits)
+    """The bounds that scripts, notebooks and configurations are held to."""
     norms: Norms = Norms.TRANSPARENT
     """What a fix does about norms."""
     output: Path | None = None

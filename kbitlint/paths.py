@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter
 from typing import TYPE_CHECKING
@@ -56,16 +55,35 @@ def matches(pattern: str, path: str) -> bool:
     >>> matches("model.layers.*.mlp.**", "model.layers.7.mlp.experts.3.up_proj")
     True
     """
-    return _compiled(pattern).fullmatch(path) is not None
+    parts, names = pattern.split("."), path.split(".")
+    part = name = 0
+    after, mark = -1, 0
+    while name < len(names):
+        if part < len(parts) and parts[part] == "**":
+            part = after = part + 1
+            mark = name
+        elif part < len(parts) and _fits(parts[part], names[name]):
+            part, name = part + 1, name + 1
+        elif after >= 0:  # the last ** takes one more
+            part, name = after, mark + 1
+            mark += 1
+        else:
+            return False
+    return all(rest == "**" for rest in parts[part:])
 
 
-@functools.lru_cache(maxsize=256)
-def _compiled(pattern: str) -> re.Pattern[str]:
-    if pattern == "**":
-        return re.compile(".*", re.DOTALL)
-    parts = [_ANY if part == "**" else r"[^.]*".join(map(re.escape, part.split("*"))) for part in pattern.split(".")]
-    joined = r"\.".join(parts)
-    return re.compile(joined.replace(rf"\.{_ANY}", r"(?:\..+)?").replace(rf"{_ANY}\.", r"(?:.+\.)?"), re.DOTALL)
-
-
-_ANY = "<any>"
+def _fits(part: str, name: str) -> bool:
+    """Return whether a component with ``*`` in it names another; each piece between them is taken where it first stands."""
+    first, *rest = part.split("*")
+    if not rest:
+        return part == name
+    *between, last = rest
+    at = len(first)
+    if not name.startswith(first):
+        return False
+    for piece in between:
+        found = name.find(piece, at)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return len(name) - len(last) >= at and name.endswith(last)

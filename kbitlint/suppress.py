@@ -8,6 +8,7 @@ suppressions do: more than it allows shows all of them, fewer asks to be pruned.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections import Counter
 from dataclasses import dataclass, field
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 VERSION = 1
 Counts = dict[str, dict[str, dict[str, int]]]
 """target -> code -> place with folded layer numbers -> how many."""
+
+
+@functools.cache
+def _codes(selector: str) -> frozenset[str]:
+    return frozenset(rule.meta.code for rule in registry.select((selector,)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class IgnoreIn:
     @property
     def codes(self) -> frozenset[str]:
         """The codes that the selector names. Raises SelectionError where it names none."""
-        return frozenset(rule.meta.code for rule in registry.select((self.rule,)))
+        return _codes(self.rule)
 
     def __str__(self) -> str:
         return f"ignore-in {self.rule} at {self.path}" + (f" of {self.target}" if self.target else "")

@@ -14,6 +14,7 @@ from kbitlint.files import content
 from kbitlint.files.checkpoint import read_checkpoint
 from kbitlint.result import Skip
 from kbitlint.source import documents
+from kbitlint.source.suppressions import silencing
 from kbitlint.target import CHECKPOINT_FILES
 from kbitlint.violation import Surface, Violation
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.rule import Rule
     from kbitlint.source.facts import SourceFacts
+    from kbitlint.source.suppressions import Found
 
 #: how the names of our own threads begin: they hold no lock that an audit needs
 OWN_THREADS = "kbitlint "
@@ -50,39 +52,48 @@ NOTHING = engine.Outcome((), (), (), ())
 
 def run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -> tuple[engine.Outcome, int]:
     """The violations that no comment silences, and how many one does. Comments that silence nothing are facts too."""
-    outcome = engine.run(rules, {Surface.SOURCE: facts}, context)
+    outcome = _run(rules, facts, context)
     if not facts.ignores:
         return outcome, 0
-    codes = {code for code, _ in outcome.ran}
-    used = {ignore for ignore in facts.ignores for v in outcome.violations if ignore.covers(v.at.line, v.code, v.slug)}
+    prefixes = {code[:end] for code, _ in outcome.ran for end in range(1, len(code) + 1)}
+    used, _ = silencing(facts.ignores, map(_found, outcome.violations))
     judged = tuple(
         ignore
         for ignore in facts.ignores
-        if ignore not in used
-        and (not ignore.names or any(code.startswith(name.upper()) for name in ignore.names for code in codes))
+        if ignore not in used and (not ignore.names or any(name.upper() in prefixes for name in ignore.names))
     )
     if judged:
-        outcome = engine.run(rules, {Surface.SOURCE: dataclasses.replace(facts, unused=judged)}, context)
-    left = tuple(v for v in outcome.violations if not _silenced(v, facts))
+        outcome = _run(rules, dataclasses.replace(facts, unused=judged), context)
+    _, silenced = silencing(facts.ignores, map(_found, outcome.violations))
+    left = tuple(v for v in outcome.violations if _found(v) not in silenced)
     return dataclasses.replace(outcome, violations=left), len(outcome.violations) - len(left)
 
 
-def _silenced(violation: Violation, facts: SourceFacts) -> bool:
-    return any(ignore.covers(violation.at.line, violation.code, violation.slug) for ignore in facts.ignores)
+def _run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -> engine.Outcome:
+    """The outcome of the rules; what of the file was not followed is a skip."""
+    outcome = engine.run(rules, {Surface.SOURCE: facts}, context)
+    if not facts.unfollowed:
+        return outcome
+    return dataclasses.replace(outcome, skips=(*outcome.skips, Skip("", Surface.SOURCE, f"{facts.file} {facts.unfollowed}")))
+
+
+def _found(violation: Violation) -> Found:
+    return violation.at.line, violation.code, violation.slug
 
 
 def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Sweep:
     """Audit every file of a folder that can hold a training."""
     from kbitlint.source.folders import walk
 
-    paths = walk(root)
+    notes: list[str] = []
+    paths = walk(root, notes)
     worth = [path for path in paths if _worth(path)]
     results = list(_each(worth, root, rules, context))
     return Sweep(
         merged(result.outcome for result in results),
         len(paths),
         sum(result.read for result in results),
-        tuple(skip for result in results for skip in result.skips),
+        (*(Skip("", Surface.SOURCE, note) for note in notes), *(skip for result in results for skip in result.skips)),
         sum(result.silenced for result in results),
     )
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import Model, Path, SourceFacts, Step
-    from kbitlint.source.values import Call, Value
+    from kbitlint.source.facts import Model, SourceFacts, Step
+    from kbitlint.source.values import Call
 
 
 class MergeIntoOtherWeights(Rule):
@@ -63,9 +63,12 @@ class MergeIntoOtherWeights(Rule):
         """One violation for each merge of such adapters on every path that reaches it."""
         merged: dict[Call, list[Model | None]] = {}
         for path in source.paths:
-            for number, step in enumerate(path.steps):
+            saved: dict[str, Model] = {}
+            for step in path.steps:
                 if step.action is Action.MERGE:
-                    merged.setdefault(step.call, []).append(_trained_on(path, number, step))
+                    merged.setdefault(step.call, []).append(_trained_on(saved, step))
+                elif step.action is Action.SAVE and isinstance(step.detail, str):
+                    saved[step.detail] = step.before
         for call, trained in merged.items():
             model = trained[0]
             if model is not None and None not in trained:
@@ -79,7 +82,7 @@ class MergeIntoOtherWeights(Rule):
                 )
 
 
-def _trained_on(path: Path, number: int, merge: Step) -> Model | None:
+def _trained_on(saved: Mapping[str, Model], merge: Step) -> Model | None:
     """The quantized model off which the merged adapters were saved; None where they were not, or it cannot be told."""
     adapters, load = merge.before.adapters, merge.before.load
     if adapters is None or load is None or merge.before.kbit or not merge.before.certain:
@@ -87,9 +90,6 @@ def _trained_on(path: Path, number: int, merge: Step) -> Model | None:
     if load.value("quantization_config") is not None:
         return None
     folder = adapters.by.value("model_id", adapters.by.value("pretrained_model_name_or_path"))
-    saved: Mapping[Value, Model] = {
-        step.detail: step.before for step in path.steps[:number] if step.action is Action.SAVE and isinstance(step.detail, str)
-    }
     model = saved.get(folder) if isinstance(folder, str) else None
     asked = model is not None and model.load is not None and model.load.within("quantization_config") is not None
     return model if model is not None and asked and model.kbit and model.adapters is not None else None

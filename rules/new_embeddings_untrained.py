@@ -74,18 +74,19 @@ class NewEmbeddingsUntrained(Rule):
         """One violation for each resize whose rows stay frozen wherever the model is trained."""
         grown: dict[Call, bool] = {}
         for path in source.paths:
+            untrained: dict[int, bool] = {}
             for training in path.trainings:
                 adapters = training.model.adapters
-                for step in path.steps:
-                    if (
-                        step.action is Action.RESIZE
-                        and step.model_id == training.model_id
-                        and step.call.value("pad_to_multiple_of") is None
-                    ):
-                        frozen = adapters is not None and isinstance(adapters.config, Call) and _forgets(adapters.config)
-                        grown[step.call] = grown.get(step.call, True) and frozen and training.model.certain
+                frozen = adapters is not None and isinstance(adapters.config, Call) and _forgets(adapters.config)
+                so_far = untrained.get(training.model_id, True)
+                untrained[training.model_id] = so_far and frozen and training.model.certain
+            for step in path.steps:
+                resized = step.action is Action.RESIZE and step.call.value("pad_to_multiple_of") is None
+                if resized and step.model_id in untrained:
+                    grown[step.call] = grown.get(step.call, True) and untrained[step.model_id]
+        adds_tokens = any(grown.values()) and source.adds_tokens
         for call, frozen in grown.items():
-            if frozen and source.adds_tokens:
+            if frozen and adds_tokens:
                 yield self.violation(
                     "rows for new tokens are added to the embeddings, and no adapter trains them",
                     source.at(call),

@@ -98,6 +98,7 @@ class NothingTrainable(Rule):
         frozen: dict[Call, Adapters] = {}
         spared: set[Call] = set()
         for path in source.paths:
+            trained: set[int] = set()
             for training in path.trainings:
                 adapters = training.model.adapters
                 if (
@@ -108,7 +109,8 @@ class NothingTrainable(Rule):
                 ):
                     frozen[adapters.frozen_by or adapters.by] = adapters
                 else:
-                    spared |= {step.call for step in path.steps if step.model_id == training.model_id}
+                    trained.add(training.model_id)
+            spared |= {step.call for step in path.steps if step.model_id in trained}
         for call, adapters in frozen.items():
             if call not in spared:
                 yield self.violation(

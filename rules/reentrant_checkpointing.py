@@ -98,14 +98,12 @@ class ReentrantCheckpointing(Rule):
         decided: dict[Call, list[tuple[Model, Training | None]]] = {}
         overruled: set[Call] = set()
         for path in source.paths:
-            for number in path.models:
-                model, training = path.last(number)
+            for model, training, steps in path.histories():
                 how = model.checkpointing
                 by, holds = how.by, how.enabled and how.reentry.reentrant
                 spared = training is not None and training.zero_stage not in (None, 0, 1, 2)
                 if by is not None and holds and not spared and context.strategy is not Strategy.ZERO3:
                     decided.setdefault(by, []).append((model, training))
-                steps = [step for step in path.steps if step.model_id == number]
                 overruled |= {step.call for step in steps if step.call != by or not holds or spared}
         for call, found in decided.items():
             if call not in overruled:

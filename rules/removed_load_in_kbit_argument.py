@@ -69,11 +69,12 @@ class RemovedLoadInKbitArgument(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each removed keyword, text or function that is given on every path."""
         five = number(source.versions.get("transformers", "5")) >= (5,)
+        asks = _VERSION.search(source.text) is not None
         for call, steps in source.steps_at(Action.LOAD) if five else ():
             for name in ("load_in_4bit", "load_in_8bit"):
                 given = [argument for step in steps if (argument := step.call.argument(name)) is not None]
                 always = len(given) == len(steps)
-                known = call.callee.startswith(("transformers.", "peft.")) and (always or _VERSION.search(source.text) is None)
+                known = call.callee.startswith(("transformers.", "peft.")) and (always or not asks)
                 if given and known:
                     yield self.violation(
                         f"from_pretrained takes no {name} any more: a TypeError" + ("" if always else " where it is passed"),

@@ -73,10 +73,12 @@ class StackedInputGradHooks(Rule):
         repeated: dict[Call, Call] = {}
         for trained in source.trained():
             for model in trained.models:
+                first = model.hooks[0] if model.hooks else None
+                second = next((other for other in model.hooks if other != first), None)
                 for call in model.hooks:
-                    others = [other for other in model.hooks if other != call]
-                    if call.callee == "enable_input_require_grads" and others and model.certain:
-                        repeated[call] = others[0]
+                    other = second if call == first else first
+                    if call.callee == "enable_input_require_grads" and other is not None and model.certain:
+                        repeated[call] = other
                     else:
                         needed.add(call)
         for call, other in repeated.items():

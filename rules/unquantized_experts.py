@@ -27,6 +27,8 @@ FOUR_BITS = ("nf4", "fp4")
 BLOCK, DOUBLE = 64, 1 + 4 / 256
 
 
+#: a call that packs them; no further one of kbitlint's may begin inside, so that each letter is looked at once
+_PACKS = re.compile(r"replace_parameter_4bit|kbitlint\.fix\((?:(?!kbitlint\.fix\().)*unsafe=True")
 PARTLY = ("jetmoe", "nemotron_h", "nemotron_h_omni")  # less than half of them are experts
 #: checkpoints of which the name tells that they have experts
 _PUBLISHED = re.compile(
@@ -118,7 +120,7 @@ class UnquantizedExperts(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each load in k bits of a checkpoint with experts, on every path."""
-        packed = re.search(r"replace_parameter_4bit|kbitlint\.fix\(.*unsafe=True", source.text)
+        packed = _PACKS.search(source.text)
         if packed or number(source.versions.get("transformers", "5")) < (5,):
             return
         for call, steps in source.steps_at(Action.LOAD):

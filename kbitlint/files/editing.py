@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import TargetError
@@ -62,9 +61,8 @@ def _changed(text: str, owner: Node, name: str, edit: Edit) -> str:
 def _between(text: str, owner: Node) -> str:
     """What stands before a member: the line end and indentation of the first one, or a blank."""
     first = owner.keys[0][1]
-    space = re.search(r"[{\s]*$", text[owner.start : first])
-    blank = space.group().lstrip("{") if space is not None else ""
-    return blank or " "
+    before = text[owner.start : first]
+    return before[len(before.rstrip("{ \t\n\r\f\v")) :].lstrip("{") or " "
 
 
 def _without(text: str, owner: Node, name: str, member: Node) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from json.decoder import scanstring  # type: ignore[attr-defined]  # the C scanner of the standard library
 from typing import Any
@@ -21,6 +22,10 @@ class JSONTextError(ValueError):
         line = text.count("\n", 0, position) + 1
         column = position - text.rfind("\n", 0, position)
         super().__init__(f"{problem} (line {line}, column {column})")
+
+
+class TooManyValues(JSONTextError):  # noqa: N818  # named as what it says
+    """A text that holds more values than were asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,82 +46,120 @@ class Node:
         return [node.plain() for node in self.value] if isinstance(self.value, list) else self.value
 
 
-def parse(text: str) -> Node:
-    """The value of a JSON text. Raises JSONTextError."""
-    node = _value(text, _skip(text, 1 if text.startswith("\ufeff") else 0), 0)
-    rest = _skip(text, node.end)
+#: gives the place and name of an object's member: (how deep the object is nested, name) -> whether its value is kept
+Wanted = Callable[[int, str], bool]
+
+
+def parse(text: str, *, most: int | None = None, wanted: Wanted | None = None) -> Node:
+    """The value of a JSON text.
+
+    Args:
+        text: The text.
+        most: How many values it may have; None for any number.
+        wanted: Which members of objects are kept; the others are read over, and their value is None.
+
+    Raises:
+        JSONTextError: It is no JSON, or holds more, or deeper.
+    """
+    reader = _Reader(text, most, wanted)
+    node = reader.value(reader.skip(1 if text.startswith("\ufeff") else 0), 0)
+    rest = reader.skip(node.end)
     if rest != len(text):
         raise JSONTextError("something follows the value", rest, text)
     return node
 
 
-def _skip(text: str, position: int) -> int:
-    return _SPACE.match(text, position).end()  # type: ignore[union-attr]  # always matches
+class _Reader:
+    """Goes through a JSON text once."""
 
+    def __init__(self, text: str, most: int | None, wanted: Wanted | None) -> None:
+        self._text = text
+        self._most = most
+        self._left = len(text) + 1 if most is None else most
+        self._wanted = wanted
+        self._scan = json.JSONDecoder().raw_decode
 
-def _value(text: str, start: int, depth: int) -> Node:
-    if depth > MAX_DEPTH:
-        raise JSONTextError(f"is nested more than {MAX_DEPTH} deep", start, text)
-    opening = text[start : start + 1]
-    if opening == '"':
-        value, end = _string(text, start)
-        return Node(value, start, end)
-    if opening == "{":
-        return _object(text, start, depth)
-    if opening == "[":
-        return _array(text, start, depth)
-    found = _SCALAR.match(text, start)
-    if found is None or len(found.group()) > _LONGEST_NUMBER:
-        raise JSONTextError("a value is expected", start, text)
-    return Node(json.loads(found.group()), start, found.end())
+    def skip(self, position: int) -> int:
+        """Where the next sign stands."""
+        return _SPACE.match(self._text, position).end()  # type: ignore[union-attr]  # always matches
 
+    def value(self, start: int, depth: int) -> Node:
+        """The value that starts somewhere."""
+        text = self._text
+        self._left -= 1
+        if self._left < 0:
+            raise TooManyValues(f"holds more than {self._most:,} values", start, text)
+        if depth > MAX_DEPTH:
+            raise JSONTextError(f"is nested more than {MAX_DEPTH} deep", start, text)
+        opening = text[start : start + 1]
+        if opening == '"':
+            value, end = self._string(start)
+            return Node(value, start, end)
+        if opening == "{":
+            return self._object(start, depth)
+        if opening == "[":
+            return self._array(start, depth)
+        found = _SCALAR.match(text, start)
+        if found is None or found.end() - start > _LONGEST_NUMBER:
+            raise JSONTextError("a value is expected", start, text)
+        return Node(json.loads(found.group()), start, found.end())
 
-def _string(text: str, start: int) -> tuple[str, int]:
-    try:
-        value, end = scanstring(text, start + 1, True)  # noqa: FBT003  # its signature
-    except ValueError as error:
-        raise JSONTextError("a string does not end", start, text) from error
-    return value, end
+    def _over(self, start: int) -> Node:
+        """A value that is read over, in C."""
+        try:
+            _, end = self._scan(self._text, start)
+        except RecursionError as error:
+            raise JSONTextError("is nested too deeply", start, self._text) from error
+        except (ValueError, StopIteration) as error:
+            raise JSONTextError("a value is expected", start, self._text) from error
+        return Node(None, start, end)
 
+    def _string(self, start: int) -> tuple[str, int]:
+        try:
+            value, end = scanstring(self._text, start + 1, True)  # noqa: FBT003  # its signature
+        except ValueError as error:
+            raise JSONTextError("a string does not end", start, self._text) from error
+        return value, end
 
-def _object(text: str, start: int, depth: int) -> Node:
-    members: dict[str, Node] = {}
-    keys: list[tuple[str, int]] = []
-    position = _skip(text, start + 1)
-    if text[position : position + 1] == "}":
-        return Node({}, start, position + 1)
-    while True:
-        if text[position : position + 1] != '"':
-            raise JSONTextError("a name in quotes is expected", position, text)
-        name, end = _string(text, position)
-        colon = _skip(text, end)
-        if text[colon : colon + 1] != ":":
-            raise JSONTextError("a colon is expected", colon, text)
-        members[name] = _value(text, _skip(text, colon + 1), depth + 1)
-        keys.append((name, position))
-        position, done = _next(text, members[name].end, "}")
-        if done:
-            return Node(members, start, position, tuple(keys))
+    def _object(self, start: int, depth: int) -> Node:
+        text = self._text
+        members: dict[str, Node] = {}
+        keys: list[tuple[str, int]] = []
+        position = self.skip(start + 1)
+        if text[position : position + 1] == "}":
+            return Node({}, start, position + 1)
+        while True:
+            if text[position : position + 1] != '"':
+                raise JSONTextError("a name in quotes is expected", position, text)
+            name, end = self._string(position)
+            colon = self.skip(end)
+            if text[colon : colon + 1] != ":":
+                raise JSONTextError("a colon is expected", colon, text)
+            place = self.skip(colon + 1)
+            kept = self._wanted is None or self._wanted(depth, name)
+            members[name] = self.value(place, depth + 1) if kept else self._over(place)
+            keys.append((name, position))
+            position, done = self._next(members[name].end, "}")
+            if done:
+                return Node(members, start, position, tuple(keys))
 
+    def _array(self, start: int, depth: int) -> Node:
+        items: list[Node] = []
+        position = self.skip(start + 1)
+        if self._text[position : position + 1] == "]":
+            return Node([], start, position + 1)
+        while True:
+            items.append(self.value(position, depth + 1))
+            position, done = self._next(items[-1].end, "]")
+            if done:
+                return Node(items, start, position)
 
-def _array(text: str, start: int, depth: int) -> Node:
-    items: list[Node] = []
-    position = _skip(text, start + 1)
-    if text[position : position + 1] == "]":
-        return Node([], start, position + 1)
-    while True:
-        items.append(_value(text, position, depth + 1))
-        position, done = _next(text, items[-1].end, "]")
-        if done:
-            return Node(items, start, position)
-
-
-def _next(text: str, end: int, closing: str) -> tuple[int, bool]:
-    """(where it goes on, whether the object or array ends there)."""
-    position = _skip(text, end)
-    sign = text[position : position + 1]
-    if sign == closing:
-        return position + 1, True
-    if sign != ",":
-        raise JSONTextError(f"a comma or {closing} is expected", position, text)
-    return _skip(text, position + 1), False
+    def _next(self, end: int, closing: str) -> tuple[int, bool]:
+        """(where it goes on, whether the object or array ends there)."""
+        position = self.skip(end)
+        sign = self._text[position : position + 1]
+        if sign == closing:
+            return position + 1, True
+        if sign != ",":
+            raise JSONTextError(f"a comma or {closing} is expected", position, self._text)
+        return self.skip(position + 1), False

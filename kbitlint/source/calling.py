@@ -60,7 +60,8 @@ class Caller(ModelCalls):
     def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Items:
         """The arguments of a call by name; positional ones are named by the parameters, or by their number."""
         made = Items(callee, span=self.text.span(node))
-        before = self.handed()
+        looks = "clip_grad" in callee  # at their gradients only
+        before = self.handed() if looks else {}
         for number, argument in enumerate(node.args):
             if isinstance(argument, ast.Starred):
                 self.value(argument.value)
@@ -80,7 +81,7 @@ class Caller(ModelCalls):
                 self.merge(made, value)
             else:
                 made.items[keyword.arg] = Given(value, span, whole)
-        if "clip_grad" in callee:  # it only looks at their gradients
+        if looks:
             for net in self.trail.nets:
                 net.handed = before.get(net.number, frozenset())
         return made
@@ -149,11 +150,11 @@ class Caller(ModelCalls):
             return owner if name.endswith("_") else UNKNOWN
         if isinstance(owner, Part):
             return self.part_method(node, name, owner)
-        call = self.arguments(node, name).frozen()
+        call = self.arguments(node, name).frozen(self.effort)
         if name == "train":
             self.trail.finish(owner)
         elif name == "save_model" and owner.net is not None:
-            given = owner.arguments.frozen() if owner.arguments is not None else Call(name, call.span)
+            given = owner.arguments.frozen(self.effort) if owner.arguments is not None else Call(name, call.span)
             folder = call.value("0", call.value("output_dir", given.value("0", given.value("output_dir", UNKNOWN))))
             self.trail.step(Action.SAVE, call, owner.net, owner.net.state, folder)
         elif name in ("evaluate", "predict"):
@@ -198,7 +199,7 @@ class Caller(ModelCalls):
             or (library in ("peft", "torchao") and last.endswith("Config"))
         ):
             made = self.arguments(node, name)
-            self.trail.calls[made.span] = made.frozen()
+            self.trail.calls[made.span] = made.frozen(self.effort)
             return made
         arguments = self.arguments(node, name)
         if name in WRAPPERS:
@@ -210,7 +211,7 @@ class Caller(ModelCalls):
         if made is not None:
             return made
         if last == "from_config" and name.startswith("transformers."):
-            return self.trail.load(arguments.frozen(), quantized=False)
+            return self.trail.load(arguments.frozen(self.effort), quantized=False)
         if last in ("Namespace", "SimpleNamespace") and not numbered(arguments):
             return arguments
         if name in ("exit", "quit", "sys.exit", "os._exit"):
@@ -225,7 +226,7 @@ class Caller(ModelCalls):
             return self.special(name, arguments)
         if is_optimizer(last):
             for net in optimized(arguments):
-                net.optimizer = arguments.frozen() if net.state.adapters is None else None
+                net.optimizer = arguments.frozen(self.effort) if net.state.adapters is None else None
         if last in ("GradScaler", "autocast"):
             self.trail.scaler = "float16" if last == "GradScaler" else self.trail.scaler or UNKNOWN
         if name.partition(".")[0] not in _HARMLESS:
@@ -280,7 +281,7 @@ class Caller(ModelCalls):
 
     def _function(self, node: ast.Call, api: Api) -> Object:
         made = self.arguments(node, api.name, api.parameters)
-        call = made.frozen()
+        call = made.frozen(self.effort)
         self.trail.calls[call.span] = call
         if api.action is None:
             return made
@@ -320,7 +321,7 @@ class Caller(ModelCalls):
             if library in FOREIGN:
                 return Sequence([net, UNKNOWN])
             return net
-        call = made.frozen()
+        call = made.frozen(self.effort)
         self.trail.calls[call.span] = call
         net = self.trail.load(call)
         if library == "peft":
@@ -331,7 +332,7 @@ class Caller(ModelCalls):
         net = next((given.value for given in arguments.items.values() if isinstance(given.value, Net)), None)
         if net is None:
             return UNKNOWN
-        call = arguments.frozen()
+        call = arguments.frozen(self.effort)
         self.trail.calls[call.span] = call
         self.trail.step(Action.CONTEXT, call, net, net.state, how)
         return Sequence([net, UNKNOWN, UNKNOWN, UNKNOWN]) if how == "deepspeed" else net

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FALSE = Known(False)  # noqa: FBT003  # a value of the file
+#: classes that are gone up, or arguments that are taken over, in the time of one step
+_CHEAP = 16
 _PARSERS = ("parse_args_into_dataclasses", "parse_args_and_config", "parse_yaml_file", "parse_json_file", "parse_dict")
 
 
@@ -24,7 +26,10 @@ class Parsers(Caller):
 
     def fields(self, cls: Class) -> Iterator[tuple[str, Given]]:
         """The fields of a dataclass, or the attributes of a class, with their defaults."""
-        for item in (item for one in reversed(list(cls.lineage())) for item in one.node.body):
+        lineage = list(cls.lineage())
+        self.effort.spend(len(lineage) // _CHEAP)
+        for item in (item for one in reversed(lineage) for item in one.node.body):
+            self.effort.spend()
             target = item.target if isinstance(item, ast.AnnAssign) else None
             if isinstance(item, ast.Assign) and len(item.targets) == 1:
                 target = item.targets[0]  # type: ignore[assignment]  # any expression may be assigned to
@@ -91,6 +96,7 @@ class Parsers(Caller):
                 if key is not None and "1" in arguments.items and owner.complete:
                     owner.items.setdefault(key, arguments.items["1"])
             case "copy":
+                self.effort.spend(len(owner.items) // _CHEAP)
                 return dataclasses.replace(owner, items=dict(owner.items))
             case _:
                 pass
@@ -116,6 +122,7 @@ class Parsers(Caller):
         if name in ("add_argument_group", "add_mutually_exclusive_group"):
             return owner
         if name in ("parse_args", "parse_known_args"):
+            self.effort.spend(len(owner.items) // _CHEAP)
             values = {key[2:]: given for key, given in owner.items.items() if key.startswith("--")}
             space = Items("argparse.Namespace", values, complete=False, span=owner.span)
             return space if name == "parse_args" else Sequence([space, UNKNOWN])

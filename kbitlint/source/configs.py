@@ -55,7 +55,7 @@ def collect(
         paths=(path,),
         versions=versions,
         dialect=program.name,
-        ignores=ignores(text, python=False) if suffix != ".json" else (),
+        ignores=ignores(text) if suffix != ".json" else (),
     )
 
 
@@ -75,9 +75,9 @@ def _trained(program: Program, root: Items, trail: Trail) -> tuple[Path, tuple[C
         quantization.items[f"load_in_{said.value}bit"] = Given(Known(True), *2 * (root.items[program.bits].whole,))  # noqa: FBT003
         bits = int(said.value)
         load.items["quantization_config"] = Given(quantization, quantization.span, quantization.span)
-    net = trail.load(load.frozen())
+    net = trail.load(load.frozen(trail.effort))
     if program.reentry:
-        how = _own_checkpointing(program, root) if bits else Checkpointing(None)
+        how = _own_checkpointing(program, root, trail) if bits else Checkpointing(None)
         hooks = () if how.by is None else (how.by,)  # its function makes the layers' inputs require grad
         net.state = dataclasses.replace(net.state, checkpointing=how, hooks=hooks)
     arguments = Items(api.arguments, dict(root.items), span=root.span, style=root.style, tail=root.tail)
@@ -85,14 +85,14 @@ def _trained(program: Program, root: Items, trail: Trail) -> tuple[Path, tuple[C
     trainer = Trainer(Call(program.name, root.span), net, arguments, api)
     if asked is None and program.adapts_by_default:
         net.state = dataclasses.replace(net.state, certain=False)
-    elif asked is not None and frozen(asked.value) not in program.not_adapters:
+    elif asked is not None and frozen(asked.value, trail.effort) not in program.not_adapters:
         _attach(trail, net, root, asked)
         if bits and api.adapter_dtype:
             _cast_adapters(net, api.adapter_dtype)
     trail.step(Action.TRAINER, trainer.call, net, net.state)
     trail.finish(trainer)
     # axolotl computes in the dtype of its bf16 and fp16 keys, TRL in that of dtype: no compute dtype is missing
-    return trail.path(), (root.frozen(), arguments.frozen())
+    return trail.path(), (root.frozen(trail.effort), arguments.frozen(trail.effort))
 
 
 def _quantization(program: Program, root: Items) -> Items:
@@ -106,14 +106,17 @@ def _quantization(program: Program, root: Items) -> Items:
     return made
 
 
-def _own_checkpointing(program: Program, root: Items) -> Checkpointing:
+def _own_checkpointing(program: Program, root: Items, trail: Trail) -> Checkpointing:
     """How a program that binds the checkpoint function itself does it."""
     said = root.get(program.reentry) if program.reentry in root.items else Known(True)  # noqa: FBT003  # the program's default
     if any(key in root.items for key in program.leaves_it) or not isinstance(said, Known):
         return Checkpointing(None)
     reentry = Reentry.YES if said.value is True else Reentry.NO if said.value is False else Reentry.UNKNOWN
     return Checkpointing(
-        enabled=True, reentry=reentry, by=dataclasses.replace(root.frozen(), callee=program.name), flag=program.reentry
+        enabled=True,
+        reentry=reentry,
+        by=dataclasses.replace(root.frozen(trail.effort), callee=program.name),
+        flag=program.reentry,
     )
 
 
@@ -122,7 +125,7 @@ def _attach(trail: Trail, net: Net, root: Items, asked: Given) -> None:
 
     api = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
     config = Items("peft.LoraConfig", {}, complete=False, span=root.span, style=root.style)
-    call = Call(api.name, asked.whole, (Argument("peft_config", config.frozen(), asked.span, asked.whole),))
+    call = Call(api.name, asked.whole, (Argument("peft_config", config.frozen(trail.effort), asked.span, asked.whole),))
     trail.apply(api, call, net)
 
 

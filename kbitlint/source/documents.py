@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import io
+import itertools
 import tokenize
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from kbitlint import writing
 from kbitlint.errors import TargetError
 from kbitlint.files import content
+from kbitlint.limits import current
 from kbitlint.source import notebooks, relevance, rewriting
 from kbitlint.source.line_ends import LineEnds, unified
 from kbitlint.source.reading import SourceError, collect
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json")
 SUFFIXES = PYTHON + NOTEBOOK + CONFIGS
-#: no script is larger; notebooks hold pictures
+#: of any file, and so of a notebook, which holds pictures; what is followed may be no larger than the run's limits say
 MAX_BYTES = 64 * 1024 * 1024
 
 
@@ -72,6 +74,8 @@ def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[st
     shown = name or str(path)
     if not worth_parsing(path, data):
         return None
+    if path.suffix not in NOTEBOOK:
+        _must_be_small(path, len(data))
     if path.suffix in CONFIGS:
         from kbitlint.source import configs, trees
 
@@ -96,6 +100,14 @@ def _utf8(data: bytes) -> str:
     return "utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8"
 
 
+def _must_be_small(path: Path, size: int, what: str = "") -> None:
+    most = current().max_file_size
+    if size > most:
+        raise TargetError(
+            path, f"{what}is larger than {most:,} bytes, and is skipped (max-file-size of [tool.kbitlint] sets how many)"
+        )
+
+
 def _facts(path: Path, text: str, shown: str, versions: Mapping[str, str] | None, raw: str = "") -> SourceFacts:
     try:
         return collect(shown, text, versions or versions_for(path, raw or text), path.parent)
@@ -110,8 +122,10 @@ def _notebook(path: Path, raw: str, encoding: str, shown: str, versions: Mapping
         raise TargetError(path, str(error)) from error
     if not relevance.worth_parsing(notebook.joined().encode("utf-8", "surrogatepass")):
         return None
+    _must_be_small(path, len(notebook.python), "its code ")
     facts = _facts(path, notebook.python, shown, versions, notebook.joined())
-    starts = tuple((notebook.python.count("\n", 0, cell.start) + 1, cell.number) for cell in notebook.cells)
+    lines = itertools.accumulate((cell.source.count("\n") + 1 for cell in notebook.cells), initial=1)
+    starts = tuple((line, cell.number) for line, cell in zip(lines, notebook.cells, strict=False))
     # what is replaced is the cell as it is, magics included; they have the same length
     facts = dataclasses.replace(facts, text=notebook.joined(), cells=starts)
     return Document(path, raw, encoding, facts, notebook)

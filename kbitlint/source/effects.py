@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.layers import Reentry
 from kbitlint.files.nearby import checkpoint_config
+from kbitlint.limits import current
 from kbitlint.source.asked import defaults_of, named_of, quantization_of, reentry_of, sharding_of, stored_of
 from kbitlint.source.facts import Action, Adapters, Checkpointing, Loop, Model, Path, Step, Training
-from kbitlint.source.objects import Net, Trainer
+from kbitlint.source.objects import Effort, Net, Trainer
 from kbitlint.source.values import UNKNOWN, Call, Span, Value
 from kbitlint.upstream.calls import Arguments, Checkpoints
 from kbitlint.upstream.quantization import PREPARED_METHODS
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from pathlib import Path as FilePath
 
     from kbitlint.upstream.calls import Api
+
+
+#: hooks that are copied in the time of one step
+_CHEAP = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +52,17 @@ class Trail:
     """The folder of the script: configs that it names are looked up there."""
     reached: dict[int, int] = field(default_factory=dict)
     """How many steps lie before a training of the file's own loops, by its number."""
+    effort: Effort = field(default_factory=lambda: Effort(current().max_steps))
+    """What following the path may still cost."""
+    loops: set[tuple[Span, int]] = field(default_factory=set)
+    """Where a loop of the file trains, and which model."""
+    wraps: dict[int, Call] = field(default_factory=dict)
+    """The last call that wraps a model for several ranks, by the model's number."""
     scaler: Value = None
     """The dtype of an Accelerator's or a GradScaler's mixed precision."""
 
-    def path(self) -> Path:
-        """The facts of the path."""
+    def path(self, *, whole: bool = True) -> Path:
+        """The facts of the path; where it was not followed to its end, nothing that it leaves of a model is certain."""
         wrapped = {step.model_id for step in self.steps if step.detail == "deepspeed"}
         trainings = tuple(
             dataclasses.replace(training, early_optimizer=self._early(training))
@@ -58,7 +70,8 @@ class Trail:
             else dataclasses.replace(training, optimized=False)
             for training in self.trainings
         )
-        return Path(tuple(self.steps), trainings, {net.number: net.state for net in self.nets})
+        left = {net.number: net.state if whole else dataclasses.replace(net.state, certain=False) for net in self.nets}
+        return Path(tuple(self.steps), trainings, left)
 
     def _early(self, training: Training) -> Call | None:
         net = self.nets[training.model_id]
@@ -79,6 +92,8 @@ class Trail:
     def step(self, action: Action, call: Call, net: Net, after: Model, detail: Value = None) -> None:
         """Record what a call does to a model, and do it."""
         self.steps.append(Step(action, call, net.state, net.number, detail))
+        if detail == "ddp":
+            self.wraps[net.number] = call
         net.state = after
 
     # ---------------------------------------------------------------------------------------------- loading
@@ -119,6 +134,7 @@ class Trail:
         reentry = reentry_of(call, how)
         enabled = None if switch is UNKNOWN else True
         hooks = how.hooks + (how.reentrant_hooks if reentry.reentrant else 0)
+        self.effort.spend(len(state.hooks) // _CHEAP)
         return dataclasses.replace(
             state, checkpointing=Checkpointing(enabled, reentry, call, how.kwargs), hooks=state.hooks + (call,) * hooks
         )
@@ -136,6 +152,7 @@ class Trail:
             case Action.CHECKPOINT if api.checkpoints is not None:
                 self.step(Action.CHECKPOINT, call, net, self.enable_checkpointing(call, api.checkpoints, state))
             case Action.HOOK:
+                self.effort.spend(len(state.hooks) // _CHEAP)
                 self.step(Action.HOOK, call, net, dataclasses.replace(state, hooks=(*state.hooks, call)))
             case Action.MERGE:
                 merged = call.callee.endswith("merge_and_unload")
@@ -186,7 +203,7 @@ class Trail:
         if trainer.trained or trainer.net is None:
             return
         trainer.trained = True
-        arguments = trainer.arguments.frozen() if trainer.arguments is not None else None
+        arguments = trainer.arguments.frozen(self.effort) if trainer.arguments is not None else None
         defaults = defaults_of(trainer, arguments)
         state = trainer.net.state
         given = arguments if arguments is not None else Call(trainer.api.arguments, trainer.call.span)
@@ -230,11 +247,12 @@ class Trail:
 
     def backward(self, call: Call, net: Net, loop: Span | None, name: str) -> None:
         """Record that a loop of the file trains a model; once for each place."""
-        if any(training.call.span == call.span and training.model_id == net.number for training in self.trainings):
+        if (call.span, net.number) in self.loops:
             return
+        self.loops.add((call.span, net.number))
         fp16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "float16"
         bf16: Value = UNKNOWN if self.scaler is UNKNOWN else self.scaler == "bfloat16"
-        wraps = [step.call for step in self.steps if step.model_id == net.number and step.detail == "ddp"]
+        wrap = self.wraps.get(net.number)
         self.reached[len(self.trainings)] = len(self.steps)
         self.trainings.append(
             Training(
@@ -245,8 +263,8 @@ class Trail:
                 None,
                 fp16,
                 bf16,
-                distributed=bool(wraps),
-                find_unused=wraps[-1].value("find_unused_parameters") if wraps else None,
+                distributed=wrap is not None,
+                find_unused=wrap.value("find_unused_parameters") if wrap is not None else None,
                 loop_span=loop,
                 name=name,
             )
@@ -257,8 +275,9 @@ class Trail:
 
         So nothing that it finds of the model is certain.
         """
+        changing = Counter(number for unit in units for number in unit.changed)
         for unit in units:
-            others = frozenset().union(*(other.changed for other in units if other is not unit))
+            others = _Others(changing, unit.changed)
             for number in unit.trainings:
                 training = self.trainings[number]
                 if training.model_id in others:
@@ -271,17 +290,29 @@ class Trail:
 
     def next_round(self, steps: int, trainings: int) -> None:
         """What a loop that began after so many steps and trainings leaves behind for its second round: the mode."""
+        evals: dict[int, list[tuple[int, Call]]] = {}
+        for at in range(steps, len(self.steps)) if trainings < len(self.trainings) else ():
+            if self.steps[at].action is Action.EVAL:
+                evals.setdefault(self.steps[at].model_id, []).append((at, self.steps[at].call))
         for number in range(trainings, len(self.trainings)):
             training = self.trainings[number]
-            modes = [
-                (at, step.call)
-                for at, step in enumerate(self.steps[steps:], start=steps)
-                if step.action is Action.EVAL and step.model_id == training.model_id
-            ]
+            modes = evals.get(training.model_id)
             awake = training.loop is Loop.OWN and training.model.training_mode is True
             asleep = self.nets[training.model_id].state.training_mode is False
             if awake and asleep and modes and modes[0][0] >= self.reached[number]:
                 self.trainings[number] = dataclasses.replace(training, sleeps=modes[-1][1])
+
+
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """The models that other functions change than one."""
+
+    changing: Mapping[int, int]
+    """By how many functions each model is changed."""
+    own: frozenset[int]
+
+    def __contains__(self, number: int) -> bool:
+        return self.changing.get(number, 0) > (number in self.own)
 
 
 def same_but_for_mode(one: Model, other: Model) -> bool:

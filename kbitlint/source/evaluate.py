@@ -33,11 +33,9 @@ if TYPE_CHECKING:
 
 _THROUGH = ("base_model", "model", "module", "_orig_mod", "pretrained_model")
 _MAX_TEXT = 4096
+#: letters, or values, that are copied or looked at in the time of one step
+_CHEAP = 64
 _NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotEq: ast.Eq, ast.IsNot: ast.Is, ast.NotIn: ast.In}
-
-
-class TooLong(Exception):  # noqa: N818  # not an error: the path is left where it is
-    """A path that takes more steps than any training script."""
 
 
 class PathEnd(Exception):  # noqa: N818  # not an error: the script leaves here
@@ -47,14 +45,15 @@ class PathEnd(Exception):  # noqa: N818  # not an error: the script leaves here
 class Evaluator:
     """Evaluates expressions; statements and calls are added by its subclasses."""
 
-    budget = 40_000
-
     def __init__(self, text: Text, trail: Trail, relevance: Relevance, decisions: Mapping[str, bool]) -> None:
         self.text = text
         self.trail = trail
+        self.effort = trail.effort
         self.relevance = relevance
+        self.given = decisions
         self.decisions = dict(decisions)
-        self.asked: list[str] = []
+        self.asked: dict[str, None] = {}
+        """The questions that the path was asked, in their order."""
         self.equal: dict[str, Known] = {}
         self.module = Scope()
         self.scope = self.module
@@ -80,23 +79,29 @@ class Evaluator:
         known = truth(value)
         if known is not None:
             return known
-        answer = self.answer(ast.dump(test))
+        answer = self.answer(self._written(test))
         if answer and isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
             right = self.value(test.comparators[0])
             if isinstance(right, Known):
-                self.equal[ast.dump(test.left)] = right
+                self.equal[self._written(test.left)] = right
         return answer
+
+    def _written(self, node: ast.expr) -> str:
+        """An expression as a key, under which another one that is written alike is found."""
+        text = ast.dump(node)
+        self.effort.spend(len(text) // _CHEAP)
+        return text
 
     def answer(self, key: str) -> bool:
         """How this path answers a question that the file leaves open."""
         if key not in self.decisions:
             self.decisions[key] = True
-        if key not in self.asked:
-            self.asked.append(key)
+        self.asked.setdefault(key)
         return self.decisions[key]
 
     def handed(self) -> dict[int, frozenset[bool]]:
         """Of each model, to whom its parameters were given so far."""
+        self.effort.spend(len(self.trail.nets) // _CHEAP)
         return {net.number: net.handed for net in self.trail.nets}
 
     # --------------------------------------------------------------------------------------------- expressions
@@ -105,9 +110,7 @@ class Evaluator:
         """What an expression stands for."""
         if node is None:
             return Known(None)
-        self.budget -= 1
-        if self.budget < 0:
-            raise TooLong
+        self.effort.spend()
         method: Callable[[Any], Object] | None = getattr(self, f"_{type(node).__name__.lower()}", None)
         return UNKNOWN if method is None else method(node)
 
@@ -174,10 +177,16 @@ class Evaluator:
     def merge(self, into: Items, value: Object) -> None:
         """Add the items of ``**value``."""
         if isinstance(value, Items) and value.callee == "dict":
+            self.effort.spend(len(value.items) // _CHEAP)
             into.items.update(value.items)
             into.complete = into.complete and value.complete
         elif not (isinstance(value, Known) and value.value is None):
             into.complete = False
+
+    def joined(self, left: Sequence, right: Sequence) -> Sequence:
+        """Two lists as one."""
+        self.effort.spend((len(left.values) + len(right.values)) // _CHEAP)
+        return Sequence(left.values + right.values)
 
     def _tuple(self, node: ast.Tuple | ast.List | ast.Set) -> Object:
         if any(isinstance(item, ast.Starred) for item in node.elts):
@@ -238,13 +247,14 @@ class Evaluator:
             return UNKNOWN
         left, right, operator = self.value(node.left), self.value(node.comparators[0]), node.ops[0]
         if left is UNKNOWN:
-            left = self.equal.get(ast.dump(node.left), UNKNOWN)
+            left = self.equal.get(self._written(node.left), UNKNOWN) if self.equal else UNKNOWN
         if isinstance(operator, (ast.Is, ast.IsNot, ast.Eq, ast.NotEq)):
             equal = same(left, right)
             if equal is None:
                 return UNKNOWN
             return Known(equal is isinstance(operator, (ast.Is, ast.Eq)))
         if isinstance(operator, (ast.In, ast.NotIn)):
+            self.effort.spend(len(right.values) // _CHEAP if isinstance(right, Sequence) else 0)
             inside = within(left, right)
             return UNKNOWN if inside is None else Known(inside is isinstance(operator, ast.In))
         return UNKNOWN
@@ -252,6 +262,7 @@ class Evaluator:
     def _binop(self, node: ast.BinOp) -> Object:
         left, right = self.value(node.left), self.value(node.right)
         if isinstance(node.op, ast.BitOr) and isinstance(left, Items) and isinstance(right, Items):
+            self.effort.spend((len(left.items) + len(right.items)) // _CHEAP)
             made = Items(items={**left.items, **right.items}, complete=left.complete and right.complete, style=Style.DICT)
             made.span = self.text.span(node)
             return made
@@ -260,7 +271,7 @@ class Evaluator:
             if isinstance(texts[0], str) and isinstance(texts[1], str) and len(texts[0]) + len(texts[1]) < _MAX_TEXT:
                 return Known(texts[0] + texts[1])
         if isinstance(node.op, ast.Add) and isinstance(left, Sequence) and isinstance(right, Sequence):
-            return Sequence(left.values + right.values)
+            return self.joined(left, right)
         # a loss that is scaled is still the model's loss
         return next((side for side in (left, right) if isinstance(side, Output)), UNKNOWN)
 

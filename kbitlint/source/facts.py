@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import enum
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -209,10 +211,18 @@ class Path:
     models: Mapping[int, Model] = field(default_factory=dict)
     """Each model at the end of the path."""
 
-    def last(self, number: int) -> tuple[Model, Training | None]:
-        """A model as the last training finds it, or as the path leaves it where nothing here trains it."""
-        training = next((training for training in reversed(self.trainings) if training.model_id == number), None)
-        return (self.models[number], None) if training is None else (training.model, training)
+    def histories(self) -> Iterator[tuple[Model, Training | None, tuple[Step, ...]]]:
+        """Each model as the last training finds it, that training, and its steps.
+
+        Where nothing here trains it, it is as the path leaves it.
+        """
+        trainings = {training.model_id: training for training in self.trainings}
+        steps: dict[int, list[Step]] = {}
+        for step in self.steps:
+            steps.setdefault(step.model_id, []).append(step)
+        for number, model in self.models.items():
+            training = trainings.get(number)
+            yield model if training is None else training.model, training, tuple(steps.get(number, ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +256,8 @@ class SourceFacts(Writable):
     """For a notebook: (first line in the joined text, number) of each code cell."""
     ignores: tuple[Ignore, ...] = ()
     """The comments that silence rules."""
+    unfollowed: str = ""
+    """What of the file was not followed, and why; empty where everything was."""
     unused: tuple[Ignore, ...] = ()
     """Those that silence nothing; filled after the other rules have run."""
 
@@ -255,7 +267,8 @@ class SourceFacts(Writable):
 
     def at_line(self, line: int, what: str = "") -> Location:
         """A line of the file; of a notebook the line in its cell."""
-        number, first = next(((number, first) for first, number in reversed(self.cells) if first <= line), (0, 1))
+        index = bisect.bisect_right(self.cells, line, key=operator.itemgetter(0))
+        first, number = self.cells[index - 1] if index else (1, 0)
         place = f"cell {number}" if number else ""
         return Location(" ".join(filter(None, (place, what))), self.file, line - first + 1)
 

@@ -29,6 +29,9 @@ from kbitlint.source.values import UNKNOWN, Call, Span, Symbol
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+#: nodes, or names, that are looked at in the time of one step
+_CHEAP = 16
+
 
 class Follower(Looping):
     """Follows the statements of a module, its functions and classes."""
@@ -73,6 +76,7 @@ class Follower(Looping):
     def _at_any_time(self, function: Function) -> None:
         """Follow what is called elsewhere; nothing tells when, and so whoever holds parameters may have got them later."""
         nets, trail = list(self.trail.nets), self.trail
+        self.effort.spend(len(nets) // _CHEAP)
         for net in nets:
             net.handed |= {True} if net.handed else frozenset()
         states = [net.state for net in nets]
@@ -89,7 +93,7 @@ class Follower(Looping):
     def block(self, statements: Iterable[ast.stmt]) -> None:
         """Statements one after the other."""
         for statement in statements:
-            self.budget -= 1
+            self.effort.spend()
             method = getattr(self, f"_do_{type(statement).__name__.lower()}", None)
             if method is not None:
                 method(statement)
@@ -103,11 +107,13 @@ class Follower(Looping):
             value.state = dataclasses.replace(value.state, adapters=dataclasses.replace(adapters, kept=False))
 
     def _do_import(self, node: ast.Import) -> None:
+        self.effort.spend(len(node.names) // _CHEAP)
         for alias in node.names:
             name = alias.asname or alias.name.partition(".")[0]
             self.scope.names[name] = Symbol(alias.name if alias.asname else name)
 
     def _do_importfrom(self, node: ast.ImportFrom) -> None:
+        self.effort.spend(len(node.names) // _CHEAP)
         if node.level or not node.module:
             for alias in node.names:
                 self.scope.names[alias.asname or alias.name] = Symbol(f".{node.module or ''}.{alias.name}")
@@ -131,7 +137,7 @@ class Follower(Looping):
         if isinstance(old, Items) and isinstance(node.op, ast.BitOr):
             self.merge(old, value)
         elif isinstance(old, Sequence) and isinstance(value, Sequence):
-            old.values = old.values + value.values
+            old.values = self.joined(old, value).values
         elif isinstance(node.target, ast.Name):
             self.scope.names[node.target.id] = UNKNOWN
 
@@ -140,6 +146,7 @@ class Follower(Looping):
         if isinstance(target, ast.Name):
             self.scope.names[target.id] = value
         elif isinstance(target, (ast.Tuple, ast.List)):
+            self.effort.spend(len(target.elts) // _CHEAP)
             values = value.values if isinstance(value, Sequence) and len(value.values) >= len(target.elts) else None
             for number, item in enumerate(target.elts):
                 self.bind(item, UNKNOWN if values is None else values[number])
@@ -196,7 +203,8 @@ class Follower(Looping):
     def _forget(self, statements: list[ast.stmt]) -> None:
         """What a branch that was not followed has assigned, or given away, cannot be told."""
         for statement in statements:
-            for inner in ast.walk(statement):
+            for number, inner in enumerate(ast.walk(statement)):
+                self.effort.spend(number % _CHEAP == 0)
                 if isinstance(inner, ast.Call):
                     self.give_away(inner)
                 if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
@@ -259,11 +267,13 @@ class Follower(Looping):
         raise PathEnd
 
     def _do_delete(self, node: ast.Delete) -> None:
+        self.effort.spend(len(node.targets) // _CHEAP)
         for target in node.targets:
             if isinstance(target, ast.Name):
                 self.scope.names.pop(target.id, None)
 
     def _do_global(self, node: ast.Global) -> None:
+        self.effort.spend(len(node.names) // _CHEAP)
         for name in node.names:
             self.scope.names.setdefault(name, self.module.names.get(name, UNKNOWN))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.source.commandline import Parsers
 from kbitlint.source.naming import canonical, lets_no_gradient_through
-from kbitlint.source.objects import Class, Function, Given, Items, Known, Object, Scope
+from kbitlint.source.objects import Class, Effort, Function, Given, Items, Known, Object, Scope
 from kbitlint.source.values import UNKNOWN, Style, Symbol
 from kbitlint.upstream.calls import TRAINERS, TRAINING_ARGUMENTS
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _DEEPEST = 12
+#: names that are bound in the time of one step
+_CHEAP = 16
 #: what a Trainer is given that decides what is trained, and how
 _GIVEN = ("model", "args", "peft_config", "kwargs", "kw")
 
@@ -45,6 +47,7 @@ class Functions(Parsers):
         if self.depth >= _DEEPEST:
             return UNKNOWN
         scope = Scope(self._bound(node.args, arguments, function), function.scope)
+        self.effort.spend(0 if isinstance(node, ast.Lambda) else len(node.decorator_list) // _CHEAP)
         outer, self.scope = self.scope, scope
         loops, self.loops = self.loops, self.loops[:1]
         untracked = not isinstance(node, ast.Lambda) and any(map(lets_no_gradient_through, node.decorator_list))
@@ -75,8 +78,10 @@ class Functions(Parsers):
             # nobody calls it here, or a command line does: what a flag defaults to says little
             bound = {name: UNKNOWN if value in (Known(None), Known(False)) else value for name, value in bound.items()}  # noqa: FBT003  # a value of the file
         rest = Items(style=Style.DICT, complete=arguments.complete)
+        self.effort.spend((len(bound) + len(arguments.items)) // _CHEAP)
+        by_name_only = {argument.arg for argument in parameters.kwonlyargs}
         for name, given in arguments.items.items():
-            if name in bound or any(argument.arg == name for argument in parameters.kwonlyargs):
+            if name in bound or name in by_name_only:
                 bound[name] = given.value
             elif not name.isdigit():
                 rest.items[name] = given
@@ -99,6 +104,7 @@ class Functions(Parsers):
             return fields[name].value if name in fields else UNKNOWN
         holder, method = found
         how = {_last(decorator) for decorator in method.decorator_list}
+        self.effort.spend(len(method.decorator_list) // _CHEAP)
         if "staticmethod" in how:
             return Function(method, holder.scope, of=holder)
         if "classmethod" in how:
@@ -123,18 +129,19 @@ class Functions(Parsers):
         """An instance of a class of the file: what it extends decides where that is known."""
         self.used.add(id(cls.node))
         if cls.base in TRAINERS:
-            if not _passes_on(cls):
+            if not _passes_on(cls, self.effort):
                 self._escape(arguments, cls.node.name)
                 return UNKNOWN
             renamed = {TRAINERS[cls.base].parameters[int(name)] if name.isdigit() else name: given
                        for name, given in arguments.items.items()
                        if not name.isdigit() or int(name) < len(TRAINERS[cls.base].parameters)}  # fmt: skip
             return self.trainer(cls.base, dataclasses.replace(arguments, items=renamed))
+        self.effort.spend(len(arguments.items) // _CHEAP)
         made = dataclasses.replace(arguments, callee=cls.base or cls.node.name, of=cls, items=dict(arguments.items))
         for name, given in self.fields(cls):
             made.items.setdefault(name, given)
         if cls.base in TRAINING_ARGUMENTS:
-            self.trail.calls[made.span] = made.frozen()
+            self.trail.calls[made.span] = made.frozen(self.effort)
             return made
         init = cls.method("__init__")
         if init is not None:
@@ -163,12 +170,16 @@ def _last(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-def _passes_on(cls: Class | None) -> bool:
+def _passes_on(cls: Class, effort: Effort) -> bool:
     """Whether a class that extends a Trainer hands what it is given to it as it is."""
-    if cls is None:
-        return True
-    init = cls.method("__init__")
-    return _passes_on(cls.extends) and (init is None or all(_leaves_alone(node) for node in ast.walk(init)))
+    for one in cls.lineage():
+        init = one.method("__init__")
+        effort.spend()
+        for number, node in enumerate(ast.walk(init) if init is not None else ()):
+            effort.spend(number % _CHEAP == 0)
+            if not _leaves_alone(node):
+                return False
+    return True
 
 
 def _leaves_alone(node: ast.AST) -> bool:

@@ -8,6 +8,9 @@ from kbitlint.source.functions import Functions, LoopLeft
 from kbitlint.source.objects import Known, Object, Parameters, Part, Sequence
 from kbitlint.source.values import UNKNOWN
 
+#: nodes, or names, that are looked at in the time of one step
+_CHEAP = 16
+
 
 class Looping(Functions):
     """Follows loops."""
@@ -16,11 +19,14 @@ class Looping(Functions):
 
     def filters_parameters(self, test: ast.expr) -> bool:
         """Whether a condition is about the parameters that a loop goes through."""
-        names = {inner.id for inner in ast.walk(test) if isinstance(inner, ast.Name)}
+        inside = list(ast.walk(test))
+        self.effort.spend(len(inside) // _CHEAP)
+        names = {inner.id for inner in inside if isinstance(inner, ast.Name)}
         return any(isinstance(self.scope.find(name), Parameters) for name in names) or bool(names & self._parameter_names)
 
     def filtered(self, node: ast.If) -> None:
         """Both branches, on some of the parameters each."""
+        self.effort.spend(len(self.scope.names) // _CHEAP)
         values = [value for value in self.scope.names.values() if isinstance(value, Parameters)]
         before = [value.filtered for value in values]
         for value in values:

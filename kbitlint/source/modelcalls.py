@@ -12,6 +12,8 @@ from kbitlint.source.values import UNKNOWN, Call, Span
 from kbitlint.upstream.calls import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
 from kbitlint.upstream.versions import number, row
 
+#: models, or names, that are looked at in the time of one step
+_CHEAP = 64
 _MODULES = ("modules", "named_modules", "children", "named_children", "get_submodule", "get_parameter", "get_output_embeddings")
 _CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}
 #: functions that only look
@@ -56,7 +58,7 @@ class ModelCalls(Evaluator):
         idle = name == "add_adapter" and net.state.adapters is not None and net.state.adapters.by.callee != name
         rows = [api for api in METHODS if api.name == name and not idle]
         api = row(rows, self.trail.versions)
-        call = self.arguments(node, name, api.parameters if api is not None else ()).frozen()
+        call = self.arguments(node, name, api.parameters if api is not None else ()).frozen(self.effort)
         if api is not None:
             self.trail.calls[call.span] = call
             self.trail.apply(api, call, net)
@@ -96,7 +98,7 @@ class ModelCalls(Evaluator):
         if name in ("gradient_checkpointing_enable", "activation_checkpointing_enable"):
             part.net.state = dataclasses.replace(part.net.state, checkpointing=Checkpointing(None))
         elif name == "requires_grad_":
-            self._set_everything(arguments.frozen(), part.net, UNKNOWN, filtered=True)
+            self._set_everything(arguments.frozen(self.effort), part.net, UNKNOWN, filtered=True)
         elif name in ("parameters", "named_parameters"):
             return Parameters(part.net, filtered=True)
         elif name in (*_MODULES, "to", "cuda", "cpu", "float", "half", "bfloat16", "train", "eval"):
@@ -165,6 +167,7 @@ class ModelCalls(Evaluator):
         candidates = [owner, *(given.value for given in arguments.items.values())]
         net = next((value.net for value in candidates if isinstance(value, Output)), None)
         if net is None:
+            self.effort.spend(len(self.trail.nets) // _CHEAP)
             called = [net for net in self.trail.nets if net.outputs]
             net = called[0] if len(called) == 1 else None
         if net is not None:
@@ -174,6 +177,7 @@ class ModelCalls(Evaluator):
     def _name_of(self, net: Net) -> str:
         scope: Scope | None = self.scope
         while scope is not None:
+            self.effort.spend(len(scope.names) // _CHEAP)
             name = next((name for name, value in scope.names.items() if value is net), "")
             if name:
                 return name
@@ -205,7 +209,7 @@ class ModelCalls(Evaluator):
     def trainer(self, name: str, arguments: Items) -> Object:
         """A Trainer, with what building it does to the model."""
         api = TRAINERS[name]
-        call = arguments.frozen()
+        call = arguments.frozen(self.effort)
         self.trail.calls[call.span] = call
         model = arguments.get("model")
         given = arguments.get("args")
@@ -246,4 +250,4 @@ class ModelCalls(Evaluator):
         kwargs = known.get("model_init_kwargs") if known is not None else UNKNOWN
         if not isinstance(kwargs, Items):
             return self.trail.adopt()
-        return self.trail.load(kwargs.frozen())
+        return self.trail.load(kwargs.frozen(self.effort))

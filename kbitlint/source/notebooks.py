@@ -10,7 +10,8 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kbitlint.files.jsontext import JSONTextError, Node, parse
+from kbitlint.files.jsontext import JSONTextError, Node, TooManyValues, parse
+from kbitlint.limits import current
 from kbitlint.source.line_ends import unified
 from kbitlint.source.rewriting import OverlapError, bounds
 from kbitlint.source.soundness import fault_of
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 #: cells in another language, or that are written to a file
 _FOREIGN = re.compile(r"\s*%%(?!time\b|timeit\b|capture\b|prun\b|memit\b)")
 _MAGIC = re.compile(r"^(\s*)(?:[%!?].*|[\w.\[\]]+\?{1,2}\s*)$")
-_ASSIGNED = re.compile(r"^(\s*[\w, ]+=\s*)[%!].*$")
+_ASSIGNED = re.compile(r"^(\s*[\w,][\w, ]*=\s*)[%!].*$")
+
+
+#: tokens that take as long to read as one value with its place
+_PARTS = 2
 
 
 class NotebookError(ValueError):
@@ -77,9 +82,11 @@ class Notebook:
 
 
 def read(raw: str) -> Notebook:
-    """The code cells of a notebook. Raises NotebookError."""
+    """The code cells of a notebook; of the rest, outputs and texts, no value is kept. Raises NotebookError."""
     try:
-        root = parse(raw)
+        root = parse(raw, most=current().max_tokens // _PARTS, wanted=_wanted)
+    except TooManyValues as error:
+        raise NotebookError(f"{error}, and is skipped (max-tokens of [tool.kbitlint] sets twice how many)") from error
     except JSONTextError as error:
         raise NotebookError(f"is not valid JSON: {error}") from error
     cells = root.value.get("cells") if isinstance(root.value, dict) else None
@@ -97,6 +104,11 @@ def read(raw: str) -> Notebook:
         python.append(_python(text))
         start += len(text) + 1
     return Notebook(raw, tuple(found), "\n".join(python))
+
+
+def _wanted(depth: int, name: str) -> bool:
+    """Return whether a member of the notebook, or of one of its cells, is looked at."""
+    return name == "cells" if depth == 0 else name in ("cell_type", "source")
 
 
 def _source(cell: Node) -> tuple[str, Node] | None:

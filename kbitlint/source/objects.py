@@ -14,6 +14,23 @@ if TYPE_CHECKING:
     from kbitlint.source.facts import Model
 
 
+class TooLong(Exception):  # noqa: N818  # not an error: the path is left where it is
+    """A path that takes more steps than any training script."""
+
+
+@dataclass(slots=True)
+class Effort:
+    """What a path may still cost, in steps: a statement, an expression, or as much work on values."""
+
+    left: int
+
+    def spend(self, steps: int = 1) -> None:
+        """Take steps off. Raises TooLong where none are left."""
+        self.left -= steps
+        if self.left < 0:
+            raise TooLong
+
+
 @dataclass(slots=True)
 class Given:
     """A value under a name, with where it is written."""
@@ -41,10 +58,12 @@ class Items:
         given = self.items.get(name)
         return UNKNOWN if given is None else given.value
 
-    def frozen(self, depth: int = 0) -> Call:
-        """The facts."""
+    def frozen(self, effort: Effort, depth: int = 0) -> Call:
+        """The facts. Raises TooLong where they are too many."""
+        effort.spend(len(self.items) // _CHEAP)
         arguments = tuple(
-            Argument(name, frozen(given.value, depth + 1), given.span, given.whole) for name, given in self.items.items()
+            Argument(name, frozen(given.value, effort, depth + 1), given.span, given.whole)
+            for name, given in self.items.items()
         )
         return Call(self.callee, self.span, arguments, self.complete, self.style, self.tail)
 
@@ -109,6 +128,10 @@ class Class:
     """The known class that it extends."""
     extends: Class | None = None
     """The class of the file that it extends."""
+    found: dict[str, tuple[Class, ast.FunctionDef | ast.AsyncFunctionDef] | None] = field(default_factory=dict)
+    """The methods that it was asked for, and its own."""
+    looked: bool = False
+    """Whether ``found`` holds its own."""
 
     def method(self, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
         """A method by name, its own or inherited from a class of the file."""
@@ -117,11 +140,20 @@ class Class:
 
     def holder(self, name: str) -> tuple[Class, ast.FunctionDef | ast.AsyncFunctionDef] | None:
         """The class that a method stands in, and the method."""
+        passed: list[Class] = []
+        held = None
         for cls in self.lineage():
-            for item in reversed(cls.node.body):
-                if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) and item.name == name:
-                    return cls, item
-        return None
+            if not cls.looked:
+                cls.looked = True
+                defined = (item for item in cls.node.body if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)))
+                cls.found |= {item.name: (cls, item) for item in defined}
+            if name in cls.found:
+                held = cls.found[name]
+                break
+            passed.append(cls)
+        for cls in passed:
+            cls.found[name] = held
+        return held
 
     def lineage(self) -> Iterator[Class]:
         """The class, and what it extends of the file, the nearest first."""
@@ -193,17 +225,20 @@ class Known:
 Object = Unknown | Known | Symbol | Items | Net | Parameters | Part | Output | Function | Class | Trainer | Sequence
 
 _DEEPEST = 6
+#: values that are copied, or looked at, in the time of one step
+_CHEAP = 4
 
 
-def frozen(value: Object, depth: int = 0) -> Value:
-    """A value as facts."""
+def frozen(value: Object, effort: Effort, depth: int = 0) -> Value:
+    """A value as facts. Raises TooLong where it holds too many."""
     if isinstance(value, Known):
         return value.value
     if isinstance(value, Symbol):
         return value
     if depth < _DEEPEST:
         if isinstance(value, Items):
-            return value.frozen(depth)
+            return value.frozen(effort, depth)
         if isinstance(value, Sequence):
-            return tuple(frozen(item, depth + 1) for item in value.values)
+            effort.spend(len(value.values) // _CHEAP)
+            return tuple(frozen(item, effort, depth + 1) for item in value.values)
     return UNKNOWN

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import ast
-import contextlib
 import re
 import warnings
 from typing import TYPE_CHECKING
 
+from kbitlint.limits import current
 from kbitlint.source.direct import checkpoint_calls
 from kbitlint.source.effects import Trail
-from kbitlint.source.evaluate import TooLong
 from kbitlint.source.facts import Mention, Path, SourceFacts
 from kbitlint.source.following import Follower
+from kbitlint.source.objects import Effort, TooLong
 from kbitlint.source.relevance import Relevance, worth_following
 from kbitlint.source.suppressions import ignores
-from kbitlint.source.text import Text, import_place
+from kbitlint.source.text import Text, has_more_tokens, import_place
 from kbitlint.source.values import UNKNOWN, Argument, Call, Span
 from kbitlint.upstream.versions import installed
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 #: paths that are followed; branches of a real script that matter seldom make more than a dozen
 MAX_PATHS = 40
-#: statements and expressions that are followed in one file, over all paths
-BUDGET = 120_000
+#: of the steps that a file may take, the share that one path may
+_SHARE = 3
 
 _DISTRIBUTED = re.compile(
     r"\b(LOCAL_RANK|init_process_group|torchrun|accelerate launch|DistributedDataParallel|ddp_find_unused_parameters"
@@ -45,13 +45,20 @@ class SourceError(ValueError):
 
 def collect(file: str, text: str, versions: Mapping[str, str] | None = None, beside: FilePath | None = None) -> SourceFacts:
     """The facts of a Python source text; ``beside`` is its folder. Raises SourceError where it does not parse."""
+    limits = current()
+    if has_more_tokens(text, limits.max_tokens):
+        raise SourceError(
+            f"holds more than {limits.max_tokens:,} words and signs, and is skipped"
+            " (max-tokens of [tool.kbitlint] sets how many)"
+        )
     module = parsed(text)
     versions = installed() if versions is None else versions
     source = Text(text)
+    ways = _Ways()
     try:
-        paths, calls = (
-            _paths(source, module, versions, beside) if worth_following(text.encode("utf-8", "replace")) else ([], [])
-        )
+        if worth_following(text.encode("utf-8", "replace")):
+            ways.follow(source, module, versions, beside)
+        calls = ways.calls
         calls.append({call.span: call for call in checkpoint_calls(source, module)})
     except RecursionError as error:
         raise SourceError("is nested too deeply to be followed") from error
@@ -61,10 +68,11 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         tuple(_imports(module)),
         import_place(source, module.body),
         _agreed(calls),
-        tuple(paths),
+        tuple(ways.paths),
         tuple(sorted(_mentions(text, module), key=lambda mention: mention.line)),
         versions,
-        ignores=ignores(text, python=True),
+        ignores=ignores(text, module),
+        unfollowed=ways.unfollowed,
     )
 
 
@@ -80,32 +88,55 @@ def parsed(text: str) -> ast.Module:
         raise SourceError(f"is not usable Python: {type(error).__name__}") from error
 
 
-def _paths(
-    source: Text, module: ast.Module, versions: Mapping[str, str], beside: FilePath | None
-) -> tuple[list[Path], list[dict[Span, Call]]]:
-    """Follow the file once for each combination of the unknown conditions that matter, the first ones first."""
-    relevance = Relevance(module)
-    queue: list[dict[str, bool]] = [{}]
-    paths: list[Path] = []
-    calls: list[dict[Span, Call]] = []
-    left = BUDGET
-    for decisions in queue:
-        if len(paths) >= MAX_PATHS or left <= 0:
-            break
-        trail = Trail(versions, beside=beside)
-        follower = Follower(source, trail, relevance, decisions)
-        follower.budget = before = min(follower.budget, left)
-        with contextlib.suppress(TooLong):
-            follower.follow(module)
-        left -= before - max(follower.budget, 0)
-        paths.append(trail.path())
-        calls.append(trail.calls)
-        prefix: dict[str, bool] = {}
-        for key in follower.asked:
-            if key not in decisions and len(queue) < MAX_PATHS:
-                queue.append({**prefix, key: False})
-            prefix[key] = follower.decisions[key]
-    return paths, calls
+class _Ways:
+    """The ways through a file: one for each combination of the unknown conditions that matter, the first ones first."""
+
+    def __init__(self) -> None:
+        self.paths: list[Path] = []
+        self.calls: list[dict[Span, Call]] = []
+        self.unfollowed = ""
+        """What was not followed; empty where everything was."""
+
+    def follow(self, source: Text, module: ast.Module, versions: Mapping[str, str], beside: FilePath | None) -> None:
+        """Follow the file as often as it takes."""
+        relevance = Relevance(module)
+        queue: list[dict[str, bool]] = [{}]
+        most = left = current().max_steps
+        for decisions in queue:
+            if left <= 0:
+                self.unfollowed = _too_long(most)
+                break
+            share = min(most // _SHARE + 1, left)
+            trail = Trail(versions, beside=beside, effort=Effort(share))
+            follower = Follower(source, trail, relevance, decisions)
+            whole = True
+            try:
+                follower.follow(module)
+            except TooLong:
+                whole, self.unfollowed = False, _too_long(most)
+            left -= share - max(trail.effort.left, 0)
+            self.paths.append(trail.path(whole=whole))
+            self.calls.append(trail.calls)
+            if _branch(queue, follower):
+                self.unfollowed = (
+                    self.unfollowed or f"has more than {MAX_PATHS} ways through it, of which the first are followed"
+                )
+
+
+def _too_long(most: int) -> str:
+    return f"is followed for {most:,} steps and not to its end (max-steps of [tool.kbitlint] sets how many)"
+
+
+def _branch(queue: list[dict[str, bool]], follower: Follower) -> bool:
+    """Queue the other answers to what a path was asked; return whether some were left out."""
+    prefix: dict[str, bool] = {}
+    for key in follower.asked:
+        if key not in follower.given:
+            if len(queue) >= MAX_PATHS:
+                return True
+            queue.append({**prefix, key: False})
+        prefix[key] = follower.decisions[key]
+    return False
 
 
 def _agreed(paths: Iterable[Mapping[Span, Call]]) -> tuple[Call, ...]:
@@ -121,8 +152,9 @@ def _both(one: Call, other: Call) -> Call:
     if one == other:
         return one
     arguments = []
+    others = {argument.name: argument for argument in reversed(other.arguments)}  # the first of a name counts
     for argument in one.arguments:
-        same = other.argument(argument.name)
+        same = others.get(argument.name)
         if same is not None and same.value == argument.value:
             arguments.append(argument)
         else:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+from collections import deque
+from typing import TYPE_CHECKING
 
 from kbitlint.upstream.calls import FUNCTIONS, METHODS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 #: names that do something to a model; a file without any of them in its bytes is not parsed
 SEEDS = frozenset(
@@ -49,66 +54,119 @@ def worth_following(content: bytes) -> bool:
     return any(mark in content for mark in MARKS)
 
 
-class Relevance:
-    """Which statements matter for a model, found once for a file."""
+#: what can matter; of the other nodes only their parts can
+_WEIGHED = (ast.Call, ast.Return, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Import, ast.ImportFrom)
+
+
+class _Names:
+    """What a file's names flow from, and which functions call which."""
 
     def __init__(self, module: ast.Module) -> None:
-        self._functions: dict[str, ast.AST] = {}
-        self._flows: list[tuple[set[str], set[str]]] = []
+        self._functions: dict[str, int] = {}
+        """The last function, or class, of each name; by id."""
+        self._callers: dict[str | int, list[int]] = {}
+        """The functions in which a name is called, or another function is defined."""
+        self._relevant: list[int] = []
+        """The functions that call a seed."""
+        self._flows: dict[str, list[list[str]]] = {}
+        """The names that each name is made of; one list for each assignment."""
         self._names: set[str] = set()
-        self._cache: dict[int, bool] = {}
-        for node in ast.walk(module):
-            self._collect(node)
-        self._close()
-        self._calling = self._relevant_functions()
+        for node, function, inside in _walk(module):
+            self._collect(node, function, inside=inside)
 
-    def _collect(self, node: ast.AST) -> None:
+    def _collect(self, node: ast.AST, function: int, *, inside: bool) -> None:
+        if inside and isinstance(node, ast.Name):
+            self._names.add(node.id)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            self._functions[node.name] = node
-        elif isinstance(node, ast.Call) and _called(node) in SEEDS:
-            self._names |= _loads(node)
+            self._functions[node.name] = id(node)
+            self._callers.setdefault(id(node), []).append(function)
+        elif isinstance(node, ast.Call):
+            if _called(node) in SEEDS:
+                self._relevant.append(function)
+            else:
+                self._callers.setdefault(_called(node), []).append(function)
         elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign)) and node.value is not None:
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            self._flows.append(({name for target in targets for name in _roots(target)}, _loads(node.value)))
+            loads = list(_loads(node.value))
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                for name in _roots(target):
+                    self._flows.setdefault(name, []).append(loads)
 
-    def _close(self) -> None:
-        grown = True
-        while grown:
-            before = len(self._names)
-            for targets, loads in self._flows:
-                if targets & self._names:
-                    self._names |= loads
-            grown = len(self._names) > before
+    def close(self) -> set[str]:
+        """Return the names that a model, or an argument of what changes one, is made of."""
+        names, todo = set(self._names), list(self._names)
+        while todo:
+            for loads in self._flows.pop(todo.pop(), ()):  # each assignment of a name counts once
+                todo += [name for name in loads if name not in names]
+                names.update(loads)
+        return names
 
-    def _relevant_functions(self) -> set[str]:
-        found: set[str] = set()
-        grown = True
-        while grown:
-            before = len(found)
-            for name, node in self._functions.items():
-                if name not in found and any(
-                    isinstance(inner, ast.Call) and (_called(inner) in SEEDS or _called(inner) in found)
-                    for inner in ast.walk(node)
-                ):
-                    found.add(name)
-            grown = len(found) > before
-        return found
+    def calling(self) -> set[str]:
+        """Return the names of the functions that call a seed, themselves or through others."""
+        names = {function: name for name, function in self._functions.items()}
+        found, todo = set(self._relevant), list(set(self._relevant))
+        while todo:
+            function = todo.pop()
+            for key in (function, names.get(function)):
+                callers = self._callers.pop(key, ()) if key is not None else ()
+                fresh = {caller for caller in callers if caller not in found}
+                found |= fresh
+                todo += fresh
+        return {name for name, function in self._functions.items() if function in found}
+
+
+def _walk(module: ast.Module) -> Iterator[tuple[ast.AST, int, bool]]:
+    """Every node, level by level: with the function that it stands in, by id, and whether it is part of a seed's call."""
+    todo: deque[tuple[ast.AST, int, bool]] = deque([(module, 0, False)])
+    while todo:
+        node, function, inside = todo.popleft()
+        inside = inside or (isinstance(node, ast.Call) and _called(node) in SEEDS)
+        yield node, function, inside
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            function = id(node)
+        todo += [(child, function, inside) for child in ast.iter_child_nodes(node)]
+
+
+def _climb(statement: int, parents: Mapping[int, int], found: set[int]) -> None:
+    """Add a statement, and all that it stands in, up to the first that is there already."""
+    while statement and statement not in found:
+        found.add(statement)
+        statement = parents[statement]
+
+
+class Relevance:
+    """Which statements matter for a model, found once for a file, in time linear in its nodes."""
+
+    def __init__(self, module: ast.Module) -> None:
+        names = _Names(module)
+        self._names = names.close()
+        self._calling = names.calling()
+        self._mattering: set[int] = set()
+        """The statements, by id, that hold anything that matters."""
+        self._with_calls: set[int] = set()
+        """Those that hold a call that does."""
+        self._mark(module)
+
+    def _mark(self, module: ast.Module) -> None:
+        parents: dict[int, int] = {}
+        todo: list[tuple[ast.AST, int]] = [(module, 0)]
+        while todo:
+            node, statement = todo.pop()
+            if isinstance(node, ast.stmt):
+                parents[id(node)] = statement
+                statement = id(node)
+            if isinstance(node, _WEIGHED) and self._node_matters(node):
+                _climb(statement, parents, self._mattering)
+                if isinstance(node, ast.Call):
+                    _climb(statement, parents, self._with_calls)
+            todo += [(child, statement) for child in ast.iter_child_nodes(node)]
 
     def matters(self, statements: list[ast.stmt]) -> bool:
-        """Whether following these statements, or not, can make a difference to a model."""
-        return any(self._matters(statement) for statement in statements)
+        """Return whether following these statements, or not, can make a difference to a model."""
+        return any(id(statement) in self._mattering for statement in statements)
 
     def calls(self, statements: list[ast.stmt]) -> bool:
-        """Whether anything that is called in these statements can make a difference to a model."""
-        return any(
-            isinstance(node, ast.Call) and self._node_matters(node) for statement in statements for node in ast.walk(statement)
-        )
-
-    def _matters(self, statement: ast.stmt) -> bool:
-        known = self._cache.get(id(statement))
-        if known is None:
-            known = self._cache[id(statement)] = any(self._node_matters(node) for node in ast.walk(statement))
-        return known
+        """Return whether anything that is called in these statements can make a difference to a model."""
+        return any(id(statement) in self._with_calls for statement in statements)
 
     def _node_matters(self, node: ast.AST) -> bool:
         if isinstance(node, ast.Call):
@@ -121,7 +179,8 @@ class Relevance:
                 return True
             return bool({name for target in targets for name in _roots(target)} & self._names)
         return isinstance(node, (ast.Import, ast.ImportFrom)) and any(
-            (alias.asname or alias.name).partition(".")[0] in self._names | SEEDS for alias in node.names
+            name in self._names or name in SEEDS
+            for name in ((alias.asname or alias.name).partition(".")[0] for alias in node.names)
         )
 
 

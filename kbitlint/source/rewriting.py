@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Union
 
 from kbitlint.violation import Edit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from kbitlint.source.values import Argument, Call, Span
 
 KIND = "replace-span"
+#: the comma, or the bracket, before an argument
+_BEFORE = re.compile(r",\s*\Z|(?<=[({])\s*\Z")
 Literal = Union[bool, str, "Mapping[str, bool]"]
 
 
@@ -57,7 +61,7 @@ class Writable:
         """Take an argument out with one comma, or with its line; nothing where a comment or no comma stands beside it."""
         start, end = argument.whole.start, argument.whole.end
         behind = re.compile(r"\s*,[ \t]*").match(self.text, end)
-        before = re.compile(r",\s*\Z|(?<=[({])\s*\Z").search(self.text, 0, start)
+        before = _BEFORE.search(self.text, _blanks_before(self.text, start), start)
         if behind is not None:
             line, after = self.line_start(start), self._next_line(behind.end())
             alone = not self.text[line:start].strip() and not self.text[behind.end() : after].strip()
@@ -132,13 +136,11 @@ class Writable:
 
     def times(self, word: str) -> int:
         """How often a word stands in the text, comments left out."""
-        code = re.sub(r"#.*", "", self.text)
-        return len(re.findall(rf"\b{re.escape(word)}\b", code))
+        return _words(self.text)[word]
 
     def line_of(self, word: str) -> int:
         """The line on which a word is first seen."""
-        found = re.search(rf"\b{re.escape(word)}\b", self.text)
-        return self.text.count("\n", 0, found.start()) + 1 if found else 1
+        return _first_lines(self.text).get(word, 1)
 
     @property
     def adds_tokens(self) -> bool:
@@ -147,13 +149,23 @@ class Writable:
 
     def _is_whole_block(self, start: int, end: int) -> bool:
         """Whether a line is all that a block holds, which may not become empty."""
-        before = [line for line in self.text[:start].split("\n") if line.strip() and not line.lstrip().startswith("#")]
-        after = next(
-            (line for line in self.text[end + 1 :].split("\n") if line.strip() and not line.lstrip().startswith("#")), ""
-        )
+        before = next(filter(_is_code, self._lines_up(start)), "")
+        after = next(filter(_is_code, self._lines_down(end + 1)), "")
         indent = len(self.text[start:end]) - len(self.text[start:end].lstrip())
-        opens = bool(before) and before[-1].partition("#")[0].rstrip().endswith(":")
+        opens = before.partition("#")[0].rstrip().endswith(":")
         return opens and len(after) - len(after.lstrip()) < indent
+
+    def _lines_up(self, end: int) -> Iterator[str]:
+        while end > 0:
+            start = self.line_start(end - 1)
+            yield self.text[start : end - 1]
+            end = start
+
+    def _lines_down(self, start: int) -> Iterator[str]:
+        while start < len(self.text):
+            end = self._next_line(start)
+            yield self.text[start:end].rstrip("\n")
+            start = end
 
     def insert_before(self, span: Span, code: str) -> tuple[Edit, ...]:
         """Insert a statement on a line of its own, with the indentation of the one that stands there."""
@@ -223,6 +235,33 @@ class Writable:
         if comma is None:
             return (self._edit(point, end, f",{self.text[point:end]}\n{indent}{code},"),)
         return (self._edit(end, end, f"\n{indent}{code},"),)
+
+
+@functools.lru_cache(maxsize=2)
+def _words(text: str) -> Counter[str]:
+    """How often each word stands in a text, comments left out."""
+    return Counter(re.findall(r"\w+", re.sub(r"#.*", "", text)))
+
+
+@functools.lru_cache(maxsize=2)
+def _first_lines(text: str) -> dict[str, int]:
+    """The line on which each word is first seen."""
+    found: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        for word in re.findall(r"\w+", line):
+            found.setdefault(word, number)
+    return found
+
+
+def _blanks_before(text: str, end: int) -> int:
+    """Where the blanks, and the one sign, before a place start."""
+    while end > 0 and text[end - 1].isspace():
+        end -= 1
+    return max(end - 1, 0)
+
+
+def _is_code(line: str) -> bool:
+    return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
 def literal(call: Call, value: Literal) -> str:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import ast
+import bisect
 import io
 import re
 import tokenize
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 _COMMENT = re.compile(r"#\s*kbitlint:\s*ignore(?:\[(?P<names>[^\]\n]*)\])?(?P<reason>[^\n]*)")
 
@@ -25,20 +30,43 @@ class Ignore:
     """Where the comment stands in the text."""
     line: int
 
-    def covers(self, line: int | None, code: str, slug: str) -> bool:
-        """Whether a violation on a line is meant."""
-        if line is None or not self.first <= line <= self.last:
-            return False
+    def names_rule(self, code: str, slug: str) -> bool:
+        """Return whether the comment is about a rule."""
         return any(code.startswith(name.upper()) or name.lower() == slug for name in self.names)
 
 
-def ignores(text: str, *, python: bool) -> tuple[Ignore, ...]:
-    """The ignore comments of a text; of a Python text those that are comments, not parts of strings."""
+Found = tuple[int | None, str, str]
+"""(line, code, slug) of a violation."""
+
+
+def silencing(ignores: Iterable[Ignore], found: Iterable[Found]) -> tuple[frozenset[Ignore], frozenset[Found]]:
+    """Return the comments that silence something, and what they silence."""
+    at: dict[int, set[tuple[str, str]]] = {}
+    for line, code, slug in found:
+        if line is not None:
+            at.setdefault(line, set()).add((code, slug))
+    lines = sorted(at)
+    groups: dict[tuple[int, int], list[Ignore]] = {}
+    for ignore in ignores:
+        groups.setdefault((ignore.first, ignore.last), []).append(ignore)
+    used: set[Ignore] = set()
+    silenced: set[Found] = set()
+    for (first, last), group in groups.items():
+        inside = lines[bisect.bisect_left(lines, first) : bisect.bisect_right(lines, last)]
+        rules = frozenset().union(*(at[line] for line in inside))
+        named = {rule: [ignore for ignore in group if ignore.names_rule(*rule)] for rule in rules}
+        used.update(*named.values())
+        silenced |= {(line, *rule) for line in inside for rule in at[line] if named[rule]}
+    return frozenset(used), frozenset(silenced)
+
+
+def ignores(text: str, module: ast.Module | None = None) -> tuple[Ignore, ...]:
+    """Return the ignore comments of a text; of a Python text, with its tree, those that are no parts of strings."""
     if "kbitlint:" not in text:
         return ()
-    statements = _statements(text) if python else {}
+    statements = _statements(module) if module is not None else {}
     found = []
-    for start, line in _comments(text) if python else _matches(text):
+    for start, line in _comments(text) if module is not None else _matches(text):
         match = _COMMENT.match(text, start)
         if match is None:
             continue
@@ -51,7 +79,13 @@ def ignores(text: str, *, python: bool) -> tuple[Ignore, ...]:
 
 
 def _matches(text: str) -> list[tuple[int, int]]:
-    return [(match.start(), text.count("\n", 0, match.start()) + 1) for match in _COMMENT.finditer(text)]
+    found = []
+    counted, line = 0, 1
+    for match in _COMMENT.finditer(text):
+        line += text.count("\n", counted, match.start())
+        counted = match.start()
+        found.append((counted, line))
+    return found
 
 
 def _comments(text: str) -> list[tuple[int, int]]:
@@ -69,10 +103,10 @@ def _comments(text: str) -> list[tuple[int, int]]:
         return []
 
 
-def _statements(text: str) -> dict[int, tuple[int, int]]:
+def _statements(module: ast.Module) -> dict[int, tuple[int, int]]:
     """The lines of the innermost statement that each line belongs to; of a block only those of its head."""
     found: dict[int, tuple[int, int]] = {}
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(module):
         if not isinstance(node, ast.stmt):
             continue
         body = getattr(node, "body", None)

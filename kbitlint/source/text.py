@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import ast
+import bisect
+import itertools
+import re
 from typing import TYPE_CHECKING
 
 from kbitlint.source.values import Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+_WIDE = re.compile(r"[^\x00-\x7f]")
+
+
+def has_more_tokens(text: str, most: int) -> bool:
+    """Return whether a text holds more words and signs than ``most``; what stands in strings and comments counts too."""
+    return len(text) > most and next(itertools.islice(_TOKEN.finditer(text), most, None), None) is not None
 
 
 class Text:
@@ -21,13 +33,26 @@ class Text:
         self._starts = [0]
         for line in self._lines:
             self._starts.append(self._starts[-1] + len(line) + 1)
+        self._wide: dict[int, tuple[list[int], list[int]]] = {}
 
     def offset(self, line: int, column: int) -> int:
         """The offset of a 1-based line and a column in UTF-8 bytes."""
-        content = self._lines[line - 1]
-        if not content.isascii():
-            column = len(content.encode("utf-8", "surrogatepass")[:column].decode("utf-8", "replace"))
+        if not self._lines[line - 1].isascii():
+            ends, extra = self._wide_of(line)
+            column -= extra[bisect.bisect_right(ends, column)]
         return self._starts[line - 1] + column
+
+    def _wide_of(self, line: int) -> tuple[list[int], list[int]]:
+        """(the column behind each letter of more bytes than one, by how many the columns after so many of them are ahead)."""
+        known = self._wide.get(line)
+        if known is None:
+            ends, extra = list[int](), [0]
+            for found in _WIDE.finditer(self._lines[line - 1]):
+                size = len(found[0].encode("utf-8", "surrogatepass"))
+                ends.append(found.start() + extra[-1] + size)
+                extra.append(extra[-1] + size - 1)
+            known = self._wide[line] = (ends, extra)
+        return known
 
     def span(self, node: ast.expr | ast.stmt | ast.keyword) -> Span:
         """Where a node stands."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.files.jsontext import JSONTextError
+from kbitlint.files.jsontext import JSONTextError, TooManyValues
 from kbitlint.files.jsontext import Node as JSONNode
 from kbitlint.files.jsontext import parse as parse_json
 from kbitlint.source.objects import Given, Items, Known, Object, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 #: nodes of a YAML file, its aliases counted each time; a training configuration has a few hundred
 MAX_NODES = 20_000
 MAX_DEPTH = 40
+_TOO_MUCH = "holds more, or deeper, than a training configuration does"
 
 
 class ConfigurationError(ValueError):
@@ -25,7 +27,9 @@ class ConfigurationError(ValueError):
 def json_items(text: str) -> Items | None:
     """The table that a JSON file holds; None where it holds something else. Raises ConfigurationError."""
     try:
-        node = parse_json(text)
+        node = parse_json(text, most=MAX_NODES)
+    except TooManyValues as error:
+        raise ConfigurationError(_TOO_MUCH) from error
     except (JSONTextError, RecursionError) as error:
         raise ConfigurationError(f"is not valid JSON: {error}") from error
     lines = _Lines(text)
@@ -53,12 +57,17 @@ def yaml_items(text: str) -> Items | None:
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        node = yaml.compose(text, Loader=loader)
+        # nodes take more memory than letters: count the events that make them first
+        events = yaml.parse(text, Loader=loader) if len(text) > MAX_NODES else ()
+        too_many = next(itertools.islice(events, 3 * MAX_NODES, None), None) is not None
+        node = None if too_many else yaml.compose(text, Loader=loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
         problem = getattr(error, "problem", None) or "it cannot be read"
         raise ConfigurationError(f"is not valid YAML: {problem}{where}") from error
+    if too_many:
+        raise ConfigurationError(_TOO_MUCH)
     if node is None:
         return None
     reader = _YAML(text, loader)
@@ -87,11 +96,13 @@ class _YAML:
         self._lines = _Lines(text)
         self._scalar: Callable[[Any], Any] = loader("").construct_object
         self._left = MAX_NODES
+        self._spans: dict[int, Span] = {}
+        """By node: an alias stands for a node that was seen before."""
 
     def value(self, node: Any, depth: int) -> Object:
         self._left -= 1
         if self._left < 0 or depth > MAX_DEPTH:
-            raise ConfigurationError("holds more, or deeper, than a training configuration does")
+            raise ConfigurationError(_TOO_MUCH)
         kind = node.id
         if kind == "sequence":
             return Sequence([self.value(item, depth + 1) for item in node.value], self._span(node))
@@ -117,6 +128,10 @@ class _YAML:
         return int(node.start_mark.index)
 
     def _span(self, node: Any) -> Span:
-        start, end = self._start(node), int(node.end_mark.index)
-        # a block ends where the next one begins
-        return self._lines.span(start, start + len(self._text[start:end].rstrip()))
+        known = self._spans.get(id(node))
+        if known is None:
+            start, end = self._start(node), int(node.end_mark.index)
+            while end > start and self._text[end - 1].isspace():  # a block ends where the next one begins
+                end -= 1
+            known = self._spans[id(node)] = self._lines.span(start, end)
+        return known

@@ -48,7 +48,9 @@ def installed() -> Mapping[str, str]:
     return found
 
 
-_PIN = re.compile(r"\b(transformers|peft|trl|deepspeed)\s*(?:\[[\w,-]*\])?\s*(==|~=|<)\s*(\d[\d.]*)")
+_PIN = re.compile(r"\b(transformers|peft|trl|deepspeed)\s*(?:\[[\w,-]*\]\s*)?(==|~=|<)\s*(\d[\d.]*)")
+#: longer ones are no version, and Python refuses to read a number of thousands of digits
+_NUMBER = re.compile(r"\d{1,9}(\.\d{1,9}){0,9}(?!\d)")
 _PIN_FILES = ("requirements*.txt", "pyproject.toml", "setup.cfg", "setup.py", "environment*.y*ml")
 _LAST_BEFORE = {("transformers", 5): "4.57.1", ("peft", 1): "0.21.2", ("trl", 1): "0.29.0"}
 
@@ -57,8 +59,10 @@ def pins(text: str) -> dict[str, str]:
     """The versions that a text asks for: ``transformers==4.38``, ``transformers<5``."""
     found = {}
     for package, sign, version in _PIN.findall(text):
-        major = number(version)[0]
-        below = _LAST_BEFORE.get((package, major)) if number(version)[1:] in ((), (0,)) else version
+        major, *rest = number(version) or (0, -1)
+        if rest == [-1]:
+            continue  # no version has so many digits
+        below = _LAST_BEFORE.get((package, major)) if rest in ([], [0]) else version
         found[package] = (below or version) if sign == "<" else version
     return found
 
@@ -88,7 +92,7 @@ def number(version: str) -> tuple[int, ...]:
     >>> number("5.23.0.dev0")
     (5, 23, 0)
     """
-    found = re.match(r"\d+(\.\d+)*", version)
+    found = _NUMBER.match(version)
     return tuple(int(part) for part in found.group().split(".")) if found else ()
 
 

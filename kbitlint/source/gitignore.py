@@ -1,0 +1,78 @@
+"""A .gitignore as patterns that take time linear in a path: pathspec's own, with their stars made atomic."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.files import content
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MAX_TEXT = 200_000
+MAX_LINES = 2_000
+#: ``**`` of one pattern; each of them may stand for any part of a path
+MAX_DOUBLE = 3
+#: what pathspec writes for wildcards, and a sign for each; a literal of theirs is escaped
+_SIGNS = {"[^/]*": "\0", "[^/]+": "\1", "[^/]": "\2", "(?:.+/)?": "\3", "(?:/.+)?": "\4"}
+
+
+def patterns(path: Path, notes: list[str]) -> Any:
+    """Return the patterns of a file; what of it is not read is added to the notes."""
+    from pathspec import GitIgnoreSpec
+
+    try:
+        text = content.head(path, MAX_TEXT + 1).decode("utf-8", "replace")
+    except OSError:
+        return GitIgnoreSpec([])
+    if len(text) > MAX_TEXT:
+        notes.append(f"{path}: what follows its first {MAX_TEXT:,} characters is not read")
+    lines = text[:MAX_TEXT].splitlines()
+    if len(lines) > MAX_LINES:
+        notes.append(f"{path}: what follows line {MAX_LINES} is not read")
+    try:
+        spec = GitIgnoreSpec.from_lines(_readable(path, lines[:MAX_LINES], notes))
+        for pattern in spec.patterns:
+            regex = getattr(pattern, "regex", None)
+            if regex is not None:
+                pattern.regex = atomic(regex)
+    except ValueError:
+        return GitIgnoreSpec([])
+    return spec
+
+
+def _readable(path: Path, lines: list[str], notes: list[str]) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        if line.split("/").count("**") > MAX_DOUBLE and not line.startswith("#"):
+            notes.append(f"{path}: line {number} holds ** more than {MAX_DOUBLE} times and is not read")
+        else:
+            yield line
+
+
+def atomic(regex: re.Pattern[str]) -> re.Pattern[str]:
+    """Return a pattern in which each star of a path's part, but the last, takes as little as it can and keeps that.
+
+    What follows a star of a glob has no star itself, so that its first place is as good as any later one.
+    """
+    text = regex.pattern
+    for written, sign in _SIGNS.items():
+        text = text.replace(written, sign)
+    if not any(part.count("\0") > 1 for part in text.split("/")):
+        return regex
+    numbers = itertools.count()
+    text = "/".join(_atomic_part(part, numbers) for part in text.split("/"))
+    for written, sign in _SIGNS.items():
+        text = text.replace(sign, written)
+    return re.compile(text)
+
+
+def _atomic_part(part: str, numbers: Iterator[int]) -> str:
+    first, *rest = part.split("\0")
+    if len(rest) < 2:  # one star, or none
+        return part
+    *between, last = rest
+    taken = [f"(?=(?P<star{number}>\0?{piece}))(?P=star{number})" for piece, number in zip(filter(None, between), numbers)]  # noqa: B905  # the numbers do not end
+    return f"{first}{''.join(taken)}\0{last}"
