@@ -113,9 +113,16 @@ def factories(tally, options):
     misbehaving.factories(tally, quick=options.quick)
 
 
+def oddities(tally, options):
+    """Odd live models, audited in three gradient modes and trained."""
+    import oddities as models
+
+    models.live(tally, quick=options.quick)
+
+
 SECTIONS = {
     function.__name__: function
-    for function in (parsers, kills, faults, edits, disk, locked, code, inputs, names, many, factories)
+    for function in (parsers, kills, faults, edits, disk, locked, code, inputs, names, many, factories, oddities)
 }
 
 

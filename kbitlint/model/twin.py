@@ -9,6 +9,7 @@ import contextlib
 import copy
 import functools
 import types
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,7 @@ def twin_of(model: nn.Module) -> nn.Module:
         with _EmptyCopies():
             for tensor in _own_tensors(model):
                 memo[id(tensor)] = _empty(tensor)
+            memo.update(_empty_dictionaries(model))
             _bind_to_copies(list(_callables(model)), memo)
             twin = copy.deepcopy(model, memo)
     except Exception as error:
@@ -95,6 +97,14 @@ def _own_tensors(model: nn.Module) -> Iterator[Tensor]:
         for tensor in (*module._parameters.values(), *module._buffers.values()):  # noqa: SLF001  # parameters() would skip nothing and build every name
             if tensor is not None:
                 yield tensor
+
+
+def _empty_dictionaries(model: nn.Module) -> Iterator[tuple[int, Any]]:
+    """Copies of the dictionaries that hold nothing, by id: a module has a dozen for hooks, each slow to deepcopy."""
+    for module in model.modules():
+        for value in module.__dict__.values():
+            if type(value) in (dict, OrderedDict) and not value:
+                yield id(value), type(value)()
 
 
 def _empty(tensor: Tensor) -> Tensor:
