@@ -114,6 +114,12 @@ def _with_attribute(value):
     return model
 
 
+def _with_buffer(value):
+    model = adapted()
+    tiny.adapters_base(model).register_buffer("odd", value)
+    return model
+
+
 class _Wrapper(nn.Module):
     def __init__(self):
         super().__init__()
@@ -143,6 +149,10 @@ ODD |= {
     ),
     "an empty parameter": lambda: _with_child(nn.ParameterList([nn.Parameter(torch.empty(0), requires_grad=False)])),
     "a module of its own": nn.Module,
+    "a buffer of bytes": lambda: _with_buffer(torch.zeros(3, dtype=torch.uint8)),
+    "a buffer of booleans": lambda: _with_buffer(torch.ones(3, dtype=torch.bool)),
+    "a buffer that requires grad": lambda: _with_buffer(torch.ones(3, requires_grad=True)),
+    "a buffer on meta": lambda: _with_buffer(torch.ones(3, device="meta")),
     "a data parallel model": lambda: nn.DataParallel(adapted()),
     "a scripted model": lambda: torch.jit.script(nn.Sequential(nn.Linear(4, 4))),
     "a deep child": lambda: _with_child(_deep(900)),
