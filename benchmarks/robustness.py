@@ -127,9 +127,19 @@ def fixes(tally, options):
     variants.fixes(tally, quick=options.quick)
 
 
+def oddities(tally, options):
+    """Odd live models, audited in three gradient modes and trained."""
+    import oddities as models
+
+    models.live(tally, quick=options.quick)
+
+
 SECTIONS = {
     function.__name__: function
-    for function in (parsers, kills, faults, edits, disk, locked, code, configs, inputs, names, many, fixes, factories)
+    for function in (
+        *(parsers, kills, faults, edits, disk, locked, code, configs, inputs),
+        *(names, many, fixes, factories, oddities),
+    )
 }
 
 

@@ -57,7 +57,7 @@ def _unread(facts: ModelFacts) -> tuple[Skip, ...]:
 
 
 def _more(count: int) -> str:
-    return f" and {count} more module{'s' * (count != 1)}" if count else ""
+    return f" and {count} more" if count else ""
 
 
 def facts_of_step(model: Any, context: TrainingContext) -> TraceFacts | None:

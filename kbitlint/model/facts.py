@@ -207,7 +207,8 @@ class ModelFacts:
     packed_banks: tuple[QuantizedFacts, ...] = ()
     """Fused experts that are packed in place; the path is that of the parameter."""
     unread: tuple[tuple[str, str], ...] = ()
-    """(path, reason) of every module that could not be looked at as a whole: reading it raises."""
+    """(path, reason) of every module that could not be looked at as a whole, (class and attribute, reason) of every
+    attribute: reading it raises."""
 
     @property
     def trainable(self) -> tuple[ParameterFacts, ...]:

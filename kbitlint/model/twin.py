@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import weakref
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,9 @@ from kbitlint.errors import KbitlintError, one_line
 from kbitlint.model.quantized import TOLD, packing_of
 from kbitlint.model.rebinding import Rebinding
 from kbitlint.model.standins import stand_in
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 #: integers and booleans up to this many elements keep their values: code branches on them (positions, masks, maps)
 _MAX_VALUES = 2**20
@@ -52,6 +56,8 @@ def twin_of(model: nn.Module) -> nn.Module:
         with _EmptyCopies():
             rebinding = Rebinding(memo, _empty)
             rebinding.find(model)
+            for place, copied in _empty_dictionaries(model):
+                memo.setdefault(place, copied)
             twin = copy.deepcopy(model, memo)
             rebinding.bind(twin)
     except Exception as error:
@@ -93,6 +99,14 @@ def stand_in_quantized(twin: nn.Module, device: str, *, adapters: bool) -> Stand
             packed.append((module, weight))
         module.__dict__["forward"] = stand_in(module, packing, device, scalar)
     return StandIns(tuple(scalars), tuple(packed))
+
+
+def _empty_dictionaries(model: nn.Module) -> Iterator[tuple[int, Any]]:
+    """Copies of the dictionaries that hold nothing, by id: a module has a dozen for hooks, each slow to deepcopy."""
+    for module in model.modules():
+        for value in module.__dict__.values():
+            if type(value) in (dict, OrderedDict) and not value:
+                yield id(value), type(value)()
 
 
 def _empty(tensor: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kbitlint.errors import one_line
 from kbitlint.facts.layers import Packing, short_name
 from kbitlint.model import adapters, banks, checkpointing, norms, parts, quantized
-from kbitlint.model.attributes import attribute
+from kbitlint.model.attributes import attribute, unread_noted
 from kbitlint.model.facts import (
     LOW_PRECISION,
     AdaptedFacts,
@@ -74,6 +74,12 @@ class _Walk:
 
 def collect(model: nn.Module) -> ModelFacts:
     """Walk the model once. The model is only read."""
+    with unread_noted() as unread:
+        facts = _collect(model)
+    return dataclasses.replace(facts, unread=(*facts.unread, *unread)) if unread else facts
+
+
+def _collect(model: nn.Module) -> ModelFacts:
     from transformers import PreTrainedModel
 
     base = adapters.base_of(model)
