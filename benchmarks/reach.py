@@ -332,7 +332,11 @@ def _names(tally: Tally, folder: Path) -> None:
                 [COMMAND, "check", target, "--format", form], cwd=odd, env=_environment(), capture_output=True, check=False
             )
             ended = Run(done.returncode, "", done.stderr.decode("utf-8", "replace"), time.perf_counter() - start)
-            problems = judged(ended, 2) if target.startswith(b"gone") else [None if ended.code in ((1,) if there else (1, 2)) else f"left with {ended.code}"]
+            problems = (
+                judged(ended, 2)
+                if target.startswith(b"gone")
+                else [None if ended.code in ((1,) if there else (1, 2)) else f"left with {ended.code}"]
+            )
             tally.case(f"{target!r} as {form}", *problems, _unreadable(done.stdout, form))
 
 
