@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import transformers  # noqa: F401  # it puts a finder on sys.meta_path, which stays
 
 import kbitlint
 
