@@ -385,6 +385,10 @@ def _dead(tally: Tally, folder: Path) -> None:
         tally.case(f"{' '.join(arguments)}, its process killed", *judged(ended, 2), killed)
 
 
+#: a frame of kbitlint's, but for those of the lines that put its handler in place; in `site`, Python leaves with 1
+_OURS = re.compile(r'kbitlint/(?!__init__\.py|interrupts\.py|cli\.py", line \d, )')
+
+
 def _interrupted(tally: Tally, folder: Path, count: int) -> None:
     """Ctrl-C at any moment: 130 and its line, or the run was through; before a line of ours is run, it is Python's."""
     chance = random.Random(1)  # noqa: S311
@@ -405,8 +409,9 @@ def _interrupted(tally: Tally, folder: Path, count: int) -> None:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=60)
         ended = Run(process.returncode, out.decode(), err.decode(), after)
-        if ended.code == -signal.SIGINT and not re.search(r"kbitlint/(?!__init__)", ended.err):
-            early += 1  # the interpreter was not up yet
+        started = "Traceback" not in ended.err and (ended.code != -signal.SIGINT or ended.err)
+        if not (started or _OURS.search(ended.err)):
+            early += 1  # the interpreter was not up yet: Python ends, or goes on, as it likes
             tally.case("early")
             continue
         through = ended.code in (0, 1) and not ended.err
