@@ -134,11 +134,32 @@ def oddities(tally, options):
     models.live(tally, quick=options.quick)
 
 
+def paths(tally, options):
+    """Canaries on sys.path: modules in the working folder and the target's."""
+    import reach
+
+    reach.paths(tally, quick=options.quick)
+
+
+def stops(tally, options):
+    """Sweeps and --jobs that are stopped: processes and pipes that are left."""
+    import reach
+
+    reach.stops(tally, 12 if options.quick else 200)
+
+
+def exits(tally, options):
+    """Exit codes by fault: outputs, names, memory, exceptions, Ctrl-C."""
+    import reach
+
+    reach.exits(tally, quick=options.quick)
+
+
 SECTIONS = {
     function.__name__: function
     for function in (
         *(parsers, kills, faults, edits, disk, locked, code, configs, inputs),
-        *(names, many, fixes, factories, oddities),
+        *(names, many, fixes, factories, oddities, paths, stops, exits),
     )
 }
 

@@ -24,7 +24,7 @@ def reached_by(targets: Iterable[str]) -> tuple[str, ...]:
             path = Path(place) if place else None
             try:
                 if path is not None and path.exists():
-                    found += [_real(str(path)), _real(str(path.parent))]
+                    found += [_real(str(path.parent)), *([_real(str(path))] if path.is_dir() else [])]
             except (OSError, ValueError):  # no name that a file can have
                 continue
     return tuple(dict.fromkeys(found))

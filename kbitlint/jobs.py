@@ -37,7 +37,7 @@ _PATIENCE = 10.0
 #: where that process has it. What is imported up to here comes from the installation.
 _SERVER = """\
 import site, sys
-user, package, *entries = sys.argv[1:]
+parent, user, package, *entries = sys.argv[1:]
 sys.path[:] = entries + [entry for entry in sys.path if entry not in entries]
 if user:
     site.addsitedir(user)
@@ -46,7 +46,7 @@ spec = importlib.util.spec_from_file_location("kbitlint", package + "/__init__.p
 sys.modules["kbitlint"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["kbitlint"])
 from kbitlint.jobs import serve
-serve()
+serve(int(parent))
 """
 
 
@@ -120,7 +120,8 @@ def _server(folders: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
     package = str(Path(__file__).parent.resolve())
     user = site.getusersitepackages() if site.ENABLE_USER_SITE else ""
     flags = [flag for flag in subprocess._args_from_interpreter_flags() if flag not in ("-I", "-E", "-s", "-P")]  # type: ignore[attr-defined]  # noqa: SLF001  # as multiprocessing passes them on
-    command = [sys.executable, *flags, "-I", "-c", _SERVER, user, package, *import_paths.without(sys.path, folders)]
+    given = (str(os.getpid()), user, package, *import_paths.without(sys.path, folders))
+    command = [sys.executable, *flags, "-I", "-c", _SERVER, *given]
     try:
         server = subprocess.Popen(  # noqa: S603  # this interpreter
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
@@ -143,17 +144,17 @@ def _server(folders: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
 # ------------------------------------------------------------------------------------------------ in the server
 
 
-def serve() -> None:
-    """Answer one request, in the process that ``_SERVER`` starts: (number, result) of each target, as they end."""
+def serve(parent: int) -> None:
+    """Answer one request of ``parent``: (number, result) of each target, as they end."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     with contextlib.suppress(OSError):  # what targets print goes where errors go, and they read nothing
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
     try:
-        processes.die_with_parent()  # while it imports, it waits for no pipe
+        processes.die_with_parent(parent)  # while it imports, it waits for no pipe
         import kbitlint.preloaded  # noqa: F401
 
-        processes.die_with_parent(wanted=False)
+        processes.die_with_parent(0)
         request: _Request = pickle.load(requests)  # noqa: S301  # written by this program
         for answer in _answers(request, requests, answers):
             _tell(answers, answer)

@@ -172,15 +172,20 @@ def _end_with_parent() -> None:
         os.killpg(0, signal.SIGKILL)
 
 
-def die_with_parent(*, wanted: bool = True) -> None:
+def die_with_parent(parent: int) -> None:
     """Let the system end this process when the one that started it ends, even where no Python code can run (Linux).
 
     What this process has started is not ended with it. Elsewhere than on Linux nothing is done.
+
+    Args:
+        parent: The process that started this one; where it has ended already, this one ends now. 0: take it back.
     """
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if wanted else 0, 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL if parent else 0, 0, 0, 0)
+    if parent and os.getppid() != parent:
+        os._exit(1)
 
 
 def _result(one: _Running) -> tuple[Any] | None:

@@ -148,8 +148,10 @@ def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: T
         return [audit_file(path, name, rules, context) for path, name in named]
     from kbitlint import import_paths, processes
 
+    parent = os.getpid()
+
     def audit(chunk: Sequence[tuple[Path, str]]) -> list[Sweep]:
-        processes.die_with_parent()
+        processes.die_with_parent(parent)
         return [audit_file(path, name, rules, context) for path, name in chunk]
 
     size = max(1, len(named) // (4 * cores))

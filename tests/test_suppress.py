@@ -190,7 +190,10 @@ def test_the_configuration_suppresses_and_says_what_is_unused(run, tmp_path):
 
     assert result.exit_code == 0
     assert "suppressed: 12 by ignore-in" in result.stdout
-    assert result.stderr == "kbitlint: ignore-in KB404 at vision.**: suppresses nothing (gone)\n"
+    assert result.stderr == (
+        "kbitlint: running plants:unprepared, named by pyproject.toml\n"
+        "kbitlint: ignore-in KB404 at vision.**: suppresses nothing (gone)\n"
+    )
     shown = run("config").stdout
     assert 'severity = { "KB402" = "info" }' in shown
     assert '{ "rule" = "KB404", "reason" = "gone", "path" = "vision.**" }' in shown

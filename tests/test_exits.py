@@ -1,0 +1,160 @@
+"""What is not a violation is never exit code 1: every exception is 2 and one line, Ctrl-C is 130."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import reach
+from trials import Run, Tally
+
+LINES = {
+    "MemoryError": "kbitlint: out of memory",
+    "KeyboardInterrupt": "kbitlint: interrupted",
+    "RecursionError": (
+        "kbitlint: an error of its own, which --verbose shows: RecursionError: maximum recursion depth exceeded"
+    ),
+    "OSError": "kbitlint: the output: No space left on device",
+    "BrokenPipeError": "kbitlint: the output: Broken pipe",
+}
+
+
+@pytest.mark.parametrize("error", reach.EXCEPTIONS, ids=lambda error: f"{type(error).__name__}({error.args[:1]})")
+@pytest.mark.parametrize("stage", reach.STAGES)
+def test_whatever_is_raised_anywhere_is_one_line(run, tmp_path, monkeypatch, stage, error):
+    (tmp_path / "t.py").write_text(reach.SCRIPT.read_text())
+    module, name = reach.STAGES[stage]
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(f"{module}.{name}", fail)
+    result = run("check", "t.py")
+
+    kind = type(error).__name__
+    caught = stage == "audit" and not isinstance(error, (KeyboardInterrupt, SystemExit, GeneratorExit))
+    assert result.exit_code == (130 if kind == "KeyboardInterrupt" else 2)
+    assert "Traceback" not in result.output
+    assert len(result.stderr.splitlines()) == 1
+    assert caught or result.stderr.strip() == LINES.get(kind, result.stderr.strip())
+    assert result.stderr.startswith("kbitlint: ")
+
+
+def test_verbose_shows_where_an_error_of_its_own_was_raised(run, tmp_path, monkeypatch):
+    (tmp_path / "t.py").write_text("x = 1\n")
+    monkeypatch.setattr("kbitlint.config.load", lambda *_: 1 / 0)
+
+    result = run("check", "t.py", "--verbose")
+
+    assert result.exit_code == 2
+    assert "in <lambda>" in result.stderr
+    assert result.stderr.splitlines()[-1] == (
+        "kbitlint: an error of its own, which --verbose shows: ZeroDivisionError: division by zero"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["_outputs", "_names", "_dead"])
+def test_each_fault_of_the_benchmark_ends_with_its_code(tmp_path, part):
+    for name, text in (("t.py", reach.SCRIPT.read_text()), ("clean.py", "x = 1\n")):
+        (tmp_path / name).write_text(text)
+    tally = Tally("exits", "")
+
+    getattr(reach, part)(tally, tmp_path)
+
+    assert tally.lost == []
+    assert tally.tried >= {"_outputs": 40, "_names": 26, "_dead": 2}[part]
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_any_moment_is_130_and_one_line(tmp_path):
+    (tmp_path / "clean.py").write_text("x = 1\n")
+    (tmp_path / "f.py").write_text("import time\ndef build():\n    time.sleep(600)\n")
+    (tmp_path / "many").mkdir()
+    tally = Tally("exits", "")
+
+    reach._interrupted(tally, tmp_path, 10)
+
+    assert tally.lost == []
+
+
+@pytest.mark.slow
+def test_ctrl_c_that_a_library_swallows_ends_the_run_all_the_same(tmp_path):
+    """Extension modules and callbacks make other exceptions of it, or none."""
+    code = (
+        "import os, signal, sys\nfrom kbitlint import api, cli\ncheck = api.check\n"
+        "def swallows(*arguments, **options):\n"
+        "    try:\n        os.kill(os.getpid(), signal.SIGINT)\n        [0 for _ in range(10**6)]\n"
+        "    except BaseException:\n        pass\n    return check(*arguments, **options)\n"
+        "api.check = swallows\ncli.main(['check', 't.py'])\n"
+    )
+    (tmp_path / "t.py").write_text("x = 1\n")
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (130, "kbitlint: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("ended", "problem"),
+    [
+        (Run(2, "", "kbitlint: x\n", 0), None),
+        (Run(1, "", "kbitlint: x\n", 0), "left with 1"),
+        (Run(2, "", "", 0), "says ''"),
+        (Run(2, "", "kbitlint: x\nmore\n", 0), "says "),
+        (Run(2, "", "Traceback (most recent call last):\n", 0), "says "),
+        (Run(2, "", "kbitlint: \x1b[31m\n", 0), "steers the terminal"),
+        (Run(2, "", "kbitlint: x\n", 60, hung=True), "hung"),
+    ],
+)
+def test_a_wrong_end_is_seen(ended, problem):
+    found = "; ".join(filter(None, reach.judged(ended, 2)))
+
+    assert found.startswith(problem) if problem else found == ""
+
+
+# ------------------------------------------------------------------------------- functions that a project lists
+
+TRAIN = "def build_model():\n    open('ran', 'w')\n    import tiny\n    return tiny.prepared()\n"
+SKIPPED = {"code": "", "reason": "functions are not run (--no-run)", "surface": "model"}
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "train.py").write_text(TRAIN)
+    (tmp_path / "pyproject.toml").write_text('[tool.kbitlint]\ntargets = ["train.py:build_model", "script.py"]\n')
+    (tmp_path / "script.py").write_text("x = 1\n")
+    return tmp_path
+
+
+def test_a_function_that_the_project_lists_is_named_before_it_is_run(run, project):
+    result = run("check", "--no-trace")
+
+    assert result.exit_code == 0
+    assert (project / "ran").exists()
+    assert result.stderr == "kbitlint: running train.py:build_model, named by pyproject.toml\n"
+    assert run("check", "train.py:build_model", "--no-trace").stderr == ""  # whoever runs it names it here
+
+
+def test_without_leave_no_function_is_run_and_none_is_clean(run, project):
+    import json
+
+    import kbitlint
+
+    for arguments in (("check", "--no-run"), ("check", "--no-run", "--fix"), ("check", "--no-run", "--jobs", "1")):
+        result = run(*arguments)
+        assert (result.exit_code, result.stderr) == (0, ""), arguments
+        assert "train.py:build_model  not run" in result.stdout
+        assert "functions are not run (--no-run)" in result.stdout
+        assert "clean" not in result.stdout
+    (first, _) = json.loads(run("check", "--no-run", "--format", "json").stdout)["targets"]
+    assert (first["summary"], first["skips"], first["ran"]) == ("not run", [SKIPPED], [])
+    assert kbitlint.check("train.py:build_model", run=False).skips[0].reason == SKIPPED["reason"]
+    with pytest.raises(kbitlint.KbitlintError, match="is a function, and functions are not run"):
+        kbitlint.memory("train.py:build_model", run=False)
+    assert not (project / "ran").exists()
