@@ -39,7 +39,7 @@ class Confinement:
     readable: tuple[str, ...]
     """Files and folders that may be read: real paths that end with a separator."""
     libraries: tuple[str, ...]
-    """Folders of Python and its packages, as above. Code of these may be run."""
+    """Folders of Python and its packages, as above."""
     entered: FrameType | None
     """Where it was entered: what is above it on the stack is not its business."""
     threads: weakref.WeakSet[threading.Thread] = field(default_factory=weakref.WeakSet)
@@ -67,8 +67,7 @@ def confined(asked_by: object, *places: str | Path) -> Iterator[None]:
     """
     _install()
     within = sys._getframe(2)  # noqa: SLF001  # the function with the ``with``: above is this generator and contextlib
-    libraries = (*_libraries(tuple(sys.path)), *_packages())
-    confinement = Confinement(str(asked_by), tuple(map(_real, places)), libraries, within)
+    confinement = Confinement(str(asked_by), tuple(map(_real, places)), _libraries(tuple(sys.path)), within)
     _IN_FORCE[:] = [one for one in _IN_FORCE if one in _entered or any(thread.is_alive() for thread in one.threads)]
     _IN_FORCE.append(confinement)
     _entered.add(confinement)
@@ -124,11 +123,17 @@ def _real(folder: str | Path) -> str:
     return os.path.join(os.path.realpath(folder), "")  # noqa: PTH118  # the hook compares strings
 
 
-def _packages() -> tuple[str, ...]:
-    """Folders of the packages that are imported already: those that are installed from a working copy too."""
+def _is_library(confinement: Confinement, place: str) -> bool:
+    """Return whether a path is Python's or a package's, whose code may be run and whose files may be read."""
+    place = os.path.join(place, "")  # noqa: PTH118  # see above
+    known = confinement.libraries
+    return place.startswith(known) or place.startswith(_packages(known))  # noqa: PIE810  # the second is slow, and rare
+
+
+def _packages(known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the folders of packages that are imported already and lie elsewhere: those of a working copy."""
     found = (getattr(module, "__file__", None) for name, module in tuple(sys.modules.items()) if "." not in name)
-    places = (os.path.dirname(file) for file in found if isinstance(file, str) and file.endswith("__init__.py"))  # noqa: PTH120  # hundreds of them
-    known = _libraries(tuple(sys.path))
+    places = (os.path.dirname(file) for file in found if isinstance(file, str) and file.endswith("__init__.py"))  # noqa: PTH120  # see above
     return tuple(form for place in dict.fromkeys(places) if not place.startswith(known) for form in _forms(place))
 
 
@@ -150,7 +155,7 @@ def _forms(place: str) -> tuple[str, str]:
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 #: what the system tells about itself; nothing of it belongs to a user
-_SYSTEM = ("/proc/", "/sys/", "/dev/urandom", "/dev/random", "/dev/null", "/usr/share/zoneinfo/", "/etc/os-release")
+_SYSTEM = ("/proc/", "/sys/", "/dev/urandom", "/dev/random", "/dev/null", "/usr/share/zoneinfo/", "/usr/lib/os-release")
 #: where native libraries of the system lie
 _NATIVE = ("/usr/", "/lib/", "/lib64/", "/opt/")
 
@@ -169,16 +174,19 @@ def _open(confinement: Confinement, path: Any, mode: Any = None, flags: Any = 0,
         return None
     if (isinstance(flags, int) and flags & _WRITING) or (isinstance(mode, str) and set(mode) & set("wax+")):
         return _write(confinement, path)
-    if os.path.join(place, "").startswith(confinement.libraries) or place.startswith(_SYSTEM):  # noqa: PTH118  # see above
+    if place.startswith(confinement.libraries) and ".." not in os.fsdecode(path):
         return None
-    return None if _real(place).startswith((*confinement.readable, *confinement.libraries)) else f"read {place}"
+    real = _real(os.fsdecode(path))  # /proc/self/root leads out of /proc
+    if real.startswith((*_SYSTEM, *confinement.readable)):
+        return None
+    return None if _is_library(confinement, real) else f"read {place}"
 
 
 def _write(confinement: Confinement, *paths: Any) -> str | None:
     """Allow nothing but the bytecode that imports leave beside a library."""
     for path in paths:
         place = _text(path)
-        if place is None or place == os.devnull or ("__pycache__" in place and place.startswith(confinement.libraries)):
+        if place is None or place == os.devnull or ("__pycache__" in place and _is_library(confinement, place)):
             continue
         return f"write {place}"
     return None
@@ -198,21 +206,20 @@ def _execute(confinement: Confinement, code: Any = None, *_: Any) -> str | None:
     if getattr(code, "co_name", "") != "<module>" or file.startswith("<"):
         return None
     place = os.path.abspath(file)  # noqa: PTH100  # see above
-    return None if place.startswith(confinement.libraries) else f"run the code of {place}"
+    return None if _is_library(confinement, place) else f"run the code of {place}"
 
 
 def _import(confinement: Confinement, _: Any = None, file: Any = None, *__: Any) -> str | None:
     """Refuse extension modules that lie outside of the libraries; only those name a file in this event."""
     place = None if file is None else _text(file)
-    return None if place is None or place.startswith(confinement.libraries) else f"run the code of {place}"
+    return None if place is None or _is_library(confinement, place) else f"run the code of {place}"
 
 
 def _load_library(confinement: Confinement, name: Any = None, *_: Any) -> str | None:
     if not isinstance(name, (str, bytes)) or os.sep not in os.fsdecode(name):  # found by the system's loader
         return None
     place = os.path.realpath(os.fsdecode(name))
-    allowed = (*confinement.libraries, *_NATIVE)
-    return None if place.startswith(allowed) else f"load the library {place}"
+    return None if place.startswith(_NATIVE) or _is_library(confinement, place) else f"load the library {place}"
 
 
 def _said(what: str, *positions: int) -> Callable[..., str]:
@@ -276,7 +283,7 @@ def _importing(confinement: Confinement) -> bool:
     while frame is not None and frame is not confinement.entered:
         if frame.f_code.co_name == "exec_module" and frame.f_code.co_filename.startswith("<frozen importlib"):
             place = _text(getattr(frame.f_locals.get("self"), "path", None))  # None: a module of the interpreter itself
-            if place is None or place.startswith(confinement.libraries):
+            if place is None or _is_library(confinement, place):
                 return True
         frame = frame.f_back
     return False

@@ -118,11 +118,17 @@ def test_what_building_needs_is_allowed(tmp_path):
     (tmp_path / "after").write_text("what is outside of the block is free")
 
 
-def test_a_link_does_not_lead_out(outside, tmp_path):
+@pytest.mark.parametrize(
+    "path", ["{here}/link", "{here}/../{outside}/secret", "{here}/up/secret", "/proc/self/root{real}/secret", "{library}/../x"]
+)
+def test_no_path_leads_out(outside, tmp_path, path):
     (tmp_path / "link").symlink_to(outside / "secret")
+    (tmp_path / "up").symlink_to(outside)
+    relative = os.path.relpath(outside, tmp_path.parent)
+    named = {"here": tmp_path, "outside": relative, "real": outside, "library": Path(transformers.__file__).parents[3]}
 
     with pytest.raises(TargetError, match="may not read"), confined("config.json", tmp_path):
-        (tmp_path / "link").read_text()
+        Path(path.format(**named)).read_text()
 
 
 def test_an_act_that_the_library_does_without_is_refused_and_no_failure(outside):
