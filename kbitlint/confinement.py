@@ -157,7 +157,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 #: what the system tells about itself; nothing of it belongs to a user
 _SYSTEM = ("/proc/", "/sys/", "/dev/urandom", "/dev/random", "/dev/null", "/usr/share/zoneinfo/", "/usr/lib/os-release")
 #: where native libraries of the system lie
-_NATIVE = ("/usr/", "/lib/", "/lib64/", "/opt/")
+_NATIVE = ("/usr/", "/lib/", "/lib64/", "/opt/", "/nix/store/", "/run/opengl-driver/", "/System/", "/Library/")
 
 
 def _text(path: Any) -> str | None:
@@ -219,7 +219,9 @@ def _load_library(confinement: Confinement, name: Any = None, *_: Any) -> str | 
     if not isinstance(name, (str, bytes)) or os.sep not in os.fsdecode(name):  # found by the system's loader
         return None
     place = os.path.realpath(os.fsdecode(name))
-    return None if place.startswith(_NATIVE) or _is_library(confinement, place) else f"load the library {place}"
+    named = os.environ.get("LD_LIBRARY_PATH", "").split(os.pathsep)
+    own = tuple(_real(folder) for folder in (sys.prefix, sys.base_prefix, os.environ.get("SYSTEMROOT", ""), *named) if folder)
+    return None if place.startswith((*_NATIVE, *own)) or _is_library(confinement, place) else f"load the library {place}"
 
 
 def _said(what: str, *positions: int) -> Callable[..., str]:
