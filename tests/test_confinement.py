@@ -381,6 +381,15 @@ def test_what_peft_saves_of_an_ordinary_adapter_is_passed_on_whole(tmp_path, kin
     assert peft_config(tmp_path / "adapter_config.json").to_dict() == expected
 
 
+def test_a_key_that_peft_does_not_know_is_left_out_and_said(tmp_path):
+    folder = adapter(tmp_path / "ad", peft_type="LORA", target_modules=["q_proj"], of_tomorrow="/etc/passwd", empty=None)
+
+    report = kbitlint.check(str(folder), quantize="nf4")
+
+    note = f"adapter_config.json: 'of_tomorrow' left out, which PEFT {peft.__version__} does not know"
+    assert [line for line in report.notes if "left out" in line] == [note]
+
+
 def test_every_key_of_every_peft_class_is_decided():
     """A new PEFT's new keys are named here; until they are decided, values other than their defaults are refused."""
     names = {field.name for cls in CLASSES.values() for field in dataclasses.fields(cls) if field.init}
