@@ -144,7 +144,8 @@ def models(outside: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for value in _values(outside)[:4]:
             path = {"dataset": value, "tokenizer": value, "modules_to_not_convert": value, "quantize_config": value}
             yield f"llama quantized by {method.value} {value!r:.40}", {**LLAMA, "quantization_config": {**asked, **path}}
-    for kind in ("rwkv", "timm_backbone", "timm_wrapper", "encoder-decoder", "vision-encoder-decoder", "rag", "musicgen"):
+    yield "rwkv", {"model_type": "rwkv", "hidden_size": 64, "num_hidden_layers": 2}
+    for kind in ("timm_backbone", "timm_wrapper", "encoder-decoder", "vision-encoder-decoder", "rag", "musicgen"):
         for value in ("evil/repository", str(outside)):
             part = {"model_type": "timm_wrapper", "architecture": value, "_name_or_path": value}
             yield (

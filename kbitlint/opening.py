@@ -118,7 +118,8 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
         built = build(source, options.quantize or stored, said_by)
         live = built.model
         if target.kind is Kind.ADAPTER:
-            live = attach_adapter(live, target.place, trusted=trust)
+            attached = attach_adapter(live, target.place, trusted=trust)
+            live, notes = attached.model, (*notes, *attached.notes)
     if prepared is not None:
         apply_stored(live, prepared, target.folder / manifest.NAME)
         notes += (f"{manifest.NAME} applied: {len(prepared.edits)} edits",)

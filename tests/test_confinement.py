@@ -118,11 +118,17 @@ def test_what_building_needs_is_allowed(tmp_path):
     (tmp_path / "after").write_text("what is outside of the block is free")
 
 
-def test_a_link_does_not_lead_out(outside, tmp_path):
+@pytest.mark.parametrize(
+    "path", ["{here}/link", "{here}/../{outside}/secret", "{here}/up/secret", "/proc/self/root{real}/secret", "{library}/../x"]
+)
+def test_no_path_leads_out(outside, tmp_path, path):
     (tmp_path / "link").symlink_to(outside / "secret")
+    (tmp_path / "up").symlink_to(outside)
+    relative = os.path.relpath(outside, tmp_path.parent)
+    named = {"here": tmp_path, "outside": relative, "real": outside, "library": Path(transformers.__file__).parents[3]}
 
     with pytest.raises(TargetError, match="may not read"), confined("config.json", tmp_path):
-        (tmp_path / "link").read_text()
+        Path(path.format(**named)).read_text()
 
 
 def test_an_act_that_the_library_does_without_is_refused_and_no_failure(outside):
@@ -373,6 +379,15 @@ def test_what_peft_saves_of_an_ordinary_adapter_is_passed_on_whole(tmp_path, kin
 
     expected = made.to_dict() | ({"progressbar": False} if "progressbar" in names else {})
     assert peft_config(tmp_path / "adapter_config.json").to_dict() == expected
+
+
+def test_a_key_that_peft_does_not_know_is_left_out_and_said(tmp_path):
+    folder = adapter(tmp_path / "ad", peft_type="LORA", target_modules=["q_proj"], of_tomorrow="/etc/passwd", empty=None)
+
+    report = kbitlint.check(str(folder), quantize="nf4")
+
+    note = f"adapter_config.json: 'of_tomorrow' left out, which PEFT {peft.__version__} does not know"
+    assert [line for line in report.notes if "left out" in line] == [note]
 
 
 def test_every_key_of_every_peft_class_is_decided():

@@ -23,17 +23,28 @@ def peft_config(file: Path) -> Any:
         TargetError: The file cannot be read, names no PEFT type that is installed, or a key of it is refused.
         Exception: As PEFT raises where values do not fit each other.
     """
+    values = read_json(file)
+    cls = _class_of(file, values)
+    return require("peft", "an adapter folder").PeftConfig.from_peft_type(**adapter_values(file, values, _defaults(cls)))
+
+
+def unknown_keys(file: Path) -> tuple[str, ...]:
+    """Return the keys of a file that hold something, and which the installed PEFT's class for it does not have."""
+    values = read_json(file)
+    known = {field.name for field in dataclasses.fields(_class_of(file, values))}
+    return tuple(sorted(key for key, value in values.items() if key not in known and value not in (None, [], {})))
+
+
+def _class_of(file: Path, values: dict[str, Any]) -> Any:
     peft = require("peft", "an adapter folder")
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES
 
-    values = read_json(file)
     name = values.get("peft_type")
     known = {str(getattr(kind, "value", kind)): cls for kind, cls in CLASSES.items()}
     if name is not None and name not in known:
         hint = did_you_mean(str(name), known)
         raise TargetError(file, f"peft_type: {name!r} is unknown to the installed PEFT {peft.__version__}{hint}")
-    cls = known.get(str(name), peft.PeftConfig)
-    return peft.PeftConfig.from_peft_type(**adapter_values(file, values, _defaults(cls)))
+    return known.get(str(name), peft.PeftConfig)
 
 
 def _defaults(cls: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes, require
 from kbitlint.facts.layers import short_name
 from kbitlint.files.checkpoint import inside
-from kbitlint.model.adapter_config import FILE, peft_config
+from kbitlint.model.adapter_config import FILE, peft_config, unknown_keys
 from kbitlint.model.parts import keeps_whatever_the_dtype
 from kbitlint.model.source import Source, dtype_of, load_config, major_version, method_of, model_class, quantization_config
 
@@ -231,7 +231,7 @@ def _pack(model: nn.Module) -> None:
             module.weight = bitsandbytes.nn.Int8Params(packed, requires_grad=False, has_fp16_weights=False)
 
 
-def attach_adapter(base: nn.Module, folder: str | Path, *, trusted: bool = False) -> nn.Module:
+def attach_adapter(base: nn.Module, folder: str | Path, *, trusted: bool = False) -> Built:
     """Return the base with the adapter of a folder, attached by PEFT as ``is_trainable=True`` would; no weight is read.
 
     Args:
@@ -248,8 +248,10 @@ def attach_adapter(base: nn.Module, folder: str | Path, *, trusted: bool = False
         config = peft_config(file)
         config.inference_mode = False
         with nullcontext() if trusted else confined(file, file.parent), torch.device("meta"):
-            return peft.get_peft_model(base, config)  # type: ignore[no-any-return]  # peft is not typed for us
+            model = peft.get_peft_model(base, config)
     except KbitlintError:
         raise
     except Exception as error:
         raise TargetError(folder, f"PEFT cannot attach this adapter to its base: {one_line(error)}") from error
+    unknown = ", ".join(map(ascii, unknown_keys(file)))
+    return Built(model, (f"{FILE}: {unknown} left out, which PEFT {peft.__version__} does not know",) if unknown else ())
