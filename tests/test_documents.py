@@ -576,10 +576,13 @@ def test_a_cell_may_await(tmp_path):
     assert kbitlint.fix(str(path)).violations == ()
 
 
-def test_a_diff_has_the_lines_that_python_counts(tmp_path):
-    path = tmp_path / "train.py"
-    path.write_bytes(("x = 'a\u2028b'\x0c\n" + FAULTY).replace("\n", "\r\n").encode())
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_a_diff_has_the_lines_that_python_counts(run, tmp_path, end):
+    text = ("x = 'a\u2028b'\x0c\n" + FAULTY.replace("os\n", "os  # \x1c\n")).replace("\n", end)
+    (tmp_path / "train.py").write_bytes(text.encode())
 
-    diff = kbitlint.fix(str(path)).applied.diff
+    shown = run("check", "--diff", "train.py").stdout.split("\n")
+    diff = kbitlint.fix(tmp_path / "train.py").applied.diff
 
     assert [line for line in diff.split("\n") if line[:1] == "@"] == ["@@ -9,5 +9,5 @@"]
+    assert [line[:1] for line in shown[shown.index("@@ -9,5 +9,5 @@") + 1 :][:6]] == [" ", " ", "-", "+", " ", " "]

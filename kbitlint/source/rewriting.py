@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from kbitlint.source.values import Argument, Call, Span
 
+#: ``start`` and ``end`` are offsets in the text as Python's ``open()`` reads it, where each line end is one character; of a
+#: notebook, in its code cells joined by line ends
 KIND = "replace-span"
 Literal = Union[bool, str, "Mapping[str, bool]"]
 
