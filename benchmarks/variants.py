@@ -450,7 +450,15 @@ def sources(text):
 
 
 def cases(seed):
-    """(name, bytes, suffix) of every case: the scripts in every shape, then recipes without end."""
+    """(name, bytes, suffix) of every case: the scripts in every shape and recipes in turn, then recipes without end."""
+    for script, made in itertools.zip_longest(scripts(), recipes(seed)):
+        if script is not None:
+            yield script
+        yield made
+
+
+def scripts():
+    """(name, bytes, suffix) of the labelled scripts in every shape."""
     for path in sorted(SCRIPTS.glob("*.py")):
         text = path.read_text()
         for shape, (change, encoding) in SHAPES.items():
@@ -461,6 +469,10 @@ def cases(seed):
             cells = cells_of(text, split=split)
             if cells is not None and not fault_of(text, ".py"):
                 yield f"{path.stem}: notebook, {layout[0]}{', split' * split}", notebook(cells, layout), ".ipynb"
+
+
+def recipes(seed):
+    """(name, bytes, suffix) of recipes without end."""
     for number in itertools.count():
         dice = random.Random(f"{seed} {number}")  # noqa: S311  # no secret
         text = recipe(dice)

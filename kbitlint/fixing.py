@@ -115,6 +115,8 @@ def _fix_files(target: Target, rules: tuple[Rule, ...], options: Options, wanted
     """Change the JSON files of a checkpoint: what they say decides how the model is built."""
     from kbitlint.mending import mend_files, write
 
+    if target.kind is not Kind.FILE:
+        manifest.must_be_writable(options.output or target.folder / manifest.NAME)
     mended = mend_files(target, rules, options.context, wanted)
     write(mended, target.folder)
     return mended

@@ -71,6 +71,14 @@ def _edit(path: Path, index: int, value: Any) -> Edit:
     return Edit(kind, place, arguments)
 
 
+def must_be_writable(path: Path) -> None:
+    """Raise TargetError where ``write`` would refuse a file for what it is: before anything else is written."""
+    try:
+        writing.must_be_replaceable(path, follow=False)
+    except OSError as error:
+        raise TargetError(path, f"cannot be written: {error.strerror or error}") from error
+
+
 def write(path: Path, manifest: Manifest, versions: dict[str, str]) -> Path:
     """Store a preparation, whole or not at all: a new file replaces the old one in one step.
 

@@ -65,9 +65,9 @@ def replace(path: Path, content: bytes, *, follow: bool = True) -> None:
         raise
 
 
-def must_be_replaceable(path: Path) -> None:
+def must_be_replaceable(path: Path, *, follow: bool = True) -> None:
     """Raise OSError where ``replace`` would refuse a file for what it is: before the first of several is written."""
-    _must_be_replaceable(*_found(path, follow=True))
+    _must_be_replaceable(*_found(path, follow=follow))
 
 
 def _found(path: Path, *, follow: bool) -> tuple[Path, os.stat_result | None]:

@@ -83,9 +83,10 @@ class StackedInputGradHooks(Rule):
                         needed.add(call)
         for call, other in repeated.items():
             if call not in needed:
+                edits = source.remove_line(call.span)
                 yield self.violation(
                     f"the hook is installed already: {other.callee.rpartition('.')[2]} makes the same output require grad",
                     source.at(call),
                     surface=Surface.SOURCE,
-                    fix=Fix("leave the call out", Safety.SAFE, source.remove_line(call.span)),
+                    fix=Fix("leave the call out", Safety.SAFE if edits else Safety.DISPLAY, edits),
                 )

@@ -16,6 +16,7 @@ from test_writing import SCRIPT
 
 import kbitlint
 from kbitlint.files import content
+from kbitlint.target import parse
 
 KINDS = {"pipe": "a named pipe", "socket": "a socket", "device": "a device", "endless": "a device"}
 ROOT = Path(kbitlint.__file__).parent
@@ -98,6 +99,22 @@ def test_what_is_no_file_is_not_opened(run, seen, tmp_path, kind, name, argument
     assert seen & ({str(tmp_path / name), os.path.realpath(tmp_path / name)} - {"/dev/null"}) == set()
     assert (tmp_path / name).lstat().st_ino == before
     assert (result.exit_code, result.stderr.count("\n")) == (code, code == 2), result.output
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["ad/adapter_model.safetensors", "base/model.safetensors", "base/generation_config.json"])
+def test_a_folder_is_handed_to_libraries_with_files_only(seen, tmp_path, kind, name):
+    from kbitlint.model.loading import load
+
+    (tmp_path / "ad").mkdir()
+    (tmp_path / "ad/adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "../base"}')
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base/config.json").write_text('{"model_type": "llama"}')
+    make(kind, tmp_path / name)
+
+    with pytest.raises(kbitlint.KbitlintError, match=f"{name}: cannot be loaded: it is {KINDS[kind]}, not a file"):
+        load(parse(str(tmp_path / "ad")), "cpu", "nf4", trust_remote_code=False)
+    assert str(tmp_path / name) not in seen
 
 
 @pytest.mark.parametrize("kind", KINDS)

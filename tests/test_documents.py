@@ -479,6 +479,21 @@ def test_an_import_goes_where_it_may_stand(tmp_path, before, after):
     compile(path.read_text(), "train.py", "exec", dont_inherit=True)
 
 
+@pytest.mark.parametrize(
+    "first", ['"""Doc."""\nfrom __future__ import annotations', "from __future__ import annotations; import os"]
+)
+def test_an_import_goes_behind_what_stays_first_in_a_later_cell(tmp_path, first):
+    path = tmp_path / "n.ipynb"
+    cells = ["%pip install peft\n%load_ext x", f"{first}\n{UNIMPORTED}"]
+    path.write_text(json.dumps({"cells": [{"cell_type": "code", "source": text} for text in cells]}))
+
+    kbitlint.fix(str(path), unsafe=True)
+
+    added = first.replace("; import os", "; import torch; import os") if ";" in first else f"{first}\nimport torch"
+    fixed = UNIMPORTED.replace('"nf4")', '"nf4", bnb_4bit_compute_dtype=torch.bfloat16)')
+    assert [cell["source"] for cell in json.loads(path.read_text())["cells"]] == [cells[0], f"{added}\n{fixed}"]
+
+
 @pytest.mark.parametrize("first", ["%%bash\nls", "%%capture\n%pip install peft", "%pip install peft\n%load_ext x", "a (", ""])
 def test_an_import_goes_into_a_cell_that_holds_python(tmp_path, first):
     guarded = f"try:\n    {UNIMPORTED.splitlines()[0]}\nexcept ImportError:\n    raise\n{UNIMPORTED.splitlines()[1]}"
@@ -561,10 +576,13 @@ def test_a_cell_may_await(tmp_path):
     assert kbitlint.fix(str(path)).violations == ()
 
 
-def test_a_diff_has_the_lines_that_python_counts(tmp_path):
-    path = tmp_path / "train.py"
-    path.write_bytes(("x = 'a\u2028b'\x0c\n" + FAULTY).replace("\n", "\r\n").encode())
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=["LF", "CRLF", "CR"])
+def test_a_diff_has_the_lines_that_python_counts(run, tmp_path, end):
+    text = ("x = 'a\u2028b'\x0c\n" + FAULTY.replace("os\n", "os  # \x1c\n")).replace("\n", end)
+    (tmp_path / "train.py").write_bytes(text.encode())
 
-    diff = kbitlint.fix(str(path)).applied.diff
+    shown = run("check", "--diff", "train.py").stdout.split("\n")
+    diff = kbitlint.fix(tmp_path / "train.py").applied.diff
 
     assert [line for line in diff.split("\n") if line[:1] == "@"] == ["@@ -9,5 +9,5 @@"]
+    assert [line[:1] for line in shown[shown.index("@@ -9,5 +9,5 @@") + 1 :][:6]] == [" ", " ", "-", "+", " ", " "]

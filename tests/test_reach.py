@@ -19,7 +19,7 @@ from trials import Tally
 
 from kbitlint import import_paths, processes
 from kbitlint.jobs import audit_many
-from kbitlint.violation import Report
+from kbitlint.report import Report
 
 
 @pytest.mark.slow

@@ -330,6 +330,23 @@ def test_one_file_that_cannot_be_replaced_keeps_all_of_a_folder_as_they_are(run,
     assert result.stderr == "kbitlint: c.py: cannot be written: it has no write permission\n"
 
 
+@pytest.mark.parametrize("output", [[], ["--output", "other/kbitlint.json"]], ids=["beside", "elsewhere"])
+def test_a_preparation_that_cannot_be_written_keeps_the_config_as_it_is(run, tmp_path, output):
+    quantization = {"load_in_4bit": True, "quant_method": "bitsandbytes", "bnb_4bit_compute_dtyp": "bfloat16"}
+    text = json.dumps({"model_type": "llama", "dtype": "bfloat16", "quantization_config": quantization})
+    (tmp_path / "config.json").write_text(text)
+    place = tmp_path / (output[-1] if output else "kbitlint.json")
+    place.parent.mkdir(exist_ok=True)
+    place.write_text('{"format": 1, "edits": []}')
+    place.chmod(0o444)
+
+    result = run("check", "--unsafe-fixes", ".", "--device", "cpu", *output)
+
+    named = place.relative_to(tmp_path)
+    assert (result.exit_code, result.stderr) == (2, f"kbitlint: {named}: cannot be written: it has no write permission\n")
+    assert ((tmp_path / "config.json").read_text(), place.read_text()) == (text, '{"format": 1, "edits": []}')
+
+
 def with_attribute(path, name, value):
     try:
         os.setxattr(path, name, value)

@@ -79,6 +79,17 @@ def head(path: Path, most: int) -> bytes:
         return file.read(most)
 
 
+def must_hold_files(folder: Path) -> None:
+    """Raise OSError where an entry of a folder is neither a file nor a folder: libraries open what they find there."""
+    for path in sorted(folder.iterdir()):
+        try:
+            found = path.stat()
+        except OSError:  # a link that leads nowhere
+            continue
+        if not stat.S_ISDIR(found.st_mode):
+            _must_be_regular(found, path)
+
+
 def _must_be_regular(found: os.stat_result, path: Path) -> None:
     """Raise OSError in words where something is no regular file."""
     if stat.S_ISREG(found.st_mode):

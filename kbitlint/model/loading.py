@@ -11,6 +11,7 @@ import torch
 from kbitlint.confinement import confined
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.files.checkpoint import base_of_adapter, homes
+from kbitlint.files.content import must_hold_files
 from kbitlint.model.adapter_config import FILE, peft_config
 from kbitlint.model.source import Source, dtype_of, load_config, model_class, quantization_config
 from kbitlint.target import Kind, Target
@@ -49,6 +50,11 @@ def load(
     folder = base_folder(target)
     if folder is None:
         raise TargetError(target.text, "its base model is not a local folder")
+    for place in dict.fromkeys((folder, target.folder)):
+        try:
+            must_hold_files(place)
+        except OSError as error:
+            raise TargetError(error.filename, f"cannot be loaded: {error.strerror}") from error
     source = Source(str(folder), trust_remote_code=trust_remote_code)
     config = load_config(source)
     kwargs: dict[str, Any] = {"use_safetensors": True, "device_map": {"": device}}

@@ -123,7 +123,7 @@ def _diffs(plan: Plan) -> Iterator[str]:
 
 
 def _shown(diff: str) -> Iterator[str]:
-    return (printable(line) for line in diff.splitlines())
+    return (printable(line.rstrip("\r")) for line in diff.split("\n"))
 
 
 def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:

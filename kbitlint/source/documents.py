@@ -15,7 +15,7 @@ from kbitlint import writing
 from kbitlint.errors import TargetError
 from kbitlint.files import content
 from kbitlint.limits import current
-from kbitlint.source import notebooks, relevance, rewriting
+from kbitlint.source import notebooks, passes, relevance
 from kbitlint.source.line_ends import LineEnds, unified
 from kbitlint.source.reading import SourceError, collect
 from kbitlint.source.soundness import fault_of, strays
@@ -150,7 +150,7 @@ def _decoded(path: Path, data: bytes, encoding: str) -> str:
 def changed(document: Document, fixes: Iterable[tuple[Edit, ...]]) -> tuple[str, tuple[Edit, ...]]:
     """The file's text after fixes, and the edits that were made. Raises OverlapError."""
     apart = [(call.span.start, call.span.end) for call in document.facts.calls]
-    done = rewriting.chosen(document.facts.text, fixes, apart)
+    done = passes.chosen(document.facts.text, fixes, apart)
     return (document.notebook or LineEnds.of(document.raw)).written(done), done
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 import re
 from collections import Counter
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
 
     from kbitlint.source.values import Argument, Call, Span
 
+#: ``start`` and ``end`` are offsets in the text as Python's ``open()`` reads it, where each line end is one character; of a
+#: notebook, in its code cells joined by line ends
 KIND = "replace-span"
 #: the comma, or the bracket, before an argument
 _BEFORE = re.compile(r",\s*\Z|(?<=[({])\s*\Z")
@@ -87,8 +88,10 @@ class Writable:
         return tuple(self._edit(start, end, "") for start, end in stretches)
 
     def remove_line(self, span: Span) -> tuple[Edit, ...]:
-        """Take a statement out with its line; ``pass`` where it shares the line with others."""
+        """Take a statement out with its line; ``pass`` where it shares the line with others, nothing in a longer one."""
         start, end = self.line_start(span.start), self._line_end(span.end)
+        if self._is_part(span):
+            return ()
         around = self.text[start : span.start] + self.text[span.end : end]
         if (around.strip() and not around.strip().startswith("#")) or self._is_whole_block(start, end):
             return (self._edit(span.start, span.end, "pass"),)
@@ -146,6 +149,20 @@ class Writable:
     def adds_tokens(self) -> bool:
         """Whether the file gives a tokenizer new tokens that are more than padding."""
         return bool(re.search(r"\.add_tokens\(|additional_special_tokens", self.text))
+
+    def _is_part(self, span: Span) -> bool:
+        """Whether a call belongs to a longer statement, as far as its line and the lines of code around it show."""
+        start, end = self.line_start(span.start), self._line_end(span.end)
+        head, tail = self.text[start : span.start].strip(), _code(self.text[span.end : end])
+        above, below = self.text[:start].rstrip(), self.text[end:].lstrip()
+        while (line := above[above.rfind("\n") + 1 :]).lstrip().startswith("#"):
+            above = above[: -len(line)].rstrip()
+        return (
+            (bool(head) and not head.endswith((";", ":")))
+            or (bool(tail) and not tail.startswith(";"))
+            or _code(line).endswith(("\\", "(", "[", "{", "=", ","))
+            or below.startswith((")", "]", "}", ".", ","))
+        )
 
     def _is_whole_block(self, start: int, end: int) -> bool:
         """Whether a line is all that a block holds, which may not become empty."""
@@ -264,6 +281,11 @@ def _is_code(line: str) -> bool:
     return bool(line.strip()) and not line.lstrip().startswith("#")
 
 
+def _code(line: str) -> str:
+    """A line without its comment, as far as that can be told without its strings."""
+    return line.partition("#")[0].strip()
+
+
 def literal(call: Call, value: Literal) -> str:
     """A value as the language of a call writes it."""
     from kbitlint.source.values import Style
@@ -291,68 +313,9 @@ class OverlapError(ValueError):
     """An edit that does not fit the text any more."""
 
 
-def chosen(text: str, fixes: Iterable[tuple[Edit, ...]], apart: Iterable[tuple[int, int]] = ()) -> tuple[Edit, ...]:
-    """The edits of every fix that can be made beside the earlier ones.
-
-    A fix is made whole or not at all. One that overlaps an earlier fix, or changes the same call, is planned anew on the
-    next pass over the changed text. Fixes that change what is given come before those that add something: a misspelt
-    argument that gets its name need not be added.
-
-    Args:
-        text: What the edits were planned for.
-        fixes: The edits of each fix.
-        apart: Where each call starts and ends.
-
-    Raises:
-        OverlapError: An edit was planned for another text.
-    """
-    fixes = sorted(fixes, key=lambda fix: all(not edit.arguments["was"] for edit in fix))
-    within = _innermost(apart, {bounds(edit) for fix in fixes for edit in fix})
-    done: dict[Edit, None] = {}
-    taken: list[tuple[int, int]] = []
-    calls: set[tuple[int, int]] = set()
-    for fix in fixes:
-        new = [edit for edit in fix if edit not in done]
-        places = [bounds(edit) for edit in new]
-        for edit, (start, end) in zip(new, places, strict=True):
-            if text[start:end] != edit.arguments["was"]:
-                raise OverlapError(f"{edit.path}: the text at {start} is not what it was")
-        changed = {within[place] for place in places if place in within}
-        if calls & changed or any(_touches(taken, place) for place in places):
-            continue
-        done.update(dict.fromkeys(new))
-        calls |= changed
-        for place in places:
-            bisect.insort(taken, place)
-    return tuple(done)
-
-
-def _innermost(spans: Iterable[tuple[int, int]], places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], tuple[int, int]]:
-    """The innermost of nested spans that holds each place, for those that lie in one."""
-    coming = sorted(set(spans), key=lambda span: (-span[0], span[1]))
-    around: list[tuple[int, int]] = []
-    found = {}
-    for start, end in sorted(places):
-        while coming and coming[-1][0] <= start:
-            while around and around[-1][1] <= coming[-1][0]:
-                around.pop()
-            around.append(coming.pop())
-        while around and around[-1][1] < end:
-            around.pop()
-        if around:
-            found[start, end] = around[-1]
-    return found
-
-
 def bounds(edit: Edit) -> tuple[int, int]:
     """Where an edit starts and ends. Raises OverlapError where it does not say so."""
     start, end = edit.arguments["start"], edit.arguments["end"]
     if not isinstance(start, int) or not isinstance(end, int):
         raise OverlapError(f"{edit.path}: an edit without bounds")
     return start, end
-
-
-def _touches(taken: list[tuple[int, int]], place: tuple[int, int]) -> bool:
-    """Whether a place meets one of those that are taken, which are sorted and apart."""
-    index = bisect.bisect_left(taken, place)
-    return any(place[0] <= other[1] and other[0] <= place[1] for other in taken[max(index - 1, 0) : index + 1])

@@ -67,11 +67,12 @@ def import_place(text: Text, body: Sequence[ast.stmt]) -> int:
     The docstring and imports from ``__future__`` must stay first. What stands behind one of them on its line is a place
     inside a line; every other place is the start of one.
     """
-    first = next((index for index, statement in enumerate(body) if not _stays_first(index, statement)), len(body))
+    head = list(itertools.takewhile(lambda index: _does_nothing(body[index]) or _is_future(body[index]), range(len(body))))
+    first = max((index + 1 for index in head if _is_future(body[index]) or _does_nothing(body[index], str)), default=0)
     if first == len(body):
         return len(text.text)
     imports = (index for index in range(first, len(body)) if isinstance(body[index], (ast.Import, ast.ImportFrom)))
-    index = next(imports, None)
+    index = next((index for index in imports if not _is_future(body[index])), None)
     if index is None:
         index = next((index for index in range(first, len(body)) if not _does_nothing(body[index])), first)
     while index > first and body[index - 1].end_lineno == _line(body[index]):
@@ -81,10 +82,8 @@ def import_place(text: Text, body: Sequence[ast.stmt]) -> int:
     return text.offset(line, body[index].col_offset if behind else 0)
 
 
-def _stays_first(index: int, statement: ast.stmt) -> bool:
-    if isinstance(statement, ast.ImportFrom):
-        return statement.module == "__future__" and not statement.level
-    return index == 0 and _does_nothing(statement, str)
+def _is_future(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.ImportFrom) and statement.module == "__future__" and not statement.level
 
 
 def _does_nothing(statement: ast.stmt, kind: type = object) -> bool:

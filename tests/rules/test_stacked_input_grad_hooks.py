@@ -80,6 +80,28 @@ def test_a_call_that_is_a_branch_of_its_own_becomes_pass(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("call", "left"),
+    [
+        ("_ = \\\n{}", None),
+        ("_ = (\n{}\n)", None),
+        ("print(\n  1,  # one\n  # two\n{}\n)", None),
+        ("({}\n.x)", None),
+        ("_ = {}", None),
+        ("({})", None),
+        ("{}; x = 1", "pass; x = 1"),
+        ("x = 1; {}  # again", "x = 1; pass  # again"),
+        ("x = f(\n  1\n)\n# two,\n{}", "x = f(\n  1\n)\n# two,"),
+    ],
+)
+def test_a_call_that_is_part_of_a_statement_is_left_to_the_user(call, left, tmp_path):
+    script = TWICE.replace("model.enable_input_require_grads()", call.format("model.enable_input_require_grads()"))
+    after = script if left is None else TWICE.replace("model.enable_input_require_grads()", left)
+
+    assert [place for place, *_ in said("KB302", script)] == ["info"]
+    assert fixed("KB302", script, tmp_path, unsafe=False) == after
+
+
+@pytest.mark.parametrize(
     "script",
     [
         pytest.param(LOADED + "model.enable_input_require_grads()\n" + ADAPTED + TRAINED, id="the only one"),
