@@ -135,12 +135,15 @@ def build(name, folder, *, model=None, rows=4, peft_config=None, callbacks=(), *
         use_cpu=True,
         bf16=True,
         report_to=[],
-        max_steps=2,
-        learning_rate=0.1,
-        per_device_train_batch_size=2,
-        save_strategy="no",
-        disable_tqdm=True,
-        **{**options, **further},
+        **{
+            "max_steps": 2,
+            "learning_rate": 0.1,
+            "per_device_train_batch_size": 2,
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            **options,
+            **further,
+        },
     )
     if model is None:
         model = tiny.load("llama (reward model)" if name == "RewardTrainer" else "llama")
@@ -153,5 +156,10 @@ def build(name, folder, *, model=None, rows=4, peft_config=None, callbacks=(), *
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return cls(
-            model=model, args=args, train_dataset=rows, processing_class=tokenizer(of_bytes=name in OF_BYTES), callbacks=list(callbacks), **arguments
+            model=model,
+            args=args,
+            train_dataset=rows,
+            processing_class=tokenizer(of_bytes=name in OF_BYTES),
+            callbacks=list(callbacks),
+            **arguments,
         )
