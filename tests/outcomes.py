@@ -116,9 +116,7 @@ def trl_trainers_under_ddp():
     found = {}
     for name in sys.argv[3:]:
         callback = KbitlintCallback()
-        trainer = trl_trainers.build(
-            name, os.environ["FOLDER"], callbacks=[callback], ddp_find_unused_parameters=False, rows=8
-        )
+        trainer = trl_trainers.build(name, os.environ["FOLDER"], callbacks=[callback], ddp_find_unused_parameters=False, rows=8)
         before = {path: p.detach().clone() for path, p in trainer.model.named_parameters() if p.requires_grad}
         trainer.train()
         kept = sum(torch.equal(before[path], p) for path, p in trainer.model.named_parameters() if path in before)

@@ -127,6 +127,7 @@ def test_what_cannot_be_copied_is_one_line():
 
 
 # ------------------------------------------------------------------------- what leads to the model leads to its copy
+# ruff: noqa: PLW0108  # closures are what is tested
 
 
 class Held:
@@ -402,7 +403,7 @@ def test_a_step_that_calls_no_module_with_a_parameter_is_a_skip():
             super().__init__()
             self.inner = torch.nn.Linear(2, 2)
 
-        def forward(self, input_ids, labels=None):
+        def forward(self, input_ids, labels=None):  # noqa: ARG002  # what a batch is made for
             return (torch.zeros(1, requires_grad=True).sum(),)
 
     report = kbitlint.check(Idle())
