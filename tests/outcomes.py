@@ -16,6 +16,7 @@ import torch.distributed as dist
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
 import kbitlint
+from kbitlint.audit import context_of
 from kbitlint.context import Strategy, TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
 
@@ -102,6 +103,28 @@ def trainer_default():
     except RuntimeError as error:
         outcome = str(error).splitlines()[0]
     return trainer.accelerator.ddp_handler.find_unused_parameters, [v.severity.value for v in report.violations], outcome
+
+
+def trl_trainers_under_ddp():
+    """For each trainer of TRL: (strategy, find_unused_parameters, findings, crashes, adapters that no step changed)."""
+    from collections import Counter
+
+    import trl_trainers
+
+    from kbitlint.integrations.trainer import KbitlintCallback
+
+    found = {}
+    for name in sys.argv[3:]:
+        callback = KbitlintCallback()
+        trainer = trl_trainers.build(name, os.environ["FOLDER"], callbacks=[callback], ddp_find_unused_parameters=False, rows=8)
+        before = {path: p.detach().clone() for path, p in trainer.model.named_parameters() if p.requires_grad}
+        trainer.train()
+        kept = sum(torch.equal(before[path], p) for path, p in trainer.model.named_parameters() if path in before)
+        report = callback.report
+        codes = dict(Counter((violation.code, violation.severity.value) for violation in report.violations))
+        told = context_of(trainer.model_wrapped, TrainingContext())
+        found[name] = (told.strategy.value, told.find_unused_parameters, codes, report.crashes, kept)
+    return found
 
 
 def rows(number=8):
@@ -421,7 +444,8 @@ def main():
     function, folder, *_ = sys.argv[1:]
     os.environ["FOLDER"] = folder
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    tiny.checkpoint("llama")  # before there is a process group, in which only rank 0 would write it
+    for family in ("llama", "llama (reward model)"):  # before there is a process group, in which only rank 0 would write them
+        tiny.checkpoint(family)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=120))
     result = globals()[function]()

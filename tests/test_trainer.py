@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 
 import pytest
 import tiny
 import torch
 import transformers
+import trl_trainers
 from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
@@ -197,17 +199,6 @@ def test_an_unknown_option_is_refused():
 # -------------------------------------------------------------------------------------------------------------- TRL
 
 
-def tokenizer():
-    """A tokenizer made here: no test reaches the network."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    special = {"unk_token": "0"}
-    words = Tokenizer(models.WordLevel({str(number): number for number in range(tiny.VOCAB)}, **special))
-    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {"pad_token": "0", "eos_token": "1"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=words, **special)
-
-
 def sft_trainer(model, tmp_path, callback, **options):
     import datasets
 
@@ -217,7 +208,12 @@ def sft_trainer(model, tmp_path, callback, **options):
     )
     rows = datasets.Dataset.from_list([{"text": " ".join(str(number) for number in range(2, 18))}] * 8)
     made = SFTTrainer(
-        model=model, args=args, train_dataset=rows, processing_class=tokenizer(), callbacks=[steps, callback], **options
+        model=model,
+        args=args,
+        train_dataset=rows,
+        processing_class=trl_trainers.tokenizer(),
+        callbacks=[steps, callback],
+        **options,
     )
     return made, steps
 
@@ -233,8 +229,10 @@ def test_a_real_sft_trainer_trains_a_good_model(tmp_path):
     trainer.train()
 
     assert steps.begun == 2
-    assert any(not torch.equal(before[name], value) for name, value in adapters(trainer.model).items())
-    assert callback.report.at_least(Severity.ERROR) == ()
+    assert not [name for name, value in adapters(trainer.model).items() if torch.equal(before[name], value)]
+    # TRL casts the adapters of quantized models to bfloat16, and adds a hook beside that of transformers
+    assert Counter(violation.code for violation in callback.report.violations) == {"KB105": len(before), "KB302": 1}
+    assert {skip.code for skip in callback.report.skips} == {"KB403", "KB708"}
 
 
 def test_a_planted_fault_stops_a_real_sft_trainer_and_the_fixed_one_trains(tmp_path):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import functools
+import types
+import weakref
 
 import pytest
 import tiny
 import torch
 
+import kbitlint
 from kbitlint.model.twin import TwinError, twin_of
 
 
@@ -121,3 +124,290 @@ def test_what_cannot_be_copied_is_one_line():
 
     message = "the model cannot be copied without its weights: TypeError: cannot pickle '_thread.lock' object"
     assert str(raised.value) == message
+
+
+# ------------------------------------------------------------------------- what leads to the model leads to its copy
+# ruff: noqa: PLW0108  # closures are what is tested
+
+
+class Held:
+    """An object that is no module and holds one."""
+
+    def __init__(self, model):
+        self.model, self.seen = model, []
+
+    def call(self, *args):
+        self.seen.append(args)
+        return self.model.inner(*args)
+
+
+class Called(Held):
+    def __call__(self, *args):
+        return self.call(*args)
+
+    def __getstate__(self):
+        raise TypeError("as accelerate's wrappers of a forward do")
+
+
+class Slotted:
+    __slots__ = ("model",)
+
+    def __init__(self, model):
+        self.model = model
+
+
+def closure(model):
+    return lambda *args: model.inner(*args)
+
+
+def bound_method_of_a_closure(model):
+    """As TRL binds its fused forward."""
+    before = model.inner.forward
+
+    def forward(self, *args):
+        return before(*args)
+
+    return types.MethodType(forward, model)
+
+
+def nested_closures(model):
+    inner = closure(model)
+    return lambda *args: inner(*args)
+
+
+def default(model):
+    return lambda *args, _model=model: _model.inner(*args)
+
+
+def keyword_default(model):
+    def forward(*args, _model=model):
+        return _model.inner(*args)
+
+    forward.__defaults__, forward.__kwdefaults__ = None, {"_model": model}
+    return forward
+
+
+def partial(model):
+    return functools.partial(lambda inner, *args: inner(*args), model.inner)
+
+
+def partial_keyword(model):
+    return functools.partial(lambda *args, inner: inner(*args), inner=model.inner)
+
+
+def wrapped(model):
+    forward = functools.wraps(model.inner.forward)(lambda *args: forward.__wrapped__(*args))
+    return forward
+
+
+def cached(model):
+    return functools.lru_cache(maxsize=None)(lambda *args: model.inner(*args))
+
+
+def weakly(model):
+    reference = weakref.ref(model)
+    return lambda *args: reference().inner(*args)
+
+
+def object_in_a_closure(model):
+    held = Held(model)
+    return lambda *args: held.call(*args)
+
+
+def slots_in_a_closure(model):
+    held = Slotted(model)
+    return lambda *args: held.model.inner(*args)
+
+
+def method_of_an_object(model):
+    return Held(model).call
+
+
+def callable_object(model):
+    return Called(model)
+
+
+def containers(model):
+    held = {"first": [(model.inner,)]}
+    return lambda *args: held["first"][0][0](*args)
+
+
+def parameter(model):
+    weight = model.inner.weight
+    return lambda incoming: torch.nn.functional.linear(incoming, weight)
+
+
+def method_of_a_parameter(model):
+    transposed = model.inner.weight.t
+    return lambda incoming: incoming @ transposed()
+
+
+KINDS = [
+    closure,
+    bound_method_of_a_closure,
+    nested_closures,
+    default,
+    keyword_default,
+    partial,
+    partial_keyword,
+    wrapped,
+    cached,
+    weakly,
+    object_in_a_closure,
+    slots_in_a_closure,
+    method_of_an_object,
+    callable_object,
+    containers,
+    parameter,
+    method_of_a_parameter,
+]
+
+
+def through_a_forward(model, make):
+    model.forward = make(model)
+
+
+def through_a_hook(model, make):
+    bound = make(model)
+    model.forward = lambda incoming: incoming
+    model.register_forward_hook(lambda _, args, __: bound(*args))
+
+
+def through_an_attribute(model, make):
+    model.forward = types.MethodType(lambda self, incoming: self.bound[0](incoming), model)
+    model.bound = [make(model)]
+
+
+@pytest.mark.parametrize("place", [through_a_forward, through_a_hook, through_an_attribute])
+@pytest.mark.parametrize("make", KINDS)
+def test_what_leads_to_the_model_leads_to_the_twin(make, place):
+    model = torch.nn.Module()
+    model.inner = torch.nn.Linear(2, 2, bias=False)
+    place(model, make)
+    ran, own = [], {id(module) for module in model.modules()}
+    functions = [cell.cell_contents for cell in getattr(model.forward, "__closure__", None) or ()]
+
+    twin = twin_of(model)
+    with torch.nn.modules.module.register_module_forward_pre_hook(
+        lambda module, _: ran.append(module) if id(module) in own else None
+    ):
+        out = twin(torch.empty(1, 2, device="meta", requires_grad=True))
+    out.sum().backward()
+
+    assert ran == []
+    assert twin.inner.weight.grad is not None
+    assert model.inner.weight.grad is None
+    assert [cell.cell_contents for cell in getattr(model.forward, "__closure__", None) or ()] == functions
+    assert model(torch.ones(1, 2)).tolist() == [model.inner.weight.sum(1).tolist()]
+
+
+def test_functions_that_share_a_cell_share_its_copy():
+    model = torch.nn.Linear(2, 2)
+    count = 0
+
+    def counts(*_):
+        nonlocal count
+        count += 1
+
+    model.register_forward_pre_hook(counts)
+    model.told = lambda: count
+    twin = twin_of(model)
+    twin(torch.empty(1, 2, device="meta"))
+
+    assert (twin.told(), model.told()) == (1, 0)
+
+
+def test_a_function_that_a_module_holds_under_its_name_is_recognised_in_the_twin():
+    model = torch.nn.Linear(2, 2)
+    model.checkpoint = torch.utils.checkpoint.checkpoint
+
+    assert twin_of(model).checkpoint is torch.utils.checkpoint.checkpoint
+
+
+def test_functions_that_lead_to_a_whole_program_are_one_line(monkeypatch):
+    monkeypatch.setattr("kbitlint.model.rebinding.MAX_SCANNED", 100)
+    model, data = torch.nn.Linear(2, 2), [[number] for number in range(200)]
+    model.register_forward_hook(lambda *_: data and None)
+
+    with pytest.raises(TwinError, match=r"^the model cannot be copied without its weights: .*lead to more than 100 objects$"):
+        twin_of(model)
+
+
+# ---------------------------------------------------------------------------- a step that reaches the model is refused
+
+
+REACHED = {}
+
+
+class Reaches(torch.nn.Linear):
+    """A class that finds the model under a global name, as a patched library class does."""
+
+    def forward(self, incoming):
+        return REACHED["by"](incoming)
+
+
+def reaching(by):
+    model = tiny.with_lora(tiny.load())
+    layer = model.get_base_model().model.layers[0]
+    layer.mlp = torch.nn.Sequential(Reaches(1, 1, bias=False))
+    REACHED["by"] = functools.partial(by, model)
+    return model
+
+
+def calls(model, incoming):
+    return model.get_base_model().model.layers[1].mlp(incoming)
+
+
+def calls_and_hides_it(model, incoming):
+    try:
+        return calls(model, incoming)
+    except RuntimeError:
+        return incoming
+
+
+def computes(model, incoming):
+    return incoming * model.get_base_model().model.norm.weight
+
+
+def computes_with_a_view(model, incoming):
+    return incoming * model.get_base_model().model.norm.weight.detach()[:1]
+
+
+@pytest.mark.parametrize(
+    ("by", "what"),
+    [
+        (calls, "it calls model.layers.1.mlp of the model itself, not of its copy"),
+        (calls_and_hides_it, "it calls model.layers.1.mlp of the model itself, not of its copy"),
+        (computes, "it computes with a tensor of the model itself, not of its copy"),
+        (computes_with_a_view, "it computes with a tensor of the model itself, not of its copy"),
+    ],
+)
+def test_a_step_that_reaches_the_model_is_a_skip_with_the_reason_and_leaves_it_untouched(by, what):
+    model = reaching(by)
+    before = [(p._version, p.grad) for p in model.parameters()]
+
+    report = kbitlint.check(model)
+
+    (reason,) = [skip.reason for skip in report.skips if skip.surface.value == "trace" and not skip.code]
+    assert reason == (
+        f"no training step without weights: {what}: a function finds it past the attributes that a copy can follow"
+    )
+    assert not {"KB203", "KB303"} & {violation.code for violation in report.violations}
+    assert [(p._version, p.grad) for p in model.parameters()] == before
+    assert kbitlint.memory(model).states[0].failure == reason
+
+
+def test_a_step_that_calls_no_module_with_a_parameter_is_a_skip():
+    class Idle(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = torch.nn.Linear(2, 2)
+
+        def forward(self, input_ids, labels=None):  # noqa: ARG002  # what a batch is made for
+            return (torch.zeros(1, requires_grad=True).sum(),)
+
+    report = kbitlint.check(Idle())
+
+    reasons = [skip.reason for skip in report.skips if skip.surface.value == "trace" and not skip.code]
+    assert reasons == ["no training step without weights: it calls no module of the model that holds a parameter"]
+    assert "KB203" not in {violation.code for violation in report.violations}

@@ -26,14 +26,16 @@ def tokenizer(*, of_bytes=False):
     """A tokenizer made here, of words or of bytes: no test reaches the network."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+    special = {"pad_token": "0", "eos_token": "1"}
     if of_bytes:
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         made = Tokenizer(models.BPE({sign: number for number, sign in enumerate(alphabet)}, merges=[]))
         made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     else:
-        made = Tokenizer(models.WordLevel({str(number): number for number in range(tiny.VOCAB)}, unk_token="0"))
+        words = {str(number): number for number in range(tiny.VOCAB)}
+        made = Tokenizer(models.WordLevel(words, **{"unk_token": "0"}))  # noqa: PIE804  # ruff takes it for a password
         made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    made = transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="0", eos_token="1")
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=made, **special)
     made.chat_template = (
         "{% for message in messages %}{{ ' 3 ' + message['content'] }}{% endfor %}{% if add_generation_prompt %} 4 {% endif %}"
     )
@@ -135,12 +137,15 @@ def build(name, folder, *, model=None, rows=4, peft_config=None, callbacks=(), *
         use_cpu=True,
         bf16=True,
         report_to=[],
-        max_steps=2,
-        learning_rate=0.1,
-        per_device_train_batch_size=2,
-        save_strategy="no",
-        disable_tqdm=True,
-        **{**options, **further},
+        **{
+            "max_steps": 2,
+            "learning_rate": 0.1,
+            "per_device_train_batch_size": 2,
+            "save_strategy": "no",
+            "disable_tqdm": True,
+            **options,
+            **further,
+        },
     )
     if model is None:
         model = tiny.load("llama (reward model)" if name == "RewardTrainer" else "llama")

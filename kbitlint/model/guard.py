@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from kbitlint.model.walk import places
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 class TouchedError(RuntimeError):
@@ -27,19 +25,17 @@ class Guard:
     """Knows the modules and tensors of a model that no step on its copy may reach.
 
     Args:
-        original: The model; None where it is gone, and nothing but foreign parameters are refused.
+        originals: Path of each module by the original that it is a copy of; a copy of a copy has two.
     """
 
-    def __init__(self, original: nn.Module | None) -> None:
-        self._original = original
-        modules = () if original is None else tuple(original.modules())
+    def __init__(self, originals: Mapping[nn.Module, str]) -> None:
+        self._paths = {id(module): path for module, path in originals.items()}
         tensors = [
             tensor
-            for module in modules
+            for module in originals
             for tensor in (*module._parameters.values(), *module._buffers.values())  # noqa: SLF001  # own tensors only
             if tensor is not None
         ]
-        self._modules = frozenset(map(id, modules))
         self._tensors = frozenset(map(id, tensors))
         self._storages = frozenset(filter(None, map(_storage, tensors)))
         self._thread = threading.get_ident()
@@ -56,20 +52,17 @@ class Guard:
             handle.remove()
 
     def _see_module(self, module: nn.Module, _: Any) -> None:
-        if id(module) in self._modules and threading.get_ident() == self._thread:
-            assert self._original is not None  # noqa: S101  # it has modules
-            path = next(path for path, known in places(self._original) if known is module)
+        path = self._paths.get(id(module))
+        if path is not None and threading.get_ident() == self._thread:
             self._refuse(f"it calls {path or 'the model'} of the model itself, not of its copy")
 
     def see(self, tensors: Sequence[Tensor]) -> None:
-        """Refuse what an operator is given, where it belongs to the original."""
+        """Refuse what an operator is given, where it belongs to the original or is the parameter of another model."""
         for tensor in tensors:
-            if id(tensor) in self._tensors or (not tensor.is_meta and self._is_foreign(tensor)):
+            if id(tensor) in self._tensors or (not tensor.is_meta and _storage(tensor) in self._storages):
                 self._refuse("it computes with a tensor of the model itself, not of its copy")
-
-    def _is_foreign(self, tensor: Tensor) -> bool:
-        """Whether a tensor that has contents shares those of the original, or is a parameter: copies have none."""
-        return isinstance(tensor, nn.Parameter) or _storage(tensor) in self._storages
+            if not tensor.is_meta and isinstance(tensor, nn.Parameter):  # a copy's have no contents
+                self._refuse("it computes with a parameter of another model")
 
     def _refuse(self, what: str) -> None:
         self.touched = self.touched or f"{what}: a function finds it past the attributes that a copy can follow"

@@ -37,8 +37,10 @@ _NOTHING = object()
 _LRU_CACHE: Any = type(functools.lru_cache(int))
 _CONTAINERS = (dict, list, tuple, set, frozenset, collections.deque)
 _FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinMethodType, functools.partial, _LRU_CACHE, weakref.ref)
-#: what a module's dictionary holds under these names is copied with the module
-_OWN = ("_parameters", "_buffers")
+#: under this name each module of a copy holds a weak reference to the one that it is a copy of
+ORIGINAL = "_kbitlint_original"
+#: what a module's dictionary holds under these names is not looked through: tensors are copied with the module
+_OWN = ("_parameters", "_buffers", ORIGINAL)
 
 
 class TooMuchError(KbitlintError):

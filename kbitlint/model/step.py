@@ -20,7 +20,7 @@ from kbitlint.model.guard import Guard
 from kbitlint.model.isolation import seeded
 from kbitlint.model.ledger import Refusal
 from kbitlint.model.trace_facts import CheckpointCall
-from kbitlint.model.twin import original_of, stand_in_quantized
+from kbitlint.model.twin import originals_of, stand_in_quantized
 from kbitlint.model.watch import Step, Watched, prepared, watched_in
 from kbitlint.model.weightless import weightless
 
@@ -110,20 +110,17 @@ def run_twin(
     context = dataclasses.replace(context, gradient_checkpointing=None)
     how = How(context, device, context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
     with seeded():
-        step, watched, end = step_of(runnable(twin), how, live, original_of(twin))
+        step, watched, end = step_of(runnable(twin), how, live)
     return Span(step.saved, end.failure, sum(one.parameter.grad is not None for one in watched))
 
 
-def step_of(
-    twin: nn.Module, how: How, live: Witness | None = None, original: nn.Module | None = None
-) -> tuple[Step, list[Watched], End]:
+def step_of(twin: nn.Module, how: How, live: Witness | None = None) -> tuple[Step, list[Watched], End]:
     """Run a step on a twin, which is used up by it: what was gathered, what a gradient is expected at, how it ended.
 
     Args:
         twin: The copy.
         how: What it is run with.
         live: Told of what the step holds in memory.
-        original: The model that the twin is a part of a copy of; by default the one that the twin is a copy of.
 
     Raises:
         UntraceableError: The step needs values or kernels that a run without weights does not have, or it leads back to
@@ -138,7 +135,7 @@ def step_of(
         for tensor in (*twin.parameters(), *twin.buffers()):
             live.own(tensor)
     step.ledger.packed = {id(weight): step.paths[id(module)] for module, weight in stood_in.packed}
-    step.ledger.guard = Guard(original_of(twin) if original is None else original)
+    step.ledger.guard = Guard({original: path for path, module in step.modules.items() for original in originals_of(module)})
     watched = watched_in(step, how.facts, stood_in.adapters)
     with step.ledger.guard.watching():
         end = _run(step, how)

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.model.quantized import TOLD, packing_of
-from kbitlint.model.rebinding import Rebinding
+from kbitlint.model.rebinding import ORIGINAL, Rebinding
 from kbitlint.model.standins import stand_in
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 #: integers and booleans up to this many elements keep their values: code branches on them (positions, masks, maps)
 _MAX_VALUES = 2**20
-_ORIGINAL = "_kbitlint_original"
 
 
 class TwinError(KbitlintError):
@@ -67,14 +66,16 @@ def twin_of(model: nn.Module) -> nn.Module:
         if packing is not None:
             module.__dict__[TOLD] = packing
         _run_in_place(module)
-    twin.__dict__[_ORIGINAL] = weakref.ref(model)
+        module.__dict__[ORIGINAL] = weakref.ref(original)
     return twin
 
 
-def original_of(twin: nn.Module) -> nn.Module | None:
-    """The model that a twin is a copy of; None for a part of a twin, or where the model is gone."""
-    reference = twin.__dict__.get(_ORIGINAL)
-    return None if reference is None else reference()
+def originals_of(module: nn.Module) -> Iterator[nn.Module]:
+    """The module that a module of a twin is a copy of, and where that is a copy itself, the one that it is a copy of."""
+    reference = module.__dict__.get(ORIGINAL)
+    while reference is not None and (original := reference()) is not None:
+        yield original
+        reference = original.__dict__.get(ORIGINAL)
 
 
 def stand_in_quantized(twin: nn.Module, device: str, *, adapters: bool) -> StandIns:
