@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from kbitlint.errors import one_line
 from kbitlint.model import adapters, banks, checkpointing, norms, parts, quantized
@@ -255,6 +256,9 @@ def _look_at_hooks(module: nn.Module, path: str, walk: _Walk) -> None:
 
 def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, origin: _Origin | None) -> None:
     """The module's own parameters and buffers: what is packed, what is a norm's, what is an adapter's."""
+    if any(map(is_lazy, module._parameters.values())):  # noqa: SLF001  # see _modules
+        walk.unread.append((path, "its parameters have no shape before the first forward pass"))
+        return
     kind = banks.packed_kind(module)
     if kind is not None:
         _look_at_bank(module, path, kind, walk)
