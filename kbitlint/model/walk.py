@@ -231,7 +231,9 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk
         walk.disabled += bool(attribute(module, "_disable_adapters"))
     if origin is not None and not origin.outside:
         walk.adapter_modes.add(module.training)
-    if module._parameters or module._buffers:  # noqa: SLF001  # see _modules
+    if any(map(is_lazy, module._parameters.values())):  # noqa: SLF001  # see _modules
+        walk.unread.append((path, "its parameters have no shape before the first forward pass"))
+    elif module._parameters or module._buffers:  # noqa: SLF001  # see _modules
         own = _Origin(path, outside=False) if origin is None and wrapped is not None else origin
         _look_at_tensors(module, path, parent, walk, own)
     if not walk.compiled:
@@ -256,9 +258,6 @@ def _look_at_hooks(module: nn.Module, path: str, walk: _Walk) -> None:
 
 def _look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk, origin: _Origin | None) -> None:
     """The module's own parameters and buffers: what is packed, what is a norm's, what is an adapter's."""
-    if any(map(is_lazy, module._parameters.values())):  # noqa: SLF001  # see _modules
-        walk.unread.append((path, "its parameters have no shape before the first forward pass"))
-        return
     kind = banks.packed_kind(module)
     if kind is not None:
         _look_at_bank(module, path, kind, walk)
