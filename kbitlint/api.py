@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
-import threading
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,25 +11,19 @@ from kbitlint import engine, manifest, registry
 from kbitlint.audit import audit, context_of, depicted, measured, model_of, plan_of, report_of
 from kbitlint.budget import DEFAULT_LORA, budget_of, parse_lora
 from kbitlint.collection import facts_of_model
-from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
+from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
 from kbitlint.norm_styles import Norms
 from kbitlint.opening import Options, apply_stored, open_target
 from kbitlint.target import SOURCES, Kind, parse
+from kbitlint.turn import turn
 from kbitlint.violation import Applied, Edit, Report, Safety, Severity, Surface
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from kbitlint.model.memory_facts import MemoryReport
     from kbitlint.opening import Opened
     from kbitlint.rule import Rule
-
-
-#: one thread at a time builds, traces or edits models: torch's random state and default dtype, the verbosity of transformers
-#: and what stands in for ``from_pretrained`` are the process's own, and threads share them
-_MODELS = threading.RLock()
 
 
 def options_of(options: dict[str, Any]) -> Options:
@@ -80,45 +71,6 @@ def check(target: Any, **options: Any) -> Report:
         if is_live(target):
             return _check_live(target, rules, chosen)
         return audit(opened(target, rules, chosen), rules, chosen)
-
-
-@contextlib.contextmanager
-def turn(target: Any) -> Iterator[None]:
-    """Run the body as the one thread that works with models, isolated from the caller's modes; scripts need neither.
-
-    Every entry point and the callback do their work in here, whether the target is live or named.
-
-    Raises:
-        KbitlintError: The body raised it, or any other exception: models are code of others and may raise anything.
-    """
-    if isinstance(target, (str, Path)) and parse(str(target)).kind in SOURCES:
-        yield
-        return
-    with _MODELS, _plain_errors(target), _isolated():
-        yield
-
-
-@contextlib.contextmanager
-def _plain_errors(target: Any) -> Iterator[None]:
-    """Raise every exception as a KbitlintError of one line, which names the code that raised it."""
-    try:
-        yield
-    except KbitlintError:
-        raise
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        name = target if isinstance(target, (str, Path)) else f"the {type(target).__name__}"
-        where = f"{frame.name} of {Path(frame.filename).name}"
-        raise TargetError(name, f"cannot be worked on: {one_line(error)}, raised in {where}") from error
-
-
-def _isolated() -> contextlib.AbstractContextManager[None]:
-    """The isolation of the model surface; where torch is not imported, the caller has no modes of torch."""
-    if "torch" not in sys.modules:
-        return contextlib.nullcontext()
-    from kbitlint.model.isolation import isolated
-
-    return isolated()
 
 
 def opened(target: Any, rules: tuple[Rule, ...], options: Options) -> Opened:

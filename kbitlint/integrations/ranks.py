@@ -13,6 +13,7 @@ from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, Group, announce, exchange, group
 from kbitlint.model.rank_facts import RanksFacts, aspects_of, compare, named
+from kbitlint.turn import turn
 from kbitlint.violation import Crash, Report, Surface
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> J
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
 
     def look() -> Seen:
-        with api.turn(target):
+        with turn(target):
             if api.is_live(target):
                 return seen(target, api.check(target, **options), chosen.context)
             opened = api.opened(target, rules, chosen)
