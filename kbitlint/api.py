@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
-import threading
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,30 +11,23 @@ from kbitlint import engine, manifest, registry
 from kbitlint.audit import audit, context_of, depicted, measured, model_of, plan_of
 from kbitlint.budget import DEFAULT_LORA, budget_of, parse_lora
 from kbitlint.collection import facts_of_model
-from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
+from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.fixing import device_for, fix_named, proof
-from kbitlint.import_state import import_state
 from kbitlint.limits import held_to
 from kbitlint.norm_styles import Norms
 from kbitlint.opening import Options, apply_stored, open_target
 from kbitlint.report import Report, report_of
 from kbitlint.result import Applied, Skip
 from kbitlint.target import SOURCES, Kind, is_function, parse
+from kbitlint.turn import turn
 from kbitlint.violation import Edit, Safety, Severity, Surface
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from kbitlint.opening import Opened
     from kbitlint.report import MemoryReport
     from kbitlint.result import Applied
     from kbitlint.rule import Rule
-
-
-#: one thread at a time builds, traces or edits models: torch's random state and default dtype, the verbosity of transformers
-#: and what stands in for ``from_pretrained`` are the process's own, and threads share them
-_MODELS = threading.RLock()
 
 
 def options_of(options: dict[str, Any]) -> Options:
@@ -88,48 +78,6 @@ def check(target: Any, **options: Any) -> Report:
         if is_left_out(target, chosen):
             return not_run(target)
         return audit(opened(target, rules, chosen), rules, chosen)
-
-
-@contextlib.contextmanager
-def turn(target: Any) -> Iterator[None]:
-    """Run the body as the one thread that works with models, isolated from the caller's modes; scripts need neither.
-
-    Every entry point and the callback do their work in here, whether the target is live or named. A function has its
-    own imports in it.
-
-    Raises:
-        KbitlintError: The body raised it, or any other exception: models are code of others and may raise anything.
-    """
-    named = None if is_live(target) else parse(str(target))
-    if named is not None and named.kind in SOURCES:
-        yield
-        return
-    imports = import_state(named) if named else contextlib.nullcontext()
-    with _MODELS, _plain_errors(target), imports, _isolated():
-        yield
-
-
-@contextlib.contextmanager
-def _plain_errors(target: Any) -> Iterator[None]:
-    """Raise every exception as a KbitlintError of one line, which names the code that raised it."""
-    try:
-        yield
-    except KbitlintError:
-        raise
-    except Exception as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        name = target if isinstance(target, (str, Path)) else f"the {type(target).__name__}"
-        where = f"{frame.name} of {Path(frame.filename).name}"
-        raise TargetError(name, f"cannot be worked on: {one_line(error)}, raised in {where}") from error
-
-
-def _isolated() -> contextlib.AbstractContextManager[None]:
-    """The isolation of the model surface; where torch is not imported, the caller has no modes of torch."""
-    if "torch" not in sys.modules:
-        return contextlib.nullcontext()
-    from kbitlint.model.isolation import isolated
-
-    return isolated()
 
 
 def is_left_out(target: Any, options: Options) -> bool:

@@ -18,7 +18,7 @@ import oddities
 
 UNSEEN = {
     "a scripted child": "child.0 could not be looked at: AttributeError: 'OrderedDictWrapper' object has no attribute 'get'",
-    "a lazy child": "child could not be looked at: ",
+    "a lazy child": "child could not be looked at: its parameters have no shape before the first forward pass",
     "a cycle": "no training step without weights: RecursionError: maximum recursion depth exceeded",
     "a deep child": "the model cannot be copied without its weights: RecursionError: maximum recursion depth exceeded",
     "getattr raises": "the model cannot be copied without its weights: RuntimeError: __deepcopy__",

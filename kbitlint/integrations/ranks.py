@@ -15,6 +15,7 @@ from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, Group, announce, exc
 from kbitlint.model.rank_facts import RanksFacts, aspects_of, compare, named
 from kbitlint.report import Report
 from kbitlint.result import Crash
+from kbitlint.turn import turn
 from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> J
     def look() -> Seen:
         if not api.is_live(target) and api.is_left_out(target, chosen):
             return Seen(api.not_run(target), chosen.context)
-        with api.turn(target):
+        with turn(target):
             if api.is_live(target):
                 return seen(target, api.check(target, **options), chosen.context)
             opened = api.opened(target, rules, chosen)

@@ -20,6 +20,7 @@ from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, group
 from kbitlint.integrations.ranks import Seen, over_ranks, seen
 from kbitlint.output import json, text
+from kbitlint.turn import turn
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         ranks = group(self.timeout)
 
         def look() -> Seen:
-            with api.turn(model):
+            with turn(model):
                 return self._look(target, optimizer, alone=ranks is None)
 
         joint = over_ranks(ranks, look, self.rules, self.timeout)

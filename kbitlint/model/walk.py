@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from kbitlint.errors import one_line
 from kbitlint.facts.layers import Packing, short_name
@@ -230,7 +231,9 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: _Walk
         walk.disabled += bool(attribute(module, "_disable_adapters"))
     if origin is not None and not origin.outside:
         walk.adapter_modes.add(module.training)
-    if module._parameters or module._buffers:  # noqa: SLF001  # see _modules
+    if any(map(is_lazy, module._parameters.values())):  # noqa: SLF001  # see _modules
+        walk.unread.append((path, "its parameters have no shape before the first forward pass"))
+    elif module._parameters or module._buffers:  # noqa: SLF001  # see _modules
         own = _Origin(path, outside=False) if origin is None and wrapped is not None else origin
         _look_at_tensors(module, path, parent, walk, own)
     if not walk.compiled:
