@@ -42,7 +42,7 @@ class CommandLine(click.Group):
             with import_paths.closed_to(import_paths.reached_by(())):
                 code = code_of(lambda: super(CommandLine, self).main(args, prog_name, *rest, **further), verbose)
             code = interrupts.EXIT_INTERRUPTED if seen.count else code
-        interrupts.leave_with(code)
+            interrupts.leave_with(code)
         sys.exit(code)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:

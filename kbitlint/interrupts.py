@@ -23,12 +23,11 @@ class watched:  # noqa: N801  # a context manager, and contextlib takes time to 
         self.count = 0
 
     def __enter__(self) -> "watched":  # noqa: PYI034  # Self is new in 3.11
-        self._replaced = _replace(signal.default_int_handler, self._arrived)
+        _replace((signal.default_int_handler, _leave_at_once), self._arrived)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._replaced:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        _replace((self._arrived,), signal.default_int_handler)
 
     def _arrived(self, number: int, frame: "FrameType | None") -> None:
         self.count += 1
@@ -36,24 +35,31 @@ class watched:  # noqa: N801  # a context manager, and contextlib takes time to 
 
 
 class while_importing:  # noqa: N801  # as above
-    """Let Ctrl-C end the process at once: while the command line is imported there is nothing to undo."""
+    """Let Ctrl-C end the process at once: while the command line is imported there is nothing to undo.
+
+    In the command line's own process this holds until it is ``watched``.
+    """
 
     def __enter__(self) -> None:
-        self._replaced = _replace(signal.default_int_handler, _leave_at_once)
+        _replace((signal.default_int_handler,), _leave_at_once)
 
     def __exit__(self, *_: object) -> None:
-        if self._replaced:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not _is_own_process():
+            _replace((_leave_at_once,), signal.default_int_handler)
 
 
 def leave_with(code: int) -> None:
-    """Let Ctrl-C end the process at once with this exit code from now on, where the process is the command line's own.
+    """Let Ctrl-C end the command line's own process at once with this exit code from now on.
 
     The code is decided, and all that is left is to take the interpreter down, or to wait for threads of a function.
     """
+    if _is_own_process() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # ignored where it runs in the background
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code))
+
+
+def _is_own_process() -> bool:
     program = sys.argv[0]
-    if os.path.basename(program).startswith("kbitlint") or program.endswith(f"kbitlint{os.sep}__main__.py"):  # noqa: PTH119
-        _replace(signal.default_int_handler, lambda *_: os._exit(code))
+    return os.path.basename(program).startswith("kbitlint") or program.endswith(f"kbitlint{os.sep}__main__.py")  # noqa: PTH119
 
 
 def _leave_at_once(*_: object) -> None:
@@ -63,12 +69,10 @@ def _leave_at_once(*_: object) -> None:
         os._exit(EXIT_INTERRUPTED)
 
 
-def _replace(expected: object, handler: object) -> bool:
-    """Install a handler where the expected one is in place and this is the thread that Ctrl-C interrupts."""
-    if signal.getsignal(signal.SIGINT) is not expected:
-        return False
-    try:
-        signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]  # a function of a number and a frame
-    except ValueError:  # not the main thread
-        return False
-    return True
+def _replace(expected: "tuple[object, ...]", handler: object) -> None:
+    """Install a handler where one of these is in place, and this is the thread that Ctrl-C interrupts."""
+    if signal.getsignal(signal.SIGINT) in expected:
+        try:
+            signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]  # a function of a number and a frame
+        except ValueError:  # another thread
+            return
