@@ -113,9 +113,16 @@ def factories(tally, options):
     misbehaving.factories(tally, quick=options.quick)
 
 
+def growth(tally, options):
+    """Files of every shape, by time and memory against their size."""
+    from growth import growth as grown
+
+    grown(tally, quick=options.quick)
+
+
 SECTIONS = {
     function.__name__: function
-    for function in (parsers, kills, faults, edits, disk, locked, code, inputs, names, many, factories)
+    for function in (parsers, kills, faults, edits, disk, locked, code, inputs, names, many, factories, growth)
 }
 
 

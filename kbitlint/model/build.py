@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from kbitlint.deadline import OverdueError, deadline
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes
 from kbitlint.files.checkpoint import inside
@@ -25,6 +26,10 @@ from kbitlint.model.source import Source, dtype_of, load_config, major_version, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+#: seconds of CPU time that PEFT, or a quantizer, may take, and more for each module of the model; they take a tenth
+_SECONDS, _SECONDS_EACH = 10.0, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +106,18 @@ def instantiate(
     with torch.device("meta"):
         model = cls._from_config(config, dtype=dtype, **(arguments or {}))
     if quantization is not None:
-        with _default_dtype(dtype):  # the quantizer makes new biases in the default dtype, as in a real load
+        # the quantizer makes new biases in the default dtype, as in a real load, and matches llm_int8_skip_modules as it is
+        with _default_dtype(dtype), deadline(_seconds(model)):
             _quantize(model, quantization, pre_quantized=pre_quantized)
     _keep_in_float32(model, dtype)  # after the quantizer, whose new biases it covers too
     if major_version() >= 5:
         _require_grad_as_loaded(model)
     model.eval()
     return model  # type: ignore[no-any-return]  # transformers is not typed
+
+
+def _seconds(model: nn.Module) -> float:
+    return _SECONDS + _SECONDS_EACH * sum(1 for _ in model.modules())
 
 
 def _record(config: Any, dtype: torch.dtype) -> None:
@@ -236,7 +246,13 @@ def attach_adapter(base: nn.Module, folder: str | Path) -> nn.Module:
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
         config.inference_mode = False
-        with torch.device("meta"):
+        # its patterns are matched by PEFT as they are, and its layers are copied as often as it says
+        with deadline(_seconds(base)), torch.device("meta"):
             return peft.get_peft_model(base, config)  # type: ignore[no-any-return]  # peft is not typed for us
+    except OverdueError as error:
+        keys = "target_modules, exclude_modules, rank_pattern, alpha_pattern, layers_pattern and layer_replication"
+        raise TargetError(
+            Path(folder) / "adapter_config.json", f"PEFT does not get done with it: {error}; look at {keys}"
+        ) from error
     except Exception as error:
         raise TargetError(folder, f"PEFT cannot attach this adapter to its base: {one_line(error)}") from error
