@@ -56,17 +56,48 @@ def calls_in(function):
 # ------------------------------------------------------------------------------------------------ patterns
 
 
+SOURCES = {
+    path: path.read_text(encoding="utf-8") for path in sorted((*ROOT.glob("kbitlint/**/*.py"), *ROOT.glob("rules/*.py")))
+}
+_CODE = "\n".join(SOURCES.values())
+
+
 def _patterns():
-    """Every pattern that stands as a text in the packages, with its flags and its place."""
-    for path in sorted((*ROOT.glob("kbitlint/**/*.py"), *ROOT.glob("rules/*.py"))):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Every pattern in the packages: its place, how it is used, and its syntax node."""
+    for path, text in SOURCES.items():
+        tree = ast.parse(text)
+        names = {
+            id(node.value): node.targets[0].id
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and isinstance(node.body[-1], ast.Return):
+                names[id(node.body[-1].value)] = node.name
+        chained = {id(node.value): node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        for node in ast.walk(tree):
             called = node.func if isinstance(node, ast.Call) else None
-            if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name) and called.value.id == "re" and node.args:
-                yield f"{path.relative_to(ROOT)}:{node.lineno}", called.attr, node.args[0]
+            if (
+                isinstance(called, ast.Attribute)
+                and isinstance(called.value, ast.Name)
+                and called.value.id == "re"
+                and node.args
+            ):
+                used = {called.attr}
+                if id(node) in chained:
+                    used = {chained[id(node)]}
+                elif called.attr == "compile":
+                    name = names.get(id(node), "compile")
+                    used = set(re.findall(rf"\b{name}(?:\(\))?\.(search|match|fullmatch|finditer|findall|sub)\b", _CODE)) or {
+                        "search"
+                    }
+                yield f"{path.relative_to(ROOT)}:{node.lineno}", used, node.args[0]
 
 
-FIXED = [(place, how, node.value) for place, how, node in _patterns() if isinstance(node, ast.Constant)]
-MADE = sorted({place.partition(":")[0] for place, how, node in _patterns() if not isinstance(node, ast.Constant) and how != "escape"})
+FIXED = [(place, used, node.value) for place, used, node in _patterns() if isinstance(node, ast.Constant)]
+MADE = sorted(
+    {place.partition(":")[0] for place, used, node in _patterns() if not isinstance(node, ast.Constant) and used != {"escape"}}
+)
 
 
 def test_patterns_that_are_made_while_running_are_few_and_known():
@@ -81,33 +112,31 @@ def test_patterns_that_are_made_while_running_are_few_and_known():
 
 def _attacks(pattern, letters):
     """Texts in which every word and sign that the pattern names is repeated, so that it nearly matches."""
-    words = sorted({*re.findall(r"[A-Za-z_]{2,}", pattern), " ", "a", "0", "a.", "a,", ".", "=", "[", "(", "{", "a a", "#", "/", "\n", "-"})
+    words = sorted(
+        {*re.findall(r"[A-Za-z_]{2,}", pattern), " ", "a", "0", "a.", "a,", ".", "=", "[", "(", "{", "a a", "#", "/", "\n", "-"}
+    )
     named = [f"{word}{sign}" for word in words if len(word) > 2 for sign in ("(", "[", " ", ".", ":", "/", "_")]
     for word in (*words, *named):
         yield word * (letters // len(word)) + "\x00"
         yield f"transformers{word * (letters // len(word))}x!"
 
 
-@pytest.mark.parametrize(("place", "how", "pattern"), FIXED, ids=[place for place, *_ in FIXED])
-def test_every_pattern_takes_time_linear_in_the_text(place, how, pattern):
-    if isinstance(pattern, bytes):
-        pattern = pattern.decode()
-    for flags in (0, re.IGNORECASE, re.DOTALL):
+@pytest.mark.parametrize(("place", "used", "pattern"), FIXED, ids=[place for place, *_ in FIXED])
+def test_every_pattern_takes_time_linear_in_the_text(place, used, pattern):
+    pattern = pattern.decode() if isinstance(pattern, bytes) else pattern
+    for flags in (0, re.IGNORECASE):
         compiled = re.compile(pattern, flags)
-        # a pattern is kept under a name and used in several ways; searching is the dearest of them
-        ways = [getattr(compiled, how)] if how in ("match", "fullmatch") else [compiled.search, compiled.match, compiled.fullmatch]
-        if how == "compile" and place.startswith(("kbitlint/source/notebooks", "rules/packed_parameter")):
-            ways = ways[1:]  # only ever matched at the start
-        for way in ways:
-            for text in _attacks(pattern, 6_000):
+        anchored = [getattr(compiled, how) for how in ("match", "fullmatch") if how in used]
+        for way in anchored if used <= {"match", "fullmatch"} else [compiled.search]:
+            for text in _attacks(pattern, 12_000):
                 took = seconds(lambda way=way, text=text: way(text))
-                assert took < 0.1, f"{pattern!r} takes {took:.2f} s for {text[:30]!r}..."
+                assert took < 0.25, f"{pattern!r} takes {took:.2f} s for {text[:30]!r}..."
 
 
 def test_the_check_of_patterns_sees_a_quadratic_one():
     slow = re.compile(r"(\s*[\w, ]+=\s*)[%!].*$")
 
-    assert any(seconds(lambda text=text: slow.search(text)) > 0.1 for text in _attacks(slow.pattern, 6_000))
+    assert any(seconds(lambda text=text: slow.match(text)) > 0.25 for text in _attacks(slow.pattern, 12_000))
 
 
 # ------------------------------------------------------------------------------------------------ .gitignore, globs, pins
@@ -183,7 +212,11 @@ def test_globs_take_no_time():
 
 def test_pins_take_no_time():
     assert seconds(lambda: versions.pins("transformers" + " " * 60_000 + "x")) < SOON
-    assert versions.pins("transformers [a,b] == 4.38\npeft<1\ntrl~=0.9") == {"transformers": "4.38", "peft": "0.21.2", "trl": "0.9"}
+    assert versions.pins("transformers [a,b] == 4.38\npeft<1\ntrl~=0.9") == {
+        "transformers": "4.38",
+        "peft": "0.21.2",
+        "trl": "0.9",
+    }
     assert versions.pins("transformers==" + "1" * 5000) == {}
 
 
@@ -207,7 +240,9 @@ def _twice(make, work):
     "make",
     [
         lambda n: "".join(f"v{i + 1} = v{i}\n" for i in range(n)) + f"get_peft_model(v{n})\n",
-        lambda n: "".join(f"def f{i}(m):\n    return f{i + 1}(m)\n" for i in range(n)) + f"def f{n}(m):\n    get_peft_model(m)\n",
+        lambda n: (
+            "".join(f"def f{i}(m):\n    return f{i + 1}(m)\n" for i in range(n)) + f"def f{n}(m):\n    get_peft_model(m)\n"
+        ),
         lambda n: "if a:\n    pass\n" + "".join(f"elif a == {i}:\n    x = {i}\n" for i in range(n)),
     ],
 )
