@@ -61,8 +61,8 @@ def test_what_applies_is_printed(configured, tmp_path):
         f"# {tmp_path}/pyproject.toml\n"
         'targets = ["plants:clean"]\nselect = []\nignore = []\nfail-on = "error"\n'
         "quantize = # not set\ndevice = # not set\nmeta = false\n"
-        "training = # not set\nbaseline = # not set\nignore-in = []\nseverity = {}\noptions = {}\n"
-        "max-file-size = 2000000\nmax-tokens = 200000\nmax-steps = 120000\n"
+        "training = # not set\nbaseline = # not set\n"
+        "max-file-size = 2000000\nmax-tokens = 200000\nmax-steps = 120000\nignore-in = []\nseverity = {}\noptions = {}\n"
     )
 
 

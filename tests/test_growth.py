@@ -20,10 +20,11 @@ from kbitlint.source.relevance import Relevance
 from kbitlint.source.text import Text
 from kbitlint.sweep import run
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from shapes import SHAPES
+
+ROOT = Path(__file__).parents[1]
 
 MARK = "from peft import get_peft_model\n"
 #: CPU seconds; what is linear takes hundredths, and what these tests are about took from two to forty
@@ -232,7 +233,8 @@ def test_a_line_of_blanks_in_a_notebook_takes_no_time():
 
 def _twice(make, work):
     """By how much twice the input takes more calls."""
-    one, two = (calls_in(lambda text=make(count): work(text)) for count in (150, 300))
+    inputs = [make(count) for count in (150, 300)]
+    one, two = (calls_in(lambda given=given: work(given)) for given in inputs)
     return two / one
 
 
@@ -247,7 +249,7 @@ def _twice(make, work):
     ],
 )
 def test_what_matters_is_found_in_linear_time(make):
-    assert _twice(lambda n: ast.parse(make(n)), lambda module: Relevance(module)) < 2.3
+    assert _twice(lambda n: ast.parse(make(n)), Relevance) < 2.3
 
 
 def test_columns_of_a_line_that_is_not_ascii_take_linear_time():
@@ -315,7 +317,7 @@ def test_more_ways_than_are_followed_are_a_skip(run, tmp_path):
         ),
     ],
 )
-def test_what_is_too_large_is_named_before_it_is_parsed(run, tmp_path, monkeypatch, line, name, text, problem):
+def test_what_is_too_large_is_named_before_it_is_parsed(run, tmp_path, monkeypatch, line, name, text, problem):  # noqa: PLR0917
     (tmp_path / name).write_text(text)
     (tmp_path / "pyproject.toml").write_text(f"[tool.kbitlint]\n{line}\n")
     monkeypatch.setattr(ast, "parse", None)
