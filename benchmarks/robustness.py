@@ -155,11 +155,18 @@ def exits(tally, options):
     reach.exits(tally, quick=options.quick)
 
 
+def growth(tally, options):
+    """Files of every shape, by time and memory against their size."""
+    from growth import growth as grown
+
+    grown(tally, quick=options.quick)
+
+
 SECTIONS = {
     function.__name__: function
     for function in (
         *(parsers, kills, faults, edits, disk, locked, code, configs, inputs),
-        *(names, many, fixes, factories, oddities, paths, stops, exits),
+        *(names, many, fixes, factories, oddities, paths, stops, exits, growth),
     )
 }
 

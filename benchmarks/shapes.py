@@ -1,3 +1,4 @@
+# ruff: noqa: ARG005  # a unit of a shape takes its number, wanted or not
 """Files that grow in one direction each: what a slow audit of something common would be slow at."""
 
 from __future__ import annotations
@@ -42,11 +43,6 @@ def units(size: int, unit: Callable[[int], str], head: str = "", tail: str = "",
     return "".join([*parts, tail])
 
 
-def chunks(size: int, chunk: Callable[[int], str], head: str = "", tail: str = "") -> str:
-    """As ``units``, for units that are structures of a bounded depth."""
-    return units(size, chunk, head, tail)
-
-
 def _chain(size: int) -> str:
     count = size // 17
     return MARK + "".join(f"v{i + 1} = v{i}\n" for i in range(count)) + f"get_peft_model(v{count})\n"
@@ -64,7 +60,7 @@ def _calling(size: int) -> str:
 
 
 def _elifs(size: int) -> str:
-    return chunks(
+    return units(
         size,
         lambda n: f"if a == {n}:\n    x = 1\n" + "".join(f"elif a == {i}:\n    x = {i}\n" for i in range(300)),
         MARK,
@@ -73,7 +69,7 @@ def _elifs(size: int) -> str:
 
 
 def _elifs_that_matter(size: int) -> str:
-    return chunks(
+    return units(
         size,
         lambda n: f"if a == {n}:\n    x = 1\n" + "".join(f"elif a == {i}:\n    x = get_peft_model({i})\n" for i in range(300)),
         MARK,
@@ -84,7 +80,7 @@ def _blocks(size: int, line: str, body: str = "m = get_peft_model(m)") -> str:
     def nest(number: int) -> str:
         return "".join(" " * i + line.format(i=i, n=number) + "\n" for i in range(40)) + " " * 40 + body + "\n"
 
-    return chunks(size, nest, MARK)
+    return units(size, nest, MARK)
 
 
 def _tries(size: int) -> str:
@@ -93,7 +89,7 @@ def _tries(size: int) -> str:
         closing = "".join(" " * i + f"except E{i}:\n" + " " * (i + 1) + "m = get_peft_model(m)\n" for i in reversed(range(30)))
         return opening + " " * 30 + "m = get_peft_model(m)\n" + closing
 
-    return chunks(size, nest, MARK)
+    return units(size, nest, MARK)
 
 
 def _notebook(cells: list[dict[str, object]]) -> str:

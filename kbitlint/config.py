@@ -49,18 +49,18 @@ class Config:
     """The accelerate or DeepSpeed file that training is launched with."""
     baseline: str | None = None
     """The file with the violations that are known and accepted."""
-    ignore_in: tuple[IgnoreIn, ...] = ()
-    """Where single rules are not reported, and why."""
-    severity: tuple[tuple[str, Severity], ...] = ()
-    """(code, prefix or slug, severity) that takes the place of a rule's own."""
-    options: tuple[tuple[str, dict[str, Any]], ...] = ()
-    """(code or slug of a rule, option -> value)."""
     max_file_size: int = _LIMITS.max_file_size
     """Bytes of the largest script, training configuration or code of a notebook that is looked at."""
     max_tokens: int = _LIMITS.max_tokens
     """Words and signs of the longest one."""
     max_steps: int = _LIMITS.max_steps
     """Statements and expressions that are followed in one file."""
+    ignore_in: tuple[IgnoreIn, ...] = ()
+    """Where single rules are not reported, and why."""
+    severity: tuple[tuple[str, Severity], ...] = ()
+    """(code, prefix or slug, severity) that takes the place of a rule's own."""
+    options: tuple[tuple[str, dict[str, Any]], ...] = ()
+    """(code or slug of a rule, option -> value)."""
     file: str | None = None
     """The file that was read."""
 

@@ -25,6 +25,11 @@ def configured(run, tmp_path):
         ("fail-on = 1", "fail-on: must be a string"),
         ('quantize = "nf5"', "quantize: 'nf5' is none of nf4, fp4, int8, none; did you mean 'nf4'?"),
         ('meta = "yes"', "meta: must be true or false"),
+        ("max-stepz = 1", "max-stepz: unknown key; did you mean 'max-steps'?"),
+        ("max-steps = 0", "max-steps: must be a number, more than 0"),
+        ("max-tokens = true", "max-tokens: must be a number, more than 0"),
+        ('max-file-size = "big"', "max-file-size: 'big' is no size; write 8GB, 512MiB or a number of bytes"),
+        ("max-file-size = 1.5", 'max-file-size: must be a size such as "2MB", more than 0'),
         ("options = { KB104 = 0.1 }", "options: must be a table of tables: { KB104 = { warn-from = 0.1 } }"),
         ("options.KB104.warn-from = [1]", "options.KB104.warn-from: must be a number, a string, true or false"),
     ],
@@ -56,7 +61,8 @@ def test_what_applies_is_printed(configured, tmp_path):
         f"# {tmp_path}/pyproject.toml\n"
         'targets = ["plants:clean"]\nselect = []\nignore = []\nfail-on = "error"\n'
         "quantize = # not set\ndevice = # not set\nmeta = false\n"
-        "training = # not set\nbaseline = # not set\nignore-in = []\nseverity = {}\noptions = {}\n"
+        "training = # not set\nbaseline = # not set\n"
+        "max-file-size = 2000000\nmax-tokens = 200000\nmax-steps = 120000\nignore-in = []\nseverity = {}\noptions = {}\n"
     )
 
 

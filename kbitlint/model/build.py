@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from kbitlint.confinement import confined
+from kbitlint.deadline import OverdueError, deadline
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes, require
 from kbitlint.facts.layers import short_name
@@ -27,6 +28,10 @@ from kbitlint.model.source import Source, dtype_of, load_config, major_version, 
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+#: seconds of CPU time that PEFT, or a quantizer, may take, and more for each module of the model; they take a tenth
+_SECONDS, _SECONDS_EACH = 10.0, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,13 +109,18 @@ def instantiate(
     with torch.device("meta"):
         model = cls._from_config(config, dtype=dtype, **(arguments or {}))
     if quantization is not None:
-        with _default_dtype(dtype):  # the quantizer makes new biases in the default dtype, as in a real load
+        # the quantizer makes new biases in the default dtype, as in a real load, and matches llm_int8_skip_modules as it is
+        with _default_dtype(dtype), deadline(_seconds(model)):
             _quantize(model, quantization, pre_quantized=pre_quantized)
     _keep_in_float32(model, dtype)  # after the quantizer, whose new biases it covers too
     if major_version() >= 5:
         _require_grad_as_loaded(model)
     model.eval()
     return model  # type: ignore[no-any-return]  # transformers is not typed
+
+
+def _seconds(model: nn.Module) -> float:
+    return _SECONDS + _SECONDS_EACH * sum(1 for _ in model.modules())
 
 
 def _record(config: Any, dtype: torch.dtype) -> None:
@@ -247,8 +257,13 @@ def attach_adapter(base: nn.Module, folder: str | Path, *, trusted: bool = False
     try:
         config = peft_config(file)
         config.inference_mode = False
-        with nullcontext() if trusted else confined(file, file.parent), torch.device("meta"):
+        # its patterns are matched by PEFT as they are, and its layers are copied as often as it says
+        confinement = nullcontext() if trusted else confined(file, file.parent)
+        with deadline(_seconds(base)), confinement, torch.device("meta"):
             model = peft.get_peft_model(base, config)
+    except OverdueError as error:
+        keys = "target_modules, exclude_modules, rank_pattern, alpha_pattern, layers_pattern and layer_replication"
+        raise TargetError(file, f"PEFT does not get done with it: {error}; look at {keys}") from error
     except KbitlintError:
         raise
     except Exception as error:

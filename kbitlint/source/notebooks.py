@@ -15,6 +15,7 @@ from kbitlint.limits import current
 from kbitlint.source.line_ends import unified
 from kbitlint.source.rewriting import OverlapError, bounds
 from kbitlint.source.soundness import fault_of
+from kbitlint.source.text import has_more_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,6 +30,7 @@ _ASSIGNED = re.compile(r"^(\s*[\w,][\w, ]*=\s*)[%!].*$")
 
 #: tokens that take as long to read as one value with its place
 _PARTS = 2
+_KEY = "max-tokens of [tool.kbitlint] sets twice how many"
 
 
 class NotebookError(ValueError):
@@ -86,14 +88,13 @@ def read(raw: str) -> Notebook:
     try:
         root = parse(raw, most=current().max_tokens // _PARTS, wanted=_wanted)
     except TooManyValues as error:
-        raise NotebookError(f"{error}, and is skipped (max-tokens of [tool.kbitlint] sets twice how many)") from error
+        raise NotebookError(f"{error}, and is skipped ({_KEY})") from error
     except JSONTextError as error:
         raise NotebookError(f"is not valid JSON: {error}") from error
     cells = root.value.get("cells") if isinstance(root.value, dict) else None
     if cells is None or not isinstance(cells.value, list):
         raise NotebookError("cells: must be a list, as in nbformat 4")
     found: list[Cell] = []
-    python: list[str] = []
     start = 0
     for number, cell in enumerate(cells.value, start=1):
         source = _source(cell)
@@ -101,9 +102,12 @@ def read(raw: str) -> Notebook:
             continue
         text, node = source
         found.append(Cell(number, text, node, start))
-        python.append(_python(text))
         start += len(text) + 1
-    return Notebook(raw, tuple(found), "\n".join(python))
+    joined = "\n".join(cell.source for cell in found)
+    most = current().max_tokens // _PARTS
+    if has_more_tokens(joined, most):  # before any cell is parsed: each is, and then all of them
+        raise NotebookError(f"holds more than {most:,} words and signs of code, and is skipped ({_KEY})")
+    return Notebook(raw, tuple(found), "\n".join(_python(cell.source) for cell in found))
 
 
 def _wanted(depth: int, name: str) -> bool:

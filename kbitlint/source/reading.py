@@ -124,7 +124,10 @@ class _Ways:
 
 
 def _too_long(most: int) -> str:
-    return f"is followed for {most:,} steps and not to its end (max-steps of [tool.kbitlint] sets how many)"
+    return (
+        f"takes more than {most // _SHARE:,} steps on one way through it, or {most:,} on all, and is not followed to its end"
+        " (max-steps of [tool.kbitlint] sets how many)"
+    )
 
 
 def _branch(queue: list[dict[str, bool]], follower: Follower) -> bool:

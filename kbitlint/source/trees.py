@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.files.jsontext import JSONTextError, TooManyValues
@@ -12,7 +11,7 @@ from kbitlint.source.objects import Given, Items, Known, Object, Sequence
 from kbitlint.source.values import Span, Style, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
 #: nodes of a YAML file, its aliases counted each time; a training configuration has a few hundred
 MAX_NODES = 20_000
@@ -57,9 +56,8 @@ def yaml_items(text: str) -> Items | None:
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        # nodes take more memory than letters: count the events that make them first
-        events = yaml.parse(text, Loader=loader) if len(text) > MAX_NODES else ()
-        too_many = next(itertools.islice(events, 3 * MAX_NODES, None), None) is not None
+        # nodes take more memory than letters, and more time the deeper they lie: count the events that make them first
+        too_many = len(text) > MAX_NODES and _too_many(yaml.parse(text, Loader=loader))
         node = None if too_many else yaml.compose(text, Loader=loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
@@ -73,6 +71,17 @@ def yaml_items(text: str) -> Items | None:
     reader = _YAML(text, loader)
     value = reader.value(node, 0)
     return value if isinstance(value, Items) else None
+
+
+def _too_many(events: Iterable[Any]) -> bool:
+    """Return whether the events of a YAML text make more nodes, or deeper ones, than are read."""
+    depth = 0
+    for number, event in enumerate(events):
+        name = type(event).__name__
+        depth += name.endswith("StartEvent") - name.endswith("EndEvent")
+        if number > 3 * MAX_NODES or depth > MAX_DEPTH + 2:  # of the stream and the document
+            return True
+    return False
 
 
 class _Lines:
