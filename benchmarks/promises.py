@@ -52,7 +52,7 @@ PROMISES = {
     "many targets at once": ("test_jobs",),
     "threads, processes, large tensors, the same bytes again": ("test_concurrency", "test_large", "test_reproducible"),
     "files are written whole or not at all": ("test_writing",),
-    "the package": ("test_packaging",),
+    "the package": ("test_packaging", "test_imports", "test_extension"),
     "batches and benchmarks": ("test_batch", "test_benchmarks", "test_robustness"),
 }
 
