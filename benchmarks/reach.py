@@ -49,7 +49,7 @@ if sys.argv[2:]:
 else:
     kbitlint.check("train.py")
     from kbitlint import config, report
-    from kbitlint.report import formats, text
+    from kbitlint.output import formats, text
 names = asked | {name.partition(".")[0] for name in sys.modules}
 json.dump(sorted(name for name in names if name.isidentifier()), open(sys.argv[1], "w"))
 """
@@ -223,7 +223,7 @@ STAGES = {
     "reading a script": ("kbitlint.source.documents", "read"),
     "audit": ("kbitlint.engine", "run"),
     "suppressions": ("kbitlint.cli", "settled"),
-    "rendering": ("kbitlint.report.formats", "render"),
+    "rendering": ("kbitlint.output.formats", "render"),
     "writing the report": ("kbitlint.cli", "deliver"),
 }
 EXCEPTIONS = (
