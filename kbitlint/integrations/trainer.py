@@ -91,7 +91,8 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         joint = over_ranks(ranks, look, self.rules, self.timeout)
         self.report = joint.report
         if state.is_world_process_zero:
-            self._tell(trainer, args, state)
+            self._tell(args)
+        self._log(None if ranks is not None and joint.report.crashes else trainer, state)
         if joint.report.crashes and self.fail_on is not None:
             raise NotReadyError(joint.report)
         if self.fail_on is not None and joint.report.at_least(self.fail_on):
@@ -113,22 +114,30 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         finally:
             target.model.train(training)
 
-    def _tell(self, trainer: Any, args: Any, state: Any) -> None:
-        """Write the report into the output directory, log the summary, and say in words what was found."""
+    def _tell(self, args: Any) -> None:
+        """Write the report into the output directory, and say in words what was found."""
         report = self.report
         assert report is not None  # noqa: S101  # on_train_begin has just set it
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         writing.replace(folder / REPORT, (json.render([report]) + "\n").encode())
-        numbers = summary(report)
-        if self.report_to is not None:
-            self.report_to(numbers)
-        elif trainer is not None:
-            trainer.log(dict(numbers))
-        else:  # a loop of one's own that calls the event itself
-            state.log_history.append({**numbers, "step": state.global_step})
         level = logging.WARNING if report.violations or report.crashes else logging.INFO
         _log.log(level, "%s", text.render(report))
+
+    def _log(self, trainer: Any, state: Any) -> None:
+        """Log the summary: on every rank, as Trainer does, because some trainers' ``log`` gathers from all of them.
+
+        Where a rank is lost it is kept in the state alone: nothing may wait for that rank.
+        """
+        assert self.report is not None  # noqa: S101  # on_train_begin has just set it
+        numbers = summary(self.report)
+        if self.report_to is not None:
+            if state.is_world_process_zero:
+                self.report_to(numbers)
+        elif trainer is not None:
+            trainer.log(dict(numbers))
+        else:  # also a loop of one's own that calls the event itself
+            state.log_history.append({**numbers, "step": state.global_step})
 
 
 def summary(report: Report) -> dict[str, float]:
