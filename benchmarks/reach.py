@@ -259,9 +259,13 @@ def _raising(stage: tuple[str, str], error: BaseException):
     return before
 
 
+#: what bitsandbytes writes while it is imported, where the package kernels is not installed
+_OF_OTHERS = "Failed to load CPU gemm_4bit_forward from kernels-community"
+
+
 def judged(ended: Run, *codes: int) -> list[str | None]:
     """What is wrong with the end of a run that cannot do its job: another code, or more or less than one line."""
-    lines = [line for line in ended.err.split("\n") if line]
+    lines = [line for line in ended.err.split("\n") if line and not line.startswith(_OF_OTHERS)]
     return [
         "hung" if ended.hung else None,
         None if ended.code in codes else f"left with {ended.code}: {ended.err[-200:]!r}",

@@ -41,7 +41,8 @@ class CommandLine(click.Group):
             open_missing()
             with import_paths.closed_to(import_paths.reached_by(())):
                 code = code_of(lambda: super(CommandLine, self).main(args, prog_name, *rest, **further), verbose)
-            code = interrupts.EXIT_INTERRUPTED if seen.count else code
+            if seen.count and code != interrupts.EXIT_INTERRUPTED:  # a library has swallowed it
+                code = code_of(_interrupt)
             interrupts.leave_with(code)
         sys.exit(code)
 
@@ -84,6 +85,10 @@ def code_of(run: Callable[[], Any], verbose: bool = False) -> int:  # noqa: FBT0
     with contextlib.suppress(KeyboardInterrupt):
         _settle()
     return code if isinstance(code, int) else 0
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def _say(error: BaseException, *, verbose: bool) -> int:
