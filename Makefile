@@ -54,7 +54,7 @@ test-newest: .venv-newest/installed  ## Run the tests on the newest versions
 	.venv-newest/bin/python -m pytest
 
 release-check: .venv-release/installed  ## Build the sdist and the wheel, install each in fresh environments, run it there
-	.venv-release/bin/python benchmarks/release.py
+	.venv-release/bin/python .ci/release_check.py
 
 lint: .venv/linters  ## Format, lint, types, arrows between modules
 	.venv/bin/ruff format --check .
@@ -67,10 +67,10 @@ docs: .venv/documenters  ## Write docs/rules, and build the site into site/; fai
 	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build
 
 bench: .venv/installed  ## Measure every promise: benchmarks/RESULTS.md (hours; goes on where it was stopped)
-	.venv/bin/python benchmarks/bench.py
+	.venv/bin/python -m benchmarks.run
 
 bench-light: .venv/installed  ## The minute of it that CI runs: fails where a ratio became worse
-	.venv/bin/python benchmarks/bench.py --light
+	.venv/bin/python -m benchmarks.run --light
 
 clean:  ## Remove what make made
 	rm -rf site .venv .venv-oldest .venv-newest .venv-release build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,7 +1,7 @@
 """Whether a release would work: builds it, looks into it, installs it as people do, and runs it there.
 
     make release-check                        # everything; 2 GB in a temporary folder
-    python benchmarks/release.py --no-model   # without the environments that hold torch
+    python .ci/release_check.py --no-model   # without the environments that hold torch
 
 The sdist and the wheel are built from the files that git tracks, so that nothing that lies around gets in. Each is
 installed in fresh virtual environments: bare, where everything that needs no torch must work and everything else must

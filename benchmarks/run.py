@@ -1,6 +1,6 @@
 """Measures every promise and writes them on one page: RESULTS.md, and RESULTS.json beside it.
 
-    python benchmarks/bench.py [--only PART ...] [--light]
+    python -m benchmarks.run [--only PART ...] [--light]
 
 Each part is a benchmark of its own in a process of its own; what it prints goes to benchmarks/results/PART.log. Those that
 take long go on where they were stopped. With ``--only`` the page keeps what is known of the other parts, with its date.
@@ -26,15 +26,15 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from goals import Goal, read
+from benchmarks.goals import Goal, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HERE = Path(__file__).resolve().parent
 RESULTS, DATA, PAGE, MISSED = HERE / "results", HERE / "RESULTS.json", HERE / "RESULTS.md", HERE / "missed.toml"
@@ -58,27 +58,33 @@ class Part:
 PARTS = {
     "speed": Part(
         "Time and memory, in one run beside the work they are compared with",
-        (("speed.py",),),
-        ("speed.py", "--light"),
+        (("benchmarks.cost.speed",),),
+        ("benchmarks.cost.speed", "--light"),
     ),
-    "jobs": Part("Many targets", (("jobs.py",),)),
-    "source": Part("Training scripts, labelled by what they really do", (("source.py",),), ("source.py",)),
+    "jobs": Part("Many targets", (("benchmarks.cost.jobs",),)),
+    "source": Part(
+        "Training scripts, labelled by what they really do", (("benchmarks.truth.scripts",),), ("benchmarks.truth.scripts",)
+    ),
     "verdicts": Part(
         "Every architecture of four mappings: verdicts against real training steps",
-        (("truth.py", "--jobs", "2"), ("verdicts.py", "--jobs", "2")),
+        (("benchmarks.truth.real_steps", "--jobs", "2"), ("benchmarks.truth.verdicts", "--jobs", "2")),
         kept=("truth.jsonl", "verdicts.jsonl"),
     ),
-    "memory": Part("Bytes of a step, as told and as they are", (("memory.py",),)),
-    "preparation": Part("What the fix costs, beside PEFT's prepare", (("preparation.py",),)),
+    "memory": Part("Bytes of a step, as told and as they are", (("benchmarks.cost.memory",),)),
+    "preparation": Part("What the fix costs, beside PEFT's prepare", (("benchmarks.cost.preparation",),)),
     "learning": Part(
         "What is learned after the fix, beside PEFT's prepare",
-        (("learning.py", "--jobs", "2"),),
+        (("benchmarks.cost.learning", "--jobs", "2"),),
         kept=("learning.jsonl",),
     ),
-    "undo": Part("What a fix leaves behind, on every architecture", (("undo.py", "--jobs", "2"),), kept=("undo.jsonl",)),
-    "robustness": Part("Bad inputs, bad code, bad disks and bad moments", (("robustness.py",),), kept=("variants.jsonl",)),
-    "fuzz": Part("Parsers of files of strangers, mutated", (("fuzz.py", "--minutes", "20"),)),
-    "promises": Part("Held by tests", (("promises.py",),)),
+    "undo": Part(
+        "What a fix leaves behind, on every architecture", (("benchmarks.truth.undo", "--jobs", "2"),), kept=("undo.jsonl",)
+    ),
+    "robustness": Part(
+        "Bad inputs, bad code, bad disks and bad moments", (("benchmarks.robustness.run",),), kept=("variants.jsonl",)
+    ),
+    "fuzz": Part("Parsers of files of strangers, mutated", (("benchmarks.robustness.fuzz", "--minutes", "20"),)),
+    "promises": Part("Held by tests", (("benchmarks.suite",),)),
 }
 #: what no machine here can show
 UNMEASURED = {
@@ -99,7 +105,8 @@ def run(name: str, commands: tuple[tuple[str, ...], ...]) -> list[Goal] | str:
         for command in commands:
             further = ("--json", str(figures)) if command is commands[-1] else ()
             code = subprocess.run(
-                [sys.executable, HERE / command[0], *command[1:], *further],
+                [sys.executable, "-m", command[0], *command[1:], *further],
+                cwd=HERE.parent,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
@@ -160,7 +167,7 @@ def page(known: dict[str, Any], reasons: dict[str, Any]) -> Iterator[str]:
     yield "the same figures. `x` is a ratio of two figures of one run, which is what compares between machines."
     for name, part in ((name, known[name]) for name in PARTS if name in known):
         yield f"\n## {PARTS[name].title}"
-        yield f"\n`benchmarks/{PARTS[name].commands[-1][0]}`, {part['date']}\n"
+        yield f"\n`{PARTS[name].commands[-1][0].replace('.', '/')}.py`, {part['date']}\n"
         yield "| | measured | goal | |"
         yield "|---|---:|---:|---|"
         for goal in (Goal(**goal) for goal in part["goals"]):

@@ -1,6 +1,6 @@
 """The promises that tests hold: each with the tests that assert it, and how many of them fail.
 
-    python benchmarks/promises.py [--json FILE]
+    python -m benchmarks.suite [--json FILE]
 
 Runs the whole test suite once. A test that is skipped shows nothing, so it counts as one that fails; those that are of
 another version of transformers are left out (``make test-oldest`` runs them). Leaves with 1 where one does not pass.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from goals import Goal, leave
+from benchmarks.goals import Goal, leave
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,32 +26,32 @@ ROOT = Path(__file__).resolve().parents[1]
 PROMISES = {
     "planted faults are named exactly, fixed, and training proves it": ("test_main_job", "test_families"),
     "every rule: what it flags, what it does not, its fix": ("test_rules_meta", "rules/"),
-    "80 root causes, by id": ("test_causes", "test_causes_files", "test_causes_ranks"),
+    "80 root causes, by id": ("test_model_causes", "test_file_causes", "test_rank_causes"),
     "norms of 601 classes, labelled by hand": ("test_norms", "test_norm_list"),
-    "the trace leaves the model as it is, and says what it cannot trace": ("test_trace", "test_twin", "test_kernels"),
+    "the trace leaves the model as it is, and says what it cannot trace": ("test_trace", "test_twin", "test_kernel_dtypes"),
     "the memory table": ("test_memory",),
     "edits: all or nothing, undone bit for bit": ("test_edits", "test_fixed_models"),
-    "folders: fixed, loaded again, trained": ("test_checkpoint_folder", "test_packing"),
-    "wrapped models get the verdict of the bare one": ("test_wrapped", "test_quantized"),
+    "folders: fixed, loaded again, trained": ("test_checkpoint_folder", "test_experts"),
+    "wrapped models get the verdict of the bare one": ("test_wrappers", "test_quantized"),
     "a sample of real steps against verdicts": ("test_truth",),
-    "scripts, notebooks, configurations": ("test_documents", "test_following", "test_scripts", "test_configs"),
-    "targets: Hub, factories, remote code": ("test_hub", "test_factories", "test_source"),
+    "scripts, notebooks, configurations": ("test_documents", "test_interpreter", "test_scripts", "test_configs"),
+    "targets: Hub, factories, remote code": ("test_hub", "test_factories", "test_build"),
     "several ranks: verdict = outcome": ("test_ranks", "test_context"),
     "the callback in real Trainers": ("test_trainer",),
-    "reports: text, JSON, SARIF, GitHub, JUnit": ("test_formats", "test_report"),
+    "reports: text, JSON, SARIF, GitHub, JUnit": ("test_formats", "test_text"),
     "the page, in a browser": ("test_page",),
-    "bad and hostile input: one line, exit code 2": ("test_bad_input", "test_hostile", "test_streams"),
+    "bad and hostile input: one line, exit code 2": ("test_bad_input", "test_hostile", "test_terminal"),
     "what is executed, read and written, by kind of target": ("test_security",),
     "projects: configuration, suppressions, init, rule packs": (
         "test_config",
         "test_suppress",
-        "test_starting",
+        "test_init",
         "test_testing",
         "test_registry",
     ),
     "many targets at once": ("test_jobs",),
     "threads, processes, large tensors, the same bytes again": ("test_concurrency", "test_large", "test_reproducible"),
-    "files are written whole or not at all": ("test_writing",),
+    "files are written whole or not at all": ("test_atomic",),
     "the package": ("test_packaging", "test_imports", "test_extension"),
     "batches and benchmarks": ("test_batch", "test_benchmarks", "test_robustness"),
 }

@@ -2,57 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import engine, manifest, registry
-from kbitlint.audit import audit, context_of, depicted, measured, model_of, plan_of
-from kbitlint.budget import DEFAULT_LORA, budget_of, parse_lora
-from kbitlint.collection import facts_of_model
+from kbitlint import registry
+from kbitlint.audit.open import apply_stored, opened
+from kbitlint.audit.options import is_left_out, options_of
+from kbitlint.audit.run import audit, check_live, is_live, model_of, not_run
+from kbitlint.audit.turn import turn
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
-from kbitlint.fixing import device_for, fix_named, proof
+from kbitlint.files import manifest
+from kbitlint.fixes.budget import DEFAULT_LORA, memory_of, parse_lora
+from kbitlint.fixes.run import device_for, fix_live, fix_named
 from kbitlint.limits import held_to
-from kbitlint.norm_styles import Norms
-from kbitlint.opening import Options, apply_stored, open_target
-from kbitlint.report import Report, report_of
-from kbitlint.result import Applied, Skip
-from kbitlint.target import SOURCES, Kind, is_function, parse
-from kbitlint.turn import turn
-from kbitlint.violation import Edit, Safety, Severity, Surface
+from kbitlint.target import SOURCES, Kind, parse
+from kbitlint.violation import Edit, Safety, Severity
 
 if TYPE_CHECKING:
-    from kbitlint.opening import Opened
-    from kbitlint.report import MemoryReport
-    from kbitlint.result import Applied
-    from kbitlint.rule import Rule
-
-
-def options_of(options: dict[str, Any]) -> Options:
-    """Keyword arguments as Options. Raises TypeError for one that there is not."""
-    names = {field.name for field in dataclasses.fields(Options)}
-    unknown = sorted(set(options) - names)
-    if unknown:
-        raise TypeError(f"unknown argument {unknown[0]!r}; known are {', '.join(sorted(names))}")
-    values = {name: value for name, value in options.items() if value is not None}
-    for name in ("select", "ignore"):
-        value = values.get(name, ())
-        values[name] = (value,) if isinstance(value, str) else tuple(value)
-    if isinstance(values.get("norms"), str):
-        values["norms"] = _norms(values["norms"])
-    if "output" in values:
-        values["output"] = Path(values["output"])
-    return Options(**values)
-
-
-def _norms(name: str) -> Norms:
-    known = [norms.value for norms in Norms]
-    if name not in known:
-        raise KbitlintError(f"norms: {name!r} is none of {', '.join(known)}{did_you_mean(name, known)}")
-    return Norms(name)
+    from kbitlint.report import MemoryReport, Report
 
 
 def check(target: Any, **options: Any) -> Report:
@@ -75,26 +43,10 @@ def check(target: Any, **options: Any) -> Report:
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
     with held_to(chosen.limits), turn(target):
         if is_live(target):
-            return _check_live(target, rules, chosen)
+            return check_live(target, rules, chosen)
         if is_left_out(target, chosen):
             return not_run(target)
         return audit(opened(target, rules, chosen), rules, chosen)
-
-
-def is_left_out(target: Any, options: Options) -> bool:
-    """Whether the target is a function, and functions are not run."""
-    return not options.run and is_function(str(target))
-
-
-def not_run(target: Any) -> Report:
-    """The report of a function that is not run: it is no clean one."""
-    return Report(str(target), "not run", skips=(Skip("", Surface.MODEL, "functions are not run (--no-run)"),))
-
-
-def opened(target: Any, rules: tuple[Rule, ...], options: Options) -> Opened:
-    """A named target with what the rules look at."""
-    wants_model = any({Surface.MODEL, Surface.TRACE, Surface.RANKS} & set(rule.checks()) for rule in rules)
-    return open_target(parse(str(target)), options, model=wants_model)
 
 
 def fix(
@@ -136,7 +88,7 @@ def fix(
         if not is_live(target) and is_left_out(target, chosen):
             return not_run(target)
         if is_live(target):
-            return _fix_live(target, rules, chosen, wanted, probe=bool(probe), optimizer=optimizer)
+            return fix_live(target, rules, chosen, wanted, probe=bool(probe), optimizer=optimizer)
         named = parse(str(target))
         place = device_for(device, needed=not (chosen.meta or named.kind in (*SOURCES, Kind.FILE)))
         return fix_named(named, rules, chosen, wanted, place, probe=probe is not False)
@@ -145,7 +97,7 @@ def fix(
 def _check_optimizer(optimizer: Any, target: Any) -> None:
     if isinstance(target, (str, Path)):
         raise TargetError(target, "is loaded for the fix, so that no optimizer holds its parameters: pass none")
-    from kbitlint.model.optimizers import unwrapped
+    from kbitlint.model.edits.optimizers import unwrapped
 
     unwrapped(optimizer)
 
@@ -190,31 +142,12 @@ def memory(
     chosen = options_of(options)
     adapter = None if lora is None else parse_lora(lora)
     with turn(target):
-        return _memory(target, chosen, (batch, seq_len), lora=adapter, optimizer=optimizer, every=every)
-
-
-def _memory(target: Any, chosen: Options, shape: tuple[int | None, int | None], **asked: Any) -> MemoryReport:
-    live, name, notes = target, "", tuple[str, ...]()
-    confinement: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    if not is_live(target):
-        if is_left_out(target, chosen):
-            raise TargetError(target, "is a function, and functions are not run (run=False)")
-        found = open_target(parse(str(target)), chosen)
-        if found.live is None:
-            raise TargetError(target, "holds no model whose memory could be measured")
-        live, name, notes, confinement = found.live, found.target.text, found.notes, found.confined()
-    context = context_of(live, chosen.context)
-    batch, seq_len = (given or known for given, known in zip(shape, (context.batch_size, context.seq_len), strict=True))
-    context = dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
-    from kbitlint.model.isolation import quiet
-
-    with quiet(), confinement:
-        return budget_of(model_of(live), context, named=(name, notes), **asked)
+        return memory_of(target, chosen, (batch, seq_len), lora=adapter, optimizer=optimizer, every=every)
 
 
 def undo(model: Any) -> int:
     """Take back, bit for bit, every fix that was applied to this model object; gives how many there were."""
-    from kbitlint.model import journal
+    from kbitlint.model.edits import journal
 
     with turn(model):
         return journal.undo(model_of(model))
@@ -248,7 +181,7 @@ def load_prepared(folder: str | Path, *, device: str | None = None, **kwargs: An
     if prepared is None:
         raise TargetError(folder, f"has no {manifest.NAME}; `kbitlint --fix {folder}` writes it")
     require_model_extra("loading a model")
-    from kbitlint.model.loading import load
+    from kbitlint.model.build.weights import load
 
     with turn(target.place):
         model = load(target, device or _any_device(), prepared.quantize, trust_remote_code=False, arguments=kwargs)
@@ -276,54 +209,6 @@ def prepare(model: Any, file: str | Path) -> int:
         raise TargetError(place, "no such file; `kbitlint --fix` writes it")
     with turn(model):
         return apply_stored(model_of(model), prepared, place, undoable=True)
-
-
-# -------------------------------------------------------------------------------------------- live models
-
-
-def is_live(target: Any) -> bool:
-    """Whether the target is a model or a Trainer, rather than named. Raises KbitlintError where it is neither."""
-    if isinstance(target, (str, Path)):
-        return False
-    if "torch" not in sys.modules:
-        raise KbitlintError(f"a {type(target).__name__} is neither a target string nor a model")
-    from torch import nn
-
-    from kbitlint.model.factory import is_trainer
-
-    if not (isinstance(target, nn.Module) or is_trainer(target)):
-        raise KbitlintError(f"a {type(target).__name__} is neither a target string, nor a model, nor a Trainer")
-    return True
-
-
-def _check_live(target: Any, rules: tuple[Rule, ...], options: Options) -> Report:
-    model, context = model_of(target), context_of(target, options.context)
-    facts, skips = facts_of_model(model, rules, context, trace=options.trace)
-    planned = plan_of(model, rules, context, trace=options.trace, norms=options.norms) if options.plan else None
-    outcome = engine.run(rules, facts, context)
-    seen = facts[Surface.MODEL]
-    picture = depicted(model, seen, context, options)
-    return report_of("", seen, outcome, facts.get(Surface.TRACE), skips=skips, planned=planned, **picture)
-
-
-def _fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Safety, *, probe: bool, optimizer: Any) -> Report:
-    from kbitlint.fixer import fix_model
-    from kbitlint.model.walk import collect
-
-    model = model_of(target)
-    held = optimizer if optimizer is not None or model is target else getattr(target, "optimizer", None)
-
-    def apply() -> tuple[Applied, engine.Outcome]:
-        context = context_of(target, options.context)
-        return fix_model(model, rules, context, wanted, trace=options.trace, norms=options.norms, optimizer=held)
-
-    before = measured(model, context_of(target, options.context), options) if options.memory else {}
-    applied, outcome = apply()
-    if probe:
-        applied = dataclasses.replace(applied, probe=proof(model, lambda: apply()[0], options))
-    facts = collect(model)
-    picture = depicted(model, facts, options.context, dataclasses.replace(options, memory=False)) | before
-    return report_of("", facts, outcome, applied=applied, **picture)
 
 
 def _any_device() -> str:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from kbitlint.errors import ConfigError, did_you_mean
-from kbitlint.files.content import read, read_text
 from kbitlint.limits import Limits
+from kbitlint.runtime.content import read, read_text
+from kbitlint.sizes import size_of
 from kbitlint.suppress import IgnoreIn
 from kbitlint.upstream.quantization import QUANTIZATIONS
-from kbitlint.usage import size_of
 from kbitlint.violation import Severity
 
 if sys.version_info >= (3, 11):

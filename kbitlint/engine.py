@@ -7,17 +7,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.confinement import lifted
 from kbitlint.errors import one_line
 from kbitlint.result import Crash, Skip
 from kbitlint.rule import Rule, Unchecked, Unstated
+from kbitlint.runtime.confinement import lifted
 from kbitlint.violation import Surface, Violation
 
 if TYPE_CHECKING:
-    from kbitlint.context import TrainingContext
+    from collections.abc import Iterable
 
-Facts = Mapping[Surface, Any]
-"""What was collected, by surface. A surface that the target does not offer is absent."""
+    from kbitlint.context import TrainingContext
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +27,12 @@ class Outcome:
     skips: tuple[Skip, ...]
     crashes: tuple[Crash, ...]
     ran: tuple[tuple[str, Surface], ...]
+
+
+NOTHING = Outcome((), (), (), ())
+
+Facts = Mapping[Surface, Any]
+"""What was collected, by surface. A surface that the target does not offer is absent."""
 
 
 def run(rules: Iterable[Rule], facts: Facts, context: TrainingContext) -> Outcome:
@@ -71,3 +76,14 @@ def _require_strategy(rule: Rule, surface: Surface, context: TrainingContext) ->
     """Raise Unstated if the rule judges models by how ranks share them and the context does not say how they do."""
     if rule.needs_strategy and context.strategy is None and surface in (Surface.MODEL, Surface.TRACE):
         raise Unstated("how ranks share the model is not known (--training)")
+
+
+def merged(outcomes: Iterable[Outcome]) -> Outcome:
+    """The outcomes of several files as one."""
+    outcomes = list(outcomes)
+    return Outcome(
+        tuple(sorted((v for outcome in outcomes for v in outcome.violations), key=lambda v: v.sort_key)),
+        tuple(sorted({skip for outcome in outcomes for skip in outcome.skips})),
+        tuple(sorted(crash for outcome in outcomes for crash in outcome.crashes)),
+        tuple(sorted({pair for outcome in outcomes for pair in outcome.ran}, key=lambda pair: (pair[0], pair[1].value))),
+    )

@@ -8,8 +8,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.confinement import lifted
 from kbitlint.errors import MissingExtraError
+from kbitlint.runtime.confinement import lifted
 
 if TYPE_CHECKING:
     from types import ModuleType

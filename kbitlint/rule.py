@@ -7,18 +7,18 @@ from abc import ABC
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from kbitlint.docstrings import docstring
+from kbitlint.runtime.docstrings import docstring
 from kbitlint.violation import Consequence, Fix, Location, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from kbitlint.context import TrainingContext
-    from kbitlint.files.checkpoint import CheckpointFacts
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.model.rank_facts import RanksFacts
-    from kbitlint.model.trace_facts import TraceFacts
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.checkpoint import CheckpointFacts
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.ranks import RanksFacts
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.trace import TraceFacts
 
 __all__ = ["Meta", "Option", "Rule", "Unchecked", "Unstated"]
 

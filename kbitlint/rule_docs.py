@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from kbitlint.docstrings import docstring
+from kbitlint.runtime.docstrings import docstring
 
 if TYPE_CHECKING:
     from kbitlint.rule import Rule

@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import registry, writing
+from kbitlint import registry
 from kbitlint.errors import KbitlintError
-from kbitlint.files.content import read_text
-from kbitlint.paths import fold, matches
+from kbitlint.files import atomic
+from kbitlint.module_paths import fold, matches
 from kbitlint.result import Suppressed
+from kbitlint.runtime.content import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -204,7 +205,7 @@ def write_baseline(path: Path, counts: Counts) -> None:
     """Store a baseline, sorted, so that it merges well. Raises KbitlintError where the file cannot be written."""
     text = json.dumps({"version": VERSION, "targets": counts}, indent=2, sort_keys=True)
     try:
-        writing.replace(path, (text + "\n").encode())
+        atomic.replace(path, (text + "\n").encode())
     except OSError as error:
         raise KbitlintError(f"--baseline {path}: cannot be written: {error.strerror or error}") from error
 

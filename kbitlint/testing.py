@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import api, docs, engine, registry
-from kbitlint.collection import facts_of_model
+from kbitlint import api, engine, registry, rule_docs
 from kbitlint.context import TrainingContext
-from kbitlint.fixer import fix_model
+from kbitlint.fixes.model import fix_model
+from kbitlint.model.collect import facts_of_model
 from kbitlint.violation import Safety, Surface
 
 if TYPE_CHECKING:
@@ -73,11 +73,13 @@ def hold_document(rule: type[Rule]) -> None:
     """Hold the shape of a rule: its code, its slug, and every section of its document. Raises AssertionError."""
     from kbitlint.rule import CODE, SLUG
 
-    sections = docs.sections(rule)
+    sections = rule_docs.sections(rule)
     _must(CODE.fullmatch(rule.meta.code) is not None, f"code {rule.meta.code!r} is KB and three digits")
     _must(SLUG.fullmatch(rule.meta.slug) is not None, f"slug {rule.meta.slug!r} is words joined by hyphens")
     _must(rule.title().endswith("."), "the first line of the document is a sentence")
-    _must(tuple(sections) == docs.SECTIONS, f"the document has the sections {', '.join(docs.SECTIONS)}, in this order")
+    _must(
+        tuple(sections) == rule_docs.SECTIONS, f"the document has the sections {', '.join(rule_docs.SECTIONS)}, in this order"
+    )
     _must(all(sections.values()), "no section of the document is empty")
     _must(bool(rule.checks()), "the rule overrides a check")
 

@@ -98,7 +98,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One reversible change, as data: what ``kbitlint.json`` stores and ``kbitlint.model.edits`` applies."""
+    """One reversible change, as data: what ``kbitlint.json`` stores and ``kbitlint.model.edits.apply`` applies."""
 
     kind: str
     """The name of the change: ``float32-norm``, ``freeze``, ``bind-checkpoint``, ..."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.files.checkpoint import CheckpointFacts
+    from kbitlint.facts.checkpoint import CheckpointFacts
 
 
 def _module(name: str) -> str:

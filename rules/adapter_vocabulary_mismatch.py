@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.files.checkpoint import CheckpointFacts
+    from kbitlint.facts.checkpoint import CheckpointFacts
 
 #: what input embeddings and output heads are called
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "lm_head", "embed_out")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.source import SourceFacts
 
 
 class AdaptersUnfitForGradScaler(Rule):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.layers import CheckpointFacts
-    from kbitlint.model.facts import ModelFacts
+    from kbitlint.facts.model import ModelFacts
 
 
 class DdpReentrantCheckpointing(Rule):

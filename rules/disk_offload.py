@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action, Loop
+from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.facts import Action, Loop
-from kbitlint.source.values import Call
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.source.facts import SourceFacts, Step
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts, Step
 
 
 class DiskOffload(Rule):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts
+    from kbitlint.facts.model import ModelFacts
 
 
 MAGNITUDE = ".lora_magnitude_vector."

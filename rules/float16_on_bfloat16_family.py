@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.facts import Action
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.source import SourceFacts
 
 #: families reported to overflow in float16
 OVERFLOWS = re.compile(r"(^|[/_-])(gemma|codegemma|medgemma|paligemma|(m|flan-|u)?t5|byt5)[\w.-]*", re.IGNORECASE)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.model.facts import LOW_PRECISION
+from kbitlint.facts.model import LOW_PRECISION
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.source.facts import Action
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.files.checkpoint import CheckpointFacts
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.checkpoint import CheckpointFacts
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts
 
 _KEY = "quantization_config.bnb_4bit_compute_dtype"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.model.facts import LOW_PRECISION
+from kbitlint.facts.model import LOW_PRECISION
 from kbitlint.rule import Meta, Option, Rule
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts, NormFacts, ParameterFacts
+    from kbitlint.facts.model import ModelFacts, NormFacts, ParameterFacts
 
 
 class Float32FrozenWeight(Rule):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.trace_facts import PromotionFacts, TraceFacts
+    from kbitlint.facts.trace import PromotionFacts, TraceFacts
 
 
 class Float32ResidualStream(Rule):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.values import Call, Symbol
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.source.values import Call, Symbol
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts
 
 
 #: classes of models for a task, and the task types for which PEFT trains a copy of their heads

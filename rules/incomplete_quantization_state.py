@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.files.checkpoint import CheckpointFacts
-    from kbitlint.model.facts import ModelFacts
+    from kbitlint.facts.checkpoint import CheckpointFacts
+    from kbitlint.facts.model import ModelFacts
 
 
 class IncompleteQuantizationState(Rule):

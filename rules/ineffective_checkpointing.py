@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.trace_facts import TraceFacts
+    from kbitlint.facts.trace import TraceFacts
 
 
 class IneffectiveCheckpointing(Rule):

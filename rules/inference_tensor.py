@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.model.trace_facts import TraceFacts
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.trace import TraceFacts
 
 
 class InferenceTensor(Rule):

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.files.checkpoint import CheckpointFacts
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.checkpoint import CheckpointFacts
+    from kbitlint.facts.source import SourceFacts
 
 KEY = "quantization_config.llm_int8_has_fp16_weight"
 OFF = Edit("set-json-key", "config.json", {"key": KEY, "value": False})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
-from kbitlint.model.facts import LOW_PRECISION
+from kbitlint.facts.model import LOW_PRECISION
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts, NormFacts
+    from kbitlint.facts.model import ModelFacts, NormFacts
 
 
 class LowPrecisionNorm(Rule):

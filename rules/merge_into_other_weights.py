@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.facts import Action
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import Model, SourceFacts, Step
-    from kbitlint.source.values import Call
+    from kbitlint.facts.source import Model, SourceFacts, Step
+    from kbitlint.facts.values import Call
 
 
 class MergeIntoOtherWeights(Rule):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.facts import Action
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.source import SourceFacts
 
 
 class MergeIntoPackedWeights(Rule):

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.layers import CheckpointFacts
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.model.trace_facts import TraceFacts
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.trace import TraceFacts
 
 
 class MissingInputGradHook(Rule):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts, ParameterFacts
+    from kbitlint.facts.model import ModelFacts, ParameterFacts
 
 
 class MixedShardDtypes(Rule):

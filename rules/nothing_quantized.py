@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts
 
 
 class NothingQuantized(Rule):

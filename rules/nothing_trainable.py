@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.source.values import Call
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.files.checkpoint import CheckpointFacts
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.source.facts import Adapters, SourceFacts
+    from kbitlint.facts.checkpoint import CheckpointFacts
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import Adapters, SourceFacts
 
 
 class NothingTrainable(Rule):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
+from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.facts import Action
-from kbitlint.source.values import Call
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS, method_named
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import SourceFacts, Step
+    from kbitlint.facts.source import SourceFacts, Step
 
 
 class OverruledQuantizationConfig(Rule):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.files.checkpoint import CheckpointFacts
+    from kbitlint.facts.checkpoint import CheckpointFacts
 
 #: what bitsandbytes stores beside a packed parameter that is no weight of a Linear4bit
 _STATE = re.compile(r"(?P<parameter>.+)\.quant_state\.bitsandbytes__(nf4|fp4)")

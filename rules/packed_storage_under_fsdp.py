@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import SourceFacts
-    from kbitlint.source.values import Call
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
 
 
 def _version(arguments: Call | None) -> object:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
+from kbitlint.facts.values import Call, Symbol
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.facts import Action
-from kbitlint.source.values import Call, Symbol
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import Model, SourceFacts
-    from kbitlint.source.values import Value
+    from kbitlint.facts.source import Model, SourceFacts
+    from kbitlint.facts.values import Value
 
 #: what the heads of each kind of class are called, and the task types for which PEFT trains a copy of them
 HEADS = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.facts import Action
 from kbitlint.upstream.quantization import PREPARED_METHODS, method_named
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.source import SourceFacts
 
 
 class PreparationOfUnquantizedModel(Rule):

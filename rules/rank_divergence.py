@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.rank_facts import RanksFacts
+    from kbitlint.facts.ranks import RanksFacts
 
 #: what makes the ranks train different things; the other aspects differ in memory and time only
 _WRONG = frozenset(["trainable parameters", "order", "quantization", "adapters"])

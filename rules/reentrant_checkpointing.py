@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.facts.layers import CheckpointFacts
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.source.facts import Checkpointing, Model, SourceFacts, Training
-    from kbitlint.source.values import Call
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import Checkpointing, Model, SourceFacts, Training
+    from kbitlint.facts.values import Call
 
 TITLE = "checkpoint without reentry"
 UNSET = "use_reentrant is not passed, so torch checkpoints reentrantly"

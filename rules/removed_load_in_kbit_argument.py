@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.facts import Action
 from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import SourceFacts
-    from kbitlint.source.values import Argument, Call
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Argument, Call
 
 
 #: a branch may pass what an older version takes

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.source.facts import SourceFacts
-    from kbitlint.source.values import Call
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
 
 #: what TrainingArguments.optim calls them (transformers.training_args.OptimizerNames); ``adamw_torch_8bit`` is torchao's
 _BITSANDBYTES = re.compile(r"paged_\w+|ademamix\w*|lion_\w+|(adamw|rmsprop)_(bnb\w*|8bit)")

@@ -5,17 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.facts import Action
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.files.checkpoint import CheckpointFacts
-    from kbitlint.source.facts import SourceFacts
-    from kbitlint.source.values import Span
+    from kbitlint.facts.checkpoint import CheckpointFacts
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Span
 
 #: what output heads are called
 KEY = "quantization_config.llm_int8_skip_modules"

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.source.facts import SourceFacts
-    from kbitlint.source.values import Call
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
 
 
 class StackedInputGradHooks(Rule):

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.files.checkpoint import CheckpointFacts
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.checkpoint import CheckpointFacts
+    from kbitlint.facts.source import SourceFacts
 
 
 class SwallowedQuantizationArgument(Rule):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action, Loop
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.source.facts import Action, Loop
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts
 
 
 class TrainableBaseParameter(Rule):

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.rank_facts import RanksFacts
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.ranks import RanksFacts
+    from kbitlint.facts.source import SourceFacts
 
 
 class UnoptimizedParameter(Rule):

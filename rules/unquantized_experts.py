@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Option, Rule, Unchecked
-from kbitlint.source.facts import Action
 from kbitlint.upstream.hub_names import stored_quantized
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts, ParameterFacts
-    from kbitlint.source.facts import Model, SourceFacts
+    from kbitlint.facts.model import ModelFacts, ParameterFacts
+    from kbitlint.facts.source import Model, SourceFacts
     from kbitlint.violation import JSON
 
 

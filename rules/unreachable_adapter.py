@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.trace_facts import GradientFacts, TraceFacts
+    from kbitlint.facts.trace import GradientFacts, TraceFacts
 
 
 class UnreachableAdapter(Rule):

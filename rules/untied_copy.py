@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.source.facts import Action
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.source.facts import SourceFacts
-    from kbitlint.source.values import Call
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
 
 #: the names that PEFT puts between a module and what it wraps
 _BETWEEN = ("base_layer", "original_module", "token_adapter")

@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action, Loop
+from kbitlint.facts.values import UNKNOWN
 from kbitlint.rule import Meta, Rule
-from kbitlint.source.facts import Action, Loop
-from kbitlint.source.values import UNKNOWN
 from kbitlint.upstream.quantization import method_named
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.files.checkpoint import CheckpointFacts
-    from kbitlint.source.facts import Model, SourceFacts
+    from kbitlint.facts.checkpoint import CheckpointFacts
+    from kbitlint.facts.source import Model, SourceFacts
 
 _WEIGHT_BITS = re.compile(r"(\d)weight", re.IGNORECASE)
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.source import SourceFacts
 
 
 #: the first version that was seen to train it (two gloo processes, nf4)

@@ -103,7 +103,7 @@ def render(reports, failures=()):
 TSV_TEST = """
 
 def test_tsv_has_a_line_for_each_violation(run, tmp_path):
-    from written import IMPORTS, LOADED, TRAINED
+    from script_cases import IMPORTS, LOADED, TRAINED
 
     (tmp_path / "train.py").write_text(IMPORTS + LOADED + TRAINED)
 
@@ -117,15 +117,15 @@ def test_tsv_has_a_line_for_each_violation(run, tmp_path):
 
 
 def test_a_report_format_is_three_files(copy):
-    copy.append("tests/test_formats.py", TSV_TEST)
-    selected = ("tests/test_formats.py", "-k", "tsv")
+    copy.append("tests/output/test_formats.py", TSV_TEST)
+    selected = ("tests/output/test_formats.py", "-k", "tsv")
     assert copy.tests(*selected) == (1, "1 failed")
     copy.write("kbitlint/output/tsv.py", TSV)
     copy.insert("kbitlint/output/formats.py", '    Format("html",', '    Format("tsv", "tsv:render"),\n')
 
     assert copy.tests(*selected) == (0, "2 passed")  # the other is about hostile names, in every format
     assert "|tsv|" in copy.run("kbitlint", "check", "--help").stdout
-    assert copy.written == {"kbitlint/output/tsv.py", "kbitlint/output/formats.py", "tests/test_formats.py"}
+    assert copy.written == {"kbitlint/output/tsv.py", "kbitlint/output/formats.py", "tests/output/test_formats.py"}
 
 
 def test_names_of_formats_are_listed_once():
@@ -167,7 +167,7 @@ TERNARY = "model = AutoModelForCausalLM.from_pretrained('org/base', quantization
     ],
 )
 def test_ternary_in_scripts(code, after, severity, message):
-    import written
+    import script_cases as written
 
     body = TERNARY + "".join(getattr(written, name) for name in after.split())
     found = written.said(code, body, imports=written.IMPORTS + "from transformers import TernaryConfig\\n")
@@ -175,7 +175,7 @@ def test_ternary_in_scripts(code, after, severity, message):
 
 
 def test_ternary_in_layers_tensors_and_names():
-    from kbitlint.files import packing
+    from kbitlint.facts import checkpoint as packing
     from kbitlint.upstream.hub_names import stored_quantized
 
     assert packing_of(layer("TernaryLinear")) == Packing("ternary", 2, "ternary", features=(8, 4))
@@ -185,13 +185,13 @@ def test_ternary_in_layers_tensors_and_names():
 
 
 def test_a_quantization_method_is_two_files(copy):
-    copy.append("tests/test_quantized.py", METHOD_TEST)
-    selected = ("tests/test_quantized.py", "-k", "ternary")
+    copy.append("tests/model/test_quantized.py", METHOD_TEST)
+    selected = ("tests/model/test_quantized.py", "-k", "ternary")
     assert copy.tests(*selected) == (1, "4 failed")
     copy.insert("kbitlint/upstream/quantization.py", '    Method("metal",', METHOD)
 
     assert copy.tests(*selected) == (0, "4 passed")
-    assert copy.written == {"kbitlint/upstream/quantization.py", "tests/test_quantized.py"}
+    assert copy.written == {"kbitlint/upstream/quantization.py", "tests/model/test_quantized.py"}
 
 
 #: the keys of ms-swift's ``swift sft``
@@ -226,15 +226,21 @@ PROGRAM_TEST = '        ("model: a/b\\ntrain_type: lora\\nquant_bits: 4\\nlora_r
 
 
 def test_the_configuration_of_a_framework_is_three_files_and_one_row(copy):
-    copy.write("tests/scripts/swift_qlora.yaml", SCRIPT)
-    copy.insert("tests/test_configs.py", '        ("name: web\\nload_in_4bit: true\\n"', PROGRAM_TEST)
-    selected = ("tests/test_configs.py", "tests/test_scripts.py", "-k", "swift or known_by_its_keys")
+    copy.write("tests/data/scripts/swift_qlora.yaml", SCRIPT)
+    copy.insert("tests/source/test_configs.py", '        ("name: web\\nload_in_4bit: true\\n"', PROGRAM_TEST)
+    selected = ("tests/source/test_configs.py", "tests/source/test_scripts.py", "-k", "swift or known_by_its_keys")
     assert copy.tests(*selected)[0] == 1
     copy.insert("kbitlint/upstream/programs.py", '    Program(\n        "accelerate",', PROGRAM)
 
     code, said = copy.tests(*selected)
 
     assert (code, "failed" in said) == (0, False)
-    found = copy.run("kbitlint", "check", "tests/scripts/swift_qlora.yaml", "--select", "KB401", "--format", "github").stdout
-    assert "file=tests/scripts/swift_qlora.yaml,line=10" in found
-    assert copy.written == {"kbitlint/upstream/programs.py", "tests/scripts/swift_qlora.yaml", "tests/test_configs.py"}
+    found = copy.run(
+        "kbitlint", "check", "tests/data/scripts/swift_qlora.yaml", "--select", "KB401", "--format", "github"
+    ).stdout
+    assert "file=tests/data/scripts/swift_qlora.yaml,line=10" in found
+    assert copy.written == {
+        "kbitlint/upstream/programs.py",
+        "tests/data/scripts/swift_qlora.yaml",
+        "tests/source/test_configs.py",
+    }

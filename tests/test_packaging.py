@@ -28,7 +28,7 @@ def test_public_names_are_sorted_and_complete():
 def test_the_version_is_the_one_in_pyproject():
     text = (ROOT / "pyproject.toml").read_text()
 
-    assert f'version = "{kbitlint.__version__}"' in text
+    assert 'version = {attr = "kbitlint.version.VERSION"}' in text
 
 
 @pytest.mark.slow
@@ -219,12 +219,12 @@ def test_a_folder_that_was_not_prepared_cannot_be_loaded_prepared():
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
-    from kbitlint import manifest, writing
+    from kbitlint.files import atomic, manifest
 
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writing.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(kbitlint.KbitlintError, match=r"kbitlint.json: cannot be written: No space left on device"):
         manifest.write(tmp_path / manifest.NAME, manifest.Manifest(()), {})
 

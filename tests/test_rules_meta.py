@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 import kbitlint
-from kbitlint import docs
+from kbitlint import rule_docs
 from kbitlint.context import Strategy, TrainingContext
 from kbitlint.engine import run
 from kbitlint.registry import all_rules
@@ -28,13 +28,13 @@ RULES = {rule.meta.code: rule for rule in all_rules()}
 @pytest.mark.parametrize("code", RULES)
 class TestEachRule:
     def test_its_document_has_every_section_in_order_and_none_is_empty(self, code):
-        sections = docs.sections(type(RULES[code]))
+        sections = rule_docs.sections(type(RULES[code]))
 
-        assert tuple(sections) == docs.SECTIONS
+        assert tuple(sections) == rule_docs.SECTIONS
         assert all(sections.values())
 
     def test_its_references_are_threads_or_papers(self, code):
-        references = re.findall(r"https://\S+", docs.sections(type(RULES[code]))["References"])
+        references = re.findall(r"https://\S+", rule_docs.sections(type(RULES[code]))["References"])
 
         hosts = {"github.com", "arxiv.org", "huggingface.co"}
         assert references
@@ -128,7 +128,7 @@ def test_every_rule_is_planted_somewhere():
 
 
 def test_a_rule_that_raises_is_a_crash_and_the_others_still_run(monkeypatch):
-    from kbitlint.model.walk import collect
+    from kbitlint.model.inspect.walk import collect
 
     def broken(self, model, context):
         raise ZeroDivisionError("planted\nsecond line")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 import tiny
-from stored import adapter, lora
-from test_writing import SCRIPT
+from checkpoint_cases import adapter, lora
+from script_cases import SCRIPT
 
 pytestmark = pytest.mark.slow
 
@@ -40,7 +40,7 @@ def hook(event, arguments):
         run.add(f"code of {os.path.relpath(arguments[0].co_filename)}")
 
 # what libraries do when they are imported is theirs
-import torch, transformers, peft, bitsandbytes, accelerate, huggingface_hub, kbitlint.preloaded
+import torch, transformers, peft, bitsandbytes, accelerate, huggingface_hub, kbitlint.jobs.preload
 sys.addaudithook(hook)
 from kbitlint.cli import main
 
@@ -76,7 +76,7 @@ def seen(folder, *commands, offline="0"):
         timeout=240,
         env={
             **os.environ,
-            "PYTHONPATH": str(ROOT / "tests"),
+            "PYTHONPATH": str(ROOT / "tests" / "support"),
             "HF_HUB_OFFLINE": offline,
             "HF_ENDPOINT": "http://127.0.0.1:9",  # nobody is there, so no test leaves this machine
             "HF_HOME": str(folder / "cache"),
@@ -166,12 +166,12 @@ def test_a_hub_id_is_the_one_target_that_reaches_somebody(project):
 
 
 def test_every_claim_names_what_holds_it():
-    """SECURITY.md names tests and sections of benchmarks/robustness.py; they must be there."""
+    """SECURITY.md names tests and sections of benchmarks/robustness/run.py; they must be there."""
     text = (ROOT / "SECURITY.md").read_text()
-    tests = set(re.findall(r"`(tests/\w+\.py)::(\w+)`", text))
+    tests = set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text))
     sections = set(re.findall(r"robustness `(\w+)`", text))
 
     assert len(tests) > 10
     assert [pair for pair in sorted(tests) if f"def {pair[1]}(" not in (ROOT / pair[0]).read_text()] == []
-    known = (ROOT / "benchmarks" / "robustness.py").read_text()
+    known = (ROOT / "benchmarks" / "robustness" / "run.py").read_text()
     assert [name for name in sorted(sections) if f"def {name}(tally" not in known] == []

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from kbitlint import suppress
-from kbitlint.paths import matches
+from kbitlint.module_paths import matches
 from kbitlint.report import Report
 from kbitlint.suppress import IgnoreIn, Suppressions
 from kbitlint.violation import Consequence, Location, Severity, Surface, Violation

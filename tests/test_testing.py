@@ -16,7 +16,7 @@ from kbitlint.rule import Meta
 from kbitlint.testing import Case, hold, hold_document
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity
 
-PACK = Path(__file__).parent / "packs" / "example"
+PACK = Path(__file__).parent / "data" / "packs" / "example"
 HEAD = {"lm_head.weight"}
 
 
@@ -117,7 +117,7 @@ def test_a_message_with_a_full_stop_is_caught(example):
 
 
 def test_a_fix_that_removes_nothing_is_caught(example):
-    from kbitlint.fixer import FixError
+    from kbitlint.fixes.model import FixError
 
     fix = Fix("freeze something else", Safety.SAFE, (Edit("freeze", "model.norm.weight"),))
 
@@ -160,7 +160,7 @@ def test_the_pack_is_installed_through_its_entry_point_and_used(tmp_path):
     source = tmp_path / "source"
     shutil.copytree(PACK, source)
     subprocess.run([*command, "--target", tmp_path / "site", source], check=True, capture_output=True)
-    tests = str(Path(__file__).parent)
+    tests = str(Path(__file__).parent / "support")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), tests])}
 
     def kbitlint(*arguments):

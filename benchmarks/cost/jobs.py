@@ -1,6 +1,6 @@
 """How much faster ``--jobs 2`` is than ``--jobs 1`` over 40 tiny checkpoints.
 
-python benchmarks/jobs.py [--json FILE]
+python -m benchmarks.cost.jobs [--json FILE]
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from goals import Goal, leave
+from benchmarks.goals import Goal, leave
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 TARGETS, GOAL, ROUNDS = 40, 1.6, 3
 
 
@@ -24,10 +23,9 @@ def main():
     options = parser.parse_args()
     import shutil
 
-    import tiny
-
-    from kbitlint.jobs import audit_many
+    from kbitlint.jobs.server import audit_many
     from kbitlint.report import Report
+    from tests.support import tiny
 
     source = tiny.checkpoint()
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """Whether a model learns as well however it was prepared: 300 steps from the same seed, and float16 with a large stream.
 
-    python benchmarks/learning.py [--out FILE] [--part bfloat16|float16] [--only FAMILY] [--redo] [--jobs N]
+    python -m benchmarks.cost.learning [--out FILE] [--part bfloat16|float16] [--only FAMILY] [--redo] [--jobs N]
 
 The task is to go on counting: each sequence starts anywhere and counts by one, two or three, so a model has to read the
 step off what came before. A frozen random base in nf4 learns it through LoRA alone. In the bfloat16 part adapters sit
@@ -30,18 +30,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-import tiny
 import torch
 import transformers
-import truth
-from goals import Goal, leave
 from peft import LoraConfig, get_peft_model
-from preparations import PREPARATIONS, bitsandbytes, experts_in
 from torch import Tensor, nn
 
-from kbitlint.model import norms
+from benchmarks.goals import Goal, leave
+from benchmarks.truth import real_steps
+from benchmarks.truth.preparations import PREPARATIONS, bitsandbytes, experts_in
+from kbitlint.model.layers import norms
+from tests.support import tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -225,7 +223,7 @@ def learn(run: Run, wanted: list[str], out: Path) -> None:
                 continue
             PREPARATIONS[name].prepare(model)
             curve = train(adapted(model, run), run, dtype)
-            truth.write(out, (run.task, run.family, name), curve.as_data(), start)
+            real_steps.write(out, (run.task, run.family, name), curve.as_data(), start)
 
 
 # ------------------------------------------------------------------------------------------------- all of them
@@ -244,7 +242,7 @@ def _compared(run: Run) -> list[str]:
     return [name for name in COMPARED if PREPARATIONS[name].applies(checkpoints=True, experts=experts)]
 
 
-Lines = dict[truth.Key, dict[str, Any]]
+Lines = dict[real_steps.Key, dict[str, Any]]
 
 
 def bfloat16_table(lines: Lines, runs: list[Run]) -> Iterator[tuple[str, list[Goal]]]:
@@ -287,7 +285,7 @@ def _told(line: dict[str, Any] | None) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("learning.jsonl"), help="the results file")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "learning.jsonl", help="the results file")
     parser.add_argument("--json", type=Path, help="also write the goals there")
     parser.add_argument("--part", choices=("bfloat16", "float16"), help="one part only")
     parser.add_argument("--only", action="append", default=[], metavar="FAMILY", help="this architecture only; repeatable")
@@ -298,15 +296,15 @@ def main() -> int:
     parser.add_argument("--memory", type=int, default=12, help="gigabytes of address space for one run")
     options = parser.parse_args()
     runs = runs_of(options.part, options.only, options.seeds)
-    known = {} if options.redo else truth.results(options.out)
+    known = {} if options.redo else real_steps.results(options.out)
     named = {(run.task, run.family): run for run in runs}
     left = {key: [name for name in _compared(run) if (*key, name) not in known] for key, run in named.items()}
 
     def work(task: str, family: str, wanted: list[str], out: Path) -> None:
         learn(named[task, family], wanted, out)
 
-    truth.run_jobs([(*key, wanted) for key, wanted in left.items() if wanted], work, options)
-    lines, found = truth.results(options.out), []
+    real_steps.run_jobs([(*key, wanted) for key, wanted in left.items() if wanted], work, options)
+    lines, found = real_steps.results(options.out), []
     for row, goals in bfloat16_table(lines, runs):
         print(row)
         found += goals

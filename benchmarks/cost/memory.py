@@ -1,6 +1,6 @@
 """Holds the memory table against reality: bytes kept for backward, and the peak of a step.
 
-    python benchmarks/memory.py [--cuda] [--json FILE]
+    python -m benchmarks.cost.memory [--cuda] [--json FILE]
 
 On the CPU twelve tiny quantized architectures take a real step under ``saved_tensors_hooks`` and under torch's
 profiler, which records every allocation. With ``--cuda`` a Llama of 1.1B parameters takes two real steps on the GPU,
@@ -18,24 +18,21 @@ import tempfile
 import warnings
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 warnings.simplefilter("ignore")
-
-import tiny
 import torch
-from goals import Goal, leave
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.goals import Goal, leave
 from kbitlint.context import TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
-from kbitlint.model.memory import LiveBytes, measure
-from kbitlint.model.step import run_twin
-from kbitlint.model.trace import trace
-from kbitlint.model.twin import twin_of
-from kbitlint.model.walk import collect
+from kbitlint.model.inspect.walk import collect
+from kbitlint.model.trace.memory import LiveBytes, measure
+from kbitlint.model.trace.step import run_twin
+from kbitlint.model.trace.trace import trace
+from kbitlint.model.trace.twin import twin_of
 from kbitlint.result import ON
+from tests.support import tiny
 
 BATCH, SEQ_LEN = 4, 64
 CONTEXT = TrainingContext(autocast_dtype="float32", batch_size=BATCH, seq_len=SEQ_LEN)
@@ -49,7 +46,7 @@ def adapted(family, *, checkpointed):
     model = tiny.load(family)
     model.requires_grad_(requires_grad=False)
     if checkpointed:
-        from kbitlint.model.checkpointing import enable
+        from kbitlint.model.layers.checkpointing import enable
 
         enable(model, use_reentrant=False)
     return tiny.with_lora(model)

@@ -1,6 +1,6 @@
 """What preparing costs, and what training takes afterwards: nothing, PEFT's prepare, kbitlint's fix, in one run.
 
-    python benchmarks/preparation.py [--meta | --real | --cuda] [--rounds N] [--json FILE]
+    python -m benchmarks.cost.preparation [--meta | --real | --cuda] [--rounds N] [--json FILE]
 
 On meta four published geometries are built in nf4, prepared in turns, and one step of each is run without weights. For
 real, models with random weights are quantized on the CPU (up to 8 GB of memory, most of it PEFT's); each preparation runs in a
@@ -33,17 +33,17 @@ warnings.simplefilter("ignore")
 
 import torch
 import transformers
-from goals import Goal, leave
 from peft import LoraConfig, get_peft_model
-from preparations import PREPARATIONS, quantization
 
 import kbitlint
+from benchmarks.goals import Goal, leave
+from benchmarks.truth.preparations import PREPARATIONS, quantization
 from kbitlint.context import TrainingContext
-from kbitlint.model import checkpointing
 from kbitlint.model.batch import loss_of, training_batch
-from kbitlint.model.build import instantiate
-from kbitlint.model.memory import measure
-from kbitlint.model.walk import collect
+from kbitlint.model.build.meta import instantiate
+from kbitlint.model.inspect.walk import collect
+from kbitlint.model.layers import checkpointing
+from kbitlint.model.trace.memory import measure
 from kbitlint.result import ON
 
 if TYPE_CHECKING:

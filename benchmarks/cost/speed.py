@@ -1,6 +1,6 @@
 """Times what the README promises, as ratios within one run: kbitlint and the work it stands beside, in turns.
 
-    python benchmarks/speed.py [--runs N] [--light] [--json FILE]
+    python -m benchmarks.cost.speed [--runs N] [--light] [--json FILE]
 
 Commands that are compared take turns, each in a new process, and the fastest of each counts. Leaves with 1 where a goal is
 missed.
@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from goals import Goal, leave
+from benchmarks.goals import Goal, leave
 
 #: Llama-3-70B's geometry
 CONFIG = {
@@ -51,8 +51,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 import kbitlint
 from kbitlint.extras import load_bitsandbytes
-from kbitlint.model.build import instantiate
-from kbitlint.model.source import quantization_config
+from kbitlint.model.build.meta.meta import instantiate
+from kbitlint.model.build.meta.checkpoint_config import quantization_config
 
 def least(function, runs=5):
     best = float("inf")
@@ -80,9 +80,9 @@ import time
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from kbitlint.extras import load_bitsandbytes
-from kbitlint.model.build import instantiate
-from kbitlint.model.source import quantization_config
-from kbitlint.model.trace import trace
+from kbitlint.model.build.meta.meta import instantiate
+from kbitlint.model.build.meta.checkpoint_config import quantization_config
+from kbitlint.model.trace.trace.trace import trace
 from peft import LoraConfig, get_peft_model
 
 load_bitsandbytes("the benchmark")
@@ -217,7 +217,7 @@ def step():
     yield Goal("peak memory of building and tracing it", float(peak[0]), 1500, "MB")
 
 
-SCRIPT = Path(__file__).parents[1] / "tests" / "scripts" / "qlora_trainer_classic.py"
+SCRIPT = Path(__file__).parents[2] / "tests" / "data" / "scripts" / "qlora_trainer_classic.py"
 UNRELATED = (
     """
 import json

@@ -20,12 +20,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hostile import ADAPTER, LLAMA, PAYLOAD, Payload, room, weights, written
+from benchmarks.robustness.malicious_inputs import ADAPTER, LLAMA, PAYLOAD, Payload, room, weights, written
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from trials import Tally
+    from benchmarks.robustness.trials import Tally
 
 SECONDS = 60
 _AT_ONCE = 120
@@ -273,17 +273,17 @@ def _main() -> None:
     import signal
     import time
 
-    here = Path(__file__).parents[1]
+    here = Path(__file__).parents[2]
     sys.path[:0] = [str(here / "tests")]
     import peft
     import torch
 
-    import kbitlint.cli
-    import kbitlint.preloaded
+    import kbitlint.cli.commands
+    import kbitlint.jobs.preload
 
     torch.set_num_threads(1)
     with contextlib.suppress(ImportError):  # the versions before it confined nothing
-        from kbitlint import confinement
+        from kbitlint.runtime import confinement
 
         confinement._install()  # noqa: SLF001  # before the watcher, which then sees what was let through
     acts: list[str] = []

@@ -1,6 +1,6 @@
 """What ``--fix`` leaves of scripts and notebooks in every shape: it compiles, a second fix changes nothing, the rest stays.
 
-    python benchmarks/variants.py [--fixes N] [--seed N] [--state FILE] [--json FILE]
+    python -m benchmarks.robustness.fix_variants [--fixes N] [--seed N] [--state FILE] [--json FILE]
 
 The labelled scripts are written with other line ends, encodings, indentation and separators and as notebooks; recipes are
 put together from arguments that are misspelt, repeated in meaning, spread over lines or given through a dictionary. Every
@@ -26,17 +26,16 @@ from collections import Counter
 from pathlib import Path
 from unittest import mock
 
-from goals import Goal, leave
-
+from benchmarks.goals import Goal, leave
 from kbitlint import registry
 from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError
-from kbitlint.mending import mend
+from kbitlint.fixes.files import mend
 from kbitlint.source import documents
 from kbitlint.violation import Safety
 
-SCRIPTS = Path(__file__).parents[1] / "tests" / "scripts"
-STATE = Path(__file__).parent / "variants.jsonl"
+SCRIPTS = Path(__file__).parents[2] / "tests" / "data" / "scripts"
+STATE = Path(__file__).parents[1] / "variants.jsonl"
 FIXES = 10_000
 GOALS = {
     "uncompilable": "Fixed scripts that do not compile",

@@ -1,9 +1,9 @@
 """Mutational fuzzing of every parser that reads files of strangers. Nothing but its own error may leave a parser.
 
-    python benchmarks/fuzz.py [--executions N] [--minutes N] [--parser NAME ...] [--state FILE] [--json FILE]
+    python -m benchmarks.robustness.fuzz [--executions N] [--minutes N] [--parser NAME ...] [--state FILE] [--json FILE]
 
 Counts go on where the state file left them, so a run may be stopped and taken up again. What raises, or takes longer
-than two seconds, is written to the folder of findings; those of the past are cases of ``tests/test_hostile.py``.
+than two seconds, is written to the folder of findings; those of the past are cases of ``tests/files/test_hostile.py``.
 """
 
 from __future__ import annotations
@@ -26,32 +26,33 @@ import time
 import warnings
 from pathlib import Path
 
-from goals import Goal, leave
-
-from kbitlint import config, engine, manifest, suppress
+from benchmarks.goals import Goal, leave
+from kbitlint import config, engine, suppress
 from kbitlint.context import TrainingContext, launchers
 from kbitlint.errors import KbitlintError
-from kbitlint.files import checkpoint, jsontext, safetensors
-from kbitlint.files.packing import packing_of
+from kbitlint.facts.checkpoint import packing_of
+from kbitlint.files import checkpoint, json_text, manifest, safetensors
 from kbitlint.registry import all_rules
-from kbitlint.source import configs, notebooks, reading, trees
-from kbitlint.source.suppressions import ignores
+from kbitlint.source import notebooks, python
+from kbitlint.source.comments import ignores
+from kbitlint.source.configs import collect as configs
+from kbitlint.source.configs import tree as config_tree
 from kbitlint.upstream.versions import NEWEST
 from kbitlint.violation import Surface
 
-SCRIPTS = Path(__file__).parents[1] / "tests" / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "tests" / "data" / "scripts"
 SLOW = 2.0
 _NAME = re.compile(rb"[A-Za-z_]\w*")
 
 
 def read_python(content):
-    facts = reading.collect("f.py", content.decode("utf-8", "replace").replace("\r", "\n"), NEWEST)
+    facts = python.collect("f.py", content.decode("utf-8", "replace").replace("\r", "\n"), NEWEST)
     ignores(facts.text, ast.parse(facts.text))
 
 
 def read_notebook(content):
     notebook = notebooks.read(content.decode("utf-8", "replace"))
-    reading.parsed(notebook.python)
+    python.parsed(notebook.python)
     notebook.written(())
 
 
@@ -61,7 +62,7 @@ def read_yaml(content):
 
 def read_json(content):
     text = content.decode("utf-8", "replace")
-    jsontext.parse(text).plain()
+    json_text.parse(text).plain()
     configs.collect("f.json", text, ".json", NEWEST)
 
 
@@ -207,9 +208,9 @@ _JSON_WORDS = b'{ } [ ] " : , \\u 1e9 null true -1 ""'
 #: name: (function, seeds, what it may raise, words to put in)
 PARSERS = {
     "header": (read_header, HEADERS, safetensors.HeaderError, b'"dtype" F32 [ ] 999999999999 -1 {} \xff'),
-    "json": (read_json, JSONS, (jsontext.JSONTextError, trees.ConfigurationError), b'{ } [ " : , \\u 1e9'),
-    "yaml": (read_yaml, YAML, trees.ConfigurationError, b":\\_ -\\_ &a *a !! |\\n { } ?\\_ \t"),
-    "notebook": (read_notebook, NOTEBOOKS, (notebooks.NotebookError, reading.SourceError), b'%% ! \\n " [ source'),
+    "json": (read_json, JSONS, (json_text.JSONTextError, config_tree.ConfigurationError), b'{ } [ " : , \\u 1e9'),
+    "yaml": (read_yaml, YAML, config_tree.ConfigurationError, b":\\_ -\\_ &a *a !! |\\n { } ?\\_ \t"),
+    "notebook": (read_notebook, NOTEBOOKS, (notebooks.NotebookError, python.SourceError), b'%% ! \\n " [ source'),
     "deepspeed": (through(launchers.training_file, "ds.json"), DEEPSPEED, KbitlintError, _JSON_WORDS + b' "auto" "stage"'),
     "accelerate": (through(launchers.training_file, "a.yaml"), ACCELERATE, KbitlintError, b":\\_ -\\_ &a *a !! |\\n { } no 1"),
     "pyproject": (
@@ -224,7 +225,7 @@ PARSERS = {
     "python": (
         read_python,
         PYTHON,
-        (reading.SourceError, KbitlintError),
+        (python.SourceError, KbitlintError),
         b"( ) ** * lambda: if else \\n def = . model yield await [0] := \xc3\xa9 \0 \x0c f'{a!r}' , None True self",
     ),
 }
@@ -296,7 +297,7 @@ def main():
     parser.add_argument("--parser", action="append", choices=PARSERS, help="only this one")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so long")
     parser.add_argument("--json", type=Path, help="also write the goals there")
-    kept = Path(__file__).with_name("results") / "fuzz-counts.json"
+    kept = Path(__file__).parents[1] / "results" / "fuzz-counts.json"
     parser.add_argument("--state", type=Path, default=kept, help="where counts are kept")
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="where findings are written")
     options = parser.parse_args()

@@ -1,6 +1,6 @@
 """Time and memory of ``kbitlint check FILE`` against the size of the file, by its shape; a process for each.
 
-    python benchmarks/growth.py [NAME ...] [--quick]
+    python -m benchmarks.robustness.growth [NAME ...] [--quick]
 
 Lost is a shape whose time grows faster than the file to the power of 1.15, or that takes more than 2 s or 300 MB at 1 MB.
 Times are CPU seconds over those of a file of one line, so that another program beside it changes little.
@@ -20,7 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from shapes import SHAPES
+from benchmarks.robustness.shapes import SHAPES
 
 SIZES = (10_000, 100_000, 400_000, 1_000_000)
 EXPONENT, SECONDS, MEGABYTES = 1.15, 2.0, 300
@@ -146,7 +146,7 @@ def growth(tally, *, quick=False, only=()):
 
 
 def main():
-    from trials import Tally
+    from benchmarks.robustness.trials import Tally
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trials import Tally, contents, run
+from benchmarks.robustness.trials import Tally, contents, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,7 +52,7 @@ class Write:
 
 def _checkpoint(folder: Path) -> None:
     """Both a key of its config.json and its preparation are written."""
-    import tiny
+    from tests.support import tiny
 
     shutil.copytree(tiny.checkpoint(), folder, dirs_exist_ok=True)
     path = folder / "config.json"
@@ -62,7 +62,7 @@ def _checkpoint(folder: Path) -> None:
 
 
 def _plain_checkpoint(folder: Path) -> None:
-    import tiny
+    from tests.support import tiny
 
     shutil.copytree(tiny.checkpoint(), folder, dirs_exist_ok=True)
 
@@ -251,7 +251,7 @@ def _refuse(call: str, number: int, code: int) -> None:
     """Let the n-th of these calls fail on files of this folder's own."""
     import pathlib
 
-    from kbitlint import writing
+    from kbitlint.files import atomic
 
     seen = [0]
 
@@ -271,7 +271,7 @@ def _refuse(call: str, number: int, code: int) -> None:
             return getattr(os, name)
 
     calls = Calls()
-    writing.os = calls  # type: ignore[assignment]  # this process ends soon
+    atomic.os = calls  # type: ignore[assignment]  # this process ends soon
     if call in ("os.open", "os.fsync"):
         setattr(calls, call[3:], refusing(getattr(os, call[3:])))
     elif call == "io.write":
@@ -424,8 +424,8 @@ def read_only(tally: Tally) -> None:
 
 def edits(tally: Tally, families: tuple[str, ...]) -> None:
     """A fix of a model that is stopped at each of its edits leaves the model as it was; ``undo.py`` does it for all classes."""
-    import tiny
-    from undo import undone
+    from benchmarks.truth.undo import undone
+    from tests.support import tiny
 
     for family in families:
         start = time.perf_counter()

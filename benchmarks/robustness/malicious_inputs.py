@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trials import Tally, contents, run
+from benchmarks.robustness.trials import Tally, contents, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ def written(path: Path, value: Any) -> None:
 
 
 def weights(path: Path, tensors: dict[str, Any] | None = None) -> None:
-    from stored import floats, save
+    from tests.support.checkpoint_cases import floats, save
 
     save(path, tensors or floats("model.embed_tokens"))
 
@@ -132,7 +132,7 @@ def _adapter(make: Callable[[Path, Path], None], **config: Any) -> Callable[[Pat
     """An adapter on a harmless base, with the files of another case."""
 
     def adapter(target: Path, outside: Path) -> None:
-        import tiny
+        from tests.support import tiny
 
         make(target, outside)
         (target / "config.json").unlink(missing_ok=True)
@@ -173,7 +173,7 @@ def _fixable_link(target: Path, outside: Path) -> None:
 
 
 def _script_links(target: Path, outside: Path) -> None:
-    from writes import SCRIPT
+    from benchmarks.robustness.interrupted_writes import SCRIPT
 
     (outside / "train.py").write_text(SCRIPT)
     (target / "train.py").symlink_to(outside / "train.py")
@@ -184,7 +184,7 @@ def _prepared(**edit: Any) -> Callable[[Path, Path], None]:
     """A kbitlint.json of somebody else."""
 
     def make(target: Path, _: Path) -> None:
-        import tiny
+        from tests.support import tiny
 
         shutil.copytree(tiny.checkpoint(), target, dirs_exist_ok=True)
         written(target / "kbitlint.json", {"format": 1, "quantize": "nf4", "edits": [edit]})
@@ -194,7 +194,7 @@ def _prepared(**edit: Any) -> Callable[[Path, Path], None]:
 
 def _dependent(target: Path, _: Path) -> None:
     """Code that lies where Python would find it if the folder were on its path."""
-    import tiny
+    from tests.support import tiny
 
     shutil.copytree(tiny.checkpoint(), target, dirs_exist_ok=True)
     for name in ("torch", "transformers", "sitecustomize", "json", "peft", "conftest", "setup", "kernels"):

@@ -9,8 +9,8 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from hostile import room
-from trials import Run, Tally, alone, run
+from benchmarks.robustness.malicious_inputs import room
+from benchmarks.robustness.trials import Run, Tally, alone, run
 
 # ------------------------------------------------------------------------------------------------- factories
 

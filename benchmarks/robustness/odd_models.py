@@ -10,9 +10,10 @@ import threading
 import time
 import warnings
 
-import tiny
 import torch
 from torch import nn
+
+from tests.support import tiny
 
 MODES = {"gradients": contextlib.nullcontext, "no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
 #: attributes that an audit reads of a model, its layers and its config
@@ -129,6 +130,13 @@ class _Wrapper(nn.Module):
         return self._modules["inner"](**inputs)
 
 
+def _deep(levels):
+    module = nn.Identity()
+    for _ in range(levels):
+        module = nn.Sequential(module)
+    return module
+
+
 ODD |= {
     "a scripted child": lambda: _with_child(torch.jit.script(nn.Sequential(nn.Linear(4, 4)))),
     "a traced child": lambda: _with_child(torch.jit.trace(nn.Linear(4, 4), torch.ones(1, 4))),
@@ -157,13 +165,6 @@ ODD |= {
     "a scripted model": lambda: torch.jit.script(nn.Sequential(nn.Linear(4, 4))),
     "a deep child": lambda: _with_child(_deep(900)),
 }
-
-
-def _deep(levels):
-    module = nn.Identity()
-    for _ in range(levels):
-        module = nn.Sequential(module)
-    return module
 
 
 @odd

@@ -16,10 +16,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from trials import Run, Tally, run
+from benchmarks.robustness.trials import Run, Tally, run
 
-ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "tests" / "scripts" / "accelerate_loop_reentrant.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tests" / "data" / "scripts" / "accelerate_loop_reentrant.py"
 COMMAND = str(Path(sys.executable).with_name("kbitlint"))
 MODULE = [sys.executable, "-m", "kbitlint"]
 QUIET = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
@@ -41,9 +41,9 @@ class Recorder:
     def find_spec(name, path=None, target=None):
         asked.add(name.partition(".")[0])
 sys.meta_path.insert(0, Recorder)
-import kbitlint.cli, kbitlint.jobs, kbitlint.processes, kbitlint.sweep
+import kbitlint.cli, kbitlint.jobs.server, kbitlint.runtime.processes, kbitlint.audit.scripts
 if sys.argv[2:]:
-    import kbitlint.preloaded
+    import kbitlint.jobs.preload
     for target in sys.argv[2:]:
         kbitlint.check(target, quantize="nf4")
 else:
@@ -122,7 +122,7 @@ _FOUND_BY_PYTHON = {"kbitlint"} | ({"runpy", "pkgutil"} if sys.version_info < (3
 
 def paths(tally: Tally, *, quick: bool) -> None:
     """Each module that a process of ours imports, in the working folder and in that of the target: none is run."""
-    import tiny
+    from tests.support import tiny
 
     light, heavy = imported(), imported(str(tiny.checkpoint()))
     for situation, command, environment, names in _situations(light, heavy, quick=quick):

@@ -1,6 +1,6 @@
 """Bad inputs, bad code, bad disks and bad moments, as figures: what was tried, how often, and how much of it was survived.
 
-    python benchmarks/robustness.py [--quick] [--only NAME ...] [--json FILE] [--kills N] [--executions N]
+    python -m benchmarks.robustness.run [--quick] [--only NAME ...] [--json FILE] [--kills N] [--executions N]
 
 It ends with a table. Lost is whatever damaged a file, ran code that must not run, hung, left a traceback or an exit code
 other than 0, 1 and 2; then the exit code is 1. Linux; as root it mounts small file systems for the full and the read-only
@@ -18,19 +18,18 @@ import warnings
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "support"))  # the factories import tiny from there
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [sys.path[0], os.environ.get("PYTHONPATH", "")]))
 
-from goals import Goal, leave
-from trials import Tally, preload
+from benchmarks.goals import Goal, leave
+from benchmarks.robustness.trials import Tally, preload
 
 FAMILIES = ("llama", "mixtral (MoE)", "gemma3 (1 + weight)", "t5 (encoder-decoder)")
 
 
 def parsers(tally, options):
     """Mutations of files, by parser."""
-    import fuzz
+    from benchmarks.robustness import fuzz
 
     state = {}
     for name in fuzz.PARSERS:
@@ -45,119 +44,119 @@ def parsers(tally, options):
 
 def kills(tally, options):
     """SIGKILL during every kind of write."""
-    import writes
+    from benchmarks.robustness import interrupted_writes
 
-    writes.kills(tally, options.kills or (6 if options.quick else 200))
+    interrupted_writes.kills(tally, options.kills or (6 if options.quick else 200))
 
 
 def faults(tally, options):
     """Each call of each write refuses in turn."""
-    import writes
+    from benchmarks.robustness import interrupted_writes
 
-    writes.faults(tally, 1 if options.quick else 6)
+    interrupted_writes.faults(tally, 1 if options.quick else 6)
 
 
 def edits(tally, options):
     """A fix of a model, stopped at each edit."""
-    import writes
+    from benchmarks.robustness import interrupted_writes
 
-    writes.edits(tally, FAMILIES[:1] if options.quick else FAMILIES)
+    interrupted_writes.edits(tally, FAMILIES[:1] if options.quick else FAMILIES)
 
 
 def disk(tally, _):
     """A full disk."""
-    import writes
+    from benchmarks.robustness import interrupted_writes
 
-    writes.full_disk(tally)
+    interrupted_writes.full_disk(tally)
 
 
 def locked(tally, _):
     """A read-only folder."""
-    import writes
+    from benchmarks.robustness import interrupted_writes
 
-    writes.read_only(tally)
+    interrupted_writes.read_only(tally)
 
 
 def code(tally, options):
     """Checkpoints that try to run code or to reach files elsewhere."""
-    import hostile
+    from benchmarks.robustness import malicious_inputs
 
-    hostile.code(tally, quick=options.quick)
+    malicious_inputs.code(tally, quick=options.quick)
 
 
 def configs(tally, options):
     """Configs of adapters and models that ask for files, connections, processes and code."""
-    import configs as hostile_configs
+    from benchmarks.robustness import configs as hostile_configs
 
     hostile_configs.configs(tally, quick=options.quick)
 
 
 def inputs(tally, options):
     """Files that are no files, loops, depths and lengths."""
-    import hostile
+    from benchmarks.robustness import malicious_inputs
 
-    hostile.inputs(tally, quick=options.quick)
+    malicious_inputs.inputs(tally, quick=options.quick)
 
 
 def names(tally, options):
     """Control characters in every kind of name."""
-    import spoken
+    from benchmarks.robustness import terminal_output
 
-    spoken.names(tally, quick=options.quick)
+    terminal_output.names(tally, quick=options.quick)
 
 
 def many(tally, options):
     """10,000 violations in one report, in every format."""
-    import spoken
+    from benchmarks.robustness import terminal_output
 
-    spoken.many(tally, quick=options.quick)
+    terminal_output.many(tally, quick=options.quick)
 
 
 def factories(tally, options):
     """Factories that fork, print, exit, recurse, hang, die and eat memory."""
-    import misbehaving
+    from benchmarks.robustness import misbehaving_factories
 
-    misbehaving.factories(tally, quick=options.quick)
+    misbehaving_factories.factories(tally, quick=options.quick)
 
 
 def fixes(tally, options):
     """Fixes of scripts and notebooks in every shape: they compile, are done, and change nothing else."""
-    import variants
+    from benchmarks.robustness import fix_variants
 
-    variants.fixes(tally, quick=options.quick)
+    fix_variants.fixes(tally, quick=options.quick)
 
 
 def oddities(tally, options):
     """Odd live models, audited in three gradient modes and trained."""
-    import oddities as models
+    from benchmarks.robustness import odd_models as models
 
     models.live(tally, quick=options.quick)
 
 
 def paths(tally, options):
     """Canaries on sys.path: modules in the working folder and the target's."""
-    import reach
+    from benchmarks.robustness import reach
 
     reach.paths(tally, quick=options.quick)
 
 
 def stops(tally, options):
     """Sweeps and --jobs that are stopped: processes and pipes that are left."""
-    import reach
+    from benchmarks.robustness import reach
 
     reach.stops(tally, 12 if options.quick else 200)
 
 
 def exits(tally, options):
     """Exit codes by fault: outputs, names, memory, exceptions, Ctrl-C."""
-    import reach
+    from benchmarks.robustness import reach
 
     reach.exits(tally, quick=options.quick)
 
 
 def growth(tally, options):
     """Files of every shape, by time and memory against their size."""
-    from growth import growth as grown
+    from benchmarks.robustness.growth import growth as grown
 
     grown(tally, quick=options.quick)
 

@@ -13,9 +13,8 @@ import time
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from hostile import ADAPTER, LLAMA, ON_CPU, room, weights, written
-from trials import Run, Tally, run
-
+from benchmarks.robustness.malicious_inputs import ADAPTER, LLAMA, ON_CPU, room, weights, written
+from benchmarks.robustness.trials import Run, Tally, run
 from kbitlint.output import formats
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ def escaped(text: str, *, painted: bool = False) -> str | None:
 
 def _named(target: Path, bad: str) -> list[tuple[str, ...]]:
     """Files with this name in every place that takes one; gives the command lines that meet it."""
-    from writes import RECIPE, SCRIPT
+    from benchmarks.robustness.interrupted_writes import RECIPE, SCRIPT
 
     file = bad.replace("/", "").replace("\0", "")
     (target / f"{file}.py").write_text(SCRIPT)

@@ -78,8 +78,8 @@ def preload() -> None:
     import torch
 
     torch.set_num_threads(1)  # a forked process must not wait for threads that it does not have
-    import kbitlint.cli
-    import kbitlint.preloaded  # noqa: F401  # as the server of --jobs does
+    import kbitlint.cli.commands
+    import kbitlint.jobs.preload  # noqa: F401  # as the server of --jobs does
 
 
 def run(

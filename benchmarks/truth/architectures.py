@@ -1,6 +1,6 @@
 """Every architecture of four transformers tasks, tiny: a config with random weights, or the same on the meta device.
 
-    python benchmarks/architectures.py [--task TASK]        which can be built, and how many
+    python -m benchmarks.truth.architectures [--task TASK]        which can be built, and how many
 
 A config is shrunk by rules, not listed by hand: names that mean a size get a small one, lists with an item per layer
 keep one layer of each kind, and only what no rule can know (sums that must match, defaults that are missing) stands in

@@ -14,8 +14,8 @@ from transformers import BitsAndBytesConfig, PreTrainedModel
 
 import kbitlint
 from kbitlint.extras import load_bitsandbytes
-from kbitlint.model import checkpointing, norms
-from kbitlint.model.walk import collect
+from kbitlint.model.inspect.walk import collect
+from kbitlint.model.layers import checkpointing, norms
 
 if TYPE_CHECKING:
     from collections.abc import Callable

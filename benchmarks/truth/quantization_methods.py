@@ -1,7 +1,7 @@
 """Quantization methods other than bitsandbytes that run on a CPU, for real: what kbitlint says and what a step does.
 
     pip install --no-deps torchao
-    python benchmarks/methods.py
+    python -m benchmarks.truth.quantization_methods
 
 torchao is no extra of the tests: its compiled parts are built for other versions of torch than the one pinned here,
 and every process that imports transformers then prints what could not be loaded.
@@ -10,15 +10,12 @@ and every process that imports transformers then prints what could not be loaded
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
-import tiny
 import torch
 
 import kbitlint
+from tests.support import tiny
 
 #: types of torchao whose kernels the CPU has
 TYPES = (

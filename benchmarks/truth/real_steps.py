@@ -1,6 +1,6 @@
 """What a real training step does, for every architecture that can be built tiny and every way to prepare it.
 
-    python benchmarks/truth.py [--out FILE] [--task TASK] [--only TYPE] [--sample N --seed S] [--redo] [--jobs N]
+    python -m benchmarks.truth.real_steps [--out FILE] [--task TASK] [--only TYPE] [--sample N --seed S] [--redo] [--jobs N]
 
 Each model is built with random weights, saved, loaded in nf4 on the CPU as ``from_pretrained`` does, prepared, given
 LoRA on every quantized layer, and trained for one step. What happened is one JSON line per (task, model type,
@@ -33,12 +33,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
-from architectures import TASKS, architectures, build
-from preparations import PREPARATIONS, Preparation, experts_in, quantization, with_lora
 from torch import Tensor, nn
 
-from kbitlint.model import checkpointing
+from benchmarks.truth.architectures import TASKS, architectures, build
+from benchmarks.truth.preparations import PREPARATIONS, Preparation, experts_in, quantization, with_lora
 from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.layers import checkpointing
 
 SEED = 0
 #: the line that says whether the model could be built and loaded at all
@@ -194,7 +194,7 @@ def run_model(task: str, model_type: str, wanted: list[str], out: Path) -> None:
 
 
 def _facts(model: Any) -> dict[str, Any]:
-    from preparations import bitsandbytes
+    from benchmarks.truth.preparations import bitsandbytes
 
     odd = [name for name, tensor in model.named_parameters() if tensor.is_floating_point() and not tensor.isfinite().all()]
     return {
@@ -345,7 +345,7 @@ def _column(name: str, line: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("truth.jsonl"), help="the results file")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "truth.jsonl", help="the results file")
     parser.add_argument("--task", choices=TASKS, help="one task only")
     parser.add_argument("--only", action="append", default=[], metavar="TYPE", help="this model type only; repeatable")
     parser.add_argument("--sample", type=int, metavar="N", help="this many architectures, drawn at random")

@@ -1,6 +1,6 @@
 """Precision and recall of the source rules on the labelled scripts of the tests.
 
-    python benchmarks/source.py [--json FILE]
+    python -m benchmarks.truth.scripts [--json FILE]
 
 A line that a training script should be flagged on ends in ``# fault: KB401``; one that is only worth knowing in
 ``# note: KB302``. The labels say what really happens in training, not what kbitlint says. Leaves with 1 where a fault is
@@ -15,16 +15,15 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from goals import Goal, leave
-
+from benchmarks.goals import Goal, leave
+from kbitlint.audit.scripts import run
 from kbitlint.context import TrainingContext
 from kbitlint.registry import all_rules
 from kbitlint.source import documents
-from kbitlint.sweep import run
 from kbitlint.upstream.versions import NEWEST, pins
 from kbitlint.violation import Severity
 
-SCRIPTS = Path(__file__).parents[1] / "tests" / "scripts"
+SCRIPTS = Path(__file__).parents[2] / "tests" / "data" / "scripts"
 _LABEL = re.compile(r"# (fault|note): ((?:KB\d+ ?)+)")
 #: JSON takes no comments
 IN_JSON = {"trl_sft_fp16.json": {("fault", 1, "KB120")}}

@@ -1,6 +1,6 @@
 """What a fix leaves of a model when it is undone, and when it fails halfway.
 
-    python benchmarks/undo.py [--out FILE] [--task TASK] [--only TYPE] [--sample N --seed S] [--jobs N] [--json FILE]
+    python -m benchmarks.truth.undo [--out FILE] [--task TASK] [--only TYPE] [--sample N --seed S] [--jobs N] [--json FILE]
 
 Every architecture is loaded in nf4 on the CPU, fixed with unsafe fixes too, and undone; then the fix is stopped at each
 of its edits in turn. The model must be the same each time: dtypes, values, storages, flags, hooks and their order,
@@ -24,14 +24,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
-import truth
-from architectures import build
-from goals import Goal, leave
 from torch import Tensor, nn
 
 import kbitlint
-from kbitlint.model import edits
-from kbitlint.model.journal import Journal, journaled
+from benchmarks.goals import Goal, leave
+from benchmarks.truth import real_steps
+from benchmarks.truth.architectures import build
+from kbitlint.model.edits import apply
+from kbitlint.model.edits.journal import Journal, journaled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -96,12 +96,12 @@ def run_model(task: str, model_type: str, _: list[str], out: Path) -> None:
         line: dict[str, Any]
         try:
             build(task, model_type).save_pretrained(folder)
-            model = truth.load(folder)[0]
+            model = real_steps.load(folder)[0]
         except Exception as error:  # noqa: BLE001  # an architecture that cannot be built is a result
             line = {"outcome": "not built", "error": f"{type(error).__name__}: {error}"[:200]}
         else:
             line = undone(model)
-    truth.write(out, (task, model_type, UNDO), line, start)
+    real_steps.write(out, (task, model_type, UNDO), line, start)
 
 
 def undone(model: Any) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def undone(model: Any) -> dict[str, Any]:
     after_stop: dict[str, list[str]] = {}
     for index, edit in enumerate(applied):
         with contextlib.suppress(Stop), journaled(Journal()) as journal:
-            edits.apply(model, applied[: index + 1], journal)
+            apply.apply(model, applied[: index + 1], journal)
             raise Stop
         differs = changed(before, state_of(model, moved))
         if differs:
@@ -136,9 +136,9 @@ def undone(model: Any) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("undo.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "undo.jsonl")
     parser.add_argument("--json", type=Path, help="also write the goals there")
-    parser.add_argument("--task", choices=truth.TASKS)
+    parser.add_argument("--task", choices=real_steps.TASKS)
     parser.add_argument("--only", action="append", default=[], metavar="TYPE")
     parser.add_argument("--sample", type=int)
     parser.add_argument("--seed", type=int, default=0)
@@ -146,10 +146,10 @@ def main() -> int:
     parser.add_argument("--timeout", type=float, default=300)
     parser.add_argument("--memory", type=int, default=16, help="gigabytes of address space a process")
     options = parser.parse_args()
-    wanted = truth.pairs(options.task, options.only, options.sample, options.seed)
-    known = truth.results(options.out)
-    truth.run_jobs([(*pair, [UNDO]) for pair in wanted if (*pair, UNDO) not in known], run_model, options)
-    lines = {key: line for key, line in truth.results(options.out).items() if key[:2] in set(wanted)}
+    wanted = real_steps.pairs(options.task, options.only, options.sample, options.seed)
+    known = real_steps.results(options.out)
+    real_steps.run_jobs([(*pair, [UNDO]) for pair in wanted if (*pair, UNDO) not in known], run_model, options)
+    lines = {key: line for key, line in real_steps.results(options.out).items() if key[:2] in set(wanted)}
     counts: dict[str, int] = {}
     for key, line in sorted(lines.items()):
         counts[line["outcome"]] = counts.get(line["outcome"], 0) + 1

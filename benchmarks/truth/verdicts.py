@@ -1,7 +1,7 @@
 """What kbitlint says of every architecture without weights, held against what real training did.
 
-    python benchmarks/truth.py                         # real steps, once
-    python benchmarks/verdicts.py [--task TASK] [--only TYPE] [--redo] [--jobs N] [--json FILE]
+    python -m benchmarks.truth.real_steps                         # real steps, once
+    python -m benchmarks.truth.verdicts [--task TASK] [--only TYPE] [--redo] [--jobs N] [--json FILE]
 
 Each model is built on the meta device in the state that ``truth.py`` trained it in, and traced. A pair of architecture
 and preparation agrees where the trace names the same trainable parameters as reached, or the same kind of failure.
@@ -22,17 +22,17 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 import transformers
-import truth
-from architectures import TASKS, config_for, model_class
-from goals import Goal, leave
-from preparations import PREPARATIONS, Preparation, quantization, with_lora
 
+from benchmarks.goals import Goal, leave
+from benchmarks.truth import real_steps
+from benchmarks.truth.architectures import TASKS, config_for, model_class
+from benchmarks.truth.preparations import PREPARATIONS, Preparation, quantization, with_lora
 from kbitlint import engine, registry
 from kbitlint.context import TrainingContext
-from kbitlint.model.build import instantiate
-from kbitlint.model.step import UntraceableError
-from kbitlint.model.trace import trace
-from kbitlint.model.walk import collect
+from kbitlint.model.build.meta import instantiate
+from kbitlint.model.inspect.walk import collect
+from kbitlint.model.trace.step import UntraceableError
+from kbitlint.model.trace.trace import trace
 from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def run_model(task: str, model_type: str, wanted: list[str], out: Path) -> None:
     transformers.utils.logging.set_verbosity_error()
     for name in wanted:
         start = time.perf_counter()
-        truth.write(out, (task, model_type, name), _verdict(task, model_type, PREPARATIONS[name]), start)
+        real_steps.write(out, (task, model_type, name), _verdict(task, model_type, PREPARATIONS[name]), start)
 
 
 def _verdict(task: str, model_type: str, preparation: Preparation) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def _verdict(task: str, model_type: str, preparation: Preparation) -> dict[str, 
         with torch.device("meta"):
             adapted = with_lora(model)
     except Exception as error:  # noqa: BLE001  # what preparing raises is the verdict
-        return made | {"verdict": truth.kind_of(str(error)), "message": str(error)[:300], "stage": "prepare"}
+        return made | {"verdict": real_steps.kind_of(str(error)), "message": str(error)[:300], "stage": "prepare"}
     facts = {Surface.MODEL: collect(adapted)}
     try:
         traced = trace(adapted, context, device="cpu", facts=facts[Surface.MODEL])
@@ -108,9 +108,9 @@ def agrees(real: dict[str, Any], said: dict[str, Any]) -> bool:
     return said["verdict"] == "ok" and names == said["reached"]
 
 
-def report(real: dict[truth.Key, Any], said: dict[truth.Key, Any]) -> list[Goal]:
+def report(real: dict[real_steps.Key, Any], said: dict[real_steps.Key, Any]) -> list[Goal]:
     """Print how often each preparation agrees, and every disagreement; the goals."""
-    keys = [key for key in real if key in said and key[2] != truth.BUILD]
+    keys = [key for key in real if key in said and key[2] != real_steps.BUILD]
     right = {key: agrees(real[key], said[key]) for key in keys}
     for name in PREPARATIONS:
         mine = [right[key] for key in keys if key[2] == name]
@@ -131,7 +131,7 @@ def report(real: dict[truth.Key, Any], said: dict[truth.Key, Any]) -> list[Goal]
     return [trace, *_alarms({key: real[key] for key in keys}, said), *_fixed({key: real[key] for key in keys})]
 
 
-def _classes(keys: Iterable[truth.Key]) -> int:
+def _classes(keys: Iterable[real_steps.Key]) -> int:
     return len({key[:2] for key in keys})
 
 
@@ -139,7 +139,7 @@ def _far(said: dict[str, Any], real: dict[str, Any]) -> bool:
     return abs(said["saved_bytes"] / real["saved_bytes"] - 1) > 0.02
 
 
-def _trains(key: truth.Key, real: dict[truth.Key, Any]) -> bool:
+def _trains(key: real_steps.Key, real: dict[real_steps.Key, Any]) -> bool:
     """Whether a model trains as well as it can: with as many gradients as any preparation without reentry gives.
 
     Of adapters that it has: PEFT puts none on experts that are packed in place.
@@ -156,18 +156,18 @@ def _errors(line: dict[str, Any]) -> list[Any]:
     return [violation for violation in line["violations"] if violation[1] == "error"]
 
 
-def false_alarms(real: dict[truth.Key, Any], said: dict[truth.Key, Any]) -> list[truth.Key]:
+def false_alarms(real: dict[real_steps.Key, Any], said: dict[real_steps.Key, Any]) -> list[real_steps.Key]:
     """Models that train and are said to hold an error."""
     return [key for key in real if key in said and _errors(said[key]) and _trains(key, real)]
 
 
-def missed(real: dict[truth.Key, Any], said: dict[truth.Key, Any]) -> list[truth.Key]:
+def missed(real: dict[real_steps.Key, Any], said: dict[real_steps.Key, Any]) -> list[real_steps.Key]:
     """Models that fail, or train less than they can, without an error, a Skip, or a word of PEFT's while preparing."""
     told = {key for key in said if said[key]["verdict"] == "untraceable" or said[key].get("stage") == "prepare"}
     return [key for key in real if key in said and not _trains(key, real) and not _errors(said[key]) and key not in told]
 
 
-def _alarms(real: dict[truth.Key, Any], said: dict[truth.Key, Any]) -> Iterator[Goal]:
+def _alarms(real: dict[real_steps.Key, Any], said: dict[real_steps.Key, Any]) -> Iterator[Goal]:
     """Print errors on models that train, and broken models of which nothing is said."""
     false, silent = false_alarms(real, said), missed(real, said)
     broken = [key for key in real if key in said and not _trains(key, real)]
@@ -179,9 +179,9 @@ def _alarms(real: dict[truth.Key, Any], said: dict[truth.Key, Any]) -> Iterator[
     yield Goal("states that fail or train less than they can, without a word", len(silent), 0, "", of=len(broken))
 
 
-def _fixed(real: dict[truth.Key, Any]) -> Iterator[Goal]:
+def _fixed(real: dict[real_steps.Key, Any]) -> Iterator[Goal]:
     """What the fix makes of the classes that another preparation makes trainable."""
-    theirs = {key[:2] for key in real if key[2] not in (truth.BUILD, *FIXES) and _trains(key, real)}
+    theirs = {key[:2] for key in real if key[2] not in (real_steps.BUILD, *FIXES) and _trains(key, real)}
     for name, what in FIXES.items():
         keys = [(*key, name) for key in sorted(theirs) if (*key, name) in real]
         left = [key for key in keys if not _trains(key, real)]
@@ -206,8 +206,8 @@ def _said(line: dict[str, Any], real: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--real", type=Path, default=Path(__file__).with_name("truth.jsonl"), help="what truth.py wrote")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("verdicts.jsonl"), help="the verdicts")
+    parser.add_argument("--real", type=Path, default=Path(__file__).parents[1] / "truth.jsonl", help="what truth.py wrote")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "verdicts.jsonl", help="the verdicts")
     parser.add_argument("--json", type=Path, help="also write the goals there")
     parser.add_argument("--task", choices=TASKS, help="one task only")
     parser.add_argument("--only", action="append", default=[], metavar="TYPE", help="this model type only; repeatable")
@@ -218,16 +218,16 @@ def main() -> int:
     options = parser.parse_args()
     real = {
         key: line
-        for key, line in truth.results(options.real).items()
+        for key, line in real_steps.results(options.real).items()
         if (not options.task or key[0] == options.task) and (not options.only or key[1] in options.only)
     }
-    known = {} if options.redo else truth.results(options.out)
+    known = {} if options.redo else real_steps.results(options.out)
     todo: dict[tuple[str, str], list[str]] = {}
     for task, model_type, name in real:
-        if name != truth.BUILD and (task, model_type, name) not in known:
+        if name != real_steps.BUILD and (task, model_type, name) not in known:
             todo.setdefault((task, model_type), []).append(name)
-    truth.run_jobs([(task, model_type, names) for (task, model_type), names in todo.items()], run_model, options)
-    return leave(report(real, truth.results(options.out)), options.json)
+    real_steps.run_jobs([(task, model_type, names) for (task, model_type), names in todo.items()], run_model, options)
+    return leave(report(real, real_steps.results(options.out)), options.json)
 
 
 if __name__ == "__main__":

@@ -3,66 +3,24 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import import_state, manifest
-from kbitlint.confinement import confined
-from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.extras import require_model_extra
-from kbitlint.files.checkpoint import CheckpointFacts, base_of_adapter, read_checkpoint
-from kbitlint.limits import Limits
-from kbitlint.norm_styles import Norms
+from kbitlint.files import manifest
+from kbitlint.files.checkpoint import base_of_adapter, read_checkpoint
 from kbitlint.result import Skip
-from kbitlint.target import FACTORIES, SOURCES, Kind, Target
-from kbitlint.upstream.quantization import QUANTIZATIONS
+from kbitlint.runtime import import_state
+from kbitlint.runtime.confinement import confined
+from kbitlint.target import FACTORIES, SOURCES, Kind, Target, parse
 from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How targets are opened and which rules run; the same for ``check`` and ``fix``."""
-
-    select: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-    rule_options: Mapping[str, Mapping[str, bool | float | str]] = field(default_factory=dict)
-    """code or slug of a rule -> option -> value."""
-    quantize: str | None = None
-    meta: bool = False
-    run: bool = True
-    """Whether functions are run; one that is not is reported as skipped."""
-    trust_remote_code: bool = False
-    trace: bool = True
-    """Whether a training step without weights may be run."""
-    plan: bool = False
-    """Also plan the fixes."""
-    outline: bool = False
-    """Also collect the tree of modules."""
-    memory: bool = False
-    """Also measure what a training step takes in memory, before and after the fix."""
-    context: TrainingContext = field(default_factory=TrainingContext)
-    limits: Limits = field(default_factory=Limits)
-    """The bounds that scripts, notebooks and configurations are held to."""
-    norms: Norms = Norms.TRANSPARENT
-    """What a fix does about norms."""
-    output: Path | None = None
-    """Where the preparation of a checkpoint is written; None for kbitlint.json beside its config.json."""
-    probe_batch: int = 2
-    """Sequences in the batch of the step that proves a fix."""
-    probe_seq: int = 16
-    """Tokens of each."""
-
-    def __post_init__(self) -> None:
-        if self.quantize is not None and self.quantize not in QUANTIZATIONS:
-            raise KbitlintError(f"quantize: {self.quantize!r} is none of {', '.join(QUANTIZATIONS)}")
-        for name, least in (("probe_batch", 1), ("probe_seq", 2)):
-            if getattr(self, name) < least:
-                raise KbitlintError(f"{name}: {getattr(self, name)} is less than {least}")
+    from kbitlint.audit.options import Options
+    from kbitlint.facts.checkpoint import CheckpointFacts
+    from kbitlint.rule import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +55,10 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     if not model:
         return Opened(target, files, skips=unread)
     require_model_extra(f"auditing {target.text}")
-    from kbitlint.model.build import attach_adapter, build
-    from kbitlint.model.factory import call_factory
+    from kbitlint.model.build.checkpoint_config import Source
+    from kbitlint.model.build.factory import call_factory
+    from kbitlint.model.build.meta import attach_adapter, build
     from kbitlint.model.isolation import quiet
-    from kbitlint.model.source import Source
 
     if target.kind in FACTORIES:
         made = call_factory(lambda: import_state.call(target), target.text, meta=options.meta)
@@ -144,9 +102,9 @@ def apply_stored(model: Any, prepared: manifest.Manifest, file: Path, *, undoabl
         file: Where it comes from, for the message.
         undoable: Whether ``undo`` is to take it back.
     """
-    from kbitlint.model.edits import apply
-    from kbitlint.model.journal import Journal, journaled, keep
-    from kbitlint.model.optimizers import Carrier
+    from kbitlint.model.edits.apply import apply
+    from kbitlint.model.edits.journal import Journal, journaled, keep
+    from kbitlint.model.edits.optimizers import Carrier
 
     try:
         with journaled(Journal(forgets=not undoable)) as journal:
@@ -163,7 +121,7 @@ def has_weights(target: Target) -> bool:
 
     Raises TargetError where it holds pickles only, which are never loaded.
     """
-    from kbitlint.model.loading import base_folder, pickles_in, safetensors_in
+    from kbitlint.model.build.weights import base_folder, pickles_in, safetensors_in
 
     folder = base_folder(target)
     if folder is None:
@@ -178,9 +136,9 @@ def has_weights(target: Target) -> bool:
 def load_target(target: Target, options: Options, device: str) -> Opened:
     """Open a folder with its real weights on a device, prepared as its ``kbitlint.json`` says."""
     require_model_extra("--fix")
+    from kbitlint.model.build.checkpoint_config import Source
+    from kbitlint.model.build.weights import base_folder, load
     from kbitlint.model.isolation import quiet
-    from kbitlint.model.loading import base_folder, load
-    from kbitlint.model.source import Source
 
     with quiet():
         prepared = manifest.read(target.folder)
@@ -190,3 +148,9 @@ def load_target(target: Target, options: Options, device: str) -> Opened:
         apply_stored(model, prepared, target.folder / manifest.NAME)
     asks = "" if options.trust_remote_code else Source(str(base_folder(target))).asks
     return Opened(target, read_checkpoint(target.folder), model, (f"loaded on {device}",), asks=asks)
+
+
+def opened(target: Any, rules: tuple[Rule, ...], options: Options) -> Opened:
+    """A named target with what the rules look at."""
+    wants_model = any({Surface.MODEL, Surface.TRACE, Surface.RANKS} & set(rule.checks()) for rule in rules)
+    return open_target(parse(str(target)), options, model=wants_model)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine
-from kbitlint.collection import facts_of_model
 from kbitlint.context import TrainingContext
-from kbitlint.errors import KbitlintError, TargetError
-from kbitlint.norm_styles import Norms
+from kbitlint.errors import KbitlintError
+from kbitlint.model.collect import facts_of_model
 from kbitlint.report import Report, report_of
-from kbitlint.result import Plan, Skip
-from kbitlint.source import documents
-from kbitlint.target import SOURCES, Kind, Target
-from kbitlint.violation import Safety, Surface
+from kbitlint.result import Skip
+from kbitlint.target import SOURCES
+from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.opening import Opened, Options
+    from kbitlint.audit.open import Opened
+    from kbitlint.audit.options import Options
+    from kbitlint.facts.model import ModelFacts
     from kbitlint.rule import Rule
 
 
@@ -32,7 +31,7 @@ def model_of(target: Any) -> Any:
 
 def context_of(target: Any, context: TrainingContext) -> TrainingContext:
     """What a Trainer's arguments and the wrappers of a model say; what the caller says wins."""
-    from kbitlint.model.wrapped import context_of_launcher, context_of_wrappers
+    from kbitlint.model.inspect.wrappers import context_of_launcher, context_of_wrappers
 
     model = model_of(target)
     read = TrainingContext() if model is target else TrainingContext.from_trainer(target)
@@ -43,35 +42,22 @@ def depicted(live: Any, facts: ModelFacts, context: TrainingContext, options: Op
     """What a page shows of a model, as fields of its report: nothing where nobody asked for it."""
     further: dict[str, Any] = {}
     if options.outline:
-        from kbitlint.model.outline import outline_of
+        from kbitlint.model.inspect.outline import outline_of
 
         further["outline"] = outline_of(model_of(live), facts)
     if options.memory:
+        from kbitlint.fixes.preview import measured
+
         further |= measured(live, context, options)
     return further
-
-
-def measured(live: Any, context: TrainingContext, options: Options) -> dict[str, Any]:
-    """What a training step takes before and after the fix, or why that is not known, as fields of a report."""
-    from kbitlint.budget import DEFAULT_LORA, OPTIMIZERS, budget_of, parse_lora
-    from kbitlint.model.isolation import quiet
-
-    if not options.trace:
-        return {"unmeasured": "no training step may be run (--no-trace)"}
-    optimizer = context.optimizer if context.optimizer in OPTIMIZERS else "adamw"
-    lora = parse_lora(DEFAULT_LORA)
-    try:
-        with quiet():
-            budget = budget_of(model_of(live), context, lora=lora, optimizer=optimizer, against_peft=False)
-    except KbitlintError as error:
-        return {"unmeasured": str(error)}
-    return {"memory": budget}
 
 
 def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
     """Run the rules over everything that a named target offers."""
     if opened.target.kind in SOURCES:
-        return _audit_source(opened.target, rules, options)
+        from kbitlint.audit.scripts import audit_source
+
+        return audit_source(opened.target, rules, options)
     facts: dict[Surface, Any] = {}
     if opened.files is not None:
         facts[Surface.FILES] = opened.files
@@ -87,78 +73,45 @@ def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
     planned = None
     if options.plan and opened.live is not None:
         with opened.confined():
+            from kbitlint.fixes.preview import plan_of
+
             planned = plan_of(model_of(opened.live), rules, context, trace=options.trace, norms=options.norms)
     if options.plan and opened.files is not None:
-        planned = _with_files(planned, opened.target, rules, options)
+        from kbitlint.fixes.preview import with_files
+
+        planned = with_files(planned, opened.target, rules, options)
     step = facts.get(Surface.TRACE)
     return report_of(opened.target.text, model, outcome, step, notes=opened.notes, skips=skips, planned=planned, **picture)
 
 
-def _audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Report:
-    """Audit a script or a folder of them: no model is built and nothing of the script runs."""
-    from kbitlint import sweep
-
-    path = Path(target.place)
-    if target.kind is Kind.TREE:
-        swept = sweep.sweep(path, rules, options.context)
-        if not swept.files:
-            raise TargetError(target.text, "the folder holds no checkpoint, script, notebook or training configuration")
-        counted = f"{swept.read} of {swept.files} files" if swept.files > 1 else "1 file"
-        summary = f"{counted} {'concerns' if swept.read == 1 else 'concern'} the training of quantized models"
-    else:
-        document = documents.read(path, target.text)
-        swept = sweep.Sweep(sweep.NOTHING, 1)
-        summary = ""
-        if document is not None:
-            outcome, silenced = sweep.run(rules, document.facts, options.context)
-            swept = sweep.Sweep(outcome, 1, 1, silenced=silenced)
-    skips = swept.skips
-    if not swept.read and not skips:
-        skips = (Skip("", Surface.SOURCE, "nothing here loads, prepares or trains a quantized model"),)
-    notes = (f"{swept.silenced} silenced by comments",) if swept.silenced else ()
-    report = report_of(target.text, None, swept.outcome, notes=notes, skips=skips)
-    planned = _plan_of_source(target, rules, options) if options.plan else None
-    return dataclasses.replace(report, summary=summary, planned=planned)
+def not_run(target: Any) -> Report:
+    """The report of a function that is not run: it is no clean one."""
+    return Report(str(target), "not run", skips=(Skip("", Surface.MODEL, "functions are not run (--no-run)"),))
 
 
-def _with_files(planned: Plan | None, target: Target, rules: tuple[Rule, ...], options: Options) -> Plan:
-    """The plan with what fixes change in the JSON files."""
-    from kbitlint.mending import mend_files
+def is_live(target: Any) -> bool:
+    """Whether the target is a model or a Trainer, rather than named. Raises KbitlintError where it is neither."""
+    if isinstance(target, (str, Path)):
+        return False
+    if "torch" not in sys.modules:
+        raise KbitlintError(f"a {type(target).__name__} is neither a target string nor a model")
+    from torch import nn
 
-    safe = mend_files(target, rules, options.context, Safety.SAFE)
-    everything = mend_files(target, rules, options.context, Safety.UNSAFE)
-    diff, unsafe = ("\n".join(file.diff() for file in files) for files in (safe, everything))
-    edits = tuple(edit for file in safe for edit in file.edits)
-    further = tuple(edit for file in everything for edit in file.edits if edit not in edits)
-    model = planned or Plan((), ())
-    return dataclasses.replace(
-        model,
-        safe=(*edits, *model.safe),
-        unsafe=(*further, *model.unsafe),
-        diff=diff,
-        unsafe_diff=unsafe if unsafe != diff else "",
-    )
+    from kbitlint.model.build.factory import is_trainer
+
+    if not (isinstance(target, nn.Module) or is_trainer(target)):
+        raise KbitlintError(f"a {type(target).__name__} is neither a target string, nor a model, nor a Trainer")
+    return True
 
 
-def _plan_of_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Plan:
-    from kbitlint.mending import mend_target
+def check_live(target: Any, rules: tuple[Rule, ...], options: Options) -> Report:
+    """Return the report of a live model, or of a Trainer's."""
+    model, context = model_of(target), context_of(target, options.context)
+    facts, skips = facts_of_model(model, rules, context, trace=options.trace)
+    from kbitlint.fixes.preview import plan_of
 
-    safe = mend_target(target, rules, options.context, Safety.SAFE)
-    everything = mend_target(target, rules, options.context, Safety.UNSAFE)
-    edits = tuple(edit for file in safe for edit in file.edits)
-    further = tuple(edit for file in everything for edit in file.edits if edit not in edits)
-    diff = "\n".join(filter(None, (file.diff() for file in safe)))
-    unsafe = "\n".join(filter(None, (file.diff() for file in everything)))
-    return Plan(edits, further, diff, unsafe_diff=unsafe if unsafe != diff else "")
-
-
-def plan_of(
-    model: Any, rules: tuple[Rule, ...], context: TrainingContext, *, trace: bool, norms: Norms = Norms.TRANSPARENT
-) -> Plan:
-    """What ``--fix`` would do to a model, and what ``--unsafe-fixes`` would add."""
-    from kbitlint.fixer import plan_model
-
-    safe = plan_model(model, rules, context, Safety.SAFE, trace=trace, norms=norms)
-    everything = plan_model(model, rules, context, Safety.UNSAFE, trace=trace, norms=norms)
-    further = tuple(edit for edit in everything if edit not in safe)
-    return Plan(safe, further, spared=tuple(edit for edit in safe if edit not in everything))
+    planned = plan_of(model, rules, context, trace=options.trace, norms=options.norms) if options.plan else None
+    outcome = engine.run(rules, facts, context)
+    seen = facts[Surface.MODEL]
+    picture = depicted(model, seen, context, options)
+    return report_of("", seen, outcome, facts.get(Surface.TRACE), skips=skips, planned=planned, **picture)

@@ -6,26 +6,29 @@ import dataclasses
 import os
 import threading
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint import engine
+from kbitlint.engine import NOTHING, merged
 from kbitlint.errors import TargetError
-from kbitlint.files import content
 from kbitlint.files.checkpoint import read_checkpoint
+from kbitlint.report import Report, report_of
 from kbitlint.result import Skip
+from kbitlint.runtime import content
 from kbitlint.source import documents
-from kbitlint.source.suppressions import silencing
-from kbitlint.target import CHECKPOINT_FILES
+from kbitlint.source.comments import silencing
+from kbitlint.target import CHECKPOINT_FILES, Kind, Target
 from kbitlint.violation import Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
+    from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
+    from kbitlint.facts.source import SourceFacts
     from kbitlint.rule import Rule
-    from kbitlint.source.facts import SourceFacts
-    from kbitlint.source.suppressions import Found
+    from kbitlint.source.comments import Found
 
 #: how the names of our own threads begin: they hold no lock that an audit needs
 OWN_THREADS = "kbitlint "
@@ -45,9 +48,6 @@ class Sweep:
     skips: tuple[Skip, ...] = field(default=())
     silenced: int = 0
     """Violations that a comment silences."""
-
-
-NOTHING = engine.Outcome((), (), (), ())
 
 
 def run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -> tuple[engine.Outcome, int]:
@@ -146,7 +146,7 @@ def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: T
     cores = os.cpu_count() or 1
     if len(named) < MANY or cores < 2 or _has_threads() or not hasattr(os, "fork"):  # one core gains nothing
         return [audit_file(path, name, rules, context) for path, name in named]
-    from kbitlint import import_paths, processes
+    from kbitlint.runtime import import_paths, processes
 
     parent = os.getpid()
 
@@ -172,12 +172,30 @@ def _has_threads() -> bool:
     )
 
 
-def merged(outcomes: Iterable[engine.Outcome]) -> engine.Outcome:
-    """The outcomes of several files as one."""
-    outcomes = list(outcomes)
-    return engine.Outcome(
-        tuple(sorted((v for outcome in outcomes for v in outcome.violations), key=lambda v: v.sort_key)),
-        tuple(sorted({skip for outcome in outcomes for skip in outcome.skips})),
-        tuple(sorted(crash for outcome in outcomes for crash in outcome.crashes)),
-        tuple(sorted({pair for outcome in outcomes for pair in outcome.ran}, key=lambda pair: (pair[0], pair[1].value))),
-    )
+def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Report:
+    """Audit a script or a folder of them: no model is built and nothing of the script runs."""
+    from kbitlint.engine import NOTHING
+
+    path = Path(target.place)
+    if target.kind is Kind.TREE:
+        swept = sweep(path, rules, options.context)
+        if not swept.files:
+            raise TargetError(target.text, "the folder holds no checkpoint, script, notebook or training configuration")
+        counted = f"{swept.read} of {swept.files} files" if swept.files > 1 else "1 file"
+        summary = f"{counted} {'concerns' if swept.read == 1 else 'concern'} the training of quantized models"
+    else:
+        document = documents.read(path, target.text)
+        swept = Sweep(NOTHING, 1)
+        summary = ""
+        if document is not None:
+            outcome, silenced = run(rules, document.facts, options.context)
+            swept = Sweep(outcome, 1, 1, silenced=silenced)
+    skips = swept.skips
+    if not swept.read and not skips:
+        skips = (Skip("", Surface.SOURCE, "nothing here loads, prepares or trains a quantized model"),)
+    notes = (f"{swept.silenced} silenced by comments",) if swept.silenced else ()
+    report = report_of(target.text, None, swept.outcome, notes=notes, skips=skips)
+    from kbitlint.fixes.preview import plan_of_source
+
+    planned = plan_of_source(target, rules, options) if options.plan else None
+    return dataclasses.replace(report, summary=summary, planned=planned)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
-from kbitlint.import_state import import_state
+from kbitlint.runtime.import_state import import_state
 from kbitlint.target import SOURCES, parse
 
 if TYPE_CHECKING:

@@ -3,78 +3,33 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from kbitlint.usage import size_of
+from kbitlint.cli.exits import EXIT_FAILED
+from kbitlint.cli.options import AMP, context_of
+from kbitlint.cli.terminal import deliver, kept_for_the_report, line_of, looks, progress, show_traceback, shown, shown_lines
+from kbitlint.errors import KbitlintError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kbitlint.config import Config
-    from kbitlint.context import TrainingContext
-    from kbitlint.result import AuditResult
-
-SUPPRESSING_OPTIONS = (
-    click.option(
-        "--baseline", type=click.Path(dir_okay=False, path_type=Path), help="Known violations that are not counted, by place."
-    ),
-    click.option("--write-baseline", is_flag=True, help="Accept all violations: write them to --baseline and leave with 0."),
-    click.option("--prune-baseline", is_flag=True, help="Take out of --baseline what is not there any more."),
-)
-RANK_OPTION = click.option(
-    "--rank-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=300.0,
-    metavar="SECONDS",
-    help="Under torchrun: how long a rank waits for the others (default: 300).",
-)
+    from kbitlint.report import Report
+    from kbitlint.result import AuditResult, Failure
+    from kbitlint.violation import Severity
 
 
-def _size(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
-    try:
-        return None if value is None else size_of(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from error
-
-
-JOBS_OPTIONS = (
-    click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Audit N targets at once, each in its own process."),
-    click.option(
-        "--target-timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        metavar="SECONDS",
-        help="Give one target no longer than this; it then runs in its own process.",
-    ),
-    click.option(
-        "--target-memory",
-        callback=_size,
-        metavar="SIZE",
-        help="Give one target no more memory than this (8GB); it then runs in its own process.",
-    ),
-)
-
-RUN_OPTION = click.option(
-    "--no-run",
-    "run",
-    flag_value=False,
-    default=True,
-    type=bool,
-    help="Run no function: those among the targets are skipped, not audited.",
-)
-TRAINING_OPTION = click.option(
-    "--training",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="How training is launched: the file of accelerate config, or a DeepSpeed JSON file.",
-)
+EXIT_CLEAN, EXIT_VIOLATIONS = 0, 1
 
 
 def say_what_is_run(settings: Config) -> None:
     """Name on the error stream each function that is run because the project lists it, before it is run."""
-    from kbitlint.streams import shown
+    from kbitlint.cli.terminal import shown
     from kbitlint.target import is_function
 
     for target in settings.targets:
@@ -91,19 +46,6 @@ def others_read(settings: Config, options: dict[str, Any]) -> tuple[str | Path |
         options.get("baseline") or settings.baseline,
         options.get("output"),
     )
-
-
-def context_of(settings: Config, options: dict[str, Any], autocast_dtype: str | None) -> TrainingContext:
-    """The training context of a run: the launcher's file, and over it what the command line says.
-
-    Raises:
-        KbitlintError: The file cannot be read or is none of a launcher.
-    """
-    from kbitlint.context import TrainingContext
-
-    file = options["training"] or (Path(settings.training) if settings.training else None)
-    said = TrainingContext(autocast_dtype=autocast_dtype)
-    return said if file is None else TrainingContext.from_launcher_file(file).updated(said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +88,118 @@ def settled(reports: Sequence[AuditResult], settings: Config, options: dict[str,
         pruned = tuple(line for line in unused if not line.startswith("baseline "))
         return Settled(made, pruned, (*pruned, f"written: {path}"), accepted=writes)
     return Settled(made, unused, unused)
+
+
+def check_targets(targets: tuple[str, ...], options: dict[str, Any], settings: Config) -> int:
+    """Audit or fix targets, write the report, and return the exit code."""
+    import gc
+
+    from kbitlint.cli.inputs import must_be_no_input
+    from kbitlint.violation import Severity
+
+    gc.set_threshold(10_000)  # a collection walks all that torch and transformers import: an eighth of a folder's audit
+    named = bool(targets)
+    targets = targets or settings.targets
+    if not targets:
+        raise click.UsageError("name a target, or list some under [tool.kbitlint] targets in pyproject.toml")
+    must_be_no_input(options["output_file"], targets, others_read(settings, options))
+    opened = {
+        "select": options["select"] or settings.select,
+        "ignore": options["ignore"] or settings.ignore,
+        "rule_options": dict(settings.options),
+        "quantize": options["quantize"] or settings.quantize,
+        "meta": settings.meta if options["meta"] is None else options["meta"],
+        "run": options["run"],
+        "trust_remote_code": options["trust_remote_code"],
+        "trace": options["trace"],
+        "limits": settings.limits,
+        "context": context_of(settings, options, AMP.get(options["amp"])),
+        **{name: options[name] for name in ("norms", "output", "probe_batch", "probe_seq")},
+        **dict.fromkeys(("outline", "memory"), options["format_"] == "html"),
+    }
+    if options["run"] and not named:
+        say_what_is_run(settings)
+    reports, failures, speaks = _audited(targets, opened, options, options["device"] or settings.device)
+    result = settled(reports, settings, options, everything=targets == settings.targets)
+    fail_on = Severity(options["fail_on"]) if options["fail_on"] else settings.fail_on
+    if speaks:
+        _write(result, failures, options, fail_on)
+    for line in [*result.lines, *(failure.error for failure in failures)] if speaks else ():
+        click.echo(shown(f"kbitlint: {line}"), err=True)
+    codes = [report.exit_code(fail_on) for report in result.reports] + [EXIT_FAILED] * len(failures)
+    worst = max(codes, default=EXIT_FAILED)
+    return EXIT_CLEAN if (options["exit_zero"] or result.accepted) and worst == EXIT_VIOLATIONS else worst
+
+
+def _audited(
+    targets: Sequence[str], opened: dict[str, Any], options: dict[str, Any], device: str | None
+) -> tuple[list[Report], list[Failure], bool]:
+    """(reports, failures, whether this process is the one that shows them)."""
+    from kbitlint import api
+    from kbitlint.report import Report
+    from kbitlint.result import Failure
+
+    if options["output"] is not None and len(targets) > 1:
+        raise click.UsageError("--output is one file: name one target")
+    unsafe = options["unsafe_fixes"]
+    fixing = (options["fix"] or unsafe) and not options["diff"]
+    if any(options[name] is not None for name in ("jobs", "target_timeout", "target_memory")):
+        if fixing:
+            raise click.UsageError("--jobs, --target-timeout and --target-memory audit; they cannot be used with --fix")
+        many = _isolated(targets, opened, options)
+        return [one for one in many if isinstance(one, Report)], [one for one in many if isinstance(one, Failure)], True
+    reports: list[Report] = []
+    failures: list[Failure] = []
+    speaks = True
+    for target in targets:
+        try:
+            with kept_for_the_report(), progress(f"{'fixing' if fixing else 'auditing'} {target}"):
+                if fixing:
+                    reports.append(api.fix(target, unsafe=unsafe, device=device, **opened))
+                elif "WORLD_SIZE" in os.environ:
+                    from kbitlint.integrations import ranks
+
+                    joint = ranks.check(target, timeout=options["rank_timeout"], **opened, plan=options["diff"])
+                    reports.append(joint.report)
+                    speaks = joint.speaks
+                else:
+                    reports.append(api.check(target, **opened, plan=options["diff"]))
+        except KbitlintError as error:
+            if len(targets) == 1:
+                raise
+            failures.append(Failure(target, line_of(error)))
+            if options["verbose"]:
+                show_traceback()
+    return reports, failures, speaks
+
+
+def _isolated(targets: Sequence[str], opened: dict[str, Any], options: dict[str, Any]) -> list[Report | Failure]:
+    from kbitlint.extras import require_model_extra
+    from kbitlint.jobs.server import audit_many
+
+    require_model_extra("--jobs")
+    arguments = {**opened, "plan": options["diff"]}
+    with progress(f"auditing {len(targets)} targets"):
+        return audit_many(
+            targets, arguments, jobs=options["jobs"] or 1, timeout=options["target_timeout"], memory=options["target_memory"]
+        )
+
+
+def _write(result: Settled, failures: Sequence[Failure], options: dict[str, Any], fail_on: Severity) -> None:
+    from kbitlint.output import formats
+
+    colour, columns = looks(options["output_file"])
+    text = formats.render(
+        options["format_"],
+        result.reports,
+        failures,
+        result.unused,
+        fail_on=fail_on,
+        color=colour,
+        width=columns,
+        verbose=options["verbose"],
+        timed=options["output_file"] is None and sys.stdout.isatty(),
+    )
+    if options["verbose"] and options["format_"] == "text":
+        text += "".join(f"\n\n{shown_lines(crash.traceback)}" for report in result.reports for crash in report.crashes)
+    deliver(text, options["output_file"])

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kbitlint import import_paths, interrupts
+from kbitlint.cli import interrupts
+from kbitlint.cli.terminal import discard, line_of, open_missing, show_traceback, shown, shown_lines
 from kbitlint.errors import KbitlintError, one_line
-from kbitlint.streams import discard, line_of, open_missing, show_traceback, shown, shown_lines
+from kbitlint.runtime import import_paths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

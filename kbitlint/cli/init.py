@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from kbitlint import writing
 from kbitlint.errors import KbitlintError
-from kbitlint.files import content
+from kbitlint.files import atomic
+from kbitlint.runtime import content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,6 +88,6 @@ def _read(path: Path) -> str:
 
 def _write(path: Path, text: str) -> None:
     try:
-        writing.replace(path, text.encode())
+        atomic.replace(path, text.encode())
     except OSError as error:
         raise KbitlintError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -88,10 +88,10 @@ def deliver(text: str, path: Path | None) -> None:
     if path is None:
         click.echo(text)
         return
-    from kbitlint import writing
+    from kbitlint.files import atomic
 
     try:
-        writing.replace(path, (text + "\n").encode(errors="backslashreplace"))
+        atomic.replace(path, (text + "\n").encode(errors="backslashreplace"))
     except OSError as error:
         raise KbitlintError(f"--output-file {path}: cannot be written: {error.strerror or error}") from error
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.context.strategy import Strategy
 from kbitlint.errors import KbitlintError, did_you_mean
-from kbitlint.files.content import read_text
+from kbitlint.runtime.content import read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,7 +1,7 @@
 """What one walk over a model saw, as data: rules read this and never walk the model themselves.
 
 Facts hold no tensor and no module: dtypes and devices are strings, places are dotted paths of the user's own model
-(below PEFT's, DDP's and torch.compile's wrappers). ``kbitlint.model.walk`` collects them.
+(below PEFT's, DDP's and torch.compile's wrappers). ``kbitlint.model.inspect.walk`` collects them.
 """
 
 from __future__ import annotations
@@ -265,7 +265,7 @@ class ModelFacts:
 
     def summary(self) -> str:
         """The model in one line: class, size, quantization, adapters."""
-        parts = [f"{self.class_name} {_count(self.numel)}"]
+        parts = [f"{self.class_name} {short_count(self.numel)}"]
         for (method, kind), count in sorted(Counter((q.packing.method, q.packing.kind) for q in self.quantized).items()):
             name = method if method == kind else f"{method} {kind}"
             parts.append(f"{name} on {count} layer{'s' * (count != 1)}")
@@ -283,7 +283,8 @@ class ModelFacts:
         return ", ".join(parts)
 
 
-def _count(number: int) -> str:
+def short_count(number: int) -> str:
+    """Return a number in three digits and a unit: ``1.1B``."""
     for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
         if number >= limit:
             return f"{number / limit:.1f}{unit}"

@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kbitlint.paths import spans
+from kbitlint.module_paths import spans
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kbitlint.model.facts import ModelFacts
+    from kbitlint.facts.model import ModelFacts
 
 Aspects = dict[str, dict[str, str]]
 """aspect -> path -> value."""

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.source.rewriting import Writable
-from kbitlint.source.values import UNKNOWN, Call, Span, Value
+from kbitlint.facts.source_text import Writable
+from kbitlint.facts.values import UNKNOWN, Call, Span, Value
 from kbitlint.violation import Location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from kbitlint.source.suppressions import Ignore
+    from kbitlint.facts.values import Ignore
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from kbitlint.violation import Edit
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from kbitlint.source.values import Argument, Call, Span
+    from kbitlint.facts.values import Argument, Call, Span
 
 #: ``start`` and ``end`` are offsets in the text as Python's ``open()`` reads it, where each line end is one character; of a
 #: notebook, in its code cells joined by line ends
@@ -224,7 +224,7 @@ class Writable:
         return Edit(KIND, self.file, {"start": start, "end": end, "was": self.text[start:end], "text": code})
 
     def _append(self, call: Call, code: str) -> tuple[Edit, ...]:
-        from kbitlint.source.values import Style
+        from kbitlint.facts.values import Style
 
         if call.style is Style.YAML:
             start = self.line_start(call.arguments[-1].whole.start) if call.arguments else call.span.start
@@ -288,7 +288,7 @@ def _code(line: str) -> str:
 
 def literal(call: Call, value: Literal) -> str:
     """A value as the language of a call writes it."""
-    from kbitlint.source.values import Style
+    from kbitlint.facts.values import Style
 
     data = call.style in (Style.YAML, Style.JSON)
     if isinstance(value, bool):
@@ -302,7 +302,7 @@ def literal(call: Call, value: Literal) -> str:
 
 
 def _written(call: Call, name: str, code: str) -> str:
-    from kbitlint.source.values import Style
+    from kbitlint.facts.values import Style
 
     if call.style is Style.CALL:
         return f"{name}={code}"

@@ -1,6 +1,6 @@
 """What one training step without weights showed, as data: rules on the trace read this.
 
-Like the facts of the walk, these hold no tensor and no module; ``kbitlint.model.trace`` collects them.
+Like the facts of the walk, these hold no tensor and no module; ``kbitlint.model.trace.trace`` collects them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kbitlint.model.facts import ModelFacts
+    from kbitlint.facts.model import ModelFacts
 
 
 class Cut(enum.Enum):

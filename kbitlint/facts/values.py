@@ -111,3 +111,22 @@ def short_dtype(value: Value) -> Value:
             {"half": "float16", "float": "float32"}.get(value.last, value.last) if value.name.startswith("torch.") else UNKNOWN
         )
     return value.removeprefix("torch.") if isinstance(value, str) else value
+
+
+@dataclass(frozen=True, slots=True)
+class Ignore:
+    """One comment: which rules it silences, and on which lines."""
+
+    names: tuple[str, ...]
+    """Codes, prefixes or slugs; empty where it names none, and silences nothing."""
+    first: int
+    last: int
+    """The lines it holds for, 1-based."""
+    start: int
+    end: int
+    """Where the comment stands in the text."""
+    line: int
+
+    def names_rule(self, code: str, slug: str) -> bool:
+        """Return whether the comment is about a rule."""
+        return any(code.startswith(name.upper()) or name.lower() == slug for name in self.names)

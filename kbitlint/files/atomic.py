@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import TargetError
-from kbitlint.files.content import opened
+from kbitlint.runtime.content import opened
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kbitlint.errors import TargetError
-from kbitlint.files import content
-from kbitlint.files.packing import Packing, packing_of
-from kbitlint.files.safetensors import HeaderError, Tensor, all_zero, read_header
+from kbitlint.facts.checkpoint import CheckpointFacts, Damage, Tensor
+from kbitlint.files.safetensors import HeaderError, all_zero, read_header
+from kbitlint.runtime import content
 
 #: no config is larger; a larger file is not read
 MAX_BYTES = 64 * 1024 * 1024
@@ -23,61 +20,6 @@ MAX_SHARDS = 2_000
 MAX_LOOKED_AT = 64 * 1024 * 1024
 _OUTSIDE = "leads out of the folder, and is not followed"
 INDEX = "model.safetensors.index.json"
-
-
-@dataclass(frozen=True, slots=True)
-class Damage:
-    """A file, and what is wrong with it."""
-
-    file: str
-    problem: str
-
-
-@dataclass(frozen=True)
-class CheckpointFacts:
-    """What the JSON files and the headers of one folder say."""
-
-    folder: str
-    config: Mapping[str, Any] | None = None
-    """config.json; None where there is none."""
-    adapter: Mapping[str, Any] | None = None
-    """adapter_config.json; None where there is none."""
-    generation: Mapping[str, Any] | None = None
-    """generation_config.json; None where there is none."""
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    """The tensors of the model's safetensors files, by name."""
-    adapter_tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    """Those of adapter_model.safetensors."""
-    damages: tuple[Damage, ...] = ()
-    """Files that cannot be what they say."""
-    unread: tuple[Damage, ...] = ()
-    """Files that were not read, and why."""
-    base: CheckpointFacts | None = None
-    """The base of an adapter, where it lies in a folder of this machine."""
-    zero: frozenset[str] = frozenset()
-    """Adapter tensors that hold nothing but zeros."""
-    zero_known: bool = False
-    """Whether all of the adapter's ``lora_B`` were looked at."""
-
-    @functools.cached_property
-    def packing(self) -> Packing:
-        """What is packed among the tensors."""
-        return packing_of(self.tensors)
-
-    @property
-    def quantization(self) -> Mapping[str, Any] | None:
-        """``quantization_config`` of config.json, where it is one."""
-        value = (self.config or {}).get("quantization_config")
-        return value if isinstance(value, Mapping) else None
-
-    @property
-    def dtype(self) -> str | None:
-        """The checkpoint's dtype, under the name of transformers 5 or 4."""
-        for name in ("dtype", "torch_dtype"):
-            value = (self.config or {}).get(name)
-            if isinstance(value, str):
-                return value.removeprefix("torch.")
-        return None
 
 
 def read_json(path: Path) -> dict[str, Any]:

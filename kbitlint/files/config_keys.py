@@ -2,7 +2,7 @@
 
 An ``adapter_config.json`` has an allow table: every key of the PEFT config classes from 0.19 to 0.21 and what it may hold.
 A ``config.json`` is open by design, each architecture has keys of its own, so the few that name code or files elsewhere are
-refused. What neither knows is stopped when it is acted on (``kbitlint.confinement``).
+refused. What neither knows is stopped when it is acted on (``kbitlint.runtime.confinement``).
 """
 
 from __future__ import annotations

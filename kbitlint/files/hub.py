@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError
-from kbitlint.files.checkpoint import CheckpointFacts, Damage, read_json
-from kbitlint.files.safetensors import MAX_TENSORS, Tensor
+from kbitlint.facts.checkpoint import CheckpointFacts, Damage, Tensor
+from kbitlint.files.checkpoint import read_json
+from kbitlint.files.safetensors import MAX_TENSORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

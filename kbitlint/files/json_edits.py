@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import TargetError
-from kbitlint.files.jsontext import JSONTextError, Node, parse
+from kbitlint.files.json_text import JSONTextError, Node, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

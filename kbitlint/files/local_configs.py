@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError
-from kbitlint.files import content
 from kbitlint.files.checkpoint import read_json
+from kbitlint.runtime import content
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,8 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import writing
 from kbitlint.errors import TargetError
+from kbitlint.files import atomic
 from kbitlint.files.checkpoint import read_json
 from kbitlint.upstream.quantization import QUANTIZATIONS
 from kbitlint.version import VERSION
@@ -74,7 +74,7 @@ def _edit(path: Path, index: int, value: Any) -> Edit:
 def must_be_writable(path: Path) -> None:
     """Raise TargetError where ``write`` would refuse a file for what it is: before anything else is written."""
     try:
-        writing.must_be_replaceable(path, follow=False)
+        atomic.must_be_replaceable(path, follow=False)
     except OSError as error:
         raise TargetError(path, f"cannot be written: {error.strerror or error}") from error
 
@@ -97,7 +97,7 @@ def write(path: Path, manifest: Manifest, versions: dict[str, str]) -> Path:
     }
     text = json.dumps(content, indent=1) + "\n"
     try:
-        writing.replace(path, text.encode(), follow=False)
+        atomic.replace(path, text.encode(), follow=False)
     except OSError as error:
         raise TargetError(path, f"cannot be written: {error.strerror or error}") from error
     return path

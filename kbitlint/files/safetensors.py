@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from kbitlint.files.content import opened
+from kbitlint.facts.checkpoint import BITS, Tensor
+from kbitlint.runtime.content import opened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,42 +21,10 @@ if TYPE_CHECKING:
 MAX_HEADER = 16 * 1024 * 1024
 MAX_TENSORS = 200_000
 MAX_DIMENSIONS = 32
-#: bits of an element, by dtype
-BITS = {
-    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
-    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "C64": 64,
-    "I64": 64, "U64": 64, "F64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
-}  # fmt: skip
-FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 
 
 class HeaderError(ValueError):
     """A header that is damaged, or made to do harm."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """What a header says of one tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    """Where its bytes start in the file."""
-    end: int
-    file: str = ""
-
-    @property
-    def numel(self) -> int:
-        """How many elements it has."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
-
-    @property
-    def nbytes(self) -> int:
-        """How many bytes it takes."""
-        return self.end - self.start
 
 
 def read_header(path: Path, name: str | None = None) -> dict[str, Tensor]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry
-from kbitlint.errors import KbitlintError, did_you_mean, one_line
+from kbitlint.audit.options import Options, is_left_out
+from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
 from kbitlint.extras import require
-from kbitlint.fixer import fix_model
+from kbitlint.fixes.model import fix_model
 from kbitlint.report import MemoryReport
 from kbitlint.result import StateMemory
+from kbitlint.target import parse
 from kbitlint.violation import Safety
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
 
-#: what each optimizer keeps is in kbitlint.model.memory
+#: what each optimizer keeps is in kbitlint.model.trace.memory
 OPTIMIZERS = ("adamw", "adamw8bit", "paged_adamw_8bit", "sgd")
 DEFAULT_LORA = "r=16,targets=all-linear"
 
@@ -68,9 +71,9 @@ def budget_of(
         named: The target, and what the reader must know about how it was built.
         against_peft: Whether to measure PEFT's preparation too.
     """
-    from kbitlint.model.memory import measure
-    from kbitlint.model.twin import twin_of
-    from kbitlint.model.walk import collect
+    from kbitlint.model.inspect.walk import collect
+    from kbitlint.model.trace.memory import measure
+    from kbitlint.model.trace.twin import twin_of
 
     _check_arguments(optimizer, every)
     name, notes = named
@@ -114,8 +117,8 @@ def _check_arguments(optimizer: str, every: int | None) -> None:
 
 def _as_before_adapters(twin: Any, prepare: Callable[[Any], None]) -> None:
     """Prepare the base of a model as if its adapters came afterwards: what trains in them stays trainable."""
-    from kbitlint.model.adapters import base_of
-    from kbitlint.model.walk import collect, places
+    from kbitlint.model.inspect.walk import collect, places
+    from kbitlint.model.layers.adapters import base_of
 
     added = {parameter.path for parameter in collect(twin).parameters if parameter.adapter and parameter.requires_grad}
     prepare(base_of(twin))
@@ -141,3 +144,31 @@ def _adapted(twin: Any, lora: Lora) -> Any:
             return peft.get_peft_model(twin, peft.LoraConfig(r=lora.rank, target_modules=targets))
     except Exception as error:
         raise KbitlintError(f"--lora: PEFT cannot attach it: {one_line(error)}") from error
+
+
+def memory_of(target: Any, chosen: Options, shape: tuple[int | None, int | None], **asked: Any) -> MemoryReport:
+    """Return what one training step of a target takes; ``asked`` goes to ``budget_of``."""
+    live, name, notes = target, "", tuple[str, ...]()
+    confinement: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    from kbitlint.audit.run import is_live
+
+    if not is_live(target):
+        if is_left_out(target, chosen):
+            raise TargetError(target, "is a function, and functions are not run (run=False)")
+        from kbitlint.audit.open import open_target
+
+        found = open_target(parse(str(target)), chosen)
+        if found.live is None:
+            raise TargetError(target, "holds no model whose memory could be measured")
+        live, name, notes, confinement = found.live, found.target.text, found.notes, found.confined()
+    from kbitlint.audit.run import context_of
+
+    context = context_of(live, chosen.context)
+    batch, seq_len = (given or known for given, known in zip(shape, (context.batch_size, context.seq_len), strict=True))
+    context = dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
+    from kbitlint.model.isolation import quiet
+
+    with quiet(), confinement:
+        from kbitlint.audit.run import model_of
+
+        return budget_of(model_of(live), context, named=(name, notes), **asked)

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint import engine
+from kbitlint.audit.scripts import run
 from kbitlint.errors import KbitlintError, TargetError
-from kbitlint.files import content
+from kbitlint.facts.source_text import OverlapError
 from kbitlint.files.checkpoint import inside, read_checkpoint
-from kbitlint.files.editing import KINDS, changed
-from kbitlint.fixer import MAX_PASSES, FixError, held_back
+from kbitlint.files.json_edits import KINDS, changed
+from kbitlint.fixes.model import MAX_PASSES, FixError, held_back
+from kbitlint.runtime import content
 from kbitlint.source import documents
 from kbitlint.source.folders import walk
-from kbitlint.source.rewriting import OverlapError
-from kbitlint.sweep import run
 from kbitlint.target import Kind
 from kbitlint.violation import Edit, Safety, Surface
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.collection import facts_of_model, facts_of_step
+from kbitlint.audit.options import Norms
 from kbitlint.engine import Outcome, run
 from kbitlint.errors import KbitlintError
-from kbitlint.norm_styles import Norms, with_norms
+from kbitlint.fixes.norms import with_norms
+from kbitlint.model.collect import facts_of_model, facts_of_step
 from kbitlint.result import Applied
 from kbitlint.violation import Edit, Safety, Surface, Violation
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.trace_facts import TraceFacts
+    from kbitlint.facts.trace import TraceFacts
     from kbitlint.rule import Rule
 
 MAX_PASSES = 10
@@ -87,9 +88,9 @@ def fix_model(  # noqa: PLR0913  # each is one decision of the caller
     the model as it was. Raises FixError where an edit does not remove the violation it is the fix of, and EditError where an
     optimizer's state cannot follow.
     """
-    from kbitlint.model import edits as live
-    from kbitlint.model.journal import Journal, journaled, keep
-    from kbitlint.model.optimizers import Carrier
+    from kbitlint.model.edits import apply as live
+    from kbitlint.model.edits.journal import Journal, journaled, keep
+    from kbitlint.model.edits.optimizers import Carrier
 
     def make(edits: list[Edit]) -> None:
         live.apply(model, edits, journal, None if planning else Carrier(journal, model, optimizer))
@@ -168,7 +169,7 @@ def plan_model(
     They are made and taken back at once, so the model is left as it was; only those that would rewrite its weights
     are not made.
     """
-    from kbitlint.model.journal import undo_last
+    from kbitlint.model.edits.journal import undo_last
 
     applied, _ = fix_model(model, rules, context, wanted, trace=trace, norms=norms, planning=True)
     if applied.edits:

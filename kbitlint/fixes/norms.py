@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 from typing import TYPE_CHECKING
 
-from kbitlint.model.facts import LOW_PRECISION
+from kbitlint.audit.options import Norms
+from kbitlint.facts.model import LOW_PRECISION
 from kbitlint.violation import Edit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from kbitlint.model.facts import ModelFacts
-
-
-class Norms(enum.Enum):
-    """How norms are treated by a fix."""
-
-    TRANSPARENT = "transparent"
-    """float32 inside, the dtype that comes in outside: what is kept for backward stays half precision."""
-    PEFT = "peft"
-    """As ``prepare_model_for_kbit_training``: every half-precision parameter float32, and so the whole stream."""
-    KEEP = "keep"
-    """As they were loaded."""
+    from kbitlint.facts.model import ModelFacts
 
 
 def with_norms(edits: Iterable[Edit], norms: Norms, facts: ModelFacts) -> tuple[Edit, ...]:

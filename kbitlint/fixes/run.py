@@ -6,23 +6,25 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import manifest
-from kbitlint.audit import audit, context_of, measured, model_of
+from kbitlint.audit.open import has_weights, load_target, open_target
+from kbitlint.audit.run import audit, context_of, depicted, model_of
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require_model_extra
+from kbitlint.files import manifest
+from kbitlint.files.atomic import alone
 from kbitlint.files.checkpoint import read_checkpoint
-from kbitlint.opening import Options, has_weights, load_target, open_target
-from kbitlint.report import Report
+from kbitlint.fixes.preview import measured
+from kbitlint.report import Report, report_of
 from kbitlint.result import Applied, Probe
 from kbitlint.target import FACTORIES, SOURCES, Kind, Target
 from kbitlint.violation import Safety
-from kbitlint.writing import alone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kbitlint.mending import Mended
-    from kbitlint.report import Report
+    from kbitlint import engine
+    from kbitlint.audit.options import Options
+    from kbitlint.fixes.files import Mended
     from kbitlint.rule import Rule
 
 
@@ -73,7 +75,7 @@ def _fix_named(
         raise TargetError(
             target.text, "a Hub id cannot be fixed in place: download it (hf download) or name the factory that loads it"
         )
-    from kbitlint.fixer import fix_model
+    from kbitlint.fixes.model import fix_model
 
     factory = target.kind in FACTORIES
     opened = open_target(target, options) if factory or not has_weights(target) else load_target(target, options, device)
@@ -113,7 +115,7 @@ def _fix_named(
 
 def _fix_files(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> list[Mended]:
     """Change the JSON files of a checkpoint: what they say decides how the model is built."""
-    from kbitlint.mending import mend_files, write
+    from kbitlint.fixes.files import mend_files, write
 
     if target.kind is not Kind.FILE:
         manifest.must_be_writable(options.output or target.folder / manifest.NAME)
@@ -124,7 +126,7 @@ def _fix_files(target: Target, rules: tuple[Rule, ...], options: Options, wanted
 
 def _fix_source(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> Report:
     """Replace stretches of the files in place; all of them are planned before the first is written."""
-    from kbitlint.mending import leading_out, mend_target, write
+    from kbitlint.fixes.files import leading_out, mend_target, write
 
     mended = mend_target(target, rules, options.context, wanted)
     write(mended)
@@ -141,7 +143,7 @@ def _fix_source(target: Target, rules: tuple[Rule, ...], options: Options, wante
 
 def proof(model: Any, apply: Callable[[], Applied], options: Options) -> Probe:
     """One training step on the fixed model; where it fails, one without the fix, so that the fix is judged alone."""
-    from kbitlint.model.journal import undo as take_back
+    from kbitlint.model.edits.journal import undo as take_back
     from kbitlint.model.probe import probe
 
     batch, seq_len = options.probe_batch, options.probe_seq
@@ -180,3 +182,24 @@ def _lines(applied: Applied, *, unsafe: bool) -> tuple[str, ...]:
         return ()
     argument = ", unsafe=True" if unsafe else ""
     return ("import kbitlint", f"kbitlint.fix(model{argument})  # after the model is complete, before the optimizer is built")
+
+
+def fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Safety, *, probe: bool, optimizer: Any) -> Report:
+    """Fix a live model, or a Trainer's, and return the report of a second audit."""
+    from kbitlint.fixes.model import fix_model
+    from kbitlint.model.inspect.walk import collect
+
+    model = model_of(target)
+    held = optimizer if optimizer is not None or model is target else getattr(target, "optimizer", None)
+
+    def apply() -> tuple[Applied, engine.Outcome]:
+        context = context_of(target, options.context)
+        return fix_model(model, rules, context, wanted, trace=options.trace, norms=options.norms, optimizer=held)
+
+    before = measured(model, context_of(target, options.context), options) if options.memory else {}
+    applied, outcome = apply()
+    if probe:
+        applied = dataclasses.replace(applied, probe=proof(model, lambda: apply()[0], options))
+    facts = collect(model)
+    picture = depicted(model, facts, options.context, dataclasses.replace(options, memory=False)) | before
+    return report_of("", facts, outcome, applied=applied, **picture)

@@ -8,21 +8,23 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import api, engine, registry
-from kbitlint.audit import audit, context_of, model_of
+from kbitlint.audit import open as audit_open
+from kbitlint.audit.options import is_left_out, options_of
+from kbitlint.audit.run import audit, context_of, is_live, model_of, not_run
+from kbitlint.audit.turn import turn
 from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, one_line
+from kbitlint.facts.ranks import RanksFacts, aspects_of, compare, named
 from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, Group, announce, exchange, group
-from kbitlint.model.rank_facts import RanksFacts, aspects_of, compare, named
 from kbitlint.report import Report
 from kbitlint.result import Crash
-from kbitlint.turn import turn
 from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.model.rank_facts import Aspects, OptimizerFacts
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.ranks import Aspects, OptimizerFacts
     from kbitlint.rule import Rule
     from kbitlint.violation import Violation
 
@@ -65,16 +67,16 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> J
     ranks = group(timeout)
     if ranks is None:
         return Joint(api.check(target, **options))
-    chosen = api.options_of(options)
+    chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
 
     def look() -> Seen:
-        if not api.is_live(target) and api.is_left_out(target, chosen):
-            return Seen(api.not_run(target), chosen.context)
+        if not is_live(target) and is_left_out(target, chosen):
+            return Seen(not_run(target), chosen.context)
         with turn(target):
-            if api.is_live(target):
+            if is_live(target):
                 return seen(target, api.check(target, **options), chosen.context)
-            opened = api.opened(target, rules, chosen)
+            opened = audit_open.opened(target, rules, chosen)
             report = audit(opened, rules, chosen)
             return Seen(report, chosen.context) if opened.live is None else seen(opened.live, report, chosen.context)
 
@@ -83,8 +85,8 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> J
 
 def seen(target: Any, report: Report, context: TrainingContext, optimizer: Any = None) -> Seen:
     """What this rank saw of a model, or of a Trainer's, that was audited."""
-    from kbitlint.model.optimized import adapter_settings, is_sharded, optimizer_facts
-    from kbitlint.model.walk import collect
+    from kbitlint.model.inspect.optimizer import adapter_settings, is_sharded, optimizer_facts
+    from kbitlint.model.inspect.walk import collect
 
     model = model_of(target)
     facts = collect(model)

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from kbitlint import api, registry, writing
-from kbitlint.audit import context_of, model_of
+from kbitlint import api, registry
+from kbitlint.audit.options import options_of
+from kbitlint.audit.run import context_of, model_of
+from kbitlint.audit.turn import turn
 from kbitlint.context import Strategy, TrainingContext
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.files import atomic
 from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, group
 from kbitlint.integrations.ranks import Seen, over_ranks, seen
 from kbitlint.output import json, text
-from kbitlint.turn import turn
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         self.fail_on = None if word == NEVER else Severity(word)
         self.fix, self.report_to, self.timeout = fix, report_to, timeout
         self.options = options
-        self.chosen = api.options_of(options)
+        self.chosen = options_of(options)
         self.rules = registry.select(self.chosen.select, self.chosen.ignore, self.chosen.rule_options)
         self.report: Report | None = None
         """What the last audit found."""
@@ -120,7 +122,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         assert report is not None  # noqa: S101  # on_train_begin has just set it
         folder = Path(args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        writing.replace(folder / REPORT, (json.render([report]) + "\n").encode())
+        atomic.replace(folder / REPORT, (json.render([report]) + "\n").encode())
         level = logging.WARNING if report.violations or report.crashes else logging.INFO
         _log.log(level, "%s", text.render(report))
 

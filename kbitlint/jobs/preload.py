@@ -12,9 +12,9 @@ from pathlib import Path
 
 ALWAYS = (
     "kbitlint.api",
-    "kbitlint.model.build",
-    "kbitlint.model.trace",
-    "kbitlint.model.walk",
+    "kbitlint.model.build.meta",
+    "kbitlint.model.trace.trace",
+    "kbitlint.model.inspect.walk",
     "transformers.models.llama.modeling_llama",
     "transformers.quantizers.auto",
 )

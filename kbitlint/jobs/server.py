@@ -1,6 +1,6 @@
 """Audits many targets, each in a process of its own: a crash or a hang costs that target and no other.
 
-The processes are forked from a server that has imported what every audit needs (``kbitlint.preloaded``), so a further
+The processes are forked from a server that has imported what every audit needs (``kbitlint.jobs.preload``), so a further
 target costs the audit alone. CUDA is not initialised in the server, and no thread of torch runs in it, which is what
 makes forking it safe.
 
@@ -21,10 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from kbitlint import import_paths, processes, usage
 from kbitlint.errors import KbitlintError, one_line
-from kbitlint.processes import Limits, Pool, Unfinished, ending
 from kbitlint.result import Failure
+from kbitlint.runtime import import_paths, process_memory, processes
+from kbitlint.runtime.processes import Limits, Pool, Unfinished, ending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +45,7 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("kbitlint", package + "/__init__.py", submodule_search_locations=[package])
 sys.modules["kbitlint"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["kbitlint"])
-from kbitlint.jobs import serve
+from kbitlint.jobs.server.server import serve
 serve(int(parent))
 """
 
@@ -84,7 +84,7 @@ def audit_many(
         KbitlintError: A limit on memory is asked for where the system does not say what processes hold, or the server
             cannot be started.
     """
-    if memory is not None and not usage.can_be_counted():
+    if memory is not None and not process_memory.can_be_counted():
         raise KbitlintError("--target-memory needs Linux: this system does not say what processes hold")
     folders = import_paths.reached_by(targets)
     request = _Request(tuple(targets), dict(options), jobs, Limits(timeout, memory), folders, processes.can_fork())
@@ -152,7 +152,7 @@ def serve(parent: int) -> None:
         os.dup2(2, 1)
     try:
         processes.die_with_parent(parent)  # while it imports, it waits for no pipe
-        import kbitlint.preloaded  # noqa: F401
+        import kbitlint.jobs.preload  # noqa: F401
 
         processes.die_with_parent(0)
         request: _Request = pickle.load(requests)  # noqa: S301  # written by this program

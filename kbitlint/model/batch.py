@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kbitlint.model import adapters
+from kbitlint.model.layers import adapters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.model.trace_facts import TraceFacts
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.trace import TraceFacts
     from kbitlint.rule import Rule
 
 
@@ -28,13 +28,13 @@ def facts_of_model(
         context: How the model will be trained.
         trace: Whether a step may be run.
     """
-    from kbitlint.model.walk import collect
+    from kbitlint.model.inspect.walk import collect
 
     facts: dict[Surface, Any] = {Surface.MODEL: (seen := collect(model))}
     skips = _unread(seen)
     if not trace or not any(Surface.TRACE in rule.checks() for rule in rules):
         return facts, skips
-    from kbitlint.model.trace import trace as traced
+    from kbitlint.model.trace.trace import trace as traced
 
     try:
         facts[Surface.TRACE] = traced(model, context, facts=seen)
@@ -62,7 +62,7 @@ def _more(count: int) -> str:
 
 def facts_of_step(model: Any, context: TrainingContext) -> TraceFacts | None:
     """What one training step without weights shows, or None where the model cannot be traced."""
-    from kbitlint.model.trace import trace
+    from kbitlint.model.trace.trace import trace
 
     try:
         return trace(model, context)

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from kbitlint.errors import one_line
-from kbitlint.model import adapters
 from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.layers import adapters
 from kbitlint.result import Probe
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0,
         seed: Seed of the tokens and of dropout.
         at_embeddings: Probe there although something is trainable, with everything frozen for the step.
     """
-    from kbitlint.model.walk import collect
+    from kbitlint.model.inspect.walk import collect
 
     parameters = list(model.parameters())
     device = next((parameter.device for parameter in parameters), torch.device("cpu"))

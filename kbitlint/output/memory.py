@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.output.json import dumped
-from kbitlint.output.wording import header, printable, size, wrapped
+from kbitlint.output.wording import header, printable, wrapped
 from kbitlint.result import KINDS, ON
+from kbitlint.sizes import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

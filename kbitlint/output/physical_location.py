@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from kbitlint.files import content
-from kbitlint.paths import fold_all
+from kbitlint.module_paths import fold_all
+from kbitlint.runtime import content
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -64,7 +64,7 @@ def _driver(rules: Sequence[Rule]) -> dict[str, Any]:
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
-    from kbitlint.docs import explain
+    from kbitlint.rule_docs import explain
 
     return {
         "id": rule.meta.code,

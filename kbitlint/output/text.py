@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from kbitlint.output.wording import NAMED, Pen, causes, edit_lines, header, plural, printable, probed, size, skipped, wrapped
-from kbitlint.paths import fold_all
+from kbitlint.module_paths import fold_all
+from kbitlint.output.wording import NAMED, Pen, causes, edit_lines, header, plural, printable, probed, skipped, wrapped
+from kbitlint.sizes import size
 from kbitlint.violation import Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from kbitlint.paths import fold_all
+from kbitlint.module_paths import fold_all
+from kbitlint.sizes import size
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
@@ -64,17 +65,6 @@ def causes(violations: Iterable[Violation]) -> list[list[Violation]]:
 
 def _rank(severity: Severity) -> int:
     return -list(Severity).index(severity)
-
-
-def size(count: int, *, sign: bool = False) -> str:
-    """Bytes for people: ``1.1 MB``."""
-    value, unit = float(abs(count)), "B"
-    for larger in ("kB", "MB", "GB", "TB"):
-        if value < 1000:
-            break
-        value, unit = value / 1000, larger
-    number = f"{value:.0f}" if unit == "B" else f"{value:.1f}"
-    return f"{'-' if count < 0 else '+' if sign else ''}{number} {unit}"
 
 
 def edit_lines(edits: Iterable[Edit], width: int, mark: str) -> Iterator[str]:

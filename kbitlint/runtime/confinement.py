@@ -16,8 +16,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.acts import JUDGES, NETWORK, Reach, is_library, reach_of, text_of
 from kbitlint.errors import TargetError
+from kbitlint.runtime.acts import JUDGES, NETWORK, Reach, is_library, reach_of, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

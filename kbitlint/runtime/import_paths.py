@@ -1,7 +1,7 @@
 """What can be imported: nothing from the working folder or a target's, but by a function that is named to be run.
 
 Importing a module runs it, and the folder of a target is the folder of strangers. So no entry of ``sys.path`` may lead
-there, save while a function of the user's is imported and called (``kbitlint.import_state``).
+there, save while a function of the user's is imported and called (``kbitlint.runtime.import_state``).
 """
 
 from __future__ import annotations

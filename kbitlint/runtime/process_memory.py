@@ -7,18 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 _PROC = Path("/proc")
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
 _PSS = re.compile(rb"^Pss:\s+(\d+) kB$", re.MULTILINE)
-
-
-def size_of(text: str) -> int:
-    """Bytes of ``8GB``, ``512MiB`` or ``1000000``. Raises ValueError for what is no size above zero."""
-    found = _SIZE.fullmatch(text.strip())
-    size = int(float(found[1]) * _UNITS[(found[2] or "").lower()]) if found else 0
-    if size <= 0:
-        raise ValueError(f"{text!r} is no size; write 8GB, 512MiB or a number of bytes")
-    return size
 
 
 def can_be_counted() -> bool:

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import import_paths, usage
 from kbitlint.errors import one_line
+from kbitlint.runtime import import_paths, process_memory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -201,14 +201,14 @@ def _result(one: _Running) -> tuple[Any] | None:
     if limits.seconds is not None and time.monotonic() >= one.deadline:
         _end(one)
         return (Unfinished(f"was not finished within {limits.seconds:g} s (--target-timeout)"),)
-    if limits.nbytes is not None and usage.held_by(one.process.pid or 0) > limits.nbytes:
+    if limits.nbytes is not None and process_memory.held_by(one.process.pid or 0) > limits.nbytes:
         _end(one)
         return (Unfinished(f"needs more than {_shown(limits.nbytes)} of memory (--target-memory)"),)
     return None
 
 
 def _shown(nbytes: int) -> str:
-    from kbitlint.output.wording import size
+    from kbitlint.sizes import size
 
     return size(nbytes)
 
@@ -229,7 +229,7 @@ def _end(one: _Running) -> None:
     """End the process of a job and all that it has started."""
     leader = one.process.pid or 0
     for _ in range(_ROUNDS):  # what it forks while its others are ended
-        started = [process for process in usage.family(leader) if process != leader]
+        started = [process for process in process_memory.family(leader) if process != leader]
         for process in started:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)

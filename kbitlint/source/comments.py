@@ -7,32 +7,14 @@ import bisect
 import io
 import re
 import tokenize
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kbitlint.facts.values import Ignore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _COMMENT = re.compile(r"#\s*kbitlint:\s*ignore(?:\[(?P<names>[^\]\n]*)\])?(?P<reason>[^\n]*)")
-
-
-@dataclass(frozen=True, slots=True)
-class Ignore:
-    """One comment: which rules it silences, and on which lines."""
-
-    names: tuple[str, ...]
-    """Codes, prefixes or slugs; empty where it names none, and silences nothing."""
-    first: int
-    last: int
-    """The lines it holds for, 1-based."""
-    start: int
-    end: int
-    """Where the comment stands in the text."""
-    line: int
-
-    def names_rule(self, code: str, slug: str) -> bool:
-        """Return whether the comment is about a rule."""
-        return any(code.startswith(name.upper()) or name.lower() == slug for name in self.names)
 
 
 Found = tuple[int | None, str, str]

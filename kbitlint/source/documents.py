@@ -11,13 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kbitlint import writing
 from kbitlint.errors import TargetError
-from kbitlint.files import content
+from kbitlint.files import atomic
 from kbitlint.limits import current
-from kbitlint.source import notebooks, passes, relevance
+from kbitlint.runtime import content
+from kbitlint.source import edits as source_edits
+from kbitlint.source import notebooks
+from kbitlint.source.interpreter import relevance
 from kbitlint.source.line_ends import LineEnds, unified
-from kbitlint.source.reading import SourceError, collect
+from kbitlint.source.python import SourceError, collect
 from kbitlint.source.soundness import fault_of, strays
 from kbitlint.upstream.versions import versions_for
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from kbitlint.source.facts import SourceFacts
+    from kbitlint.facts.source import SourceFacts
     from kbitlint.violation import Edit
 
 PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json")
@@ -63,7 +65,7 @@ def read(path: Path, name: str | None = None, versions: Mapping[str, str] | None
 def worth_parsing(path: Path, data: bytes) -> bool:
     """Whether a file's bytes can say anything about the training of a k-bit model; most of a repository is rejected here."""
     if path.suffix in CONFIGS:
-        from kbitlint.source import configs
+        from kbitlint.source.configs import collect as configs
 
         return configs.worth_parsing(data)
     return relevance.worth_parsing(data)
@@ -77,14 +79,15 @@ def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[st
     if path.suffix not in NOTEBOOK:
         _must_be_small(path, len(data))
     if path.suffix in CONFIGS:
-        from kbitlint.source import configs, trees
+        from kbitlint.source.configs import collect as configs
+        from kbitlint.source.configs import tree as config_tree
 
         encoding = _utf8(data)
         raw = _decoded(path, data, encoding)
         text = unified(raw)
         try:
             facts = configs.collect(shown, text, path.suffix, versions or versions_for(path, text), path.parent)
-        except trees.ConfigurationError as error:
+        except config_tree.ConfigurationError as error:
             raise TargetError(path, str(error)) from error
         return None if facts is None else Document(path, raw, encoding, facts)
     if path.suffix in NOTEBOOK:
@@ -150,7 +153,7 @@ def _decoded(path: Path, data: bytes, encoding: str) -> str:
 def changed(document: Document, fixes: Iterable[tuple[Edit, ...]]) -> tuple[str, tuple[Edit, ...]]:
     """The file's text after fixes, and the edits that were made. Raises OverlapError."""
     apart = [(call.span.start, call.span.end) for call in document.facts.calls]
-    done = passes.chosen(document.facts.text, fixes, apart)
+    done = source_edits.chosen(document.facts.text, fixes, apart)
     return (document.notebook or LineEnds.of(document.raw)).written(done), done
 
 
@@ -183,13 +186,13 @@ def _python(document: Document) -> str:
 def must_be_writable(path: Path) -> None:
     """Raise TargetError where ``write`` would refuse a file for what it is."""
     with _clear(path):
-        writing.must_be_replaceable(path)
+        atomic.must_be_replaceable(path)
 
 
 def write(path: Path, text: str, encoding: str) -> None:
     """Replace a file's content whole or not at all, and nothing else of it. Raises TargetError."""
     with _clear(path):
-        writing.replace(path, text.encode(encoding))
+        atomic.replace(path, text.encode(encoding))
 
 
 @contextmanager

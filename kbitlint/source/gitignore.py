@@ -6,7 +6,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.files import content
+from kbitlint.runtime import content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,12 +10,12 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kbitlint.files.jsontext import JSONTextError, Node, TooManyValues, parse
+from kbitlint.facts.source_text import OverlapError, bounds
+from kbitlint.files.json_text import JSONTextError, Node, TooManyValues, parse
 from kbitlint.limits import current
 from kbitlint.source.line_ends import unified
-from kbitlint.source.rewriting import OverlapError, bounds
+from kbitlint.source.offsets import has_more_tokens
 from kbitlint.source.soundness import fault_of
-from kbitlint.source.text import has_more_tokens
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

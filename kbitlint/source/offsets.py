@@ -8,7 +8,7 @@ import itertools
 import re
 from typing import TYPE_CHECKING
 
-from kbitlint.source.values import Span
+from kbitlint.facts.values import Span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

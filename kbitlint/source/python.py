@@ -7,26 +7,18 @@ import re
 import warnings
 from typing import TYPE_CHECKING
 
+from kbitlint.facts.source import Mention, SourceFacts
 from kbitlint.limits import current
-from kbitlint.source.direct import checkpoint_calls
-from kbitlint.source.effects import Trail
-from kbitlint.source.facts import Mention, Path, SourceFacts
-from kbitlint.source.following import Follower
-from kbitlint.source.objects import Effort, TooLong
-from kbitlint.source.relevance import Relevance, worth_following
-from kbitlint.source.suppressions import ignores
-from kbitlint.source.text import Text, has_more_tokens, import_place
-from kbitlint.source.values import UNKNOWN, Argument, Call, Span
+from kbitlint.source.comments import ignores
+from kbitlint.source.interpreter.checkpoint_calls import checkpoint_calls
+from kbitlint.source.interpreter.paths import ExecutionPaths, agreed
+from kbitlint.source.interpreter.relevance import worth_following
+from kbitlint.source.offsets import Text, has_more_tokens, import_place
 from kbitlint.upstream.versions import installed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path as FilePath
-
-#: paths that are followed; branches of a real script that matter seldom make more than a dozen
-MAX_PATHS = 40
-#: of the steps that a file may take, the share that one path may
-_SHARE = 3
 
 _DISTRIBUTED = re.compile(
     r"\b(LOCAL_RANK|init_process_group|torchrun|accelerate launch|DistributedDataParallel|ddp_find_unused_parameters"
@@ -54,7 +46,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
     module = parsed(text)
     versions = installed() if versions is None else versions
     source = Text(text)
-    ways = _Ways()
+    ways = ExecutionPaths()
     try:
         if worth_following(text.encode("utf-8", "replace")):
             ways.follow(source, module, versions, beside)
@@ -67,7 +59,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         text,
         tuple(_imports(module)),
         import_place(source, module.body),
-        _agreed(calls),
+        agreed(calls),
         tuple(ways.paths),
         tuple(sorted(_mentions(text, module), key=lambda mention: mention.line)),
         versions,
@@ -86,84 +78,6 @@ def parsed(text: str) -> ast.Module:
         raise SourceError(f"is not valid Python: {error.msg}", error.lineno) from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise SourceError(f"is not usable Python: {type(error).__name__}") from error
-
-
-class _Ways:
-    """The ways through a file: one for each combination of the unknown conditions that matter, the first ones first."""
-
-    def __init__(self) -> None:
-        self.paths: list[Path] = []
-        self.calls: list[dict[Span, Call]] = []
-        self.unfollowed = ""
-        """What was not followed; empty where everything was."""
-
-    def follow(self, source: Text, module: ast.Module, versions: Mapping[str, str], beside: FilePath | None) -> None:
-        """Follow the file as often as it takes."""
-        relevance = Relevance(module)
-        queue: list[dict[str, bool]] = [{}]
-        most = left = current().max_steps
-        for decisions in queue:
-            if left <= 0:
-                self.unfollowed = _too_long(most)
-                break
-            share = min(most // _SHARE + 1, left)
-            trail = Trail(versions, beside=beside, effort=Effort(share))
-            follower = Follower(source, trail, relevance, decisions)
-            whole = True
-            try:
-                follower.follow(module)
-            except TooLong:
-                whole, self.unfollowed = False, _too_long(most)
-            left -= share - max(trail.effort.left, 0)
-            self.paths.append(trail.path(whole=whole))
-            self.calls.append(trail.calls)
-            if _branch(queue, follower):
-                self.unfollowed = (
-                    self.unfollowed or f"has more than {MAX_PATHS} ways through it, of which the first are followed"
-                )
-
-
-def _too_long(most: int) -> str:
-    return (
-        f"takes more than {most // _SHARE:,} steps on one way through it, or {most:,} on all, and is not followed to its end"
-        " (max-steps of [tool.kbitlint] sets how many)"
-    )
-
-
-def _branch(queue: list[dict[str, bool]], follower: Follower) -> bool:
-    """Queue the other answers to what a path was asked; return whether some were left out."""
-    prefix: dict[str, bool] = {}
-    for key in follower.asked:
-        if key not in follower.given:
-            if len(queue) >= MAX_PATHS:
-                return True
-            queue.append({**prefix, key: False})
-        prefix[key] = follower.decisions[key]
-    return False
-
-
-def _agreed(paths: Iterable[Mapping[Span, Call]]) -> tuple[Call, ...]:
-    """Every call once, with UNKNOWN for arguments that the paths do not agree on."""
-    found: dict[Span, Call] = {}
-    for calls in paths:
-        for span, call in calls.items():
-            found[span] = call if span not in found else _both(found[span], call)
-    return tuple(sorted(found.values(), key=lambda call: (call.span, call.callee)))
-
-
-def _both(one: Call, other: Call) -> Call:
-    if one == other:
-        return one
-    arguments = []
-    others = {argument.name: argument for argument in reversed(other.arguments)}  # the first of a name counts
-    for argument in one.arguments:
-        same = others.get(argument.name)
-        if same is not None and same.value == argument.value:
-            arguments.append(argument)
-        else:
-            arguments.append(Argument(argument.name, UNKNOWN, argument.span, argument.whole))
-    complete = one.complete and other.complete and len(one.arguments) == len(other.arguments)
-    return Call(one.callee, one.span, tuple(arguments), complete, one.style, max(one.tail, other.tail))
 
 
 def _imports(module: ast.Module) -> Iterable[tuple[str, str]]:

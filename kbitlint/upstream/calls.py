@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.source.facts import Action
+from kbitlint.facts.source import Action
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """One row for each program that a file configures: how its keys read as the calls that it makes.
 
-A program that is added here is read by ``kbitlint.source.configs`` as the others are.
+A program that is added here is read by ``kbitlint.source.configs.collect`` as the others are.
 """
 
 from __future__ import annotations

@@ -7,13 +7,13 @@ import functools
 import re
 from typing import TYPE_CHECKING
 
-from kbitlint.files import content
+from kbitlint.runtime import content
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from kbitlint.source.values import Call
+    from kbitlint.facts.values import Call
     from kbitlint.upstream.calls import Api
 
 #: whose behaviour is modelled where a package is not installed beside kbitlint

@@ -49,7 +49,7 @@ def measured(code, *arguments, cwd=None):
         text=True,
         cwd=cwd,
         timeout=300,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support"), "HF_HUB_OFFLINE": "1"},
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -109,9 +109,9 @@ print(json.dumps({
 
 
 def test_the_adapter_of_a_gigabyte_is_looked_at_in_pieces(tmp_path):
-    import stored
+    import checkpoint_cases
 
-    folder = stored.adapter(tmp_path / "adapter", None)
+    folder = checkpoint_cases.adapter(tmp_path / "adapter", None)
     name = "base_model.model.a.lora_B.weight"
     header = json.dumps({name: {"dtype": "F32", "shape": [250_000_000, 1], "data_offsets": [0, 10**9]}}).encode()
     with (folder / "adapter_model.safetensors").open("wb") as file:  # sparse, and zero to its end

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,21 +11,19 @@ import tiny
 
 from kbitlint.context import TrainingContext
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
 pytestmark = pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="the benchmarks are of the architectures of transformers 5")
 
 
 @pytest.fixture(scope="module")
 def geometry():
-    import preparation
+    from benchmarks.cost import preparation
 
     sizes = preparation.sizes(64, 128, 1, (4, 2), 256, num_local_experts=2, num_experts_per_tok=1)
     return preparation.Geometry("a tiny Mixtral", "Mixtral", sizes)
 
 
 def test_bytes_of_a_preparation_are_the_same_on_meta_and_for_real(geometry, tmp_path, monkeypatch):
-    import preparation
+    from benchmarks.cost import preparation
 
     monkeypatch.setattr(preparation, "STEPS", 1)
     context = TrainingContext(autocast_dtype="float32", batch_size=1, seq_len=32)
@@ -45,7 +42,7 @@ def test_bytes_of_a_preparation_are_the_same_on_meta_and_for_real(geometry, tmp_
 
 
 def test_a_goal_is_missed_where_a_preparation_costs_more_than_it_may():
-    import preparation
+    from benchmarks.cost import preparation
 
     states = {
         "nothing": preparation.State(weights=1000, activations=100, saved=200, step=1.0),
@@ -63,8 +60,9 @@ def test_a_goal_is_missed_where_a_preparation_costs_more_than_it_may():
 
 
 def test_preparations_are_timed_in_turns_and_the_first_round_does_not_count(geometry, monkeypatch):
-    import preparation
     import torch
+
+    from benchmarks.cost import preparation
 
     called = []
     for name in (preparation.PEFT, preparation.KBITLINT):
@@ -81,7 +79,7 @@ def test_preparations_are_timed_in_turns_and_the_first_round_does_not_count(geom
 
 
 def test_a_model_learns_to_count_after_each_preparation(tmp_path):
-    import learning
+    from benchmarks.cost import learning
 
     run = learning.Run("bfloat16", "llama", 0, steps=40)
     learning.learn(run, ["none", "peft", "kbitlint", "kbitlint-unsafe"], tmp_path / "out.jsonl")
@@ -94,7 +92,7 @@ def test_a_model_learns_to_count_after_each_preparation(tmp_path):
 
 
 def test_norms_that_square_in_float16_learn_only_where_they_are_prepared(tmp_path):
-    import learning
+    from benchmarks.cost import learning
 
     run = learning.Run("float16", "imagegpt", 0, 1e3, steps=40)
     learning.learn(run, ["none", "kbitlint"], tmp_path / "out.jsonl")
@@ -105,8 +103,9 @@ def test_norms_that_square_in_float16_learn_only_where_they_are_prepared(tmp_pat
 
 
 def test_the_stream_is_made_as_large_as_asked_and_the_function_stays_the_same(tmp_path):
-    import learning
     import torch
+
+    from benchmarks.cost import learning
 
     tokens, logits = next(learning.batches(0)), []
     for largest in (None, 1e3):
@@ -121,7 +120,7 @@ def test_the_stream_is_made_as_large_as_asked_and_the_function_stays_the_same(tm
 
 
 def test_kbitlint_misses_its_goal_where_it_learns_less_than_the_worst_seed_of_peft():
-    import learning
+    from benchmarks.cost import learning
 
     runs = [learning.Run("bfloat16", "llama", seed) for seed in (0, 1)]
 
@@ -141,8 +140,8 @@ def test_kbitlint_misses_its_goal_where_it_learns_less_than_the_worst_seed_of_pe
 
 
 def test_a_ratio_is_a_regression_where_it_is_worse_by_more_than_noise():
-    import bench
-    from goals import Goal
+    from benchmarks import run as benchmarks_run
+    from benchmarks.goals import Goal
 
     known = [Goal("cold / click", 2.0, 5), Goal("jobs", 2.0, 1.5, at_least=True), Goal("noisy", 1.0, 5, noise=0.2)]
     fine = [
@@ -159,8 +158,8 @@ def test_a_ratio_is_a_regression_where_it_is_worse_by_more_than_noise():
         Goal("peak", 200, 150, "MB"),
     ]
 
-    assert list(bench.regressions(fine, known)) == []
-    assert [line.partition(":")[0] for line in bench.regressions(worse, known)] == [
+    assert list(benchmarks_run.regressions(fine, known)) == []
+    assert [line.partition(":")[0] for line in benchmarks_run.regressions(worse, known)] == [
         "worse than 2 x by more than 30%",
         "missed",
         "worse than 2 x by more than 30%",
@@ -170,13 +169,13 @@ def test_a_ratio_is_a_regression_where_it_is_worse_by_more_than_noise():
 
 
 def test_the_page_says_what_is_missed_and_why():
-    import bench
-    from goals import Goal
+    from benchmarks import run as benchmarks_run
+    from benchmarks.goals import Goal
 
     goals = [Goal("a ratio", 2.104, 1), Goal("a share", 0.9956, 0.995, "%", at_least=True), Goal("faults", 0, 0, "", of=1234)]
     part = {"date": "2026-01-02", "versions": {"torch": "2.13.0"}, "goals": [vars(goal) for goal in goals]}
     reasons = {"a ratio": {"reason": "It is slow.", "profile": "61 % main"}}
-    lines = list(bench.page({"speed": part}, reasons))
+    lines = list(benchmarks_run.page({"speed": part}, reasons))
 
     assert "2 of 3 goals are met." in lines[2]
     table = lines[lines.index("|---|---:|---:|---|") + 1 :]
@@ -189,7 +188,7 @@ def test_the_page_says_what_is_missed_and_why():
         "\nIt is slow.",
         "\n```text\n61 % main\n```",
         "\n## Not measured\n",
-        *(f"- {what}: {why}." for what, why in bench.UNMEASURED.items()),
+        *(f"- {what}: {why}." for what, why in benchmarks_run.UNMEASURED.items()),
         "\n## Versions\n",
         "- torch 2.13.0",
     ]
@@ -198,36 +197,38 @@ def test_the_page_says_what_is_missed_and_why():
 def test_a_goal_that_is_missed_needs_a_reason_and_one_that_is_met_has_none(tmp_path, monkeypatch):
     import json
 
-    import bench
-    from goals import Goal
+    from benchmarks import run as benchmarks_run
+    from benchmarks.goals import Goal
 
     goals = [Goal("slow", 2, 1), Goal("slower", 3, 1), Goal("fine", 1, 1)]
     part = {"date": "2026-01-02", "versions": {}, "goals": [vars(goal) for goal in goals]}
     for name in ("DATA", "PAGE", "MISSED"):
-        monkeypatch.setattr(bench, name, tmp_path / name)
-    bench.DATA.write_text(json.dumps({"speed": part}))
-    bench.MISSED.write_text('["slower"]\nreason = "It is."\n["fine"]\nreason = "It was."\n')
+        monkeypatch.setattr(benchmarks_run, name, tmp_path / name)
+    benchmarks_run.DATA.write_text(json.dumps({"speed": part}))
+    benchmarks_run.MISSED.write_text('["slower"]\nreason = "It is."\n["fine"]\nreason = "It was."\n')
 
-    assert bench.write_page() == [
+    assert benchmarks_run.write_page() == [
         "missed, and missed.toml gives no reason: slow",
         "missed.toml gives a reason, and it is met: fine",
     ]
-    assert "### slow: 2 x, goal ≤ 1 x" in bench.PAGE.read_text()
+    assert "### slow: 2 x, goal ≤ 1 x" in benchmarks_run.PAGE.read_text()
 
 
 def test_every_module_of_tests_is_of_a_promise():
-    import promises
+    from benchmarks import suite
 
-    root = Path(__file__).parent
-    named = {name for files in promises.PROMISES.values() for name in files}
+    root = Path(__file__).parents[1]
+    named = {name for files in suite.PROMISES.values() for name in files}
 
-    assert {path.stem for path in root.glob("test_*.py")} | {"rules/"} == named
-    assert promises.promise_of("tests.rules.test_norm") == promises.promise_of("tests.test_rules_meta")
-    assert promises.promise_of("tests.test_jobs") == "many targets at once"
+    assert {path.stem for path in root.rglob("test_*.py") if not {"rules", "data"} & set(path.relative_to(root).parts)} | {
+        "rules/"
+    } == named
+    assert suite.promise_of("tests.rules.test_norm") == suite.promise_of("tests.test_rules_meta")
+    assert suite.promise_of("tests.test_jobs") == "many targets at once"
 
 
 def test_a_test_that_is_skipped_shows_nothing(tmp_path):
-    import promises
+    from benchmarks import suite
 
     (tmp_path / "report.xml").write_text(
         '<testsuites><testsuite><testcase classname="tests.test_jobs" name="a"/>'
@@ -235,7 +236,7 @@ def test_a_test_that_is_skipped_shows_nothing(tmp_path):
         '<testcase classname="tests.test_jobs" name="d"><skipped message="of transformers 4"/></testcase>'
         '<testcase classname="tests.test_page" name="c"><failure/></testcase></testsuite></testsuites>'
     )
-    told = {goal.what: (goal.value, goal.of) for goal in promises.goals(tmp_path / "report.xml")}
+    told = {goal.what: (goal.value, goal.of) for goal in suite.goals(tmp_path / "report.xml")}
 
     assert told["many targets at once: tests that do not pass"] == (1, 2)
     assert told["the page, in a browser: tests that do not pass"] == (1, 1)

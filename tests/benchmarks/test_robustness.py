@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-from trials import Run, Tally, contents, run
+from benchmarks.robustness.trials import Run, Tally, contents, run
 
 
 @pytest.mark.parametrize(
@@ -55,7 +51,7 @@ def test_a_process_that_hangs_is_ended_and_one_that_dies_is_seen(tmp_path):
 
 @pytest.mark.parametrize("text", ["\x1b[31m", "a\x07", "\x9b1m", "\u202e", "x\r", "\u200b", "\x00", "\udc9b", "\U000e0041"])
 def test_what_steers_a_terminal_is_seen(text):
-    from spoken import escaped
+    from benchmarks.robustness.terminal_output import escaped
 
     assert escaped(f"fine {text} fine").startswith(f"{text.strip('ax[31m')!r}"[:3])
     assert escaped("fine\nfine é 模\t") is None
@@ -63,9 +59,9 @@ def test_what_steers_a_terminal_is_seen(text):
 
 
 def test_a_damaged_file_and_a_half_done_work_are_seen(tmp_path, monkeypatch):
-    import writes
+    from benchmarks.robustness import interrupted_writes
 
-    write = writes.Write("x", lambda _: None, ("check", "."))
+    write = interrupted_writes.Write("x", lambda _: None, ("check", "."))
     old, new = {"a": b"old", "b": b"old"}, {"a": b"new", "b": b"new"}
     found = dict.fromkeys(("killed", "untouched", "partly", "done", "temporary", "after the next run"), 0)
     tally = Tally("kills", "")
@@ -76,12 +72,12 @@ def test_a_damaged_file_and_a_half_done_work_are_seen(tmp_path, monkeypatch):
         for name, text in files.items():
             (tmp_path / name.replace("__", ".")).write_text(text)
         before = len(tally.lost)
-        writes._judge(tally, write, tmp_path, (old, new), Run(-9, "", "", 0.1), found)
+        interrupted_writes._judge(tally, write, tmp_path, (old, new), Run(-9, "", "", 0.1), found)
         return len(tally.lost) > before
 
     assert [judged(a="old", b="old"), judged(a="new", b="old"), judged(a="new", b="new")] == [False] * 3
     assert [judged(a="ne", b="old"), judged(a="old"), judged(a="old", b="old", c="more")] == [True] * 3
-    monkeypatch.setattr(writes, "run", lambda *_: Run(0, "", "", 0.1))
+    monkeypatch.setattr(interrupted_writes, "run", lambda *_: Run(0, "", "", 0.1))
     assert judged(a="old", b="old", __a__12345678__kbitlint_tmp="half") is True  # no temporary file by its name
     assert judged(a="old", b="old", **{".a.12345678.kbitlint-tmp": "half"}) is False
     assert (found["killed"], found["partly"], found["temporary"]) == (8, 5, 1)
@@ -99,7 +95,7 @@ def test_a_damaged_file_and_a_half_done_work_are_seen(tmp_path, monkeypatch):
     ],
 )
 def test_a_report_that_is_not_valid_is_seen(name, text, fine):
-    from spoken import _valid
+    from benchmarks.robustness.terminal_output import _valid
 
     assert (_valid(name, text)[1] is None) == fine
 
@@ -116,11 +112,13 @@ def test_contents_are_of_files_and_links(tmp_path):
 
 
 def test_a_fixed_text_that_does_not_compile_is_seen():
-    import variants
+    from benchmarks.robustness import fix_variants
 
-    assert variants.fault_of("f(a=1, a=2)\n", ".py").startswith("keyword argument repeated")
-    assert variants.fault_of(variants.notebook(["f(", "x = 1"], variants.NOTEBOOKS[0]).decode(), ".ipynb")
-    assert not variants.fault_of(variants.notebook(["%pip install x", "x = 1"], variants.NOTEBOOKS[3]).decode(), ".ipynb")
+    assert fix_variants.fault_of("f(a=1, a=2)\n", ".py").startswith("keyword argument repeated")
+    assert fix_variants.fault_of(fix_variants.notebook(["f(", "x = 1"], fix_variants.NOTEBOOKS[0]).decode(), ".ipynb")
+    assert not fix_variants.fault_of(
+        fix_variants.notebook(["%pip install x", "x = 1"], fix_variants.NOTEBOOKS[3]).decode(), ".ipynb"
+    )
 
 
 @pytest.mark.parametrize(
@@ -134,47 +132,48 @@ def test_a_fixed_text_that_does_not_compile_is_seen():
     ],
 )
 def test_what_changes_outside_of_a_span_is_seen(after, seen):
-    import variants
+    from benchmarks.robustness import fix_variants
 
-    assert variants.strayed_text("a = 1\r\nb = 2\nc = 3\r", after, [(10, 11, "3")]) == seen
+    assert fix_variants.strayed_text("a = 1\r\nb = 2\nc = 3\r", after, [(10, 11, "3")]) == seen
 
 
 def test_a_statement_that_becomes_another_one_is_seen():
-    import variants
+    from benchmarks.robustness import fix_variants
 
     before, span = "x = 1\n_ = \\\nf()\ng()\n", (12, 16, "")
-    assert variants.strayed_statements(before, "x = 1\n_ = \\\ng()\n", [span]).startswith("a statement is another one")
-    assert variants.strayed_statements("x = 1\nf()\ng()\n", "x = 1\ng()\n", [(6, 10, "")]) == ""
+    assert fix_variants.strayed_statements(before, "x = 1\n_ = \\\ng()\n", [span]).startswith("a statement is another one")
+    assert fix_variants.strayed_statements("x = 1\nf()\ng()\n", "x = 1\ng()\n", [(6, 10, "")]) == ""
 
 
 @pytest.mark.parametrize("layout", [0, 3, 5])
 def test_what_changes_around_the_cells_of_a_notebook_is_seen(layout):
-    import variants
+    from benchmarks.robustness import fix_variants
 
-    layout = variants.NOTEBOOKS[layout]
+    layout = fix_variants.NOTEBOOKS[layout]
     before, after = (
-        variants.notebook(cells, layout).decode() for cells in (["a = 1\n\xe9 = 2", "b = 2"], ["a = 3\n\xe9 = 2", "b = 2"])
+        fix_variants.notebook(cells, layout).decode() for cells in (["a = 1\n\xe9 = 2", "b = 2"], ["a = 3\n\xe9 = 2", "b = 2"])
     )
     span = [(4, 5, "3")]
 
-    assert variants.strayed_notebook(before, after, span) == ""
+    assert fix_variants.strayed_notebook(before, after, span) == ""
     assert (
-        variants.strayed_notebook(before, after.replace("1.5", "1.50"), span) == "what stands around the cells is another text"
+        fix_variants.strayed_notebook(before, after.replace("1.5", "1.50"), span)
+        == "what stands around the cells is another text"
     )
-    assert variants.strayed_notebook(before, before, span) == "a cell holds something else than its edits leave"
+    assert fix_variants.strayed_notebook(before, before, span) == "a cell holds something else than its edits leave"
     escaped = after.replace('"b = 2"', '"\\u0062 = 2"')
-    assert variants.strayed_notebook(before, escaped, span) == "a cell without edits is written in another way"
+    assert fix_variants.strayed_notebook(before, escaped, span) == "a cell without edits is written in another way"
 
 
 def test_fixes_are_judged_and_a_stopped_run_goes_on(tmp_path, monkeypatch):
-    import variants
+    from benchmarks.robustness import fix_variants
 
     state = tmp_path / "state.jsonl"
-    first = variants.fix(3, state=state)
+    first = fix_variants.fix(3, state=state)
     lines = state.read_text()
-    monkeypatch.setattr(variants, "Judge", lambda: None)  # nothing is judged twice
+    monkeypatch.setattr(fix_variants, "Judge", lambda: None)  # nothing is judged twice
 
-    assert first == (3, {kind: [] for kind in variants.GOALS})
-    assert (variants.fix(3, state=state), state.read_text()) == (first, lines)
-    (raised,) = variants.fix(4, state=state)[1]["raised"]
+    assert first == (3, {kind: [] for kind in fix_variants.GOALS})
+    assert (fix_variants.fix(3, state=state), state.read_text()) == (first, lines)
+    (raised,) = fix_variants.fix(4, state=state)[1]["raised"]
     assert raised.startswith(json.loads(state.read_text().splitlines()[-1])["case"])

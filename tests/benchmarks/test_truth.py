@@ -1,17 +1,12 @@
 """A fixed sample of the evaluation: real training of tiny architectures against what kbitlint says without weights.
 
-``benchmarks/truth.py`` and ``benchmarks/verdicts.py`` run all of them.
+``benchmarks/truth/real_steps.py`` and ``benchmarks/truth/verdicts.py`` run all of them.
 """
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import tiny
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 SAMPLE = [
     ("causal-lm", "gpt_oss"),
@@ -27,13 +22,12 @@ SAMPLE = [
 @pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="the evaluation is of the architectures of transformers 5")
 @pytest.mark.parametrize(("task", "model_type"), SAMPLE)
 def test_kbitlint_says_without_weights_what_real_training_does(task, model_type, tmp_path):
-    import truth
-    import verdicts
+    from benchmarks.truth import real_steps, verdicts
 
-    truth.run_model(task, model_type, list(truth.PREPARATIONS), tmp_path / "real.jsonl")
-    real = {key: line for key, line in truth.results(tmp_path / "real.jsonl").items() if key[2] != truth.BUILD}
+    real_steps.run_model(task, model_type, list(real_steps.PREPARATIONS), tmp_path / "real.jsonl")
+    real = {key: line for key, line in real_steps.results(tmp_path / "real.jsonl").items() if key[2] != real_steps.BUILD}
     verdicts.run_model(task, model_type, [name for _, _, name in real], tmp_path / "said.jsonl")
-    said = truth.results(tmp_path / "said.jsonl")
+    said = real_steps.results(tmp_path / "said.jsonl")
 
     assert len(real) >= 8
     assert {key for key in real if not verdicts.agrees(real[key], said[key])} == set()
@@ -53,14 +47,13 @@ MIXING = {
 @pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="the evaluation is of the architectures of transformers 5")
 @pytest.mark.parametrize(("task", "model_type"), MIXING)
 def test_what_trains_after_pefts_prepare_trains_after_the_fix_too(task, model_type, tmp_path):
-    import truth
-    from architectures import build
-    from preparations import PREPARATIONS
-
     import kbitlint
+    from benchmarks.truth import real_steps
+    from benchmarks.truth.architectures import build
+    from benchmarks.truth.preparations import PREPARATIONS
 
     build(task, model_type).save_pretrained(tmp_path)
-    loaded, fixed = truth.load(tmp_path)[0], truth.load(tmp_path)[0]
+    loaded, fixed = real_steps.load(tmp_path)[0], real_steps.load(tmp_path)[0]
     before = tiny.state(fixed)
 
     edits = [edit.path for edit in kbitlint.fix(fixed).applied.edits if edit.kind == "float32-module"]
@@ -69,8 +62,8 @@ def test_what_trains_after_pefts_prepare_trains_after_the_fix_too(task, model_ty
     assert edits
     assert all(path.endswith(MIXING[task, model_type]) for path in edits)
     assert not any("embeddings" in name and "norm" not in name.lower() for name in floats)
-    assert truth.step_of(loaded, PREPARATIONS["none"])["error"]["kind"] == "dtype"
-    trained = truth.step_of(truth.load(tmp_path)[0], PREPARATIONS["kbitlint"])
+    assert real_steps.step_of(loaded, PREPARATIONS["none"])["error"]["kind"] == "dtype"
+    trained = real_steps.step_of(real_steps.load(tmp_path)[0], PREPARATIONS["kbitlint"])
     assert (trained["outcome"], trained["without_gradient"], trained["not_finite"]) == ("ok", [], [])
     assert kbitlint.undo(fixed) == 1
     assert tiny.state(fixed) == before

@@ -1,7 +1,7 @@
 """Root causes that users reported, each as a script that is run or files that are loaded, with the exact violation.
 
 A test is named after the id of its cause, and shows what really happens where this machine can: the script is run, the
-folder loaded. ``test_causes.py`` counts them.
+folder loaded. ``test_model_causes.py`` counts them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import sys
 import textwrap
 import types
 
+import checkpoint_cases
 import pytest
-import stored
 import tiny
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
@@ -52,7 +52,7 @@ def work(tmp_path, monkeypatch):
 def said(target, *codes):
     """Every violation of these rules, as (code, place, severity); of a script the place is the line's text."""
     if target.is_dir():
-        return [(code, place, severity) for code in codes for severity, place, _ in stored.said(code, target)]
+        return [(code, place, severity) for code in codes for severity, place, _ in checkpoint_cases.said(code, target)]
     found = kbitlint.check(str(target), select=codes).violations
     lines = target.read_text().split("\n")
     return [(v.code, lines[v.at.line - 1].strip(), v.severity.value) for v in found]

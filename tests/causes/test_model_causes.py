@@ -1,7 +1,7 @@
 """Root causes that users reported, each built on a tiny model, with the exact violation that names it.
 
-A test is named after the id of its cause. What scripts and files show is in ``test_causes_files.py``, what only several
-ranks show in ``test_causes_ranks.py``, what nothing shows in ``causes.md``.
+A test is named after the id of its cause. What scripts and files show is in ``test_file_causes.py``, what only several
+ranks show in ``test_rank_causes.py``, what nothing shows in ``causes.md``.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def each(code, paths, severity):
 
 def test_every_cause_is_tested_or_listed_with_a_reason():
     listed = re.findall(r"^- `([a-z0-9-]+)`: \S", LISTED, flags=re.MULTILINE)
-    texts = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_causes*.py"))
+    texts = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     tested = [id_ for id_ in IDS if f"\ndef test_{id_.replace('-', '_')}(" in texts]
 
     assert len(set(IDS)) == 80

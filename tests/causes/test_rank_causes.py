@@ -1,6 +1,6 @@
 """Root causes that several ranks bring about, or what launches them, each with the exact violation that names it.
 
-A test is named after the id of its cause, as in ``test_causes.py``. What FSDP and DDP make of a state is held against
+A test is named after the id of its cause, as in ``test_model_causes.py``. What FSDP and DDP make of a state is held against
 real gloo processes, here or, for the matrices of KB701 to KB704, in ``test_ranks.py``.
 """
 
@@ -10,15 +10,15 @@ from types import SimpleNamespace
 from unittest import mock
 
 import gloo
-import outcomes
 import pytest
+import rank_cases
 import tiny
 import torch
 import transformers
 from accelerate import Accelerator, dispatch_model
 from peft import prepare_model_for_kbit_training
-from written import ADAPTED, LOADED, NEWEST
-from written import said as said_of_script
+from script_cases import ADAPTED, LOADED, NEWEST
+from script_cases import said as said_of_script
 
 import kbitlint
 from kbitlint.context import Checkpointing, Strategy, TrainingContext
@@ -124,16 +124,16 @@ def raised(model):
 def test_fsdp_quant_storage_mismatch():
     fsdp1 = {"strategy": Strategy.FSDP1, "sets_training_mode": True}
 
-    assert said(outcomes.FSDP["uint8 storage"](), "KB703", "KB704", **fsdp1) == each("KB704", LINEARS, "error")
-    assert said(outcomes._uniform(torch.float32), "KB703", "KB704", **fsdp1) == each("KB703", LAYERS, "error")
-    assert said(outcomes._uniform(), "KB703", "KB704", **fsdp1) == []
+    assert said(rank_cases.FSDP["uint8 storage"](), "KB703", "KB704", **fsdp1) == each("KB704", LINEARS, "error")
+    assert said(rank_cases._uniform(torch.float32), "KB703", "KB704", **fsdp1) == each("KB703", LAYERS, "error")
+    assert said(rank_cases._uniform(), "KB703", "KB704", **fsdp1) == []
 
 
 def test_fsdp1_mixed_float_dtypes():
-    prepared = outcomes.FSDP["prepared, bfloat16 storage"]()
+    prepared = rank_cases.FSDP["prepared, bfloat16 storage"]()
 
     assert said(prepared, "KB703", strategy=Strategy.FSDP1) == each("KB703", LAYERS, "error")
-    assert said(outcomes.FSDP["one dtype"](), "KB703", strategy=Strategy.FSDP1) == []
+    assert said(rank_cases.FSDP["one dtype"](), "KB703", strategy=Strategy.FSDP1) == []
 
 
 @pytest.mark.slow
@@ -148,8 +148,8 @@ def test_fsdp2_uint8_params4bit_replicated():
 
 @pytest.mark.parametrize("strategy", [Strategy.FSDP1, Strategy.FSDP2])
 def test_fsdp_8bit_and_ptq_weights(strategy):
-    assert said(outcomes.FSDP["int8"](), "KB704", strategy=strategy) == each("KB704", LINEARS, "error")
-    assert said(outcomes.FSDP["int8"](), "KB704", strategy=Strategy.DDP) == []
+    assert said(rank_cases.FSDP["int8"](), "KB704", strategy=strategy) == each("KB704", LINEARS, "error")
+    assert said(rank_cases.FSDP["int8"](), "KB704", strategy=Strategy.DDP) == []
 
 
 class _Sharding(Accelerator):
@@ -164,7 +164,7 @@ class _Sharding(Accelerator):
 def test_fsdp_activation_checkpointing_twice(own, fsdp, tmp_path):
     """Trainer's own check refuses exactly what is reported as an error."""
     args = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], gradient_checkpointing=own)
-    model = outcomes._uniform()
+    model = rank_cases._uniform()
     context = TrainingContext.from_training_arguments(args).updated(
         TrainingContext(strategy=Strategy.FSDP2, fsdp_checkpointing=fsdp)
     )
@@ -183,7 +183,7 @@ def test_fsdp_activation_checkpointing_twice(own, fsdp, tmp_path):
 
 
 def test_layers_that_checkpoint_under_fsdp_s_own_checkpoints_are_a_warning_in_a_loop_of_ones_own():
-    model = outcomes._uniform()
+    model = rank_cases._uniform()
     model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
     fsdp = {"strategy": Strategy.FSDP1, "fsdp_checkpointing": True}
 
@@ -199,7 +199,7 @@ def test_optimizer_8bit_incompatible_with_sharding():
         assert {case: verdict for case, (_, verdict) in found.items()} == {
             case: [("KB709", "error")] if outcome else [] for case, (outcome, _) in found.items()
         }
-        assert sorted(name for (_, name), (outcome, _) in found.items() if outcome) == sorted(outcomes.OPTIMIZERS[1:])
+        assert sorted(name for (_, name), (outcome, _) in found.items() if outcome) == sorted(rank_cases.OPTIMIZERS[1:])
 
 
 # ------------------------------------------------------------------------------------------------------------- ZeRO

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-import reach
-from trials import Run, Tally
+from benchmarks.robustness import reach
+from benchmarks.robustness.trials import Run, Tally
 
 LINES = {
     "MemoryError": "kbitlint: out of memory",

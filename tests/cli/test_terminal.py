@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_writing import SCRIPT
+from script_cases import SCRIPT
 
 BAD = "\x1b]0;owned\x07\x9b31m\u202e\n\r\u2028\udcff"
 SHOWN = "\\x1b]0;owned\\x07\\x9b31m\\u202e\\n\\r\\u2028\\udcff"
@@ -44,7 +44,7 @@ def alone(folder, *arguments, **further):
         [sys.executable, "-W", "ignore", "-m", "kbitlint", *arguments],
         cwd=folder,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent), "HF_HUB_OFFLINE": "1"},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support"), "HF_HUB_OFFLINE": "1"},
         **{"capture_output": True, **further},
     )
 

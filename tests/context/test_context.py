@@ -10,7 +10,7 @@ import tiny
 import transformers
 from peft import prepare_model_for_kbit_training
 
-from kbitlint.audit import context_of
+from kbitlint.audit.run import context_of
 from kbitlint.context import Checkpointing, Strategy, TrainingContext
 from kbitlint.errors import KbitlintError
 

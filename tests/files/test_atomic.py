@@ -10,17 +10,10 @@ import struct
 from pathlib import Path
 
 import pytest
+from script_cases import SCRIPT
 
 import kbitlint
-from kbitlint import manifest, writing
-
-SCRIPT = """from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype="bfloat16")
-model = AutoModelForCausalLM.from_pretrained("m", quantization_config=config)
-model = prepare_model_for_kbit_training(model)
-model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
-"""
+from kbitlint.files import atomic, manifest
 
 
 def refusing(code):
@@ -35,14 +28,14 @@ def refusing(code):
 def test_a_call_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path, monkeypatch, call, code):
     path = tmp_path / "a"
     path.write_text("old")
-    where = Path if call == "replace" else writing.os
+    where = Path if call == "replace" else atomic.os
     monkeypatch.setattr(where, call, refusing(code))
 
     if call == "chown":  # who owns the file is not worth losing what is written
-        writing.replace(path, b"new")
+        atomic.replace(path, b"new")
     else:
         with pytest.raises(OSError, match=os.strerror(code)):
-            writing.replace(path, b"new")
+            atomic.replace(path, b"new")
     monkeypatch.undo()
 
     assert ([entry.name for entry in tmp_path.iterdir()], path.read_text()) == (["a"], "new" if call == "chown" else "old")
@@ -54,7 +47,7 @@ def test_permissions_stay(tmp_path, mode):
     path.write_text("old")
     path.chmod(mode)
 
-    writing.replace(path, b"new")
+    atomic.replace(path, b"new")
 
     assert (stat.S_IMODE(path.stat().st_mode), path.read_bytes()) == (mode, b"new")
 
@@ -62,7 +55,7 @@ def test_permissions_stay(tmp_path, mode):
 def test_a_new_file_gets_what_the_umask_leaves(tmp_path):
     before = os.umask(0o027)
     try:
-        writing.replace(tmp_path / "a", b"new")
+        atomic.replace(tmp_path / "a", b"new")
     finally:
         os.umask(before)
 
@@ -73,7 +66,7 @@ def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path):
     (tmp_path / "real").write_text("old")
     (tmp_path / "link").symlink_to("real")
 
-    writing.replace(tmp_path / "link", b"new")
+    atomic.replace(tmp_path / "link", b"new")
 
     assert ((tmp_path / "link").is_symlink(), (tmp_path / "real").read_bytes()) == (True, b"new")
 
@@ -93,7 +86,7 @@ def test_links_in_a_circle_are_an_error_of_the_file(tmp_path):
     (tmp_path / "b").symlink_to("a")
 
     with pytest.raises(OSError, match=r"[Ss]ymbolic link"):
-        writing.replace(tmp_path / "a", b"new")
+        atomic.replace(tmp_path / "a", b"new")
 
 
 def test_what_is_no_file_is_written_to_as_it_stands(run, tmp_path):
@@ -110,7 +103,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
         path.write_text("half")
     with living.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        writing.replace(tmp_path / "a[1]", b"new")
+        atomic.replace(tmp_path / "a[1]", b"new")
 
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a[1]", living.name, other.name])
 
@@ -121,7 +114,7 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
 def test_a_second_fix_of_a_folder_is_told_to_wait_and_a_check_is_not(run, tmp_path):
     (tmp_path / "t.py").write_text(SCRIPT)
 
-    with writing.alone(tmp_path, "."):
+    with atomic.alone(tmp_path, "."):
         second, check = run("--fix", "."), run("check", ".")
 
     line = "kbitlint: .: another kbitlint is fixing . at this moment; start again when it is done\n"
@@ -134,24 +127,24 @@ def test_two_scripts_of_a_folder_are_fixed_at_once(run, tmp_path):
     for name in ("a.py", "b.py"):
         (tmp_path / name).write_text(SCRIPT)
 
-    with writing.alone(tmp_path / "a.py", "a.py"):
+    with atomic.alone(tmp_path / "a.py", "a.py"):
         assert run("--fix", "b.py").exit_code == 0
         assert run("--fix", "a.py").exit_code == 2
 
 
 def test_a_file_that_an_editor_saves_during_the_fix_is_left_as_it_is(run, tmp_path, monkeypatch):
-    from kbitlint import mending
+    from kbitlint.fixes import files as fixes_files
 
     for name in ("a.py", "b.py"):
         (tmp_path / name).write_text(SCRIPT)
-    plan = mending.mend_target
+    plan = fixes_files.mend_target
 
     def saved_meanwhile(*arguments):
         mended = plan(*arguments)
         (tmp_path / "b.py").write_text("saved = 1\n")
         return mended
 
-    monkeypatch.setattr(mending, "mend_target", saved_meanwhile)
+    monkeypatch.setattr(fixes_files, "mend_target", saved_meanwhile)
     result = run("--fix", ".")
 
     line = "kbitlint: b.py: was changed by something else while it was being fixed; it was left as it is now\n"
@@ -395,7 +388,7 @@ def test_what_cannot_be_kept_is_not_lost(run, fixable, monkeypatch, call, proble
         if os.geteuid():
             pytest.skip("only root can give a file away")
         os.chown(path, 1234, 1234)
-    monkeypatch.setattr(writing.os, call, refusing(errno.ENOTSUP))
+    monkeypatch.setattr(atomic.os, call, refusing(errno.ENOTSUP))
 
     assert refused(run, path, name) == f"kbitlint: {name}: cannot be written: {problem}\n"
 

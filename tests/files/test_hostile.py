@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 import yaml
+from checkpoint_cases import adapter, checkpoint, floats, packed, save
 from hypothesis import given
 from hypothesis import strategies as st
-from stored import adapter, checkpoint, floats, packed, save
 
 from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError
-from kbitlint.files import editing, jsontext, safetensors
-from kbitlint.files.checkpoint import CheckpointFacts, read_checkpoint
-from kbitlint.files.packing import packing_of
+from kbitlint.facts.checkpoint import CheckpointFacts, packing_of
+from kbitlint.files import json_edits, json_text, safetensors
+from kbitlint.files.checkpoint import read_checkpoint
 from kbitlint.files.safetensors import HeaderError, parse
 from kbitlint.registry import all_rules
-from kbitlint.source import configs, documents, notebooks, reading, trees
+from kbitlint.source import documents, notebooks, python
+from kbitlint.source.configs import collect as configs
+from kbitlint.source.configs import tree as config_tree
 from kbitlint.upstream.versions import NEWEST
 from kbitlint.violation import Edit, Surface
 
@@ -46,13 +48,13 @@ def allowed(function, *errors):
 
 @given(st.text())
 def test_any_text_is_python_or_refused(text):
-    allowed(lambda: reading.collect("f.py", "# PeftModel\n" + text.replace("\r", ""), NEWEST), reading.SourceError)
+    allowed(lambda: python.collect("f.py", "# PeftModel\n" + text.replace("\r", ""), NEWEST), python.SourceError)
 
 
 @given(st.lists(WORDS, max_size=40))
 def test_any_words_of_a_script_are_followed_or_refused(words):
     text = "from peft import PeftModel\n" + " ".join(words)
-    facts = allowed(lambda: reading.collect("f.py", text, NEWEST), reading.SourceError)
+    facts = allowed(lambda: python.collect("f.py", text, NEWEST), python.SourceError)
     for rule in all_rules() if facts else ():
         if Surface.SOURCE in rule.checks():
             list(rule.check_source(facts, TrainingContext()))
@@ -67,7 +69,7 @@ def test_any_bytes_are_a_document_or_refused(content, suffix):
 @given(VALUES)
 def test_any_json_value_is_read_with_its_places(value):
     text = json.dumps(value, indent=1)
-    node = jsontext.parse(text)
+    node = json_text.parse(text)
 
     assert json.dumps(node.plain()) == json.dumps(json.loads(text))
     assert text[node.start : node.end] == text
@@ -80,7 +82,7 @@ def test_any_value_is_a_configuration_or_none(value, suffix):
         return
     known = {"base_model": value, "adapter": value, "load_in_4bit": True, "micro_batch_size": value, "quantization_bit": value}
     text = json.dumps(known) if suffix == ".json" else yaml.safe_dump(known)
-    facts = allowed(lambda: configs.collect("f", text, suffix, NEWEST), trees.ConfigurationError)
+    facts = allowed(lambda: configs.collect("f", text, suffix, NEWEST), config_tree.ConfigurationError)
     for rule in all_rules() if facts else ():
         if Surface.SOURCE in rule.checks():
             list(rule.check_source(facts, TrainingContext()))
@@ -103,11 +105,11 @@ def test_a_key_is_set_and_removed_and_everything_else_stays(value, name, new):
         return
     text = json.dumps(value, indent=2)
     edit = Edit("set-json-key", "f", {"key": name, "value": new})
-    once = editing.changed(Path("f"), text, [edit])
+    once = json_edits.changed(Path("f"), text, [edit])
 
     assert json.dumps(json.loads(once)) == json.dumps({**value, name: new})
-    assert editing.changed(Path("f"), once, [edit]) == once
-    gone = editing.changed(Path("f"), once, [Edit("remove-json-key", "f", {"key": name})])
+    assert json_edits.changed(Path("f"), once, [edit]) == once
+    gone = json_edits.changed(Path("f"), once, [Edit("remove-json-key", "f", {"key": name})])
     assert json.dumps(json.loads(gone)) == json.dumps({key: item for key, item in value.items() if key != name})
 
 
@@ -284,18 +286,15 @@ def test_yaml_that_grows_when_its_aliases_are_followed_is_refused():
         f"{chr(98 + i)}: &{chr(98 + i)} [{', '.join(['*' + chr(97 + i)] * 9)}]\n" for i in range(12)
     )
 
-    with pytest.raises(trees.ConfigurationError, match="holds more, or deeper, than a training configuration does"):
+    with pytest.raises(config_tree.ConfigurationError, match="holds more, or deeper, than a training configuration does"):
         configs.collect("f.yaml", bomb, ".yaml", NEWEST)
 
 
-@pytest.mark.parametrize("path", sorted((Path(__file__).parent / "cases").glob("*")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "data" / "cases").glob("*")), ids=lambda path: path.name)
 def test_what_fuzzing_has_found(path):
     name = path.name.partition("-")[0]
-    import importlib.util
+    from benchmarks.robustness import fuzz
 
-    spec = importlib.util.spec_from_file_location("fuzz", Path(__file__).parents[1] / "benchmarks" / "fuzz.py")
-    fuzz = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(fuzz)
     function, _, errors, _ = fuzz.PARSERS[name]
 
     allowed(lambda: function(path.read_bytes()), *(errors if isinstance(errors, tuple) else (errors,)))

@@ -82,8 +82,8 @@ def test_a_hub_id_is_audited_from_its_config_then_from_the_cache(hub, tmp_path):
 def repository(monkeypatch, tmp_path):
     """A repository whose headers a stand-in for HfApi hands out, in huggingface_hub's own classes."""
     import huggingface_hub
+    from checkpoint_cases import BNB
     from huggingface_hub.utils import SafetensorsFileMetadata, SafetensorsRepoMetadata, TensorInfo
-    from stored import BNB
 
     config = tmp_path / "config.json"
     config.write_text(json.dumps({"model_type": "llama", "quantization_config": BNB}))
@@ -107,7 +107,7 @@ def repository(monkeypatch, tmp_path):
 
 
 def test_headers_of_a_repository_are_facts(repository):
-    from stored import packed
+    from checkpoint_cases import packed
 
     from kbitlint.files.hub import read_hub
 

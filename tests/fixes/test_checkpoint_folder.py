@@ -10,7 +10,7 @@ import tiny
 import torch
 
 import kbitlint
-from kbitlint.model.walk import collect
+from kbitlint.model.inspect.walk import collect
 
 
 @pytest.fixture
@@ -44,8 +44,8 @@ def structure(model):
 @pytest.mark.parametrize("kind", ["nf4", "fp4", "int8", "none"])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_the_model_built_on_meta_is_the_one_that_loading_gives(family, kind):
-    from kbitlint.model.build import build
-    from kbitlint.model.source import Source
+    from kbitlint.model.build.checkpoint_config import Source
+    from kbitlint.model.build.meta import build
 
     built = build(Source(str(tiny.checkpoint(family))), kind).model
 
@@ -66,8 +66,8 @@ def test_the_model_built_on_meta_is_the_one_that_loading_gives(family, kind):
 def test_a_packed_checkpoint_is_built_as_its_own_config_says(packed):
     from transformers import AutoModelForCausalLM
 
-    from kbitlint.model.build import build
-    from kbitlint.model.source import Source
+    from kbitlint.model.build.checkpoint_config import Source
+    from kbitlint.model.build.meta import build
 
     built = build(Source(str(packed)))
 
@@ -78,8 +78,8 @@ def test_a_packed_checkpoint_is_built_as_its_own_config_says(packed):
 def test_a_packed_checkpoint_keeps_the_dtypes_that_its_files_name(tmp_path):
     from transformers import AutoModelForCausalLM
 
-    from kbitlint.model.build import build
-    from kbitlint.model.source import Source
+    from kbitlint.model.build.checkpoint_config import Source
+    from kbitlint.model.build.meta import build
 
     model = tiny.load()
     kbitlint.fix(model, select="KB101")
@@ -212,7 +212,7 @@ def test_diff_shows_the_plan_and_changes_nothing(run, folder):
 def test_float16_keeps_what_the_class_keeps_in_float32():
     import transformers
 
-    from kbitlint.model.build import instantiate
+    from kbitlint.model.build.meta import instantiate
 
     config = transformers.AutoConfig.from_pretrained(tiny.checkpoint("t5 (encoder-decoder)"))
     cls = transformers.T5ForConditionalGeneration

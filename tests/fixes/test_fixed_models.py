@@ -6,6 +6,7 @@ import gloo
 import pytest
 import tiny
 import torch
+from rank_cases import loss_and_gradients, norm_dtypes
 
 import kbitlint
 from kbitlint.model.batch import loss_of, training_batch
@@ -17,20 +18,6 @@ def fixed(family="llama", dtype=torch.bfloat16):
     model = tiny.load(family, dtype=dtype)
     kbitlint.fix(model)
     return tiny.with_lora(model)
-
-
-def norm_dtypes(model):
-    return {p.dtype for name, p in model.named_parameters() if "norm" in name.lower() and "lora" not in name}
-
-
-def loss_and_gradients(model, run=None, autocast=None):
-    torch.manual_seed(0)
-    model.train().zero_grad()
-    batch = training_batch(model, "cpu")
-    with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
-        loss = loss_of((model if run is None else run)(**batch))
-    loss.backward()
-    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
 @pytest.mark.parametrize("family", FAMILY_SAMPLE)

@@ -7,11 +7,11 @@ import signal
 import time
 
 import gloo
-import outcomes
 import pytest
+import rank_cases
 
+from kbitlint.facts.ranks import Divergence, compare, named
 from kbitlint.integrations.ranks import Seen, together
-from kbitlint.model.rank_facts import Divergence, compare, named
 from kbitlint.registry import all_rules
 from kbitlint.report import Report
 from kbitlint.violation import Consequence, Location, Severity, Surface, Violation
@@ -58,7 +58,7 @@ def test_accelerate_refuses_exactly_the_device_maps_that_the_rule_reports():
 def test_fsdp1_refuses_exactly_the_dtypes_that_the_rules_report():
     first, second = gloo.run("fsdp1_matrix")
 
-    unknown_policy = [(name, False) for name in outcomes.FSDP]  # where nobody says who wraps, adapters are a warning
+    unknown_policy = [(name, False) for name in rank_cases.FSDP]  # where nobody says who wraps, adapters are a warning
     assert held(first, warns=unknown_policy) == {}
     assert all(outcome for (_, trainer), (outcome, verdict) in first.items() if verdict and not trainer)
     assert second == first

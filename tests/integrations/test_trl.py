@@ -19,7 +19,7 @@ from trl.trainer.utils import add_fused_lm_head
 import kbitlint
 from kbitlint.context import TrainingContext
 from kbitlint.integrations.trainer import KbitlintCallback
-from kbitlint.model.trace import trace
+from kbitlint.model.trace.trace import trace
 
 #: what is true of the ordinary recipe: nf4, bf16, LoRA on all linear layers of a Llama of two layers
 NORMS = {("KB101", "warning"): 5}

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import tiny
 
-from kbitlint import usage
 from kbitlint.errors import KbitlintError
-from kbitlint.jobs import audit_many
+from kbitlint.jobs.server import audit_many
 from kbitlint.report import Report
 from kbitlint.result import Failure
+from kbitlint.runtime import process_memory
+from kbitlint.sizes import size_of
 
 pytestmark = pytest.mark.slow
 
@@ -180,7 +181,7 @@ def test_a_child_that_a_factory_forks_audits_nothing(starting):
             check=False,
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support")},
         ),
     ):
         if isinstance(results, list):
@@ -245,7 +246,7 @@ def test_targets_end_when_the_process_that_waits_for_them_is_killed(starting):
     ("text", "size"), [("8GB", 8 * 10**9), ("8 gib", 8 * 2**30), ("1.5M", 1_500_000), ("512mb", 512 * 10**6), ("77", 77)]
 )
 def test_sizes_are_read_as_people_write_them(text, size):
-    assert usage.size_of(text) == size
+    assert size_of(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1GB", "GB", "1PB", "0.0001", "1e9", "\x1b[31m"])
@@ -259,7 +260,7 @@ def test_what_is_no_size_is_a_usage_error(run, text):
 
 
 def test_where_nothing_can_be_counted_it_is_said(monkeypatch):
-    monkeypatch.setattr(usage, "can_be_counted", lambda: False)
+    monkeypatch.setattr(process_memory, "can_be_counted", lambda: False)
 
     with pytest.raises(KbitlintError, match="--target-memory needs Linux: this system does not say what processes hold"):
         audit_many(["plants:clean"], {}, memory=1)

@@ -10,8 +10,8 @@ import tiny
 import torch
 
 import kbitlint
-from kbitlint.model.build import build, instantiate
-from kbitlint.model.source import Source, dtype_of, model_class
+from kbitlint.model.build.checkpoint_config import Source, dtype_of, model_class
+from kbitlint.model.build.meta import build, instantiate
 
 
 @pytest.fixture

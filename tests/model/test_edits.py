@@ -11,9 +11,9 @@ import torch
 
 import kbitlint
 from kbitlint.errors import EditError, KbitlintError
-from kbitlint.fixer import FixError, fix_model, suspects
-from kbitlint.model import edits
-from kbitlint.model.journal import Journal, journaled
+from kbitlint.fixes.model import FixError, fix_model, suspects
+from kbitlint.model.edits import apply as edits_apply
+from kbitlint.model.edits.journal import Journal, journaled
 from kbitlint.violation import Edit
 
 
@@ -56,7 +56,7 @@ def test_a_failure_at_each_edit_in_turn_leaves_the_model_identical(plan, monkeyp
 
             return apply
 
-        monkeypatch.setattr(edits, "KINDS", {name: failing(kind) for name, kind in edits.KINDS.items()})
+        monkeypatch.setattr(edits_apply, "KINDS", {name: failing(kind) for name, kind in edits_apply.KINDS.items()})
         with pytest.raises(KbitlintError if issubclass(error, Exception) else error, match="planted"):
             kbitlint.fix(model)
         monkeypatch.undo()
@@ -100,7 +100,7 @@ def test_edits_that_are_already_there_change_nothing(plan):
     before = tiny.state(model)
 
     with journaled(Journal()) as journal:
-        edits.apply(model, [edit for edit in plan if edit.kind not in ("train", "enable-checkpointing")], journal)
+        edits_apply.apply(model, [edit for edit in plan if edit.kind not in ("train", "enable-checkpointing")], journal)
 
     assert tiny.state(model) == before
 
@@ -111,7 +111,7 @@ def test_the_edits_of_a_base_fit_it_under_its_adapters(plan):
     model.get_base_model().model.decoder.layers[0].self_attn.q_proj.base_layer.bias.requires_grad_(True)
 
     with journaled(Journal()) as journal:
-        edits.apply(model, freezes, journal)
+        edits_apply.apply(model, freezes, journal)
 
     assert not model.get_base_model().model.decoder.layers[0].self_attn.q_proj.base_layer.bias.requires_grad
 
@@ -131,7 +131,7 @@ def test_the_edits_of_a_base_fit_it_under_its_adapters(plan):
 )
 def test_an_edit_that_does_not_fit_is_refused_by_name(edit, message):
     with pytest.raises(EditError) as refused:
-        edits.apply(tiny.load(), [edit], Journal())
+        edits_apply.apply(tiny.load(), [edit], Journal())
 
     assert str(refused.value).startswith(message)
 
@@ -141,13 +141,13 @@ def test_a_class_without_checkpointing_refuses_it():
     model.supports_gradient_checkpointing = False
 
     with pytest.raises(EditError, match="enable-checkpointing: LlamaForCausalLM does not support it"):
-        edits.apply(model, [Edit("enable-checkpointing")], Journal())
+        edits_apply.apply(model, [Edit("enable-checkpointing")], Journal())
 
 
 def test_a_fix_that_does_not_help_is_an_error_and_is_taken_back(monkeypatch):
     model = tiny.load()
     before = tiny.state(model)
-    monkeypatch.setitem(edits.KINDS, "freeze", lambda place, journal: None)
+    monkeypatch.setitem(edits_apply.KINDS, "freeze", lambda place, journal: None)
 
     with pytest.raises(
         FixError, match=r"^KB201: the edit freeze of lm_head.weight does not remove its violation; the model was left"
@@ -158,12 +158,12 @@ def test_a_fix_that_does_not_help_is_an_error_and_is_taken_back(monkeypatch):
 
 
 def test_fixes_that_never_end_are_stopped(monkeypatch):
-    from kbitlint import fixer
     from kbitlint.context import TrainingContext
+    from kbitlint.fixes import model as fixes_model
     from kbitlint.registry import all_rules
     from kbitlint.violation import Safety
 
-    monkeypatch.setattr(fixer, "MAX_PASSES", 1)
+    monkeypatch.setattr(fixes_model, "MAX_PASSES", 1)
 
     with pytest.raises(FixError):
         fix_model(tiny.load(), all_rules(), TrainingContext(), Safety.SAFE)
@@ -195,7 +195,7 @@ def test_transparent_norms_cast_what_they_are_given_and_give_back():
             return [x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)) * self.weight, (gate, mask, None)]
 
     holder = torch.nn.ModuleDict({"norm": Gated()})
-    edits.apply(holder, [Edit("float32-norm", "norm", {"interface": "transparent"})], Journal())
+    edits_apply.apply(holder, [Edit("float32-norm", "norm", {"interface": "transparent"})], Journal())
     half = torch.ones(2, 4, dtype=torch.float16)
 
     first, (gate, mask, nothing) = holder["norm"](half, gate=half, mask=half > 0)
@@ -207,7 +207,7 @@ def test_running_statistics_of_a_norm_are_cast_with_its_weight():
     holder = torch.nn.ModuleDict({"norm": torch.nn.BatchNorm1d(4).bfloat16()})
     before = dict(holder["norm"]._buffers)
     journal = Journal()
-    edits.apply(holder, [Edit("float32-norm", "norm", {"interface": "transparent"})], journal)
+    edits_apply.apply(holder, [Edit("float32-norm", "norm", {"interface": "transparent"})], journal)
 
     assert holder["norm"].running_var.dtype == torch.float32
     assert holder["norm"](torch.randn(8, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
@@ -594,7 +594,7 @@ class TestWhatAFixHolds:
         before = model.lm_head.weight.detach().clone()
         journal = Journal()
 
-        edits.apply(model, [Edit("narrow-parameter", "lm_head.weight", {"dtype": "bfloat16"})], journal)
+        edits_apply.apply(model, [Edit("narrow-parameter", "lm_head.weight", {"dtype": "bfloat16"})], journal)
         assert model.lm_head.weight.dtype == torch.bfloat16
         journal.rollback()
 

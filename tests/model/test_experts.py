@@ -13,10 +13,11 @@ from peft import LoraConfig, get_peft_model
 
 import kbitlint
 from kbitlint.errors import EditError
-from kbitlint.model import banks, edits
-from kbitlint.model.journal import Journal
-from kbitlint.model.stored import StoredParameters
-from kbitlint.model.walk import collect
+from kbitlint.model.edits import apply
+from kbitlint.model.edits.checkpoint_tensors import StoredParameters
+from kbitlint.model.edits.journal import Journal
+from kbitlint.model.inspect.walk import collect
+from kbitlint.model.layers.experts import packed_kind, state_bytes
 from kbitlint.violation import Edit
 
 MIXTRAL = "mixtral (MoE)"
@@ -59,7 +60,7 @@ def test_experts_are_packed_like_the_other_layers_and_the_audit_says_how_much_is
     after = {p.path: (p.nbytes, p.dtype, p.shape, p.packed) for p in facts.parameters if p.bank}
     assert after == {path: (size // 4, "uint8", tuple(tiny_shape(path)), True) for path, size in stacks.items()}
     assert nbytes(model) < 0.5 * before
-    held = sum(banks.state_bytes(module) for module in model.modules() if banks.packed_kind(module))
+    held = sum(state_bytes(module) for module in model.modules() if packed_kind(module))
     fixed = 4 * (16 * 4 + (256 * 4 + 4 if double else 0))  # the code book of each bank, and that of its statistics
     assert -sum(edit.adds_bytes for edit in done) == sum(stacks.values()) * 3 // 4 - (held - fixed)
     assert facts.quantized_share > 0.85
@@ -262,7 +263,7 @@ def test_what_is_no_stack_of_float_matrices_is_refused():
 
     for path in ("model.layers.0.mlp.experts.nothing", "model.layers.0.self_attn.q_proj.weight"):
         with pytest.raises(EditError, match="is no float parameter"):
-            edits.apply(model, [Edit("pack-experts", path)], Journal())
+            apply.apply(model, [Edit("pack-experts", path)], Journal())
 
     assert everything(model) == before
 
@@ -280,7 +281,7 @@ def test_dbrx_stacks_its_experts_in_two_dimensions():
 
 
 def test_the_page_shows_them_as_what_they_are():
-    from kbitlint.model.outline import outline_of
+    from kbitlint.model.inspect.outline import outline_of
 
     model = packed()
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kbitlint.model import kernels
+from kbitlint.model.trace import kernel_dtypes
 
 HALF, WIDE = torch.bfloat16, torch.float32
 
@@ -71,7 +71,7 @@ class _Asked(TorchDispatchMode):
         self.device, self.refused = device, []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if kernels.refused(func, args, self.device):
+        if kernel_dtypes.refused(func, args, self.device):
             self.refused.append(func.overloadpacket.__name__)
         return func(*args, **(kwargs or {}))
 
@@ -106,7 +106,7 @@ def test_what_addmv_adds_to_is_refused_where_this_torch_refuses_it(first, second
 @pytest.mark.parametrize("dtype", [HALF, torch.float16, WIDE])
 def test_fourier_transforms_of_the_cpu_take_no_half_precision(call, dtype):
     values = ones(2, 4, 8, dtype=dtype)
-    refused = kernels.refused_function(call.__name__, (values,), "cpu")
+    refused = kernel_dtypes.refused_function(call.__name__, (values,), "cpu")
 
     if dtype is WIDE:
         assert call(values).dtype is torch.complex64
@@ -115,7 +115,7 @@ def test_fourier_transforms_of_the_cpu_take_no_half_precision(call, dtype):
         with pytest.raises(RuntimeError, match="Unsupported dtype"):
             call(values)
         assert refused == (dtype,)
-    assert kernels.refused_function(call.__name__, (values,), "cuda") == ()
+    assert kernel_dtypes.refused_function(call.__name__, (values,), "cuda") == ()
 
 
 @pytest.mark.parametrize("name", [*MIXED, *PROMOTING, *NORMS])
@@ -176,7 +176,7 @@ CALLS = {
 
 class _Emulated(torch.overrides.TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        args, kwargs = kernels.autocast(getattr(func, "__name__", ""), args, kwargs or {}, "cpu", HALF)
+        args, kwargs = kernel_dtypes.autocast(getattr(func, "__name__", ""), args, kwargs or {}, "cpu", HALF)
         return func(*args, **kwargs)
 
 
@@ -200,7 +200,7 @@ def _registered(key):
 
 @pytest.mark.parametrize(("device", "key"), [("cpu", "AutocastCPU"), ("cuda", "AutocastCUDA")])
 def test_every_operator_of_training_that_autocast_knows_is_in_the_table(device, key):
-    does = kernels.AUTOCAST[device]
+    does = kernel_dtypes.AUTOCAST[device]
     known = does.lower | does.upper | does.upper_result | does.widest
     trained = {
         *("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "conv1d", "conv2d", "conv3d", "scaled_dot_product_attention"),
@@ -218,7 +218,7 @@ def test_every_operator_of_training_that_autocast_knows_is_in_the_table(device, 
 def test_autocast_on_cuda_gives_float32_where_cuda_computes_in_it(call, gives):
     class Cuda(torch.overrides.TorchFunctionMode):
         def __torch_function__(self, func, types, args=(), kwargs=None):
-            args, kwargs = kernels.autocast(getattr(func, "__name__", ""), args, kwargs or {}, "cuda", HALF)
+            args, kwargs = kernel_dtypes.autocast(getattr(func, "__name__", ""), args, kwargs or {}, "cuda", HALF)
             return func(*args, **kwargs)
 
     value = torch.ones(4, 4, dtype=HALF)

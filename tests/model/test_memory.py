@@ -8,17 +8,18 @@ import peft
 import pytest
 import tiny
 import torch
-from traced import wrap_layer
+from trace_cases import wrap_layer
 
 import kbitlint
 from kbitlint.model.batch import training_batch
-from kbitlint.model.ledger import Ledger
-from kbitlint.model.memory import LiveBytes, measure
-from kbitlint.model.step import run_twin
-from kbitlint.model.trace import trace
-from kbitlint.model.twin import twin_of
-from kbitlint.model.walk import collect
-from kbitlint.model.weightless import SeemsReal, WeightlessKernels
+from kbitlint.model.inspect.walk import collect
+from kbitlint.model.trace.dispatch_mode import WeightlessKernels
+from kbitlint.model.trace.function_mode import SeemsReal
+from kbitlint.model.trace.ledger import Ledger
+from kbitlint.model.trace.memory import LiveBytes, measure
+from kbitlint.model.trace.step import run_twin
+from kbitlint.model.trace.trace import trace
+from kbitlint.model.trace.twin import twin_of
 from kbitlint.result import OFF, ON
 
 SMALL = kbitlint.TrainingContext(autocast_dtype="float32", batch_size=2, seq_len=64)

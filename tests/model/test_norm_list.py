@@ -11,7 +11,6 @@ import csv
 import functools
 import importlib
 import inspect
-import sys
 import textwrap
 from pathlib import Path
 
@@ -20,10 +19,10 @@ import torch
 import transformers
 from torch import nn
 
-from kbitlint.model.norms import is_bare_norm, is_norm
+from kbitlint.model.layers.norms import is_bare_norm, is_norm
 
-HERE = Path(__file__).parent
-with (HERE / "norms.tsv").open(encoding="utf-8", newline="") as lines:
+HERE = Path(__file__).parents[1]
+with (HERE / "data" / "norms.tsv").open(encoding="utf-8", newline="") as lines:
     ROWS = list(csv.DictReader(lines, delimiter="\t"))
 #: (module, class) -> label
 CLASSES = {(row["module"], row["class"]): row["label"] for row in ROWS if not row["parameter"]}
@@ -108,11 +107,11 @@ def listed(cls):
 @pytest.mark.skipif(
     int(transformers.__version__.partition(".")[0]) < 5, reason="the tiny configs of benchmarks/ are made for transformers 5"
 )
-def test_every_class_of_every_architecture_is_in_the_list_and_found_rightly(monkeypatch):
-    monkeypatch.setattr(sys, "path", [str(HERE.parent / "benchmarks"), *sys.path])
+def test_every_class_of_every_architecture_is_in_the_list_and_found_rightly():
     from huggingface_hub.errors import StrictDataclassError
 
-    architectures = importlib.import_module("architectures")
+    from benchmarks.truth import architectures
+
     transformers.utils.logging.set_verbosity_error()
     to_add, wrong, built = set(), set(), 0
     for task in architectures.TASKS:
@@ -124,7 +123,7 @@ def test_every_class_of_every_architecture_is_in_the_list_and_found_rightly(monk
             built += 1
             for module in model.modules():
                 look_at(module, to_add, wrong)
-    assert not to_add, "read each forward, then add to tests/norms.tsv:\n" + "\n".join(sorted(to_add))
+    assert not to_add, "read each forward, then add to tests/data/norms.tsv:\n" + "\n".join(sorted(to_add))
     assert not wrong
     assert built >= 430
 

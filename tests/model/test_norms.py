@@ -7,8 +7,8 @@ import tiny
 import torch
 from torch import nn
 
-from kbitlint.model.norms import dtype_readers, is_norm
-from kbitlint.model.walk import collect
+from kbitlint.model.inspect.walk import collect
+from kbitlint.model.layers.norms import dtype_readers, is_norm
 
 #: family -> folded paths of every norm with parameters, read off the modelling code
 NORMS = {
@@ -77,7 +77,7 @@ NORMS = {
 def folded(path):
     import re
 
-    from kbitlint.paths import fold
+    from kbitlint.module_paths import fold
 
     return re.sub(r"layer_norm[12]$", "layer_norm*", fold(path).replace("vision_model.", ""))
 

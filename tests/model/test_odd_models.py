@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 import tiny
 import torch
 
 import kbitlint
+from benchmarks.robustness import odd_models
 from kbitlint.errors import KbitlintError
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-import oddities
 
 UNSEEN = {
     "a scripted child": "child.0 could not be looked at: AttributeError: 'OrderedDictWrapper' object has no attribute 'get'",
@@ -34,18 +28,18 @@ UNSEEN = {
 
 @pytest.mark.parametrize("name", UNSEEN)
 def test_an_odd_model_is_reported_with_what_could_not_be_looked_at(name):
-    model = oddities.ODD[name]()
-    found, unseen, problem = oddities.audited(model, "gradients")
+    model = odd_models.ODD[name]()
+    found, unseen, problem = odd_models.audited(model, "gradients")
 
     assert problem is None
     if UNSEEN[name] is not None:
         assert [reason for reason in unseen if reason.startswith(UNSEEN[name])] != []
     errors = [verdict for verdict in found if verdict[1] == "error"]
-    assert (errors == []) or oddities.real(model) is not None
+    assert (errors == []) or odd_models.real(model) is not None
 
 
 def test_an_ordinary_model_leaves_nothing_unseen():
-    found, unseen, problem = oddities.audited(oddities.adapted(), "inference_mode")
+    found, unseen, problem = odd_models.audited(odd_models.adapted(), "inference_mode")
 
     assert ({code for code, *_ in found}, unseen, problem) == ({"KB101", "KB402"}, (), None)
 

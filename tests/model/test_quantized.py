@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from kbitlint.facts.layers import Packing
-from kbitlint.model.quantized import packing_of
-from kbitlint.model.walk import collect
+from kbitlint.model.inspect.walk import collect
+from kbitlint.model.layers.quantized import packing_of
 
 
 def layer(name, package="kernels", **attributes):

@@ -11,16 +11,16 @@ import torch
 
 import kbitlint
 from kbitlint.context import Checkpointing, TrainingContext
+from kbitlint.facts.trace import CheckpointCall, Cut
 from kbitlint.model.batch import loss_of, training_batch
-from kbitlint.model.step import UntraceableError
-from kbitlint.model.trace import trace
-from kbitlint.model.trace_facts import CheckpointCall, Cut
+from kbitlint.model.trace.step import UntraceableError
+from kbitlint.model.trace.trace import trace
 
 NO_AUTOCAST = TrainingContext(autocast_dtype="float32")
 
 
 def bare_norms(model):
-    from kbitlint.model.norms import is_norm
+    from kbitlint.model.layers.norms import is_norm
 
     model.requires_grad_(False)
     for module in model.modules():

@@ -12,7 +12,7 @@ from accelerate.hooks import AlignDevicesHook, ModelHook, SequentialHook, add_ho
 from torch import nn
 
 import kbitlint
-from kbitlint.audit import context_of
+from kbitlint.audit.run import context_of
 from kbitlint.context import Strategy, TrainingContext
 
 NAMES = ("model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm", "model.rotary_emb", "lm_head")

@@ -19,7 +19,7 @@ import torch
 import transformers
 
 import kbitlint
-from kbitlint.model import build
+from kbitlint.model.build import meta
 from kbitlint.output.html.page import render, render_memory
 from kbitlint.output.html.tree import Child, tree_of
 from kbitlint.registry import all_rules
@@ -444,8 +444,8 @@ def unfused(model):
 
 def built(config, change=lambda model: model):
     cls = getattr(transformers, type(config).__name__.replace("Config", "ForCausalLM"))
-    model = change(build.instantiate(cls, config, None, torch.bfloat16))
-    build._quantize(model, tiny.quantization(), pre_quantized=False)
+    model = change(meta.instantiate(cls, config, None, torch.bfloat16))
+    meta._quantize(model, tiny.quantization(), pre_quantized=False)
     return model
 
 

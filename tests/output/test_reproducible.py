@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import tiny
-from test_writing import SCRIPT
+from script_cases import SCRIPT
 
 from kbitlint.output import formats
 
@@ -55,15 +55,15 @@ def build():
 def made(folder):
     import shutil
 
-    import stored
+    import checkpoint_cases
 
     (folder / "tree").mkdir(parents=True)
     for number in range(66):  # enough for several processes
         (folder / "tree" / f"train_{number}.py").write_text(SCRIPT)
     shutil.copytree(tiny.checkpoint(), folder / "model")
-    stored.adapter(
+    checkpoint_cases.adapter(
         folder / "adapter",
-        stored.lora("model.layers.0.self_attn.q_proj"),
+        checkpoint_cases.lora("model.layers.0.self_attn.q_proj"),
         tiny.checkpoint(),
         target_modules=["q_proj", "v_proj"],
         r=2,
@@ -82,7 +82,7 @@ def started(folder, seed):
         env={
             **os.environ,
             "PYTHONHASHSEED": seed,
-            "PYTHONPATH": str(Path(__file__).parent),
+            "PYTHONPATH": str(Path(__file__).parents[1] / "support"),
             "HF_HUB_OFFLINE": "1",
             "COLUMNS": "80",
         },

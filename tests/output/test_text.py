@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 import kbitlint
 from kbitlint.integrations.ranks import Seen, together
+from kbitlint.module_paths import fold, fold_all
 from kbitlint.output import json as json_report
-from kbitlint.output import text, wording
-from kbitlint.paths import fold, fold_all
+from kbitlint.output import text
 from kbitlint.report import MemoryReport, Report
 from kbitlint.result import Crash, Skip, StateMemory
+from kbitlint.sizes import size
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 UNPREPARED = """\
@@ -249,7 +250,7 @@ def test_nothing_to_plan():
     ("count", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (-2_500_000, "-2.5 MB"), (90_200_000_000, "90.2 GB")]
 )
 def test_bytes_for_people(count, shown):
-    assert wording.size(count) == shown
+    assert size(count) == shown
 
 
 def test_json_is_versioned_and_holds_all_the_evidence(run):
@@ -341,7 +342,7 @@ def test_the_same_input_gives_the_same_bytes_in_every_process():
             env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
             check=True,
-            cwd=Path(__file__).parents[1],
+            cwd=Path(__file__).parents[2],
         ).stdout
         for seed in ("1", "2")
     }

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, LOADED, said
+from script_cases import ADAPTED, LOADED, said
 
 
 def attach(init):

@@ -4,7 +4,7 @@ import peft
 import pytest
 import tiny
 import torch
-from written import ADAPTED, LOADED, said
+from script_cases import ADAPTED, LOADED, said
 
 import kbitlint
 

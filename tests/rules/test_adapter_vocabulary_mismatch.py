@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from stored import adapter, checkpoint, floats, lora, said, skipped
+from checkpoint_cases import adapter, checkpoint, floats, lora, said, skipped
 
 
 def rows(name, count):

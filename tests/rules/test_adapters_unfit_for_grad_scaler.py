@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, LOADED, LOOP, PREPARED, fixed, places, said
+from script_cases import ADAPTED, LOADED, LOOP, PREPARED, fixed, places, said
 
 HALF = LOADED + PREPARED + ADAPTED + "model.half()\n"
 FP16 = "args = TrainingArguments('out', fp16=True)\nTrainer(model=model, args=args).train()\n"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, LOADED, PREPARED, said
+from script_cases import ADAPTED, LOADED, PREPARED, said
 
 
 @pytest.mark.parametrize("cast", ["half()", "float()", "to(torch.float16)", "to('cuda', dtype=torch.float32)"])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import plants
 import pytest
 import tiny
-from written import ADAPTED, LOADED, LOOP, PREPARED, TRAINED, fixed, said
+from script_cases import ADAPTED, LOADED, LOOP, PREPARED, TRAINED, fixed, said
 
 import kbitlint
 from kbitlint.context import TrainingContext

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import tiny
-from written import ADAPTED, LOADED, LOOP, RECIPE, TRAINED, fixed, places, said
+from script_cases import ADAPTED, LOADED, LOOP, RECIPE, TRAINED, fixed, places, said
 
 import kbitlint
 from kbitlint.context import Checkpointing, TrainingContext

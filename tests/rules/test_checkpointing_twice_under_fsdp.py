@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import fixed, said
+from script_cases import fixed, said
 
 BOTH = (
     "TrainingArguments('out', gradient_checkpointing=True, fsdp='full_shard', fsdp_config={'activation_checkpointing': True})\n"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from stored import checkpoint, floats, said, save, skipped
+from checkpoint_cases import checkpoint, floats, said, save, skipped
 
 
 def test_a_file_that_broke_off(tmp_path):

@@ -8,7 +8,7 @@ import kbitlint
 from kbitlint.context import Checkpointing, Strategy, TrainingContext
 
 CODE = "KB701"
-# what really happens under DDP is held against this rule in tests/test_ranks.py
+# what really happens under DDP is held against this rule in tests/integrations/test_ranks.py
 
 
 def ddp(**further):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import tiny
 from peft import LoraConfig, get_peft_model
-from traced import wrap_layer
+from trace_cases import wrap_layer
 
 import kbitlint
 

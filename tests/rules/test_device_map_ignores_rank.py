@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, IMPORTS, LOADED, LOOP, PREPARED, TRAINED, fixed, places, said
+from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, PREPARED, TRAINED, fixed, places, said
 
 AUTO = LOADED.replace(", dtype=", ", device_map='auto', dtype=")
 LOAD = AUTO.split("\n")[1]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, LOADED, TRAINED, places, said
+from script_cases import ADAPTED, LOADED, TRAINED, places, said
 
 AUTO = LOADED.replace(", dtype=", ", device_map='auto', dtype=")
 ZERO3 = "Trainer(model=model, args=TrainingArguments('out', deepspeed='configs/zero3.json')).train()\n"

@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import tiny
 import transformers
-from written import ADAPTED, LOADED, LOOP, TRAINED, said
+from script_cases import ADAPTED, LOADED, LOOP, TRAINED, said
 
 import kbitlint
 from kbitlint.context import TrainingContext
 
 CODE = "KB707"
-# accelerate's refusal and the steps of a loop of one's own are held against this rule in tests/test_causes_ranks.py
+# accelerate's refusal and the steps of a loop of one's own are held against this rule in tests/causes/test_rank_causes.py
 
 
 def found(devices, kind="nf4", **context):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import tiny
-import traced
+import trace_cases
 
 import kbitlint
 from kbitlint.context import TrainingContext
@@ -11,15 +11,15 @@ HEAD = ("lm_head", "error", "mm refuses float32 and bfloat16")
 
 
 def test_float32_norms_before_a_half_precision_head_are_an_error_where_the_real_step_raises():
-    model = traced.bare_norms()
+    model = trace_cases.bare_norms()
 
-    assert traced.told(model, CODE) == [HEAD]
+    assert trace_cases.told(model, CODE) == [HEAD]
     assert "same dtype" in tiny.step(model).error
 
 
 def test_the_fix_lets_the_norms_give_back_what_came_in():
-    model = traced.bare_norms()
-    (violation,) = traced.found(model, CODE)
+    model = trace_cases.bare_norms()
+    (violation,) = trace_cases.found(model, CODE)
 
     assert (violation.fix.title, violation.fix.safety.value) == ("let float32 norms give back the dtype that came in", "safe")
     assert [edit.path for edit in violation.fix.edits] == [
@@ -29,45 +29,45 @@ def test_the_fix_lets_the_norms_give_back_what_came_in():
         "model.layers.1.post_attention_layernorm",
         "model.norm",
     ]
-    kbitlint.fix(model, context=traced.NO_AUTOCAST)
-    assert traced.told(model, CODE) == []
+    kbitlint.fix(model, context=trace_cases.NO_AUTOCAST)
+    assert trace_cases.told(model, CODE) == []
     assert tiny.step(model).trains
 
 
 def test_where_it_is_not_known_whether_the_loop_opens_an_autocast_region_it_is_a_warning():
     message = "mm refuses float32 and bfloat16 outside an autocast region; in one it runs"
 
-    assert traced.told(traced.bare_norms(), CODE, TrainingContext()) == [("lm_head", "warning", message)]
+    assert trace_cases.told(trace_cases.bare_norms(), CODE, TrainingContext()) == [("lm_head", "warning", message)]
 
 
 def test_a_mismatch_that_autocast_absorbs_is_no_violation():
-    assert traced.told(traced.bare_norms(), CODE, TrainingContext(autocast_dtype="bfloat16")) == []
+    assert trace_cases.told(trace_cases.bare_norms(), CODE, TrainingContext(autocast_dtype="bfloat16")) == []
 
 
 def test_a_mismatch_that_autocast_does_not_absorb_is_an_error_in_any_loop():
     import torch
 
-    model = traced.adapted()
+    model = trace_cases.adapted()
     hidden = torch.zeros(1, dtype=torch.float16)
     tiny.adapters_base(model).model.norm.register_forward_hook(
         lambda module, args, output: output.index_put((torch.tensor([0]),), hidden)
     )
 
-    assert [severity for _, severity, _ in traced.told(model, CODE, TrainingContext())] == ["error"]
+    assert [severity for _, severity, _ in trace_cases.told(model, CODE, TrainingContext())] == ["error"]
     assert tiny.step(model).error is not None
 
 
 def test_a_half_precision_model_and_a_float32_model_are_clean():
     import torch
 
-    assert traced.told(traced.adapted(), CODE) == []
-    assert traced.told(tiny.with_lora(tiny.load(dtype=torch.float32, compute=torch.float32)), CODE) == []
+    assert trace_cases.told(trace_cases.adapted(), CODE) == []
+    assert trace_cases.told(tiny.with_lora(tiny.load(dtype=torch.float32, compute=torch.float32)), CODE) == []
 
 
 def test_what_the_cpu_takes_and_cuda_refuses_is_told_for_the_device_at_hand():
-    model = traced.bare_norms("opt")
+    model = trace_cases.bare_norms("opt")
 
-    assert traced.told(model, CODE) == []
+    assert trace_cases.told(model, CODE) == []
     assert tiny.step(model).trains
 
 
@@ -76,9 +76,9 @@ def test_a_mismatch_without_a_norm_to_blame_is_bridged_in_float32():
 
     import kbitlint
 
-    model = traced.adapted()
+    model = trace_cases.adapted()
     tiny.adapters_base(model).lm_head.weight.data = tiny.adapters_base(model).lm_head.weight.data.to(torch.float16)
-    (violation,) = traced.found(model, CODE)
+    (violation,) = trace_cases.found(model, CODE)
 
     assert (violation.at.path, violation.evidence["dtypes"]) == ("lm_head", ["bfloat16", "float16"])
     assert [(edit.kind, edit.path, edit.adds_bytes) for edit in violation.fix.edits] == [("float32-module", "lm_head", 32_768)]
@@ -100,9 +100,9 @@ def test_a_mismatch_in_the_backward_pass_says_so():
             square = torch.ones(gradient.shape[-1], gradient.shape[-1], dtype=gradient.dtype)
             return (gradient.float() @ square).to(gradient.dtype)
 
-    model = traced.adapted()
+    model = trace_cases.adapted()
     tiny.adapters_base(model).model.norm.register_forward_hook(lambda module, args, output: Mixed.apply(output))
-    (violation,) = traced.found(model, CODE)
+    (violation,) = trace_cases.found(model, CODE)
 
     assert violation.message == "the backward pass of mm refuses float32 and bfloat16"
     assert tiny.step(model).error is not None

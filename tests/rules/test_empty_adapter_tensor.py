@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from stored import adapter, lora, said, skipped
+from checkpoint_cases import adapter, lora, said, skipped
 
 
 def test_a_tensor_that_was_not_gathered(tmp_path):

@@ -2,18 +2,18 @@ from __future__ import annotations
 
 import tiny
 import torch
-import traced
+import trace_cases
 
 CODE = "KB304"
 
 
 def test_a_leaf_that_is_written_in_place_is_an_error_as_in_the_real_step():
-    model = traced.adapted()
+    model = trace_cases.adapted()
     tiny.adapters_base(model).enable_input_require_grads()
     tiny.adapters_base(model).model.embed_tokens.register_forward_hook(lambda module, args, output: output.mul_(2))
 
     failure = "a leaf Variable that requires grad is being used in an in-place operation."
-    told = traced.told(model, CODE)
+    told = trace_cases.told(model, CODE)
     assert [(severity, message) for _, severity, message in told] == [
         ("error", f"the training step raises RuntimeError: {failure}")
     ]
@@ -32,19 +32,19 @@ def test_a_value_that_backward_needs_and_code_overwrites_is_an_error():
             out.zero_()
             return kept
 
-    model = traced.adapted()
+    model = trace_cases.adapted()
     tiny.adapters_base(model).gradient_checkpointing_disable()
     layer = tiny.adapters_base(model).model.layers[1]
     layer.mlp = Overwritten(layer.mlp)
 
-    assert len(traced.told(model, CODE)) == 1
+    assert len(trace_cases.told(model, CODE)) == 1
     assert "modified by an inplace operation" in tiny.step(model).error
 
 
 def test_steps_that_run_or_fail_for_a_reason_of_another_rule_are_not_reported():
-    reentrant = traced.adapted()
+    reentrant = trace_cases.adapted()
     tiny.bind_reentrant(reentrant, use_reentrant=True)
 
-    assert traced.told(traced.adapted(), CODE) == []
-    assert traced.told(reentrant, CODE) == []
-    assert traced.told(traced.bare_norms(), CODE) == []
+    assert trace_cases.told(trace_cases.adapted(), CODE) == []
+    assert trace_cases.told(reentrant, CODE) == []
+    assert trace_cases.told(trace_cases.bare_norms(), CODE) == []

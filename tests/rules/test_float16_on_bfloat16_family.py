@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import fixed, places, said
+from script_cases import fixed, places, said
 
 GEMMA = """
 bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float16)

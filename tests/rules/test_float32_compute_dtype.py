@@ -6,7 +6,7 @@ import plants
 import pytest
 import tiny
 import torch
-from written import LOADED, fixed, said
+from script_cases import LOADED, fixed, said
 
 import kbitlint
 

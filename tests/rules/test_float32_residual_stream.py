@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import tiny
 import torch
-import traced
+import trace_cases
 
 import kbitlint
 from kbitlint.context import TrainingContext
-from kbitlint.model.trace import trace
+from kbitlint.model.trace.trace import trace
 
 CODE = "KB103"
 
@@ -23,15 +23,15 @@ def test_pefts_prepare_turns_the_stream_float32_from_its_start():
 
     message = "the residual stream is float32 from its start: 2 of 2 layers pass on float32 while"
     message += " quantized layers compute in bfloat16"
-    assert traced.told(model, CODE) == [("model.embed_tokens", "warning", message)]
-    (violation,) = traced.found(model, CODE)
+    assert trace_cases.told(model, CODE) == [("model.embed_tokens", "warning", message)]
+    (violation,) = trace_cases.found(model, CODE)
     assert (violation.fix.title, violation.fix.safety.value) == ("load the embeddings in half precision", "display")
 
 
 def test_it_costs_what_the_rule_says():
-    saved = trace(peft_prepared(), traced.NO_AUTOCAST).saved_bytes
+    saved = trace(peft_prepared(), trace_cases.NO_AUTOCAST).saved_bytes
 
-    assert saved > 1.1 * trace(traced.adapted(), traced.NO_AUTOCAST).saved_bytes
+    assert saved > 1.1 * trace(trace_cases.adapted(), trace_cases.NO_AUTOCAST).saved_bytes
 
 
 def test_norms_that_promote_the_stream_are_named_and_fixed():
@@ -43,7 +43,7 @@ def test_norms_that_promote_the_stream_are_named_and_fixed():
         return output.float() if torch.is_tensor(output) else (output[0].float(), *output[1:])  # a tuple in transformers 4
 
     norm.register_forward_hook(widen)
-    (violation,) = traced.found(model, CODE)
+    (violation,) = trace_cases.found(model, CODE)
 
     assert violation.at.path == "transformer.h.0"
     assert violation.message.startswith("the residual stream turns float32: 2 of 2 layers pass on float32")
@@ -69,21 +69,21 @@ def test_a_norm_in_the_stream_that_gives_float32_is_the_origin():
     model = tiny.prepared()
     model.model.layers[0] = Stream(model.model.layers[0])
     adapted = tiny.with_lora(model)
-    (violation,) = traced.found(adapted, CODE)
+    (violation,) = trace_cases.found(adapted, CODE)
 
     assert (violation.at.path, violation.message.split(":")[0]) == ("model.layers.0.norm", "Promoting gives float32")
-    kbitlint.fix(adapted, select=CODE, context=traced.NO_AUTOCAST)
-    assert traced.told(adapted, CODE) == []
+    kbitlint.fix(adapted, select=CODE, context=trace_cases.NO_AUTOCAST)
+    assert trace_cases.told(adapted, CODE) == []
 
 
 def test_the_stream_of_a_fixed_model_is_clean_with_and_without_autocast():
-    model = traced.adapted()
+    model = trace_cases.adapted()
 
-    assert traced.told(model, CODE) == []
-    assert traced.told(model, CODE, TrainingContext(autocast_dtype="bfloat16")) == []
+    assert trace_cases.told(model, CODE) == []
+    assert trace_cases.told(model, CODE, TrainingContext(autocast_dtype="bfloat16")) == []
 
 
 def test_a_model_that_computes_in_float32_is_skipped():
     model = tiny.load(dtype=torch.float32, compute=torch.float32)
 
-    assert traced.skipped(model, CODE) == ["no quantized layer is known to compute in half precision"]
+    assert trace_cases.skipped(model, CODE) == ["no quantized layer is known to compute in half precision"]

@@ -6,11 +6,11 @@ import tiny
 import torch
 
 import kbitlint
-from kbitlint.audit import context_of
+from kbitlint.audit.run import context_of
 from kbitlint.context import TrainingContext
 
 CODE = "KB708"
-# accelerate's own comparison is held against this rule in tests/test_causes_ranks.py
+# accelerate's own comparison is held against this rule in tests/causes/test_rank_causes.py
 
 
 def check(devices, **context):

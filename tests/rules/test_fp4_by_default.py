@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import fixed, said
+from script_cases import fixed, said
 
 UNSET = "bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)\n"
 

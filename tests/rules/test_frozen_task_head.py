@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
-from written import IMPORTS, PREPARED, TRAINED, said
+from script_cases import IMPORTS, PREPARED, TRAINED, said
 
 import kbitlint
 

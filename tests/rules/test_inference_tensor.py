@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
-import traced
+import trace_cases
 
 import kbitlint
 
@@ -43,41 +43,43 @@ def real(model):
     [("lm_head", "lm_head"), ("input_layernorm", "model.layers.0.input_layernorm"), ("model.norm", "model.norm")],
 )
 def test_a_frozen_tensor_that_the_backward_pass_needs_is_an_error_as_in_the_real_step(name, at, checkpoints):
-    model = recreated(traced.adapted(), name)
+    model = recreated(trace_cases.adapted(), name)
     if checkpoints:
         tiny.adapters_base(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    told = traced.told(model, CODE)
+    told = trace_cases.told(model, CODE)
     if name == "input_layernorm":  # the first one's input requires no gradient
         told = [(path.replace("layers.1", "layers.0"), *rest) for path, *rest in told]
     assert told == [(at, "error", NEEDED)]
     assert real(model).startswith(REFUSED)
-    assert [v.code for v in kbitlint.check(model, context=traced.NO_AUTOCAST).violations if v.severity.value == "error"] == [
-        CODE
-    ]
+    assert [
+        v.code for v in kbitlint.check(model, context=trace_cases.NO_AUTOCAST).violations if v.severity.value == "error"
+    ] == [CODE]
 
 
 def test_trainable_tensors_are_errors_as_in_the_real_step():
-    model = recreated(traced.adapted(r=4), "q_proj.lora_A", "v_proj.lora_B")
+    model = recreated(trace_cases.adapted(r=4), "q_proj.lora_A", "v_proj.lora_B")
 
     paths = [f"model.layers.{n}.self_attn.{name}.default.weight" for n in (0, 1) for name in ("q_proj.lora_A", "v_proj.lora_B")]
-    assert [row for row in traced.told(model, CODE) if row[2] == TRAINABLE] == [(path, "error", TRAINABLE) for path in paths]
+    assert [row for row in trace_cases.told(model, CODE) if row[2] == TRAINABLE] == [
+        (path, "error", TRAINABLE) for path in paths
+    ]
     assert real(model).startswith(REFUSED)
 
 
 def test_a_parameter_that_only_the_optimizer_fails_at():
-    model = traced.adapted()
+    model = trace_cases.adapted()
     tiny.adapters_base(model).model.embed_tokens.weight.requires_grad_(True)
     recreated(model, "embed_tokens")
 
-    assert traced.told(model, CODE) == [("model.embed_tokens.weight", "error", TRAINABLE)]
+    assert trace_cases.told(model, CODE) == [("model.embed_tokens.weight", "error", TRAINABLE)]
     assert "Inplace update to inference tensor" in real(model)
 
 
 def test_a_model_that_is_built_under_inference_mode_is_an_error():
     with torch.inference_mode():
         model = tiny.with_lora(tiny.load())
-    told = traced.told(model, CODE)
+    told = trace_cases.told(model, CODE)
 
     assert {message for _, _, message in told} == {TRAINABLE}
     assert [path for path, _, _ in told] == sorted(v for v in {path for path, _, _ in told})
@@ -88,7 +90,7 @@ def test_a_model_that_is_built_under_inference_mode_is_an_error():
 
 
 def test_without_a_step_only_what_trains_is_reported():
-    model = recreated(traced.adapted(), "lm_head", "layers.0.self_attn.q_proj.lora_A")
+    model = recreated(trace_cases.adapted(), "lm_head", "layers.0.self_attn.q_proj.lora_A")
     report = kbitlint.check(model, select=CODE, trace=False)
 
     assert tiny.codes(report) == {(CODE, "model.layers.0.self_attn.q_proj.lora_A.default.weight")}
@@ -97,13 +99,13 @@ def test_without_a_step_only_what_trains_is_reported():
 def test_look_alikes_train():
     with torch.no_grad():
         ungraded = tiny.with_lora(tiny.prepared())
-    embedding = recreated(traced.adapted(), "embed_tokens")
-    packed = traced.adapted()
+    embedding = recreated(trace_cases.adapted(), "embed_tokens")
+    packed = trace_cases.adapted()
     for module in packed.modules():
         if type(module).__name__ == "Linear4bit" and hasattr(module.weight, "quant_state"):
             with torch.inference_mode():
                 module.weight.data = module.weight.data.clone()
 
-    for model in (ungraded, embedding, packed, traced.adapted()):
-        assert traced.told(model, CODE) == []
+    for model in (ungraded, embedding, packed, trace_cases.adapted()):
+        assert trace_cases.told(model, CODE) == []
         assert real(model) is None

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from written import LOADED, fixed, said
+from script_cases import LOADED, fixed, said
 
 from kbitlint.api import check, fix
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from stored import BNB, checkpoint, floats, packed, said, skipped
+from checkpoint_cases import BNB, checkpoint, floats, packed, said, skipped
 
 from kbitlint.api import fix
 
@@ -46,7 +46,7 @@ def test_the_fix_deletes_the_key_in_place(tmp_path):
     assert "quantization_config" in (folder / "config.json").read_text()  # one file alone does not show the weights
 
     from kbitlint.context import TrainingContext
-    from kbitlint.mending import mend_files
+    from kbitlint.fixes.files import mend_files
     from kbitlint.registry import find
     from kbitlint.target import parse
     from kbitlint.violation import Safety

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import IMPORTS, LOADED, RECIPE, said
+from script_cases import IMPORTS, LOADED, RECIPE, said
 
 AUTO = IMPORTS + "from peft import AutoPeftModelForCausalLM\n"
 MERGE = "merged = AutoPeftModelForCausalLM.from_pretrained('adapter', dtype=torch.bfloat16).merge_and_unload()\n"

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, IMPORTS, LOADED, RECIPE, places, said
+from script_cases import ADAPTED, IMPORTS, LOADED, RECIPE, places, said
 
 MERGE = "merged = model.merge_and_unload()\n"
 

@@ -7,7 +7,7 @@ import functools
 import pytest
 import tiny
 import torch
-from written import ADAPTED, LOADED, LOOP, OLD, PREPARED, said
+from script_cases import ADAPTED, LOADED, LOOP, OLD, PREPARED, said
 
 import kbitlint
 from kbitlint.context import Checkpointing, TrainingContext
@@ -168,7 +168,7 @@ def test_where_the_models_own_code_checkpoints_the_hook_is_the_fix():
 
 
 def test_layers_at_the_top_of_a_module_have_no_stack_to_stand_beside():
-    from kbitlint.model.walk import collect
+    from kbitlint.model.inspect.walk import collect
     from kbitlint.registry import find
 
     layer = adapted().get_base_model().model.layers[0]

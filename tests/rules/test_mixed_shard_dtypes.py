@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import outcomes
 import pytest
+import rank_cases
 import tiny
 
 import kbitlint
 from kbitlint.context import Strategy, TrainingContext
 
 CODE = "KB703"
-# every case is held against real FSDP in tests/test_ranks.py; here stand the places and the evidence
+# every case is held against real FSDP in tests/integrations/test_ranks.py; here stand the places and the evidence
 
 
 def found(model, strategy, **context):
@@ -20,11 +20,11 @@ def test_fsdp1_reports_each_unit_with_its_dtypes():
     message = "parameters that FSDP1 flattens together have 2 dtypes: bfloat16, float32"
 
     units = ("", "model.layers.0", "model.layers.1")
-    assert found(outcomes.FSDP["float32 norms"](), Strategy.FSDP1) == dict.fromkeys(units, ("error", message))
+    assert found(rank_cases.FSDP["float32 norms"](), Strategy.FSDP1) == dict.fromkeys(units, ("error", message))
 
 
 def test_adapters_of_another_dtype_are_a_warning_where_nobody_says_who_wraps():
-    model = outcomes.FSDP["float32 adapters"]()
+    model = rank_cases.FSDP["float32 adapters"]()
     message = (
         "parameters that FSDP1 flattens together unless PEFT's wrap policy keeps adapters apart "
         "have 2 dtypes: bfloat16, float32"
@@ -36,15 +36,15 @@ def test_adapters_of_another_dtype_are_a_warning_where_nobody_says_who_wraps():
 
 def test_fsdp2_looks_at_trainable_parameters_only():
     message = "trainable parameters that FSDP2 reduces together have 2 dtypes: bfloat16, float32"
-    mixed = outcomes.FSDP["mixed adapters"]()
+    mixed = rank_cases.FSDP["mixed adapters"]()
 
     assert found(mixed, Strategy.FSDP2) == dict.fromkeys(("model.layers.0", "model.layers.1"), ("error", message))
     assert found(mixed, Strategy.FSDP2, sets_training_mode=True) == {"": ("error", message)}
-    assert found(outcomes.FSDP["float32 norms"](), Strategy.FSDP2) == {}
+    assert found(rank_cases.FSDP["float32 norms"](), Strategy.FSDP2) == {}
 
 
 def test_accelerate_upcasts_first_where_nothing_is_packed_in_4_bits():
-    model = outcomes._adapted(tiny.load(kind="none"))
+    model = rank_cases._adapted(tiny.load(kind="none"))
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and "q_proj" in name:
             parameter.data = parameter.data.bfloat16()
@@ -55,7 +55,7 @@ def test_accelerate_upcasts_first_where_nothing_is_packed_in_4_bits():
 
 @pytest.mark.parametrize("strategy", [Strategy.DDP, Strategy.SINGLE, Strategy.ZERO3])
 def test_other_strategies_take_any_mix(strategy):
-    assert found(outcomes.FSDP["mixed adapters"](), strategy) == {}
+    assert found(rank_cases.FSDP["mixed adapters"](), strategy) == {}
 
 
 def test_without_a_strategy_the_rule_is_skipped():

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, LOADED, PREPARED, TRAINED, said
+from script_cases import ADAPTED, LOADED, PREPARED, TRAINED, said
 
 GROWN = "tokenizer.add_tokens(['<a>'])\n" + LOADED + "model.resize_token_embeddings(len(tokenizer))\n" + PREPARED
 GROWTH = "model.resize_token_embeddings(len(tokenizer))"

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import tiny
-from written import ADAPTED, LOADED, TRAINED, said
+from script_cases import ADAPTED, LOADED, TRAINED, said
 
 import kbitlint
 

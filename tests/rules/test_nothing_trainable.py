@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 from peft import LoraConfig, PeftModel, get_peft_model
-from written import ADAPTED, LOADED, PREPARED, RECIPE, TRAINED, fixed, places, said
+from script_cases import ADAPTED, LOADED, PREPARED, RECIPE, TRAINED, fixed, places, said
 
 import kbitlint
 

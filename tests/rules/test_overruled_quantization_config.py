@@ -3,8 +3,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from stored import BNB
-from written import IMPORTS, LOADED, fixed
+from checkpoint_cases import BNB
+from script_cases import IMPORTS, LOADED, fixed
 
 import kbitlint
 
@@ -111,7 +111,7 @@ def test_what_a_checkpoint_stores_is_known_to_other_rules_too(tmp_path, config, 
 
 
 def test_the_hubs_cache_is_looked_into(tmp_path, monkeypatch):
-    from kbitlint.files import nearby
+    from kbitlint.files import local_configs
 
     snapshot = tmp_path / "hub" / "models--org--cached" / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
@@ -119,15 +119,15 @@ def test_the_hubs_cache_is_looked_into(tmp_path, monkeypatch):
     (tmp_path / "hub" / "models--org--cached" / "refs").mkdir()
     (tmp_path / "hub" / "models--org--cached" / "refs" / "main").write_text("abc")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    nearby.checkpoint_config.cache_clear()
+    local_configs.checkpoint_config.cache_clear()
 
-    assert nearby.checkpoint_config("org/cached", tmp_path) == {"model_type": "llama"}
+    assert local_configs.checkpoint_config("org/cached", tmp_path) == {"model_type": "llama"}
     for name in ("org/other", "", "\0", "../escape/x", "a" * 5000):
-        assert nearby.checkpoint_config(name, tmp_path) is None
+        assert local_configs.checkpoint_config(name, tmp_path) is None
 
 
 def test_the_stage_of_a_deepspeed_file_beside_the_script(tmp_path):
-    from kbitlint.files.nearby import zero_stage
+    from kbitlint.files.local_configs import zero_stage
 
     (tmp_path / "ds.json").write_text('{"zero_optimization": {"stage": 3}}')
     (tmp_path / "odd.json").write_text('{"zero_optimization": {"stage": "3"}}')

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import transformers
-from stored import BNB, checkpoint, floats, packed, said, skipped
+from checkpoint_cases import BNB, checkpoint, floats, packed, said, skipped
 
 import kbitlint
 

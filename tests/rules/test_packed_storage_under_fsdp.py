@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, LOADED, RECIPE, fixed, said
+from script_cases import ADAPTED, LOADED, RECIPE, fixed, said
 
 FSDP = "Trainer(model=model, args=TrainingArguments('out', fsdp='full_shard', bf16=True)).train()\n"
 FIRST = FSDP.replace("'full_shard'", "'full_shard', fsdp_config={'version': 1}")

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import IMPORTS, OLD, PREPARED, TRAINED, fixed, said
+from script_cases import IMPORTS, OLD, PREPARED, TRAINED, fixed, said
 
 TASKS = (
     IMPORTS

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from stored import BNB, checkpoint, floats, packed, said, skipped
+from checkpoint_cases import BNB, checkpoint, floats, packed, said, skipped
 
 
 @pytest.mark.parametrize("bits", [4, 8])

@@ -79,7 +79,7 @@ def test_a_model_built_without_weights_is_clean_although_its_class_makes_some_te
     """DiffLlama and XLNet make a few parameters with calls that no device context reaches."""
     from transformers import LlamaForCausalLM
 
-    from kbitlint.model.build import instantiate
+    from kbitlint.model.build.meta import instantiate
 
     config = tiny.FAMILIES["llama"][1]()
     model = instantiate(LlamaForCausalLM, config, tiny.quantization(), torch.bfloat16)

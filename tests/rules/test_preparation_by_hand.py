@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, LOADED, PREPARED, said
+from script_cases import ADAPTED, LOADED, PREPARED, said
 
 LOOPED = """
 for param in model.parameters():

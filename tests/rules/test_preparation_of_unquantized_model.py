@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import IMPORTS, LOADED, said
+from script_cases import IMPORTS, LOADED, said
 
 PLAIN = "model = AutoModelForCausalLM.from_pretrained('meta/base-7b', dtype=torch.bfloat16)\n"
 PREPARE = "model = prepare_model_for_kbit_training(model)\n"

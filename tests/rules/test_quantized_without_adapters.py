@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, IMPORTS, LOADED, LOOP, RECIPE, TRAINED, places, said
+from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, RECIPE, TRAINED, places, said
 
 BARE = LOADED + TRAINED
 RESULT_LOST = LOADED + "peft_model = wrap(model)\n" + TRAINED

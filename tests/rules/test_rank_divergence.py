@@ -4,14 +4,14 @@ import tiny
 
 from kbitlint.context import TrainingContext
 from kbitlint.engine import run
-from kbitlint.model.optimized import adapter_settings
-from kbitlint.model.rank_facts import RanksFacts, aspects_of, compare
-from kbitlint.model.walk import collect
+from kbitlint.facts.ranks import RanksFacts, aspects_of, compare
+from kbitlint.model.inspect.optimizer import adapter_settings
+from kbitlint.model.inspect.walk import collect
 from kbitlint.registry import find
 from kbitlint.violation import Surface
 
 CODE = "KB705"
-# what DDP really makes of ranks that differ is held against this rule in tests/test_ranks.py
+# what DDP really makes of ranks that differ is held against this rule in tests/integrations/test_ranks.py
 
 
 def aspects(model):

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 from peft import prepare_model_for_kbit_training
-from written import ADAPTED, IMPORTS, LOADED, LOOP, OLD, RECIPE, TRAINED, fixed, places, said
+from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, OLD, RECIPE, TRAINED, fixed, places, said
 
 import kbitlint
 from kbitlint.context import Checkpointing, Strategy, TrainingContext

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from written import OLD, fixed, places, said
+from script_cases import OLD, fixed, places, said
 
 OLD_STYLE = "model = AutoModelForCausalLM.from_pretrained('org/base', load_in_8bit=True, device_map='auto')\n"
 

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 import tiny
+from script_cases import ADAPTED, LOADED, OLD, said
 from transformers.training_args import OptimizerNames
-from written import ADAPTED, LOADED, OLD, said
 
 import kbitlint
 from kbitlint.context import Strategy, TrainingContext
 
 CODE = "KB709"
-# what the optimizers do to FSDP1's and FSDP2's parameters is held against this rule in tests/test_causes_ranks.py
+# what the optimizers do to FSDP1's and FSDP2's parameters is held against this rule in tests/causes/test_rank_causes.py
 
 
 def found(optimizer, strategy=Strategy.FSDP2, *, trains=True):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from written import fixed, places, said
+from script_cases import fixed, places, said
 
 from kbitlint.api import check, fix
 

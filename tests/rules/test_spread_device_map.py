@@ -7,7 +7,7 @@ import kbitlint
 from kbitlint.context import Strategy, TrainingContext
 
 CODE = "KB702"
-# accelerate's own refusal is held against this rule in tests/test_ranks.py
+# accelerate's own refusal is held against this rule in tests/integrations/test_ranks.py
 
 
 def found(devices, **context):

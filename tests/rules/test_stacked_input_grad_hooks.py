@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 from peft import prepare_model_for_kbit_training
-from written import ADAPTED, LOADED, PREPARED, TRAINED, fixed, said
+from script_cases import ADAPTED, LOADED, PREPARED, TRAINED, fixed, said
 
 import kbitlint
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import plants
 import pytest
 import tiny
-from written import ADAPTED, LOADED, LOOP, RECIPE, TRAINED, said
+from script_cases import ADAPTED, LOADED, LOOP, RECIPE, TRAINED, said
 
 import kbitlint
 

@@ -3,18 +3,18 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
-from written import ADAPTED, LOADED, said
+from script_cases import ADAPTED, LOADED, said
 
 from kbitlint.context import TrainingContext
 from kbitlint.engine import run
-from kbitlint.model.optimized import optimizer_facts
-from kbitlint.model.rank_facts import RanksFacts
-from kbitlint.model.walk import collect
+from kbitlint.facts.ranks import RanksFacts
+from kbitlint.model.inspect.optimizer import optimizer_facts
+from kbitlint.model.inspect.walk import collect
 from kbitlint.registry import find
 from kbitlint.violation import Surface
 
 CODE = "KB706"
-# a real Trainer and a real SFTTrainer run into it in tests/test_trainer.py
+# a real Trainer and a real SFTTrainer run into it in tests/integrations/test_trainer.py
 
 
 def outcome(model, optimizer):

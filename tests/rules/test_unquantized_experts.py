@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import tiny
-from written import LOADED, OLD, beside, places, said
+from script_cases import LOADED, OLD, beside, places, said
 
 import kbitlint
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
-import traced
+import trace_cases
 
 from kbitlint.context import Strategy, TrainingContext
 
@@ -16,31 +16,31 @@ def without_grad(layer, *args, **kwargs):
 
 
 def test_a_layer_under_no_grad_is_an_error_where_its_adapters_learn_nothing():
-    model = traced.adapted()
-    traced.wrap_layer(model, 0, without_grad)
+    model = trace_cases.adapted()
+    trace_cases.wrap_layer(model, 0, without_grad)
 
     message = "no gradient reaches trainable parameters in it: the module runs without recording gradients"
-    assert traced.told(model, CODE) == [("model.layers.0.layer", "error", message)]
+    assert trace_cases.told(model, CODE) == [("model.layers.0.layer", "error", message)]
     missing = tiny.step(model).missing
     assert missing
     assert all(".layers.0." in name for name in missing)
 
 
 def test_a_hook_that_detaches_is_an_error():
-    model = traced.adapted()
+    model = trace_cases.adapted()
     tiny.adapters_base(model).model.layers[1].register_forward_hook(lambda module, args, output: output.detach())
 
     message = "no gradient reaches trainable parameters in it: the module detaches what depends on it"
-    assert traced.told(model, CODE) == [("model.layers.1", "error", message)]
+    assert trace_cases.told(model, CODE) == [("model.layers.1", "error", message)]
     assert "does not require grad" in tiny.step(model).error
 
 
 def test_a_base_is_told_before_adapters_are_attached():
     model = tiny.prepared()
-    traced.wrap_layer(model, 0, without_grad)
+    trace_cases.wrap_layer(model, 0, without_grad)
 
     message = "no gradient reaches adapters on quantized layers in it: the module runs without recording gradients"
-    assert traced.told(model, CODE) == [("model.layers.0.layer", "error", message)]
+    assert trace_cases.told(model, CODE) == [("model.layers.0.layer", "error", message)]
 
 
 def with_indexer():
@@ -56,7 +56,7 @@ def with_indexer():
 def test_what_the_class_itself_cuts_is_worth_knowing_and_no_more():
     model = with_indexer()
 
-    told = traced.told(model, CODE)
+    told = trace_cases.told(model, CODE)
     assert {(path.split(".")[4], severity) for path, severity, _ in told} == {("indexer", "info")}
     assert all(message.endswith("as its class is written") for _, _, message in told)
     missing = tiny.step(model).missing
@@ -68,24 +68,24 @@ def test_what_the_class_itself_cuts_is_worth_knowing_and_no_more():
 def test_under_ddp_that_looks_for_no_unused_parameters_it_is_an_error():
     waiting = TrainingContext("float32", strategy=Strategy.DDP, find_unused_parameters=False)
 
-    assert {severity for _, severity, _ in traced.told(with_indexer(), CODE, waiting)} == {"error"}
+    assert {severity for _, severity, _ in trace_cases.told(with_indexer(), CODE, waiting)} == {"error"}
 
 
 def test_reentrant_checkpoints_are_left_to_the_rule_on_them():
-    model = traced.adapted()
+    model = trace_cases.adapted()
     tiny.bind_reentrant(model, use_reentrant=True)
 
-    assert traced.told(model, CODE) == []
-    assert [path for path, _, _ in traced.told(model, "KB301")] == ["model.layers.0", "model.layers.1"]
+    assert trace_cases.told(model, CODE) == []
+    assert [path for path, _, _ in trace_cases.told(model, "KB301")] == ["model.layers.0", "model.layers.1"]
 
 
 def test_adapters_that_learn_are_not_reported():
-    assert traced.told(traced.adapted(), CODE) == []
-    assert traced.told(traced.adapted("t5 (encoder-decoder)"), CODE) == []
+    assert trace_cases.told(trace_cases.adapted(), CODE) == []
+    assert trace_cases.told(trace_cases.adapted("t5 (encoder-decoder)"), CODE) == []
 
 
 def test_a_step_that_stops_before_any_gradient_is_a_skip():
-    model = traced.adapted()
-    traced.wrap_layer(model, 0, lambda layer, hidden, *_, **__: layer.self_attn.q_proj.weight @ hidden)
+    model = trace_cases.adapted()
+    trace_cases.wrap_layer(model, 0, lambda layer, hidden, *_, **__: layer.self_attn.q_proj.weight @ hidden)
 
-    assert traced.skipped(model, CODE) == ["the step stops before a gradient could arrive"]
+    assert trace_cases.skipped(model, CODE) == ["the step stops before a gradient could arrive"]

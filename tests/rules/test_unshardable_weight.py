@@ -9,7 +9,7 @@ import kbitlint
 from kbitlint.context import Strategy, TrainingContext
 
 CODE = "KB704"
-# every case is held against real FSDP in tests/test_ranks.py
+# every case is held against real FSDP in tests/integrations/test_ranks.py
 
 
 def found(model, strategy):
@@ -47,7 +47,7 @@ def test_other_strategies_take_integer_weights(strategy):
 
 def test_a_method_whose_packing_fsdp2_was_not_seen_to_break_is_left_alone(monkeypatch):
     model = tiny.load()
-    monkeypatch.setattr("kbitlint.model.quantized._bitsandbytes_4bit", lambda module: _hqq())
+    monkeypatch.setattr("kbitlint.model.layers.quantized._bitsandbytes_4bit", lambda module: _hqq())
 
     assert found(model, Strategy.FSDP2) == []
     assert {severity for _, severity, _ in found(model, Strategy.FSDP1)} == {"error"}

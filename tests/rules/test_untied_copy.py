@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
-from written import IMPORTS, LOADED, beside
+from script_cases import IMPORTS, LOADED, beside
 
 import kbitlint
 

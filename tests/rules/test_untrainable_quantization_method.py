@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from written import ADAPTED, IMPORTS, LOOP, RECIPE, TRAINED, places, said
+from script_cases import ADAPTED, IMPORTS, LOOP, RECIPE, TRAINED, places, said
 
 from kbitlint.api import check
 

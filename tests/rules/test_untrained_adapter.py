@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from stored import adapter, lora, said, skipped
+from checkpoint_cases import adapter, lora, said, skipped
 
 from kbitlint.files import checkpoint
 

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, IMPORTS, LOADED, TRAINED, document, fixed, said
+from script_cases import ADAPTED, IMPORTS, LOADED, TRAINED, document, fixed, said
 
+from kbitlint.audit.scripts import run
 from kbitlint.context import TrainingContext
 from kbitlint.registry import all_rules
-from kbitlint.sweep import run
 
 PREPARE = "model = prepare_model_for_kbit_training(model)"
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from written import ADAPTED, LOADED, NEWEST, fixed
-from written import said as said_of
+from script_cases import ADAPTED, LOADED, NEWEST, fixed
+from script_cases import said as said_of
 
 #: a script may tell what it needs
 PINNED = "# pip install deepspeed==0.17.4\n"

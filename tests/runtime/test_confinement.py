@@ -26,10 +26,10 @@ from hypothesis import strategies as st
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES
 
 import kbitlint
-from kbitlint.confinement import RefusedError, confined, lifted
 from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.files import config_keys
-from kbitlint.model.adapter_config import peft_config
+from kbitlint.model.build.adapter_config import peft_config
+from kbitlint.runtime.confinement import RefusedError, confined, lifted
 
 LLAMA = {
     "model_type": "llama",
@@ -452,7 +452,7 @@ def test_no_process_is_started_for_a_model_that_would_compile(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "rwkv", "hidden_size": 64, "num_hidden_layers": 2}))
     code = (
         "import sys, kbitlint\n"
-        "try:\n    from kbitlint import confinement; confinement._install()\n"
+        "try:\n    from kbitlint.runtime import confinement; confinement._install()\n"
         "except ImportError:\n    pass\n"
         "import torch, transformers, bitsandbytes\n"
         "seen = []\n"

@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_writing import SCRIPT
+from script_cases import SCRIPT
 
 import kbitlint
-from kbitlint.files import content
+from kbitlint.runtime import content
 from kbitlint.target import parse
 
 KINDS = {"pipe": "a named pipe", "socket": "a socket", "device": "a device", "endless": "a device"}
@@ -104,7 +104,7 @@ def test_what_is_no_file_is_not_opened(run, seen, tmp_path, kind, name, argument
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["ad/adapter_model.safetensors", "base/model.safetensors", "base/generation_config.json"])
 def test_a_folder_is_handed_to_libraries_with_files_only(seen, tmp_path, kind, name):
-    from kbitlint.model.loading import load
+    from kbitlint.model.build.weights import load
 
     (tmp_path / "ad").mkdir()
     (tmp_path / "ad/adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "../base"}')

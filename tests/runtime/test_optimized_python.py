@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import tiny
 
-from kbitlint.interpreter import _without_stripping
+from kbitlint.runtime.optimized_python import _without_stripping
 
-ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "tests" / "scripts" / "accelerate_loop_reentrant.py"
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "tests" / "data" / "scripts" / "accelerate_loop_reentrant.py"
 WAYS = {"-OO": (["-OO"], {}), "PYTHONOPTIMIZE": ([], {"PYTHONOPTIMIZE": "2"}), "-sOO": (["-sOO", "-X", "utf8"], {})}
 
 
@@ -21,7 +21,7 @@ def run(*command, flags=(), cwd=None, **environment):
     ended = subprocess.run(
         [sys.executable, *flags, *command],
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "COLUMNS": "100", **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests" / "support"), "COLUMNS": "100", **environment},
         capture_output=True,
         text=True,
         timeout=300,
@@ -70,7 +70,7 @@ def test_the_report_of_a_checkpoint_is_the_same(way):
 LIVE = """
 import sys, torch, bitsandbytes, kbitlint
 from kbitlint import docs, registry
-from kbitlint.report import json, sarif
+from kbitlint.output import json, sarif
 torch.manual_seed(0)
 model = torch.nn.Sequential(bitsandbytes.nn.Linear4bit(64, 64, compute_dtype=torch.bfloat16), torch.nn.LayerNorm(64)).bfloat16()
 model = model.to("cpu")

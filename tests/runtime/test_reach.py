@@ -7,19 +7,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import tiny
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-import reach
-from trials import Tally
-
-from kbitlint import import_paths, processes
-from kbitlint.jobs import audit_many
+from benchmarks.robustness import reach
+from benchmarks.robustness.trials import Tally
+from kbitlint.jobs.server import audit_many
 from kbitlint.report import Report
+from kbitlint.runtime import import_paths, processes
 
 
 @pytest.mark.slow

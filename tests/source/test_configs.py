@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from written import NEWEST, fixed, places
+from script_cases import NEWEST, fixed, places
 
 from kbitlint.api import check, fix
-from kbitlint.source import configs
+from kbitlint.source.configs import collect as configs
 
 AXOLOTL = """\
 base_model: a/b   # the base

@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from written import ADAPTED, IMPORTS, LOADED, PREPARED, TRAINED
+from script_cases import ADAPTED, IMPORTS, LOADED, PREPARED, TRAINED
 
 import kbitlint
-from kbitlint import sweep, writing
+from kbitlint.audit import scripts
+from kbitlint.files import atomic
 from kbitlint.source import documents
 from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS
 
-SCRIPTS = Path(__file__).parent / "scripts"
+SCRIPTS = Path(__file__).parents[1] / "data" / "scripts"
 PREPARE = "model = prepare_model_for_kbit_training(model)\n"
 FAULTY = IMPORTS + LOADED + PREPARE + ADAPTED + TRAINED
 CLEAN = IMPORTS + LOADED + PREPARED + ADAPTED + TRAINED
@@ -90,7 +91,7 @@ def test_what_cannot_be_read_or_written_is_one_line(tmp_path, monkeypatch):
 
     path = tmp_path / "train.py"
     path.write_text(FAULTY)
-    monkeypatch.setattr(writing.os, "fsync", full)
+    monkeypatch.setattr(atomic.os, "fsync", full)
     with pytest.raises(kbitlint.KbitlintError, match=r"train\.py: cannot be written: No space left on device"):
         kbitlint.fix(str(path))
 
@@ -245,8 +246,8 @@ def test_many_files_are_checked_in_parallel_with_the_same_result(tmp_path, monke
     for number in range(9):
         (tmp_path / f"train{number}.py").write_text(FAULTY)
     alone = kbitlint.check(str(tmp_path))
-    monkeypatch.setattr(sweep, "MANY", 2)
-    monkeypatch.setattr(sweep.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(scripts, "MANY", 2)
+    monkeypatch.setattr(scripts.os, "cpu_count", lambda: 2)
 
     assert kbitlint.check(str(tmp_path)) == alone
     assert len(alone.violations) == 9
@@ -256,10 +257,10 @@ def test_a_file_that_vanishes_is_a_skip(tmp_path):
     (tmp_path / "gone.py").symlink_to(tmp_path / "nowhere.py")
     (tmp_path / "train.py").write_text(FAULTY)
 
-    result = sweep.audit_file(tmp_path / "gone.py", "gone.py", (), kbitlint.TrainingContext())
+    result = scripts.audit_file(tmp_path / "gone.py", "gone.py", (), kbitlint.TrainingContext())
 
     assert [skip.reason for skip in result.skips] == ["gone.py cannot be read: No such file or directory"]
-    assert sweep._worth(tmp_path / "gone.py")
+    assert scripts._worth(tmp_path / "gone.py")
     assert len(kbitlint.check(str(tmp_path)).violations) == 1
 
 
@@ -532,7 +533,7 @@ def test_what_does_not_compile_is_not_fixed(run, tmp_path, name, text, fault):
 
 def rewritten_as(monkeypatch, code):
     """Every argument that a fix sets gets this text."""
-    from kbitlint.source.rewriting import Writable
+    from kbitlint.facts.source_text import Writable
 
     monkeypatch.setattr(Writable, "set_argument", lambda self, call, name, _: self.replace(call.span, code))
 

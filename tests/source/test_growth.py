@@ -11,20 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from kbitlint.files import jsontext
+from benchmarks.robustness.shapes import SHAPES
+from kbitlint.audit.scripts import run
+from kbitlint.files import json_text
 from kbitlint.limits import Limits, held_to
-from kbitlint.paths import matches
+from kbitlint.module_paths import matches
 from kbitlint.source import documents, folders, gitignore, notebooks, versions
-from kbitlint.source.relevance import Relevance
-from kbitlint.source.text import Text
-from kbitlint.sweep import run
+from kbitlint.source.interpreter.relevance import Relevance
+from kbitlint.source.offsets import Text
 from kbitlint.upstream.versions import NEWEST
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-from shapes import SHAPES
-
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 MARK = "from peft import get_peft_model\n"
 #: CPU seconds; what is linear takes hundredths, and what these tests are about took from two to forty
@@ -104,10 +101,10 @@ MADE = sorted(
 def test_patterns_that_are_made_while_running_are_few_and_known():
     """What each is made of: names of transformers' classes, a stars' translation, words of one script, skip lists."""
     assert MADE == [
-        "kbitlint/model/build.py",
-        "kbitlint/model/parts.py",
+        "kbitlint/model/build/meta.py",
+        "kbitlint/model/layers/heads.py",
         "kbitlint/source/gitignore.py",
-        "kbitlint/source/rewriting.py",
+        "kbitlint/facts/source_text.py",
     ]
 
 
@@ -329,12 +326,12 @@ def test_what_is_too_large_is_named_before_it_is_parsed(run, tmp_path, monkeypat
 
 
 def test_a_table_of_more_values_than_a_training_needs_is_refused():
-    with pytest.raises(jsontext.TooManyValues, match="holds more than 10 values"):
-        jsontext.parse("[" + "0," * 20 + "0]", most=10)
+    with pytest.raises(json_text.TooManyValues, match="holds more than 10 values"):
+        json_text.parse("[" + "0," * 20 + "0]", most=10)
 
 
 def test_members_that_nobody_looks_at_are_read_over():
-    node = jsontext.parse('{"a": [1, {"b": 2}], "c": [3]}', most=3, wanted=lambda _, name: name == "c")
+    node = json_text.parse('{"a": [1, {"b": 2}], "c": [3]}', most=3, wanted=lambda _, name: name == "c")
 
     assert (node.plain(), node.value["a"].start, node.value["a"].end) == ({"a": None, "c": [3]}, 6, 19)
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from written import NEWEST
+from script_cases import NEWEST
 
-from kbitlint.source.facts import Action
-from kbitlint.source.reading import collect
-from kbitlint.source.values import UNKNOWN, Symbol
+from kbitlint.facts.source import Action
+from kbitlint.facts.values import UNKNOWN, Symbol
+from kbitlint.source.python import collect
 
 HEAD = """import torch, argparse, sys
 from dataclasses import dataclass, field

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 
+from benchmarks.truth import scripts as benchmark
+from kbitlint.audit.scripts import run
 from kbitlint.context import TrainingContext
-from kbitlint.mending import mend
+from kbitlint.fixes.files import mend
 from kbitlint.registry import all_rules
 from kbitlint.source import documents
-from kbitlint.sweep import run
 from kbitlint.upstream.versions import NEWEST
 from kbitlint.upstream.versions import installed as REAL_INSTALLED  # noqa: N812  # before the fixture of all tests replaces it
 from kbitlint.violation import Safety
 
-ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted((ROOT / "tests" / "scripts").iterdir())
-sys.path.insert(0, str(ROOT / "benchmarks"))  # it imports its neighbours
-spec = importlib.util.spec_from_file_location("labels_of_scripts", ROOT / "benchmarks" / "source.py")
-benchmark = importlib.util.module_from_spec(spec)
-sys.modules[spec.name] = benchmark
-spec.loader.exec_module(benchmark)
+ROOT = Path(__file__).parents[2]
+SCRIPTS = sorted((ROOT / "tests" / "data" / "scripts").iterdir())
 
 
 def test_there_are_as_many_as_were_promised():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from kbitlint.files.safetensors import BITS
+from kbitlint.facts.checkpoint import BITS
 
 BNB = {"quant_method": "bitsandbytes", "load_in_4bit": True, "llm_int8_skip_modules": None}
 

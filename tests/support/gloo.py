@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def port():
@@ -30,7 +30,7 @@ def environment(rank, world, where, **further):
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(where),
         "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT / "tests"),
+        "PYTHONPATH": str(ROOT / "tests" / "support"),
         **further,
     }
 
@@ -65,8 +65,8 @@ def finish(processes, timeout=180):
 
 
 def run(function, world=2, *arguments):
-    """What a function of the module ``outcomes`` returns on each rank."""
+    """What a function of the module ``rank_cases`` returns on each rank."""
     with tempfile.TemporaryDirectory() as folder:
-        done = finish(start(["-m", "outcomes", function, folder, *arguments], world))
+        done = finish(start(["-m", "rank_cases", function, folder, *arguments], world))
         assert [code for code, _, _ in done] == [0] * world, done
         return [pickle.loads((Path(folder) / str(rank)).read_bytes()) for rank in range(world)]  # noqa: S301  # our own processes wrote it

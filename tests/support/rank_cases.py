@@ -16,7 +16,7 @@ import torch.distributed as dist
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
 import kbitlint
-from kbitlint.audit import context_of
+from kbitlint.audit.run import context_of
 from kbitlint.context import Strategy, TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
 
@@ -331,8 +331,8 @@ def seen_through():
     from torch.nn.parallel import DistributedDataParallel
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
-    from kbitlint.audit import context_of
-    from kbitlint.model.walk import collect
+    from kbitlint.audit.run import context_of
+    from kbitlint.model.inspect.walk import collect
 
     def look(model):
         facts = collect(model)
@@ -409,7 +409,6 @@ def _together(model):
 
 def fixed_and_sharded():
     """Whether a fixed model that FSDP2 shards by layer, without its packed weights, trains as the whole one."""
-    from test_fixed_models import loss_and_gradients, norm_dtypes
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -456,3 +455,17 @@ def main():
 
 if __name__ == "__main__":
     main()
+
+
+def norm_dtypes(model):
+    return {p.dtype for name, p in model.named_parameters() if "norm" in name.lower() and "lora" not in name}
+
+
+def loss_and_gradients(model, run=None, autocast=None):
+    torch.manual_seed(0)
+    model.train().zero_grad()
+    batch = training_batch(model, "cpu")
+    with torch.autocast("cpu", autocast or torch.bfloat16, enabled=autocast is not None):
+        loss = loss_of((model if run is None else run)(**batch))
+    loss.backward()
+    return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}

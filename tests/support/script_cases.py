@@ -6,14 +6,22 @@ import json
 import textwrap
 from pathlib import Path
 
+from kbitlint.audit.scripts import run
 from kbitlint.context import TrainingContext
-from kbitlint.files.nearby import checkpoint_config
-from kbitlint.mending import mend
+from kbitlint.files.local_configs import checkpoint_config
+from kbitlint.fixes.files import mend
 from kbitlint.registry import all_rules, find
 from kbitlint.source import documents
-from kbitlint.sweep import run
 from kbitlint.upstream.versions import NEWEST
 from kbitlint.violation import Safety
+
+SCRIPT = """from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype="bfloat16")
+model = AutoModelForCausalLM.from_pretrained("m", quantization_config=config)
+model = prepare_model_for_kbit_training(model)
+model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
+"""
 
 OLD = {**NEWEST, "transformers": "4.57.1", "peft": "0.9.0", "trl": "0.8.0"}
 

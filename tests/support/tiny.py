@@ -284,7 +284,7 @@ def step(model, *, train=True, seed=0):
 
 def bind_reentrant(model, **kwargs):
     """Bind torch's checkpoint function to every layer, with nothing but the given keywords."""
-    from kbitlint.model.adapters import base_of
+    from kbitlint.model.layers.adapters import base_of
 
     function = functools.partial(torch.utils.checkpoint.checkpoint, **kwargs)
     base_of(model)._set_gradient_checkpointing(True, function)
@@ -322,6 +322,6 @@ def state(model, *, addresses=True):
 
 def adapters_base(model):
     """The transformers model below PEFT."""
-    from kbitlint.model.adapters import base_of
+    from kbitlint.model.layers.adapters import base_of
 
     return base_of(model)

@@ -33,7 +33,7 @@ def adapted(family="llama", **arguments):
 
 def bare_norms(family="llama", **arguments):
     """Norm parameters cast to float32 and nothing else: what many scripts do by hand."""
-    from kbitlint.model.norms import is_norm
+    from kbitlint.model.layers.norms import is_norm
 
     model = tiny.load(family, **arguments)
     model.requires_grad_(False)

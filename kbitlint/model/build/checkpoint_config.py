@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from kbitlint.confinement import confined
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes
 from kbitlint.files.checkpoint import homes, read_json
 from kbitlint.files.config_keys import refuse_places
+from kbitlint.runtime.confinement import confined
 
 #: keys that count what is built one by one, and the most of it that is; the largest public models have 126 layers of 512
 #: experts at most
@@ -196,12 +196,6 @@ def dtype_of(config: Any, *, quantized: bool) -> torch.dtype:
     if major_version() < 5:
         return torch.float16 if quantized else torch.float32
     return own if isinstance(own, torch.dtype) else torch.float32
-
-
-def method_of(config: Any) -> str | None:
-    """The method that a quantization config names, be it an object or a dictionary; None where it names none."""
-    value = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", None)
-    return None if value is None else str(getattr(value, "value", value))
 
 
 def major_version() -> int:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
-from kbitlint.model.build import instantiate
+from kbitlint.model.build.checkpoint_config import Source, dtype_of, major_version
+from kbitlint.model.build.meta import instantiate
 from kbitlint.model.isolation import isolated
-from kbitlint.model.source import Source, dtype_of, major_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -16,15 +16,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from kbitlint.confinement import confined
-from kbitlint.deadline import OverdueError, deadline
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes, require
 from kbitlint.facts.layers import short_name
 from kbitlint.files.checkpoint import inside
-from kbitlint.model.adapter_config import FILE, peft_config, unknown_keys
-from kbitlint.model.parts import keeps_whatever_the_dtype
-from kbitlint.model.source import Source, dtype_of, load_config, major_version, method_of, model_class, quantization_config
+from kbitlint.model.build.adapter_config import FILE, peft_config, unknown_keys
+from kbitlint.model.build.checkpoint_config import (
+    Source,
+    dtype_of,
+    load_config,
+    major_version,
+    model_class,
+    quantization_config,
+)
+from kbitlint.model.layers.heads import keeps_whatever_the_dtype
+from kbitlint.model.layers.quantized import method_of
+from kbitlint.runtime.confinement import confined
+from kbitlint.runtime.deadline import OverdueError, deadline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from kbitlint.confinement import confined
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.files.checkpoint import base_of_adapter, homes
-from kbitlint.files.content import must_hold_files
-from kbitlint.model.adapter_config import FILE, peft_config
-from kbitlint.model.source import Source, dtype_of, load_config, model_class, quantization_config
+from kbitlint.model.build.adapter_config import FILE, peft_config
+from kbitlint.model.build.checkpoint_config import Source, dtype_of, load_config, model_class, quantization_config
+from kbitlint.runtime.confinement import confined
+from kbitlint.runtime.content import must_hold_files
 from kbitlint.target import Kind, Target
 
 

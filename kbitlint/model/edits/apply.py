@@ -14,17 +14,18 @@ from torch import Tensor, nn
 
 from kbitlint.errors import EditError
 from kbitlint.facts.layers import Reentry
-from kbitlint.model import adapters, banks, checkpointing
-from kbitlint.model.journal import Journal, restore_attribute_on_rollback, restore_hooks_on_rollback, set_attribute
-from kbitlint.model.stored import stored_parameters
-from kbitlint.model.transparency import HALF, DtypeTransparency, is_transparent
-from kbitlint.model.walk import makes_require_grad
+from kbitlint.model.edits import experts
+from kbitlint.model.edits.checkpoint_tensors import stored_parameters
+from kbitlint.model.edits.journal import Journal, restore_attribute_on_rollback, restore_hooks_on_rollback, set_attribute
+from kbitlint.model.layers import adapters, checkpointing
+from kbitlint.model.layers.checkpointing import makes_require_grad
+from kbitlint.model.layers.norm_interface import HALF, DtypeTransparency, is_transparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from kbitlint.model.optimizers import Carrier
-    from kbitlint.model.stored import StoredParameters
+    from kbitlint.model.edits.checkpoint_tensors import StoredParameters
+    from kbitlint.model.edits.optimizers import Carrier
     from kbitlint.violation import Edit
 
 
@@ -192,7 +193,7 @@ def _pack_experts(place: _Place, journal: Journal) -> None:
     parameter = module._parameters.get(place.edit.path.rpartition(".")[2])  # noqa: SLF001  # packed ones stand elsewhere
     if place.carrier is not None and parameter is not None:
         place.carrier.refuse(parameter, place.edit.path, "packed")
-    banks.pack(module, place.edit.path, place.arguments, journal, place.checkpoint)
+    experts.pack(module, place.edit.path, place.arguments, journal, place.checkpoint)
 
 
 # ------------------------------------------------------------------------------------------- trainability

@@ -16,14 +16,14 @@ from torch.nn.utils import parametrize
 
 from kbitlint.errors import EditError, one_line
 from kbitlint.extras import load_bitsandbytes
-from kbitlint.model import adapters
-from kbitlint.model.journal import restore_hooks_on_rollback
+from kbitlint.model.edits.journal import restore_hooks_on_rollback
+from kbitlint.model.layers.experts import packed_kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
-    from kbitlint.model.journal import Journal
-    from kbitlint.model.stored import StoredParameters
+    from kbitlint.model.edits.checkpoint_tensors import StoredParameters
+    from kbitlint.model.edits.journal import Journal
 
 
 def pack(module: nn.Module, path: str, arguments: Mapping[str, Any], journal: Journal, checkpoint: Callable[[], Any]) -> None:
@@ -65,51 +65,6 @@ def pack(module: nn.Module, path: str, arguments: Mapping[str, Any], journal: Jo
     except (RuntimeError, ValueError, NotImplementedError) as error:
         raise EditError(f"pack-experts: bitsandbytes cannot pack {path!r}: {one_line(error)}") from error
     original.data = torch.empty(0, dtype=original.dtype, device=original.device)
-
-
-def packed_kind(parameters: nn.Module) -> str | None:
-    """nf4 or fp4 where a ParametrizationList unpacks 4-bit values; recognised without importing bitsandbytes."""
-    for parametrization in parameters.children() if isinstance(parameters, parametrize.ParametrizationList) else ():
-        state = getattr(parametrization, "quant_state", None)
-        if type(parametrization).__name__ == "Bnb4bitParametrization" and state is not None:
-            return str(state.quant_type)
-    return None
-
-
-def path_of(path: str) -> str:
-    """The path of a parameter, from that of its ParametrizationList."""
-    owner, _, name = path.rpartition(".parametrizations.")
-    return f"{owner}.{name}" if owner else name.removeprefix("parametrizations.")
-
-
-def packed_shape(parameters: nn.Module) -> tuple[int, ...]:
-    """The shape of a packed bank once it is unpacked."""
-    states = (getattr(parametrization, "quant_state", None) for parametrization in parameters.children())
-    return next((tuple(state.shape) for state in states if state is not None), ())
-
-
-def state_bytes(parameters: nn.Module) -> int:
-    """Bytes of the block statistics that a packed bank keeps outside its parameters."""
-    states = [getattr(parametrization, "quant_state", None) for parametrization in parameters.children()]
-    return sum(_tensor_bytes(state) for state in states if state is not None)
-
-
-def _tensor_bytes(state: Any) -> int:
-    nested = getattr(state, "state2", None)
-    tensors = [value for value in vars(state).values() if isinstance(value, Tensor)]
-    return sum(tensor.nbytes for tensor in tensors) + (0 if nested is None else _tensor_bytes(nested))
-
-
-def grown(before: Iterable[tuple[str, nn.Module]], after: Iterable[tuple[str, nn.Module]]) -> tuple[str, ...]:
-    """Paths of the parameters that gained parametrizations, from the (path, module) of every module before and after."""
-    known = dict(_parametrized(before))
-    return tuple(path for path, count in _parametrized(after) if count > known.get(path, 0))
-
-
-def _parametrized(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, int]]:
-    for path, module in modules:
-        if isinstance(module, parametrize.ParametrizationList):
-            yield adapters.below_wrappers(path_of(path)), len(module)
 
 
 # -------------------------------------------------------------------------------------------- the way back

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from kbitlint.model.journal import Journal
+    from kbitlint.model.edits.journal import Journal
 
 
 def unwrapped(optimizer: Any) -> Any:

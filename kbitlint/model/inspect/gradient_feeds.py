@@ -16,7 +16,7 @@ from kbitlint.facts.layers import FeedFacts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from kbitlint.model.facts import EmbeddingFacts, InputGradHooks, ParameterFacts
+    from kbitlint.facts.model import EmbeddingFacts, InputGradHooks, ParameterFacts
 
 
 @dataclass(frozen=True, slots=True)

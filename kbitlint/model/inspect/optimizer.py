@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.model.rank_facts import OptimizerFacts
-from kbitlint.model.walk import places
+from kbitlint.facts.ranks import OptimizerFacts
+from kbitlint.model.inspect.walk import places
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.model.adapters import base_of
-from kbitlint.model.walk import places
+from kbitlint.model.inspect.walk import places
+from kbitlint.model.layers.adapters import base_of
 from kbitlint.result import ModuleOutline
 
 if TYPE_CHECKING:
     from torch import nn
 
     from kbitlint.facts.layers import Packing
-    from kbitlint.model.facts import ModelFacts, ParameterFacts
+    from kbitlint.facts.model import ModelFacts, ParameterFacts
 
 _REENTRY = {Reentry.NO: "without reentry", Reentry.YES: "reentrant", Reentry.UNSET: "reentrant", Reentry.UNKNOWN: "unknown"}
 

@@ -10,7 +10,7 @@ import torch
 
 from kbitlint.context import Strategy, TrainingContext
 from kbitlint.context.launchers import zero_stage
-from kbitlint.model.adapters import base_of
+from kbitlint.model.layers.adapters import base_of
 
 if TYPE_CHECKING:
     from torch import nn

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from kbitlint.facts.layers import AdapterFacts
 from kbitlint.model.attributes import attribute
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
 
 #: adapters that do not come from PEFT, by the names their libraries give them
 #: (some base models call a projection of their own ``adapter``, so that name alone says nothing)
@@ -130,3 +133,35 @@ def _active(owner: Any) -> tuple[str, ...]:
     except Exception:  # noqa: BLE001  # transformers raises ValueError where no adapter is loaded or none is enabled
         return ()
     return (active,) if isinstance(active, str) else tuple(active)
+
+
+def dead_targets(known: Iterable[AdapterFacts], paths: Collection[str], adapted: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Entries of ``target_modules`` that are no module's name; PEFT complains only where all of them are dead.
+
+    PEFT compares an entry with the whole path or with its end (``check_target_module_exists``), when it attaches: a layer
+    that was wrapped later has names in its path that the entry has not, and keeps its adapters.
+
+    Args:
+        known: The adapters.
+        paths: Those of all modules.
+        adapted: Those of the modules that have adapters.
+    """
+    names: set[str] = set()
+    for adapter in known:
+        if not names and adapter.targets:
+            plain = [below_wrappers(path) for path in paths]
+            names.update(plain)
+            names.update(path.rpartition(".")[2] for path in plain)
+        dead = [t for t in adapter.targets if t not in names and not any(path.endswith(f".{t}") for path in names if "." in t)]
+        ends = tuple(f".{target}" for target in adapter.targets)
+        unnamed = [path for path in adapted if not f".{path}".endswith(ends)] if dead else []
+        for target in dead:
+            if not any(_was_at(target.split("."), path) for path in unnamed):
+                yield adapter.name, target
+
+
+def _was_at(entry: list[str], path: str) -> bool:
+    """Whether a path is that of the entry with names in between."""
+    names = path.split(".")
+    left = iter(names)
+    return len(entry) > 1 and (entry[0], entry[-1]) == (names[0], names[-1]) and all(name in left for name in entry)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.layers import CheckpointFacts, Reentry
 from kbitlint.model.attributes import attribute
-from kbitlint.model.norms import function_of
+from kbitlint.model.layers.norms import function_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,3 +162,11 @@ def _passed(call: ast.Call) -> Reentry:
         if keyword.arg is None:  # **kwargs
             return Reentry.UNKNOWN
     return Reentry.UNSET
+
+
+def makes_require_grad(hook: Any) -> bool:
+    """Whether a forward hook sets ``requires_grad`` on what it is given, told by its code and not by its name."""
+    while isinstance(hook, functools.partial):
+        hook = hook.func
+    code = attribute(attribute(hook, "__func__", hook), "__code__")
+    return code is not None and bool({"requires_grad_", "requires_grad"} & set(code.co_names))

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import functools
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from kbitlint.facts.layers import Packing, short_name
+from kbitlint.facts.model import HollowFacts, LinearFacts
 from kbitlint.model.attributes import attribute
 from kbitlint.upstream.quantization import INFERENCE_KERNELS, layer_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 #: where a copy without weights keeps how its original is packed
 TOLD = "kbitlint_packing"
@@ -145,3 +149,42 @@ def _bitsandbytes_8bit(module: nn.Module) -> Packing | None:
     if not isinstance(weight, Tensor) or weight.is_floating_point():  # has_fp16_weights keeps them 16-bit
         return None
     return Packing("bitsandbytes", 8, "int8", features=_features(module))
+
+
+def hollow(module: nn.Module, path: str) -> Iterator[HollowFacts]:
+    """The module, where its class packs a weight and its weight is not packed."""
+    bits, weight = packed_class(type(module)), module._parameters.get("weight")  # noqa: SLF001  # one dictionary read
+    if bits is not None and weight is not None:
+        pending = type(weight).__name__ == "Params4bit"
+        yield HollowFacts(path, type(module).__name__, bits, short_name(weight.dtype), pending)
+
+
+def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[LinearFacts, ...] | None:
+    """Those of a model's plain Linears that bitsandbytes was to replace; None where no record says which it was not to.
+
+    The keys are patterns (``should_convert_module`` of transformers); a key that occurs anywhere in the path counts
+    here, so that a layer is reported only where no version of transformers would have left it out.
+    """
+    keys = attribute(attribute(base, "hf_quantizer"), "modules_to_not_convert")
+    if keys is None:
+        return None
+    return tuple(
+        LinearFacts(path, type(module).__name__, short_name(module.weight.dtype), int(module.weight.numel()))
+        for path, module in linears
+        if not any(key in path or re.match(key, path) for key in map(str, keys))
+    )
+
+
+def quantizer_trains(base: Any) -> bool | None:
+    """What the quantizer that loaded the model says about training, or None where there is none or it cannot say."""
+    try:
+        found = base.hf_quantizer.is_trainable
+    except Exception:  # noqa: BLE001  # some ask for the version of a package that is not installed
+        return None
+    return found if isinstance(found, bool) else None
+
+
+def method_of(config: Any) -> str | None:
+    """The method that a quantization config names, be it an object or a dictionary; None where it names none."""
+    value = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", None)
+    return None if value is None else str(getattr(value, "value", value))

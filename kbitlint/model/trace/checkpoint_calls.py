@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from kbitlint.model.checkpointing import FUNCTION
+from kbitlint.model.layers.checkpointing import FUNCTION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,27 +9,23 @@ To the code that runs, every tensor seems to be on the CPU.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kbitlint.model import kernels
-from kbitlint.model.guesses import ANSWERS, expect, on_meta, one_hot
-from kbitlint.model.ledger import Ledger, Refusal
-from kbitlint.model.shapes import KnownShapes
-from kbitlint.model.standins import attend
+from kbitlint.model.trace import kernel_dtypes
+from kbitlint.model.trace.ledger import Ledger, Refusal
+from kbitlint.model.trace.shape_cache import KnownShapes
+from kbitlint.model.trace.unknown_values import ANSWERS, expect, on_meta
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 aten = torch.ops.aten
-_CPU, _META = torch.device("cpu"), torch.device("meta")
+CPU, META = torch.device("cpu"), torch.device("meta")
 
 #: a real tensor larger than this is not computed: masks of long sequences would fill the memory
 MAX_REAL = 2**22
@@ -58,7 +54,7 @@ class WeightlessKernels(TorchDispatchMode):
 
     def _answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         ledger = self.ledger
-        tensors = _tensors((*args, *kwargs.values()) if kwargs else args)
+        tensors = tensors_in((*args, *kwargs.values()) if kwargs else args)
         unknown = any(tensor.is_meta for tensor in tensors)
         ledger.last = func
         if ledger.guard is not None:
@@ -68,10 +64,10 @@ class WeightlessKernels(TorchDispatchMode):
                 ledger.detached.append((ledger.where(), tensors[0]))
         else:
             self._note_uses(tensors)
-        if kernels.checks(func):
+        if kernel_dtypes.checks(func):
             args = self._matched(func, args)
         if "device" in kwargs:
-            kwargs = {**kwargs, "device": _META if unknown else _CPU}
+            kwargs = {**kwargs, "device": META if unknown else CPU}
         if not unknown:
             result = self._known(func, args, kwargs, tensors)
         else:
@@ -80,7 +76,7 @@ class WeightlessKernels(TorchDispatchMode):
         if unknown and isinstance(result, Tensor):
             expect(func, args, result)
         if ledger.allocated is not None:
-            for tensor in _tensors(result if isinstance(result, (tuple, list)) else (result,)):
+            for tensor in tensors_in(result if isinstance(result, (tuple, list)) else (result,)):
                 ledger.allocated(tensor)
         return result
 
@@ -97,7 +93,7 @@ class WeightlessKernels(TorchDispatchMode):
 
     def _matched(self, func: Any, args: Any) -> Any:
         """Note what the real kernel refuses, and go on as if the dtypes were the first one's."""
-        dtypes = kernels.refused(func, args, self.ledger.device)
+        dtypes = kernel_dtypes.refused(func, args, self.ledger.device)
         if not dtypes:
             return args
         ledger = self.ledger
@@ -117,11 +113,11 @@ class WeightlessKernels(TorchDispatchMode):
         """Compute for real, unless it makes floating contents or more than fits."""
         name = func.overloadpacket.__name__
         if name in _FILLING and _result_dtype(name, args, kwargs).is_floating_point:
-            return func(*args, **{**kwargs, "device": _META})
+            return func(*args, **{**kwargs, "device": META})
         if _may_be_large(name, args, tensors):
             shape = func(
                 *on_meta(args),
-                **on_meta({**kwargs, **({"device": _META} if not tensors or "device" in kwargs else {})}),
+                **on_meta({**kwargs, **({"device": META} if not tensors or "device" in kwargs else {})}),
             )
             if isinstance(shape, Tensor) and shape.numel() > MAX_REAL and not _is_in_place(func):
                 self.ledger.guess("large tensor")
@@ -138,7 +134,8 @@ class WeightlessKernels(TorchDispatchMode):
         return self.shapes.run(func, on_meta(args), on_meta(kwargs))
 
 
-def _tensors(values: Sequence[Any]) -> list[Tensor]:
+def tensors_in(values: Sequence[Any]) -> list[Tensor]:
+    """Return the tensors among the arguments of an operator."""
     found: list[Tensor] = []
     for value in values:
         if isinstance(value, Tensor):
@@ -181,131 +178,3 @@ def _may_be_large(name: str, args: Sequence[Any], tensors: Sequence[Tensor]) -> 
 def _is_in_place(func: Any) -> bool:
     name = str(func.overloadpacket.__name__)
     return name.endswith("_") and not name.endswith("__")
-
-
-# ------------------------------------------------------------------------------------- above autograd: functions
-
-
-class SeemsReal(TorchFunctionMode):
-    """Lets code believe that its tensors are on the CPU, and applies autocast, which knows no meta device."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        super().__init__()
-        self.ledger = ledger
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Answer what would betray the meta device; pass everything else on."""
-        kwargs = kwargs or {}
-        if isinstance(func, torch._ops.OpOverload):  # noqa: SLF001  # an operator that WeightlessKernels calls, not a function that code calls
-            return func(*args, **kwargs)
-        answer = _BETRAYALS.get(func)
-        if answer is not None:
-            return answer(self.ledger, func, args, kwargs)
-        if kwargs and kwargs.get("device") not in (None, "meta", _META):
-            kwargs = {**kwargs, "device": _CPU}
-        dtype = autocast_dtype()
-        if dtype is not None:
-            args, kwargs = kernels.autocast(getattr(func, "__name__", ""), args, kwargs, self.ledger.device, dtype)
-        dtypes = kernels.refused_function(getattr(func, "__name__", ""), args, self.ledger.device)
-        if dtypes:
-            raise RuntimeError(f"Unsupported dtype {dtypes[0]}")  # as the CPU does, whatever meta takes
-        if func is torch.nn.functional.scaled_dot_product_attention:
-            return attend(*args, **kwargs, device=self.ledger.device)
-        return func(*args, **kwargs)
-
-
-def autocast_dtype() -> torch.dtype | None:
-    """The dtype of the enclosing autocast region, on whatever device it was opened; None outside."""
-    for device in ("cpu", "cuda"):
-        if torch.is_autocast_enabled(device):
-            return torch.get_autocast_dtype(device)
-    return None
-
-
-def _without_device(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    """``tensor.to(...)`` moves nothing here: only the dtype counts."""
-    rest: list[Any] = []
-    for value in args[1:]:
-        if isinstance(value, Tensor):
-            rest.append(value.dtype)
-        elif not isinstance(value, (torch.device, str, int)) or isinstance(value, bool):
-            rest.append(value)
-    named = {key: value for key, value in kwargs.items() if key not in ("device", "non_blocking")}
-    if "other" in named:
-        named["dtype"] = named.pop("other").dtype
-    dtypes = [value for value in rest if isinstance(value, torch.dtype)]
-    copies = [value for value in rest if isinstance(value, bool)]  # (dtype, non_blocking, copy)
-    if dtypes:
-        named["dtype"] = dtypes[0]
-    if len(copies) > 1 and copies[1]:
-        named["copy"] = True
-    if not named:
-        return args[0]
-    named.setdefault("dtype", args[0].dtype)
-    return func(args[0], **named)
-
-
-def _device(_: Ledger, func: Any, args: Any, __: Any) -> Any:
-    """The CPU, but for torch's checkpoint: it compares devices inside and outside of functions that hide them."""
-    asks = sys._getframe(2).f_globals.get("__name__")  # noqa: SLF001  # the frame that reads the attribute
-    return func(*args) if asks == "torch.utils.checkpoint" else _CPU
-
-
-def _itself(_: Ledger, __: Any, args: Any, ___: Any) -> Any:
-    return args[0]
-
-
-def _tolist(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    tensor = args[0]
-    if not tensor.is_meta:
-        return func(*args, **kwargs)
-    ledger.guess("tolist")
-    value: Any = 1.0 if tensor.is_floating_point() else tensor.dtype is torch.bool or 1
-
-    def nested(shape: Sequence[int]) -> Any:
-        return [nested(shape[1:]) for _ in range(shape[0])] if shape else value
-
-    return nested(tuple(tensor.shape))
-
-
-def _split(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    """A split by sizes that were guessed: the last part takes what is left."""
-    tensor = args[0]
-    sizes = (
-        args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_sizes", kwargs.get("split_size")))
-    )
-    dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
-    if tensor.is_meta and isinstance(sizes, (list, tuple)) and ledger.guesses["tolist"]:
-        rest = tensor.shape[dim] - sum(sizes)
-        if rest and set(sizes) == {1}:
-            return func(tensor, [*sizes[:-1], 1 + rest], dim)
-    return func(*args, **kwargs)
-
-
-def _same_values(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    if any(tensor.is_meta for tensor in _tensors(args)):
-        ledger.guess("equal")
-        return True
-    return func(*args, **kwargs)
-
-
-_BETRAYALS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
-    Tensor.device.__get__: _device,  # type: ignore[attr-defined]  # a getset descriptor
-    Tensor.to: _without_device,
-    Tensor.cpu: _itself,
-    Tensor.cuda: _itself,
-    Tensor.tolist: _tolist,
-    Tensor.split: _split,
-    Tensor.split_with_sizes: _split,
-    torch.split: _split,
-    torch.allclose: _same_values,
-    torch.equal: _same_values,
-    torch.nn.functional.one_hot: one_hot,
-}
-
-
-@contextlib.contextmanager
-def weightless(ledger: Ledger) -> Iterator[None]:
-    """Run what follows without weights, and write down in the ledger what happened."""
-    with SeemsReal(ledger), WeightlessKernels(ledger):
-        yield

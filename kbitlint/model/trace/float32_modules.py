@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import EditError
-from kbitlint.model import edits
-from kbitlint.model.journal import Journal
-from kbitlint.model.step import UntraceableError, step_of
-from kbitlint.model.twin import twin_of
-from kbitlint.paths import fold
+from kbitlint.model.edits import apply
+from kbitlint.model.edits.journal import Journal
+from kbitlint.model.trace.step import UntraceableError, step_of
+from kbitlint.model.trace.twin import twin_of
+from kbitlint.module_paths import fold
 from kbitlint.violation import Edit
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from kbitlint.model.step import How
+    from kbitlint.model.trace.step import How
 
 ROUNDS = 8
 
@@ -45,7 +45,7 @@ def float32_modules(inner: nn.Module, how: How, refusing: Iterable[str]) -> tupl
         found.update(dict.fromkeys(new))
         twin = twin_of(inner)
         try:
-            edits.apply(twin, [Edit(edits.FLOAT32_MODULE, path) for path in found], Journal())
+            apply.apply(twin, [Edit(apply.FLOAT32_MODULE, path) for path in found], Journal())
             step, _, end = step_of(twin, how)
         except (EditError, UntraceableError):
             return ()

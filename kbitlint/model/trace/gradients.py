@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.model.trace_facts import CheckpointCall, Cut
+from kbitlint.facts.trace import CheckpointCall, Cut
 
 if TYPE_CHECKING:
     from torch import Tensor

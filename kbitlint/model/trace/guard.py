@@ -1,6 +1,6 @@
 """Refuses a step on a copy that leads back to the original: a call of one of its modules, a use of one of its tensors.
 
-What is bound to a model is bound to its copy (``kbitlint.model.rebinding``). Two ways back remain: a function that finds
+What is bound to a model is bound to its copy (``kbitlint.model.trace.rebinding``). Two ways back remain: a function that finds
 the model under a global name, and a class that was made for it.
 """
 

@@ -1,8 +1,8 @@
 """Which mixes of dtypes real kernels refuse, and what autocast casts before they run.
 
 Meta kernels give shapes and accept any mix of dtypes, so a run without weights has to check them itself. Every line
-was tried on the CPU kernels of torch 2.13; ``tests/test_kernels.py`` tries them again. Where CUDA differs it says so:
-
+was tried on the CPU kernels of torch 2.13; ``tests/model/test_kernel_dtypes.py`` tries them again. Where CUDA differs it says
+so:
 - ``layer_norm`` and ``group_norm`` take float32 parameters over half-precision input on the CPU; CUDA refuses every
   mix. ``batch_norm`` takes that mix on both.
 - autocast on CUDA also computes norms, softmax, sums and powers in float32 and gives float32 back; on the CPU it
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kbitlint.model.transparency import HALF
+from kbitlint.model.layers.norm_interface import HALF
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

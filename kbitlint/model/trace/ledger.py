@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from kbitlint.model.guard import Guard
+    from kbitlint.model.trace.guard import Guard
 
 
 @dataclass(frozen=True, slots=True)

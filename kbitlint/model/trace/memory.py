@@ -14,17 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from kbitlint.model import adapters, banks, checkpointing, quantized
-from kbitlint.model.step import UntraceableError, run_twin
-from kbitlint.model.twin import twin_of
-from kbitlint.model.walk import collect, places
+from kbitlint.model.inspect.walk import collect, places
+from kbitlint.model.layers import adapters, checkpointing, quantized
+from kbitlint.model.layers.experts import packed_kind, path_of, state_bytes
+from kbitlint.model.trace.step import UntraceableError, run_twin
+from kbitlint.model.trace.twin import twin_of
 from kbitlint.result import KINDS, OFF, ON, StateMemory, StepMemory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.model.facts import ModelFacts
+    from kbitlint.facts.model import ModelFacts
 
 #: optimizer -> bytes of state for each trainable element, in the dtype of the element where it is None
 OPTIMIZERS: dict[str, float | None] = {"adamw": None, "adamw8bit": 2 + 8 / 256, "paged_adamw_8bit": 0.0, "sgd": 0.0}
@@ -101,9 +102,9 @@ def _resident(model: nn.Module, facts: ModelFacts) -> dict[str, int]:
         packing = quantized.packing_of(module)
         if packing is not None:
             found["quantization state"] = found.get("quantization state", 0) + quantized.state_bytes(module, packing)
-        bank = banks.path_of(path) if banks.packed_kind(module) is not None else ""
+        bank = path_of(path) if packed_kind(module) is not None else ""
         if bank:
-            found["quantization state"] = found.get("quantization state", 0) + banks.state_bytes(module)
+            found["quantization state"] = found.get("quantization state", 0) + state_bytes(module)
         for name, parameter in module._parameters.items():  # noqa: SLF001  # own parameters with their names
             kind = kinds.pop(bank or (f"{path}.{name}" if path else name), None) if parameter is not None else None
             if kind is None or parameter is None:

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from kbitlint.facts.layers import short_name
-from kbitlint.model.gradients import Passage
-from kbitlint.model.ledger import Ledger
-from kbitlint.model.trace_facts import LayerFacts, PromotionFacts
-from kbitlint.model.transparency import HALF
-from kbitlint.model.walk import places
+from kbitlint.facts.trace import LayerFacts, PromotionFacts
+from kbitlint.model.inspect.walk import places
+from kbitlint.model.layers.norm_interface import HALF
+from kbitlint.model.trace.gradients import Passage
+from kbitlint.model.trace.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from kbitlint.model.facts import ModelFacts
+    from kbitlint.facts.model import ModelFacts
 
 
 @dataclass(slots=True)

@@ -13,20 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from kbitlint.errors import KbitlintError, one_line
-from kbitlint.model import adapters, checkpointing
+from kbitlint.facts.trace import CheckpointCall
 from kbitlint.model.batch import loss_of, training_batch
-from kbitlint.model.checkpoint_calls import observed
-from kbitlint.model.guard import Guard
 from kbitlint.model.isolation import seeded
-from kbitlint.model.ledger import Refusal
-from kbitlint.model.trace_facts import CheckpointCall
-from kbitlint.model.twin import originals_of, stand_in_quantized
-from kbitlint.model.watch import Step, Watched, prepared, watched_in
-from kbitlint.model.weightless import weightless
+from kbitlint.model.layers import adapters, checkpointing
+from kbitlint.model.trace.checkpoint_calls import observed
+from kbitlint.model.trace.function_mode import weightless
+from kbitlint.model.trace.guard import Guard
+from kbitlint.model.trace.ledger import Refusal
+from kbitlint.model.trace.recorder import Step, Watched, prepared, watched_in
+from kbitlint.model.trace.twin import originals_of, stand_in_quantized
 
 if TYPE_CHECKING:
     from kbitlint.context import Checkpointing, TrainingContext
-    from kbitlint.model.facts import ModelFacts
+    from kbitlint.facts.model import ModelFacts
 
 #: autograd raises these whatever the values are
 _AUTOGRADS_OWN = re.compile(

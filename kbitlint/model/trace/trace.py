@@ -1,6 +1,6 @@
 """One training step of a model without its weights: forward and backward on tensors that have no contents.
 
-The step runs on a twin of the model (``kbitlint.model.twin``), so the model is untouched. It takes a second for 80
+The step runs on a twin of the model (``kbitlint.model.trace.twin``), so the model is untouched. It takes a second for 80
 layers, needs neither GPU nor memory, and shows what attributes cannot: which parameters the loss reaches, which kernels
 refuse their dtypes, what is kept for the backward pass.
 """
@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING
 
 from kbitlint.context import TrainingContext
 from kbitlint.facts.layers import short_name
-from kbitlint.model import banks, checkpointing
-from kbitlint.model.float32_modules import float32_modules
-from kbitlint.model.gradients import why_cut
+from kbitlint.facts.trace import Cut, GradientFacts, PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
+from kbitlint.model.inspect.walk import collect, places
 from kbitlint.model.isolation import seeded
-from kbitlint.model.step import How, UntraceableError, runnable, step_of
-from kbitlint.model.trace_facts import Cut, GradientFacts, PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
-from kbitlint.model.twin import twin_of
-from kbitlint.model.walk import collect, places
+from kbitlint.model.layers import checkpointing, experts
+from kbitlint.model.trace.float32_modules import float32_modules
+from kbitlint.model.trace.gradients import why_cut
+from kbitlint.model.trace.step import How, UntraceableError, runnable, step_of
+from kbitlint.model.trace.twin import twin_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import nn
 
-    from kbitlint.model.facts import ModelFacts
-    from kbitlint.model.ledger import Refusal
-    from kbitlint.model.watch import Step, Watched
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.model.trace.ledger import Refusal
+    from kbitlint.model.trace.recorder import Step, Watched
 
 __all__ = ["UntraceableError", "trace"]
 
@@ -89,7 +89,7 @@ def _traced(inner: nn.Module, how: How) -> TraceFacts:
     with seeded():
         twin = twin_of(inner)
         step, watched, end = step_of(twin, how)
-        grown = banks.grown(places(inner), places(twin))
+        grown = experts.grown(places(inner), places(twin))
         gradients = tuple(_gradients(step, watched)) if end.has_graph else ()
         if any(gradient.cut is not None and gradient.runs and not gradient.reentrant for gradient in gradients):
             lost = _lost_inherently(inner, how)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kbitlint.errors import KbitlintError, one_line
-from kbitlint.model.quantized import TOLD, packing_of
-from kbitlint.model.rebinding import ORIGINAL, Rebinding
-from kbitlint.model.standins import stand_in
+from kbitlint.model.layers.quantized import TOLD, packing_of
+from kbitlint.model.trace.rebinding import ORIGINAL, Rebinding
+from kbitlint.model.trace.stubs import stand_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kbitlint.model.kernels import GROUPED_MM
+from kbitlint.model.trace.kernel_dtypes import GROUPED_MM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kbitlint.model.ledger import Ledger
+    from kbitlint.model.trace.ledger import Ledger
 
 aten = torch.ops.aten
 

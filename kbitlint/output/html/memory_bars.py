@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.output.wording import size
 from kbitlint.result import KINDS
+from kbitlint.sizes import size
 
 if TYPE_CHECKING:
     from kbitlint.result import MemoryResult, StateMemory

@@ -15,12 +15,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError
+from kbitlint.module_paths import fold
 from kbitlint.output.html import tree_rows
 from kbitlint.output.html.memory_bars import budget
 from kbitlint.output.html.tree import tree_of
 from kbitlint.output.physical_location import found
-from kbitlint.output.wording import causes, edit_lines, plural, printable, probed, size, skipped
-from kbitlint.paths import fold
+from kbitlint.output.wording import causes, edit_lines, plural, printable, probed, skipped
+from kbitlint.sizes import size
 from kbitlint.version import VERSION
 from kbitlint.violation import Safety, Severity
 
@@ -186,7 +187,7 @@ def _state(report: AuditResult, code: int) -> str:
 
 
 def _cause(number: int, group: list[Violation], rules: Mapping[str, type[Rule]], *, in_tree: bool) -> _Cause:
-    from kbitlint.docs import sections
+    from kbitlint.rule_docs import sections
 
     first = group[0]
     rule = rules.get(first.code)

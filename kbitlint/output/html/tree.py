@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kbitlint.paths import spans
+from kbitlint.module_paths import spans
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.output.wording import printable, size
+from kbitlint.facts.model import short_count
+from kbitlint.output.wording import printable
 from kbitlint.result import OFF, ON
+from kbitlint.sizes import size
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def _facts(node: Node) -> dict[str, Any]:
         "c": printable(node.module.class_name),
         "s": " × ".join(map(str, node.module.shape)),
         "m": node.modules,
-        "n": _count(node.numel),
+        "n": short_count(node.numel),
         "b": size(node.nbytes),
         "d": [[_kind(name), _SHORT.get(name, printable(name)), share] for name, share in _shares(node)],
         "t": _trains(node),
@@ -91,13 +93,6 @@ def _checkpoints(node: Node) -> str:
         return "off"
     ways = ", ".join(way for way in known if way != "no")
     return ways if not off else f"{ways} on {total - off} of {total}"
-
-
-def _count(number: int) -> str:
-    for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if number >= limit:
-            return f"{number / limit:.1f}{unit}"
-    return str(number)
 
 
 def listed(tree: Tree) -> list[tuple[int, str, Mapping[str, Any]]]:

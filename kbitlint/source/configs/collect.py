@@ -10,12 +10,12 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.source.effects import Trail
-from kbitlint.source.facts import Action, Checkpointing, Path, SourceFacts
-from kbitlint.source.objects import Given, Items, Known, Net, Trainer, frozen
-from kbitlint.source.suppressions import ignores
-from kbitlint.source.trees import json_items, yaml_items
-from kbitlint.source.values import UNKNOWN, Argument, Call
+from kbitlint.facts.source import Action, Checkpointing, Path, SourceFacts
+from kbitlint.facts.values import UNKNOWN, Argument, Call
+from kbitlint.source.comments import ignores
+from kbitlint.source.configs.tree import json_items, yaml_items
+from kbitlint.source.interpreter.objects import Given, Items, Known, Net, Trainer, frozen
+from kbitlint.source.interpreter.path_state import Trail
 from kbitlint.upstream.calls import TRAINERS
 from kbitlint.upstream.programs import PROGRAMS
 from kbitlint.upstream.versions import installed

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.files.jsontext import JSONTextError, TooManyValues
-from kbitlint.files.jsontext import Node as JSONNode
-from kbitlint.files.jsontext import parse as parse_json
-from kbitlint.source.objects import Given, Items, Known, Object, Sequence
-from kbitlint.source.values import Span, Style, Value
+from kbitlint.facts.values import Span, Style, Value
+from kbitlint.files.json_text import JSONTextError, TooManyValues
+from kbitlint.files.json_text import Node as JSONNode
+from kbitlint.files.json_text import parse as parse_json
+from kbitlint.source.interpreter.objects import Given, Items, Known, Object, Sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

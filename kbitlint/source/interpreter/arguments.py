@@ -6,9 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.files.nearby import zero_stage
-from kbitlint.source.facts import Named
-from kbitlint.source.values import UNKNOWN, Call, Symbol, Value
+from kbitlint.facts.source import Named
+from kbitlint.facts.values import UNKNOWN, Call, Symbol, Value
+from kbitlint.files.local_configs import zero_stage
 from kbitlint.upstream.calls import EXPERT_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
 from kbitlint.upstream.hub_names import is_hub_id, stored_quantized
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path as FilePath
 
-    from kbitlint.source.objects import Trainer
+    from kbitlint.source.interpreter.objects import Trainer
 
 _ZERO3 = re.compile(r"(zero|z|stage)[-_]?3", re.IGNORECASE)
 _ZERO2 = re.compile(r"(zero|z|stage)[-_]?2", re.IGNORECASE)

@@ -6,12 +6,12 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kbitlint.source.evaluate import PathEnd
-from kbitlint.source.facts import Action
-from kbitlint.source.known import attribute_of, has_attribute
-from kbitlint.source.modelcalls import ModelCalls
-from kbitlint.source.naming import canonical, numbered, parameters_of
-from kbitlint.source.objects import (
+from kbitlint.facts.source import Action
+from kbitlint.facts.values import UNKNOWN, Call, Span, Symbol
+from kbitlint.source.interpreter.base import PathEnd
+from kbitlint.source.interpreter.model_calls import ModelCalls
+from kbitlint.source.interpreter.names import canonical, numbered, parameters_of
+from kbitlint.source.interpreter.objects import (
     Class,
     Function,
     Given,
@@ -25,8 +25,8 @@ from kbitlint.source.objects import (
     Sequence,
     Trainer,
 )
-from kbitlint.source.optimizers import is_optimizer, optimized
-from kbitlint.source.values import UNKNOWN, Call, Span, Symbol
+from kbitlint.source.interpreter.optimizers import is_optimizer, optimized
+from kbitlint.source.interpreter.predicates import attribute_of, has_attribute
 from kbitlint.upstream.calls import FOREIGN, FUNCTIONS, METHODS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 from kbitlint.upstream.versions import row

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING
 
-from kbitlint.source.values import UNKNOWN, Argument, Call, Value
+from kbitlint.facts.values import UNKNOWN, Argument, Call, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.source.text import Text
+    from kbitlint.source.offsets import Text
 
 _MODULE = "torch.utils.checkpoint"
 _FUNCTIONS = ("checkpoint", "checkpoint_sequential")

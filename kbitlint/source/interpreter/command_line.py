@@ -6,10 +6,10 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kbitlint.source.calling import Caller
-from kbitlint.source.naming import canonical, known_text, parameters_of
-from kbitlint.source.objects import Class, Function, Given, Items, Known, Net, Object, Sequence, held_by
-from kbitlint.source.values import UNKNOWN, Symbol
+from kbitlint.facts.values import UNKNOWN, Symbol
+from kbitlint.source.interpreter.calls import Caller
+from kbitlint.source.interpreter.names import canonical, known_text, parameters_of
+from kbitlint.source.interpreter.objects import Class, Function, Given, Items, Known, Net, Object, Sequence, held_by
 from kbitlint.upstream.calls import TRAINING_ARGUMENTS
 
 if TYPE_CHECKING:

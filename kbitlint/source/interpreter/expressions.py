@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.source.known import attribute_of, same, truth, within
-from kbitlint.source.objects import (
+from kbitlint.facts.values import UNKNOWN, Span, Style, Symbol
+from kbitlint.source.interpreter.names import BUILTINS
+from kbitlint.source.interpreter.objects import (
     Class,
     Function,
     Given,
@@ -21,25 +22,21 @@ from kbitlint.source.objects import (
     Sequence,
     Trainer,
 )
-from kbitlint.source.relevance import SEEDS
-from kbitlint.source.values import UNKNOWN, Span, Style, Symbol
+from kbitlint.source.interpreter.predicates import attribute_of, same, truth, within
+from kbitlint.source.interpreter.relevance import SEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from kbitlint.source.effects import Trail
-    from kbitlint.source.relevance import Relevance
-    from kbitlint.source.text import Text
+    from kbitlint.source.interpreter.path_state import Trail
+    from kbitlint.source.interpreter.relevance import Relevance
+    from kbitlint.source.offsets import Text
 
 _THROUGH = ("base_model", "model", "module", "_orig_mod", "pretrained_model")
 _MAX_TEXT = 4096
 #: letters, or values, that are copied or looked at in the time of one step
 _CHEAP = 64
 _NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotEq: ast.Eq, ast.IsNot: ast.Is, ast.NotIn: ast.In}
-
-
-class PathEnd(Exception):  # noqa: N818  # not an error: the script leaves here
-    """The script ends: ``sys.exit()``, or an exception that nothing catches."""
 
 
 class Evaluator:
@@ -127,7 +124,7 @@ class Evaluator:
         if node.id.startswith("AutoModel"):
             return Symbol(f"transformers.{node.id}")
         # a name that an import with a star, or an earlier file, has bound
-        return Symbol(node.id) if node.id in SEEDS or node.id in _BUILTINS else UNKNOWN
+        return Symbol(node.id) if node.id in SEEDS or node.id in BUILTINS else UNKNOWN
 
     def _attribute(self, node: ast.Attribute) -> Object:
         owner = self.value(node.value)
@@ -304,26 +301,3 @@ class Evaluator:
     def _starred(self, node: ast.Starred) -> Object:
         self.value(node.value)
         return UNKNOWN
-
-
-_BUILTINS = frozenset(
-    {
-        "dict",
-        "getattr",
-        "hasattr",
-        "isinstance",
-        "print",
-        "len",
-        "setattr",
-        "exit",
-        "quit",
-        "list",
-        "tuple",
-        "vars",
-        "filter",
-        "iter",
-        "reversed",
-        "enumerate",
-        "super",
-    }
-)

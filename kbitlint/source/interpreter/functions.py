@@ -6,10 +6,11 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kbitlint.source.commandline import Parsers
-from kbitlint.source.naming import canonical, lets_no_gradient_through
-from kbitlint.source.objects import Class, Effort, Function, Given, Items, Known, Object, Scope
-from kbitlint.source.values import UNKNOWN, Style, Symbol
+from kbitlint.facts.values import UNKNOWN, Style, Symbol
+from kbitlint.source.interpreter.base import LoopLeft, Returned
+from kbitlint.source.interpreter.command_line import Parsers
+from kbitlint.source.interpreter.names import canonical, lets_no_gradient_through
+from kbitlint.source.interpreter.objects import Class, Effort, Function, Given, Items, Known, Object, Scope
 from kbitlint.upstream.calls import TRAINERS, TRAINING_ARGUMENTS
 
 if TYPE_CHECKING:
@@ -20,17 +21,6 @@ _DEEPEST = 12
 _CHEAP = 16
 #: what a Trainer is given that decides what is trained, and how
 _GIVEN = ("model", "args", "peft_config", "kwargs", "kw")
-
-
-class Returned(Exception):  # noqa: N818  # no error
-    """A function's value on its way out."""
-
-    def __init__(self, value: Object) -> None:
-        self.value = value
-
-
-class LoopLeft(Exception):  # noqa: N818  # no error
-    """``break`` or ``continue``."""
 
 
 class Functions(Parsers):

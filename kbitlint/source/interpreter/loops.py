@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ast
 
-from kbitlint.source.functions import Functions, LoopLeft
-from kbitlint.source.objects import Known, Object, Parameters, Part, Sequence
-from kbitlint.source.values import UNKNOWN
+from kbitlint.facts.values import UNKNOWN
+from kbitlint.source.interpreter.base import LoopLeft
+from kbitlint.source.interpreter.functions import Functions
+from kbitlint.source.interpreter.objects import Known, Object, Parameters, Part, Sequence
 
 #: nodes, or names, that are looked at in the time of one step
 _CHEAP = 16

@@ -5,10 +5,22 @@ from __future__ import annotations
 import ast
 import dataclasses
 
-from kbitlint.source.evaluate import Evaluator
-from kbitlint.source.facts import Action, Adapters, Checkpointing
-from kbitlint.source.objects import Given, Items, Known, Net, Object, Output, Parameters, Part, Scope, Sequence, Trainer
-from kbitlint.source.values import UNKNOWN, Call, Span
+from kbitlint.facts.source import Action, Adapters, Checkpointing
+from kbitlint.facts.values import UNKNOWN, Call, Span
+from kbitlint.source.interpreter.expressions import Evaluator
+from kbitlint.source.interpreter.objects import (
+    Given,
+    Items,
+    Known,
+    Net,
+    Object,
+    Output,
+    Parameters,
+    Part,
+    Scope,
+    Sequence,
+    Trainer,
+)
 from kbitlint.upstream.calls import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
 from kbitlint.upstream.versions import number, row
 

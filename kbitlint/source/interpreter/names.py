@@ -5,9 +5,31 @@ from __future__ import annotations
 import ast
 import functools
 
-from kbitlint.source.objects import Class, Function, Items, Known, Net, Object
+from kbitlint.source.interpreter.objects import Class, Function, Items, Known, Net, Object
 from kbitlint.upstream.calls import FUNCTIONS, TRAINERS, TRAINING_ARGUMENTS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
+
+BUILTINS = frozenset(
+    {
+        "dict",
+        "getattr",
+        "hasattr",
+        "isinstance",
+        "print",
+        "len",
+        "setattr",
+        "exit",
+        "quit",
+        "list",
+        "tuple",
+        "vars",
+        "filter",
+        "iter",
+        "reversed",
+        "enumerate",
+        "super",
+    }
+)
 
 
 def canonical(full: str) -> str:

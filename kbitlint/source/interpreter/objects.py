@@ -6,12 +6,12 @@ import ast
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.source.values import UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
+from kbitlint.facts.values import UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.source.facts import Model
+    from kbitlint.facts.source import Model
 
 
 class TooLong(Exception):  # noqa: N818  # not an error: the path is left where it is

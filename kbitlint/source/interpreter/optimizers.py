@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from kbitlint.source.objects import Items, Net, Object, Parameters, Sequence
+from kbitlint.source.interpreter.objects import Items, Net, Object, Parameters, Sequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.files.nearby import checkpoint_config
+from kbitlint.facts.source import Action, Adapters, Checkpointing, Loop, Model, Path, Step, Training
+from kbitlint.facts.values import UNKNOWN, Call, Span, Value
+from kbitlint.files.local_configs import checkpoint_config
 from kbitlint.limits import current
-from kbitlint.source.asked import defaults_of, named_of, quantization_of, reentry_of, sharding_of, stored_of
-from kbitlint.source.facts import Action, Adapters, Checkpointing, Loop, Model, Path, Step, Training
-from kbitlint.source.objects import Effort, Net, Trainer
-from kbitlint.source.values import UNKNOWN, Call, Span, Value
+from kbitlint.source.interpreter.arguments import defaults_of, named_of, quantization_of, reentry_of, sharding_of, stored_of
+from kbitlint.source.interpreter.objects import Effort, Net, Trainer
 from kbitlint.upstream.calls import Arguments, Checkpoints
 from kbitlint.upstream.quantization import PREPARED_METHODS
 

@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from kbitlint.source.objects import Class, Function, Items, Known, Net, Object, Output, Parameters, Part, Sequence, Trainer
-from kbitlint.source.values import UNKNOWN, Symbol
+from kbitlint.facts.values import UNKNOWN, Symbol
+from kbitlint.source.interpreter.objects import (
+    Class,
+    Function,
+    Items,
+    Known,
+    Net,
+    Object,
+    Output,
+    Parameters,
+    Part,
+    Sequence,
+    Trainer,
+)
 
 #: what every model of transformers has
 _ALWAYS = (

@@ -6,25 +6,14 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kbitlint.source.effects import Unit, same_but_for_mode
-from kbitlint.source.evaluate import PathEnd
-from kbitlint.source.facts import Action
-from kbitlint.source.functions import LoopLeft, Returned
-from kbitlint.source.known import truth
-from kbitlint.source.looping import Looping
-from kbitlint.source.naming import known_text, lets_no_gradient_through
-from kbitlint.source.objects import (
-    Function,
-    Given,
-    Items,
-    Net,
-    Object,
-    Parameters,
-    Part,
-    Sequence,
-    Trainer,
-)
-from kbitlint.source.values import UNKNOWN, Call, Span, Symbol
+from kbitlint.facts.source import Action
+from kbitlint.facts.values import UNKNOWN, Call, Span, Symbol
+from kbitlint.source.interpreter.base import LoopLeft, PathEnd, Returned
+from kbitlint.source.interpreter.loops import Looping
+from kbitlint.source.interpreter.names import known_text, lets_no_gradient_through
+from kbitlint.source.interpreter.objects import Function, Given, Items, Net, Object, Parameters, Part, Sequence, Trainer
+from kbitlint.source.interpreter.path_state import Unit, same_but_for_mode
+from kbitlint.source.interpreter.predicates import truth
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

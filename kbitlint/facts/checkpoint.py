@@ -1,17 +1,17 @@
-"""How the tensors of a checkpoint are packed, by the names and dtypes in its headers."""
+"""A checkpoint folder: its files, its tensors, and how they are packed."""
 
 from __future__ import annotations
 
+import functools
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from kbitlint.upstream.quantization import METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from kbitlint.files.safetensors import Tensor
+    from collections.abc import Iterable
 
 #: what bitsandbytes stores beside a 4-bit weight (bitsandbytes/functional.py, QuantState.as_dict)
 _STATE = re.compile(
@@ -20,6 +20,70 @@ _STATE = re.compile(
 _NEEDED = ("absmax", "quant_map", "quant_state")
 #: tensors that tell of a method by their name alone
 _MARKS = {method.name: re.compile(method.tensors) for method in METHODS if method.tensors}
+
+
+#: bits of an element, by dtype
+BITS = {
+    "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
+    "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "C64": 64,
+    "I64": 64, "U64": 64, "F64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
+}  # fmt: skip
+FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """A file, and what is wrong with it."""
+
+    file: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """What the JSON files and the headers of one folder say."""
+
+    folder: str
+    config: Mapping[str, Any] | None = None
+    """config.json; None where there is none."""
+    adapter: Mapping[str, Any] | None = None
+    """adapter_config.json; None where there is none."""
+    generation: Mapping[str, Any] | None = None
+    """generation_config.json; None where there is none."""
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """The tensors of the model's safetensors files, by name."""
+    adapter_tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Those of adapter_model.safetensors."""
+    damages: tuple[Damage, ...] = ()
+    """Files that cannot be what they say."""
+    unread: tuple[Damage, ...] = ()
+    """Files that were not read, and why."""
+    base: CheckpointFacts | None = None
+    """The base of an adapter, where it lies in a folder of this machine."""
+    zero: frozenset[str] = frozenset()
+    """Adapter tensors that hold nothing but zeros."""
+    zero_known: bool = False
+    """Whether all of the adapter's ``lora_B`` were looked at."""
+
+    @functools.cached_property
+    def packing(self) -> Packing:
+        """What is packed among the tensors."""
+        return packing_of(self.tensors)
+
+    @property
+    def quantization(self) -> Mapping[str, Any] | None:
+        """``quantization_config`` of config.json, where it is one."""
+        value = (self.config or {}).get("quantization_config")
+        return value if isinstance(value, Mapping) else None
+
+    @property
+    def dtype(self) -> str | None:
+        """The checkpoint's dtype, under the name of transformers 5 or 4."""
+        for name in ("dtype", "torch_dtype"):
+            value = (self.config or {}).get(name)
+            if isinstance(value, str):
+                return value.removeprefix("torch.")
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +150,28 @@ def _method(names: Iterable[str]) -> str | None:
             if mark.search(name):
                 return method
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """What a header says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    """Where its bytes start in the file."""
+    end: int
+    file: str = ""
+
+    @property
+    def numel(self) -> int:
+        """How many elements it has."""
+        count = 1
+        for size in self.shape:
+            count *= size
+        return count
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes it takes."""
+        return self.end - self.start

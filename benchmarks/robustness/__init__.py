@@ -1,0 +1,1 @@
+"""Bad inputs, bad code, bad disks and bad moments."""

@@ -1,0 +1,1 @@
+"""Target -> facts -> rules -> report."""

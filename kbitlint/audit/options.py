@@ -1,0 +1,99 @@
+"""Which rules run, and how a target is opened."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.context import TrainingContext
+from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.limits import Limits
+from kbitlint.target import is_function
+from kbitlint.upstream.quantization import QUANTIZATIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+def options_of(options: dict[str, Any]) -> Options:
+    """Keyword arguments as Options. Raises TypeError for one that there is not."""
+    names = {field.name for field in dataclasses.fields(Options)}
+    unknown = sorted(set(options) - names)
+    if unknown:
+        raise TypeError(f"unknown argument {unknown[0]!r}; known are {', '.join(sorted(names))}")
+    values = {name: value for name, value in options.items() if value is not None}
+    for name in ("select", "ignore"):
+        value = values.get(name, ())
+        values[name] = (value,) if isinstance(value, str) else tuple(value)
+    if isinstance(values.get("norms"), str):
+        values["norms"] = _norms(values["norms"])
+    if "output" in values:
+        values["output"] = Path(values["output"])
+    return Options(**values)
+
+
+def _norms(name: str) -> Norms:
+    known = [norms.value for norms in Norms]
+    if name not in known:
+        raise KbitlintError(f"norms: {name!r} is none of {', '.join(known)}{did_you_mean(name, known)}")
+    return Norms(name)
+
+
+def is_left_out(target: Any, options: Options) -> bool:
+    """Whether the target is a function, and functions are not run."""
+    return not options.run and is_function(str(target))
+
+
+class Norms(enum.Enum):
+    """How norms are treated by a fix."""
+
+    TRANSPARENT = "transparent"
+    """float32 inside, the dtype that comes in outside: what is kept for backward stays half precision."""
+    PEFT = "peft"
+    """As ``prepare_model_for_kbit_training``: every half-precision parameter float32, and so the whole stream."""
+    KEEP = "keep"
+    """As they were loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How targets are opened and which rules run; the same for ``check`` and ``fix``."""
+
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    rule_options: Mapping[str, Mapping[str, bool | float | str]] = field(default_factory=dict)
+    """code or slug of a rule -> option -> value."""
+    quantize: str | None = None
+    meta: bool = False
+    run: bool = True
+    """Whether functions are run; one that is not is reported as skipped."""
+    trust_remote_code: bool = False
+    trace: bool = True
+    """Whether a training step without weights may be run."""
+    plan: bool = False
+    """Also plan the fixes."""
+    outline: bool = False
+    """Also collect the tree of modules."""
+    memory: bool = False
+    """Also measure what a training step takes in memory, before and after the fix."""
+    context: TrainingContext = field(default_factory=TrainingContext)
+    limits: Limits = field(default_factory=Limits)
+    """The bounds that scripts, notebooks and configurations are held to."""
+    norms: Norms = Norms.TRANSPARENT
+    """What a fix does about norms."""
+    output: Path | None = None
+    """Where the preparation of a checkpoint is written; None for kbitlint.json beside its config.json."""
+    probe_batch: int = 2
+    """Sequences in the batch of the step that proves a fix."""
+    probe_seq: int = 16
+    """Tokens of each."""
+
+    def __post_init__(self) -> None:
+        if self.quantize is not None and self.quantize not in QUANTIZATIONS:
+            raise KbitlintError(f"quantize: {self.quantize!r} is none of {', '.join(QUANTIZATIONS)}")
+        for name, least in (("probe_batch", 1), ("probe_seq", 2)):
+            if getattr(self, name) < least:
+                raise KbitlintError(f"{name}: {getattr(self, name)} is less than {least}")

@@ -1,0 +1,163 @@
+"""The options of the command line, and sizes in bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from kbitlint.output.formats import NAMES as FORMATS
+from kbitlint.sizes import size_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from kbitlint.config import Config
+    from kbitlint.context import TrainingContext
+
+#: the argument of --amp -> TrainingContext.autocast_dtype
+AMP = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
+
+
+_SEVERITIES = ("info", "warning", "error")
+
+
+TRAINING_OPTION = click.option(
+    "--training",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="How training is launched: the file of accelerate config, or a DeepSpeed JSON file.",
+)
+
+
+#: how a target is opened and where the report goes
+OPENING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "--quantize",
+        type=click.Choice(["nf4", "fp4", "int8", "none"]),
+        help="How an unquantized checkpoint will be loaded. Its own quantization_config wins.",
+    ),
+    click.option("--meta/--no-meta", default=None, help="Run factories without weights: from_pretrained builds on meta."),
+    click.option(
+        "--amp",
+        type=click.Choice(sorted(AMP)),
+        help="The autocast region that training opens; no: none. Unknown where neither this nor a Trainer says it.",
+    ),
+    TRAINING_OPTION,
+    click.option("--trust-remote-code", is_flag=True, help="Let a checkpoint run its own code. Never done without it."),
+    click.option("--output-file", type=click.Path(dir_okay=False, path_type=Path), help="Write the report there."),
+    click.option("--verbose", "-v", is_flag=True, help="Show tracebacks, and every rule that was skipped."),
+)
+
+
+def _size(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    try:
+        return None if value is None else size_of(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from error
+
+
+JOBS_OPTIONS = (
+    click.option("--jobs", type=click.IntRange(min=1), metavar="N", help="Audit N targets at once, each in its own process."),
+    click.option(
+        "--target-timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Give one target no longer than this; it then runs in its own process.",
+    ),
+    click.option(
+        "--target-memory",
+        callback=_size,
+        metavar="SIZE",
+        help="Give one target no more memory than this (8GB); it then runs in its own process.",
+    ),
+)
+RANK_OPTION = click.option(
+    "--rank-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    metavar="SECONDS",
+    help="Under torchrun: how long a rank waits for the others (default: 300).",
+)
+
+RUN_OPTION = click.option(
+    "--no-run",
+    "run",
+    flag_value=False,
+    default=True,
+    type=bool,
+    help="Run no function: those among the targets are skipped, not audited.",
+)
+
+SUPPRESSING_OPTIONS = (
+    click.option(
+        "--baseline", type=click.Path(dir_okay=False, path_type=Path), help="Known violations that are not counted, by place."
+    ),
+    click.option("--write-baseline", is_flag=True, help="Accept all violations: write them to --baseline and leave with 0."),
+    click.option("--prune-baseline", is_flag=True, help="Take out of --baseline what is not there any more."),
+)
+
+
+def _split(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(part.strip() for item in value for part in item.split(",") if part.strip())
+
+
+CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.argument("targets", nargs=-1, metavar="TARGET..."),
+    click.option("--fix", is_flag=True, help="Apply safe fixes, audit again, and run one training step."),
+    click.option("--unsafe-fixes", is_flag=True, help="Apply unsafe fixes too; implies --fix."),
+    click.option("--diff", is_flag=True, help="Show the edits that --fix would make, and make none."),
+    click.option(
+        "--norms",
+        type=click.Choice(["transparent", "peft", "keep"]),
+        default="transparent",
+        help="What --fix does about norms: float32 inside and the same dtype outside (default), as PEFT's prepare, nothing.",
+    ),
+    click.option("--output", type=click.Path(dir_okay=False), help="Where --fix writes a checkpoint's edits (kbitlint.json)."),
+    click.option(
+        "--probe-batch",
+        metavar="N",
+        type=click.IntRange(min=1),
+        default=2,
+        help="Sequences in the step after --fix (default: 2).",
+    ),
+    click.option(
+        "--probe-seq", metavar="N", type=click.IntRange(min=2), default=16, help="Tokens a sequence in it (default: 16)."
+    ),
+    click.option("--device", metavar="DEVICE", help="Where --fix works: cuda (default), cuda:1, cpu."),
+    RUN_OPTION,
+    click.option("--trace/--no-trace", default=True, help="Run a training step without weights (default), or do not."),
+    click.option("--select", multiple=True, callback=_split, metavar="CODE", help="Rules to run: KB101, KB4, a slug or ALL."),
+    click.option("--ignore", multiple=True, callback=_split, metavar="CODE", help="Rules not to run."),
+    click.option("--format", "format_", type=click.Choice(FORMATS), default="text", help="How to report."),
+    *SUPPRESSING_OPTIONS,
+    RANK_OPTION,
+    *JOBS_OPTIONS,
+    click.option("--fail-on", type=click.Choice(_SEVERITIES), help="Least severity for exit code 1 (default: warning)."),
+    click.option("--exit-zero", is_flag=True, help="Leave with 0 although violations are left."),
+    *OPENING_OPTIONS,
+)
+
+
+def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any]:
+    """Return a decorator that adds options to a command, in their order."""
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def context_of(settings: Config, options: dict[str, Any], autocast_dtype: str | None) -> TrainingContext:
+    """The training context of a run: the launcher's file, and over it what the command line says.
+
+    Raises:
+        KbitlintError: The file cannot be read or is none of a launcher.
+    """
+    from kbitlint.context import TrainingContext
+
+    file = options["training"] or (Path(settings.training) if settings.training else None)
+    said = TrainingContext(autocast_dtype=autocast_dtype)
+    return said if file is None else TrainingContext.from_launcher_file(file).updated(said)

@@ -1,0 +1,1 @@
+"""Fixes of models and files: planned, applied, undone and proved."""

@@ -1,0 +1,1 @@
+"""Many targets at once, each in a process of its own."""

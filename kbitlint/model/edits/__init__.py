@@ -1,0 +1,1 @@
+"""Edits of live models, and their undo."""

@@ -1,0 +1,183 @@
+"""Facts of parameters, packed weights and norms."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kbitlint.facts.layers import Packing, short_name
+from kbitlint.facts.model import LOW_PRECISION, AdaptedFacts, HollowFacts, NormFacts, ParameterFacts, QuantizedFacts
+from kbitlint.model.layers import adapters, norms, quantized
+from kbitlint.model.layers import quantized as layers_quantized
+from kbitlint.model.layers.experts import is_bank, packed_kind, packed_shape, path_of
+from kbitlint.model.layers.norm_interface import is_transparent
+
+if TYPE_CHECKING:
+    from kbitlint.facts.layers import CheckpointFacts
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who added a module to the base model."""
+
+    tuner: str
+    """The path of the PEFT layer that holds it; empty where a wrapper outside the base does."""
+    outside: bool
+
+
+@dataclass(slots=True)
+class Walk:
+    """What the walk gathers; ModelFacts is made of it once it is complete."""
+
+    parameters: list[ParameterFacts] = field(default_factory=list)
+    norms: list[NormFacts] = field(default_factory=list)
+    quantized: list[QuantizedFacts] = field(default_factory=list)
+    banks: list[QuantizedFacts] = field(default_factory=list)
+    hooks: list[tuple[str, dict[int, Any]]] = field(default_factory=list)
+    checkpoints: list[CheckpointFacts] = field(default_factory=list)
+    models: list[tuple[str, Any]] = field(default_factory=list)
+    where: dict[int, str] = field(default_factory=dict)
+    first: dict[int, str] = field(default_factory=dict)
+    tied: list[tuple[str, str]] = field(default_factory=list)
+    tracked: set[int] = field(default_factory=set)
+    adapter_modes: set[bool] = field(default_factory=set)
+    trains_biases: bool = False
+    adapted: list[AdaptedFacts] = field(default_factory=list)
+    hollow: list[HollowFacts] = field(default_factory=list)
+    offloaded: list[str] = field(default_factory=list)
+    linears: list[tuple[str, nn.Module]] = field(default_factory=list)
+    entered: set[str] = field(default_factory=set)
+    compiled: bool = False
+    disabled: int = 0
+    unread: list[tuple[str, str]] = field(default_factory=list)
+
+
+def look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk: Walk, origin: Origin | None) -> None:
+    """The module's own parameters and buffers: what is packed, what is a norm's, what is an adapter's."""
+    kind = packed_kind(module)
+    if kind is not None:
+        _look_at_bank(module, path, kind, walk)
+        return
+    packing = _look_at_packing(module, path, walk, base=origin is None)
+    norm = packing is None and norms.is_norm(module)
+    own: list[tuple[str, Tensor]] = []
+    held = is_transparent(module)
+    for name, parameter in module._parameters.items():  # noqa: SLF001  # see _modules
+        if parameter is None:
+            continue
+        full = f"{path}.{name}" if path else name
+        if id(parameter) in walk.first:
+            walk.tied.append((full, walk.first[id(parameter)]))
+        else:
+            walk.first[id(parameter)] = full
+            added = origin is not None or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
+            with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # a Params4bit goes through Python for every size it is asked
+                facts = _parameter_facts(parameter, full, path, packing, origin, norm=norm, adapter=added, held=held)
+            if is_bank(module, full, parameter):
+                facts = dataclasses.replace(facts, bank=True)
+            walk.parameters.append(facts)
+            if facts.norm and not norm:
+                walk.norms.append(_bare_norm_facts(facts, name))
+        if norm and parameter.is_floating_point():
+            own.append((name, parameter))
+    if norm:
+        buffers = module._buffers.items()  # noqa: SLF001  # see _modules
+        own += [(name, buffer) for name, buffer in buffers if buffer is not None and buffer.is_floating_point()]
+    if own:
+        walk.norms.append(_norm_facts(module, path, parent, own, added=origin is not None))
+
+
+def _look_at_bank(module: nn.Module, path: str, kind: str, walk: Walk) -> None:
+    """Experts that are packed in place: the facts name the parameter that the module's code still reads."""
+    parameter, place, shape = module.original, path_of(path), packed_shape(module)
+    packing = Packing("bitsandbytes", 4, kind, features=(math.prod(shape[:-1]), shape[-1]))
+    walk.banks.append(QuantizedFacts(place, packing))
+    facts = _parameter_facts(parameter, place, place.rpartition(".")[0], packing, None, norm=False, adapter=False, held=False)
+    walk.parameters.append(dataclasses.replace(facts, shape=shape, packed=True, bank=True))
+
+
+def _look_at_packing(module: nn.Module, path: str, walk: Walk, *, base: bool) -> Packing | None:
+    packing = quantized.packing_of(module)
+    if packing is not None:
+        walk.quantized.append(QuantizedFacts(path, packing, quantized.lost_state(module, packing)))
+        return packing
+    if quantized.packed_class(type(module)):
+        walk.hollow.extend(layers_quantized.hollow(module, path))
+    elif base and isinstance(module, nn.Linear):
+        walk.linears.append((path, module))
+    return None
+
+
+def _parameter_facts(  # noqa: PLR0913  # each is one fact
+    parameter: Tensor,
+    path: str,
+    module: str,
+    packing: Packing | None,
+    origin: Origin | None,
+    *,
+    norm: bool,
+    adapter: bool,
+    held: bool,
+) -> ParameterFacts:
+    name = path.rpartition(".")[2]
+    below = path[len(origin.tuner) + 1 :].split(".") if origin is not None and origin.tuner else []
+    floating, shape, numel = parameter.is_floating_point(), tuple(parameter.shape), parameter.numel()
+    return ParameterFacts(
+        path=path,
+        module=module,
+        dtype=short_name(parameter.dtype),
+        shape=shape,
+        numel=numel,
+        nbytes=numel * parameter.element_size(),
+        requires_grad=parameter.requires_grad,
+        device=parameter.device.type,
+        adapter=adapter,
+        adapter_name=below[1] if len(below) > 1 else "",  # PEFT keeps adapters as lora_A.<name>.weight
+        outside=origin is not None and origin.outside,
+        packed=packing is not None and (name == "weight" or not floating),
+        norm=norm or (packing is None and floating and norms.is_bare_norm(name, len(shape))),
+        floating=floating,
+        held=held,
+        inference=parameter.is_inference(),
+    )
+
+
+def _bare_norm_facts(parameter: ParameterFacts, name: str) -> NormFacts:
+    return NormFacts(
+        path=parameter.path,
+        class_name="Parameter",
+        dtypes=((name, parameter.dtype),),
+        nbytes=parameter.nbytes,
+        bare=True,
+        output_dtype=None,
+        adapter=parameter.adapter,
+    )
+
+
+def _norm_facts(
+    module: nn.Module, path: str, parent: nn.Module | None, own: list[tuple[str, Tensor]], *, added: bool
+) -> NormFacts:
+    cls: Any = type(module)
+    caller: Any = type(parent)
+    read = "self" in norms.dtype_readers(cls)
+    read = read or (parent is not None and path.rpartition(".")[2] in norms.dtype_readers(caller))
+    dtypes = tuple((name, short_name(tensor.dtype)) for name, tensor in own)
+    return NormFacts(
+        path=path,
+        class_name=type(module).__name__,
+        dtypes=dtypes,
+        nbytes=sum(_nbytes(tensor) for _, tensor in own if short_name(tensor.dtype) in LOW_PRECISION),
+        bare=False,
+        output_dtype=dict(dtypes).get("weight") if read else None,
+        adapter=added,
+        transparent=bool(module._forward_pre_hooks) and is_transparent(module),  # noqa: SLF001  # see _look_at
+    )
+
+
+def _nbytes(tensor: Tensor) -> int:
+    return int(tensor.numel() * tensor.element_size())

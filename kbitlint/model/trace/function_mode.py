@@ -1,0 +1,146 @@
+"""Above autograd: functions and methods of tensors, and autocast."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from kbitlint.model.trace import kernel_dtypes
+from kbitlint.model.trace.dispatch_mode import CPU, META, WeightlessKernels, tensors_in
+from kbitlint.model.trace.stubs import attend
+from kbitlint.model.trace.unknown_values import one_hot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from kbitlint.model.trace.ledger import Ledger
+
+
+def _device(_: Ledger, func: Any, args: Any, __: Any) -> Any:
+    """The CPU, but for torch's checkpoint: it compares devices inside and outside of functions that hide them."""
+    asks = sys._getframe(2).f_globals.get("__name__")  # noqa: SLF001  # the frame that reads the attribute
+    return func(*args) if asks == "torch.utils.checkpoint" else CPU
+
+
+def _itself(_: Ledger, __: Any, args: Any, ___: Any) -> Any:
+    return args[0]
+
+
+def _same_values(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    if any(tensor.is_meta for tensor in tensors_in(args)):
+        ledger.guess("equal")
+        return True
+    return func(*args, **kwargs)
+
+
+def _split(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """A split by sizes that were guessed: the last part takes what is left."""
+    tensor = args[0]
+    sizes = (
+        args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_sizes", kwargs.get("split_size")))
+    )
+    dim = args[2] if len(args) > 2 else kwargs.get("dim", 0)
+    if tensor.is_meta and isinstance(sizes, (list, tuple)) and ledger.guesses["tolist"]:
+        rest = tensor.shape[dim] - sum(sizes)
+        if rest and set(sizes) == {1}:
+            return func(tensor, [*sizes[:-1], 1 + rest], dim)
+    return func(*args, **kwargs)
+
+
+def _tolist(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    tensor = args[0]
+    if not tensor.is_meta:
+        return func(*args, **kwargs)
+    ledger.guess("tolist")
+    value: Any = 1.0 if tensor.is_floating_point() else tensor.dtype is torch.bool or 1
+
+    def nested(shape: Sequence[int]) -> Any:
+        return [nested(shape[1:]) for _ in range(shape[0])] if shape else value
+
+    return nested(tuple(tensor.shape))
+
+
+def _without_device(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """``tensor.to(...)`` moves nothing here: only the dtype counts."""
+    rest: list[Any] = []
+    for value in args[1:]:
+        if isinstance(value, Tensor):
+            rest.append(value.dtype)
+        elif not isinstance(value, (torch.device, str, int)) or isinstance(value, bool):
+            rest.append(value)
+    named = {key: value for key, value in kwargs.items() if key not in ("device", "non_blocking")}
+    if "other" in named:
+        named["dtype"] = named.pop("other").dtype
+    dtypes = [value for value in rest if isinstance(value, torch.dtype)]
+    copies = [value for value in rest if isinstance(value, bool)]  # (dtype, non_blocking, copy)
+    if dtypes:
+        named["dtype"] = dtypes[0]
+    if len(copies) > 1 and copies[1]:
+        named["copy"] = True
+    if not named:
+        return args[0]
+    named.setdefault("dtype", args[0].dtype)
+    return func(args[0], **named)
+
+
+_BETRAYALS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
+    Tensor.device.__get__: _device,  # type: ignore[attr-defined]  # a getset descriptor
+    Tensor.to: _without_device,
+    Tensor.cpu: _itself,
+    Tensor.cuda: _itself,
+    Tensor.tolist: _tolist,
+    Tensor.split: _split,
+    Tensor.split_with_sizes: _split,
+    torch.split: _split,
+    torch.allclose: _same_values,
+    torch.equal: _same_values,
+    torch.nn.functional.one_hot: one_hot,
+}
+
+
+class SeemsReal(TorchFunctionMode):
+    """Lets code believe that its tensors are on the CPU, and applies autocast, which knows no meta device."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        super().__init__()
+        self.ledger = ledger
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Answer what would betray the meta device; pass everything else on."""
+        kwargs = kwargs or {}
+        if isinstance(func, torch._ops.OpOverload):  # noqa: SLF001  # an operator that WeightlessKernels calls, not a function that code calls
+            return func(*args, **kwargs)
+        answer = _BETRAYALS.get(func)
+        if answer is not None:
+            return answer(self.ledger, func, args, kwargs)
+        if kwargs and kwargs.get("device") not in (None, "meta", META):
+            kwargs = {**kwargs, "device": CPU}
+        dtype = autocast_dtype()
+        if dtype is not None:
+            args, kwargs = kernel_dtypes.autocast(getattr(func, "__name__", ""), args, kwargs, self.ledger.device, dtype)
+        dtypes = kernel_dtypes.refused_function(getattr(func, "__name__", ""), args, self.ledger.device)
+        if dtypes:
+            raise RuntimeError(f"Unsupported dtype {dtypes[0]}")  # as the CPU does, whatever meta takes
+        if func is torch.nn.functional.scaled_dot_product_attention:
+            return attend(*args, **kwargs, device=self.ledger.device)
+        return func(*args, **kwargs)
+
+
+def autocast_dtype() -> torch.dtype | None:
+    """The dtype of the enclosing autocast region, on whatever device it was opened; None outside."""
+    for device in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(device):
+            return torch.get_autocast_dtype(device)
+    return None
+
+
+@contextlib.contextmanager
+def weightless(ledger: Ledger) -> Iterator[None]:
+    """Run what follows without weights, and write down in the ledger what happened."""
+    with SeemsReal(ledger), WeightlessKernels(ledger):
+        yield

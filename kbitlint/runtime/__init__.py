@@ -1,0 +1,1 @@
+"""Guards of the running process: what it may open, import, start and use."""

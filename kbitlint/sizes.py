@@ -1,0 +1,28 @@
+"""Sizes in bytes as people write and read them: 8GB, 12.9 MB."""
+
+from __future__ import annotations
+
+import re
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
+
+
+def size(count: int, *, sign: bool = False) -> str:
+    """Bytes for people: ``1.1 MB``."""
+    value, unit = float(abs(count)), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    number = f"{value:.0f}" if unit == "B" else f"{value:.1f}"
+    return f"{'-' if count < 0 else '+' if sign else ''}{number} {unit}"
+
+
+def size_of(text: str) -> int:
+    """Bytes of ``8GB``, ``512MiB`` or ``1000000``. Raises ValueError for what is no size above zero."""
+    found = _SIZE.fullmatch(text.strip())
+    size = int(float(found[1]) * _UNITS[(found[2] or "").lower()]) if found else 0
+    if size <= 0:
+        raise ValueError(f"{text!r} is no size; write 8GB, 512MiB or a number of bytes")
+    return size

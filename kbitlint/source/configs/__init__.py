@@ -1,0 +1,1 @@
+"""Training configurations as the facts of scripts."""

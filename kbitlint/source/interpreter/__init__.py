@@ -1,0 +1,1 @@
+"""Follows a script without running it."""

@@ -1,0 +1,103 @@
+"""One pass over a file for each combination of branches that it leaves open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kbitlint.facts.values import UNKNOWN, Argument, Call, Span
+from kbitlint.limits import current
+from kbitlint.source.interpreter.objects import Effort, TooLong
+from kbitlint.source.interpreter.path_state import Trail
+from kbitlint.source.interpreter.relevance import Relevance
+from kbitlint.source.interpreter.statements import Follower
+
+if TYPE_CHECKING:
+    import ast
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path as FilePath
+
+    from kbitlint.facts.source import Path
+    from kbitlint.source.offsets import Text
+
+#: paths that are followed; branches of a real script that matter seldom make more than a dozen
+MAX_PATHS = 40
+#: of the steps that a file may take, the share that one path may
+_SHARE = 3
+
+
+class ExecutionPaths:
+    """The ways through a file: one for each combination of the unknown conditions that matter, the first ones first."""
+
+    def __init__(self) -> None:
+        self.paths: list[Path] = []
+        self.calls: list[dict[Span, Call]] = []
+        self.unfollowed = ""
+        """What was not followed; empty where everything was."""
+
+    def follow(self, source: Text, module: ast.Module, versions: Mapping[str, str], beside: FilePath | None) -> None:
+        """Follow the file as often as it takes."""
+        relevance = Relevance(module)
+        queue: list[dict[str, bool]] = [{}]
+        most = left = current().max_steps
+        for decisions in queue:
+            if left <= 0:
+                self.unfollowed = _too_long(most)
+                break
+            share = min(most // _SHARE + 1, left)
+            trail = Trail(versions, beside=beside, effort=Effort(share))
+            follower = Follower(source, trail, relevance, decisions)
+            whole = True
+            try:
+                follower.follow(module)
+            except TooLong:
+                whole, self.unfollowed = False, _too_long(most)
+            left -= share - max(trail.effort.left, 0)
+            self.paths.append(trail.path(whole=whole))
+            self.calls.append(trail.calls)
+            if _branch(queue, follower):
+                self.unfollowed = (
+                    self.unfollowed or f"has more than {MAX_PATHS} ways through it, of which the first are followed"
+                )
+
+
+def _too_long(most: int) -> str:
+    return (
+        f"takes more than {most // _SHARE:,} steps on one way through it, or {most:,} on all, and is not followed to its end"
+        " (max-steps of [tool.kbitlint] sets how many)"
+    )
+
+
+def _branch(queue: list[dict[str, bool]], follower: Follower) -> bool:
+    """Queue the other answers to what a path was asked; return whether some were left out."""
+    prefix: dict[str, bool] = {}
+    for key in follower.asked:
+        if key not in follower.given:
+            if len(queue) >= MAX_PATHS:
+                return True
+            queue.append({**prefix, key: False})
+        prefix[key] = follower.decisions[key]
+    return False
+
+
+def agreed(paths: Iterable[Mapping[Span, Call]]) -> tuple[Call, ...]:
+    """Every call once, with UNKNOWN for arguments that the paths do not agree on."""
+    found: dict[Span, Call] = {}
+    for calls in paths:
+        for span, call in calls.items():
+            found[span] = call if span not in found else _both(found[span], call)
+    return tuple(sorted(found.values(), key=lambda call: (call.span, call.callee)))
+
+
+def _both(one: Call, other: Call) -> Call:
+    if one == other:
+        return one
+    arguments = []
+    others = {argument.name: argument for argument in reversed(other.arguments)}  # the first of a name counts
+    for argument in one.arguments:
+        same = others.get(argument.name)
+        if same is not None and same.value == argument.value:
+            arguments.append(argument)
+        else:
+            arguments.append(Argument(argument.name, UNKNOWN, argument.span, argument.whole))
+    complete = one.complete and other.complete and len(one.arguments) == len(other.arguments)
+    return Call(one.callee, one.span, tuple(arguments), complete, one.style, max(one.tail, other.tail))
