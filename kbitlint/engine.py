@@ -78,7 +78,7 @@ def _require_strategy(rule: Rule, surface: Surface, context: TrainingContext) ->
         raise Unstated("how ranks share the model is not known (--training)")
 
 
-def merged(outcomes: Iterable[Outcome]) -> Outcome:
+def merge(outcomes: Iterable[Outcome]) -> Outcome:
     """The outcomes of several files as one."""
     outcomes = list(outcomes)
     return Outcome(

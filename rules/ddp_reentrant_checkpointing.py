@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.layers import CheckpointFacts
+    from kbitlint.facts.layers import LayerCheckpointing
     from kbitlint.facts.model import ModelFacts
 
 
@@ -81,7 +81,7 @@ class DdpReentrantCheckpointing(Rule):
             if fed or feed is None or feed.possible:  # without a gradient nothing is marked twice or trained: KB301
                 yield self._violation(layer, certain=fed and context.find_unused_parameters is True, rebinds=not rebound)
 
-    def _violation(self, layer: CheckpointFacts, *, certain: bool, rebinds: bool) -> Violation:
+    def _violation(self, layer: LayerCheckpointing, *, certain: bool, rebinds: bool) -> Violation:
         edit = Edit("bind-checkpoint", layer.path, {"use_reentrant": False})
         fix = Fix('pass {"use_reentrant": False} as checkpointing kwargs', Safety.DISPLAY)
         if rebinds and layer.rebindable:

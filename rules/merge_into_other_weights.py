@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.source import Model, SourceFacts, Step
+    from kbitlint.facts.source import ModelState, SourceFacts, Step
     from kbitlint.facts.values import Call
 
 
@@ -61,9 +61,9 @@ class MergeIntoOtherWeights(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each merge of such adapters on every path that reaches it."""
-        merged: dict[Call, list[Model | None]] = {}
+        merged: dict[Call, list[ModelState | None]] = {}
         for path in source.paths:
-            saved: dict[str, Model] = {}
+            saved: dict[str, ModelState] = {}
             for step in path.steps:
                 if step.action is Action.MERGE:
                     merged.setdefault(step.call, []).append(_trained_on(saved, step))
@@ -82,7 +82,7 @@ class MergeIntoOtherWeights(Rule):
                 )
 
 
-def _trained_on(saved: Mapping[str, Model], merge: Step) -> Model | None:
+def _trained_on(saved: Mapping[str, ModelState], merge: Step) -> ModelState | None:
     """The quantized model off which the merged adapters were saved; None where they were not, or it cannot be told."""
     adapters, load = merge.before.adapters, merge.before.load
     if adapters is None or load is None or merge.before.kbit or not merge.before.certain:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.layers import CheckpointFacts
+    from kbitlint.facts.layers import LayerCheckpointing
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.trace import TraceFacts
@@ -122,13 +122,13 @@ class MissingInputGradHook(Rule):
             )
 
     @staticmethod
-    def _fix(layer: CheckpointFacts | None) -> Fix:
+    def _fix(layer: LayerCheckpointing | None) -> Fix:
         if layer is not None and layer.rebindable:
             edit = Edit("bind-checkpoint", layer.path, {"use_reentrant": False})
             return Fix("checkpoint without reentry", Safety.SAFE, (edit,))
         return Fix("make the embeddings' output require grad", Safety.SAFE, (Edit("add-input-grad-hook"),))
 
-    def _violation(self, layer: CheckpointFacts, inside: int, possible: str | None) -> Violation:
+    def _violation(self, layer: LayerCheckpointing, inside: int, possible: str | None) -> Violation:
         what = "its adapters" if inside else "adapters attached to it"
         unless = f", unless {possible} runs before it" if possible else ""
         return self.violation(

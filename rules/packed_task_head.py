@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.source import Model, SourceFacts
+    from kbitlint.facts.source import ModelState, SourceFacts
     from kbitlint.facts.values import Value
 
 #: what the heads of each kind of class are called, and the task types for which PEFT trains a copy of them
@@ -103,12 +103,12 @@ class PackedTaskHead(Rule):
                 )
 
 
-def _kind(model: Model) -> str | None:
+def _kind(model: ModelState) -> str | None:
     callee = model.load.callee if model.load is not None else ""
     return next((kind for kind in HEADS if kind in callee), None)
 
 
-def _packed(model: Model) -> tuple[str, ...] | None:
+def _packed(model: ModelState) -> tuple[str, ...] | None:
     """The names that the packed head may have; None where it is spared, or where that cannot be told."""
     kind, config = _kind(model), model.quantization
     if kind is None or config is None or model.load is None or model.method != "bitsandbytes" or not model.certain:
@@ -127,7 +127,7 @@ def _packed(model: Model) -> tuple[str, ...] | None:
     return None if kind == "ForQuestionAnswering" and _OTHER_ANSWERS.search(name) else heads
 
 
-def _trains(attach: Call, model: Model) -> bool:
+def _trains(attach: Call, model: ModelState) -> bool:
     """Whether an adapter config makes PEFT train a copy of the head."""
     config, kind = attach.within("peft_config"), _kind(model)
     if config is None or kind is None:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.source import Model, SourceFacts
+    from kbitlint.facts.source import ModelState, SourceFacts
 
 
-def _bare(model: Model) -> bool:
+def _bare(model: ModelState) -> bool:
     return model.adapters is None or not model.adapters.kept
 
 
-def _dequantized(model: Model) -> bool:
+def _dequantized(model: ModelState) -> bool:
     return model.quantization is not None and model.quantization.value("dequantize", unset=False) is not False
 
 

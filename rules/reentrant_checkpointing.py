@@ -12,9 +12,9 @@ from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.facts.layers import CheckpointFacts
+    from kbitlint.facts.layers import LayerCheckpointing
     from kbitlint.facts.model import ModelFacts
-    from kbitlint.facts.source import Checkpointing, Model, SourceFacts, Training
+    from kbitlint.facts.source import CheckpointingState, ModelState, SourceFacts, Training
     from kbitlint.facts.values import Call
 
 TITLE = "checkpoint without reentry"
@@ -83,7 +83,7 @@ class ReentrantCheckpointing(Rule):
                 fix=Fix('pass {"use_reentrant": False} as checkpointing kwargs', Safety.DISPLAY),
             )
 
-    def _violation(self, module: CheckpointFacts) -> Violation:
+    def _violation(self, module: LayerCheckpointing) -> Violation:
         edits = (Edit("bind-checkpoint", module.path, {"use_reentrant": False}),)
         own = Fix("pass use_reentrant=False in the model's own code", Safety.DISPLAY)
         return self.violation(
@@ -95,7 +95,7 @@ class ReentrantCheckpointing(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """One violation for each call that decides for reentry on every path through it."""
-        decided: dict[Call, list[tuple[Model, Training | None]]] = {}
+        decided: dict[Call, list[tuple[ModelState, Training | None]]] = {}
         overruled: set[Call] = set()
         for path in source.paths:
             for model, training, steps in path.histories():
@@ -113,7 +113,7 @@ class ReentrantCheckpointing(Rule):
                 edits = source.set_value(call, "use_reentrant", value=False)
                 yield self.violation(UNSET, source.at(call), surface=Surface.SOURCE, fix=Fix(TITLE, Safety.SAFE, edits))
 
-    def _decision(self, source: SourceFacts, call: Call, found: list[tuple[Model, Training | None]]) -> Violation:
+    def _decision(self, source: SourceFacts, call: Call, found: list[tuple[ModelState, Training | None]]) -> Violation:
         how = found[0][0].checkpointing
         given = call.argument(how.flag or how.kwargs)
         trained = any(training is not None for _, training in found)
@@ -134,7 +134,7 @@ class ReentrantCheckpointing(Rule):
         )
 
 
-def _repair(source: SourceFacts, how: Checkpointing, call: Call) -> Fix:
+def _repair(source: SourceFacts, how: CheckpointingState, call: Call) -> Fix:
     given, kwargs = call.argument(how.kwargs), call if how.flag else call.within(how.kwargs)
     if how.kwargs and takes_kwargs(call, source.versions) and (given is None or given.value is None):
         return Fix(TITLE, Safety.SAFE, source.set_value(call, how.kwargs, {"use_reentrant": False}))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.model import HollowFacts, ModelFacts
+    from kbitlint.facts.model import ModelFacts, UnpackedLayerFacts
 
 
 EIGHT = 8
@@ -79,7 +79,7 @@ class UnpackedLayer(Rule):
             )
 
 
-def _verdict(layer: HollowFacts, name: str) -> tuple[str, Severity, Consequence, str]:
+def _verdict(layer: UnpackedLayerFacts, name: str) -> tuple[str, Severity, Consequence, str]:
     what = f"{layer.class_name} holds a {layer.dtype} weight that is not packed"
     if layer.bits == EIGHT:
         return what, Severity.WARNING, Consequence.COSTS_MEMORY, "load without llm_int8_has_fp16_weight"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts, ParameterFacts
-    from kbitlint.facts.source import Model, SourceFacts
+    from kbitlint.facts.source import ModelState, SourceFacts
     from kbitlint.violation import JSON
 
 
@@ -139,7 +139,7 @@ class UnquantizedExperts(Rule):
                 )
 
 
-def _has_experts(model: Model) -> bool:
+def _has_experts(model: ModelState) -> bool:
     name = model.load.value("pretrained_model_name_or_path") if model.load is not None else None
     if model.named is not None:
         fused = model.named.model_type not in PARTLY and not model.named.remote

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
-    from kbitlint.facts.source import Model, SourceFacts
+    from kbitlint.facts.source import ModelState, SourceFacts
 
 _WEIGHT_BITS = re.compile(r"(\d)weight", re.IGNORECASE)
 
@@ -38,7 +38,7 @@ def _by_arguments(method: object, value: Callable[[str], object], layout: object
     return None
 
 
-def _asked(model: Model) -> str | None:
+def _asked(model: ModelState) -> str | None:
     """The same for a model that a script loads."""
     config = model.quantization
     if not model.certain:

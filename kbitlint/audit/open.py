@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenTarget:
     """A named target with everything its rules look at."""
 
     target: Target
@@ -41,19 +41,19 @@ class Opened:
         return confined(self.asks) if self.asks else nullcontext()
 
 
-def open_target(target: Target, options: Options, *, model: bool = True) -> Opened:
+def open_target(target: Target, options: Options, *, model: bool = True) -> OpenTarget:
     """Open a named target, without weights where it is not a factory; ``model``: whether a model is wanted at all."""
     if target.kind in SOURCES:
-        return Opened(target)
+        return OpenTarget(target)
     prepared = None if target.kind in (Kind.HUB, *FACTORIES) else manifest.read(target.folder)
     if target.kind is Kind.FILE:
         files = read_checkpoint(target.folder, Path(target.place))
         skips = () if files else (Skip("", Surface.FILES, "the file configures neither a model nor an adapter"),)
-        return Opened(target, files, skips=skips)
+        return OpenTarget(target, files, skips=skips)
     files = _files(target)
     unread = tuple(Skip("", Surface.FILES, f"{item.file} {item.problem}") for item in files.unread) if files else ()
     if not model:
-        return Opened(target, files, skips=unread)
+        return OpenTarget(target, files, skips=unread)
     require_model_extra(f"auditing {target.text}")
     from kbitlint.model.build.checkpoint_config import Source
     from kbitlint.model.build.factory import call_factory
@@ -62,7 +62,7 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
 
     if target.kind in FACTORIES:
         made = call_factory(lambda: import_state.call(target), target.text, meta=options.meta)
-        return Opened(target, None, made, ("built on meta",) if options.meta else ())
+        return OpenTarget(target, None, made, ("built on meta",) if options.meta else ())
 
     base, trust = target.place, options.trust_remote_code
     notes: tuple[str, ...] = ()
@@ -81,7 +81,7 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     if prepared is not None:
         apply_stored(live, prepared, target.folder / manifest.NAME)
         notes += (f"{manifest.NAME} applied: {len(prepared.edits)} edits",)
-    return Opened(target, files, live, ("built on meta", *built.notes, *notes), unread, "" if trust else source.asks)
+    return OpenTarget(target, files, live, ("built on meta", *built.notes, *notes), unread, "" if trust else source.asks)
 
 
 def _files(target: Target) -> CheckpointFacts | None:
@@ -133,7 +133,7 @@ def has_weights(target: Target) -> bool:
     return safetensors_in(folder)
 
 
-def load_target(target: Target, options: Options, device: str) -> Opened:
+def load_target(target: Target, options: Options, device: str) -> OpenTarget:
     """Open a folder with its real weights on a device, prepared as its ``kbitlint.json`` says."""
     require_model_extra("--fix")
     from kbitlint.model.build.checkpoint_config import Source
@@ -147,10 +147,10 @@ def load_target(target: Target, options: Options, device: str) -> Opened:
     if prepared is not None:
         apply_stored(model, prepared, target.folder / manifest.NAME)
     asks = "" if options.trust_remote_code else Source(str(base_folder(target))).asks
-    return Opened(target, read_checkpoint(target.folder), model, (f"loaded on {device}",), asks=asks)
+    return OpenTarget(target, read_checkpoint(target.folder), model, (f"loaded on {device}",), asks=asks)
 
 
-def opened(target: Any, rules: tuple[Rule, ...], options: Options) -> Opened:
+def opened(target: Any, rules: tuple[Rule, ...], options: Options) -> OpenTarget:
     """A named target with what the rules look at."""
     wants_model = any({Surface.MODEL, Surface.TRACE, Surface.RANKS} & set(rule.checks()) for rule in rules)
     return open_target(parse(str(target)), options, model=wants_model)

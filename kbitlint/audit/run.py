@@ -16,7 +16,7 @@ from kbitlint.target import SOURCES
 from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
-    from kbitlint.audit.open import Opened
+    from kbitlint.audit.open import OpenTarget
     from kbitlint.audit.options import Options
     from kbitlint.facts.model import ModelFacts
     from kbitlint.rule import Rule
@@ -38,7 +38,7 @@ def context_of(target: Any, context: TrainingContext) -> TrainingContext:
     return context_of_launcher().updated(read).updated(context_of_wrappers(model)).updated(context)
 
 
-def depicted(live: Any, facts: ModelFacts, context: TrainingContext, options: Options) -> dict[str, Any]:
+def outline_fields(live: Any, facts: ModelFacts, context: TrainingContext, options: Options) -> dict[str, Any]:
     """What a page shows of a model, as fields of its report: nothing where nobody asked for it."""
     further: dict[str, Any] = {}
     if options.outline:
@@ -46,13 +46,13 @@ def depicted(live: Any, facts: ModelFacts, context: TrainingContext, options: Op
 
         further["outline"] = outline_of(model_of(live), facts)
     if options.memory:
-        from kbitlint.fixes.preview import measured
+        from kbitlint.fixes.preview import memory_fields
 
-        further |= measured(live, context, options)
+        further |= memory_fields(live, context, options)
     return further
 
 
-def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
+def audit(opened: OpenTarget, rules: tuple[Rule, ...], options: Options) -> Report:
     """Run the rules over everything that a named target offers."""
     if opened.target.kind in SOURCES:
         from kbitlint.audit.scripts import audit_source
@@ -68,7 +68,7 @@ def audit(opened: Opened, rules: tuple[Rule, ...], options: Options) -> Report:
         with opened.confined():
             seen, further = facts_of_model(model_of(opened.live), rules, context, trace=options.trace)
             facts, skips, model = {**facts, **seen}, (*skips, *further), seen[Surface.MODEL]
-            picture = depicted(opened.live, model, context, options)
+            picture = outline_fields(opened.live, model, context, options)
     outcome = engine.run(rules, facts, context)
     planned = None
     if options.plan and opened.live is not None:
@@ -113,5 +113,5 @@ def check_live(target: Any, rules: tuple[Rule, ...], options: Options) -> Report
     planned = plan_of(model, rules, context, trace=options.trace, norms=options.norms) if options.plan else None
     outcome = engine.run(rules, facts, context)
     seen = facts[Surface.MODEL]
-    picture = depicted(model, seen, context, options)
+    picture = outline_fields(model, seen, context, options)
     return report_of("", seen, outcome, facts.get(Surface.TRACE), skips=skips, planned=planned, **picture)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint import engine
-from kbitlint.engine import NOTHING, merged
+from kbitlint.engine import NOTHING, merge
 from kbitlint.errors import TargetError
 from kbitlint.files.checkpoint import read_checkpoint
 from kbitlint.report import Report, report_of
@@ -37,7 +37,7 @@ MANY = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class ScriptAudit:
     """What auditing source files gave."""
 
     outcome: engine.Outcome
@@ -81,7 +81,7 @@ def _found(violation: Violation) -> Found:
     return violation.at.line, violation.code, violation.slug
 
 
-def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Sweep:
+def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> ScriptAudit:
     """Audit every file of a folder that can hold a training."""
     from kbitlint.source.folders import walk
 
@@ -89,8 +89,8 @@ def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Swee
     paths = walk(root, notes)
     worth = [path for path in paths if _worth(path)]
     results = list(_each(worth, root, rules, context))
-    return Sweep(
-        merged(result.outcome for result in results),
+    return ScriptAudit(
+        merge(result.outcome for result in results),
         len(paths),
         sum(result.read for result in results),
         (*(Skip("", Surface.SOURCE, note) for note in notes), *(skip for result in results for skip in result.skips)),
@@ -112,7 +112,7 @@ def _worth(path: Path) -> bool:
     return documents.worth_parsing(path, data)
 
 
-def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> Sweep:
+def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> ScriptAudit:
     """Audit one file of many: what cannot be read is a skip, not the end."""
     if path.name in CHECKPOINT_FILES:
         return _audit_stored(path, name, rules, context)
@@ -120,28 +120,28 @@ def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: Training
         document = documents.read(path, name)
     except TargetError as error:
         problem = str(error).removeprefix(f"{path}: ")
-        return Sweep(NOTHING, 1, 0, (Skip("", Surface.SOURCE, f"{name} {problem}"),))
+        return ScriptAudit(NOTHING, 1, 0, (Skip("", Surface.SOURCE, f"{name} {problem}"),))
     if document is None:
-        return Sweep(NOTHING, 1)
+        return ScriptAudit(NOTHING, 1)
     outcome, silenced = run(rules, document.facts, context)
-    return Sweep(outcome, 1, 1, silenced=silenced)
+    return ScriptAudit(outcome, 1, 1, silenced=silenced)
 
 
-def _audit_stored(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> Sweep:
+def _audit_stored(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> ScriptAudit:
     """The config of a checkpoint or adapter that lies in a repository."""
     try:
         facts = read_checkpoint(path.parent, path)
     except TargetError as error:
         problem = str(error).removeprefix(f"{path}: ")
-        return Sweep(NOTHING, 1, 0, (Skip("", Surface.FILES, f"{name} {problem}"),))
+        return ScriptAudit(NOTHING, 1, 0, (Skip("", Surface.FILES, f"{name} {problem}"),))
     if facts is None:
-        return Sweep(NOTHING, 1)
+        return ScriptAudit(NOTHING, 1)
     outcome = engine.run(rules, {Surface.FILES: facts}, context)
     here = tuple(dataclasses.replace(v, at=dataclasses.replace(v.at, file=name)) for v in outcome.violations)
-    return Sweep(dataclasses.replace(outcome, violations=here, skips=()), 1, 1)
+    return ScriptAudit(dataclasses.replace(outcome, violations=here, skips=()), 1, 1)
 
 
-def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Iterable[Sweep]:
+def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Iterable[ScriptAudit]:
     named = [(path, path.relative_to(root).as_posix()) for path in paths]
     cores = os.cpu_count() or 1
     if len(named) < MANY or cores < 2 or _has_threads() or not hasattr(os, "fork"):  # one core gains nothing
@@ -150,14 +150,14 @@ def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: T
 
     parent = os.getpid()
 
-    def audit(chunk: Sequence[tuple[Path, str]]) -> list[Sweep]:
+    def audit(chunk: Sequence[tuple[Path, str]]) -> list[ScriptAudit]:
         processes.die_with_parent(parent)
         return [audit_file(path, name, rules, context) for path, name in chunk]
 
     size = max(1, len(named) // (4 * cores))
     chunks = [named[start : start + size] for start in range(0, len(named), size)]
     pool = processes.Pool(audit, cores, folders=import_paths.reached_by([str(root)]))
-    found: dict[int, list[Sweep]] = {}
+    found: dict[int, list[ScriptAudit]] = {}
     for number, result in processes.run(pool, chunks):
         if isinstance(result, processes.Unfinished):
             raise TargetError(root, result.reason)
@@ -185,11 +185,11 @@ def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> R
         summary = f"{counted} {'concerns' if swept.read == 1 else 'concern'} the training of quantized models"
     else:
         document = documents.read(path, target.text)
-        swept = Sweep(NOTHING, 1)
+        swept = ScriptAudit(NOTHING, 1)
         summary = ""
         if document is not None:
             outcome, silenced = run(rules, document.facts, options.context)
-            swept = Sweep(outcome, 1, 1, silenced=silenced)
+            swept = ScriptAudit(outcome, 1, 1, silenced=silenced)
     skips = swept.skips
     if not swept.read and not skips:
         skips = (Skip("", Surface.SOURCE, "nothing here loads, prepares or trains a quantized model"),)

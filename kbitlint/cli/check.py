@@ -12,7 +12,16 @@ import click
 
 from kbitlint.cli.exits import EXIT_FAILED
 from kbitlint.cli.options import AMP, context_of
-from kbitlint.cli.terminal import deliver, kept_for_the_report, line_of, looks, progress, show_traceback, shown, shown_lines
+from kbitlint.cli.terminal import (
+    escape,
+    escape_lines,
+    line_of,
+    progress,
+    reserve_stdout,
+    show_traceback,
+    text_layout,
+    write_report,
+)
 from kbitlint.errors import KbitlintError
 
 if TYPE_CHECKING:
@@ -29,13 +38,13 @@ EXIT_CLEAN, EXIT_VIOLATIONS = 0, 1
 
 def say_what_is_run(settings: Config) -> None:
     """Name on the error stream each function that is run because the project lists it, before it is run."""
-    from kbitlint.cli.terminal import shown
+    from kbitlint.cli.terminal import escape
     from kbitlint.target import is_function
 
     for target in settings.targets:
         if is_function(target):
             file = os.path.relpath(settings.file or "")
-            click.echo(shown(f"kbitlint: running {target}, named by {file}"), err=True)
+            click.echo(escape(f"kbitlint: running {target}, named by {file}"), err=True)
 
 
 def others_read(settings: Config, options: dict[str, Any]) -> tuple[str | Path | None, ...]:
@@ -49,7 +58,7 @@ def others_read(settings: Config, options: dict[str, Any]) -> tuple[str | Path |
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class CheckedRun:
     """The reports as they count."""
 
     reports: tuple[AuditResult, ...]
@@ -61,7 +70,9 @@ class Settled:
     """Whether the violations were just written to the baseline."""
 
 
-def settled(reports: Sequence[AuditResult], settings: Config, options: dict[str, Any], *, everything: bool) -> Settled:
+def apply_suppressions(
+    reports: Sequence[AuditResult], settings: Config, options: dict[str, Any], *, everything: bool
+) -> CheckedRun:
     """Apply the project's decisions to the reports of a run.
 
     Args:
@@ -86,8 +97,8 @@ def settled(reports: Sequence[AuditResult], settings: Config, options: dict[str,
         counts = suppress.written(known, made, prune=prunes and not writes)
         suppress.write_baseline(path, counts)
         pruned = tuple(line for line in unused if not line.startswith("baseline "))
-        return Settled(made, pruned, (*pruned, f"written: {path}"), accepted=writes)
-    return Settled(made, unused, unused)
+        return CheckedRun(made, pruned, (*pruned, f"written: {path}"), accepted=writes)
+    return CheckedRun(made, unused, unused)
 
 
 def check_targets(targets: tuple[str, ...], options: dict[str, Any], settings: Config) -> int:
@@ -120,12 +131,12 @@ def check_targets(targets: tuple[str, ...], options: dict[str, Any], settings: C
     if options["run"] and not named:
         say_what_is_run(settings)
     reports, failures, speaks = _audited(targets, opened, options, options["device"] or settings.device)
-    result = settled(reports, settings, options, everything=targets == settings.targets)
+    result = apply_suppressions(reports, settings, options, everything=targets == settings.targets)
     fail_on = Severity(options["fail_on"]) if options["fail_on"] else settings.fail_on
     if speaks:
         _write(result, failures, options, fail_on)
     for line in [*result.lines, *(failure.error for failure in failures)] if speaks else ():
-        click.echo(shown(f"kbitlint: {line}"), err=True)
+        click.echo(escape(f"kbitlint: {line}"), err=True)
     codes = [report.exit_code(fail_on) for report in result.reports] + [EXIT_FAILED] * len(failures)
     worst = max(codes, default=EXIT_FAILED)
     return EXIT_CLEAN if (options["exit_zero"] or result.accepted) and worst == EXIT_VIOLATIONS else worst
@@ -153,7 +164,7 @@ def _audited(
     speaks = True
     for target in targets:
         try:
-            with kept_for_the_report(), progress(f"{'fixing' if fixing else 'auditing'} {target}"):
+            with reserve_stdout(), progress(f"{'fixing' if fixing else 'auditing'} {target}"):
                 if fixing:
                     reports.append(api.fix(target, unsafe=unsafe, device=device, **opened))
                 elif "WORLD_SIZE" in os.environ:
@@ -185,10 +196,10 @@ def _isolated(targets: Sequence[str], opened: dict[str, Any], options: dict[str,
         )
 
 
-def _write(result: Settled, failures: Sequence[Failure], options: dict[str, Any], fail_on: Severity) -> None:
+def _write(result: CheckedRun, failures: Sequence[Failure], options: dict[str, Any], fail_on: Severity) -> None:
     from kbitlint.output import formats
 
-    colour, columns = looks(options["output_file"])
+    colour, columns = text_layout(options["output_file"])
     text = formats.render(
         options["format_"],
         result.reports,
@@ -201,5 +212,5 @@ def _write(result: Settled, failures: Sequence[Failure], options: dict[str, Any]
         timed=options["output_file"] is None and sys.stdout.isatty(),
     )
     if options["verbose"] and options["format_"] == "text":
-        text += "".join(f"\n\n{shown_lines(crash.traceback)}" for report in result.reports for crash in report.crashes)
-    deliver(text, options["output_file"])
+        text += "".join(f"\n\n{escape_lines(crash.traceback)}" for report in result.reports for crash in report.crashes)
+    write_report(text, options["output_file"])

@@ -10,7 +10,7 @@ import click
 from kbitlint import __version__
 from kbitlint.cli.exits import CommandLine
 from kbitlint.cli.options import AMP, CHECK_OPTIONS, OPENING_OPTIONS, context_of, with_options
-from kbitlint.cli.terminal import color, deliver, kept_for_the_report, looks, progress, shown, width
+from kbitlint.cli.terminal import color, escape, progress, reserve_stdout, text_layout, width, write_report
 from kbitlint.errors import did_you_mean
 from kbitlint.output.formats import MEMORY as MEMORY_FORMATS
 from kbitlint.runtime import import_paths
@@ -102,7 +102,7 @@ def _memory(target: str, options: dict[str, Any]) -> None:
 
     must_be_no_input(options["output_file"], [target], others_read(settings, options))
     lora = options["lora"] or DEFAULT_LORA
-    with kept_for_the_report(), progress(f"measuring {target}"):
+    with reserve_stdout(), progress(f"measuring {target}"):
         report = api.memory(
             target,
             lora=None if lora == "none" else lora,
@@ -115,9 +115,9 @@ def _memory(target: str, options: dict[str, Any]) -> None:
             trust_remote_code=options["trust_remote_code"],
             context=context_of(settings, options, AMP.get(options["amp"])),
         )
-    colour, columns = looks(options["output_file"])
+    colour, columns = text_layout(options["output_file"])
     text = formats.render_memory(options["format_"], report, color=colour, width=columns)
-    deliver(text, options["output_file"])
+    write_report(text, options["output_file"])
 
 
 @main.command()
@@ -149,7 +149,7 @@ def show_config() -> None:
 
     settings = config.load(config.find(Path.cwd()))
     registry.select(settings.select, settings.ignore, dict(settings.options))
-    click.echo(f"# {shown(settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults')}")
+    click.echo(f"# {escape(settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults')}")
     for field in dataclasses.fields(settings):
         if field.name != "file":
             click.echo(f"{field.name.replace('_', '-')} = {config.as_toml(settings, field.name)}")

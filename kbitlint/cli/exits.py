@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kbitlint.cli import interrupts
-from kbitlint.cli.terminal import discard, line_of, open_missing, show_traceback, shown, shown_lines
+from kbitlint.cli.terminal import discard, escape, escape_lines, line_of, open_missing, show_traceback
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.runtime import import_paths
 
@@ -98,7 +98,7 @@ def _say(error: BaseException, *, verbose: bool) -> int:
         if verbose and not isinstance(cause, (click.ClickException, KeyboardInterrupt)):
             show_traceback()
         if isinstance(cause, click.UsageError):
-            click.UsageError(shown_lines(cause.format_message()), cause.ctx).show()
+            click.UsageError(escape_lines(cause.format_message()), cause.ctx).show()
         else:
             click.echo(_line(cause), err=True)
     return interrupts.EXIT_INTERRUPTED if isinstance(cause, KeyboardInterrupt) else EXIT_FAILED
@@ -112,12 +112,12 @@ def _line(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "kbitlint: out of memory"
     if isinstance(error, OSError) and error.errno is not None:
-        return shown(f"kbitlint: {error.filename or 'the output'}: {error.strerror or error}")
+        return escape(f"kbitlint: {error.filename or 'the output'}: {error.strerror or error}")
     if isinstance(error, SystemExit):
-        return shown(f"kbitlint: code that it imports left the program with exit status {error.code}")
+        return escape(f"kbitlint: code that it imports left the program with exit status {error.code}")
     if isinstance(error, click.ClickException):
-        return shown(f"kbitlint: {' '.join(error.format_message().split())}")
-    return shown(f"kbitlint: an error of its own, which --verbose shows: {one_line(error)}")
+        return escape(f"kbitlint: {' '.join(error.format_message().split())}")
+    return escape(f"kbitlint: an error of its own, which --verbose shows: {one_line(error)}")
 
 
 def _settle() -> None:

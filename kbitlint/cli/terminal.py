@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def shown(text: object) -> str:
+def escape(text: object) -> str:
     """A line for the terminal: what does not print stands as an escape."""
     from kbitlint.output.wording import printable
 
     return printable(str(text))
 
 
-def shown_lines(text: str) -> str:
+def escape_lines(text: str) -> str:
     """As ``shown``, for a text of several lines: a traceback."""
-    return "\n".join(map(shown, text.splitlines()))
+    return "\n".join(map(escape, text.splitlines()))
 
 
 @contextlib.contextmanager
-def kept_for_the_report() -> Iterator[None]:
+def reserve_stdout() -> Iterator[None]:
     """What the audited code and its processes print goes where errors go, so that the output is the report and nothing else."""
     try:
         sys.stdout.flush()
@@ -78,12 +78,12 @@ def open_missing() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def looks(path: Path | None) -> tuple[bool, int]:
+def text_layout(path: Path | None) -> tuple[bool, int]:
     """(colour, columns) of a text report: plain and 80 in a file."""
     return (False, 80) if path else (color(), width())
 
 
-def deliver(text: str, path: Path | None) -> None:
+def write_report(text: str, path: Path | None) -> None:
     """Print a report, or write it to a file, whole. Raises KbitlintError where the file cannot be written."""
     if path is None:
         click.echo(text)
@@ -110,14 +110,14 @@ def width() -> int:
 
 def line_of(error: KbitlintError) -> str:
     """An error as one line for the terminal."""
-    return shown(" ".join(str(error).split()))
+    return escape(" ".join(str(error).split()))
 
 
 def show_traceback() -> None:
     """Print the traceback of the exception that is being handled."""
     import traceback
 
-    click.echo(shown_lines(traceback.format_exc()), err=True)
+    click.echo(escape_lines(traceback.format_exc()), err=True)
 
 
 @contextmanager
@@ -132,7 +132,7 @@ def progress(what: str, after: float = 1.0) -> Iterator[None]:
     def show() -> None:
         wait = after
         while not done.wait(wait):
-            click.echo(f"\r{shown(what)} ... {time.monotonic() - start:.0f} s", err=True, nl=False)
+            click.echo(f"\r{escape(what)} ... {time.monotonic() - start:.0f} s", err=True, nl=False)
             wait = 1.0
 
     thread = threading.Thread(target=show, name="kbitlint progress", daemon=True)

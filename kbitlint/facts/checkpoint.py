@@ -66,7 +66,7 @@ class CheckpointFacts:
     """Whether all of the adapter's ``lora_B`` were looked at."""
 
     @functools.cached_property
-    def packing(self) -> Packing:
+    def packing(self) -> PackedTensors:
         """What is packed among the tensors."""
         return packing_of(self.tensors)
 
@@ -87,7 +87,7 @@ class CheckpointFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedWeight:
     """A packed weight with what is stored beside it."""
 
     module: str
@@ -97,10 +97,10 @@ class Packed:
 
 
 @dataclass(frozen=True, slots=True)
-class Packing:
+class PackedTensors:
     """Everything that is packed in a checkpoint."""
 
-    packed: tuple[Packed, ...] = ()
+    packed: tuple[PackedWeight, ...] = ()
     orphaned: tuple[str, ...] = ()
     """Modules whose quantization state is stored without the weight."""
     floating: tuple[str, ...] = ()
@@ -114,7 +114,7 @@ class Packing:
         return frozenset(item.module for item in self.packed)
 
 
-def packing_of(tensors: Mapping[str, Tensor]) -> Packing:
+def packing_of(tensors: Mapping[str, Tensor]) -> PackedTensors:
     """What is packed among these tensors."""
     states: dict[str, set[str]] = {}
     for name in tensors:
@@ -128,20 +128,20 @@ def packing_of(tensors: Mapping[str, Tensor]) -> Packing:
         module = name.rpartition(".")[0]
         if name.endswith(".weight") and name not in states and len(tensor.shape) == 2:  # a matrix
             if tensor.dtype == "I8":
-                packed.append(Packed(module, 8, () if f"{module}.SCB" in tensors else ("SCB",)))
+                packed.append(PackedWeight(module, 8, () if f"{module}.SCB" in tensors else ("SCB",)))
             elif tensor.dtype == "U8" and tensor.shape[1] == 1:
-                packed.append(Packed(module, 4, _NEEDED))
+                packed.append(PackedWeight(module, 4, _NEEDED))
             elif tensor.dtype in ("F16", "BF16", "F32"):
                 floating.append(module)
         elif name.endswith(".SCB") and f"{module}.weight" not in tensors:
             orphaned.append(module)
-    return Packing(tuple(packed), tuple(orphaned), tuple(floating), "bitsandbytes" if packed else _method(tensors))
+    return PackedTensors(tuple(packed), tuple(orphaned), tuple(floating), "bitsandbytes" if packed else _method(tensors))
 
 
-def _four_bit(weight: str, parts: set[str]) -> Packed:
+def _four_bit(weight: str, parts: set[str]) -> PackedWeight:
     nested = bool(parts & {"nested_absmax", "nested_quant_map"})
     needed = (*_NEEDED, *(("nested_absmax", "nested_quant_map") if nested else ()))
-    return Packed(weight.removesuffix(".weight"), 4, tuple(part for part in needed if part not in parts))
+    return PackedWeight(weight.removesuffix(".weight"), 4, tuple(part for part in needed if part not in parts))
 
 
 def _method(names: Iterable[str]) -> str | None:

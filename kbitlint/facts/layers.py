@@ -71,7 +71,7 @@ class Reentry(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class CheckpointFacts:
+class LayerCheckpointing:
     """One module that can checkpoint."""
 
     path: str
@@ -86,7 +86,7 @@ class CheckpointFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class FeedFacts:
+class GradientFeed:
     """What is known of the input of one stack of checkpointed layers."""
 
     stack: str

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kbitlint.facts.layers import AdapterFacts, CheckpointFacts, FeedFacts, Packing
+    from kbitlint.facts.layers import AdapterFacts, GradientFeed, LayerCheckpointing, Packing
 
 LOW_PRECISION = ("float16", "bfloat16")
 
@@ -81,7 +81,7 @@ class QuantizedFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class HollowFacts:
+class UnpackedLayerFacts:
     """A layer of a quantizing class whose weight is an ordinary float tensor."""
 
     path: str
@@ -162,7 +162,7 @@ class ModelFacts:
     quantized: tuple[QuantizedFacts, ...]
     embeddings: tuple[EmbeddingFacts, ...]
     input_grad_hooks: tuple[InputGradHooks, ...]
-    checkpoints: tuple[CheckpointFacts, ...]
+    checkpoints: tuple[LayerCheckpointing, ...]
     models: tuple[str, ...]
     """Paths of every transformers model in the tree; the base itself is the empty path."""
     adapters: tuple[AdapterFacts, ...]
@@ -182,7 +182,7 @@ class ModelFacts:
     """Why no adapter takes part in the forward pass: ``disabled`` or ``merged``; None where they do."""
     compiled: bool
     """Whether torch.compile wraps the model or a part of it, and so decides how its checkpoints run."""
-    feeds: tuple[FeedFacts, ...] = ()
+    feeds: tuple[GradientFeed, ...] = ()
     """What feeds each stack of checkpointed layers with a gradient."""
     tied: tuple[tuple[str, str], ...] = ()
     """(path, first path) of every further path of a tied parameter."""
@@ -190,7 +190,7 @@ class ModelFacts:
     """The dtype that the config records: that of the checkpoint, or the one that was asked for at loading."""
     keeps_float32: tuple[str, ...] = ()
     """Names of modules whose weights the class keeps in float32 by design."""
-    hollow: tuple[HollowFacts, ...] = ()
+    hollow: tuple[UnpackedLayerFacts, ...] = ()
     unconverted: tuple[LinearFacts, ...] | None = ()
     """None where it is not recorded which layers were to be left out."""
     offloaded: tuple[str, ...] = ()
@@ -216,7 +216,7 @@ class ModelFacts:
         return tuple(parameter for parameter in self.parameters if parameter.requires_grad)
 
     @property
-    def checkpointing(self) -> tuple[CheckpointFacts, ...]:
+    def checkpointing(self) -> tuple[LayerCheckpointing, ...]:
         """The modules whose checkpointing is on."""
         return tuple(facts for facts in self.checkpoints if facts.enabled)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.facts.source_text import Writable
+from kbitlint.facts.source_text import SourceText
 from kbitlint.facts.values import UNKNOWN, Call, Span, Value
 from kbitlint.violation import Location
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Checkpointing:
+class CheckpointingState:
     """How the layers of a model checkpoint, and which call decided it last."""
 
     enabled: bool | None = False
@@ -54,7 +54,7 @@ class Adapters:
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class CheckpointConfig:
     """What config.json of a checkpoint says that a script names, where it is on this machine."""
 
     model_type: str = ""
@@ -66,7 +66,7 @@ class Named:
 
 
 @dataclass(frozen=True, slots=True)
-class Model:
+class ModelState:
     """What is known of a model at one point of a path through the file."""
 
     load: Call | None = None
@@ -78,7 +78,7 @@ class Model:
     """The call that made its quantization config."""
     dtype: Value = UNKNOWN
     """Of what is not quantized."""
-    checkpointing: Checkpointing = field(default_factory=Checkpointing)
+    checkpointing: CheckpointingState = field(default_factory=CheckpointingState)
     hooks: tuple[Call, ...] = ()
     """The calls that made the embeddings' output require grad, in their order."""
     prepared: Call | None = None
@@ -89,7 +89,7 @@ class Model:
     """False after loading and ``eval()``, True after ``train()``."""
     certain: bool = True
     """Whether nothing that cannot be followed has touched it."""
-    named: Named | None = None
+    named: CheckpointConfig | None = None
     """What is known of its checkpoint."""
 
     @property
@@ -125,7 +125,7 @@ class Step:
 
     action: Action
     call: Call
-    before: Model
+    before: ModelState
     model_id: int = 0
     detail: Value = None
     """What the action needs besides: the dtype of a cast, the wrapper's name, the method of a stored quantization, the
@@ -146,7 +146,7 @@ class Training:
     call: Call
     """The Trainer's construction, or the ``backward()``."""
     loop: Loop
-    model: Model
+    model: ModelState
     model_id: int = 0
     arguments: Call | None = None
     """The TrainingArguments."""
@@ -182,7 +182,7 @@ class Trained:
         return self.paths[0].call
 
     @property
-    def models(self) -> tuple[Model, ...]:
+    def models(self) -> tuple[ModelState, ...]:
         """The model, as each path trains it."""
         return tuple(training.model for training in self.paths)
 
@@ -203,15 +203,15 @@ class Trained:
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class ExecutionPath:
     """One way through the file: the branches taken where a condition is unknown."""
 
     steps: tuple[Step, ...] = ()
     trainings: tuple[Training, ...] = ()
-    models: Mapping[int, Model] = field(default_factory=dict)
+    models: Mapping[int, ModelState] = field(default_factory=dict)
     """Each model at the end of the path."""
 
-    def histories(self) -> Iterator[tuple[Model, Training | None, tuple[Step, ...]]]:
+    def histories(self) -> Iterator[tuple[ModelState, Training | None, tuple[Step, ...]]]:
         """Each model as the last training finds it, that training, and its steps.
 
         Where nothing here trains it, it is as the path leaves it.
@@ -226,7 +226,7 @@ class Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Mention:
+class LaunchSign:
     """Something that the file names and that tells how it is run."""
 
     what: str
@@ -240,13 +240,13 @@ class Mention:
 
 
 @dataclass(frozen=True, slots=True)
-class SourceFacts(Writable):
+class SourceFacts(SourceText):
     """What one file says about training."""
 
     calls: tuple[Call, ...] = ()
     """Every call of a known function, each once, with the arguments that all paths agree on."""
-    paths: tuple[Path, ...] = ()
-    distributed: tuple[Mention, ...] = ()
+    paths: tuple[ExecutionPath, ...] = ()
+    distributed: tuple[LaunchSign, ...] = ()
     """Signs that the script is launched with one process for each device."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """The versions whose behaviour is modelled."""

@@ -24,7 +24,7 @@ Literal = Union[bool, str, "Mapping[str, bool]"]
 
 
 @dataclass(frozen=True, slots=True)
-class Writable:
+class SourceText:
     """A text with what is needed to change it."""
 
     file: str

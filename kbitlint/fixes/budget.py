@@ -117,12 +117,12 @@ def _check_arguments(optimizer: str, every: int | None) -> None:
 
 def _as_before_adapters(twin: Any, prepare: Callable[[Any], None]) -> None:
     """Prepare the base of a model as if its adapters came afterwards: what trains in them stays trainable."""
-    from kbitlint.model.inspect.walk import collect, places
+    from kbitlint.model.inspect.walk import collect, named_modules
     from kbitlint.model.layers.adapters import base_of
 
     added = {parameter.path for parameter in collect(twin).parameters if parameter.adapter and parameter.requires_grad}
     prepare(base_of(twin))
-    for path, module in places(twin):
+    for path, module in named_modules(twin):
         for name, parameter in module.named_parameters(recurse=False):
             if (f"{path}.{name}" if path else name) in added:
                 parameter.requires_grad = True

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Mended:
+class FixedFile:
     """A file before and after."""
 
     path: Path
@@ -51,7 +51,7 @@ class Mended:
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines).rstrip("\n")
 
 
-def mend(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> Mended | None:
+def mend(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> FixedFile | None:
     """The file as its fixes leave it; nothing is written. None where nothing in it concerns training.
 
     Raises FixError where a fix does not remove its violation, or leaves what can no longer be read.
@@ -68,7 +68,7 @@ def mend(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContex
         if not passes:
             most += len(fixes)  # those of one call are made one after the other
         if not fixes:
-            return Mended(
+            return FixedFile(
                 path, name, before, document.raw, document.encoding, tuple(edits), passes, held_back(violations, wanted)
             )
         again, done = _changed(document, fixes, name)
@@ -98,7 +98,7 @@ def _changed(document: Document, fixes: list[tuple[Edit, ...]], name: str) -> tu
     return again, done
 
 
-def mend_target(target: Target, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> list[Mended]:
+def mend_target(target: Target, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> list[FixedFile]:
     """Every file of a target that fixes change, as they leave it; what cannot be read is left as it is."""
     path = Path(target.place)
     if target.kind is Kind.SCRIPT:
@@ -117,7 +117,7 @@ def mend_target(target: Target, rules: tuple[Rule, ...], context: TrainingContex
     return found
 
 
-def mend_files(target: Target, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> list[Mended]:
+def mend_files(target: Target, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> list[FixedFile]:
     """The JSON files of a checkpoint or adapter as their fixes leave them; nothing is written."""
     only = Path(target.place) if target.kind is Kind.FILE else None
     facts = read_checkpoint(target.folder, only)
@@ -131,7 +131,7 @@ def mend_files(target: Target, rules: tuple[Rule, ...], context: TrainingContext
         if edits:
             before = _read(path)
             after = changed(path, before, dict.fromkeys(edits))
-            found.append(Mended(path, name, before, after, "utf-8", tuple(dict.fromkeys(edits)), 1))
+            found.append(FixedFile(path, name, before, after, "utf-8", tuple(dict.fromkeys(edits)), 1))
     return found
 
 
@@ -155,7 +155,7 @@ def leading_out(target: Target) -> list[str]:
     return [file.relative_to(root).as_posix() for file in found if not inside(file, root)]
 
 
-def write(mended: Iterable[Mended], within: Path | None = None) -> None:
+def write(mended: Iterable[FixedFile], within: Path | None = None) -> None:
     """Write the files that changed.
 
     Args:
@@ -176,7 +176,7 @@ def write(mended: Iterable[Mended], within: Path | None = None) -> None:
         documents.write(file.path, file.after, file.encoding)
 
 
-def _must_be_as_read(file: Mended) -> None:
+def _must_be_as_read(file: FixedFile) -> None:
     try:
         same = content.read(file.path).decode(file.encoding) == file.before
     except (OSError, UnicodeDecodeError):

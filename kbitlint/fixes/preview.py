@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kbitlint.target import Target
 
 
-def measured(live: Any, context: TrainingContext, options: Options) -> dict[str, Any]:
+def memory_fields(live: Any, context: TrainingContext, options: Options) -> dict[str, Any]:
     """What a training step takes before and after the fix, or why that is not known, as fields of a report."""
     from kbitlint.fixes.budget import DEFAULT_LORA, OPTIMIZERS, budget_of, parse_lora
     from kbitlint.model.isolation import quiet

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.audit.open import has_weights, load_target, open_target
-from kbitlint.audit.run import audit, context_of, depicted, model_of
+from kbitlint.audit.run import audit, context_of, model_of, outline_fields
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
 from kbitlint.files.atomic import alone
 from kbitlint.files.checkpoint import read_checkpoint
-from kbitlint.fixes.preview import measured
+from kbitlint.fixes.preview import memory_fields
 from kbitlint.report import Report, report_of
 from kbitlint.result import Applied, Probe
 from kbitlint.target import FACTORIES, SOURCES, Kind, Target
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from kbitlint import engine
     from kbitlint.audit.options import Options
-    from kbitlint.fixes.files import Mended
+    from kbitlint.fixes.files import FixedFile
     from kbitlint.rule import Rule
 
 
@@ -90,7 +90,7 @@ def _fix_named(
             return fix_model(model, rules, context, wanted, trace=options.trace, norms=options.norms)[0]
 
     with opened.confined():
-        before = measured(opened.live, context_of(opened.live, options.context), options) if options.memory else {}
+        before = memory_fields(opened.live, context_of(opened.live, options.context), options) if options.memory else {}
     applied = apply()
     edits = tuple(dict.fromkeys((*(stored.edits if stored else ()), *applied.edits)))
     on_meta = any(parameter.is_meta for parameter in model.parameters())
@@ -113,7 +113,7 @@ def _fix_named(
     return dataclasses.replace(report, applied=applied, notes=notes, **before)
 
 
-def _fix_files(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> list[Mended]:
+def _fix_files(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> list[FixedFile]:
     """Change the JSON files of a checkpoint: what they say decides how the model is built."""
     from kbitlint.fixes.files import mend_files, write
 
@@ -196,10 +196,10 @@ def fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Saf
         context = context_of(target, options.context)
         return fix_model(model, rules, context, wanted, trace=options.trace, norms=options.norms, optimizer=held)
 
-    before = measured(model, context_of(target, options.context), options) if options.memory else {}
+    before = memory_fields(model, context_of(target, options.context), options) if options.memory else {}
     applied, outcome = apply()
     if probe:
         applied = dataclasses.replace(applied, probe=proof(model, lambda: apply()[0], options))
     facts = collect(model)
-    picture = depicted(model, facts, options.context, dataclasses.replace(options, memory=False)) | before
+    picture = outline_fields(model, facts, options.context, dataclasses.replace(options, memory=False)) | before
     return report_of("", facts, outcome, applied=applied, **picture)

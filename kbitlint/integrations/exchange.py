@@ -36,7 +36,7 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Answers:
     """What the ranks told."""
 
     records: Mapping[int, Any]
@@ -83,7 +83,7 @@ def group(timeout: float = DEFAULT_TIMEOUT) -> Group | None:
 _calls = 0
 
 
-def exchange(ranks: Group, record: Any, timeout: float = DEFAULT_TIMEOUT) -> Heard:
+def exchange(ranks: Group, record: Any, timeout: float = DEFAULT_TIMEOUT) -> Answers:
     """Tell the other ranks a record and hear theirs; every rank that lives hears the same.
 
     Args:
@@ -97,7 +97,7 @@ def exchange(ranks: Group, record: Any, timeout: float = DEFAULT_TIMEOUT) -> Hea
     try:
         ranks.store.set(f"{prefix}/record/{ranks.rank}", pickle.dumps(record))
         answered = _wait(ranks, prefix, timeout)
-        heard = Heard(
+        heard = Answers(
             {rank: pickle.loads(ranks.store.get(f"{prefix}/record/{rank}")) for rank in answered},  # noqa: S301  # our own ranks wrote it
             {rank: _last_seen(ranks, rank) for rank in range(ranks.world_size) if rank not in answered},
         )
@@ -105,7 +105,7 @@ def exchange(ranks: Group, record: Any, timeout: float = DEFAULT_TIMEOUT) -> Hea
     except Exception as error:  # noqa: BLE001  # whatever the store raises, its host is gone
         lost = dict.fromkeys(range(ranks.world_size), f"the store that the ranks meet in is gone: {one_line(error)}")
         del lost[ranks.rank]
-        return Heard({ranks.rank: record}, lost)
+        return Answers({ranks.rank: record}, lost)
     return heard
 
 

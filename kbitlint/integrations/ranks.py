@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class RankAudit:
     """What one rank saw of its own model."""
 
     report: Report | None
@@ -43,7 +43,7 @@ class Seen:
 
 
 @dataclass(frozen=True, slots=True)
-class Joint:
+class RankReport:
     """The report that all ranks agree on."""
 
     report: Report
@@ -51,7 +51,7 @@ class Joint:
     """Whether this rank is the one that shows it: the lowest that answered."""
 
 
-def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> Joint:
+def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> RankReport:
     """Audit a target on every rank, and report once: what ``kbitlint check`` does under torchrun.
 
     Where there is one process this is ``kbitlint.check``.
@@ -66,24 +66,24 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> J
     """
     ranks = group(timeout)
     if ranks is None:
-        return Joint(api.check(target, **options))
+        return RankReport(api.check(target, **options))
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
 
-    def look() -> Seen:
+    def look() -> RankAudit:
         if not is_live(target) and is_left_out(target, chosen):
-            return Seen(not_run(target), chosen.context)
+            return RankAudit(not_run(target), chosen.context)
         with turn(target):
             if is_live(target):
                 return seen(target, api.check(target, **options), chosen.context)
             opened = audit_open.opened(target, rules, chosen)
             report = audit(opened, rules, chosen)
-            return Seen(report, chosen.context) if opened.live is None else seen(opened.live, report, chosen.context)
+            return RankAudit(report, chosen.context) if opened.live is None else seen(opened.live, report, chosen.context)
 
     return over_ranks(ranks, look, rules, timeout)
 
 
-def seen(target: Any, report: Report, context: TrainingContext, optimizer: Any = None) -> Seen:
+def seen(target: Any, report: Report, context: TrainingContext, optimizer: Any = None) -> RankAudit:
     """What this rank saw of a model, or of a Trainer's, that was audited."""
     from kbitlint.model.inspect.optimizer import adapter_settings, is_sharded, optimizer_facts
     from kbitlint.model.inspect.walk import collect
@@ -92,10 +92,12 @@ def seen(target: Any, report: Report, context: TrainingContext, optimizer: Any =
     facts = collect(model)
     aspects = aspects_of(facts, adapter_settings(model), sharded=is_sharded(model))
     held = None if optimizer is None else optimizer_facts(model, optimizer)
-    return Seen(report, context_of(target, context), facts, aspects, held)
+    return RankAudit(report, context_of(target, context), facts, aspects, held)
 
 
-def over_ranks(ranks: Group | None, look: Callable[[], Seen], rules: Sequence[Rule], timeout: float = DEFAULT_TIMEOUT) -> Joint:
+def over_ranks(
+    ranks: Group | None, look: Callable[[], RankAudit], rules: Sequence[Rule], timeout: float = DEFAULT_TIMEOUT
+) -> RankReport:
     """Run an audit on this rank, hear the others, and make the one report that all of them agree on.
 
     Args:
@@ -108,20 +110,20 @@ def over_ranks(ranks: Group | None, look: Callable[[], Seen], rules: Sequence[Ru
         KbitlintError: There is one process, and its audit failed.
     """
     if ranks is None:
-        return Joint(together({0: look()}, {}, 1, rules))
+        return RankReport(merge_ranks({0: look()}, {}, 1, rules))
     announce(ranks)
     try:
         own = look()
     except KbitlintError as error:
-        own = Seen(None, error=" ".join(str(error).split()))
+        own = RankAudit(None, error=" ".join(str(error).split()))
     except Exception as error:  # noqa: BLE001  # the other ranks must hear of it rather than wait
-        own = Seen(None, error=f"{one_line(error)} (in {traceback.extract_tb(error.__traceback__)[-1].name})")
+        own = RankAudit(None, error=f"{one_line(error)} (in {traceback.extract_tb(error.__traceback__)[-1].name})")
     heard = exchange(ranks, own, timeout)
-    report = together(heard.records, heard.lost, ranks.world_size, rules)
-    return Joint(report, speaks=ranks.rank == min(heard.records))
+    report = merge_ranks(heard.records, heard.lost, ranks.world_size, rules)
+    return RankReport(report, speaks=ranks.rank == min(heard.records))
 
 
-def together(records: Mapping[int, Seen], lost: Mapping[int, str], world_size: int, rules: Sequence[Rule]) -> Report:
+def merge_ranks(records: Mapping[int, RankAudit], lost: Mapping[int, str], world_size: int, rules: Sequence[Rule]) -> Report:
     """One report of what the ranks saw; the same on every rank that heard the same.
 
     Args:

@@ -21,7 +21,7 @@ from kbitlint.context import Strategy, TrainingContext
 from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.files import atomic
 from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, group
-from kbitlint.integrations.ranks import Seen, over_ranks, seen
+from kbitlint.integrations.ranks import RankAudit, over_ranks, seen
 from kbitlint.output import json, text
 from kbitlint.violation import Severity
 
@@ -86,7 +86,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         target = _Prepared(model, args, getattr(trainer, "accelerator", None), getattr(trainer, "model_wrapped", None))
         ranks = group(self.timeout)
 
-        def look() -> Seen:
+        def look() -> RankAudit:
             with turn(model):
                 return self._look(target, optimizer, alone=ranks is None)
 
@@ -100,7 +100,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         if self.fail_on is not None and joint.report.at_least(self.fail_on):
             raise NotReadyError(joint.report)
 
-    def _look(self, target: _Prepared, optimizer: Any, *, alone: bool) -> Seen:
+    def _look(self, target: _Prepared, optimizer: Any, *, alone: bool) -> RankAudit:
         context = target.context(self.chosen.context)
         options = {**self.options, "context": context}
         if context.strategy in (Strategy.FSDP1, Strategy.FSDP2, Strategy.ZERO3):

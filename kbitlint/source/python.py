@@ -7,7 +7,7 @@ import re
 import warnings
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.source import Mention, SourceFacts
+from kbitlint.facts.source import LaunchSign, SourceFacts
 from kbitlint.limits import current
 from kbitlint.source.comments import ignores
 from kbitlint.source.interpreter.checkpoint_calls import checkpoint_calls
@@ -90,7 +90,7 @@ def _imports(module: ast.Module) -> Iterable[tuple[str, str]]:
                 yield (f"{statement.module}.{alias.name}", alias.asname or alias.name)
 
 
-def _mentions(text: str, module: ast.Module) -> Iterable[Mention]:
+def _mentions(text: str, module: ast.Module) -> Iterable[LaunchSign]:
     """Signs of a distributed launch, in code; comments and docstrings tell about other scripts too."""
     if _DISTRIBUTED.search(text) is None:
         return
@@ -102,7 +102,7 @@ def _mentions(text: str, module: ast.Module) -> Iterable[Mention]:
         for node in ast.walk(statement):
             what = _sign(node)
             if what:
-                yield Mention(what, getattr(node, "lineno", statement.lineno), within)
+                yield LaunchSign(what, getattr(node, "lineno", statement.lineno), within)
 
 
 def _sign(node: ast.AST) -> str:

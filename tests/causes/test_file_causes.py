@@ -52,7 +52,7 @@ def work(tmp_path, monkeypatch):
 def said(target, *codes):
     """Every violation of these rules, as (code, place, severity); of a script the place is the line's text."""
     if target.is_dir():
-        return [(code, place, severity) for code in codes for severity, place, _ in checkpoint_cases.said(code, target)]
+        return [(code, place, severity) for code in codes for severity, place, _ in checkpoint_cases.findings(code, target)]
     found = kbitlint.check(str(target), select=codes).violations
     lines = target.read_text().split("\n")
     return [(v.code, lines[v.at.line - 1].strip(), v.severity.value) for v in found]

@@ -18,7 +18,7 @@ import transformers
 from accelerate import Accelerator, dispatch_model
 from peft import prepare_model_for_kbit_training
 from script_cases import ADAPTED, LOADED, NEWEST
-from script_cases import said as said_of_script
+from script_cases import findings as said_of_script
 
 import kbitlint
 from kbitlint.context import Checkpointing, Strategy, TrainingContext

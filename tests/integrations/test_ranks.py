@@ -11,7 +11,7 @@ import pytest
 import rank_cases
 
 from kbitlint.facts.ranks import Divergence, compare, named
-from kbitlint.integrations.ranks import Seen, together
+from kbitlint.integrations.ranks import RankAudit, merge_ranks
 from kbitlint.registry import all_rules
 from kbitlint.report import Report
 from kbitlint.violation import Consequence, Location, Severity, Surface, Violation
@@ -248,9 +248,9 @@ def violation(path="a"):
 
 def test_a_violation_of_some_ranks_names_them():
     with_one = Report("t", violations=(violation("a"), violation("b")))
-    records = {rank: Seen(with_one if rank else Report("t", violations=(violation("a"),))) for rank in range(3)}
+    records = {rank: RankAudit(with_one if rank else Report("t", violations=(violation("a"),))) for rank in range(3)}
 
-    report = together(records, {}, 3, all_rules())
+    report = merge_ranks(records, {}, 3, all_rules())
 
     assert [(v.at.path, v.message, v.evidence) for v in report.violations] == [
         ("a", "message", {}),
@@ -260,7 +260,7 @@ def test_a_violation_of_some_ranks_names_them():
 
 
 def test_where_no_rank_has_a_report_all_of_them_are_named():
-    report = together({0: Seen(None, error="no config.json")}, {1: "it never started its audit"}, 2, ())
+    report = merge_ranks({0: RankAudit(None, error="no config.json")}, {1: "it never started its audit"}, 2, ())
 
     assert [str(crash) for crash in report.crashes] == [
         "rank 0: no config.json",

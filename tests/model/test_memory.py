@@ -13,8 +13,8 @@ from trace_cases import wrap_layer
 import kbitlint
 from kbitlint.model.batch import training_batch
 from kbitlint.model.inspect.walk import collect
-from kbitlint.model.trace.dispatch_mode import WeightlessKernels
-from kbitlint.model.trace.function_mode import SeemsReal
+from kbitlint.model.trace.dispatch_mode import MetaKernels
+from kbitlint.model.trace.function_mode import PretendCPU
 from kbitlint.model.trace.ledger import Ledger
 from kbitlint.model.trace.memory import LiveBytes, measure
 from kbitlint.model.trace.step import run_twin
@@ -314,7 +314,7 @@ def test_attention_keeps_its_scores_where_no_fused_kernel_takes_it(heads, sequen
     model = Attention(heads, sequences, **options)
     real = kept(model, torch.zeros(2, 16, 8))
     ledger = Ledger("cpu")
-    with WeightlessKernels(ledger), SeemsReal(ledger):
+    with MetaKernels(ledger), PretendCPU(ledger):
         traced = kept(twin_of(model), torch.empty(2, 16, 8, device="meta"))
 
     assert traced == real

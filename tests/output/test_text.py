@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import kbitlint
-from kbitlint.integrations.ranks import Seen, together
+from kbitlint.integrations.ranks import RankAudit, merge_ranks
 from kbitlint.module_paths import fold, fold_all
 from kbitlint.output import json as json_report
 from kbitlint.output import text
@@ -79,7 +79,7 @@ def test_what_only_several_ranks_concern_is_said_where_there_are_some_or_somebod
     assert quiet == ["clean", "1 rule ran on model, no weights read", "  skipped KB202: none"]
     assert told == [*quiet, "  skipped KB701: how ranks share it is not known"]
     assert [skip["code"] for skip in json.loads(json_report.render([report]))["targets"][0]["skips"]] == ["KB701", "KB202"]
-    ranked = together({rank: Seen(report) for rank in (0, 1)}, {}, 2, ())
+    ranked = merge_ranks({rank: RankAudit(report) for rank in (0, 1)}, {}, 2, ())
     assert "  skipped KB701: how ranks share it is not known" in text.render(ranked).splitlines()
 
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, LOADED, said
+from script_cases import ADAPTED, LOADED, findings
 
 
 def attach(init):
@@ -13,7 +13,7 @@ def attach(init):
     [("pissa", "error"), ("pissa_niter_4", "error"), ("corda", "error"), ("orthogonal", "error"), ("loftq", "error")],
 )
 def test_the_initialisation_reads_packed_weights(init, severity):
-    assert said("KB620", LOADED + attach(init)) == [
+    assert findings("KB620", LOADED + attach(init)) == [
         (
             severity,
             attach(init).strip(),
@@ -33,11 +33,11 @@ def test_the_initialisation_reads_packed_weights(init, severity):
     ],
 )
 def test_look_alikes(script):
-    assert said("KB620", script) == []
+    assert findings("KB620", script) == []
 
 
 def test_loftq_takes_integers_of_8_bits_for_the_matrix_and_trains_on_what_comes_out():
     eight = LOADED.replace("load_in_4bit", "load_in_8bit")
 
-    assert [severity for severity, *_ in said("KB620", eight + attach("loftq"))] == ["warning"]
-    assert [severity for severity, *_ in said("KB620", eight + attach("pissa"))] == ["error"]
+    assert [severity for severity, *_ in findings("KB620", eight + attach("loftq"))] == ["warning"]
+    assert [severity for severity, *_ in findings("KB620", eight + attach("pissa"))] == ["error"]

@@ -4,7 +4,7 @@ import peft
 import pytest
 import tiny
 import torch
-from script_cases import ADAPTED, LOADED, said
+from script_cases import ADAPTED, LOADED, findings
 
 import kbitlint
 
@@ -51,7 +51,7 @@ def test_what_is_said_is_what_a_step_does(config, body, kind):
     name = config.removesuffix("Config")
     expected = [("error", attach(config).strip(), f"{name} computes with the weights, which are packed")]
 
-    assert said(CODE, body + attach(config), imports=IMPORTS) == (expected if fails else [])
+    assert findings(CODE, body + attach(config), imports=IMPORTS) == (expected if fails else [])
 
 
 @pytest.mark.parametrize(
@@ -71,11 +71,11 @@ def test_what_is_said_is_what_a_step_does(config, body, kind):
     ],
 )
 def test_look_alikes(body):
-    assert said(CODE, body, imports=IMPORTS) == []
+    assert findings(CODE, body, imports=IMPORTS) == []
 
 
 def test_some_types_fail_in_8_bits_too_and_so_on_either_path():
-    assert len(said(CODE, EITHER + attach("GloraConfig"), imports=IMPORTS)) == 1
+    assert len(findings(CODE, EITHER + attach("GloraConfig"), imports=IMPORTS)) == 1
 
 
 def test_an_adapter_that_is_switched_off_or_on_a_float_layer_breaks_nothing():

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from checkpoint_cases import adapter, checkpoint, floats, lora, said, skipped
+from checkpoint_cases import adapter, checkpoint, findings, floats, lora, skipped
 
 
 def rows(name, count):
@@ -11,7 +11,7 @@ def test_more_rows_than_the_base_has(tmp_path):
     base = checkpoint(tmp_path / "base", floats("model.embed_tokens"), vocab_size=4)
     folder = adapter(tmp_path / "adapter", lora("q_proj") | rows("model.embed_tokens", 6) | rows("lm_head", 6), base)
 
-    assert said("KB626", folder) == [
+    assert findings("KB626", folder) == [
         (
             "error",
             f"adapter_model.safetensors base_model.model.{name}.weight",
@@ -25,7 +25,7 @@ def test_look_alikes(tmp_path):
     base = checkpoint(tmp_path / "base", None, vocab_size=4)
     tensors = rows("model.embed_tokens", 4) | rows("model.score", 2) | lora("lm_head")
 
-    assert said("KB626", adapter(tmp_path / "adapter", tensors, base)) == []
+    assert findings("KB626", adapter(tmp_path / "adapter", tensors, base)) == []
 
 
 def test_without_the_base_nothing_is_said(tmp_path):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, LOADED, LOOP, PREPARED, fixed, places, said
+from script_cases import ADAPTED, LOADED, LOOP, PREPARED, findings, fixed_text, flagged_lines
 
 HALF = LOADED + PREPARED + ADAPTED + "model.half()\n"
 FP16 = "args = TrainingArguments('out', fp16=True)\nTrainer(model=model, args=args).train()\n"
@@ -9,7 +9,7 @@ SFT = "SFTTrainer(model, args=SFTConfig(fp16=True), peft_config=LoraConfig(r=8))
 
 
 def test_float16_adapters_cannot_be_unscaled():
-    assert said("KB120", HALF + FP16) == [
+    assert findings("KB120", HALF + FP16) == [
         (
             "error",
             "args = TrainingArguments('out', fp16=True)",
@@ -19,7 +19,7 @@ def test_float16_adapters_cannot_be_unscaled():
 
 
 def test_trl_casts_adapters_of_a_quantized_model_to_bfloat16():
-    assert places("KB120", LOADED + SFT) == [("warning", SFT.strip())]
+    assert flagged_lines("KB120", LOADED + SFT) == [("warning", SFT.strip())]
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ def test_trl_casts_adapters_of_a_quantized_model_to_bfloat16():
     ],
 )
 def test_look_alikes(script):
-    assert said("KB120", script) == []
+    assert findings("KB120", script) == []
 
 
 def test_the_fix_trains_in_bfloat16(tmp_path):
-    assert fixed("KB120", HALF + FP16, tmp_path) == HALF + FP16.replace("fp16", "bf16")
+    assert fixed_text("KB120", HALF + FP16, tmp_path) == HALF + FP16.replace("fp16", "bf16")
 
 
 def test_a_loop_of_ones_own_is_shown_what_to_do():
     loop = "scaler = torch.amp.GradScaler('cuda')\n" + LOOP
 
-    assert places("KB120", HALF + loop) == [("error", "loss.backward()")]
+    assert flagged_lines("KB120", HALF + loop) == [("error", "loss.backward()")]

@@ -1,19 +1,19 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, LOADED, PREPARED, said
+from script_cases import ADAPTED, LOADED, PREPARED, findings
 
 
 @pytest.mark.parametrize("cast", ["half()", "float()", "to(torch.float16)", "to('cuda', dtype=torch.float32)"])
 def test_a_quantized_model_refuses_to_be_cast(cast):
-    (found,) = said("KB122", LOADED + f"model.{cast}\n")
+    (found,) = findings("KB122", LOADED + f"model.{cast}\n")
 
     assert found[:2] == ("error", f"model.{cast}")
     assert found[2].startswith("a quantized model cannot be cast to float")
 
 
 def test_the_peft_model_around_it_passes_the_cast_on():
-    assert said("KB122", LOADED + PREPARED + ADAPTED + "model = model.half()\n") == [
+    assert findings("KB122", LOADED + PREPARED + ADAPTED + "model = model.half()\n") == [
         ("warning", "model = model.half()", "the cast to float16 goes through to the adapters and norms")
     ]
 
@@ -30,4 +30,4 @@ def test_the_peft_model_around_it_passes_the_cast_on():
     ],
 )
 def test_look_alikes(script):
-    assert said("KB122", script) == []
+    assert findings("KB122", script) == []

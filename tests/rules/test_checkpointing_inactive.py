@@ -3,7 +3,7 @@ from __future__ import annotations
 import plants
 import pytest
 import tiny
-from script_cases import ADAPTED, LOADED, LOOP, PREPARED, TRAINED, fixed, said
+from script_cases import ADAPTED, LOADED, LOOP, PREPARED, TRAINED, findings, fixed_text
 
 import kbitlint
 from kbitlint.context import TrainingContext
@@ -95,7 +95,7 @@ ASLEEP = LOADED + PREPARED + ADAPTED + LOOP
 
 
 def test_a_loop_that_never_calls_train():
-    assert said("KB403", ASLEEP) == [
+    assert findings("KB403", ASLEEP) == [
         ("warning", "loss.backward()", "checkpointing is enabled but inactive: nothing calls model.train() before the loop")
     ]
 
@@ -112,17 +112,17 @@ def test_a_loop_that_never_calls_train():
     ],
 )
 def test_source_look_alikes(script):
-    assert said("KB403", script) == []
+    assert findings("KB403", script) == []
 
 
 def test_the_source_fix_wakes_it_before_the_loop(tmp_path):
-    assert fixed("KB403", ASLEEP, tmp_path, unsafe=False) == ASLEEP.replace("for batch", "model.train()\nfor batch")
+    assert fixed_text("KB403", ASLEEP, tmp_path, unsafe=False) == ASLEEP.replace("for batch", "model.train()\nfor batch")
 
 
 def test_a_loop_inside_a_function(tmp_path):
     body = "def main():\n" + "".join(f"    {line}\n" for line in ASLEEP.splitlines()) + "main()\n"
 
-    assert fixed("KB403", body, tmp_path) == body.replace("    for batch", "    model.train()\n    for batch")
+    assert fixed_text("KB403", body, tmp_path) == body.replace("    for batch", "    model.train()\n    for batch")
 
 
 def test_a_model_without_a_name_is_shown_only(tmp_path):
@@ -130,8 +130,8 @@ def test_a_model_without_a_name_is_shown_only(tmp_path):
         LOADED + PREPARED + ADAPTED + "held = [model]\ndel model\nfor batch in loader:\n    held[0](**batch).loss.backward()\n"
     )
 
-    assert len(said("KB403", script)) == 1
-    assert fixed("KB403", script, tmp_path) == script
+    assert len(findings("KB403", script)) == 1
+    assert fixed_text("KB403", script, tmp_path) == script
 
 
 ROUNDS = (
@@ -166,7 +166,7 @@ for epoch in range(3):
     ],
 )
 def test_the_second_round_of_a_loop_finds_the_model_asleep(script):
-    assert said(CODE, script.replace("validate(model)", "evaluate(model)")) == [
+    assert findings(CODE, script.replace("validate(model)", "evaluate(model)")) == [
         (
             "warning",
             "model.eval()",
@@ -187,4 +187,4 @@ def test_the_second_round_of_a_loop_finds_the_model_asleep(script):
     ],
 )
 def test_rounds_that_look_alike(script):
-    assert said(CODE, script.replace("validate(model)", "evaluate(model)")) == []
+    assert findings(CODE, script.replace("validate(model)", "evaluate(model)")) == []

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import tiny
-from script_cases import ADAPTED, LOADED, LOOP, RECIPE, TRAINED, fixed, places, said
+from script_cases import ADAPTED, LOADED, LOOP, RECIPE, TRAINED, findings, fixed_text, flagged_lines
 
 import kbitlint
 from kbitlint.context import Checkpointing, TrainingContext
@@ -82,10 +82,10 @@ def test_the_fix_keeps_hooks_that_were_there():
 
 
 def test_a_script_that_enables_nothing():
-    assert said("KB402", LOADED + ADAPTED + TRAINED) == [
+    assert findings("KB402", LOADED + ADAPTED + TRAINED) == [
         ("warning", TRAINED.strip(), "checkpointing is off: every layer keeps its activations")
     ]
-    assert places("KB402", LOADED + ADAPTED + LOOP) == [("warning", "loss.backward()")]
+    assert flagged_lines("KB402", LOADED + ADAPTED + LOOP) == [("warning", "loss.backward()")]
 
 
 @pytest.mark.parametrize(
@@ -103,13 +103,13 @@ def test_a_script_that_enables_nothing():
     ],
 )
 def test_source_look_alikes(script):
-    assert said("KB402", script) == []
+    assert findings("KB402", script) == []
 
 
 def test_the_source_fix_gives_the_argument(tmp_path):
     script = LOADED + ADAPTED + TRAINED
 
-    assert fixed("KB402", script, tmp_path, unsafe=False) == script.replace(
+    assert fixed_text("KB402", script, tmp_path, unsafe=False) == script.replace(
         "bf16=True", "bf16=True, gradient_checkpointing=True"
     )
 
@@ -117,5 +117,5 @@ def test_the_source_fix_gives_the_argument(tmp_path):
 def test_where_it_is_said_to_be_off_the_fix_is_shown_only(tmp_path):
     script = LOADED + ADAPTED + TRAINED.replace("bf16", "gradient_checkpointing=False, bf16")
 
-    assert len(said("KB402", script)) == 1
-    assert fixed("KB402", script, tmp_path) == script
+    assert len(findings("KB402", script)) == 1
+    assert fixed_text("KB402", script, tmp_path) == script

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import fixed, said
+from script_cases import findings, fixed_text
 
 BOTH = (
     "TrainingArguments('out', gradient_checkpointing=True, fsdp='full_shard', fsdp_config={'activation_checkpointing': True})\n"
@@ -9,11 +9,13 @@ BOTH = (
 
 
 def test_both_checkpoint_the_layers():
-    assert said("KB724", BOTH) == [("error", BOTH.strip(), "the layers are checkpointed by FSDP and by the training arguments")]
+    assert findings("KB724", BOTH) == [
+        ("error", BOTH.strip(), "the layers are checkpointed by FSDP and by the training arguments")
+    ]
 
 
 def test_the_fix_leaves_it_to_fsdp(tmp_path):
-    assert fixed("KB724", BOTH, tmp_path) == BOTH.replace("gradient_checkpointing=True", "gradient_checkpointing=False")
+    assert fixed_text("KB724", BOTH, tmp_path) == BOTH.replace("gradient_checkpointing=True", "gradient_checkpointing=False")
 
 
 @pytest.mark.parametrize(
@@ -26,4 +28,4 @@ def test_the_fix_leaves_it_to_fsdp(tmp_path):
     ],
 )
 def test_look_alikes(script):
-    assert said("KB724", script) == []
+    assert findings("KB724", script) == []

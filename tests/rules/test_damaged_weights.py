@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 
-from checkpoint_cases import checkpoint, floats, said, save, skipped
+from checkpoint_cases import checkpoint, findings, floats, save, skipped
 
 
 def test_a_file_that_broke_off(tmp_path):
@@ -10,14 +10,14 @@ def test_a_file_that_broke_off(tmp_path):
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[:-1])
 
-    assert said("KB824", folder) == [("error", "model.safetensors", "'a.weight' lies outside of the file")]
+    assert findings("KB824", folder) == [("error", "model.safetensors", "'a.weight' lies outside of the file")]
 
 
 def test_a_pointer_in_place_of_the_file(tmp_path):
     folder = checkpoint(tmp_path, None)
     (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
 
-    ((severity, place, message),) = said("KB824", folder)
+    ((severity, place, message),) = findings("KB824", folder)
 
     assert (severity, place, message.startswith("the header is said to be")) == ("error", "model.safetensors", True)
 
@@ -31,16 +31,16 @@ def test_an_index_that_names_what_is_not_there(tmp_path):
     save(folder / "one.safetensors", floats("a"))
 
     index(folder, {"a.weight": "one.safetensors", "b.weight": "two.safetensors"})
-    assert said("KB824", folder)[0][2] == "names two.safetensors, which is not there"
+    assert findings("KB824", folder)[0][2] == "names two.safetensors, which is not there"
 
     index(folder, {"a.weight": "one.safetensors", "b.weight": "one.safetensors"})
-    assert said("KB824", folder)[0][2] == "places b.weight in one.safetensors, which does not hold it"
+    assert findings("KB824", folder)[0][2] == "places b.weight in one.safetensors, which does not hold it"
 
     index(folder, ["a.weight"])
-    assert said("KB824", folder)[0][2] == "weight_map: must map names of tensors to names of files"
+    assert findings("KB824", folder)[0][2] == "weight_map: must map names of tensors to names of files"
 
     index(folder, {"a.weight": "one.safetensors"})
-    assert said("KB824", folder) == []
+    assert findings("KB824", folder) == []
 
 
 def test_without_headers_nothing_is_said(tmp_path):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, PREPARED, TRAINED, fixed, places, said
+from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, PREPARED, TRAINED, findings, fixed_text, flagged_lines
 
 AUTO = LOADED.replace(", dtype=", ", device_map='auto', dtype=")
 LOAD = AUTO.split("\n")[1]
@@ -9,7 +9,7 @@ WRAPPED = "torch.distributed.init_process_group('nccl')\nmodel = DDP(model)\n"
 
 
 def test_a_model_that_ddp_wraps_is_spread_by_every_rank():
-    assert said("KB720", AUTO + PREPARED + ADAPTED + WRAPPED + LOOP) == [
+    assert findings("KB720", AUTO + PREPARED + ADAPTED + WRAPPED + LOOP) == [
         ("error", LOAD, "every rank places the model by the same map, and init_process_group tells of several")
     ]
 
@@ -18,12 +18,12 @@ def test_a_script_that_reads_its_rank_is_launched_distributed():
     rank = "rank = int(os.environ['LOCAL_RANK'])\n"
     constant = AUTO.replace("'auto'", "{'': 0}")
 
-    assert places("KB720", rank + AUTO + PREPARED + ADAPTED + TRAINED) == [("warning", LOAD)]
-    assert places("KB720", rank + constant + ADAPTED + TRAINED) == [("warning", constant.split("\n")[1])]
+    assert flagged_lines("KB720", rank + AUTO + PREPARED + ADAPTED + TRAINED) == [("warning", LOAD)]
+    assert flagged_lines("KB720", rank + constant + ADAPTED + TRAINED) == [("warning", constant.split("\n")[1])]
 
 
 def test_the_fix_asks_for_the_rank(tmp_path):
-    body = fixed("KB720", AUTO + WRAPPED, tmp_path, imports="from accelerate import PartialState\n" + IMPORTS)
+    body = fixed_text("KB720", AUTO + WRAPPED, tmp_path, imports="from accelerate import PartialState\n" + IMPORTS)
 
     assert body == (AUTO + WRAPPED).replace("'auto'", '{"": PartialState().process_index}')
 
@@ -45,11 +45,11 @@ def test_the_fix_asks_for_the_rank(tmp_path):
     ],
 )
 def test_look_alikes(script):
-    assert said("KB720", script) == []
+    assert findings("KB720", script) == []
 
 
 def test_a_map_from_elsewhere_is_shown_only(tmp_path):
     script = "kwargs = dict(device_map='auto')\n" + LOADED.replace(", dtype=torch.bfloat16", ", **kwargs") + WRAPPED
 
-    assert places("KB720", script) == [("error", "kwargs = dict(device_map='auto')")]
-    assert fixed("KB720", script, tmp_path) == script
+    assert flagged_lines("KB720", script) == [("error", "kwargs = dict(device_map='auto')")]
+    assert fixed_text("KB720", script, tmp_path) == script

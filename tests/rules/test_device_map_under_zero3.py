@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, LOADED, TRAINED, places, said
+from script_cases import ADAPTED, LOADED, TRAINED, findings, flagged_lines
 
 AUTO = LOADED.replace(", dtype=", ", device_map='auto', dtype=")
 ZERO3 = "Trainer(model=model, args=TrainingArguments('out', deepspeed='configs/zero3.json')).train()\n"
@@ -12,13 +12,13 @@ LAST = "Trainer(model=model, args=args).train()\n"
 
 
 def test_zero3_refuses_a_device_map_where_it_is_switched_on_first():
-    assert said("KB721", FIRST + AUTO + ADAPTED + LAST) == [
+    assert findings("KB721", FIRST + AUTO + ADAPTED + LAST) == [
         ("error", AUTO.split("\n")[1], "a device_map is passed, and ZeRO-3 places the weights itself")
     ]
 
 
 def test_arguments_that_come_after_the_load_refuse_nothing():
-    assert places("KB721", AUTO + ADAPTED + ZERO3) == [("warning", AUTO.split("\n")[1])]
+    assert flagged_lines("KB721", AUTO + ADAPTED + ZERO3) == [("warning", AUTO.split("\n")[1])]
 
 
 @pytest.mark.parametrize(
@@ -33,4 +33,4 @@ def test_arguments_that_come_after_the_load_refuse_nothing():
     ],
 )
 def test_look_alikes(script):
-    assert said("KB721", script) == []
+    assert findings("KB721", script) == []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import transformers
-from script_cases import ADAPTED, LOADED, LOOP, TRAINED, said
+from script_cases import ADAPTED, LOADED, LOOP, TRAINED, findings
 
 import kbitlint
 from kbitlint.context import TrainingContext
@@ -56,7 +56,7 @@ def test_a_load_that_is_refused(devices, kind):
     arguments = {"device_map": devices, "quantization_config": tiny.quantization(kind)}
     script = placed(devices)
 
-    assert said(CODE, script) == [("error", script.splitlines()[1], REFUSED)]
+    assert findings(CODE, script) == [("error", script.splitlines()[1], REFUSED)]
     with pytest.raises(ValueError, match="Some modules are dispatched on the CPU or the disk"):
         transformers.LlamaForCausalLM.from_pretrained(tiny.checkpoint(), **arguments)
 
@@ -64,7 +64,7 @@ def test_a_load_that_is_refused(devices, kind):
 def test_a_map_with_disk_that_is_allowed_is_refused_by_trainer():
     script = placed(ON_DISK, ALLOWED)
 
-    assert said(CODE, script + ADAPTED + TRAINED) == [("error", script.splitlines()[1], UNTRAINED)]
+    assert findings(CODE, script + ADAPTED + TRAINED) == [("error", script.splitlines()[1], UNTRAINED)]
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,4 @@ def test_a_map_with_disk_that_is_allowed_is_refused_by_trainer():
     ],
 )
 def test_maps_that_are_taken(script):
-    assert said(CODE, script) == []
+    assert findings(CODE, script) == []

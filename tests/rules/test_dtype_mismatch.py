@@ -13,13 +13,13 @@ HEAD = ("lm_head", "error", "mm refuses float32 and bfloat16")
 def test_float32_norms_before_a_half_precision_head_are_an_error_where_the_real_step_raises():
     model = trace_cases.bare_norms()
 
-    assert trace_cases.told(model, CODE) == [HEAD]
+    assert trace_cases.trace_findings(model, CODE) == [HEAD]
     assert "same dtype" in tiny.step(model).error
 
 
 def test_the_fix_lets_the_norms_give_back_what_came_in():
     model = trace_cases.bare_norms()
-    (violation,) = trace_cases.found(model, CODE)
+    (violation,) = trace_cases.violations(model, CODE)
 
     assert (violation.fix.title, violation.fix.safety.value) == ("let float32 norms give back the dtype that came in", "safe")
     assert [edit.path for edit in violation.fix.edits] == [
@@ -30,18 +30,18 @@ def test_the_fix_lets_the_norms_give_back_what_came_in():
         "model.norm",
     ]
     kbitlint.fix(model, context=trace_cases.NO_AUTOCAST)
-    assert trace_cases.told(model, CODE) == []
+    assert trace_cases.trace_findings(model, CODE) == []
     assert tiny.step(model).trains
 
 
 def test_where_it_is_not_known_whether_the_loop_opens_an_autocast_region_it_is_a_warning():
     message = "mm refuses float32 and bfloat16 outside an autocast region; in one it runs"
 
-    assert trace_cases.told(trace_cases.bare_norms(), CODE, TrainingContext()) == [("lm_head", "warning", message)]
+    assert trace_cases.trace_findings(trace_cases.bare_norms(), CODE, TrainingContext()) == [("lm_head", "warning", message)]
 
 
 def test_a_mismatch_that_autocast_absorbs_is_no_violation():
-    assert trace_cases.told(trace_cases.bare_norms(), CODE, TrainingContext(autocast_dtype="bfloat16")) == []
+    assert trace_cases.trace_findings(trace_cases.bare_norms(), CODE, TrainingContext(autocast_dtype="bfloat16")) == []
 
 
 def test_a_mismatch_that_autocast_does_not_absorb_is_an_error_in_any_loop():
@@ -53,21 +53,21 @@ def test_a_mismatch_that_autocast_does_not_absorb_is_an_error_in_any_loop():
         lambda module, args, output: output.index_put((torch.tensor([0]),), hidden)
     )
 
-    assert [severity for _, severity, _ in trace_cases.told(model, CODE, TrainingContext())] == ["error"]
+    assert [severity for _, severity, _ in trace_cases.trace_findings(model, CODE, TrainingContext())] == ["error"]
     assert tiny.step(model).error is not None
 
 
 def test_a_half_precision_model_and_a_float32_model_are_clean():
     import torch
 
-    assert trace_cases.told(trace_cases.adapted(), CODE) == []
-    assert trace_cases.told(tiny.with_lora(tiny.load(dtype=torch.float32, compute=torch.float32)), CODE) == []
+    assert trace_cases.trace_findings(trace_cases.adapted(), CODE) == []
+    assert trace_cases.trace_findings(tiny.with_lora(tiny.load(dtype=torch.float32, compute=torch.float32)), CODE) == []
 
 
 def test_what_the_cpu_takes_and_cuda_refuses_is_told_for_the_device_at_hand():
     model = trace_cases.bare_norms("opt")
 
-    assert trace_cases.told(model, CODE) == []
+    assert trace_cases.trace_findings(model, CODE) == []
     assert tiny.step(model).trains
 
 
@@ -78,7 +78,7 @@ def test_a_mismatch_without_a_norm_to_blame_is_bridged_in_float32():
 
     model = trace_cases.adapted()
     tiny.adapters_base(model).lm_head.weight.data = tiny.adapters_base(model).lm_head.weight.data.to(torch.float16)
-    (violation,) = trace_cases.found(model, CODE)
+    (violation,) = trace_cases.violations(model, CODE)
 
     assert (violation.at.path, violation.evidence["dtypes"]) == ("lm_head", ["bfloat16", "float16"])
     assert [(edit.kind, edit.path, edit.adds_bytes) for edit in violation.fix.edits] == [("float32-module", "lm_head", 32_768)]
@@ -102,7 +102,7 @@ def test_a_mismatch_in_the_backward_pass_says_so():
 
     model = trace_cases.adapted()
     tiny.adapters_base(model).model.norm.register_forward_hook(lambda module, args, output: Mixed.apply(output))
-    (violation,) = trace_cases.found(model, CODE)
+    (violation,) = trace_cases.violations(model, CODE)
 
     assert violation.message == "the backward pass of mm refuses float32 and bfloat16"
     assert tiny.step(model).error is not None

@@ -1,16 +1,16 @@
 from __future__ import annotations
 
-from checkpoint_cases import adapter, lora, said, skipped
+from checkpoint_cases import adapter, findings, lora, skipped
 
 
 def test_a_tensor_that_was_not_gathered(tmp_path):
     tensors = lora("q_proj") | {"base_model.model.v_proj.lora_B.weight": ("F32", (0, 2))}
 
-    assert said("KB624", adapter(tmp_path, tensors)) == [
+    assert findings("KB624", adapter(tmp_path, tensors)) == [
         ("error", "adapter_model.safetensors base_model.model.v_proj.lora_B.weight", "an adapter tensor without elements")
     ]
 
 
 def test_look_alikes(tmp_path):
-    assert said("KB624", adapter(tmp_path, lora("q_proj"))) == []
+    assert findings("KB624", adapter(tmp_path, lora("q_proj"))) == []
     assert skipped("KB624", adapter(tmp_path / "bare", None)) == ["no adapter_model.safetensors here"]

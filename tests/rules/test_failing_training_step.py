@@ -13,7 +13,7 @@ def test_a_leaf_that_is_written_in_place_is_an_error_as_in_the_real_step():
     tiny.adapters_base(model).model.embed_tokens.register_forward_hook(lambda module, args, output: output.mul_(2))
 
     failure = "a leaf Variable that requires grad is being used in an in-place operation."
-    told = trace_cases.told(model, CODE)
+    told = trace_cases.trace_findings(model, CODE)
     assert [(severity, message) for _, severity, message in told] == [
         ("error", f"the training step raises RuntimeError: {failure}")
     ]
@@ -37,7 +37,7 @@ def test_a_value_that_backward_needs_and_code_overwrites_is_an_error():
     layer = tiny.adapters_base(model).model.layers[1]
     layer.mlp = Overwritten(layer.mlp)
 
-    assert len(trace_cases.told(model, CODE)) == 1
+    assert len(trace_cases.trace_findings(model, CODE)) == 1
     assert "modified by an inplace operation" in tiny.step(model).error
 
 
@@ -45,6 +45,6 @@ def test_steps_that_run_or_fail_for_a_reason_of_another_rule_are_not_reported():
     reentrant = trace_cases.adapted()
     tiny.bind_reentrant(reentrant, use_reentrant=True)
 
-    assert trace_cases.told(trace_cases.adapted(), CODE) == []
-    assert trace_cases.told(reentrant, CODE) == []
-    assert trace_cases.told(trace_cases.bare_norms(), CODE) == []
+    assert trace_cases.trace_findings(trace_cases.adapted(), CODE) == []
+    assert trace_cases.trace_findings(reentrant, CODE) == []
+    assert trace_cases.trace_findings(trace_cases.bare_norms(), CODE) == []

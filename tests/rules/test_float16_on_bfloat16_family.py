@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import fixed, places, said
+from script_cases import findings, fixed_text, flagged_lines
 
 GEMMA = """
 bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float16)
@@ -10,7 +10,7 @@ model = AutoModelForCausalLM.from_pretrained("google/gemma-2-9b", quantization_c
 
 
 def test_gemma_in_float16_overflows():
-    assert said("KB121", GEMMA) == [
+    assert findings("KB121", GEMMA) == [
         (
             "warning",
             GEMMA.split("\n")[1],
@@ -22,7 +22,7 @@ def test_gemma_in_float16_overflows():
 def test_the_dtype_of_the_load_counts_too():
     load = "model = AutoModelForCausalLM.from_pretrained('google/flan-t5-xl', torch_dtype='float16')"
 
-    assert places("KB121", load) == [("warning", load)]
+    assert flagged_lines("KB121", load) == [("warning", load)]
 
 
 @pytest.mark.parametrize(
@@ -35,15 +35,15 @@ def test_the_dtype_of_the_load_counts_too():
     ],
 )
 def test_look_alikes(script):
-    assert said("KB121", script) == []
+    assert findings("KB121", script) == []
 
 
 def test_the_fix_uses_bfloat16(tmp_path):
-    assert fixed("KB121", GEMMA, tmp_path) == GEMMA.replace("torch.float16", "torch.bfloat16")
+    assert fixed_text("KB121", GEMMA, tmp_path) == GEMMA.replace("torch.float16", "torch.bfloat16")
 
 
 def test_a_dtype_that_is_computed_is_shown_only(tmp_path):
     script = "half = torch.float16\nmodel = AutoModelForCausalLM.from_pretrained('google/gemma-2-9b', dtype=half)\n"
 
-    assert places("KB121", script) == [("warning", script.split("\n")[1])]
-    assert fixed("KB121", script, tmp_path) == script
+    assert flagged_lines("KB121", script) == [("warning", script.split("\n")[1])]
+    assert fixed_text("KB121", script, tmp_path) == script

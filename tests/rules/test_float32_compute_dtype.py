@@ -6,7 +6,7 @@ import plants
 import pytest
 import tiny
 import torch
-from script_cases import LOADED, fixed, said
+from script_cases import LOADED, findings, fixed_text
 
 import kbitlint
 
@@ -84,7 +84,7 @@ LOAD = "model = AutoModelForCausalLM.from_pretrained('org/base', quantization_co
 
 
 def test_a_compute_dtype_that_is_not_given_is_float32():
-    assert said("KB502", UNSET) == [
+    assert findings("KB502", UNSET) == [
         ("warning", UNSET.strip(), "4-bit layers multiply in float32: bnb_4bit_compute_dtype is not given")
     ]
 
@@ -92,7 +92,9 @@ def test_a_compute_dtype_that_is_not_given_is_float32():
 def test_one_that_is_asked_for_is_worth_knowing():
     asked = UNSET.replace(")", ", bnb_4bit_compute_dtype=torch.float32)")
 
-    assert said("KB502", asked) == [("info", asked.strip(), "4-bit layers multiply in float32, as bnb_4bit_compute_dtype asks")]
+    assert findings("KB502", asked) == [
+        ("info", asked.strip(), "4-bit layers multiply in float32, as bnb_4bit_compute_dtype asks")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -106,12 +108,12 @@ def test_one_that_is_asked_for_is_worth_knowing():
     ],
 )
 def test_source_look_alikes(script):
-    assert said("KB502", script) == []
+    assert findings("KB502", script) == []
 
 
 def test_the_source_fix_computes_in_bfloat16_and_imports_torch(tmp_path):
     imports = "from transformers import BitsAndBytesConfig\n"
 
-    assert fixed("KB502", imports + UNSET, tmp_path, imports="") == "import torch\n" + imports + UNSET.replace(
+    assert fixed_text("KB502", imports + UNSET, tmp_path, imports="") == "import torch\n" + imports + UNSET.replace(
         "'nf4')", "'nf4', bnb_4bit_compute_dtype=torch.bfloat16)"
     )

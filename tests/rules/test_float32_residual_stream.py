@@ -23,8 +23,8 @@ def test_pefts_prepare_turns_the_stream_float32_from_its_start():
 
     message = "the residual stream is float32 from its start: 2 of 2 layers pass on float32 while"
     message += " quantized layers compute in bfloat16"
-    assert trace_cases.told(model, CODE) == [("model.embed_tokens", "warning", message)]
-    (violation,) = trace_cases.found(model, CODE)
+    assert trace_cases.trace_findings(model, CODE) == [("model.embed_tokens", "warning", message)]
+    (violation,) = trace_cases.violations(model, CODE)
     assert (violation.fix.title, violation.fix.safety.value) == ("load the embeddings in half precision", "display")
 
 
@@ -43,7 +43,7 @@ def test_norms_that_promote_the_stream_are_named_and_fixed():
         return output.float() if torch.is_tensor(output) else (output[0].float(), *output[1:])  # a tuple in transformers 4
 
     norm.register_forward_hook(widen)
-    (violation,) = trace_cases.found(model, CODE)
+    (violation,) = trace_cases.violations(model, CODE)
 
     assert violation.at.path == "transformer.h.0"
     assert violation.message.startswith("the residual stream turns float32: 2 of 2 layers pass on float32")
@@ -69,18 +69,18 @@ def test_a_norm_in_the_stream_that_gives_float32_is_the_origin():
     model = tiny.prepared()
     model.model.layers[0] = Stream(model.model.layers[0])
     adapted = tiny.with_lora(model)
-    (violation,) = trace_cases.found(adapted, CODE)
+    (violation,) = trace_cases.violations(adapted, CODE)
 
     assert (violation.at.path, violation.message.split(":")[0]) == ("model.layers.0.norm", "Promoting gives float32")
     kbitlint.fix(adapted, select=CODE, context=trace_cases.NO_AUTOCAST)
-    assert trace_cases.told(adapted, CODE) == []
+    assert trace_cases.trace_findings(adapted, CODE) == []
 
 
 def test_the_stream_of_a_fixed_model_is_clean_with_and_without_autocast():
     model = trace_cases.adapted()
 
-    assert trace_cases.told(model, CODE) == []
-    assert trace_cases.told(model, CODE, TrainingContext(autocast_dtype="bfloat16")) == []
+    assert trace_cases.trace_findings(model, CODE) == []
+    assert trace_cases.trace_findings(model, CODE, TrainingContext(autocast_dtype="bfloat16")) == []
 
 
 def test_a_model_that_computes_in_float32_is_skipped():

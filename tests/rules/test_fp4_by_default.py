@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import fixed, said
+from script_cases import findings, fixed_text
 
 UNSET = "bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)\n"
 
 
 def test_fp4_is_what_no_type_means():
-    assert said("KB520", UNSET) == [("info", UNSET.strip(), "weights are packed as fp4: bnb_4bit_quant_type is not given")]
+    assert findings("KB520", UNSET) == [("info", UNSET.strip(), "weights are packed as fp4: bnb_4bit_quant_type is not given")]
 
 
 @pytest.mark.parametrize(
@@ -19,8 +19,8 @@ def test_fp4_is_what_no_type_means():
     ],
 )
 def test_look_alikes(script):
-    assert said("KB520", script) == []
+    assert findings("KB520", script) == []
 
 
 def test_the_fix_names_nf4(tmp_path):
-    assert fixed("KB520", UNSET, tmp_path) == UNSET.replace("bfloat16)", 'bfloat16, bnb_4bit_quant_type="nf4")')
+    assert fixed_text("KB520", UNSET, tmp_path) == UNSET.replace("bfloat16)", 'bfloat16, bnb_4bit_quant_type="nf4")')

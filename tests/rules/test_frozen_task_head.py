@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
-from script_cases import IMPORTS, PREPARED, TRAINED, said
+from script_cases import IMPORTS, PREPARED, TRAINED, findings
 
 import kbitlint
 
@@ -86,7 +86,7 @@ SCRIPT = LOAD + PREPARED + CONFIG + ATTACH + TRAINED
     "config", [CONFIG, CONFIG.replace("target_modules=['q_proj']", "task_type='CAUSAL_LM'"), "config = LoraConfig(r=8)\n"]
 )
 def test_a_script_whose_config_names_neither_task_nor_head(config):
-    assert said(CODE, SCRIPT.replace(CONFIG, config)) == [
+    assert findings(CODE, SCRIPT.replace(CONFIG, config)) == [
         (
             "warning",
             config.strip(),
@@ -122,4 +122,4 @@ def test_a_script_whose_config_names_neither_task_nor_head(config):
     ],
 )
 def test_scripts_that_look_alike(script):
-    assert said(CODE, script, imports=IMPORTS) == []
+    assert findings(CODE, script, imports=IMPORTS) == []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
-from checkpoint_cases import BNB, checkpoint, floats, packed, said, skipped
+from checkpoint_cases import BNB, checkpoint, findings, floats, packed, skipped
 
 import kbitlint
 
@@ -26,21 +26,21 @@ def without(tensors, *names):
     ],
 )
 def test_a_weight_without_what_unpacks_it(tmp_path, tensors, missing):
-    assert said("KB822", checkpoint(tmp_path, tensors, BNB)) == [
+    assert findings("KB822", checkpoint(tmp_path, tensors, BNB)) == [
         ("error", "model.safetensors layers.0.q_proj", f"a packed weight is stored without its {missing}")
     ]
 
 
 @pytest.mark.parametrize("tensors", [without(FOUR, "q_proj.weight"), without(EIGHT, "q_proj.weight")])
 def test_a_state_without_its_weight(tmp_path, tensors):
-    assert said("KB822", checkpoint(tmp_path, tensors, BNB)) == [
+    assert findings("KB822", checkpoint(tmp_path, tensors, BNB)) == [
         ("error", "model.safetensors layers.0.q_proj", "a quantization state is stored without its weight")
     ]
 
 
 @pytest.mark.parametrize("tensors", [FOUR, EIGHT, floats("layers.0.q_proj"), {"a.weight": ("U8", (4, 2))}])
 def test_look_alikes(tmp_path, tensors):
-    assert said("KB822", checkpoint(tmp_path, tensors, BNB)) == []
+    assert findings("KB822", checkpoint(tmp_path, tensors, BNB)) == []
 
 
 def test_what_is_not_here_is_not_judged(tmp_path):

@@ -47,7 +47,7 @@ def test_a_frozen_tensor_that_the_backward_pass_needs_is_an_error_as_in_the_real
     if checkpoints:
         tiny.adapters_base(model).gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    told = trace_cases.told(model, CODE)
+    told = trace_cases.trace_findings(model, CODE)
     if name == "input_layernorm":  # the first one's input requires no gradient
         told = [(path.replace("layers.1", "layers.0"), *rest) for path, *rest in told]
     assert told == [(at, "error", NEEDED)]
@@ -61,7 +61,7 @@ def test_trainable_tensors_are_errors_as_in_the_real_step():
     model = recreated(trace_cases.adapted(r=4), "q_proj.lora_A", "v_proj.lora_B")
 
     paths = [f"model.layers.{n}.self_attn.{name}.default.weight" for n in (0, 1) for name in ("q_proj.lora_A", "v_proj.lora_B")]
-    assert [row for row in trace_cases.told(model, CODE) if row[2] == TRAINABLE] == [
+    assert [row for row in trace_cases.trace_findings(model, CODE) if row[2] == TRAINABLE] == [
         (path, "error", TRAINABLE) for path in paths
     ]
     assert real(model).startswith(REFUSED)
@@ -72,14 +72,14 @@ def test_a_parameter_that_only_the_optimizer_fails_at():
     tiny.adapters_base(model).model.embed_tokens.weight.requires_grad_(True)
     recreated(model, "embed_tokens")
 
-    assert trace_cases.told(model, CODE) == [("model.embed_tokens.weight", "error", TRAINABLE)]
+    assert trace_cases.trace_findings(model, CODE) == [("model.embed_tokens.weight", "error", TRAINABLE)]
     assert "Inplace update to inference tensor" in real(model)
 
 
 def test_a_model_that_is_built_under_inference_mode_is_an_error():
     with torch.inference_mode():
         model = tiny.with_lora(tiny.load())
-    told = trace_cases.told(model, CODE)
+    told = trace_cases.trace_findings(model, CODE)
 
     assert {message for _, _, message in told} == {TRAINABLE}
     assert [path for path, _, _ in told] == sorted(v for v in {path for path, _, _ in told})
@@ -107,5 +107,5 @@ def test_look_alikes_train():
                 module.weight.data = module.weight.data.clone()
 
     for model in (ungraded, embedding, packed, trace_cases.adapted()):
-        assert trace_cases.told(model, CODE) == []
+        assert trace_cases.trace_findings(model, CODE) == []
         assert real(model) is None

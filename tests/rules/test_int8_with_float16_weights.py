@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from script_cases import LOADED, fixed, said
+from script_cases import LOADED, findings, fixed_text
 
 from kbitlint.api import check, fix
 
@@ -11,16 +11,16 @@ FLAG = "bnb = BitsAndBytesConfig(load_in_8bit=True, llm_int8_has_fp16_weight=Tru
 
 
 def test_the_weights_stay_in_16_bits():
-    assert said("KB525", FLAG) == [("warning", FLAG.strip(), "8-bit layers keep their weights in 16 bits")]
+    assert findings("KB525", FLAG) == [("warning", FLAG.strip(), "8-bit layers keep their weights in 16 bits")]
 
 
 def test_the_fix_turns_it_off(tmp_path):
-    assert fixed("KB525", FLAG, tmp_path) == FLAG.replace("weight=True", "weight=False")
+    assert fixed_text("KB525", FLAG, tmp_path) == FLAG.replace("weight=True", "weight=False")
 
 
 @pytest.mark.parametrize("script", [FLAG.replace("8bit", "4bit"), FLAG.replace("weight=True", "weight=False"), LOADED])
 def test_look_alikes(script):
-    assert said("KB525", script) == []
+    assert findings("KB525", script) == []
 
 
 @pytest.mark.parametrize(("eight", "found"), [(True, 1), (False, 0)])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from checkpoint_cases import BNB, checkpoint, floats, packed, said, skipped
+from checkpoint_cases import BNB, checkpoint, findings, floats, packed, skipped
 
 from kbitlint.api import fix
 
@@ -11,7 +11,7 @@ LAYERS = floats("model.embed_tokens", "model.layers.0.q_proj")
 
 
 def test_float_weights_beside_a_config_that_says_packed(tmp_path):
-    assert said("KB820", checkpoint(tmp_path, LAYERS, BNB)) == [
+    assert findings("KB820", checkpoint(tmp_path, LAYERS, BNB)) == [
         (
             "error",
             "config.json quantization_config",
@@ -31,7 +31,7 @@ def test_float_weights_beside_a_config_that_says_packed(tmp_path):
     ],
 )
 def test_look_alikes(tmp_path, tensors, quantization):
-    assert said("KB820", checkpoint(tmp_path, tensors, quantization)) == []
+    assert findings("KB820", checkpoint(tmp_path, tensors, quantization)) == []
 
 
 def test_without_headers_nothing_is_said(tmp_path):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import IMPORTS, LOADED, RECIPE, said
+from script_cases import IMPORTS, LOADED, RECIPE, findings
 
 AUTO = IMPORTS + "from peft import AutoPeftModelForCausalLM\n"
 MERGE = "merged = AutoPeftModelForCausalLM.from_pretrained('adapter', dtype=torch.bfloat16).merge_and_unload()\n"
@@ -33,7 +33,7 @@ MESSAGE = "the adapters were trained on 4-bit weights and are merged into the un
 def test_adapters_are_merged_into_what_they_were_not_trained_on(script):
     line = next(line for line in script.split("\n") if "merge_and_unload" in line)
 
-    assert said("KB627", script, imports=AUTO) == [("info", line, MESSAGE)]
+    assert findings("KB627", script, imports=AUTO) == [("info", line, MESSAGE)]
 
 
 @pytest.mark.parametrize(
@@ -62,4 +62,4 @@ def test_adapters_are_merged_into_what_they_were_not_trained_on(script):
     ],
 )
 def test_look_alikes(script):
-    assert said("KB627", script, imports=AUTO) == []
+    assert findings("KB627", script, imports=AUTO) == []

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, IMPORTS, LOADED, RECIPE, places, said
+from script_cases import ADAPTED, IMPORTS, LOADED, RECIPE, findings, flagged_lines
 
 MERGE = "merged = model.merge_and_unload()\n"
 
 
 def test_a_merge_into_4_bits_rounds_the_adapter_away():
-    assert said("KB621", RECIPE + MERGE) == [
+    assert findings("KB621", RECIPE + MERGE) == [
         ("warning", MERGE.strip(), "the adapters are merged into 4-bit weights, whose rounding swallows much of them")
     ]
 
@@ -15,7 +15,9 @@ def test_a_merge_into_4_bits_rounds_the_adapter_away():
 def test_other_methods_are_packed_too():
     script = LOADED.replace("BitsAndBytesConfig(load_in_4bit=True", "GPTQConfig(bits=4") + ADAPTED + MERGE
 
-    assert places("KB621", script, imports=IMPORTS + "from transformers import GPTQConfig\n") == [("warning", MERGE.strip())]
+    assert flagged_lines("KB621", script, imports=IMPORTS + "from transformers import GPTQConfig\n") == [
+        ("warning", MERGE.strip())
+    ]
 
 
 @pytest.mark.parametrize(
@@ -29,4 +31,4 @@ def test_other_methods_are_packed_too():
     ],
 )
 def test_look_alikes(script):
-    assert said("KB621", script) == []
+    assert findings("KB621", script) == []

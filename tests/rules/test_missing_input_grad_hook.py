@@ -7,7 +7,7 @@ import functools
 import pytest
 import tiny
 import torch
-from script_cases import ADAPTED, LOADED, LOOP, OLD, PREPARED, said
+from script_cases import ADAPTED, LOADED, LOOP, OLD, PREPARED, findings
 
 import kbitlint
 from kbitlint.context import Checkpointing, TrainingContext
@@ -321,7 +321,7 @@ ENABLE = "model.gradient_checkpointing_enable()\n"
 
 
 def test_transformers_4_checkpoints_reentrantly_and_installs_no_hook():
-    assert said("KB301", LOADED + ENABLE + ADAPTED + LOOP, versions=OLD) == [
+    assert findings("KB301", LOADED + ENABLE + ADAPTED + LOOP, versions=OLD) == [
         (
             "error",
             ENABLE.strip(),
@@ -351,4 +351,4 @@ def test_transformers_4_checkpoints_reentrantly_and_installs_no_hook():
     ],
 )
 def test_source_look_alikes(script, how):
-    assert said("KB301", script, **how) == []
+    assert findings("KB301", script, **how) == []

@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, LOADED, PREPARED, TRAINED, said
+from script_cases import ADAPTED, LOADED, PREPARED, TRAINED, findings
 
 GROWN = "tokenizer.add_tokens(['<a>'])\n" + LOADED + "model.resize_token_embeddings(len(tokenizer))\n" + PREPARED
 GROWTH = "model.resize_token_embeddings(len(tokenizer))"
 
 
 def test_new_rows_stay_as_they_were_created():
-    assert said("KB622", GROWN + ADAPTED + TRAINED) == [
+    assert findings("KB622", GROWN + ADAPTED + TRAINED) == [
         ("warning", GROWTH, "rows for new tokens are added to the embeddings, and no adapter trains them")
     ]
 
@@ -33,4 +33,4 @@ def test_new_rows_stay_as_they_were_created():
     ],
 )
 def test_look_alikes(script):
-    assert said("KB622", script) == []
+    assert findings("KB622", script) == []

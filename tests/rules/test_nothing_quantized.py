@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import tiny
-from script_cases import ADAPTED, LOADED, TRAINED, said
+from script_cases import ADAPTED, LOADED, TRAINED, findings
 
 import kbitlint
 
@@ -42,10 +42,10 @@ FORGOTTEN = LOADED.replace("quantization_config=bnb, ", "") + ADAPTED + TRAINED
 
 
 def test_a_script_that_makes_a_config_and_forgets_it():
-    assert said(CODE, FORGOTTEN) == [
+    assert findings(CODE, FORGOTTEN) == [
         ("warning", FORGOTTEN.split("\n")[0], "bnb is made and never used: the model that is trained is not quantized")
     ]
-    assert len(said(CODE, FORGOTTEN + "# quantization_config=bnb\n")) == 1
+    assert len(findings(CODE, FORGOTTEN + "# quantization_config=bnb\n")) == 1
 
 
 @pytest.mark.parametrize(
@@ -61,4 +61,4 @@ def test_a_script_that_makes_a_config_and_forgets_it():
     ],
 )
 def test_scripts_that_look_alike(script):
-    assert said(CODE, script) == []
+    assert findings(CODE, script) == []

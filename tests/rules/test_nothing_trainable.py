@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 from peft import LoraConfig, PeftModel, get_peft_model
-from script_cases import ADAPTED, LOADED, PREPARED, RECIPE, TRAINED, fixed, places, said
+from script_cases import ADAPTED, LOADED, PREPARED, RECIPE, TRAINED, findings, fixed_text, flagged_lines
 
 import kbitlint
 
@@ -116,34 +116,34 @@ RESUMED = LOADED + PREPARED + "model = PeftModel.from_pretrained(model, 'adapter
 
 
 def test_a_preparation_after_the_adapters_freezes_them():
-    assert said("KB202", LATE) == [("error", PREPARE.strip(), "the adapters are frozen, so no parameter requires grad")]
+    assert findings("KB202", LATE) == [("error", PREPARE.strip(), "the adapters are frozen, so no parameter requires grad")]
 
 
 def test_a_saved_adapter_loads_frozen():
-    assert places("KB202", RESUMED) == [("error", "model = PeftModel.from_pretrained(model, 'adapter')")]
+    assert flagged_lines("KB202", RESUMED) == [("error", "model = PeftModel.from_pretrained(model, 'adapter')")]
 
 
 def test_an_adapter_loaded_where_one_may_be_is_frozen_too():
     load = "model = PeftModel.from_pretrained(model, 'adapter')"
     script = LOADED + PREPARED + f"try:\n    {load}\nexcept OSError:\n    {ADAPTED}" + TRAINED
 
-    assert places("KB202", script) == [("error", load)]
-    assert said("KB202", script.replace("'adapter'", "'adapter', is_trainable=True")) == []
+    assert flagged_lines("KB202", script) == [("error", load)]
+    assert findings("KB202", script.replace("'adapter'", "'adapter', is_trainable=True")) == []
 
 
 def test_an_adapter_that_is_added_and_not_set_is_idle():
     script = RESUMED.replace(TRAINED, "model.add_adapter('new', LoraConfig())\n" + TRAINED)
 
-    assert places("KB202", script) == [("error", "model = PeftModel.from_pretrained(model, 'adapter')")]
-    assert said("KB202", script.replace(TRAINED, "model.set_adapter('new')\n" + TRAINED)) == []
+    assert flagged_lines("KB202", script) == [("error", "model = PeftModel.from_pretrained(model, 'adapter')")]
+    assert findings("KB202", script.replace(TRAINED, "model.set_adapter('new')\n" + TRAINED)) == []
 
 
 def test_a_saved_config_attaches_frozen_adapters():
     attach = "model = get_peft_model(model, config)\n"
     script = LOADED + "config = PeftConfig.from_pretrained('adapter')\n" + attach + TRAINED
 
-    assert places("KB202", script) == [("error", attach.strip())]
-    assert said("KB202", script.replace(attach, "config.inference_mode = False\n" + attach)) == []
+    assert flagged_lines("KB202", script) == [("error", attach.strip())]
+    assert findings("KB202", script.replace(attach, "config.inference_mode = False\n" + attach)) == []
 
 
 @pytest.mark.parametrize(
@@ -181,11 +181,11 @@ def test_a_saved_config_attaches_frozen_adapters():
     ],
 )
 def test_source_look_alikes(script):
-    assert said("KB202", script) == []
+    assert findings("KB202", script) == []
 
 
 def test_the_source_fix_moves_the_preparation(tmp_path):
-    assert fixed("KB202", LATE, tmp_path, unsafe=False) == LOADED + PREPARE + ADAPTED + TRAINED
+    assert fixed_text("KB202", LATE, tmp_path, unsafe=False) == LOADED + PREPARE + ADAPTED + TRAINED
 
 
 @pytest.mark.parametrize(
@@ -198,17 +198,17 @@ def test_the_source_fix_moves_the_preparation(tmp_path):
     ],
 )
 def test_what_cannot_be_moved_surely_is_shown_only(late, tmp_path):
-    assert fixed("KB202", late, tmp_path) == late
+    assert fixed_text("KB202", late, tmp_path) == late
 
 
 def test_the_source_fix_loads_the_adapter_to_be_trained(tmp_path):
-    assert fixed("KB202", RESUMED, tmp_path, unsafe=False) == RESUMED.replace("'adapter'", "'adapter', is_trainable=True")
+    assert fixed_text("KB202", RESUMED, tmp_path, unsafe=False) == RESUMED.replace("'adapter'", "'adapter', is_trainable=True")
 
 
 def test_the_source_fix_leaves_inference_mode_off(tmp_path):
     script = LOADED + "model = get_peft_model(model, LoraConfig(inference_mode=True))\n" + TRAINED
 
-    assert fixed("KB202", script, tmp_path) == script.replace("inference_mode=True", "inference_mode=False")
+    assert fixed_text("KB202", script, tmp_path) == script.replace("inference_mode=True", "inference_mode=False")
 
 
 def test_an_adapter_config_says_that_it_loads_frozen(tmp_path):

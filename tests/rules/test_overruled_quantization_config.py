@@ -4,7 +4,7 @@ import json
 
 import pytest
 from checkpoint_cases import BNB
-from script_cases import IMPORTS, LOADED, fixed
+from script_cases import IMPORTS, LOADED, fixed_text
 
 import kbitlint
 
@@ -58,7 +58,7 @@ def test_the_fix_takes_none_out(tmp_path):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text(json.dumps({"model_type": "llama", "quantization_config": BNB}))
 
-    after = fixed("KB526", LOADED.replace("org/base", "base").replace(ARGUMENT, "quantization_config=None"), tmp_path)
+    after = fixed_text("KB526", LOADED.replace("org/base", "base").replace(ARGUMENT, "quantization_config=None"), tmp_path)
 
     assert after == LOADED.replace("org/base", "base").replace(f"{ARGUMENT}, ", "")
 

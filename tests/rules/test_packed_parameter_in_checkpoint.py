@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import transformers
-from checkpoint_cases import BNB, checkpoint, floats, packed, said, skipped
+from checkpoint_cases import BNB, checkpoint, findings, floats, packed, skipped
 
 import kbitlint
 
@@ -20,7 +20,7 @@ def test_a_model_that_is_saved_with_packed_experts_cannot_be_loaded(tmp_path):
         model.save_pretrained(tmp_path / "refused")
     model.save_pretrained(tmp_path / "saved", save_original_format=False)
 
-    assert said(CODE, tmp_path / "saved") == [("error", f"model.safetensors {path}", MESSAGE) for path in EXPERTS]
+    assert findings(CODE, tmp_path / "saved") == [("error", f"model.safetensors {path}", MESSAGE) for path in EXPERTS]
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
         transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "saved", device_map={"": "cpu"})
 
@@ -31,7 +31,7 @@ def test_after_undo_it_is_saved_as_it_was_loaded(tmp_path):
     kbitlint.undo(model)
     model.save_pretrained(tmp_path)
 
-    assert said(CODE, tmp_path) == []
+    assert findings(CODE, tmp_path) == []
     loaded = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, device_map={"": "cpu"})
     assert tiny.step(tiny.with_lora(loaded)).trains
 
@@ -41,7 +41,7 @@ ORPHAN = {"layers.0.experts.down_proj.quant_state.bitsandbytes__nf4": ("U8", (8,
 
 @pytest.mark.parametrize("tensors", [packed("layers.0.q_proj"), packed("layers.0.q_proj", 8), floats("a"), ORPHAN])
 def test_look_alikes(tmp_path, tensors):
-    assert said(CODE, checkpoint(tmp_path, tensors, BNB)) == []
+    assert findings(CODE, checkpoint(tmp_path, tensors, BNB)) == []
 
 
 def test_without_headers_it_is_skipped(tmp_path):

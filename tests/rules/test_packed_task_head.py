@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import IMPORTS, OLD, PREPARED, TRAINED, fixed, said
+from script_cases import IMPORTS, OLD, PREPARED, TRAINED, findings, fixed_text
 
 TASKS = (
     IMPORTS
@@ -42,20 +42,20 @@ ONLY_LM_HEAD = CONFIG.replace(")\n", ", llm_int8_skip_modules=['lm_head'])\n")
 def test_a_head_that_is_packed_and_meant_to_train(faulty):
     line = faulty.split("\n")[0]
 
-    assert said("KB528", faulty, imports=TASKS) == [("error", line, MESSAGE)]
-    assert said("KB528", faulty, imports=TASKS, versions=OLD) == []
+    assert findings("KB528", faulty, imports=TASKS) == [("error", line, MESSAGE)]
+    assert findings("KB528", faulty, imports=TASKS, versions=OLD) == []
 
 
 def test_the_fix_names_the_head(tmp_path):
     after = CONFIG.replace(")\n", ", llm_int8_skip_modules=['classifier', 'score'])\n")
 
-    assert fixed("KB528", script(TOKENS), tmp_path, imports=TASKS) == script(TOKENS, config=after)
+    assert fixed_text("KB528", script(TOKENS), tmp_path, imports=TASKS) == script(TOKENS, config=after)
 
 
 def test_a_list_that_is_there_is_left_as_it_is(tmp_path):
     faulty = script(SEQUENCES, "name", "task_type='SEQ_CLS'", ONLY_LM_HEAD)
 
-    assert fixed("KB528", faulty, tmp_path, imports=TASKS) == faulty
+    assert fixed_text("KB528", faulty, tmp_path, imports=TASKS) == faulty
 
 
 @pytest.mark.parametrize(
@@ -79,4 +79,4 @@ def test_a_list_that_is_there_is_left_as_it_is(tmp_path):
     ],
 )
 def test_look_alikes(fine):
-    assert said("KB528", fine, imports=TASKS + "from transformers import HqqConfig\n") == []
+    assert findings("KB528", fine, imports=TASKS + "from transformers import HqqConfig\n") == []

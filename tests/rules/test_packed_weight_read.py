@@ -23,7 +23,7 @@ class _Sliced(torch.nn.Module):
 def test_code_that_multiplies_with_a_packed_weight_is_an_error_as_in_the_real_step(kind):
     model = tiny.prepared(kind=kind)
     model.model.layers[0].mlp = _Sliced(model.model.layers[0].mlp)
-    told = trace_cases.told(model, CODE)
+    told = trace_cases.trace_findings(model, CODE)
 
     message = "code computes with the packed weight of up_proj instead of calling it"
     assert ("model.layers.0.mlp.mlp.up_proj", "error", message) in told
@@ -33,7 +33,7 @@ def test_code_that_multiplies_with_a_packed_weight_is_an_error_as_in_the_real_st
 def test_the_reader_is_named_and_the_layer_to_leave_out():
     model = tiny.prepared()
     model.model.layers[0].mlp = _Sliced(model.model.layers[0].mlp)
-    violation = trace_cases.found(model, CODE)[0]
+    violation = trace_cases.violations(model, CODE)[0]
 
     assert (violation.evidence["reader"], violation.fix.title) == (
         "model.layers.0.mlp",
@@ -43,7 +43,7 @@ def test_the_reader_is_named_and_the_layer_to_leave_out():
 
 def test_layers_that_are_called_are_clean_and_so_is_reading_a_float_weight():
     model = tiny.prepared()
-    assert trace_cases.told(model, CODE) == []
+    assert trace_cases.trace_findings(model, CODE) == []
 
     model.lm_head.register_forward_hook(lambda module, args, output: output + module.weight.sum())
-    assert trace_cases.told(model, CODE) == []
+    assert trace_cases.trace_findings(model, CODE) == []

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, LOADED, PREPARED, said
+from script_cases import ADAPTED, LOADED, PREPARED, findings
 
 LOOPED = """
 for param in model.parameters():
@@ -12,7 +12,7 @@ for param in model.parameters():
 
 
 def test_the_loop_of_2023_is_recognised():
-    assert said("KB628", LOADED + LOOPED) == [
+    assert findings("KB628", LOADED + LOOPED) == [
         ("info", "param.data = param.data.to(torch.float32)", "parameters of a quantized model are cast one by one")
     ]
 
@@ -27,4 +27,4 @@ def test_the_loop_of_2023_is_recognised():
     ],
 )
 def test_look_alikes(script):
-    assert said("KB628", script) == []
+    assert findings("KB628", script) == []

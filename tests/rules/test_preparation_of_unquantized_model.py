@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import IMPORTS, LOADED, said
+from script_cases import IMPORTS, LOADED, findings
 
 PLAIN = "model = AutoModelForCausalLM.from_pretrained('meta/base-7b', dtype=torch.bfloat16)\n"
 PREPARE = "model = prepare_model_for_kbit_training(model)\n"
 
 
 def test_a_model_without_quantization_only_grows():
-    assert said("KB221", PLAIN + PREPARE) == [
+    assert findings("KB221", PLAIN + PREPARE) == [
         ("warning", PREPARE.strip(), "the model is not quantized: all of it becomes float32, and checkpointing stays off")
     ]
 
@@ -37,7 +37,7 @@ METHODS = IMPORTS + "from transformers import AwqConfig, HqqConfig, QuantoConfig
 def test_a_method_that_peft_does_not_list(config, expected):
     script = PLAIN.replace("dtype=", f"quantization_config={config}, dtype=") + PREPARE
 
-    found = [(severity, message) for severity, _, message in said("KB221", script, imports=METHODS)]
+    found = [(severity, message) for severity, _, message in findings("KB221", script, imports=METHODS)]
 
     assert found == ([] if expected is None else [expected])
 
@@ -46,7 +46,7 @@ def test_a_method_that_peft_does_not_list(config, expected):
 def test_quanto_in_float32_is_not_cast(dtype):
     script = PLAIN.replace(", dtype=torch.bfloat16", f", quantization_config=QuantoConfig(weights='int8'){dtype}") + PREPARE
 
-    assert [severity for severity, *_ in said("KB221", script, imports=METHODS)] == ["warning"]
+    assert [severity for severity, *_ in findings("KB221", script, imports=METHODS)] == ["warning"]
 
 
 @pytest.mark.parametrize(
@@ -63,4 +63,4 @@ def test_quanto_in_float32_is_not_cast(dtype):
     ],
 )
 def test_look_alikes(script):
-    assert said("KB221", script) == []
+    assert findings("KB221", script) == []

@@ -1,29 +1,33 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, RECIPE, TRAINED, places, said
+from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, RECIPE, TRAINED, findings, flagged_lines
 
 BARE = LOADED + TRAINED
 RESULT_LOST = LOADED + "peft_model = wrap(model)\n" + TRAINED
 
 
 def test_a_trainer_refuses_a_bare_quantized_model():
-    assert said("KB220", BARE) == [("error", TRAINED.strip(), "the quantized model has no adapters, and Trainer refuses it")]
+    assert findings("KB220", BARE) == [
+        ("error", TRAINED.strip(), "the quantized model has no adapters, and Trainer refuses it")
+    ]
 
 
 def test_merging_before_training_takes_the_adapters_away():
-    assert places("KB220", LOADED + ADAPTED + "model = model.merge_and_unload()\n" + TRAINED) == [("error", TRAINED.strip())]
+    assert flagged_lines("KB220", LOADED + ADAPTED + "model = model.merge_and_unload()\n" + TRAINED) == [
+        ("error", TRAINED.strip())
+    ]
 
 
 def test_a_trainer_that_only_evaluates_refuses_too():
     evaluates = "print(Trainer(model=model, eval_dataset=data).evaluate())"
 
-    assert places("KB220", LOADED + evaluates) == [("error", evaluates)]
+    assert flagged_lines("KB220", LOADED + evaluates) == [("error", evaluates)]
 
 
 def test_adapters_whose_model_is_thrown_away():
     """They are in the layers, but the base is no PeftModel: Trainer raises."""
-    assert places("KB220", LOADED + "get_peft_model(model, LoraConfig())\n" + TRAINED) == [("error", TRAINED.strip())]
+    assert flagged_lines("KB220", LOADED + "get_peft_model(model, LoraConfig())\n" + TRAINED) == [("error", TRAINED.strip())]
 
 
 OWN = """\
@@ -40,7 +44,7 @@ class Further(Own):
 def test_a_trainer_of_the_file_that_passes_its_model_on(name):
     trained = TRAINED.replace("Trainer(", f"{name}(", 1)
 
-    assert places("KB220", OWN + LOADED + trained) == [("error", trained.strip())]
+    assert flagged_lines("KB220", OWN + LOADED + trained) == [("error", trained.strip())]
 
 
 @pytest.mark.parametrize(
@@ -55,15 +59,15 @@ def test_a_trainer_of_the_file_that_passes_its_model_on(name):
 )
 @pytest.mark.parametrize("name", ["Own", "Further"])
 def test_a_trainer_of_the_file_that_may_attach_adapters(name, change):
-    assert places("KB220", OWN.replace(*change) + LOADED + TRAINED.replace("Trainer(", f"{name}(", 1)) == []
+    assert flagged_lines("KB220", OWN.replace(*change) + LOADED + TRAINED.replace("Trainer(", f"{name}(", 1)) == []
 
 
 def test_what_is_attached_after_the_trainer_is_made_comes_too_late():
     made = "trainer = Trainer(model=model, args=TrainingArguments('out', bf16=True), train_dataset=data)"
 
-    assert places("KB220", f"{LOADED}{made}\ntrainer.model = get_peft_model(model, LoraConfig())\ntrainer.train()\n") == [
-        ("error", made)
-    ]
+    assert flagged_lines(
+        "KB220", f"{LOADED}{made}\ntrainer.model = get_peft_model(model, LoraConfig())\ntrainer.train()\n"
+    ) == [("error", made)]
 
 
 @pytest.mark.parametrize("config", ["GPTQConfig(bits=4)", "HqqConfig()", "TorchAoConfig(Int8WeightOnlyConfig())"])
@@ -71,7 +75,7 @@ def test_other_methods_are_refused_too(config):
     imports = IMPORTS + "from transformers import GPTQConfig, HqqConfig, TorchAoConfig\nfrom torchao.quantization import *\n"
     load = f"model = AutoModelForCausalLM.from_pretrained('org/base', quantization_config={config})\n"
 
-    assert places("KB220", load + TRAINED, imports=imports) == [("error", TRAINED.strip())]
+    assert flagged_lines("KB220", load + TRAINED, imports=imports) == [("error", TRAINED.strip())]
 
 
 @pytest.mark.parametrize(
@@ -94,4 +98,4 @@ def test_other_methods_are_refused_too(config):
     ],
 )
 def test_look_alikes(script):
-    assert said("KB220", script) == []
+    assert findings("KB220", script) == []

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 from peft import prepare_model_for_kbit_training
-from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, OLD, RECIPE, TRAINED, fixed, places, said
+from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, OLD, RECIPE, TRAINED, findings, fixed_text, flagged_lines
 
 import kbitlint
 from kbitlint.context import Checkpointing, Strategy, TrainingContext
@@ -165,17 +165,17 @@ class Run:
 
 
 def test_the_preparation_without_kwargs_means_reentrant():
-    assert said("KB401", LOADED + PREPARE + ADAPTED + TRAINED) == [("warning", PREPARE.strip(), IMPLICIT)]
+    assert findings("KB401", LOADED + PREPARE + ADAPTED + TRAINED) == [("warning", PREPARE.strip(), IMPLICIT)]
 
 
 def test_the_arguments_have_the_last_word():
     asked = TRAINED.replace("bf16", "gradient_checkpointing_kwargs={'use_reentrant': True}, gradient_checkpointing=True, bf16")
 
-    assert said("KB401", LOADED + PREPARE + ADAPTED + asked) == [("warning", asked.strip(), "checkpointing is reentrant")]
+    assert findings("KB401", LOADED + PREPARE + ADAPTED + asked) == [("warning", asked.strip(), "checkpointing is reentrant")]
 
 
 def test_where_nothing_is_trained_a_later_call_may_decide():
-    assert said("KB401", f"def load(model):\n    {PREPARE}    return model\n") == [
+    assert findings("KB401", f"def load(model):\n    {PREPARE}    return model\n") == [
         ("info", PREPARE.strip(), f"{IMPLICIT}, unless a later call decides otherwise")
     ]
 
@@ -183,16 +183,18 @@ def test_where_nothing_is_trained_a_later_call_may_decide():
 def test_ddp_that_looks_for_unused_parameters_fails():
     wrapped = "model = DDP(model, find_unused_parameters=True)\n" + LOOP
 
-    assert said("KB401", LOADED + PREPARE + ADAPTED + wrapped) == [
+    assert findings("KB401", LOADED + PREPARE + ADAPTED + wrapped) == [
         ("error", PREPARE.strip(), f"{IMPLICIT}, and DDP looks for unused parameters")
     ]
-    assert places("KB401", LOADED + PREPARE + ADAPTED + wrapped.replace("True", "False")) == [("warning", PREPARE.strip())]
+    assert flagged_lines("KB401", LOADED + PREPARE + ADAPTED + wrapped.replace("True", "False")) == [
+        ("warning", PREPARE.strip())
+    ]
 
 
 def test_what_trainer_would_pass_to_ddp_fails_on_several_devices_only():
     asked = TRAINED.replace("bf16", "ddp_find_unused_parameters=True, bf16")
 
-    assert places("KB401", LOADED + PREPARE + ADAPTED + asked) == [("warning", PREPARE.strip())]
+    assert flagged_lines("KB401", LOADED + PREPARE + ADAPTED + asked) == [("warning", PREPARE.strip())]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +242,7 @@ def test_what_trainer_would_pass_to_ddp_fails_on_several_devices_only():
     ],
 )
 def test_each_way_to_ask_for_it_is_seen(script, line):
-    assert places("KB401", script) == [("warning", line)]
+    assert flagged_lines("KB401", script) == [("warning", line)]
 
 
 @pytest.mark.parametrize(
@@ -281,18 +283,18 @@ def test_each_way_to_ask_for_it_is_seen(script, line):
     ],
 )
 def test_source_look_alikes(script, how):
-    assert said("KB401", script, **how) == []
+    assert findings("KB401", script, **how) == []
 
 
 def test_transformers_4_falls_back_to_reentrant():
     line = "model.gradient_checkpointing_enable()"
 
-    assert places("KB401", LOADED + line + "\n" + ADAPTED + LOOP, versions=OLD) == [("warning", line)]
+    assert flagged_lines("KB401", LOADED + line + "\n" + ADAPTED + LOOP, versions=OLD) == [("warning", line)]
 
 
 def test_direct_calls_are_seen_wherever_they_stand():
-    assert said("KB401", CALL) == [("warning", "return checkpoint(self.f, x)", IMPLICIT)]
-    assert len(said("KB401", "import torch\ntorch.utils.checkpoint.checkpoint_sequential(m, 2, x)\n", imports="")) == 1
+    assert findings("KB401", CALL) == [("warning", "return checkpoint(self.f, x)", IMPLICIT)]
+    assert len(findings("KB401", "import torch\ntorch.utils.checkpoint.checkpoint_sequential(m, 2, x)\n", imports="")) == 1
 
 
 @pytest.mark.parametrize(
@@ -322,17 +324,17 @@ def test_direct_calls_are_seen_wherever_they_stand():
     ],
 )
 def test_the_source_fix_says_so_and_keeps_the_rest(before, after, tmp_path):
-    assert fixed("KB401", LOADED + before + ADAPTED + LOOP, tmp_path, unsafe=False) == LOADED + after + ADAPTED + LOOP
+    assert fixed_text("KB401", LOADED + before + ADAPTED + LOOP, tmp_path, unsafe=False) == LOADED + after + ADAPTED + LOOP
 
 
 def test_the_fix_of_a_direct_call(tmp_path):
-    assert fixed("KB401", CALL, tmp_path, unsafe=False) == CALL.replace("x)\n", "x, use_reentrant=False)\n")
+    assert fixed_text("KB401", CALL, tmp_path, unsafe=False) == CALL.replace("x)\n", "x, use_reentrant=False)\n")
 
 
 def test_what_takes_no_kwargs_is_shown_only(tmp_path):
     script = LOADED + "from peft import prepare_model_for_int8_training\nmodel = prepare_model_for_int8_training(model)\n"
 
-    assert len(said("KB401", script, versions=OLD)) == 1
+    assert len(findings("KB401", script, versions=OLD)) == 1
 
 
 YAML = """
@@ -347,8 +349,8 @@ gradient_checkpointing_kwargs:
 
 
 def test_a_configuration_file_is_a_script_too(tmp_path):
-    assert places("KB401", YAML, suffix=".yaml") == [("warning", "gradient_checkpointing_kwargs:")]
-    assert fixed("KB401", YAML, tmp_path, suffix=".yaml") == YAML.replace("use_reentrant: true", "use_reentrant: false")
+    assert flagged_lines("KB401", YAML, suffix=".yaml") == [("warning", "gradient_checkpointing_kwargs:")]
+    assert fixed_text("KB401", YAML, tmp_path, suffix=".yaml") == YAML.replace("use_reentrant: true", "use_reentrant: false")
 
 
 def test_what_a_version_does_not_take_is_not_written(tmp_path):

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import OLD, fixed, places, said
+from script_cases import OLD, findings, fixed_text, flagged_lines
 
 OLD_STYLE = "model = AutoModelForCausalLM.from_pretrained('org/base', load_in_8bit=True, device_map='auto')\n"
 
 
 def test_the_keyword_is_gone_in_transformers_5():
-    assert said("KB522", OLD_STYLE) == [
+    assert findings("KB522", OLD_STYLE) == [
         ("error", OLD_STYLE.strip(), "from_pretrained takes no load_in_8bit any more: a TypeError")
     ]
 
@@ -16,7 +16,7 @@ def test_the_keyword_is_gone_in_transformers_5():
 def test_it_is_gone_whatever_its_value(value):
     script = OLD_STYLE.replace("True", value)
 
-    assert places("KB522", script) == [("error", script.strip())]
+    assert flagged_lines("KB522", script) == [("error", script.strip())]
 
 
 def test_it_is_gone_where_peft_hands_it_on():
@@ -24,7 +24,7 @@ def test_it_is_gone_where_peft_hands_it_on():
         "from peft import AutoPeftModelForCausalLM\nAutoPeftModelForCausalLM.from_pretrained('adapter', load_in_4bit=False)\n"
     )
 
-    assert places("KB522", script) == [("error", script.splitlines()[1])]
+    assert flagged_lines("KB522", script) == [("error", script.splitlines()[1])]
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_it_is_gone_where_peft_hands_it_on():
 def test_the_fix_for_false_leaves_it_out(before, after, tmp_path):
     script = f"model = {before}\n".replace("f(", "AutoModelForCausalLM.from_pretrained(")
 
-    assert fixed("KB522", script, tmp_path, unsafe=False) == f"model = {after}\n".replace(
+    assert fixed_text("KB522", script, tmp_path, unsafe=False) == f"model = {after}\n".replace(
         "f(", "AutoModelForCausalLM.from_pretrained("
     )
 
@@ -52,13 +52,15 @@ def test_the_fix_for_false_leaves_it_out(before, after, tmp_path):
 def test_torchao_takes_no_text_any_more():
     script = "from transformers import TorchAoConfig\nconfig = TorchAoConfig('int4_weight_only', group_size=32)\n"
 
-    assert said("KB522", script) == [("error", script.splitlines()[1], "TorchAoConfig takes no text any more: a ValueError")]
-    assert said("KB522", script, versions=OLD) == []
-    assert said("KB522", script.replace("'int4_weight_only'", "kind")) == []
+    assert findings("KB522", script) == [
+        ("error", script.splitlines()[1], "TorchAoConfig takes no text any more: a ValueError")
+    ]
+    assert findings("KB522", script, versions=OLD) == []
+    assert findings("KB522", script.replace("'int4_weight_only'", "kind")) == []
 
 
 def test_the_fix_says_the_same_as_a_config(tmp_path):
-    assert fixed("KB522", OLD_STYLE, tmp_path) == OLD_STYLE.replace(
+    assert fixed_text("KB522", OLD_STYLE, tmp_path) == OLD_STYLE.replace(
         "load_in_8bit=True", "quantization_config=BitsAndBytesConfig(load_in_8bit=True)"
     )
 
@@ -67,8 +69,8 @@ def test_the_fix_for_4_bits_asks_for_nf4_and_bfloat16(tmp_path):
     script = OLD_STYLE.replace("8bit", "4bit")
     config = 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)'
 
-    assert fixed("KB522", script, tmp_path, unsafe=False) == script
-    assert fixed("KB522", script, tmp_path) == script.replace("load_in_4bit=True", f"quantization_config={config}")
+    assert fixed_text("KB522", script, tmp_path, unsafe=False) == script
+    assert fixed_text("KB522", script, tmp_path) == script.replace("load_in_4bit=True", f"quantization_config={config}")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,9 @@ def test_what_belongs_into_the_config_moves_there_as_it_is(given, config, around
     script = f"model = {around}\n".replace("f(", "AutoModelForCausalLM.from_pretrained(")
 
     after = script.format(f"quantization_config=BitsAndBytesConfig({config})")
-    assert fixed("KB522", script.format(given), tmp_path).replace(", )", ")").replace(",)", ")") == after.replace(",)", ")")
+    assert fixed_text("KB522", script.format(given), tmp_path).replace(", )", ")").replace(",)", ")") == after.replace(
+        ",)", ")"
+    )
 
 
 def test_lines_that_move_into_the_config_leave_none_behind(tmp_path):
@@ -104,7 +108,7 @@ def test_lines_that_move_into_the_config_leave_none_behind(tmp_path):
         "quantization_config=BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=4.0, llm_int8_skip_modules=['score']),"
     )
 
-    assert fixed("KB522", script.format(lines), tmp_path, unsafe=False) == script.format(config)
+    assert fixed_text("KB522", script.format(lines), tmp_path, unsafe=False) == script.format(config)
 
 
 @pytest.mark.parametrize(
@@ -118,13 +122,13 @@ def test_lines_that_move_into_the_config_leave_none_behind(tmp_path):
 def test_what_cannot_move_is_left_to_the_user(given, tmp_path):
     script = f"model = AutoModelForCausalLM.from_pretrained('org/base', {given})\n"
 
-    assert fixed("KB522", script, tmp_path) == script
+    assert fixed_text("KB522", script, tmp_path) == script
 
 
 def test_the_fix_imports_what_it_needs(tmp_path):
     imports = "from transformers import AutoModelForCausalLM\n"
 
-    assert fixed("KB522", imports + OLD_STYLE, tmp_path, imports="").startswith(
+    assert fixed_text("KB522", imports + OLD_STYLE, tmp_path, imports="").startswith(
         "from transformers import BitsAndBytesConfig\n" + imports
     )
 
@@ -132,7 +136,7 @@ def test_the_fix_imports_what_it_needs(tmp_path):
 def test_the_int8_preparation_is_gone_from_peft():
     script = "from peft import prepare_model_for_int8_training\n"
 
-    assert places("KB522", script) == [("error", script.strip())]
+    assert flagged_lines("KB522", script) == [("error", script.strip())]
 
 
 @pytest.mark.parametrize(
@@ -145,21 +149,21 @@ def test_the_int8_preparation_is_gone_from_peft():
     ],
 )
 def test_look_alikes(script, how):
-    assert said("KB522", script, **how) == []
+    assert findings("KB522", script, **how) == []
 
 
 def test_where_both_are_given_the_fix_is_shown_only(tmp_path):
     script = OLD_STYLE.replace("device_map='auto'", "quantization_config=BitsAndBytesConfig(load_in_8bit=True)")
 
-    assert places("KB522", script) == [("error", script.strip())]
-    assert fixed("KB522", script, tmp_path) == script
+    assert flagged_lines("KB522", script) == [("error", script.strip())]
+    assert fixed_text("KB522", script, tmp_path) == script
 
 
 def test_an_item_of_a_dict_is_left_to_the_user(tmp_path):
     script = "model = AutoModelForCausalLM.from_pretrained('org/base', **{'load_in_8bit': True})\n"
 
-    assert places("KB522", script) == [("error", script.strip())]
-    assert fixed("KB522", script, tmp_path) == script
+    assert flagged_lines("KB522", script) == [("error", script.strip())]
+    assert fixed_text("KB522", script, tmp_path) == script
 
 
 SOMETIMES = """\
@@ -171,17 +175,17 @@ model = AutoModelForCausalLM.from_pretrained('org/base', **kwargs)
 
 
 def test_what_only_some_paths_pass_fails_on_these(tmp_path):
-    assert said("KB522", SOMETIMES) == [
+    assert findings("KB522", SOMETIMES) == [
         (
             "warning",
             "kwargs['load_in_8bit'] = True",
             "from_pretrained takes no load_in_8bit any more: a TypeError where it is passed",
         )
     ]
-    assert said("KB522", SOMETIMES.replace("if args.eight", "if not args.full"))[0][0] == "warning"
-    assert fixed("KB522", SOMETIMES, tmp_path) == SOMETIMES
-    assert said("KB522", SOMETIMES, versions=OLD) == []
+    assert findings("KB522", SOMETIMES.replace("if args.eight", "if not args.full"))[0][0] == "warning"
+    assert fixed_text("KB522", SOMETIMES, tmp_path) == SOMETIMES
+    assert findings("KB522", SOMETIMES, versions=OLD) == []
 
 
 def test_a_branch_for_an_older_version_is_not_flagged():
-    assert said("KB522", SOMETIMES.replace("args.eight", "transformers.__version__ < '5'")) == []
+    assert findings("KB522", SOMETIMES.replace("args.eight", "transformers.__version__ < '5'")) == []

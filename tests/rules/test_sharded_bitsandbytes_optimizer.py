@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import tiny
-from script_cases import ADAPTED, LOADED, OLD, said
+from script_cases import ADAPTED, LOADED, OLD, findings
 from transformers.training_args import OptimizerNames
 
 import kbitlint
@@ -85,7 +85,7 @@ MESSAGE = "the optimizer paged_adamw_8bit of bitsandbytes cannot step parameters
 def test_a_script_that_asks_for_both(arguments):
     script = trained(arguments)
 
-    assert said(CODE, script) == [("error", script.splitlines()[3], MESSAGE)]
+    assert findings(CODE, script) == [("error", script.splitlines()[3], MESSAGE)]
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ def test_a_script_that_asks_for_both(arguments):
     ],
 )
 def test_scripts_that_do_not(arguments):
-    assert said(CODE, trained(arguments)) == []
+    assert findings(CODE, trained(arguments)) == []
 
 
 def test_transformers_4_takes_fsdp1_unless_told_otherwise():
-    assert said(CODE, trained(FULL), versions=OLD) == []
-    assert len(said(CODE, trained(FULL + ", fsdp_config={'version': 2}"), versions=OLD)) == 1
+    assert findings(CODE, trained(FULL), versions=OLD) == []
+    assert len(findings(CODE, trained(FULL + ", fsdp_config={'version': 2}"), versions=OLD)) == 1

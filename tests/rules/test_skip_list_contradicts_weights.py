@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from checkpoint_cases import BNB, checkpoint, floats, packed, said, skipped
+from checkpoint_cases import BNB, checkpoint, findings, floats, packed, skipped
 
 PACKED = packed("model.layers.0.up_proj")
 
@@ -12,7 +12,7 @@ def folder(tmp_path, tensors, names):
 
 @pytest.mark.parametrize("names", [["up_proj"], ["model.layers.0.up_proj"], ["model.layers.0"]])
 def test_a_packed_module_that_the_list_spares(tmp_path, names):
-    assert said("KB823", folder(tmp_path, PACKED, names)) == [
+    assert findings("KB823", folder(tmp_path, PACKED, names)) == [
         ("error", "config.json model.layers.0.up_proj", "the skip list names the module, and its weight is packed")
     ]
 
@@ -20,7 +20,7 @@ def test_a_packed_module_that_the_list_spares(tmp_path, names):
 def test_a_float_module_that_the_list_does_not_name(tmp_path):
     tensors = PACKED | floats("model.layers.1.up_proj", "model.layers.0.q_proj", "model.embed_tokens")
 
-    assert said("KB823", folder(tmp_path, tensors, ["lm_head"])) == [
+    assert findings("KB823", folder(tmp_path, tensors, ["lm_head"])) == [
         (
             "error",
             f"config.json model.layers.{place}",
@@ -41,11 +41,11 @@ def test_a_float_module_that_the_list_does_not_name(tmp_path):
     ],
 )
 def test_look_alikes(tmp_path, tensors, names):
-    assert said("KB823", folder(tmp_path, tensors, names)) == []
+    assert findings("KB823", folder(tmp_path, tensors, names)) == []
 
 
 def test_other_methods_have_other_lists(tmp_path):
-    assert said("KB823", checkpoint(tmp_path, PACKED, {"quant_method": "gptq", "llm_int8_skip_modules": ["up_proj"]})) == []
+    assert findings("KB823", checkpoint(tmp_path, PACKED, {"quant_method": "gptq", "llm_int8_skip_modules": ["up_proj"]})) == []
 
 
 def test_without_headers_nothing_is_said(tmp_path):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from script_cases import fixed, places, said
+from script_cases import findings, fixed_text, flagged_lines
 
 from kbitlint.api import check, fix
 
@@ -11,31 +11,31 @@ LIST = "bnb = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=['visi
 
 
 def test_a_list_replaces_the_default_that_spares_the_head():
-    assert said("KB523", LIST) == [
+    assert findings("KB523", LIST) == [
         ("warning", LIST.strip(), "the output head is quantized too: the skip list replaces the default one")
     ]
 
 
 def test_a_packed_head_cannot_be_saved_as_a_module_to_train():
-    (found,) = said("KB523", LIST + "config = LoraConfig(modules_to_save=['lm_head'])\n")
+    (found,) = findings("KB523", LIST + "config = LoraConfig(modules_to_save=['lm_head'])\n")
 
     assert (found[0], found[2].endswith("modules_to_save cannot train a packed head")) == ("error", True)
 
 
 def test_the_fix_adds_it(tmp_path):
-    assert fixed("KB523", LIST, tmp_path) == LIST.replace("['vision_tower']", "['vision_tower', \"lm_head\"]")
+    assert fixed_text("KB523", LIST, tmp_path) == LIST.replace("['vision_tower']", "['vision_tower', \"lm_head\"]")
 
 
 def test_a_list_that_is_no_literal_is_shown_only(tmp_path):
     script = "names = ['vision_tower']\n" + LIST.replace("['vision_tower']", "names")
 
-    assert places("KB523", script) == [("warning", script.split("\n")[1])]
-    assert fixed("KB523", script, tmp_path) == script
+    assert flagged_lines("KB523", script) == [("warning", script.split("\n")[1])]
+    assert fixed_text("KB523", script, tmp_path) == script
 
 
 @pytest.mark.parametrize("names", ["['a', 'lm_head']", "['model.score']", "[]", "names", "None", "[1]"])
 def test_look_alikes(names):
-    assert said("KB523", LIST.replace("['vision_tower']", names)) == []
+    assert findings("KB523", LIST.replace("['vision_tower']", names)) == []
 
 
 def config(tmp_path, **further):
@@ -77,4 +77,6 @@ TASK = "from transformers import AutoModel, AutoModelForQuestionAnswering\n" + L
     ("cls", "flagged"), [("AutoModelForCausalLM", 1), ("AutoModelForQuestionAnswering", 0), ("AutoModel", 0)]
 )
 def test_models_without_an_output_head_have_none_to_spare(cls, flagged):
-    assert len(places("KB523", TASK + f"model = {cls}.from_pretrained('org/base', quantization_config=bnb)\n")) == flagged
+    assert (
+        len(flagged_lines("KB523", TASK + f"model = {cls}.from_pretrained('org/base', quantization_config=bnb)\n")) == flagged
+    )

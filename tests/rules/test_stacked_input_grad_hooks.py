@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 from peft import prepare_model_for_kbit_training
-from script_cases import ADAPTED, LOADED, PREPARED, TRAINED, fixed, said
+from script_cases import ADAPTED, LOADED, PREPARED, TRAINED, findings, fixed_text
 
 import kbitlint
 
@@ -60,7 +60,7 @@ TWICE = LOADED + PREPARED + "model.enable_input_require_grads()\n" + ADAPTED + T
 
 
 def test_a_call_that_repeats_the_preparation():
-    assert said("KB302", TWICE) == [
+    assert findings("KB302", TWICE) == [
         (
             "info",
             "model.enable_input_require_grads()",
@@ -70,13 +70,13 @@ def test_a_call_that_repeats_the_preparation():
 
 
 def test_the_source_fix_leaves_the_call_out(tmp_path):
-    assert fixed("KB302", TWICE, tmp_path, unsafe=False) == TWICE.replace("model.enable_input_require_grads()\n", "")
+    assert fixed_text("KB302", TWICE, tmp_path, unsafe=False) == TWICE.replace("model.enable_input_require_grads()\n", "")
 
 
 def test_a_call_that_is_a_branch_of_its_own_becomes_pass(tmp_path):
     script = TWICE.replace("model.enable", "if hasattr(model, 'x'): model.enable")
 
-    assert fixed("KB302", script, tmp_path) == script.replace("model.enable_input_require_grads()", "pass")
+    assert fixed_text("KB302", script, tmp_path) == script.replace("model.enable_input_require_grads()", "pass")
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_a_call_that_is_part_of_a_statement_is_left_to_the_user(call, left, tmp_
     script = TWICE.replace("model.enable_input_require_grads()", call.format("model.enable_input_require_grads()"))
     after = script if left is None else TWICE.replace("model.enable_input_require_grads()", left)
 
-    assert [place for place, *_ in said("KB302", script)] == ["info"]
-    assert fixed("KB302", script, tmp_path, unsafe=False) == after
+    assert [place for place, *_ in findings("KB302", script)] == ["info"]
+    assert fixed_text("KB302", script, tmp_path, unsafe=False) == after
 
 
 @pytest.mark.parametrize(
@@ -112,4 +112,4 @@ def test_a_call_that_is_part_of_a_statement_is_left_to_the_user(call, left, tmp_
     ],
 )
 def test_source_look_alikes(script):
-    assert said("KB302", script) == []
+    assert findings("KB302", script) == []

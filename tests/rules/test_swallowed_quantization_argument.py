@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from script_cases import IMPORTS, LOADED, OLD, fixed, places, said
+from script_cases import IMPORTS, LOADED, OLD, findings, fixed_text, flagged_lines
 
 from kbitlint.api import check, fix
 
@@ -11,26 +11,26 @@ MISSPELT = "bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_type=to
 
 
 def test_a_misspelt_argument_is_dropped():
-    assert said("KB521", MISSPELT) == [
+    assert findings("KB521", MISSPELT) == [
         ("warning", MISSPELT.strip(), "BitsAndBytesConfig knows no bnb_4bit_compute_type and drops it")
     ]
 
 
 def test_the_fix_spells_it(tmp_path):
-    assert fixed("KB521", MISSPELT, tmp_path) == MISSPELT.replace("compute_type", "compute_dtype")
+    assert fixed_text("KB521", MISSPELT, tmp_path) == MISSPELT.replace("compute_type", "compute_dtype")
 
 
 def test_what_is_near_nothing_is_shown_only(tmp_path):
     script = "bnb = BitsAndBytesConfig(load_in_4bit=True, turbo=True)\n"
 
-    assert places("KB521", script) == [("warning", script.strip())]
-    assert fixed("KB521", script, tmp_path) == script
+    assert flagged_lines("KB521", script) == [("warning", script.strip())]
+    assert fixed_text("KB521", script, tmp_path) == script
 
 
 def test_a_name_that_is_also_given_rightly_is_not_given_twice(tmp_path):
     script = MISSPELT.replace(")", ", bnb_4bit_compute_dtype=torch.bfloat16)")
 
-    assert fixed("KB521", script, tmp_path) == script
+    assert fixed_text("KB521", script, tmp_path) == script
 
 
 @pytest.mark.parametrize(
@@ -45,10 +45,10 @@ def test_configs_of_other_methods_drop_what_transformers_4_took(config, dropped)
     imports = IMPORTS + "from transformers import AwqConfig, GPTQConfig\n"
     line = f"config = {config}"
 
-    assert said("KB521", line, imports=imports) == [
+    assert findings("KB521", line, imports=imports) == [
         ("warning", line, f"{config[: config.index('(')]} knows no {dropped} and drops it")
     ]
-    assert said("KB521", line, imports=imports, versions=OLD) == []
+    assert findings("KB521", line, imports=imports, versions=OLD) == []
 
 
 def test_the_arguments_are_those_of_the_classes():
@@ -65,7 +65,7 @@ def test_the_arguments_are_those_of_the_classes():
 
 @pytest.mark.parametrize("script", [LOADED, "BitsAndBytesConfig(True)\n", "HiggsConfig(anything=True)\n"])
 def test_look_alikes(script):
-    assert said("KB521", script) == []
+    assert findings("KB521", script) == []
 
 
 CONFIG = {

@@ -3,7 +3,7 @@ from __future__ import annotations
 import plants
 import pytest
 import tiny
-from script_cases import ADAPTED, LOADED, LOOP, RECIPE, TRAINED, said
+from script_cases import ADAPTED, LOADED, LOOP, RECIPE, TRAINED, findings
 
 import kbitlint
 
@@ -134,13 +134,13 @@ UNFREEZE = "for p in model.parameters():\n    p.requires_grad = True\n"
     ],
 )
 def test_packed_weights_cannot_require_grad(code, line):
-    assert said("KB201", LOADED + code) == [
+    assert findings("KB201", LOADED + code) == [
         ("error", line, "packed weights are made to require grad, which only floating point tensors can")
     ]
 
 
 def test_a_loop_over_a_bare_base_trains_its_norms():
-    assert said("KB201", LOADED + LOOP) == [
+    assert findings("KB201", LOADED + LOOP) == [
         (
             "warning",
             "loss.backward()",
@@ -165,4 +165,4 @@ def test_a_loop_over_a_bare_base_trains_its_norms():
     ],
 )
 def test_source_look_alikes(script):
-    assert said("KB201", script) == []
+    assert findings("KB201", script) == []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
-from script_cases import ADAPTED, LOADED, said
+from script_cases import ADAPTED, LOADED, findings
 
 from kbitlint.context import TrainingContext
 from kbitlint.engine import run
@@ -105,7 +105,7 @@ GIVEN = "Trainer(model, args=TrainingArguments('out'), optimizers=(optimizer, No
     ],
 )
 def test_a_script_that_builds_the_optimizer_first(script):
-    found = said(CODE, "import bitsandbytes\n" + script)
+    found = findings(CODE, "import bitsandbytes\n" + script)
 
     assert [(severity, message) for severity, _, message in found] == [("error", TOLD)]
     assert found[0][1].startswith("optimizer = ")
@@ -133,4 +133,4 @@ def test_a_script_that_builds_the_optimizer_first(script):
     ],
 )
 def test_scripts_whose_optimizer_holds_the_adapters(script):
-    assert said(CODE, script) == []
+    assert findings(CODE, script) == []

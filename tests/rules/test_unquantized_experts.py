@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import tiny
-from script_cases import LOADED, OLD, beside, places, said
+from script_cases import LOADED, OLD, beside, findings, flagged_lines
 
 import kbitlint
 
@@ -98,8 +98,8 @@ def test_a_script_that_packs_a_checkpoint_with_experts(tmp_path, config):
 def test_a_name_that_tells_of_experts(name):
     script = LOADED.replace("org/base", name)
 
-    assert said(CODE, script) == [("warning", LOAD.replace("org/base", name), STAY)]
-    assert said(CODE, script, versions=OLD) == []
+    assert findings(CODE, script) == [("warning", LOAD.replace("org/base", name), STAY)]
+    assert findings(CODE, script, versions=OLD) == []
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,10 @@ def test_checkpoints_that_look_alike(tmp_path, config):
     ],
 )
 def test_scripts_that_look_alike(script):
-    assert places(CODE, script) == []
+    assert flagged_lines(CODE, script) == []
 
 
 def test_of_a_configuration_the_key_is_shown():
     text = "base_model: Qwen/Qwen3-30B-A3B\nadapter: qlora\nload_in_4bit: true\nmicro_batch_size: 1\n"
 
-    assert places(CODE, text, suffix=".yaml") == [("warning", "load_in_4bit: true")]
+    assert flagged_lines(CODE, text, suffix=".yaml") == [("warning", "load_in_4bit: true")]

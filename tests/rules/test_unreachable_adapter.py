@@ -20,7 +20,7 @@ def test_a_layer_under_no_grad_is_an_error_where_its_adapters_learn_nothing():
     trace_cases.wrap_layer(model, 0, without_grad)
 
     message = "no gradient reaches trainable parameters in it: the module runs without recording gradients"
-    assert trace_cases.told(model, CODE) == [("model.layers.0.layer", "error", message)]
+    assert trace_cases.trace_findings(model, CODE) == [("model.layers.0.layer", "error", message)]
     missing = tiny.step(model).missing
     assert missing
     assert all(".layers.0." in name for name in missing)
@@ -31,7 +31,7 @@ def test_a_hook_that_detaches_is_an_error():
     tiny.adapters_base(model).model.layers[1].register_forward_hook(lambda module, args, output: output.detach())
 
     message = "no gradient reaches trainable parameters in it: the module detaches what depends on it"
-    assert trace_cases.told(model, CODE) == [("model.layers.1", "error", message)]
+    assert trace_cases.trace_findings(model, CODE) == [("model.layers.1", "error", message)]
     assert "does not require grad" in tiny.step(model).error
 
 
@@ -40,7 +40,7 @@ def test_a_base_is_told_before_adapters_are_attached():
     trace_cases.wrap_layer(model, 0, without_grad)
 
     message = "no gradient reaches adapters on quantized layers in it: the module runs without recording gradients"
-    assert trace_cases.told(model, CODE) == [("model.layers.0.layer", "error", message)]
+    assert trace_cases.trace_findings(model, CODE) == [("model.layers.0.layer", "error", message)]
 
 
 def with_indexer():
@@ -56,7 +56,7 @@ def with_indexer():
 def test_what_the_class_itself_cuts_is_worth_knowing_and_no_more():
     model = with_indexer()
 
-    told = trace_cases.told(model, CODE)
+    told = trace_cases.trace_findings(model, CODE)
     assert {(path.split(".")[4], severity) for path, severity, _ in told} == {("indexer", "info")}
     assert all(message.endswith("as its class is written") for _, _, message in told)
     missing = tiny.step(model).missing
@@ -68,20 +68,20 @@ def test_what_the_class_itself_cuts_is_worth_knowing_and_no_more():
 def test_under_ddp_that_looks_for_no_unused_parameters_it_is_an_error():
     waiting = TrainingContext("float32", strategy=Strategy.DDP, find_unused_parameters=False)
 
-    assert {severity for _, severity, _ in trace_cases.told(with_indexer(), CODE, waiting)} == {"error"}
+    assert {severity for _, severity, _ in trace_cases.trace_findings(with_indexer(), CODE, waiting)} == {"error"}
 
 
 def test_reentrant_checkpoints_are_left_to_the_rule_on_them():
     model = trace_cases.adapted()
     tiny.bind_reentrant(model, use_reentrant=True)
 
-    assert trace_cases.told(model, CODE) == []
-    assert [path for path, _, _ in trace_cases.told(model, "KB301")] == ["model.layers.0", "model.layers.1"]
+    assert trace_cases.trace_findings(model, CODE) == []
+    assert [path for path, _, _ in trace_cases.trace_findings(model, "KB301")] == ["model.layers.0", "model.layers.1"]
 
 
 def test_adapters_that_learn_are_not_reported():
-    assert trace_cases.told(trace_cases.adapted(), CODE) == []
-    assert trace_cases.told(trace_cases.adapted("t5 (encoder-decoder)"), CODE) == []
+    assert trace_cases.trace_findings(trace_cases.adapted(), CODE) == []
+    assert trace_cases.trace_findings(trace_cases.adapted("t5 (encoder-decoder)"), CODE) == []
 
 
 def test_a_step_that_stops_before_any_gradient_is_a_skip():

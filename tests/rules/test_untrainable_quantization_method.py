@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from script_cases import ADAPTED, IMPORTS, LOOP, RECIPE, TRAINED, places, said
+from script_cases import ADAPTED, IMPORTS, LOOP, RECIPE, TRAINED, findings, flagged_lines
 
 from kbitlint.api import check
 
@@ -11,13 +11,13 @@ MXFP4 = "model = AutoModelForCausalLM.from_pretrained('openai/gpt-oss-20b', quan
 
 
 def test_mxfp4_cannot_be_trained_through():
-    assert said("KB524", MXFP4 + ADAPTED + TRAINED) == [("warning", TRAINED.strip(), "mxfp4 cannot be trained through")]
+    assert findings("KB524", MXFP4 + ADAPTED + TRAINED) == [("warning", TRAINED.strip(), "mxfp4 cannot be trained through")]
 
 
 def test_methods_for_inference_are_errors():
     script = MXFP4.replace("Mxfp4Config", "FbgemmFp8Config") + ADAPTED + TRAINED
 
-    assert places("KB524", script, imports=IMPORTS + "from transformers import FbgemmFp8Config\n") == [
+    assert flagged_lines("KB524", script, imports=IMPORTS + "from transformers import FbgemmFp8Config\n") == [
         ("error", TRAINED.strip())
     ]
 
@@ -25,7 +25,7 @@ def test_methods_for_inference_are_errors():
 def test_a_loop_of_ones_own_is_a_warning():
     script = MXFP4.replace("Mxfp4Config", "FbgemmFp8Config") + ADAPTED + LOOP
 
-    assert places("KB524", script, imports=IMPORTS + "from transformers import FbgemmFp8Config\n") == [
+    assert flagged_lines("KB524", script, imports=IMPORTS + "from transformers import FbgemmFp8Config\n") == [
         ("warning", "loss.backward()")
     ]
 
@@ -49,8 +49,8 @@ def quantized(config):
 def test_arguments_that_no_trainer_takes(config, message):
     line = TRAINED.strip()
 
-    assert said("KB524", quantized(config) + ADAPTED + TRAINED, imports=IMPORTS + TORCHAO) == [("error", line, message)]
-    assert said("KB524", quantized(config) + ADAPTED + LOOP, imports=IMPORTS + TORCHAO) == []
+    assert findings("KB524", quantized(config) + ADAPTED + TRAINED, imports=IMPORTS + TORCHAO) == [("error", line, message)]
+    assert findings("KB524", quantized(config) + ADAPTED + LOOP, imports=IMPORTS + TORCHAO) == []
 
 
 @pytest.mark.parametrize(
@@ -66,13 +66,13 @@ def test_arguments_that_no_trainer_takes(config, message):
     ],
 )
 def test_arguments_with_which_it_trains_or_may(config):
-    assert said("KB524", quantized(config) + ADAPTED + TRAINED, imports=IMPORTS + TORCHAO) == []
+    assert findings("KB524", quantized(config) + ADAPTED + TRAINED, imports=IMPORTS + TORCHAO) == []
 
 
 def test_a_trainer_that_only_evaluates_refuses_too():
     script = quantized("FbgemmFp8Config()") + ADAPTED + "print(Trainer(model=model, eval_dataset=data).evaluate())\n"
 
-    assert places("KB524", script, imports=IMPORTS + "from transformers import FbgemmFp8Config\n") == [
+    assert flagged_lines("KB524", script, imports=IMPORTS + "from transformers import FbgemmFp8Config\n") == [
         ("error", script.splitlines()[-1])
     ]
 
@@ -88,7 +88,7 @@ def test_a_trainer_that_only_evaluates_refuses_too():
     ],
 )
 def test_look_alikes(script):
-    assert said("KB524", script) == []
+    assert findings("KB524", script) == []
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from checkpoint_cases import adapter, lora, said, skipped
+from checkpoint_cases import adapter, findings, lora, skipped
 
 from kbitlint.files import checkpoint
 
@@ -9,7 +9,7 @@ BOTH = lora("q_proj", 0) | lora("v_proj", 0)
 
 
 def test_an_adapter_that_no_gradient_has_reached(tmp_path):
-    assert said("KB625", adapter(tmp_path, BOTH)) == [
+    assert findings("KB625", adapter(tmp_path, BOTH)) == [
         ("warning", "adapter_model.safetensors", "all 2 lora_B are zero, so the adapter changes nothing")
     ]
 
@@ -22,13 +22,13 @@ def test_an_adapter_that_no_gradient_has_reached(tmp_path):
     ],
 )
 def test_look_alikes(tmp_path, tensors, config):
-    assert said("KB625", adapter(tmp_path, tensors, **config)) == []
+    assert findings("KB625", adapter(tmp_path, tensors, **config)) == []
 
 
 def test_what_is_too_large_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoint, "MAX_LOOKED_AT", 40)
 
-    assert said("KB625", adapter(tmp_path, BOTH)) == []
+    assert findings("KB625", adapter(tmp_path, BOTH)) == []
 
 
 def test_without_lora_nothing_is_said(tmp_path):

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, IMPORTS, LOADED, TRAINED, document, fixed, said
+from script_cases import ADAPTED, IMPORTS, LOADED, TRAINED, document, findings, fixed_text
 
 from kbitlint.audit.scripts import run
 from kbitlint.context import TrainingContext
@@ -45,11 +45,11 @@ def test_a_comment_in_a_string_is_none():
 
 
 def test_a_comment_for_a_rule_that_does_not_run_is_not_judged():
-    assert said("KB920", LOADED + f"{PREPARE}  # kbitlint: ignore[KB401]\n") == []
+    assert findings("KB920", LOADED + f"{PREPARE}  # kbitlint: ignore[KB401]\n") == []
 
 
 def test_what_it_says():
-    assert said("KB920", "from peft import PeftModel\nx = 1  # kbitlint: ignore[KB920]\ny = 1  # kbitlint: ignore\n") == [
+    assert findings("KB920", "from peft import PeftModel\nx = 1  # kbitlint: ignore[KB920]\ny = 1  # kbitlint: ignore\n") == [
         ("info", "y = 1  # kbitlint: ignore", "the comment names no rule, so it ignores nothing: # kbitlint: ignore[KB401]")
     ]
 
@@ -57,4 +57,4 @@ def test_what_it_says():
 def test_the_fix_takes_the_comment_out(tmp_path):
     script = "x = 1  # kbitlint: ignore\n# kbitlint: ignore\ny = 1\n"
 
-    assert fixed("KB920", script, tmp_path) == "x = 1\ny = 1\n"
+    assert fixed_text("KB920", script, tmp_path) == "x = 1\ny = 1\n"

@@ -12,7 +12,7 @@ IDLE = "the module is not called in the forward pass on text, and holds trainabl
 
 def test_a_vision_tower_that_text_never_reaches_is_worth_knowing():
     model = trace_cases.adapted("llava (vision-language)")
-    told = trace_cases.told(model, CODE)
+    told = trace_cases.trace_findings(model, CODE)
 
     assert told == [
         ("model.multi_modal_projector", "info", IDLE),
@@ -27,26 +27,26 @@ def test_under_ddp_that_looks_for_no_unused_parameters_it_is_an_error():
     waiting = TrainingContext("float32", strategy=Strategy.DDP, find_unused_parameters=False)
     looking = TrainingContext("float32", strategy=Strategy.DDP, find_unused_parameters=True)
 
-    assert trace_cases.told(model, CODE, waiting)[0] == (
+    assert trace_cases.trace_findings(model, CODE, waiting)[0] == (
         "model.multi_modal_projector",
         "error",
         f"{IDLE}: DDP waits for their gradients",
     )
-    assert {severity for _, severity, _ in trace_cases.told(model, CODE, looking)} == {"info"}
+    assert {severity for _, severity, _ in trace_cases.trace_findings(model, CODE, looking)} == {"info"}
 
 
 def test_a_parameter_that_its_module_ignores_is_found():
     model = trace_cases.adapted()
     tiny.adapters_base(model).model.norm.register_parameter("extra", torch.nn.Parameter(torch.ones(64)))
 
-    assert trace_cases.told(model, CODE) == [
+    assert trace_cases.trace_findings(model, CODE) == [
         ("model.norm", "info", "the module runs without using it on text, and holds trainable parameters")
     ]
 
 
 def test_where_every_parameter_is_used_nothing_is_said():
-    assert trace_cases.told(trace_cases.adapted(), CODE) == []
-    assert trace_cases.told(tiny.prepared("llava (vision-language)"), CODE) == []  # nothing is trainable yet
+    assert trace_cases.trace_findings(trace_cases.adapted(), CODE) == []
+    assert trace_cases.trace_findings(tiny.prepared("llava (vision-language)"), CODE) == []  # nothing is trainable yet
 
 
 def test_a_step_that_stops_before_any_gradient_is_a_skip():

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, LOADED, NEWEST, fixed
-from script_cases import said as said_of
+from script_cases import ADAPTED, LOADED, NEWEST, fixed_text
+from script_cases import findings as said_of
 
 #: a script may tell what it needs
 PINNED = "# pip install deepspeed==0.17.4\n"
@@ -26,7 +26,7 @@ def test_the_default_of_transformers_5_fails_under_zero3():
 
 
 def test_the_fix_checkpoints_reentrantly(tmp_path):
-    body = fixed("KB723", PINNED + LOADED + ADAPTED + ZERO3, tmp_path)
+    body = fixed_text("KB723", PINNED + LOADED + ADAPTED + ZERO3, tmp_path)
 
     assert body.endswith(
         ZERO3.replace("checkpointing=True", 'checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": True}')
@@ -37,7 +37,7 @@ def test_kwargs_that_are_given_are_shown_only(tmp_path):
     script = LOADED + ADAPTED + ZERO3.replace("=True)", "=True, gradient_checkpointing_kwargs={'use_reentrant': False})")
 
     assert len(said("KB723", script)) == 1
-    assert fixed("KB723", PINNED + script, tmp_path) == PINNED + script
+    assert fixed_text("KB723", PINNED + script, tmp_path) == PINNED + script
 
 
 @pytest.mark.parametrize(

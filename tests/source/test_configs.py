@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import NEWEST, fixed, places
+from script_cases import NEWEST, fixed_text, flagged_lines
 
 from kbitlint.api import check, fix
 from kbitlint.source.configs import collect as configs
@@ -50,15 +50,15 @@ def test_a_program_is_known_by_its_keys(text, suffix, dialect):
 
 
 def test_a_key_that_is_missing_is_added_after_the_last(tmp_path):
-    assert places("KB402", AXOLOTL, suffix=".yaml") == [("warning", "base_model: a/b   # the base")]
-    assert fixed("KB402", AXOLOTL, tmp_path, suffix=".yaml") == AXOLOTL.replace(
+    assert flagged_lines("KB402", AXOLOTL, suffix=".yaml") == [("warning", "base_model: a/b   # the base")]
+    assert fixed_text("KB402", AXOLOTL, tmp_path, suffix=".yaml") == AXOLOTL.replace(
         "micro_batch_size: 2\n", "micro_batch_size: 2\ngradient_checkpointing: true\n"
     )
 
 
 def test_a_key_of_json_is_changed_in_place(tmp_path):
-    assert places("KB401", TRL, suffix=".json") == [("warning", '"gradient_checkpointing_kwargs": {')]
-    assert fixed("KB401", TRL, tmp_path, suffix=".json") == TRL.replace('"use_reentrant": true', '"use_reentrant": false')
+    assert flagged_lines("KB401", TRL, suffix=".json") == [("warning", '"gradient_checkpointing_kwargs": {')]
+    assert fixed_text("KB401", TRL, tmp_path, suffix=".json") == TRL.replace('"use_reentrant": true', '"use_reentrant": false')
 
 
 @pytest.mark.parametrize(
@@ -71,18 +71,18 @@ def test_a_key_of_json_is_changed_in_place(tmp_path):
 )
 def test_an_item_is_added_as_the_others_are_written(tmp_path, kwargs, after):
     text = f"{AXOLOTL}gradient_checkpointing: true\ngradient_checkpointing_kwargs: {kwargs}\n"
-    found = places("KB401", text, suffix=".yaml")
+    found = flagged_lines("KB401", text, suffix=".yaml")
 
     assert len(found) == (0 if kwargs == "{}" else 1)  # an empty dict is Trainer's own default
     if found:
-        assert fixed("KB401", text, tmp_path, suffix=".yaml") == text.replace(f"kwargs: {kwargs}", f"kwargs: {after}")
+        assert fixed_text("KB401", text, tmp_path, suffix=".yaml") == text.replace(f"kwargs: {kwargs}", f"kwargs: {after}")
 
 
 def test_fsdp_and_the_arguments_may_both_checkpoint(tmp_path):
     text = f"{AXOLOTL}gradient_checkpointing: true\nfsdp: [full_shard]\nfsdp_config:\n  activation_checkpointing: true\n"
 
-    assert len(places("KB724", text, suffix=".yaml")) == 1
-    assert "gradient_checkpointing: false\n" in fixed("KB724", text, tmp_path, suffix=".yaml")
+    assert len(flagged_lines("KB724", text, suffix=".yaml")) == 1
+    assert "gradient_checkpointing: false\n" in fixed_text("KB724", text, tmp_path, suffix=".yaml")
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,14 @@ def test_fsdp_and_the_arguments_may_both_checkpoint(tmp_path):
 def test_llamafactory_quantizes_for_adapters_only(bits, kind, found):
     text = f"model_name_or_path: a/b\nstage: sft\ntemplate: x\nquantization_bit: {bits}\nfinetuning_type: {kind}\n"
 
-    assert len(places("KB220", text, suffix=".yaml")) == found
+    assert len(flagged_lines("KB220", text, suffix=".yaml")) == found
 
 
 def test_comments_silence_keys_too():
     comment = "# kbitlint: ignore[KB401]\n"
     text = f"{AXOLOTL}gradient_checkpointing: true\n{comment}gradient_checkpointing_kwargs:\n  use_reentrant: true\n"
 
-    assert places("KB401", text, suffix=".yaml") == []
+    assert flagged_lines("KB401", text, suffix=".yaml") == []
 
 
 LLAMAFACTORY = "stage: sft\nfinetuning_type: lora\ntemplate: llama3\nquantization_bit: 4\n"

@@ -533,9 +533,9 @@ def test_what_does_not_compile_is_not_fixed(run, tmp_path, name, text, fault):
 
 def rewritten_as(monkeypatch, code):
     """Every argument that a fix sets gets this text."""
-    from kbitlint.facts.source_text import Writable
+    from kbitlint.facts.source_text import SourceText
 
-    monkeypatch.setattr(Writable, "set_argument", lambda self, call, name, _: self.replace(call.span, code))
+    monkeypatch.setattr(SourceText, "set_argument", lambda self, call, name, _: self.replace(call.span, code))
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ def lora(module, byte=1):
     return {f"{name}.lora_A.weight": ("F32", (2, 4), 1), f"{name}.lora_B.weight": ("F32", (4, 2), byte)}
 
 
-def said(code, folder):
+def findings(code, folder):
     """What a rule says of the files of a folder: (severity, place, message)."""
     from kbitlint import engine
     from kbitlint.context import TrainingContext

@@ -58,7 +58,7 @@ def document(text, suffix=".py", versions=NEWEST):
     return documents.parse(Path(f"train{suffix}"), text.encode(), f"train{suffix}", versions)
 
 
-def said(code, body, *, suffix=".py", versions=NEWEST, imports=IMPORTS):
+def findings(code, body, *, suffix=".py", versions=NEWEST, imports=IMPORTS):
     """What a rule says of a script: (severity, the line it points to, message)."""
     text = imports + textwrap.dedent(body) if suffix == ".py" else textwrap.dedent(body)
     read = document(text, suffix, versions)
@@ -82,12 +82,12 @@ def beside(code, body, folder, config, name="base"):
     return [(v.severity.value, lines[v.at.line - 1].strip(), v.message) for v in found]
 
 
-def places(code, body, **how):
+def flagged_lines(code, body, **how):
     """The severity and the line of each violation of a rule."""
-    return [(severity, line) for severity, line, _ in said(code, body, **how)]
+    return [(severity, line) for severity, line, _ in findings(code, body, **how)]
 
 
-def fixed(code, body, tmp_path, *, suffix=".py", imports=IMPORTS, unsafe=True):
+def fixed_text(code, body, tmp_path, *, suffix=".py", imports=IMPORTS, unsafe=True):
     """The body as the fixes of a rule leave it: it parses, is clean, is left alone by a second fix, and nothing else is new."""
     text = imports + textwrap.dedent(body) if suffix == ".py" else textwrap.dedent(body)
     path = tmp_path / f"train{suffix}"

@@ -11,14 +11,14 @@ from kbitlint.context import TrainingContext
 NO_AUTOCAST = TrainingContext(autocast_dtype="float32")
 
 
-def found(model, code, context=NO_AUTOCAST):
+def violations(model, code, context=NO_AUTOCAST):
     """The violations of one rule."""
     return list(kbitlint.check(model, select=code, context=context).violations)
 
 
-def told(model, code, context=NO_AUTOCAST):
+def trace_findings(model, code, context=NO_AUTOCAST):
     """(path, severity, message) of the violations of one rule."""
-    return [(v.at.path, v.severity.value, v.message) for v in found(model, code, context)]
+    return [(v.at.path, v.severity.value, v.message) for v in violations(model, code, context)]
 
 
 def skipped(model, code, context=NO_AUTOCAST):

@@ -11,7 +11,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.layers import FeedFacts
+from kbitlint.facts.layers import GradientFeed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class GradientFlow:
     """What the walk knows that bears on the flow of gradients."""
 
     layers: frozenset[str]
@@ -37,7 +37,7 @@ class Surroundings:
     """Layers whose own pre-hook makes their input require grad before they checkpoint."""
 
 
-def feeds(around: Surroundings) -> tuple[FeedFacts, ...]:
+def gradient_feeds(around: GradientFlow) -> tuple[GradientFeed, ...]:
     """One FeedFacts for each stack of checkpointed layers, in the order of their paths."""
     stacks: dict[str, list[str]] = {}
     for layer in sorted(around.layers):
@@ -50,7 +50,7 @@ def feeds(around: Surroundings) -> tuple[FeedFacts, ...]:
     return tuple(_feed(stack, layers, tuple(trained.get(stack, ())), around) for stack, layers in stacks.items())
 
 
-def _feed(stack: str, layers: list[str], inside: tuple[str, ...], around: Surroundings) -> FeedFacts:
+def _feed(stack: str, layers: list[str], inside: tuple[str, ...], around: GradientFlow) -> GradientFeed:
     """What feeds one stack, within the innermost transformers model that holds it (a text decoder, a vision tower).
 
     Before adapters are attached only hooks count, because attaching them freezes every parameter of the base.
@@ -58,7 +58,7 @@ def _feed(stack: str, layers: list[str], inside: tuple[str, ...], around: Surrou
     tower = _tower(layers[0], around.models)
     own = {embedding.path for embedding in around.embeddings if embedding.owner == tower}
     if any(_reaches(hooks.path, tower, own, around) for hooks in around.hooks):
-        return FeedFacts(stack, certain=True, possible=None, fed_by_layers=frozenset(), trains_inside=inside)
+        return GradientFeed(stack, certain=True, possible=None, fed_by_layers=frozenset(), trains_inside=inside)
     holder = _parent(stack)
     entrances = own | {_parent(path) for path in own} - {tower, holder, ""}
     certain, possible, live, reached = False, around.outside, math.inf, False
@@ -78,10 +78,10 @@ def _feed(stack: str, layers: list[str], inside: tuple[str, ...], around: Surrou
             possible = possible or parameter.module
     live = min([live, *(_index(layer) - 1 for layer in layers if layer in around.entered)])
     fed = frozenset(layer for layer in layers if _index(layer) > live)
-    return FeedFacts(stack, certain=certain, possible=possible, fed_by_layers=fed, trains_inside=inside)
+    return GradientFeed(stack, certain=certain, possible=possible, fed_by_layers=fed, trains_inside=inside)
 
 
-def _reaches(path: str, tower: str, own: set[str], around: Surroundings) -> bool:
+def _reaches(path: str, tower: str, own: set[str], around: GradientFlow) -> bool:
     """Whether a hook at a path feeds the tower: it sits on a module that runs, in the tower or on its input embedding.
 
     transformers 4 hooks the shared embedding of an encoder-decoder, which neither half may run. Where the tower

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.ranks import OptimizerFacts
-from kbitlint.model.inspect.walk import places
+from kbitlint.model.inspect.walk import named_modules
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,7 +26,7 @@ def optimizer_facts(model: nn.Module, optimizer: Any) -> OptimizerFacts | None:
         return None
     held = {id(parameter) for group in groups for parameter in group["params"]}
     paths: dict[int, tuple[str, bool]] = {}
-    for path, module in places(model):
+    for path, module in named_modules(model):
         for name, parameter in module.named_parameters(recurse=False):
             paths.setdefault(id(parameter), (f"{path}.{name}" if path else name, bool(parameter.requires_grad)))
     return OptimizerFacts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.model.inspect.walk import places
+from kbitlint.model.inspect.walk import named_modules
 from kbitlint.model.layers.adapters import base_of
 from kbitlint.result import ModuleOutline
 
@@ -34,7 +34,7 @@ def outline_of(model: nn.Module, facts: ModelFacts) -> tuple[ModuleOutline, ...]
     base: Any = base_of(model)
     inside = {id(module) for module in base.modules()}
     found: dict[str, ModuleOutline] = {}
-    for path, module in places(model):
+    for path, module in named_modules(model):
         if path in found or path not in shown or not (id(module) in inside or path in own):
             continue
         if not path and module is not base:

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from kbitlint.facts.layers import Packing, short_name
-from kbitlint.facts.model import LOW_PRECISION, AdaptedFacts, HollowFacts, NormFacts, ParameterFacts, QuantizedFacts
+from kbitlint.facts.model import LOW_PRECISION, AdaptedFacts, NormFacts, ParameterFacts, QuantizedFacts, UnpackedLayerFacts
 from kbitlint.model.layers import adapters, norms, quantized
 from kbitlint.model.layers import quantized as layers_quantized
 from kbitlint.model.layers.experts import is_bank, packed_kind, packed_shape, path_of
 from kbitlint.model.layers.norm_interface import is_transparent
 
 if TYPE_CHECKING:
-    from kbitlint.facts.layers import CheckpointFacts
+    from kbitlint.facts.layers import LayerCheckpointing
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Walk:
     quantized: list[QuantizedFacts] = field(default_factory=list)
     banks: list[QuantizedFacts] = field(default_factory=list)
     hooks: list[tuple[str, dict[int, Any]]] = field(default_factory=list)
-    checkpoints: list[CheckpointFacts] = field(default_factory=list)
+    checkpoints: list[LayerCheckpointing] = field(default_factory=list)
     models: list[tuple[str, Any]] = field(default_factory=list)
     where: dict[int, str] = field(default_factory=dict)
     first: dict[int, str] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class Walk:
     adapter_modes: set[bool] = field(default_factory=set)
     trains_biases: bool = False
     adapted: list[AdaptedFacts] = field(default_factory=list)
-    hollow: list[HollowFacts] = field(default_factory=list)
+    hollow: list[UnpackedLayerFacts] = field(default_factory=list)
     offloaded: list[str] = field(default_factory=list)
     linears: list[tuple[str, nn.Module]] = field(default_factory=list)
     entered: set[str] = field(default_factory=set)

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from kbitlint.errors import one_line
 from kbitlint.facts.model import AdaptedFacts, EmbeddingFacts, InputGradHooks, ModelFacts
 from kbitlint.model.attributes import attribute, unread_noted
-from kbitlint.model.inspect.gradient_feeds import Surroundings, feeds
+from kbitlint.model.inspect.gradient_feeds import GradientFlow, gradient_feeds
 from kbitlint.model.inspect.tensors import Origin, Walk, look_at_tensors
 from kbitlint.model.layers import adapters, checkpointing, heads, norms
 from kbitlint.model.layers.adapters import dead_targets
@@ -47,7 +47,7 @@ def _collect(model: nn.Module) -> ModelFacts:
     hooks = tuple(_hooks(walk))
     embeddings = tuple(_embeddings(walk))
     has_adapters = bool(known) or bool(walk.adapted) or any(parameter.adapter for parameter in walk.parameters)
-    surroundings = Surroundings(
+    surroundings = GradientFlow(
         layers=frozenset(checkpoint.path for checkpoint in walk.checkpoints if checkpoint.enabled),
         models=tuple(path for path, _ in walk.models),
         embeddings=embeddings,
@@ -67,7 +67,7 @@ def _collect(model: nn.Module) -> ModelFacts:
         embeddings=embeddings,
         input_grad_hooks=hooks,
         has_adapters=has_adapters,
-        feeds=feeds(surroundings),
+        feeds=gradient_feeds(surroundings),
         checkpoints=tuple(walk.checkpoints),
         models=surroundings.models,
         adapters=known,
@@ -154,7 +154,7 @@ def _modules(model: nn.Module, base: nn.Module) -> Iterator[tuple[nn.Module, str
                 stack.append((child, f"{path}.{name}" if path else name, inner, module))
 
 
-def places(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """(path, module) of every module, with the paths that facts use: those of the user's model, below all wrappers."""
     for module, path, _, _ in _modules(model, adapters.base_of(model)):
         yield path, module

@@ -15,7 +15,7 @@ import textwrap
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.layers import CheckpointFacts, Reentry
+from kbitlint.facts.layers import LayerCheckpointing, Reentry
 from kbitlint.model.attributes import attribute
 from kbitlint.model.layers.norms import function_of
 
@@ -33,7 +33,7 @@ def _has_flag(cls: Any) -> bool:
     return hasattr(cls, FLAG)
 
 
-def checkpoint_facts(module: nn.Module, path: str) -> CheckpointFacts | None:
+def checkpoint_facts(module: nn.Module, path: str) -> LayerCheckpointing | None:
     """How the module checkpoints, or None where it never does.
 
     Many modules carry the flag without ever checkpointing (every ``LlamaModel`` does): what counts is that the
@@ -51,7 +51,7 @@ def checkpoint_facts(module: nn.Module, path: str) -> CheckpointFacts | None:
         reentry = _reentry_in_code(function_of(cls.forward))
     else:
         reentry = reentry_of(bound) if enabled else Reentry.UNKNOWN
-    return CheckpointFacts(
+    return LayerCheckpointing(
         path=path,
         class_name=type(module).__name__,
         enabled=enabled,

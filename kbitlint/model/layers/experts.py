@@ -57,7 +57,7 @@ def _tensor_bytes(state: Any) -> int:
     return sum(tensor.nbytes for tensor in tensors) + (0 if nested is None else _tensor_bytes(nested))
 
 
-def grown(before: Iterable[tuple[str, nn.Module]], after: Iterable[tuple[str, nn.Module]]) -> tuple[str, ...]:
+def new_parametrizations(before: Iterable[tuple[str, nn.Module]], after: Iterable[tuple[str, nn.Module]]) -> tuple[str, ...]:
     """Paths of the parameters that gained parametrizations, from the (path, module) of every module before and after."""
     known = dict(_parametrized(before))
     return tuple(path for path, count in _parametrized(after) if count > known.get(path, 0))

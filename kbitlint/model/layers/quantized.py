@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from kbitlint.facts.layers import Packing, short_name
-from kbitlint.facts.model import HollowFacts, LinearFacts
+from kbitlint.facts.model import LinearFacts, UnpackedLayerFacts
 from kbitlint.model.attributes import attribute
 from kbitlint.upstream.quantization import INFERENCE_KERNELS, layer_of
 
@@ -151,12 +151,12 @@ def _bitsandbytes_8bit(module: nn.Module) -> Packing | None:
     return Packing("bitsandbytes", 8, "int8", features=_features(module))
 
 
-def hollow(module: nn.Module, path: str) -> Iterator[HollowFacts]:
+def hollow(module: nn.Module, path: str) -> Iterator[UnpackedLayerFacts]:
     """The module, where its class packs a weight and its weight is not packed."""
     bits, weight = packed_class(type(module)), module._parameters.get("weight")  # noqa: SLF001  # one dictionary read
     if bits is not None and weight is not None:
         pending = type(weight).__name__ == "Params4bit"
-        yield HollowFacts(path, type(module).__name__, bits, short_name(weight.dtype), pending)
+        yield UnpackedLayerFacts(path, type(module).__name__, bits, short_name(weight.dtype), pending)
 
 
 def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[LinearFacts, ...] | None:

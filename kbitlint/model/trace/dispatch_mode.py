@@ -34,7 +34,7 @@ MAX_REAL = 2**22
 # ------------------------------------------------------------------------------------ below autograd: operators
 
 
-class WeightlessKernels(TorchDispatchMode):
+class MetaKernels(TorchDispatchMode):
     """Stands in for the kernels: checks dtypes, keeps known integers real, answers reads of unknown values."""
 
     def __init__(self, ledger: Ledger) -> None:

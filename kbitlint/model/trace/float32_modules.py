@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from kbitlint.model.trace.step import How
+    from kbitlint.model.trace.step import StepSettings
 
 ROUNDS = 8
 
 
-def float32_modules(inner: nn.Module, how: How, refusing: Iterable[str]) -> tuple[str, ...]:
+def float32_modules(inner: nn.Module, how: StepSettings, refusing: Iterable[str]) -> tuple[str, ...]:
     """The modules that let the step run once they compute in float32 and give back the dtype that came in.
 
     Code that makes a float32 tensor of its own (a state, a position, a transform without half-precision kernel) and

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from kbitlint.model.trace import kernel_dtypes
-from kbitlint.model.trace.dispatch_mode import CPU, META, WeightlessKernels, tensors_in
+from kbitlint.model.trace.dispatch_mode import CPU, META, MetaKernels, tensors_in
 from kbitlint.model.trace.stubs import attend
 from kbitlint.model.trace.unknown_values import one_hot
 
@@ -88,7 +88,7 @@ def _without_device(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     return func(args[0], **named)
 
 
-_BETRAYALS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
+_DEVICE_QUERIES: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     Tensor.device.__get__: _device,  # type: ignore[attr-defined]  # a getset descriptor
     Tensor.to: _without_device,
     Tensor.cpu: _itself,
@@ -103,7 +103,7 @@ _BETRAYALS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
 }
 
 
-class SeemsReal(TorchFunctionMode):
+class PretendCPU(TorchFunctionMode):
     """Lets code believe that its tensors are on the CPU, and applies autocast, which knows no meta device."""
 
     def __init__(self, ledger: Ledger) -> None:
@@ -115,7 +115,7 @@ class SeemsReal(TorchFunctionMode):
         kwargs = kwargs or {}
         if isinstance(func, torch._ops.OpOverload):  # noqa: SLF001  # an operator that WeightlessKernels calls, not a function that code calls
             return func(*args, **kwargs)
-        answer = _BETRAYALS.get(func)
+        answer = _DEVICE_QUERIES.get(func)
         if answer is not None:
             return answer(self.ledger, func, args, kwargs)
         if kwargs and kwargs.get("device") not in (None, "meta", META):
@@ -142,5 +142,5 @@ def autocast_dtype() -> torch.dtype | None:
 @contextlib.contextmanager
 def weightless(ledger: Ledger) -> Iterator[None]:
     """Run what follows without weights, and write down in the ledger what happened."""
-    with SeemsReal(ledger), WeightlessKernels(ledger):
+    with PretendCPU(ledger), MetaKernels(ledger):
         yield

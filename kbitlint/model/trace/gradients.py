@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Passage:
+class ForwardRecord:
     """What the forward pass showed of each module, by path."""
 
     gives_grad: dict[str, bool] = field(default_factory=dict)
@@ -26,7 +26,7 @@ class Passage:
 def why_cut(
     parameter: Tensor,
     owner: str,
-    passage: Passage,
+    passage: ForwardRecord,
     used: str | None,
     used_without_grad: str | None,
     detached: list[tuple[str, Tensor]],
@@ -60,7 +60,7 @@ def why_cut(
     return (Cut.NOT_IN_LOSS, owner) if cut is None else (Cut.CUT, cut)
 
 
-def _silent(around: list[str], passage: Passage) -> list[str]:
+def _silent(around: list[str], passage: ForwardRecord) -> list[str]:
     """The modules around a parameter that did not run, without lists whose members did."""
     silent = list(itertools.takewhile(lambda path: path not in passage.gives_grad, around))
     while silent and any(path.startswith(f"{silent[-1]}.") for path in passage.gives_grad):

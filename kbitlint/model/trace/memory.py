@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from kbitlint.model.inspect.walk import collect, places
+from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.layers import adapters, checkpointing, quantized
 from kbitlint.model.layers.experts import packed_kind, path_of, state_bytes
 from kbitlint.model.trace.step import UntraceableError, run_twin
@@ -98,7 +98,7 @@ def _resident(model: nn.Module, facts: ModelFacts) -> dict[str, int]:
         for parameter in facts.parameters
     }
     found: dict[str, int] = {}
-    for path, module in places(model):
+    for path, module in named_modules(model):
         packing = quantized.packing_of(module)
         if packing is not None:
             found["quantization state"] = found.get("quantization state", 0) + quantized.state_bytes(module, packing)
@@ -132,7 +132,7 @@ def _is_head(path: str, model: nn.Module) -> bool:
     """Whether what a module keeps belongs to the logits and the loss: the outermost model computes both."""
     base: Any = adapters.base_of(model)
     head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
-    heads = {place for place, module in places(model) if module is head}
+    heads = {place for place, module in named_modules(model) if module is head}
     return not path or path in heads
 
 

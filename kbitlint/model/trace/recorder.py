@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import LayerFacts, PromotionFacts
-from kbitlint.model.inspect.walk import places
+from kbitlint.model.inspect.walk import named_modules
 from kbitlint.model.layers.norm_interface import HALF
-from kbitlint.model.trace.gradients import Passage
+from kbitlint.model.trace.gradients import ForwardRecord
 from kbitlint.model.trace.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Step:
+class StepRecorder:
     """What is being gathered while the step runs."""
 
     twin: nn.Module
     ledger: Ledger
     paths: dict[int, str]
     modules: dict[str, nn.Module]
-    passage: Passage = field(default_factory=Passage)
+    passage: ForwardRecord = field(default_factory=ForwardRecord)
     running: list[str] = field(default_factory=list)
     layers: dict[str, LayerFacts] = field(default_factory=dict)
     promotions: dict[str, PromotionFacts] = field(default_factory=dict)
@@ -49,10 +49,10 @@ class Step:
         return self.running[-1] if self.running else ""
 
 
-def prepared(twin: nn.Module, device: str, facts: ModelFacts) -> Step:
+def prepared(twin: nn.Module, device: str, facts: ModelFacts) -> StepRecorder:
     """The twin with hooks that say what runs."""
-    found = list(places(twin))
-    step = Step(twin, Ledger(device), {id(module): path for path, module in found}, dict(found))
+    found = list(named_modules(twin))
+    step = StepRecorder(twin, Ledger(device), {id(module): path for path, module in found}, dict(found))
     step.ledger.where = step.where
     layers = {checkpoint.path for checkpoint in facts.checkpoints if checkpoint.is_layer} or _stacked(found)
     for path, module in found:
@@ -72,7 +72,7 @@ def _stacked(found: list[tuple[str, nn.Module]]) -> set[str]:
     }
 
 
-def _watch(module: nn.Module, path: str, step: Step, *, is_layer: bool) -> None:
+def _watch(module: nn.Module, path: str, step: StepRecorder, *, is_layer: bool) -> None:
     own = any(p is not None and p.is_floating_point() for p in module._parameters.values())  # noqa: SLF001  # own tensors only
 
     def enter(_: nn.Module, __: tuple[Any, ...]) -> None:
@@ -126,24 +126,26 @@ def _requires_grad(output: Any) -> bool:
     return not found or any(tensor.requires_grad for tensor in found)
 
 
-def watched_in(step: Step, facts: ModelFacts, scalars: tuple[tuple[nn.Module, nn.Parameter], ...]) -> list[Watched]:
+def watched_in(
+    step: StepRecorder, facts: ModelFacts, scalars: tuple[tuple[nn.Module, nn.Parameter], ...]
+) -> list[ExpectedGradient]:
     """What a gradient is expected at, in the order of the walk."""
     added = {parameter.path for parameter in facts.parameters if parameter.adapter}
-    found: dict[int, Watched] = {}
-    for path, module in places(step.twin):
+    found: dict[int, ExpectedGradient] = {}
+    for path, module in named_modules(step.twin):
         for name, parameter in module._parameters.items():  # noqa: SLF001  # own parameters with their names
             if parameter is not None and parameter.requires_grad and id(parameter) not in found:
                 full = f"{path}.{name}" if path else name
-                found[id(parameter)] = Watched(parameter, full, path, adapter=full in added, virtual=False)
+                found[id(parameter)] = ExpectedGradient(parameter, full, path, adapter=full in added, virtual=False)
     for module, scalar in scalars:
         path = step.paths[id(module)]
-        found[id(scalar)] = Watched(scalar, path, path, adapter=True, virtual=True)
+        found[id(scalar)] = ExpectedGradient(scalar, path, path, adapter=True, virtual=True)
     step.ledger.watched = {key: watched.parameter for key, watched in found.items()}
     return list(found.values())
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class ExpectedGradient:
     """One parameter that a gradient is expected at, or a scalar that stands for an adapter."""
 
     parameter: nn.Parameter

@@ -21,7 +21,7 @@ from kbitlint.model.trace.checkpoint_calls import observed
 from kbitlint.model.trace.function_mode import weightless
 from kbitlint.model.trace.guard import Guard
 from kbitlint.model.trace.ledger import Refusal
-from kbitlint.model.trace.recorder import Step, Watched, prepared, watched_in
+from kbitlint.model.trace.recorder import ExpectedGradient, StepRecorder, prepared, watched_in
 from kbitlint.model.trace.twin import originals_of, stand_in_quantized
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class UntraceableError(KbitlintError):
 
 
 @dataclass(frozen=True, slots=True)
-class How:
+class StepSettings:
     """What a step is run with."""
 
     context: TrainingContext
@@ -54,7 +54,7 @@ class How:
 
 
 @dataclass(frozen=True, slots=True)
-class End:
+class StepEnd:
     """How a step ended."""
 
     failure: str | None = None
@@ -64,7 +64,7 @@ class End:
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class StepCost:
     """What one step on a twin kept for its backward pass."""
 
     saved: dict[str, int]
@@ -74,7 +74,7 @@ class Span:
     """How many trainable parameters received one."""
 
 
-class Witness(Protocol):
+class AllocationObserver(Protocol):
     """Who is told of what a step holds in memory."""
 
     def own(self, tensor: Tensor) -> None:
@@ -92,9 +92,9 @@ def run_twin(
     context: TrainingContext,
     *,
     facts: ModelFacts,
-    live: Witness,
+    live: AllocationObserver,
     device: str = "cuda",
-) -> Span:
+) -> StepCost:
     """Run one step on a twin, which is used up by it, and tell of everything that its operators allocate.
 
     Args:
@@ -108,13 +108,15 @@ def run_twin(
         UntraceableError: The step needs values or kernels that a run without weights does not have.
     """
     context = dataclasses.replace(context, gradient_checkpointing=None)
-    how = How(context, device, context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
+    how = StepSettings(context, device, context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
     with seeded():
         step, watched, end = step_of(runnable(twin), how, live)
-    return Span(step.saved, end.failure, sum(one.parameter.grad is not None for one in watched))
+    return StepCost(step.saved, end.failure, sum(one.parameter.grad is not None for one in watched))
 
 
-def step_of(twin: nn.Module, how: How, live: Witness | None = None) -> tuple[Step, list[Watched], End]:
+def step_of(
+    twin: nn.Module, how: StepSettings, live: AllocationObserver | None = None
+) -> tuple[StepRecorder, list[ExpectedGradient], StepEnd]:
     """Run a step on a twin, which is used up by it: what was gathered, what a gradient is expected at, how it ended.
 
     Args:
@@ -143,7 +145,7 @@ def step_of(twin: nn.Module, how: How, live: Witness | None = None) -> tuple[Ste
     return step, watched, end
 
 
-def _refuse_strangers(step: Step, end: End) -> None:
+def _refuse_strangers(step: StepRecorder, end: StepEnd) -> None:
     """Raise UntraceableError where what ran was not, or not only, the twin: no verdict about the model follows from it."""
     guard = step.ledger.guard
     if guard is not None and guard.touched:
@@ -169,7 +171,7 @@ _WRAPPERS = ("DistributedDataParallel", "DataParallel", "DeepSpeedEngine")
 # -------------------------------------------------------------------------------------------------- the step
 
 
-def _run(step: Step, how: How) -> End:
+def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
     """Forward and backward."""
     loop = how.context.gradient_checkpointing
     if how.context.sets_training_mode is not False:
@@ -189,7 +191,7 @@ def _run(step: Step, how: How) -> End:
     except Exception as error:
         where, text, ledger = _module_of(error, step.paths), str(error), step.ledger
         if ledger.guard is not None and ledger.guard.touched:
-            return End(one_line(error), where, forward_done)
+            return StepEnd(one_line(error), where, forward_done)
         if _ABOUT_DTYPES.search(text) and isinstance(error, (RuntimeError, ValueError)):
             refusal = Refusal(where, ledger.last_operator, _dtypes_in(text), ledger.in_backward)
             ledger.refusals.setdefault((where, refusal.operator), refusal)
@@ -199,8 +201,8 @@ def _run(step: Step, how: How) -> End:
             place = f" in {where}" if where else ""
             operator = f"{ledger.last_operator}{place} raised " if ledger.last_operator else ""
             raise UntraceableError(f"no training step without weights: {operator}{one_line(error)}") from error
-        return End(one_line(error), where, forward_done)
-    return End()
+        return StepEnd(one_line(error), where, forward_done)
+    return StepEnd()
 
 
 def _enable_checkpointing(twin: nn.Module, loop: Checkpointing) -> None:
@@ -235,13 +237,13 @@ def _backward(loss: Tensor) -> None:
         torch.autograd.backward(torch.autograd.graph.get_gradient_edge(loss), torch.ones_like(loss))
 
 
-def _see_checkpoint(step: Step, module: nn.Module | None, use_reentrant: bool | None, requires_grad: bool) -> None:  # noqa: FBT001  # what observed() tells
+def _see_checkpoint(step: StepRecorder, module: nn.Module | None, use_reentrant: bool | None, requires_grad: bool) -> None:  # noqa: FBT001  # what observed() tells
     if not step.ledger.in_backward:
         path = step.where() if module is None else step.paths[id(module)]
         step.passage.checkpoint_calls.append(CheckpointCall(path, use_reentrant, requires_grad))
 
 
-def _pack(step: Step, tensor: Tensor) -> tuple[Tensor, int]:
+def _pack(step: StepRecorder, tensor: Tensor) -> tuple[Tensor, int]:
     """Count what is kept for the backward pass, each storage once."""
     storage = tensor.untyped_storage()
     key = storage._cdata  # noqa: SLF001  # the one identity that a storage has

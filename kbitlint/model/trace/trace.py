@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 from kbitlint.context import TrainingContext
 from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import Cut, GradientFacts, PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
-from kbitlint.model.inspect.walk import collect, places
+from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.isolation import seeded
 from kbitlint.model.layers import checkpointing, experts
 from kbitlint.model.trace.float32_modules import float32_modules
 from kbitlint.model.trace.gradients import why_cut
-from kbitlint.model.trace.step import How, UntraceableError, runnable, step_of
+from kbitlint.model.trace.step import StepSettings, UntraceableError, runnable, step_of
 from kbitlint.model.trace.twin import twin_of
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.model import ModelFacts
     from kbitlint.model.trace.ledger import Refusal
-    from kbitlint.model.trace.recorder import Step, Watched
+    from kbitlint.model.trace.recorder import ExpectedGradient, StepRecorder
 
 __all__ = ["UntraceableError", "trace"]
 
@@ -68,7 +68,7 @@ def trace(
     facts = facts or collect(model)
     device = device or ("cpu" if any(p.device == "cpu" for p in facts.parameters) else "cuda")
     inner = runnable(model)
-    how = How(context, device, batch, seq_len, facts, virtual=bool(facts.quantized) and not facts.has_adapters)
+    how = StepSettings(context, device, batch, seq_len, facts, virtual=bool(facts.quantized) and not facts.has_adapters)
     traced = _traced(inner, how)
     if traced.refusals and context.autocast_dtype is None:
         in_region = dataclasses.replace(how, context=dataclasses.replace(context, autocast_dtype="bfloat16"))
@@ -84,12 +84,12 @@ def trace(
     return dataclasses.replace(traced, seconds=time.perf_counter() - start)
 
 
-def _traced(inner: nn.Module, how: How) -> TraceFacts:
+def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
     """What one step shows, without asking what else would make it run."""
     with seeded():
         twin = twin_of(inner)
         step, watched, end = step_of(twin, how)
-        grown = experts.grown(places(inner), places(twin))
+        grown = experts.new_parametrizations(named_modules(inner), named_modules(twin))
         gradients = tuple(_gradients(step, watched)) if end.has_graph else ()
         if any(gradient.cut is not None and gradient.runs and not gradient.reentrant for gradient in gradients):
             lost = _lost_inherently(inner, how)
@@ -118,7 +118,7 @@ def _traced(inner: nn.Module, how: How) -> TraceFacts:
     )
 
 
-def _lost_inherently(inner: nn.Module, how: How) -> frozenset[str]:
+def _lost_inherently(inner: nn.Module, how: StepSettings) -> frozenset[str]:
     """Paths of what gets no gradient in a twin that is stripped of hooks, checkpoints and forwards of its own."""
     twin = twin_of(inner)
     for module in twin.modules():
@@ -138,7 +138,7 @@ def _lost_inherently(inner: nn.Module, how: How) -> frozenset[str]:
 # -------------------------------------------------------------------------------------------------- the answers
 
 
-def _gradients(step: Step, watched: list[Watched]) -> Iterator[GradientFacts]:
+def _gradients(step: StepRecorder, watched: list[ExpectedGradient]) -> Iterator[GradientFacts]:
     ledger = step.ledger
     for one in watched:
         if one.parameter.grad is not None:
@@ -154,18 +154,18 @@ def _gradients(step: Step, watched: list[Watched]) -> Iterator[GradientFacts]:
         yield GradientFacts(one.path, arrives=False, adapter=one.adapter, virtual=one.virtual, cut=cut, at=at)
 
 
-def _class_at(step: Step, path: str) -> str:
+def _class_at(step: StepRecorder, path: str) -> str:
     """The module that defines the class of what stands at a path."""
     return str(type(step.modules.get(path)).__module__)
 
 
-def _adapted_layer(step: Step, path: str) -> str:
+def _adapted_layer(step: StepRecorder, path: str) -> str:
     """The layer that an adapter is attached to, for places inside the adapter; the path itself elsewhere."""
     around = [path.rsplit(".", count)[0] for count in range(path.count(".") + 1)]
     return next((place for place in reversed(around) if _class_at(step, place).startswith("peft.")), path)
 
 
-def _is_library_code(step: Step, gradient: GradientFacts) -> bool:
+def _is_library_code(step: StepRecorder, gradient: GradientFacts) -> bool:
     """Whether the class that cuts a gradient is the architecture's own: transformers' or a checkpoint's remote code.
 
     What runs without recording gradients is called so by the module around it.

@@ -10,12 +10,12 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.facts.source import Action, Checkpointing, Path, SourceFacts
+from kbitlint.facts.source import Action, CheckpointingState, ExecutionPath, SourceFacts
 from kbitlint.facts.values import UNKNOWN, Argument, Call
 from kbitlint.source.comments import ignores
 from kbitlint.source.configs.tree import json_items, yaml_items
-from kbitlint.source.interpreter.objects import Given, Items, Known, Net, Trainer, frozen
-from kbitlint.source.interpreter.path_state import Trail
+from kbitlint.source.interpreter.objects import Constant, Entry, Record, TrackedModel, Trainer, frozen
+from kbitlint.source.interpreter.path_state import PathState
 from kbitlint.upstream.calls import TRAINERS
 from kbitlint.upstream.programs import PROGRAMS
 from kbitlint.upstream.versions import installed
@@ -46,7 +46,7 @@ def collect(
     if program is None or not program.trainer:
         return None  # how a launcher starts processes says nothing about a model: --training hands it to a check of one
     versions = installed() if versions is None else versions
-    trail = Trail(versions, beside=beside)
+    trail = PathState(versions, beside=beside)
     path, calls = _trained(program, root, trail)
     return SourceFacts(
         file,
@@ -59,7 +59,7 @@ def collect(
     )
 
 
-def _trained(program: Program, root: Items, trail: Trail) -> tuple[Path, tuple[Call, ...]]:
+def _trained(program: Program, root: Record, trail: PathState) -> tuple[ExecutionPath, tuple[Call, ...]]:
     """The load, the adapters and the training that the keys ask for."""
     api = TRAINERS[program.trainer]
     quantization = _quantization(program, root)
@@ -69,18 +69,18 @@ def _trained(program: Program, root: Items, trail: Trail) -> tuple[Path, tuple[C
         load.items["pretrained_model_name_or_path"] = name
     bits = 4 if _is_true(quantization, "load_in_4bit") else 8 if _is_true(quantization, "load_in_8bit") else None
     if bits is not None:
-        load.items["quantization_config"] = Given(quantization, quantization.span, quantization.span)
+        load.items["quantization_config"] = Entry(quantization, quantization.span, quantization.span)
     said = root.get(program.bits) if program.bits else UNKNOWN
-    if isinstance(said, Known) and said.value in (4, 8):
-        quantization.items[f"load_in_{said.value}bit"] = Given(Known(True), *2 * (root.items[program.bits].whole,))  # noqa: FBT003
+    if isinstance(said, Constant) and said.value in (4, 8):
+        quantization.items[f"load_in_{said.value}bit"] = Entry(Constant(True), *2 * (root.items[program.bits].whole,))  # noqa: FBT003
         bits = int(said.value)
-        load.items["quantization_config"] = Given(quantization, quantization.span, quantization.span)
+        load.items["quantization_config"] = Entry(quantization, quantization.span, quantization.span)
     net = trail.load(load.frozen(trail.effort))
     if program.reentry:
-        how = _own_checkpointing(program, root, trail) if bits else Checkpointing(None)
+        how = _own_checkpointing(program, root, trail) if bits else CheckpointingState(None)
         hooks = () if how.by is None else (how.by,)  # its function makes the layers' inputs require grad
         net.state = dataclasses.replace(net.state, checkpointing=how, hooks=hooks)
-    arguments = Items(api.arguments, dict(root.items), span=root.span, style=root.style, tail=root.tail)
+    arguments = Record(api.arguments, dict(root.items), span=root.span, style=root.style, tail=root.tail)
     asked = root.items.get(program.adapter)
     trainer = Trainer(Call(program.name, root.span), net, arguments, api)
     if asked is None and program.adapts_by_default:
@@ -95,24 +95,24 @@ def _trained(program: Program, root: Items, trail: Trail) -> tuple[Path, tuple[C
     return trail.path(), (root.frozen(trail.effort), arguments.frozen(trail.effort))
 
 
-def _quantization(program: Program, root: Items) -> Items:
+def _quantization(program: Program, root: Record) -> Record:
     """The quantization config that a program makes of its keys."""
     made = _part(root, "transformers.BitsAndBytesConfig", program.passes)
     if program.storage is not None:
-        made.items["bnb_4bit_quant_storage"] = Given(Known(program.storage), root.span, root.span)
+        made.items["bnb_4bit_quant_storage"] = Entry(Constant(program.storage), root.span, root.span)
     further = root.get(program.quantization) if program.quantization else UNKNOWN
-    if isinstance(further, Items):
+    if isinstance(further, Record):
         made.items.update(further.items)
     return made
 
 
-def _own_checkpointing(program: Program, root: Items, trail: Trail) -> Checkpointing:
+def _own_checkpointing(program: Program, root: Record, trail: PathState) -> CheckpointingState:
     """How a program that binds the checkpoint function itself does it."""
-    said = root.get(program.reentry) if program.reentry in root.items else Known(True)  # noqa: FBT003  # the program's default
-    if any(key in root.items for key in program.leaves_it) or not isinstance(said, Known):
-        return Checkpointing(None)
+    said = root.get(program.reentry) if program.reentry in root.items else Constant(True)  # noqa: FBT003  # the program's default
+    if any(key in root.items for key in program.leaves_it) or not isinstance(said, Constant):
+        return CheckpointingState(None)
     reentry = Reentry.YES if said.value is True else Reentry.NO if said.value is False else Reentry.UNKNOWN
-    return Checkpointing(
+    return CheckpointingState(
         enabled=True,
         reentry=reentry,
         by=dataclasses.replace(root.frozen(trail.effort), callee=program.name),
@@ -120,24 +120,26 @@ def _own_checkpointing(program: Program, root: Items, trail: Trail) -> Checkpoin
     )
 
 
-def _attach(trail: Trail, net: Net, root: Items, asked: Given) -> None:
+def _attach(trail: PathState, net: TrackedModel, root: Record, asked: Entry) -> None:
     from kbitlint.upstream.calls import FUNCTIONS
 
     api = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
-    config = Items("peft.LoraConfig", {}, complete=False, span=root.span, style=root.style)
+    config = Record("peft.LoraConfig", {}, complete=False, span=root.span, style=root.style)
     call = Call(api.name, asked.whole, (Argument("peft_config", config.frozen(trail.effort), asked.span, asked.whole),))
     trail.apply(api, call, net)
 
 
-def _cast_adapters(net: Net, dtype: str) -> None:
+def _cast_adapters(net: TrackedModel, dtype: str) -> None:
     if net.state.adapters is not None:
         net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(net.state.adapters, dtype=dtype))
 
 
-def _part(root: Items, callee: str, names: tuple[str, ...]) -> Items:
+def _part(root: Record, callee: str, names: tuple[str, ...]) -> Record:
     """Some keys as the arguments of a call."""
-    return Items(callee, {n: root.items[n] for n in names if n in root.items}, span=root.span, style=root.style, tail=root.tail)
+    return Record(
+        callee, {n: root.items[n] for n in names if n in root.items}, span=root.span, style=root.style, tail=root.tail
+    )
 
 
-def _is_true(items: Items, name: str) -> bool:
-    return items.get(name) == Known(True)  # noqa: FBT003  # a value of the file
+def _is_true(items: Record, name: str) -> bool:
+    return items.get(name) == Constant(True)  # noqa: FBT003  # a value of the file

@@ -8,7 +8,7 @@ from kbitlint.facts.values import Span, Style, Value
 from kbitlint.files.json_text import JSONTextError, TooManyValues
 from kbitlint.files.json_text import Node as JSONNode
 from kbitlint.files.json_text import parse as parse_json
-from kbitlint.source.interpreter.objects import Given, Items, Known, Object, Sequence
+from kbitlint.source.interpreter.objects import Constant, Entry, Object, Record, Sequence
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ class ConfigurationError(ValueError):
     """A text that is neither YAML nor JSON."""
 
 
-def json_items(text: str) -> Items | None:
+def json_items(text: str) -> Record | None:
     """The table that a JSON file holds; None where it holds something else. Raises ConfigurationError."""
     try:
         node = parse_json(text, most=MAX_NODES)
@@ -33,24 +33,24 @@ def json_items(text: str) -> Items | None:
         raise ConfigurationError(f"is not valid JSON: {error}") from error
     lines = _Lines(text)
     value = _json_value(node, lines)
-    return value if isinstance(value, Items) else None
+    return value if isinstance(value, Record) else None
 
 
 def _json_value(node: JSONNode, lines: _Lines) -> Object:
     if isinstance(node.value, list):
         return Sequence([_json_value(item, lines) for item in node.value], lines.span(node.start, node.end))
     if not isinstance(node.value, dict):
-        return Known(node.value)
-    made = Items(span=lines.span(node.start, node.end), style=Style.JSON)
+        return Constant(node.value)
+    made = Record(span=lines.span(node.start, node.end), style=Style.JSON)
     starts = dict(node.keys)
     for name, member in node.value.items():
         span = lines.span(member.start, member.end)
-        made.items[name] = Given(_json_value(member, lines), span, lines.span(starts[name], member.end))
+        made.items[name] = Entry(_json_value(member, lines), span, lines.span(starts[name], member.end))
         made.tail = max(made.tail, member.end)
     return made
 
 
-def yaml_items(text: str) -> Items | None:
+def yaml_items(text: str) -> Record | None:
     """The table that a YAML file holds; None where it holds something else. Raises ConfigurationError."""
     import yaml
 
@@ -70,7 +70,7 @@ def yaml_items(text: str) -> Items | None:
         return None
     reader = _YAML(text, loader)
     value = reader.value(node, 0)
-    return value if isinstance(value, Items) else None
+    return value if isinstance(value, Record) else None
 
 
 def _too_many(events: Iterable[Any]) -> bool:
@@ -117,12 +117,12 @@ class _YAML:
             return Sequence([self.value(item, depth + 1) for item in node.value], self._span(node))
         if kind != "mapping":
             return self._known(node)
-        made = Items(span=self._span(node), style=Style.JSON if node.flow_style else Style.YAML)
+        made = Record(span=self._span(node), style=Style.JSON if node.flow_style else Style.YAML)
         for key, item in node.value:
             name = str(getattr(key, "value", ""))
             span = self._span(item)
             whole = self._lines.span(self._start(key), span.end)
-            made.items[name] = Given(self.value(item, depth + 1), span, whole)
+            made.items[name] = Entry(self.value(item, depth + 1), span, whole)
             made.tail = max(made.tail, span.end)
         return made
 
@@ -130,8 +130,8 @@ class _YAML:
         try:
             value: Value = self._scalar(node)
         except Exception:  # noqa: BLE001  # dates and numbers out of range raise what they like
-            return Known(str(node.value))
-        return Known(value) if value is None or isinstance(value, (bool, int, float, str)) else Known(str(node.value))
+            return Constant(str(node.value))
+        return Constant(value) if value is None or isinstance(value, (bool, int, float, str)) else Constant(str(node.value))
 
     def _start(self, node: Any) -> int:
         return int(node.start_mark.index)

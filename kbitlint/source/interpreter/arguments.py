@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.facts.source import Named
+from kbitlint.facts.source import CheckpointConfig
 from kbitlint.facts.values import UNKNOWN, Call, Symbol, Value
 from kbitlint.files.local_configs import zero_stage
 from kbitlint.upstream.calls import EXPERT_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
@@ -23,7 +23,7 @@ _ZERO3 = re.compile(r"(zero|z|stage)[-_]?3", re.IGNORECASE)
 _ZERO2 = re.compile(r"(zero|z|stage)[-_]?2", re.IGNORECASE)
 
 
-def named_of(config: Mapping[str, Any] | None) -> Named | None:
+def named_of(config: Mapping[str, Any] | None) -> CheckpointConfig | None:
     """What matters of a checkpoint's config.json; of several towers the one that writes text counts."""
     if config is None:
         return None
@@ -32,7 +32,7 @@ def named_of(config: Mapping[str, Any] | None) -> Named | None:
     counts = [inner.get(key) for key in EXPERT_COUNTS]
     experts = next((count for count in counts if isinstance(count, int)), 0)
     tied = config.get("tie_word_embeddings")
-    return Named(
+    return CheckpointConfig(
         str(inner.get("model_type", "")), tied if isinstance(tied, bool) else None, experts, bool(config.get("auto_map"))
     )
 

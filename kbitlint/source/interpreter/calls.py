@@ -13,16 +13,16 @@ from kbitlint.source.interpreter.model_calls import ModelCalls
 from kbitlint.source.interpreter.names import canonical, numbered, parameters_of
 from kbitlint.source.interpreter.objects import (
     Class,
+    Constant,
+    Entry,
     Function,
-    Given,
-    Items,
-    Known,
-    Net,
     Object,
     Output,
     Parameters,
-    Part,
+    Record,
     Sequence,
+    Submodule,
+    TrackedModel,
     Trainer,
 )
 from kbitlint.source.interpreter.optimizers import is_optimizer, optimized
@@ -43,25 +43,25 @@ _ATTACHED = ("base_model", "model", "module")
 class Caller(ModelCalls):
     """Evaluates calls; running a function's body is added by its subclass."""
 
-    def run(self, function: Function, arguments: Items) -> Object:
+    def run(self, function: Function, arguments: Record) -> Object:
         """Follow a function of the file."""
         raise NotImplementedError
 
-    def make(self, cls: Class, arguments: Items) -> Object:
+    def make(self, cls: Class, arguments: Record) -> Object:
         """An instance of a class of the file."""
         raise NotImplementedError
 
-    def called(self, instance: Items) -> Object:
+    def called(self, instance: Record) -> Object:
         """What runs where an instance is called."""
         raise NotImplementedError
 
     # ---------------------------------------------------------------------------------------------- arguments
 
-    def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Items:
+    def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Record:
         """The arguments of a call by name; positional ones are named by the parameters, or by their number."""
-        made = Items(callee, span=self.text.span(node))
+        made = Record(callee, span=self.text.span(node))
         looks = "clip_grad" in callee  # at their gradients only
-        before = self.handed() if looks else {}
+        before = self.optimizer_claims() if looks else {}
         for number, argument in enumerate(node.args):
             if isinstance(argument, ast.Starred):
                 self.value(argument.value)
@@ -69,7 +69,7 @@ class Caller(ModelCalls):
                 made.tail = self.text.span(argument).end
                 break
             span = self.text.span(argument)
-            made.items[parameters[number] if number < len(parameters) else str(number)] = Given(
+            made.items[parameters[number] if number < len(parameters) else str(number)] = Entry(
                 self.value(argument), span, span
             )
             made.tail = span.end
@@ -80,7 +80,7 @@ class Caller(ModelCalls):
             if keyword.arg is None:
                 self.merge(made, value)
             else:
-                made.items[keyword.arg] = Given(value, span, whole)
+                made.items[keyword.arg] = Entry(value, span, whole)
         if looks:
             for net in self.trail.nets:
                 net.handed = before.get(net.number, frozenset())
@@ -97,15 +97,15 @@ class Caller(ModelCalls):
         function = self.value(node.func)
         if isinstance(function, Symbol):
             return self._known(node, function.name)
-        if isinstance(function, Items):
+        if isinstance(function, Record):
             function = self.called(function)
-        if isinstance(function, (Function, Class, Net)):
+        if isinstance(function, (Function, Class, TrackedModel)):
             return self._local(function, self.arguments(node, "", parameters_of(function)))
         self._escape(self.arguments(node, ""), "")
         return UNKNOWN
 
-    def _local(self, function: Function | Class | Net, arguments: Items) -> Object:
-        if isinstance(function, Net):
+    def _local(self, function: Function | Class | TrackedModel, arguments: Record) -> Object:
+        if isinstance(function, TrackedModel):
             if self.untracked:
                 return UNKNOWN
             function.outputs += 1
@@ -114,7 +114,7 @@ class Caller(ModelCalls):
 
     def _method(self, node: ast.Call, func: ast.Attribute, owner: Object) -> Object:
         name = func.attr
-        if isinstance(owner, (Net, Items, Parameters, Part, Trainer)):
+        if isinstance(owner, (TrackedModel, Record, Parameters, Submodule, Trainer)):
             return self._followed_method(node, name, owner)
         if isinstance(owner, Class):
             return self._class_method(node, name, owner)
@@ -132,23 +132,25 @@ class Caller(ModelCalls):
     def _class_method(self, node: ast.Call, name: str, cls: Class) -> Object:
         """A method that is called on a class of the file itself."""
         member = self.field(cls, name)
-        if isinstance(member, (Function, Class, Net)):
+        if isinstance(member, (Function, Class, TrackedModel)):
             return self._local(member, self.arguments(node, name, parameters_of(member)))
         if cls.base:
             return self._known(node, f"{cls.base}.{name}")
         self._escape(self.arguments(node, name), name)
         return UNKNOWN
 
-    def _followed_method(self, node: ast.Call, name: str, owner: Net | Items | Parameters | Part | Trainer) -> Object:
+    def _followed_method(
+        self, node: ast.Call, name: str, owner: TrackedModel | Record | Parameters | Submodule | Trainer
+    ) -> Object:
         """What a method of something does whose state is followed."""
-        if isinstance(owner, Net):
+        if isinstance(owner, TrackedModel):
             return self._model_method(node, name, owner)
-        if isinstance(owner, Items):
+        if isinstance(owner, Record):
             return self._items_method(node, name, owner)
         if isinstance(owner, Parameters):
             self._set_grad(node, owner, name)
             return owner if name.endswith("_") else UNKNOWN
-        if isinstance(owner, Part):
+        if isinstance(owner, Submodule):
             return self.part_method(node, name, owner)
         call = self.arguments(node, name).frozen(self.effort)
         if name == "train":
@@ -166,7 +168,7 @@ class Caller(ModelCalls):
             return name != "add_adapter"
         return name == "parameters" and not node.args
 
-    def _adopted(self, node: ast.expr) -> Net:
+    def _adopted(self, node: ast.expr) -> TrackedModel:
         """A model that is seen here for the first time: whoever holds it holds this one from now on."""
         net = self.trail.adopt()
         while isinstance(node, ast.Attribute) and node.attr in _ATTACHED:
@@ -206,7 +208,7 @@ class Caller(ModelCalls):
             return self._wrap(arguments, WRAPPERS[name])
         return self._plain(name, last, arguments, self.text.span(node))
 
-    def _plain(self, name: str, last: str, arguments: Items, span: Span) -> Object:
+    def _plain(self, name: str, last: str, arguments: Record, span: Span) -> Object:
         made = self._builtin(name, arguments, span)
         if made is not None:
             return made
@@ -233,24 +235,24 @@ class Caller(ModelCalls):
             self._escape(arguments, last)
         return UNKNOWN
 
-    def _builtin(self, name: str, arguments: Items, span: Span) -> Object | None:
+    def _builtin(self, name: str, arguments: Record, span: Span) -> Object | None:
         """What a builtin makes of values that are known, and the commands that run a function of the file."""
         first, second = ([given.value for given in arguments.items.values()] + [UNKNOWN, UNKNOWN])[:2]
         match name, first:
-            case "list" | "tuple" | "iter" | "reversed" | "enumerate" | "dict", Parameters() | Part():
+            case "list" | "tuple" | "iter" | "reversed" | "enumerate" | "dict", Parameters() | Submodule():
                 return first
             case "dict", _:
                 return UNKNOWN if numbered(arguments) else dataclasses.replace(arguments, callee="dict")
-            case "vars", Items():
-                return Items(items=dict(first.items), complete=first.complete, span=span)
-            case "getattr" | "hasattr", _ if isinstance(second, Known):
+            case "vars", Record():
+                return Record(items=dict(first.items), complete=first.complete, span=span)
+            case "getattr" | "hasattr", _ if isinstance(second, Constant):
                 return self._asked(name, first, str(second.value))
             case "filter", _ if isinstance(second, Parameters):
                 return Parameters(second.net, filtered=True)
-            case "filter", _ if isinstance(second, Part):
+            case "filter", _ if isinstance(second, Submodule):
                 return second
             case "fire.Fire" | "typer.run", Function():
-                return self.run(first, Items(span=span))
+                return self.run(first, Record(span=span))
             case _:
                 return None
 
@@ -258,25 +260,25 @@ class Caller(ModelCalls):
         """What ``getattr`` and ``hasattr`` give for an attribute whose name is known."""
         if name == "getattr" and isinstance(owner, Symbol):
             return Symbol(f"{owner.name}.{attribute}")
-        if not isinstance(owner, Net):
+        if not isinstance(owner, TrackedModel):
             return None
         if name == "getattr":
             return attribute_of(owner, attribute)
         has = has_attribute(owner, attribute)
-        return UNKNOWN if has is None else Known(has)
+        return UNKNOWN if has is None else Constant(has)
 
-    def special(self, name: str, arguments: Items) -> Object:
+    def special(self, name: str, arguments: Record) -> Object:
         """A parser of command lines, an Accelerator, or an instance as the class sees it that its own extends."""
         if name == "super":
             return self.scope.find("super()") or UNKNOWN
         made = dataclasses.replace(arguments, callee=name)
         if name == "accelerate.Accelerator":
             mixed = arguments.get("mixed_precision") if "mixed_precision" in arguments.items else UNKNOWN
-            said = mixed.value if isinstance(mixed, Known) else UNKNOWN
+            said = mixed.value if isinstance(mixed, Constant) else UNKNOWN
             self.trail.scaler = {"fp16": "float16", "bf16": "bfloat16"}.get(str(said), UNKNOWN if said is UNKNOWN else None)
         return made
 
-    def _items_method(self, node: ast.Call, name: str, owner: Items) -> Object:
+    def _items_method(self, node: ast.Call, name: str, owner: Record) -> Object:
         raise NotImplementedError
 
     def _function(self, node: ast.Call, api: Api) -> Object:
@@ -292,10 +294,10 @@ class Caller(ModelCalls):
             self.trail.apply(api, call, net)
         return net
 
-    def _net_of(self, node: ast.Call, made: Items) -> Net:
+    def _net_of(self, node: ast.Call, made: Record) -> TrackedModel:
         """The model that is handed to a function: the first argument, which may be seen here for the first time."""
         value = made.get("model")
-        if isinstance(value, Net):
+        if isinstance(value, TrackedModel):
             return value
         keyword = next((keyword.value for keyword in node.keywords if keyword.arg == "model"), None)
         written = node.args[0] if node.args else keyword
@@ -307,7 +309,7 @@ class Caller(ModelCalls):
         if library == "peft" and cls.endswith("Config"):
             made = self.arguments(node, f"peft.{cls}", ("pretrained_model_name_or_path",))
             # save_pretrained always writes "inference_mode": true
-            made.items.setdefault("inference_mode", Given(Known(True), made.span, made.span))  # noqa: FBT003  # as above
+            made.items.setdefault("inference_mode", Entry(Constant(True), made.span, made.span))  # noqa: FBT003  # as above
             made.complete = False
             return made
         if cls.endswith(_NO_MODEL) or library in ("datasets", "diffusers"):
@@ -328,8 +330,8 @@ class Caller(ModelCalls):
             self.trail.load_adapters(call, net)
         return net
 
-    def _wrap(self, arguments: Items, how: str) -> Object:
-        net = next((given.value for given in arguments.items.values() if isinstance(given.value, Net)), None)
+    def _wrap(self, arguments: Record, how: str) -> Object:
+        net = next((given.value for given in arguments.items.values() if isinstance(given.value, TrackedModel)), None)
         if net is None:
             return UNKNOWN
         call = arguments.frozen(self.effort)

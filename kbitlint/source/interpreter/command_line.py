@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING
 from kbitlint.facts.values import UNKNOWN, Symbol
 from kbitlint.source.interpreter.calls import Caller
 from kbitlint.source.interpreter.names import canonical, known_text, parameters_of
-from kbitlint.source.interpreter.objects import Class, Function, Given, Items, Known, Net, Object, Sequence, held_by
+from kbitlint.source.interpreter.objects import (
+    Class,
+    Constant,
+    Entry,
+    Function,
+    Object,
+    Record,
+    Sequence,
+    TrackedModel,
+    held_by,
+)
 from kbitlint.upstream.calls import TRAINING_ARGUMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_FALSE = Known(False)  # noqa: FBT003  # a value of the file
+_FALSE = Constant(False)  # noqa: FBT003  # a value of the file
 #: classes that are gone up, or arguments that are taken over, in the time of one step
 _CHEAP = 16
 _PARSERS = ("parse_args_into_dataclasses", "parse_args_and_config", "parse_yaml_file", "parse_json_file", "parse_dict")
@@ -24,7 +34,7 @@ _PARSERS = ("parse_args_into_dataclasses", "parse_args_and_config", "parse_yaml_
 class Parsers(Caller):
     """Methods of instances, parsers among them."""
 
-    def fields(self, cls: Class) -> Iterator[tuple[str, Given]]:
+    def fields(self, cls: Class) -> Iterator[tuple[str, Entry]]:
         """The fields of a dataclass, or the attributes of a class, with their defaults."""
         lineage = list(cls.lineage())
         self.effort.spend(len(lineage) // _CHEAP)
@@ -42,9 +52,9 @@ class Parsers(Caller):
                 if default is None:
                     continue
                 written, span = default, self.text.span(default)
-            yield target.id, Given(self.value(written), span, whole)
+            yield target.id, Entry(self.value(written), span, whole)
 
-    def _items_method(self, node: ast.Call, name: str, owner: Items) -> Object:
+    def _items_method(self, node: ast.Call, name: str, owner: Record) -> Object:
         if owner.callee == "argparse.ArgumentParser":
             return self._argparse(node, name, owner)
         if name in _PARSERS:
@@ -52,13 +62,13 @@ class Parsers(Caller):
         if owner.callee == "accelerate.Accelerator":
             return self._accelerate(node, name)
         member = self.member(owner.of, name, owner) if owner.of is not None and owner.of.method(name) else UNKNOWN
-        if isinstance(member, (Function, Class, Net)):
+        if isinstance(member, (Function, Class, TrackedModel)):
             return self._local(member, self.arguments(node, name, parameters_of(member)))
         arguments = self.arguments(node, name)
         if owner.callee == "dict":
             return self._dict_method(name, owner, arguments)
         held = owner.items[name].value if name in owner.items else UNKNOWN
-        if isinstance(held, (Function, Class, Net)):
+        if isinstance(held, (Function, Class, TrackedModel)):
             return self._local(held, arguments)
         if name in ("parameters", "named_parameters"):
             self._hand_out(owner)
@@ -70,12 +80,12 @@ class Parsers(Caller):
         return UNKNOWN
 
     @staticmethod
-    def _hand_out(owner: Items) -> None:
+    def _hand_out(owner: Record) -> None:
         """Whoever gets the parameters of an object gets those of every model that it holds."""
         for net in held_by(owner):
             net.hand_out()
 
-    def _dict_method(self, name: str, owner: Items, arguments: Items) -> Object:
+    def _dict_method(self, name: str, owner: Record, arguments: Record) -> Object:
         key = known_text(arguments.get("0"))
         match name:
             case "update":
@@ -88,7 +98,7 @@ class Parsers(Caller):
             case "get" | "pop":
                 value = owner.get(key) if key is not None else UNKNOWN
                 if key is not None and key not in owner.items and owner.complete:
-                    value = arguments.get("1") if "1" in arguments.items else Known(None)
+                    value = arguments.get("1") if "1" in arguments.items else Constant(None)
                 if name == "pop" and key is not None:
                     owner.items.pop(key, None)
                 return value
@@ -104,7 +114,7 @@ class Parsers(Caller):
 
     # ---------------------------------------------------------------------------------------------- argparse
 
-    def _argparse(self, node: ast.Call, name: str, owner: Items) -> Object:
+    def _argparse(self, node: ast.Call, name: str, owner: Record) -> Object:
         arguments = self.arguments(node, name)
         if name == "add_argument":
             names = [known_text(given.value) for key, given in arguments.items.items() if key.isdigit()]
@@ -113,9 +123,9 @@ class Parsers(Caller):
             switch = "action" in arguments.items
             default = arguments.items.get("default")
             if dest:
-                given = Given(default.value if default is not None and not switch else UNKNOWN, arguments.span, arguments.span)
+                given = Entry(default.value if default is not None and not switch else UNKNOWN, arguments.span, arguments.span)
                 # a flag that is off by default is there to be given
-                if given.value in (_FALSE, Known(None)):
+                if given.value in (_FALSE, Constant(None)):
                     given.value = UNKNOWN
                 owner.items[f"--{dest}"] = given
             return UNKNOWN
@@ -124,26 +134,26 @@ class Parsers(Caller):
         if name in ("parse_args", "parse_known_args"):
             self.effort.spend(len(owner.items) // _CHEAP)
             values = {key[2:]: given for key, given in owner.items.items() if key.startswith("--")}
-            space = Items("argparse.Namespace", values, complete=False, span=owner.span)
+            space = Record("argparse.Namespace", values, complete=False, span=owner.span)
             return space if name == "parse_args" else Sequence([space, UNKNOWN])
         return UNKNOWN
 
-    def _parsed(self, owner: Items) -> Object:
+    def _parsed(self, owner: Record) -> Object:
         given = owner.get("0") if "0" in owner.items else owner.get("dataclass_types")
         classes = given.values if isinstance(given, Sequence) else [given]
         # return_remaining_strings=True adds one more
         return Sequence([*(self._from_command_line(cls, owner) for cls in classes), UNKNOWN])
 
-    def _from_command_line(self, cls: Object, owner: Items) -> Object:
+    def _from_command_line(self, cls: Object, owner: Record) -> Object:
         if isinstance(cls, Symbol):
-            return Items(canonical(cls.name), complete=False, span=owner.span)
+            return Record(canonical(cls.name), complete=False, span=owner.span)
         if not isinstance(cls, Class):
             return UNKNOWN
         self.used.add(id(cls.node))
         base = cls.base if cls.base in TRAINING_ARGUMENTS else cls.node.name
-        made = Items(base, complete=False, span=owner.span, of=cls)
+        made = Record(base, complete=False, span=owner.span, of=cls)
         for name, value in self.fields(cls):
-            if value.value not in (_FALSE, Known(None)):
+            if value.value not in (_FALSE, Constant(None)):
                 made.items[name] = value
         return made
 

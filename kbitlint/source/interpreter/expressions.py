@@ -9,26 +9,26 @@ from kbitlint.facts.values import UNKNOWN, Span, Style, Symbol
 from kbitlint.source.interpreter.names import BUILTINS
 from kbitlint.source.interpreter.objects import (
     Class,
+    Constant,
+    Entry,
     Function,
-    Given,
-    Items,
-    Known,
-    Net,
     Object,
     Output,
     Parameters,
-    Part,
+    Record,
     Scope,
     Sequence,
+    Submodule,
+    TrackedModel,
     Trainer,
 )
-from kbitlint.source.interpreter.predicates import attribute_of, same, truth, within
+from kbitlint.source.interpreter.predicates import attribute_of, contains, equal, truth_value
 from kbitlint.source.interpreter.relevance import SEEDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from kbitlint.source.interpreter.path_state import Trail
+    from kbitlint.source.interpreter.path_state import PathState
     from kbitlint.source.interpreter.relevance import Relevance
     from kbitlint.source.offsets import Text
 
@@ -42,7 +42,7 @@ _NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotEq: ast.Eq, ast.IsNot
 class Evaluator:
     """Evaluates expressions; statements and calls are added by its subclasses."""
 
-    def __init__(self, text: Text, trail: Trail, relevance: Relevance, decisions: Mapping[str, bool]) -> None:
+    def __init__(self, text: Text, trail: PathState, relevance: Relevance, decisions: Mapping[str, bool]) -> None:
         self.text = text
         self.trail = trail
         self.effort = trail.effort
@@ -51,7 +51,7 @@ class Evaluator:
         self.decisions = dict(decisions)
         self.asked: dict[str, None] = {}
         """The questions that the path was asked, in their order."""
-        self.equal: dict[str, Known] = {}
+        self.equal: dict[str, Constant] = {}
         self.module = Scope()
         self.scope = self.module
         self.loops: list[Span] = []
@@ -73,13 +73,13 @@ class Evaluator:
             positive = ast.Compare(test.left, [_NEGATED[type(test.ops[0])]()], test.comparators)
             return not self.decide(ast.copy_location(positive, test))
         value = self.value(test)
-        known = truth(value)
+        known = truth_value(value)
         if known is not None:
             return known
         answer = self.answer(self._written(test))
         if answer and isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
             right = self.value(test.comparators[0])
-            if isinstance(right, Known):
+            if isinstance(right, Constant):
                 self.equal[self._written(test.left)] = right
         return answer
 
@@ -96,7 +96,7 @@ class Evaluator:
         self.asked.setdefault(key)
         return self.decisions[key]
 
-    def handed(self) -> dict[int, frozenset[bool]]:
+    def optimizer_claims(self) -> dict[int, frozenset[bool]]:
         """Of each model, to whom its parameters were given so far."""
         self.effort.spend(len(self.trail.nets) // _CHEAP)
         return {net.number: net.handed for net in self.trail.nets}
@@ -106,21 +106,21 @@ class Evaluator:
     def value(self, node: ast.expr | None) -> Object:
         """What an expression stands for."""
         if node is None:
-            return Known(None)
+            return Constant(None)
         self.effort.spend()
         method: Callable[[Any], Object] | None = getattr(self, f"_{type(node).__name__.lower()}", None)
         return UNKNOWN if method is None else method(node)
 
     def _constant(self, node: ast.Constant) -> Object:
         value = node.value
-        return Known(value) if value is None or isinstance(value, (bool, int, float, str)) else UNKNOWN
+        return Constant(value) if value is None or isinstance(value, (bool, int, float, str)) else UNKNOWN
 
     def _name(self, node: ast.Name) -> Object:
         found = self.scope.find(node.id)
         if found is not None:
             return found
         if node.id == "__name__":
-            return Known("__main__")
+            return Constant("__main__")
         if node.id.startswith("AutoModel"):
             return Symbol(f"transformers.{node.id}")
         # a name that an import with a star, or an earlier file, has bound
@@ -130,11 +130,11 @@ class Evaluator:
         owner = self.value(node.value)
         if isinstance(owner, Symbol):
             return Symbol(f"{owner.name}.{node.attr}")
-        if isinstance(owner, Net):
+        if isinstance(owner, TrackedModel):
             return owner if node.attr in _THROUGH else attribute_of(owner, node.attr)
-        if isinstance(owner, Part):
+        if isinstance(owner, Submodule):
             return owner
-        if isinstance(owner, (Items, Class)):
+        if isinstance(owner, (Record, Class)):
             return self.field(owner, node.attr)
         if isinstance(owner, Output):
             return owner
@@ -142,20 +142,20 @@ class Evaluator:
             return owner.net or UNKNOWN
         return UNKNOWN
 
-    def field(self, owner: Items | Class, name: str) -> Object:
+    def field(self, owner: Record | Class, name: str) -> Object:
         """An attribute of an instance, or of a class of the file."""
-        if isinstance(owner, Items) and name in owner.items:
+        if isinstance(owner, Record) and name in owner.items:
             return owner.items[name].value
         cls = owner if isinstance(owner, Class) else owner.of
         return UNKNOWN if cls is None else self.member(cls, name, owner)
 
-    def member(self, cls: Class, name: str, owner: Items | Class) -> Object:
+    def member(self, cls: Class, name: str, owner: Record | Class) -> Object:
         """What a class holds under a name, bound to an instance or to the class."""
         raise NotImplementedError
 
     def _dict(self, node: ast.Dict) -> Object:
         span = self.text.span(node)
-        made = Items(span=span, style=Style.DICT)
+        made = Record(span=span, style=Style.DICT)
         for key, item in zip(node.keys, node.values, strict=True):
             value = self.value(item)
             made.tail = self.text.span(item).end
@@ -163,21 +163,21 @@ class Evaluator:
                 self.merge(made, value)
                 continue
             name = self.value(key)
-            if isinstance(name, Known) and isinstance(name.value, str):
+            if isinstance(name, Constant) and isinstance(name.value, str):
                 inside = self.text.span(item)
                 whole = Span(self.text.span(key).start, inside.end, inside.line)
-                made.items[name.value] = Given(value, inside, whole)
+                made.items[name.value] = Entry(value, inside, whole)
             else:
-                made.complete = made.complete and isinstance(name, Known)
+                made.complete = made.complete and isinstance(name, Constant)
         return made
 
-    def merge(self, into: Items, value: Object) -> None:
+    def merge(self, into: Record, value: Object) -> None:
         """Add the items of ``**value``."""
-        if isinstance(value, Items) and value.callee == "dict":
+        if isinstance(value, Record) and value.callee == "dict":
             self.effort.spend(len(value.items) // _CHEAP)
             into.items.update(value.items)
             into.complete = into.complete and value.complete
-        elif not (isinstance(value, Known) and value.value is None):
+        elif not (isinstance(value, Constant) and value.value is None):
             into.complete = False
 
     def joined(self, left: Sequence, right: Sequence) -> Sequence:
@@ -196,9 +196,9 @@ class Evaluator:
     def _listcomp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> Object:
         """Parameters, or modules, of a model that are gone through; nothing else is followed here."""
         first = node.generators[0]
-        before = self.handed()
+        before = self.optimizer_claims()
         over = self.value(first.iter)
-        if len(node.generators) > 1 or not isinstance(over, (Parameters, Part)):
+        if len(node.generators) > 1 or not isinstance(over, (Parameters, Submodule)):
             return UNKNOWN
         one = Parameters(over.net, filtered=over.filtered or bool(first.ifs)) if isinstance(over, Parameters) else over
         target = first.target.elts[-1] if isinstance(first.target, ast.Tuple) and first.target.elts else first.target
@@ -208,7 +208,7 @@ class Evaluator:
         finally:
             self.scope = self.scope.outer or self.module
         made = made.values[-1] if isinstance(made, Sequence) and made.values else made
-        if isinstance(made, (Parameters, Part)):
+        if isinstance(made, (Parameters, Submodule)):
             return made
         over.net.handed = before.get(over.net.number, frozenset())  # they are counted or shown one by one
         return UNKNOWN
@@ -223,7 +223,7 @@ class Evaluator:
         value: Object = UNKNOWN
         for part in node.values:
             value = self.value(part)
-            known = truth(value)
+            known = truth_value(value)
             if known is None:
                 return UNKNOWN
             if known is isinstance(node.op, ast.Or):
@@ -233,10 +233,10 @@ class Evaluator:
     def _unaryop(self, node: ast.UnaryOp) -> Object:
         value = self.value(node.operand)
         if isinstance(node.op, ast.Not):
-            known = truth(value)
-            return UNKNOWN if known is None else Known(not known)
-        if isinstance(node.op, ast.USub) and isinstance(value, Known) and isinstance(value.value, (int, float)):
-            return Known(-value.value)
+            known = truth_value(value)
+            return UNKNOWN if known is None else Constant(not known)
+        if isinstance(node.op, ast.USub) and isinstance(value, Constant) and isinstance(value.value, (int, float)):
+            return Constant(-value.value)
         return UNKNOWN
 
     def _compare(self, node: ast.Compare) -> Object:
@@ -246,27 +246,27 @@ class Evaluator:
         if left is UNKNOWN:
             left = self.equal.get(self._written(node.left), UNKNOWN) if self.equal else UNKNOWN
         if isinstance(operator, (ast.Is, ast.IsNot, ast.Eq, ast.NotEq)):
-            equal = same(left, right)
-            if equal is None:
+            alike = equal(left, right)
+            if alike is None:
                 return UNKNOWN
-            return Known(equal is isinstance(operator, (ast.Is, ast.Eq)))
+            return Constant(alike is isinstance(operator, (ast.Is, ast.Eq)))
         if isinstance(operator, (ast.In, ast.NotIn)):
             self.effort.spend(len(right.values) // _CHEAP if isinstance(right, Sequence) else 0)
-            inside = within(left, right)
-            return UNKNOWN if inside is None else Known(inside is isinstance(operator, ast.In))
+            inside = contains(left, right)
+            return UNKNOWN if inside is None else Constant(inside is isinstance(operator, ast.In))
         return UNKNOWN
 
     def _binop(self, node: ast.BinOp) -> Object:
         left, right = self.value(node.left), self.value(node.right)
-        if isinstance(node.op, ast.BitOr) and isinstance(left, Items) and isinstance(right, Items):
+        if isinstance(node.op, ast.BitOr) and isinstance(left, Record) and isinstance(right, Record):
             self.effort.spend((len(left.items) + len(right.items)) // _CHEAP)
-            made = Items(items={**left.items, **right.items}, complete=left.complete and right.complete, style=Style.DICT)
+            made = Record(items={**left.items, **right.items}, complete=left.complete and right.complete, style=Style.DICT)
             made.span = self.text.span(node)
             return made
-        if isinstance(node.op, ast.Add) and isinstance(left, Known) and isinstance(right, Known):
+        if isinstance(node.op, ast.Add) and isinstance(left, Constant) and isinstance(right, Constant):
             texts = left.value, right.value
             if isinstance(texts[0], str) and isinstance(texts[1], str) and len(texts[0]) + len(texts[1]) < _MAX_TEXT:
-                return Known(texts[0] + texts[1])
+                return Constant(texts[0] + texts[1])
         if isinstance(node.op, ast.Add) and isinstance(left, Sequence) and isinstance(right, Sequence):
             return self.joined(left, right)
         # a loss that is scaled is still the model's loss
@@ -274,18 +274,18 @@ class Evaluator:
 
     def _subscript(self, node: ast.Subscript) -> Object:
         owner, key = self.value(node.value), self.value(node.slice)
-        if isinstance(owner, Items) and isinstance(key, Known) and isinstance(key.value, str):
+        if isinstance(owner, Record) and isinstance(key, Constant) and isinstance(key.value, str):
             return owner.get(key.value)
-        if isinstance(owner, Sequence) and isinstance(key, Known) and isinstance(key.value, int):
+        if isinstance(owner, Sequence) and isinstance(key, Constant) and isinstance(key.value, int):
             return owner.values[key.value] if -len(owner.values) <= key.value < len(owner.values) else UNKNOWN
         if isinstance(owner, Parameters):
             return Parameters(owner.net, filtered=True)
-        return owner if isinstance(owner, (Output, Part)) else UNKNOWN
+        return owner if isinstance(owner, (Output, Submodule)) else UNKNOWN
 
     def _joinedstr(self, node: ast.JoinedStr) -> Object:
         parts = [self.value(part.value if isinstance(part, ast.FormattedValue) else part) for part in node.values]
-        texts = [str(part.value) for part in parts if isinstance(part, Known)]
-        return Known("".join(texts)) if len(texts) == len(parts) and sum(map(len, texts)) < _MAX_TEXT else UNKNOWN
+        texts = [str(part.value) for part in parts if isinstance(part, Constant)]
+        return Constant("".join(texts)) if len(texts) == len(parts) and sum(map(len, texts)) < _MAX_TEXT else UNKNOWN
 
     def _lambda(self, node: ast.Lambda) -> Object:
         return Function(node, self.scope)

@@ -10,7 +10,7 @@ from kbitlint.facts.values import UNKNOWN, Style, Symbol
 from kbitlint.source.interpreter.base import LoopLeft, Returned
 from kbitlint.source.interpreter.command_line import Parsers
 from kbitlint.source.interpreter.names import canonical, lets_no_gradient_through
-from kbitlint.source.interpreter.objects import Class, Effort, Function, Given, Items, Known, Object, Scope
+from kbitlint.source.interpreter.objects import Class, Constant, Effort, Entry, Function, Object, Record, Scope
 from kbitlint.upstream.calls import TRAINERS, TRAINING_ARGUMENTS
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Functions(Parsers):
         """Statements one after the other."""
         raise NotImplementedError
 
-    def run(self, function: Function, arguments: Items) -> Object:
+    def run(self, function: Function, arguments: Record) -> Object:
         """Follow the body of a function with its parameters bound."""
         node = function.node
         self.used.add(id(node))
@@ -55,9 +55,9 @@ class Functions(Parsers):
             self.depth -= 1
             self.untracked -= untracked
             self.scope, self.loops = outer, loops
-        return Known(None)
+        return Constant(None)
 
-    def _bound(self, parameters: ast.arguments, arguments: Items, function: Function) -> dict[str, Object]:
+    def _bound(self, parameters: ast.arguments, arguments: Record, function: Function) -> dict[str, Object]:
         names = [argument.arg for argument in (*parameters.posonlyargs, *parameters.args)]
         bound: dict[str, Object] = dict.fromkeys(names, UNKNOWN)
         by_name = zip(names[len(names) - len(parameters.defaults) :], parameters.defaults, strict=True)
@@ -66,8 +66,8 @@ class Functions(Parsers):
             bound[name] = self.value(default) if default is not None and arguments.complete else UNKNOWN
         if not arguments.items:
             # nobody calls it here, or a command line does: what a flag defaults to says little
-            bound = {name: UNKNOWN if value in (Known(None), Known(False)) else value for name, value in bound.items()}  # noqa: FBT003  # a value of the file
-        rest = Items(style=Style.DICT, complete=arguments.complete)
+            bound = {name: UNKNOWN if value in (Constant(None), Constant(False)) else value for name, value in bound.items()}  # noqa: FBT003  # a value of the file
+        rest = Record(style=Style.DICT, complete=arguments.complete)
         self.effort.spend((len(bound) + len(arguments.items)) // _CHEAP)
         by_name_only = {argument.arg for argument in parameters.kwonlyargs}
         for name, given in arguments.items.items():
@@ -82,11 +82,11 @@ class Functions(Parsers):
         if function.receiver is not None and names:
             bound[names[0]] = function.receiver
         above = function.of.extends if function.of is not None else None
-        if above is not None and isinstance(function.receiver, Items):
+        if above is not None and isinstance(function.receiver, Record):
             bound["super()"] = dataclasses.replace(function.receiver, of=above)  # the same attributes
         return bound
 
-    def member(self, cls: Class, name: str, owner: Items | Class) -> Object:
+    def member(self, cls: Class, name: str, owner: Record | Class) -> Object:
         """What a class holds under a name, bound to an instance or to the class."""
         found = cls.holder(name)
         if found is None:
@@ -99,15 +99,15 @@ class Functions(Parsers):
             return Function(method, holder.scope, of=holder)
         if "classmethod" in how:
             return Function(method, holder.scope, cls, holder)
-        bound = Function(method, holder.scope, owner if isinstance(owner, Items) else None, holder)
-        if not isinstance(owner, Items) or not how & {"property", "cached_property"}:
+        bound = Function(method, holder.scope, owner if isinstance(owner, Record) else None, holder)
+        if not isinstance(owner, Record) or not how & {"property", "cached_property"}:
             return bound
-        value = self.run(bound, Items())
+        value = self.run(bound, Record())
         if "cached_property" in how:
-            owner.items[name] = Given(value, owner.span, owner.span)
+            owner.items[name] = Entry(value, owner.span, owner.span)
         return value
 
-    def called(self, instance: Items) -> Object:
+    def called(self, instance: Record) -> Object:
         """What runs where an instance is called: ``__call__``, or what a module of torch calls."""
         cls = instance.of
         if cls is None:
@@ -115,7 +115,7 @@ class Functions(Parsers):
         name = "__call__" if cls.method("__call__") is not None else "forward" if cls.base else ""
         return self.member(cls, name, instance) if name else UNKNOWN
 
-    def make(self, cls: Class, arguments: Items) -> Object:
+    def make(self, cls: Class, arguments: Record) -> Object:
         """An instance of a class of the file: what it extends decides where that is known."""
         self.used.add(id(cls.node))
         if cls.base in TRAINERS:

@@ -7,7 +7,7 @@ import ast
 from kbitlint.facts.values import UNKNOWN
 from kbitlint.source.interpreter.base import LoopLeft
 from kbitlint.source.interpreter.functions import Functions
-from kbitlint.source.interpreter.objects import Known, Object, Parameters, Part, Sequence
+from kbitlint.source.interpreter.objects import Constant, Object, Parameters, Sequence, Submodule
 
 #: nodes, or names, that are looked at in the time of one step
 _CHEAP = 16
@@ -39,16 +39,16 @@ class Looping(Functions):
 
     def _gone_through(self, node: ast.expr) -> Object:
         """What a loop goes through; parameters that are gone through one by one are handed to nobody by that."""
-        before = self.handed()
+        before = self.optimizer_claims()
         value = self.value(node)
-        if isinstance(value, (Parameters, Part)):
+        if isinstance(value, (Parameters, Submodule)):
             value.net.handed = before.get(value.net.number, frozenset())
         return value
 
     def _do_for(self, node: ast.For | ast.AsyncFor) -> None:
         value = self._gone_through(node.iter)
         names = {inner.id for inner in ast.walk(node.target) if isinstance(inner, ast.Name)}
-        if isinstance(value, (Parameters, Part)):
+        if isinstance(value, (Parameters, Submodule)):
             one = Parameters(value.net, value.filtered) if isinstance(value, Parameters) else value
             target = node.target.elts[-1] if isinstance(node.target, ast.Tuple) and node.target.elts else node.target
             self.bind(node.target, UNKNOWN)
@@ -85,7 +85,7 @@ class Looping(Functions):
         over = node.iter if not isinstance(node, ast.While) else None
         if isinstance(over, ast.Call) and isinstance(over.func, ast.Name) and over.func.id == "range" and over.args:
             last = self.value(over.args[-1])
-            return len(over.args) == 1 and isinstance(last, Known) and last.value in (0, 1)
+            return len(over.args) == 1 and isinstance(last, Constant) and last.value in (0, 1)
         return False
 
     def _do_break(self, _: ast.Break) -> None:

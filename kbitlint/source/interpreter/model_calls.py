@@ -5,20 +5,20 @@ from __future__ import annotations
 import ast
 import dataclasses
 
-from kbitlint.facts.source import Action, Adapters, Checkpointing
+from kbitlint.facts.source import Action, Adapters, CheckpointingState
 from kbitlint.facts.values import UNKNOWN, Call, Span
 from kbitlint.source.interpreter.expressions import Evaluator
 from kbitlint.source.interpreter.objects import (
-    Given,
-    Items,
-    Known,
-    Net,
+    Constant,
+    Entry,
     Object,
     Output,
     Parameters,
-    Part,
+    Record,
     Scope,
     Sequence,
+    Submodule,
+    TrackedModel,
     Trainer,
 )
 from kbitlint.upstream.calls import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
@@ -61,11 +61,11 @@ NOWHERE = Span(0, 0, 1)
 class ModelCalls(Evaluator):
     """Carries out what a path does to its models."""
 
-    def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Items:
+    def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Record:
         """The arguments of a call by name."""
         raise NotImplementedError
 
-    def _model_method(self, node: ast.Call, name: str, net: Net) -> Object:
+    def _model_method(self, node: ast.Call, name: str, net: TrackedModel) -> Object:
         # PEFT's own method has the name of transformers': its adapter is idle until set_adapter
         idle = name == "add_adapter" and net.state.adapters is not None and net.state.adapters.by.callee != name
         rows = [api for api in METHODS if api.name == name and not idle]
@@ -79,7 +79,7 @@ class ModelCalls(Evaluator):
             net.hand_out()
             return Parameters(net)
         if name in _MODULES:
-            return Part(net)
+            return Submodule(net)
         if name in _CASTS or name in ("to", "type"):
             self._cast(call, name, net)
             return net
@@ -94,7 +94,7 @@ class ModelCalls(Evaluator):
             return net
         return net if idle else self._other_method(call, name, net)
 
-    def _adapters_method(self, call: Call, name: str, net: Net, adapters: Adapters) -> Object:
+    def _adapters_method(self, call: Call, name: str, net: TrackedModel, adapters: Adapters) -> Object:
         """Adapters that are switched off are frozen too; switched on again, the active ones require grad."""
         if name == "unload":
             net.state = dataclasses.replace(net.state, adapters=None)
@@ -104,11 +104,11 @@ class ModelCalls(Evaluator):
         self.trail.step(Action.FREEZE, call, net, dataclasses.replace(net.state, adapters=switched))
         return UNKNOWN
 
-    def part_method(self, node: ast.Call, name: str, part: Part) -> Object:
+    def part_method(self, node: ast.Call, name: str, part: Submodule) -> Object:
         """A method of a module of a model."""
         arguments = self.arguments(node, name)
         if name in ("gradient_checkpointing_enable", "activation_checkpointing_enable"):
-            part.net.state = dataclasses.replace(part.net.state, checkpointing=Checkpointing(None))
+            part.net.state = dataclasses.replace(part.net.state, checkpointing=CheckpointingState(None))
         elif name == "requires_grad_":
             self._set_everything(arguments.frozen(self.effort), part.net, UNKNOWN, filtered=True)
         elif name in ("parameters", "named_parameters"):
@@ -118,7 +118,7 @@ class ModelCalls(Evaluator):
         self._escape(arguments, name)
         return UNKNOWN
 
-    def _other_method(self, call: Call, name: str, net: Net) -> Object:
+    def _other_method(self, call: Call, name: str, net: TrackedModel) -> Object:
         if net.state.adapters is not None and (name in _SWITCHES or name == "unload"):
             return self._adapters_method(call, name, net, net.state.adapters)
         if name == "save_pretrained":
@@ -137,7 +137,7 @@ class ModelCalls(Evaluator):
             net.state = dataclasses.replace(net.state, certain=False)
         return UNKNOWN
 
-    def _cast(self, call: Call, name: str, net: Net) -> None:
+    def _cast(self, call: Call, name: str, net: TrackedModel) -> None:
         value = _CASTS.get(name)
         if value is None:
             shown = [call.dtype("dtype"), *(call.dtype(argument.name) for argument in call.arguments)]
@@ -150,7 +150,7 @@ class ModelCalls(Evaluator):
         )
         self.trail.step(Action.CAST, call, net, after, value)
 
-    def _set_everything(self, call: Call, net: Net, value: object, *, filtered: bool) -> None:
+    def _set_everything(self, call: Call, net: TrackedModel, value: object, *, filtered: bool) -> None:
         state = net.state
         if filtered or value not in (True, False):
             if state.adapters is not None:
@@ -165,13 +165,13 @@ class ModelCalls(Evaluator):
 
     def set_grad(self, parameters: Parameters, value: Object, span: Span) -> None:
         """``parameter.requires_grad = value`` for every parameter of a model, or for some."""
-        flag = value.value if isinstance(value, Known) else UNKNOWN
+        flag = value.value if isinstance(value, Constant) else UNKNOWN
         self._set_everything(Call("requires_grad", span), parameters.net, flag, filtered=parameters.filtered)
 
     def _set_grad(self, node: ast.Call, parameters: Parameters, name: str) -> None:
         arguments = self.arguments(node, name, ("requires_grad",))
         if name == "requires_grad_":
-            given = arguments.get("requires_grad") if arguments.items else Known(True)  # noqa: FBT003  # the default
+            given = arguments.get("requires_grad") if arguments.items else Constant(True)  # noqa: FBT003  # the default
             self.set_grad(parameters, given, self.text.span(node))
 
     def _backward(self, node: ast.Call, owner: Object) -> None:
@@ -186,7 +186,7 @@ class ModelCalls(Evaluator):
             loop = self.loops[0] if self.loops else None
             self.trail.backward(Call("backward", self.text.span(node)), net, loop, self._name_of(net))
 
-    def _name_of(self, net: Net) -> str:
+    def _name_of(self, net: TrackedModel) -> str:
         scope: Scope | None = self.scope
         while scope is not None:
             self.effort.spend(len(scope.names) // _CHEAP)
@@ -204,31 +204,31 @@ class ModelCalls(Evaluator):
             written.append(node.func.value)
             name = node.func.attr
         values = (self.scope.find(item.id) for item in written if isinstance(item, ast.Name))
-        made = {str(number): Given(value, NOWHERE, NOWHERE) for number, value in enumerate(values) if value is not None}
+        made = {str(number): Entry(value, NOWHERE, NOWHERE) for number, value in enumerate(values) if value is not None}
         if name not in LOOKS_AT_MODEL and name not in KEEPS_MODEL:
-            self._escape(Items("", made), name)
+            self._escape(Record("", made), name)
 
-    def _escape(self, arguments: Items, name: str) -> None:
+    def _escape(self, arguments: Record, name: str) -> None:
         """A model that is handed to something unknown may come back changed."""
         if name.startswith(_LOOKS):
             return
         for given in arguments.items.values():
             values = given.value.values if isinstance(given.value, Sequence) else [given.value]
             for value in values:
-                if isinstance(value, Net):
+                if isinstance(value, TrackedModel):
                     value.state = dataclasses.replace(value.state, certain=False)
 
-    def trainer(self, name: str, arguments: Items) -> Object:
+    def trainer(self, name: str, arguments: Record) -> Object:
         """A Trainer, with what building it does to the model."""
         api = TRAINERS[name]
         call = arguments.frozen(self.effort)
         self.trail.calls[call.span] = call
         model = arguments.get("model")
         given = arguments.get("args")
-        known = given if isinstance(given, Items) else None
+        known = given if isinstance(given, Record) else None
         if known is None and (given is not UNKNOWN or "args" in arguments.items or not arguments.complete):
-            known = Items(api.arguments, complete=False, span=call.span)
-        net = model if isinstance(model, Net) else self._model_by_name(model, known)
+            known = Record(api.arguments, complete=False, span=call.span)
+        net = model if isinstance(model, TrackedModel) else self._model_by_name(model, known)
         trainer = Trainer(call, net, known, api)
         if net is not None and api.attaches:
             self._attach_in_trainer(arguments, call, net, name)
@@ -237,12 +237,12 @@ class ModelCalls(Evaluator):
         self.trail.trainers.append(trainer)
         return trainer
 
-    def _attach_in_trainer(self, arguments: Items, call: Call, net: Net, name: str) -> None:
+    def _attach_in_trainer(self, arguments: Record, call: Call, net: TrackedModel, name: str) -> None:
         api = TRAINERS[name]
-        config = arguments.get("peft_config") if "peft_config" in arguments.items else Known(None)
-        if config == Known(None) and not arguments.complete:
+        config = arguments.get("peft_config") if "peft_config" in arguments.items else Constant(None)
+        if config == Constant(None) and not arguments.complete:
             config = UNKNOWN
-        if config != Known(None):
+        if config != Constant(None):
             attaching = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
             if net.state.kbit and number(self.trail.versions["trl"]) < (1,):
                 # it prepared the model itself: frozen, and with a hook on the embeddings
@@ -255,11 +255,11 @@ class ModelCalls(Evaluator):
         if adapters is not None and net.state.kbit and api.adapter_dtype:
             net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(adapters, dtype=api.adapter_dtype))
 
-    def _model_by_name(self, model: Object, known: Items | None) -> Net | None:
+    def _model_by_name(self, model: Object, known: Record | None) -> TrackedModel | None:
         """TRL loads a model that is named, with ``model_init_kwargs`` of the arguments."""
-        if not (isinstance(model, Known) and isinstance(model.value, str)):
+        if not (isinstance(model, Constant) and isinstance(model.value, str)):
             return None
         kwargs = known.get("model_init_kwargs") if known is not None else UNKNOWN
-        if not isinstance(kwargs, Items):
+        if not isinstance(kwargs, Record):
             return self.trail.adopt()
         return self.trail.load(kwargs.frozen(self.effort))

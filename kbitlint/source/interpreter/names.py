@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 
-from kbitlint.source.interpreter.objects import Class, Function, Items, Known, Net, Object
+from kbitlint.source.interpreter.objects import Class, Constant, Function, Object, Record, TrackedModel
 from kbitlint.upstream.calls import FUNCTIONS, TRAINERS, TRAINING_ARGUMENTS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 
@@ -57,9 +57,9 @@ def _homes() -> dict[str, str]:
     }
 
 
-def parameters_of(function: Function | Class | Net) -> tuple[str, ...]:
+def parameters_of(function: Function | Class | TrackedModel) -> tuple[str, ...]:
     """The names of the positional parameters, without the receiver."""
-    if isinstance(function, Net):
+    if isinstance(function, TrackedModel):
         return ()
     node = function.node if isinstance(function, Function) else function.method("__init__")
     if node is None or isinstance(node, ast.ClassDef):
@@ -75,14 +75,14 @@ def _fields(cls: Class) -> tuple[str, ...]:
     )
 
 
-def numbered(items: Items) -> bool:
+def numbered(items: Record) -> bool:
     """Whether any argument is positional."""
     return any(name.isdigit() for name in items.items)
 
 
 def known_text(value: Object) -> str | None:
     """A text constant, or None."""
-    return value.value if isinstance(value, Known) and isinstance(value.value, str) else None
+    return value.value if isinstance(value, Constant) and isinstance(value.value, str) else None
 
 
 def lets_no_gradient_through(node: ast.expr) -> bool:

@@ -11,7 +11,7 @@ from kbitlint.facts.values import UNKNOWN, Argument, Call, Span, Style, Symbol, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.facts.source import Model
+    from kbitlint.facts.source import ModelState
 
 
 class TooLong(Exception):  # noqa: N818  # not an error: the path is left where it is
@@ -32,7 +32,7 @@ class Effort:
 
 
 @dataclass(slots=True)
-class Given:
+class Entry:
     """A value under a name, with where it is written."""
 
     value: Object
@@ -41,11 +41,11 @@ class Given:
 
 
 @dataclass(slots=True, eq=False)
-class Items:
+class Record:
     """Named values: a dict, or the arguments that made an instance."""
 
     callee: str = "dict"
-    items: dict[str, Given] = field(default_factory=dict)
+    items: dict[str, Entry] = field(default_factory=dict)
     complete: bool = True
     span: Span = field(default_factory=lambda: Span(0, 0, 1))
     style: Style = Style.CALL
@@ -69,11 +69,11 @@ class Items:
 
 
 @dataclass(slots=True, eq=False)
-class Net:
+class TrackedModel:
     """A model, however many names and wrappers it has."""
 
     number: int
-    state: Model
+    state: ModelState
     outputs: int = 0
     handed: frozenset[bool] = frozenset()
     """Each time its parameters were given to anything, an optimizer or what makes one: whether adapters were attached."""
@@ -89,22 +89,22 @@ class Net:
 class Parameters:
     """What ``model.parameters()`` gives, or one of them."""
 
-    net: Net
+    net: TrackedModel
     filtered: bool = False
 
 
 @dataclass(slots=True, eq=False)
-class Part:
+class Submodule:
     """Some module or parameter of a model; nothing tells which."""
 
-    net: Net
+    net: TrackedModel
 
 
 @dataclass(slots=True, eq=False)
 class Output:
     """What a model returned, or a loss made from it."""
 
-    net: Net
+    net: TrackedModel
 
 
 @dataclass(slots=True, eq=False)
@@ -113,7 +113,7 @@ class Function:
 
     node: ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
     scope: Scope
-    receiver: Items | Class | None = None
+    receiver: Record | Class | None = None
     of: Class | None = None
     """The class whose body it stands in."""
 
@@ -168,23 +168,23 @@ class Trainer:
     """A Trainer: trains when ``train()`` is called, or at the end of the file."""
 
     call: Call
-    net: Net | None
-    arguments: Items | None
+    net: TrackedModel | None
+    arguments: Record | None
     api: Any
     trained: bool = False
     judged: bool = False
     """Whether it evaluates or predicts: where nothing calls ``train()``, it is then no training."""
 
 
-def held_by(owner: Items) -> list[Net]:
+def held_by(owner: Record) -> list[TrackedModel]:
     """The models that an object holds, itself or through others."""
-    found: list[Net] = []
+    found: list[TrackedModel] = []
     todo, seen = [owner], {id(owner)}
     while todo:
         for given in todo.pop().items.values():
-            if isinstance(given.value, Net) and given.value not in found:
+            if isinstance(given.value, TrackedModel) and given.value not in found:
                 found.append(given.value)
-            elif isinstance(given.value, Items) and id(given.value) not in seen:
+            elif isinstance(given.value, Record) and id(given.value) not in seen:
                 seen.add(id(given.value))
                 todo.append(given.value)
     return found
@@ -216,13 +216,26 @@ class Scope:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Constant:
     """A constant of the file."""
 
     value: bool | int | float | str | None
 
 
-Object = Unknown | Known | Symbol | Items | Net | Parameters | Part | Output | Function | Class | Trainer | Sequence
+Object = (
+    Unknown
+    | Constant
+    | Symbol
+    | Record
+    | TrackedModel
+    | Parameters
+    | Submodule
+    | Output
+    | Function
+    | Class
+    | Trainer
+    | Sequence
+)
 
 _DEEPEST = 6
 #: values that are copied, or looked at, in the time of one step
@@ -231,12 +244,12 @@ _CHEAP = 4
 
 def frozen(value: Object, effort: Effort, depth: int = 0) -> Value:
     """A value as facts. Raises TooLong where it holds too many."""
-    if isinstance(value, Known):
+    if isinstance(value, Constant):
         return value.value
     if isinstance(value, Symbol):
         return value
     if depth < _DEEPEST:
-        if isinstance(value, Items):
+        if isinstance(value, Record):
             return value.frozen(effort, depth)
         if isinstance(value, Sequence):
             effort.spend(len(value.values) // _CHEAP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from kbitlint.source.interpreter.objects import Items, Net, Object, Parameters, Sequence
+from kbitlint.source.interpreter.objects import Object, Parameters, Record, Sequence, TrackedModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,7 @@ def is_optimizer(name: str) -> bool:
     return _NAME.fullmatch(name.rpartition(".")[2]) is not None
 
 
-def optimized(arguments: Items) -> Iterator[Net]:
+def optimized(arguments: Record) -> Iterator[TrackedModel]:
     """The models whose parameters an optimizer is made of: given as they are, in a list, or in groups."""
     todo: list[Object] = [given.value for given in arguments.items.values()]
     while todo:
@@ -28,5 +28,5 @@ def optimized(arguments: Items) -> Iterator[Net]:
             yield value.net
         elif isinstance(value, Sequence):
             todo += value.values
-        elif isinstance(value, Items) and value.callee == "dict":
+        elif isinstance(value, Record) and value.callee == "dict":
             todo += [given.value for given in value.items.values()]

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.facts.source import Action, Adapters, Checkpointing, Loop, Model, Path, Step, Training
+from kbitlint.facts.source import Action, Adapters, CheckpointingState, ExecutionPath, Loop, ModelState, Step, Training
 from kbitlint.facts.values import UNKNOWN, Call, Span, Value
 from kbitlint.files.local_configs import checkpoint_config
 from kbitlint.limits import current
 from kbitlint.source.interpreter.arguments import defaults_of, named_of, quantization_of, reentry_of, sharding_of, stored_of
-from kbitlint.source.interpreter.objects import Effort, Net, Trainer
+from kbitlint.source.interpreter.objects import Effort, TrackedModel, Trainer
 from kbitlint.upstream.calls import Arguments, Checkpoints
 from kbitlint.upstream.quantization import PREPARED_METHODS
 
@@ -29,7 +29,7 @@ _CHEAP = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class UncalledFunction:
     """A function that nothing in the file calls."""
 
     steps: range
@@ -39,13 +39,13 @@ class Unit:
 
 
 @dataclass(slots=True)
-class Trail:
+class PathState:
     """What one path leaves behind."""
 
     versions: Mapping[str, str]
     steps: list[Step] = field(default_factory=list)
     trainings: list[Training] = field(default_factory=list)
-    nets: list[Net] = field(default_factory=list)
+    nets: list[TrackedModel] = field(default_factory=list)
     trainers: list[Trainer] = field(default_factory=list)
     calls: dict[Span, Call] = field(default_factory=dict)
     beside: FilePath | None = None
@@ -61,7 +61,7 @@ class Trail:
     scaler: Value = None
     """The dtype of an Accelerator's or a GradScaler's mixed precision."""
 
-    def path(self, *, whole: bool = True) -> Path:
+    def path(self, *, whole: bool = True) -> ExecutionPath:
         """The facts of the path; where it was not followed to its end, nothing that it leaves of a model is certain."""
         wrapped = {step.model_id for step in self.steps if step.detail == "deepspeed"}
         trainings = tuple(
@@ -71,7 +71,7 @@ class Trail:
             for training in self.trainings
         )
         left = {net.number: net.state if whole else dataclasses.replace(net.state, certain=False) for net in self.nets}
-        return Path(tuple(self.steps), trainings, left)
+        return ExecutionPath(tuple(self.steps), trainings, left)
 
     def _early(self, training: Training) -> Call | None:
         net = self.nets[training.model_id]
@@ -83,13 +83,13 @@ class Trail:
                 return None  # it builds its own
         return net.optimizer
 
-    def net(self, state: Model) -> Net:
+    def net(self, state: ModelState) -> TrackedModel:
         """A new model."""
-        net = Net(len(self.nets), state)
+        net = TrackedModel(len(self.nets), state)
         self.nets.append(net)
         return net
 
-    def step(self, action: Action, call: Call, net: Net, after: Model, detail: Value = None) -> None:
+    def step(self, action: Action, call: Call, net: TrackedModel, after: ModelState, detail: Value = None) -> None:
         """Record what a call does to a model, and do it."""
         self.steps.append(Step(action, call, net.state, net.number, detail))
         if detail == "ddp":
@@ -98,7 +98,7 @@ class Trail:
 
     # ---------------------------------------------------------------------------------------------- loading
 
-    def load(self, call: Call, *, quantized: bool | None = None) -> Net:
+    def load(self, call: Call, *, quantized: bool | None = None) -> TrackedModel:
         """A model that ``from_pretrained`` gives; ``quantized`` is False where it is made from a config."""
         method, bits, config = quantization_of(call) if quantized is None else (None, None, None)
         stored = self._config_of(call) if quantized is None else None
@@ -111,7 +111,7 @@ class Trail:
         if dtype is UNKNOWN:
             dtype = call.dtype("torch_dtype", UNKNOWN)
         dtype = UNKNOWN if dtype == "auto" else dtype
-        state = Model(call, method, bits, config, dtype, training_mode=quantized is not None, named=named_of(stored))
+        state = ModelState(call, method, bits, config, dtype, training_mode=quantized is not None, named=named_of(stored))
         net = self.net(state)
         self.steps.append(Step(Action.LOAD, call, state, net.number, None if own is None else method))
         return net
@@ -120,13 +120,13 @@ class Trail:
         name = call.value("pretrained_model_name_or_path")
         return checkpoint_config(name, self.beside) if isinstance(name, str) and self.beside is not None else None
 
-    def adopt(self) -> Net:
+    def adopt(self) -> TrackedModel:
         """A model that comes from elsewhere."""
-        return self.net(Model(certain=False, checkpointing=Checkpointing(None)))
+        return self.net(ModelState(certain=False, checkpointing=CheckpointingState(None)))
 
     # ---------------------------------------------------------------------------------------------- changing
 
-    def enable_checkpointing(self, call: Call, how: Checkpoints, state: Model) -> Model:
+    def enable_checkpointing(self, call: Call, how: Checkpoints, state: ModelState) -> ModelState:
         """The state after a call that decides how layers checkpoint."""
         switch: Value = call.value(how.switch, how.on) if how.switch else True
         if switch is False or switch is None:
@@ -136,10 +136,10 @@ class Trail:
         hooks = how.hooks + (how.reentrant_hooks if reentry.reentrant else 0)
         self.effort.spend(len(state.hooks) // _CHEAP)
         return dataclasses.replace(
-            state, checkpointing=Checkpointing(enabled, reentry, call, how.kwargs), hooks=state.hooks + (call,) * hooks
+            state, checkpointing=CheckpointingState(enabled, reentry, call, how.kwargs), hooks=state.hooks + (call,) * hooks
         )
 
-    def apply(self, api: Api, call: Call, net: Net) -> None:
+    def apply(self, api: Api, call: Call, net: TrackedModel) -> None:
         """Carry out a function or method of a framework on a model."""
         state = net.state
         match api.action:
@@ -162,7 +162,7 @@ class Trail:
             case _:
                 pass
 
-    def _prepare(self, api: Api, call: Call, net: Net) -> None:
+    def _prepare(self, api: Api, call: Call, net: TrackedModel) -> None:
         state = net.state
         adapters = state.adapters
         if adapters is not None:
@@ -176,7 +176,7 @@ class Trail:
             after = self.enable_checkpointing(call, api.checkpoints, after)
         self.step(Action.PREPARE, call, net, after)
 
-    def _attach(self, call: Call, net: Net, config: Value) -> None:
+    def _attach(self, call: Call, net: TrackedModel, config: Value) -> None:
         inference: Value = UNKNOWN if config is UNKNOWN else False
         if isinstance(config, Call):
             inference = config.value("inference_mode", False)  # noqa: FBT003  # the default of the argument
@@ -186,7 +186,7 @@ class Trail:
         adapters = Adapters(call, config, trainable, dtype)
         self.step(Action.ATTACH, call, net, dataclasses.replace(net.state, adapters=adapters, base_frozen=True))
 
-    def load_adapters(self, call: Call, net: Net) -> None:
+    def load_adapters(self, call: Call, net: TrackedModel) -> None:
         """``PeftModel.from_pretrained`` and ``load_adapter``: frozen unless they are asked to be trainable."""
         said = call.value("is_trainable", False)  # noqa: FBT003  # the default of the argument
         trainable = None if said is UNKNOWN or call.gives("config") else said is True
@@ -225,17 +225,17 @@ class Trail:
             )
         )
 
-    def _with_arguments(self, state: Model, given: Call | None, defaults: Arguments) -> tuple[Model, Value, Value]:
+    def _with_arguments(self, state: ModelState, given: Call | None, defaults: Arguments) -> tuple[ModelState, Value, Value]:
         if given is None:
-            return dataclasses.replace(state, checkpointing=Checkpointing(None)), UNKNOWN, UNKNOWN
+            return dataclasses.replace(state, checkpointing=CheckpointingState(None)), UNKNOWN, UNKNOWN
         prefix = "activation" if given.argument("activation_checkpointing") is not None else "gradient"
         on = given.value(f"{prefix}_checkpointing", defaults.checkpointing)
         five = self.versions["transformers"].partition(".")[0] not in ("3", "4")
         missing = Reentry.NO if five or given.callee.startswith("trl.") else Reentry.YES
         if on is UNKNOWN:
-            state = dataclasses.replace(state, checkpointing=Checkpointing(None))
+            state = dataclasses.replace(state, checkpointing=CheckpointingState(None))
         elif on is not False and on is not None and on is not True:
-            state = dataclasses.replace(state, checkpointing=Checkpointing(None))  # "unsloth", "offload": a way of its own
+            state = dataclasses.replace(state, checkpointing=CheckpointingState(None))  # "unsloth", "offload": a way of its own
         elif on is True:
             kwargs = f"{prefix}_checkpointing_kwargs"
             if prefix == "gradient" and given.argument("activation_checkpointing_kwargs") is not None:
@@ -245,7 +245,7 @@ class Trail:
         fp16 = given.value("fp16", False)  # noqa: FBT003  # the default of the argument
         return state, fp16, given.value("bf16", defaults.bf16 and fp16 is False)
 
-    def backward(self, call: Call, net: Net, loop: Span | None, name: str) -> None:
+    def backward(self, call: Call, net: TrackedModel, loop: Span | None, name: str) -> None:
         """Record that a loop of the file trains a model; once for each place."""
         if (call.span, net.number) in self.loops:
             return
@@ -270,7 +270,7 @@ class Trail:
             )
         )
 
-    def trained_at_any_time(self, units: Sequence[Unit]) -> None:
+    def trained_at_any_time(self, units: Sequence[UncalledFunction]) -> None:
         """Of functions that are called elsewhere: what one does to a model may come before or after another trains it.
 
         So nothing that it finds of the model is certain.
@@ -315,6 +315,6 @@ class _Others:
         return self.changing.get(number, 0) > (number in self.own)
 
 
-def same_but_for_mode(one: Model, other: Model) -> bool:
+def same_but_for_mode(one: ModelState, other: ModelState) -> bool:
     """Whether two states differ in nothing, or in training mode only."""
     return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kbitlint.facts.values import UNKNOWN, Argument, Call, Span
 from kbitlint.limits import current
 from kbitlint.source.interpreter.objects import Effort, TooLong
-from kbitlint.source.interpreter.path_state import Trail
+from kbitlint.source.interpreter.path_state import PathState
 from kbitlint.source.interpreter.relevance import Relevance
 from kbitlint.source.interpreter.statements import Follower
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path as FilePath
 
-    from kbitlint.facts.source import Path
+    from kbitlint.facts.source import ExecutionPath
     from kbitlint.source.offsets import Text
 
 #: paths that are followed; branches of a real script that matter seldom make more than a dozen
@@ -29,7 +29,7 @@ class ExecutionPaths:
     """The ways through a file: one for each combination of the unknown conditions that matter, the first ones first."""
 
     def __init__(self) -> None:
-        self.paths: list[Path] = []
+        self.paths: list[ExecutionPath] = []
         self.calls: list[dict[Span, Call]] = []
         self.unfollowed = ""
         """What was not followed; empty where everything was."""
@@ -44,7 +44,7 @@ class ExecutionPaths:
                 self.unfollowed = _too_long(most)
                 break
             share = min(most // _SHARE + 1, left)
-            trail = Trail(versions, beside=beside, effort=Effort(share))
+            trail = PathState(versions, beside=beside, effort=Effort(share))
             follower = Follower(source, trail, relevance, decisions)
             whole = True
             try:

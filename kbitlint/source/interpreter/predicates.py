@@ -5,15 +5,15 @@ from __future__ import annotations
 from kbitlint.facts.values import UNKNOWN, Symbol
 from kbitlint.source.interpreter.objects import (
     Class,
+    Constant,
     Function,
-    Items,
-    Known,
-    Net,
     Object,
     Output,
     Parameters,
-    Part,
+    Record,
     Sequence,
+    Submodule,
+    TrackedModel,
     Trainer,
 )
 
@@ -31,19 +31,19 @@ _ALWAYS = (
 _NO_PART = ("config", "generation_config", "device", "dtype", "hf_device_map", "name_or_path", "training", "peft_type")
 
 
-def attribute_of(net: Net, name: str) -> Object:
+def attribute_of(net: TrackedModel, name: str) -> Object:
     """An attribute of a model: what loading has set, or a module of it."""
     state = net.state
     known = state.load is not None and (state.method is None or state.kbit)
     if name in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
         exact = known and (state.method != "bitsandbytes" or isinstance(state.bits, int))
-        return Known(state.method == "bitsandbytes" and state.bits == int(name[-4])) if exact else UNKNOWN
+        return Constant(state.method == "bitsandbytes" and state.bits == int(name[-4])) if exact else UNKNOWN
     if name == "is_quantized":
-        return Known(state.kbit) if known else UNKNOWN
-    return UNKNOWN if name in _NO_PART or name.startswith(("is_", "_", "quantization")) else Part(net)
+        return Constant(state.kbit) if known else UNKNOWN
+    return UNKNOWN if name in _NO_PART or name.startswith(("is_", "_", "quantization")) else Submodule(net)
 
 
-def has_attribute(net: Net, name: str) -> bool | None:
+def has_attribute(net: TrackedModel, name: str) -> bool | None:
     """Whether a model has an attribute; None where it cannot be told."""
     if name in ("peft_config", "print_trainable_parameters", "merge_and_unload"):
         if net.state.adapters is not None:
@@ -51,42 +51,47 @@ def has_attribute(net: Net, name: str) -> bool | None:
         return False if net.state.load is not None and net.state.certain else None
     if name in ("is_loaded_in_4bit", "is_loaded_in_8bit", "is_quantized"):
         value = attribute_of(net, name)
-        return value.value is True if isinstance(value, Known) else None
+        return value.value is True if isinstance(value, Constant) else None
     return True if name in _ALWAYS else None
 
 
-def truth(value: Object) -> bool | None:
+def truth_value(value: Object) -> bool | None:
     """Whether a value counts as true; None where that cannot be told."""
-    if isinstance(value, Known):
+    if isinstance(value, Constant):
         return bool(value.value)
-    if isinstance(value, Items):
+    if isinstance(value, Record):
         return bool(value.items) if value.callee == "dict" and (value.items or value.complete) else True
     if isinstance(value, Sequence):
         return bool(value.values)
-    return True if isinstance(value, (Net, Trainer, Function, Class, Output, Parameters)) else None
+    return True if isinstance(value, (TrackedModel, Trainer, Function, Class, Output, Parameters)) else None
 
 
-def same(left: Object, right: Object) -> bool | None:
+def equal(left: Object, right: Object) -> bool | None:
     """Whether two values are equal; None where that cannot be told."""
-    if isinstance(left, Known) and isinstance(right, Known):
+    if isinstance(left, Constant) and isinstance(right, Constant):
         return (type(left.value) is type(right.value) and left.value == right.value) or (
             left.value == right.value and isinstance(left.value, (int, float)) and isinstance(right.value, (int, float))
         )
     if isinstance(left, Symbol) and isinstance(right, Symbol):
         return True if left == right else None
-    none = Known(None)
+    none = Constant(None)
     for one, other in ((left, right), (right, left)):
-        if one == none and isinstance(other, (Items, Net, Sequence, Trainer, Function, Class, Output, Parameters)):
+        if one == none and isinstance(other, (Record, TrackedModel, Sequence, Trainer, Function, Class, Output, Parameters)):
             return False
     return None
 
 
-def within(left: Object, right: Object) -> bool | None:
+def contains(left: Object, right: Object) -> bool | None:
     """Whether the right value holds the left one; None where that cannot be told."""
-    if isinstance(left, Known) and isinstance(right, Items) and isinstance(left.value, str):
+    if isinstance(left, Constant) and isinstance(right, Record) and isinstance(left.value, str):
         return True if left.value in right.items else False if right.complete else None
-    if isinstance(left, Known) and isinstance(right, Sequence) and all(isinstance(item, Known) for item in right.values):
+    if isinstance(left, Constant) and isinstance(right, Sequence) and all(isinstance(item, Constant) for item in right.values):
         return left in right.values
-    if isinstance(left, Known) and isinstance(right, Known) and isinstance(left.value, str) and isinstance(right.value, str):
+    if (
+        isinstance(left, Constant)
+        and isinstance(right, Constant)
+        and isinstance(left.value, str)
+        and isinstance(right.value, str)
+    ):
         return left.value in right.value
     return None

@@ -11,9 +11,19 @@ from kbitlint.facts.values import UNKNOWN, Call, Span, Symbol
 from kbitlint.source.interpreter.base import LoopLeft, PathEnd, Returned
 from kbitlint.source.interpreter.loops import Looping
 from kbitlint.source.interpreter.names import known_text, lets_no_gradient_through
-from kbitlint.source.interpreter.objects import Function, Given, Items, Net, Object, Parameters, Part, Sequence, Trainer
-from kbitlint.source.interpreter.path_state import Unit, same_but_for_mode
-from kbitlint.source.interpreter.predicates import truth
+from kbitlint.source.interpreter.objects import (
+    Entry,
+    Function,
+    Object,
+    Parameters,
+    Record,
+    Sequence,
+    Submodule,
+    TrackedModel,
+    Trainer,
+)
+from kbitlint.source.interpreter.path_state import UncalledFunction, same_but_for_mode
+from kbitlint.source.interpreter.predicates import truth_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +38,7 @@ class Follower(Looping):
     def follow(self, module: ast.Module) -> None:
         """The whole file; then every function and class that nothing in it has used."""
         self.used: set[int] = set()
-        self.units: list[Unit] = []
+        self.units: list[UncalledFunction] = []
         try:
             self.block(module.body)
             for statement in module.body:
@@ -52,8 +62,8 @@ class Follower(Looping):
                 self._at_any_time(Function(statement, self.module))
                 return
             cls = self._class(statement)
-            instance = self.make(cls, Items(complete=False))
-            if isinstance(instance, Items):
+            instance = self.make(cls, Record(complete=False))
+            if isinstance(instance, Record):
                 for item in statement.body:
                     if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) and id(item) not in self.used:
                         member = self.member(cls, item.name, instance)
@@ -70,12 +80,12 @@ class Follower(Looping):
             net.handed |= {True} if net.handed else frozenset()
         states = [net.state for net in nets]
         steps, trainings, trainers = len(trail.steps), len(trail.trainings), len(trail.trainers)
-        self.run(function, Items())
+        self.run(function, Record())
         if not _called_in_order(function):
             self._finish(trail.trainers[trainers:])
             changed = {net.number for net, state in zip(nets, states, strict=True) if not same_but_for_mode(net.state, state)}
             ranges = range(steps, len(trail.steps)), range(trainings, len(trail.trainings))
-            self.units.append(Unit(*ranges, frozenset(changed)))
+            self.units.append(UncalledFunction(*ranges, frozenset(changed)))
 
     # --------------------------------------------------------------------------------------------- statements
 
@@ -89,8 +99,8 @@ class Follower(Looping):
 
     def _do_expr(self, node: ast.Expr) -> None:
         value = self.value(node.value)
-        adapters = value.state.adapters if isinstance(value, Net) else None
-        if not isinstance(value, Net) or adapters is None or adapters.by.span != self.text.span(node.value):
+        adapters = value.state.adapters if isinstance(value, TrackedModel) else None
+        if not isinstance(value, TrackedModel) or adapters is None or adapters.by.span != self.text.span(node.value):
             return
         if adapters.by.callee == "peft.get_peft_model":
             value.state = dataclasses.replace(value.state, adapters=dataclasses.replace(adapters, kept=False))
@@ -123,7 +133,7 @@ class Follower(Looping):
     def _do_augassign(self, node: ast.AugAssign) -> None:
         value = self.value(node.value)
         old = self.value(node.target)
-        if isinstance(old, Items) and isinstance(node.op, ast.BitOr):
+        if isinstance(old, Record) and isinstance(node.op, ast.BitOr):
             self.merge(old, value)
         elif isinstance(old, Sequence) and isinstance(value, Sequence):
             old.values = self.joined(old, value).values
@@ -145,7 +155,7 @@ class Follower(Looping):
             self._bind_attribute(target, value, written)
         elif isinstance(target, ast.Subscript):
             owner, key = self.value(target.value), known_text(self.value(target.slice))
-            if isinstance(owner, Items):
+            if isinstance(owner, Record):
                 self._give(owner, key, target, value, written)
 
     def _bind_attribute(self, target: ast.Attribute, value: Object, written: ast.expr | None) -> None:
@@ -156,20 +166,20 @@ class Follower(Looping):
             elif target.attr == "data":
                 call = Call("data", self.text.span(target))
                 self.trail.step(Action.PREPARED_BY_HAND, call, owner.net, owner.net.state)
-        elif isinstance(owner, Part) and target.attr == "requires_grad":
+        elif isinstance(owner, Submodule) and target.attr == "requires_grad":
             self.set_grad(Parameters(owner.net, filtered=True), value, self.text.span(target))
-        elif isinstance(owner, Items):
+        elif isinstance(owner, Record):
             self._give(owner, target.attr, target, value, written)
-        elif isinstance(owner, Net) and target.attr == "gradient_checkpointing":
+        elif isinstance(owner, TrackedModel) and target.attr == "gradient_checkpointing":
             owner.state = dataclasses.replace(owner.state, certain=False)
 
-    def _give(self, owner: Items, name: str | None, target: ast.expr, value: Object, written: ast.expr | None) -> None:
+    def _give(self, owner: Record, name: str | None, target: ast.expr, value: Object, written: ast.expr | None) -> None:
         if name is None:
             owner.complete = False
             return
         span = self.text.span(written if written is not None else target)
         whole = Span(self.text.span(target).start, span.end, span.line)
-        owner.items[name] = Given(value, span, whole)
+        owner.items[name] = Entry(value, span, whole)
 
     def _do_if(self, node: ast.If) -> None:
         if _is_main(node.test):
@@ -179,7 +189,7 @@ class Follower(Looping):
             self.filtered(node)
             return
         if not (self.relevance.matters(node.body) or self.relevance.matters(node.orelse)):
-            known = truth(self.value(node.test))
+            known = truth_value(self.value(node.test))
             if known is True or (known is None and not node.orelse and not _leaves(node.body)):
                 self.block(node.body if known else ())
             elif known is False:
