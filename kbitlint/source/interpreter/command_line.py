@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Symbol
-from kbitlint.source.interpreter.calls import Caller
+from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.names import canonical, known_text, parameters_of
 from kbitlint.source.interpreter.objects import (
     Class,
@@ -31,7 +31,7 @@ _CHEAP = 16
 _PARSERS = ("parse_args_into_dataclasses", "parse_args_and_config", "parse_yaml_file", "parse_json_file", "parse_dict")
 
 
-class Parsers(Caller):
+class CommandLine(Interpreter):
     """Methods of instances, parsers among them."""
 
     def fields(self, cls: Class) -> Iterator[tuple[str, Entry]]:
@@ -169,8 +169,6 @@ class Parsers(Caller):
         if name == "backward":
             self._backward(node, UNKNOWN)
         return UNKNOWN
-
-    used: set[int]
 
 
 def _named(node: ast.expr, name: str) -> bool:

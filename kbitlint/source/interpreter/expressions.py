@@ -6,6 +6,7 @@ import ast
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.values import UNKNOWN, Span, Style, Symbol
+from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.names import BUILTINS
 from kbitlint.source.interpreter.objects import (
     Class,
@@ -26,11 +27,8 @@ from kbitlint.source.interpreter.predicates import attribute_of, contains, equal
 from kbitlint.source.interpreter.relevance import SEEDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from kbitlint.source.interpreter.path_state import PathState
-    from kbitlint.source.interpreter.relevance import Relevance
-    from kbitlint.source.offsets import Text
 
 _THROUGH = ("base_model", "model", "module", "_orig_mod", "pretrained_model")
 _MAX_TEXT = 4096
@@ -39,25 +37,8 @@ _CHEAP = 64
 _NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotEq: ast.Eq, ast.IsNot: ast.Is, ast.NotIn: ast.In}
 
 
-class Evaluator:
-    """Evaluates expressions; statements and calls are added by its subclasses."""
-
-    def __init__(self, text: Text, trail: PathState, relevance: Relevance, decisions: Mapping[str, bool]) -> None:
-        self.text = text
-        self.trail = trail
-        self.effort = trail.effort
-        self.relevance = relevance
-        self.given = decisions
-        self.decisions = dict(decisions)
-        self.asked: dict[str, None] = {}
-        """The questions that the path was asked, in their order."""
-        self.equal: dict[str, Constant] = {}
-        self.module = Scope()
-        self.scope = self.module
-        self.loops: list[Span] = []
-        self.depth = 0
-        self.untracked = 0
-        """How many contexts, or functions, around here let no gradient through."""
+class Expressions(Interpreter):
+    """Evaluates expressions."""
 
     # ------------------------------------------------------------------------------------------------ branches
 
@@ -148,10 +129,6 @@ class Evaluator:
             return owner.items[name].value
         cls = owner if isinstance(owner, Class) else owner.of
         return UNKNOWN if cls is None else self.member(cls, name, owner)
-
-    def member(self, cls: Class, name: str, owner: Record | Class) -> Object:
-        """What a class holds under a name, bound to an instance or to the class."""
-        raise NotImplementedError
 
     def _dict(self, node: ast.Dict) -> Object:
         span = self.text.span(node)

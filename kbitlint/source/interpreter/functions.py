@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Style, Symbol
-from kbitlint.source.interpreter.base import LoopLeft, Returned
-from kbitlint.source.interpreter.command_line import Parsers
+from kbitlint.source.interpreter.base import Interpreter, LoopLeft, Returned
 from kbitlint.source.interpreter.names import canonical, lets_no_gradient_through
 from kbitlint.source.interpreter.objects import Class, Constant, Effort, Entry, Function, Object, Record, Scope
 from kbitlint.upstream.calls import TRAINERS, TRAINING_ARGUMENTS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 _DEEPEST = 12
 #: names that are bound in the time of one step
@@ -23,12 +18,8 @@ _CHEAP = 16
 _GIVEN = ("model", "args", "peft_config", "kwargs", "kw")
 
 
-class Functions(Parsers):
+class Functions(Interpreter):
     """Runs functions and makes instances."""
-
-    def block(self, statements: Iterable[ast.stmt]) -> None:
-        """Statements one after the other."""
-        raise NotImplementedError
 
     def run(self, function: Function, arguments: Record) -> Object:
         """Follow the body of a function with its parameters bound."""

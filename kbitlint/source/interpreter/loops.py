@@ -5,18 +5,15 @@ from __future__ import annotations
 import ast
 
 from kbitlint.facts.values import UNKNOWN
-from kbitlint.source.interpreter.base import LoopLeft
-from kbitlint.source.interpreter.functions import Functions
+from kbitlint.source.interpreter.base import Interpreter, LoopLeft
 from kbitlint.source.interpreter.objects import Constant, Object, Parameters, Sequence, Submodule
 
 #: nodes, or names, that are looked at in the time of one step
 _CHEAP = 16
 
 
-class Looping(Functions):
+class Loops(Interpreter):
     """Follows loops."""
-
-    _parameter_names: frozenset[str] = frozenset()
 
     def filters_parameters(self, test: ast.expr) -> bool:
         """Whether a condition is about the parameters that a loop goes through."""

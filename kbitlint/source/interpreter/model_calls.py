@@ -7,7 +7,7 @@ import dataclasses
 
 from kbitlint.facts.source import Action, Adapters, CheckpointingState
 from kbitlint.facts.values import UNKNOWN, Call, Span
-from kbitlint.source.interpreter.expressions import Evaluator
+from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.objects import (
     Constant,
     Entry,
@@ -58,12 +58,8 @@ _SWITCHES = {
 NOWHERE = Span(0, 0, 1)
 
 
-class ModelCalls(Evaluator):
+class ModelCalls(Interpreter):
     """Carries out what a path does to its models."""
-
-    def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Record:
-        """The arguments of a call by name."""
-        raise NotImplementedError
 
     def _model_method(self, node: ast.Call, name: str, net: TrackedModel) -> Object:
         # PEFT's own method has the name of transformers': its adapter is idle until set_adapter

@@ -6,10 +6,17 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Argument, Call, Span
 from kbitlint.limits import current
+from kbitlint.source.interpreter.calls import Calls
+from kbitlint.source.interpreter.command_line import CommandLine
+from kbitlint.source.interpreter.expressions import Expressions
+from kbitlint.source.interpreter.functions import Functions
+from kbitlint.source.interpreter.library_calls import LibraryCalls
+from kbitlint.source.interpreter.loops import Loops
+from kbitlint.source.interpreter.model_calls import ModelCalls
 from kbitlint.source.interpreter.objects import Effort, TooLong
 from kbitlint.source.interpreter.path_state import PathState
 from kbitlint.source.interpreter.relevance import Relevance
-from kbitlint.source.interpreter.statements import Follower
+from kbitlint.source.interpreter.statements import Statements
 
 if TYPE_CHECKING:
     import ast
@@ -23,6 +30,10 @@ if TYPE_CHECKING:
 MAX_PATHS = 40
 #: of the steps that a file may take, the share that one path may
 _SHARE = 3
+
+
+class ScriptInterpreter(Statements, Loops, Functions, CommandLine, Calls, LibraryCalls, ModelCalls, Expressions):
+    """All parts together: follows one path through a file."""
 
 
 class ExecutionPaths:
@@ -45,16 +56,16 @@ class ExecutionPaths:
                 break
             share = min(most // _SHARE + 1, left)
             trail = PathState(versions, beside=beside, effort=Effort(share))
-            follower = Follower(source, trail, relevance, decisions)
+            interpreter = ScriptInterpreter(source, trail, relevance, decisions)
             whole = True
             try:
-                follower.follow(module)
+                interpreter.follow(module)
             except TooLong:
                 whole, self.unfollowed = False, _too_long(most)
             left -= share - max(trail.effort.left, 0)
             self.paths.append(trail.path(whole=whole))
             self.calls.append(trail.calls)
-            if _branch(queue, follower):
+            if _branch(queue, interpreter):
                 self.unfollowed = (
                     self.unfollowed or f"has more than {MAX_PATHS} ways through it, of which the first are followed"
                 )
@@ -67,15 +78,15 @@ def _too_long(most: int) -> str:
     )
 
 
-def _branch(queue: list[dict[str, bool]], follower: Follower) -> bool:
+def _branch(queue: list[dict[str, bool]], interpreter: Follower) -> bool:
     """Queue the other answers to what a path was asked; return whether some were left out."""
     prefix: dict[str, bool] = {}
-    for key in follower.asked:
-        if key not in follower.given:
+    for key in interpreter.asked:
+        if key not in interpreter.given:
             if len(queue) >= MAX_PATHS:
                 return True
             queue.append({**prefix, key: False})
-        prefix[key] = follower.decisions[key]
+        prefix[key] = interpreter.decisions[key]
     return False
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import UNKNOWN, Call, Span, Symbol
-from kbitlint.source.interpreter.base import LoopLeft, PathEnd, Returned
-from kbitlint.source.interpreter.loops import Looping
+from kbitlint.source.interpreter.base import Interpreter, LoopLeft, PathEnd, Returned
 from kbitlint.source.interpreter.names import known_text, lets_no_gradient_through
 from kbitlint.source.interpreter.objects import (
     Entry,
@@ -32,13 +31,11 @@ if TYPE_CHECKING:
 _CHEAP = 16
 
 
-class Follower(Looping):
+class Statements(Interpreter):
     """Follows the statements of a module, its functions and classes."""
 
     def follow(self, module: ast.Module) -> None:
         """The whole file; then every function and class that nothing in it has used."""
-        self.used: set[int] = set()
-        self.units: list[UncalledFunction] = []
         try:
             self.block(module.body)
             for statement in module.body:

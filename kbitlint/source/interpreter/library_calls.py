@@ -1,0 +1,194 @@
+"""Calls of functions of the frameworks and of builtins: what a table says of them is carried out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from kbitlint.facts.source import Action
+from kbitlint.facts.values import UNKNOWN, Span, Symbol
+from kbitlint.source.interpreter.base import Interpreter, PathEnd
+from kbitlint.source.interpreter.names import canonical, numbered
+from kbitlint.source.interpreter.objects import (
+    Constant,
+    Entry,
+    Function,
+    Object,
+    Parameters,
+    Record,
+    Sequence,
+    Submodule,
+    TrackedModel,
+)
+from kbitlint.source.interpreter.optimizers import is_optimizer, optimized
+from kbitlint.source.interpreter.predicates import attribute_of, has_attribute
+from kbitlint.upstream.calls import FOREIGN, FUNCTIONS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
+from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
+from kbitlint.upstream.versions import row
+
+if TYPE_CHECKING:
+    import ast
+
+    from kbitlint.upstream.calls import Api
+
+#: packages and builtins whose functions leave a model's state alone, unless they are listed
+_HARMLESS = ("torch", "bitsandbytes", "transformers", "datasets", "trl", "print", "isinstance", "len", "getattr", "hasattr")
+_NO_MODEL = ("Tokenizer", "TokenizerFast", "Processor", "Config", "Extractor", "Scheduler")
+
+
+class LibraryCalls(Interpreter):
+    """Looks up functions of the frameworks, and evaluates builtins."""
+
+    def _known(self, node: ast.Call, full: str) -> Object:
+        name = canonical(full)
+        library, _, last = name.partition(".")
+        if last.endswith("from_pretrained"):
+            return self._from_pretrained(node, name)
+        api = row(
+            [api for api in FUNCTIONS if api.name == name or (not library and api.name.endswith(f".{name}"))],
+            self.trail.versions,
+        )
+        if api is not None:
+            return self._function(node, api)
+        if name in TRAINERS:
+            return self.trainer(name, self.arguments(node, name, TRAINERS[name].parameters))
+        if (
+            name in TRAINING_ARGUMENTS
+            or last in QUANTIZATION_CONFIGS
+            or (library in ("peft", "torchao") and last.endswith("Config"))
+        ):
+            made = self.arguments(node, name)
+            self.trail.calls[made.span] = made.frozen(self.effort)
+            return made
+        arguments = self.arguments(node, name)
+        if name in WRAPPERS:
+            return self._wrap(arguments, WRAPPERS[name])
+        return self._plain(name, last, arguments, self.text.span(node))
+
+    def _plain(self, name: str, last: str, arguments: Record, span: Span) -> Object:
+        made = self._builtin(name, arguments, span)
+        if made is not None:
+            return made
+        if last == "from_config" and name.startswith("transformers."):
+            return self.trail.load(arguments.frozen(self.effort), quantized=False)
+        if last in ("Namespace", "SimpleNamespace") and not numbered(arguments):
+            return arguments
+        if name in ("exit", "quit", "sys.exit", "os._exit"):
+            raise PathEnd
+        if name in (
+            "argparse.ArgumentParser",
+            "transformers.HfArgumentParser",
+            "trl.TrlParser",
+            "accelerate.Accelerator",
+            "super",
+        ):
+            return self.special(name, arguments)
+        if is_optimizer(last):
+            for net in optimized(arguments):
+                net.optimizer = arguments.frozen(self.effort) if net.state.adapters is None else None
+        if last in ("GradScaler", "autocast"):
+            self.trail.scaler = "float16" if last == "GradScaler" else self.trail.scaler or UNKNOWN
+        if name.partition(".")[0] not in _HARMLESS:
+            self._escape(arguments, last)
+        return UNKNOWN
+
+    def _builtin(self, name: str, arguments: Record, span: Span) -> Object | None:
+        """What a builtin makes of values that are known, and the commands that run a function of the file."""
+        first, second = ([given.value for given in arguments.items.values()] + [UNKNOWN, UNKNOWN])[:2]
+        match name, first:
+            case "list" | "tuple" | "iter" | "reversed" | "enumerate" | "dict", Parameters() | Submodule():
+                return first
+            case "dict", _:
+                return UNKNOWN if numbered(arguments) else dataclasses.replace(arguments, callee="dict")
+            case "vars", Record():
+                return Record(items=dict(first.items), complete=first.complete, span=span)
+            case "getattr" | "hasattr", _ if isinstance(second, Constant):
+                return self._asked(name, first, str(second.value))
+            case "filter", _ if isinstance(second, Parameters):
+                return Parameters(second.net, filtered=True)
+            case "filter", _ if isinstance(second, Submodule):
+                return second
+            case "fire.Fire" | "typer.run", Function():
+                return self.run(first, Record(span=span))
+            case _:
+                return None
+
+    def _asked(self, name: str, owner: Object, attribute: str) -> Object | None:
+        """What ``getattr`` and ``hasattr`` give for an attribute whose name is known."""
+        if name == "getattr" and isinstance(owner, Symbol):
+            return Symbol(f"{owner.name}.{attribute}")
+        if not isinstance(owner, TrackedModel):
+            return None
+        if name == "getattr":
+            return attribute_of(owner, attribute)
+        has = has_attribute(owner, attribute)
+        return UNKNOWN if has is None else Constant(has)
+
+    def special(self, name: str, arguments: Record) -> Object:
+        """A parser of command lines, an Accelerator, or an instance as the class sees it that its own extends."""
+        if name == "super":
+            return self.scope.find("super()") or UNKNOWN
+        made = dataclasses.replace(arguments, callee=name)
+        if name == "accelerate.Accelerator":
+            mixed = arguments.get("mixed_precision") if "mixed_precision" in arguments.items else UNKNOWN
+            said = mixed.value if isinstance(mixed, Constant) else UNKNOWN
+            self.trail.scaler = {"fp16": "float16", "bf16": "bfloat16"}.get(str(said), UNKNOWN if said is UNKNOWN else None)
+        return made
+
+    def _function(self, node: ast.Call, api: Api) -> Object:
+        made = self.arguments(node, api.name, api.parameters)
+        call = made.frozen(self.effort)
+        self.trail.calls[call.span] = call
+        if api.action is None:
+            return made
+        net = self._net_of(node, made)
+        if api.action is Action.LOAD_ADAPTERS:
+            self.trail.load_adapters(call, net)
+        else:
+            self.trail.apply(api, call, net)
+        return net
+
+    def _net_of(self, node: ast.Call, made: Record) -> TrackedModel:
+        """The model that is handed to a function: the first argument, which may be seen here for the first time."""
+        value = made.get("model")
+        if isinstance(value, TrackedModel):
+            return value
+        keyword = next((keyword.value for keyword in node.keywords if keyword.arg == "model"), None)
+        written = node.args[0] if node.args else keyword
+        return self._adopted(written) if written is not None else self.trail.adopt()
+
+    def _from_pretrained(self, node: ast.Call, name: str) -> Object:
+        library, _, rest = name.partition(".")
+        cls = rest.partition(".")[0]
+        if library == "peft" and cls.endswith("Config"):
+            made = self.arguments(node, f"peft.{cls}", ("pretrained_model_name_or_path",))
+            # save_pretrained always writes "inference_mode": true
+            made.items.setdefault("inference_mode", Entry(Constant(True), made.span, made.span))  # noqa: FBT003  # as above
+            made.complete = False
+            return made
+        if cls.endswith(_NO_MODEL) or library in ("datasets", "diffusers"):
+            self.arguments(node, name)
+            return UNKNOWN
+        if library == "peft" and not cls.startswith("Auto"):
+            return self._function(node, next(api for api in FUNCTIONS if api.name == "peft.PeftModel.from_pretrained"))
+        made = self.arguments(node, name, ("pretrained_model_name_or_path",))
+        if library not in ("transformers", "peft"):
+            net = self.trail.adopt()
+            if library in FOREIGN:
+                return Sequence([net, UNKNOWN])
+            return net
+        call = made.frozen(self.effort)
+        self.trail.calls[call.span] = call
+        net = self.trail.load(call)
+        if library == "peft":
+            self.trail.load_adapters(call, net)
+        return net
+
+    def _wrap(self, arguments: Record, how: str) -> Object:
+        net = next((given.value for given in arguments.items.values() if isinstance(given.value, TrackedModel)), None)
+        if net is None:
+            return UNKNOWN
+        call = arguments.frozen(self.effort)
+        self.trail.calls[call.span] = call
+        self.trail.step(Action.CONTEXT, call, net, net.state, how)
+        return Sequence([net, UNKNOWN, UNKNOWN, UNKNOWN]) if how == "deepspeed" else net
