@@ -78,7 +78,7 @@ def _too_long(most: int) -> str:
     )
 
 
-def _branch(queue: list[dict[str, bool]], interpreter: Follower) -> bool:
+def _branch(queue: list[dict[str, bool]], interpreter: ScriptInterpreter) -> bool:
     """Queue the other answers to what a path was asked; return whether some were left out."""
     prefix: dict[str, bool] = {}
     for key in interpreter.asked:
