@@ -43,6 +43,10 @@ ORIGINAL = "_kbitlint_original"
 _OWN = ("_parameters", "_buffers", ORIGINAL)
 
 
+#: ``OptimizedModule`` calls its context while ``deepcopy`` makes it again, so the context is copied before it, whole
+_COMPILER = "torch._dynamo."
+
+
 class TooMuchError(KbitlintError):
     """Functions of a model lead to more than can be looked through."""
 
@@ -86,6 +90,8 @@ class Rebinding:
         for value in below:
             if isinstance(value, _FUNCTIONS):
                 self._needed = self._needed or id(value) in self._leading or getattr(value, "__closure__", None) is not None
+            elif type(value).__module__.startswith(_COMPILER):
+                continue
             elif not isinstance(value, _CONTAINERS) and (id(value) in self._leading or _is_wrapper(value)):
                 self._needed = True
                 self.memo[id(value)] = made = object.__new__(type(value))
