@@ -68,8 +68,8 @@ class NormFacts:
     def promotes(self) -> bool:
         """Return whether the norm may turn half-precision input into float32.
 
-        True for a norm of the base model whose tensors are all float32, unless it is bare or has the hooks of
-        ``transparent``.
+        True for a norm of the base model whose tensors are all float32. A bare norm, and one with the hooks of
+        ``transparent``, cannot.
         """
         wide = all(dtype == "float32" for _, dtype in self.dtypes)
         return wide and not (self.bare or self.adapter or self.transparent)
@@ -82,8 +82,10 @@ class QuantizedFacts:
     path: str
     packing: Packing
     lacks: str = ""
-    """The attribute that unpacking needs and that is None: ``quant_state`` or ``SCB`` (bitsandbytes). Empty if none is
-    missing."""
+    """The attribute that a bitsandbytes weight needs to be unpacked and that is None: ``quant_state`` or ``SCB``.
+
+    Empty if none is missing.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,8 @@ class Step:
     detail: Value = None
     """A further parameter of the action.
 
-    It is the dtype of a cast, the name of a wrapper, the method of a stored quantization, or the folder of a save.
+    For a cast it is the dtype, for a wrapper its name, for a save the folder. For a stored quantization it is the
+    method.
     """
 
 
@@ -227,7 +228,7 @@ class ExecutionPath:
     def histories(self) -> Iterator[tuple[ModelState, Training | None, tuple[Step, ...]]]:
         """Yield each model's state at its last training, that training, and the steps of the model.
 
-        If the path does not train a model, yield its state at the end of the path, and None as the training.
+        If the path does not train a model, the state is that at the end of the path, and the training is None.
         """
         trainings = {training.model_id: training for training in self.trainings}
         steps: dict[int, list[Step]] = {}
@@ -240,7 +241,7 @@ class ExecutionPath:
 
 @dataclass(frozen=True, slots=True)
 class LaunchSign:
-    """A name in the file that shows how the script is launched."""
+    """A name in the file that indicates how the script is launched."""
 
     what: str
     """The name: an environment variable, a function, a class or an argument."""

@@ -157,7 +157,7 @@ class TraceFacts:
     absorbed: bool = False
     """Whether the step runs under bfloat16 autocast.
 
-    Determined only if a kernel refused its dtypes and the context does not say whether the training loop uses
+    Determined only if a kernel refused its dtypes and the context does not settle whether the training loop uses
     autocast.
     """
     grown: tuple[str, ...] = ()
