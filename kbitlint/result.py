@@ -28,7 +28,7 @@ class Skip:
     surface: Surface
     reason: str
     unstated: bool = False
-    """Whether the rule applies only to one kind of run (on several ranks) and the context does not settle the kind.
+    """Whether the check was skipped because the context leaves the kind of run open, for example the number of ranks.
 
     JSON reports always list such a skip, text reports only with ``--verbose``.
     """

@@ -50,7 +50,7 @@ class Unchecked(Exception):  # noqa: N818  # not an error: a check raises it to 
 
 
 class Unstated(Unchecked):
-    """Raised when a rule applies only to one kind of run and the context does not settle the kind.
+    """Raised when the verdict applies to one kind of run only and the context leaves the kind open.
 
     An example is a run on several ranks. Text reports list such a skip only with ``--verbose``; JSON always does.
     """

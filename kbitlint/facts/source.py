@@ -228,7 +228,7 @@ class ExecutionPath:
     def histories(self) -> Iterator[tuple[ModelState, Training | None, tuple[Step, ...]]]:
         """Yield each model's state at its last training, that training, and the steps of the model.
 
-        If the path does not train a model, the state is that at the end of the path, and the training is None.
+        If the path does not train a model, yield its state at the end of the path and no training (None).
         """
         trainings = {training.model_id: training for training in self.trainings}
         steps: dict[int, list[Step]] = {}
