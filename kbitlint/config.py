@@ -40,9 +40,9 @@ class Config:
     fail_on: Severity = Severity.WARNING
     """The lowest severity that makes the exit code 1."""
     quantize: str | None = None
-    """The quantization with which unquantized checkpoints will be loaded; None for no quantization."""
+    """The quantization with which an unquantized checkpoint will be loaded (``--quantize``); None if not set."""
     device: str | None = None
-    """The device on which ``--fix`` runs; None for the default device."""
+    """The device on which ``--fix`` runs; None for the default (``cuda``)."""
     meta: bool = False
     """Whether factories run on the meta device, without weights."""
     training: str | None = None

@@ -82,7 +82,7 @@ class Applied:
 
     edits: tuple[Edit, ...]
     passes: int
-    """Number of rounds of audit and edits until no applicable fix was left."""
+    """Number of rounds of edits until an audit found no further fix to apply."""
     held_back: int = 0
     """Number of fixes that were not applied because they are unsafe."""
     probe: Probe | None = None
@@ -209,7 +209,7 @@ class AuditResult:
     target: str
     """The target string; empty for a live model."""
     summary: str = ""
-    """The audited model in words: class, size, quantization, adapters, device."""
+    """The audited model in words: class, size, quantization, adapters. For a folder: how many files concern training."""
     violations: tuple[Violation, ...] = ()
     suppressed: tuple[Suppressed, ...] = ()
     skips: tuple[Skip, ...] = ()

@@ -112,7 +112,7 @@ class PackedTensors:
     floating: tuple[str, ...] = ()
     """Modules with a floating-point matrix that is not packed."""
     method: str | None = None
-    """``bitsandbytes``, or another method if tensor names identify it. None if no tensor is packed."""
+    """``bitsandbytes``, or another method if tensor names identify it. None if nothing identifies a method."""
 
     @property
     def modules(self) -> frozenset[str]:

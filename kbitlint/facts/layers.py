@@ -99,6 +99,6 @@ class GradientFeed:
     possible: str | None
     """A module with trainable parameters outside the layers that may feed the stack; None if there is none."""
     fed_by_layers: frozenset[str]
-    """The layers behind a layer of the stack that trains and does not checkpoint."""
+    """The layers after a layer of the stack that trains and does not checkpoint."""
     trains_inside: tuple[str, ...]
     """For each trainable parameter inside the stack's checkpointed layers, the path of its layer."""

@@ -68,8 +68,8 @@ class NormFacts:
     def promotes(self) -> bool:
         """Return whether the norm may turn half-precision input into float32.
 
-        True for a norm of the base model whose tensors are all float32. A bare norm, and one with the hooks of
-        ``transparent``, cannot.
+        False for a norm of an adapter, a bare norm, and a norm with the hooks of ``transparent``. For other norms,
+        True if all their tensors are float32.
         """
         wide = all(dtype == "float32" for _, dtype in self.dtypes)
         return wide and not (self.bare or self.adapter or self.transparent)

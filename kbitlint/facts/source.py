@@ -48,7 +48,7 @@ class Adapters:
     by: Call
     """The call that attached or loaded the adapters."""
     config: Value = UNKNOWN
-    """The call that made their configuration."""
+    """The call that made their configuration; UNKNOWN if the interpreter does not know it."""
     trainable: bool | None = True
     """None if it is not known."""
     dtype: Value = "float32"
@@ -61,7 +61,7 @@ class Adapters:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointConfig:
-    """The content of config.json of a checkpoint that a script names, if the checkpoint is in a local folder."""
+    """The content of config.json of a checkpoint that a script names, if the checkpoint is on this machine."""
 
     model_type: str = ""
     tied: bool | None = None
@@ -79,7 +79,10 @@ class ModelState:
     load: Call | None = None
     """The call that loaded the model; None if the file does not load it."""
     method: Value = UNKNOWN
-    """The quantization method: ``bitsandbytes`` or another. None if the model is certainly not quantized."""
+    """The quantization method: ``bitsandbytes`` or another. None if the model is certainly not quantized.
+
+    UNKNOWN if the interpreter does not know it.
+    """
     bits: Value = UNKNOWN
     """Bits of a packed weight; None if the model is certainly not quantized."""
     quantization: Call | None = None
@@ -165,10 +168,13 @@ class Training:
     fp16: Value = UNKNOWN
     bf16: Value = UNKNOWN
     zero_stage: Value = None
+    """The ZeRO stage of DeepSpeed; None without DeepSpeed."""
     fsdp: bool | None = False
+    """Whether FSDP shards the model; None if it is not known."""
     distributed: bool = False
     """Whether the loop wraps the model for several ranks."""
     find_unused: Value = None
+    """The argument ``find_unused_parameters`` of DDP; None if it is not passed."""
     optimized: bool = True
     """Whether an optimizer may receive the model's parameters. If none does, ``backward()`` only computes gradients."""
     early_optimizer: Call | None = None

@@ -136,7 +136,7 @@ class TraceFacts:
     device: str
     """The device whose kernels are imitated: ``cpu`` or ``cuda``."""
     autocast: str | None
-    """The autocast dtype of the step; None without autocast."""
+    """The autocast dtype of the context. If it is None (not known) or ``float32``, the step runs without autocast."""
     batch: tuple[int, int]
     """(sequences, tokens per sequence)."""
     gradients: tuple[GradientFacts, ...]

@@ -89,9 +89,7 @@ def _must_be_replaceable(place: Path, before: os.stat_result | None) -> None:
     """Raise OSError if a file is read-only, or has hard links, which would keep the old content."""
     if before is None or not stat.S_ISREG(before.st_mode):
         return
-    if not before.st_mode & _ANY_WRITE or not os.access(
-        place, os.W_OK
-    ):  # root can write such a file, but its owner made it read-only
+    if not before.st_mode & _ANY_WRITE or not os.access(place, os.W_OK):  # root may write it, but its owner forbids that
         raise PermissionError(errno.EACCES, "it has no write permission", str(place))
     if before.st_nlink > 1:
         raise OSError(
