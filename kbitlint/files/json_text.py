@@ -155,7 +155,7 @@ class _Reader:
                 return Node(items, start, position)
 
     def _next(self, end: int, closing: str) -> tuple[int, bool]:
-        """Return (offset behind the comma or closing bracket, whether it is the bracket)."""
+        """Return (offset after the comma or closing bracket, whether it is the bracket)."""
         position = self.skip(end)
         sign = self._text[position : position + 1]
         if sign == closing:
