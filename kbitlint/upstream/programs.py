@@ -32,7 +32,7 @@ class Program:
     bits: str = ""
     """The key for the bits in which the base is loaded; empty if there is none."""
     reentry: str = ""
-    """The key for use_reentrant of the program's own checkpoint call (default True); empty if it has none."""
+    """The key for ``use_reentrant`` of the program's own checkpoint call (default True); empty if it has none."""
     leaves_it: tuple[str, ...] = ()
     """Keys that make the program use another checkpoint function or none."""
     storage: str | None = None
