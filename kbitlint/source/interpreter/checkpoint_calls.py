@@ -1,4 +1,7 @@
-"""Direct calls of ``torch.utils.checkpoint``: seen wherever they stand, since a model's forward is followed by nobody."""
+"""Direct calls of ``torch.utils.checkpoint``, found anywhere in a file.
+
+The interpreter does not follow the ``forward`` of a model, where these calls are. So this file searches the tree.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ _FUNCTIONS = ("checkpoint", "checkpoint_sequential")
 
 
 def checkpoint_calls(text: Text, module: ast.Module) -> Iterator[Call]:
-    """Every call of the two functions, under whatever name the file imports them."""
+    """Yield each call of ``checkpoint`` and ``checkpoint_sequential``, under any name that the file imports."""
     if _FUNCTIONS[0] not in text.text:
         return
     names = dict(_names(module))
