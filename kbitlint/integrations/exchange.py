@@ -116,7 +116,7 @@ def exchange(ranks: Group, record: Any, timeout: float = DEFAULT_TIMEOUT) -> Ans
 
 
 def announce(ranks: Group) -> None:
-    """Write a mark to the store before the audit starts, so that the other ranks can name a rank that dies in it.
+    """Write a mark to the store before the audit, so that the other ranks can name a rank that dies in it.
 
     Raises:
         KbitlintError: The store cannot be reached.

@@ -81,8 +81,7 @@ def audit_many(
             starts; None for no limit.
 
     Raises:
-        KbitlintError: A limit of memory is set on a system that does not report the memory of processes, or the server
-            cannot be started.
+        KbitlintError: The server cannot be started, or ``memory`` is set on a system that does not report memory.
     """
     if memory is not None and not process_memory.can_be_counted():
         raise KbitlintError("--target-memory needs Linux: this system does not say what processes hold")

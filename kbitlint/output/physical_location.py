@@ -1,4 +1,4 @@
-"""Physical locations: a file and a line for each violation, for formats that only know files.
+"""Physical locations: a file and a line for each violation, for formats that require a file.
 
 GitHub code scanning refuses a result without a file. A module of a model has none, so its place is the source of the
 model: the factory's ``def`` or the folder's config.json. If neither is known, it is the project's pyproject.toml.

@@ -38,7 +38,7 @@ _KEY = "max-tokens of [tool.kbitlint] sets twice how many"
 
 
 class NotebookError(ValueError):
-    """An invalid or too large notebook; the message says why."""
+    """A notebook that is invalid or too large; the message contains the reason."""
 
 
 @dataclass(frozen=True, slots=True)

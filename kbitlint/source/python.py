@@ -1,6 +1,6 @@
 """The facts of a Python text: a script, or the joined cells of a notebook.
 
-This file parses the text and collects what needs no interpreter. ``interpreter/`` follows its execution paths.
+This file parses the text and collects its imports and launch signs. ``interpreter/`` follows its execution paths.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _ARGUMENTS = ("ddp_find_unused_parameters", "ddp_backend", "ddp_timeout")
 
 
 class SourceError(ValueError):
-    """An invalid or too large Python text; ``line`` is the line of the error, None if there is none."""
+    """A Python text that is invalid or too large; ``line`` is the line of the error, None if there is none."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         super().__init__(problem)

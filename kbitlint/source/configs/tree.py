@@ -1,4 +1,4 @@
-"""JSON and YAML texts as the values of a script, each with the place where the file writes it.
+"""JSON and YAML texts as the values of a script, each with its place in the text.
 
 This file parses. ``collect.py`` interprets the keys.
 """
@@ -23,7 +23,7 @@ _TOO_MUCH = "holds more, or deeper, than a training configuration does"
 
 
 class ConfigurationError(ValueError):
-    """An invalid or too large configuration text; the message says why."""
+    """A configuration text that is invalid or too large; the message contains the reason."""
 
 
 def json_items(text: str) -> Record | None:

@@ -63,7 +63,7 @@ class Interpreter:
         self.given = decisions
         """The answers with which the path started."""
         self.decisions = dict(decisions)
-        """The answers of this path, by question; an answer that was not given is True."""
+        """The answers of this path, by question; True for a question without a starting answer."""
         self.asked: dict[str, None] = {}
         """The questions that the path has answered, in their order."""
         self.equal: dict[str, Constant] = {}
@@ -93,7 +93,7 @@ class Interpreter:
         raise NotImplementedError
 
     def filtered(self, node: ast.If) -> None:
-        """Follow both branches of such a condition, each for a part of the parameters."""
+        """Follow both branches of a condition on the parameters of a loop; each branch applies to a part of them."""
         raise NotImplementedError
 
     def run(self, function: Function, arguments: Record) -> Object:
@@ -109,7 +109,7 @@ class Interpreter:
         raise NotImplementedError
 
     def make(self, cls: Class, arguments: Record) -> Object:
-        """Return an instance of a class of the file; a known base class decides what kind of object it is."""
+        """Return an instance of a class of the file; a known base class decides the kind of object."""
         raise NotImplementedError
 
     def _class(self, node: ast.ClassDef) -> Class:
@@ -154,11 +154,11 @@ class Interpreter:
         raise NotImplementedError
 
     def give_away(self, node: ast.Call) -> None:
-        """Mark the models that a call outside the path receives as uncertain."""
+        """Make the state of each model that a call outside the path receives uncertain."""
         raise NotImplementedError
 
     def _escape(self, arguments: Record, name: str) -> None:
-        """Mark the models among the arguments of an unknown function as uncertain: the function may change them."""
+        """Make the state of each model among the arguments of an unknown function uncertain: the function may change it."""
         raise NotImplementedError
 
     def trainer(self, name: str, arguments: Record) -> Object:
@@ -174,7 +174,7 @@ class Interpreter:
         raise NotImplementedError
 
     def optimizer_claims(self) -> dict[int, frozenset[bool]]:
-        """Return a copy of the field ``handed`` of each model, by the model's number."""
+        """Return ``TrackedModel.handed`` of each model, by number, so that a caller can restore it."""
         raise NotImplementedError
 
     def value(self, node: ast.expr | None) -> Object:

@@ -1,6 +1,7 @@
 """Direct calls of ``torch.utils.checkpoint``, found anywhere in a file.
 
-The interpreter does not follow the ``forward`` of a model, where these calls are. So this file searches the tree.
+Most of these calls are in the ``forward`` of a model, which the interpreter does not follow. So this file searches the
+whole tree.
 """
 
 from __future__ import annotations

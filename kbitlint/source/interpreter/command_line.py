@@ -38,7 +38,7 @@ class CommandLine(Interpreter):
     """The part of the interpreter that applies methods of records, parsers among them."""
 
     def fields(self, cls: Class) -> Iterator[tuple[str, Entry]]:
-        """Yield the fields of a dataclass, or the attributes of a class, with their defaults; inherited ones come first."""
+        """Yield the fields of a dataclass, or the attributes of a class, with their defaults; inherited ones are first."""
         lineage = list(cls.lineage())
         self.effort.spend(len(lineage) // _CHEAP)
         for item in (item for one in reversed(lineage) for item in one.node.body):

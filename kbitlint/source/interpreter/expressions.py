@@ -76,7 +76,7 @@ class Expressions(Interpreter):
         return self.decisions[key]
 
     def optimizer_claims(self) -> dict[int, frozenset[bool]]:
-        """Return a copy of the field ``handed`` of each model, by the model's number."""
+        """Return ``TrackedModel.handed`` of each model, by number, so that a caller can restore it."""
         self.effort.spend(len(self.trail.nets) // _CHEAP)
         return {net.number: net.handed for net in self.trail.nets}
 

@@ -59,7 +59,8 @@ class Functions(Interpreter):
         for name, default in (*by_name, *keyword_only):
             bound[name] = self.value(default) if default is not None and arguments.complete else UNKNOWN
         if not arguments.items:
-            # a call without arguments may be one of another file, or of a command line: a default of None or False says little
+            # the caller may be another file, or a command line that sets the value: so a default of None or False becomes
+            # UNKNOWN
             bound = {name: UNKNOWN if value in (Constant(None), Constant(False)) else value for name, value in bound.items()}  # noqa: FBT003  # a value of the file
         rest = Record(style=Style.DICT, complete=arguments.complete)
         self.effort.spend((len(bound) + len(arguments.items)) // _CHEAP)
@@ -113,7 +114,7 @@ class Functions(Interpreter):
         return self.member(cls, name, instance) if name else UNKNOWN
 
     def make(self, cls: Class, arguments: Record) -> Object:
-        """Return an instance of a class of the file; a known base class decides what kind of object it is.
+        """Return an instance of a class of the file; a known base class decides the kind of object.
 
         A subclass of a Trainer is a Trainer if its constructor passes the arguments on unchanged, and UNKNOWN otherwise.
         """

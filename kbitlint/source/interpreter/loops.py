@@ -23,7 +23,7 @@ class Loops(Interpreter):
         return any(isinstance(self.scope.find(name), Parameters) for name in names) or bool(names & self._parameter_names)
 
     def filtered(self, node: ast.If) -> None:
-        """Follow both branches of such a condition, each for a part of the parameters."""
+        """Follow both branches of a condition on the parameters of a loop; each branch applies to a part of them."""
         self.effort.spend(len(self.scope.names) // _CHEAP)
         values = [value for value in self.scope.names.values() if isinstance(value, Parameters)]
         before = [value.filtered for value in values]

@@ -1,6 +1,6 @@
 """Methods of models, assignments to their parameters, and Trainers.
 
-This part decides what such a call does to a model. ``path_state.py`` applies it.
+This part finds the change that such a call makes to a model. ``path_state.py`` applies it.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class ModelCalls(Interpreter):
         return ""
 
     def give_away(self, node: ast.Call) -> None:
-        """Mark the models that a call outside the path receives as uncertain."""
+        """Make the state of each model that a call outside the path receives uncertain."""
         written = [*node.args, *(keyword.value for keyword in node.keywords)]
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if isinstance(node.func, ast.Attribute):
@@ -212,7 +212,10 @@ class ModelCalls(Interpreter):
             self._escape(Record("", made), name)
 
     def _escape(self, arguments: Record, name: str) -> None:
-        """Mark the models among the arguments of an unknown function as uncertain: the function may change them."""
+        """Make the state of each model among the arguments of an unknown function uncertain: the function may change it.
+
+        If the name of the function starts with one of ``_LOOKS``, the function only reads the model.
+        """
         if name.startswith(_LOOKS):
             return
         for given in arguments.items.values():

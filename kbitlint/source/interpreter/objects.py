@@ -40,7 +40,7 @@ class Effort:
 
 @dataclass(slots=True)
 class Entry:
-    """A value with a name, and the place where the script writes it."""
+    """A value with a name, and its place in the script."""
 
     value: Object
     span: Span

@@ -1,7 +1,7 @@
 """The state of one path, and the changes that calls make to its models.
 
 ``upstream/calls.py`` lists the effect of each call as data; this file applies it. The interpreter's parts decide
-which calls a path makes. This file imports no other part of the interpreter.
+which calls a path makes. This file imports no part.
 """
 
 from __future__ import annotations
@@ -301,7 +301,7 @@ class PathState:
     def next_round(self, steps: int, trainings: int) -> None:
         """Apply the training mode at the end of a loop's first round to its second round.
 
-        A training ``sleeps`` if its model is in train mode when it runs, and in eval mode at the end of the round. It does
+        A training ``sleeps`` if its model is in train mode when it runs, but in eval mode at the end of the round. It does
         not if the loop sets the mode before the training.
 
         Args:

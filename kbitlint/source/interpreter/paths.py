@@ -1,6 +1,6 @@
 """The execution paths of a file: one pass for each combination of branches that the file leaves open.
 
-This file combines the interpreter's parts. The parts import it nowhere.
+This file combines the interpreter's parts. No part imports it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _too_long(most: int) -> str:
 
 
 def _branch(queue: list[dict[str, bool]], interpreter: ScriptInterpreter) -> bool:
-    """Queue the opposite answers to the questions of a path; return whether ``MAX_PATHS`` kept one out."""
+    """Queue the opposite answers to the questions of a path; return whether ``MAX_PATHS`` left one out."""
     prefix: dict[str, bool] = {}
     for key in interpreter.asked:
         if key not in interpreter.given:

@@ -68,8 +68,7 @@ class _Names:
         self._functions: dict[str, int] = {}
         """The id of the last function or class with each name."""
         self._callers: dict[str | int, list[int]] = {}
-        """The ids of the functions that call each name, and of the function around each function or class, which its id
-        names."""
+        """Ids of functions. A name has the functions that call it; the id of a function or class has the function around it."""
         self._relevant: list[int] = []
         """The ids of the functions that call a seed."""
         self._flows: dict[str, list[list[str]]] = {}
@@ -122,7 +121,7 @@ class _Names:
 def _walk(module: ast.Module) -> Iterator[tuple[ast.AST, int, bool]]:
     """Yield each node of the tree breadth first.
 
-    Each item is the node, the id of the function or class around it, and whether it is part of a seed's call.
+    Each item is (node, id of the function or class around it, whether it is part of a seed's call).
     """
     todo: deque[tuple[ast.AST, int, bool]] = deque([(module, 0, False)])
     while todo:

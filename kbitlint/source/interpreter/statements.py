@@ -72,7 +72,8 @@ class Statements(Interpreter):
     def _at_any_time(self, function: Function) -> None:
         """Follow a function that only other files call.
 
-        The time of the call is unknown. An optimizer that received a model's parameters may have received them later.
+        The time of the call is unknown. If an optimizer has received a model's parameters, it may have received them after
+        adapters were attached.
         """
         nets, trail = list(self.trail.nets), self.trail
         self.effort.spend(len(nets) // _CHEAP)
