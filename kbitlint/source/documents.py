@@ -112,7 +112,7 @@ def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[st
 def _utf8(data: bytes) -> str:
     """Return the encoding of a JSON or YAML file.
 
-    It removes a byte order mark, which the parsers count differently.
+    ``utf-8-sig`` removes a byte order mark, which each parser counts differently.
     """
     return "utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8"
 

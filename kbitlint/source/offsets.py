@@ -45,8 +45,8 @@ class Text:
     def _wide_of(self, line: int) -> tuple[list[int], list[int]]:
         """Return the table that converts the columns of a line from UTF-8 bytes to characters.
 
-        The first list holds the byte column after each character outside ASCII. The second holds the number of bytes beyond
-        one per character, after the first ``n`` of these characters.
+        The first list holds the byte column after each character outside ASCII. Entry ``n`` of the second is the number of
+        bytes beyond one per character, after ``n`` of these characters.
         """
         known = self._wide.get(line)
         if known is None:
