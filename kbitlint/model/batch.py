@@ -19,8 +19,8 @@ def training_batch(model: nn.Module, device: str | torch.device, batch: int = 2,
     """Return inputs and labels for one training step.
 
     The inputs are ``input_ids`` of shape (batch, seq_len), or the model's main input. Labels are added if the class accepts
-    them. Token ids with a meaning in the config (image, audio, padding, decoder start) are avoided, because a text-only batch
-    must not announce an image. The cache is off, as in transformers' Trainer.
+    them. Token ids with a meaning in the config (image, audio, padding, decoder start) are avoided. A text-only batch must not
+    announce an image. The cache is off, as in transformers' Trainer.
 
     Args:
         model: The model. Wrappers around it are skipped.
@@ -82,7 +82,7 @@ def _labels(base: nn.Module, names: set[str], config: Any, tokens: Tensor, books
 
 
 def _media(base: nn.Module, names: set[str], main: str, batch: int, tokens: Tensor) -> dict[str, Tensor]:
-    """Return the inputs that are no text: an image or sound as main input, and images required beside text.
+    """Return the inputs that are no text: an image or sound as main input, and images that accompany every text.
 
     If the config announces images by tokens, a batch without these tokens needs none.
     """

@@ -115,5 +115,5 @@ def _default_device() -> torch.device | None:
 
     ``get_default_device`` also reports ``with torch.device(...)``.
     """
-    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)  # noqa: SLF001  # torch has no public way to tell the two apart
+    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)  # noqa: SLF001  # torch has no public way to distinguish the two
     return None if context is None else context.device

@@ -39,7 +39,7 @@ class Source:
 
     @property
     def asks(self) -> str:
-        """The file whose content is named in errors: the ``config.json``."""
+        """Return the path or Hub name of the ``config.json``, for errors about its content."""
         file = Path(self.name) / "config.json"
         return str(file) if file.is_file() else f"{self.name}: config.json"
 
@@ -59,7 +59,8 @@ def load_config(source: Source) -> Any:
     """Return the config of a checkpoint folder or Hub id. Remote code runs only with ``trust_remote_code``.
 
     Raises:
-        TargetError: The config cannot be found, read or built, or it requests too many modules.
+        TargetError: The config cannot be found, read or built. Or it requests too many modules, or a file or kernel outside the
+            checkpoint.
     """
     from transformers import AutoConfig
 

@@ -1,7 +1,7 @@
 """Construction of a quantized model on the meta device, from a config or from code that calls ``from_pretrained``.
 
-No weight is read. The quantizer of the installed transformers replaces the modules, so the same code as in a real load decides
-which of them are quantized.
+No weight is read. The quantizer of the installed transformers replaces the modules. The code that decides which ones is thus
+that of a real load.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-#: Seconds of CPU time for PEFT or a quantizer, and further seconds for each module of the model. They use a tenth of it.
+#: Seconds of CPU time for PEFT or a quantizer, and further seconds for each module of the model. Both use about a tenth of it.
 _SECONDS, _SECONDS_EACH = 10.0, 0.02
 
 
@@ -284,7 +284,7 @@ def attach_adapter(base: nn.Module, folder: str | Path, *, trusted: bool = False
     try:
         config = peft_config(file)
         config.inference_mode = False
-        # PEFT matches the patterns of the config unchecked, and copies layers as often as the config says: hence the deadline.
+        # PEFT matches the patterns of the config unchecked, and repeats layers without limit: hence the deadline.
         confinement = nullcontext() if trusted else confined(file, file.parent)
         with deadline(_seconds(base)), confinement, torch.device("meta"):
             model = peft.get_peft_model(base, config)

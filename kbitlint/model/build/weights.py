@@ -48,7 +48,7 @@ def load(
         arguments: Further arguments of ``from_pretrained``.
 
     Raises:
-        TargetError: The base model is not local, a file cannot be loaded, or the weights do not fit on the device.
+        TargetError: The base model is not local, a file cannot be loaded, or the device has too little memory.
     """
     folder = base_folder(target)
     if folder is None:

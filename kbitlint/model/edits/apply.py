@@ -46,7 +46,7 @@ def apply(model: nn.Module, edits: Iterable[Edit], journal: Journal, carrier: Ca
             are undone at once.
 
     Raises:
-        EditError: An edit does not fit the model (it names a missing module), or its kind is unknown to this version.
+        EditError: An edit does not fit the model, such as one of a missing module. Or this version does not know its kind.
     """
     base = adapters.base_of(model)
     checkpoint = functools.cache(lambda: stored_parameters(base))  # opened by the first edit that needs it, for all edits
@@ -143,10 +143,10 @@ def _float32_module(place: _Place, journal: Journal) -> None:
 
 
 def _cast_own_tensors(module: nn.Module, place: _Place, journal: Journal) -> None:
-    for parameter in module._parameters.values():  # noqa: SLF001  # own tensors only
+    for parameter in module._parameters.values():  # noqa: SLF001  # tensors of the module alone
         if parameter is not None:
             _cast_parameter(parameter, place, journal)
-    for name, buffer in list(module._buffers.items()):  # noqa: SLF001  # own tensors only
+    for name, buffer in list(module._buffers.items()):  # noqa: SLF001  # tensors of the module alone
         if buffer is not None and buffer.dtype in HALF:
             journal.record(lambda name=name, buffer=buffer: module._buffers.__setitem__(name, buffer))  # type: ignore[misc]  # noqa: SLF001  # the journal binds early
             module._buffers[name] = buffer.float()  # noqa: SLF001  # register_buffer would reset whether it is persistent

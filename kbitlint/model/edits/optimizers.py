@@ -74,7 +74,7 @@ class Carrier:
                 if _is_moment(key, value) and value.dtype == parameter.dtype:
                     state[key] = value.to(dtype)
                     lossy = dtype.itemsize < value.dtype.itemsize
-                    cast = _Cast(value if lossy else None, state[key], state[key]._version)  # noqa: SLF001  # as autograd compares
+                    cast = _Cast(value if lossy else None, state[key], state[key]._version)  # noqa: SLF001  # autograd compares this counter as well
                     self._carried[id(optimizer), id(parameter), key] = cast
 
     def refuse(self, parameter: nn.Parameter, path: str, change: str) -> None:
@@ -143,7 +143,7 @@ class _Cast:
 
     def back(self, now: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the original tensor. If the optimizer has made a step since, return the current values in the former dtype."""
-        untouched = now is self.after and now._version == self.version  # noqa: SLF001  # as autograd compares
+        untouched = now is self.after and now._version == self.version  # noqa: SLF001  # autograd compares this counter as well
         return self.before if self.before is not None and untouched else now.to(dtype)
 
 

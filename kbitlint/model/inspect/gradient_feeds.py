@@ -82,7 +82,9 @@ def _feed(stack: str, layers: list[str], inside: tuple[str, ...], around: Gradie
 
 
 def _reaches(path: str, tower: str, own: set[str], around: GradientFlow) -> bool:
-    """Return whether a hook at a path feeds the tower: its module runs, in the tower or as its input embedding.
+    """Return whether a hook at a path feeds the tower.
+
+    Its module must run, in the tower or as its input embedding.
 
     transformers 4 hooks the shared embedding of an encoder-decoder, which neither half may run. If the tower exposes no input
     embedding, a hook in a model around it counts.

@@ -1,4 +1,4 @@
-"""The outline of a model: its module tree, built from the facts of one walk and the classes of the modules."""
+"""The outline of a model: its module tree with the facts of one walk."""
 
 from __future__ import annotations
 

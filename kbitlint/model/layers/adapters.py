@@ -36,7 +36,7 @@ SEEN_THROUGH = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module
 def seen_through(module: nn.Module) -> nn.Module:
     """Return the module below the transparent wrappers of torch.compile and FSDP."""
     while True:
-        inner = next((module._modules[name] for name in SEEN_THROUGH if name in module._modules), None)  # noqa: SLF001  # see below
+        inner = next((module._modules[name] for name in SEEN_THROUGH if name in module._modules), None)  # noqa: SLF001  # see wrapped_child
         if inner is None:
             return module
         module = inner

@@ -11,7 +11,7 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 class DtypeTransparency:
-    """The hook pair of a float32 norm: inputs are cast to float32, and outputs back to the dtype of the input.
+    """The hook pair of a float32 norm. It casts inputs to float32, and outputs back to the dtype of the input.
 
     A float32 weight alone promotes the output, and thus the whole residual stream. The first half-precision Linear after it
     then fails outside autocast (81 of 188 causal-LM architectures of transformers 5.23).

@@ -9,7 +9,7 @@ is a module that
 - normalises: its forward, or a function that its forward calls, computes a mean square, a variance or a vector norm. A vector
   norm that only bounds is a clip: it shortens long vectors and leaves short ones unchanged.
 
-If the code cannot be read (fused kernels), a module is a norm if it holds only vectors and its class name contains "norm".
+The code of fused kernels cannot be read. Such a module is a norm if it holds only vectors and its class name contains "norm".
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _what_code_does(cls: Any) -> tuple[bool, bool, bool]:
 
 
 def _reachable(cls: type[nn.Module], depth: int = 3) -> Iterator[types.CodeType]:
-    """Yield the code of a class's forward, and of the methods and module functions that it calls, up to a depth."""
+    """Yield the code of a class's forward and of the functions that it calls, up to a depth."""
     todo = [(function_of(cls.forward), depth)]
     seen: set[types.CodeType] = set()
     while todo:
@@ -172,7 +172,10 @@ def function_of(forward: object) -> object:
 
 @functools.lru_cache(maxsize=4096)
 def mentions(cls: Any, name: str) -> bool:
-    """Return whether the forward of a class, or a function it calls, uses a name: a variable, an attribute or a keyword."""
+    """Return whether the forward of a class, or a function it calls, uses a name.
+
+    The name may be that of a variable, an attribute or a keyword.
+    """
     for code in _reachable(cls):
         if name in (*code.co_names, *code.co_varnames) or name in code.co_consts or name in _keywords(code):
             return True

@@ -1,7 +1,7 @@
 """Recognition of quantized layers, for each method that transformers can load.
 
-Class names and the tensors themselves decide. No quantization library is imported to audit a model that does not use it: the
-import of bitsandbytes costs about as much as that of torch.
+Class names and the tensors themselves decide. No quantization library is imported for a model that does not use it. The import
+of bitsandbytes costs about as much as that of torch.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def state_bytes(module: nn.Module, packing: Packing) -> int:
 
 
 def lost_state(module: nn.Module, packing: Packing) -> str:
-    """Return the name of the state that a bitsandbytes layer lacks to unpack its weight, or an empty string if it lacks none.
+    """Return the name of the state that a bitsandbytes layer lacks to unpack its weight. It is empty if none is missing.
 
     The forward of bitsandbytes 0.50 reads the weight and then the layer (``fix_4bit_weight_quant_state_from_module``,
     ``MatmulLtState``). Weights without data have no state yet.
@@ -166,7 +166,7 @@ def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[Li
     """Return the plain Linears of a model that bitsandbytes should have replaced.
 
     None means that the model has no list of the modules to leave out. Keys of the list are patterns (``should_convert_module``
-    of transformers). Here a key anywhere in the path counts as a match, so a layer is reported only if every version of
+    of transformers). Here a key anywhere in the path counts as a match. A layer is thus reported only if every version of
     transformers would convert it.
     """
     keys = attribute(attribute(base, "hf_quantizer"), "modules_to_not_convert")

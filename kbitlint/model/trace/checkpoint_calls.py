@@ -24,14 +24,14 @@ _LOCK = threading.RLock()
 def observed(model: nn.Module, see: Callable[[nn.Module | None, bool | None, bool], None]) -> Iterator[None]:
     """Call ``see(module, use_reentrant, requires_grad)`` for every checkpoint that the model makes.
 
-    Functions bound to layers are wrapped on the model itself, which is a twin. Functions that code calls by name are replaced
-    in the Python modules of the model's classes, and restored at the end.
+    Functions bound to layers are wrapped on the model itself, which is a twin. Functions called by name are replaced in the
+    Python modules of the model's classes, and restored at the end.
 
     Args:
         model: The twin.
         see: Receives the module, ``use_reentrant`` as passed (None if it is not), and whether an input requires grad. The
-            module is the one that the function is bound to: a layer of transformers 4 calls it before its forward hooks run. It
-            is None if code calls the function by name.
+            module is the one that the function is bound to, or None if code calls it by name. A layer of transformers 4 calls
+            it before its forward hooks run.
     """
     genuine = torch.utils.checkpoint.checkpoint
 

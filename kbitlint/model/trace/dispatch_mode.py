@@ -1,7 +1,7 @@
 """The dispatch mode of the trace. It acts below autograd: on operators, which run for shapes and dtypes only.
 
 Floating-point tensors live on the meta device. Integers and booleans are computed for real if their inputs are known (token
-ids, positions, masks), so code takes the branch that it takes in training. An unknown value, such as the expert that a router
+ids, positions, masks). Code thus takes the branch that it takes in training. An unknown value, such as the expert that a router
 selects, gets a plausible answer and counts as a guess.
 
 To the model's code, every tensor seems to be on the CPU (``kbitlint.model.trace.function_mode``).

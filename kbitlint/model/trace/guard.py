@@ -1,7 +1,7 @@
-"""The guard of the original model: it stops a step on a copy that calls a module or uses a tensor of the original.
+"""The guard of the original model. It stops a step on a copy that reaches a module or a tensor of the original.
 
-``kbitlint.model.trace.rebinding`` binds functions of the model to the copy. It cannot rebind two kinds of reference: a function
-that reads the model from a global name, and a class that was created for this model.
+``kbitlint.model.trace.rebinding`` binds functions of the model to the copy. Two kinds of reference remain. A function may read
+the model from a global name, or a class may have been created for it.
 """
 
 from __future__ import annotations

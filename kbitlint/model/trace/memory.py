@@ -1,9 +1,8 @@
 """The memory that training a model needs, measured on a step without weights.
 
-Bytes of resident tensors are counted. The rest is simulated: each operator of the traced step reports its allocations, and
-autograd holds and frees them as in a real step. The peak thus includes activations, recomputed layers, unpacked weights of one
-product and the float32 copy of the logits. It excludes the CUDA context, the workspaces of cuBLAS (some ten MB) and
-fragmentation.
+Bytes of resident tensors are counted. The rest is simulated. Each operator of the traced step reports its allocations. autograd
+holds and frees them as in a real step. The peak thus includes activations, recomputed layers, unpacked weights of one product
+and the float32 copy of the logits. It excludes the CUDA context, the workspaces of cuBLAS (some ten MB) and fragmentation.
 """
 
 from __future__ import annotations
@@ -34,15 +33,19 @@ _MIN_8BIT = 4096
 
 
 def measure(name: str, model: nn.Module, context: TrainingContext, *, optimizer: str, every: int | None) -> StateMemory:
-    """Return the memory that training a model needs in its present state.
+    """Return the memory that training a model needs in its present state, in bytes.
 
     Args:
         name: The name of the state in the report.
         model: A model with trainable parameters, live or on the meta device. It is only read.
         context: Autocast, batch size and sequence length.
         optimizer: A key of ``OPTIMIZERS``.
-        every: Measures one more step in which every n-th layer checkpoints. None measures only the steps in which no layer and
+        every: Measures one more step, in which every n-th layer checkpoints. None measures only the steps in which no layer and
             every layer checkpoints.
+
+    Returns:
+        Resident bytes by kind, bytes of gradients and optimizer state, and one StepMemory for each checkpointing mode. If a
+        step fails, ``failure`` holds the reason, and later modes are missing.
     """
     facts = collect(model)
     resident = dict.fromkeys(KINDS, 0) | _resident(model, facts)

@@ -1,7 +1,7 @@
 """Rebinding of a copied model: its closures, methods, partials and objects then lead to the copy, not to the original.
 
-``copy.deepcopy`` shares functions and their closures. TRL 1.16 sets ``model.forward`` to a function that closes over
-the model's own forward (``add_fused_lm_head`` in ``trl/trainer/utils.py``), and accelerate 1.15 does so for autocast
+``copy.deepcopy`` shares functions and their closures. TRL 1.16 sets ``model.forward`` to a function that closes over the
+model's own forward (``add_fused_lm_head`` in ``trl/trainer/utils.py``). accelerate 1.15 does the same for autocast
 (``prepare_model`` in ``accelerate/accelerator.py``). A copy with such a function would run the original. Functions and cells
 are created anew, so the original stays unchanged.
 """
@@ -74,7 +74,7 @@ class Rebinding:
     """Copies that may still hold objects of the original."""
 
     def find(self, model: nn.Module) -> None:
-        """Search a model for functions and objects that lead to it, and add copies of all its tensors to the memo.
+        """Search a model for functions and objects that lead to it, and add copies of its tensors to the memo.
 
         Raises:
             TooMuchError: The functions lead to more than ``MAX_SCANNED`` objects.
@@ -98,8 +98,8 @@ class Rebinding:
         """Search all objects that a model holds, and add its modules to ``_leading``.
 
         Returns:
-            Callables and the objects below them, tensors that objects other than modules hold, and ids of the holders by the id
-            of the held object.
+            Callables with the objects below them; tensors that other objects than modules hold; and the ids of all holders, by
+            the id of the held object.
         """
         below: list[Any] = []
         tensors: list[Tensor] = []

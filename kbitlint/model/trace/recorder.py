@@ -1,4 +1,4 @@
-"""The recorder of a step: hooks on a twin that record which module runs, and the dtypes of its inputs and outputs."""
+"""The recorder of a step: hooks that record which module of a twin runs, and its dtypes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One training step on a twin, and its record: modules that ran, tensors kept, dtypes refused, and the error that ended it."""
+"""One training step on a twin: its settings, its run and its end. The recorder is in ``kbitlint.model.trace.recorder``."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ def _enable_checkpointing(twin: nn.Module, loop: Checkpointing) -> None:
         base.enable_input_require_grads()
     for module, numbers in added.items() if not loop.installs_hook else ():
         for number in numbers:
-            del module._forward_hooks[number]  # noqa: SLF001  # what RemovableHandle.remove does
+            del module._forward_hooks[number]  # noqa: SLF001  # as RemovableHandle.remove does
 
 
 def _autocast(context: TrainingContext) -> contextlib.AbstractContextManager[Any]:
@@ -282,7 +282,10 @@ def _unpack(packed: tuple[Tensor, int]) -> Tensor:
 
 
 def _module_of(error: BaseException, paths: dict[int, str]) -> str:
-    """Return the path of the module whose code raised, by the innermost frame whose ``self`` is a module of the twin."""
+    """Return the path of the module whose code raised.
+
+    It is the ``self`` of the innermost frame that belongs to a module of the twin. The path is empty if there is none.
+    """
     found, frames = "", error.__traceback__
     while frames is not None:
         owner = frames.tb_frame.f_locals.get("self")

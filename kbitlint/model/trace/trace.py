@@ -1,8 +1,8 @@
 """The trace of a model: the facts of one training step, run forward and backward on tensors without contents.
 
 The step runs on a twin (``kbitlint.model.trace.twin``), so the model stays unchanged. It needs no GPU and no memory for
-weights, and takes about one second for 80 layers. It finds what attributes cannot show: which parameters receive a gradient,
-which kernels refuse their dtypes, and which tensors are saved for the backward pass.
+weights, and takes about one second for 80 layers. It finds three things that attributes cannot show. These are missing
+gradients, kernels that refuse their dtypes, and the bytes saved for the backward pass.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def trace(
     If a quantized model has no adapters, all its parameters are frozen for the trace. Each quantized layer then holds a
     trainable scalar in place of its adapter.
 
-    If kernels refuse their dtypes and the context does not set autocast, the step runs a second time under bfloat16 autocast.
-    If they refuse, the facts also name modules that let the step run once they compute in float32.
+    If kernels refuse their dtypes and the context does not set autocast, the step runs again under bfloat16 autocast. If they
+    refuse, the facts also name modules that let the step run once they compute in float32.
 
     Args:
         model: A model with or without adapters, live or on the meta device.

@@ -45,8 +45,8 @@ class StandIns:
 def twin_of(model: nn.Module) -> nn.Module:
     """Return a copy of a model on the meta device, with its hooks, modes, flags and checkpoint functions.
 
-    Tied tensors stay tied. Hooks and forwards that lead to a module of the model lead to its copy, if closures, attributes or
-    containers connect them. The copy runs without the hooks by which accelerate moves weights between devices.
+    Tied tensors stay tied. Hooks and forwards that lead to a module of the model, through closures, attributes or containers,
+    lead to its copy. The copy runs without the hooks by which accelerate moves weights between devices.
 
     Raises:
         TwinError: A part of the model cannot be copied.
@@ -139,7 +139,7 @@ def _emptied(tensor: Tensor) -> Tensor:
 
 
 class _EmptyCopies(TorchFunctionMode):
-    """A function mode in which ``deepcopy`` of a tensor returns an empty one, so that the copy of a model copies no weight."""
+    """A function mode in which ``deepcopy`` of a tensor returns an empty one. The copy of a model thus copies no weight."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace ``Tensor.__deepcopy__``, and run every other function."""
