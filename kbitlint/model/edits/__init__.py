@@ -1,1 +1,1 @@
-"""Edits of live models and their rollback. Which edits a model needs is decided by rules."""
+"""Edits of live models and their rollback. Rules decide which edits a model needs."""

@@ -15,7 +15,7 @@ _ORIGIN = frozenset(["base_model_name_or_path", "revision", "auto_mapping", "pef
 
 
 def optimizer_facts(model: nn.Module, optimizer: Any) -> OptimizerFacts | None:
-    """Return the parameters of a model that an optimizer holds.
+    """Return the trainable parameters that an optimizer lacks, the frozen ones that it holds, and the number of foreign ones.
 
     None means that the parameters cannot be compared: the tensors are flat shards, or the optimizer has no parameter groups.
     The wrappers of accelerate and DeepSpeed hold their optimizer as ``optimizer``.
