@@ -305,9 +305,8 @@ def _outputs(tally: Tally, folder: Path) -> None:
             ("without a reader", f"set -o pipefail; $0 {command} | :; exit ${{PIPESTATUS[0]}}"),
         ):
             ended = _shell(redirected, folder)
-            raced = (
-                name == "without a reader" and ended.code in (0, 1) and not ended.err
-            )  # all output was written before the reader exited
+            # all output may have been written before the reader exited
+            raced = name == "without a reader" and ended.code in (0, 1) and not ended.err
             tally.case(f"{command}, output {name}", *([] if raced else judged(ended, 2)))
         for name, redirected, codes in (
             ("error stream closed", f"$0 {command} 2>&-", (0, 1)),

@@ -167,9 +167,8 @@ def names(tally: Tally, *, quick: bool) -> None:
             for number, arguments in enumerate(lines):
                 typed = [word.replace("\0", "") for word in arguments]
                 ended = tally.took(run(typed, target))
-                problem = (
-                    None if "--verbose" in typed and ended.code in (1, 2) else ended.problem
-                )  # --verbose prints tracebacks
+                # --verbose prints tracebacks
+                problem = None if "--verbose" in typed and ended.code in (1, 2) else ended.problem
                 tally.case(f"{kind}: {ascii(' '.join(typed))[:100]}", problem, escaped(ended.out + ended.err))
                 if number % 4 == 0:
                     shown = _on_terminal(typed, target)
