@@ -90,7 +90,8 @@ def flagged_lines(code, body, **how):
 def fixed_text(code, body, tmp_path, *, suffix=".py", imports=IMPORTS, unsafe=True):
     """Return the body after the fixes of a rule.
 
-    Assert that a second fix changes nothing, that no fixable violation of the rule is left, and that no violation with a new code appears.
+    Assert that a second fix changes nothing, that no fixable violation of the rule is left, and that no violation has a
+    new code.
     """
     text = imports + textwrap.dedent(body) if suffix == ".py" else textwrap.dedent(body)
     path = tmp_path / f"train{suffix}"
