@@ -371,7 +371,7 @@ def for_real(
 
 
 def measured(options: argparse.Namespace) -> Iterator[tuple[str, Any, Any]]:
-    """Everything that was asked for."""
+    """Yield (geometry, states, seconds) of the parts that the options select."""
 
     def context(tokens: int) -> TrainingContext:
         autocast = {"no": "float32", "bf16": "bfloat16"}[options.amp]

@@ -370,7 +370,7 @@ def seen(model):
 
 
 def audited(model, mode):
-    """Audit a model in one mode; return (verdicts, reasons of what was skipped, problem or None)."""
+    """Audit a model in one mode; return (verdicts, reasons of skips, problem or None)."""
     import kbitlint
     from kbitlint.context import TrainingContext
 

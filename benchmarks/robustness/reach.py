@@ -94,7 +94,7 @@ _FUNCTION = (
 
 
 def _situations(light: tuple[str, ...], heavy: tuple[str, ...], *, quick: bool):
-    """Yield (name, command line, environment, canaries) of each run beside canaries."""
+    """Yield (name, command line, environment, canaries) of each run in folders with canaries."""
     later = tuple(name for name in heavy if name not in light)
     jobs = ("check", "train.py", "model", "--quantize", "nf4", "--jobs", "2")
     own = tuple(name for name in heavy if name not in _FOUND_BY_PYTHON)

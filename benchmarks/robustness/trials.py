@@ -37,7 +37,7 @@ class Run:
 
     @property
     def problem(self) -> str | None:
-        """The fault that no run may show, whatever its input; None if there is none."""
+        """Return a fault that no run may show for any input, or None if the run has none."""
         if self.hung:
             return f"hung for {self.seconds:.0f} s"
         if "Traceback (most recent call last)" in self.err + self.out:

@@ -36,7 +36,7 @@ from kbitlint.model.edits.journal import Journal, journaled
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: the third part of the key of a result, where real_steps.py has the name of a preparation
+#: the third part of the key of a result, in place of the name of a preparation
 UNDO = "undo"
 _HOOKS = (
     "_forward_hooks",

@@ -65,7 +65,7 @@ def reward(completions, **_):
 
 
 def teacher():
-    """Return a teacher model, with the tokenizer in its folder, where some trainers load it by the model's name."""
+    """Return a teacher model, with the tokenizer in its folder, because some trainers load it by the model's name."""
     tokenizer().save_pretrained(tiny.checkpoint("llama"))
     return tiny.load(kind="none")
 
