@@ -161,7 +161,7 @@ def growth(tally, options):
     grown(tally, quick=options.quick)
 
 
-#: name -> section; the first line of its docstring is its title in the table and in the goals
+#: name -> section, whose docstring is its title in the table and in the goals
 SECTIONS = {
     function.__name__: function
     for function in (
