@@ -1,4 +1,4 @@
-"""A promise with the figure that was measured for it: what every benchmark prints and writes."""
+"""Goals, each with its measured figure: the result that every benchmark prints and writes."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Goal:
-    """One figure beside the goal it is held to."""
+    """A measured figure and the goal for it."""
 
     what: str
     value: float
     goal: float
     unit: str = "x"
-    """``x`` is a ratio of two figures of one run: the only unit that compares between machines."""
+    """``x`` is a ratio of two figures of one run, the only unit that is comparable between machines."""
     at_least: bool = False
-    """Whether the figure should be the goal or more; otherwise the goal or less."""
+    """Whether the figure must reach the goal. False means that it must not exceed the goal."""
     noise: float = 0.0
-    """How far the figure moves from run to run, as a share of it, as far as the run itself shows that."""
+    """The variation between repetitions of the measurement, as a share of the figure. 0 if it is not measured."""
     of: int | None = None
-    """What a count is out of."""
+    """The total of which the figure is a count. None if it is no count."""
 
     @property
     def met(self) -> bool:
-        """Whether the figure meets the goal."""
+        """Return whether the figure meets the goal."""
         return (operator.ge if self.at_least else operator.le)(self.value, self.goal)
 
     @property
     def measured(self) -> str:
-        """The figure with its unit."""
+        """Return the figure with its unit."""
         return self._with_unit(self.value) + (f" of {self.of:,}" if self.of is not None else "")
 
     @property
     def wanted(self) -> str:
-        """The goal with its unit, and the side on which it is met."""
+        """Return the goal with its unit and the direction in which it is met."""
         return f"{'≥' if self.at_least else '≤'} {self._with_unit(self.goal)}"
 
     def _with_unit(self, value: float) -> str:
@@ -54,7 +54,10 @@ class Goal:
 
 
 def leave(goals: Iterable[Goal], file: Path | None = None, **measured: Any) -> int:
-    """Print goals as they come, write them, and whatever else was measured; the exit code, 1 where one is missed."""
+    """Print each goal when it is measured, and write all to ``file``, with further measurements.
+
+    Return the exit code: 1 if a goal is missed, otherwise 0.
+    """
     seen = []
     for goal in goals:
         print(goal, flush=True)
@@ -66,5 +69,5 @@ def leave(goals: Iterable[Goal], file: Path | None = None, **measured: Any) -> i
 
 
 def read(file: Path) -> list[Goal]:
-    """The goals that a benchmark wrote."""
+    """Return the goals that a benchmark wrote to a file."""
     return [Goal(**goal) for goal in json.loads(file.read_text())["goals"]]

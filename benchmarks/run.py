@@ -1,14 +1,15 @@
-"""Measures every promise and writes them on one page: RESULTS.md, and RESULTS.json beside it.
+"""Runner of all benchmarks. It writes every goal and its figure to RESULTS.md and RESULTS.json.
 
     python -m benchmarks.run [--only PART ...] [--light]
 
-Each part is a benchmark of its own in a process of its own; what it prints goes to benchmarks/results/PART.log. Those that
-take long go on where they were stopped. With ``--only`` the page keeps what is known of the other parts, with its date.
+Each part is one benchmark in a process of its own, whose output goes to benchmarks/results/PART.log. Long parts resume
+where they were stopped. With ``--only``, the page keeps the earlier figures of the other parts and their dates.
 
-``--light`` is for CI: a minute of parts that need no torch. It writes nothing, and fails where a goal is missed that does
-not depend on the machine, or a ratio is worse than the page's by more than noise.
+``--light`` is for CI: it runs parts without torch, about a minute, and writes no page. It fails if a goal that does not
+depend on the machine is missed, or if a ratio is worse than the page's by more than noise.
 
-Leaves with 1 where a part does not run, or a goal is missed for which ``missed.toml`` gives no reason.
+The exit code is 1 if a part does not run, if a goal is missed for which ``missed.toml`` has no reason, or if a goal is
+met for which it has one.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ else:
 HERE = Path(__file__).resolve().parent
 RESULTS, DATA, PAGE, MISSED = HERE / "results", HERE / "RESULTS.json", HERE / "RESULTS.md", HERE / "missed.toml"
 PACKAGES = ("torch", "transformers", "bitsandbytes", "accelerate", "peft", "trl", "click")
-#: a ratio may be worse than the page's by this share, or by so many times the noise that its run shows
+#: a ratio may be worse than the page's by the share SLACK, or by NOISES times the noise of its run
 SLACK, NOISES = 0.3, 3
 
 
 @dataclass(frozen=True)
 class Part:
-    """One benchmark: a heading, and its commands; the last one writes the figures."""
+    """One benchmark: a heading, and its commands, of which the last one writes the figures."""
 
     title: str
     commands: tuple[tuple[str, ...], ...]
     light: tuple[str, ...] | None = None
-    """The command for CI, where there is one."""
+    """The command for CI. None means that CI leaves the part out."""
     kept: tuple[str, ...] = ()
-    """Files that a part which was stopped goes on from; once it is through they are put aside."""
+    """Files from which a stopped part resumes. A finished part moves them to benchmarks/results."""
 
 
 PARTS = {
@@ -86,18 +87,15 @@ PARTS = {
     "fuzz": Part("Parsers of files of strangers, mutated", (("benchmarks.robustness.fuzz", "--minutes", "20"),)),
     "promises": Part("Held by tests", (("benchmarks.suite",),)),
 }
-#: what no machine here can show
+#: figures that need a machine which the project lacks
 UNMEASURED = {
-    "`preparation.py --cuda`: peak memory and step time of a 7-8B geometry on a GPU": "no GPU",
-    "`memory.py --cuda`: the peak of a 1.1B model against `max_memory_allocated`, within 10 %": "no GPU",
+    "`benchmarks.cost.preparation --cuda`: peak memory and step time of a 7-8B geometry on a GPU": "no GPU",
+    "`benchmarks.cost.memory --cuda`: the peak of a 1.1B model against `max_memory_allocated`, within 10 %": "no GPU",
 }
 
 
-# ------------------------------------------------------------------------------------------------- running
-
-
 def run(name: str, commands: tuple[tuple[str, ...], ...]) -> list[Goal] | str:
-    """The figures of a part, or why there are none."""
+    """Run the commands of a part; return its goals, or the reason why there are none."""
     RESULTS.mkdir(exist_ok=True)
     figures, log = RESULTS / f"{name}.json", RESULTS / f"{name}.log"
     figures.unlink(missing_ok=True)
@@ -118,7 +116,7 @@ def run(name: str, commands: tuple[tuple[str, ...], ...]) -> list[Goal] | str:
 
 
 def measure(names: list[str]) -> bool:
-    """Run parts and keep their figures; whether all ran."""
+    """Run parts and write their figures to RESULTS.json; return whether all of them ran."""
     whole = True
     for name in names:
         print(f"{name}: ", end="", flush=True)
@@ -132,9 +130,9 @@ def measure(names: list[str]) -> bool:
         print(f"{len(found)} goals, {sum(not goal.met for goal in found)} missed, in {minutes} min", flush=True)
         for kept in PARTS[name].kept:
             (HERE / kept).replace(RESULTS / kept)
-        known = load()  # another run may have written its part meanwhile
+        known = load()  # read again, as another run may have written its part meanwhile
         known[name] = {
-            "date": date.today().isoformat(),  # noqa: DTZ011  # the day on which it was measured there
+            "date": date.today().isoformat(),  # noqa: DTZ011  # the local day of the measurement
             "versions": versions(),
             "goals": [asdict(goal) for goal in found],
         }
@@ -143,22 +141,19 @@ def measure(names: list[str]) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """What was measured, and with what."""
+    """Return the versions of kbitlint, Python and the libraries, and the machine."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     machine = f"{platform.machine()}, {os.cpu_count()} cores"
     return {"kbitlint": importlib.metadata.version("kbitlint"), "python": platform.python_version(), **found, "on": machine}
 
 
 def load() -> dict[str, Any]:
-    """What is known of each part."""
+    """Return the content of RESULTS.json: part -> date, versions, goals. Empty if there is no file."""
     return json.loads(DATA.read_text()) if DATA.exists() else {}
 
 
-# -------------------------------------------------------------------------------------------------- the page
-
-
 def page(known: dict[str, Any], reasons: dict[str, Any]) -> Iterator[str]:
-    """The lines of RESULTS.md."""
+    """Yield the lines of RESULTS.md."""
     every = [Goal(**goal) for part in known.values() for goal in part["goals"]]
     missed = [goal for goal in every if not goal.met]
     yield "# What kbitlint promises, measured"
@@ -191,7 +186,7 @@ def page(known: dict[str, Any], reasons: dict[str, Any]) -> Iterator[str]:
 
 
 def write_page() -> list[str]:
-    """Write RESULTS.md; what is missed without a reason, or has a reason and is not missed."""
+    """Write RESULTS.md; return a line for each missed goal without a reason, and each reason without a missed goal."""
     known = load()
     reasons = tomllib.loads(MISSED.read_text())
     PAGE.write_text("\n".join(page(known, reasons)) + "\n")
@@ -201,11 +196,11 @@ def write_page() -> list[str]:
     ]
 
 
-# ---------------------------------------------------------------------------------------------------- in CI
-
-
 def regressions(found: list[Goal], known: list[Goal]) -> Iterator[str]:
-    """Goals that are missed on any machine, and ratios that are worse than they were by more than noise."""
+    """Yield a line for each missed goal, and each ratio that is worse than before by more than noise.
+
+    Goals in seconds are left out, because they depend on the machine.
+    """
     before = {goal.what: goal for goal in known}
     for goal in found:
         if goal.unit in ("s", "ms"):
@@ -222,7 +217,7 @@ def regressions(found: list[Goal], known: list[Goal]) -> Iterator[str]:
 
 
 def light() -> int:
-    """The short version; its exit code."""
+    """Run the parts for CI, and return the exit code."""
     known, bad = load(), []
     for name, part in PARTS.items():
         if part.light is None:

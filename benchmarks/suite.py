@@ -1,9 +1,9 @@
-"""The promises that tests hold: each with the tests that assert it, and how many of them fail.
+"""Promises that tests assert: each with its test files, and with the number of tests that fail.
 
     python -m benchmarks.suite [--json FILE]
 
-Runs the whole test suite once. A test that is skipped shows nothing, so it counts as one that fails; those that are of
-another version of transformers are left out (``make test-oldest`` runs them). Leaves with 1 where one does not pass.
+The benchmark runs the whole test suite once. A skipped test proves nothing, so it counts as a failure. Tests of another
+version of transformers are left out; ``make test-oldest`` runs them. The exit code is 1 if a test does not pass.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[1]
-#: promise -> the files of tests that assert it
+#: promise -> the test files that assert it
 PROMISES = {
     "planted faults are named exactly, fixed, and training proves it": ("test_main_job", "test_families"),
     "every rule: what it flags, what it does not, its fix": ("test_rules_meta", "rules/"),
@@ -58,7 +58,11 @@ PROMISES = {
 
 
 def promise_of(module: str) -> str:
-    """The promise that a module of tests, dotted, is about. Raises SystemExit where none names it."""
+    """Return the promise of a test module, which is named by its dotted path.
+
+    Raises:
+        SystemExit: If no promise lists the module.
+    """
     parts = module.split(".")
     name = "rules/" if "rules" in parts else next((part for part in parts if part.startswith("test_")), "")
     for promise, files in PROMISES.items():
@@ -68,7 +72,7 @@ def promise_of(module: str) -> str:
 
 
 def goals(report: Path) -> Iterator[Goal]:
-    """What pytest's JUnit report says of each promise."""
+    """Yield a goal for each promise, counted from pytest's JUnit report."""
     counts = {promise: [0, 0] for promise in PROMISES}
     for case in ET.parse(report).getroot().iter("testcase"):  # noqa: S314  # pytest has just written it
         skipped = case.find("skipped")

@@ -1,1 +1,1 @@
-"""Time and memory."""
+"""Time and memory: the cost of audits, of preparations and of training steps."""

@@ -1,4 +1,4 @@
-"""How much faster ``--jobs 2`` is than ``--jobs 1`` over 40 tiny checkpoints.
+"""Speed of ``--jobs 2`` against ``--jobs 1`` over 40 tiny checkpoints.
 
 python -m benchmarks.cost.jobs [--json FILE]
 """
@@ -34,7 +34,7 @@ def main():
             place = Path(folder) / str(number)
             shutil.copytree(source, place)
             targets.append(str(place))
-        audit_many(targets[:1], {"quantize": "nf4"})  # the server imports torch once, whatever the number of jobs
+        audit_many(targets[:1], {"quantize": "nf4"})  # the server imports torch once, for any number of jobs
         seconds = {1: [], 2: []}
         for _ in range(ROUNDS):
             for jobs, measured in seconds.items():

@@ -1,19 +1,19 @@
-"""Whether a model learns as well however it was prepared: 300 steps from the same seed, and float16 with a large stream.
+"""Learning curves of 300 steps after each preparation, and float16 training with a large residual stream.
 
     python -m benchmarks.cost.learning [--out FILE] [--part bfloat16|float16] [--only FAMILY] [--redo] [--jobs N]
 
-The task is to go on counting: each sequence starts anywhere and counts by one, two or three, so a model has to read the
-step off what came before. A frozen random base in nf4 learns it through LoRA alone. In the bfloat16 part adapters sit
-on every quantized layer, and each architecture is trained from several seeds (weights, adapters and data): the spread
-between them is the noise against which preparations are compared.
+The task is to continue counting. Each sequence starts at a random number and counts by one, two or three, so a model
+must infer the increment from the tokens before. A frozen random base in nf4 learns the task through LoRA alone. In the
+bfloat16 part, adapters are on every quantized layer. Each architecture is trained from several seeds (weights, adapters
+and data). The spread between seeds is the noise against which preparations are compared.
 
-In the float16 part (autocast and a GradScaler, as ``fp16=True`` of a Trainer) everything that is written to the residual
-stream, embeddings included, is multiplied until the stream's largest value is the one in the table. Norms undo that,
-so in exact arithmetic the model computes the same function; adapters sit where the stream is read only, so that they
-train the same function too.
+The float16 part uses autocast and a GradScaler, as ``fp16=True`` of a Trainer does. All weights that write to the
+residual stream, embeddings included, are multiplied until the largest value of the stream is the one in the table.
+Norms undo that factor, so in exact arithmetic the model computes the same function. Adapters are only on layers that
+read the stream, so they train the same function too.
 
-One JSON line per run in ``--out``; what is there already is not run again. Leaves with 1 where kbitlint's mean loss is
-above the worst seed of PEFT's prepare.
+The file ``--out`` gets one JSON line per run, and runs that it already has are not repeated. The exit code is 1 if the
+mean loss after kbitlint is above the worst seed of PEFT's prepare.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 VOCAB, BATCH, LENGTH, STEPS, RATE = 64, 16, 16, 300, 5e-3
-#: the last steps, over which a final loss is a mean
+#: the number of last steps whose mean is the final loss
 LAST = 20
 COMPARED = ("none", "peft", "kbitlint", "kbitlint-unsafe")
 BFLOAT16 = (
@@ -59,16 +59,16 @@ BFLOAT16 = (
 
 @dataclass(frozen=True)
 class Stream:
-    """Which modules of an architecture write to the residual stream, and how its class and config are had."""
+    """The modules of an architecture that write to the residual stream, and the source of its class and config."""
 
     what: str
     writers: tuple[str, ...]
     family: str = ""
-    """Of ``tiny``; empty for a class that is built here."""
+    """A family of ``tests.support.tiny``; empty for the class of ``imagegpt``."""
 
 
 def imagegpt() -> tuple[str, Callable[[], Any]]:
-    """A language model over colours whose norms square what comes in, in the dtype in which it comes."""
+    """Return a language model over colours, whose norms square their input in the input's own dtype."""
     values = {"n_embd": 64, "n_layer": 2, "n_head": 4, "n_inner": 128, "n_positions": 128}
     return "ImageGPTForCausalImageModeling", lambda: transformers.ImageGPTConfig(**values)
 
@@ -80,13 +80,13 @@ FLOAT16 = {
     ),
     "imagegpt": Stream("norms that square in the dtype that comes in", ("wte", "wpe", "c_proj")),
 }
-#: the largest value of the residual stream before training; None as the model is made
+#: the largest value of the residual stream before training; None leaves the model as it was made
 LARGEST = (None, 1e3, 1e4, 3e4, 8e4)
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is trained, in which precision, and from which seed."""
+    """One training run: the part, the architecture and the seed."""
 
     part: str
     family: str
@@ -96,17 +96,17 @@ class Run:
 
     @property
     def task(self) -> str:
-        """The first of the three names under which ``truth.py`` keeps results."""
+        """Return the first part of the key under which ``real_steps.write`` stores the result."""
         return f"{self.part} {f'{self.largest:g}' if self.largest else 'as made'} seed {self.seed}"
 
 
 @dataclass
 class Curve:
-    """What came of a run."""
+    """The losses of a run, one for each step."""
 
     losses: list[float] = field(default_factory=list)
     skipped: int = 0
-    """Steps that the GradScaler left out because a gradient was not finite."""
+    """The number of steps that the GradScaler skipped because a gradient was not finite."""
 
     def as_data(self) -> dict[str, Any]:
         diverged = next((step for step, loss in enumerate(self.losses) if not math.isfinite(loss)), None)
@@ -123,11 +123,8 @@ def _rounded(losses: list[float]) -> float | None:
     return round(mean, 4) if math.isfinite(mean) else None
 
 
-# ------------------------------------------------------------------------------------------------- one run
-
-
 def batches(seed: int) -> Iterator[Tensor]:
-    """Sequences that count by one, two or three, without end."""
+    """Yield batches of sequences that count by one, two or three, without end. Shape: (BATCH, LENGTH)."""
     generator = torch.Generator().manual_seed(seed)
     while True:
         start = torch.randint(0, VOCAB, (BATCH, 1), generator=generator)
@@ -136,15 +133,18 @@ def batches(seed: int) -> Iterator[Tensor]:
 
 
 def made(run: Run, folder: str) -> type:
-    """Save a random checkpoint of the architecture; gives its class. Weights are large enough for the task to be learnt."""
+    """Save a random checkpoint of the architecture, and return its class.
+
+    The initial weights are large enough to learn the task.
+    """
     stream = FLOAT16[run.family] if run.part == "float16" else None
     family = run.family if stream is None else stream.family
     name, config_of = tiny.FAMILIES[family] if family else imagegpt()
     config = config_of()
-    config.vocab_size = VOCAB + (name == "ImageGPTForCausalImageModeling")  # its head leaves out the start token
+    config.vocab_size = VOCAB + (name == "ImageGPTForCausalImageModeling")  # its head has no class for the start token
     config.initializer_range = 0.1
-    config.pad_token_id = None  # a token whose embedding is zero would be a stream that nothing enlarges
-    config.tie_word_embeddings = False  # what is read off the stream must not grow with what is written to it
+    config.pad_token_id = None  # the embedding of a padding token is zero, and no factor enlarges it
+    config.tie_word_embeddings = False  # the head must not grow with the embeddings
     transformers.set_seed(run.seed)
     cls = getattr(transformers, name)
     model = cls._from_config(config, dtype=torch.float32)
@@ -155,7 +155,7 @@ def made(run: Run, folder: str) -> type:
 
 
 def largest(model: nn.Module, tokens: Tensor) -> float:
-    """The largest value that any norm of a model is given."""
+    """Return the largest absolute input of any norm of a model."""
     found: list[float] = []
     handles = [
         module.register_forward_pre_hook(lambda _, inputs: found.append(float(inputs[0].detach().abs().max())))
@@ -177,7 +177,10 @@ def _enlarge(model: nn.Module, stream: Stream, factor: float) -> None:
 
 
 def adapted(model: Any, run: Run) -> Any:
-    """LoRA on the quantized layers, on those alone that read the stream where what is written to it was made larger."""
+    """Attach LoRA to the quantized layers.
+
+    In the float16 part, layers that write to the stream get none.
+    """
     writers = FLOAT16[run.family].writers if run.part == "float16" else ()
     layers = (name for name, module in model.named_modules() if isinstance(module, bitsandbytes.nn.Linear4bit))
     targets = [name for name in layers if not (writers and name.endswith(writers))]
@@ -186,7 +189,7 @@ def adapted(model: Any, run: Run) -> Any:
 
 
 def train(model: Any, run: Run, dtype: torch.dtype) -> Curve:
-    """Train the adapters of a model under autocast."""
+    """Train the adapters of a model under autocast, and return the losses."""
     curve, data = Curve(), batches(run.seed)
     optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], lr=RATE)
     scaler = torch.amp.GradScaler("cpu", enabled=dtype is torch.float16)
@@ -206,7 +209,7 @@ def train(model: Any, run: Run, dtype: torch.dtype) -> Curve:
 
 
 def learn(run: Run, wanted: list[str], out: Path) -> None:
-    """Train one architecture from one seed after each of the wanted preparations; a line is written for each."""
+    """Train one architecture from one seed after each wanted preparation, and write a line for each."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity_error()
@@ -226,11 +229,8 @@ def learn(run: Run, wanted: list[str], out: Path) -> None:
             real_steps.write(out, (run.task, run.family, name), curve.as_data(), start)
 
 
-# ------------------------------------------------------------------------------------------------- all of them
-
-
 def runs_of(part: str | None, only: list[str], seeds: int) -> list[Run]:
-    """Every run, the bfloat16 part first."""
+    """Return the chosen runs, the bfloat16 part first."""
     whole = [Run("bfloat16", family, seed) for family, seed in itertools.product(BFLOAT16, range(seeds))]
     halves = [Run("float16", family, 0, value) for family, value in itertools.product(FLOAT16, LARGEST)]
     chosen = [run for run in (*whole, *halves) if part in (None, run.part)]
@@ -246,7 +246,7 @@ Lines = dict[real_steps.Key, dict[str, Any]]
 
 
 def bfloat16_table(lines: Lines, runs: list[Run]) -> Iterator[tuple[str, list[Goal]]]:
-    """(row, kbitlint's goals) of each architecture: mean final loss, least and largest of the seeds."""
+    """Yield (row, kbitlint's goals) of each architecture: the mean, least and largest final loss of the seeds."""
     yield f"{'bfloat16, final loss':<32}" + "".join(f"{name:>24}" for name in COMPARED), []
     for family in dict.fromkeys(run.family for run in runs if run.part == "bfloat16"):
         found: dict[str, list[float]] = {}
@@ -265,7 +265,7 @@ def bfloat16_table(lines: Lines, runs: list[Run]) -> Iterator[tuple[str, list[Go
 
 
 def float16_table(lines: Lines, runs: list[Run]) -> Iterator[str]:
-    """The rows of the float16 part."""
+    """Yield the rows of the float16 part."""
     columns = COMPARED[:3]
     yield f"{'float16, largest of the stream':<32}" + "".join(f"{name:>28}" for name in columns)
     for run in (run for run in runs if run.part == "float16"):

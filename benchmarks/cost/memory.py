@@ -1,11 +1,10 @@
-"""Holds the memory table against reality: bytes kept for backward, and the peak of a step.
+"""The memory table against real steps: bytes kept for backward, and the peak of a step.
 
     python -m benchmarks.cost.memory [--cuda] [--json FILE]
 
-On the CPU twelve tiny quantized architectures take a real step under ``saved_tensors_hooks`` and under torch's
-profiler, which records every allocation. With ``--cuda`` a Llama of 1.1B parameters takes two real steps on the GPU,
-and ``torch.cuda.max_memory_allocated`` is compared with the table. Runs from a copy of the repository that is not
-installed. Leaves with 1 where a goal is missed.
+On the CPU, twelve tiny quantized architectures take a real step under ``saved_tensors_hooks``, and one under torch's
+profiler, which records every allocation. With ``--cuda``, a Llama of 1.1B parameters takes two real steps on the GPU,
+and ``torch.cuda.max_memory_allocated`` is compared with the table. The exit code is 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ from tests.support import tiny
 BATCH, SEQ_LEN = 4, 64
 CONTEXT = TrainingContext(autocast_dtype="float32", batch_size=BATCH, seq_len=SEQ_LEN)
 SAVED, PEAK = "bytes kept for backward", "peak of a step"
-#: how far from what is real
+#: the largest allowed deviation from the real bytes, as a share
 GOALS = {SAVED: 0.02, PEAK: 0.10}
 
 
 def adapted(family, *, checkpointed):
-    """A quantized model with LoRA, norms and all else as loaded."""
+    """Return a quantized model with LoRA, and with norms and other weights as loaded."""
     model = tiny.load(family)
     model.requires_grad_(requires_grad=False)
     if checkpointed:
@@ -53,7 +52,7 @@ def adapted(family, *, checkpointed):
 
 
 def saved_bytes(model):
-    """Bytes that a real forward keeps for backward, each storage once, without the model's own."""
+    """Return the bytes that a real forward pass keeps for backward: each storage once, without the model's own."""
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept = {}
 
@@ -68,7 +67,7 @@ def saved_bytes(model):
 
 
 def real_peak(model):
-    """The most bytes allocated at once in a real step after the first, weights aside."""
+    """Return the most bytes allocated at once in a second real step, without the weights."""
     batch = training_batch(model, "cpu", BATCH, SEQ_LEN)
     model.train()
     loss_of(model(**batch)).backward()
@@ -86,7 +85,7 @@ def real_peak(model):
 
 @contextlib.contextmanager
 def silenced():
-    """The profiler writes to the process's own stderr."""
+    """Redirect the stderr of the process to /dev/null, because torch's profiler writes to it."""
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
@@ -104,7 +103,7 @@ def simulated_peak(model):
 
 
 def on_cpu():
-    """(what, of which model, traced / real) for each tiny architecture, without and with checkpointing."""
+    """Yield (figure, model, traced / real) for each tiny architecture, without and with checkpointing."""
     for family in tiny.FAMILIES:
         for checkpointed in (False, True):
             model = adapted(family, checkpointed=checkpointed)
@@ -115,7 +114,7 @@ def on_cpu():
 
 
 def on_cuda():
-    """The peak of a real step of a 1.1B Llama on the GPU, with checkpointing."""
+    """Yield (figure, model, traced / real) of the peak of a checkpointed 1.1B Llama on the GPU."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -165,7 +164,7 @@ def main():
 
 
 def goals(ratios):
-    """The farthest of all models."""
+    """Yield a goal for each figure: the largest deviation of all models."""
     for what, found in ratios.items():
         farthest = max(abs(ratio - 1) for ratio in found.values())
         yield Goal(f"{what}, traced against real: farthest of {len(found)}", farthest, GOALS[what], "%")

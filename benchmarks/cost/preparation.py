@@ -1,15 +1,15 @@
-"""What preparing costs, and what training takes afterwards: nothing, PEFT's prepare, kbitlint's fix, in one run.
+"""The cost of preparing a model, and of a step afterwards: unprepared, PEFT's prepare, kbitlint's fix.
 
     python -m benchmarks.cost.preparation [--meta | --real | --cuda] [--rounds N] [--json FILE]
 
-On meta four published geometries are built in nf4, prepared in turns, and one step of each is run without weights. For
-real, models with random weights are quantized on the CPU (up to 8 GB of memory, most of it PEFT's); each preparation runs in a
-process of its own, whose peak resident memory is read while it prepares and while it trains, and then all of them run
-in turns in one process, warm, to be timed. ``--cuda`` does the same with Llama-3-8B's geometry on a GPU, with
-``torch.cuda.max_memory_allocated`` (it writes 16 GB to the temporary folder first).
+``--meta``: four published geometries are built in nf4 on the meta device, prepared in turns, and take one step without
+weights. ``--real``: models with random weights are quantized on the CPU, which needs up to 8 GB of memory, most of it
+for PEFT. Each preparation runs in a process of its own, whose peak resident memory is read while it prepares and while
+it trains. Then all of them are timed in turns in one warm process. ``--cuda`` does the same with Llama-3-8B's geometry on
+a GPU and reads ``torch.cuda.max_memory_allocated``; it first writes 16 GB to the temporary folder.
 
-Layers checkpoint without reentry in every state, also where nothing else is prepared; LoRA of rank 16 is on all linear
-layers; no autocast region is opened unless ``--amp`` says so. Leaves with 1 where a goal is missed.
+In every state, layers checkpoint without reentry and LoRA of rank 16 is on all linear layers. Steps run under autocast
+only with ``--amp bf16``. The exit code is 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 NOTHING, PEFT, KBITLINT, UNTRACED, UNSAFE = "nothing", "PEFT", "kbitlint", "kbitlint, no trace", "kbitlint, unsafe"
-#: name -> what is called on a freshly loaded model
+#: name -> the function that prepares a freshly loaded model
 PREPARE: dict[str, Callable[[Any], Any]] = {
     NOTHING: lambda _: None,
     PEFT: PREPARATIONS["peft"].prepare,
@@ -58,15 +58,15 @@ PREPARE: dict[str, Callable[[Any], Any]] = {
     UNTRACED: lambda model: kbitlint.fix(model, trace=False),
     UNSAFE: lambda model: kbitlint.fix(model, unsafe=True),
 }
-#: kbitlint's extra bytes / PEFT's, bytes kept for backward / PEFT's, time / PEFT's
+#: the largest allowed ratios to PEFT: of extra weight bytes, of bytes kept for backward, of time
 EXTRA_GOAL, SAVED_GOAL, TIME_GOAL = 0.01, 0.65, 1.0
-#: steps of which the fastest counts
+#: the number of timed steps, of which the fastest counts
 STEPS = 2
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """The sizes of a model, and the class that has them."""
+    """The class and the sizes of a model."""
 
     name: str
     family: str
@@ -111,27 +111,24 @@ REAL = (
 
 @dataclass(frozen=True)
 class State:
-    """What one preparation made of a model, in bytes and seconds."""
+    """The cost of a model after one preparation, in bytes and seconds."""
 
     weights: int
-    """Bytes of base weights that are not quantized."""
+    """Bytes of the base weights that are not quantized."""
     activations: int
-    """Bytes kept for backward, with checkpointing; without the logits and the loss where they can be told apart."""
+    """Bytes that the layers keep for backward, with checkpointing. Logits and loss are left out if they can be separated."""
     saved: int
-    """Bytes kept for backward, those of the logits and the loss included."""
+    """Bytes kept for backward, including the logits and the loss."""
     prepared: int = 0
-    """Peak memory while preparing; on meta there is none."""
+    """Peak memory while preparing. 0 on meta."""
     peak: int = 0
-    """Peak memory of a step; on meta as computed."""
+    """Peak memory of a step. On meta it is computed, not measured."""
     step: float = 0.0
-    """Seconds of a step."""
-
-
-# ------------------------------------------------------------------------------------------------- on meta
+    """Seconds of a step. 0 on meta."""
 
 
 def build(geometry: Geometry) -> Any:
-    """The model as ``from_pretrained`` would load it, on meta."""
+    """Return the model on meta as ``from_pretrained`` would load it."""
     return instantiate(geometry.cls(), geometry.config(), quantization(), torch.bfloat16)
 
 
@@ -140,13 +137,17 @@ def with_lora(model: Any) -> Any:
 
 
 def unquantized_bytes(model: Any) -> int:
-    """Bytes of the base weights that hold floats."""
+    """Return the bytes of the base weights in floating point."""
     parameters = collect(model).parameters
     return sum(one.nbytes for one in parameters if one.floating and not one.packed and not one.adapter)
 
 
 def state_on_meta(geometry: Geometry, name: str, context: TrainingContext) -> State:
-    """Prepare a model on meta and run a step of it without weights."""
+    """Prepare a model on meta, and return the cost of a step without weights.
+
+    Raises:
+        SystemExit: If the step cannot be traced.
+    """
     model = build(geometry)
     PREPARE[name](model)
     weights = unquantized_bytes(model)
@@ -159,11 +160,8 @@ def state_on_meta(geometry: Geometry, name: str, context: TrainingContext) -> St
     return State(weights, step.activations, step.activations + step.logits, peak=step.peak)
 
 
-# ------------------------------------------------------------------------------------------------- for real
-
-
 def save(geometry: Geometry, folder: str, device: str) -> None:
-    """Leave a quantized checkpoint with random weights in a folder, through the loader that people use."""
+    """Write a quantized checkpoint with random weights to a folder, through ``from_pretrained``."""
     _quietly()
     with tempfile.TemporaryDirectory() as whole:
         transformers.set_seed(0)
@@ -186,13 +184,13 @@ def load(geometry: Geometry, folder: str, device: str, **arguments: Any) -> Any:
 
 @dataclass(frozen=True)
 class Meter:
-    """Peak memory of a device, and the moment at which its work is done."""
+    """A meter of the peak memory and the elapsed time of a device."""
 
     device: str
 
     def reset(self) -> None:
         if self.device == "cpu":
-            Path("/proc/self/clear_refs").write_text("5")  # the peak of resident memory starts anew
+            Path("/proc/self/clear_refs").write_text("5")  # resets the peak of resident memory (proc(5), clear_refs)
         else:
             torch.cuda.reset_peak_memory_stats()
 
@@ -215,7 +213,7 @@ class Meter:
 
 
 def state_for_real(geometry: Geometry, folder: str, device: str, name: str, context: TrainingContext) -> State:
-    """Load a model, prepare it, train it for one step, and measure those that follow."""
+    """Load a model, prepare it, train it for one step, and measure the steps after it."""
     meter, model = Meter(device), load(geometry, folder, device)
     meter.reset()
     PREPARE[name](model)
@@ -242,7 +240,10 @@ def state_for_real(geometry: Geometry, folder: str, device: str, name: str, cont
 
 
 def _kept(model: Any, batch: dict[str, Any], device: str, context: TrainingContext) -> tuple[int, int]:
-    """Bytes that a forward pass keeps for backward, each storage once: by the layers, and with the logits and the loss."""
+    """Return the bytes that a forward pass keeps for backward: without and with the logits and the loss.
+
+    Each storage counts once. Those of the model itself do not count.
+    """
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
     kept: dict[int, torch.UntypedStorage] = {}
     layers: set[int] = set()
@@ -274,7 +275,7 @@ def _autocast(device: str, context: TrainingContext) -> contextlib.AbstractConte
 
 
 def times(make: Callable[[], Any], names: list[str], rounds: int, device: str) -> dict[str, float]:
-    """Seconds of each preparation: the least of several rounds in turns, after one that warms up."""
+    """Return the seconds of each preparation: the least of several rounds in turns, after a warm-up round."""
     meter = Meter(device)
     found: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds + 1):
@@ -283,7 +284,7 @@ def times(make: Callable[[], Any], names: list[str], rounds: int, device: str) -
             seconds = meter.seconds(lambda name=name, model=model: PREPARE[name](model))
             if number:
                 found[name].append(seconds)
-            kbitlint.undo(model)  # what it takes to undo a fix would be kept, and the model with it
+            kbitlint.undo(model)  # the journal of a fix would keep the model alive
             del model
     return {name: min(seconds) for name, seconds in found.items()}
 
@@ -293,16 +294,13 @@ def times_for_real(geometry: Geometry, folder: str, device: str, names: list[str
 
 
 def in_own_process(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Run a function in a fresh process, whose memory is its own."""
+    """Run a function in a new process, so that its memory is measured alone, and return its result."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 
-# ------------------------------------------------------------------------------------------------- the tables
-
-
 def goals(where: str, states: dict[str, State], seconds: dict[str, float]) -> Iterator[Goal]:
-    """The goals, and how far kbitlint is from each."""
+    """Yield the goals: kbitlint's extra bytes, activations and time, as ratios to PEFT's."""
     extra = {name: state.weights - states[NOTHING].weights for name, state in states.items()}
     yield Goal(f"{where}: extra weight bytes / PEFT's", extra[KBITLINT] / extra[PEFT], EXTRA_GOAL)
     if UNSAFE in states:
@@ -317,7 +315,7 @@ def goals(where: str, states: dict[str, State], seconds: dict[str, float]) -> It
 
 
 def table(where: str, states: dict[str, State], seconds: dict[str, float]) -> Iterator[str]:
-    """What was measured in each state."""
+    """Yield the lines of a table with the figures of each state."""
     names = [name for name in PREPARE if name in states or name in seconds]
     yield f"\n{where:<38}" + "".join(f"{name:>20}" for name in names)
     for what, field in (
@@ -342,12 +340,12 @@ def _bytes(count: int) -> str:
 
 
 def names_for(geometry: Geometry) -> list[str]:
-    """The states that are measured: packing experts is for models that have some."""
+    """Return the states that are measured. Unsafe fixes are left out for models without experts."""
     return [name for name in PREPARE if name != UNSAFE or "num_experts_per_tok" in geometry.sizes]
 
 
 def on_meta(geometries: tuple[Geometry, ...], context: TrainingContext, rounds: int) -> Iterator[tuple[str, Any, Any]]:
-    """(geometry, states, seconds) of each geometry without weights."""
+    """Yield (geometry, states, seconds) of each geometry on meta."""
     for geometry in geometries:
         names = names_for(geometry)
         seconds = times(lambda geometry=geometry: build(geometry), names[1:], rounds, "cpu")
@@ -358,7 +356,7 @@ def on_meta(geometries: tuple[Geometry, ...], context: TrainingContext, rounds: 
 def for_real(
     geometries: tuple[Geometry, ...], context: TrainingContext, rounds: int, device: str
 ) -> Iterator[tuple[str, Any, Any]]:
-    """(geometry, states, seconds) of each geometry with random weights on a device."""
+    """Yield (geometry, states, seconds) of each geometry with random weights on a device."""
     for geometry in geometries:
         names = names_for(geometry)
         with tempfile.TemporaryDirectory() as folder:
@@ -373,7 +371,7 @@ def for_real(
 
 
 def measured(options: argparse.Namespace) -> Iterator[tuple[str, Any, Any]]:
-    """Everything that was asked for."""
+    """Yield (geometry, states, seconds) of the parts that the options select."""
 
     def context(tokens: int) -> TrainingContext:
         autocast = {"no": "float32", "bf16": "bfloat16"}[options.amp]

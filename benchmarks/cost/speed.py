@@ -1,8 +1,8 @@
-"""Times what the README promises, as ratios within one run: kbitlint and the work it stands beside, in turns.
+"""Times of kbitlint as ratios to comparable work of the same run.
 
     python -m benchmarks.cost.speed [--runs N] [--light] [--json FILE]
 
-Commands that are compared take turns, each in a new process, and the fastest of each counts. Leaves with 1 where a goal is
+Compared commands run in turns, each in a new process, and the fastest run of each counts. The exit code is 1 if a goal is
 missed.
 """
 
@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.goals import Goal, leave
 
-#: Llama-3-70B's geometry
+#: the geometry of Llama-3-70B
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
     "model_type": "llama",
@@ -109,29 +109,33 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
 
 @dataclass(frozen=True)
 class Times:
-    """What one command took, over all its runs."""
+    """The times and the memory of one command over all its runs."""
 
     seconds: list[float]
     memory: float
-    """The largest resident memory of a run, in MB."""
+    """The largest peak of resident memory of a run, in MB."""
 
     @property
     def least(self) -> float:
-        """Seconds of the fastest run."""
+        """Return the seconds of the fastest run."""
         return min(self.seconds)
 
     def over(self, other: Times) -> float:
-        """How many times as long as the other command."""
+        """Return the ratio of the fastest run to the fastest run of another command."""
         return self.least / other.least
 
     @property
     def noise(self) -> float:
-        """How far the middle run is from the fastest, as a share."""
+        """Return how far the median run is above the fastest, as a share of the fastest."""
         return statistics.median(self.seconds) / self.least - 1
 
 
 def once(command):
-    """(seconds, peak MB) of one process."""
+    """Run a command in one process, and return (seconds, peak MB).
+
+    Raises:
+        SystemExit: If the exit code is above 1.
+    """
     start = time.perf_counter()
     with Path(os.devnull).open("w") as nowhere:
         process = os.posix_spawn(
@@ -147,9 +151,9 @@ def once(command):
 
 
 def in_turns(commands, runs, *, warm=True):
-    """name -> Times: the commands one after the other, that many times."""
+    """Run the commands in turns, ``runs`` times, and return name -> Times. ``warm`` adds a first run of each."""
     for command in commands.values() if warm else ():
-        once(command)  # bytecode is written and files are in the cache
+        once(command)  # writes bytecode, and fills the cache of files
     rounds = [{name: once(command) for name, command in commands.items()} for _ in range(runs)]
     return {name: Times([one[name][0] for one in rounds], max(one[name][1] for one in rounds)) for name in commands}
 
@@ -167,7 +171,7 @@ def kbitlint(*arguments):
 
 
 def startup(runs):
-    """What a command takes that has nothing to do, against what it cannot do without."""
+    """Time commands without work, against Python itself and the import of click."""
     commands = {
         "pass": python("-c", "pass"),
         "click": python("-c", "import click"),
@@ -183,7 +187,7 @@ def startup(runs):
 
 
 def folder_audit(runs):
-    """An 80-layer folder: audited, against importing torch and the class and building it on meta by hand."""
+    """Time the audit of a folder of 80 layers, against importing torch and building its model on meta by hand."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_text(json.dumps(CONFIG))
         audit = kbitlint("check", folder, "--quantize", "nf4")
@@ -196,7 +200,10 @@ def folder_audit(runs):
 
 
 def walk(layers=(80, 800, 8000)):
-    """The audit of a live nf4 model, all rules, against a bare pass over its modules and parameters, and how it grows."""
+    """Time the audit of a live nf4 model, all rules, against a bare pass over its modules and parameters.
+
+    The growth of that time with the number of modules is a goal too.
+    """
     sizes = []
     for number in layers:
         modules, bare, ours = map(float, output_of(python("-c", WALK, number)).split())
@@ -208,7 +215,7 @@ def walk(layers=(80, 800, 8000)):
 
 
 def step():
-    """The traced step of a 70B Llama with LoRA, against building it, and how it grows with depth."""
+    """Time the traced step of a 70B Llama with LoRA, against building it, and its growth with depth."""
     geometry = {key: value for key, value in CONFIG.items() if isinstance(value, int)}
     first, last, peak = (line.split() for line in output_of(python("-c", TRACE, json.dumps(geometry))).splitlines())
     (few, _, short), (many, building, long) = (tuple(map(float, line)) for line in (first, last))
@@ -239,7 +246,7 @@ def handle(handler, names):
 
 
 def script_audit(runs):
-    """A training script, cold, against importing click alone; and against other linters of torch where they are installed."""
+    """Time the audit of a training script, cold, against importing click, and against other linters if installed."""
     others = {name: shutil.which(name) for name in ("torchfix", "peft-doctor")}
     commands = {"click": python("-c", "import click"), "ours": kbitlint("check", SCRIPT)}
     commands |= {name: [path, *["check"] * (name == "peft-doctor"), str(SCRIPT)] for name, path in others.items() if path}
@@ -252,7 +259,7 @@ def script_audit(runs):
 
 
 def tree_audit(files=2000):
-    """A repository of files about something else."""
+    """Time the audit of a repository of unrelated files and one training script."""
     with tempfile.TemporaryDirectory() as folder:
         for number in range(files):
             path = Path(folder) / f"package{number % 40}" / f"module{number}.py"
@@ -267,7 +274,7 @@ def tree_audit(files=2000):
 
 
 def sharded(folder, shards, tensors):
-    """A 4-bit checkpoint of headers: the weights are holes in the files."""
+    """Write a 4-bit checkpoint with real headers, whose weights are holes in sparse files."""
     folder = Path(folder)
     weights = {}
     for shard in range(shards):
@@ -293,7 +300,7 @@ def sharded(folder, shards, tensors):
 
 
 def header_audit(runs, *, light):
-    """A checkpoint of 200 shards and 100,000 tensors by its files alone, against building the model on meta."""
+    """Time the audit of 200 headers with 100,000 tensors, and that of 30 headers against building the model on meta."""
     files = ("--select", "KB820,KB821,KB822,KB823,KB824")
     with tempfile.TemporaryDirectory() as folder:
         sharded(folder, 200, 100_000)
@@ -310,7 +317,7 @@ def header_audit(runs, *, light):
 
 
 def goals(runs, *, light):
-    """All figures, those that need no torch first."""
+    """Yield all goals, those that need no torch first."""
     yield from startup(runs)
     yield from script_audit(runs)
     yield from tree_audit()
@@ -327,7 +334,7 @@ def main():
     parser.add_argument("--light", action="store_true", help="only what needs no torch")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has its bytecode
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package has bytecode, so the runs must write it
     return leave(goals(options.runs, light=options.light), options.json)
 
 

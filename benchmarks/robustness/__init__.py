@@ -1,1 +1,1 @@
-"""Bad inputs, bad code, bad disks and bad moments."""
+"""Robustness against bad files, hostile code, failing disks and interruptions."""

@@ -1,7 +1,7 @@
-"""Configs of adapters and models that ask for what no config may have: files elsewhere, connections, processes, code.
+"""Configs of adapters and models that ask for files elsewhere, connections, processes or code.
 
-Run by ``robustness.py --only configs``. Each config is checked in a process that Python's audit events watch: an act that
-reaches the watcher was let through by kbitlint. A listening socket, pickles and modules that leave a mark show the rest.
+``python -m benchmarks.robustness.run --only configs`` checks each of them in a process with an audit hook. An act that
+reaches this hook was let through by kbitlint. A listening socket, pickles and modules that leave a mark show the rest.
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 SECONDS = 60
 _AT_ONCE = 120
 
-# ------------------------------------------------------------------------------------------------------------ adapters
-
-#: key -> what has PEFT act on it
+#: key -> the other keys that make PEFT act on it
 _WITH: dict[str, dict[str, Any]] = {
     "megatron_core": {"megatron_config": {"x": 1}},
     "megatron_config": {"megatron_core": "payload"},
@@ -49,7 +47,7 @@ _WITH: dict[str, dict[str, Any]] = {
     "eva_config": {"init_lora_weights": "eva"},
     "lora_ga_config": {"init_lora_weights": "lora_ga"},
 }
-#: what PEFT's classes need to be attached to a tiny Llama
+#: values that PEFT's config classes need on a tiny Llama
 _NEEDED: dict[str, Any] = {
     "target_modules": ["q_proj"],
     "num_virtual_tokens": 4,
@@ -66,7 +64,7 @@ _NEEDED: dict[str, Any] = {
 
 
 def _values(outside: Path) -> list[Any]:
-    """What a key may not hold, of every JSON type."""
+    """Return values of every JSON type that no key may act on."""
     pickled = str(outside / "evil.bin")
     return [
         pickled,
@@ -83,7 +81,7 @@ def _values(outside: Path) -> list[Any]:
 
 
 def adapters(outside: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, adapter_config.json) for every key of every PEFT config class, and keys that none of them has."""
+    """Yield (name, adapter_config.json) for every key of every PEFT config class, and for an unknown key."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
     values = _values(outside)
@@ -98,8 +96,6 @@ def adapters(outside: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 further = {name: item for name, item in _WITH.get(key, {}).items() if name in fields}
                 yield f"{kind.value} {key} {value!r:.40}", {**plain, **further, "peft_type": kind.value, key: value}
 
-
-# -------------------------------------------------------------------------------------------------------------- models
 
 _BACKBONES = ("evil/backbone", "hf-hub:evil/backbone", "local-dir:OUTSIDE", "resnet50", "OUTSIDE")
 _PLACES = (
@@ -121,7 +117,10 @@ _PLACES = (
 
 
 def models(outside: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, config.json): every model type that has a backbone, with every key that is like one, and keys of a Llama."""
+    """Yield (name, config.json) of models that name backbones, repositories and files elsewhere.
+
+    Every model type with a backbone is tried with each key for one. The other keys and methods are tried on a Llama.
+    """
     from transformers import CONFIG_MAPPING
     from transformers.utils.quantization_config import QuantizationMethod
 
@@ -175,11 +174,8 @@ def _backbone_keys(mapping: Any) -> Iterator[tuple[str, list[str]]]:
                 yield kind, sorted(keys - {"freeze_backbone"})
 
 
-# ------------------------------------------------------------------------------------------------------------ the trial
-
-
 def configs(tally: Tally, *, quick: bool) -> None:
-    """Check every config in a watched process; an act that was let through is lost."""
+    """Check every config in a watched process. A case is lost if an act was let through."""
     with room("configs") as (target, outside), socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(1000)
@@ -225,7 +221,7 @@ def _problems(ended: dict[str, Any], canary: Path, listener: socket.socket) -> l
 
 
 def _watched(cases: list[tuple[str, str]], target: Path, listener: socket.socket) -> list[dict[str, Any]]:
-    """How the check of each folder ended, and what was let through meanwhile."""
+    """Return how the check of each folder ended, and the acts that were let through."""
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("HF_")},
         "HF_ENDPOINT": f"http://127.0.0.1:{listener.getsockname()[1]}",
@@ -247,7 +243,7 @@ def _watched(cases: list[tuple[str, str]], target: Path, listener: socket.socket
 
 
 def _watch(acts: list[str], allowed: tuple[str, ...]) -> Any:
-    """An audit hook that notes what none of these checks has any business with."""
+    """Return an audit hook that records acts which no check of a config needs."""
     import sysconfig
 
     own = (*map(os.path.realpath, (*allowed, *sysconfig.get_paths().values(), *sys.path[1:])), "/proc/", "/sys/", "/dev/")
@@ -269,7 +265,7 @@ def _watch(acts: list[str], allowed: tuple[str, ...]) -> Any:
 
 
 def _main() -> None:
-    """Check the folders that are named, and write how each ended to a descriptor."""
+    """Check the folders of the command line, and write how each check ended to a file descriptor."""
     import signal
     import time
 
@@ -282,10 +278,10 @@ def _main() -> None:
     import kbitlint.jobs.preload
 
     torch.set_num_threads(1)
-    with contextlib.suppress(ImportError):  # the versions before it confined nothing
+    with contextlib.suppress(ImportError):  # kbitlint before this module confined nothing
         from kbitlint.runtime import confinement
 
-        confinement._install()  # noqa: SLF001  # before the watcher, which then sees what was let through
+        confinement._install()  # noqa: SLF001  # first, so that the watcher sees only acts that it lets through
     acts: list[str] = []
     number, *folders = sys.argv[1:]
     room_of_it = str(Path(folders[0]).parent)
@@ -305,7 +301,7 @@ def _main() -> None:
                     kbitlint.cli.main(["check", folder, "--quantize", "nf4"], prog_name="kbitlint")
                 except SystemExit as error:
                     code = error.code
-                except BaseException as error:  # noqa: BLE001  # what is looked for
+                except BaseException as error:  # noqa: BLE001  # any exception is a finding
                     said.write(f"{error!r}\n")
             signal.alarm(0)
             found = {

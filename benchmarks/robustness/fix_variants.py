@@ -1,11 +1,10 @@
-"""What ``--fix`` leaves of scripts and notebooks in every shape: it compiles, a second fix changes nothing, the rest stays.
+"""Fixes of scripts and notebooks in every shape: they compile, a second fix changes nothing, other text stays.
 
     python -m benchmarks.robustness.fix_variants [--fixes N] [--seed N] [--state FILE] [--json FILE]
 
-The labelled scripts are written with other line ends, encodings, indentation and separators and as notebooks; recipes are
-put together from arguments that are misspelt, repeated in meaning, spread over lines or given through a dictionary. Every
-pass is judged apart from the code that makes it. A run that was stopped goes on where its state file ends; a case that went
-wrong is written there whole.
+The labelled scripts are written with other line ends, encodings, indentation and separators, and as notebooks. Recipes
+are assembled from arguments that are misspelt, redundant, spread over lines or passed in a dictionary. The judge shares no
+code with the fix. A stopped run resumes from its state file, which holds the whole text of each failed case.
 """
 
 from __future__ import annotations
@@ -46,11 +45,9 @@ GOALS = {
 }
 _ENDS = re.compile(r"\r\n|\r|\n")
 
-# ---------------------------------------------------------------------------------------------- scripts in every shape
-
 
 def ends(*kinds):
-    """A text with these line ends in turn."""
+    """Return a function that writes a text with these line ends in turn."""
 
     def change(text):
         lines = text.split("\n")
@@ -60,7 +57,10 @@ def ends(*kinds):
 
 
 def below(head, indent):
-    """A text as the block of a statement; strings over several lines are left as they are."""
+    """Return a function that makes a text the block of a statement.
+
+    The function returns None for a text with multi-line strings or with a ``__future__`` import.
+    """
 
     def change(text):
         if '"""' in text or "'''" in text or "__future__" in text:
@@ -74,7 +74,7 @@ def tabbed(text):
     return re.sub(r"(?m)^( {4})+", lambda found: "\t" * (len(found[0]) // 4), text)
 
 
-#: name -> (what it makes of a text, encoding); None where it does not apply
+#: name -> (change of a text, encoding); the change returns None if it does not apply
 SHAPES = {
     "as it is": (str, "utf-8"),
     "CRLF": (ends("\r\n"), "utf-8"),
@@ -115,7 +115,7 @@ SHAPES = {
         "utf-8",
     ),
 }
-#: (name, list or text, indentation, only ASCII, line ends of the file, line ends of cells)
+#: (name, whether a source is a list of lines, indentation, only ASCII, line ends of the file, line ends of cells)
 NOTEBOOKS = (
     ("list", True, 1, False, "\n", "\n"),
     ("text, ASCII", False, 1, True, "\n", "\n"),
@@ -129,7 +129,10 @@ NOTEBOOKS = (
 
 
 def cells_of(text, *, split):
-    """The text as the sources of cells: one, or one for each statement."""
+    """Return a text as the sources of cells: one cell, or one for each statement if ``split``.
+
+    None means that the text does not parse.
+    """
     try:
         body = ast.parse(text).body
     except (SyntaxError, ValueError):
@@ -142,7 +145,7 @@ def cells_of(text, *, split):
 
 
 def notebook(cells, layout):
-    """A notebook with outputs, attachments and metadata around the cells."""
+    """Return the bytes of a notebook with outputs, attachments and metadata around the cells."""
     _, listed, indent, ascii_only, outer, inner = layout
     made = [
         {"cell_type": "markdown", "metadata": {}, "attachments": {"a": {"image/png": "iV="}}, "source": ["# \xe9 \U0001f600\n"]}
@@ -161,8 +164,6 @@ def notebook(cells, layout):
     whole = {"cells": made, "metadata": {"x": 1.50, "source": "\xe9"}, "nbformat": 4}
     return (json.dumps(whole, indent=indent, ensure_ascii=ascii_only) + "\n").replace("\n", outer).encode()
 
-
-# ----------------------------------------------------------------------------------------------------------- recipes
 
 _BNB = [
     "load_in_4bit=True",
@@ -240,7 +241,7 @@ _LAYOUTS = (
 
 
 def call(dice, name, pool, first="", most=5):
-    """A call with some of the arguments, each once, in one of the layouts."""
+    """Return a call with a sample of the arguments, each keyword once, in one of the layouts."""
     given = {one.partition("=")[0]: one for one in dice.sample(pool, dice.randint(0, min(len(pool), most)))}
     named = sorted(
         (one for one in given.values() if not (first and one.startswith("'"))), key=lambda one: not one.startswith("'")
@@ -252,7 +253,7 @@ def call(dice, name, pool, first="", most=5):
 
 
 def recipe(dice):
-    """A training script, with some of everything."""
+    """Return a training script with a random choice of calls, arguments and layouts."""
     head, (whole, t, p) = (
         [],
         dice.choice(
@@ -303,11 +304,8 @@ def recipe(dice):
     return "\n".join([*head, *steps]) + dice.choice(["\n", "\n", ""])
 
 
-# ------------------------------------------------------------------------------------------------------------- judging
-
-
 class Judge:
-    """Fixes texts and says what is wrong with what is left."""
+    """A judge of fixed texts."""
 
     def __init__(self):
         self._rules = registry.select((), (), {})
@@ -315,7 +313,7 @@ class Judge:
         self._folder = Path(tempfile.mkdtemp(prefix="kbitlint-variants-"))
 
     def judged(self, data, suffix, wanted):
-        """(whether the fix changed something, what is wrong with it: kind -> in words)."""
+        """Fix a text; return (whether the fix changed it or was refused, kind of problem -> description)."""
         path = self._folder / f"train{suffix}"
         path.write_bytes(data)
         passes = []
@@ -349,7 +347,7 @@ class Judge:
 
 
 def fault_of(text, suffix):
-    """Why a script, or a cell of a notebook, does not compile."""
+    """Return why a script, or a cell of a notebook, does not compile. Empty means that it does."""
     texts = [text]
     if suffix == ".ipynb":
         sources = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
@@ -365,7 +363,7 @@ def fault_of(text, suffix):
 
 
 def strayed(document, text, done):
-    """What one pass has changed outside of its edits' spans."""
+    """Return what one pass changed outside the spans of its edits. Empty means nothing."""
     spans = sorted((edit.arguments["start"], edit.arguments["end"], edit.arguments["text"]) for edit in done)
     if document.notebook is None:
         return strayed_text(document.raw, text, spans) or strayed_statements(_ENDS.sub("\n", document.raw), text, spans)
@@ -373,8 +371,11 @@ def strayed(document, text, done):
 
 
 def strayed_text(raw, after, spans):
-    """The text between the spans must be there as it was, line ends included, and what is new between that."""
-    places = [0]  # where each character of the text with one kind of line ends stands in the file
+    """Return where a text differs from the old text with its spans replaced. Empty means nowhere.
+
+    Line ends between the spans count; line ends of the new code may be of any kind.
+    """
+    places = [0]  # the offset in the file of each character of the text with LF line ends
     places += [found.end() for found in re.finditer(r"\r\n|[\s\S]", raw)]
     position = last = 0
     for start, end, code in [*spans, (len(places) - 1, len(places) - 1, "")]:
@@ -390,7 +391,7 @@ def strayed_text(raw, after, spans):
 
 
 def strayed_statements(before, after, spans):
-    """Statements on lines that no span touches must be there as often as before."""
+    """Return a statement that is lost although no span touches its lines. Empty means none."""
     starts = [0, *(found.end() for found in re.finditer("\n", before))]
 
     def line(offset):
@@ -414,7 +415,11 @@ def strayed_statements(before, after, spans):
 
 
 def strayed_notebook(before, after, spans):
-    """Everything but the sources of code cells must be there byte for byte, and these with the spans replaced."""
+    """Return how a notebook differs beyond its edits. Empty means not at all.
+
+    The text around the sources of code cells, and the sources without edits, must be equal byte for byte. The other
+    sources must equal the old ones with the spans replaced, blank lines aside.
+    """
     outer, inner = (list(zip(*sources(text), strict=True)) for text in (before, after))
     if outer[0] != inner[0]:
         return "what stands around the cells is another text"
@@ -431,7 +436,10 @@ def strayed_notebook(before, after, spans):
 
 
 def sources(text):
-    """(the file's text before each source of a code cell, the source with one kind of line ends, the source as written)."""
+    """Yield (the file's text before a source, the source with LF line ends, the source as written) of each code cell.
+
+    The last item holds the rest of the file and two empty texts.
+    """
     decoder, position = json.JSONDecoder(), 0
     for found in re.finditer(r'"cell_type": "code"', text):
         start = text.index('"source": ', found.end()) + len('"source": ')
@@ -445,11 +453,8 @@ def sources(text):
     yield text[position:], "", ""
 
 
-# ------------------------------------------------------------------------------------------------------------- running
-
-
 def cases(seed):
-    """(name, bytes, suffix) of every case: the scripts in every shape and recipes in turn, then recipes without end."""
+    """Yield (name, bytes, suffix) of every case: shaped scripts and recipes in turn, then recipes without end."""
     for script, made in itertools.zip_longest(scripts(), recipes(seed)):
         if script is not None:
             yield script
@@ -457,7 +462,7 @@ def cases(seed):
 
 
 def scripts():
-    """(name, bytes, suffix) of the labelled scripts in every shape."""
+    """Yield (name, bytes, suffix) of the labelled scripts in every shape."""
     for path in sorted(SCRIPTS.glob("*.py")):
         text = path.read_text()
         for shape, (change, encoding) in SHAPES.items():
@@ -471,7 +476,7 @@ def scripts():
 
 
 def recipes(seed):
-    """(name, bytes, suffix) of recipes without end."""
+    """Yield (name, bytes, suffix) of recipes without end."""
     for number in itertools.count():
         dice = random.Random(f"{seed} {number}")  # noqa: S311  # no secret
         text = recipe(dice)
@@ -484,7 +489,7 @@ def recipes(seed):
 
 
 def fix(count, seed=1, state=STATE):
-    """Judge fixes until there are so many; (fixes, kind of problem -> cases)."""
+    """Judge cases until ``count`` of them were fixed; return (fixes, kind of problem -> cases)."""
     known = {}
     if state.exists():
         known = {record["case"]: record for record in map(json.loads, state.read_text().splitlines())}
@@ -508,14 +513,14 @@ def fix(count, seed=1, state=STATE):
 def _judged(judge, case, data, suffix, wanted):
     try:
         changed, found = judge.judged(data, suffix, wanted)
-    except Exception as error:  # noqa: BLE001  # what the benchmark looks for
+    except Exception as error:  # noqa: BLE001  # any exception is a finding
         changed, found = True, {"raised": repr(error)}
     text = {"text": base64.b64encode(data).decode()} if found else {}
     return {"case": case, "changed": changed, "problems": found, **text}
 
 
 def fixes(tally, *, quick):
-    """The section of the robustness benchmark."""
+    """Run the section ``fixes`` of the robustness benchmark."""
     with tempfile.TemporaryDirectory() as folder:
         number, problems = fix(300 if quick else FIXES, state=Path(folder) / STATE.name if quick else STATE)
     tally.tried += number

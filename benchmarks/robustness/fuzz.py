@@ -1,9 +1,9 @@
-"""Mutational fuzzing of every parser that reads files of strangers. Nothing but its own error may leave a parser.
+"""Mutational fuzzing of every parser of untrusted files. A parser may raise its own error and no other.
 
     python -m benchmarks.robustness.fuzz [--executions N] [--minutes N] [--parser NAME ...] [--state FILE] [--json FILE]
 
-Counts go on where the state file left them, so a run may be stopped and taken up again. What raises, or takes longer
-than two seconds, is written to the folder of findings; those of the past are cases of ``tests/files/test_hostile.py``.
+Counts continue from the state file, so a run can be stopped and resumed. An input that raises another error, or takes
+longer than two seconds, is written to the folder of findings. Past findings are cases of ``tests/files/test_hostile.py``.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def read_header(content):
 
 @functools.cache
 def scratch():
-    """A folder in memory for the parsers that take files."""
+    """Return a folder, in memory if possible, for parsers that read files."""
     memory = Path("/dev/shm")  # noqa: S108  # the folder in it is made anew
     place = tempfile.mkdtemp(prefix="kbitlint-fuzz-", dir=memory if memory.is_dir() and os.access(memory, os.W_OK) else None)
     atexit.register(shutil.rmtree, place, ignore_errors=True)
@@ -80,7 +80,7 @@ def scratch():
 
 
 def through(function, name):
-    """A parser of files as one of bytes."""
+    """Return a parser of bytes that writes them to a file and calls a parser of files."""
 
     def parser(content):
         path = scratch() / name
@@ -139,7 +139,7 @@ try:
     kw |= dict(a=1)
 except E: raise
 """
-#: scripts are slow and long: each stands for a few of the short ones
+#: the short seeds are repeated, so that the long and slow scripts are drawn less often
 PYTHON = [*[RECIPE, FUNCTIONS, CLASSES] * 60, *(path.read_bytes() for path in sorted(SCRIPTS.glob("*.py")))]
 AXOLOTL = b"""base_model: a
 load_in_4bit: true
@@ -205,7 +205,7 @@ CONFIG_JSON = [
     b'{"model_type": "gpt2", "torch_dtype": "float16", "quantization_config": {"quant_method": "gptq", "bits": 4}}',
 ]
 _JSON_WORDS = b'{ } [ ] " : , \\u 1e9 null true -1 ""'
-#: name: (function, seeds, what it may raise, words to put in)
+#: name -> (function, seeds, errors that it may raise, words to insert)
 PARSERS = {
     "header": (read_header, HEADERS, safetensors.HeaderError, b'"dtype" F32 [ ] 999999999999 -1 {} \xff'),
     "json": (read_json, JSONS, (json_text.JSONTextError, config_tree.ConfigurationError), b'{ } [ " : , \\u 1e9'),
@@ -232,7 +232,7 @@ PARSERS = {
 
 
 def mutated(seed, words, dice):
-    """A seed after a few changes of bytes, words, names and stretches."""
+    """Return a seed after one to five changes of bytes, words, names and stretches."""
     content = bytearray(seed)
     names = list(_NAME.finditer(seed))
     for _ in range(dice.randint(1, 5)):
@@ -260,21 +260,21 @@ def mutated(seed, words, dice):
 
 
 def fuzz(name, executions, state, findings):
-    """Run one parser on mutations until its count is reached."""
+    """Run one parser on mutations until its count is reached, and yield after every 20,000."""
     function, seeds, allowed, put_in = PARSERS[name]
     words = [word.replace(b"\\n", b"\n").replace(b"\\_", b" ") for word in put_in.split(b" ")]
     record = state.setdefault(name, {"executions": 0, "findings": 0, "slowest": 0.0})
     start = time.monotonic()
     while record["executions"] < executions:
-        dice = random.Random(f"{name} {record['executions']}")  # noqa: S311  # not for secrets: the same every time
+        dice = random.Random(f"{name} {record['executions']}")  # noqa: S311  # not for secrets: the same mutations in each run
         content = mutated(dice.choice(seeds), words, dice)
-        began = time.process_time()  # of this process: others may take the cores
+        began = time.process_time()  # CPU time, because other processes may take the cores
         try:
             function(content)
             problem = None
         except allowed:
             problem = None
-        except Exception as error:  # noqa: BLE001  # what the fuzzing is for
+        except Exception as error:  # noqa: BLE001  # any other exception is a finding
             problem = f"{type(error).__name__}: {error}"[:200]
         taken = time.process_time() - began
         record["slowest"] = max(record["slowest"], round(taken, 3))
@@ -315,7 +315,7 @@ def main():
 
 
 def goals(state, executions):
-    """So many mutations a parser, all runs together, and nothing found."""
+    """Yield the goals: mutations of each parser, all runs together, and no finding."""
     for name, record in state.items():
         yield Goal(f"mutated files read by the parser of {name}", record["executions"], executions, "", at_least=True)
     found = sum(record["findings"] for record in state.values())

@@ -1,9 +1,9 @@
-"""Time and memory of ``kbitlint check FILE`` against the size of the file, by its shape; a process for each.
+"""Time and memory of ``kbitlint check FILE`` by the size and the shape of the file, with a process for each run.
 
     python -m benchmarks.robustness.growth [NAME ...] [--quick]
 
-Lost is a shape whose time grows faster than the file to the power of 1.15, or that takes more than 2 s or 300 MB at 1 MB.
-Times are CPU seconds over those of a file of one line, so that another program beside it changes little.
+A shape is lost if its time grows faster than the file size to the power of 1.15, or if it takes more than 2 s or 300 MB
+at 1 MB. Growth is computed from CPU seconds beyond those of a file of one line, so other programs change it little.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks.robustness.shapes import SHAPES
 
 SIZES = (10_000, 100_000, 400_000, 1_000_000)
 EXPONENT, SECONDS, MEGABYTES = 1.15, 2.0, 300
-#: what two runs of the same thing differ by
+#: CPU seconds by which two runs of the same file may differ
 NOISE = 0.05
 _LIMIT = 30
 _KBITLINT = str(Path(sys.executable).with_name("kbitlint"))
@@ -32,7 +32,7 @@ _KBITLINT = str(Path(sys.executable).with_name("kbitlint"))
 
 @dataclass(frozen=True)
 class Cost:
-    """What one run took."""
+    """The cost and the output of one run."""
 
     seconds: float
     megabytes: int
@@ -41,7 +41,7 @@ class Cost:
 
 
 def cost(arguments, folder):
-    """``kbitlint ARGUMENTS`` in a folder, with at most 30 s of CPU time and 4 GB."""
+    """Run ``kbitlint ARGUMENTS`` in a folder with at most 30 s of CPU time and 4 GB, and return the cost."""
     with tempfile.TemporaryFile() as out:
         child = os.fork()
         if child == 0:
@@ -82,7 +82,10 @@ def _write(shape, size, folder):
 
 
 def measured(shape, sizes=SIZES):
-    """What each size took, the best of two where it is quick."""
+    """Return the cost at each size, the lower of two if the first run takes under a second.
+
+    Sizes after one that reaches the limit are left out.
+    """
     found = []
     for size in sizes:
         with tempfile.TemporaryDirectory() as place:
@@ -97,14 +100,14 @@ def measured(shape, sizes=SIZES):
 
 
 def started():
-    """CPU seconds of a run over nothing."""
+    """Return the CPU seconds of a run over a file of one line, the least of three."""
     with tempfile.TemporaryDirectory() as place:
         Path(place, "train.py").write_text("x = 1\n")
         return min(cost(["check", "train.py"], place).seconds for _ in range(3))
 
 
 def problem(costs, sizes, start):
-    """What a shape does that no shape may do; None where it does nothing of it."""
+    """Return the fault of a shape, or None if it has none."""
     last = costs[-1]
     if last.code not in (0, 1, 2) or "Traceback" in last.said:
         return f"ended with {last.code} at {sizes[len(costs) - 1]:,} bytes: {last.said.strip()[-150:]}"
@@ -120,13 +123,13 @@ def problem(costs, sizes, start):
 
 
 def exponent(costs, sizes, start):
-    """The steepest slope of log(time) over log(size) from any size to the largest."""
+    """Return the steepest slope of log(time) over log(size) from any size to the largest."""
     times = [max(one.seconds - start, NOISE) for one in costs]
     return max(math.log(times[-1] / early) / math.log(sizes[-1] / size) for early, size in zip(times, sizes[:-1], strict=False))
 
 
 def growth(tally, *, quick=False, only=()):
-    """Every shape; quick: the sizes up to 100 kB."""
+    """Measure every shape, up to 1 MB, or up to 100 kB if ``quick``."""
     sizes = SIZES[:2] if quick else SIZES
     start = started()
     steepest, slowest, largest = 0.0, 0.0, 0

@@ -1,4 +1,4 @@
-"""Every kind of write that kbitlint makes, stopped in every way: kills, failing calls, a full and a read-only disk."""
+"""Every kind of write that kbitlint makes, under kills, failing calls, a full disk and a read-only disk."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ gradient_checkpointing_kwargs: {use_reentrant: true}
 
 @dataclass(frozen=True)
 class Write:
-    """One kind of write: what is there before, and what makes it."""
+    """One kind of write: a function that makes the files before it, and the command line that writes."""
 
     name: str
     make: Callable[[Path], None]
@@ -51,7 +51,7 @@ class Write:
 
 
 def _checkpoint(folder: Path) -> None:
-    """Both a key of its config.json and its preparation are written."""
+    """Make a checkpoint whose fix writes both config.json and kbitlint.json."""
     from tests.support import tiny
 
     shutil.copytree(tiny.checkpoint(), folder, dirs_exist_ok=True)
@@ -68,7 +68,7 @@ def _plain_checkpoint(folder: Path) -> None:
 
 
 def _config(folder: Path) -> None:
-    """A checkpoint whose config.json alone is fixed."""
+    """Make a checkpoint whose fix writes config.json alone."""
     folder.mkdir(parents=True, exist_ok=True)
     quantization = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_compute_dtype": "float32"}
     content = {"model_type": "llama", "dtype": "bfloat16", "quantization_config": quantization}
@@ -102,7 +102,7 @@ def _recipes(folder: Path) -> None:
 
 
 def _known(folder: Path) -> None:
-    """Scripts, and a baseline that accepts more than there is."""
+    """Make scripts, and a baseline that accepts more violations than they have."""
     _scripts(folder)
     place = {f"train_{number}.py": 900 + number for number in range(400)}
     content = {"version": 1, "targets": {".": {"KB401": place, "KB301": place}}}
@@ -126,7 +126,7 @@ WRITES = (
     Write("init", _project, ("init",)),
     Write("--output-file", _known, ("check", ".", "--output-file", "baseline.json", "--format", "json")),
 )
-#: events that Python audits before each step of a write
+#: audit events that Python raises before the steps of a write
 _EVENTS = frozenset({"open", "os.rename", "os.remove", "os.chmod", "os.chown", "fcntl.flock", "os.listdir", "os.scandir"})
 
 
@@ -141,7 +141,7 @@ def _fresh(write: Write, root: Path) -> Path:
 
 
 def _count_events(place: Path) -> None:
-    """Keep the number of steps up to the last one that renames a file."""
+    """Write the number of audit events up to the last rename of a file into ``place``."""
     seen = [0]
 
     def hook(event: str, _: Any) -> None:
@@ -150,13 +150,13 @@ def _count_events(place: Path) -> None:
             if event == "os.rename":
                 number = seen[0]
                 place.write_text(str(number))
-                seen[0] = number  # writing it down is no step
+                seen[0] = number  # the events of this write do not count
 
     sys.addaudithook(hook)
 
 
 def _kill_at(number: int) -> None:
-    """Kill this process just before the step of that number."""
+    """Kill this process just before the audit event of that number."""
     seen = [0]
 
     def hook(event: str, _: Any) -> None:
@@ -169,7 +169,10 @@ def _kill_at(number: int) -> None:
 
 
 def kills(tally: Tally, count: int, seed: int = 0) -> None:
-    """SIGKILL during every kind of write: at random moments, most near the end, and just before steps of the write itself."""
+    """Kill processes during every kind of write, ``count`` times each.
+
+    Every other kill comes just before an audit event near the end of the run. The rest come after a random time.
+    """
     chance = random.Random(seed)  # noqa: S311  # a sample, not a secret
     root = Path(tempfile.mkdtemp(prefix="kbitlint-kills-"))
     for write in WRITES:
@@ -193,7 +196,7 @@ def kills(tally: Tally, count: int, seed: int = 0) -> None:
 
 
 def _judge(tally: Tally, write: Write, folder: Path, known: Any, made: Any, found: dict[str, int]) -> None:
-    """No file may hold anything but its old content or its new one, and the next run must do what was left."""
+    """Judge a killed run: each file must have its old or its new content, and the next run must finish the work."""
     original, whole = known
     content = contents(folder)
     left = {file for file in content if file.endswith(".kbitlint-tmp")}
@@ -214,14 +217,12 @@ def _judge(tally: Tally, write: Write, folder: Path, known: Any, made: Any, foun
     tally.case(f"{write.name}, kill {sum(list(found.values())[1:4])}", problem)
 
 
-# ------------------------------------------------------------------------------------------------- failing calls
-
-#: (module, function) of each call of a write that a disk can refuse
+#: the calls of a write that can fail on a disk
 _CALLS = ("os.open", "io.write", "os.fsync", "os.replace", "os.chmod")
 
 
 def _half_written(seen: list[int], number: int, code: int) -> Any:
-    """``os.fdopen`` whose file takes half of what the n-th write brings, and then refuses."""
+    """Return an ``os.fdopen`` whose file accepts half of the n-th write and then raises OSError."""
 
     class Half:
         def __init__(self, file: Any) -> None:
@@ -248,7 +249,7 @@ def _half_written(seen: list[int], number: int, code: int) -> Any:
 
 
 def _refuse(call: str, number: int, code: int) -> None:
-    """Let the n-th of these calls fail on files of this folder's own."""
+    """Make the n-th of these calls raise OSError in this process."""
     import pathlib
 
     from kbitlint.files import atomic
@@ -265,7 +266,7 @@ def _refuse(call: str, number: int, code: int) -> None:
         return function
 
     class Calls:
-        """The module ``os`` as ``writing`` sees it."""
+        """The module ``os`` as ``kbitlint.files.atomic`` uses it."""
 
         def __getattr__(self, name: str) -> Any:
             return getattr(os, name)
@@ -282,7 +283,7 @@ def _refuse(call: str, number: int, code: int) -> None:
 
 
 def faults(tally: Tally, most: int) -> None:
-    """Each call of each write refuses in turn: the file is as it was, and nothing is left beside it."""
+    """Fail each call of each write in turn: files must keep their content, and no new file may be left."""
     root = Path(tempfile.mkdtemp(prefix="kbitlint-faults-"))
     codes = (errno.ENOSPC, errno.EIO, errno.EACCES, errno.EDQUOT, errno.EROFS)
     for write in WRITES:
@@ -296,7 +297,7 @@ def faults(tally: Tally, most: int) -> None:
                 code = codes[(number + len(call)) % len(codes)]
                 made = run(write.arguments, folder, before=lambda c=call, n=number, e=code: _refuse(c, n, e))
                 content = contents(folder)
-                done = content == whole and made.code in (0, 1)  # there was no n-th call
+                done = content == whole and made.code in (0, 1)  # the write makes fewer than n such calls
                 damaged = [
                     file
                     for file in original.keys() | content.keys()
@@ -315,12 +316,9 @@ def faults(tally: Tally, most: int) -> None:
     shutil.rmtree(root)
 
 
-# ------------------------------------------------------------------------------------------------- full and read-only
-
-
 @contextlib.contextmanager
 def _mounted(size: int) -> Iterator[Path | None]:
-    """A file system of that size; None where this user may not mount one."""
+    """Mount a file system of that size and yield its folder, or None if this user may not mount one."""
     place = Path(tempfile.mkdtemp(prefix="kbitlint-disk-"))
     mount = shutil.which("mount")
     made = mount and os.geteuid() == 0
@@ -336,7 +334,7 @@ def _mounted(size: int) -> Iterator[Path | None]:
 
 
 def _filled(folder: Path) -> None:
-    """Take every byte that is left."""
+    """Fill the disk until no byte is left."""
     with contextlib.suppress(OSError), (folder.parent / "filler").open("wb") as file:
         while True:
             file.write(b"\0" * 4096)
@@ -345,7 +343,7 @@ def _filled(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _copied(write: Write, root: Path, *, spare: int) -> Iterator[tuple[Path | None, Path, dict[str, bytes]]]:
-    """(a small disk of its own or None, a copy of what is written to on it, its contents)."""
+    """Yield (a small disk or None, a copy of the files before the write, the contents of the copy)."""
     made = _fresh(write, root)
     with _mounted(sum(map(len, contents(made).values())) + spare) as disk:
         place = (disk or root / "copy") / "work"
@@ -355,7 +353,7 @@ def _copied(write: Write, root: Path, *, spare: int) -> Iterator[tuple[Path | No
 
 
 def full_disk(tally: Tally) -> None:
-    """Every kind of write on a disk without a byte left, and every output to one."""
+    """Try every kind of write on a full disk, and the output of commands to ``/dev/full``."""
     root = Path(tempfile.mkdtemp(prefix="kbitlint-full-"))
     for write in WRITES:
         with _copied(write, root, spare=2**20) as (disk, place, original):
@@ -397,7 +395,7 @@ def _limit_files() -> None:
 
 
 def read_only(tally: Tally) -> None:
-    """Every kind of write in a folder that cannot be written."""
+    """Try every kind of write in a read-only folder."""
     root = Path(tempfile.mkdtemp(prefix="kbitlint-read-only-"))
     for write in WRITES:
         with _copied(write, root, spare=2**22) as (disk, place, original):
@@ -423,7 +421,10 @@ def read_only(tally: Tally) -> None:
 
 
 def edits(tally: Tally, families: tuple[str, ...]) -> None:
-    """A fix of a model that is stopped at each of its edits leaves the model as it was; ``undo.py`` does it for all classes."""
+    """Stop the fix of a model at each of its edits: the model must be as before.
+
+    ``benchmarks.truth.undo`` does this for every class.
+    """
     from benchmarks.truth.undo import undone
     from tests.support import tiny
 

@@ -1,4 +1,4 @@
-"""Folders, names, files and functions of people who mean harm, or of nobody in particular."""
+"""Folders and files that run code, reach outside, or break a parser, by attack or by accident."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ LLAMA = {
     "dtype": "bfloat16",
 }
 ADAPTER = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM"}
-#: what an archive names by its whole path, and nothing may make
+#: a file that an archive names by its absolute path, and that must never be created
 _SLIPPED = Path(tempfile.gettempdir()) / "kbitlint-slipped"
 PAYLOAD = "import pathlib, os; pathlib.Path(os.environ['CANARY']).touch()\n"
 ON_CPU = ("--quantize", "nf4", "--device", "cpu")
 
 
 class Payload:
-    """What a pickle runs when it is loaded."""
+    """An object whose pickle runs ``PAYLOAD`` when it is loaded."""
 
     def __reduce__(self) -> Any:
         return (exec, (PAYLOAD,))
@@ -45,7 +45,7 @@ class Payload:
 
 @contextmanager
 def room(prefix: str) -> Iterator[tuple[Path, Path]]:
-    """(folder of the target, folder of files that are none of its business)."""
+    """Yield (the folder of the target, a folder of files that the target must not reach)."""
     root = Path(tempfile.mkdtemp(prefix=f"kbitlint-{prefix}-"))
     for name in ("target", "outside"):
         (root / name).mkdir()
@@ -67,9 +67,6 @@ def weights(path: Path, tensors: dict[str, Any] | None = None) -> None:
     from tests.support.checkpoint_cases import floats, save
 
     save(path, tensors or floats("model.embed_tokens"))
-
-
-# ------------------------------------------------------------------------------------------------- code that must not run
 
 
 def _auto_map(target: Path, _: Path) -> None:
@@ -113,7 +110,7 @@ def _pickles(*names: str) -> Callable[[Path, Path], None]:
 
 
 def _zipped(names: tuple[str, ...], file: str) -> Callable[[Path, Path], None]:
-    """torch's own format: a zip archive, here with names that climb and a pickle that runs."""
+    """Return a maker of a zip archive, torch's own format, with names that climb and a pickle that runs code."""
 
     def make(target: Path, _: Path) -> None:
         written(target / "config.json", LLAMA)
@@ -129,7 +126,7 @@ def _zipped(names: tuple[str, ...], file: str) -> Callable[[Path, Path], None]:
 
 
 def _adapter(make: Callable[[Path, Path], None], **config: Any) -> Callable[[Path, Path], None]:
-    """An adapter on a harmless base, with the files of another case."""
+    """Return a maker of an adapter on a harmless base, with the files of another case."""
 
     def adapter(target: Path, outside: Path) -> None:
         from tests.support import tiny
@@ -181,7 +178,7 @@ def _script_links(target: Path, outside: Path) -> None:
 
 
 def _prepared(**edit: Any) -> Callable[[Path, Path], None]:
-    """A kbitlint.json of somebody else."""
+    """Return a maker of a checkpoint whose kbitlint.json has this edit."""
 
     def make(target: Path, _: Path) -> None:
         from tests.support import tiny
@@ -193,7 +190,7 @@ def _prepared(**edit: Any) -> Callable[[Path, Path], None]:
 
 
 def _dependent(target: Path, _: Path) -> None:
-    """Code that lies where Python would find it if the folder were on its path."""
+    """Make a checkpoint beside modules that Python would import if the folder were on its path."""
     from tests.support import tiny
 
     shutil.copytree(tiny.checkpoint(), target, dirs_exist_ok=True)
@@ -249,7 +246,10 @@ CODE: dict[str, Callable[[Path, Path], None]] = {
 
 
 def code(tally: Tally, *, quick: bool) -> None:
-    """A canary shows whether code ran, and a folder beside the target whether anything was reached."""
+    """Try every case of ``CODE`` with every command.
+
+    A canary shows whether code ran. A folder beside the target shows whether a file outside was changed or printed.
+    """
     for name, make in CODE.items():
         for arguments in COMMANDS[-1:] if quick else COMMANDS:
             with room("code") as (target, outside):
@@ -267,9 +267,6 @@ def code(tally: Tally, *, quick: bool) -> None:
                     "shows what a link leads to" if "hunter2" in ended.out + ended.err else None,
                     "slipped" if _SLIPPED.exists() else None,
                 )
-
-
-# ------------------------------------------------------------------------------------------------- files that are none
 
 
 def _fifo(*names: str) -> Callable[[Path], None]:
@@ -413,7 +410,7 @@ INPUTS: dict[str, tuple[Callable[[Path], None], str]] = {
 
 
 def inputs(tally: Tally, *, quick: bool) -> None:
-    """Each is checked as a target, and each file that options take is tried as a pipe, a folder, a device and nonsense."""
+    """Check each input as a target, and pass bad files to each option that takes a file."""
     for name, (make, place) in INPUTS.items():
         with room("inputs") as (target, _):
             make(target)

@@ -12,8 +12,6 @@ from typing import Any
 from benchmarks.robustness.malicious_inputs import room
 from benchmarks.robustness.trials import Run, Tally, alone, run
 
-# ------------------------------------------------------------------------------------------------- factories
-
 FACTORIES = """
 import atexit, ctypes, gc, multiprocessing, os, signal, subprocess, sys, threading, time
 import tiny
@@ -113,7 +111,7 @@ def shadows():
 def breaks_json():
     import json; json.dumps = lambda *a, **k: "broken"; return READY
 """
-#: what may end the process that it runs in, and so is tried in one of its own only
+#: factories that may end the process they run in; each is tried only in a process of its own
 _ISOLATED = {
     "leaves_hard",
     "dies",
@@ -140,7 +138,7 @@ _HANGING = {"hangs", "spins", "stops", "ignores_signals", "hangs_with_children",
 
 
 def _asleep() -> set[str]:
-    """Processes that factories have started and that still run."""
+    """Return the ids of processes that factories have started and that still run."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -153,7 +151,10 @@ def _asleep() -> set[str]:
 
 
 def factories(tally: Tally, *, quick: bool) -> None:
-    """Each before one that is good, in one run with limits; those that leave their process alive in one process too."""
+    """Audit each factory and then a good one, each in its own process, with limits on time and memory.
+
+    Factories that cannot end their process are also audited in the process of the command line.
+    """
     every = [name for name in re.findall(r"^def (\w+)", FACTORIES, re.MULTILINE) if name != "good"]
     chosen = [name for name in every if not quick or name not in _HANGING or name in ("hangs", "forks_on")]
     with room("factories") as (target, _):
@@ -183,11 +184,11 @@ def factories(tally: Tally, *, quick: bool) -> None:
         for name in sorted(set(chosen) - _ISOLATED):
             ended = tally.took(run(["check", f"f.py:{name}", "f.py:good", "--no-trace", "--format", "json"], target))
             tally.case(f"{name}, in one process", ended.problem, *_reported(name, ended))
-        for process in _asleep() - asleep:  # what is started in the command line's own process is the user's
+        for process in _asleep() - asleep:  # without --jobs, kbitlint does not end what a factory has started
             os.kill(int(process), signal.SIGKILL)
 
 
-#: how a target fails, where it must
+#: factory -> a part of the error that its target must have
 _EXPECTED = {
     **dict.fromkeys(("hangs", "spins", "stops", "ignores_signals", "hangs_with_children"), "--target-timeout"),
     "forks_on": "(--target-",
@@ -211,7 +212,7 @@ def _document(ended: Run) -> dict[str, Any]:
 
 
 def _reported(name: str, ended: Run) -> list[str | None]:
-    """The output is one JSON document that holds the good target."""
+    """Return why the output is not one JSON report with the good target. None is no problem."""
     if ended.hung or name == "closes":
         return []
     try:

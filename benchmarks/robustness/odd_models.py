@@ -1,4 +1,4 @@
-"""Odd live models: each is audited in three gradient modes and trained for real, and the two must agree."""
+"""Odd live models: each is audited in three gradient modes and takes a real step, which must confirm the verdict."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import nn
 from tests.support import tiny
 
 MODES = {"gradients": contextlib.nullcontext, "no_grad": torch.no_grad, "inference_mode": torch.inference_mode}
-#: attributes that an audit reads of a model, its layers and its config
+#: attributes of a model or a layer that an audit reads
 _READ = (
     "is_loaded_in_4bit",
     "is_loaded_in_8bit",
@@ -53,7 +53,7 @@ def layers_of(model):
 
 
 def _with_class(owner, **members):
-    """The object with a class of its own, which has these members too."""
+    """Replace an object's class with a subclass that has these members."""
     owner.__class__ = type(type(owner).__name__, (type(owner),), members)
 
 
@@ -65,7 +65,7 @@ def _raising(error):
 
 
 def _properties():
-    """One property that raises, on the model, on a layer and on its config."""
+    """Yield (name, maker) of models with one property that raises: on the model, a layer or the config."""
     for name in _READ:
         for place in ("model", "layer"):
             error = (RuntimeError, KeyError, ZeroDivisionError, RecursionError)[len(name) % 4]
@@ -83,7 +83,7 @@ def _odd_property(name, place, error):
 
 
 def _values():
-    """One attribute that is not what libraries put there."""
+    """Yield (name, maker) of models with one attribute of a type that no library sets."""
     for name in ("hf_device_map", "quantization_method", "hf_quantizer", "peft_config", "_keep_in_fp32_modules"):
         for value in (object(), nn.Linear):
             yield f"model.{name} = {value!r:.20}", lambda name=name, value=value: _odd_value(name, value)
@@ -334,7 +334,7 @@ ODD |= dict(_properties()) | dict(_values())
 
 
 def real(model):
-    """What the first real step raises, the optimizer's included; None where it trains."""
+    """Return the error of the first real step, optimizer included, or None if the model trains."""
     try:
         model.train()
         tokens = torch.randint(1, 200, (1, 8))
@@ -343,17 +343,17 @@ def real(model):
         if not any(parameter.grad is not None for parameter in trained):
             return "no gradient"
         torch.optim.SGD(trained, lr=0.0).step()
-    except Exception as error:  # noqa: BLE001  # whatever it raises is the answer
+    except Exception as error:  # noqa: BLE001  # the error is the result
         return f"{type(error).__name__}: {error}"[:120]
     return None
 
 
 def seen(model):
-    """What an audit must not change."""
+    """Return the state that an audit must not change."""
     modules = list(nn.Module.modules(model))
     own = [table for module in modules for table in (module._parameters, module._buffers)]  # noqa: SLF001  # named_parameters runs code
     hooks = [(list(m._forward_hooks), list(m._forward_pre_hooks)) for m in modules]  # noqa: SLF001  # torch has no public way to list hooks
-    with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # lazy parameters refuse every question
+    with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # lazy parameters raise on most attributes
         tensors = [
             (id(t), t.requires_grad, t.dtype, t.grad is None, 0 if t.is_inference() else t._version)  # noqa: SLF001  # as autograd compares
             for table in own
@@ -370,7 +370,7 @@ def seen(model):
 
 
 def audited(model, mode):
-    """(verdicts, why something could not be looked at, problem) of one audit."""
+    """Audit a model in one mode; return (verdicts, reasons of skips, problem or None)."""
     import kbitlint
     from kbitlint.context import TrainingContext
 
@@ -384,14 +384,14 @@ def audited(model, mode):
         except kbitlint.KbitlintError as error:
             found, unseen = (), (str(error),)
             problem = "an error of several lines" if "\n" in str(error) else None
-        except BaseException as error:  # noqa: BLE001  # that is what must not happen
+        except BaseException as error:  # noqa: BLE001  # no other exception may leave an audit
             found, unseen, problem = (), (), f"raised {type(error).__name__}: {error}"
         changed = "it changed something" if seen(model) != before else None
     return found, unseen, problem or changed
 
 
 def live(tally, *, quick):
-    """Every odd model in every mode."""
+    """Audit every odd model in every mode, and compare with its real step."""
     warnings.simplefilter("ignore")
     chosen = list(ODD.items())[:: 5 if quick else 1]
     refused = 0

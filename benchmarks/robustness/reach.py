@@ -1,4 +1,4 @@
-"""What reaches a process that kbitlint starts, what is left of one that is stopped, and how each fault ends."""
+"""Modules that reach a process of kbitlint, leftovers of stopped runs, and the exit code of each fault."""
 
 from __future__ import annotations
 
@@ -30,9 +30,7 @@ def _environment(**further: str) -> dict[str, str]:
     return {**kept, "PYTHONDONTWRITEBYTECODE": "1", **QUIET, **further}
 
 
-# ------------------------------------------------------------------------------------- canaries on sys.path
-
-#: names every module that is asked for, found or not, in a run of everything that a process of ours does
+#: a program that records every module that kbitlint imports or tries to import, over all that its processes do
 _RECORDER = """
 import json, sys
 asked = set()
@@ -53,13 +51,16 @@ else:
 names = asked | {name.partition(".")[0] for name in sys.modules}
 json.dump(sorted(name for name in names if name.isidentifier()), open(sys.argv[1], "w"))
 """
-#: run by Python itself, where it looks for them in the working folder
+#: modules that Python itself imports if it finds them in the working folder
 _CUSTOM = ("sitecustomize", "usercustomize", "site", "os", "encodings", "__future__", "kbitlint", "kbitlint_rules", "runpy")
 
 
 @functools.cache
 def imported(*targets: str) -> tuple[str, ...]:
-    """Every top-level name that an audit of the targets imports or tries to import; without targets that of a script."""
+    """Return every top-level name that an audit of the targets imports or tries to import.
+
+    Without targets, the audit is of a script.
+    """
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "names.json"
         shutil.copy(SCRIPT, Path(folder) / "train.py")
@@ -69,14 +70,14 @@ def imported(*targets: str) -> tuple[str, ...]:
 
 
 def plant(folder: Path, names: tuple[str, ...]) -> Path:
-    """Put a module of each name into a folder; each writes its name into the file that is returned."""
+    """Write a module of each name into a folder; return the file into which each writes its name if it runs."""
     canary = folder / "CANARY"
     for name in names:
         code = f"import os as _os\n_os.write(_os.open({str(canary)!r}, 1 | 64 | 1024, 438), {name + chr(10)!r}.encode())\n"
         if name == "os":
             code = code.replace("import os as _os", "import posix as _os")
         (folder / f"{name}.py").write_text(code)
-    information = folder / "evil.egg-info"  # a pack of rules, as metadata in a folder on sys.path would name it
+    information = folder / "evil.egg-info"  # the metadata of a rule pack, which Python reads from each folder on sys.path
     information.mkdir()
     (information / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1\n")
     (information / "entry_points.txt").write_text("[kbitlint.rules]\nevil = evil_rules\n")
@@ -93,7 +94,7 @@ _FUNCTION = (
 
 
 def _situations(light: tuple[str, ...], heavy: tuple[str, ...], *, quick: bool):
-    """(name, command line, environment, canaries) of each run beside canaries."""
+    """Yield (name, command line, environment, canaries) of each run in folders with canaries."""
     later = tuple(name for name in heavy if name not in light)
     jobs = ("check", "train.py", "model", "--quantize", "nf4", "--jobs", "2")
     own = tuple(name for name in heavy if name not in _FOUND_BY_PYTHON)
@@ -116,12 +117,12 @@ def _situations(light: tuple[str, ...], heavy: tuple[str, ...], *, quick: bool):
     yield "--jobs, PYTHONSTARTUP and others", [COMMAND, *jobs], startup, heavy
 
 
-#: what `python -m kbitlint` looks for in the working folder before a line of kbitlint is run
+#: modules that `python -m kbitlint` imports from the working folder before kbitlint runs
 _FOUND_BY_PYTHON = {"kbitlint"} | ({"runpy", "pkgutil"} if sys.version_info < (3, 11) else set())
 
 
 def paths(tally: Tally, *, quick: bool) -> None:
-    """Each module that a process of ours imports, in the working folder and in that of the target: none is run."""
+    """Plant every module that kbitlint imports in the working folder and in the target's: none may run."""
     from tests.support import tiny
 
     light, heavy = imported(), imported(str(tiny.checkpoint()))
@@ -153,11 +154,8 @@ def _lines(file: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
-# ------------------------------------------------------------------------------------------------ stopped runs
-
-
 def stops(tally: Tally, count: int) -> None:
-    """Stop sweeps and runs with --jobs at any moment, with each signal: no process and no pipe is left."""
+    """Stop sweeps and --jobs at random moments with each signal: no process and no open pipe may be left."""
     chance = random.Random(0)  # noqa: S311  # the same moments in each run
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place).resolve()
@@ -175,7 +173,7 @@ def stops(tally: Tally, count: int) -> None:
 
 
 def stopped(folder: Path, arguments: tuple[str, ...], kind: signal.Signals, after: float) -> list[str]:
-    """What a run that is stopped leaves behind."""
+    """Stop a run after some seconds, and return what it leaves: an open pipe, processes."""
     process = subprocess.Popen(
         [COMMAND, *arguments],
         cwd=folder,
@@ -203,7 +201,7 @@ def stopped(folder: Path, arguments: tuple[str, ...], kind: signal.Signals, afte
 
 
 def _inside(folder: Path) -> list[int]:
-    """The processes that work in a folder."""
+    """Return the processes whose working folder this is, zombies excluded."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:
@@ -214,9 +212,7 @@ def _inside(folder: Path) -> list[int]:
     return found
 
 
-# ---------------------------------------------------------------------------------------- exit codes by fault
-
-#: where each exception is raised, as (module, name)
+#: stage -> (module, function) that raises the exception
 STAGES = {
     "configuration": ("kbitlint.config", "load"),
     "selection of rules": ("kbitlint.registry", "select"),
@@ -259,12 +255,12 @@ def _raising(stage: tuple[str, str], error: BaseException):
     return before
 
 
-#: what bitsandbytes writes while it is imported, where the package kernels is not installed
+#: a line that bitsandbytes prints at import if the package kernels is not installed
 _OF_OTHERS = "Failed to load CPU gemm_4bit_forward from kernels-community"
 
 
 def judged(ended: Run, *codes: int) -> list[str | None]:
-    """What is wrong with the end of a run that cannot do its job: another code, or more or less than one line."""
+    """Return the faults of a run that must fail: another exit code, or not exactly one error line."""
     lines = [line for line in ended.err.split("\n") if line and not line.startswith(_OF_OTHERS)]
     return [
         "hung" if ended.hung else None,
@@ -275,7 +271,7 @@ def judged(ended: Run, *codes: int) -> list[str | None]:
 
 
 def exits(tally: Tally, *, quick: bool) -> None:
-    """Whatever goes wrong, the exit code is 2 with one line, or 130 for Ctrl-C."""
+    """Cause every kind of fault: the exit code must be 2 with one line, or 130 for Ctrl-C."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place).resolve()
         shutil.copy(SCRIPT, folder / "t.py")
@@ -309,7 +305,8 @@ def _outputs(tally: Tally, folder: Path) -> None:
             ("without a reader", f"set -o pipefail; $0 {command} | :; exit ${{PIPESTATUS[0]}}"),
         ):
             ended = _shell(redirected, folder)
-            raced = name == "without a reader" and ended.code in (0, 1) and not ended.err  # all was written before it left
+            # all output may have been written before the reader exited
+            raced = name == "without a reader" and ended.code in (0, 1) and not ended.err
             tally.case(f"{command}, output {name}", *([] if raced else judged(ended, 2)))
         for name, redirected, codes in (
             ("error stream closed", f"$0 {command} 2>&-", (0, 1)),
@@ -343,7 +340,7 @@ def _names(tally: Tally, folder: Path) -> None:
 
 
 def _unreadable(output: bytes, form: str) -> str | None:
-    """Why a report is not what its readers can read; None where it is."""
+    """Return why a report is not valid UTF-8 or JSON, or None if it is."""
     try:
         text = output.decode()
         if form in ("json", "sarif") and text:
@@ -368,7 +365,7 @@ def _memory(tally: Tally, folder: Path, *, quick: bool) -> None:
 
 
 def _dead(tally: Tally, folder: Path) -> None:
-    """A server of --jobs and a process of a sweep that are killed."""
+    """Kill the server of --jobs, and a process of a sweep."""
     (folder / "f.py").write_text("import time\ndef build():\n    time.sleep(600)\n")
     (folder / "many").mkdir()
     for number in range(400):
@@ -389,12 +386,15 @@ def _dead(tally: Tally, folder: Path) -> None:
         tally.case(f"{' '.join(arguments)}, its process killed", *judged(ended, 2), killed)
 
 
-#: a frame of kbitlint's, but for those of the lines that put its handler in place; in `site`, Python leaves with 1
+#: a frame in kbitlint, outside the lines that install its Ctrl-C handler; an interrupt in `site` makes Python exit with 1
 _OURS = re.compile(r'kbitlint/(?!__init__\.py|interrupts\.py|cli\.py", line \d, )')
 
 
 def _interrupted(tally: Tally, folder: Path, count: int) -> None:
-    """Ctrl-C at any moment: 130 and its line, or the run was through; before a line of ours is run, it is Python's."""
+    """Send Ctrl-C at random moments: the run must exit with 130 and one line, or be complete.
+
+    An interrupt before the first line of kbitlint belongs to Python, and is only counted.
+    """
     chance = random.Random(1)  # noqa: S311
     early = 0
     for number in range(count):
@@ -415,7 +415,7 @@ def _interrupted(tally: Tally, folder: Path, count: int) -> None:
         ended = Run(process.returncode, out.decode(), err.decode(), after)
         started = "Traceback" not in ended.err and (ended.code != -signal.SIGINT or ended.err)
         if not (started or _OURS.search(ended.err)):
-            early += 1  # the interpreter was not up yet: Python ends, or goes on, as it likes
+            early += 1  # the interpreter was still starting: Python may exit or go on
             tally.case("early")
             continue
         through = ended.code in (0, 1) and not ended.err

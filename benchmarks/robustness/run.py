@@ -1,11 +1,11 @@
-"""Bad inputs, bad code, bad disks and bad moments, as figures: what was tried, how often, and how much of it was survived.
+"""Robustness benchmark: how many bad files, programs, disks and interruptions the command line survives.
 
     python -m benchmarks.robustness.run [--quick] [--only NAME ...] [--json FILE] [--kills N] [--executions N]
 
-It ends with a table. Lost is whatever damaged a file, ran code that must not run, hung, left a traceback or an exit code
-other than 0, 1 and 2; then the exit code is 1. Linux; as root it mounts small file systems for the full and the read-only
-disk, else it says what it takes in their place. ``fuzz.py`` runs parsers for longer, ``undo.py`` stops the fix of every
-class that can be built.
+A table of tried and lost cases ends the run. A case is lost if it damages a file, runs forbidden code, hangs, prints a
+traceback, or exits with a code other than 0, 1 and 2. One lost case makes the exit code 1. The benchmark needs Linux. As
+root it mounts small file systems for the full and the read-only disk; otherwise it prints the substitute that it uses.
+``benchmarks.robustness.fuzz`` runs parsers for longer. ``benchmarks.truth.undo`` stops the fix of every class.
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ def growth(tally, options):
     grown(tally, quick=options.quick)
 
 
+#: name -> section, whose docstring is its title in the table and in the goals
 SECTIONS = {
     function.__name__: function
     for function in (

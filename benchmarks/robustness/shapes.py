@@ -1,5 +1,5 @@
-# ruff: noqa: ARG005  # a unit of a shape takes its number, wanted or not
-"""Files that grow in one direction each: what a slow audit of something common would be slow at."""
+# ruff: noqa: ARG005  # every unit function takes a number, used or not
+"""Shapes of files that grow in one direction each, to find audits whose time grows faster than the file."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ USE = "get_peft_model(x)\n"
 
 @dataclass(frozen=True)
 class Shape:
-    """A kind of file that can be made of any size."""
+    """A kind of file that can be made in any size."""
 
     name: str
     suffix: str
     make: Callable[[int], str]
-    """The text of about so many bytes."""
+    """Returns a text of about this many bytes."""
     options: tuple[str, ...] = ()
     beside: str = ""
-    """Where the text goes, if not into the file that is checked: ``.gitignore``, ``requirements.txt``."""
+    """The file that gets the text beside the checked one: ``.gitignore``, ``requirements.txt``. Empty if none."""
 
 
 def units(size: int, unit: Callable[[int], str], head: str = "", tail: str = "", between: str = "") -> str:
-    """A head, as many units as fit, and a tail."""
+    """Return a head, as many units as fit into ``size``, and a tail."""
     parts, left, number = [head], size - len(head) - len(tail), 0
     while left > 0:
         parts.append(unit(number) if not number else between + unit(number))
@@ -101,7 +101,7 @@ def _cells(size: int, source: Callable[[int], str], kind: str = "code") -> str:
 
 
 def _fused(size: int) -> str:
-    """A Trainer's whole story, again and again, each time with a finding."""
+    """Return complete trainings with a Trainer, one after the other, each with a finding."""
     return units(
         size,
         lambda n: (

@@ -1,4 +1,4 @@
-"""What comes out: names that steer terminals, and reports of ten thousand violations."""
+"""Output of the command line: names with control characters, and reports of 10,000 violations."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from kbitlint.output import formats
 if TYPE_CHECKING:
     from pathlib import Path
 
-# ------------------------------------------------------------------------------------------------- names on the terminal
-
-#: title, cursor, colour, links, C1, bidi, line ends, bells, invisible letters; what file systems and JSON can hold
+#: control and invisible characters that file names and JSON can hold
 CONTROLS = {
     "title": "\x1b]0;owned\x07",
     "colour": "\x1b[31;5m",
@@ -40,8 +38,11 @@ _FORBIDDEN = re.compile(
 
 
 def escaped(text: str, *, painted: bool = False) -> str | None:
-    """What reached the terminal that must not; None where nothing did."""
-    if painted:  # our own: colours, and the line that is taken back
+    """Return a forbidden character of the output with its context, or None if there is none.
+
+    ``painted`` allows kbitlint's own colours and progress lines.
+    """
+    if painted:  # our own colours, and the progress line that is erased
         text = re.sub(r"\x1b\[[\d;]*m|\r\x1b\[K", "", text).replace("\r\n", "\n")
         text = re.sub(r"\r(?=auditing|measuring|fixing)", "", text)
     found = _FORBIDDEN.search(text) or re.search("[\udc80-\udcff]", text)
@@ -51,7 +52,7 @@ def escaped(text: str, *, painted: bool = False) -> str | None:
 
 
 def _named(target: Path, bad: str) -> list[tuple[str, ...]]:
-    """Files with this name in every place that takes one; gives the command lines that meet it."""
+    """Write the name into every place that takes one; return the command lines that read these places."""
     from benchmarks.robustness.interrupted_writes import RECIPE, SCRIPT
 
     file = bad.replace("/", "").replace("\0", "")
@@ -156,14 +157,18 @@ def leaves():
 
 
 def names(tally: Tally, *, quick: bool) -> None:
-    """Into pipes and into a terminal: nothing but printable letters and line ends comes out, whatever a name holds."""
+    """Run every command line in a pipe, and every fourth on a terminal, with each kind of name.
+
+    The output may hold printable characters and line ends only.
+    """
     for kind, bad in list(CONTROLS.items())[:: 4 if quick else 1]:
         with room("names") as (target, _):
             lines = _named(target, bad)
             for number, arguments in enumerate(lines):
                 typed = [word.replace("\0", "") for word in arguments]
                 ended = tally.took(run(typed, target))
-                problem = None if "--verbose" in typed and ended.code in (1, 2) else ended.problem  # which shows tracebacks
+                # --verbose prints tracebacks
+                problem = None if "--verbose" in typed and ended.code in (1, 2) else ended.problem
                 tally.case(f"{kind}: {ascii(' '.join(typed))[:100]}", problem, escaped(ended.out + ended.err))
                 if number % 4 == 0:
                     shown = _on_terminal(typed, target)
@@ -178,7 +183,7 @@ def names(tally: Tally, *, quick: bool) -> None:
             for arguments in (("check", "."), ("config",), ("check", "f.py:build", "--no-trace")):
                 ended = tally.took(run(list(arguments), target))
                 tally.case(f"{kind} in pyproject.toml: {' '.join(arguments)}", ended.problem, escaped(ended.out + ended.err))
-    with room("surrogates") as (target, _):  # JSON may hold what no text may
+    with room("surrogates") as (target, _):  # JSON can hold lone surrogates, and UTF-8 cannot
         for text in ("\\ud800", "\\udcff x", "a\\u0000b"):
             bits = f'{{"quant_method": "{text}", "load_in_4bit": true, "{text}": "{text}"}}'
             (target / "config.json").write_text(
@@ -191,7 +196,7 @@ def names(tally: Tally, *, quick: bool) -> None:
 
 
 def _on_terminal(arguments: list[str], folder: Path) -> Run:
-    """The same on a terminal of 80 columns, with colours and progress."""
+    """Run a command line on a terminal of 80 columns, with colours and progress."""
     start = time.perf_counter()
     sys.stdout.flush()
     child, terminal = pty.fork()
@@ -210,7 +215,7 @@ def _on_terminal(arguments: list[str], folder: Path) -> Run:
             main(arguments, prog_name="kbitlint")
         except SystemExit as error:
             code = error.code if isinstance(error.code, int) else int(error.code is not None)
-        except BaseException:  # noqa: BLE001  # what the trials look for
+        except BaseException:  # noqa: BLE001  # the trials look for tracebacks
             import traceback
 
             traceback.print_exc()
@@ -239,8 +244,6 @@ def _on_terminal(arguments: list[str], folder: Path) -> Run:
     return Run(code, out, out, time.perf_counter() - start, hung)
 
 
-# ------------------------------------------------------------------------------------------------- 10,000 violations
-
 _MANY = 10_000
 _NORMS = """import torch, tiny
 def build():
@@ -252,7 +255,7 @@ def build():
 
 
 def _valid(name: str, text: str) -> tuple[int, str | None]:
-    """(violations that the report names, what is wrong with it)."""
+    """Return (the number of violations, or of lines or tags, in the report; its fault or None)."""
     try:
         if name == "json":
             import jsonschema
@@ -272,12 +275,12 @@ def _valid(name: str, text: str) -> tuple[int, str | None]:
             bad = [line for line in text.splitlines() if not line.startswith("::")]
             return len(text.splitlines()), f"a line that is no command: {bad[0][:80]!r}" if bad else None
         return len(text.splitlines()), None
-    except Exception as error:  # noqa: BLE001  # an invalid report is what this looks for
+    except Exception as error:  # noqa: BLE001  # any exception shows an invalid report
         return 0, f"is not valid: {type(error).__name__}: {str(error)[:200]}"
 
 
 def many(tally: Tally, *, quick: bool) -> None:
-    """In every format, from scripts and from a model: valid, within 60 s and 32 MB."""
+    """Report 10,000 violations in every format, from scripts and from a model: valid, within 60 s and 32 MB."""
     with room("many") as (target, _):
         line = "model = prepare_model_for_kbit_training(model)\n"
         head = (

@@ -1,4 +1,7 @@
-"""Runs the command line in a process of its own, forked with the libraries imported, and judges how it ended."""
+"""Runs of the command line in processes of their own, and the verdict on how each of them ended.
+
+``run`` forks a process that has the libraries imported; ``alone`` starts a new interpreter. No case is defined here.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ _CODES = (0, 1, 2)
 
 @dataclass
 class Run:
-    """How one process ended."""
+    """The end of one process."""
 
     code: int
-    """Exit status, or minus the signal."""
+    """The exit status, or the negated signal number."""
     out: str
     err: str
     seconds: float
@@ -34,7 +37,7 @@ class Run:
 
     @property
     def problem(self) -> str | None:
-        """What no run may do, whatever it is given; None where it did none of it."""
+        """Return a fault that no run may show for any input, or None if the run has none."""
         if self.hung:
             return f"hung for {self.seconds:.0f} s"
         if "Traceback (most recent call last)" in self.err + self.out:
@@ -48,7 +51,7 @@ class Run:
 
 @dataclass
 class Tally:
-    """The figures of one section."""
+    """The counts of one section."""
 
     name: str
     what: str
@@ -58,7 +61,7 @@ class Tally:
     slowest: float = 0.0
 
     def case(self, name: str, *problems: str | None) -> None:
-        """Count one case; a problem of it is said at once."""
+        """Count one case, and print its problems at once. None is no problem."""
         self.tried += 1
         found = [problem for problem in problems if problem]
         if found:
@@ -74,7 +77,7 @@ class Tally:
 
 
 def preload() -> None:
-    """Import once what every audit needs, so that a forked process is at its work at once."""
+    """Import the libraries that every audit needs, so that forked processes start working at once."""
     import torch
 
     torch.set_num_threads(1)  # a forked process must not wait for threads that it does not have
@@ -92,16 +95,16 @@ def run(
     after: float | None = None,
     output: str | None = None,
 ) -> Run:
-    """``kbitlint ARGUMENTS`` in a folder.
+    """Run ``kbitlint ARGUMENTS`` in a folder, and return how it ended.
 
     Args:
-        arguments: Of the command line.
-        folder: Where it runs.
-        seconds: After which it counts as hung.
-        environment: Further variables.
-        before: Called in the new process before the command line.
-        after: Kill it after so many seconds.
-        output: A file for its output instead of one that is read back.
+        arguments: The arguments of the command line.
+        folder: The working folder.
+        seconds: The time after which the run counts as hung.
+        environment: Additional environment variables.
+        before: A function that the new process calls before the command line.
+        after: The time in seconds after which the process is killed. None lets it run.
+        output: A file that receives standard output. It is not read back.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         start = time.perf_counter()
@@ -119,7 +122,7 @@ def run(
 
 
 def _waited(child: int, start: float, seconds: float, after: float | None) -> tuple[int, bool]:
-    """(status, whether it hung)."""
+    """Wait for the child, kill the rest of its group, and return (wait status, whether it hung)."""
     hung = False
     if after is not None:
         time.sleep(max(0.0, after))
@@ -144,7 +147,7 @@ def _kill(child: int) -> None:
 def _become(
     arguments: Any, folder: Path, environment: dict[str, str], before: Any, places: tuple[int, int, str | None]
 ) -> None:
-    """Be the command line, and never return."""
+    """Run the command line in this forked process, and exit without returning."""
     code = 70
     try:
         os.setsid()
@@ -169,7 +172,7 @@ def _become(
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
-    except BaseException:  # noqa: BLE001  # what the trials look for
+    except BaseException:  # noqa: BLE001  # the trials look for tracebacks
         traceback.print_exc()
     with contextlib.suppress(Exception):
         sys.stdout.flush()
@@ -179,7 +182,7 @@ def _become(
 
 
 def alone(arguments: list[Any], folder: Path, *, seconds: float = 120.0, environment: dict[str, str] | None = None) -> Run:
-    """``python -m kbitlint ARGUMENTS`` from scratch, for what a forked process would change."""
+    """Run ``python -m kbitlint ARGUMENTS`` in a new interpreter, for cases that break a forked process."""
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "kbitlint", *map(str, arguments)],
@@ -202,7 +205,7 @@ def alone(arguments: list[Any], folder: Path, *, seconds: float = 120.0, environ
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every regular file below a folder, and where links lead."""
+    """Return the bytes of every regular file below a folder, and the target of every link."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

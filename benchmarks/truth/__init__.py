@@ -1,1 +1,1 @@
-"""Verdicts against real training."""
+"""Verdicts of kbitlint, compared with real training."""

@@ -1,10 +1,9 @@
-"""Every architecture of four transformers tasks, tiny: a config with random weights, or the same on the meta device.
+"""Every architecture of four transformers tasks, tiny: with random weights, or on the meta device.
 
     python -m benchmarks.truth.architectures [--task TASK]        which can be built, and how many
 
-A config is shrunk by rules, not listed by hand: names that mean a size get a small one, lists with an item per layer
-keep one layer of each kind, and only what no rule can know (sums that must match, defaults that are missing) stands in
-``EXCEPTIONS``.
+Rules shrink a config. A name that means a size gets a small one, and a list with an item for each layer keeps one layer
+of each kind. ``EXCEPTIONS`` holds only values that no rule can know: sums that must match, defaults that are missing.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ TASKS = {
 
 HIDDEN, INTERMEDIATE, HEADS, HEAD_SIZE, LAYERS, VOCABULARY = 64, 128, 4, 16, 2, 256
 
-#: the size that an attribute gets -> names that mean it, over all configs of transformers
+#: size -> the attributes that get it, over all configs of transformers
 _NAMES = {
     HIDDEN: """
         hidden_size d_model n_embd emb_dim dim embedding_dim embedding_size embed_dim word_embed_proj_dim d_embed dim_emb
@@ -76,9 +75,9 @@ _NAMES = {
 }
 SIZES = {name: size for size, names in _NAMES.items() for name in names.split()}
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers")
-#: heads of keys and values stay fewer than heads of queries where they are fewer by default
+#: numbers of heads that stay below the number of query heads if the default is below it
 _KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads")
-#: attributes that are None by default although the model needs a number
+#: values for attributes that are None by default although the model needs a number
 _NEEDED = {
     "head_dim": HEAD_SIZE,
     "num_key_value_heads": HEADS // 2,
@@ -88,22 +87,22 @@ _NEEDED = {
     "n_shared_experts": 1,
 }
 _TOKEN_ID = ("_token_id", "_token_index", "_token_ids")
-#: ids below this one are left alone, larger ones would not fit a tiny vocabulary
+#: token ids from this one on are replaced, as they may not fit a tiny vocabulary
 _SMALL_ID = 20
 
 _ROPE = {"rope_type": "default", "rope_theta": 1e4}
-#: the default stays, whatever the rules say
+#: marks an attribute that keeps its default, in spite of the rules
 LEFT_OUT = object()
 _SLIDING = ["sliding_attention", "full_attention"]
 _SHARED_KEYS = {"num_hidden_layers": 4, "layer_types": _SLIDING * 2, "num_kv_shared_layers": 2}
 
 
 def _rope(*sections: int, **further: Any) -> dict[str, Any]:
-    """Rotary positions whose sections (time, height, width) add up to half a head."""
+    """Return rotary parameters whose sections (time, height, width) add up to half a head."""
     return {"rope_parameters": {**_ROPE, "mrope_section": list(sections), **further}}
 
 
-#: model type or name of a config class -> what the rules cannot know; ``a.b`` is attribute b of sub-config a
+#: model type or config class -> values that the rules cannot know; ``a.b`` is attribute b of sub-config a
 EXCEPTIONS: dict[str, dict[str, Any]] = {
     # sums and products that must match
     **dict.fromkeys(
@@ -170,7 +169,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "gemma4_text": {"global_head_dim": HEAD_SIZE},
     "gemma4_unified_text": {"global_head_dim": HEAD_SIZE},
     "glm5_next_text": {"index_kpool": 4, "index_topk": 8, "qk_rope_head_dim": 0, "head_dim": 0},
-    # which layers show every kind
+    # layers that show every kind
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "attention_layers": LEFT_OUT},
     "bamba": {"attn_layer_indices": [1]},
     "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
@@ -199,21 +198,21 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
 
 
 def architectures(task: str) -> list[str]:
-    """The model types of a task, sorted."""
+    """Return the model types of a task, sorted."""
     return sorted(_mapping(task))
 
 
 def model_class(task: str, model_type: str) -> Any:
-    """The class that the task's Auto class takes for a model type."""
+    """Return the class that the task's Auto class uses for a model type."""
     return getattr(transformers, _mapping(task)[model_type])
 
 
 def _mapping(task: str) -> dict[str, str]:
-    return getattr(transformers, TASKS[task])._model_mapping._model_mapping  # noqa: SLF001  # the names, without importing 200 modules
+    return getattr(transformers, TASKS[task])._model_mapping._model_mapping  # noqa: SLF001  # the names alone, as the public mapping imports 200 modules
 
 
 def build(task: str, model_type: str, device: str = "cpu") -> Any:
-    """A tiny bfloat16 model: with random weights that are the same every time on the CPU, without any on meta."""
+    """Return a tiny bfloat16 model: on the CPU with the same random weights each time, on meta without weights."""
     cls = model_class(task, model_type)
     config = config_for(task, model_type)
     if device == "meta":
@@ -227,7 +226,7 @@ def build(task: str, model_type: str, device: str = "cpu") -> Any:
 
 
 def config_for(task: str, model_type: str) -> Any:
-    """The tiny config that the task's class takes: a text-only class takes the text part of a composite one."""
+    """Return the tiny config of the task's class. A text-only class gets the text part of a composite config."""
     cls, config = model_class(task, model_type), tiny_config(model_type)
     wanted = cls.config_class
     if not isinstance(config, wanted):
@@ -239,7 +238,7 @@ def config_for(task: str, model_type: str) -> Any:
 
 @contextlib.contextmanager
 def _marked_memory() -> Any:
-    """Memory that nobody initialises holds NaN, so that it is found."""
+    """Make torch fill uninitialised memory with NaN, so that ``_as_if_trained`` finds it."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(mode=True, warn_only=True)
     try:
@@ -250,9 +249,9 @@ def _marked_memory() -> Any:
 
 @torch.no_grad()
 def _as_if_trained(model: Any) -> None:
-    """Replace what no trained model has: memory nobody initialised, and weights that are zero throughout.
+    """Replace values that no trained model has: uninitialised memory, and weights that are zero throughout.
 
-    A gate that starts at zero gives every adapter behind it a gradient of exactly zero, which would look like a fault.
+    A gate of zero makes the gradient of every adapter behind it exactly zero, which would look like a fault.
     """
     for parameter in model.parameters():
         if parameter.is_floating_point() and not (parameter.isfinite().all() and parameter.any()):
@@ -262,13 +261,10 @@ def _as_if_trained(model: Any) -> None:
             buffer.zero_()
 
 
-# ------------------------------------------------------------------------------------------------- configs
-
-
 def tiny_config(model_type: str) -> Any:
-    """The config of a model type, tiny."""
+    """Return the tiny config of a model type."""
     config = BY_HAND[model_type]() if model_type in BY_HAND else shrunk(CONFIG_MAPPING[model_type](), model_type)
-    for part in (config, config.get_text_config()):  # what every training script sets
+    for part in (config, config.get_text_config()):  # training scripts set these ids
         if getattr(part, "pad_token_id", None) is None:
             part.pad_token_id = 0
         if config.is_encoder_decoder and getattr(part, "decoder_start_token_id", None) is None:
@@ -277,7 +273,7 @@ def tiny_config(model_type: str) -> Any:
 
 
 def shrunk(config: Any, model_type: str = "", further: dict[str, Any] | None = None) -> Any:
-    """A config of the same class with small sizes."""
+    """Return a config of the same class with small sizes."""
     cls = type(config)
     changes: dict[str, Any] = {}
     for key in (cls.__name__, getattr(cls, "model_type", ""), model_type):
@@ -290,10 +286,10 @@ def shrunk(config: Any, model_type: str = "", further: dict[str, Any] | None = N
 
 
 def _values(config: Any) -> dict[str, Any]:
-    """What the constructor would be passed to make the config again."""
+    """Return the constructor arguments that make the config again."""
     found: dict[str, Any] = {}
     for name in _fields(type(config)):
-        with contextlib.suppress(Exception):  # configs that differ by layer refuse to tell one value for all
+        with contextlib.suppress(Exception):  # a config that differs by layer raises for one value of all layers
             found[name] = vars(config)[name] if name in vars(config) else getattr(config, name)
     return found
 
@@ -309,11 +305,12 @@ def _small_parts(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, A
 
 
 def _small(values: dict[str, Any]) -> dict[str, Any]:
-    """Small values for what the rules know by name."""
+    """Return small values for the attributes that the rules know by name."""
     lists = _lists_by_layer(values)
     chosen = _one_of_each_kind(list(lists.values())) if lists else list(range(LAYERS))
     made: dict[str, Any] = {name: _of_layers(name, value, chosen) for name, value in lists.items()}
-    made |= {name: 0.0 for name in values if name.endswith("layerdrop")}  # a layer left out by chance would look like a fault
+    # a layer that is dropped at random would look like a fault
+    made |= {name: 0.0 for name in values if name.endswith("layerdrop")}
     made |= {name: needed for name, needed in _NEEDED.items() if name in values and values[name] is None}
     free_id = 3
     for name, value in values.items():
@@ -332,7 +329,7 @@ def _small(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _small_size(name: str, value: Any, heads: Any, layers: int) -> Any:
-    """A size for one attribute, or None where it holds something else."""
+    """Return a size for one attribute, or None if its value is no size."""
     size = layers if name in (*_LAYER_COUNTS, "max_window_layers") else SIZES[name]
     if isinstance(value, int):
         if name in _KEY_VALUE_HEADS:
@@ -345,7 +342,7 @@ def _small_size(name: str, value: Any, heads: Any, layers: int) -> Any:
 
 @functools.cache
 def _fields(cls: Any) -> tuple[str, ...]:
-    """What can be passed to the constructors of a config class and its bases."""
+    """Return the arguments of the constructors of a config class and its bases."""
     names: dict[str, None] = {}
     for base in cls.__mro__:
         names |= dict.fromkeys(inspect.get_annotations(base))
@@ -355,11 +352,8 @@ def _fields(cls: Any) -> tuple[str, ...]:
     return tuple(name for name in names if name not in left_out and not name.startswith("_"))
 
 
-# ------------------------------------------------------------------------------------------------- layers
-
-
 def _lists_by_layer(values: dict[str, Any]) -> dict[str, list[Any]]:
-    """The lists that hold one item per layer."""
+    """Return the lists with one item for each layer."""
     count = next((value for name in _LAYER_COUNTS if isinstance(value := values.get(name), int)), 0)
     if count <= 1:
         return {}
@@ -371,10 +365,10 @@ def _lists_by_layer(values: dict[str, Any]) -> dict[str, list[Any]]:
 
 
 def _one_of_each_kind(lists: list[list[Any]]) -> list[int]:
-    """The fewest layers (greedily) that show every value of every list, and at least ``LAYERS`` of them."""
+    """Return few layers (chosen greedily) that show every value of every list, at least ``LAYERS`` of them."""
     rows = list(zip(*([repr(item) for item in values] for values in lists), strict=True))
     missing = {(column, item) for row in rows for column, item in enumerate(row)}
-    if len(missing) > 8 * len(lists):  # numbers that differ from layer to layer are no kinds
+    if len(missing) > 8 * len(lists):  # values that differ from layer to layer are no kinds
         return list(range(min(LAYERS, len(rows))))
     chosen: list[int] = []
     while missing:
@@ -388,7 +382,7 @@ def _one_of_each_kind(lists: list[list[Any]]) -> list[int]:
 
 
 def _of_layers(name: str, values: list[Any], chosen: list[int]) -> list[Any]:
-    """The items of the layers that stay, with sizes made small and layer numbers counted anew."""
+    """Return the items of the chosen layers, with small sizes and renumbered layer indices."""
     kept = [values[index] for index in chosen]
     if not all(isinstance(value, int) and not isinstance(value, bool) for value in kept) or max(kept) <= 1:
         return kept
@@ -396,9 +390,6 @@ def _of_layers(name: str, values: list[Any], chosen: list[int]) -> list[Any]:
     if size is not None:
         return [min(value, size) for value in kept]
     return list(range(len(kept))) if kept == sorted(set(kept)) else kept
-
-
-# ------------------------------------------------------------------------------------------------- by hand
 
 
 def _dbrx() -> Any:
@@ -411,7 +402,7 @@ def _dbrx() -> Any:
         attn_config={"kv_n_heads": 2, "clip_qkv": 8},
         ffn_config={"ffn_hidden_size": INTERMEDIATE, "moe_num_experts": 4, "moe_top_k": 2},
     )
-    config.attn_config.rope_theta = 1e4  # the model reads what its config class does not have
+    config.attn_config.rope_theta = 1e4  # the model reads an attribute that its config class lacks
     return config
 
 
@@ -473,7 +464,7 @@ def _dots3_note() -> Any:
 
 
 def _assistant(model_type: str, **changes: Any) -> Any:
-    """A draft model, which shares the keys of the model that it drafts for."""
+    """Return the config of a draft model, which shares the keys of the model that it drafts for."""
     text = shrunk(CONFIG_MAPPING[f"{model_type}_text"](), further={"global_head_dim": HEAD_SIZE, **changes})
     return CONFIG_MAPPING[f"{model_type}_assistant"](
         text_config=text, backbone_hidden_size=HIDDEN, num_centroids=16, centroid_intermediate_top_k=4
@@ -523,7 +514,7 @@ def _qwen4_exp() -> Any:
 
 
 def _with_timm(model_type: str, architecture: str, width: int, **arguments: Any) -> Any:
-    """A vision-language model whose vision tower comes from timm, which has its own names for sizes."""
+    """Return the config of a vision-language model with a tower of timm, which has its own names for sizes."""
     cls = CONFIG_MAPPING[model_type]
     vision = CONFIG_MAPPING["timm_wrapper"](architecture=architecture, model_args=arguments or None, do_pooling=False)
     vision.hidden_size = width
@@ -531,7 +522,7 @@ def _with_timm(model_type: str, architecture: str, width: int, **arguments: Any)
     return cls(text_config=shrunk(cls().text_config), vision_config=vision, **ids)
 
 
-#: model types whose default config cannot be made, or whose parts must be made to fit each other
+#: model types whose default config cannot be made, or whose parts must fit each other
 BY_HAND = {
     "dbrx": _dbrx,
     "dots3_note": _dots3_note,
@@ -561,7 +552,7 @@ def main() -> int:
         for model_type in names:
             try:
                 build(task, model_type, "meta")
-            except Exception as error:  # noqa: BLE001  # whatever a constructor raises is what the table is about
+            except Exception as error:  # noqa: BLE001  # any error of a constructor is a result
                 failed += 1
                 print(f"{task} {model_type}: {type(error).__name__}: {str(error).splitlines()[0]}", flush=True)
         print(f"{task}: {len(names) - failed} of {len(names)} architectures can be built", flush=True)

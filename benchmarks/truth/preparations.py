@@ -1,6 +1,6 @@
-"""The states in which people train a quantized model: each a function that works on real weights and on meta alike.
+"""The states in which a quantized model is trained: functions that work on real weights and on the meta device alike.
 
-Every preparation is applied to a freshly loaded model, and adapters are attached afterwards, as training scripts do.
+Every preparation is applied to a freshly loaded model. Adapters are attached afterwards, as in training scripts.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ bitsandbytes = load_bitsandbytes("the evaluation")
 
 @dataclass(frozen=True)
 class Preparation:
-    """One way to make a quantized model ready, and how its steps are run."""
+    """One way to prepare a quantized model for training, and the conditions of its steps."""
 
     what: str
     prepare: Callable[[Any], Any]
-    """Changes the model in place; what it returns is kept as a note."""
+    """Changes the model in place. Its return value is written to the results as a note."""
     autocast: bool = False
-    """Whether forward runs under bfloat16 autocast."""
+    """Whether the forward pass runs under bfloat16 autocast."""
     only_without_checkpointing: bool = False
-    """Whether it is for models alone whose class cannot checkpoint."""
+    """Whether it applies only to models whose class cannot checkpoint."""
     only_with_experts: bool = False
-    """Whether it is for models alone that keep experts as stacked parameters."""
+    """Whether it applies only to models that keep experts as stacked parameters."""
 
     def applies(self, *, checkpoints: bool, experts: int) -> bool:
         return not (self.only_without_checkpointing and checkpoints) and not (self.only_with_experts and not experts)
@@ -45,7 +45,7 @@ class Preparation:
 
 
 def experts_in(model: Any) -> int:
-    """How many stacks of experts a model has."""
+    """Return the number of stacked expert parameters of a model."""
     return sum(parameter.bank for parameter in collect(model).parameters)
 
 
@@ -54,9 +54,9 @@ def quantization() -> BitsAndBytesConfig:
 
 
 def with_lora(model: Any) -> Any:
-    """LoRA on every linear layer but the output head, with both factors random so that both get gradients.
+    """Attach LoRA to every linear layer but the output head, with both factors random so that both get gradients.
 
-    Subclasses of Linear are left alone, as bitsandbytes leaves them: they compute something else.
+    Subclasses of Linear get no adapter. bitsandbytes does not quantize them either, as they compute something else.
     """
     from peft import LoraConfig, get_peft_model
 
@@ -70,7 +70,7 @@ def with_lora(model: Any) -> Any:
 
 
 def _refused(config: Any, model: Any, name: str) -> bool:
-    """Whether PEFT refuses to adapt a layer: the output projections of some state-space models."""
+    """Return whether PEFT refuses to adapt a layer, as for the output projections of some state-space models."""
     from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
 
     try:
@@ -105,7 +105,7 @@ def _with_hooks(model: Any) -> None:
 
 
 def _bare_norms(model: nn.Module) -> None:
-    """Norm parameters in float32 and nothing else: the cast that many scripts make by hand."""
+    """Freeze the base and cast norm parameters to float32: the cast that many scripts make by hand."""
     model.requires_grad_(requires_grad=False)
     for module in model.modules():
         whole = norms.is_norm(module)

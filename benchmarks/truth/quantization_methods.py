@@ -1,10 +1,10 @@
-"""Quantization methods other than bitsandbytes that run on a CPU, for real: what kbitlint says and what a step does.
+"""Verdicts on quantization methods other than bitsandbytes, compared with real steps on a CPU.
 
     pip install --no-deps torchao
     python -m benchmarks.truth.quantization_methods
 
-torchao is no extra of the tests: its compiled parts are built for other versions of torch than the one pinned here,
-and every process that imports transformers then prints what could not be loaded.
+torchao is no dependency of the tests. Its compiled parts are built for other versions of torch than the pinned one, so
+every process that imports transformers would print a warning about them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 import kbitlint
 from tests.support import tiny
 
-#: types of torchao whose kernels the CPU has
+#: quantization types of torchao that have CPU kernels
 TYPES = (
     "Int8WeightOnlyConfig",
     "Int8DynamicActivationInt8WeightConfig",
@@ -26,7 +26,7 @@ TYPES = (
 
 
 def load(name: str) -> Any:
-    """A tiny Llama that torchao has quantized with one of its types."""
+    """Return a tiny Llama that torchao has quantized with this type."""
     import torchao.quantization
     import transformers
 

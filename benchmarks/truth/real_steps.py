@@ -1,10 +1,10 @@
-"""What a real training step does, for every architecture that can be built tiny and every way to prepare it.
+"""Real training steps of every architecture that can be built tiny, after every preparation.
 
     python -m benchmarks.truth.real_steps [--out FILE] [--task TASK] [--only TYPE] [--sample N --seed S] [--redo] [--jobs N]
 
-Each model is built with random weights, saved, loaded in nf4 on the CPU as ``from_pretrained`` does, prepared, given
-LoRA on every quantized layer, and trained for one step. What happened is one JSON line per (task, model type,
-preparation) in ``--out``; what is there already is not run again.
+Each model is built with random weights, saved, and loaded in nf4 on the CPU through ``from_pretrained``. It is prepared,
+gets LoRA on every quantized layer, and is trained for one step. The result is one JSON line per (task, model type,
+preparation) in ``--out``. Results that the file already has are not measured again.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.layers import checkpointing
 
 SEED = 0
-#: the line that says whether the model could be built and loaded at all
+#: the key of the line with the outcome of building and loading the model
 BUILD = "build"
-#: error kind -> what its messages say, first match wins
+#: error kind -> pattern of its messages; the first match wins
 _KINDS = {
     "no-checkpointing": r"does not support (gradient|activation) checkpointing",
     "no-grad": r"does not require grad",
@@ -54,14 +54,11 @@ Key = tuple[str, str, str]
 Work = Callable[[str, str, list[str], Path], None]
 
 
-# ------------------------------------------------------------------------------------------------- one step
-
-
 def load(folder: str | Path) -> tuple[Any, list[str]]:
-    """The checkpoint in a folder, quantized as it is loaded, and the tensors that the loader did not find in it."""
+    """Load the checkpoint of a folder in nf4; return (the model, the tensors that the loader did not find)."""
     config = transformers.AutoConfig.from_pretrained(folder)
     cls = getattr(transformers, config.architectures[0])
-    transformers.set_seed(SEED)  # for what no checkpoint stores
+    transformers.set_seed(SEED)  # for tensors that no checkpoint stores
     model, found = cls.from_pretrained(
         folder,
         config=config,
@@ -74,7 +71,7 @@ def load(folder: str | Path) -> tuple[Any, list[str]]:
 
 
 def step_of(model: Any, preparation: Preparation) -> dict[str, Any]:
-    """Prepare a freshly loaded model, attach adapters and train it for one step; what came of it."""
+    """Prepare a freshly loaded model, attach adapters, train it for one step, and return the outcome."""
     stage, trained = "prepare", model
     made: dict[str, Any] = {"outcome": "ok", "error": None, "loss": None}
     try:
@@ -90,7 +87,7 @@ def step_of(model: Any, preparation: Preparation) -> dict[str, Any]:
         made |= _gradients(trained)
         stage = "bytes"
         made |= _saved_bytes(trained, preparation)
-    except Exception as error:  # noqa: BLE001  # whatever training raises is the answer
+    except Exception as error:  # noqa: BLE001  # the error is the result
         made |= {"outcome": "error", "error": _described(error, stage, trained)}
     return made
 
@@ -99,13 +96,13 @@ def _forward(model: Any, preparation: Preparation) -> Tensor:
     model.train()
     transformers.set_seed(SEED)
     batch = training_batch(model, "cpu")
-    transformers.set_seed(SEED)  # a trace makes the same batch, but not every random number after it
+    transformers.set_seed(SEED)  # a trace draws the same batch, but not the same random numbers after it
     with torch.autocast("cpu", torch.bfloat16) if preparation.autocast else nullcontext():
         return loss_of(model(**batch))
 
 
 def _gradients(model: nn.Module) -> dict[str, list[str]]:
-    """The trainable parameters, by whether a gradient came and what it holds."""
+    """Return the trainable parameters with a gradient, without one, with zeros only, and with values not finite."""
     found: dict[str, list[str]] = {name: [] for name in ("with_gradient", "without_gradient", "zero", "not_finite")}
     for name, parameter in sorted(model.named_parameters()):
         if not parameter.requires_grad:
@@ -119,12 +116,13 @@ def _gradients(model: nn.Module) -> dict[str, list[str]]:
 
 
 def _saved_bytes(model: Any, preparation: Preparation) -> dict[str, int]:
-    """Bytes that one more forward keeps for backward: each storage once, with and without those of the model itself.
+    """Return the bytes that one more forward pass keeps for backward, with and without the model's own storages.
 
-    The step before runs without these hooks, because they turn off autograd's check for tensors changed in place.
+    Each storage counts once. The training step itself runs without these hooks, because they turn off autograd's check
+    for tensors changed in place.
     """
     own = {tensor.untyped_storage().data_ptr() for tensor in (*model.parameters(), *model.buffers())}
-    kept: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address is seen twice
+    kept: dict[int, torch.UntypedStorage] = {}  # kept alive, so that no address is used twice
 
     def pack(tensor: Tensor) -> Tensor:
         kept.setdefault(tensor.untyped_storage().data_ptr(), tensor.untyped_storage())
@@ -141,12 +139,12 @@ def _saved_bytes(model: Any, preparation: Preparation) -> dict[str, int]:
 
 
 def kind_of(message: str) -> str:
-    """What kind of failure an error message speaks of."""
+    """Return the kind of failure of an error message."""
     return next((kind for kind, pattern in _KINDS.items() if re.search(pattern, message)), "other")
 
 
 def _described(error: BaseException, stage: str, model: Any) -> dict[str, Any]:
-    """An error as data: its kind, and the innermost module and line that it came from."""
+    """Return an error as data: its kind, its innermost module, and the last lines of its traceback."""
     names = {module: name for name, module in model.named_modules()}
     text = str(error)
     module, places = "", []
@@ -165,11 +163,8 @@ def _described(error: BaseException, stage: str, model: Any) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------------- one model
-
-
 def run_model(task: str, model_type: str, wanted: list[str], out: Path) -> None:
-    """Every wanted preparation of one model; a line is written as soon as it is known."""
+    """Write the outcome of every wanted preparation of one model, each as soon as it is known."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity_error()
@@ -208,13 +203,10 @@ def _facts(model: Any) -> dict[str, Any]:
 
 
 def write(out: Path, key: Key, line: dict[str, Any], start: float) -> None:
-    """Append one result, with the seconds since start."""
+    """Append one result, with the seconds since ``start``, a value of ``time.perf_counter``."""
     named = dict(zip(("task", "model_type", "preparation"), key, strict=True))
     with out.open("a") as file:
         file.write(json.dumps({**named, **line, "seconds": round(time.perf_counter() - start, 2)}) + "\n")
-
-
-# ------------------------------------------------------------------------------------------------- all of them
 
 
 @dataclass
@@ -229,7 +221,7 @@ class Job:
 
 
 def results(out: Path) -> dict[Key, dict[str, Any]]:
-    """What is in a results file, the last line for each key."""
+    """Return the last line for each key of a results file."""
     found: dict[Key, dict[str, Any]] = {}
     if out.exists():
         for text in out.read_text().splitlines():
@@ -239,7 +231,7 @@ def results(out: Path) -> dict[Key, dict[str, Any]]:
 
 
 def pairs(task: str | None, only: list[str], sample: int | None, seed: int) -> list[tuple[str, str]]:
-    """The (task, model type) pairs that were asked for."""
+    """Return the chosen (task, model type) pairs, or a random sample of them."""
     wanted = [
         (name, model_type)
         for name in ([task] if task else TASKS)
@@ -252,10 +244,10 @@ def pairs(task: str | None, only: list[str], sample: int | None, seed: int) -> l
 
 
 def run_jobs(todo: list[tuple[str, str, list[str]]], work: Work, options: argparse.Namespace) -> None:
-    """Do the work for each (task, model type, preparations), each model in a process of its own."""
+    """Call ``work`` for each (task, model type, preparations), each in a process with limits on time and memory."""
     _import_everything()
     todo = list(todo)
-    context = multiprocessing.get_context("fork")  # the libraries are imported once, not once a model
+    context = multiprocessing.get_context("fork")  # so that the libraries are imported once, and not for each model
     running: list[Job] = []
     total, started = len(todo), time.perf_counter()
     while todo or running:
@@ -272,7 +264,10 @@ def run_jobs(todo: list[tuple[str, str, list[str]]], work: Work, options: argpar
 
 
 def _missing(known: dict[Key, dict[str, Any]], task: str, model_type: str) -> list[str]:
-    """The preparations of a model that were not run; none where it cannot be built or they do not apply."""
+    """Return the preparations of a model that have no result.
+
+    The list is empty if the model cannot be built. Preparations that do not apply are left out.
+    """
     built = known.get((task, model_type, BUILD))
     if built is None:
         return list(PREPARATIONS)
@@ -297,7 +292,7 @@ def _limited(work: Work, gigabytes: int, task: str, model_type: str, wanted: lis
 
 
 def _finish(job: Job, out: Path) -> None:
-    """Where a process did not come to its end, say so for what it was at."""
+    """Kill a process that is late. Write an error for the preparation at which a process died or was killed."""
     overtime = job.process.is_alive()
     if overtime:
         job.process.kill()
@@ -319,7 +314,7 @@ def _progress(done: int, total: int, started: float, what: str) -> None:
 
 
 def table(lines: dict[Key, dict[str, Any]], wanted: list[tuple[str, str]]) -> str:
-    """How often each preparation trains, and what stops it where it does not."""
+    """Return a table of how often each preparation trains, and of the kinds of failure."""
     columns = ("all gradients", "some", "none", "dtype", "no-grad", "no-checkpointing", "other")
     counts: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in (BUILD, *PREPARATIONS)}
     chosen = set(wanted)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.truth.scripts [--json FILE]
 
-A line that a training script should be flagged on ends in ``# fault: KB401``; one that is only worth knowing in
-``# note: KB302``. The labels say what really happens in training, not what kbitlint says. Leaves with 1 where a fault is
-missed, or anything is flagged that is none.
+A faulty line of a script ends in ``# fault: KB401``, and a line that is only worth knowing ends in ``# note: KB302``. The
+labels describe real training, not the output of kbitlint. The exit code is 1 if a label is missed or a line without one
+is flagged.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from kbitlint.violation import Severity
 
 SCRIPTS = Path(__file__).parents[2] / "tests" / "data" / "scripts"
 _LABEL = re.compile(r"# (fault|note): ((?:KB\d+ ?)+)")
-#: JSON takes no comments
+#: the labels of JSON files, which have no comments
 IN_JSON = {"trl_sft_fp16.json": {("fault", 1, "KB120")}}
 
 
 def labels(path, text):
-    """(kind, line, code) of every label."""
+    """Return (kind, line, code) of every label."""
     found = set(IN_JSON.get(path.name, ()))
     for number, line in enumerate(text.split("\n"), start=1):
         for kind, codes in _LABEL.findall(line):
@@ -39,7 +39,7 @@ def labels(path, text):
 
 
 def findings(facts):
-    """(kind, line, code) of every violation, in lines of the facts' text."""
+    """Return (kind, line, code) of every violation, in lines of the facts' text."""
     outcome, _ = run(all_rules(), facts, TrainingContext())
     if outcome.crashes:
         raise SystemExit(f"{facts.file}: {outcome.crashes[0].error}")
@@ -53,7 +53,7 @@ def findings(facts):
 
 
 def judged(path):
-    """(labelled, found) of one script."""
+    """Return (labels, findings) of one script."""
     content = path.read_bytes()
     document = documents.parse(path, content, path.name, NEWEST | pins(content.decode()))
     if document is None:
@@ -88,7 +88,7 @@ def main():
 
 
 def goals(figures):
-    """The labelled set is of some size, all its labels are found, and nothing else."""
+    """Yield the goals: at least 60 labelled scripts, and perfect precision and recall."""
     yield Goal("labelled training scripts", figures["scripts"], 60, "", at_least=True)
     for kind in ("fault", "note"):
         shown = figures[kind]

@@ -1,10 +1,10 @@
-"""What a fix leaves of a model when it is undone, and when it fails halfway.
+"""The state of a model after a fix that is undone, and after a fix that fails halfway.
 
     python -m benchmarks.truth.undo [--out FILE] [--task TASK] [--only TYPE] [--sample N --seed S] [--jobs N] [--json FILE]
 
-Every architecture is loaded in nf4 on the CPU, fixed with unsafe fixes too, and undone; then the fix is stopped at each
+Every architecture is loaded in nf4 on the CPU, fixed with unsafe fixes too, and undone. Then the fix is stopped at each
 of its edits in turn. The model must be the same each time: dtypes, values, storages, flags, hooks and their order,
-classes, config. Leaves with 1 where one is not. What a kill leaves of files is a matter of ``robustness.py``.
+classes, config. The exit code is 1 if it differs. ``benchmarks.robustness.run`` tests what a kill leaves of files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from kbitlint.model.edits.journal import Journal, journaled
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: what this does with each model, in place of the preparations of truth.py
+#: the third part of the key of a result, in place of the name of a preparation
 UNDO = "undo"
 _HOOKS = (
     "_forward_hooks",
@@ -50,7 +50,10 @@ _HOOKS = (
 
 
 def state_of(model: nn.Module, moved: frozenset[str] = frozenset()) -> dict[str, Any]:
-    """Everything that a fix could touch; of the parameters in ``moved``, which come back anew, all but their address."""
+    """Return everything that a fix can change.
+
+    The addresses of parameters in ``moved`` are left out, because undo creates these parameters again.
+    """
     state: dict[str, Any] = {"config": model.config.to_json_string()}
     for path, module in model.named_modules():
         state[path, "module"] = (
@@ -77,16 +80,16 @@ def _digest(tensor: Tensor) -> str:
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """The keys under which two states differ."""
+    """Return the keys under which two states differ."""
     return sorted({str(key) for key in before.keys() | after.keys() if before.get(key) != after.get(key)})
 
 
 class Stop(BaseException):
-    """As Ctrl-C: nothing catches it as an Exception."""
+    """An interruption like Ctrl-C, which no ``except Exception`` catches."""
 
 
 def run_model(task: str, model_type: str, _: list[str], out: Path) -> None:
-    """One architecture: undo after a fix, and a fix that is stopped at each of its edits."""
+    """Write the result of one architecture: undo after a fix, and a fix that is stopped at each of its edits."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity_error()
@@ -105,7 +108,7 @@ def run_model(task: str, model_type: str, _: list[str], out: Path) -> None:
 
 
 def undone(model: Any) -> dict[str, Any]:
-    """What differs after undo, and after a fix that is stopped at each edit."""
+    """Return what differs after undo, and after a fix that is stopped at each edit."""
     applied = kbitlint.plan(model, unsafe=True)
     moved = frozenset(edit.path for edit in applied if edit.kind in ("pack-experts", "narrow-parameter"))
     before = state_of(model, moved)
@@ -160,7 +163,7 @@ def main() -> int:
 
 
 def goals(lines: Iterable[dict[str, Any]]) -> Iterator[Goal]:
-    """No model is different, none raises, and the plan is what the fix does."""
+    """Yield the goals: no model differs, no second fix changes one, and the plan lists the edits of the fix."""
     built = [line for line in lines if line["outcome"] != "not built"]
     edits = sum(line.get("edits", 0) for line in built)
     yield Goal(

@@ -1,11 +1,11 @@
-"""What kbitlint says of every architecture without weights, held against what real training did.
+"""Verdicts of kbitlint on every architecture without weights, compared with the real steps.
 
     python -m benchmarks.truth.real_steps                         # real steps, once
     python -m benchmarks.truth.verdicts [--task TASK] [--only TYPE] [--redo] [--jobs N] [--json FILE]
 
-Each model is built on the meta device in the state that ``truth.py`` trained it in, and traced. A pair of architecture
-and preparation agrees where the trace names the same trainable parameters as reached, or the same kind of failure.
-Every disagreement is listed. Leaves with 1 where a goal is missed.
+Each model is built on the meta device in the state in which ``real_steps.py`` trained it, and traced. A pair of
+architecture and preparation agrees if the trace reaches the same trainable parameters, or finds the same kind of
+failure. Every disagreement is printed. The exit code is 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 GOAL = 0.995
-#: preparation of ``truth.py`` -> what it is called here
+#: preparation -> its name in the goals
 FIXES = {"kbitlint": "the fix", "kbitlint-unsafe": "the unsafe fix"}
 
 
 def run_model(task: str, model_type: str, wanted: list[str], out: Path) -> None:
-    """Every wanted verdict of one model; a line is written as soon as it is known."""
+    """Write every wanted verdict of one model, each as soon as it is known."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity_error()
@@ -61,7 +61,7 @@ def _verdict(task: str, model_type: str, preparation: Preparation) -> dict[str, 
         preparation.prepare(model)
         with torch.device("meta"):
             adapted = with_lora(model)
-    except Exception as error:  # noqa: BLE001  # what preparing raises is the verdict
+    except Exception as error:  # noqa: BLE001  # the error of the preparation is the verdict
         return made | {"verdict": real_steps.kind_of(str(error)), "message": str(error)[:300], "stage": "prepare"}
     facts = {Surface.MODEL: collect(adapted)}
     try:
@@ -96,11 +96,8 @@ def _no_grad(traced: Any) -> bool:
     return traced.failure is not None and "does not require grad" in traced.failure
 
 
-# ----------------------------------------------------------------------------------------------- comparing
-
-
 def agrees(real: dict[str, Any], said: dict[str, Any]) -> bool:
-    """Whether the verdict is what training did."""
+    """Return whether the verdict is the outcome of the real step."""
     if real["outcome"] == "error":
         kind = real["error"]["kind"]
         return said["verdict"] == kind or (kind == "other" and said["verdict"] in ("other", "untraceable"))
@@ -109,7 +106,7 @@ def agrees(real: dict[str, Any], said: dict[str, Any]) -> bool:
 
 
 def report(real: dict[real_steps.Key, Any], said: dict[real_steps.Key, Any]) -> list[Goal]:
-    """Print how often each preparation agrees, and every disagreement; the goals."""
+    """Print how often each preparation agrees, and every disagreement; return the goals."""
     keys = [key for key in real if key in said and key[2] != real_steps.BUILD]
     right = {key: agrees(real[key], said[key]) for key in keys}
     for name in PREPARATIONS:
@@ -140,9 +137,9 @@ def _far(said: dict[str, Any], real: dict[str, Any]) -> bool:
 
 
 def _trains(key: real_steps.Key, real: dict[real_steps.Key, Any]) -> bool:
-    """Whether a model trains as well as it can: with as many gradients as any preparation without reentry gives.
+    """Return whether a model trains as well as it can: with as many gradients as after any preparation without reentry.
 
-    Of adapters that it has: PEFT puts none on experts that are packed in place.
+    Only adapters that this model has count, because PEFT attaches none to experts that are packed in place.
     """
     if real[key]["outcome"] != "ok":
         return False
@@ -157,18 +154,21 @@ def _errors(line: dict[str, Any]) -> list[Any]:
 
 
 def false_alarms(real: dict[real_steps.Key, Any], said: dict[real_steps.Key, Any]) -> list[real_steps.Key]:
-    """Models that train and are said to hold an error."""
+    """Return the states that train and get a violation of severity error."""
     return [key for key in real if key in said and _errors(said[key]) and _trains(key, real)]
 
 
 def missed(real: dict[real_steps.Key, Any], said: dict[real_steps.Key, Any]) -> list[real_steps.Key]:
-    """Models that fail, or train less than they can, without an error, a Skip, or a word of PEFT's while preparing."""
+    """Return the states that fail, or train less than they can, without notice.
+
+    An error, an untraceable step, and an exception while preparing count as notice.
+    """
     told = {key for key in said if said[key]["verdict"] == "untraceable" or said[key].get("stage") == "prepare"}
     return [key for key in real if key in said and not _trains(key, real) and not _errors(said[key]) and key not in told]
 
 
 def _alarms(real: dict[real_steps.Key, Any], said: dict[real_steps.Key, Any]) -> Iterator[Goal]:
-    """Print errors on models that train, and broken models of which nothing is said."""
+    """Print errors on states that train, and broken states without an error; yield a goal for each."""
     false, silent = false_alarms(real, said), missed(real, said)
     broken = [key for key in real if key in said and not _trains(key, real)]
     for key in false:
@@ -180,7 +180,7 @@ def _alarms(real: dict[real_steps.Key, Any], said: dict[real_steps.Key, Any]) ->
 
 
 def _fixed(real: dict[real_steps.Key, Any]) -> Iterator[Goal]:
-    """What the fix makes of the classes that another preparation makes trainable."""
+    """Yield a goal for each fix: it trains the classes that another preparation makes trainable."""
     theirs = {key[:2] for key in real if key[2] not in (real_steps.BUILD, *FIXES) and _trains(key, real)}
     for name, what in FIXES.items():
         keys = [(*key, name) for key in sorted(theirs) if (*key, name) in real]
@@ -206,7 +206,7 @@ def _said(line: dict[str, Any], real: dict[str, Any]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--real", type=Path, default=Path(__file__).parents[1] / "truth.jsonl", help="what truth.py wrote")
+    parser.add_argument("--real", type=Path, default=Path(__file__).parents[1] / "truth.jsonl", help="what real_steps wrote")
     parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "verdicts.jsonl", help="the verdicts")
     parser.add_argument("--json", type=Path, help="also write the goals there")
     parser.add_argument("--task", choices=TASKS, help="one task only")

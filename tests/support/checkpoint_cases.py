@@ -1,4 +1,7 @@
-"""Checkpoint folders for the tests of rules on files, written without torch: headers and bytes are made by hand."""
+"""Checkpoint folders for the tests of rules on files.
+
+Headers and bytes are written by hand, so no torch is needed.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ BNB = {"quant_method": "bitsandbytes", "load_in_4bit": True, "llm_int8_skip_modu
 
 
 def save(path, tensors, fill=0):
-    """A safetensors file of (dtype, shape) by name, or (dtype, shape, byte); gives the path."""
+    """Write a safetensors file of name -> (dtype, shape) or (dtype, shape, byte), and return its path.
+
+    The byte fills the tensor; ``fill`` is its default.
+    """
     header, end, data = {}, 0, b""
     for name, (dtype, shape, *byte) in tensors.items():
         size = math.prod(shape) * BITS[dtype] // 8
@@ -24,7 +30,7 @@ def save(path, tensors, fill=0):
 
 
 def packed(module, bits=4):
-    """The tensors of a module that bitsandbytes has packed."""
+    """Return the tensors of a module that bitsandbytes has packed to 4 or 8 bits."""
     if bits == 8:
         return {f"{module}.weight": ("I8", (4, 4)), f"{module}.SCB": ("F32", (4,))}
     weight = f"{module}.weight"
@@ -37,12 +43,12 @@ def packed(module, bits=4):
 
 
 def floats(*modules, dtype="BF16"):
-    """The tensors of modules with matrices in floating point."""
+    """Return the tensors of modules with matrices in floating point."""
     return {f"{module}.weight": (dtype, (4, 4)) for module in modules}
 
 
 def checkpoint(folder, tensors, quantization=None, **config):
-    """A model's folder."""
+    """Write the folder of a model, and return it. ``tensors=None`` writes no weights."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"model_type": "llama", **config} | ({"quantization_config": quantization} if quantization is not None else {})
     (folder / "config.json").write_text(json.dumps(content, indent=2) + "\n")
@@ -52,7 +58,7 @@ def checkpoint(folder, tensors, quantization=None, **config):
 
 
 def adapter(folder, tensors, base="base", **config):
-    """An adapter's folder."""
+    """Write the folder of an adapter, and return it. ``tensors=None`` writes no weights."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"peft_type": "LORA", "base_model_name_or_path": str(base), **config}
     (folder / "adapter_config.json").write_text(json.dumps(content))
@@ -62,13 +68,13 @@ def adapter(folder, tensors, base="base", **config):
 
 
 def lora(module, byte=1):
-    """The tensors of LoRA on a module."""
+    """Return the tensors of LoRA on a module. ``byte`` fills ``lora_B``."""
     name = f"base_model.model.{module}"
     return {f"{name}.lora_A.weight": ("F32", (2, 4), 1), f"{name}.lora_B.weight": ("F32", (4, 2), byte)}
 
 
 def findings(code, folder):
-    """What a rule says of the files of a folder: (severity, place, message)."""
+    """Return (severity, location, message) of each violation of a rule in the files of a folder."""
     from kbitlint import engine
     from kbitlint.context import TrainingContext
     from kbitlint.files.checkpoint import read_checkpoint
@@ -81,7 +87,7 @@ def findings(code, folder):
 
 
 def skipped(code, folder):
-    """Why a rule decides nothing about a folder."""
+    """Return the reasons for which a rule skips a folder."""
     from kbitlint import engine
     from kbitlint.context import TrainingContext
     from kbitlint.files.checkpoint import read_checkpoint

@@ -1,4 +1,4 @@
-"""Several real processes on the CPU that train together through gloo."""
+"""Groups of real processes on the CPU that train together through gloo."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def environment(rank, world, where, **further):
 
 
 def start(arguments, world, **further):
-    """One process for each rank, as torchrun starts them."""
+    """Start one process for each rank, with the environment that torchrun sets, and return the processes."""
     where = port()
     return [
         subprocess.Popen(
@@ -52,7 +52,7 @@ def start(arguments, world, **further):
 
 
 def finish(processes, timeout=180):
-    """(exit code, output, errors) of each process; none is left running."""
+    """Wait for the processes, and return (exit code, output, errors) of each. Kill those that are late."""
     deadline = time.monotonic() + timeout
     try:
         outputs = [process.communicate(timeout=max(1, deadline - time.monotonic())) for process in processes]
@@ -65,7 +65,7 @@ def finish(processes, timeout=180):
 
 
 def run(function, world=2, *arguments):
-    """What a function of the module ``rank_cases`` returns on each rank."""
+    """Run a function of the module ``rank_cases`` on each rank, and return the results in the order of ranks."""
     with tempfile.TemporaryDirectory() as folder:
         done = finish(start(["-m", "rank_cases", function, folder, *arguments], world))
         assert [code for code, _, _ in done] == [0] * world, done

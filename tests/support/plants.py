@@ -1,6 +1,6 @@
-"""Faults planted into a clean quantized model, and factories that build the faulty models for the command line.
+"""Faults planted in a clean quantized model, and factories of the faulty models for the command line.
 
-Each fault is a function from a prepared model to the model with the fault, with the exact (code, path) it must show.
+Each fault is a function that changes a prepared model, with the exact (code, path) pairs that it must cause.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _float32_compute_dtype(model):
 
 
 def _float32_frozen_weight(model):
-    """A tower that text does not reach, so that no other rule has anything to say about its dtype."""
+    """Add a tower that text does not reach, so that no other rule reports its dtype."""
     model.model.tower = torch.nn.Embedding(256, 64).requires_grad_(False)
 
 
@@ -93,7 +93,7 @@ QUANTIZED = tuple(
 )
 
 
-#: everything that is not packed, which loading leaves trainable
+#: the parameters that are not packed, which loading leaves trainable
 UNPACKED = (
     "lm_head.weight",
     "model.embed_tokens.weight",
@@ -109,7 +109,7 @@ def _all_of(code, paths):
 FAULTS = {
     "low-precision-norm": Fault(_low_precision_norm, _all_of("KB101", ["model.norm"]), "warning"),
     "trainable-base-parameter": Fault(_trainable_base_parameter, _all_of("KB201", UNPACKED), "warning"),
-    # a hook can only be missing where checkpointing is reentrant, which is a violation of its own
+    # a hook can only be missing if checkpointing is reentrant, which is a violation of its own
     "missing-input-grad-hook": Fault(_missing_input_grad_hook, _all_of("KB301", LAYERS) | _all_of("KB401", LAYERS), "error"),
     "stacked-input-grad-hooks": Fault(_stacked_input_grad_hooks, _all_of("KB302", ["model.embed_tokens"]), "info"),
     "reentrant-checkpointing": Fault(_reentrant_checkpointing, _all_of("KB401", LAYERS), "warning"),
@@ -151,7 +151,7 @@ TOGETHER = {
 
 
 def faulty(*names, kind="nf4"):
-    """A clean quantized Llama with these faults."""
+    """Return a clean quantized Llama with these faults."""
     model = tiny.prepared(kind=kind)
     for name in names:
         FAULTS[name].plant(model)
@@ -159,7 +159,7 @@ def faulty(*names, kind="nf4"):
 
 
 def shown(*names):
-    """Everything that these faults show together."""
+    """Return the (code, path) pairs that these faults cause together."""
     return frozenset().union(*(FAULTS[name].shows for name in names))
 
 
@@ -176,7 +176,7 @@ def unquantized():
 
 
 def trainer():
-    """A Trainer whose arguments enable checkpointing."""
+    """Return a Trainer whose arguments enable checkpointing."""
     import transformers
 
     arguments = transformers.TrainingArguments(
@@ -207,7 +207,7 @@ def leaves():
 
 
 def __getattr__(name):
-    """``faulty_<name>`` and ``together_<name>``: one factory for each fault and each set of faults."""
+    """Return the factory ``faulty_<name>`` of a fault, or ``together_<name>`` of a set of faults."""
     for prefix, table in (("faulty_", {key: [key] for key in FAULTS}), ("together_", TOGETHER)):
         for key, names in table.items():
             if name == prefix + key.replace("-", "_").replace(" ", "_"):

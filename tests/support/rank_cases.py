@@ -1,4 +1,7 @@
-"""What really happens under DDP and FSDP: each function runs on every rank and returns outcome and verdict."""
+"""Real training under DDP and FSDP. Each function runs on every rank, and returns outcomes and verdicts.
+
+An outcome is the first line of the error that training raises, or None. A verdict is a list of (code, severity).
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ SGD = functools.partial(torch.optim.SGD, lr=0.01)
 
 
 def steps(wrapped, inner, number=2, make=SGD):
-    """What goes wrong in some training steps; None where nothing does."""
+    """Take some training steps; return the first line of the error, or None if they succeed."""
     try:
         optimizer = make([p for p in inner.parameters() if p.requires_grad])
         for _ in range(number):
@@ -43,15 +46,12 @@ def shown(model, select, **context):
     return sorted({(v.code, v.severity.value) for v in report.violations})
 
 
-# ------------------------------------------------------------------------------------------------------------- DDP
-
-
 def _lora():
     return tiny.with_lora(tiny.load())
 
 
 def _head_only():
-    """Trainable outside the checkpointed layers only."""
+    """Return a model that is trainable outside the checkpointed layers only."""
     model = get_peft_model(tiny.load(), LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=["lm_head"]))
     for name, parameter in model.named_parameters():
         if "lora_" in name:
@@ -60,7 +60,10 @@ def _head_only():
 
 
 def _without_hook():
-    """Reentrant layers that no gradient enters train nothing, and so nothing is marked twice."""
+    """Return a model with adapters, which ``ddp_matrix`` leaves without an input-grad hook.
+
+    No gradient enters its reentrant layers. They train nothing, so DDP marks no parameter as ready twice.
+    """
     return tiny.with_lora(tiny.load())
 
 
@@ -68,7 +71,7 @@ MODELS = {"adapters": _lora, "head only": _head_only, "no hook": _without_hook}
 
 
 def ddp_matrix():
-    """{(model, reentrant, find_unused, static_graph): (outcome, verdict)} over the whole matrix."""
+    """Return {(model, reentrant, find_unused, static_graph): (outcome, verdict)} over the whole matrix."""
     from torch.nn.parallel import DistributedDataParallel
 
     found = {}
@@ -89,7 +92,7 @@ def ddp_matrix():
 
 
 def trainer_default():
-    """What the real Trainer does to a PeftModel in a distributed run: (find_unused_parameters, verdict, outcome)."""
+    """Train a PeftModel in a real distributed Trainer; return (find_unused_parameters, severities, outcome)."""
     import transformers
 
     model = tiny.with_lora(prepare_model_for_kbit_training(tiny.load(), gradient_checkpointing_kwargs={"use_reentrant": True}))
@@ -106,7 +109,10 @@ def trainer_default():
 
 
 def trl_trainers_under_ddp():
-    """For each trainer of TRL: (strategy, find_unused_parameters, findings, crashes, adapters that no step changed)."""
+    """Train each named trainer of TRL under DDP.
+
+    Return {name: (strategy, find_unused_parameters, counts of findings, crashes, number of adapters left unchanged)}.
+    """
     from collections import Counter
 
     import trl_trainers
@@ -133,7 +139,7 @@ def rows(number=8):
 
 
 def spread_map():
-    """(outcome, verdict) of accelerate's prepare for a model whose map names two devices, and one."""
+    """Return {device map: (outcome, verdict)} of accelerate's ``prepare_model``, for maps of two devices and of one."""
     from accelerate import Accelerator
 
     found = {}
@@ -147,9 +153,6 @@ def spread_map():
             outcome = str(error).splitlines()[0]
         found[str(devices)] = (outcome, shown(model, "KB702", strategy=Strategy.DDP))
     return found
-
-
-# ------------------------------------------------------------------------------------------------------------ FSDP
 
 
 def _adapted(model, **arguments):
@@ -203,7 +206,7 @@ def _fsdp1(model, policy):
 
 
 def fsdp1_matrix():
-    """{(model, wrapping): (outcome, verdict)}: by layer, and with the policy that Trainer takes from PEFT."""
+    """Return {(model, trainer): (outcome, verdict)}. ``trainer`` selects the policy that Trainer takes from PEFT."""
     from peft.utils.other import fsdp_auto_wrap_policy
     from torch.distributed.fsdp.wrap import ModuleWrapPolicy
     from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -224,7 +227,10 @@ def fsdp1_matrix():
 
 
 def fsdp2_matrix():
-    """{(model, one unit): (outcome, verdict)}: by layer as accelerate wraps, and as one unit, as for a PeftModel."""
+    """Return {(model, whole): (outcome, verdict)}.
+
+    False shards by layer, as accelerate does; True makes one unit, as it does for a PeftModel.
+    """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -250,7 +256,7 @@ OPTIMIZERS = ("adamw_torch", "adamw_bnb_8bit", "paged_adamw_32bit", "lion_8bit",
 
 
 def sharded_optimizers():
-    """{(strategy, optimizer): (outcome, verdict)} of two steps with the optimizers that Trainer makes by these names."""
+    """Return {(strategy, optimizer): (outcome, verdict)} of two steps with the optimizers that Trainer makes."""
     import transformers
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -278,7 +284,7 @@ def sharded_optimizers():
 
 
 def shard_sizes():
-    """{storage: (bytes of packed weights before, and that this rank holds after accelerate's own FSDP2, verdict)}."""
+    """Return {storage dtype: (packed bytes before, packed bytes on this rank after accelerate's FSDP2, verdict)}."""
     import warnings
     from types import SimpleNamespace
 
@@ -325,7 +331,7 @@ def _packed_bytes(model):
 
 
 def seen_through():
-    """{wrapper: facts that must be those of the bare model} for every wrapper a run puts around a model."""
+    """Return {wrapper: facts and strategy}; the facts must be those of the bare model."""
     from torch.distributed.fsdp import fully_shard
     from torch.distributed.fsdp.wrap import ModuleWrapPolicy
     from torch.nn.parallel import DistributedDataParallel
@@ -350,9 +356,6 @@ def seen_through():
     return {name: look(model) for name, model in made.items()}
 
 
-# ---------------------------------------------------------------------------------------------------- divergence
-
-
 def _on(*targets, kind="nf4", **arguments):
     return tiny.with_lora(tiny.load(kind=kind), **({"target_modules": list(targets)} if targets else {}), **arguments)
 
@@ -369,7 +372,7 @@ DIVERGENCES = {
 
 
 def divergence():
-    """{case: (outcome, aspects, paths)}: what DDP makes of models that differ, and what the ranks' audit says."""
+    """Return {case: (outcome of DDP, (severity, aspect) pairs, paths)} for ranks whose models differ."""
     from kbitlint.integrations import ranks
 
     found = {}
@@ -385,10 +388,10 @@ def divergence():
 
 
 def _together(model):
-    """Whether DDP takes the ranks' models, and whether they then compute and train the same."""
+    """Return "refused" if DDP rejects the models of the ranks, otherwise "agree" or "differ" by what they compute and train."""
     from torch.nn.parallel import DistributedDataParallel
 
-    own = dist.new_group(timeout=timedelta(seconds=8))  # a collective that does not fit breaks its group
+    own = dist.new_group(timeout=timedelta(seconds=8))  # a mismatched collective breaks its group
     outcome, logits = "refused", None
     try:
         wrapped = DistributedDataParallel(model, process_group=own)
@@ -408,7 +411,7 @@ def _together(model):
 
 
 def fixed_and_sharded():
-    """Whether a fixed model that FSDP2 shards by layer, without its packed weights, trains as the whole one."""
+    """Compare a fixed model under FSDP2, its packed weights left out, with the whole model: loss and gradients."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
@@ -443,7 +446,7 @@ def main():
     function, folder, *_ = sys.argv[1:]
     os.environ["FOLDER"] = folder
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    for family in ("llama", "llama (reward model)"):  # before there is a process group, in which only rank 0 would write them
+    for family in ("llama", "llama (reward model)"):  # before the process group exists, in which only rank 0 would write them
         tiny.checkpoint(family)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=120))

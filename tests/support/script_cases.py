@@ -1,4 +1,4 @@
-"""Scripts for the tests of rules: what a rule says about a text, and what its fix makes of it."""
+"""Scripts for the tests of rules, and functions that return the findings and the fixes of a rule."""
 
 from __future__ import annotations
 
@@ -54,12 +54,12 @@ RECIPE = LOADED + PREPARED + ADAPTED + TRAINED
 
 
 def document(text, suffix=".py", versions=NEWEST):
-    """The document of a text."""
+    """Return the document of a text, or None if it is not worth parsing."""
     return documents.parse(Path(f"train{suffix}"), text.encode(), f"train{suffix}", versions)
 
 
 def findings(code, body, *, suffix=".py", versions=NEWEST, imports=IMPORTS):
-    """What a rule says of a script: (severity, the line it points to, message)."""
+    """Return (severity, text of the line, message) of each violation of a rule in a script."""
     text = imports + textwrap.dedent(body) if suffix == ".py" else textwrap.dedent(body)
     read = document(text, suffix, versions)
     if read is None:
@@ -71,7 +71,7 @@ def findings(code, body, *, suffix=".py", versions=NEWEST, imports=IMPORTS):
 
 
 def beside(code, body, folder, config, name="base"):
-    """The same of a script in a folder, beside a checkpoint's config.json."""
+    """Return the findings of a rule on a script beside a checkpoint's config.json."""
     (folder / name).mkdir(exist_ok=True)
     (folder / name / "config.json").write_text(json.dumps({"model_type": "llama", **config}))
     path = folder / "train.py"
@@ -83,12 +83,16 @@ def beside(code, body, folder, config, name="base"):
 
 
 def flagged_lines(code, body, **how):
-    """The severity and the line of each violation of a rule."""
+    """Return (severity, text of the line) of each violation of a rule in a script."""
     return [(severity, line) for severity, line, _ in findings(code, body, **how)]
 
 
 def fixed_text(code, body, tmp_path, *, suffix=".py", imports=IMPORTS, unsafe=True):
-    """The body as the fixes of a rule leave it: it parses, is clean, is left alone by a second fix, and nothing else is new."""
+    """Return the body after the fixes of a rule.
+
+    Assert that a second fix changes nothing, that no fixable violation of the rule is left, and that no violation has a
+    new code.
+    """
     text = imports + textwrap.dedent(body) if suffix == ".py" else textwrap.dedent(body)
     path = tmp_path / f"train{suffix}"
     path.write_text(text)

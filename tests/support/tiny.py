@@ -1,4 +1,4 @@
-"""Tiny real checkpoints, real quantized loads and real training steps, for tests."""
+"""Tiny real checkpoints, quantized loads and training steps for tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ logging.disable_progress_bar()
 
 VOCAB = 256
 TRANSFORMERS_5 = int(transformers.__version__.split(".")[0]) >= 5
-#: why tests of Mixtral's stacked experts are of version 5
+#: the reason for which tests of Mixtral's stacked experts need transformers 5
 LISTED = "transformers 4 keeps Mixtral's experts in lists of Linear layers, which are quantized and adapted"
 _TEXT = {
     "hidden_size": 64,
@@ -81,7 +81,7 @@ def _siglip_llava():
     )
 
 
-#: family -> (class, config), the kinds that issue after issue was opened for
+#: family -> (class, config): the kinds of architecture that most upstream issues are about
 FAMILIES = {
     "llama": ("LlamaForCausalLM", lambda: _config("LlamaConfig", **_TEXT)),
     "phi3 (fused QKV)": ("Phi3ForCausalLM", lambda: _config("Phi3Config", **_TEXT)),
@@ -153,7 +153,7 @@ FAMILIES = {
     "bamba (SSM hybrid)": ("BambaForCausalLM", _bamba),
     "llava (vision-language)": ("LlavaForConditionalGeneration", _llava),
 }
-#: architectures with something of their own that single tests need
+#: architectures with a peculiarity that single tests need
 OTHERS = {
     "bert (classifier)": (
         "BertForSequenceClassification",
@@ -205,7 +205,7 @@ OTHERS = {
 
 @functools.cache
 def checkpoint(family="llama", dtype=torch.bfloat16):
-    """A folder with a tiny random checkpoint of a family, made once a run."""
+    """Return a folder with a tiny random checkpoint of a family, made once a process."""
     name, config = (FAMILIES | OTHERS)[family]
     folder = Path(tempfile.mkdtemp(prefix="kbitlint-tiny-"))
     torch.manual_seed(0)
@@ -224,14 +224,14 @@ def quantization(kind="nf4", compute=torch.bfloat16, **further):
 
 
 def load(family="llama", kind="nf4", dtype=torch.bfloat16, compute=None, **further):
-    """A checkpoint of a family, quantized for real on the CPU."""
+    """Load a checkpoint of a family, quantized on the CPU. ``kind`` is nf4, fp4, int8 or none."""
     arguments = {} if kind == "none" else {"quantization_config": quantization(kind, compute or dtype, **further)}
     cls = getattr(transformers, (FAMILIES | OTHERS)[family][0])
     return cls.from_pretrained(checkpoint(family), device_map={"": "cpu"}, dtype=dtype, **arguments)
 
 
 def prepared(family="llama", kind="nf4", **arguments):
-    """A model in the state that kbitlint calls clean, made without kbitlint's own edits of anything but norms."""
+    """Return a quantized model after ``kbitlint.fix`` with unsafe fixes, in which kbitlint finds nothing."""
     import kbitlint
 
     model = load(family, kind, **arguments)
@@ -240,7 +240,7 @@ def prepared(family="llama", kind="nf4", **arguments):
 
 
 def with_lora(model, **overrides):
-    """LoRA on every quantized layer, with both factors random so that both get gradients."""
+    """Attach LoRA to every quantized layer, with both factors random so that both get gradients."""
     import bitsandbytes
     from peft import LoraConfig, get_peft_model
 
@@ -252,7 +252,7 @@ def with_lora(model, **overrides):
 
 @dataclass
 class Step:
-    """What one real forward and backward did."""
+    """The outcome of one real forward and backward pass."""
 
     error: str | None
     loss: float | None
@@ -267,7 +267,7 @@ class Step:
 
 
 def step(model, *, train=True, seed=0):
-    """One real forward and backward."""
+    """Run one real forward and backward pass. A RuntimeError is an outcome, and is not raised."""
     torch.manual_seed(seed)
     if train:
         model.train()
@@ -283,7 +283,7 @@ def step(model, *, train=True, seed=0):
 
 
 def bind_reentrant(model, **kwargs):
-    """Bind torch's checkpoint function to every layer, with nothing but the given keywords."""
+    """Bind torch's checkpoint function to every layer, with these keywords only."""
     from kbitlint.model.layers.adapters import base_of
 
     function = functools.partial(torch.utils.checkpoint.checkpoint, **kwargs)
@@ -291,12 +291,15 @@ def bind_reentrant(model, **kwargs):
 
 
 def codes(report):
-    """The (code, path) of every violation."""
+    """Return the (code, path) of every violation."""
     return {(violation.code, violation.at.path) for violation in report.violations}
 
 
 def state(model, *, addresses=True):
-    """Everything that a fix may touch: values, dtypes, storages, flags, modes, hooks in their order, config."""
+    """Return everything that a fix may change: values, dtypes, storages, flags, modes, hooks in order, config.
+
+    ``addresses=False`` leaves out the addresses of storages.
+    """
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_forward_hooks_with_kwargs", "_forward_pre_hooks_with_kwargs")
     modules = {
         name: (
@@ -321,7 +324,7 @@ def state(model, *, addresses=True):
 
 
 def adapters_base(model):
-    """The transformers model below PEFT."""
+    """Return the transformers model below PEFT."""
     from kbitlint.model.layers.adapters import base_of
 
     return base_of(model)

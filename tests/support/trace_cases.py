@@ -1,4 +1,4 @@
-"""Models whose faults only a step shows, for the tests of the rules on the trace."""
+"""Models whose faults only a training step shows, for the tests of rules on the trace."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ NO_AUTOCAST = TrainingContext(autocast_dtype="float32")
 
 
 def violations(model, code, context=NO_AUTOCAST):
-    """The violations of one rule."""
+    """Return the violations of one rule."""
     return list(kbitlint.check(model, select=code, context=context).violations)
 
 
 def trace_findings(model, code, context=NO_AUTOCAST):
-    """(path, severity, message) of the violations of one rule."""
+    """Return (path, severity, message) of each violation of one rule."""
     return [(v.at.path, v.severity.value, v.message) for v in violations(model, code, context)]
 
 
 def skipped(model, code, context=NO_AUTOCAST):
-    """Why a rule was skipped."""
+    """Return the reasons for which a rule was skipped."""
     return [skip.reason for skip in kbitlint.check(model, select=code, context=context).skips]
 
 
 def adapted(family="llama", **arguments):
-    """A prepared model with adapters."""
+    """Return a prepared model with adapters."""
     return tiny.with_lora(tiny.prepared(family, **arguments))
 
 
 def bare_norms(family="llama", **arguments):
-    """Norm parameters cast to float32 and nothing else: what many scripts do by hand."""
+    """Return a frozen model with norms cast to float32 and adapters: the cast that many scripts make by hand."""
     from kbitlint.model.layers.norms import is_norm
 
     model = tiny.load(family, **arguments)
@@ -44,7 +44,7 @@ def bare_norms(family="llama", **arguments):
 
 
 def wrap_layer(model, number, around):
-    """Put something around one decoder layer's call."""
+    """Replace the call of one decoder layer by ``around(layer, *args, **kwargs)``."""
     layers = tiny.adapters_base(model).model.layers
     layers[number] = _Around(layers[number], around)
 

@@ -1,4 +1,4 @@
-"""Every trainer of the installed TRL around a tiny nf4 model, as its users build it, with rows that it can train on."""
+"""Every trainer of the installed TRL around a tiny nf4 model, with a data set that it can train on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import tiny
 import transformers
 from peft import LoraConfig, get_peft_model
 
-#: what needs a server or a GPU already to be built, and why
+#: trainers that cannot be built without a server -> the reason
 ELSEWHERE = {
     "AsyncDistillationTrainer": "needs a vLLM server",
     "AsyncGRPOTrainer": "needs a vLLM server",
@@ -23,7 +23,7 @@ ELSEWHERE = {
 
 @functools.cache
 def tokenizer(*, of_bytes=False):
-    """A tokenizer made here, of words or of bytes: no test reaches the network."""
+    """Return a tokenizer of words or of bytes, made without the network."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     special = {"pad_token": "0", "eos_token": "1"}
@@ -65,14 +65,14 @@ def reward(completions, **_):
 
 
 def teacher():
-    """A model with the tokenizer beside it: some trainers load that by the model's name."""
+    """Return a teacher model, with the tokenizer in its folder, because some trainers load it by the model's name."""
     tokenizer().save_pretrained(tiny.checkpoint("llama"))
     return tiny.load(kind="none")
 
 
-#: these take no peft_config, so that their users attach the adapters
+#: trainers without a peft_config, whose users attach the adapters
 UNADAPTED = ("A2POTrainer",)
-#: these align tokens by the bytes that they stand for
+#: trainers that align tokens by their bytes
 OF_BYTES = ("GOLDTrainer",)
 SHORT = {"max_length": 16}
 #: two completions of four tokens
@@ -103,7 +103,7 @@ RECIPES = {
 
 @functools.cache
 def classes():
-    """Every trainer class that TRL defines, by name; experimental ones too."""
+    """Return every trainer class that TRL defines, by name, experimental ones included."""
     import trl.experimental
     import trl.trainer
 
@@ -125,7 +125,7 @@ def lora(**further):
 
 
 def build(name, folder, *, model=None, rows=4, peft_config=None, callbacks=(), **further):
-    """A trainer around a tiny nf4 Llama, with LoRA on all linear layers and bf16, as in TRL's own examples."""
+    """Return a trainer of a tiny nf4 Llama, with LoRA on all linear layers and bf16, as in TRL's own examples."""
     import datasets
 
     row, arguments, options = RECIPES[name]
