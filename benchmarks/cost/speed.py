@@ -51,8 +51,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 import kbitlint
 from kbitlint.extras import load_bitsandbytes
-from kbitlint.model.build.meta.meta import instantiate
-from kbitlint.model.build.meta.checkpoint_config import quantization_config
+from kbitlint.model.build.meta import instantiate
+from kbitlint.model.build.checkpoint_config import quantization_config
 
 def least(function, runs=5):
     best = float("inf")
@@ -80,9 +80,9 @@ import time
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from kbitlint.extras import load_bitsandbytes
-from kbitlint.model.build.meta.meta import instantiate
-from kbitlint.model.build.meta.checkpoint_config import quantization_config
-from kbitlint.model.trace.trace.trace import trace
+from kbitlint.model.build.meta import instantiate
+from kbitlint.model.build.checkpoint_config import quantization_config
+from kbitlint.model.trace.trace import trace
 from peft import LoraConfig, get_peft_model
 
 load_bitsandbytes("the benchmark")

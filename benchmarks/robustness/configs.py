@@ -25,6 +25,8 @@ from benchmarks.robustness.malicious_inputs import ADAPTER, LLAMA, PAYLOAD, Payl
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+ROOT = Path(__file__).parents[2]
+
     from benchmarks.robustness.trials import Tally
 
 SECONDS = 60
@@ -229,10 +231,10 @@ def _watched(cases: list[tuple[str, str]], target: Path, listener: socket.socket
         "HF_HUB_ETAG_TIMEOUT": "1",
         "HF_HUB_DOWNLOAD_TIMEOUT": "1",
         "CANARY": str(target.parent / "canary"),
-        "PYTHONPATH": os.pathsep.join([str(target.parent / "outside"), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(target.parent / "outside"), str(ROOT), str(ROOT / "tests" / "support")]),
     }
     with tempfile.TemporaryFile("w+") as answers:
-        command = [sys.executable, "-W", "ignore", __file__, str(answers.fileno()), *(folder for folder, _ in cases)]
+        command = [sys.executable, "-W", "ignore", "-m", __spec__.name, str(answers.fileno()), *(folder for folder, _ in cases)]
         ended = subprocess.run(
             command, env=environment, cwd=target, pass_fds=[answers.fileno()], capture_output=True, text=True, check=False
         )
@@ -269,8 +271,6 @@ def _main() -> None:
     import signal
     import time
 
-    here = Path(__file__).parents[2]
-    sys.path[:0] = [str(here / "tests")]
     import peft
     import torch
 
@@ -285,7 +285,7 @@ def _main() -> None:
     acts: list[str] = []
     number, *folders = sys.argv[1:]
     room_of_it = str(Path(folders[0]).parent)
-    sys.addaudithook(_watch(acts, (room_of_it, str(here), str(Path(peft.__file__).parent))))
+    sys.addaudithook(_watch(acts, (room_of_it, str(ROOT), str(Path(peft.__file__).parent))))
 
     def late(*_: object) -> None:
         raise TimeoutError("took too long")

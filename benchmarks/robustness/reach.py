@@ -387,7 +387,7 @@ def _dead(tally: Tally, folder: Path) -> None:
 
 
 #: a frame in kbitlint, outside the lines that install its Ctrl-C handler; an interrupt in `site` makes Python exit with 1
-_OURS = re.compile(r'kbitlint/(?!__init__\.py|interrupts\.py|cli\.py", line \d, )')
+_OURS = re.compile(r"kbitlint/(?!__init__\.py|cli/__init__\.py|cli/interrupts\.py)")
 
 
 def _interrupted(tally: Tally, folder: Path, count: int) -> None:

@@ -83,7 +83,7 @@ def test_a_model_learns_to_count_after_each_preparation(tmp_path):
 
     run = learning.Run("bfloat16", "llama", 0, steps=40)
     learning.learn(run, ["none", "peft", "kbitlint", "kbitlint-unsafe"], tmp_path / "out.jsonl")
-    lines = learning.truth.results(tmp_path / "out.jsonl")
+    lines = learning.real_steps.results(tmp_path / "out.jsonl")
 
     assert set(lines) == {(run.task, "llama", name) for name in ("none", "peft", "kbitlint")}
     assert all(line["first"] > 4.1 and line["loss"] < 3.5 for line in lines.values())
@@ -96,7 +96,7 @@ def test_norms_that_square_in_float16_learn_only_where_they_are_prepared(tmp_pat
 
     run = learning.Run("float16", "imagegpt", 0, 1e3, steps=40)
     learning.learn(run, ["none", "kbitlint"], tmp_path / "out.jsonl")
-    lines = learning.truth.results(tmp_path / "out.jsonl")
+    lines = learning.real_steps.results(tmp_path / "out.jsonl")
 
     assert lines[run.task, "imagegpt", "none"]["loss"] == pytest.approx(math.log(learning.VOCAB), abs=1e-3)
     assert lines[run.task, "imagegpt", "kbitlint"]["loss"] < 3.8

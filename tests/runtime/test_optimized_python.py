@@ -69,13 +69,13 @@ def test_the_report_of_a_checkpoint_is_the_same(way):
 
 LIVE = """
 import sys, torch, bitsandbytes, kbitlint
-from kbitlint import docs, registry
+from kbitlint import registry, rule_docs
 from kbitlint.output import json, sarif
 torch.manual_seed(0)
 model = torch.nn.Sequential(bitsandbytes.nn.Linear4bit(64, 64, compute_dtype=torch.bfloat16), torch.nn.LayerNorm(64)).bfloat16()
 model = model.to("cpu")
 reports = [kbitlint.check(model), kbitlint.check(model, plan=True), kbitlint.fix(model, unsafe=True), kbitlint.check(model)]
-print(kbitlint.undo(model), json.render(reports), sarif.render(reports), *map(docs.explain, registry.all_rules()))
+print(kbitlint.undo(model), json.render(reports), sarif.render(reports), *map(rule_docs.explain, registry.all_rules()))
 try:
     kbitlint.assert_ready(model)
 except AssertionError as error:
