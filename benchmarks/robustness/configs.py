@@ -25,10 +25,9 @@ from benchmarks.robustness.malicious_inputs import ADAPTER, LLAMA, PAYLOAD, Payl
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[2]
-
     from benchmarks.robustness.trials import Tally
 
+ROOT = Path(__file__).parents[2]
 SECONDS = 60
 _AT_ONCE = 120
 
