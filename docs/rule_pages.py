@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kbitlint import docs as rule_docs
+from kbitlint import rule_docs
 from kbitlint.registry import all_rules
 
 if TYPE_CHECKING:

@@ -1,16 +1,16 @@
-"""Audits a quantized model before you fine-tune it, fixes it, and proves it with a training step."""
+"""Audit quantized models before fine-tuning, fix them, and prove the fix with a training step."""
 
 import sys
 
-# `python -m kbitlint` puts the working folder first on the path, and a module there would be run in place of any that is
-# imported from here on: this comes before the first of them, `__future__` and `typing` included
+# `python -m kbitlint` prepends the working folder to `sys.path`. A module there would replace any module that is
+# imported below, `__future__` and `typing` included. So the folder is removed before the first import.
 if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)].removeprefix("-m") == "kbitlint":
-    _safe = sys.flags.isolated or getattr(sys.flags, "safe_path", False)  # -I and -P leave it out; -P is new in 3.11
+    _safe = sys.flags.isolated or getattr(sys.flags, "safe_path", False)  # -I and -P do not add it; -P is new in Python 3.11
     del sys.path[: 0 if _safe else 1]
 
 TYPE_CHECKING = False
 
-from kbitlint.version import VERSION  # noqa: E402  # after the path is safe
+from kbitlint.version import VERSION  # noqa: E402  # after sys.path is safe
 
 __version__ = VERSION
 
@@ -48,7 +48,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import public names when they are first used: ``import kbitlint`` costs nothing."""
+    """Import public names at their first use, so that ``import kbitlint`` is cheap."""
     if name not in _HOMES:
         raise AttributeError(f"module 'kbitlint' has no attribute {name!r}")
     import importlib

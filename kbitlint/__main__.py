@@ -1,4 +1,4 @@
-"""``python -m kbitlint``."""
+"""Entry point of ``python -m kbitlint``."""
 
 from kbitlint.cli import main
 

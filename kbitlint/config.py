@@ -1,4 +1,4 @@
-"""``[tool.kbitlint]`` of the nearest pyproject.toml, as a frozen Config."""
+"""Configuration: ``[tool.kbitlint]`` of the nearest pyproject.toml as a frozen Config."""
 
 from __future__ import annotations
 
@@ -29,49 +29,53 @@ _LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What a project says about its audits; the command line wins over it."""
+    """The settings of a project. Options of the command line override them."""
 
     targets: tuple[str, ...] = ()
-    """What ``kbitlint check`` audits where it is given no target."""
+    """The targets of ``kbitlint check`` without arguments."""
     select: tuple[str, ...] = ()
-    """Codes, prefixes or slugs of the rules that run; all where it is empty."""
+    """Codes, prefixes or slugs of the rules to run; empty for all rules."""
     ignore: tuple[str, ...] = ()
-    """Codes, prefixes or slugs of rules that do not run."""
+    """Codes, prefixes or slugs of the rules not to run."""
     fail_on: Severity = Severity.WARNING
-    """The least severity that makes the exit code 1."""
+    """The lowest severity that makes the exit code 1."""
     quantize: str | None = None
-    """How unquantized checkpoints will be loaded."""
+    """The quantization with which an unquantized checkpoint will be loaded (``--quantize``); None if not set."""
     device: str | None = None
-    """Where ``--fix`` works."""
+    """The device on which ``--fix`` runs; None for the default (``cuda``)."""
     meta: bool = False
-    """Whether factories run without weights."""
+    """Whether factories run on the meta device, without weights."""
     training: str | None = None
-    """The accelerate or DeepSpeed file that training is launched with."""
+    """The accelerate or DeepSpeed file with which training is launched; None if it is not known."""
     baseline: str | None = None
-    """The file with the violations that are known and accepted."""
+    """The file of accepted violations; None for no baseline."""
     max_file_size: int = _LIMITS.max_file_size
-    """Bytes of the largest script, training configuration or code of a notebook that is looked at."""
+    """Bytes of the largest script, training configuration or notebook code that is read."""
     max_tokens: int = _LIMITS.max_tokens
-    """Words and signs of the longest one."""
+    """The largest number of tokens in one of these files."""
     max_steps: int = _LIMITS.max_steps
-    """Statements and expressions that are followed in one file."""
+    """The largest number of statements and expressions that are followed in one file."""
     ignore_in: tuple[IgnoreIn, ...] = ()
-    """Where single rules are not reported, and why."""
+    """The places in which single rules are not reported, with reasons."""
     severity: tuple[tuple[str, Severity], ...] = ()
-    """(code, prefix or slug, severity) that takes the place of a rule's own."""
+    """(code, prefix or slug; severity) that overrides a rule's own severity."""
     options: tuple[tuple[str, dict[str, Any]], ...] = ()
     """(code or slug of a rule, option -> value)."""
     file: str | None = None
-    """The file that was read."""
+    """The configuration file; None for the defaults."""
 
     @property
     def limits(self) -> Limits:
-        """The bounds that files are held to."""
+        """Return the limits for reading files."""
         return Limits(self.max_file_size, self.max_tokens, self.max_steps)
 
 
 def find(start: Path) -> Path | None:
-    """The nearest pyproject.toml at or above a folder that has a ``[tool.kbitlint]``. Raises ConfigError."""
+    """Return the nearest pyproject.toml at or above a folder that has ``[tool.kbitlint]``; None if there is none.
+
+    Raises:
+        ConfigError: If a pyproject.toml cannot be read.
+    """
     for folder in (start, *start.parents):
         path = folder / "pyproject.toml"
         try:
@@ -83,12 +87,17 @@ def find(start: Path) -> Path | None:
 
 
 def load(path: Path | None) -> Config:
-    """The configuration of a file, or the defaults. Every error names file, key and what is wrong."""
+    """Return the configuration of a file; the defaults if ``path`` is None.
+
+    Raises:
+        ConfigError: If the file is not valid TOML, or a key is unknown or has a wrong value. It names the file and
+            the key.
+    """
     if path is None:
         return Config()
     try:
         content = tomllib.loads(read_text(path))
-    except (ValueError, RecursionError, OSError) as error:  # a number with too many digits is a ValueError too
+    except (ValueError, RecursionError, OSError) as error:  # a number with too many digits raises ValueError
         raise ConfigError(path, "tool.kbitlint", f"the file is not valid TOML: {error}") from error
     tool = content.get("tool", {})
     table = tool.get("kbitlint", {}) if isinstance(tool, dict) else tool
@@ -108,7 +117,7 @@ def load(path: Path | None) -> Config:
 
 
 def as_toml(settings: Config, name: str) -> str:
-    """One field as it would be written."""
+    """Return the value of one field as TOML."""
     value = getattr(settings, name)
     return _toml(dict(value) if name in ("severity", "options") else value)
 
@@ -126,12 +135,12 @@ def _toml(value: Any) -> str:
 
 
 def _beside(path: Path, target: str) -> str:
-    """A target that names something beside the configuration, as seen from the working folder."""
+    """Return a target next to the configuration file relative to the working folder; other targets unchanged."""
     place, colon, attribute = target.partition(":")
     there = path.parent / place
     try:
         exists = there.exists()
-    except OSError:  # longer than any name may be, and so a matter of the target
+    except OSError:  # a name that is too long for a file; it is still a target string
         exists = False
     if path.parent == Path.cwd() or not place or not exists:
         return target
@@ -162,7 +171,7 @@ def _read(path: Path, key: str, value: Any) -> Any:
 
 
 def _number(path: Path, name: str, value: Any) -> int:
-    """A positive number; a size may be written with its unit."""
+    """Return a positive number. A key that ends in ``-size`` also accepts a string with a unit."""
     if isinstance(value, str) and name.endswith("-size"):
         try:
             value = size_of(value)
@@ -198,7 +207,7 @@ def _severity(path: Path, name: str, value: Any) -> Severity:
 
 
 def _ignore_in(path: Path, name: str, value: Any) -> tuple[IgnoreIn, ...]:
-    """The patterns of ``ignore-in``: each names a rule and says why, and may name a place and a target."""
+    """Return the patterns of ``ignore-in``. Each has a rule and a reason, and may have a path and a target."""
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise ConfigError(path, name, 'must be a list of tables: [{ rule = "KB101", path = "vision.**", reason = "..." }]')
     known = [field.name for field in dataclasses.fields(IgnoreIn)]

@@ -1,4 +1,4 @@
-"""Runs rules over facts. Pure: no input or output, no torch, no rule is named here."""
+"""Engine: runs rules over facts. It does no input or output, imports no torch and names no rule."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What running the rules gave; the caller makes a Report of it."""
+    """The outcome of all rules on one set of facts. The caller builds a Report from it."""
 
     violations: tuple[Violation, ...]
     skips: tuple[Skip, ...]
@@ -32,13 +32,14 @@ class Outcome:
 NOTHING = Outcome((), (), (), ())
 
 Facts = Mapping[Surface, Any]
-"""What was collected, by surface. A surface that the target does not offer is absent."""
+"""The collected facts by surface. A surface that the target does not offer is absent."""
 
 
 def run(rules: Iterable[Rule], facts: Facts, context: TrainingContext) -> Outcome:
-    """Run every check that the facts allow. A rule that raises is a Crash, and the others still run.
+    """Run every check for which there are facts, and return the outcome.
 
-    Where a rule was checked on the attributes of a model and on its trace, the trace decides.
+    If a rule raises an exception, record a Crash and run the other rules. If a rule ran on both the model and its
+    trace, keep the violations of the trace only.
     """
     violations: list[Violation] = []
     skips: list[Skip] = []
@@ -73,13 +74,13 @@ def run(rules: Iterable[Rule], facts: Facts, context: TrainingContext) -> Outcom
 
 
 def _require_strategy(rule: Rule, surface: Surface, context: TrainingContext) -> None:
-    """Raise Unstated if the rule judges models by how ranks share them and the context does not say how they do."""
+    """Raise Unstated if the verdict on a model depends on the strategy and the context has none."""
     if rule.needs_strategy and context.strategy is None and surface in (Surface.MODEL, Surface.TRACE):
         raise Unstated("how ranks share the model is not known (--training)")
 
 
 def merge(outcomes: Iterable[Outcome]) -> Outcome:
-    """The outcomes of several files as one."""
+    """Return the outcomes of several files as one outcome."""
     outcomes = list(outcomes)
     return Outcome(
         tuple(sorted((v for outcome in outcomes for v in outcome.violations), key=lambda v: v.sort_key)),

@@ -1,6 +1,6 @@
-"""Every way in which kbitlint cannot do its job, as one clear line.
+"""Errors of kbitlint, each with a message of one line.
 
-The CLI prints the line and leaves with exit code 2; the Python API raises the same class.
+The CLI prints the line and exits with code 2; the Python API raises the same class. Nothing here imports kbitlint.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ if TYPE_CHECKING:
 
 
 class KbitlintError(Exception):
-    """kbitlint could not do its job; the message names what, where and what to do."""
+    """An error that stops kbitlint. The message names the problem, its place and the remedy."""
 
 
 class TargetError(KbitlintError):
-    """A target that cannot be read, built or run."""
+    """An error in a target that cannot be read, built or run."""
 
     def __init__(self, target: object, problem: str) -> None:
         super().__init__(f"{target}: {problem}")
 
 
 class ConfigError(KbitlintError):
-    """A key of the configuration that is unknown or has a wrong value."""
+    """An error in a key of the configuration: it is unknown or has a wrong value."""
 
     def __init__(self, file: object, key: str, problem: str) -> None:
         super().__init__(f"{file}: {key}: {problem}")
 
 
 class MissingExtraError(KbitlintError):
-    """A package of the extra ``kbitlint[model]`` is needed and not installed."""
+    """A missing package of the extra ``kbitlint[model]``."""
 
     def __init__(self, package: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'kbitlint[model]'")
 
 
 class SelectionError(KbitlintError):
-    """A rule selector that matches no rule."""
+    """An error in a rule selector that matches no rule."""
 
 
 class EditError(KbitlintError):
-    """An edit that does not fit the model it is applied to."""
+    """An error in an edit that does not fit its model."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
+    """Return ``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
     import difflib
 
     close = difflib.get_close_matches(word, sorted(known), n=1)
@@ -53,10 +53,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An exception as one line: its class and the first line of its message."""
+    """Return an exception as one line: its class and the first line of its message."""
     try:
         text = str(error)
-    except Exception:  # noqa: BLE001  # the exceptions of others may fail to say what they are
+    except Exception:  # noqa: BLE001  # ``__str__`` of another library's exception may raise
         text = ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""The packages of ``kbitlint[model]``: imported when they are needed, missed in one clear line."""
+"""Packages of the extra ``kbitlint[model]``, imported on demand."""
 
 from __future__ import annotations
 
@@ -16,25 +16,36 @@ if TYPE_CHECKING:
 
 
 def require(package: str, purpose: str) -> ModuleType:
-    """Import a package of the extra. Raises MissingExtraError where it is not installed."""
+    """Import a package of the extra and return it.
+
+    Raises:
+        MissingExtraError: If it is not installed.
+    """
     if importlib.util.find_spec(package) is None:
         raise MissingExtraError(package, purpose)
-    with lifted():  # a package that kbitlint asks for, and no config
+    with lifted():  # kbitlint asks for this package, not the config that is being built
         return importlib.import_module(package)
 
 
 def require_model_extra(purpose: str) -> None:
-    """Make sure that torch and transformers are installed, without importing them."""
+    """Check that torch, transformers and accelerate are installed, without importing them.
+
+    Raises:
+        MissingExtraError: If one of them is missing.
+    """
     for package in ("torch", "transformers", "accelerate"):
         if importlib.util.find_spec(package) is None:
             raise MissingExtraError(package, purpose)
 
 
 def load_bitsandbytes(purpose: str) -> ModuleType:
-    """Import bitsandbytes without torch's compiler.
+    """Import bitsandbytes without torch's compiler, and return it.
 
-    bitsandbytes 0.50 decorates two kernels with ``torch.compile``, and decorating alone imports inductor: 1.7 of its
-    1.8 seconds. The functions are compiled at their first call instead, so nothing else changes.
+    bitsandbytes 0.50 decorates two kernels with ``torch.compile``. The decoration alone imports inductor, which
+    takes 1.7 of 1.8 seconds. Here the functions are compiled at their first call instead, so nothing else changes.
+
+    Raises:
+        MissingExtraError: If torch or bitsandbytes is not installed.
     """
     if "bitsandbytes" in sys.modules:
         return sys.modules["bitsandbytes"]
@@ -56,7 +67,7 @@ def load_bitsandbytes(purpose: str) -> ModuleType:
     torch.compile = compile_at_first_call
     log = logging.getLogger("bitsandbytes")
     level = log.level
-    log.setLevel(logging.ERROR)  # it warns of a faster CPU kernel that it misses, which changes no verdict
+    log.setLevel(logging.ERROR)  # it warns that a faster CPU kernel is missing, which changes no verdict
     try:
         return require("bitsandbytes", purpose)
     finally:

@@ -1,6 +1,6 @@
-"""How much of a file is looked at: a larger one is skipped with that reason, a longer one is followed in part.
+"""Limits for reading files: a larger file is skipped with a reason, a longer one is followed in part.
 
-The bounds keep what somebody else's file costs near 2 s and 300 MB. A project with larger files raises them under
+The defaults keep the cost of an untrusted file near 2 s and 300 MB. A project with larger files raises them under
 ``[tool.kbitlint]``.
 """
 
@@ -17,12 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The bounds of one run."""
+    """The limits of one run."""
 
     max_file_size: int = 2_000_000
-    """Bytes of a script or a training configuration, and of the code of a notebook."""
+    """Bytes of a script, a training configuration or the code of a notebook."""
     max_tokens: int = 200_000
-    """Words and signs of a script, or values of a configuration or notebook; a megabyte of ordinary Python has as many."""
+    """Tokens of a script, or values of a configuration or notebook.
+
+    One megabyte of ordinary Python has about 200,000 tokens.
+    """
     max_steps: int = 120_000
     """Statements and expressions that are followed in one file, over all its paths."""
 
@@ -32,13 +35,13 @@ _CURRENT: ContextVar[Limits] = ContextVar("limits", default=DEFAULT)
 
 
 def current() -> Limits:
-    """Return the bounds of this run."""
+    """Return the limits of the current run."""
     return _CURRENT.get()
 
 
 @contextlib.contextmanager
 def held_to(limits: Limits) -> Iterator[None]:
-    """Hold what runs inside to these bounds."""
+    """Set the limits for the code inside the context."""
     before = _CURRENT.set(limits)
     try:
         yield

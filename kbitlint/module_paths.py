@@ -1,4 +1,4 @@
-"""Dotted module paths: folding ``model.layers.0..31`` into ``model.layers.*``."""
+"""Dotted module paths: folding ``model.layers.0..31`` into ``model.layers.*``, and globs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _INDEX = re.compile(r"(?<![^.])\d+(?![^.])")
 
 
 def fold(path: str) -> str:
-    """The path with every numeric component replaced by ``*``.
+    """Return the path with every numeric component replaced by ``*``.
 
     >>> fold("model.layers.7.mlp.experts.31.up_proj")
     'model.layers.*.mlp.experts.*.up_proj'
@@ -22,9 +22,9 @@ def fold(path: str) -> str:
 
 
 def fold_all(paths: Iterable[str]) -> list[tuple[str, int]]:
-    """Each distinct folded path with how many paths fold into it, in the order of first appearance.
+    """Return (folded path, number of paths) for each folded path, in the order of first appearance.
 
-    A path that stands alone keeps its numbers: one bad layer of 32 must be findable.
+    A single path keeps its numbers, so that one bad layer of 32 can be found.
     """
     paths = list(paths)
     counts = Counter(map(fold, paths))
@@ -35,7 +35,7 @@ def fold_all(paths: Iterable[str]) -> list[tuple[str, int]]:
 
 
 def spans(numbers: Iterable[int]) -> list[tuple[int, int]]:
-    """The (first, last) of each run of neighbours.
+    """Return the (first, last) of each run of consecutive numbers.
 
     >>> spans([5, 0, 1, 2])
     [(0, 2), (5, 5)]
@@ -50,7 +50,7 @@ def spans(numbers: Iterable[int]) -> list[tuple[int, int]]:
 
 
 def matches(pattern: str, path: str) -> bool:
-    """Whether a glob names a dotted path: ``*`` stands within a component, ``**`` for any number of components.
+    """Return whether a glob matches a dotted path: ``*`` within one component, ``**`` for any number of components.
 
     >>> matches("model.layers.*.mlp.**", "model.layers.7.mlp.experts.3.up_proj")
     True
@@ -64,7 +64,7 @@ def matches(pattern: str, path: str) -> bool:
             mark = name
         elif part < len(parts) and _fits(parts[part], names[name]):
             part, name = part + 1, name + 1
-        elif after >= 0:  # the last ** takes one more
+        elif after >= 0:  # let the last ** match one more component
             part, name = after, mark + 1
             mark += 1
         else:
@@ -73,7 +73,10 @@ def matches(pattern: str, path: str) -> bool:
 
 
 def _fits(part: str, name: str) -> bool:
-    """Return whether a component with ``*`` in it names another; each piece between them is taken where it first stands."""
+    """Return whether a component with ``*`` in it matches a name.
+
+    Each piece between two ``*`` matches as early as possible.
+    """
     first, *rest = part.split("*")
     if not rest:
         return part == name

@@ -1,4 +1,4 @@
-"""Finds rules, checks their shape, and selects among them by code, prefix or slug."""
+"""Registry of rules: finds them, checks their shape, and selects by code, prefix or slug."""
 
 from __future__ import annotations
 
@@ -20,11 +20,16 @@ BUILT_IN = "kbitlint_rules"
 
 
 class RuleShapeError(KbitlintError):
-    """A rule pack that breaks the shape every rule must have. A pack never fails silently."""
+    """A rule pack that cannot be imported or has a rule of the wrong shape. It stops the run."""
 
 
 def _rules_of(package: str) -> list[type[Rule]]:
-    """The rules of a package: one in each module, which is named like the slug."""
+    """Return the rules of a package. Each module has one rule and is named after its slug.
+
+    Raises:
+        RuleShapeError: If the package cannot be imported, or a module does not have exactly one rule of the right
+            shape.
+    """
     try:
         root = importlib.import_module(package)
     except ImportError as error:
@@ -62,10 +67,11 @@ def _check_shape(rule: type[Rule], module: str) -> None:
 
 @functools.cache
 def all_rules() -> tuple[Rule, ...]:
-    """Every rule, built in or from an entry point in the group ``kbitlint.rules``, ordered by code.
+    """Return every rule, built in or from the entry point group ``kbitlint.rules``, ordered by code.
 
-    Raises RuleShapeError where a pack cannot be imported, a rule has the wrong shape, or two rules share a code
-    or a slug.
+    Raises:
+        RuleShapeError: If a pack cannot be imported, or a rule has the wrong shape. Also if two rules share a code
+            or slug.
     """
     packages = [BUILT_IN, *sorted({entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)})]
     rules = [rule() for package in packages for rule in _rules_of(package)]
@@ -80,7 +86,11 @@ def all_rules() -> tuple[Rule, ...]:
 
 
 def find(name: str) -> Rule:
-    """The rule with this code or slug. Raises SelectionError with the nearest name."""
+    """Return the rule with this code or slug.
+
+    Raises:
+        SelectionError: If no rule has it. The message suggests the nearest name.
+    """
     for rule in all_rules():
         if name.upper() == rule.meta.code or name.lower() == rule.meta.slug:
             return rule
@@ -89,7 +99,10 @@ def find(name: str) -> Rule:
 
 
 def _matches(rule: Rule, selector: str) -> int:
-    """How specifically a selector names a rule: the length of the code's prefix it spells, 0 for no match."""
+    """Return how specifically a selector names a rule; 0 if it does not match.
+
+    A longer prefix of the code is more specific. A slug is more specific than any code.
+    """
     if selector.upper() == "ALL":
         return 1
     if selector.lower() == rule.meta.slug:
@@ -98,18 +111,18 @@ def _matches(rule: Rule, selector: str) -> int:
 
 
 Given = Mapping[str, Mapping[str, bool | float | str]]
-"""code or slug of a rule -> option -> value."""
+"""code or slug of a rule -> option -> value"""
 
 
 def select(selected: Iterable[str] = (), ignored: Iterable[str] = (), options: Given | None = None) -> tuple[Rule, ...]:
-    """The rules that selectors leave: codes, prefixes (``KB4``), slugs or ``ALL``, with their options set.
+    """Return the selected rules with their options set. Selectors are codes, prefixes (``KB4``), slugs or ``ALL``.
 
-    Without ``selected`` every rule runs. The more specific selector wins, so ``select=["KB401"], ignore=["KB4"]``
-    runs KB401.
+    Without ``selected`` every rule is selected. The more specific selector wins: ``select=["KB401"],
+    ignore=["KB4"]`` selects KB401.
 
     Raises:
-        SelectionError: A selector matches no rule.
-        KbitlintError: A rule has no such option, or it takes no such value.
+        SelectionError: If a selector matches no rule.
+        KbitlintError: If a rule does not declare an option, or the option's value has the wrong type.
     """
     given = {find(name).meta.code: _checked(find(name), values) for name, values in (options or {}).items()}
     selected, ignored = tuple(selected), tuple(ignored)
@@ -132,7 +145,11 @@ def _with(rule: Rule, values: Mapping[str, bool | float | str] | None) -> Rule:
 
 
 def _checked(rule: Rule, values: Mapping[str, bool | float | str]) -> Mapping[str, bool | float | str]:
-    """The values, where the rule has these options and they are of the kinds of their defaults."""
+    """Return the values unchanged if the rule declares these options and each value has the type of its default.
+
+    Raises:
+        KbitlintError: If not.
+    """
     known = {option.name: option for option in rule.options}
     for name, value in values.items():
         where = f"options.{rule.meta.code}.{name}"

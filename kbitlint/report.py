@@ -1,6 +1,6 @@
-"""Results that print themselves: what the audit and the measurement of memory return to users.
+"""Results with a text rendering: the return values of the Python API.
 
-The data is in ``kbitlint.result``, which renderers read; here the text renderers are added to it.
+``kbitlint.result`` has the data; this module may import the renderers of ``kbitlint.output``.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 
 
 class Report(AuditResult):
-    """Everything that one audit of one target found, and everything that it could not check."""
+    """The outcome of one audit of one target, including the checks that could not run."""
 
     __slots__ = ()
 
     def __str__(self) -> str:
-        """Return the report as the text format shows it."""
+        """Return the report in the text format."""
         return text.render(self)
 
 
 class MemoryReport(MemoryResult):
-    """What training takes, side by side for several states of one model."""
+    """The memory of training for several states of one model."""
 
     __slots__ = ()
 
     def __str__(self) -> str:
-        """Return the report as ``kbitlint memory`` shows it."""
+        """Return the report in the format of ``kbitlint memory``."""
         return memory.render_text(self)
 
 
 def report_of(name: str, facts: Any, outcome: Outcome, trace: Any = None, **further: Any) -> Report:
-    """The report of one audit.
+    """Return the report of one audit.
 
     Args:
         name: The target.
-        facts: What the walk saw; None where no model was looked at.
-        outcome: What the rules gave.
-        trace: What a step without weights showed; None where none was run.
+        facts: The facts of the model; None if no model was audited.
+        outcome: The outcome of the rules.
+        trace: The facts of a step without weights; None if none ran.
         **further: Further fields of the report.
     """
     return Report(

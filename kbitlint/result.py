@@ -1,7 +1,7 @@
-"""What an audit gives, as data: what was found, what was fixed, and what could not be checked.
+"""Results of an audit, as data: violations, applied fixes, and checks that could not run.
 
-Everything is frozen, so a result can be compared, cached and sent to another process. Renderers read results, and no
-result knows a renderer: ``kbitlint.report`` puts both together.
+Every class is frozen, so a result can be compared, cached and sent to another process. Renderers read results; this
+module imports none of them. ``kbitlint.report`` adds the text rendering.
 """
 
 from __future__ import annotations
@@ -14,30 +14,32 @@ from kbitlint.violation import Edit, Severity, Surface, Violation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-#: kinds of resident bytes, in the order in which they are shown
+#: kinds of resident bytes, in their order in reports
 KINDS = ("quantized weights", "quantization state", "norms", "embeddings and head", "other weights", "adapters", "buffers")
-#: how layers may checkpoint, in the order in which they are shown; the last one's n is the caller's
+#: modes of checkpointing, in their order in reports; a third one, ``every n-th layer``, follows them
 OFF, ON = "no checkpointing", "checkpointed"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Skip:
-    """A check that could not be made, and why; never the same as a pass."""
+    """A check that could not run, with the reason. A skip never counts as a pass."""
 
     code: str
     surface: Surface
     reason: str
     unstated: bool = False
-    """Whether the rule is about runs of a kind (several ranks) that nothing says this is. Programs are told of it
-    always, people with ``--verbose``."""
+    """Whether the check was skipped because the context leaves the kind of run open, for example the number of ranks.
+
+    JSON reports always list such a skip, text reports only with ``--verbose``.
+    """
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Crash:
-    """A rule that raised. It makes the exit code 2: the audit is incomplete."""
+    """A rule that raised an exception. The audit is then incomplete and its exit code is 2."""
 
     code: str
-    """Empty where no rule but the audit of a rank failed."""
+    """The code of the rule; empty if the audit of a rank failed instead of a rule."""
     surface: Surface
     error: str
     traceback: str = ""
@@ -48,71 +50,73 @@ class Crash:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What one real training step did after a fix."""
+    """The outcome of one real training step after a fix."""
 
     device: str
     loss: float | None
+    """The loss of the step; None if the step did not compute one."""
     gradients: int
-    """Trainable parameters that received a finite gradient."""
+    """Number of trainable parameters that received a finite gradient."""
     expected: int
-    """How many should have."""
+    """Number of parameters that should have received one."""
     at_embeddings: bool = False
-    """Whether nothing was trainable, so that the gradient was looked at where it leaves the first layer."""
+    """Whether nothing was trainable, so that the probe read the gradient at the output of the embeddings instead."""
     failure: str | None = None
-    """The reason why it did not run or what went wrong; None where everything is finite."""
+    """Why the step did not run or went wrong; None if all values are finite."""
     stepped: bool = False
-    """Whether the optimizer made a step too, and left every frozen parameter as it was, bit for bit."""
+    """Whether the optimizer made a step too and left every frozen parameter bit-identical."""
     peak_bytes: int | None = None
-    """The most memory that was allocated on the device during the step; None where the device does not count it."""
+    """Peak of the memory allocated on the device during the step, in bytes. None if the device does not count it."""
     as_before: bool = False
-    """Whether the step fails without the fix too, so that its failure says nothing about the fix."""
+    """Whether the step fails without the fix too. Its failure then proves nothing about the fix."""
 
     @property
     def refutes(self) -> bool:
-        """Whether the step shows that the fix broke training."""
+        """Return whether the step shows that the fix broke training."""
         return self.failure is not None and not self.as_before
 
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """A fix that was carried out: which edits, in how many passes, and what the probe saw."""
+    """The edits that were applied, the number of passes, and the outcome of the probe."""
 
     edits: tuple[Edit, ...]
     passes: int
+    """Number of rounds of edits until an audit found no further fix to apply."""
     held_back: int = 0
-    """Fixes that were not applied because they are unsafe."""
+    """Number of fixes that were not applied because they are unsafe."""
     probe: Probe | None = None
     left_behind: str | None = None
-    """The file that makes the fix last, or None."""
+    """The file that makes the fix permanent; None if no file was written."""
     lines_to_add: tuple[str, ...] = ()
-    """For targets that are code: the lines that make the fix last."""
+    """For targets that are code: the lines that make the fix permanent."""
     taken_back: tuple[Edit, ...] = ()
-    """Edits that were tried and taken back, because a training step raised with them and did not without."""
+    """Edits that were undone, because a training step raised with them and ran without them."""
     left_out: tuple[Edit, ...] = ()
-    """Edits that a plan names without making them, because they rewrite weights."""
+    """Edits that a plan lists without applying them, because they rewrite weights."""
     diff: str = ""
-    """For files that were changed: what was changed in them."""
+    """For changed files: the changes as a unified diff."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a fix would do, with nothing done."""
+    """The edits of a fix, none of them applied."""
 
     safe: tuple[Edit, ...]
-    """The edits that ``--fix`` makes."""
+    """The edits that ``--fix`` applies."""
     unsafe: tuple[Edit, ...]
-    """Those that ``--unsafe-fixes`` adds."""
+    """The further edits of ``--unsafe-fixes``."""
     diff: str = ""
     """For files: the safe edits as a unified diff."""
     spared: tuple[Edit, ...] = ()
-    """Safe edits that are not needed where the unsafe ones are made."""
+    """Safe edits that are unnecessary if the unsafe edits are applied."""
     unsafe_diff: str = ""
-    """What the unsafe ones change beyond that."""
+    """For files: the further changes of the unsafe edits, as a unified diff."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suppressed:
-    """A violation that somebody decided to live with; shown to programs, never counted."""
+    """A violation that the project accepts. JSON reports list it; it does not count."""
 
     violation: Violation
     by: str
@@ -126,118 +130,129 @@ class Failure:
 
     target: str
     error: str
-    """One line."""
+    """The reason in one line."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleOutline:
-    """One module that holds parameters, itself or below it. What it counts is its own, without that of its children."""
+    """One module with parameters of its own or of its descendants. Its counts leave out the descendants."""
 
     path: str
-    """As in reports; empty for the model itself."""
+    """The path as in reports; empty for the model itself."""
     class_name: str
     shape: tuple[int, ...] = ()
-    """Of its weight; before packing where it is packed."""
+    """The shape of its weight; for a packed weight, the shape before packing."""
     numel: int = 0
-    """Elements of its parameters, before packing."""
+    """Number of elements of its parameters, before packing."""
     trainable: int = 0
-    """Elements of those that require grad."""
+    """Number of elements of its parameters that require grad."""
     stored: tuple[tuple[str, int], ...] = ()
-    """(how its parameters are stored, bytes): a dtype, or for a packed weight the method's own name: nf4, int8."""
+    """(storage, bytes) of its parameters. The storage is a dtype, or for a packed weight the method's name: nf4, int8."""
     checkpoints: str = ""
-    """How it checkpoints its activations: ``no``, ``reentrant``, ``without reentry``, ``unknown``; empty where it cannot."""
+    """Its checkpointing: ``no``, ``reentrant``, ``without reentry`` or ``unknown``. Empty if it does not support any."""
     adapter: bool = False
-    """Whether an adapter added it."""
+    """Whether an adapter added the module."""
     norm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class StepMemory:
-    """One training step in one mode of checkpointing."""
+    """The memory of one training step in one mode of checkpointing."""
 
     activations: int
-    """Bytes kept for the backward pass by the layers and what feeds them."""
+    """Bytes saved for the backward pass by the layers and the modules before them."""
     logits: int
-    """Bytes kept for the backward pass by the head and the loss."""
+    """Bytes saved for the backward pass by the head and the loss."""
     peak: int
-    """The most that is held at any moment of a step after the first, weights and optimizer state included."""
+    """Peak bytes of a step after the first, including weights and optimizer state."""
     peak_at: str
-    """The module that runs then, with the pass: ``lm_head, backward``."""
+    """The module and the pass at the peak: ``lm_head, backward``."""
 
 
 @dataclass(frozen=True, slots=True)
 class StateMemory:
-    """One state of the model: as it is, or prepared in one way or another."""
+    """The memory of one state of the model: unchanged, or prepared in one way."""
 
     name: str
     resident: Mapping[str, int]
-    """Bytes of each kind of ``KINDS``."""
+    """Bytes by kind; the kinds are those of ``KINDS``."""
     gradients: int
+    """Bytes of all gradients."""
     optimizer: int
+    """Bytes of the optimizer's state."""
     steps: Mapping[str, StepMemory]
-    """By mode of checkpointing; a mode that the class does not support is absent."""
+    """The step's memory by mode of checkpointing. A mode that the class does not support is absent."""
     failure: str | None = None
-    """Why the step could not be run; None where it ran."""
+    """Why the step could not run; None if it ran."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryResult:
-    """What training takes, side by side for several states of one model."""
+    """The memory of training for several states of one model."""
 
     target: str
     summary: str
     batch: tuple[int, int]
-    """(sequences, tokens a sequence)."""
+    """(sequences, tokens per sequence)."""
     optimizer: str
+    """The name of the optimizer."""
     autocast: str | None
+    """The dtype of autocast; None without autocast."""
     states: tuple[StateMemory, ...]
     notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class AuditResult:
-    """Everything one audit of one target found, and everything it could not look at."""
+    """The outcome of one audit of one target, including the checks that could not run."""
 
     target: str
     """The target string; empty for a live model."""
     summary: str = ""
-    """What was audited, in words: class, size, quantization, adapters, where it was built."""
+    """The audited model in words: class, size, quantization, adapters. For a folder: how many files concern training."""
     violations: tuple[Violation, ...] = ()
     suppressed: tuple[Suppressed, ...] = ()
     skips: tuple[Skip, ...] = ()
     crashes: tuple[Crash, ...] = ()
     ran: tuple[tuple[str, Surface], ...] = ()
-    """Every (code, surface) whose check ran to its end."""
+    """(code, surface) of every check that ran to its end."""
     notes: tuple[str, ...] = ()
-    """What the reader must know about how the target was built."""
+    """Notes on how the target was built that change the meaning of the report."""
     planned: Plan | None = None
+    """The edits of a fix; None if the caller did not ask for a plan."""
     applied: Applied | None = None
+    """The applied fix; None if the run applied none."""
     weights_read: bool = False
+    """Whether the audited model has weights. False on the meta device and if no model was audited."""
     trace_seconds: float | None = field(default=None, compare=False)
-    """How long the training step without weights took; None where none was run."""
+    """Duration of the training step without weights; None if no such step ran."""
     outline: tuple[ModuleOutline, ...] = ()
-    """The model's modules; empty where nobody asked for them or no model was looked at."""
+    """The model's modules. Empty if the caller did not ask for them or no model was audited."""
     memory: MemoryResult | None = None
-    """What a training step takes before and after the fix, where that was asked for."""
+    """The memory of a training step before and after the fix; None if the caller did not ask for it."""
     unmeasured: str = ""
-    """Why that was not measured, in one line."""
+    """Why the memory was not measured, in one line; empty if it was."""
 
     def at_least(self, severity: Severity) -> tuple[Violation, ...]:
-        """The violations at or above a severity."""
+        """Return the violations at or above a severity."""
         return tuple(violation for violation in self.violations if violation.severity >= severity)
 
     @property
     def surfaces(self) -> tuple[Surface, ...]:
-        """The surfaces that some rule looked at."""
+        """Return the surfaces on which at least one check ran."""
         return tuple(sorted({surface for _, surface in self.ran}))
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing in the target concerns training, so that no rule had anything to look at."""
+        """Return whether no rule could check anything, because nothing in the target concerns training."""
         return not (self.ran or self.violations or self.crashes) and bool(self.skips) and not self.summary
 
     def exit_code(self, fail_on: Severity = Severity.WARNING) -> int:
-        """0 clean, 1 violations at or above ``fail_on`` are left, 2 the audit is incomplete."""
+        """Return the exit code of the audit.
+
+        0 means clean. 1 means that violations at or above ``fail_on`` remain. 2 means that the audit is incomplete
+        or that the probe refutes the fix.
+        """
         probe = self.applied.probe if self.applied else None
         if self.crashes or not (self.ran or self.skips) or (probe is not None and probe.refutes):
             return 2

@@ -1,4 +1,4 @@
-"""All that the author of a rule imports, besides the result types of ``kbitlint.violation``."""
+"""The base class of rules and its helpers. A rule imports these and the result types of ``kbitlint.violation``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Meta", "Option", "Rule", "Unchecked", "Unstated"]
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """What a rule is called and how much it matters where its evidence does not say otherwise."""
+    """The identity of a rule. Severity and consequence are defaults that a single violation may override."""
 
     code: str
     slug: str
@@ -36,66 +36,78 @@ class Meta:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """A number or a word that a project may set for a rule, under ``[tool.kbitlint.options]``."""
+    """A setting of a rule that a project can change under ``[tool.kbitlint.options]``."""
 
     name: str
-    """Words joined by hyphens."""
+    """Lower-case words joined by hyphens."""
     default: bool | float | str
     doc: str
-    """One sentence, without a full stop."""
+    """One sentence without a full stop."""
 
 
-class Unchecked(Exception):  # noqa: N818  # not an error: a check raises it to say why it cannot decide
-    """Raised by a check that cannot decide; becomes a Skip with this reason."""
+class Unchecked(Exception):  # noqa: N818  # not an error: a check raises it to report that it cannot decide
+    """Raised by a check that cannot decide. The engine records a Skip with this reason."""
 
 
 class Unstated(Unchecked):
-    """Raised where the rule is about runs of a kind that nothing says this is, so that few readers miss its verdict."""
+    """Raised when the verdict applies to one kind of run only and the context leaves the kind open.
+
+    An example is a run on several ranks. Text reports list such a skip only with ``--verbose``; JSON always does.
+    """
 
 
 class Rule(ABC):
-    """One root cause. The docstring is its documentation; each surface it can be seen on is one method.
+    """One root cause. The docstring is the rule's document; each method ``check_<surface>`` finds it on one surface.
 
-    A check only reads its facts, yields violations in any order, and is deterministic. Which surfaces a rule
-    serves follows from the methods it overrides.
+    A check only reads its facts. It may yield violations in any order and must be deterministic. A rule serves
+    exactly the surfaces whose methods it overrides.
     """
 
     meta: ClassVar[Meta]
     options: ClassVar[tuple[Option, ...]] = ()
     needs_strategy: ClassVar[bool] = False
-    """Whether the verdict on a model depends on how ranks share it. If so, ``check_model`` and ``check_trace`` are skipped
-    when the context has no strategy."""
+    """Whether the verdict on a model depends on how the ranks share it.
+
+    If True, the engine skips ``check_model`` and ``check_trace`` when the context has no strategy.
+    """
 
     def __init__(self, given: Mapping[str, bool | float | str] | None = None) -> None:
         self._given = dict(given or {})
 
     def option(self, name: str) -> Any:
-        """What the project set for an option of this rule, or its default."""
+        """Return the value that the project set for an option of this rule, or its default.
+
+        Raises:
+            StopIteration: If the rule does not declare the option.
+        """
         return self._given.get(name, next(option.default for option in self.options if option.name == name))
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterable[Violation]:
-        """Violations seen in the files of a checkpoint."""
+        """Yield the violations in the files of a checkpoint."""
         raise NotImplementedError
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterable[Violation]:
-        """Violations seen in a training script, a notebook or a training configuration."""
+        """Yield the violations in a training script, a notebook or a training configuration."""
         raise NotImplementedError
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterable[Violation]:
-        """Violations seen on a model object, live or on the meta device."""
+        """Yield the violations of a model object, either live or on the meta device."""
         raise NotImplementedError
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterable[Violation]:
-        """Violations seen in a training step without weights; where a rule has both, this one decides."""
+        """Yield the violations in a training step without weights.
+
+        If a rule ran on both the model and the trace, the engine keeps the violations of the trace only.
+        """
         raise NotImplementedError
 
     def check_ranks(self, ranks: RanksFacts, context: TrainingContext) -> Iterable[Violation]:
-        """Violations seen where training runs: the ranks' models side by side, and the optimizer."""
+        """Yield the violations of a running training: differences between the ranks' models, and the optimizer."""
         raise NotImplementedError
 
     @classmethod
     def checks(cls) -> dict[Surface, Callable[..., Any]]:
-        """The surfaces this rule serves, with the method that serves each."""
+        """Return the surfaces that this rule serves, each with its method."""
         methods = {
             Surface.FILES: "check_files",
             Surface.SOURCE: "check_source",
@@ -109,7 +121,7 @@ class Rule(ABC):
 
     @classmethod
     def title(cls) -> str:
-        """The first line of the rule's document."""
+        """Return the first line of the rule's document."""
         return docstring(cls).partition("\n")[0]
 
     def violation(
@@ -123,7 +135,7 @@ class Rule(ABC):
         evidence: Mapping[str, Any] | None = None,
         fix: Fix | None = None,
     ) -> Violation:
-        """A violation of this rule, with the severity and consequence of its meta unless given."""
+        """Return a violation of this rule; severity and consequence default to those of ``meta``."""
         return Violation(
             code=self.meta.code,
             slug=self.meta.slug,

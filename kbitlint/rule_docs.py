@@ -1,4 +1,4 @@
-"""Rule documents: the sections of a rule's docstring, and the text of ``kbitlint explain``."""
+"""Documents of rules: the sections of a rule's docstring, and the text of ``kbitlint explain``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SECTIONS = ("What it does", "Why is this bad?", "Example", "Fix", "Fix safety", 
 
 
 def sections(rule: type[Rule]) -> dict[str, str]:
-    """The sections of a rule's document, by heading, in their order."""
+    """Return the sections of a rule's document by heading, in their order."""
     found: dict[str, str] = {}
     heading = ""
     for line in docstring(rule).splitlines():
@@ -27,7 +27,7 @@ def sections(rule: type[Rule]) -> dict[str, str]:
 
 
 def explain(rule: Rule) -> str:
-    """A rule's document as Markdown, with its code and severity as title."""
+    """Return a rule's document as Markdown, with its code and severity in the title."""
     body = docstring(type(rule))
     if rule.options:
         lines = [f"- `{option.name}` ({json.dumps(option.default)}): {option.doc}" for option in rule.options]

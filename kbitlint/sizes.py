@@ -1,4 +1,4 @@
-"""Sizes in bytes as people write and read them: 8GB, 12.9 MB."""
+"""Sizes in bytes as text: 8GB, 12.9 MB."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?", re.IGNORECASE)
 
 
 def size(count: int, *, sign: bool = False) -> str:
-    """Bytes for people: ``1.1 MB``."""
+    """Return a number of bytes as text with a decimal unit: ``1.1 MB``.
+
+    Args:
+        count: The number of bytes.
+        sign: Whether a positive number starts with ``+``.
+    """
     value, unit = float(abs(count)), "B"
     for larger in ("kB", "MB", "GB", "TB"):
         if value < 1000:
@@ -20,7 +25,11 @@ def size(count: int, *, sign: bool = False) -> str:
 
 
 def size_of(text: str) -> int:
-    """Bytes of ``8GB``, ``512MiB`` or ``1000000``. Raises ValueError for what is no size above zero."""
+    """Return the bytes of ``8GB``, ``512MiB`` or ``1000000``.
+
+    Raises:
+        ValueError: If the text is no size above zero.
+    """
     found = _SIZE.fullmatch(text.strip())
     size = int(float(found[1]) * _UNITS[(found[2] or "").lower()]) if found else 0
     if size <= 0:

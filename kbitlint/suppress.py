@@ -1,8 +1,8 @@
-"""What a project decided to live with: ``ignore-in`` patterns with reasons, and a baseline of counts.
+"""Suppression of violations: ``ignore-in`` patterns with reasons, and a baseline of counts.
 
-Both only decide what is reported. A suppressed violation stays in the report, and whatever suppresses nothing any more
-is said, so that decisions do not outlive their cause. The baseline counts per place and rule, as ESLint's bulk
-suppressions do: more than it allows shows all of them, fewer asks to be pruned.
+Suppressions only change the report; a suppressed violation stays in it. A suppression that matches nothing is
+reported. A baseline has a count for each place and rule, as ESLint's bulk suppressions do. If more are found, the
+report lists all of them. If fewer are found, it advises to prune the baseline.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 Counts = dict[str, dict[str, dict[str, int]]]
-"""target -> code -> place with folded layer numbers -> how many."""
+"""target -> code -> place with folded layer numbers -> count."""
 
 
 @functools.cache
@@ -41,29 +41,33 @@ def _codes(selector: str) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class IgnoreIn:
-    """One place in which a rule is not reported, and why."""
+    """One place in which a rule is not reported, with the reason."""
 
     rule: str
     """A code, a prefix or a slug."""
     reason: str
     path: str = "**"
-    """A glob of module paths (``*`` within a component, ``**`` for many) or of file names."""
+    """A glob of module paths (``*`` within one component, ``**`` across components) or of file names."""
     target: str | None = None
-    """A glob of targets; all where it is None."""
+    """A glob of targets; None for all targets."""
 
     def names(self, report: AuditResult, violation: Violation) -> bool:
-        """Whether the pattern is about this violation."""
+        """Return whether the pattern matches this violation."""
         at = violation.at
         place = matches(self.path, at.path) or (bool(at.file) and fnmatchcase(at.file, self.path))
         return place and violation.code in self.codes and self.is_about(report)
 
     def is_about(self, report: AuditResult) -> bool:
-        """Whether the pattern is about this target."""
+        """Return whether the pattern matches this target."""
         return self.target is None or fnmatchcase(report.target, self.target)
 
     @property
     def codes(self) -> frozenset[str]:
-        """The codes that the selector names. Raises SelectionError where it names none."""
+        """Return the codes that the selector matches.
+
+        Raises:
+            SelectionError: If it matches none.
+        """
         return _codes(self.rule)
 
     def __str__(self) -> str:
@@ -72,24 +76,24 @@ class IgnoreIn:
 
 @dataclass(frozen=True, slots=True)
 class Suppressions:
-    """Everything that changes how violations count in one run."""
+    """All settings of one run that change how violations count."""
 
     ignored: tuple[IgnoreIn, ...] = ()
     baseline: Counts = field(default_factory=dict)
     severity: tuple[tuple[str, Severity], ...] = ()
-    """(selector, severity) that takes the place of a rule's own; the most specific selector wins."""
+    """(selector, severity) that overrides a rule's own severity. The most specific selector wins."""
 
 
 def apply(
     reports: Sequence[AuditResult], chosen: Suppressions, *, everything: bool = False
 ) -> tuple[tuple[AuditResult, ...], tuple[str, ...]]:
-    """The reports with what is suppressed set apart, and a line for each suppression that matches nothing.
+    """Return the reports with suppressed violations set apart, and one line for each suppression that matches nothing.
 
     Args:
-        reports: What a run found.
-        chosen: The project's decisions.
-        everything: Whether the run audited all targets of the project, so that a pattern which names no target and
-            matches nothing is known to be unused.
+        reports: The reports of one run.
+        chosen: The suppressions.
+        everything: Whether the run audited all targets of the project. If True, a pattern without a target that
+            matches nothing is unused.
     """
     severities = _severities(chosen.severity)
     used: set[IgnoreIn] = set()
@@ -162,11 +166,8 @@ def _key(violation: Violation) -> tuple[str, str]:
     return violation.code, " ".join(filter(None, [at.file, fold(at.path)])) or "(model)"
 
 
-# ------------------------------------------------------------------------------------------------ the baseline file
-
-
 def counts_of(reports: Sequence[AuditResult]) -> Counts:
-    """The baseline that would suppress everything that these reports hold and no pattern ignores."""
+    """Return the baseline that would suppress every violation of these reports that no pattern ignores."""
     counts: Counts = {}
     for report in reports:
         found = Counter(map(_key, (*report.violations, *(s.violation for s in report.suppressed if s.by == "baseline"))))
@@ -176,12 +177,12 @@ def counts_of(reports: Sequence[AuditResult]) -> Counts:
 
 
 def written(known: Counts, reports: Sequence[AuditResult], *, prune: bool) -> Counts:
-    """The baseline after a run; targets that the run did not audit and rules that it did not run keep their counts.
+    """Return the baseline after a run. Targets that were not audited and rules that did not run keep their counts.
 
     Args:
-        known: The baseline so far.
-        reports: What the run found.
-        prune: Only lower counts, never raise or add one.
+        known: The baseline before the run.
+        reports: The reports of the run.
+        prune: Whether counts may only decrease.
     """
     found = counts_of(reports)
     counts = {target: dict(codes) for target, codes in known.items()}
@@ -202,7 +203,11 @@ def written(known: Counts, reports: Sequence[AuditResult], *, prune: bool) -> Co
 
 
 def write_baseline(path: Path, counts: Counts) -> None:
-    """Store a baseline, sorted, so that it merges well. Raises KbitlintError where the file cannot be written."""
+    """Write a baseline, sorted, so that version control can merge it.
+
+    Raises:
+        KbitlintError: If the file cannot be written.
+    """
     text = json.dumps({"version": VERSION, "targets": counts}, indent=2, sort_keys=True)
     try:
         atomic.replace(path, (text + "\n").encode())
@@ -211,14 +216,19 @@ def write_baseline(path: Path, counts: Counts) -> None:
 
 
 def read_baseline(path: Path) -> Counts:
-    """The counts of a baseline file. Raises KbitlintError naming the file, the key and what is wrong with it."""
+    """Return the counts of a baseline file.
+
+    Raises:
+        KbitlintError: If the file cannot be read or is not a baseline. The message names the file, the key and the
+            fault.
+    """
     try:
         content = json.loads(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         raise KbitlintError(
             f"--baseline {path}: cannot be read: {getattr(error, 'strerror', None) or error}; --write-baseline makes one"
         ) from error
-    except (ValueError, RecursionError) as error:  # a number with too many digits is a ValueError too
+    except (ValueError, RecursionError) as error:  # a number with too many digits raises ValueError
         raise KbitlintError(f"--baseline {path}: the file is not valid JSON: {error}") from error
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise KbitlintError(f"--baseline {path}: version: must be {VERSION}; --write-baseline makes the file anew")

@@ -1,4 +1,4 @@
-"""A target string, and what it names."""
+"""Target strings, parsed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FACTORY = re.compile(r"(?P<place>.+):(?P<attribute>[A-Za-z_][\w.]*)")
 
 
 class Kind(enum.Enum):
-    """What a target string can name."""
+    """The kinds of targets."""
 
     CHECKPOINT = "checkpoint folder"
     ADAPTER = "adapter folder"
@@ -41,35 +41,40 @@ SURFACES = {
 SOURCES = (Kind.SCRIPT, Kind.TREE)
 FACTORIES = (Kind.FACTORY_FILE, Kind.FACTORY_MODULE)
 
-#: files of a checkpoint; every other JSON file may configure a training
+#: JSON files of a checkpoint; any other JSON file may configure a training
 CHECKPOINT_FILES = ("config.json", "adapter_config.json", "generation_config.json", "kbitlint.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a target string names, and where it is."""
+    """A parsed target string."""
 
     text: str
     kind: Kind
     place: str
     """The folder, file, module or Hub id."""
     attribute: str = ""
-    """For a factory: the callable's name."""
+    """For a factory: the name of the callable."""
     revision: str | None = None
+    """For a Hub id: the part behind ``@``; None if there is none."""
 
     @property
     def surfaces(self) -> tuple[Surface, ...]:
-        """The surfaces that the target offers."""
+        """Return the surfaces that the target offers."""
         return SURFACES[self.kind]
 
     @property
     def folder(self) -> Path:
-        """The folder of a checkpoint, an adapter or one of their files."""
+        """Return the folder of a checkpoint, of an adapter or of one of their files."""
         return Path(self.place).parent if self.kind is Kind.FILE else Path(self.place)
 
 
 def parse(text: str) -> Target:
-    """What a target string names. Raises TargetError where it names nothing."""
+    """Return the parsed target string.
+
+    Raises:
+        TargetError: If it is empty, names nothing that exists, or names a file of another kind.
+    """
     if not text.strip():
         raise TargetError("target", "is empty")
     path = Path(text)
@@ -78,7 +83,7 @@ def parse(text: str) -> Target:
             return _folder(text, path)
         if path.is_file():
             return _file(text, path)
-    except OSError as error:  # a name that is too long, a folder that may not be entered
+    except OSError as error:  # a name that is too long, or a folder without search permission
         raise TargetError(text, f"cannot be looked at: {error.strerror or error}") from error
     factory = _FACTORY.fullmatch(text)
     if factory:
@@ -97,7 +102,7 @@ def parse(text: str) -> Target:
 
 
 def is_function(text: str) -> bool:
-    """Return whether a target string names a function, which is run."""
+    """Return whether a target string names a function. An audit of such a target runs the function."""
     try:
         return parse(text).kind in FACTORIES
     except TargetError:

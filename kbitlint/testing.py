@@ -1,4 +1,4 @@
-"""The harness for authors of rule packs: cases say what a rule must show, the harness holds the contract of a rule.
+"""Test harness for authors of rule packs. Cases state the violations of a rule; the harness checks the rule contract.
 
     from kbitlint.testing import Case, hold
 
@@ -30,34 +30,34 @@ __all__ = ["Case", "hold", "hold_document", "state_of"]
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A model, and the paths at which the rule must report it."""
+    """A model, with the paths at which the rule must report it."""
 
     build: Callable[[], Any]
-    """Makes the model anew at every call."""
+    """Builds a new model at every call."""
     shows: Iterable[str] = ()
-    """The exact paths; none for a look-alike that must not be flagged."""
+    """The exact paths of the violations; none for a look-alike that the rule must not report."""
     context: TrainingContext = field(default_factory=TrainingContext)
     trace: bool = False
-    """Whether the rule is seen on the trace, so that a step without weights is run."""
+    """Whether the rule checks the trace, so that the harness traces a step without weights."""
     trains: bool = True
-    """Whether the model takes a training step once everything is fixed; False for models without weights."""
+    """Whether the model can take a training step after all fixes. False for models without weights."""
 
     @property
     def name(self) -> str:
-        """How a failure names the case."""
+        """Return the name of the case in failures."""
         return getattr(self.build, "__name__", repr(self.build))
 
 
 def hold(rule: type[Rule], *, flagged: Iterable[Case] = (), clean: Iterable[Case] = ()) -> None:
-    """Hold a rule against its cases and against the contract that every rule keeps.
+    """Check a rule against its cases and against the contract of rules.
 
     Args:
         rule: The class of the rule; it need not be installed.
-        flagged: Models that it must report, at exactly the places they say.
-        clean: Look-alikes that it must not report.
+        flagged: Models that the rule must report, at exactly their paths.
+        clean: Look-alikes that the rule must not report.
 
     Raises:
-        AssertionError: A case shows other places, or a line of the contract is broken.
+        AssertionError: If a case has other violations, or the rule breaks a line of the contract.
     """
     hold_document(rule)
     for case in flagged:
@@ -70,7 +70,11 @@ def hold(rule: type[Rule], *, flagged: Iterable[Case] = (), clean: Iterable[Case
 
 
 def hold_document(rule: type[Rule]) -> None:
-    """Hold the shape of a rule: its code, its slug, and every section of its document. Raises AssertionError."""
+    """Check the shape of a rule: its code, its slug, and every section of its document.
+
+    Raises:
+        AssertionError: If the rule breaks a line of the contract.
+    """
     from kbitlint.rule import CODE, SLUG
 
     sections = rule_docs.sections(rule)
@@ -85,7 +89,7 @@ def hold_document(rule: type[Rule]) -> None:
 
 
 def state_of(model: Any) -> dict[str, object]:
-    """Everything of a model that a check must leave alone and that undoing a fix must give back."""
+    """Return the state of a model that a check must not change and that undoing a fix must restore."""
     import torch
 
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -150,7 +154,7 @@ def _codes(rules: Iterable[Rule], model: Any, case: Case) -> set[tuple[str, str]
 
 
 def _hold_training(case: Case) -> None:
-    """After all fixes a real training step gives every trainable parameter a finite gradient."""
+    """Check that after all fixes a real training step gives every trainable parameter a finite gradient."""
     from kbitlint.model.probe import probe
 
     model = case.build()
@@ -159,6 +163,6 @@ def _hold_training(case: Case) -> None:
     _must(seen.failure is None, f"{case.name}: after all fixes a training step works: {seen.failure}")
 
 
-def _must(holds: bool, line: str) -> None:  # noqa: FBT001  # an assertion with its sentence
+def _must(holds: bool, line: str) -> None:  # noqa: FBT001  # an assertion with its message
     if not holds:
         raise AssertionError(line)

@@ -1,7 +1,7 @@
-"""What a rule yields: violations with their evidence, and fixes as data.
+"""Results of rules: violations with their evidence, and fixes as data.
 
-Everything is frozen, so a violation can be compared, cached and serialised. What an audit makes of violations is in
-``kbitlint.result``.
+Every class is frozen, so a violation can be compared, cached and serialized. The result of a whole audit is in
+``kbitlint.result``. This module imports nothing of kbitlint.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ JSON = None | bool | int | float | str | list["JSON"] | dict[str, "JSON"]
 
 @functools.total_ordering
 class _Ordered(enum.Enum):
-    """An enum whose members compare in the order in which they are written."""
+    """An enum whose members compare in their order of definition."""
 
     def __lt__(self, other: object) -> bool:
         if type(self) is not type(other):
@@ -29,18 +29,18 @@ class _Ordered(enum.Enum):
 
 
 class Severity(_Ordered):
-    """How much a violation matters; the number in a rule's code says nothing about it."""
+    """How much a violation matters. It does not follow from the number in a rule's code."""
 
     INFO = "info"
-    """Worth knowing; nothing is lost by leaving it."""
+    """Useful to know; ignoring it costs nothing."""
     WARNING = "warning"
-    """Unstable, or wastes a large share of memory or time."""
+    """Training is unstable, or it wastes a large share of memory or time."""
     ERROR = "error"
-    """Training fails, or silently trains nothing or the wrong thing."""
+    """Training fails, trains nothing without an error, or trains the wrong parameters."""
 
 
 class Consequence(enum.Enum):
-    """What a training run suffers from a violation: the answer to "is this warning a problem?"."""
+    """The effect of a violation on a training run."""
 
     FAILS = "training fails"
     TRAINS_NOTHING = "training runs but these parameters never learn"
@@ -53,22 +53,22 @@ class Consequence(enum.Enum):
 
 
 class Safety(_Ordered):
-    """How far a fix may be trusted.
+    """The condition under which a fix is applied.
 
-    A fix is safe when the logits on a fixed probe move by no more than rounding and no parameter that should
-    train stops training.
+    A fix is safe if two conditions hold. The logits on a fixed probe change by rounding at most, and every parameter
+    that should train still trains.
     """
 
     DISPLAY = "display"
-    """Shown, never applied: it has no edits."""
+    """Printed, never applied: the fix has no edits."""
     UNSAFE = "unsafe"
-    """Applied with ``--unsafe-fixes`` only: it may change what is trained or what the model computes."""
+    """Applied with ``--unsafe-fixes`` only. The fix may change which parameters train or what the model computes."""
     SAFE = "safe"
     """Applied with ``--fix``."""
 
 
 class Surface(_Ordered):
-    """The kind of evidence a target offers."""
+    """The kind of evidence that a target offers."""
 
     FILES = "files"
     SOURCE = "source"
@@ -79,14 +79,14 @@ class Surface(_Ordered):
 
 @dataclass(frozen=True, slots=True, order=True)
 class Location:
-    """Where a violation is: a module path of the user's model, or a key in a file."""
+    """The position of a violation: a module path of the user's model, or a key or line of a file."""
 
     path: str = ""
-    """Dotted module or parameter path; empty for the model as a whole. For a file: the dotted key."""
+    """Dotted module or parameter path; empty for the whole model. For a file: the dotted key."""
     file: str = ""
     """The file, relative to the target; empty for a model."""
     line: int | None = None
-    """1-based line in ``file``, where it is known."""
+    """1-based line in ``file``. None if the violation has no single line."""
 
     def __str__(self) -> str:
         place = self.path or ("" if self.file else "(model)")
@@ -98,16 +98,19 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """One reversible change, as data: what ``kbitlint.json`` stores and ``kbitlint.model.edits.apply`` applies."""
+    """One reversible change, as data.
+
+    ``kbitlint.json`` stores it and ``kbitlint.model.edits.apply`` applies it.
+    """
 
     kind: str
-    """The name of the change: ``float32-norm``, ``freeze``, ``bind-checkpoint``, ..."""
+    """The kind of change: ``float32-norm``, ``freeze``, ``bind-checkpoint``, ..."""
     path: str = ""
-    """The module or parameter it changes, relative to the user's model."""
+    """The module or parameter that the edit changes, relative to the user's model. For an edit of a file: the file."""
     arguments: Mapping[str, JSON] = field(default_factory=dict)
-    """What else the change needs to know."""
+    """Further parameters of the change, by name."""
     adds_bytes: int = 0
-    """Bytes of memory the change costs; negative where it saves."""
+    """Bytes of memory that the change adds; negative if it saves memory."""
 
     def __hash__(self) -> int:
         return hash((self.kind, self.path, repr(sorted(self.arguments.items()))))
@@ -115,7 +118,11 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Fix:
-    """A repair: a title, how far it may be trusted, and the edits that make it."""
+    """A repair: a title, its safety, and the edits that carry it out.
+
+    Raises:
+        ValueError: If a display fix has edits, or another fix has none.
+    """
 
     title: str
     safety: Safety
@@ -127,13 +134,13 @@ class Fix:
 
     @property
     def adds_bytes(self) -> int:
-        """Bytes of memory all edits together cost."""
+        """Return the bytes of memory that all edits together add."""
         return sum(edit.adds_bytes for edit in self.edits)
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """A rule broken at a location, with the evidence that the message was built from."""
+    """A violation of a rule at one location, with the evidence behind its message."""
 
     code: str
     slug: str
@@ -147,11 +154,11 @@ class Violation:
 
     @property
     def sort_key(self) -> tuple[str, int, str, str, str]:
-        """Reports are ordered by file, line, path and code."""
+        """Return the key that orders violations by file, line, path, code and message."""
         return (self.at.file, self.at.line or 0, self.at.path, self.code, self.message)
 
     @property
     def cause(self) -> tuple[str, str, str, str, str]:
-        """Violations with one cause are shown as one block."""
+        """Return the key that groups violations. Reports print those with an equal key as one block."""
         title = self.fix.title if self.fix else ""
         return (self.code, self.severity.value, self.message, self.consequence.value, title)

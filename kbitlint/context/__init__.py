@@ -1,4 +1,4 @@
-"""How a model will be trained, as far as it is known."""
+"""The training context: the known settings of a model's future training."""
 
 from kbitlint.context.strategy import Checkpointing, Strategy
 from kbitlint.context.training import TrainingContext

@@ -1,6 +1,7 @@
-"""transformers' TrainingArguments and its Trainer, as fields of a TrainingContext.
+"""Fields of a TrainingContext from transformers' TrainingArguments and Trainer.
 
-This module returns dictionaries: the class that they make stands above it.
+The functions return dictionaries. ``kbitlint.context.training`` builds the context from them and imports this
+module.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from kbitlint.context.strategy import Checkpointing, Strategy
 
 
 def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
-    """Return the fields that ``TrainingArguments`` (or a TRL config, which extends them) decide.
+    """Return the fields that ``TrainingArguments`` set. A TRL config extends that class.
 
-    transformers 5 calls the arguments ``activation_checkpointing*`` and falls back to non-reentrant where no
-    kwargs are given (``PreTrainedModel.activation_checkpointing_enable``); transformers 4 calls them
-    ``gradient_checkpointing*`` and falls back to reentrant.
+    transformers 5 names the arguments ``activation_checkpointing*``. Without kwargs it checkpoints without reentry
+    (``PreTrainedModel.activation_checkpointing_enable``). transformers 4 names them ``gradient_checkpointing*`` and
+    checkpoints reentrantly.
 
     Args:
         arguments: The arguments.
-        model: The model that Trainer is given; None where it is not known.
+        model: The model of the Trainer; None if it is not known.
     """
     renamed = hasattr(arguments, "activation_checkpointing")
     prefix = "activation_checkpointing" if renamed else "gradient_checkpointing"
@@ -31,7 +32,7 @@ def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
     optimizer = getattr(arguments, "optim", None)
     strategy = _strategy_of(arguments, renamed=renamed)
     deepspeed = strategy in (Strategy.ZERO2, Strategy.ZERO3)
-    known = not (deepspeed and (fp16 or bf16))  # DeepSpeed casts the model instead of opening an autocast region
+    known = not (deepspeed and (fp16 or bf16))  # DeepSpeed casts the model and opens no autocast region
     return {
         "autocast_dtype": ("float16" if fp16 else "bfloat16" if bf16 else "float32") if known else None,
         "grad_scaler": fp16 and not deepspeed,
@@ -50,7 +51,7 @@ def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
 
 
 def trainer_fields(trainer: Any) -> dict[str, Any]:
-    """Return the fields of a Trainer's arguments, with what its accelerator was made with in place of what they ask for."""
+    """Return the fields of a Trainer. The settings of its accelerator override those of its arguments."""
     read = arguments_fields(trainer.args, trainer.model)
     handler = getattr(getattr(trainer, "accelerator", None), "ddp_handler", None)
     if handler is None:
@@ -60,7 +61,7 @@ def trainer_fields(trainer: Any) -> dict[str, Any]:
 
 
 def _strategy_of(arguments: Any, *, renamed: bool) -> Strategy | None:
-    """The strategy that the arguments, or the launcher through the environment, choose."""
+    """Return the strategy that the arguments set, or the launcher through the environment; None if neither does."""
     config = getattr(arguments, "deepspeed", None)
     config = getattr(getattr(arguments, "hf_deepspeed_config", None), "config", config)
     if config:
@@ -94,7 +95,10 @@ def _fsdp_checkpointing(arguments: Any) -> bool | None:
 
 
 def _seq_len(arguments: Any) -> int | None:
-    """Tokens a sequence: SFT, DPO and reward configs cap the whole of it, GRPO's prompt and completion apart."""
+    """Return the tokens per sequence; None if the arguments set no limit.
+
+    SFT, DPO and reward configs limit the whole sequence. GRPO configs limit prompt and completion separately.
+    """
     for name in ("max_length", "max_seq_length"):
         found = _positive(getattr(arguments, name, None))
         if found is not None:

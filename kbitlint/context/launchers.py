@@ -1,7 +1,7 @@
-"""The files that a run is launched with, accelerate's and DeepSpeed's, as fields of a TrainingContext.
+"""Fields of a TrainingContext from the launch files of accelerate and DeepSpeed.
 
-Only what the file decides is taken from it. A script may still open an autocast region where the file says ``no``, and
-DeepSpeed casts the model where others open such a region, so these stay unknown.
+Only settings that the file decides are set. A script may still open an autocast region if the file has ``no``.
+DeepSpeed casts the model instead of opening a region. Such fields stay None.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _AUTO = "auto"
 
 
 def training_file(file: Path) -> dict[str, Any]:
-    """Return the fields that an accelerate or DeepSpeed file decides; the keys tell which of them it is.
+    """Return the fields that an accelerate or DeepSpeed file sets; its keys identify the format.
 
     Raises:
-        KbitlintError: The file cannot be read or is neither.
+        KbitlintError: If the file cannot be read or has neither format.
     """
     content = _read(file)
     if "distributed_type" in content or "compute_environment" in content:
@@ -53,10 +53,14 @@ def training_file(file: Path) -> dict[str, Any]:
 
 
 def accelerate(file: Path) -> dict[str, Any]:
-    """Return the fields that the file of ``accelerate config`` decides. Raises KbitlintError naming file and key."""
+    """Return the fields that a file of ``accelerate config`` sets.
+
+    Raises:
+        KbitlintError: If the file cannot be read or a value is wrong. The message names the file and the key.
+    """
     content = _read(file)
     kind = _one_of(file, "distributed_type", content.get("distributed_type"), _STRATEGIES)
-    # YAML reads a bare `no` as false, and accelerate takes that for "no"
+    # YAML reads a bare `no` as false, and accelerate treats false as "no"
     precision = content.get("mixed_precision") or "no"
     autocast = _PRECISIONS[_one_of(file, "mixed_precision", precision, _PRECISIONS)]
     processes = _positive(file, "num_processes", content.get("num_processes"))
@@ -92,7 +96,11 @@ def _through_accelerate(file: Path, content: dict[str, Any], processes: int | No
 
 
 def deepspeed(file: Path) -> dict[str, Any]:
-    """Return the fields that a DeepSpeed configuration decides. Raises KbitlintError naming file and key."""
+    """Return the fields that a DeepSpeed configuration sets.
+
+    Raises:
+        KbitlintError: If the file cannot be read or a value is wrong. The message names the file and the key.
+    """
     content = _read(file)
     zero = _table(file, "zero_optimization", content.get("zero_optimization"))
     batch = content.get("train_micro_batch_size_per_gpu")
@@ -107,16 +115,16 @@ def deepspeed(file: Path) -> dict[str, Any]:
 
 
 def zero_stage(config: Any) -> Strategy | None:
-    """The strategy of a DeepSpeed configuration that is at hand, as a dictionary or as the path of a file."""
+    """Return the strategy of a DeepSpeed configuration, which is a dictionary or the path of a file.
+
+    None means ZeRO stage 0 or an unknown stage.
+    """
     if not isinstance(config, dict):
         strategy: Strategy | None = deepspeed(Path(str(config)))["strategy"]
         return strategy
     zero = config.get("zero_optimization")
     stage = zero.get("stage", 0) if isinstance(zero, dict) else 0
     return {1: Strategy.ZERO2, 2: Strategy.ZERO2, 3: Strategy.ZERO3}.get(stage)
-
-
-# ----------------------------------------------------------------------------------------------- reading and checking
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -126,7 +134,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise KbitlintError(f"--training {file}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     try:
         content = json.loads(text) if file.suffix == ".json" else _yaml(file, text)
-    except (ValueError, RecursionError) as error:  # a number with too many digits is a ValueError too
+    except (ValueError, RecursionError) as error:  # a number with too many digits raises ValueError
         raise KbitlintError(f"--training {file}: the file is not valid JSON: {error}") from error
     if not isinstance(content, dict):
         raise KbitlintError(f"--training {file}: must hold a table of keys, not a {type(content).__name__}")
@@ -180,6 +188,6 @@ def _flag(file: Path, key: str, value: Any) -> bool | None:
 
 
 def _casts(file: Path, key: str, value: Any) -> bool:
-    """Whether the engine casts the model to this precision, or may."""
+    """Return whether DeepSpeed casts the model to this precision, or may do so (``auto``)."""
     enabled = _table(file, key, value).get("enabled", False)
     return enabled == _AUTO or bool(_flag(file, f"{key}.enabled", enabled))

@@ -1,4 +1,4 @@
-"""The values of a context that are more than a number or a word; no module of this package is imported here."""
+"""Types of the fields of a TrainingContext. This module imports no other module of the package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 
 class Strategy(enum.Enum):
-    """How the ranks of a run share the model."""
+    """The way in which the ranks of a run share the model."""
 
     SINGLE = "single"
     DDP = "ddp"
@@ -19,10 +19,13 @@ class Strategy(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Checkpointing:
-    """What the training loop itself does about checkpointing before the first step."""
+    """The checkpointing that the training loop itself sets up before the first step."""
 
     enabled: bool
     use_reentrant: bool | None = None
-    """What it passes to ``torch.utils.checkpoint``; None where it passes nothing and torch decides (reentrant)."""
+    """The value that the loop passes to ``torch.utils.checkpoint``.
+
+    None if it passes none; torch then checkpoints reentrantly.
+    """
     installs_hook: bool = False
-    """Whether it also makes the embeddings' output require grad, as transformers 5 does."""
+    """Whether the loop also makes the output of the input embedding require grad, as transformers 5 does."""

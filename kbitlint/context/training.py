@@ -1,4 +1,4 @@
-"""How the model will be trained, as far as it is known."""
+"""The class TrainingContext."""
 
 from __future__ import annotations
 
@@ -14,82 +14,92 @@ from kbitlint.context.strategy import Checkpointing, Strategy
 
 @dataclass(frozen=True, slots=True)
 class TrainingContext:
-    """How the model will be trained. What is unknown is None, and a rule that needs it is skipped and says so."""
+    """The known settings of a model's future training.
+
+    A field is None if its value is unknown. A rule that needs such a field is skipped, and the report lists the
+    skip.
+    """
 
     autocast_dtype: str | None = None
-    """``bfloat16`` or ``float16``; ``float32`` where it is known that the loop opens no autocast region."""
+    """``bfloat16`` or ``float16``; ``float32`` if the loop certainly opens no autocast region."""
     grad_scaler: bool | None = None
+    """Whether a gradient scaler scales the loss."""
     strategy: Strategy | None = None
     find_unused_parameters: bool | None = None
+    """DDP's argument of this name."""
     static_graph: bool | None = None
-    """Whether DDP is told that every step uses the same graph, which makes it find unused parameters by itself."""
+    """Whether DDP gets ``static_graph=True``: the graph is equal in every step. DDP then finds unused parameters by itself."""
     gradient_checkpointing: Checkpointing | None = None
+    """The checkpointing that the loop sets up."""
     fsdp_checkpointing: bool | None = None
-    """Whether FSDP wraps the layers in checkpoints of its own."""
+    """Whether FSDP wraps the layers in its own checkpoints."""
     sets_training_mode: bool | None = None
     """Whether the loop calls ``model.train()`` before the first step, as Trainer does."""
     optimizer: str | None = None
+    """The optimizer's name in the spelling of ``TrainingArguments.optim`` or of the DeepSpeed file."""
     batch_size: int | None = None
+    """Sequences in one batch of one rank."""
     seq_len: int | None = None
+    """Tokens per sequence."""
     world_size: int | None = None
-    """How many processes share the run."""
+    """Number of processes of the run."""
     device: str | None = None
-    """The accelerator that this rank trains on: ``cuda:1``; None where it is not known or is the CPU."""
+    """The accelerator on which this rank trains: ``cuda:1``. None also for the CPU."""
 
     @property
     def waits_for_every_gradient(self) -> bool:
-        """Whether the ranks wait for a gradient of every trainable parameter before the next step."""
+        """Return whether each step waits for a gradient of every trainable parameter on every rank."""
         return self.strategy is Strategy.DDP and self.find_unused_parameters is False and not self.static_graph
 
     @property
     def shards_parameters(self) -> bool:
-        """Whether the ranks hold shards of flattened parameters, which must be of one dtype in each unit."""
+        """Return whether the ranks hold shards of flattened parameters. Each unit then needs one dtype."""
         return self.strategy in (Strategy.FSDP1, Strategy.FSDP2, Strategy.ZERO3)
 
     @classmethod
     def from_training_arguments(cls, arguments: Any, model: Any = None) -> TrainingContext:
-        """Read transformers' ``TrainingArguments`` (or a TRL config, which extends them).
+        """Return the context of transformers' ``TrainingArguments``. A TRL config extends that class.
 
         Args:
             arguments: The arguments.
-            model: The model that Trainer is given. Where ``ddp_find_unused_parameters`` is unset, Trainer passes True
-                for whatever is no PreTrainedModel, a PeftModel included (``Trainer._build_accelerator_args``).
+            model: The model of the Trainer. If ``ddp_find_unused_parameters`` is unset, Trainer passes True for any
+                model that is no PreTrainedModel. A PeftModel is none (``Trainer._build_accelerator_args``).
         """
         return cls(**arguments_fields(arguments, model))
 
     @classmethod
     def from_trainer(cls, trainer: Any) -> TrainingContext:
-        """Read a Trainer: its arguments, and what its accelerator was really made with."""
+        """Return the context of a Trainer: its arguments, overridden by the settings of its accelerator."""
         return cls(**trainer_fields(trainer))
 
     @classmethod
     def from_launcher_file(cls, file: str | Path) -> TrainingContext:
-        """Read the file of a launcher: accelerate's or DeepSpeed's, told apart by their keys.
+        """Return the context of a launch file of accelerate or DeepSpeed; its keys identify the format.
 
         Raises:
-            KbitlintError: The file cannot be read, belongs to neither, or a key of it has a value that neither takes.
+            KbitlintError: If the file cannot be read, has neither format, or has a key with a wrong value.
         """
         return cls(**launchers.training_file(Path(file)))
 
     @classmethod
     def from_accelerate_config(cls, file: str | Path) -> TrainingContext:
-        """Read the YAML or JSON file that ``accelerate config`` writes.
+        """Return the context of a YAML or JSON file that ``accelerate config`` writes.
 
         Raises:
-            KbitlintError: The file cannot be read or a key of it has a value that accelerate does not take.
+            KbitlintError: If the file cannot be read or has a key with a value that accelerate rejects.
         """
         return cls(**launchers.accelerate(Path(file)))
 
     @classmethod
     def from_deepspeed_config(cls, file: str | Path) -> TrainingContext:
-        """Read a DeepSpeed JSON file; what it leaves to Trainer with ``auto`` stays unknown.
+        """Return the context of a DeepSpeed JSON file. A value ``auto``, which Trainer fills in, stays None.
 
         Raises:
-            KbitlintError: The file cannot be read or a key of it has a value that DeepSpeed does not take.
+            KbitlintError: If the file cannot be read or has a key with a value that DeepSpeed rejects.
         """
         return cls(**launchers.deepspeed(Path(file)))
 
     def updated(self, other: TrainingContext) -> TrainingContext:
-        """This context with whatever the other one knows in its place."""
+        """Return this context with every field that is not None in the other one replaced by the other's value."""
         known = {f.name: getattr(other, f.name) for f in dataclasses.fields(other) if getattr(other, f.name) is not None}
         return dataclasses.replace(self, **known)

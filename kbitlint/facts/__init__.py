@@ -1,1 +1,1 @@
-"""All that rules read, as data: no torch, no syntax tree, and nothing of what collects it."""
+"""The data that rules read. Nothing here imports torch, ``ast`` or a collector."""

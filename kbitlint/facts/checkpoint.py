@@ -1,4 +1,7 @@
-"""A checkpoint folder: its files, its tensors, and how they are packed."""
+"""Facts of a checkpoint folder: its JSON files, its tensors, and which tensors are packed.
+
+``kbitlint.files.checkpoint`` collects them. This module reads no file.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +16,16 @@ from kbitlint.upstream.quantization import METHODS
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: what bitsandbytes stores beside a 4-bit weight (bitsandbytes/functional.py, QuantState.as_dict)
+#: tensors that bitsandbytes stores with a 4-bit weight (bitsandbytes/functional.py, QuantState.as_dict)
 _STATE = re.compile(
     r"(?P<weight>.+\.weight)\.(?P<part>absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__(nf4|fp4))"
 )
 _NEEDED = ("absmax", "quant_map", "quant_state")
-#: tensors that tell of a method by their name alone
+#: tensor names that identify a quantization method on their own
 _MARKS = {method.name: re.compile(method.tensors) for method in METHODS if method.tensors}
 
 
-#: bits of an element, by dtype
+#: bits of one element, by safetensors dtype
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "C64": 64,
@@ -33,7 +36,7 @@ FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """A file, and what is wrong with it."""
+    """One file, and its problem."""
 
     file: str
     problem: str
@@ -41,44 +44,47 @@ class Damage:
 
 @dataclass(frozen=True)
 class CheckpointFacts:
-    """What the JSON files and the headers of one folder say."""
+    """The content of the JSON files and of the safetensors headers of one folder."""
 
     folder: str
     config: Mapping[str, Any] | None = None
-    """config.json; None where there is none."""
+    """config.json; None if the folder has none."""
     adapter: Mapping[str, Any] | None = None
-    """adapter_config.json; None where there is none."""
+    """adapter_config.json; None if the folder has none."""
     generation: Mapping[str, Any] | None = None
-    """generation_config.json; None where there is none."""
+    """generation_config.json; None if the folder has none."""
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     """The tensors of the model's safetensors files, by name."""
     adapter_tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    """Those of adapter_model.safetensors."""
+    """The tensors of adapter_model.safetensors, by name."""
     damages: tuple[Damage, ...] = ()
-    """Files that cannot be what they say."""
+    """Files whose content does not match their format."""
     unread: tuple[Damage, ...] = ()
-    """Files that were not read, and why."""
+    """Files that were not read, each with the reason."""
     base: CheckpointFacts | None = None
-    """The base of an adapter, where it lies in a folder of this machine."""
+    """The base model of an adapter. None if it is not in a local folder, or the checkpoint is no adapter."""
     zero: frozenset[str] = frozenset()
-    """Adapter tensors that hold nothing but zeros."""
+    """Adapter tensors that contain only zeros."""
     zero_known: bool = False
-    """Whether all of the adapter's ``lora_B`` were looked at."""
+    """Whether every ``lora_B`` of the adapter was read. If False, ``zero`` may be incomplete."""
 
     @functools.cached_property
     def packing(self) -> PackedTensors:
-        """What is packed among the tensors."""
+        """Return which of the tensors are packed."""
         return packing_of(self.tensors)
 
     @property
     def quantization(self) -> Mapping[str, Any] | None:
-        """``quantization_config`` of config.json, where it is one."""
+        """Return ``quantization_config`` of config.json; None if it is absent or no mapping."""
         value = (self.config or {}).get("quantization_config")
         return value if isinstance(value, Mapping) else None
 
     @property
     def dtype(self) -> str | None:
-        """The checkpoint's dtype, under the name of transformers 5 or 4."""
+        """Return the checkpoint's dtype from ``dtype`` (transformers 5) or ``torch_dtype`` (transformers 4).
+
+        None means that config.json has neither.
+        """
         for name in ("dtype", "torch_dtype"):
             value = (self.config or {}).get(name)
             if isinstance(value, str):
@@ -88,34 +94,34 @@ class CheckpointFacts:
 
 @dataclass(frozen=True, slots=True)
 class PackedWeight:
-    """A packed weight with what is stored beside it."""
+    """One packed weight and the completeness of its quantization state."""
 
     module: str
     bits: int
     missing: tuple[str, ...] = ()
-    """Parts of its quantization state that are not stored."""
+    """Parts of the quantization state that the checkpoint lacks."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackedTensors:
-    """Everything that is packed in a checkpoint."""
+    """All packed weights of a checkpoint."""
 
     packed: tuple[PackedWeight, ...] = ()
     orphaned: tuple[str, ...] = ()
-    """Modules whose quantization state is stored without the weight."""
+    """Modules whose quantization state is stored without their weight."""
     floating: tuple[str, ...] = ()
-    """Modules with a matrix in floating point that no method has packed."""
+    """Modules with a floating-point matrix that is not packed."""
     method: str | None = None
-    """``bitsandbytes`` or another method, where the names tell; None where nothing is packed."""
+    """``bitsandbytes``, or another method if tensor names identify it. None if nothing identifies a method."""
 
     @property
     def modules(self) -> frozenset[str]:
-        """The modules whose weights are packed."""
+        """Return the modules whose weights are packed."""
         return frozenset(item.module for item in self.packed)
 
 
 def packing_of(tensors: Mapping[str, Tensor]) -> PackedTensors:
-    """What is packed among these tensors."""
+    """Return which of these tensors are packed."""
     states: dict[str, set[str]] = {}
     for name in tensors:
         match = _STATE.fullmatch(name) if ".weight." in name else None
@@ -154,18 +160,18 @@ def _method(names: Iterable[str]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """What a header says of one tensor."""
+    """The header entry of one tensor."""
 
     dtype: str
     shape: tuple[int, ...]
     start: int
-    """Where its bytes start in the file."""
+    """The offset of the tensor's first byte in the file."""
     end: int
     file: str = ""
 
     @property
     def numel(self) -> int:
-        """How many elements it has."""
+        """Return the number of elements."""
         count = 1
         for size in self.shape:
             count *= size
@@ -173,5 +179,5 @@ class Tensor:
 
     @property
     def nbytes(self) -> int:
-        """How many bytes it takes."""
+        """Return the size in bytes."""
         return self.end - self.start

@@ -1,4 +1,7 @@
-"""Facts of one layer or one stack of layers: how it is packed, adapted, checkpointed, and fed with a gradient."""
+"""Facts of one layer or one stack of layers: quantization, adapters, checkpointing and gradients.
+
+``kbitlint.model`` collects them. This module imports no torch.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,30 @@ from dataclasses import dataclass
 
 @functools.cache
 def short_name(dtype: object) -> str:
-    """A dtype as reports spell it: ``bfloat16``."""
+    """Return a dtype in the spelling of reports: ``bfloat16``."""
     return str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True, slots=True)
 class Packing:
-    """How one layer is quantized."""
+    """The quantization of one layer."""
 
     method: str
     bits: int | None
     kind: str
-    """The data type of the method's own, as its library calls it: nf4, fp4, int8, ..."""
+    """The quantized data type in the spelling of the method's library: nf4, fp4, int8, ..."""
     compute_dtype: str | None = None
     features: tuple[int, int] | None = None
-    """(in, out) features of the weight before packing."""
+    """(in, out) features of the weight before packing. None if the layer does not record them."""
     trains: bool | None = None
-    """Whether a gradient passes the layer's kernel to its input, where the class says so; None where it does not say."""
+    """Whether the layer's kernel passes a gradient to its input. None if the layer's class does not record it."""
     double: bool = False
     """Whether the block statistics are quantized too (double quantization; QLoRA, section 3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdapterFacts:
-    """One adapter, as its PEFT configuration describes it."""
+    """One adapter with the settings of its PEFT configuration."""
 
     name: str
     kind: str
@@ -41,38 +44,38 @@ class AdapterFacts:
     rank: int | None
     bias: str
     targets: tuple[str, ...] = ()
-    """The names in ``target_modules``, where it is a list of names."""
+    """The names in ``target_modules``; empty if it is a pattern or not set."""
     invoked: bool = False
-    """Whether it starts at invocation tokens (aLoRA): where they are is handed to each layer in every call."""
+    """Whether the adapter starts at invocation tokens (aLoRA). Each forward call passes their positions to each layer."""
 
     @property
     def through_cache(self) -> bool:
-        """Whether the adapter hands its keys and values to the layers through the cache, which checkpointing drops.
+        """Return whether the adapter passes keys and values through the cache, which checkpointing drops.
 
-        PEFT refuses these with checkpointing where it sees both; they fail with a size mismatch where it does not.
+        PEFT rejects such an adapter if it sees checkpointing. Otherwise the forward pass fails with a size mismatch.
         """
         return self.kind in ("PREFIX_TUNING", "CARTRIDGE")
 
 
 class Reentry(enum.Enum):
-    """What ``use_reentrant`` is for one checkpointed module."""
+    """The value of ``use_reentrant`` for one checkpointed module."""
 
     NO = "False"
     YES = "True"
     UNSET = "unset"
-    """Nothing was passed, so torch falls back to reentrant and warns (torch 2.13 still does)."""
+    """The argument is not passed. torch warns and uses True (still so in torch 2.13)."""
     UNKNOWN = "unknown"
-    """The bound function is not one whose arguments can be read."""
+    """The arguments of the bound checkpoint function cannot be read."""
 
     @property
     def reentrant(self) -> bool:
-        """Whether the checkpoint is certain to be reentrant."""
+        """Return whether the checkpoint is certainly reentrant."""
         return self in (Reentry.YES, Reentry.UNSET)
 
 
 @dataclass(frozen=True, slots=True)
 class LayerCheckpointing:
-    """One module that can checkpoint."""
+    """One module that supports gradient checkpointing."""
 
     path: str
     class_name: str
@@ -80,22 +83,22 @@ class LayerCheckpointing:
     training: bool
     reentry: Reentry
     is_layer: bool
-    """Whether the module is one of transformers' checkpointed layers, which drop the cache themselves."""
+    """Whether the module is a checkpointed layer of transformers. Such a layer drops the cache itself."""
     rebindable: bool
-    """Whether a checkpoint function is bound to the module that can be told not to reenter."""
+    """Whether the module's bound checkpoint function can be bound again with ``use_reentrant=False``."""
 
 
 @dataclass(frozen=True, slots=True)
 class GradientFeed:
-    """What is known of the input of one stack of checkpointed layers."""
+    """The sources of ``requires_grad`` for the input of one stack of checkpointed layers."""
 
     stack: str
-    """The path that holds the layers, such as ``model.layers``."""
+    """The path of the module that contains the layers, such as ``model.layers``."""
     certain: bool
-    """Whether the input requires grad for certain: by a hook, or a trainable parameter of an input embedding."""
+    """Whether the input certainly requires grad: because of a hook, or of a trainable parameter in an input embedding."""
     possible: str | None
-    """A module with trainable parameters that runs before the stack or after it."""
+    """A module with trainable parameters outside the layers that may feed the stack; None if there is none."""
     fed_by_layers: frozenset[str]
-    """The layers that come after a layer of the stack which trains and does not checkpoint."""
+    """The layers after a layer of the stack that trains and does not checkpoint."""
     trains_inside: tuple[str, ...]
-    """For each trainable parameter in the stack's checkpointed layers, its layer."""
+    """For each trainable parameter inside the stack's checkpointed layers, the path of its layer."""

@@ -1,7 +1,7 @@
-"""What one walk over a model saw, as data: rules read this and never walk the model themselves.
+"""Facts of a model object. Rules read these and never walk the model themselves.
 
-Facts hold no tensor and no module: dtypes and devices are strings, places are dotted paths of the user's own model
-(below PEFT's, DDP's and torch.compile's wrappers). ``kbitlint.model.inspect.walk`` collects them.
+Facts contain no tensor and no module. Dtypes and devices are strings. Paths are dotted paths of the user's own
+model, without the wrappers of PEFT, DDP and torch.compile. ``kbitlint.model.inspect.walk`` collects them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ LOW_PRECISION = ("float16", "bfloat16")
 
 @dataclass(frozen=True, slots=True)
 class ParameterFacts:
-    """One parameter; a tied one is listed once, under its first path."""
+    """One parameter. A tied parameter is listed once, under its first path."""
 
     path: str
     module: str
@@ -29,43 +29,48 @@ class ParameterFacts:
     requires_grad: bool
     device: str
     adapter: bool
-    """Whether an adapter or another wrapper added it; the base model's own otherwise."""
+    """Whether an adapter or another wrapper added the parameter. If False, it belongs to the base model."""
     adapter_name: str
-    """The name of the PEFT adapter it belongs to; empty where it belongs to none."""
+    """The name of the parameter's PEFT adapter; empty if it belongs to none."""
     outside: bool
-    """Whether it stands outside the base model, in a wrapper around it."""
+    """Whether the parameter is outside the base model, in a wrapper around it."""
     packed: bool
-    """Whether it is the weight of a quantized layer."""
+    """Whether the parameter is the weight of a quantized layer."""
     norm: bool
     floating: bool
     bank: bool = False
-    """Whether it stacks the matrices of several experts."""
+    """Whether the parameter stacks the matrices of several experts."""
     held: bool = False
-    """Whether hooks let its module compute in float32 whatever comes in, so that its dtype is meant."""
+    """Whether hooks make the parameter's module compute in float32 for any input dtype. Its dtype is then intended."""
     inference: bool = False
-    """Whether it was created under ``torch.inference_mode``, so that nothing may write into it outside of that."""
+    """Whether the parameter was created under ``torch.inference_mode``. Such a tensor is read-only outside that mode."""
 
 
 @dataclass(frozen=True, slots=True)
 class NormFacts:
-    """One normalisation layer with parameters of its own, or one bare parameter that acts as a norm's weight."""
+    """One normalization layer with parameters of its own, or one bare parameter that acts as the weight of a norm."""
 
     path: str
     class_name: str
     dtypes: tuple[tuple[str, str], ...]
-    """(parameter or buffer name, dtype) of its own floating tensors."""
+    """(parameter or buffer name, dtype) of each floating-point tensor of the norm itself."""
     nbytes: int
-    """Bytes of those of its own tensors that are half precision: what casting them to float32 adds."""
+    """Bytes of the norm's half-precision tensors. A cast to float32 adds this many."""
     bare: bool
+    """Whether the norm is a bare parameter of another module, not a module of its own."""
     output_dtype: str | None
-    """The dtype that must come out where float32 comes in: the code reads it from the norm's weight. Else None."""
+    """The dtype that the output must have for a float32 input, if the norm's code reads it from its weight. Else None."""
     adapter: bool
     transparent: bool = False
-    """Whether hooks let it give back the dtype that comes in, whatever the dtype of its weight."""
+    """Whether hooks make the norm return its input's dtype for any dtype of its weight."""
 
     @property
     def promotes(self) -> bool:
-        """Whether it is one of the base model's whose float32 weight may turn half-precision input into float32."""
+        """Return whether the norm may turn half-precision input into float32.
+
+        False for a norm of an adapter, a bare norm, and a norm with the hooks of ``transparent``. For other norms,
+        True if all their tensors are float32.
+        """
         wide = all(dtype == "float32" for _, dtype in self.dtypes)
         return wide and not (self.bare or self.adapter or self.transparent)
 
@@ -77,24 +82,27 @@ class QuantizedFacts:
     path: str
     packing: Packing
     lacks: str = ""
-    """The attribute that unpacks a bitsandbytes weight and is None: ``quant_state`` or ``SCB``; else empty."""
+    """The attribute that a bitsandbytes weight needs to be unpacked and that is None: ``quant_state`` or ``SCB``.
+
+    Empty if none is missing.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class UnpackedLayerFacts:
-    """A layer of a quantizing class whose weight is an ordinary float tensor."""
+    """A layer of a quantized class whose weight is an ordinary floating-point tensor."""
 
     path: str
     class_name: str
     bits: int
     dtype: str
     pending: bool
-    """Whether the weight is one that packs itself as soon as it is moved to a device."""
+    """Whether the weight packs itself at its next move to a device."""
 
 
 @dataclass(frozen=True, slots=True)
 class LinearFacts:
-    """A Linear of a quantized model that is not packed although nothing says that it should be left out."""
+    """A Linear of a quantized model that is not packed, although no setting excludes it from quantization."""
 
     path: str
     class_name: str
@@ -104,16 +112,16 @@ class LinearFacts:
 
 @dataclass(frozen=True, slots=True)
 class HeadFacts:
-    """What makes the model's last output: the output embedding of a language model, or the head of a task."""
+    """The module that computes the model's final output: the output embedding of a language model, or a task head."""
 
     path: str
     task: str
-    """The task that the class names (``SequenceClassification``); empty for an output embedding."""
+    """The task in the name of the model's class (``SequenceClassification``); empty for an output embedding."""
 
 
 @dataclass(frozen=True, slots=True)
 class TowerFacts:
-    """A model within the model that reads something else than text."""
+    """A model within the model whose input is not text."""
 
     path: str
     class_name: str
@@ -123,37 +131,37 @@ class TowerFacts:
 
 @dataclass(frozen=True, slots=True)
 class AdaptedFacts:
-    """One layer of the base model that PEFT put an adapter on."""
+    """One layer of the base model with a PEFT adapter."""
 
     path: str
     merged: bool
-    """Whether the adapter is added into the layer's weight at the moment."""
+    """Whether the adapter is currently merged into the layer's weight."""
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingFacts:
-    """The input embedding of one transformers model in the tree, as its ``get_input_embeddings`` gives it."""
+    """The input embedding of one transformers model in the tree, as returned by ``get_input_embeddings``."""
 
     path: str
     owner: str
-    """The path of the model whose input embedding it is."""
+    """The path of the model to which the input embedding belongs."""
     hookable: bool
-    """Whether a forward hook on it ever runs (on a ModuleList it does not)."""
+    """Whether a forward hook on the embedding can run. A hook on a ModuleList never does."""
 
 
 @dataclass(frozen=True, slots=True)
 class InputGradHooks:
-    """Forward hooks of one module that make its output require grad."""
+    """The forward hooks of one module that make its output require grad."""
 
     path: str
     names: tuple[str, ...]
     orphans: int
-    """How many of them ``disable_input_require_grads()`` would leave in place."""
+    """Number of hooks that ``disable_input_require_grads()`` would not remove."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What one walk over a model saw."""
+    """The facts of one walk over a model."""
 
     class_name: str
     model_type: str
@@ -164,66 +172,67 @@ class ModelFacts:
     input_grad_hooks: tuple[InputGradHooks, ...]
     checkpoints: tuple[LayerCheckpointing, ...]
     models: tuple[str, ...]
-    """Paths of every transformers model in the tree; the base itself is the empty path."""
+    """The path of every transformers model in the tree; the base model has the empty path."""
     adapters: tuple[AdapterFacts, ...]
     adapter_layers: int
     has_adapters: bool
-    """Whether anything was added to the base model: by PEFT, by another library or by a wrapper."""
+    """Whether PEFT, another library or a wrapper added parameters to the base model."""
     claims_quantization: str | None
-    """The quantization method that the model's own records name."""
+    """The quantization method that the model records, for example in its config. None if it records none."""
     supports_checkpointing: bool
     use_cache: tuple[str, ...]
-    """Which configs have ``use_cache`` on: ``config``, ``config.text_config``, ..."""
+    """The configs in which ``use_cache`` is on: ``config``, ``config.text_config``, ..."""
     training: bool
     adapter_training: bool | None
-    """Whether any module that PEFT added is in training mode; None where there are none. (PEFT copies some modules
-    together with their mode, so one in eval mode says nothing.)"""
+    """Whether any module that PEFT added is in training mode. None if there is no such module.
+
+    PEFT copies some modules together with their mode, so a single module in eval mode proves nothing.
+    """
     bypassed: str | None
-    """Why no adapter takes part in the forward pass: ``disabled`` or ``merged``; None where they do."""
+    """Why no adapter takes part in the forward pass: ``disabled`` or ``merged``. None if adapters take part."""
     compiled: bool
-    """Whether torch.compile wraps the model or a part of it, and so decides how its checkpoints run."""
+    """Whether torch.compile wraps the model or a part of it. It then decides how checkpoints run."""
     feeds: tuple[GradientFeed, ...] = ()
-    """What feeds each stack of checkpointed layers with a gradient."""
+    """The sources of ``requires_grad`` for each stack of checkpointed layers."""
     tied: tuple[tuple[str, str], ...] = ()
-    """(path, first path) of every further path of a tied parameter."""
+    """(path, first path) for each further path of a tied parameter."""
     dtype: str | None = None
-    """The dtype that the config records: that of the checkpoint, or the one that was asked for at loading."""
+    """The dtype that the config records: the checkpoint's, or the one requested at loading. None if it records none."""
     keeps_float32: tuple[str, ...] = ()
-    """Names of modules whose weights the class keeps in float32 by design."""
+    """Names of the modules whose weights the model's class keeps in float32 by design."""
     hollow: tuple[UnpackedLayerFacts, ...] = ()
     unconverted: tuple[LinearFacts, ...] | None = ()
-    """None where it is not recorded which layers were to be left out."""
+    """None if the model does not record which layers quantization should exclude."""
     offloaded: tuple[str, ...] = ()
-    """Modules whose weights accelerate brings from the CPU or the disk for each call."""
+    """Modules whose weights accelerate loads from the CPU or the disk for each call."""
     heads: tuple[HeadFacts, ...] = ()
     towers: tuple[TowerFacts, ...] = ()
     adapted: tuple[AdaptedFacts, ...] = ()
     dead_targets: tuple[tuple[str, str], ...] = ()
-    """(adapter, name) of every entry of ``target_modules`` that no module is called."""
+    """(adapter, name) for each entry of ``target_modules`` that matches no module."""
     quantizer_trains: bool | None = None
-    """Whether the quantizer that loaded the model supports training; None where none is attached."""
+    """Whether the quantizer that loaded the model supports training. None if there is no quantizer or it gives no answer."""
     device_map: tuple[str, ...] = ()
-    """The devices that accelerate spread the modules over, as the model remembers them; empty where it was not."""
+    """The devices over which accelerate spread the modules, as the model records them. Empty if it did not."""
     packed_banks: tuple[QuantizedFacts, ...] = ()
-    """Fused experts that are packed in place; the path is that of the parameter."""
+    """Fused experts that are packed in place; each path is that of the parameter."""
     unread: tuple[tuple[str, str], ...] = ()
-    """(path, reason) of every module that could not be looked at as a whole, (class and attribute, reason) of every
-    attribute: reading it raises."""
+    """(path, reason) for each module, (class and attribute, reason) for each attribute, that raises when it is read."""
 
     @property
     def trainable(self) -> tuple[ParameterFacts, ...]:
-        """The parameters that require grad."""
+        """Return the parameters that require grad."""
         return tuple(parameter for parameter in self.parameters if parameter.requires_grad)
 
     @property
     def checkpointing(self) -> tuple[LayerCheckpointing, ...]:
-        """The modules whose checkpointing is on."""
+        """Return the modules whose checkpointing is on."""
         return tuple(facts for facts in self.checkpoints if facts.enabled)
 
     def by_layer(self) -> dict[str, list[ParameterFacts]]:
-        """Parameters by the outermost checkpointable layer that holds them; the rest stands under the empty path.
+        """Return the parameters by their outermost checkpointable layer; the others are under the empty path.
 
-        These are the units that FSDP shards where it wraps by transformer layer, as accelerate does by default.
+        These are the units that FSDP shards if it wraps by transformer layer, the default of accelerate.
         """
         layers = {facts.path for facts in self.checkpoints if facts.is_layer}
         units: dict[str, list[ParameterFacts]] = {}
@@ -235,7 +244,7 @@ class ModelFacts:
 
     @property
     def numel(self) -> int:
-        """Parameters before packing, without adapters."""
+        """Return the number of parameters before packing, without adapters."""
         known = {facts.path for facts in (*self.quantized, *self.packed_banks) if facts.packing.features}
         return self._packed_numel + sum(
             parameter.numel
@@ -250,21 +259,24 @@ class ModelFacts:
 
     @property
     def quantized_share(self) -> float:
-        """Which part of the base model's parameters is packed, as far as layers say how many they hold: 0 to 1."""
+        """Return the packed share of the base model's parameters, from 0 to 1.
+
+        A packed layer counts only if it records its features.
+        """
         return self._packed_numel / (self.numel or 1)
 
     @property
     def unpacked(self) -> tuple[ParameterFacts, ...]:
-        """The base model's own float matrices: what is neither packed, nor a norm, nor a vector."""
+        """Return the base model's floating-point matrices: neither packed, nor a norm, nor a vector."""
         return tuple(p for p in self.parameters if p.floating and len(p.shape) > 1 and not (p.adapter or p.packed or p.norm))
 
     @property
     def on_meta(self) -> bool:
-        """Whether the model has no weights."""
+        """Return whether any parameter is on the meta device."""
         return any(parameter.device == "meta" for parameter in self.parameters)
 
     def summary(self) -> str:
-        """The model in one line: class, size, quantization, adapters."""
+        """Return the model in one line: class, size, quantization, adapters."""
         parts = [f"{self.class_name} {short_count(self.numel)}"]
         for (method, kind), count in sorted(Counter((q.packing.method, q.packing.kind) for q in self.quantized).items()):
             name = method if method == kind else f"{method} {kind}"

@@ -1,6 +1,7 @@
-"""Where training runs, as data: what each rank's model is like, how the ranks differ, what the optimizer holds.
+"""Facts of a running training: the ranks' models, their differences, and the optimizer.
 
-Aspects are plain strings by path, so that they travel between processes and compare exactly.
+Aspects are plain strings by path, so processes can exchange and compare them exactly.
+``kbitlint.integrations.ranks`` collects them.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ CHECKPOINTING, HOOKS = "checkpointing", "input-grad hooks"
 
 @dataclass(frozen=True, slots=True)
 class Divergence:
-    """One path at which ranks differ in one aspect."""
+    """One path at which the ranks differ in one aspect."""
 
     aspect: str
     path: str
     values: tuple[tuple[str, tuple[int, ...]], ...]
-    """(value, ranks that have it), the lowest rank's value first."""
+    """(value, ranks with this value), starting with the value of the lowest rank."""
 
     def __str__(self) -> str:
         return ", ".join(f"{value} on {named(ranks)}" for value, ranks in self.values)
@@ -38,37 +39,38 @@ class Divergence:
 
 @dataclass(frozen=True, slots=True)
 class OptimizerFacts:
-    """What an optimizer holds of a model."""
+    """The parameters of an optimizer, compared with those of the model."""
 
     missing: tuple[str, ...]
-    """Trainable parameters of the model that it does not hold: they get gradients and never change."""
+    """Trainable parameters of the model that the optimizer lacks. They get gradients and never change."""
     frozen: tuple[str, ...]
-    """Parameters that it holds and that require no grad."""
+    """Parameters in the optimizer that do not require grad."""
     strangers: int
-    """Tensors it holds that are no parameter of the model (any more)."""
+    """Number of the optimizer's tensors that are not, or no longer, parameters of the model."""
     held: int
+    """Number of tensors in the optimizer."""
 
 
 @dataclass(frozen=True, slots=True)
 class RanksFacts:
-    """What the ranks of a run look like side by side."""
+    """The models of all ranks of one run, and the optimizer."""
 
     world_size: int
     model: ModelFacts
     """The model of the lowest rank."""
     divergences: tuple[Divergence, ...] = ()
     optimizer: OptimizerFacts | None = None
-    """What the optimizer of the lowest rank holds; None where there is none or its tensors are shards."""
+    """The optimizer of the lowest rank. None if there is no optimizer or its tensors are shards."""
 
 
 def named(ranks: tuple[int, ...]) -> str:
-    """Ranks in words: ``rank 1``, ``ranks 0-2, 5``."""
+    """Return ranks in words: ``rank 1``, ``ranks 0-2, 5``."""
     text = ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in spans(ranks))
     return f"rank{'s' * (len(ranks) > 1)} {text}"
 
 
 def compare(by_rank: Mapping[int, Aspects]) -> tuple[Divergence, ...]:
-    """Every path at which the ranks differ, ordered by aspect and path."""
+    """Return every path at which the ranks differ, ordered by aspect and path."""
     found: list[Divergence] = []
     ranks = sorted(by_rank)
     aspects = sorted({aspect for aspects in by_rank.values() for aspect in aspects})
@@ -86,12 +88,12 @@ def compare(by_rank: Mapping[int, Aspects]) -> tuple[Divergence, ...]:
 
 
 def aspects_of(facts: ModelFacts, adapters: Mapping[str, str], *, sharded: bool) -> Aspects:
-    """What has to be the same on every rank.
+    """Return the aspects that must be equal on every rank.
 
     Args:
-        facts: One rank's model.
+        facts: The model of one rank.
         adapters: The settings of its adapters, by ``adapter.key``.
-        sharded: Whether each rank holds a part of its parameters, so that their shapes differ.
+        sharded: Whether each rank holds only a part of each parameter, so that shapes differ between ranks.
     """
     trainable = {p.path: p.dtype if sharded else f"{p.dtype} {list(p.shape)}" for p in facts.trainable}
     return {
@@ -109,5 +111,5 @@ def aspects_of(facts: ModelFacts, adapters: Mapping[str, str], *, sharded: bool)
 
 
 def _plain(path: str) -> str:
-    """The path as it is where no adapter wraps the module: ranks that adapt others differ in these alone."""
+    """Return the path without PEFT's ``base_layer``. Ranks that adapt different modules differ in this part only."""
     return path.replace(".base_layer", "")

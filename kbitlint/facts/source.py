@@ -1,4 +1,7 @@
-"""What one pass over a source file collects, for all rules. Frozen, and free of ``ast``."""
+"""Facts of one source file: a script, a notebook or a training configuration.
+
+``kbitlint.source`` collects them once for all rules. This module imports no ``ast``.
+"""
 
 from __future__ import annotations
 
@@ -21,85 +24,94 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointingState:
-    """How the layers of a model checkpoint, and which call decided it last."""
+    """The checkpointing of a model's layers, and the call that last decided it."""
 
     enabled: bool | None = False
-    """None where it cannot be told."""
+    """None if it is not known."""
     reentry: Reentry = Reentry.UNKNOWN
     by: Call | None = None
     """The call whose arguments decide: ``prepare_model_for_kbit_training``, ``TrainingArguments``, ..."""
     kwargs: str = ""
-    """The argument of ``by`` that holds ``use_reentrant``; empty where ``by`` takes it itself."""
+    """The argument of ``by`` that contains ``use_reentrant``; empty if ``by`` takes ``use_reentrant`` itself."""
     flag: str = ""
-    """The argument of ``by`` that is ``use_reentrant`` under a name of its own, of a program that makes up for reentry:
-    inputs require grad, and DDP looks for no unused parameters."""
+    """The argument of ``by`` that sets ``use_reentrant`` under another name; empty if there is none.
+
+    A program with such an argument compensates for reentry. It makes inputs require grad, and DDP does not search
+    for unused parameters.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """Adapters on a model."""
+    """The adapters of a model."""
 
     by: Call
-    """The call that attached or loaded them."""
+    """The call that attached or loaded the adapters."""
     config: Value = UNKNOWN
-    """The call that made their configuration."""
+    """The call that made their configuration; UNKNOWN if the interpreter does not know it."""
     trainable: bool | None = True
-    """None where it cannot be told."""
+    """None if it is not known."""
     dtype: Value = "float32"
-    """Of their weights."""
+    """The dtype of their weights."""
     frozen_by: Call | None = None
-    """The later call that froze them."""
+    """The later call that froze them; None if none did."""
     kept: bool = True
-    """Whether anything holds the PeftModel: where ``get_peft_model`` stands alone, only the base is left."""
+    """Whether the script keeps the PeftModel. If it drops the result of ``get_peft_model``, it keeps only the base model."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointConfig:
-    """What config.json of a checkpoint says that a script names, where it is on this machine."""
+    """The content of config.json of a checkpoint that a script names, if the checkpoint is on this machine."""
 
     model_type: str = ""
     tied: bool | None = None
-    """Whether embeddings and head are one; None where its class decides."""
+    """Whether embeddings and head are tied. None if config.json does not set it and the model's class decides."""
     experts: int = 0
+    """The number of experts in each layer; 0 if there are none."""
     remote: bool = False
-    """Whether it brings its own code."""
+    """Whether the checkpoint has code of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What is known of a model at one point of a path through the file."""
+    """The known state of a model at one point of a path through the file."""
 
     load: Call | None = None
-    """The call that loaded it; None where it comes from elsewhere."""
+    """The call that loaded the model; None if the file does not load it."""
     method: Value = UNKNOWN
-    """How it is quantized: ``bitsandbytes``, another method, None where it surely is not."""
+    """The quantization method: ``bitsandbytes`` or another. None if the model is certainly not quantized.
+
+    UNKNOWN if the interpreter does not know it.
+    """
     bits: Value = UNKNOWN
+    """Bits of a packed weight; None if the model is certainly not quantized."""
     quantization: Call | None = None
-    """The call that made its quantization config."""
+    """The call that made the quantization config."""
     dtype: Value = UNKNOWN
-    """Of what is not quantized."""
+    """The dtype of the parameters that are not quantized."""
     checkpointing: CheckpointingState = field(default_factory=CheckpointingState)
     hooks: tuple[Call, ...] = ()
-    """The calls that made the embeddings' output require grad, in their order."""
+    """The calls that made the output of the input embedding require grad, in their order."""
     prepared: Call | None = None
+    """The call that prepared the model for training (``prepare_model_for_kbit_training``); None if none did."""
     adapters: Adapters | None = None
     base_frozen: bool | None = None
-    """Whether the base is frozen; None as loading leaves it, or where it cannot be told."""
+    """Whether the base model is frozen. None if no call froze or unfroze it since loading, or if it is not known."""
     training_mode: bool | None = None
-    """False after loading and ``eval()``, True after ``train()``."""
+    """False after loading and ``eval()``, True after ``train()``; None if it is not known."""
     certain: bool = True
-    """Whether nothing that cannot be followed has touched it."""
+    """Whether the interpreter followed every operation on the model."""
     named: CheckpointConfig | None = None
-    """What is known of its checkpoint."""
+    """The config of the model's checkpoint; None if it is not known."""
 
     @property
     def kbit(self) -> bool:
-        """Whether it surely is quantized."""
+        """Return whether the model is certainly quantized."""
         return isinstance(self.method, str)
 
 
 class Action(enum.Enum):
-    """What a step does to a model."""
+    """The effect of a step on a model."""
 
     LOAD = "load"
     PREPARE = "prepare"
@@ -121,19 +133,22 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One call that changes a model, with the model before it."""
+    """One call that changes a model, with the model's state before the call."""
 
     action: Action
     call: Call
     before: ModelState
     model_id: int = 0
     detail: Value = None
-    """What the action needs besides: the dtype of a cast, the wrapper's name, the method of a stored quantization, the
-    folder that is saved to."""
+    """A further parameter of the action.
+
+    For a cast it is the dtype, for a wrapper its name, for a save the folder. For a stored quantization it is the
+    method.
+    """
 
 
 class Loop(enum.Enum):
-    """Who runs the training loop."""
+    """The owner of the training loop."""
 
     TRAINER = "Trainer"
     OWN = "a loop of the file"
@@ -141,80 +156,85 @@ class Loop(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """A place where a model is trained, with the model as training finds it."""
+    """One training of a model on one path, with the model's state at its start."""
 
     call: Call
-    """The Trainer's construction, or the ``backward()``."""
+    """The construction of the Trainer, or the call of ``backward()``."""
     loop: Loop
     model: ModelState
     model_id: int = 0
     arguments: Call | None = None
-    """The TrainingArguments."""
+    """The call that makes the TrainingArguments; None if it is not known."""
     fp16: Value = UNKNOWN
     bf16: Value = UNKNOWN
     zero_stage: Value = None
+    """The ZeRO stage of DeepSpeed; None without DeepSpeed."""
     fsdp: bool | None = False
+    """Whether FSDP shards the model; None if it is not known."""
     distributed: bool = False
     """Whether the loop wraps the model for several ranks."""
     find_unused: Value = None
+    """The argument ``find_unused_parameters`` of DDP; None if it is not passed."""
     optimized: bool = True
-    """Whether anything is given the model's parameters: without that a backward only asks for gradients."""
+    """Whether an optimizer may receive the model's parameters. If none does, ``backward()`` only computes gradients."""
     early_optimizer: Call | None = None
-    """The call that made the optimizer of the base's parameters, before the adapters were attached; None where anything
-    may hold theirs."""
+    """The call that made an optimizer of the base model's parameters before the adapters were attached.
+
+    None if an optimizer may hold the adapters' parameters.
+    """
     loop_span: Span | None = None
-    """The loop of the file that the backward stands in."""
+    """The loop of the file around the ``backward()``."""
     name: str = ""
-    """What the model is called where it is trained."""
+    """The name of the model's variable where it is trained."""
     sleeps: Call | None = None
-    """The call in the loop after which the next round finds the model in eval mode."""
+    """The call in the loop that leaves the model in eval mode for the next iteration; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """One place of training, over all paths that reach it."""
+    """One call that trains a model, on every path that reaches it."""
 
     paths: tuple[Training, ...]
 
     @property
     def call(self) -> Call:
-        """The place."""
+        """Return the call that trains the model."""
         return self.paths[0].call
 
     @property
     def models(self) -> tuple[ModelState, ...]:
-        """The model, as each path trains it."""
+        """Return the model's state at the start of the training on each path."""
         return tuple(training.model for training in self.paths)
 
     @property
     def certain(self) -> bool:
-        """Whether nothing that cannot be followed has touched the model on any path."""
+        """Return whether the interpreter followed every operation on the model on every path."""
         return all(model.certain for model in self.models)
 
     @property
     def optimized(self) -> bool:
-        """Whether anything is given the model's parameters on every path."""
+        """Return whether an optimizer may receive the model's parameters on every path."""
         return all(training.optimized for training in self.paths)
 
     @property
     def kbit(self) -> bool:
-        """Whether the model is quantized on every path."""
+        """Return whether the model is quantized on every path."""
         return all(model.kbit for model in self.models)
 
 
 @dataclass(frozen=True, slots=True)
 class ExecutionPath:
-    """One way through the file: the branches taken where a condition is unknown."""
+    """One path through the file: the branches that are taken if a condition is unknown."""
 
     steps: tuple[Step, ...] = ()
     trainings: tuple[Training, ...] = ()
     models: Mapping[int, ModelState] = field(default_factory=dict)
-    """Each model at the end of the path."""
+    """The state of each model at the end of the path, by number."""
 
     def histories(self) -> Iterator[tuple[ModelState, Training | None, tuple[Step, ...]]]:
-        """Each model as the last training finds it, that training, and its steps.
+        """Yield each model's state at its last training, that training, and the steps of the model.
 
-        Where nothing here trains it, it is as the path leaves it.
+        If the path does not train a model, yield its state at the end of the path and no training (None).
         """
         trainings = {training.model_id: training for training in self.trainings}
         steps: dict[int, list[Step]] = {}
@@ -227,57 +247,63 @@ class ExecutionPath:
 
 @dataclass(frozen=True, slots=True)
 class LaunchSign:
-    """Something that the file names and that tells how it is run."""
+    """A name in the file that indicates how the script is launched."""
 
     what: str
+    """The name: an environment variable, a function, a class or an argument."""
     line: int
     within: tuple[int, int] | None = None
-    """The lines of the function or class that it stands in; None at the top level."""
+    """The first and last line of the function or class around the name; None at the top level."""
 
     def concerns(self, line: int) -> bool:
-        """Whether what stands on a line runs with it."""
+        """Return whether the code on a line runs together with the name."""
         return self.within is None or self.within[0] <= line <= self.within[1]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFacts(SourceText):
-    """What one file says about training."""
+    """The facts of one file."""
 
     calls: tuple[Call, ...] = ()
-    """Every call of a known function, each once, with the arguments that all paths agree on."""
+    """Every call of a known function, listed once, with the arguments on which all paths agree."""
     paths: tuple[ExecutionPath, ...] = ()
     distributed: tuple[LaunchSign, ...] = ()
     """Signs that the script is launched with one process for each device."""
     versions: Mapping[str, str] = field(default_factory=dict)
-    """The versions whose behaviour is modelled."""
+    """The library versions whose behaviour is modelled, by library."""
     dialect: str = "python"
     """``python``, or the program that reads the configuration: ``axolotl``, ``llamafactory``, ``trl``, ..."""
     cells: tuple[tuple[int, int], ...] = ()
-    """For a notebook: (first line in the joined text, number) of each code cell."""
+    """For a notebook: (first line in the joined text, cell number) of each code cell. Empty for other files."""
     ignores: tuple[Ignore, ...] = ()
-    """The comments that silence rules."""
+    """The comments that suppress rules."""
     unfollowed: str = ""
-    """What of the file was not followed, and why; empty where everything was."""
+    """Which part of the file was not followed, and why; empty if all of it was."""
     unused: tuple[Ignore, ...] = ()
-    """Those that silence nothing; filled after the other rules have run."""
+    """The comments that suppress no violation; filled after the other rules have run."""
 
     def at(self, call: Call) -> Location:
-        """Where a call stands."""
+        """Return the location of a call."""
         return self.at_line(call.span.line, call.path or call.callee.rpartition(".")[2])
 
     def at_line(self, line: int, what: str = "") -> Location:
-        """A line of the file; of a notebook the line in its cell."""
+        """Return the location of a line; for a notebook, its cell and the line in the cell.
+
+        Args:
+            line: The 1-based line in the file, or in the joined code cells of a notebook.
+            what: The name at this line, appended to the path of the location.
+        """
         index = bisect.bisect_right(self.cells, line, key=operator.itemgetter(0))
         first, number = self.cells[index - 1] if index else (1, 0)
         place = f"cell {number}" if number else ""
         return Location(" ".join(filter(None, (place, what))), self.file, line - first + 1)
 
     def calls_of(self, *callees: str) -> Iterator[Call]:
-        """The calls of these functions, in the order of the text."""
+        """Return the calls of these functions in the order of the text."""
         return (call for call in self.calls if call.callee in callees)
 
     def steps_at(self, *actions: Action) -> Iterator[tuple[Call, tuple[Step, ...]]]:
-        """Each call that makes such a step, with the step of every path that reaches it."""
+        """Yield each call that performs one of these actions, with its step on every path that reaches it."""
         found: dict[Span, list[Step]] = {}
         for path in self.paths:
             for step in path.steps:
@@ -287,11 +313,11 @@ class SourceFacts(SourceText):
             yield steps[0].call, tuple(steps)
 
     def trained(self) -> Iterator[Trained]:
-        """Each place where a model is trained, with every path that reaches it."""
+        """Yield each call that trains a model as one ``Trained``."""
         return (Trained(trainings) for trainings in self.trainings())
 
     def trainings(self) -> Iterator[tuple[Training, ...]]:
-        """Each place where a model is trained, as every path finds it."""
+        """Yield each call that trains a model as the tuple of its trainings, one for each path."""
         found: dict[Span, list[Training]] = {}
         for path in self.paths:
             for training in path.trainings:

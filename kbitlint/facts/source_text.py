@@ -1,4 +1,7 @@
-"""Repairs of source as data: stretches of text that are replaced, so that everything around them stays as it is."""
+"""Text of a source file, and the edits that change it.
+
+An edit replaces a span of the text, so the text around it stays unchanged. ``kbitlint.source.edits`` applies edits.
+"""
 
 from __future__ import annotations
 
@@ -15,42 +18,42 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.values import Argument, Call, Span
 
-#: ``start`` and ``end`` are offsets in the text as Python's ``open()`` reads it, where each line end is one character; of a
-#: notebook, in its code cells joined by line ends
+#: The kind of these edits. ``start`` and ``end`` are character offsets in the text as ``open()`` returns it: each line
+#: end is one character. In a notebook they are offsets in the code cells joined by line ends.
 KIND = "replace-span"
-#: the comma, or the bracket, before an argument
+#: the comma or bracket before an argument
 _BEFORE = re.compile(r",\s*\Z|(?<=[({])\s*\Z")
 Literal = Union[bool, str, "Mapping[str, bool]"]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceText:
-    """A text with what is needed to change it."""
+    """The text of a file, with its imports."""
 
     file: str
     text: str
     imports: tuple[tuple[str, str], ...] = ()
-    """(full name, the name it has in the file), for what the file imports at its top level."""
+    """(full name, name in the file) of each import at the file's top level."""
     import_at: int = 0
-    """Where a new import goes: the start of a line, or of a statement behind others on their line."""
+    """The offset for a new import: the start of a line, or of a statement that follows others on its line."""
 
     def replace(self, span: Span, code: str) -> tuple[Edit, ...]:
-        """Replace a stretch of the text."""
+        """Return the edits that replace a span of the text with code."""
         return (self._edit(span.start, span.end, code),)
 
     def set_argument(self, call: Call, name: str, code: str) -> tuple[Edit, ...]:
-        """Give an argument another value, or add it after the others."""
+        """Return the edits that set an argument to a code text. A missing argument is appended."""
         argument = call.argument(name)
         if argument is not None:
             return self.replace(argument.span, code)
         return self._append(call, _written(call, name, code))
 
     def set_value(self, call: Call, name: str, value: Literal) -> tuple[Edit, ...]:
-        """Give an argument a constant value, in the language of the file."""
+        """Return the edits that set an argument to a constant, written in the language of the file."""
         return self.set_argument(call, name, literal(call, value))
 
     def rename_argument(self, argument: Argument, name: str) -> tuple[Edit, ...]:
-        """Give an argument another name: the first name-like word of it."""
+        """Return the edits that rename an argument; none if its name is not found in the text."""
         stretch = self.text[argument.whole.start : argument.span.start]
         found = re.search(re.escape(argument.name), stretch)
         if found is None:
@@ -59,7 +62,10 @@ class SourceText:
         return (self._edit(start, start + len(argument.name), name),)
 
     def remove_argument(self, argument: Argument) -> tuple[Edit, ...]:
-        """Take an argument out with one comma, or with its line; nothing where a comment or no comma stands beside it."""
+        """Return the edit that removes an argument with one comma, or with its whole line.
+
+        Return no edit if no comma is next to the argument, or if a comment separates them.
+        """
         start, end = argument.whole.start, argument.whole.end
         behind = re.compile(r"\s*,[ \t]*").match(self.text, end)
         before = _BEFORE.search(self.text, _blanks_before(self.text, start), start)
@@ -71,7 +77,7 @@ class SourceText:
         return (self._edit(before.start(), end, ""),) if before is not None and closes is not None else ()
 
     def remove_arguments(self, arguments: Iterable[Argument]) -> tuple[Edit, ...]:
-        """Take several arguments of one call out; nothing where one of them cannot be taken out."""
+        """Return the edits that remove several arguments of one call; none if one of them cannot be removed."""
         stretches: list[tuple[int, int]] = []
         for argument in sorted(arguments, key=lambda argument: argument.whole):
             edits = self.remove_argument(argument)
@@ -82,13 +88,17 @@ class SourceText:
                 start = stretches.pop()[0]
                 last = re.compile(r"\s*[)}]").match(self.text, end)
                 comma = re.compile(r",\s*\Z").search(self.text, 0, start)
-                alone = self.line_start(start) == start  # whole lines, and the one before keeps its comma
+                alone = self.line_start(start) == start  # whole lines: the argument before keeps its comma
                 start = comma.start() if last is not None and comma is not None and not alone else start
             stretches.append((start, end))
         return tuple(self._edit(start, end, "") for start, end in stretches)
 
     def remove_line(self, span: Span) -> tuple[Edit, ...]:
-        """Take a statement out with its line; ``pass`` where it shares the line with others, nothing in a longer one."""
+        """Return the edit that removes a statement with its line.
+
+        The statement becomes ``pass`` if it shares its line with others or is the whole block. Return no edit if it
+        is part of a longer statement.
+        """
         start, end = self.line_start(span.start), self._line_end(span.end)
         if self._is_part(span):
             return ()
@@ -98,10 +108,10 @@ class SourceText:
         return (self._edit(start, self._next_line(span.end), ""),)
 
     def move_before(self, call: Call, other: Call) -> tuple[Edit, ...]:
-        """Move the statement ``name = call`` before the one of another call; nothing where that is not surely the same.
+        """Return the edits that move the statement ``name = call`` before the statement of another call.
 
-        Both must be whole lines with the same indentation that bind the name they are given, and what is moved may use
-        nothing but that name and constants.
+        Return no edit unless all of these hold: Both statements are whole lines with equal indentation. Both bind
+        the name that they take as their first argument. The moved statement uses only that name and constants.
         """
         moved, there = self._statement(call), self._statement(other)
         if moved is None or there is None or other.span.start > call.span.start:
@@ -125,7 +135,7 @@ class SourceText:
         return start, head[1], head[2]
 
     def remove_comment(self, start: int, end: int) -> tuple[Edit, ...]:
-        """Take a comment out, with its line where it stands alone, else with the blanks before it."""
+        """Return the edit that removes a comment: with its line if it is alone there, else with the blanks before it."""
         first = self.line_start(start)
         head = self.text[first:start]
         if not head.strip():
@@ -133,25 +143,25 @@ class SourceText:
         return (self._edit(first + len(head.rstrip()), end, ""),)
 
     def name_of(self, call: Call) -> str:
-        """The name that ``name = call`` binds; empty where the call stands otherwise."""
+        """Return the name that ``name = call`` binds; empty if the statement has another form."""
         statement = self._statement(call)
         return statement[2] if statement is not None else ""
 
     def times(self, word: str) -> int:
-        """How often a word stands in the text, comments left out."""
+        """Return how often a word occurs in the text outside comments."""
         return _words(self.text)[word]
 
     def line_of(self, word: str) -> int:
-        """The line on which a word is first seen."""
+        """Return the line of a word's first occurrence; 1 if it does not occur."""
         return _first_lines(self.text).get(word, 1)
 
     @property
     def adds_tokens(self) -> bool:
-        """Whether the file gives a tokenizer new tokens that are more than padding."""
+        """Return whether the file adds tokens to a tokenizer, other than a padding token."""
         return bool(re.search(r"\.add_tokens\(|additional_special_tokens", self.text))
 
     def _is_part(self, span: Span) -> bool:
-        """Whether a call belongs to a longer statement, as far as its line and the lines of code around it show."""
+        """Return whether a call belongs to a longer statement, judged by its line and the code lines around it."""
         start, end = self.line_start(span.start), self._line_end(span.end)
         head, tail = self.text[start : span.start].strip(), _code(self.text[span.end : end])
         above, below = self.text[:start].rstrip(), self.text[end:].lstrip()
@@ -165,7 +175,7 @@ class SourceText:
         )
 
     def _is_whole_block(self, start: int, end: int) -> bool:
-        """Whether a line is all that a block holds, which may not become empty."""
+        """Return whether a line is the whole body of a block. A block must not become empty."""
         before = next(filter(_is_code, self._lines_up(start)), "")
         after = next(filter(_is_code, self._lines_down(end + 1)), "")
         indent = len(self.text[start:end]) - len(self.text[start:end].lstrip())
@@ -185,7 +195,10 @@ class SourceText:
             start = end
 
     def insert_before(self, span: Span, code: str) -> tuple[Edit, ...]:
-        """Insert a statement on a line of its own, with the indentation of the one that stands there."""
+        """Return the edit that inserts a statement on its own line, with the indentation of the statement at the span.
+
+        Return no edit if the line has code before the span.
+        """
         start = self.line_start(span.start)
         indent = self.text[start : span.start]
         if indent.strip():
@@ -193,7 +206,7 @@ class SourceText:
         return (self._edit(start, start, f"{indent}{code}\n"),)
 
     def importing(self, name: str) -> tuple[str, tuple[Edit, ...]]:
-        """How the file calls ``module`` or ``module.name``, and the edit that imports it where it does not yet."""
+        """Return the name by which the file calls ``module`` or ``module.name``, and the edit that adds a missing import."""
         module, _, last = name.rpartition(".")
         known = dict(self.imports)
         if name in known:
@@ -205,11 +218,11 @@ class SourceText:
         return last or name, (self._edit(self.import_at, self.import_at, f"{statement}\n" if alone else f"{statement}; "),)
 
     def code_of(self, span: Span) -> str:
-        """The text of a span."""
+        """Return the text of a span."""
         return self.text[span.start : span.end]
 
     def line_start(self, offset: int) -> int:
-        """Where the line of an offset starts."""
+        """Return the offset at which the line of an offset starts."""
         return self.text.rfind("\n", 0, offset) + 1
 
     def _line_end(self, offset: int) -> int:
@@ -237,7 +250,7 @@ class SourceText:
             return (self._edit(close, close, code),)
         point = call.tail
         rest = self.text[point:close]
-        # a parenthesised last argument ends after its brackets
+        # a last argument in parentheses ends after its closing brackets
         brackets = re.match(r"(?:\s*\))+", rest)
         if brackets is not None:
             point += brackets.end()
@@ -256,13 +269,13 @@ class SourceText:
 
 @functools.lru_cache(maxsize=2)
 def _words(text: str) -> Counter[str]:
-    """How often each word stands in a text, comments left out."""
+    """Return the number of occurrences of each word, outside comments."""
     return Counter(re.findall(r"\w+", re.sub(r"#.*", "", text)))
 
 
 @functools.lru_cache(maxsize=2)
 def _first_lines(text: str) -> dict[str, int]:
-    """The line on which each word is first seen."""
+    """Return the line of each word's first occurrence."""
     found: dict[str, int] = {}
     for number, line in enumerate(text.split("\n"), start=1):
         for word in re.findall(r"\w+", line):
@@ -271,7 +284,7 @@ def _first_lines(text: str) -> dict[str, int]:
 
 
 def _blanks_before(text: str, end: int) -> int:
-    """Where the blanks, and the one sign, before a place start."""
+    """Return where the blanks before an offset start, less one character."""
     while end > 0 and text[end - 1].isspace():
         end -= 1
     return max(end - 1, 0)
@@ -282,12 +295,12 @@ def _is_code(line: str) -> bool:
 
 
 def _code(line: str) -> str:
-    """A line without its comment, as far as that can be told without its strings."""
+    """Return a line without its comment. A ``#`` inside a string counts as a comment too."""
     return line.partition("#")[0].strip()
 
 
 def literal(call: Call, value: Literal) -> str:
-    """A value as the language of a call writes it."""
+    """Return a value as code in the language of a call."""
     from kbitlint.facts.values import Style
 
     data = call.style in (Style.YAML, Style.JSON)
@@ -310,11 +323,15 @@ def _written(call: Call, name: str, code: str) -> str:
 
 
 class OverlapError(ValueError):
-    """An edit that does not fit the text any more."""
+    """An edit that no longer fits the text."""
 
 
 def bounds(edit: Edit) -> tuple[int, int]:
-    """Where an edit starts and ends. Raises OverlapError where it does not say so."""
+    """Return the start and end offset of an edit.
+
+    Raises:
+        OverlapError: If the edit has no offsets.
+    """
     start, end = edit.arguments["start"], edit.arguments["end"]
     if not isinstance(start, int) or not isinstance(end, int):
         raise OverlapError(f"{edit.path}: an edit without bounds")

@@ -1,6 +1,6 @@
-"""What one training step without weights showed, as data: rules on the trace read this.
+"""Facts of one training step without weights. Rules on the trace read these.
 
-Like the facts of the walk, these hold no tensor and no module; ``kbitlint.model.trace.trace`` collects them.
+They contain no tensor and no module. ``kbitlint.model.trace.trace`` collects them.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Cut(enum.Enum):
-    """Why no gradient arrives at a parameter."""
+    """Why no gradient reaches a parameter. Each value completes the sentence "the module ..."."""
 
     NOT_CALLED = "is not called in the forward pass"
-    """The module that holds it, or one around that, does not run on this batch."""
+    """The parameter's module, or a module around it, does not run on this batch."""
     NOT_USED = "runs without using it"
     NO_GRAD = "runs without recording gradients"
-    """It runs under ``torch.no_grad`` or ``torch.inference_mode``."""
+    """The module runs under ``torch.no_grad`` or ``torch.inference_mode``."""
     REENTRANT = "is checkpointed reentrantly, and nothing that enters it requires grad"
     CUT = "gives an output that does not require grad"
     DETACHED = "detaches what depends on it"
@@ -29,58 +29,63 @@ class Cut(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class GradientFacts:
-    """One trainable parameter, or one place where an adapter would be, after the backward pass."""
+    """One trainable parameter, or the place of one future adapter, after the backward pass."""
 
     path: str
     arrives: bool
+    """Whether a gradient reaches the parameter."""
     adapter: bool
-    """Whether it belongs to an adapter."""
+    """Whether the parameter belongs to an adapter."""
     virtual: bool = False
-    """Whether it stands for an adapter that is not attached yet; the path is that of the quantized layer."""
+    """Whether this is the place of an adapter that is not attached yet. ``path`` is then that of the quantized layer."""
     cut: Cut | None = None
-    """Why nothing arrives; None where it does."""
+    """Why no gradient arrives; None if one does."""
     at: str = ""
-    """The module that ``cut`` speaks of."""
+    """The module that ``cut`` describes."""
     inherent: bool = False
-    """Whether the class cuts it by itself, also without the hooks, flags and functions that this model carries."""
+    """Whether the module's class itself cuts the gradient.
+
+    If True, the cut remains on a copy without the hooks, checkpointing and replaced ``forward`` methods of this
+    model.
+    """
 
     @property
     def runs(self) -> bool:
-        """Whether the parameter is computed with at all."""
+        """Return whether the forward pass uses the parameter."""
         return self.cut not in (Cut.NOT_CALLED, Cut.NOT_USED)
 
     @property
     def reentrant(self) -> bool:
-        """Whether a reentrant checkpoint cuts it off."""
+        """Return whether a reentrant checkpoint cuts the gradient."""
         return self.cut is Cut.REENTRANT
 
 
 @dataclass(frozen=True, slots=True)
 class RefusalFacts:
-    """A kernel that refuses the dtypes it is given: training raises here."""
+    """A kernel that rejects the dtypes of its operands. Training raises at this point."""
 
     path: str
-    """The module that runs it."""
+    """The module that calls the kernel."""
     operator: str
     dtypes: tuple[str, ...]
-    """As its operands come: input, weight, bias."""
+    """The dtypes of the operands: input, weight, bias."""
     in_backward: bool
 
 
 @dataclass(frozen=True, slots=True)
 class PackedReadFacts:
-    """Code that computes with a packed weight as if it were the weight: training raises, or computes nonsense."""
+    """Code that computes with a packed weight as if it were unpacked. Training raises, or the results are meaningless."""
 
     path: str
     """The quantized layer."""
     reader: str
-    """The module whose code reads it."""
+    """The module whose code reads the weight."""
     operator: str
 
 
 @dataclass(frozen=True, slots=True)
 class LayerFacts:
-    """One layer of a stack: in which dtype the residual stream enters and leaves it."""
+    """One layer of a stack, with the dtype of the residual stream at its input and output."""
 
     path: str
     incoming: str
@@ -89,7 +94,7 @@ class LayerFacts:
 
 @dataclass(frozen=True, slots=True)
 class PromotionFacts:
-    """A module with parameters of its own that takes half precision and gives float32."""
+    """A module with parameters of its own that turns half-precision input into float32 output."""
 
     path: str
     class_name: str
@@ -102,21 +107,21 @@ class CheckpointCall:
     """One call of ``torch.utils.checkpoint.checkpoint`` in the forward pass."""
 
     path: str
-    """The module that makes it."""
+    """The module that makes the call."""
     use_reentrant: bool | None
-    """None where nothing is passed and torch decides (reentrant)."""
+    """None if the argument is not passed. torch then checkpoints reentrantly."""
     requires_grad: bool
-    """Whether a tensor that is passed requires grad: a reentrant checkpoint is cut off where none does."""
+    """Whether any tensor argument requires grad. If none does, a reentrant checkpoint cuts the gradient."""
 
     @property
     def cuts(self) -> bool:
-        """Whether no gradient passes."""
+        """Return whether the checkpoint cuts the gradient."""
         return self.use_reentrant is not False and not self.requires_grad
 
 
 @dataclass(frozen=True, slots=True)
 class SavedFacts:
-    """Bytes that one module keeps for the backward pass, without those of the modules in it."""
+    """Bytes that one module saves for the backward pass, without its submodules."""
 
     path: str
     nbytes: int
@@ -124,15 +129,16 @@ class SavedFacts:
 
 @dataclass(frozen=True, slots=True)
 class TraceFacts:
-    """One forward and backward without weights."""
+    """The facts of one forward and backward pass without weights."""
 
     model: ModelFacts
-    """What the walk saw on the same model."""
+    """The facts of the same model."""
     device: str
-    """Whose kernels were stood in for: ``cpu`` or ``cuda``."""
+    """The device whose kernels are imitated: ``cpu`` or ``cuda``."""
     autocast: str | None
+    """The autocast dtype of the context. If it is None (not known) or ``float32``, the step runs without autocast."""
     batch: tuple[int, int]
-    """(sequences, tokens a sequence)."""
+    """(sequences, tokens per sequence)."""
     gradients: tuple[GradientFacts, ...]
     refusals: tuple[RefusalFacts, ...]
     packed_reads: tuple[PackedReadFacts, ...]
@@ -143,31 +149,39 @@ class TraceFacts:
     called: frozenset[str]
     """Paths of the modules that ran."""
     guesses: tuple[tuple[str, int], ...]
-    """Values that were read although nothing could know them, by kind, with how often."""
+    """(kind, count) of the values that the step read although they are unknown without weights."""
     failure: str | None = None
-    """What stopped the step and what training would raise too; None where it ran to its end."""
+    """The error that stopped the step and would stop training too; None if the step ran to its end."""
     failed_at: str = ""
-    """The module that ran then."""
+    """The module that ran when the step stopped; empty if it did not stop."""
     absorbed: bool = False
-    """Whether the step runs under bfloat16 autocast, where it is not known whether the loop opens it."""
+    """Whether the step runs under bfloat16 autocast.
+
+    Determined only if a kernel refused its dtypes and the context does not settle whether the training loop uses
+    autocast.
+    """
     grown: tuple[str, ...] = ()
     """Parameters that have more parametrizations after the step than before."""
     float32_modules: tuple[str, ...] = ()
-    """Modules that let the step run where they compute in float32; empty where nothing refuses or that is no help."""
+    """Modules that let the step run if they compute in float32.
+
+    Empty if no kernel refuses its dtypes, or if float32 modules do not help.
+    """
     seconds: float = field(default=0.0, compare=False)
+    """Duration of the tracing in seconds."""
 
     @property
     def saves_inference_tensor(self) -> bool:
-        """Whether the step stops because its backward pass needs a tensor that was created under inference mode."""
+        """Return whether the step stops because its backward pass needs a tensor created under inference mode."""
         return "Inference tensors cannot be saved" in (self.failure or "")
 
     @property
     def raises(self) -> bool:
-        """Whether autograd itself stops the step, for a reason that no other fact tells."""
+        """Return whether autograd stops the step for a reason that no other fact explains."""
         told = self.refusals or self.packed_reads or "does not require grad" in (self.failure or "")
         return self.failure is not None and not (told or self.saves_inference_tensor)
 
     @property
     def saved_bytes(self) -> int:
-        """Bytes kept for the backward pass, parameters and buffers aside."""
+        """Return the bytes that are saved for the backward pass, without parameters and buffers."""
         return sum(facts.nbytes for facts in self.saved)

@@ -1,4 +1,7 @@
-"""Values of a source file, and calls with their arguments: frozen, and free of ``ast``."""
+"""Values of a source file, and calls with their arguments.
+
+Every value is frozen. This module imports no ``ast``.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from dataclasses import dataclass
 
 
 class Unknown(enum.Enum):
-    """A value that the file alone does not tell."""
+    """The value of an expression that the file alone does not determine."""
 
     UNKNOWN = "unknown"
 
@@ -20,19 +23,19 @@ UNKNOWN = Unknown.UNKNOWN
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """Something imported, under its full name: ``torch.bfloat16``."""
+    """An imported object under its full name: ``torch.bfloat16``."""
 
     name: str
 
     @property
     def last(self) -> str:
-        """The last part of the name."""
+        """Return the last part of the name."""
         return self.name.rpartition(".")[2]
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
-    """A stretch of the text: offsets in characters, and the line it starts on."""
+    """A range of the text: start and end offset in characters, and the line of the start."""
 
     start: int
     end: int
@@ -40,7 +43,7 @@ class Span:
 
 
 class Style(enum.Enum):
-    """How arguments are written, which decides how one is added."""
+    """The syntax of the arguments. It decides how an edit adds one."""
 
     CALL = "f(name=value)"
     DICT = '{"name": value}'
@@ -50,54 +53,59 @@ class Style(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A value under a name: an argument of a call, an item of a dict, a key of a configuration file."""
+    """A named value: an argument of a call, an item of a dict, or a key of a configuration file."""
 
     name: str
     value: Value
     span: Span
-    """The value."""
+    """The span of the value."""
     whole: Span
-    """The value with its name."""
+    """The span of name and value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Arguments with the name of what they are for: a call, a dict, or a mapping of a configuration file."""
+    """A callee with its arguments: a call, a dict, or a mapping of a configuration file."""
 
     callee: str
-    """The full name, shortened to library and last part: ``peft.get_peft_model``; ``dict`` for a dict."""
+    """The full name, shortened to library and last part: ``peft.get_peft_model``. For a dict: ``dict``."""
     span: Span
     arguments: tuple[Argument, ...] = ()
     complete: bool = True
-    """Whether all arguments are known: no ``**kwargs`` of unknown content."""
+    """Whether all arguments are known. False if the call unpacks ``**kwargs`` of unknown content."""
     style: Style = Style.CALL
     tail: int = 0
-    """Where the last argument ends."""
+    """The offset at which the last argument ends; 0 if there is none."""
     path: str = ""
-    """For a mapping of a configuration file: its dotted key."""
+    """The dotted key of a mapping of a configuration file; empty for a call."""
 
     def argument(self, name: str) -> Argument | None:
-        """The argument of this name, where it is given."""
+        """Return the argument of this name; None if the call does not pass it."""
         return next((argument for argument in self.arguments if argument.name == name), None)
 
     def value(self, name: str, unset: Value = None) -> Value:
-        """The argument's value; ``unset`` where it is surely not given, UNKNOWN where that cannot be told."""
+        """Return an argument's value; UNKNOWN if the call may pass the argument, with a value that is not known.
+
+        Args:
+            name: The name of the argument.
+            unset: The result if the call certainly does not pass the argument.
+        """
         argument = self.argument(name)
         if argument is not None:
             return argument.value
         return unset if self.complete else UNKNOWN
 
     def within(self, name: str) -> Call | None:
-        """The argument's value where it is a call or a dict."""
+        """Return an argument's value if it is a call or a dict, else None."""
         value = self.value(name)
         return value if isinstance(value, Call) else None
 
     def gives(self, name: str) -> bool:
-        """Whether the argument is given, or may be."""
+        """Return whether the call passes the argument, or may pass it."""
         return self.argument(name) is not None or not self.complete
 
     def dtype(self, name: str, unset: Value = None) -> Value:
-        """A dtype argument by its short name, ``bfloat16``, whether it is written as text or as ``torch.bfloat16``."""
+        """Return a dtype argument by its short name, ``bfloat16``, for a string as well as for ``torch.bfloat16``."""
         return short_dtype(self.value(name, unset))
 
 
@@ -105,7 +113,10 @@ Value = None | bool | int | float | str | Symbol | Call | Unknown | tuple["Value
 
 
 def short_dtype(value: Value) -> Value:
-    """``bfloat16`` for ``torch.bfloat16``, ``"bfloat16"`` and ``"torch.bfloat16"``; other values as they are."""
+    """Return ``bfloat16`` for ``torch.bfloat16``, ``"bfloat16"`` and ``"torch.bfloat16"``.
+
+    A symbol outside torch becomes UNKNOWN. Other values are returned unchanged.
+    """
     if isinstance(value, Symbol):
         return (
             {"half": "float16", "float": "float32"}.get(value.last, value.last) if value.name.startswith("torch.") else UNKNOWN
@@ -115,18 +126,21 @@ def short_dtype(value: Value) -> Value:
 
 @dataclass(frozen=True, slots=True)
 class Ignore:
-    """One comment: which rules it silences, and on which lines."""
+    """One comment that suppresses rules, with the lines for which it holds."""
 
     names: tuple[str, ...]
-    """Codes, prefixes or slugs; empty where it names none, and silences nothing."""
+    """Codes, prefixes or slugs. Empty if the comment names no rule; it then suppresses none."""
     first: int
+    """The first line for which the comment holds, 1-based."""
     last: int
-    """The lines it holds for, 1-based."""
+    """The last line for which the comment holds, 1-based."""
     start: int
+    """The offset in the text at which the comment starts."""
     end: int
-    """Where the comment stands in the text."""
+    """The offset at which the comment ends."""
     line: int
+    """The line of the comment, 1-based."""
 
     def names_rule(self, code: str, slug: str) -> bool:
-        """Return whether the comment is about a rule."""
+        """Return whether the comment names a rule."""
         return any(code.startswith(name.upper()) or name.lower() == slug for name in self.names)

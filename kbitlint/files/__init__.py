@@ -1,1 +1,1 @@
-"""The files surface: checkpoint and adapter folders, read without torch."""
+"""The files surface: checkpoint and adapter folders. No module here imports torch."""

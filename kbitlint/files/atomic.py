@@ -1,7 +1,8 @@
-"""Writes files whole or not at all, and lets one fix at a time into a folder.
+"""Atomic writes, and a lock that admits one fix at a time to a folder.
 
-A new file is written beside the old one and takes its place in one step, so a kill, a full disk or a power cut leaves the
-old content or the new one. What a kill leaves of the new file is removed by the next write of the same file.
+A new file is written next to the old one and replaces it in one step. After a kill, a full disk or a power cut the
+file has its old or its new content. The next write of the same file removes a temporary file that a killed process
+left.
 """
 
 from __future__ import annotations
@@ -24,23 +25,24 @@ if TYPE_CHECKING:
 
 try:
     import fcntl
-except ImportError:  # pragma: no cover  # Windows has other locks; there nothing is held
+except ImportError:  # pragma: no cover  # Windows has other locks; nothing is locked there
     fcntl = None  # type: ignore[assignment]
 
 _SUFFIX = ".kbitlint-tmp"
-#: characters of a name that its temporary file keeps: names may be 255 bytes long, in any script
+#: characters of the name in the name of its temporary file; a name may have 255 bytes in any script
 _KEPT = 50
 _ANY_WRITE = stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH
 
 
 def replace(path: Path, content: bytes, *, follow: bool = True) -> None:
-    """Give a file this content; its owner, permissions, access list and extended attributes stay as they are.
+    """Replace the content of a file and keep its owner, permissions, access list and extended attributes.
 
-    A link stays where it is and what it leads to is written, or with ``follow=False`` the link is replaced by the file.
-    What is no regular file (``/dev/stdout``, a named pipe) is written to as it stands.
+    If the path is a symbolic link, write the file that it leads to. With ``follow=False``, replace the link itself.
+    A file that is not regular (``/dev/stdout``, a named pipe) is written in place.
 
     Raises:
-        OSError: It cannot be written, or not so that all of this stays; the file is as it was, and nothing is left beside it.
+        OSError: If it cannot be written, or an attribute would be lost. The file is then unchanged and no temporary
+            file is left.
     """
     place, before = _found(path, follow=follow)
     if before is not None and not stat.S_ISREG(before.st_mode):
@@ -49,7 +51,8 @@ def replace(path: Path, content: bytes, *, follow: bool = True) -> None:
     _must_be_replaceable(place, before)
     _remove_abandoned(place)
     temporary = place.with_name(f".{place.name[:_KEPT]}.{secrets.token_hex(4)}{_SUFFIX}")
-    # a new file gets what the umask leaves; the place of one that is kept private is private from the start
+    # A new file gets its permissions from the umask. The temporary file of an existing one is private until it takes
+    # over that one's permissions.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600 if before else 0o666)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -66,27 +69,27 @@ def replace(path: Path, content: bytes, *, follow: bool = True) -> None:
 
 
 def must_be_replaceable(path: Path, *, follow: bool = True) -> None:
-    """Raise OSError where ``replace`` would refuse a file for what it is: before the first of several is written."""
+    """Raise OSError if ``replace`` would reject this file. Check this before the first of several files is written."""
     _must_be_replaceable(*_found(path, follow=follow))
 
 
 def _found(path: Path, *, follow: bool) -> tuple[Path, os.stat_result | None]:
-    """Return where a path leads, and what is there; None where nothing is, or a link that will be replaced."""
+    """Return the real path, and the file there; None if there is no file, or a link that will be replaced."""
     try:
         place = path.resolve() if follow else path
         before = place.stat() if follow else place.lstat()
     except FileNotFoundError:
         return place, None
-    except RuntimeError as error:  # links in a circle, before Python 3.13
+    except RuntimeError as error:  # circular links, before Python 3.13
         raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from error
     return place, None if stat.S_ISLNK(before.st_mode) else before
 
 
 def _must_be_replaceable(place: Path, before: os.stat_result | None) -> None:
-    """Raise OSError where a file is not to be written, or has other names, which would keep the old content."""
+    """Raise OSError if a file is read-only, or has hard links, which would keep the old content."""
     if before is None or not stat.S_ISREG(before.st_mode):
         return
-    if not before.st_mode & _ANY_WRITE or not os.access(place, os.W_OK):  # root may write, but has been asked not to
+    if not before.st_mode & _ANY_WRITE or not os.access(place, os.W_OK):  # root may write it, but its owner forbids that
         raise PermissionError(errno.EACCES, "it has no write permission", str(place))
     if before.st_nlink > 1:
         raise OSError(
@@ -97,7 +100,11 @@ def _must_be_replaceable(place: Path, before: os.stat_result | None) -> None:
 
 
 def _write_to(place: Path, content: bytes) -> None:
-    """Write to what is no regular file. Raises OSError, also for a named pipe that nothing reads."""
+    """Write to a file that is not regular.
+
+    Raises:
+        OSError: If that fails. A named pipe without a reader is one case.
+    """
     handle = os.open(place, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
     with os.fdopen(handle, "wb") as file:
         if hasattr(os, "set_blocking"):
@@ -106,15 +113,19 @@ def _write_to(place: Path, content: bytes) -> None:
 
 
 def _take_over(temporary: Path, place: Path, before: os.stat_result) -> None:
-    """Give a new file what the old one has beside its content. Raises OSError where something of it would be lost."""
-    with contextlib.suppress(OSError, AttributeError):  # only root may give files away, and Windows knows no owners
+    """Copy owner, permissions and extended attributes of the old file to the new one.
+
+    Raises:
+        OSError: If one of them would be lost.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # only root can change an owner, and Windows has none
         os.chown(temporary, before.st_uid, before.st_gid)
     new = temporary.stat()
     if (new.st_uid, new.st_gid) != (before.st_uid, before.st_gid):
         raise PermissionError(errno.EPERM, "it belongs to another user or group, which replacing it would change", str(place))
     temporary.chmod(stat.S_IMODE(before.st_mode))
     attributes, others = _attributes(place), _attributes(temporary)
-    for name in others.keys() - attributes.keys():  # the folder's default access list
+    for name in others.keys() - attributes.keys():  # from the folder's default access list
         os.removexattr(temporary, name)
     for name, value in attributes.items():
         if others.get(name) != value:
@@ -122,8 +133,8 @@ def _take_over(temporary: Path, place: Path, before: os.stat_result) -> None:
 
 
 def _attributes(path: Path) -> dict[str, bytes]:
-    """Return the extended attributes of a file, its access list among them; none where the system has none."""
-    if not hasattr(os, "listxattr"):  # Linux has them
+    """Return the extended attributes of a file, including its access list; none if the system has none."""
+    if not hasattr(os, "listxattr"):  # only Linux has them
         return {}
     try:
         return {name: os.getxattr(path, name) for name in os.listxattr(path)}
@@ -141,7 +152,7 @@ def _set_attribute(temporary: Path, place: Path, name: str, value: bytes) -> Non
 
 
 def _remove_abandoned(place: Path) -> None:
-    """Remove what killed writers of this file have left: a writer that lives holds a lock on its own."""
+    """Remove temporary files that killed processes left. A running process holds a lock on its own."""
     for path in place.parent.glob(f".{glob.escape(place.name[:_KEPT])}.*{_SUFFIX}"):
         with contextlib.suppress(OSError), opened(path, follow=False) as file:
             if _locked(file.fileno()):
@@ -149,24 +160,24 @@ def _remove_abandoned(place: Path) -> None:
 
 
 def _locked(handle: int) -> bool:
-    """Whether this handle now holds the lock of its file."""
+    """Lock the file of a descriptor, and return whether that succeeded."""
     if fcntl is None:
         return False
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held by another, or a file system that knows no locks
+    except OSError:  # locked by another process, or a file system without locks
         return False
     return True
 
 
 @contextmanager
 def alone(folder: Path, target: str) -> Iterator[None]:
-    """Hold a folder while it is read, fixed and written, against other processes and threads that would fix it too.
+    """Lock a folder while it is read, fixed and written, against fixes by other processes and threads.
 
-    Where the file system knows no locks on folders, nothing is held.
+    If the file system has no locks on folders, nothing is locked.
 
     Raises:
-        TargetError: Another fix holds it.
+        TargetError: If another fix holds the lock.
     """
     handle = None
     if fcntl is not None:

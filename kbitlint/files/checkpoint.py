@@ -1,4 +1,7 @@
-"""The JSON files and safetensors headers of a checkpoint or adapter folder, as facts. No torch, and no weights."""
+"""Facts of a checkpoint or adapter folder, from its JSON files and safetensors headers.
+
+This module imports no torch. It reads no weights, except for ``lora_B`` tensors of an adapter.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,22 @@ from kbitlint.facts.checkpoint import CheckpointFacts, Damage, Tensor
 from kbitlint.files.safetensors import HeaderError, all_zero, read_header
 from kbitlint.runtime import content
 
-#: no config is larger; a larger file is not read
+#: a larger JSON file is no config and is not read
 MAX_BYTES = 64 * 1024 * 1024
 #: the largest public checkpoints have about 200 shards
 MAX_SHARDS = 2_000
-#: bytes of ``lora_B`` that are read to see whether they are zero
+#: bytes of ``lora_B`` that are read to find tensors of zeros
 MAX_LOOKED_AT = 64 * 1024 * 1024
 _OUTSIDE = "leads out of the folder, and is not followed"
 INDEX = "model.safetensors.index.json"
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises TargetError naming the file, the line and what is wrong."""
+    """Return the JSON object of a file.
+
+    Raises:
+        TargetError: If it cannot be read or is no JSON object. The message names the file, the line and the fault.
+    """
     try:
         text = content.read_text(path, MAX_BYTES)
     except content.TooLargeError as error:
@@ -44,9 +51,12 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_checkpoint(folder: Path, only: Path | None = None) -> CheckpointFacts | None:
-    """The facts of a folder, or of one of its files.
+    """Return the facts of a folder, or of one of its files.
 
-    None for a file that is JSON but configures neither a model nor an adapter.
+    None means that the one file is JSON but configures neither a model nor an adapter.
+
+    Raises:
+        TargetError: If a JSON file cannot be read or is no JSON object.
     """
     if only is not None and only.name.endswith((".safetensors", ".safetensors.index.json")):
         return _weights(CheckpointFacts(str(folder)), folder, only)
@@ -69,7 +79,7 @@ def read_checkpoint(folder: Path, only: Path | None = None) -> CheckpointFacts |
 
 
 def _weights(facts: CheckpointFacts, folder: Path, only: Path | None = None) -> CheckpointFacts:
-    """The facts with the model's headers."""
+    """Return the facts with the headers of the model's safetensors files."""
     damages: list[Damage] = []
     unread: list[Damage] = []
     index = _index(folder, only, damages)
@@ -96,7 +106,7 @@ def _weights(facts: CheckpointFacts, folder: Path, only: Path | None = None) -> 
 
 
 def _index(folder: Path, only: Path | None, damages: list[Damage]) -> dict[str, str]:
-    """The weight map, by tensor; empty where there is none."""
+    """Return the file of each tensor from the index; empty if there is no index."""
     path = folder / INDEX
     if (only is not None and only.name != INDEX) or not path.is_file():
         return {}
@@ -112,23 +122,23 @@ def _shards(folder: Path) -> list[str]:
 
 
 def inside(path: Path, folder: Path) -> bool:
-    """Whether a file lies in the folder; the blobs of a snapshot in the Hub's own cache count as being there."""
+    """Return whether a file is in the folder. The blobs of a snapshot in the Hub's cache count as part of it."""
     try:
         place, candidates = path.resolve(), homes(folder)
         path.is_file()
-    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or links in a circle
+    except (OSError, ValueError, RuntimeError):  # an invalid file name, or circular links
         return False
     return any(place.is_relative_to(candidate) for candidate in candidates)
 
 
 def homes(folder: Path) -> tuple[Path, ...]:
-    """Return where the files of a folder lie: there, and for a snapshot of the Hub's cache in its blobs."""
+    """Return the folders of a folder's files: itself, and for a snapshot in the Hub's cache its blobs."""
     home = folder.resolve()
     return (home, home.parent.parent / "blobs") if home.parent.name == "snapshots" else (home,)
 
 
 def _adapter(facts: CheckpointFacts, folder: Path) -> CheckpointFacts:
-    """The facts with the adapter's header, what of it is zero, and its base where that is a folder here."""
+    """Return the facts with the adapter's header, its tensors of zeros, and its base model if that is a local folder."""
     path = folder / "adapter_model.safetensors"
     if path.is_file() and not inside(path, folder):
         return dataclasses.replace(
@@ -168,9 +178,10 @@ def _base(facts: CheckpointFacts, folder: Path) -> CheckpointFacts | None:
 
 
 def base_of_adapter(folder: Path) -> str:
-    """The folder or Hub id of the base model that an adapter folder names; a folder beside it is found too.
+    """Return the folder or Hub id of an adapter's base model. A folder relative to the adapter's is found too.
 
-    Raises TargetError where adapter_config.json cannot be read or names none.
+    Raises:
+        TargetError: If adapter_config.json cannot be read or names no base model.
     """
     path = folder / "adapter_config.json"
     name = read_json(path).get("base_model_name_or_path")

@@ -1,8 +1,8 @@
-"""Which keys of a stranger's config are passed on to the library that builds it, by name and value.
+"""Checks of the keys in an untrusted config before a library builds it.
 
-An ``adapter_config.json`` has an allow table: every key of the PEFT config classes from 0.19 to 0.21 and what it may hold.
-A ``config.json`` is open by design, each architecture has keys of its own, so the few that name code or files elsewhere are
-refused. What neither knows is stopped when it is acted on (``kbitlint.runtime.confinement``).
+For ``adapter_config.json`` there is an allow list: every key of the PEFT config classes from 0.19 to 0.21, with its
+values. The keys of ``config.json`` depend on the architecture, so only those that name code or files elsewhere are
+refused. ``kbitlint.runtime.confinement`` stops the acts of any other key.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_word(value: Any) -> bool:
-    """Whether a value is one word, which can be no path and no Hub id."""
+    """Return whether a value is a number or one word. Such a word can be neither a path nor a Hub id."""
     return _is_number(value) or (isinstance(value, str) and _WORD.fullmatch(value) is not None and ".." not in value)
 
 
@@ -39,12 +39,12 @@ def _is_text(value: Any) -> bool:
 
 
 def _are_names(value: Any) -> bool:
-    """Whether a value is a name or pattern of modules, or a list of them: compared with names, never opened."""
+    """Return whether a value is a module name or pattern, or a list of them. PEFT compares these and never opens them."""
     return _is_text(value) or (isinstance(value, list) and all(map(_is_text, value)))
 
 
 def _is_table(value: Any) -> bool:
-    """Whether a value maps names of modules to numbers."""
+    """Return whether a value maps module names to numbers."""
     return isinstance(value, Mapping) and all(map(_are_numbers, value.values()))
 
 
@@ -53,7 +53,7 @@ def _are_token_indices(value: Any) -> bool:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is a configuration within the configuration that names nothing but modules and words."""
+    """Return whether a value is a nested configuration that contains only numbers, words and module names."""
     return isinstance(value, Mapping) and all(
         _is_word(item) or _are_numbers(item) or _are_names(item) or item is None for item in value.values()
     )
@@ -61,10 +61,10 @@ def _is_plain(value: Any) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What some keys may hold, beside null."""
+    """The values that some keys may have, besides null."""
 
     words: str
-    """For the error line."""
+    """The values in words, for the error message."""
     allows: Check
 
 
@@ -131,20 +131,20 @@ _BY_KIND: tuple[tuple[Kind, str], ...] = (
 )
 KINDS: Mapping[str, Kind] = {key: kind for kind, keys in _BY_KIND for key in keys.split()}
 
-#: keys that PEFT reads for initial values, which the adapter's own weights replace, or where nothing is loaded
+#: keys that PEFT uses only for initial values, which the adapter's weights replace, or if it loads nothing
 LEFT_OUT = frozenset(
     (
         *("auto_mapping", "corda_config", "megatron_core", "runtime_config"),
         *("prompt_tuning_init_text", "tokenizer_kwargs", "tokenizer_name_or_path"),
     )
 )
-#: keys whose value has PEFT load what it names -> what it loads
+#: keys whose value makes PEFT load something -> that thing in words
 REFUSED: Mapping[str, str] = {
     "adapters": "further adapters, which PEFT would load",
     "megatron_config": "a configuration of Megatron, for which PEFT would import a package",
     "prompt_tuning_init_state_dict_path": "a file, which PEFT would unpickle",
 }
-#: key -> the values that make nothing but what is built here
+#: key -> its values that load nothing
 ONLY: Mapping[str, tuple[str, ...]] = {
     "shadow_model": ("mirror",),
     "prompt_tuning_init": (
@@ -155,16 +155,15 @@ ONLY: Mapping[str, tuple[str, ...]] = {
 
 
 def adapter_values(file: Path, config: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what of an adapter's config PEFT may be given; the structure that it builds is the same.
+    """Return the values of an adapter's config that are safe to pass to PEFT. PEFT builds the same modules from them.
 
     Args:
         file: ``adapter_config.json``, for the message.
         config: Its content.
-        defaults: The fields of PEFT's class for it, with their defaults. Keys that are no fields are ignored by PEFT and
-            left out here.
+        defaults: The fields of its PEFT class with their defaults. PEFT ignores other keys, so they are left out.
 
     Raises:
-        TargetError: A key holds what could have PEFT load, import or fetch something, or is not known.
+        TargetError: If a key is unknown, or its value could make PEFT load, import or fetch something.
     """
     values: dict[str, Any] = {}
     for key, value in config.items():
@@ -174,9 +173,9 @@ def adapter_values(file: Path, config: Mapping[str, Any], defaults: Mapping[str,
         if problem is not None:
             raise TargetError(file, f"{key}: {problem}; it is not passed on to PEFT")
         values[key] = value
-    if values.get("prompt_tuning_init") == "TEXT":  # the text gives initial values; a tokenizer would be fetched for it
+    if values.get("prompt_tuning_init") == "TEXT":  # the text sets initial values, and PEFT would fetch a tokenizer for it
         values["prompt_tuning_init"] = "RANDOM"
-    if "progressbar" in defaults:  # FRoD would show one among the errors
+    if "progressbar" in defaults:  # FRoD would print a progress bar to stderr
         values["progressbar"] = False
     return values
 
@@ -192,18 +191,16 @@ def _problem(key: str, value: Any) -> str | None:
     return None if kind.allows(value) else f"must hold {kind.words}"
 
 
-# ---------------------------------------------------------------------------------------------------------- models
-
 _IMPLEMENTATION = re.compile(r"_?(attn|attention|experts|kernel)_?implementation(_internal)?")
 
 
 def refuse_places(file: object, values: Any, at: str = "") -> None:
-    """Raise TargetError where a model's config, or a part of it, names code of the Hub or a model or file elsewhere.
+    """Raise TargetError if a model's config, or a part of it, names code on the Hub or a model or file elsewhere.
 
     Args:
         file: The config's file, or the Hub id, for the message.
         values: Its content.
-        at: Keys that lead to the part, each with a dot.
+        at: The keys that lead to the part, each followed by a dot.
     """
     for key, value in values.items() if isinstance(values, Mapping) else ():
         problem = _place(str(key), value)

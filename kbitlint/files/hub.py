@@ -1,6 +1,6 @@
-"""The configs and safetensors headers of a repository on the Hub; its weights are never downloaded.
+"""Facts of a repository on the Hub, from its configs and safetensors headers. Weights are never downloaded.
 
-huggingface_hub asks for the first bytes of each file by range request (``HfApi.get_safetensors_metadata``).
+huggingface_hub fetches the first bytes of each file by range request (``HfApi.get_safetensors_metadata``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ UNREACHED = "the headers of its weights cannot be had from the Hub"
 
 
 def read_hub(name: str, revision: str | None = None) -> CheckpointFacts | None:
-    """The facts of a repository, as far as they can be had; None where not even its config.json can."""
+    """Return the facts of a repository. If its headers are not available, the facts contain the config only.
+
+    None means that not even config.json is available.
+    """
     from huggingface_hub import HfApi, hf_hub_download
     from huggingface_hub.errors import SafetensorsParsingError
 
@@ -33,7 +36,7 @@ def read_hub(name: str, revision: str | None = None) -> CheckpointFacts | None:
         metadata = HfApi().get_safetensors_metadata(name, revision=revision)
     except SafetensorsParsingError as error:
         return dataclasses.replace(facts, damages=(Damage("model.safetensors", str(error).partition("\n")[0]),))
-    except Exception:  # noqa: BLE001  # offline, gated, no safetensors: each library version has its own errors
+    except Exception:  # noqa: BLE001  # offline, gated, no safetensors: the exceptions differ between versions of huggingface_hub
         return dataclasses.replace(facts, unread=(Damage(name, UNREACHED),))
     tensors = dict(_tensors(metadata))
     if len(tensors) > MAX_TENSORS:
@@ -46,7 +49,7 @@ def _config(download: Callable[[], str]) -> dict[str, Any] | None:
         return read_json(Path(download()))
     except TargetError:
         raise
-    except Exception:  # noqa: BLE001  # the build of the model says in its own words what is wrong
+    except Exception:  # noqa: BLE001  # building the model raises the same error with a message
         return None
 
 

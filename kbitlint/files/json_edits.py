@@ -1,4 +1,4 @@
-"""Changes keys of JSON files in place: formatting, the order of keys and the end of the file stay as they are."""
+"""Edits of keys in JSON files. Formatting, the order of keys and the end of the file stay unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ KINDS = (SET, REMOVE, RENAME)
 
 
 def changed(path: Path, text: str, edits: Iterable[Edit]) -> str:
-    """The text of a file after its edits. Raises TargetError where a key is not where the edit expects it."""
+    """Return the text of a file after its edits.
+
+    Raises:
+        TargetError: If the text is no JSON, or a key is not where the edit expects it.
+    """
     for edit in edits:
         try:
             root = parse(text)
@@ -59,7 +63,7 @@ def _changed(text: str, owner: Node, name: str, edit: Edit) -> str:
 
 
 def _between(text: str, owner: Node) -> str:
-    """What stands before a member: the line end and indentation of the first one, or a blank."""
+    """Return the text before a new member: the line end and indentation of the first member, or a blank."""
     first = owner.keys[0][1]
     before = text[owner.start : first]
     return before[len(before.rstrip("{ \t\n\r\f\v")) :].lstrip("{") or " "

@@ -1,4 +1,4 @@
-"""JSON with positions: where each value stands in the text, so that one can be changed and the rest left as it is."""
+"""JSON with the position of each value in the text, so that a value can be changed in place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST_NUMBER = 400
 
 
 class JSONTextError(ValueError):
-    """A text that is no JSON, or is nested too deeply."""
+    """A text that is not JSON or is nested too deeply."""
 
     def __init__(self, problem: str, position: int, text: str) -> None:
         line = text.count("\n", 0, position) + 1
@@ -24,42 +24,42 @@ class JSONTextError(ValueError):
         super().__init__(f"{problem} (line {line}, column {column})")
 
 
-class TooManyValues(JSONTextError):  # noqa: N818  # named as what it says
-    """A text that holds more values than were asked for."""
+class TooManyValues(JSONTextError):  # noqa: N818  # a limit of the caller, no error in the text
+    """A text with more values than the limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A value with its place."""
+    """A value with its position."""
 
     value: Any
     """A scalar; for an object its members by name, for an array its nodes."""
     start: int
     end: int
     keys: tuple[tuple[str, int], ...] = ()
-    """For an object: each member's name and where the name starts; the last of equal names counts."""
+    """For an object: the name of each member and the offset of the name. If names are equal, the last member counts."""
 
     def plain(self) -> Any:
-        """The value without places."""
+        """Return the value without positions."""
         if isinstance(self.value, dict):
             return {name: node.plain() for name, node in self.value.items()}
         return [node.plain() for node in self.value] if isinstance(self.value, list) else self.value
 
 
-#: gives the place and name of an object's member: (how deep the object is nested, name) -> whether its value is kept
+#: called with (nesting depth of the object, member name); returns whether to keep the member's value
 Wanted = Callable[[int, str], bool]
 
 
 def parse(text: str, *, most: int | None = None, wanted: Wanted | None = None) -> Node:
-    """The value of a JSON text.
+    """Return the value of a JSON text.
 
     Args:
         text: The text.
-        most: How many values it may have; None for any number.
-        wanted: Which members of objects are kept; the others are read over, and their value is None.
+        most: The largest number of values; None for no limit.
+        wanted: Selects the members of objects to keep. The value of any other member is skipped and is None.
 
     Raises:
-        JSONTextError: It is no JSON, or holds more, or deeper.
+        JSONTextError: If the text is not JSON, has more values, or is nested too deeply.
     """
     reader = _Reader(text, most, wanted)
     node = reader.value(reader.skip(1 if text.startswith("\ufeff") else 0), 0)
@@ -70,7 +70,7 @@ def parse(text: str, *, most: int | None = None, wanted: Wanted | None = None) -
 
 
 class _Reader:
-    """Goes through a JSON text once."""
+    """A reader that passes over a JSON text once."""
 
     def __init__(self, text: str, most: int | None, wanted: Wanted | None) -> None:
         self._text = text
@@ -80,11 +80,11 @@ class _Reader:
         self._scan = json.JSONDecoder().raw_decode
 
     def skip(self, position: int) -> int:
-        """Where the next sign stands."""
+        """Return the offset of the next character that is no white space."""
         return _SPACE.match(self._text, position).end()  # type: ignore[union-attr]  # always matches
 
     def value(self, start: int, depth: int) -> Node:
-        """The value that starts somewhere."""
+        """Return the value that starts at an offset."""
         text = self._text
         self._left -= 1
         if self._left < 0:
@@ -105,7 +105,7 @@ class _Reader:
         return Node(json.loads(found.group()), start, found.end())
 
     def _over(self, start: int) -> Node:
-        """A value that is read over, in C."""
+        """Skip a value with the C scanner."""
         try:
             _, end = self._scan(self._text, start)
         except RecursionError as error:
@@ -155,7 +155,7 @@ class _Reader:
                 return Node(items, start, position)
 
     def _next(self, end: int, closing: str) -> tuple[int, bool]:
-        """(where it goes on, whether the object or array ends there)."""
+        """Return (offset after the comma or closing bracket, whether it is the bracket)."""
         position = self.skip(end)
         sign = self._text[position : position + 1]
         if sign == closing:

@@ -1,4 +1,4 @@
-"""Configs that a script names: of checkpoints in a folder or in the Hub's local cache, and of DeepSpeed. No network."""
+"""Local configs that a script names: those of checkpoints and of DeepSpeed. Nothing is fetched from the network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,11 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @functools.lru_cache(maxsize=256)
 def checkpoint_config(name: str, beside: Path) -> Mapping[str, Any] | None:
-    """config.json of a checkpoint: a folder beside the script or here, else what the Hub's cache holds of its main revision."""
+    """Return config.json of a checkpoint; None if there is none.
+
+    A folder relative to the script or the working folder takes precedence over the main revision in the Hub's local
+    cache.
+    """
     if not name or "\0" in name:
         return None
     for place in (beside / name, Path(name)):
@@ -39,7 +43,7 @@ def checkpoint_config(name: str, beside: Path) -> Mapping[str, Any] | None:
 
 @functools.lru_cache(maxsize=256)
 def zero_stage(name: str, beside: Path) -> int | None:
-    """The ZeRO stage of a DeepSpeed configuration, where the file is there and says so."""
+    """Return the ZeRO stage of a DeepSpeed configuration; None if the file is missing or does not set it."""
     for place in (beside / name, Path(name)):
         found = _json(place) if name.endswith(".json") and "\0" not in name else None
         zero = (found or {}).get("zero_optimization")

@@ -1,7 +1,7 @@
-"""``kbitlint.json``: the edits that prepare a checkpoint, as data beside its config.json.
+"""``kbitlint.json``: the edits that prepare a checkpoint, stored next to its config.json.
 
-Runtime state (a frozen parameter, a hook, a bound checkpoint function, a float32 norm) is not part of a checkpoint.
-What a fix did is therefore kept here, and applied again whenever the folder is audited or loaded.
+Runtime state is not part of a checkpoint: a frozen parameter, a hook, a bound checkpoint function, a float32 norm.
+This file stores the edits of a fix. They are applied again at every audit or loading of the folder.
 """
 
 from __future__ import annotations
@@ -26,23 +26,28 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """How a checkpoint is prepared."""
+    """The preparation of a checkpoint."""
 
     edits: tuple[Edit, ...]
     quantize: str | None = None
-    """How an unquantized checkpoint is quantized on load; None where its own config says so."""
+    """The quantization of an unquantized checkpoint on load; None if its own config sets it."""
 
 
 def read(folder: Path) -> Manifest | None:
-    """The preparation stored in a folder, or None where it has none.
+    """Return the preparation stored in a folder; None if there is none.
 
-    Raises TargetError naming the file and the key where its content is not what kbitlint writes.
+    Raises:
+        TargetError: If kbitlint cannot have written the file. The message names the file and the key.
     """
     return read_file(folder / NAME)
 
 
 def read_file(path: Path) -> Manifest | None:
-    """The preparation stored in a file, or None where there is no such file. Raises TargetError as ``read`` does."""
+    """Return the preparation stored in a file; None if there is no such file.
+
+    Raises:
+        TargetError: As for ``read``.
+    """
     if not path.is_file():
         return None
     content = read_json(path)
@@ -72,7 +77,7 @@ def _edit(path: Path, index: int, value: Any) -> Edit:
 
 
 def must_be_writable(path: Path) -> None:
-    """Raise TargetError where ``write`` would refuse a file for what it is: before anything else is written."""
+    """Raise TargetError if ``write`` would reject the file. Check this before any other file is written."""
     try:
         atomic.must_be_replaceable(path, follow=False)
     except OSError as error:
@@ -80,11 +85,12 @@ def must_be_writable(path: Path) -> None:
 
 
 def write(path: Path, manifest: Manifest, versions: dict[str, str]) -> Path:
-    """Store a preparation, whole or not at all: a new file replaces the old one in one step.
+    """Write a preparation with an atomic write, and return the path.
 
-    A link of that name is replaced, not followed: a checkpoint says nothing about files elsewhere.
+    A symbolic link at the path is replaced and not followed, so a checkpoint cannot redirect the write.
 
-    Raises TargetError where its folder cannot be written.
+    Raises:
+        TargetError: If the file cannot be written.
     """
     content = {
         "format": FORMAT,

@@ -1,4 +1,4 @@
-"""Headers of safetensors files, read with bounds: a header is hostile until it is proven good.
+"""Headers of safetensors files, read with limits because the files are untrusted.
 
 The format: 8 bytes of little-endian length, a JSON object of that length, then the tensors' bytes without gaps.
 https://github.com/huggingface/safetensors#format
@@ -17,18 +17,22 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-#: a shard of the largest public checkpoints has a header of 2 MB; a longer one is not read
+#: a shard of the largest public checkpoints has a header of 2 MB
 MAX_HEADER = 16 * 1024 * 1024
 MAX_TENSORS = 200_000
 MAX_DIMENSIONS = 32
 
 
 class HeaderError(ValueError):
-    """A header that is damaged, or made to do harm."""
+    """A header that is damaged or malicious."""
 
 
 def read_header(path: Path, name: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a file. Raises HeaderError; memory is bounded by MAX_HEADER, whatever the file says."""
+    """Return the tensors of a file by name. The header takes at most MAX_HEADER bytes of memory.
+
+    Raises:
+        HeaderError: If the file cannot be read or its header is not valid.
+    """
     try:
         with opened(path) as file:
             return parse(file, os.fstat(file.fileno()).st_size, name or path.name)
@@ -37,7 +41,7 @@ def read_header(path: Path, name: str | None = None) -> dict[str, Tensor]:
 
 
 def parse(file: BinaryIO, size: int, name: str = "") -> dict[str, Tensor]:
-    """As ``read_header``, for an open file of a known size."""
+    """Return the tensors of an open file of a known size, as ``read_header`` does."""
     prefix = file.read(8)
     if len(prefix) < 8:  # the format's length field
         raise HeaderError("is too short for a header")
@@ -102,18 +106,18 @@ def _tensor(key: str, entry: Any, base: int, room: int, name: str) -> Tensor:
             raise HeaderError(f"{_short(key)} has no usable shape")
         elements *= dimension
         if elements * bits > 8 * room + 7:
-            break  # Python's integers do not overflow, but they need not grow either
+            break  # no overflow in Python, but the product need not grow further
     if elements * bits != 8 * (end - start):
         raise HeaderError(f"{_short(key)} takes {end - start} bytes, and its shape another number")
     return Tensor(dtype, tuple(shape), base + start, base + end, name)
 
 
 def _short(key: str) -> str:
-    return ascii(key if len(key) <= 80 else key[:77] + "...")  # a line of a terminal
+    return ascii(key if len(key) <= 80 else key[:77] + "...")  # short enough for one line of a terminal
 
 
 def all_zero(path: Path, tensor: Tensor, most: int) -> bool | None:
-    """Whether every byte of a small tensor is zero; None where it is larger than ``most`` bytes or cannot be read."""
+    """Return whether every byte of a tensor is zero. None if it has more than ``most`` bytes or cannot be read."""
     if tensor.nbytes > most:
         return None
     try:

@@ -1,1 +1,1 @@
-"""Where training runs: transformers' Trainer, and the ranks of torch.distributed."""
+"""Integrations with the processes that train: transformers' Trainer, and the ranks of torch.distributed."""

@@ -1,8 +1,8 @@
-"""How ranks tell each other what they saw, without waiting for one that is gone.
+"""An exchange of records between the ranks of a run, which ends even if a rank is lost.
 
-A collective would hang, or die without a name, when one rank does not take part. So every rank writes its record to
-the key-value store that torch.distributed meets in, waits for the others' records with a deadline, and whoever is
-first to know writes down which ranks answered: all ranks then agree on that, also one that comes late.
+If a rank is missing, a collective hangs, or fails without naming that rank. So each rank writes its record to the
+key-value store of torch.distributed and waits for the other records until a deadline. The first rank that is done writes
+the list of answers to the store. All ranks then use that list, including ranks that answer late.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 DEFAULT_TIMEOUT = 300.0
-"""Seconds that a rank waits for the others after it has finished itself."""
+"""Seconds that a rank waits for the others after its own audit."""
 _POLL = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """The ranks of a run and the store they meet in."""
+    """The ranks of a run, and the key-value store that they share."""
 
     store: Any
     rank: int
@@ -37,15 +37,16 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What the ranks told."""
+    """The answers of the ranks to one exchange."""
 
     records: Mapping[int, Any]
+    """The record of each rank that answered."""
     lost: Mapping[int, str]
-    """Ranks that did not answer, and what is known of each."""
+    """The last known state of each rank that did not answer."""
 
 
 def world_size() -> int:
-    """How many processes the launcher started; 1 where there is no launcher."""
+    """Return the number of processes that the launcher started; 1 without a launcher."""
     try:
         return int(os.environ.get("WORLD_SIZE", "1"))
     except ValueError:
@@ -53,10 +54,13 @@ def world_size() -> int:
 
 
 def group(timeout: float = DEFAULT_TIMEOUT) -> Group | None:
-    """The ranks of this run: those of the process group, or of the launcher; None where there is one process.
+    """Return the ranks of the process group, or else of the launcher; None if this run has one process.
+
+    Args:
+        timeout: Seconds to wait for the store of the launcher.
 
     Raises:
-        KbitlintError: The launcher names ranks that cannot be met.
+        KbitlintError: The launcher started several ranks, and their store cannot be reached.
     """
     if world_size() == 1 and "torch.distributed" not in sys.modules:
         return None
@@ -84,25 +88,27 @@ _calls = 0
 
 
 def exchange(ranks: Group, record: Any, timeout: float = DEFAULT_TIMEOUT) -> Answers:
-    """Tell the other ranks a record and hear theirs; every rank that lives hears the same.
+    """Send a record to the other ranks, and return their records; every live rank returns the same ones.
+
+    If the store fails, this rank returns its own record and reports every other rank as lost.
 
     Args:
         ranks: The group.
-        record: What this rank tells; it is pickled.
+        record: The record of this rank; it is pickled.
         timeout: Seconds to wait for the others.
     """
-    global _calls  # noqa: PLW0603  # every rank counts its calls, so that each exchange has keys of its own
+    global _calls  # noqa: PLW0603  # every rank counts its calls, so each exchange has its own keys
     _calls += 1
     prefix = f"kbitlint/{_calls}"
     try:
         ranks.store.set(f"{prefix}/record/{ranks.rank}", pickle.dumps(record))
         answered = _wait(ranks, prefix, timeout)
         heard = Answers(
-            {rank: pickle.loads(ranks.store.get(f"{prefix}/record/{rank}")) for rank in answered},  # noqa: S301  # our own ranks wrote it
+            {rank: pickle.loads(ranks.store.get(f"{prefix}/record/{rank}")) for rank in answered},  # noqa: S301  # written by ranks of this run
             {rank: _last_seen(ranks, rank) for rank in range(ranks.world_size) if rank not in answered},
         )
         _leave(ranks, prefix, len(answered))
-    except Exception as error:  # noqa: BLE001  # whatever the store raises, its host is gone
+    except Exception as error:  # noqa: BLE001  # every error of the store means that its host is gone
         lost = dict.fromkeys(range(ranks.world_size), f"the store that the ranks meet in is gone: {one_line(error)}")
         del lost[ranks.rank]
         return Answers({ranks.rank: record}, lost)
@@ -110,7 +116,11 @@ def exchange(ranks: Group, record: Any, timeout: float = DEFAULT_TIMEOUT) -> Ans
 
 
 def announce(ranks: Group) -> None:
-    """Leave a trace for the others before the audit starts, so that a rank that dies in it can be named."""
+    """Write a mark to the store before the audit, so that the other ranks can name a rank that dies in it.
+
+    Raises:
+        KbitlintError: The store cannot be reached.
+    """
     try:
         ranks.store.set(f"kbitlint/present/{ranks.rank}", f"process {os.getpid()} on {socket.gethostname()}")
     except Exception as error:
@@ -118,7 +128,7 @@ def announce(ranks: Group) -> None:
 
 
 def _wait(ranks: Group, prefix: str, timeout: float) -> list[int]:
-    """The ranks that answered before the deadline, as all ranks agree on them."""
+    """Return the ranks that answered before the deadline; all ranks agree on them."""
     deadline = time.monotonic() + timeout
     keys = [f"{prefix}/record/{rank}" for rank in range(ranks.world_size)]
     while time.monotonic() < deadline and not ranks.store.check([f"{prefix}/verdict"]):
@@ -138,7 +148,7 @@ def _last_seen(ranks: Group, rank: int) -> str:
 
 
 def _leave(ranks: Group, prefix: str, answered: int, patience: float = 10.0) -> None:
-    """Let the rank that hosts the store leave last."""
+    """Wait on rank 0, which hosts the store, until the other ranks have read the records."""
     left = ranks.store.add(f"{prefix}/left", 1)
     deadline = time.monotonic() + patience
     while left < answered and time.monotonic() < deadline and ranks.rank == 0:

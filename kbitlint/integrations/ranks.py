@@ -1,4 +1,7 @@
-"""One audit over all ranks of a run: each audits its own model, they compare what they saw, and all agree."""
+"""One audit over all ranks of a run.
+
+Each rank audits its own model. The ranks exchange and compare the results, and all return the same report.
+"""
 
 from __future__ import annotations
 
@@ -31,30 +34,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RankAudit:
-    """What one rank saw of its own model."""
+    """The result of one rank's audit of its own model."""
 
     report: Report | None
+    """None if the audit failed."""
     context: TrainingContext = dataclasses.field(default_factory=TrainingContext)
     facts: ModelFacts | None = None
+    """None if the rank audited no model."""
     aspects: Aspects = dataclasses.field(default_factory=dict)
     optimizer: OptimizerFacts | None = None
+    """None if there is no optimizer, or if its tensors are shards."""
     error: str = ""
-    """Why there is no report, in one line."""
+    """The reason why there is no report, on one line; empty if there is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankReport:
-    """The report that all ranks agree on."""
+    """The report on which all ranks agree."""
 
     report: Report
     speaks: bool = True
-    """Whether this rank is the one that shows it: the lowest that answered."""
+    """Whether this rank prints the report: it is the lowest rank that answered."""
 
 
 def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> RankReport:
-    """Audit a target on every rank, and report once: what ``kbitlint check`` does under torchrun.
+    """Audit a target on every rank and report once, as ``kbitlint check`` does under torchrun.
 
-    Where there is one process this is ``kbitlint.check``.
+    If there is one process, this is ``kbitlint.check``.
 
     Args:
         target: As for ``kbitlint.check``.
@@ -62,7 +68,7 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> R
         **options: As for ``kbitlint.check``.
 
     Raises:
-        KbitlintError: As for ``kbitlint.check`` where there is one process, or the ranks cannot be met.
+        KbitlintError: The ranks cannot be reached. With one process, as for ``kbitlint.check``.
     """
     ranks = group(timeout)
     if ranks is None:
@@ -84,7 +90,7 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> R
 
 
 def seen(target: Any, report: Report, context: TrainingContext, optimizer: Any = None) -> RankAudit:
-    """What this rank saw of a model, or of a Trainer's, that was audited."""
+    """Return the result of this rank for an audited model, or for the model of a Trainer."""
     from kbitlint.model.inspect.optimizer import adapter_settings, is_sharded, optimizer_facts
     from kbitlint.model.inspect.walk import collect
 
@@ -98,16 +104,16 @@ def seen(target: Any, report: Report, context: TrainingContext, optimizer: Any =
 def over_ranks(
     ranks: Group | None, look: Callable[[], RankAudit], rules: Sequence[Rule], timeout: float = DEFAULT_TIMEOUT
 ) -> RankReport:
-    """Run an audit on this rank, hear the others, and make the one report that all of them agree on.
+    """Run an audit on this rank, exchange the results, and return the report on which all ranks agree.
 
     Args:
-        ranks: The group; None where there is one process.
-        look: Audits this rank.
-        rules: Those on the ranks run on what was heard.
+        ranks: The group; None if there is one process.
+        look: A function that audits this rank.
+        rules: The rules; those on ranks run on the exchanged results.
         timeout: Seconds to wait for the other ranks.
 
     Raises:
-        KbitlintError: There is one process, and its audit failed.
+        KbitlintError: There is one process and its audit failed, or the store of the ranks cannot be reached.
     """
     if ranks is None:
         return RankReport(merge_ranks({0: look()}, {}, 1, rules))
@@ -116,7 +122,7 @@ def over_ranks(
         own = look()
     except KbitlintError as error:
         own = RankAudit(None, error=" ".join(str(error).split()))
-    except Exception as error:  # noqa: BLE001  # the other ranks must hear of it rather than wait
+    except Exception as error:  # noqa: BLE001  # the other ranks receive the error and do not wait
         own = RankAudit(None, error=f"{one_line(error)} (in {traceback.extract_tb(error.__traceback__)[-1].name})")
     heard = exchange(ranks, own, timeout)
     report = merge_ranks(heard.records, heard.lost, ranks.world_size, rules)
@@ -124,13 +130,13 @@ def over_ranks(
 
 
 def merge_ranks(records: Mapping[int, RankAudit], lost: Mapping[int, str], world_size: int, rules: Sequence[Rule]) -> Report:
-    """One report of what the ranks saw; the same on every rank that heard the same.
+    """Return one report of the ranks' results; equal inputs give an equal report on every rank.
 
     Args:
-        records: What each rank saw.
-        lost: The ranks that did not answer, and what is known of them.
-        world_size: How many ranks there are.
-        rules: Those on the ranks run here.
+        records: The result of each rank that answered.
+        lost: The last known state of each rank that did not answer.
+        world_size: The number of ranks.
+        rules: The rules; those on ranks run here.
     """
     ordered = dict(sorted(records.items()))
     crashes = [Crash("", Surface.RANKS, f"{named((rank,))}: {seen.error}") for rank, seen in ordered.items() if seen.error]
@@ -139,7 +145,9 @@ def merge_ranks(records: Mapping[int, RankAudit], lost: Mapping[int, str], world
     if not reports:
         return Report("", crashes=tuple(crashes))
     first = next(iter(reports.values()))
-    skips = first.skips  # where there are several ranks, what is about several is missed
+    skips = (
+        first.skips
+    )  # with several ranks, the run is of the kind that these rules are about, so every report lists their skips
     if world_size > 1:
         skips = tuple(dataclasses.replace(skip, unstated=False) for skip in skips)
     outcome = engine.Outcome(tuple(_merged(reports)), skips, (*first.crashes, *crashes), first.ran)
@@ -165,7 +173,7 @@ def _joined(one: engine.Outcome, other: engine.Outcome) -> engine.Outcome:
 
 
 def _merged(reports: dict[int, Report]) -> Iterable[Violation]:
-    """Violations that all ranks have, once; those of some ranks only, with these named."""
+    """Yield the violations that all ranks have once, and those of some ranks with these ranks in the message."""
     by_violation: dict[str, tuple[Violation, list[int]]] = {}
     for rank, report in reports.items():
         for violation in report.violations:

@@ -1,4 +1,4 @@
-"""A callback for transformers' Trainer, and so for TRL's: the audit of what is really about to train.
+"""A callback for transformers' Trainer, and so for TRL's: it audits the model that is about to train.
 
 trainer = SFTTrainer(model, args=args, callbacks=[KbitlintCallback()], ...)
 """
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("kbitlint")
 REPORT = "kbitlint-report.json"
-"""The file in the output directory."""
+"""The name of the report in Trainer's output directory."""
 NEVER = "never"
 
 
 class NotReadyError(KbitlintError):
-    """Training was stopped before its first step; the message is the report."""
+    """The callback stopped training before its first step; the message is the report."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -45,12 +45,13 @@ class NotReadyError(KbitlintError):
 
 
 class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy here
-    """Audits the prepared model and its optimizer before the first step, on every rank.
+    """A callback that audits the prepared model and its optimizer before the first step, on every rank.
 
     Args:
         fail_on: The least severity that stops training: ``info``, ``warning``, ``error``, or ``never``.
-        fix: Apply safe fixes first. Only where one process trains: wrappers have read the model already elsewhere.
-        report_to: Who gets the summary, a dictionary of numbers: a function, or None for Trainer's own loggers.
+        fix: Whether to apply safe fixes first. This needs a run with one process: in other runs, wrappers have already read
+            the model.
+        report_to: A function that receives the summary, a dictionary of numbers. None means Trainer's own loggers.
         timeout: Seconds that a rank waits for the others.
         **options: As for ``kbitlint.check``: ``select``, ``ignore``, ``context``, ``trace``.
 
@@ -61,7 +62,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
     def __init__(
         self,
         fail_on: str | Severity = "error",
-        fix: bool = False,  # noqa: FBT001, FBT002  # the order in which Trainer's users write it
+        fix: bool = False,  # noqa: FBT001, FBT002  # users may pass it by position
         report_to: Callable[[dict[str, float]], object] | None = None,
         *,
         timeout: float = DEFAULT_TIMEOUT,
@@ -77,10 +78,14 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         self.chosen = options_of(options)
         self.rules = registry.select(self.chosen.select, self.chosen.ignore, self.chosen.rule_options)
         self.report: Report | None = None
-        """What the last audit found."""
+        """The report of the last audit; None before the first."""
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **prepared: Any) -> None:  # noqa: ARG002  # Trainer passes it
-        """Audit, report, and raise NotReadyError where violations or a failed audit are in the way."""
+    def on_train_begin(self, args: Any, state: Any, control: Any, **prepared: Any) -> None:  # noqa: ARG002  # Trainer passes control
+        """Audit the model and write the report.
+
+        Raises:
+            NotReadyError: A violation has at least the severity ``fail_on``, or an audit failed.
+        """
         trainer = _calling("Trainer", "train")
         model, optimizer = prepared.get("model"), prepared.get("optimizer")
         target = _Prepared(model, args, getattr(trainer, "accelerator", None), getattr(trainer, "model_wrapped", None))
@@ -104,9 +109,9 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         context = target.context(self.chosen.context)
         options = {**self.options, "context": context}
         if context.strategy in (Strategy.FSDP1, Strategy.FSDP2, Strategy.ZERO3):
-            options["trace"] = False  # a rank holds shards, no twin of the model can be made of them
+            options["trace"] = False  # a rank holds shards, from which the trace cannot copy the model
         training = target.model.training
-        target.model.train()  # as Trainer does before every step
+        target.model.train()  # as Trainer does before each step
         try:
             if self.fix:
                 if not alone:
@@ -117,7 +122,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
             target.model.train(training)
 
     def _tell(self, args: Any) -> None:
-        """Write the report into the output directory, and say in words what was found."""
+        """Write the report into the output directory, and log its text."""
         report = self.report
         assert report is not None  # noqa: S101  # on_train_begin has just set it
         folder = Path(args.output_dir)
@@ -127,9 +132,10 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         _log.log(level, "%s", text.render(report))
 
     def _log(self, trainer: Any, state: Any) -> None:
-        """Log the summary: on every rank, as Trainer does, because some trainers' ``log`` gathers from all of them.
+        """Log the summary on every rank, as Trainer does: the ``log`` of some trainers gathers values from all ranks.
 
-        Where a rank is lost it is kept in the state alone: nothing may wait for that rank.
+        If a rank is lost, ``trainer`` is None. The summary is then added to the state only, because a gather would wait for
+        that rank.
         """
         assert self.report is not None  # noqa: S101  # on_train_begin has just set it
         numbers = summary(self.report)
@@ -138,12 +144,12 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
                 self.report_to(numbers)
         elif trainer is not None:
             trainer.log(dict(numbers))
-        else:  # also a loop of one's own that calls the event itself
+        else:  # also if a user's own loop calls the event
             state.log_history.append({**numbers, "step": state.global_step})
 
 
 def summary(report: Report) -> dict[str, float]:
-    """What is logged: how many violations of each severity, of each rule, and crashes."""
+    """Return the numbers to log: violations of each severity and of each rule, and crashes."""
     severities = Counter(violation.severity for violation in report.violations)
     codes = Counter(violation.code for violation in report.violations)
     numbers = {f"kbitlint/{severity.value}": float(severities[severity]) for severity in Severity}
@@ -152,23 +158,23 @@ def summary(report: Report) -> dict[str, float]:
 
 
 class _Prepared:
-    """A model on its way into training, with what it was prepared with, in the shape of a Trainer."""
+    """A prepared model with its arguments and accelerator, with the attributes of a Trainer."""
 
     def __init__(self, model: Any, args: Any, accelerator: Any, wrapped: Any) -> None:
         self.model, self.args, self.accelerator = model, args, accelerator
         self.wrapped = model if wrapped is None else wrapped
 
     def context(self, given: TrainingContext) -> TrainingContext:
-        """What the arguments, the accelerator and the wrappers say; what the caller says wins."""
+        """Return the context of the arguments, the accelerator and the wrappers; values in ``given`` override it."""
         read = context_of(model_of(self.wrapped), TrainingContext())
         return TrainingContext.from_trainer(self).updated(read).updated(given)
 
 
 def _calling(name: str, method: str) -> Any:
-    """The object of a class that called us, or None.
+    """Return the nearest caller's ``self`` that is an instance of a class and has a method; None if there is none.
 
-    Trainer hands its callbacks the model and the optimizer, but neither itself nor its loggers or its accelerator, and
-    no other way leads to them (``CallbackHandler.call_event``).
+    Trainer passes its callbacks the model and the optimizer, but not itself, its loggers or its accelerator
+    (transformers 5.23, trainer_callback.py, ``CallbackHandler.call_event``). The stack is the only way to them.
     """
     frame = inspect.currentframe()
     while frame is not None:

@@ -1,1 +1,1 @@
-"""Many targets at once, each in a process of its own."""
+"""Audits of many targets at once, each in its own process."""

@@ -1,7 +1,7 @@
-"""What the server of ``--jobs`` imports before it forks a process for each target.
+"""Imports of the server of ``--jobs``, made before it forks a process for each target.
 
-Nothing here may initialise CUDA, which a forked process cannot do again. bitsandbytes asks for the devices while it is
-imported, so it is left to the targets where there is a driver to ask.
+No module listed here may initialise CUDA, which a forked process cannot do again. bitsandbytes queries the devices when
+it is imported. If the machine has a driver, only the processes of the targets import it, and PEFT.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Audits many targets, each in a process of its own: a crash or a hang costs that target and no other.
+"""The server of ``--jobs``: audits of many targets, each in its own process.
 
-The processes are forked from a server that has imported what every audit needs (``kbitlint.jobs.preload``), so a further
-target costs the audit alone. CUDA is not initialised in the server, and no thread of torch runs in it, which is what
-makes forking it safe.
+A crash or a hang costs one target only. The server has imported the modules that every audit needs
+(``kbitlint.jobs.preload``), so a further target costs only its audit. Forking it is safe: it does not initialise CUDA and
+runs no thread of torch.
 
-The server is an isolated interpreter (``python -I``): neither the working folder nor PYTHONPATH is on its path, from its
-first import to its last. It lives as long as the process that waits for it, and takes all targets with it.
+The server is an isolated interpreter (``python -I``): the working folder and PYTHONPATH are never on its path. It ends
+when its client process ends, and ends all targets with it. ``runtime/processes.py`` runs the processes.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
     from kbitlint.report import Report
 
-#: seconds that the server has to end what it started
+#: Seconds that the server has to end its processes.
 _PATIENCE = 10.0
-#: the first lines of the server: ``sys.path`` as the other process has it, less the folders of targets, and kbitlint from
-#: where that process has it. What is imported up to here comes from the installation.
+#: The code that the server runs first. It copies ``sys.path`` of its client, less the folders of targets, and imports
+#: kbitlint from the same place. Modules imported before that are those of the installation.
 _SERVER = """\
 import site, sys
 parent, user, package, *entries = sys.argv[1:]
@@ -45,14 +45,14 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("kbitlint", package + "/__init__.py", submodule_search_locations=[package])
 sys.modules["kbitlint"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["kbitlint"])
-from kbitlint.jobs.server.server import serve
+from kbitlint.jobs.server import serve
 serve(int(parent))
 """
 
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What the server is asked for."""
+    """The request of the client to the server."""
 
     targets: tuple[str, ...]
     options: Mapping[str, Any]
@@ -70,26 +70,25 @@ def audit_many(
     timeout: float | None = None,
     memory: int | None = None,
 ) -> list[Report | Failure]:
-    """Return the report of each target, or why there is none, in the order of the targets.
+    """Return the report of each target, or the reason why there is none, in the order of the targets.
 
     Args:
         targets: Target strings.
         options: As for ``kbitlint.check``.
-        jobs: How many processes run at once.
-        timeout: Seconds that one target may take; None for any.
-        memory: Bytes of the machine's memory (not a GPU's) that one target may hold with the processes it starts; None
-            for any.
+        jobs: The number of processes that run at once.
+        timeout: The most seconds for one target; None for no limit.
+        memory: The most bytes of the machine's memory (not a GPU's) that one target may hold with the processes that it
+            starts; None for no limit.
 
     Raises:
-        KbitlintError: A limit on memory is asked for where the system does not say what processes hold, or the server
-            cannot be started.
+        KbitlintError: The server cannot be started, or ``memory`` is set on a system that does not report memory.
     """
     if memory is not None and not process_memory.can_be_counted():
         raise KbitlintError("--target-memory needs Linux: this system does not say what processes hold")
     folders = import_paths.reached_by(targets)
     request = _Request(tuple(targets), dict(options), jobs, Limits(timeout, memory), folders, processes.can_fork())
     found: dict[int, Report | Failure] = {}
-    # it has ended where it answers no more: what it answered before counts
+    # a server that does not answer has ended; its earlier answers count
     with _server(folders) as server, contextlib.suppress(EOFError, OSError, pickle.UnpicklingError):
         _tell(_pipe(server.stdin), request)
         while len(found) < len(targets):
@@ -103,7 +102,7 @@ def audit_many(
 
 def _pipe(stream: Any) -> BinaryIO:
     assert stream is not None  # noqa: S101  # opened by _server
-    return stream  # type: ignore[no-any-return]  # as Popen opens pipes without an encoding
+    return stream  # type: ignore[no-any-return]  # Popen opens binary pipes
 
 
 def _tell(stream: BinaryIO, message: Any) -> None:
@@ -113,13 +112,13 @@ def _tell(stream: BinaryIO, message: Any) -> None:
 
 @contextmanager
 def _server(folders: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the server; at the end it is gone, with all that it has started.
+    """Start the server; on exit, end it and all its processes.
 
-    It leads a session of its own, so that Ctrl-C reaches this process alone, which then closes the pipe.
+    The server leads its own session, so Ctrl-C reaches only this process, which then closes the pipe.
     """
-    package = str(Path(__file__).parent.resolve())
+    package = str(Path(__file__).resolve().parent.parent)
     user = site.getusersitepackages() if site.ENABLE_USER_SITE else ""
-    flags = [flag for flag in subprocess._args_from_interpreter_flags() if flag not in ("-I", "-E", "-s", "-P")]  # type: ignore[attr-defined]  # noqa: SLF001  # as multiprocessing passes them on
+    flags = [flag for flag in subprocess._args_from_interpreter_flags() if flag not in ("-I", "-E", "-s", "-P")]  # type: ignore[attr-defined]  # noqa: SLF001  # multiprocessing passes these flags on, too
     given = (str(os.getpid()), user, package, *import_paths.without(sys.path, folders))
     command = [sys.executable, *flags, "-I", "-c", _SERVER, *given]
     try:
@@ -141,28 +140,25 @@ def _server(folders: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
         _pipe(server.stdout).close()
 
 
-# ------------------------------------------------------------------------------------------------ in the server
-
-
 def serve(parent: int) -> None:
-    """Answer one request of ``parent``: (number, result) of each target, as they end."""
+    """Answer one request of the process ``parent``: (number, result) of each target, in order of completion."""
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    with contextlib.suppress(OSError):  # what targets print goes where errors go, and they read nothing
+    with contextlib.suppress(OSError):  # the output of targets goes to the error stream, and their input is empty
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
     try:
-        processes.die_with_parent(parent)  # while it imports, it waits for no pipe
+        processes.die_with_parent(parent)  # during its imports, it does not wait for a pipe
         import kbitlint.jobs.preload  # noqa: F401
 
         processes.die_with_parent(0)
         request: _Request = pickle.load(requests)  # noqa: S301  # written by this program
         for answer in _answers(request, requests, answers):
             _tell(answers, answer)
-    except EOFError:  # the other process ended before it asked
+    except EOFError:  # the client ended before its request
         pass
-    except BrokenPipeError:  # or before it was answered
+    except BrokenPipeError:  # the client ended before the answer
         pass
-    except BaseException as error:  # noqa: BLE001  # whatever it is, the other process is to say it
+    except BaseException as error:  # noqa: BLE001  # the client reports every error
         with contextlib.suppress(OSError):
             _tell(answers, (None, f"the server of --jobs raised {one_line(error)}"))
     os._exit(0)
@@ -173,14 +169,14 @@ def _answers(request: _Request, requests: BinaryIO, answers: BinaryIO) -> Iterat
     private = (requests.fileno(), answers.fileno())
     pool = Pool(_audit, request.jobs, request.limits, request.folders, request.forks, private)
     jobs = [(target, dict(request.options), threads) for target in request.targets]
-    stop = requests.fileno() if request.forks else None  # elsewhere a pipe cannot be waited for
+    stop = requests.fileno() if request.forks else None  # without fork (Windows), a pipe cannot be waited for
     for number, result in processes.run(pool, jobs, stop=stop):
         target = request.targets[number]
         yield number, Failure(target, f"{target}: {result.reason}") if isinstance(result, Unfinished) else result
 
 
 def _audit(job: tuple[str, dict[str, Any], int]) -> Report | Failure:
-    """Audit one target in a process of its own."""
+    """Audit one target in its own process."""
     from kbitlint import api
 
     target, options, threads = job
@@ -189,12 +185,12 @@ def _audit(job: tuple[str, dict[str, Any], int]) -> Report | Failure:
         return api.check(target, **options)
     except KbitlintError as error:
         return Failure(target, " ".join(str(error).split()))
-    except BaseException as error:  # noqa: BLE001  # whatever it is, it is this target's
+    except BaseException as error:  # noqa: BLE001  # every error is one of this target
         return Failure(target, f"{target}: the audit raised {one_line(error)}")
 
 
 def _share_cores(threads: int) -> None:
-    """Processes that each take all cores for torch's kernels only get in each other's way."""
+    """Limit the threads of torch's kernels: processes that each use all cores slow each other down."""
     import torch
 
     torch.set_num_threads(threads)

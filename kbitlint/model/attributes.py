@@ -1,4 +1,4 @@
-"""Reads attributes of other people's objects, which may raise anything."""
+"""Reads of attributes on objects of other libraries, whose properties may raise any error."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from kbitlint.errors import one_line
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: (class and attribute, what reading it raised) of the walk that is under way
+#: (class and attribute, error) of each failed read in the current walk; None outside of a walk.
 _UNREAD: ContextVar[dict[tuple[str, str], None] | None] = ContextVar("unread", default=None)
 
 
 def attribute(owner: Any, name: str, default: Any = None) -> Any:
-    """Return an attribute, or the default where there is none or reading it raises: properties run any code."""
+    """Return an attribute, or the default if it is missing or its property raises."""
     try:
         return getattr(owner, name, default)
-    except Exception as error:  # noqa: BLE001  # the walk goes on and names what it could not read
+    except Exception as error:  # noqa: BLE001  # the walk continues, and reports the failed read
         unread = _UNREAD.get()
         if unread is not None:
             unread[f"{type(owner).__name__}.{name}", one_line(error)] = None
@@ -28,7 +28,7 @@ def attribute(owner: Any, name: str, default: Any = None) -> Any:
 
 @contextmanager
 def unread_noted() -> Iterator[dict[tuple[str, str], None]]:
-    """Note every attribute whose reading raises in the body, once each."""
+    """Record every attribute whose read raises inside the ``with`` statement, once each."""
     unread: dict[tuple[str, str], None] = {}
     token = _UNREAD.set(unread)
     try:

@@ -1,4 +1,4 @@
-"""A small training batch for any transformers model, derived from its signature and config."""
+"""A small training batch for any transformers model, built from its signature and config."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ if TYPE_CHECKING:
 
 
 def training_batch(model: nn.Module, device: str | torch.device, batch: int = 2, seq_len: int = 16) -> dict[str, Any]:
-    """Inputs and labels for one training step.
+    """Return inputs and labels for one training step.
 
-    ``input_ids`` of shape (batch, seq_len), or what the model's main input is, and labels where the class takes them.
-    Token ids that the config gives a meaning (image, audio, padding, decoder start) are avoided: a text-only batch
-    must not claim to hold an image. The cache is off, as it is in transformers' Trainer.
+    The inputs are ``input_ids`` of shape (batch, seq_len), or the model's main input. Labels are added if the class accepts
+    them. Token ids with a meaning in the config (image, audio, padding, decoder start) are avoided. A text-only batch must not
+    announce an image. The cache is off, as in transformers' Trainer.
+
+    Args:
+        model: The model. Wrappers around it are skipped.
+        device: The device of the tensors.
+        batch: Sequences in the batch.
+        seq_len: Tokens in each sequence. Models with fewer positions get shorter ones.
     """
     base: Any = adapters.base_of(model)
     asked = _asked_for(base)
@@ -37,13 +43,13 @@ def training_batch(model: nn.Module, device: str | torch.device, batch: int = 2,
         made["input_ids"] = tokens.repeat_interleave(books, dim=0) if books else tokens
         if "attention_mask" in names:
             made["attention_mask"] = torch.ones_like(tokens)
-    elif main == "inputs":  # a class that takes any modality; with a vocabulary it is text
+    elif main == "inputs":  # a class for any modality; with a vocabulary its input is text
         made["inputs"] = tokens
     if "mm_token_type_ids" in names:  # the whole batch is text
         made["mm_token_type_ids"] = torch.zeros_like(tokens)
-    if "bbox" in names and "pixel_values" in made:  # where each token stands on the page
+    if "bbox" in names and "pixel_values" in made:  # the position of each token on the page
         made["bbox"] = torch.zeros((*tokens.shape, 4), dtype=torch.long)
-    for name, required in asked.items():  # a second text, for a part with a vocabulary of its own
+    for name, required in asked.items():  # a second text, for a submodel with its own vocabulary
         if required and name not in made and name.endswith("_input_ids"):
             part = getattr(config, f"{name.removesuffix('_input_ids')}_config", text)
             made[name] = _tokens(part, part, tuple(tokens.shape))
@@ -55,7 +61,7 @@ def training_batch(model: nn.Module, device: str | torch.device, batch: int = 2,
 
 
 def _asked_for(base: nn.Module) -> dict[str, bool]:
-    """The parameters of a model's forward, and which of them have no default."""
+    """Return the parameters of a model's forward, with whether each is required."""
     found = inspect.signature(base.forward).parameters.values()
     return {parameter.name: parameter.default is inspect.Parameter.empty for parameter in found}
 
@@ -76,9 +82,9 @@ def _labels(base: nn.Module, names: set[str], config: Any, tokens: Tensor, books
 
 
 def _media(base: nn.Module, names: set[str], main: str, batch: int, tokens: Tensor) -> dict[str, Tensor]:
-    """What is no text: the main input where that is an image or sound, and images that belong to every text.
+    """Return the inputs that are no text: an image or sound as main input, and images that accompany every text.
 
-    Where images are announced by tokens of their own, a batch without these tokens needs none.
+    If the config announces images by tokens, a batch without these tokens needs none.
     """
     config: Any = getattr(base, "config", None)
     dtype = _float_dtype(base)
@@ -87,11 +93,11 @@ def _media(base: nn.Module, names: set[str], main: str, batch: int, tokens: Tens
         shape = _image_shape(config, batch)
         if any("video" in name for name, _ in _items(config)) and not _announces_images(config):  # one frame
             shape = (batch, 1, *shape[1:])
-        if "image_attention_mask" in names:  # several images for each text, and which token sees which
+        if "image_attention_mask" in names:  # several images for each text, and a mask of the images that each token attends to
             shape = (batch, 1, *shape[1:])
             made["image_attention_mask"] = torch.ones((*tokens.shape, 1), dtype=torch.long)
         made["pixel_values"] = torch.randn(shape, dtype=dtype)
-        if "image_embeds_position_mask" in names:  # where the image stands in the text
+        if "image_embeds_position_mask" in names:  # the position of the image in the text
             made["image_embeds_position_mask"] = torch.zeros_like(tokens)
             made["image_embeds_position_mask"][:, 1 : 1 + int(getattr(config, "latent_query_num", 1))] = 1
     if main == "flattened_patches":
@@ -104,7 +110,7 @@ def _media(base: nn.Module, names: set[str], main: str, batch: int, tokens: Tens
 
 
 def _placeholders(config: Any, batch: int) -> Tensor:
-    """The tokens that an image's features take the place of, where the config says how many they are."""
+    """Return the tokens that the features of an image replace. There are none if the config does not set their number."""
     names = ("image_token_index", "image_token_id", "video_token_index", "video_token_id")
     token = next((value for name in names if isinstance(value := getattr(config, name, None), int)), None)
     count = getattr(config, "num_query_tokens", None)
@@ -113,13 +119,13 @@ def _placeholders(config: Any, batch: int) -> Tensor:
 
 
 def _announces_images(config: Any) -> bool:
-    """Whether a config has a token that stands for an image, or for a part of one."""
+    """Return whether a config has a token for an image or a part of one."""
     names = config.to_dict() if hasattr(config, "to_dict") else {}
     return any("image" in name and name.endswith(("_id", "_index")) for name in names)
 
 
 def _patches(config: Any, batch: int, count: int) -> Tensor:
-    """Patches of an image, each with its row and column before its pixels."""
+    """Return patches of an image. Each starts with its row and column, and its pixels follow."""
     vision = getattr(config, "vision_config", config)
     patches = torch.randn(batch, count, int(getattr(vision, "patch_embed_hidden_size", 768)) + 2)
     patches[..., :2] = 1
@@ -127,19 +133,23 @@ def _patches(config: Any, batch: int, count: int) -> Tensor:
 
 
 def _codebooks(base: nn.Module) -> int:
-    """How many rows of ids make one sequence: models of audio codes embed each codebook by itself."""
+    """Return the number of id rows in one sequence, or 0 for one row. Models of audio codes embed each codebook separately."""
     found = adapters.input_embedding(base)
     return len(found) if isinstance(found, nn.ModuleList) else 0
 
 
 def _length(text: Any, seq_len: int) -> int:
-    """Tokens in a sequence: fewer where there are not so many positions, and a fixed number where positions have axes."""
+    """Return the tokens in a sequence, limited by the model's positions. Axial position embeddings fix the number."""
     axes = getattr(text, "axial_pos_shape", None) if getattr(text, "axial_pos_embds", False) else None
     return math.prod(axes) if axes else min([seq_len, *_lengths(text)])
 
 
 def loss_of(output: Any) -> Tensor:
-    """The loss of a model's output; where the class computes none, the mean of its first floating tensor."""
+    """Return the loss of a model's output. If the class computes none, it is the mean of the first floating-point tensor.
+
+    Raises:
+        ValueError: The output holds no floating-point tensor.
+    """
     loss = getattr(output, "loss", None)
     if isinstance(loss, Tensor):
         return loss.mean()
@@ -167,7 +177,7 @@ def _tokens(config: Any, text: Any, shape: tuple[int, int]) -> Tensor:
     made = torch.tensor(ordinary)[torch.randint(0, len(ordinary), shape)]
     end = getattr(text, "eos_token_id", None)
     if isinstance(end, int) and 0 <= end < vocabulary:
-        made[:, -1] = end  # text ends with it, and encoder-decoder classifiers read their answer there
+        made[:, -1] = end  # text ends with this token, and encoder-decoder classifiers read their result at it
     return made
 
 
@@ -197,5 +207,5 @@ def _audio_shape(config: Any, batch: int) -> tuple[int, int, int]:
 
 
 def _float_dtype(base: nn.Module) -> torch.dtype:
-    """The dtype of the first unpacked floating parameter."""
+    """Return the dtype of the first floating-point parameter, or float32 if there is none."""
     return next((p.dtype for p in base.parameters() if p.is_floating_point()), torch.float32)

@@ -1,4 +1,4 @@
-"""Collects the facts of a model, surface by surface: one walk, and one training step without weights."""
+"""Facts of a model, by surface: one walk over its modules, and one training step without weights."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 def facts_of_model(
     model: Any, rules: Iterable[Rule], context: TrainingContext, *, trace: bool
 ) -> tuple[dict[Surface, Any], tuple[Skip, ...]]:
-    """What the rules look at on a live or meta model, and what could not be looked at.
+    """Return the facts of a model by surface, and a Skip for each part that could not be read.
 
     Args:
-        model: A ``torch.nn.Module``; it is only read.
-        rules: The rules that will run; without a rule on the trace no step is run.
-        context: How the model will be trained.
-        trace: Whether a step may be run.
+        model: A ``torch.nn.Module``, live or on the meta device. It is only read.
+        rules: The rules that will run. The step runs only if one of them checks the trace.
+        context: The training context.
+        trace: Whether a step may run.
     """
     from kbitlint.model.inspect.walk import collect
 
@@ -40,13 +40,13 @@ def facts_of_model(
         facts[Surface.TRACE] = traced(model, context, facts=seen)
     except KbitlintError as reason:
         skips += (Skip("", Surface.TRACE, str(reason)),)
-    except Exception as error:  # noqa: BLE001  # a step runs the model's code, which may raise anything anywhere
+    except Exception as error:  # noqa: BLE001  # a step runs the model's code, which may raise any error
         skips += (Skip("", Surface.TRACE, f"no training step without weights: {one_line(error)}"),)
     return facts, skips
 
 
 def _unread(facts: ModelFacts) -> tuple[Skip, ...]:
-    """Return a Skip for each reason why modules could not be looked at, with the first of them."""
+    """Return a Skip for each reason why modules could not be read, with the path of the first one."""
     by_reason: dict[str, list[str]] = {}
     for path, reason in facts.unread:
         by_reason.setdefault(reason, []).append(path or "the model itself")
@@ -61,10 +61,10 @@ def _more(count: int) -> str:
 
 
 def facts_of_step(model: Any, context: TrainingContext) -> TraceFacts | None:
-    """What one training step without weights shows, or None where the model cannot be traced."""
+    """Return the facts of one training step without weights, or None if the model cannot be traced."""
     from kbitlint.model.trace.trace import trace
 
     try:
         return trace(model, context)
-    except Exception:  # noqa: BLE001  # see facts_of_model, which gives the reason
+    except Exception:  # noqa: BLE001  # see facts_of_model, which reports the reason
         return None

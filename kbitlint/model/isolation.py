@@ -1,4 +1,4 @@
-"""Isolates an audit from the modes of the process it runs in, and the process from the audit."""
+"""Isolation of an audit from the modes of its process, and of the process from the audit."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: devices that have an autocast mode of their own and that PyTorch's wheels are built for
+#: Device types with an autocast mode of their own, for which PyTorch publishes wheels.
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 
 
 @contextmanager
 def isolated() -> Iterator[None]:
-    """Run the body in a fresh process's modes, and restore the caller's afterwards.
+    """Run the body of the ``with`` statement in the modes of a fresh process, and restore the caller's modes afterwards.
 
-    Neutral are the gradient mode, inference mode, anomaly detection, autocast, the default dtype, the default device and
-    the compiler, which compiles nothing. The random states of Python, NumPy and torch are restored.
+    These modes are reset: gradient mode, inference mode, anomaly detection, autocast, default dtype and default device. The
+    compiler compiles nothing. The random states of Python, NumPy and torch are restored.
     """
     with ExitStack() as stack:
         stack.enter_context(_same_random_state())
         stack.enter_context(_default_tensors())
-        stack.enter_context(torch.inference_mode(mode=False))  # turns gradients on, too
+        stack.enter_context(torch.inference_mode(mode=False))  # this enables gradients as well
         stack.enter_context(torch.autograd.set_detect_anomaly(mode=False))
         for device in _AUTOCAST:
             if torch.is_autocast_enabled(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
-        if "torch._dynamo" in sys.modules:  # else nothing is compiled, and importing it takes a second
+        if "torch._dynamo" in sys.modules:  # otherwise no code is compiled, and the import takes a second
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
 
 
 @contextmanager
 def seeded() -> Iterator[None]:
-    """Run the body in isolation, without a word of other libraries and with the same random numbers each time.
+    """Run the body of the ``with`` statement isolated, silent, and with fixed random seeds.
 
-    Garbage is collected afterwards: a collection walks every module, and copying a model would start hundreds.
+    The garbage collector is off meanwhile. A collection visits every module, and the copy of a model would start hundreds.
     """
     with isolated(), quiet(), _uncollected():
         torch.manual_seed(0)
@@ -63,7 +63,7 @@ def _uncollected() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the logs, progress bars and warnings of other libraries out of our own output."""
+    """Suppress the logs, progress bars and warnings of other libraries."""
     from transformers.utils import logging
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -95,7 +95,7 @@ def _same_random_state() -> Iterator[None]:
 
 @contextmanager
 def _default_tensors() -> Iterator[None]:
-    """Create tensors as float32 on the CPU where nothing else is asked for."""
+    """Create tensors as float32 on the CPU by default."""
     dtype, device = torch.get_default_dtype(), _default_device()
     torch.set_default_dtype(torch.float32)
     try:
@@ -111,6 +111,9 @@ def _default_tensors() -> Iterator[None]:
 
 
 def _default_device() -> torch.device | None:
-    """The device that ``set_default_device`` was given. ``get_default_device`` also counts ``with torch.device(...)``."""
-    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)  # noqa: SLF001  # torch has no public way to tell the two apart
+    """Return the device set by ``set_default_device``, or None.
+
+    ``get_default_device`` also reports ``with torch.device(...)``.
+    """
+    context = getattr(torch._GLOBAL_DEVICE_CONTEXT, "device_context", None)  # noqa: SLF001  # torch has no public way to distinguish the two
     return None if context is None else context.device

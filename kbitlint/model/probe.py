@@ -1,4 +1,4 @@
-"""One real training step on the model's device: the proof that a fix trains."""
+"""The probe: one real training step on the model's device, which proves that a fixed model trains."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ if TYPE_CHECKING:
 
 
 def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0, at_embeddings: bool = False) -> Probe:
-    """Run one training step on random tokens and look at the loss, every gradient and every frozen parameter.
+    """Run one training step on random tokens, and check the loss, every gradient and every frozen parameter.
 
-    Where adapters are trained, AdamW makes its step too. The model is left as it was: parameters, gradients, modes,
-    buffers and the random state are restored. A model without trainable parameters (a base before its adapters) is
-    probed at its input embeddings: a finite gradient there has passed through every layer.
+    If adapters are trained, AdamW makes a step as well. The model is restored afterwards: parameters, gradients, modes, buffers
+    and the random state. A model without trainable parameters is probed at its input embeddings. A finite gradient there has
+    passed through every layer.
 
     Args:
-        model: A model with weights.
+        model: A model with weights. One on the meta device gets a Probe with a failure.
         batch: Sequences in the batch.
-        seq_len: Tokens a sequence.
-        seed: Seed of the tokens and of dropout.
-        at_embeddings: Probe there although something is trainable, with everything frozen for the step.
+        seq_len: Tokens in each sequence.
+        seed: The seed of the tokens and of dropout.
+        at_embeddings: Whether to freeze the whole model for the step and probe at the input embeddings.
+
+    Returns:
+        The result. An error of the step is in its ``failure``; it is not raised.
     """
     from kbitlint.model.inspect.walk import collect
 
@@ -51,7 +54,7 @@ def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0,
         try:
             loss = loss_of(model(**training_batch(model, device, batch, seq_len)))
             loss.backward()
-        except Exception as error:  # noqa: BLE001  # whatever training raises is the answer, not a crash of the tool
+        except Exception as error:  # noqa: BLE001  # an error of the training step is the result of the probe
             return Probe(str(device), None, 0, len(trainable), not trainable, one_line(error))
         watched: list[Tensor] = [*trainable] if trainable else entrances
         arrived = [tensor.grad for tensor in watched if tensor.grad is not None]
@@ -72,7 +75,7 @@ def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0,
 
 
 def _optimizer_step(model: nn.Module, trainable: list[nn.Parameter]) -> str | None:
-    """Let AdamW make one step on what is trained; what is wrong afterwards, or None."""
+    """Run one step of AdamW on the trained parameters. Return the problem that it caused, or None."""
     frozen = [(name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad]
     before = [_fingerprint(parameter) for _, parameter in frozen]
     torch.optim.AdamW(trainable).step()
@@ -83,12 +86,12 @@ def _optimizer_step(model: nn.Module, trainable: list[nn.Parameter]) -> str | No
     return f"{broken} trained parameters are not finite after the optimizer's step" if broken else None
 
 
-#: bytes that are looked at together, so that no second copy of a large parameter is made
+#: Bytes of one chunk of a fingerprint, so that no second copy of a large parameter is made.
 _CHUNK = 1 << 24
 
 
 def _fingerprint(parameter: Tensor) -> tuple[int, int]:
-    """Two sums over the bytes of a tensor, the second one weighted by where they stand."""
+    """Return two sums over the bytes of a tensor. The second one is weighted by position."""
     held = parameter.detach().contiguous().view(-1).view(torch.uint8)
     plain = weighted = 0
     for start in range(0, held.numel(), _CHUNK):
@@ -100,6 +103,7 @@ def _fingerprint(parameter: Tensor) -> tuple[int, int]:
 
 @contextmanager
 def _restored(model: nn.Module, device: torch.device, written: list[nn.Parameter]) -> Iterator[None]:
+    """Restore the model and the random state at the end of the ``with`` statement."""
     values = [(parameter, parameter.detach().clone()) for parameter in written]
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
@@ -128,9 +132,9 @@ def _restored(model: nn.Module, device: torch.device, written: list[nn.Parameter
 
 @contextmanager
 def _entrances(model: nn.Module, *, active: bool) -> Iterator[list[Tensor]]:
-    """What the input embeddings give, as leaves that collect a gradient.
+    """Yield the outputs of the input embeddings as leaves that receive a gradient.
 
-    The layers get a clone of the leaf: several models write into their embeddings in place, which a leaf forbids.
+    The layers receive a clone of the leaf. Several models write into their embeddings in place, which a leaf forbids.
     """
     leaves: list[Tensor] = []
 
@@ -151,7 +155,7 @@ def _entrances(model: nn.Module, *, active: bool) -> Iterator[list[Tensor]]:
 
 
 def _input_embeddings(model: nn.Module) -> list[nn.Module]:
-    """The input embeddings of every transformers model in the tree: an encoder-decoder runs those of its halves."""
+    """Return the input embeddings of every transformers model in the tree. An encoder-decoder uses those of its halves."""
     found: dict[nn.Module, None] = {}
     for module in model.modules():
         embedding = adapters.input_embedding(module) if isinstance(module, PreTrainedModel) else None

@@ -1,1 +1,1 @@
-"""Reporters: one file a format, each with ``render``."""
+"""Renderers of results: one file for each format, with a function ``render``."""

@@ -1,4 +1,4 @@
-"""One row for each format: what ``--format`` takes and what renders it."""
+"""The table of report formats: one row for each value of ``--format``, with its render functions."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format, with ``module:function`` of what renders it, below ``kbitlint.output``.
+    """A format and its render functions, as ``module:function`` below ``kbitlint.output``.
 
-    What a format wants of a run follows from the parameters of its function: ``failures``, ``unused``, ``rules``,
-    ``fail_on``, and the ``color``, ``width``, ``verbose`` and ``timed`` of a terminal.
+    The parameters of a function decide which values it receives: ``failures``, ``unused``, ``rules``, ``fail_on``, and the
+    ``color``, ``width``, ``verbose`` and ``timed`` of a terminal.
     """
 
     name: str
+    """The value of ``--format``."""
     reports: str
-    """Renders the reports of a run, which are its first argument."""
+    """The function that renders the reports of a run, which are its first argument."""
     memory: str = ""
-    """Renders what training takes in memory; empty where the format has no such page."""
+    """The function that renders the memory of a training step; empty if the format has none."""
 
 
 FORMATS = (
@@ -37,7 +38,7 @@ FORMATS = (
     Format("html", "html.page:render", "html.page:render_memory"),
 )
 NAMES = tuple(row.name for row in FORMATS)
-#: those of ``kbitlint memory``
+#: The formats of ``kbitlint memory``.
 MEMORY = tuple(row.name for row in FORMATS if row.memory)
 
 
@@ -54,18 +55,18 @@ def render(
 
     Args:
         name: One of ``NAMES``.
-        reports: What was audited.
-        failures: Targets that could not be audited; text leaves them to the error stream.
-        unused: Suppressions that match nothing any more.
+        reports: The reports, one for each target.
+        failures: Targets that could not be audited; the text format leaves them to the error stream.
+        unused: One line for each suppression that matches no violation.
         fail_on: The least severity that fails the run.
-        **layout: ``color``, ``width``, ``verbose`` and ``timed`` of text.
+        **layout: ``color``, ``width``, ``verbose`` and ``timed`` of the text format.
     """
     given = {"failures": failures, "unused": unused, "fail_on": fail_on, **layout}
     return _call(_row(name).reports, reports, given)
 
 
 def render_memory(name: str, report: MemoryResult, *, color: bool = False, width: int = 80) -> str:
-    """Return what training takes in memory, in one of the formats of ``MEMORY``."""
+    """Return the memory of a training step in one of the formats of ``MEMORY``."""
     return _call(_row(name).memory, report, {"color": color, "width": width})
 
 
@@ -74,7 +75,7 @@ def _row(name: str) -> Format:
 
 
 def _call(place: str, subject: object, given: Mapping[str, Any]) -> str:
-    """Call a function with those of the given arguments that it has parameters for."""
+    """Call a function with those of the given values for which it has parameters."""
     from inspect import signature
 
     module, _, function = place.partition(":")

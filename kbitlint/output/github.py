@@ -1,7 +1,7 @@
 """Annotations of a GitHub workflow: one command for each cause at each place.
 
-Escaped as the runner reads it (actions/toolkit, ``packages/core/src/command.ts``): a message may hold anything once
-``%`` and line ends are escaped; a property must escape ``:`` and ``,`` too.
+The runner defines the escapes (actions/toolkit, ``packages/core/src/command.ts``): a message must escape ``%`` and line
+ends, and a property also ``:`` and ``,``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ _COMMANDS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO
 
 
 def render(reports: Sequence[AuditResult], failures: Sequence[Failure] = (), unused: Sequence[str] = ()) -> str:
-    """All reports of one run as workflow commands, errors first: a step shows ten annotations of each kind."""
+    """Return all reports of one run as workflow commands.
+
+    Errors are first, because GitHub displays only ten annotations of each kind for a step.
+    """
     lines = [command for report in reports for command in _commands(report)]
     lines += [_command("error", place_of(failure.target), "kbitlint", failure.error) for failure in failures]
     lines += [_command("notice", Place(LAST_RESORT), "kbitlint", line) for line in unused]
@@ -48,7 +51,7 @@ def _command(command: str, place: Place, title: str, text: str) -> str:
 
 
 def _data(text: str) -> str:
-    text = "\n".join(map(printable, text.split("\n")))  # the log is shown as a terminal shows it
+    text = "\n".join(map(printable, text.split("\n")))  # the runner's log interprets escape sequences, as a terminal does
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

@@ -1,4 +1,4 @@
-"""The report a program reads: versioned, with record types of its own rather than a dump of internals."""
+"""The JSON format: a versioned document with its own record types, independent of the internal classes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ VERSION = 1
 
 
 def render(reports: Sequence[AuditResult], failures: Sequence[Failure] = (), unused: Sequence[str] = ()) -> str:
-    """All reports of one run as one JSON document with sorted keys.
+    """Return all reports of one run as one JSON document with sorted keys.
 
     Args:
-        reports: What was audited.
-        failures: What could not be audited.
-        unused: Suppressions that match nothing any more, as lines.
+        reports: The reports, one for each target.
+        failures: Targets that could not be audited.
+        unused: One line for each suppression that matches no violation.
     """
     document = {
         "version": VERSION,
@@ -32,10 +32,10 @@ def render(reports: Sequence[AuditResult], failures: Sequence[Failure] = (), unu
 
 
 def dumped(document: Any) -> str:
-    """A document as JSON that every parser takes.
+    """Return a document as JSON that every parser accepts.
 
-    File names may be no text. Python holds their bytes as lone surrogates, which are no characters of JSON (RFC 8259,
-    8.2): they become escapes, as in all other formats.
+    A file name may contain bytes that are not UTF-8. Python keeps them as lone surrogates, which JSON does not allow
+    (RFC 8259, 8.2). They become escapes, as in all other formats.
     """
     text = json.dumps(document, indent=2, sort_keys=True)
     return json.dumps(_as_text(document), indent=2, sort_keys=True) if "\\ud" in text else text
@@ -50,7 +50,7 @@ def _as_text(value: Any) -> Any:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of the document, as published in the package."""
+    """Return the JSON Schema of the document, which the package contains."""
     from importlib.resources import files
 
     text = files("kbitlint.output").joinpath("report.schema.json").read_text(encoding="utf-8")

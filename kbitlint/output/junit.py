@@ -1,6 +1,6 @@
-"""JUnit XML, as CI services show tests: a suite for each target, a case for each rule.
+"""JUnit XML for the test views of CI services: one suite for each target, one case for each rule.
 
-A rule with violations at or above the gate is a failure, a crash an error, a rule that could not decide is skipped.
+A rule with violations at or above ``fail_on`` is a failure, and a crash an error. A rule that could not run is skipped.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ def render(
     rules: Iterable[Rule] = (),
     fail_on: Severity = Severity.WARNING,
 ) -> str:
-    """All reports of one run as one JUnit document.
+    """Return all reports of one run as one JUnit document.
 
     Args:
-        reports: What was audited.
-        failures: Targets that could not be audited, each a case with an error.
-        rules: By whose names the cases are called, whether they pass or fail: CI services follow a case by its name.
-        fail_on: The least severity that fails a case; what is below it stands in the case's output.
+        reports: The reports, one for each target.
+        failures: Targets that could not be audited; each is a case with an error.
+        rules: The rules, whose slugs name the cases. CI services track a case by its name, so it is the same for a pass and
+            a failure.
+        fail_on: The least severity that fails a case; violations below it are in the output of the case.
     """
     root = ET.Element("testsuites", name="kbitlint")
     slugs = {rule.meta.code: rule.meta.slug for rule in rules}
@@ -87,5 +88,5 @@ def _cases(report: AuditResult, slugs: Mapping[str, str], fail_on: Severity) -> 
 
 
 def _text(text: str) -> str:
-    """The text with an escape for what XML cannot hold and for what would steer the terminal of whoever looks at the file."""
+    """Return the text with escapes for characters that XML forbids or that a terminal would interpret."""
     return re.sub(r"[^\t\n]+", lambda match: printable(match[0]), text)

@@ -1,4 +1,4 @@
-"""What training takes in memory, for people (a table with bars, 80 columns) and for programs (JSON)."""
+"""The memory of a training step as text (a table with bars, 80 columns) and as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BLOCKS = " ▏▎▍▌▋▊▉"
 
 
 def render_json(report: MemoryResult) -> str:
-    """The report as one JSON document with sorted keys; all sizes are bytes."""
+    """Return the report as one JSON document with sorted keys; all sizes are bytes."""
     states = [
         {
             "name": state.name,
@@ -50,7 +50,10 @@ def render_json(report: MemoryResult) -> str:
 
 
 def render_text(report: MemoryResult, *, color: bool = False, width: int = 80) -> str:
-    """The report as a table, one column a state, and one bar a state and mode for the peak."""
+    """Return the report as a table and bars.
+
+    The table has a column for each state. Each state has one bar for its peak. ``width`` is in columns.
+    """
     batch, seq_len = report.batch
     region = f", {report.autocast} autocast" if report.autocast else ""
     lines = [*header(report.target, [report.summary, *report.notes], width)]
@@ -96,7 +99,10 @@ def _modes(states: tuple[StateMemory, ...]) -> list[str]:
 
 
 def _bars(states: tuple[StateMemory, ...], width: int, *, color: bool) -> Iterator[str]:
-    """One bar for each state's peak with checkpointing (without, where the class has none), and where it is reached."""
+    """Yield one bar for each state's peak, and the module that runs at that moment.
+
+    The peak is the one with checkpointing, or without it if the model's class has none.
+    """
     shown = [(state, state.steps.get(ON) or next(iter(state.steps.values()))) for state in states if state.steps]
     most = max((step.peak for _, step in shown), default=0)
     if not most:

@@ -1,7 +1,7 @@
-"""Where a violation is for those who only know files: a physical place for a module of a model.
+"""Physical locations: a file and a line for each violation, for formats that require a file.
 
-Code scanning refuses a result without a file. A module of a model has none, so its place is what builds the model:
-the factory's ``def``, the config.json of the folder, and where nothing else is known the project's own settings.
+GitHub code scanning refuses a result without a file. A module of a model has none, so its place is the source of the
+model: the factory's ``def`` or the folder's config.json. If neither is known, it is the project's pyproject.toml.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from kbitlint.violation import Violation
 
 LAST_RESORT = "pyproject.toml"
-"""The file of targets that are none: Hub ids and live models."""
+"""The file of results whose target has no file: Hub ids and live models."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -31,11 +31,13 @@ class Place:
     """A file and a line in it."""
 
     file: str
+    """The path from the working folder, or an absolute one."""
     line: int = 1
+    """1-based."""
 
     @property
     def uri(self) -> str:
-        """The file as a URI: relative to the working folder where it is below it."""
+        """The file as a URI, relative to the working folder if the file is below it."""
         path = Path(self.file)
         if not path.is_absolute():
             return _quoted(path)
@@ -44,25 +46,25 @@ class Place:
 
 
 def _quoted(path: Path) -> str:
-    """A relative path as a URI: by its bytes, which need not be UTF-8."""
+    """Return a relative path as a URI; it quotes the bytes of the name, which need not be UTF-8."""
     return quote(os.fsencode(path.as_posix()))
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Violations with one cause at one place: what a format that counts results shows once."""
+    """Violations with one cause at one place, which formats that count results report once."""
 
     place: Place
     first: Violation
     modules: tuple[tuple[str, int], ...]
-    """(module path with folded layer numbers, how many) of every violation."""
+    """A (module path with folded layer numbers, count) pair for each distinct path of the violations."""
     count: int
     reason: str | None = None
-    """Why it is suppressed; None where it is not."""
+    """The reason of the suppression; None if the violations are not suppressed."""
 
     @property
     def message(self) -> str:
-        """The message, with the modules it is about."""
+        """The message, followed by up to ``_SHOWN`` of the modules."""
         named = [f"{path} ({count})" if count > 1 else path for path, count in self.modules if path != "(model)"]
         shown = ", ".join(named[:_SHOWN]) + (f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else "")
         return f"{self.first.message}: {shown}" if shown else self.first.message
@@ -72,7 +74,7 @@ _SHOWN = 4
 
 
 def place_of(target: str, violation: Violation | None = None) -> Place:
-    """The physical place of a violation in a target, or of the target itself."""
+    """Return the physical place of a violation in a target, or of the target itself."""
     if violation is not None and violation.at.file:
         return Place(_beside(target, violation.at.file), violation.at.line or 1)
     path, place, attribute = Path(target), *_split(target)
@@ -88,7 +90,7 @@ def place_of(target: str, violation: Violation | None = None) -> Place:
 
 
 def found(report: AuditResult) -> list[Found]:
-    """The violations of a report, those with one cause at one place together; the suppressed ones come last."""
+    """Return the violations of a report, grouped by place, suppression and cause; suppressed ones are last."""
     groups: dict[tuple[object, ...], list[Violation]] = {}
     for violation in report.violations:
         groups.setdefault((place_of(report.target, violation), None, violation.cause), []).append(violation)
@@ -112,7 +114,7 @@ def _split(target: str) -> tuple[str, str]:
 
 
 def _beside(target: str, file: str) -> str:
-    """The file as seen from the working folder: rules name it relative to the target."""
+    """Return the path of a file from the working folder; rules name it relative to the target."""
     path = Path(target.partition(":")[0] or ".")
     folder = path if path.is_dir() else path.parent
     there = folder / file
@@ -120,10 +122,10 @@ def _beside(target: str, file: str) -> str:
 
 
 def _line_of(path: Path, attribute: str) -> int:
-    """The line of a function, or the first line where the file cannot be read or has no such function."""
+    """Return the line of a function; 1 if the file is unreadable or does not define it."""
     try:
         tree = ast.parse(content.read(path))
-    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deeply for the parser
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: too deep nesting
         return 1
     return next(iter(_lines(tree.body, attribute)), 1)
 

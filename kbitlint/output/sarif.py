@@ -1,7 +1,7 @@
-"""SARIF 2.1.0, as code scanning services read it.
+"""SARIF 2.1.0 for code scanning services.
 
-https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html. Every result has a physical location (GitHub refuses
-an upload without) and the module paths as logical locations; violations with one cause are one result.
+https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html. Every result has a physical location, because GitHub
+refuses an upload without one; module paths are its logical locations. Violations with one cause are one result.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _LEVELS = {Severity.ERROR: "error", Severity.WARNING: "warning", Severity.INFO: 
 def render(
     reports: Sequence[AuditResult], failures: Sequence[Failure] = (), unused: Sequence[str] = (), *, rules: Iterable[Rule] = ()
 ) -> str:
-    """All reports of one run as one SARIF log with one run.
+    """Return all reports as one SARIF log with one run.
 
     Args:
-        reports: What was audited.
-        failures: What could not be audited; each becomes a notification and the execution counts as failed.
-        unused: Suppressions that match nothing any more; each becomes a notification.
-        rules: The rules to describe; those that no report mentions are left out.
+        reports: The reports, one for each target.
+        failures: Targets that could not be audited; each is a notification, and the execution counts as failed.
+        unused: One line for each suppression that matches no violation; each is a notification.
+        rules: The rules to describe; rules that no report mentions are left out.
     """
     groups = [(report, group) for report in reports for group in found(report)]
     shown = {group.first.code for _, group in groups} | {code for report in reports for code, _ in report.ran}
@@ -113,7 +113,7 @@ def _result(report: AuditResult, group: Found, index: dict[str, int]) -> dict[st
 
 
 def _notifications(reports: Iterable[AuditResult]) -> Iterable[dict[str, Any]]:
-    """What could not be checked: a crash is an error, a skip a note."""
+    """Yield a notification for each check that was not made: a crash is an error, and a skip a note."""
     for report in reports:
         for crash in report.crashes:
             yield _notification(report.target, "error", str(crash))

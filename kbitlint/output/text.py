@@ -1,4 +1,4 @@
-"""The report a person reads: violations grouped by cause, layer numbers folded, 80 columns."""
+"""The text format: violations grouped by cause, with folded layer numbers, 80 columns wide by default."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 _COLORS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.INFO: "36"}
 _MAX_PLACES = 12
-#: edits of texts: the diff shows them
+#: Kinds of edits of texts, which the report prints as a diff.
 _SHOWN_AS_DIFF = ("replace-span", "set-json-key", "remove-json-key", "rename-json-key")
 
 
 def render(report: AuditResult, *, color: bool = False, width: int = 80, verbose: bool = False, timed: bool = False) -> str:
-    """The report as text.
+    """Return the report as text.
 
     Args:
-        report: What to show.
+        report: The report.
         color: Whether to use ANSI colours.
-        width: Columns to fill.
-        verbose: Whether to name every rule that was skipped.
-        timed: Whether to say how long the trace took; without it the same report gives the same text.
+        width: The number of columns.
+        verbose: Whether to name every skipped rule.
+        timed: Whether to print the duration of the trace; without it, equal reports give equal texts.
     """
     paint = _Paint(color)
     lines = [*header(report.target, [report.summary, *report.notes], width), ""]
@@ -53,7 +53,7 @@ def render_all(
     verbose: bool = False,
     timed: bool = False,
 ) -> str:
-    """Return the reports of one run; of several, those of targets that concern no training are left out."""
+    """Return the reports of one run; if there are several, reports of targets without training are left out."""
     shown = [report for report in reports if len(reports) == 1 or not report.is_empty]
     if reports and not shown:
         return f"nothing in {len(reports)} targets to check"
@@ -61,7 +61,7 @@ def render_all(
 
 
 class _Paint:
-    def __init__(self, color: bool) -> None:  # noqa: FBT001  # the one thing it is told
+    def __init__(self, color: bool) -> None:  # noqa: FBT001  # the only argument
         self.color = color
 
     def code(self, ansi: str) -> Pen:
@@ -78,7 +78,7 @@ def _block(group: list[Violation], paint: _Paint, width: int) -> list[str]:
     places = fold_all(str(violation.at) for violation in group)
     if places != [("(model)", 1)]:
         shown = places[:_MAX_PLACES]
-        lined = all(violation.at.line for violation in group)  # a line of a file is one place
+        lined = all(violation.at.line for violation in group)  # a line of a file is one place: no count is needed
         for place, count in shown:
             text = f"    {printable(place)}"
             number = str(count)
@@ -153,7 +153,7 @@ def _applied(applied: Applied, paint: _Paint, width: int) -> Iterator[str]:
 
 
 def _fixable(groups: Sequence[Sequence[Violation]]) -> str:
-    """How many causes which option mends."""
+    """Return the number of causes that each option fixes, as the end of a sentence; empty if there are none."""
     safe, unsafe = (
         sum(1 for group in groups if group[0].fix and group[0].fix.safety is safety) for safety in (Safety.SAFE, Safety.UNSAFE)
     )

@@ -1,4 +1,4 @@
-"""Words that formats share: sizes, plurals, causes, and text without control characters."""
+"""Text functions that formats share: escapes, line breaks, plurals, causes, and sentences about probes and skips."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Pen:
-    """Paints text in one ANSI style, or leaves it as it is."""
+    """A function that colours text with one ANSI style; with an empty style, it changes nothing."""
 
     def __init__(self, ansi: str) -> None:
         self.ansi = ansi
@@ -28,12 +28,12 @@ class Pen:
 
 
 def printable(text: str) -> str:
-    """The text with control characters escaped: names in a model must not steer the terminal."""
+    """Return the text with control characters escaped: a name in a model could contain a terminal's escape sequences."""
     return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
 
 
 def wrapped(text: str, width: int, indent: str, pen: Pen | None = None) -> list[str]:
-    """The text in lines of a width, without control characters."""
+    """Return the text in lines of at most ``width`` columns, without control characters."""
     lines = textwrap.wrap(
         printable(text), width, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
@@ -41,7 +41,7 @@ def wrapped(text: str, width: int, indent: str, pen: Pen | None = None) -> list[
 
 
 def header(target: str, about: Iterable[str], width: int) -> list[str]:
-    """The target and what is said about it, in as few lines as they need."""
+    """Return the lines of a report's head: the target and its description, on as few lines as possible."""
     target = printable(target)
     parts = [part for part in about if part]
     if not parts:
@@ -56,7 +56,7 @@ def header(target: str, about: Iterable[str], width: int) -> list[str]:
 
 
 def causes(violations: Iterable[Violation]) -> list[list[Violation]]:
-    """Violations with one cause together: errors first, then by code."""
+    """Return the violations grouped by cause: errors first, then by code and message."""
     groups: dict[tuple[str, ...], list[Violation]] = {}
     for violation in violations:
         groups.setdefault(violation.cause, []).append(violation)
@@ -68,7 +68,7 @@ def _rank(severity: Severity) -> int:
 
 
 def edit_lines(edits: Iterable[Edit], width: int, mark: str) -> Iterator[str]:
-    """Edits, folded: those that differ in layer numbers only are one line with their number."""
+    """Yield the lines of a list of edits; edits that differ in layer numbers only share a line with their count."""
     kinds: dict[tuple[str, str], list[str]] = {}
     for edit in edits:
         arguments = ", ".join(f"{name}={value}" for name, value in sorted(edit.arguments.items()))
@@ -81,7 +81,7 @@ def edit_lines(edits: Iterable[Edit], width: int, mark: str) -> Iterator[str]:
 
 
 def probed(probe: Probe) -> str:
-    """What the training step after a fix did, in one sentence."""
+    """Return the result of the training step after a fix, as one sentence."""
     if probe.as_before:
         return f"the training step on {probe.device} proves nothing: it fails without the fix too ({probe.failure})"
     if probe.failure:
@@ -94,16 +94,19 @@ def probed(probe: Probe) -> str:
     return f"training step on {probe.device}: loss {probe.loss:.4f}, {arrived}"
 
 
-#: more codes than these are counted; JSON and --verbose list them all
+#: Most codes in one line of text. Longer lists are counted; JSON and --verbose list all codes.
 NAMED = 4
 
 
 def skipped(report: AuditResult, *, verbose: bool = False) -> list[tuple[str, list[str]]]:
-    """(reason, codes) of what was skipped, each reason once; the surface is named where the rule ran on another one.
+    """Return the (reason, codes) of skipped checks, each reason once.
+
+    A code includes the surface if its rule ran on another surface.
 
     Args:
         report: The report.
-        verbose: Whether also for rules about runs of a kind that nothing says this is.
+        verbose: Whether to include rules that only apply to runs of a kind, such as several ranks, that the context does
+            not state.
     """
     ran = {code for code, _ in report.ran}
     reasons: dict[str, list[str]] = {}
@@ -116,5 +119,5 @@ def skipped(report: AuditResult, *, verbose: bool = False) -> list[tuple[str, li
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:
-    """A number of things: ``1 edit``, ``2 edits``."""
+    """Return a count with its noun: ``1 edit``, ``2 edits``."""
     return f"{count} {one if count == 1 else many or one + 's'}".replace("infos", "info")

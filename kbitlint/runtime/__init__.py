@@ -1,1 +1,1 @@
-"""Guards of the running process: what it may open, import, start and use."""
+"""Guards of the running process: which files, modules, processes and resources it may use."""

@@ -1,4 +1,7 @@
-"""What Python's audit events (PEP 578) tell of acts, and which of them a model built from a config may do."""
+"""Judgement of audit events (PEP 578): which acts a model built from an untrusted config may perform.
+
+``kbitlint.runtime.confinement`` installs the hook. This module imports nothing of kbitlint.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """What may be read and run; nothing may be written."""
+    """Paths that may be read and code that may run. Nothing may be written."""
 
     readable: tuple[str, ...]
-    """Files and folders that may be read: real paths that end with a separator."""
+    """Readable files and folders, as real paths that end with a separator."""
     libraries: tuple[str, ...]
-    """Folders of Python and its packages, as above."""
+    """Folders of Python and its packages, in the same form."""
 
 
 def reach_of(*places: str | Path) -> Reach:
-    """Return the reach over files, folders, and the packages of this Python."""
+    """Return the reach of some files and folders and of this Python's packages."""
     return Reach(tuple(map(_real, places)), _libraries(tuple(sys.path)))
-
-
-# ---------------------------------------------------------------------------------------------------- what is a library
 
 
 def _real(folder: str | Path) -> str:
@@ -37,22 +37,22 @@ def _real(folder: str | Path) -> str:
 
 
 def is_library(reach: Reach, place: str) -> bool:
-    """Return whether a path is Python's or a package's, whose code may be run and whose files may be read."""
-    place = os.path.join(place, "")  # noqa: PTH118  # see above
+    """Return whether a path belongs to Python or a package. Its code may run, and its files may be read."""
+    place = os.path.join(place, "")  # noqa: PTH118  # the hook compares strings
     known = reach.libraries
-    return place.startswith(known) or place.startswith(_packages(known))  # noqa: PIE810  # the second is slow, and rare
+    return place.startswith(known) or place.startswith(_packages(known))  # noqa: PIE810  # the second test is slow and rarely needed
 
 
 def _packages(known: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the folders of packages that are imported already and lie elsewhere: those of a working copy."""
+    """Return the folders of imported packages outside the known folders, such as those of a working copy."""
     found = (getattr(module, "__file__", None) for name, module in tuple(sys.modules.items()) if "." not in name)
-    places = (os.path.dirname(file) for file in found if isinstance(file, str) and file.endswith("__init__.py"))  # noqa: PTH120  # see above
+    places = (os.path.dirname(file) for file in found if isinstance(file, str) and file.endswith("__init__.py"))  # noqa: PTH120  # the hook compares strings
     return tuple(form for place in dict.fromkeys(places) if not place.startswith(known) for form in _forms(place))
 
 
 @functools.lru_cache(maxsize=8)
 def _libraries(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the folders of Python and its packages, real and as they are named."""
+    """Return the folders of Python and its packages, both as real paths and as named."""
     import sysconfig
 
     places = {*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()}
@@ -61,22 +61,20 @@ def _libraries(path: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _forms(place: str) -> tuple[str, str]:
-    return _real(place), os.path.join(os.path.abspath(place), "")  # noqa: PTH100, PTH118  # see above
+    return _real(place), os.path.join(os.path.abspath(place), "")  # noqa: PTH100, PTH118  # the hook compares strings
 
-
-# ---------------------------------------------------------------------------------------------------------- the judges
 
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-#: what the system tells about itself; nothing of it belongs to a user
+#: information of the system about itself, none of it private to a user
 _SYSTEM = ("/proc/", "/sys/", "/dev/urandom", "/dev/random", "/dev/null", "/usr/share/zoneinfo/", "/usr/lib/os-release")
-#: where native libraries of the system lie
+#: folders of the system's native libraries
 _NATIVE = ("/usr/", "/lib/", "/lib64/", "/opt/", "/nix/store/", "/run/opengl-driver/", "/System/", "/Library/")
 
 
 def text_of(path: Any) -> str | None:
-    """Return a path as text, None for a descriptor of a file that is open already."""
+    """Return a path as text; None for the descriptor of an open file."""
     try:
-        return os.path.abspath(os.fsdecode(path))  # noqa: PTH100  # thousands of times in one build
+        return os.path.abspath(os.fsdecode(path))  # noqa: PTH100  # called thousands of times in one build
     except (TypeError, ValueError):
         return None
 
@@ -96,7 +94,7 @@ def _open(reach: Reach, path: Any, mode: Any = None, flags: Any = 0, *_: Any) ->
 
 
 def _write(reach: Reach, *paths: Any) -> str | None:
-    """Allow nothing but the bytecode that imports leave beside a library."""
+    """Return the act if it writes anything but a library's bytecode, which imports leave in ``__pycache__``."""
     for path in paths:
         place = text_of(path)
         if place is None or place == os.devnull or ("__pycache__" in place and is_library(reach, place)):
@@ -114,16 +112,16 @@ def _write_one(reach: Reach, path: Any = None, *_: Any) -> str | None:
 
 
 def _execute(reach: Reach, code: Any = None, *_: Any) -> str | None:
-    """Refuse modules that lie outside of the libraries; code that is made from text has no file."""
+    """Return the act if it runs a module outside the libraries. Code compiled from text has no file and is allowed."""
     file = getattr(code, "co_filename", "<")
     if getattr(code, "co_name", "") != "<module>" or file.startswith("<"):
         return None
-    place = os.path.abspath(file)  # noqa: PTH100  # see above
+    place = os.path.abspath(file)  # noqa: PTH100  # the hook compares strings
     return None if is_library(reach, place) else f"run the code of {place}"
 
 
 def _import(reach: Reach, _: Any = None, file: Any = None, *__: Any) -> str | None:
-    """Refuse extension modules that lie outside of the libraries; only those name a file in this event."""
+    """Return the act if it imports an extension module outside the libraries. Only their events contain a file."""
     place = None if file is None else text_of(file)
     return None if place is None or is_library(reach, place) else f"run the code of {place}"
 
@@ -138,7 +136,7 @@ def _load_library(reach: Reach, name: Any = None, *_: Any) -> str | None:
 
 
 def _said(what: str, *positions: int) -> Callable[..., str]:
-    """Return a judge that refuses every event, and names some of its arguments."""
+    """Return a judge that refuses every event, with some of its arguments in the description."""
 
     def judge(_: Reach, *arguments: Any) -> str:
         named = (arguments[position] for position in positions if position < len(arguments))
@@ -148,7 +146,7 @@ def _said(what: str, *positions: int) -> Callable[..., str]:
     return judge
 
 
-#: audit event -> what says which act it is where it is refused, and None where it is allowed
+#: audit event -> judge, which returns a description of a refused act and None for an allowed one
 JUDGES: dict[str, Callable[..., str | None]] = {
     "open": _open,
     "exec": _execute,
@@ -175,5 +173,5 @@ JUDGES: dict[str, Callable[..., str | None]] = {
     **dict.fromkeys(("os.fork", "os.forkpty"), _said("start a process")),
     **dict.fromkeys(("os.kill", "os.killpg"), _said("signal a process")),
 }
-#: events of the network
+#: events of network access
 NETWORK = frozenset(event for event in JUDGES if event.startswith(("socket.", "urllib.", "http.")))

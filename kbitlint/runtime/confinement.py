@@ -1,8 +1,8 @@
-"""Keeps the building of a stranger's config from reaching the network, other files and other programs.
+"""Confinement of model building: an untrusted config cannot reach the network, other files or other programs.
 
-Libraries act on what a config says: they fetch models that it names, unpickle files, import modules, start compilers.
-While a config is built, one audit hook (PEP 578) refuses those acts. It sees what Python does; native code that opens
-files by itself shows no event, so keys that hand it a path are refused before (``kbitlint.files.config_keys``).
+Libraries act on the content of a config: they fetch models, unpickle files, import modules, start compilers. While a
+config is built, one audit hook (PEP 578) refuses such acts. The hook receives only events of Python code. Native
+code opens files without an event, so ``kbitlint.files.config_keys`` rejects keys that contain a path for it.
 """
 
 from __future__ import annotations
@@ -26,44 +26,44 @@ if TYPE_CHECKING:
 
 
 class RefusedError(PermissionError):
-    """An act that a config may not ask for. Libraries that can do without it treat it like any refused access."""
+    """A refused act. Libraries treat it like any missing permission, and some continue without it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Confinement:
-    """Who asks, and what may be read meanwhile."""
+    """One confinement: the config that is built and the paths that may be read."""
 
     asked_by: str
     """The file of the config, or the Hub id."""
     reach: Reach
-    """What may be read and run."""
+    """The paths that may be read and the code that may run."""
     entered: FrameType | None
-    """Where it was entered: what is above it on the stack is not its business."""
+    """The frame that entered the confinement. Its callers are not confined."""
     threads: weakref.WeakSet[threading.Thread] = field(default_factory=weakref.WeakSet)
-    """Threads that were started meanwhile; they stay confined for as long as they live."""
+    """Threads that were started inside. They stay confined until they end."""
 
 
-#: what applies to the code that runs here: None where nothing was decided, False where it was lifted
+#: the confinement of the running code: None if none was set in this context, False if it was lifted
 _CURRENT: ContextVar[Confinement | bool | None] = ContextVar("kbitlint_confinement", default=None)
-#: every confinement in force, in any thread; the hook looks no further while there is none
+#: all active confinements of all threads; the hook returns at once while the list is empty
 _IN_FORCE: list[Confinement] = []
 
 
 @contextmanager
 def confined(asked_by: object, *places: str | Path) -> Iterator[None]:
-    """Refuse the network, processes, and files outside of folders to what runs in this context.
+    """Refuse network access, processes, and files outside some folders to the code inside the context.
 
-    Threads that are started inside are confined too, other threads are not. Reading the packages of Python stays allowed.
+    Threads started inside are confined too; other threads are not. Python's packages stay readable.
 
     Args:
-        asked_by: The file of the config that is built, or the Hub id; named where an act is refused.
-        places: Files that may be read, and folders whose files may be.
+        asked_by: The file of the config that is built, or the Hub id; part of the message of a refusal.
+        places: Readable files, and folders whose files are readable.
 
     Raises:
-        TargetError: What runs failed because of a refused act; the message names the file and the act.
+        TargetError: If the code failed because of a refused act. The message names the config and the act.
     """
     _install()
-    within = sys._getframe(2)  # noqa: SLF001  # the function with the ``with``: above is this generator and contextlib
+    within = sys._getframe(2)  # noqa: SLF001  # the function with the ``with``: frames 0 and 1 are this generator and contextlib
     confinement = Confinement(str(asked_by), reach_of(*places), within)
     _IN_FORCE[:] = [one for one in _IN_FORCE if one in _entered or any(thread.is_alive() for thread in one.threads)]
     _IN_FORCE.append(confinement)
@@ -83,17 +83,17 @@ def confined(asked_by: object, *places: str | Path) -> Iterator[None]:
             _IN_FORCE.remove(confinement)
 
 
-#: the confinements whose ``with`` block is not left yet
+#: confinements whose ``with`` block is still active
 _entered: set[Confinement] = set()
 
 
 class RefusedConfigError(TargetError):
-    """A config whose building needs an act that was refused."""
+    """An error in a config that needs a refused act to be built."""
 
 
 @contextmanager
 def lifted() -> Iterator[None]:
-    """Let what runs here do as it likes: code that the user chose, and not the config."""
+    """Lift the confinement for code that the user chose, as opposed to the config."""
     token = _CURRENT.set(False)
     try:
         yield
@@ -102,7 +102,7 @@ def lifted() -> Iterator[None]:
 
 
 def refusal_in(error: BaseException) -> RefusedError | None:
-    """Return the refused act that led to an exception, None where none did."""
+    """Return the refused act in the causes of an exception; None if there is none."""
     seen: set[int] = set()
     found: BaseException | None = error
     while found is not None and id(found) not in seen:
@@ -126,11 +126,11 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _importing(confinement: Confinement) -> bool:
-    """Return whether a library is just being imported: what it does then, it does for every config.
+    """Return whether a library is being imported. Its acts do not depend on the config.
 
-    A refusal would leave it half imported. The network is refused even then.
+    A refusal would leave the library half imported. Network access is refused even then.
     """
-    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  # what the judges refuse is rare
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  # runs only for acts that the judges refuse, which are rare
     while frame is not None and frame is not confinement.entered:
         if frame.f_code.co_name == "exec_module" and frame.f_code.co_filename.startswith("<frozen importlib"):
             place = text_of(getattr(frame.f_locals.get("self"), "path", None))  # None: a module of the interpreter itself
@@ -141,7 +141,7 @@ def _importing(confinement: Confinement) -> bool:
 
 
 def _confinement() -> Confinement | None:
-    """Return what confines the code that runs here: this context's own, or that of the thread's start."""
+    """Return the confinement of the running code: that of this context, or else that of its thread."""
     current = _CURRENT.get()
     if current is None:
         thread = threading.current_thread()
@@ -151,7 +151,10 @@ def _confinement() -> Confinement | None:
 
 @functools.cache
 def _install() -> None:
-    """Add the hook, once: Python has no way to remove one. Threads are marked as they start: before 3.12 no event tells."""
+    """Add the hook and mark threads at their start, once per process.
+
+    Python has no way to remove an audit hook. Before Python 3.12 no audit event reports the start of a thread.
+    """
     start = threading.Thread.start
 
     @functools.wraps(start)
@@ -161,5 +164,5 @@ def _install() -> None:
             confinement.threads.add(thread)
         start(thread)
 
-    threading.Thread.start = marked  # type: ignore[method-assign,assignment]  # the same function, wrapped
+    threading.Thread.start = marked  # type: ignore[method-assign,assignment]  # a wrapper of the same function
     sys.addaudithook(_hook)

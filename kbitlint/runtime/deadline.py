@@ -1,4 +1,4 @@
-"""An end to what somebody else's data makes slow: patterns of a configuration that libraries match as they are."""
+"""Time limit for work on untrusted data, such as patterns of a configuration that libraries match unchanged."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 class OverdueError(Exception):
-    """What ran took more time than it may."""
+    """The code inside the context took too much time."""
 
 
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Stop what runs inside after so many seconds of CPU time.
+    """Stop the code inside the context after some seconds of CPU time.
 
-    Python's pattern matcher looks at signals while it runs (Modules/_sre/sre_lib.h, MAYBE_CHECK_SIGNALS), so that it stops
-    too. Signals reach the main thread of a POSIX system only; elsewhere there is no end.
+    Python's pattern matcher checks for signals while it runs (Modules/_sre/sre_lib.h, MAYBE_CHECK_SIGNALS), so it
+    stops too. There is a limit only in the main thread of a POSIX system, because only that thread receives signals.
 
     Raises:
-        OverdueError: The time is over.
+        OverdueError: If the time is over.
     """
     if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
         yield

@@ -1,4 +1,4 @@
-"""Docstrings that are shown to users: rule documents and the help of the command line."""
+"""Docstrings that kbitlint prints: rule documents and the help of the command line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 @functools.cache
 def docstring(documented: Any) -> str:
-    """Return the docstring of a class or function without its indentation; empty where it has none.
+    """Return the docstring of a class or function without its indentation; empty if it has none.
 
-    ``python -OO`` strips docstrings at compilation: there it is read from the source file.
+    ``python -OO`` strips docstrings at compilation. Under it, the docstring is read from the source file.
     """
     if documented.__doc__ or sys.flags.optimize < 2:
         return inspect.cleandoc(documented.__doc__ or "")
@@ -21,7 +21,7 @@ def docstring(documented: Any) -> str:
 
     try:
         definition = ast.parse(textwrap.dedent(inspect.getsource(documented))).body[0]
-    except (OSError, TypeError, SyntaxError):  # no source beside the compiled file
+    except (OSError, TypeError, SyntaxError):  # no source file next to the compiled one
         return ""
     found = ast.get_docstring(definition) if isinstance(definition, (ast.ClassDef, ast.FunctionDef)) else None
     return found or ""

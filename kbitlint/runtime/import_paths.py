@@ -1,7 +1,7 @@
-"""What can be imported: nothing from the working folder or a target's, but by a function that is named to be run.
+"""Import paths without the working folder and the folders of targets.
 
-Importing a module runs it, and the folder of a target is the folder of strangers. So no entry of ``sys.path`` may lead
-there, save while a function of the user's is imported and called (``kbitlint.runtime.import_state``).
+Importing a module runs it, and a target's folder is untrusted. Entries of ``sys.path`` lead there only while a
+function of the user is imported and called (``kbitlint.runtime.import_state``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def reached_by(targets: Iterable[str]) -> tuple[str, ...]:
-    """Return the folders that must not be imported from: the working folder and those of the targets."""
+    """Return the folders from which imports are forbidden: the working folder and those of the targets."""
     found = [_real("")]
     for target in targets:
         for place in (target, target.rpartition(":")[0]):
@@ -25,7 +25,7 @@ def reached_by(targets: Iterable[str]) -> tuple[str, ...]:
             try:
                 if path is not None and path.exists():
                     found += [_real(str(path.parent)), *([_real(str(path))] if path.is_dir() else [])]
-            except (OSError, ValueError):  # no name that a file can have
+            except (OSError, ValueError):  # no valid file name
                 continue
     return tuple(dict.fromkeys(found))
 
@@ -39,13 +39,13 @@ def without(entries: Iterable[str], folders: Iterable[str]) -> list[str]:
 
 @contextmanager
 def closed_to(folders: Iterable[str]) -> Iterator[None]:
-    """Keep these folders off the ``sys.path`` of this process, but where the installation itself names them.
+    """Remove these folders from ``sys.path`` inside the context, except those that the installation adds.
 
-    The installation's entries follow those of the standard library: site-packages, and what .pth files there name, such
-    as a project that was installed to be edited. What comes before is the working folder of ``python -m`` and PYTHONPATH.
+    The entries of the installation follow those of the standard library: site-packages and the entries of its .pth
+    files, such as an editable install. The entries before are the working folder of ``python -m`` and PYTHONPATH.
     """
     before = list(sys.path)
-    library = os.path.dirname(os.__file__)  # noqa: PTH120  # os names it, and pathlib is not needed for it
+    library = os.path.dirname(os.__file__)  # noqa: PTH120  # a string suffices, so pathlib is not needed
     first = before.index(library) if library in before else len(before)
     sys.path[:] = [*without(before[:first], folders), *before[first:]]
     try:
@@ -56,6 +56,6 @@ def closed_to(folders: Iterable[str]) -> Iterator[None]:
 
 def _real(entry: str) -> str:
     try:
-        return os.path.realpath(entry or os.getcwd())  # noqa: PTH109  # as the import system does
-    except OSError:  # the working folder is gone
+        return os.path.realpath(entry or os.getcwd())  # noqa: PTH109  # as in the import system
+    except OSError:  # the working folder was deleted
         return entry

@@ -1,10 +1,10 @@
-"""Imports the function that a target names, with an import state of its own that ends with its audit.
+"""Import and call of a target's function, with an import state that ends with its audit.
 
-Scripts of different folders have modules of the same names. A run of several functions gives each the modules that it
-would have alone: what stands beside it is found while it is imported and called, hides what others have imported under
-the same names, and is taken out of ``sys.modules`` once it is audited.
+Scripts in different folders have modules of equal names. In a run of several functions, each gets the modules that
+it would get alone. Modules in its folder are importable only while it is imported and called. They replace modules
+of equal names, and are removed from ``sys.modules`` after the audit.
 
-Extension modules stay, because many cannot be loaded twice in one process, and the packages that hold them with them.
+Extension modules and their packages stay imported, because many cannot be loaded twice in one process.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import ModuleType
 
-#: how the module of a function's file is called while it is audited: its own name may be that of another module
+#: module name of a function's file during the audit; the file's own name may be that of another module
 OWN_NAME = "kbitlint_function_"
-#: never hidden: this program
+#: packages of this program, which are never hidden
 _OURS = ("kbitlint", "kbitlint_rules")
 
 
 @dataclass(slots=True)
 class _State:
-    """What was imported before a function was."""
+    """The import state before a function was imported."""
 
     modules: dict[str, ModuleType]
     path: list[str]
     finders: list[Any]
     caches: set[str]
     hidden: dict[str, ModuleType] = field(default_factory=dict)
-    """Modules whose names the function's own took."""
+    """Modules that were replaced by the function's own modules of equal names."""
     folders: set[str] = field(default_factory=set)
-    """What was on ``sys.path`` while the function was imported and called, and not before."""
+    """Entries that ``sys.path`` had only while the function was imported and called."""
 
 
-#: those of the functions that are audited now: one calls for the audit of another at most
+#: states of the functions under audit; there are two if a function itself starts an audit of another one
 _states: list[_State] = []
-#: names that were imported before the first function was; what came later, a function alone would not have met
+#: names that were imported before the first function; a function alone would not meet later ones
 _first: set[str] = set()
 
 
 @contextmanager
 def import_state(target: Target) -> Iterator[None]:
-    """Let a function's modules live until its audit ends, and restore the import state before it.
+    """Keep a function's modules until its audit ends, then restore the import state.
 
-    Meanwhile its classes can be pickled and inspected as those of any module.
+    Inside the context its classes can be pickled and inspected like those of any module.
     """
     if target.kind not in FACTORIES:
         yield
@@ -71,10 +71,10 @@ def import_state(target: Target) -> Iterator[None]:
 
 
 def call(target: Target) -> Any:
-    """Import and call the function that a target names, with its folder on ``sys.path`` for as long.
+    """Import the function of a target, call it with its folder on ``sys.path``, and return the result.
 
     Raises:
-        TargetError: It cannot be imported, or there is no such function.
+        TargetError: If it cannot be imported, or there is no such function.
     """
     if not _first:
         _first.update(sys.modules)
@@ -95,7 +95,11 @@ def call(target: Target) -> Any:
 
 
 def function_of(target: Target) -> Callable[[], Any]:
-    """Return the callable that a target names; importing its module runs the user's code."""
+    """Return the callable of a target. Importing its module runs the user's code.
+
+    Raises:
+        TargetError: If it cannot be imported, or there is no such function.
+    """
     try:
         module = _module_of_file(target) if target.kind is Kind.FACTORY_FILE else importlib.import_module(target.place)
     except KbitlintError:
@@ -112,13 +116,13 @@ def function_of(target: Target) -> Callable[[], Any]:
     if found is None:
         known = sorted(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
         raise TargetError(target.text, f"has no function {target.attribute!r}{did_you_mean(target.attribute, known)}")
-    return found  # type: ignore[no-any-return]  # callable, as checked
+    return found  # type: ignore[no-any-return]  # checked to be callable
 
 
 def _module_of_file(target: Target) -> ModuleType:
     path = Path(target.place).resolve()
     name = OWN_NAME + path.stem
-    while name in sys.modules:  # the function of one target audits another
+    while name in sys.modules:  # the function of one target may audit another
         name += "_"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -130,17 +134,17 @@ def _module_of_file(target: Target) -> ModuleType:
 
 
 def _folder_of(target: Target) -> str:
-    """Return the folder that is first on ``sys.path`` where the function is run: its file's, or the working folder."""
+    """Return the folder that is first on ``sys.path`` while the function runs: that of its file, or the working folder."""
     return str(Path(target.place).resolve().parent) if target.kind is Kind.FACTORY_FILE else str(Path.cwd())
 
 
-# ------------------------------------------------------------------------------------- before a function
-
-
 def _hide(folder: str, target: Target) -> dict[str, ModuleType]:
-    """Take modules out of ``sys.modules`` whose names are modules of this folder, but where Python or a library needs them.
+    """Remove modules from ``sys.modules`` that have the name of a module in this folder, and return them.
 
-    Raises TargetError where an extension module of another folder has such a name: it cannot be loaded twice.
+    Modules that Python or a library needs stay.
+
+    Raises:
+        TargetError: If an extension module of another folder has such a name, because it cannot be loaded twice.
     """
     hidden: dict[str, ModuleType] = {}
     for name in sorted(_modules_in(folder) - set(_OURS) - sys.stdlib_module_names):
@@ -163,7 +167,7 @@ def _hide(folder: str, target: Target) -> dict[str, ModuleType]:
 
 
 def _modules_in(folder: str) -> set[str]:
-    """Return the names under which something of a folder can be imported."""
+    """Return the names under which modules of a folder can be imported."""
     found = set()
     suffixes = (".py", *EXTENSION_SUFFIXES)
     try:
@@ -177,9 +181,6 @@ def _modules_in(folder: str) -> set[str]:
         elif any(os.path.exists(os.path.join(entry.path, f"__init__{suffix}")) for suffix in suffixes):  # noqa: PTH110, PTH118
             found.add(entry.name)
     return found
-
-
-# -------------------------------------------------------------------------------------- after a function
 
 
 def _restore(state: _State) -> None:
@@ -199,7 +200,10 @@ def _restore(state: _State) -> None:
 
 
 def _came_with(name: str, folders: set[str]) -> bool:
-    """Return whether a top-level module came with a function and can go: found in these folders, or made by its code."""
+    """Return whether a top-level module was imported for a function and can be removed.
+
+    Such a module was found in these folders or created by the function's code. Extension modules cannot be removed.
+    """
     module = sys.modules.get(name)
     if module is None:
         return False
@@ -209,7 +213,7 @@ def _came_with(name: str, folders: set[str]) -> bool:
 
 
 def _family(name: str) -> dict[str, ModuleType]:
-    """Return a top-level module and those below it."""
+    """Return a top-level module and its submodules."""
     return {key: module for key, module in sys.modules.items() if key == name or key.startswith(f"{name}.")}
 
 
@@ -218,7 +222,7 @@ def _homes(module: ModuleType) -> list[str]:
     path = getattr(module, "__path__", None)
     try:
         places = list(path) if path is not None else [module.__file__]
-    except Exception:  # noqa: BLE001  # modules of others may be any object
+    except Exception:  # noqa: BLE001  # entries of sys.modules may be any object
         return []
     return [os.path.realpath(os.path.dirname(place)) for place in places if isinstance(place, str)]  # noqa: PTH120
 

@@ -1,4 +1,4 @@
-"""The interpreter that runs the command line, and its options."""
+"""Restart of the command line under ``python -OO``, which strips docstrings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import os
 import re
 import sys
 
-#: options of one letter, which may be joined: ``-sOO``
+#: options of one letter, which can be joined: ``-sOO``
 _FLAGS = re.compile(r"-[bBdEiIOPqsSuvx]+")
 
 
 def keep_docstrings() -> None:
-    """Start this command line again with docstrings where ``python -OO`` or ``PYTHONOPTIMIZE=2`` strips them.
+    """Restart this command line with docstrings if ``python -OO`` or ``PYTHONOPTIMIZE=2`` strips them.
 
-    transformers 5 reads them when its models are imported, and raises where there are none (``auto_docstring``).
+    transformers 5 reads docstrings when it imports a model, and raises if there are none (``auto_docstring``).
     """
     if sys.flags.optimize < 2:
         return
@@ -21,14 +21,14 @@ def keep_docstrings() -> None:
     command = [sys.executable, *_without_stripping(sys.orig_argv[1:])]
     sys.stdout.flush()
     if os.name == "posix":
-        os.execv(sys.executable, command)  # noqa: S606  # the interpreter that runs now, with the arguments it was given
-    import subprocess  # Windows has no exec: it would start a process and leave this one
+        os.execv(sys.executable, command)  # noqa: S606  # the running interpreter with its own arguments
+    import subprocess  # Windows has no exec; its emulation starts a process and returns
 
-    sys.exit(subprocess.call(command))  # noqa: S603  # see above
+    sys.exit(subprocess.call(command))  # noqa: S603  # the running interpreter with its own arguments
 
 
 def _without_stripping(arguments: list[str]) -> list[str]:
-    """Return the arguments of an interpreter without ``-O`` among its own options; those of the program stay."""
+    """Return the arguments without ``-O`` among the interpreter's options. The program's own arguments stay."""
     kept: list[str] = []
     rest = list(arguments)
     while rest and rest[0].startswith("-") and rest[0] not in ("-", "-c", "-m", "--"):
@@ -37,6 +37,6 @@ def _without_stripping(arguments: list[str]) -> list[str]:
             option = option.replace("O", "")
         if option != "-":
             kept.append(option)
-        if option in ("-W", "-X") and rest:  # their value is an argument of its own
+        if option in ("-W", "-X") and rest:  # their value is the next argument
             kept.append(rest.pop(0))
     return [*kept, *rest]

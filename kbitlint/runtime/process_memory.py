@@ -1,4 +1,4 @@
-"""What a process and its children hold in memory, as Linux counts it."""
+"""Memory of a process and its children, from Linux's ``/proc``."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ _PSS = re.compile(rb"^Pss:\s+(\d+) kB$", re.MULTILINE)
 
 
 def can_be_counted() -> bool:
-    """Whether this system says what processes hold."""
+    """Return whether this system reports the memory of processes."""
     return (_PROC / "self" / "smaps_rollup").is_file() or (_PROC / "self" / "statm").is_file()
 
 
 def family(process: int) -> list[int]:
-    """A process, those that it started, those that they started, and those of its session whose parent has ended."""
+    """Return a process and its descendants. They include the processes of its session whose parent has ended."""
     children = defaultdict(list)
     found = []
     for entry in _PROC.glob("[0-9]*"):
         try:
             after_name = (entry / "stat").read_bytes().rpartition(b")")[2].split()
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
         children[int(after_name[1])].append(int(entry.name))
         if int(after_name[3]) == process and int(entry.name) != process:
@@ -36,7 +36,10 @@ def family(process: int) -> list[int]:
 
 
 def held_by(process: int) -> int:
-    """Bytes that a process and its family hold: each page that processes share is divided among all that share it."""
+    """Return the bytes in memory of a process and its descendants.
+
+    A shared page is divided among the processes that share it.
+    """
     return sum(map(_held, family(process)))
 
 

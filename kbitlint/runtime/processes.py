@@ -1,6 +1,6 @@
-"""Runs jobs in processes of their own, so many at once, and ends each with all that it has started.
+"""Jobs in processes of their own, a limited number at a time. Ending a job ends every process that it started.
 
-Each process is forked, leads a session of its own, and ends when the one that waits for it does, however that ends.
+Each process leads its own session. It ends when the process that waits for its result ends, even by a signal.
 """
 
 from __future__ import annotations
@@ -26,20 +26,21 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-#: seconds between two looks at what a job holds: what it takes in between, it may take beyond its limit
+#: seconds between two checks of a job's memory; between them a job may exceed its limit
 _LOOK = 0.1
 _ROUNDS = 5
-#: prctl(2): the signal that a process gets when the thread that started it ends
+#: prctl(2) option: the signal that a process receives when the thread that started it ends
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one job may take."""
+    """The limits of one job."""
 
     seconds: float | None = None
+    """Seconds of wall-clock time; None for no limit."""
     nbytes: int | None = None
-    """Of memory, with all that it starts."""
+    """Bytes of memory, including the processes that the job starts; None for no limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +48,24 @@ class Unfinished:
     """A job without a result."""
 
     reason: str
-    """A clause about the job: ``its process was ended by SIGKILL``."""
+    """A clause with the job as its subject: ``its process was ended by SIGKILL``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """How jobs are run."""
+    """The settings for running jobs."""
 
     work: Callable[[Any], Any]
-    """Does one job; its result is pickled."""
+    """The function that runs one job. Its result is pickled."""
     at_once: int = 1
+    """Number of jobs that run at the same time."""
     limits: Limits = Limits()
     folders: tuple[str, ...] = ()
-    """Folders that no process imports from."""
+    """Folders from which the processes import no module."""
     forks: bool = True
-    """Whether processes are forked; else each is a new interpreter, which imports what it needs."""
+    """Whether processes are forked. If False, each is a new interpreter and imports its modules itself."""
     private: tuple[int, ...] = ()
-    """File descriptors of this process that no other may hold."""
+    """File descriptors of this process that the jobs' processes close."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +77,20 @@ class _Running:
 
 
 def can_fork() -> bool:
-    """Return whether processes can be forked here."""
+    """Return whether this system can fork processes."""
     return "fork" in multiprocessing.get_all_start_methods()
 
 
 def run(pool: Pool, jobs: Sequence[Any], *, stop: int | None = None) -> Iterator[tuple[int, Any]]:
-    """Do the jobs and yield (number of the job, result or ``Unfinished``) as they end.
+    """Run the jobs and yield (number of the job, result or ``Unfinished``) in the order in which they end.
 
-    Where the generator is closed or raises, nothing of what it started is left.
+    If the generator is closed or raises, it ends every process that it started.
 
     Args:
-        pool: How.
-        jobs: What ``pool.work`` is called with.
-        stop: A file descriptor: once it has something to read, or its other end is closed, all jobs are ended.
+        pool: The settings.
+        jobs: The arguments of ``pool.work``.
+        stop: A file descriptor. All jobs end when it becomes readable or its other end is closed. None for no such
+            signal.
     """
     context = multiprocessing.get_context("fork" if pool.forks else "spawn")
     running: dict[int, _Running] = {}
@@ -97,7 +100,7 @@ def run(pool: Pool, jobs: Sequence[Any], *, stop: int | None = None) -> Iterator
             while waiting and len(running) < pool.at_once:
                 number, job = waiting.pop()
                 running[number] = _start(context, pool, job)
-            # what a job has started may hold its end of the pipe open, so its end is waited for too
+            # a process that the job started may keep the pipe open, so wait for the end of the job's process too
             ends = [thing for one in running.values() for thing in (one.answer, one.process.sentinel)]
             ready = wait([*ends, *(() if stop is None else (stop,))], _patience(running.values(), pool.limits))
             if stop is not None and stop in ready:
@@ -120,17 +123,17 @@ def _patience(running: Any, limits: Limits) -> float | None:
 
 def _start(context: Any, pool: Pool, job: Any) -> _Running:
     answer, told = context.Pipe(duplex=False)
-    # no daemon: those may start no processes, and factories that map a dataset do
+    # not a daemon: a daemon may not start processes, and factories that map a dataset do
     process = context.Process(target=_work, args=(told, pool, job))
     with _uninterrupted():
         process.start()
-    told.close()  # the child holds the only other end: when it ends, however it does, the pipe does too
+    told.close()  # only the child has the other end, so the pipe closes when the child ends in any way
     return _Running(process, answer, time.monotonic() + (pool.limits.seconds or float("inf")), pool.limits)
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold Ctrl-C back: in this process until the end, in one that is started meanwhile until it leads a session."""
+    """Delay Ctrl-C: in this process until the context ends, in a process started inside until it leads a session."""
     if not hasattr(signal, "pthread_sigmask"):  # pragma: no cover  # Windows
         yield
         return
@@ -142,7 +145,7 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def _work(told: Connection, pool: Pool, job: Any) -> None:
-    """Do one job in a process of its own, and tell its result."""
+    """Run one job in its own process, and send the result."""
     if hasattr(os, "setsid"):
         os.setsid()
         threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -155,17 +158,17 @@ def _work(told: Connection, pool: Pool, job: Any) -> None:
     sys.path[:] = import_paths.without(sys.path, pool.folders)
     try:
         result = pool.work(job)
-    except BaseException as error:  # noqa: BLE001  # whatever it is, it is this job's
+    except BaseException as error:  # noqa: BLE001  # every exception of a job is its result
         result = Unfinished(f"its process raised {one_line(error)}")
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # code may close it, or take it away
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # the job's code may close stderr or replace it
         sys.stderr.flush()
     told.send(result)
     told.close()
-    os._exit(0)  # taking down an interpreter with torch in it takes longer than a small audit
+    os._exit(0)  # finalizing an interpreter with torch takes longer than a small audit
 
 
 def _end_with_parent() -> None:
-    """End with all that this session holds when the process that waits for the result ends."""
+    """End all processes of this session when the process that waits for the result ends."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -173,12 +176,13 @@ def _end_with_parent() -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Let the system end this process when the one that started it ends, even where no Python code can run (Linux).
+    """Make Linux end this process when its parent ends, even if this process cannot run Python code then.
 
-    What this process has started is not ended with it. Elsewhere than on Linux nothing is done.
+    Processes that this one started are not ended. On other systems, do nothing.
 
     Args:
-        parent: The process that started this one; where it has ended already, this one ends now. 0: take it back.
+        parent: The process that started this one. If it has already ended, end this process now. 0 cancels the
+            setting.
     """
     if sys.platform != "linux":
         return
@@ -189,7 +193,7 @@ def die_with_parent(parent: int) -> None:
 
 
 def _result(one: _Running) -> tuple[Any] | None:
-    """Return what became of a job, in a tuple; None while it runs."""
+    """Return the result of a job in a tuple; None while the job runs."""
     if one.answer.poll() or not one.process.is_alive():
         try:
             found = one.answer.recv() if one.answer.poll() else _without_result(one)
@@ -219,16 +223,16 @@ def _without_result(one: _Running) -> Unfinished:
 
 
 def ending(code: int | None) -> str:
-    """Return how a process without a result ended, by its exit status or minus its signal."""
+    """Return how a process without a result ended, from its exit status or the negative number of its signal."""
     if code is not None and code < 0:
         return f"was ended by {signal.Signals(-code).name}"
     return f"ended with exit status {code} and no report"
 
 
 def _end(one: _Running) -> None:
-    """End the process of a job and all that it has started."""
+    """End the process of a job and every process that it started."""
     leader = one.process.pid or 0
-    for _ in range(_ROUNDS):  # what it forks while its others are ended
+    for _ in range(_ROUNDS):  # a process may fork another one while its siblings are ended
         started = [process for process in process_memory.family(leader) if process != leader]
         for process in started:
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -237,7 +241,7 @@ def _end(one: _Running) -> None:
             one.process.kill()
         elif not started:
             break
-    if hasattr(os, "killpg"):  # where /proc does not name them
+    if hasattr(os, "killpg"):  # for systems without /proc
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)
     one.process.join()

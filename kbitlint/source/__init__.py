@@ -1,1 +1,4 @@
-"""Training scripts, notebooks and training configurations, as facts. Standard library only; no torch."""
+"""Scripts, notebooks and training configurations, collected as facts.
+
+Nothing in this folder imports torch or another training library.
+"""

@@ -1,4 +1,4 @@
-"""``# kbitlint: ignore[KB401] reason``: violations that somebody has looked at and left."""
+"""Ignore comments: ``# kbitlint: ignore[KB401] reason`` silences a violation that the user has accepted."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _COMMENT = re.compile(r"#\s*kbitlint:\s*ignore(?:\[(?P<names>[^\]\n]*)\])?(?P<re
 
 
 Found = tuple[int | None, str, str]
-"""(line, code, slug) of a violation."""
+"""The (line, code, slug) of a violation; line is None if the violation has none."""
 
 
 def silencing(ignores: Iterable[Ignore], found: Iterable[Found]) -> tuple[frozenset[Ignore], frozenset[Found]]:
-    """Return the comments that silence something, and what they silence."""
+    """Return the comments that silence a violation, and the violations that they silence."""
     at: dict[int, set[tuple[str, str]]] = {}
     for line, code, slug in found:
         if line is not None:
@@ -43,7 +43,12 @@ def silencing(ignores: Iterable[Ignore], found: Iterable[Found]) -> tuple[frozen
 
 
 def ignores(text: str, module: ast.Module | None = None) -> tuple[Ignore, ...]:
-    """Return the ignore comments of a text; of a Python text, with its tree, those that are no parts of strings."""
+    """Return the ignore comments of a text.
+
+    Args:
+        text: A script or a configuration.
+        module: The syntax tree of a Python text, in which strings are not searched. None for a configuration.
+    """
     if "kbitlint:" not in text:
         return ()
     statements = _statements(module) if module is not None else {}
@@ -86,7 +91,7 @@ def _comments(text: str) -> list[tuple[int, int]]:
 
 
 def _statements(module: ast.Module) -> dict[int, tuple[int, int]]:
-    """The lines of the innermost statement that each line belongs to; of a block only those of its head."""
+    """Return the (first, last) line of the innermost statement around each line; for a block, only its head counts."""
     found: dict[int, tuple[int, int]] = {}
     for node in ast.walk(module):
         if not isinstance(node, ast.stmt):

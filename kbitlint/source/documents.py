@@ -1,4 +1,7 @@
-"""Files that can hold a training: Python files, notebooks, training configurations. Reads them, and writes them back."""
+"""Files that can contain a training: Python files, notebooks, training configurations.
+
+This file reads and writes them. ``python.py``, ``notebooks.py`` and ``configs/`` collect their facts.
+"""
 
 from __future__ import annotations
 
@@ -32,26 +35,34 @@ if TYPE_CHECKING:
 
 PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json")
 SUFFIXES = PYTHON + NOTEBOOK + CONFIGS
-#: of any file, and so of a notebook, which holds pictures; what is followed may be no larger than the run's limits say
+#: The limit in bytes for every file; notebooks are large because they contain pictures. Code has the smaller limits of
+#: ``limits.py``.
 MAX_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A file's text, and its facts."""
+    """The text of a file, and its facts."""
 
     path: Path
     raw: str
-    """With the line ends that the file has; those of ``facts.text`` are all ``\\n``."""
+    """The text with the file's own line ends; those of ``facts.text`` are all ``\\n``."""
     encoding: str
     facts: SourceFacts
     notebook: notebooks.Notebook | None = None
 
 
 def read(path: Path, name: str | None = None, versions: Mapping[str, str] | None = None) -> Document | None:
-    """The document of a file; None where nothing in its bytes concerns the training of a k-bit model.
+    """Return the document of a file; None if none of its bytes concern the training of a k-bit model.
 
-    Raises TargetError naming the file, the line and what is wrong.
+    Args:
+        path: The file.
+        name: The name that reports print; None means the path.
+        versions: The versions of the libraries whose behaviour is modelled. None means those that the script or its project
+            pins, or else the installed ones.
+
+    Raises:
+        TargetError: The file is unreadable, invalid or too large; the message names the file, the line and the reason.
     """
     try:
         data = content.read(path, MAX_BYTES)
@@ -63,7 +74,7 @@ def read(path: Path, name: str | None = None, versions: Mapping[str, str] | None
 
 
 def worth_parsing(path: Path, data: bytes) -> bool:
-    """Whether a file's bytes can say anything about the training of a k-bit model; most of a repository is rejected here."""
+    """Return whether a file's bytes can concern the training of a k-bit model; this rejects most files of a repository."""
     if path.suffix in CONFIGS:
         from kbitlint.source.configs import collect as configs
 
@@ -72,7 +83,7 @@ def worth_parsing(path: Path, data: bytes) -> bool:
 
 
 def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[str, str] | None = None) -> Document | None:
-    """As ``read``, for bytes."""
+    """Return the document of a file from its bytes; see ``read``."""
     shown = name or str(path)
     if not worth_parsing(path, data):
         return None
@@ -99,7 +110,10 @@ def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[st
 
 
 def _utf8(data: bytes) -> str:
-    """Return the encoding of a JSON or YAML file, with its byte order mark, which parsers count differently."""
+    """Return the encoding of a JSON or YAML file.
+
+    ``utf-8-sig`` removes a byte order mark, which each parser counts differently.
+    """
     return "utf-8-sig" if data.startswith(codecs.BOM_UTF8) else "utf-8"
 
 
@@ -129,7 +143,7 @@ def _notebook(path: Path, raw: str, encoding: str, shown: str, versions: Mapping
     facts = _facts(path, notebook.python, shown, versions, notebook.joined())
     lines = itertools.accumulate((cell.source.count("\n") + 1 for cell in notebook.cells), initial=1)
     starts = tuple((line, cell.number) for line, cell in zip(lines, notebook.cells, strict=False))
-    # what is replaced is the cell as it is, magics included; they have the same length
+    # edits replace text of the original cells, magics included; both texts have the same length
     facts = dataclasses.replace(facts, text=notebook.joined(), cells=starts)
     return Document(path, raw, encoding, facts, notebook)
 
@@ -144,21 +158,29 @@ def _encoding(path: Path, data: bytes) -> str:
 def _decoded(path: Path, data: bytes, encoding: str) -> str:
     try:
         return data.decode(encoding)
-    except LookupError as error:  # a codec of bytes, such as zlib
+    except LookupError as error:  # a codec from bytes to bytes, such as zlib
         raise TargetError(path, f"has no usable encoding: {encoding} is none of texts") from error
     except UnicodeDecodeError as error:
         raise TargetError(path, f"is not {encoding} (byte {error.start})") from error
 
 
 def changed(document: Document, fixes: Iterable[tuple[Edit, ...]]) -> tuple[str, tuple[Edit, ...]]:
-    """The file's text after fixes, and the edits that were made. Raises OverlapError."""
+    """Return the text of a file after fixes, and the edits that were applied.
+
+    Raises:
+        OverlapError: An edit was planned for another text, or spans two cells of a notebook.
+    """
     apart = [(call.span.start, call.span.end) for call in document.facts.calls]
     done = source_edits.chosen(document.facts.text, fixes, apart)
     return (document.notebook or LineEnds.of(document.raw)).written(done), done
 
 
 def unsound(before: Document, after: Document, edits: Iterable[Edit]) -> str:
-    """What is wrong with a Python text or notebook that edits have left; empty where nothing is."""
+    """Return why the result of edits is unsound; empty if it is sound.
+
+    A Python text or notebook must compile after its edits, and statements outside the edits must be unchanged. Cells that
+    did not compile before the edits are ignored. A training configuration is not checked here.
+    """
     if before.path.suffix in CONFIGS:
         return ""
     known = {} if before.notebook is None else faults(before)
@@ -170,7 +192,7 @@ def unsound(before: Document, after: Document, edits: Iterable[Edit]) -> str:
 
 
 def faults(document: Document) -> dict[int, str]:
-    """What does not compile: for a notebook by the number of the cell, for a script under 0."""
+    """Return the compile errors of a document: by cell number for a notebook, under 0 for a script."""
     if document.path.suffix in CONFIGS:
         return {}
     if document.notebook is not None:
@@ -184,13 +206,21 @@ def _python(document: Document) -> str:
 
 
 def must_be_writable(path: Path) -> None:
-    """Raise TargetError where ``write`` would refuse a file for what it is."""
+    """Raise an error if ``write`` would refuse a file.
+
+    Raises:
+        TargetError: The file cannot be replaced.
+    """
     with _clear(path):
         atomic.must_be_replaceable(path)
 
 
 def write(path: Path, text: str, encoding: str) -> None:
-    """Replace a file's content whole or not at all, and nothing else of it. Raises TargetError."""
+    """Replace the content of a file in an atomic write that keeps its other properties.
+
+    Raises:
+        TargetError: The file cannot be written.
+    """
     with _clear(path):
         atomic.replace(path, text.encode(encoding))
 

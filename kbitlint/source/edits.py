@@ -1,4 +1,4 @@
-"""One pass of fixes over a text: the edits that can be made beside each other."""
+"""The choice of edits for one pass of fixes over a text: fixes that do not overlap."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def chosen(text: str, fixes: Iterable[tuple[Edit, ...]], apart: Iterable[tuple[int, int]] = ()) -> tuple[Edit, ...]:
-    """The edits of every fix that can be made beside the earlier ones.
+    """Return the edits of each fix that is compatible with the fixes before it.
 
-    A fix is made whole or not at all. One that overlaps an earlier fix, or changes the same call, is planned anew on the
-    next pass over the changed text. Fixes that change what is given come before those that add something: a misspelt
-    argument that gets its name need not be added.
+    A fix is applied whole or not at all. It waits for the next pass if it overlaps an earlier fix or changes the same
+    call. Fixes that replace text are applied before fixes that only insert text: once a misspelt argument has its correct
+    name, no fix needs to add it.
 
     Args:
-        text: What the edits were planned for.
+        text: The text for which the edits were planned.
         fixes: The edits of each fix.
-        apart: Where each call starts and ends.
+        apart: Start and end offset of each call, in characters.
 
     Raises:
         OverlapError: An edit was planned for another text.
@@ -50,7 +50,7 @@ def chosen(text: str, fixes: Iterable[tuple[Edit, ...]], apart: Iterable[tuple[i
 
 
 def _innermost(spans: Iterable[tuple[int, int]], places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], tuple[int, int]]:
-    """The innermost of nested spans that holds each place, for those that lie in one."""
+    """Return the innermost of nested spans around each place; a place outside every span is left out."""
     coming = sorted(set(spans), key=lambda span: (-span[0], span[1]))
     around: list[tuple[int, int]] = []
     found = {}
@@ -67,6 +67,6 @@ def _innermost(spans: Iterable[tuple[int, int]], places: Iterable[tuple[int, int
 
 
 def _touches(taken: list[tuple[int, int]], place: tuple[int, int]) -> bool:
-    """Whether a place meets one of those that are taken, which are sorted and apart."""
+    """Return whether a place overlaps or touches one of the taken ones, which are sorted and disjoint."""
     index = bisect.bisect_left(taken, place)
     return any(place[0] <= other[1] and other[0] <= place[1] for other in taken[max(index - 1, 0) : index + 1])

@@ -1,4 +1,4 @@
-"""The files of a folder that can hold a training, as git sees it."""
+"""The files of a folder that can contain a training, without those that git ignores."""
 
 from __future__ import annotations
 
@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 
 _NEVER = frozenset({"__pycache__", "node_modules", "site-packages", "venv", "build", "dist"})
 Ignored = list[tuple[str, Any]]
-"""(folder, the patterns of its .gitignore), from the outermost to the innermost."""
+"""(folder, patterns of its .gitignore) pairs, from the outermost folder to the innermost."""
 
 
 def walk(root: Path, notes: list[str] | None = None) -> list[Path]:
-    """The files of a folder and its folders, sorted; without what git ignores, hidden folders and links to folders.
+    """Return the files of a folder and its subfolders, sorted.
+
+    Files that git ignores, hidden folders and symbolic links to folders are left out.
 
     Args:
         root: The folder.
-        notes: Takes a line for each part of a .gitignore that is not read.
+        notes: A list that receives one message for each part of a .gitignore that is not read; None drops them.
     """
     unread = [] if notes is None else notes
     return sorted(Path(path) for path in _walk(str(root), _above(root, unread), unread))
@@ -33,7 +35,7 @@ def _walk(folder: str, ignored: Ignored, notes: list[str]) -> Iterator[str]:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
         return
-    if any(entry.name == ".gitignore" and entry.is_file() for entry in entries):  # reading a named pipe would wait for ever
+    if any(entry.name == ".gitignore" and entry.is_file() for entry in entries):  # is_file: reading a named pipe blocks
         ignored = [*ignored, (folder, patterns(Path(folder) / ".gitignore", notes))]
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
@@ -48,12 +50,12 @@ def _walk(folder: str, ignored: Ignored, notes: list[str]) -> Iterator[str]:
 
 
 def _above(root: Path, notes: list[str]) -> Ignored:
-    """The .gitignore files between the top of the repository and the folder."""
+    """Return the .gitignore files from the top of the repository down to the folder's parent; empty outside a repository."""
     found: Ignored = []
     folder = root.resolve()
     while not (folder / ".git").exists():
         if folder.parent == folder:
-            return []  # no repository
+            return []  # outside a repository
         folder = folder.parent
         if (folder / ".gitignore").is_file():
             found.insert(0, (str(folder), patterns(folder / ".gitignore", notes)))
@@ -61,7 +63,7 @@ def _above(root: Path, notes: list[str]) -> Ignored:
 
 
 def _is_ignored(path: str, ignored: Ignored, *, folder: bool) -> bool:
-    """Whether git ignores a path: the innermost .gitignore that says something decides."""
+    """Return whether git ignores a path; the innermost .gitignore with a matching pattern decides."""
     for base, spec in reversed(ignored):
         relative = os.path.relpath(os.path.realpath(path) if not path.startswith(base) else path, base)
         decided = spec.check_file(relative + "/" if folder else relative).include

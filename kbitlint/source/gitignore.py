@@ -1,4 +1,7 @@
-"""A .gitignore as patterns that take time linear in a path: pathspec's own, with their stars made atomic."""
+"""A .gitignore as patterns that match in time linear in the length of a path.
+
+The patterns are pathspec's, with their stars as atomic groups.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,19 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 200_000
 MAX_LINES = 2_000
-#: ``**`` of one pattern; each of them may stand for any part of a path
+#: Most ``**`` of one pattern; each may match any part of a path.
 MAX_DOUBLE = 3
-#: what pathspec writes for wildcards, and a sign for each; a literal of theirs is escaped
+#: pathspec's regular expressions of wildcards, and a sign for each; in literals, pathspec escapes these characters.
 _SIGNS = {"[^/]*": "\0", "[^/]+": "\1", "[^/]": "\2", "(?:.+/)?": "\3", "(?:/.+)?": "\4"}
 
 
 def patterns(path: Path, notes: list[str]) -> Any:
-    """Return the patterns of a file; what of it is not read is added to the notes."""
+    """Return the patterns of a file, as a ``GitIgnoreSpec``; it is empty if the file is unreadable or invalid.
+
+    Args:
+        path: The .gitignore.
+        notes: A list that receives one message for each part that is not read.
+    """
     from pathspec import GitIgnoreSpec
 
     try:
@@ -53,9 +61,11 @@ def _readable(path: Path, lines: list[str], notes: list[str]) -> Iterator[str]:
 
 
 def atomic(regex: re.Pattern[str]) -> re.Pattern[str]:
-    """Return a pattern in which each star of a path's part, but the last, takes as little as it can and keeps that.
+    """Return a pattern in which each star, but the last one of a part of the path, is atomic.
 
-    What follows a star of a glob has no star itself, so that its first place is as good as any later one.
+    Such a star takes the shortest match and keeps it. This loses no match: the text after a star of a glob contains no
+    star, so its first position is as good as a later one. A lookahead and a backreference act as the atomic group, which
+    ``re`` only has since Python 3.11.
     """
     text = regex.pattern
     for written, sign in _SIGNS.items():

@@ -1,4 +1,4 @@
-"""Line ends: a text as Python's ``open()`` gives it, with one kind of them, and the way back to those that the file has."""
+"""Line ends: texts with line feeds only, and their conversion back to the line ends of the file."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LineEnds:
-    r"""A text with the line ends that its file has, and the same text with ``\n`` only."""
+    r"""A text with the line ends of its file, and the same text with ``\n`` only."""
 
     raw: str
     text: str
     wide: tuple[int, ...] = ()
-    """Where ``text`` has a line end that takes two characters of ``raw``."""
+    """The offsets in ``text`` of line ends that take two characters in ``raw``."""
 
     @classmethod
     def of(cls, raw: str) -> LineEnds:
-        """Return the text of a file. Lines end as Python's tokenizer ends them: with CRLF, CR or LF and with nothing else."""
+        """Return the two texts of a file; CRLF, CR and LF end a line, as in Python's tokenizer, and no other character does."""
         if "\r" not in raw:
             return cls(raw, raw)
         wide = tuple(match.start() - before for before, match in enumerate(re.finditer("\r\n", raw)))
         return cls(raw, unified(raw), wide)
 
     def written(self, edits: Iterable[Edit]) -> str:
-        """Return the file's text after edits of ``text``: each new line ends as the one does at which it is written."""
+        """Return the raw text after edits of ``text``; a new line has the same end as the line at the edit."""
         raw = self.raw
         places = sorted((bounds(edit), str(edit.arguments["text"])) for edit in edits)
         for (start, end), code in reversed(places):
@@ -46,7 +46,7 @@ class LineEnds:
         return offset + bisect.bisect_left(self.wide, offset)
 
     def _end_at(self, offset: int) -> str:
-        """Return the line end of a line; of the line before it where it has none."""
+        """Return the line end of the line at an offset; that of the line before it if it has none."""
         place = self.text.find("\n", offset)
         place = place if place >= 0 else self.text.rfind("\n", 0, offset)
         if place < 0:
@@ -61,7 +61,7 @@ def unified(text: str) -> str:
 
 
 def _narrowed(text: str, start: int, end: int, code: str) -> tuple[int, int, str]:
-    """Return an edit without what it leaves as it is at its start and its end."""
+    """Return an edit without the unchanged characters at its start and its end."""
     before = text[start:end]
     head = _common(before, code)
     before, code = before[head:], code[head:]
@@ -70,6 +70,6 @@ def _narrowed(text: str, start: int, end: int, code: str) -> tuple[int, int, str
 
 
 def _common(one: str, other: str) -> int:
-    """Return how many characters two texts have in common at their start."""
+    """Return the length of the longest common prefix of two texts."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))

@@ -1,4 +1,8 @@
-"""Notebooks as one Python text: the code cells in their order, character for character, without magics."""
+"""Notebooks: their code cells, joined as one Python text, and edits of their JSON text.
+
+In ``Notebook.python``, expressions without effect replace the magics, so each character keeps its offset. This file
+collects no facts.
+"""
 
 from __future__ import annotations
 
@@ -22,51 +26,55 @@ if TYPE_CHECKING:
 
     from kbitlint.violation import Edit
 
-#: cells in another language, or that are written to a file
+#: Starts of cells that hold another language, or that a magic writes to a file.
 _FOREIGN = re.compile(r"\s*%%(?!time\b|timeit\b|capture\b|prun\b|memit\b)")
 _MAGIC = re.compile(r"^(\s*)(?:[%!?].*|[\w.\[\]]+\?{1,2}\s*)$")
 _ASSIGNED = re.compile(r"^(\s*[\w,][\w, ]*=\s*)[%!].*$")
 
 
-#: tokens that take as long to read as one value with its place
+#: Number of tokens that take as long to read as one value of JSON with its place.
 _PARTS = 2
 _KEY = "max-tokens of [tool.kbitlint] sets twice how many"
 
 
 class NotebookError(ValueError):
-    """A text that is no notebook."""
+    """A notebook that is invalid or too large; the message contains the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A code cell: its number among all cells, its source, and where it stands in the JSON text."""
+    """A code cell: its number among all cells (1-based), its source, and its node in the JSON text."""
 
     number: int
     source: str
     node: Node
     start: int
-    """Where it starts in the joined text."""
+    """The offset at which the cell starts in the joined text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Notebook:
-    """A notebook's JSON text, its code cells, and what Python sees of them."""
+    """The JSON text of a notebook, its code cells, and their Python text without magics."""
 
     raw: str
     cells: tuple[Cell, ...]
     python: str
 
     def joined(self) -> str:
-        """The cells as they are, magics included."""
+        """Return the joined sources of the cells, magics included."""
         return "\n".join(cell.source for cell in self.cells)
 
     def faults(self) -> dict[int, str]:
-        """Return why cells do not compile, by their number; cells in another language are none of them."""
+        """Return the compile errors of cells, by cell number; cells in another language have none."""
         found = {cell.number: fault_of(_without_magics(cell.source), cell=True) for cell in self.cells}
         return {number: fault for number, fault in found.items() if fault}
 
     def written(self, edits: Iterable[Edit]) -> str:
-        """The JSON text after edits of the joined cells, all else as it was. Raises OverlapError for one across cells."""
+        """Return the JSON text after edits of the joined cells; everything else is unchanged.
+
+        Raises:
+            OverlapError: An edit spans two cells.
+        """
         changes: dict[int, list[tuple[int, int, str]]] = {}
         for edit in edits:
             start, end = bounds(edit)
@@ -84,7 +92,11 @@ class Notebook:
 
 
 def read(raw: str) -> Notebook:
-    """The code cells of a notebook; of the rest, outputs and texts, no value is kept. Raises NotebookError."""
+    """Return the code cells of a notebook; values of outputs and text cells are not kept.
+
+    Raises:
+        NotebookError: The text is no notebook of nbformat 4, or is too large.
+    """
     try:
         root = parse(raw, most=current().max_tokens // _PARTS, wanted=_wanted)
     except TooManyValues as error:
@@ -105,13 +117,13 @@ def read(raw: str) -> Notebook:
         start += len(text) + 1
     joined = "\n".join(cell.source for cell in found)
     most = current().max_tokens // _PARTS
-    if has_more_tokens(joined, most):  # before any cell is parsed: each is, and then all of them
+    if has_more_tokens(joined, most):  # check this first: below, each cell is parsed, and then the joined text
         raise NotebookError(f"holds more than {most:,} words and signs of code, and is skipped ({_KEY})")
     return Notebook(raw, tuple(found), "\n".join(_python(cell.source) for cell in found))
 
 
 def _wanted(depth: int, name: str) -> bool:
-    """Return whether a member of the notebook, or of one of its cells, is looked at."""
+    """Return whether a member of the notebook, or of one of its cells, is read."""
     return name == "cells" if depth == 0 else name in ("cell_type", "source")
 
 
@@ -127,7 +139,7 @@ def _source(cell: Node) -> tuple[str, Node] | None:
 
 
 def _python(source: str) -> str:
-    """The cell without magics, every character at its place; blank where it is no Python."""
+    """Return a cell with its magics replaced, at unchanged offsets; a cell that is no Python is blank."""
     text = _without_magics(source)
     try:
         with warnings.catch_warnings():
@@ -139,7 +151,7 @@ def _python(source: str) -> str:
 
 
 def _without_magics(source: str) -> str:
-    """The cell without magics, every character at its place; blank where it is in another language."""
+    """Return a cell with its magics replaced, at unchanged offsets; a cell in another language is blank."""
     if _FOREIGN.match(source):
         return _blank(source)
     lines = source.split("\n")
@@ -156,7 +168,7 @@ def _without_magics(source: str) -> str:
 
 
 def _nothing(length: int) -> str:
-    """An expression without effect, of this length."""
+    """Return an expression of this length that has no effect."""
     return "" if length == 0 else "0" if length == 1 else "0#" + " " * (length - 2)
 
 
@@ -164,18 +176,18 @@ def _blank(source: str) -> str:
     return re.sub(r"[^\n]", " ", source)
 
 
-#: one character of a JSON string, as it is written; a line end is one, however it is
+#: One character of a JSON string, as the text writes it; a line end is one character, also as CRLF.
 _CHARACTER = re.compile(
     r"(?:\\r|\\u000[dD])(?:\\n|\\u000[aA])"
     r"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.|[^\\]"
 )
 _LINE_END = re.compile(r"(?:\\r|\\u000[dD])?(?:\\n|\\u000[aA])|\\r|\\u000[dD]")
 _Written = list[tuple[str, str]]
-"""Characters of a cell as they are written, each with what is written between it and the next one."""
+"""The characters of a cell as the text writes them, each with the text between it and the next one."""
 
 
 def _rewritten(raw: str, cell: Cell, changes: Iterable[tuple[int, int, str]]) -> str:
-    """Return the JSON of a cell's source after changes; every character that stays is written as it was."""
+    """Return the JSON text of a cell's source after changes; unchanged characters keep their form."""
     opening, characters, closing = _characters(raw, cell.node)
     between = _between(raw, cell.node)
     for start, end, code in sorted(changes, reverse=True):
@@ -191,7 +203,7 @@ def _rewritten(raw: str, cell: Cell, changes: Iterable[tuple[int, int, str]]) ->
 
 
 def _characters(raw: str, node: Node) -> tuple[str, _Written, str]:
-    """Return what is written before the first character of a cell, the characters, and what is written after the last."""
+    """Return the text before the first character of a cell, the characters, and the text after the last."""
     parts = node.value if isinstance(node.value, list) else [node]
     places = [match.span() for part in parts for match in _CHARACTER.finditer(raw, part.start + 1, part.end - 1)]
     if not places:
@@ -202,7 +214,10 @@ def _characters(raw: str, node: Node) -> tuple[str, _Written, str]:
 
 
 def _between(raw: str, node: Node) -> str:
-    """Return what is written between two lines of a cell: nothing, or the end of one string and the start of the next."""
+    """Return the text between two lines of a cell.
+
+    It is empty if the source is one string. In a list of strings, it is the end of one and the start of the next.
+    """
     if not isinstance(node.value, list):
         return ""
     if len(node.value) > 1:
@@ -212,7 +227,7 @@ def _between(raw: str, node: Node) -> str:
 
 
 def _line_end(characters: _Written, start: int) -> str:
-    """Return how the line at an offset ends; as the one before it does where it has no end."""
+    """Return the line end of the line at an offset; that of the line before it if it has none."""
     for letter, _ in (*characters[start:], *reversed(characters[:start])):
         if _LINE_END.fullmatch(letter):
             return letter

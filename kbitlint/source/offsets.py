@@ -1,4 +1,4 @@
-"""Offsets of a text, from the lines and UTF-8 columns that ``ast`` counts in."""
+"""Offsets of a text in characters, computed from the lines and UTF-8 columns of ``ast``."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _WIDE = re.compile(r"[^\x00-\x7f]")
 
 
 def has_more_tokens(text: str, most: int) -> bool:
-    """Return whether a text holds more words and signs than ``most``; what stands in strings and comments counts too."""
+    """Return whether a text has more than ``most`` words and signs; those in strings and comments count too."""
     return len(text) > most and next(itertools.islice(_TOKEN.finditer(text), most, None), None) is not None
 
 
 class Text:
-    """A text and where its lines start."""
+    """A text, with the offset at which each of its lines starts."""
 
     def __init__(self, text: str) -> None:
         self.text = text
-        # as Python's tokenizer counts lines: form feeds and other separators do not end one
+        # lines as Python's tokenizer counts them: form feeds and other separators do not end one
         self._lines = text.split("\n")
         self._starts = [0]
         for line in self._lines:
@@ -36,14 +36,18 @@ class Text:
         self._wide: dict[int, tuple[list[int], list[int]]] = {}
 
     def offset(self, line: int, column: int) -> int:
-        """The offset of a 1-based line and a column in UTF-8 bytes."""
+        """Return the offset in characters of a 1-based line and a 0-based column in UTF-8 bytes."""
         if not self._lines[line - 1].isascii():
             ends, extra = self._wide_of(line)
             column -= extra[bisect.bisect_right(ends, column)]
         return self._starts[line - 1] + column
 
     def _wide_of(self, line: int) -> tuple[list[int], list[int]]:
-        """(the column behind each letter of more bytes than one, by how many the columns after so many of them are ahead)."""
+        """Return the table that converts the columns of a line from UTF-8 bytes to characters.
+
+        The first list holds the byte column after each character outside ASCII. Entry ``n`` of the second is the number of
+        bytes beyond one per character, after ``n`` of these characters.
+        """
         known = self._wide.get(line)
         if known is None:
             ends, extra = list[int](), [0]
@@ -55,17 +59,17 @@ class Text:
         return known
 
     def span(self, node: ast.expr | ast.stmt | ast.keyword) -> Span:
-        """Where a node stands."""
+        """Return the span of a node."""
         start = self.offset(node.lineno, node.col_offset)
         end = self.offset(node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
         return Span(start, end, node.lineno)
 
 
 def import_place(text: Text, body: Sequence[ast.stmt]) -> int:
-    """Where a new import goes: before the first import, or else before the first statement that does anything.
+    """Return the offset of a new import: before the first import, or else before the first statement with an effect.
 
-    The docstring and imports from ``__future__`` must stay first. What stands behind one of them on its line is a place
-    inside a line; every other place is the start of one.
+    The docstring and ``__future__`` imports remain first; if the text holds nothing else, the offset is its end. It is the
+    start of a line, except behind a statement on the same line.
     """
     head = list(itertools.takewhile(lambda index: _does_nothing(body[index]) or _is_future(body[index]), range(len(body))))
     first = max((index + 1 for index in head if _is_future(body[index]) or _does_nothing(body[index], str)), default=0)
@@ -87,12 +91,12 @@ def _is_future(statement: ast.stmt) -> bool:
 
 
 def _does_nothing(statement: ast.stmt, kind: type = object) -> bool:
-    """Whether a statement is a constant: a docstring, or what takes the place of a magic of a notebook."""
+    """Return whether a statement is a constant: a docstring, or the replacement of a notebook's magic."""
     value = statement.value if isinstance(statement, ast.Expr) else None
     return isinstance(value, ast.Constant) and isinstance(value.value, kind)
 
 
 def _line(statement: ast.stmt) -> int:
-    """The line on which a statement starts, its decorators included."""
+    """Return the first line of a statement, decorators included."""
     decorators = getattr(statement, "decorator_list", ())
     return decorators[0].lineno if decorators else statement.lineno

@@ -1,4 +1,7 @@
-"""Reads a Python file or a notebook, and collects its facts."""
+"""The facts of a Python text: a script, or the joined cells of a notebook.
+
+This file parses the text and collects its imports and launch signs. ``interpreter/`` follows its execution paths.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ _ARGUMENTS = ("ddp_find_unused_parameters", "ddp_backend", "ddp_timeout")
 
 
 class SourceError(ValueError):
-    """A text that is no Python; the message says where."""
+    """A Python text that is invalid or too large; ``line`` is the line of the error, None if there is none."""
 
     def __init__(self, problem: str, line: int | None = None) -> None:
         super().__init__(problem)
@@ -36,7 +39,17 @@ class SourceError(ValueError):
 
 
 def collect(file: str, text: str, versions: Mapping[str, str] | None = None, beside: FilePath | None = None) -> SourceFacts:
-    """The facts of a Python source text; ``beside`` is its folder. Raises SourceError where it does not parse."""
+    """Return the facts of a Python text.
+
+    Args:
+        file: The file's name, as reports print it.
+        text: The source text, with line feeds as line ends.
+        versions: The versions of the libraries whose behaviour is modelled; None means the installed ones.
+        beside: The folder of the file, in which configuration files that it names are searched.
+
+    Raises:
+        SourceError: The text is no Python, has too many tokens, or is nested too deeply.
+    """
     limits = current()
     if has_more_tokens(text, limits.max_tokens):
         raise SourceError(
@@ -69,10 +82,14 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
 
 
 def parsed(text: str) -> ast.Module:
-    """The syntax tree. Raises SourceError where there is none."""
+    """Return the syntax tree of a text.
+
+    Raises:
+        SourceError: The text is no valid Python.
+    """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escape sequences of other people's strings
+            warnings.simplefilter("ignore")  # invalid escape sequences in the script's strings
             return ast.parse(text)
     except SyntaxError as error:
         raise SourceError(f"is not valid Python: {error.msg}", error.lineno) from error
@@ -91,7 +108,10 @@ def _imports(module: ast.Module) -> Iterable[tuple[str, str]]:
 
 
 def _mentions(text: str, module: ast.Module) -> Iterable[LaunchSign]:
-    """Signs of a distributed launch, in code; comments and docstrings tell about other scripts too."""
+    """Yield the signs of a distributed launch in the code.
+
+    Comments and docstrings are not searched: they may describe other scripts.
+    """
     if _DISTRIBUTED.search(text) is None:
         return
     for statement in module.body:
@@ -106,7 +126,7 @@ def _mentions(text: str, module: ast.Module) -> Iterable[LaunchSign]:
 
 
 def _sign(node: ast.AST) -> str:
-    """The name of a sign of a distributed launch, or nothing."""
+    """Return the name of a sign of a distributed launch; empty if the node is none."""
     if isinstance(node, ast.Constant):
         return node.value if node.value in ("LOCAL_RANK", "WORLD_SIZE", "RANK") and isinstance(node.value, str) else ""
     name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

@@ -1,4 +1,4 @@
-"""What holds of a Python text after its edits: it compiles, and the statements that no edit touches are the same."""
+"""Checks of a Python text after its edits: it compiles, and statements outside the edits are unchanged."""
 
 from __future__ import annotations
 
@@ -17,15 +17,17 @@ if TYPE_CHECKING:
 
 
 def fault_of(text: str, *, cell: bool = False) -> str:
-    """Return why a text does not compile; empty where it does. ``ast.parse`` accepts a keyword that is given twice.
+    """Return why a text does not compile; empty if it does.
+
+    ``compile`` is stricter than ``ast.parse``, which accepts a repeated keyword argument.
 
     Args:
         text: A script, or a cell of a notebook without its magics.
-        cell: Whether it may await at its top level, as cells may.
+        cell: Whether the top level may use ``await``, as in a notebook.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escape sequences of other people's strings
+            warnings.simplefilter("ignore")  # invalid escape sequences in the script's strings
             compile(text, "<text>", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if cell else 0, dont_inherit=True)
     except SyntaxError as error:
         return f"{error.msg}, line {error.lineno}"
@@ -35,16 +37,16 @@ def fault_of(text: str, *, cell: bool = False) -> str:
 
 
 def strays(before: str, after: str, edits: Iterable[Edit]) -> str:
-    """Return the line of the first statement that edits have changed without touching it; empty where there is none.
+    """Return the line of the first statement that has changed although no edit overlaps it; empty if there is none.
 
     Args:
         before: A Python text that parses.
-        after: The text that edits have made of it, which parses too.
-        edits: What was replaced in ``before``.
+        after: The text after the edits, which parses too.
+        edits: The edits, with offsets in ``before``.
     """
     try:
         return _stray(before, after, edits)
-    except RecursionError:  # deeper than anything that is followed
+    except RecursionError:  # the interpreter does not follow so deep a text
         return ""
 
 
@@ -59,7 +61,7 @@ def _stray(before: str, after: str, edits: Iterable[Edit]) -> str:
 
 
 def _lines(edit: Edit, starts: list[int]) -> tuple[int, int] | None:
-    """Return the first and the last line that an edit changes; None where it adds whole lines."""
+    """Return the first and the last line that an edit changes; None if it only inserts whole lines."""
     start, end = bounds(edit)
     first, last = bisect.bisect_right(starts, start), bisect.bisect_right(starts, end)
     whole = starts[first - 1] == start and str(edit.arguments["text"])[-1:] in ("", "\n")
@@ -69,13 +71,16 @@ def _lines(edit: Edit, starts: list[int]) -> tuple[int, int] | None:
 
 
 def _meets(touched: list[tuple[int, int]], first: int, last: int) -> bool:
-    """Return whether one of the stretches, which are sorted and apart, shares a line with a statement."""
+    """Return whether a statement shares a line with one of the touched ranges, which are sorted and disjoint."""
     index = bisect.bisect_right(touched, last, key=operator.itemgetter(0))
     return index > 0 and touched[index - 1][1] >= first
 
 
 def _statements(text: str) -> Iterator[tuple[str, int, int]]:
-    """Return each statement, or head of a block, as (its syntax below the blocks around it, first line, last line)."""
+    """Yield each statement, or head of a block, as (key, first line, last line).
+
+    The key holds the syntax of the statement and the kinds of the blocks around it.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # see fault_of
         module = ast.parse(text)
@@ -83,7 +88,7 @@ def _statements(text: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _below(node: ast.AST, around: str) -> Iterator[tuple[str, int, int]]:
-    """As ``_statements``, for the blocks of one node."""
+    """Yield the statements in the blocks of one node; see ``_statements``."""
     for name, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else ():
             if isinstance(child, (ast.stmt, ast.ExceptHandler, ast.match_case)):

@@ -1,1 +1,1 @@
-"""What we know of other people's libraries, as data: when one of them releases, a row here changes."""
+"""Behaviour of other libraries, as data. If one of them releases a change, a row here changes."""

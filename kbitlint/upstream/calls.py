@@ -1,7 +1,7 @@
-"""What the calls of transformers, peft, trl and accelerate do to a model in training: as data, by version.
+"""Effects that calls of transformers, peft, trl and accelerate have on a model in training, as data by version.
 
-Checked by running them with torch 2.13, transformers 5.23, peft 0.21, trl 1.16 and accelerate 1.15; what transformers 4
-did otherwise stands in rows of its own.
+Verified by execution with torch 2.13, transformers 5.23, peft 0.21, trl 1.16 and accelerate 1.15. Different
+behaviour of transformers 4 has rows of its own.
 """
 
 from __future__ import annotations
@@ -14,45 +14,47 @@ from kbitlint.facts.source import Action
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """A call that decides how layers checkpoint."""
+    """A call that sets up the checkpointing of layers."""
 
     kwargs: str = ""
-    """The argument that holds ``use_reentrant``."""
+    """The argument that contains ``use_reentrant``; empty if there is none."""
     missing: Reentry = Reentry.UNSET
-    """What happens where the argument is not given."""
+    """The value of ``use_reentrant`` if the call does not pass that argument."""
     empty: Reentry = Reentry.UNSET
-    """What happens where it is given, without ``use_reentrant``."""
+    """The value of ``use_reentrant`` if the call passes the argument without it."""
     switch: str = ""
-    """The argument that turns it on; always on where it is empty."""
+    """The argument that switches checkpointing on; empty if the call always does."""
     on: bool = True
-    """The switch's default."""
+    """The default of that argument."""
     hooks: int = 0
-    """How many hooks it installs on the embeddings, whatever the reentry."""
+    """Number of hooks that the call installs on the embeddings in any case."""
     reentrant_hooks: int = 0
-    """How many more where it is reentrant."""
+    """Number of further hooks if the checkpoint is reentrant."""
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """A function, a method or a class, and what calling it does."""
+    """A function, method or class of a library, with the effect of a call."""
 
     name: str
     library: str
     action: Action | None = None
+    """The effect on the model; None if there is none."""
     parameters: tuple[str, ...] = ()
     """The names of positional parameters, without ``self``."""
     checkpoints: Checkpoints | None = None
     since: str = ""
+    """The first version with this behaviour; empty for any."""
     until: str = ""
-    """The first version that does otherwise."""
+    """The first version with another behaviour; empty if there is none."""
 
 
 _V5 = {"library": "transformers", "since": "5"}
 _V4 = {"library": "transformers", "until": "5"}
 
 FUNCTIONS: tuple[Api, ...] = (
-    # freezes every parameter, casts 16-bit ones to float32, and hands {} on where no kwargs are given: PEFT's own
-    # enable_input_require_grads is the second hook (peft/utils/other.py)
+    # Freezes every parameter, casts 16-bit ones to float32, and passes `{}` on if no kwargs are given. PEFT's own
+    # enable_input_require_grads is the second hook (peft/utils/other.py).
     Api(
         "peft.prepare_model_for_kbit_training",
         "peft",
@@ -117,7 +119,7 @@ METHODS: tuple[Api, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """A class of training arguments, and its defaults."""
+    """A class of training arguments, with its defaults."""
 
     checkpointing: bool = False
     bf16: bool = False
@@ -126,7 +128,7 @@ class Arguments:
 TRAINING_ARGUMENTS: dict[str, Arguments] = {
     "transformers.TrainingArguments": Arguments(),
     "transformers.Seq2SeqTrainingArguments": Arguments(),
-    # trl/trainer/base_config.py: on unless said otherwise
+    # trl/trainer/base_config.py: both default to on
     **{
         f"trl.{name}Config": Arguments(checkpointing=True, bf16=True)
         for name in ("SFT", "DPO", "KTO", "Reward", "GRPO", "RLOO", "ORPO", "CPO", "OnlineDPO", "GKD", "PRM")
@@ -140,11 +142,11 @@ class TrainerApi:
 
     parameters: tuple[str, ...]
     arguments: str
-    """The class of its arguments where none are given."""
+    """The class of its arguments if the call passes none."""
     attaches: bool = False
-    """Whether ``peft_config`` makes it attach adapters."""
+    """Whether it attaches adapters if ``peft_config`` is passed."""
     adapter_dtype: str | None = None
-    """What it casts the adapters of a quantized model to."""
+    """The dtype to which it casts the adapters of a quantized model; None if it does not cast them."""
 
 
 _SFT = ("model", "args", "data_collator", "train_dataset", "eval_dataset")
@@ -170,13 +172,13 @@ TRAINERS: dict[str, TrainerApi] = {
     },
 }
 
-#: what config.json calls the number of experts; transformers 5 stacks their matrices in one parameter
+#: keys of config.json for the number of experts; transformers 5 stacks the experts' matrices in one parameter
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
-#: packages that replace how models are loaded, checkpointed and trained; nothing here describes them
+#: packages that replace the loading, checkpointing and training of models; no row describes them
 FOREIGN = ("unsloth", "llmfoundry", "axolotl", "swift", "llamafactory", "xtuner", "fastNLP", "nemo", "paddlenlp", "colossalai")
 
-#: functions that hand a model back as it is, or wrapped for the run
+#: functions that return the same model, unchanged or wrapped for the run
 WRAPPERS = {
     "torch.DistributedDataParallel": "ddp",
     "torch.FullyShardedDataParallel": "fsdp",
@@ -185,7 +187,7 @@ WRAPPERS = {
     "deepspeed.initialize": "deepspeed",
 }
 
-#: methods of a model that change nothing that is modelled; what they return is of no interest
+#: methods of a model that change no modelled state and whose result is not used
 LOOKS_AT_MODEL = (
     "generate",
     "save_pretrained",
@@ -210,7 +212,7 @@ LOOKS_AT_MODEL = (
     "floating_point_ops",
 )
 
-#: methods that hand the model back, and change nothing else that is modelled
+#: methods that return the model and change no other modelled state
 KEEPS_MODEL = (
     "to",
     "cuda",

@@ -1,4 +1,4 @@
-"""What the name of a published checkpoint tells, where nothing of it is on this machine."""
+"""Properties of a published checkpoint that follow from its name, for checkpoints without local files."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether the name is one of the Hub and not of a folder that a script wrote."""
+    """Return whether the name is a Hub id, and not a folder that a script wrote."""
     return _HUB_ID.fullmatch(name) is not None and _of_folders().match(name) is None
 
 
 def stored_quantized(name: str) -> bool:
-    """Whether the checkpoint is quantized as it is stored, by its name."""
+    """Return whether the checkpoint is stored quantized, judged by its name."""
     return _of_quantized().search(name) is not None
 
 
-# compiled when a script names a checkpoint: rules import this module, and most runs have no use for the patterns
+# compiled on demand: rules import this module, and most runs need no pattern
 @functools.cache
 def _of_folders() -> re.Pattern[str]:
     return re.compile(
@@ -32,9 +32,9 @@ def _of_folders() -> re.Pattern[str]:
 def _of_quantized() -> re.Pattern[str]:
     return re.compile(
         "|".join(method.hub_name for method in METHODS if method.hub_name)
-        # named by the format of the numbers, or of the file
+        # names with the format of the numbers or of the file
         + r"|[1-8].?bit|fp8|fp4|int[48]|nf4|quant|exl2|gguf|w[48]a"
-        # named like any other, and stored in 4 or 8 bits
+        # names without such a mark whose weights are stored in 4 or 8 bits
         r"|gpt-oss|deepseek-(v[3-9]|r1)|kimi-k2|minimax-m[2-9]|ministral-3|mistral-large-3|mistral-small-4|devstral-2|devstral-small-2|mimo-v2",
         re.IGNORECASE,
     )

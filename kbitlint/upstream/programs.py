@@ -1,6 +1,6 @@
-"""One row for each program that a file configures: how its keys read as the calls that it makes.
+"""Programs that a configuration file controls, one row each: the calls that its keys stand for.
 
-A program that is added here is read by ``kbitlint.source.configs.collect`` as the others are.
+``kbitlint.source.configs.collect`` reads every row, so a new program needs only a row here.
 """
 
 from __future__ import annotations
@@ -10,35 +10,35 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program that is configured by a file."""
+    """A program that a configuration file controls."""
 
     name: str
     marks: tuple[str, ...]
-    """Keys of which it takes some, and others do not."""
+    """Keys that are typical of this program's files."""
     least: int
-    """How many of them tell."""
+    """Number of these keys that a file needs to count as one of this program."""
     seeds: tuple[str, ...]
-    """Keys of which at least one is in each file that matters: a file without any in its bytes is not parsed."""
+    """Keys of which every relevant file has at least one. A file without any of them in its bytes is not parsed."""
     model: str = ""
-    """The key that names the checkpoint."""
+    """The key for the checkpoint's name."""
     trainer: str = ""
-    """The Trainer that it runs; nothing is trained where it is empty."""
+    """The Trainer that the program runs; empty if it trains nothing."""
     adapter: str = ""
-    """The key that asks for adapters."""
+    """The key that requests adapters."""
     not_adapters: tuple[object, ...] = (None, False, "")
-    """Values of that key that ask for none."""
+    """Values of that key that request none."""
     adapts_by_default: bool = False
-    """Whether it attaches adapters where the key is missing; then no verdict rests on whether there are any."""
+    """Whether the program attaches adapters if the key is missing. No verdict then depends on the presence of adapters."""
     bits: str = ""
-    """The key that says in how many bits the base is loaded, where there is one."""
+    """The key for the bits in which the base is loaded; empty if there is none."""
     reentry: str = ""
-    """The key for its own use of the checkpoint function, reentrant unless told otherwise, where it has one."""
+    """The key for ``use_reentrant`` of the program's own checkpoint call (default True); empty if it has none."""
     leaves_it: tuple[str, ...] = ()
-    """Keys that make it use another one, or none."""
+    """Keys that make the program use another checkpoint function or none."""
     storage: str | None = None
-    """The dtype that it stores packed weights as, where it passes one itself."""
+    """The dtype in which the program stores packed weights; None if it does not set one."""
     quantization: str = ""
-    """The key of further arguments for its ``BitsAndBytesConfig``, where it has one."""
+    """The key for further arguments of its ``BitsAndBytesConfig``; empty if there is none."""
     passes: tuple[str, ...] = ("load_in_4bit", "load_in_8bit", "llm_int8_has_fp16_weight", "bnb_4bit_quant_storage")
     """Keys that are arguments of its ``BitsAndBytesConfig`` under the same name."""
 
@@ -86,7 +86,7 @@ PROGRAMS: tuple[Program, ...] = (
         adapts_by_default=True,
         bits="quantization_bit",
         reentry="use_reentrant_gc",
-        # what Trainer makes of gradient_checkpointing reaches a method that the program has replaced
+        # the program replaces the method that Trainer calls for gradient_checkpointing
         leaves_it=("disable_gradient_checkpointing", "use_unsloth_gc", "use_unsloth", "gradient_checkpointing"),
         # src/llamafactory/model/model_utils/quantization.py: the compute dtype, "crucial for fsdp+qlora"
         storage="bfloat16",

@@ -1,7 +1,7 @@
-"""One row for each quantization method: how it is asked for, how it is recognised, and how it trains.
+"""Quantization methods, one row each: how to request a method, how to recognize it, and how it trains.
 
-Every other table of methods is a view of these rows, so a method that transformers gains is one row and its test.
-The columns come from transformers 5.23 (transformers/quantizers, transformers/utils/quantization_config.py) and PEFT 0.21.
+Every other table of methods is a view of these rows. A new method of transformers is one row and its test. Source of
+the columns: transformers 5.23 (transformers/quantizers, transformers/utils/quantization_config.py) and PEFT 0.21.
 """
 
 from __future__ import annotations
@@ -12,48 +12,48 @@ from fnmatch import fnmatchcase
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A class of layers that a method makes."""
+    """A class of quantized layers."""
 
     name: str
-    """The class name; ``Name*`` or ``*Name`` where a library has several that begin or end so."""
+    """The class name. ``Name*`` or ``*Name`` if a library has several classes with a common prefix or suffix."""
     bits: int | None
-    """None where the class name alone does not tell."""
+    """Bits of a weight; None if the class name alone does not determine them."""
     kind: str
-    """The data type, as reports spell it; empty where the tensors of the layer tell it."""
+    """The data type in the spelling of reports; empty if the layer's tensors determine it."""
     package: str = ""
-    """The package of the class, where another library gives its own layers the same name."""
+    """The package of the class, if another library has layers of the same name; else empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A quantization method of transformers, by the name that ``quant_method`` has in config.json."""
+    """A quantization method of transformers, named as in ``quant_method`` of config.json."""
 
     name: str
     config: str = ""
-    """The class of transformers that asks for it; empty where there is none."""
+    """The config class of transformers that requests the method; empty if there is none."""
     arguments: tuple[str, ...] = ()
-    """What the class takes; the rest is swallowed by ``**kwargs`` and dropped. Empty where it is not known."""
+    """The arguments of the config class. It ignores others through ``**kwargs``. Empty if they are not known."""
     layers: tuple[Layer, ...] = ()
     inference_kernels: tuple[str, ...] = ()
-    """How the names of kernels without a backward begin: GPTQModel's own attribute is asked first."""
+    """Prefixes of the names of kernels without a backward. An attribute of GPTQModel's layer takes precedence."""
     tensors: str = ""
-    """A pattern of tensor names that only this method stores."""
+    """A pattern of tensor names that only this method stores; empty if there is none."""
     hub_name: str = ""
-    """How the names of published checkpoints mark it; empty where they do not."""
+    """A pattern in the names of published checkpoints of this method; empty if there is none."""
     trains: bool = True
-    """Whether ``HfQuantizer.is_trainable`` is True, whatever the arguments."""
+    """Whether ``HfQuantizer.is_trainable`` is True for all arguments."""
     trains_with: tuple[str, object] | None = None
-    """The argument that decides whether it trains, and the value with which it does; None where no argument does."""
+    """The argument and the value with which the method trains; None if no argument decides."""
     prepared: bool = False
-    """Whether PEFT's prepare knows the layers, so that it enables checkpointing."""
+    """Whether ``prepare_model_for_kbit_training`` of PEFT recognizes the layers and enables checkpointing."""
     refuses_bare: bool = False
-    """Whether Trainer refuses the model without adapters: it stays quantized whatever the device."""
+    """Whether Trainer rejects the model without adapters, since it stays quantized on every device."""
     refuses_casts: bool = False
-    """Whether a packed tensor reports a float dtype and raises where PEFT's prepare casts it."""
+    """Whether a packed tensor reports a float dtype and raises if PEFT's prepare function casts it."""
     takes_attributes: bool = False
-    """Whether a config that is passed for a stored one is merged into it (LOADING_ATTRIBUTES_CONFIG_TYPES)."""
+    """Whether a passed config is merged into a stored one (LOADING_ATTRIBUTES_CONFIG_TYPES)."""
     instead: str = 'load with backend="auto_trainable"'
-    """What to do about a layer without a backward."""
+    """The remedy for a layer without a backward."""
 
 
 _GPTQ = (
@@ -114,7 +114,7 @@ METHODS: tuple[Method, ...] = (
         ("weights", "activations", "modules_to_not_convert"),
         (Layer("QLinear", None, "quanto"), Layer("QConv2d", None, "quanto")),
         refuses_bare=True,
-        refuses_casts=True,  # run with optimum-quanto 0.2.7
+        refuses_casts=True,  # verified by execution with optimum-quanto 0.2.7
     ),
     Method(
         "eetq",
@@ -133,7 +133,7 @@ METHODS: tuple[Method, ...] = (
         refuses_bare=True,
     ),
     Method(
-        "torchao",  # its layers are ordinary ones, with packed tensors in them
+        "torchao",  # its layers are ordinary layers with packed tensors
         "TorchAoConfig",
         ("quant_type", "modules_to_not_convert", "include_input_output_embeddings", "untie_embedding_weights"),
         prepared=True,
@@ -198,19 +198,19 @@ METHODS: tuple[Method, ...] = (
 
 _BY_NAME = {method.name: method for method in METHODS}
 _UNKNOWN = Method("")
-#: class of transformers -> the method that it asks for
+#: config class of transformers -> its method
 QUANTIZATION_CONFIGS = {method.config: method.name for method in METHODS if method.config}
-#: class of transformers -> what it takes
+#: config class of transformers -> its arguments
 QUANTIZATION_ARGUMENTS = {method.config: method.arguments for method in METHODS if method.arguments}
-#: those whose layers PEFT's prepare knows
+#: methods whose layers PEFT's prepare function recognizes
 PREPARED_METHODS = frozenset(method.name for method in METHODS if method.prepared)
-#: how the names of kernels without a backward begin
+#: prefixes of the names of kernels without a backward
 INFERENCE_KERNELS = tuple(start for method in METHODS for start in method.inference_kernels)
 
-#: how an unquantized checkpoint can be quantized on load: what ``--quantize`` takes
+#: quantizations of an unquantized checkpoint on load: the values of ``--quantize``
 QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
 
-#: (method, layer): those of one package first, then those of one name
+#: (method, layer): rows with a package first, then exact names, then patterns
 _LAYERS = sorted(
     ((method.name, layer) for method in METHODS for layer in method.layers),
     key=lambda row: (not row[1].package, "*" in row[1].name),
@@ -218,15 +218,15 @@ _LAYERS = sorted(
 
 
 def method_named(name: object) -> Method:
-    """Return the row of a method; one with the defaults of every column for a name that is in none."""
+    """Return the row of a method; for an unknown name a row of defaults."""
     return _BY_NAME.get(name, _UNKNOWN) if isinstance(name, str) else _UNKNOWN
 
 
 def layer_of(package: str, name: str) -> tuple[str, int | None, str] | None:
-    """Return (method, bits, kind) of a layer class, or None for a class of no quantization library.
+    """Return (method, bits, kind) of a layer class; None if no quantization library defines it.
 
     Args:
-        package: The module that the class is defined in.
+        package: The module that defines the class.
         name: The name of the class.
     """
     for method, layer in _LAYERS:

@@ -1,4 +1,4 @@
-"""Which versions a script will run with: those installed beside kbitlint, else the newest that are modelled."""
+"""Library versions of a script: pinned ones, else those installed with kbitlint, else the newest modelled ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.values import Call
     from kbitlint.upstream.calls import Api
 
-#: whose behaviour is modelled where a package is not installed beside kbitlint
+#: versions to assume for packages that are not installed with kbitlint
 NEWEST = {
     "transformers": "5.23.0",
     "peft": "0.21.2",
@@ -26,17 +26,17 @@ NEWEST = {
     "deepspeed": "0.19.8",
 }
 
-#: the first versions that take ``gradient_checkpointing_kwargs``
+#: first versions that accept ``gradient_checkpointing_kwargs``
 KWARGS_SINCE = {"transformers": "4.35", "peft": "0.7"}
 
-#: folders above a script that are looked into, and bytes of a requirement file
+#: number of folders to search from a script upwards, and bytes to read of a requirements file
 MAX_UP = 6
 MAX_TEXT = 200_000
 
 
 @functools.cache
 def installed() -> Mapping[str, str]:
-    """The versions of the modelled packages."""
+    """Return the installed versions of the modelled packages; the newest modelled version of a missing one."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = dict(NEWEST)
@@ -49,14 +49,14 @@ def installed() -> Mapping[str, str]:
 
 
 _PIN = re.compile(r"\b(transformers|peft|trl|deepspeed)\s*(?:\[[\w,-]*\]\s*)?(==|~=|<)\s*(\d[\d.]*)")
-#: longer ones are no version, and Python refuses to read a number of thousands of digits
+#: a longer number is no version, and Python refuses to convert thousands of digits
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,9}){0,9}(?!\d)")
 _PIN_FILES = ("requirements*.txt", "pyproject.toml", "setup.cfg", "setup.py", "environment*.y*ml")
 _LAST_BEFORE = {("transformers", 5): "4.57.1", ("peft", 1): "0.21.2", ("trl", 1): "0.29.0"}
 
 
 def pins(text: str) -> dict[str, str]:
-    """The versions that a text asks for: ``transformers==4.38``, ``transformers<5``."""
+    """Return the versions that a text pins: ``transformers==4.38``, ``transformers<5``."""
     found = {}
     for package, sign, version in _PIN.findall(text):
         major, *rest = number(version) or (0, -1)
@@ -69,11 +69,11 @@ def pins(text: str) -> dict[str, str]:
 
 @functools.cache
 def pinned(folder: Path) -> Mapping[str, str]:
-    """What the requirement files of a folder, or of those above it in the same repository, ask for."""
+    """Return the versions that the requirements files pin, in a folder and those above it in the same repository."""
     found: dict[str, str] = {}
     for place in (folder, *folder.parents)[:MAX_UP]:
         for pattern in _PIN_FILES:
-            for path in sorted(path for path in place.glob(pattern) if path.is_file()):  # no named pipes
+            for path in sorted(path for path in place.glob(pattern) if path.is_file()):  # skips named pipes
                 with contextlib.suppress(OSError):
                     found = pins(content.head(path, MAX_TEXT).decode("utf-8", "replace")) | found
         if (place / ".git").exists():
@@ -82,12 +82,12 @@ def pinned(folder: Path) -> Mapping[str, str]:
 
 
 def versions_for(path: Path, text: str) -> Mapping[str, str]:
-    """The versions that a script will meet: what it, or its project, pins; else what is installed here; else the newest."""
+    """Return the versions of a script: pinned by it, else by its project, else installed, else the newest modelled ones."""
     return {**installed(), **pinned(path.resolve().parent), **pins(text)}
 
 
 def number(version: str) -> tuple[int, ...]:
-    """A version as numbers, as far as it has some.
+    """Return the leading numbers of a version; an empty tuple if there are none.
 
     >>> number("5.23.0.dev0")
     (5, 23, 0)
@@ -97,7 +97,7 @@ def number(version: str) -> tuple[int, ...]:
 
 
 def row(rows: Iterable[Api], versions: Mapping[str, str]) -> Api | None:
-    """The row that holds for these versions, or None."""
+    """Return the first row that holds for these versions; None if none does."""
     for api in rows:
         have = number(versions.get(api.library, ""))
         if (not api.since or have >= number(api.since)) and (not api.until or have < number(api.until)):
@@ -106,6 +106,6 @@ def row(rows: Iterable[Api], versions: Mapping[str, str]) -> Api | None:
 
 
 def takes_kwargs(call: Call, versions: Mapping[str, str]) -> bool:
-    """Whether a call takes ``gradient_checkpointing_kwargs`` in these versions."""
+    """Return whether a call accepts ``gradient_checkpointing_kwargs`` in these versions."""
     library = "peft" if call.callee.startswith("peft.") else "transformers"
     return number(versions.get(library, NEWEST[library])) >= number(KWARGS_SINCE[library])

@@ -173,15 +173,15 @@ def test_a_link_is_no_file_where_links_are_not_followed(tmp_path):
 
 #: what may open files, and why: module -> functions
 OPENERS = {
-    "files/content.py": "the place for it",
-    "writing.py": "opens to write, and folders to lock them",
-    "usage.py": "reads what the kernel tells of our own processes",
-    "streams.py": "opens /dev/null to write",
-    "docs.py": "is run by developers",
-    "report/json.py": "reads what is installed with it",
-    "report/html.py": "reads what is installed with it",
-    "model/build.py": "hands regular files to safetensors",
-    "model/stored.py": "hands regular files to safetensors",
+    "runtime/content.py": "the place for it",
+    "files/atomic.py": "opens to write, and folders to lock them",
+    "runtime/process_memory.py": "reads what the kernel tells of our own processes",
+    "jobs/server.py": "opens pipes to its own processes, and /dev/null",
+    "cli/terminal.py": "opens /dev/null to write",
+    "output/json.py": "reads what is installed with it",
+    "output/html/page.py": "reads what is installed with it",
+    "model/build/meta.py": "hands regular files to safetensors",
+    "model/edits/checkpoint_tensors.py": "hands regular files to safetensors",
 }
 _OPENS = {"open", "fdopen", "safe_open", "read_text", "read_bytes", "load_file", "openpty", "mmap"}
 

@@ -16,9 +16,10 @@ from kbitlint.audit.scripts import run
 from kbitlint.files import json_text
 from kbitlint.limits import Limits, held_to
 from kbitlint.module_paths import matches
-from kbitlint.source import documents, folders, gitignore, notebooks, versions
+from kbitlint.source import documents, folders, gitignore, notebooks
 from kbitlint.source.interpreter.relevance import Relevance
 from kbitlint.source.offsets import Text
+from kbitlint.upstream import versions
 from kbitlint.upstream.versions import NEWEST
 
 ROOT = Path(__file__).parents[2]

@@ -1,1 +1,1 @@
-"""Models, built with or without weights."""
+"""Construction of models: from a config on the meta device, from a user's factory, or from stored weights."""

@@ -1,4 +1,4 @@
-"""An ``adapter_config.json`` as PEFT's own config object, made of the keys that are passed on."""
+"""An ``adapter_config.json`` as an object of PEFT's config class, built from checked keys only."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ FILE = "adapter_config.json"
 
 
 def peft_config(file: Path) -> Any:
-    """Return the PEFT config that a file describes, with its own class.
+    """Return the PEFT config in a file, as an object of its own class.
 
     Raises:
-        TargetError: The file cannot be read, names no PEFT type that is installed, or a key of it is refused.
-        Exception: As PEFT raises where values do not fit each other.
+        TargetError: The file cannot be read, its PEFT type is not installed, or one of its keys is refused.
+        Exception: The values do not fit each other. PEFT's own error passes through.
     """
     values = read_json(file)
     cls = _class_of(file, values)
@@ -29,7 +29,7 @@ def peft_config(file: Path) -> Any:
 
 
 def unknown_keys(file: Path) -> tuple[str, ...]:
-    """Return the keys of a file that hold something, and which the installed PEFT's class for it does not have."""
+    """Return the keys of a file that have a value and that the installed PEFT's config class lacks, sorted."""
     values = read_json(file)
     known = {field.name for field in dataclasses.fields(_class_of(file, values))}
     return tuple(sorted(key for key, value in values.items() if key not in known and value not in (None, [], {})))
@@ -48,7 +48,7 @@ def _class_of(file: Path, values: dict[str, Any]) -> Any:
 
 
 def _defaults(cls: Any) -> dict[str, Any]:
-    """Return the fields of a config class that may be given, each with its default; None where it has none."""
+    """Return the fields that a config class accepts, with their defaults. None also means a field without default."""
     found: dict[str, Any] = {}
     for one in dataclasses.fields(cls):
         if one.init:

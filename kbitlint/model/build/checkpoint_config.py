@@ -1,4 +1,4 @@
-"""Where a model comes from: its config, its class, and the dtype and quantization that loading would choose."""
+"""A checkpoint's config, and the class, dtype and quantization that a load would choose from it."""
 
 from __future__ import annotations
 
@@ -17,33 +17,37 @@ from kbitlint.files.checkpoint import homes, read_json
 from kbitlint.files.config_keys import refuse_places
 from kbitlint.runtime.confinement import confined
 
-#: keys that count what is built one by one, and the most of it that is; the largest public models have 126 layers of 512
-#: experts at most
+#: Keys that count modules, and the most modules and labels that are built.
+#: The largest public models have at most 126 layers and 512 experts.
 _COUNTS = re.compile(r"layers?$|depths?$|experts?$|blocks?$|stages?$")
 _MOST, _MOST_LABELS = 10_000, 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a config comes from, and how it may be read."""
+    """The origin of a config, and whether its code may run."""
 
     name: str
     """A folder, or a Hub id."""
     revision: str | None = None
+    """A revision on the Hub. None is the default branch."""
     trust_remote_code: bool = False
 
     def arguments(self) -> dict[str, Any]:
-        """The keyword arguments of transformers' own loaders."""
+        """Return the keyword arguments for transformers' own loaders."""
         return {"revision": self.revision} if self.revision else {}
 
     @property
     def asks(self) -> str:
-        """What asks for whatever building the model needs: its config."""
+        """Return the path or Hub name of the ``config.json``, for errors about its content."""
         file = Path(self.name) / "config.json"
         return str(file) if file.is_file() else f"{self.name}: config.json"
 
     def confined(self, *places: Path) -> AbstractContextManager[None]:
-        """Confine what runs to the checkpoint's folder and further places, unless its code is trusted."""
+        """Confine the code of the ``with`` statement to the checkpoint's folder and further places.
+
+        Trusted remote code is not confined.
+        """
         if self.trust_remote_code:
             return nullcontext()
         folder = Path(self.name)
@@ -52,9 +56,11 @@ class Source:
 
 
 def load_config(source: Source) -> Any:
-    """The config of a checkpoint folder or Hub id; remote code runs only with ``trust_remote_code``.
+    """Return the config of a checkpoint folder or Hub id. Remote code runs only with ``trust_remote_code``.
 
-    Raises TargetError in one line for everything that can be wrong with it.
+    Raises:
+        TargetError: The config cannot be found, read or built. Or it requests too many modules, or a file or kernel outside the
+            checkpoint.
     """
     from transformers import AutoConfig
 
@@ -63,10 +69,10 @@ def load_config(source: Source) -> Any:
         file = _config_file(source)
         if file is not None:
             values = read_json(file)
-            _refuse_giants(source, values)  # already making such a config may take all memory
+            _refuse_giants(source, values)  # construction of the config itself may exhaust the memory
             if not source.trust_remote_code:
                 refuse_places(source.asks, values)
-            if not Path(source.name).is_dir():  # it is in the cache now, and its config may not ask for more
+            if not Path(source.name).is_dir():  # the file is in the cache now, and the config may not cause further downloads
                 arguments, places = {**arguments, "local_files_only": not source.trust_remote_code}, (file.parents[2],)
         with source.confined(*places):
             config = AutoConfig.from_pretrained(source.name, trust_remote_code=source.trust_remote_code, **arguments)
@@ -81,9 +87,10 @@ def load_config(source: Source) -> Any:
 
 
 def _config_file(source: Source) -> Path | None:
-    """Return config.json of a folder, or of a Hub id from its cache, where it is fetched to; None for a folder without one.
+    """Return the ``config.json`` of a folder or, after a download, of a Hub id's cache. None means a folder without one.
 
-    Raises OSError, as transformers does, where a Hub id has none or cannot be reached.
+    Raises:
+        OSError: A Hub id has no such file or cannot be reached. transformers raises it.
     """
     from transformers.utils import cached_file
 
@@ -95,7 +102,7 @@ def _config_file(source: Source) -> Path | None:
 
 
 def _refuse_giants(source: Source, values: Any, at: str = "") -> None:
-    """Raise TargetError where a config asks for so many modules or labels that building them would not end."""
+    """Raise TargetError if a config requests more modules or labels than can be built."""
     for key, value in values.items() if isinstance(values, Mapping) else ():
         name = f"{at}{key}"
         if isinstance(value, Mapping):
@@ -109,9 +116,9 @@ def _refuse_giants(source: Source, values: Any, at: str = "") -> None:
 
 
 def _implementations(config: Any) -> dict[str, Any]:
-    """Return what the parts of a config ask for as attention and experts, by key.
+    """Return the attention and expert implementations that the parts of a config request, by key.
 
-    A kernel of the Hub (``org/name``) may be one, which transformers runs without asking for ``trust_remote_code``.
+    A value may be a kernel on the Hub (``org/name``), which transformers runs without ``trust_remote_code``.
     """
     names = ("_attn_implementation_internal", "_experts_implementation_internal")
     parts = getattr(config, "sub_configs", None) or {}
@@ -120,6 +127,7 @@ def _implementations(config: Any) -> dict[str, Any]:
 
 
 def _why_no_config(error: Exception) -> str:
+    """Return the error of transformers as one line that names the cause and the remedy."""
     text = " ".join(str(error).split())
     if "trust_remote_code" in text:
         return "its config asks for remote code, which is never run unless you pass --trust-remote-code"
@@ -143,7 +151,11 @@ def _why_no_config(error: Exception) -> str:
 
 
 def model_class(config: Any, source: Source) -> Any:
-    """The class that ``architectures`` of the config names, or the one that the config's type is mapped to."""
+    """Return the class named by ``architectures`` of the config, or the class that an Auto class maps the config to.
+
+    Raises:
+        TargetError: The installed transformers has no such class.
+    """
     import transformers
 
     names = list(getattr(config, "architectures", None) or ())
@@ -156,7 +168,8 @@ def model_class(config: Any, source: Source) -> Any:
                 return get_class_from_dynamic_module(remote[auto], source.name, **source.arguments())
     for name in names:
         found = getattr(transformers, str(name), None)
-        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):  # nothing else that has a name there
+        # other objects in transformers may have the same name
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
             return found
     for auto in (
         "AutoModelForCausalLM",
@@ -175,7 +188,7 @@ def model_class(config: Any, source: Source) -> Any:
 
 
 def quantization_config(name: str, dtype: torch.dtype) -> Any:
-    """What ``--quantize`` stands for, with the model's own dtype as compute dtype."""
+    """Return the quantization config for a value of ``--quantize``. The compute dtype is the model's own dtype."""
     from transformers import BitsAndBytesConfig
 
     load_bitsandbytes(f"--quantize {name}")
@@ -185,9 +198,9 @@ def quantization_config(name: str, dtype: torch.dtype) -> Any:
 
 
 def dtype_of(config: Any, *, quantized: bool) -> torch.dtype:
-    """The dtype in which ``from_pretrained`` loads what is not quantized, where the caller names none.
+    """Return the dtype in which ``from_pretrained`` loads unquantized tensors if the caller passes none.
 
-    transformers 5 takes the checkpoint's; transformers 4 takes float32, and float16 for bitsandbytes.
+    transformers 5 uses the checkpoint's dtype. transformers 4 uses float32, and float16 for bitsandbytes.
     """
     own = getattr(config, "dtype", None)
     own = own if own is not None else getattr(config, "torch_dtype", None)
@@ -199,7 +212,7 @@ def dtype_of(config: Any, *, quantized: bool) -> torch.dtype:
 
 
 def major_version() -> int:
-    """The major version of the installed transformers: 4 and 5 load differently."""
+    """Return the major version of the installed transformers. Versions 4 and 5 load differently."""
     import transformers
 
     return int(transformers.__version__.split(".")[0])

@@ -1,4 +1,4 @@
-"""Calls the user's own factory, as it is or with ``from_pretrained`` building on the meta device."""
+"""Calls of the user's factory, either unchanged or with ``from_pretrained`` replaced by a build on the meta device."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @contextmanager
 def without_weights() -> Iterator[None]:
-    """Make every ``from_pretrained`` of a model build it on the meta device.
+    """Replace every model's ``from_pretrained`` by a build on the meta device, inside the ``with`` statement.
 
-    Only the loading is replaced: the user's code goes on to PEFT as it would, on a model without weights. Where
-    there is no CUDA, ``torch.cuda.current_device()`` answers 0, because device maps are written with it.
+    Only the load is replaced. The rest of the user's code, such as PEFT, runs on a model without weights. Without CUDA,
+    ``torch.cuda.current_device()`` returns 0, because device maps are written with it.
     """
     from transformers import PreTrainedModel
 
@@ -45,7 +45,7 @@ def without_weights() -> Iterator[None]:
         torch.cuda.current_device = current_device
 
 
-#: arguments of from_pretrained that say how weights are found and placed, which no structure depends on
+#: Arguments of from_pretrained that locate and place weights. The structure of the model does not depend on them.
 _LOADING = frozenset(
     [
         "attn_implementation",
@@ -92,11 +92,12 @@ _LOADING = frozenset(
 
 
 def _built_instead(cls: Any, name: Any, kwargs: dict[str, Any]) -> Any:
+    """Return the model that ``from_pretrained`` of a class would load, built on the meta device."""
     source = Source(str(name), kwargs.pop("revision", None), bool(kwargs.pop("trust_remote_code", False)))
     config = kwargs.pop("config", None)
     quantization = kwargs.pop("quantization_config", None)
     requested = kwargs.pop("dtype", kwargs.pop("torch_dtype", None))
-    if major_version() < 5:  # transformers 5 refuses these, as it will here
+    if major_version() < 5:  # transformers 5 raises for these arguments, and so does this build
         old: dict[str, Any] = {key: kwargs.pop(key) for key in ("load_in_4bit", "load_in_8bit") if key in kwargs}
         quantization = quantization or (_bits(old) if any(old.values()) else None)
     attention = kwargs.get("attn_implementation")
@@ -125,16 +126,20 @@ def _bits(requested: Mapping[str, Any]) -> Any:
 
 
 def _runnable(attention: object) -> object:
-    """An attention implementation that this machine can build: flash attention needs its package and a GPU."""
+    """Return an attention implementation that this machine can build. Flash attention needs its package and a GPU."""
     return "sdpa" if isinstance(attention, str) and "flash" in attention else attention
 
 
 def call_factory(make: Callable[[], Any], target: str, *, meta: bool) -> Any:
-    """Return what the user's factory makes: a model or a Trainer.
+    """Return the result of the user's factory: a model or a Trainer.
 
-    ``make`` imports and calls it. Importing is part of it, because scripts load models at module level too.
+    Args:
+        make: Imports and calls the factory. The import is included, because scripts load models at module level too.
+        target: The target's name, for errors.
+        meta: Whether ``from_pretrained`` builds on the meta device.
 
-    Raises TargetError where it raises, returns something else, or needs a GPU that is not there.
+    Raises:
+        TargetError: The factory raises, exits, returns another object, or needs a GPU that is missing.
     """
     process = os.getpid()
     try:
@@ -146,7 +151,7 @@ def call_factory(make: Callable[[], Any], target: str, *, meta: bool) -> Any:
         raise TargetError(target, f"the factory left the program with exit status {error.code}") from error
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # what derives from no Exception is the factory's all the same
+    except BaseException as error:  # errors outside of Exception are the factory's errors as well
         text = one_line(error)
         if not torch.cuda.is_available() and re.search(r"\bcuda\b|\bgpu\b", text, re.IGNORECASE):
             how = (
@@ -155,7 +160,7 @@ def call_factory(make: Callable[[], Any], target: str, *, meta: bool) -> Any:
             raise TargetError(target, f"the factory needs CUDA, and there is none here: {how} ({text})") from error
         raise TargetError(target, f"the factory raised {text}") from error
     finally:
-        if os.getpid() != process:  # a child that the factory has forked: the audit goes on in its parent
+        if os.getpid() != process:  # this is a child process that the factory forked; the audit continues in its parent
             os._exit(0)
     if isinstance(made, nn.Module) or is_trainer(made):
         return made
@@ -165,10 +170,10 @@ def call_factory(make: Callable[[], Any], target: str, *, meta: bool) -> Any:
 
 @contextmanager
 def _same_folder() -> Iterator[None]:
-    """Come back to the working folder: further targets are named from there."""
+    """Restore the working directory at the end, since paths of further targets are relative to it."""
     try:
         folder = Path.cwd()
-    except OSError:  # it is gone
+    except OSError:  # the working directory was deleted
         yield
         return
     try:
@@ -179,5 +184,5 @@ def _same_folder() -> Iterator[None]:
 
 
 def is_trainer(value: object) -> bool:
-    """Whether the value is transformers' Trainer or one built on it: it has a model and training arguments."""
+    """Return whether a value is transformers' Trainer or a class built on it: it has a model, arguments and ``train``."""
     return isinstance(getattr(value, "model", None), nn.Module) and hasattr(value, "args") and hasattr(value, "train")

@@ -1,7 +1,7 @@
-"""A config, or user code that calls ``from_pretrained``, as the quantized model it would give, on the meta device.
+"""Construction of a quantized model on the meta device, from a config or from code that calls ``from_pretrained``.
 
-No weight is read. Modules are replaced by the quantizer of the installed transformers, so what is quantized and what
-is skipped is decided by the code that decides it in a real load.
+No weight is read. The quantizer of the installed transformers replaces the modules. The code that decides which ones is thus
+that of a real load.
 """
 
 from __future__ import annotations
@@ -38,20 +38,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-#: seconds of CPU time that PEFT, or a quantizer, may take, and more for each module of the model; they take a tenth
+#: Seconds of CPU time for PEFT or a quantizer, and further seconds for each module of the model. Both use about a tenth of it.
 _SECONDS, _SECONDS_EACH = 10.0, 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A model and what the reader must know about how it was built."""
+    """A model, and notes on how it was built."""
 
     model: nn.Module
     notes: tuple[str, ...] = ()
+    """Sentences for the report, such as an assumed dtype."""
 
 
 def _config_for(cls: Any, config: Any) -> Any:
-    """The part of a composite config that the class takes: a text-only class takes the text config, as Auto classes do."""
+    """Return the part of a composite config that the class accepts.
+
+    A text-only class gets the text config, as in Auto classes.
+    """
     wanted = getattr(cls, "config_class", None)
     if isinstance(wanted, type) and not isinstance(config, wanted) and hasattr(config, "get_text_config"):
         text = config.get_text_config()
@@ -60,13 +64,17 @@ def _config_for(cls: Any, config: Any) -> Any:
 
 
 def build(source: Source, quantize: str | None = None, said_by: str = "--quantize") -> Built:
-    """Build what ``from_pretrained(source, ...)`` would load, on the meta device.
+    """Build the model that ``from_pretrained(source, ...)`` would load, on the meta device.
 
     Args:
-        source: The checkpoint; only its config is read.
-        quantize: How an unquantized checkpoint will be quantized on load, one of ``upstream.quantization.QUANTIZATIONS``.
-            A checkpoint's own ``quantization_config`` wins, and a note says so.
-        said_by: Who said so, for the notes.
+        source: The checkpoint. Only its config is read, and the headers of its weight files.
+        quantize: How an unquantized checkpoint is quantized on load, one of ``upstream.quantization.QUANTIZATIONS``. None or
+            ``none`` quantizes nothing. A ``quantization_config`` of the checkpoint takes precedence, which a note reports.
+        said_by: The origin of ``quantize``, for the notes.
+
+    Raises:
+        TargetError: The config cannot be read, or no model can be built from it.
+        KbitlintError: The quantizer needs a package that is not installed.
     """
     config = load_config(source)
     notes: list[str] = []
@@ -103,24 +111,28 @@ def instantiate(
     pre_quantized: bool = False,
     arguments: dict[str, Any] | None = None,
 ) -> nn.Module:
-    """An instance of a transformers class on the meta device, with the structure that quantized loading gives it.
+    """Return an instance of a transformers class on the meta device, with the structure of a quantized load.
 
     Args:
         cls: A subclass of PreTrainedModel.
         config: Its config.
-        quantization: A quantization config of transformers (object or dict), or None.
-        dtype: The dtype of what is not quantized.
+        quantization: A quantization config of transformers (object or dict), or None for an unquantized model.
+        dtype: The dtype of unquantized tensors.
         pre_quantized: Whether the checkpoint's tensors are packed already.
         arguments: Further arguments of the class.
+
+    Raises:
+        KbitlintError: The quantizer needs a package that is not installed.
     """
     _record(config, dtype)
     with torch.device("meta"):
         model = cls._from_config(config, dtype=dtype, **(arguments or {}))
     if quantization is not None:
-        # the quantizer makes new biases in the default dtype, as in a real load, and matches llm_int8_skip_modules as it is
+        # As in a real load, the quantizer creates biases in the default dtype. It matches the patterns of llm_int8_skip_modules
+        # unchecked: hence the deadline.
         with _default_dtype(dtype), deadline(_seconds(model)):
             _quantize(model, quantization, pre_quantized=pre_quantized)
-    _keep_in_float32(model, dtype)  # after the quantizer, whose new biases it covers too
+    _keep_in_float32(model, dtype)  # after the quantizer, since its new biases count as well
     if major_version() >= 5:
         _require_grad_as_loaded(model)
     model.eval()
@@ -128,11 +140,12 @@ def instantiate(
 
 
 def _seconds(model: nn.Module) -> float:
+    """Return the CPU seconds that PEFT or a quantizer may spend on a model."""
     return _SECONDS + _SECONDS_EACH * sum(1 for _ in model.modules())
 
 
 def _record(config: Any, dtype: torch.dtype) -> None:
-    """Keep the dtype in the config and its parts, as loading does; ``_from_config`` of transformers 4 does not."""
+    """Set the dtype in the config and its parts, as a load does. ``_from_config`` of transformers 4 does not."""
     parts = (getattr(config, name, None) for name in getattr(config, "sub_configs", ()))
     for one in (config, *parts):
         if one is not None:
@@ -140,7 +153,7 @@ def _record(config: Any, dtype: torch.dtype) -> None:
 
 
 def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
-    """Parameters that a class keeps in float32, as loading would leave them (building from a config does not)."""
+    """Cast the tensors that a class keeps in float32, as a load does. Construction from a config does not cast them."""
     names = set(getattr(model, "_keep_in_fp32_modules_strict", None) or ()) if dtype is not torch.float32 else set()
     if dtype is torch.float16 or keeps_whatever_the_dtype(model):
         names |= set(getattr(model, "_keep_in_fp32_modules", None) or ())
@@ -177,10 +190,13 @@ def _quantize(model: Any, quantization: Any, *, pre_quantized: bool) -> None:
 
 
 def _keep_stored_dtypes(model: nn.Module, folder: Path) -> None:
-    """Give float weights of a packed checkpoint the dtype that its file headers name.
+    """Cast float weights of a packed checkpoint to the dtype in its file headers.
 
-    transformers 5 sends every tensor called ``weight`` of a packed bitsandbytes checkpoint through the converter of
-    the packed ones, which keeps the stored dtype instead of casting to the config's. No weight is read.
+    transformers 5 passes every tensor named ``weight`` of a packed bitsandbytes checkpoint through the converter of packed
+    ones. That keeps the stored dtype instead of the config's. No weight is read.
+
+    Raises:
+        TargetError: The header of a file cannot be read.
     """
     if not folder.is_dir():
         return
@@ -203,7 +219,10 @@ def _keep_stored_dtypes(model: nn.Module, folder: Path) -> None:
 
 
 def _require_grad_as_loaded(model: nn.Module) -> None:
-    """Transformers 5 makes a new trainable Parameter of every float tensor it loads, biases of packed layers too."""
+    """Make all float parameters trainable. transformers 5 creates a new Parameter for each float tensor that it loads.
+
+    This includes the biases of packed layers.
+    """
     for parameter in model.parameters():
         if parameter.is_floating_point() and not getattr(parameter, "bnb_quantized", False):
             parameter.requires_grad = True
@@ -220,7 +239,7 @@ def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _untie(model: Any) -> None:
-    """Loading quantizes before it ties, so a tied head is replaced with a weight of its own first."""
+    """Give each tied parameter a tensor of its own. A load quantizes before it ties, so a tied head is replaced first."""
     tied = getattr(model, "all_tied_weights_keys", None) or {}
     for key in tied:
         path, _, name = key.rpartition(".")
@@ -234,7 +253,7 @@ def _untie(model: Any) -> None:
 
 
 def _pack(model: nn.Module) -> None:
-    """Give bitsandbytes layers packed weights: on meta they still have the shape and dtype of the float weight."""
+    """Give bitsandbytes layers packed weights. On meta the quantizer leaves them the shape and dtype of the float weight."""
     import bitsandbytes
 
     for module in model.modules():
@@ -250,22 +269,22 @@ def _pack(model: nn.Module) -> None:
 
 
 def attach_adapter(base: nn.Module, folder: str | Path, *, trusted: bool = False) -> Built:
-    """Return the base with the adapter of a folder, attached by PEFT as ``is_trainable=True`` would; no weight is read.
+    """Return the base with the adapter of a folder, attached by PEFT as with ``is_trainable=True``. No weight is read.
 
     Args:
         base: The model.
-        folder: The adapter's folder.
-        trusted: Whether the base brings code of its own that may do as it likes.
+        folder: The folder of the adapter.
+        trusted: Whether the base runs remote code that the user trusts, so that nothing is confined.
 
     Raises:
-        TargetError: A key of its config is refused, or PEFT cannot attach it.
+        TargetError: A key of the adapter's config is refused, or PEFT cannot attach it, or not in time.
     """
     peft = require("peft", "an adapter folder")
     file = Path(folder) / FILE
     try:
         config = peft_config(file)
         config.inference_mode = False
-        # its patterns are matched by PEFT as they are, and its layers are copied as often as it says
+        # PEFT matches the patterns of the config unchecked, and repeats layers without limit: hence the deadline.
         confinement = nullcontext() if trusted else confined(file, file.parent)
         with deadline(_seconds(base)), confinement, torch.device("meta"):
             model = peft.get_peft_model(base, config)

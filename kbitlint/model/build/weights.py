@@ -1,4 +1,4 @@
-"""Loads the real weights of a folder: for ``--fix``, which works on the device, and for ``load_prepared``."""
+"""Loads of the real weights of a folder: for ``--fix`` on the device, and for ``load_prepared``."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from kbitlint.target import Kind, Target
 
 
 def safetensors_in(folder: Path) -> bool:
-    """Whether the folder holds safetensors weights."""
+    """Return whether the folder holds safetensors weights."""
     return any(folder.glob("*.safetensors"))
 
 
 def pickles_in(folder: Path) -> bool:
-    """Whether the folder holds pickled weights."""
+    """Return whether the folder holds pickled weights."""
     return any(folder.glob("*.bin")) or any(folder.glob("*.pt")) or any(folder.glob("*.pth"))
 
 
 def base_folder(target: Target) -> Path | None:
-    """The local folder with the base model's weights, or None where the base is not local."""
+    """Return the local folder with the base model's weights, or None if the base is not local."""
     if target.kind is not Kind.ADAPTER:
         return target.folder
     base = Path(base_of_adapter(target.folder))
@@ -38,14 +38,17 @@ def base_folder(target: Target) -> Path | None:
 def load(
     target: Target, device: str, quantize: str | None, *, trust_remote_code: bool, arguments: dict[str, Any] | None = None
 ) -> Any:
-    """The quantized model of a checkpoint folder on a device, with its adapter where it is an adapter folder.
+    """Return the quantized model of a checkpoint folder on a device. An adapter folder adds its adapter.
 
     Args:
         target: A checkpoint or adapter folder.
-        device: Where the weights go.
-        quantize: How to quantize an unquantized checkpoint, or None.
+        device: The device of the weights.
+        quantize: How to quantize an unquantized checkpoint. None or ``none`` leaves it unquantized.
         trust_remote_code: Whether the checkpoint's own code may run.
         arguments: Further arguments of ``from_pretrained``.
+
+    Raises:
+        TargetError: The base model is not local, a file cannot be loaded, or the device has too little memory.
     """
     folder = base_folder(target)
     if folder is None:
@@ -65,10 +68,10 @@ def load(
     if own is None and wanted is not None:
         kwargs["quantization_config"] = quantization_config(wanted, dtype)
     kwargs |= arguments or {}
-    if (folder / FILE).is_file():  # transformers attaches it by itself
+    if (folder / FILE).is_file():  # transformers attaches this adapter itself, so its config is checked here
         peft_config(folder / FILE)
     try:
-        # an offload folder is the caller's choice, and written by accelerate
+        # the caller chooses the offload folder, and accelerate writes to it
         with nullcontext() if "offload_folder" in kwargs else source.confined():
             cls = model_class(config, source)
             model = cls.from_pretrained(str(folder), **kwargs)
@@ -84,7 +87,11 @@ def load(
 
 
 def _with_adapter(model: Any, target: Target, *, trusted: bool) -> Any:
-    """The model with the adapter of a folder. PEFT would load a pickle where there is nothing else."""
+    """Return the model with the adapter of a folder.
+
+    Raises:
+        TargetError: The adapter cannot be loaded, or its weights are pickled only. PEFT alone would load the pickle.
+    """
     from peft import PeftModel
 
     if not safetensors_in(target.folder) and pickles_in(target.folder):

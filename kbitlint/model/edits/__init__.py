@@ -1,1 +1,1 @@
-"""Edits of live models, and their undo."""
+"""Edits of live models and their rollback. Rules decide which edits a model needs."""

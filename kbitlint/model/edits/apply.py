@@ -1,7 +1,7 @@
-"""Applies edits to a live model, and undoes them bit for bit.
+"""Application of edits to a live model, undone bit for bit on rollback.
 
-Every change is entered in a journal before it is made, so that a failure at any point (an edit that does not fit,
-out of memory, Ctrl-C) leaves the model as it was.
+Every change is recorded in a journal before it is made. Any failure (an edit that does not fit, out of memory, Ctrl-C) thus
+leaves the model unchanged.
 """
 
 from __future__ import annotations
@@ -30,18 +30,26 @@ if TYPE_CHECKING:
 
 
 FLOAT32_MODULE = "float32-module"
+"""The kind of edit that makes a single module compute in float32."""
 
 
 def apply(model: nn.Module, edits: Iterable[Edit], journal: Journal, carrier: Carrier | None = None) -> None:
     """Apply edits to a model in their order.
 
-    A carrier casts what optimizers keep for the parameters; None where they are left alone, because all is undone at once.
+    An edit whose change is already made does nothing. On an error the caller rolls the journal back.
 
-    An edit whose change is already there does nothing. Raises EditError where an edit names a module that the model
-    lacks or a kind that this version does not know; the caller rolls back.
+    Args:
+        model: The model to change.
+        edits: The edits.
+        journal: Records how to undo each change.
+        carrier: Casts the states of optimizers along with their parameters. None leaves optimizers unchanged, for edits that
+            are undone at once.
+
+    Raises:
+        EditError: An edit does not fit the model, such as one of a missing module. Or this version does not know its kind.
     """
     base = adapters.base_of(model)
-    checkpoint = functools.cache(lambda: stored_parameters(base))  # opened by the first edit that needs it, for all
+    checkpoint = functools.cache(lambda: stored_parameters(base))  # opened by the first edit that needs it, for all edits
     for edit in edits:
         kind = KINDS.get(edit.kind)
         if kind is None:
@@ -50,7 +58,7 @@ def apply(model: nn.Module, edits: Iterable[Edit], journal: Journal, carrier: Ca
 
 
 class _Place:
-    """Where an edit applies: resolves its path below whatever wrappers the model has."""
+    """The module or parameter that an edit changes, found by its path below all wrappers of the model."""
 
     def __init__(
         self,
@@ -67,7 +75,11 @@ class _Place:
         return self.edit.arguments
 
     def module(self, path: str | None = None) -> nn.Module:
-        """The module at the path; adapters that wrap modules on the way are seen through."""
+        """Return the module at a path. Adapters that wrap modules on the way are skipped.
+
+        Raises:
+            EditError: The model has no such module.
+        """
         path = self.edit.path if path is None else path
         for root in (self.base, self.model):
             found = _descend(root, path)
@@ -76,7 +88,11 @@ class _Place:
         raise EditError(f"{self.edit.kind}: {type(self.base).__name__} has no module {path!r}")
 
     def parameter(self) -> nn.Parameter:
-        """The parameter at the path."""
+        """Return the parameter at the path of the edit.
+
+        Raises:
+            EditError: The model has no such parameter.
+        """
         owner, _, name = self.edit.path.rpartition(".")
         for root in (self.base, self.model):
             module = _descend(root, owner)
@@ -90,6 +106,7 @@ class _Place:
 
 
 def _descend(root: nn.Module, path: str) -> nn.Module | None:
+    """Return the module at a path below a root, or None if there is none. Wrappers on the way are skipped."""
     module = adapters.seen_through(root)
     for name in path.split(".") if path else ():
         children = module._modules  # noqa: SLF001  # torch has no public dictionary of children
@@ -105,9 +122,6 @@ def _descend(root: nn.Module, path: str) -> nn.Module | None:
     return module
 
 
-# ------------------------------------------------------------------------------------------------- norms
-
-
 def _float32_norm(place: _Place, journal: Journal) -> None:
     if place.arguments.get("bare"):
         _cast_parameter(place.parameter(), place, journal)
@@ -120,7 +134,7 @@ def _float32_norm(place: _Place, journal: Journal) -> None:
 
 
 def _float32_module(place: _Place, journal: Journal) -> None:
-    """Let a module compute in float32 and give back the dtype that comes in; the modules in it stay as they are."""
+    """Make a module compute in float32 and return the dtype of its input. Its child modules stay unchanged."""
     module = place.module()
     if not place.edit.path or adapters.wrapped_child(module) is not None:
         raise EditError(f"{place.edit.kind}: {place.edit.path or 'the model'!r} is no module of its own")
@@ -129,13 +143,13 @@ def _float32_module(place: _Place, journal: Journal) -> None:
 
 
 def _cast_own_tensors(module: nn.Module, place: _Place, journal: Journal) -> None:
-    for parameter in module._parameters.values():  # noqa: SLF001  # own tensors only
+    for parameter in module._parameters.values():  # noqa: SLF001  # tensors of the module alone
         if parameter is not None:
             _cast_parameter(parameter, place, journal)
-    for name, buffer in list(module._buffers.items()):  # noqa: SLF001  # own tensors only
+    for name, buffer in list(module._buffers.items()):  # noqa: SLF001  # tensors of the module alone
         if buffer is not None and buffer.dtype in HALF:
             journal.record(lambda name=name, buffer=buffer: module._buffers.__setitem__(name, buffer))  # type: ignore[misc]  # noqa: SLF001  # the journal binds early
-            module._buffers[name] = buffer.float()  # noqa: SLF001  # register_buffer would drop its persistence
+            module._buffers[name] = buffer.float()  # noqa: SLF001  # register_buffer would reset whether it is persistent
 
 
 def _make_transparent(module: nn.Module, output: torch.dtype | None, journal: Journal) -> None:
@@ -153,9 +167,9 @@ def _cast_parameter(parameter: nn.Parameter, place: _Place, journal: Journal) ->
 
 
 def _store_as(parameter: nn.Parameter, dtype: torch.dtype, place: _Place, journal: Journal) -> None:
-    """Store a parameter in another dtype. What it was is kept, unless it comes back from what it becomes bit for bit.
+    """Store a parameter in another dtype, and cast its gradient and optimizer states as well.
 
-    Its gradient and what optimizers keep for it follow.
+    The original values are kept for the rollback, unless a cast back restores them bit for bit.
     """
     if place.carrier is not None:
         place.carrier.follow(parameter, dtype, place.edit.path)
@@ -176,7 +190,7 @@ def _store_as(parameter: nn.Parameter, dtype: torch.dtype, place: _Place, journa
 def _cast_gradient(parameter: nn.Parameter) -> None:
     gradient = parameter.grad
     if gradient is not None and gradient.dtype != parameter.dtype:
-        parameter.grad = None  # torch refuses to assign a gradient beside one of another dtype
+        parameter.grad = None  # torch raises if the old gradient has another dtype than the parameter
         parameter.grad = gradient.to(parameter.dtype)
 
 
@@ -190,13 +204,10 @@ def _set_dtype(place: _Place, journal: Journal) -> None:
 
 def _pack_experts(place: _Place, journal: Journal) -> None:
     module = place.module(place.edit.path.rpartition(".")[0])
-    parameter = module._parameters.get(place.edit.path.rpartition(".")[2])  # noqa: SLF001  # packed ones stand elsewhere
+    parameter = module._parameters.get(place.edit.path.rpartition(".")[2])  # noqa: SLF001  # a packed parameter has another owner
     if place.carrier is not None and parameter is not None:
         place.carrier.refuse(parameter, place.edit.path, "packed")
     experts.pack(module, place.edit.path, place.arguments, journal, place.checkpoint)
-
-
-# ------------------------------------------------------------------------------------------- trainability
 
 
 def _set_requires_grad(place: _Place, journal: Journal, value: bool) -> None:  # noqa: FBT001  # the value that is set
@@ -209,9 +220,6 @@ def _set_requires_grad(place: _Place, journal: Journal, value: bool) -> None:  #
 
 def _require(parameter: nn.Parameter, value: bool) -> None:  # noqa: FBT001  # the value that is set
     parameter.requires_grad = value
-
-
-# ------------------------------------------------------------------------------------------ checkpointing
 
 
 def _bind_checkpoint(place: _Place, journal: Journal) -> None:
@@ -227,7 +235,10 @@ def _bind_checkpoint(place: _Place, journal: Journal) -> None:
 
 
 def _enable_checkpointing(place: _Place, journal: Journal) -> None:
-    """Enable through the public method, then drop the embedding hooks it added: non-reentrant needs none."""
+    """Enable checkpointing through the public method. Then remove the embedding hooks that it added.
+
+    Non-reentrant checkpointing needs no such hooks.
+    """
     base: Any = place.base
     if not checkpointing.supports_checkpointing(base):
         raise EditError(f"enable-checkpointing: {type(base).__name__} does not support it")
@@ -244,7 +255,10 @@ def _enable_checkpointing(place: _Place, journal: Journal) -> None:
 
 
 def _restore_input_grad_hooks_on_rollback(base: nn.Module, journal: Journal) -> None:
-    """What ``enable_input_require_grads()`` changes: hooks of embeddings anywhere, and the handles that base keeps."""
+    """Record how to undo ``enable_input_require_grads()``.
+
+    It changes hooks on embeddings anywhere, and the handles that the base holds.
+    """
     for module in base.modules():
         restore_hooks_on_rollback(module, journal)
     for name in ("_require_grads_hooks", "_require_grads_hook"):
@@ -252,7 +266,7 @@ def _restore_input_grad_hooks_on_rollback(base: nn.Module, journal: Journal) -> 
 
 
 def _drop_input_grad_hooks(place: _Place, journal: Journal) -> None:
-    """Keep the newest hook, which ``disable_input_require_grads()`` knows, and drop the older ones."""
+    """Remove all but the newest hook, which ``disable_input_require_grads()`` can remove."""
     module = place.module()
     hooks = module._forward_hooks  # noqa: SLF001  # torch has no public way to list hooks
     found = [number for number, hook in hooks.items() if makes_require_grad(hook)]
@@ -267,9 +281,6 @@ def _add_input_grad_hook(place: _Place, journal: Journal) -> None:
     base: Any = place.base
     _restore_input_grad_hooks_on_rollback(base, journal)
     base.enable_input_require_grads()
-
-
-# --------------------------------------------------------------------------------------- flags and records
 
 
 def _set_config(place: _Place, journal: Journal) -> None:
@@ -315,4 +326,4 @@ KINDS: dict[str, Callable[[_Place, Journal], None]] = {
     "unfreeze": lambda place, journal: _set_requires_grad(place, journal, value=True),
     "widen-parameter": _set_dtype,
 }
-"""Every kind of edit, by the name that ``kbitlint.json`` stores."""
+"""Every kind of edit, by its name in ``kbitlint.json``."""

@@ -1,4 +1,4 @@
-"""Single parameters of a checkpoint folder, as ``from_pretrained`` would load them, without loading the rest."""
+"""Single parameters of a checkpoint folder, read as ``from_pretrained`` would load them, without the rest."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 
 
 class StoredParameters:
-    """Reads parameters of a model's checkpoint one by one.
+    """A reader of single parameters in a model's checkpoint.
 
-    Experts that a checkpoint keeps one by one are stacked by transformers' own conversions, on a copy of the model
-    without weights; only the tensors that belong to the parameter are read.
+    Some checkpoints store each expert by itself. transformers' own conversions stack them, on a copy of the model without
+    weights. Only tensors that belong to the requested parameter are read.
 
     Args:
         model: The transformers model, for its class, its config and the names of its parameters.
-        folder: The checkpoint's folder.
+        folder: The folder of the checkpoint.
 
     Raises:
-        Exception: Whatever transformers raises where it cannot build the class without weights.
+        Exception: transformers cannot build the class without weights. Its own error passes through.
     """
 
     def __init__(self, model: Any, folder: Path) -> None:
@@ -39,7 +39,7 @@ class StoredParameters:
         prefix = self._skeleton.base_model_prefix
         self._places: dict[str, list[tuple[Path, str]]] = {}
         for file in sorted(folder.glob("*.safetensors")):
-            if not file.is_file():  # reading a named pipe would wait for ever
+            if not file.is_file():  # a read from a named pipe would block
                 continue
             with safe_open(file, "pt") as content:
                 for key in content.keys():  # noqa: SIM118  # not a mapping
@@ -47,7 +47,7 @@ class StoredParameters:
                     self._places.setdefault(name, []).append((file, key))
 
     def parameter(self, path: str, dtype: torch.dtype) -> Tensor | None:
-        """The parameter at a path of the model, on the CPU; None where the checkpoint has no tensor for it."""
+        """Return the parameter at a path of the model, on the CPU. None means that the checkpoint has no tensor for it."""
         from safetensors import safe_open
         from transformers.core_model_loading import convert_and_load_state_dict_in_model
         from transformers.modeling_utils import LoadStateDictConfig
@@ -69,11 +69,11 @@ class StoredParameters:
 
 
 def stored_parameters(model: nn.Module) -> StoredParameters | None:
-    """The checkpoint that a model says it was loaded from; None where it is no local folder or cannot be read so."""
+    """Return the checkpoint named by the model's ``name_or_path``, or None if it is no local folder or cannot be read."""
     folder = Path(str(getattr(model, "name_or_path", "") or ""))
     if not (folder.is_dir() and any(folder.glob("*.safetensors"))):
         return None
     try:
         return StoredParameters(model, folder)
-    except Exception:  # noqa: BLE001  # transformers' loader has no interface for this: any failure means "not here"
+    except Exception:  # noqa: BLE001  # transformers' loader has no interface for this, so any error means that there is none
         return None

@@ -1,8 +1,7 @@
-"""Fused experts in 4 bits: what bitsandbytes puts in place of a parameter, and how the original comes back.
+"""Packing of fused experts in 4 bits, and the restoration of the original.
 
-transformers 5 stacks the matrices of all experts of a layer in one parameter, which ``load_in_4bit`` leaves as it is.
-``bitsandbytes.nn.parametrize`` replaces such a parameter by a packed one and a parametrization that unpacks it
-whenever it is read.
+transformers 5 stacks the matrices of all experts of a layer in one parameter, which ``load_in_4bit`` leaves unpacked.
+``bitsandbytes.nn.parametrize`` replaces such a parameter by a packed one, and unpacks it on every read.
 """
 
 from __future__ import annotations
@@ -27,20 +26,20 @@ if TYPE_CHECKING:
 
 
 def pack(module: nn.Module, path: str, arguments: Mapping[str, Any], journal: Journal, checkpoint: Callable[[], Any]) -> None:
-    """Replace a stack of matrices by its packed form; the journal brings the original back, bit for bit.
+    """Replace a stack of matrices by its packed form. A rollback restores the original bit for bit.
 
-    No second copy of the original is kept where the model's checkpoint still holds it: it is read again, once to
-    compare and once to be restored. Otherwise it waits in host memory.
+    If the model's checkpoint holds the same values, no copy of the original is kept. The checkpoint is then read twice: to
+    compare, and to restore. Otherwise a copy stays in host memory.
 
     Args:
         module: The module that owns the parameter.
         path: The path of the parameter below the base model.
         arguments: ``quant_type`` (nf4 or fp4) and ``compress_statistics`` (double quantization).
-        journal: Where the way back is entered.
-        checkpoint: Gives the StoredParameters of the model, or None.
+        journal: Records how to restore the original.
+        checkpoint: Returns the StoredParameters of the model, or None.
 
     Raises:
-        EditError: There is no such parameter, it is no float stack of matrices, or bitsandbytes cannot pack it.
+        EditError: The parameter does not exist or is no float stack of matrices. Or bitsandbytes cannot pack it.
     """
     name = path.rpartition(".")[2]
     if parametrize.is_parametrized(module, name) and packed_kind(module.parametrizations[name]) is not None:  # type: ignore[index, union-attr]  # a ModuleDict
@@ -67,12 +66,18 @@ def pack(module: nn.Module, path: str, arguments: Mapping[str, Any], journal: Jo
     original.data = torch.empty(0, dtype=original.dtype, device=original.device)
 
 
-# -------------------------------------------------------------------------------------------- the way back
-
-
 def _restore_on_rollback(
     module: nn.Module, name: str, original: nn.Parameter, again: Callable[[], Tensor], journal: Journal
 ) -> None:
+    """Record how to restore the original parameter, its position among the module's parameters, and the hooks.
+
+    Args:
+        module: The module that owns the parameter.
+        name: The name of the parameter in the module.
+        original: The parameter.
+        again: Returns its values.
+        journal: The journal.
+    """
     own = module._parameters  # noqa: SLF001  # torch has no public dictionary
     order, trains = list(own), original.requires_grad
     hooks = module._state_dict_hooks  # noqa: SLF001  # torch has no public way to list hooks
@@ -95,7 +100,10 @@ def _restore_on_rollback(
 
 
 def _way_back(path: str, original: nn.Parameter, checkpoint: Callable[[], StoredParameters | None]) -> Callable[[], Tensor]:
-    """What gives the original's values again: the checkpoint where it holds the same bits, else a copy in host memory."""
+    """Return a function that returns the original's values.
+
+    It reads the checkpoint if that holds the same bits, and a copy in host memory otherwise.
+    """
     device, dtype = original.device, original.dtype
     if original.is_meta:
         shape = original.shape
@@ -108,7 +116,7 @@ def _way_back(path: str, original: nn.Parameter, checkpoint: Callable[[], Stored
 
 
 def _same(stored: Tensor | None, original: Tensor) -> bool:
-    """Whether two tensors are equal bit for bit: a NaN is equal to itself."""
+    """Return whether two tensors are equal bit for bit. A NaN is then equal to itself."""
     if stored is None or stored.shape != original.shape or stored.dtype != original.dtype:
         return False
     here = original.detach().cpu()

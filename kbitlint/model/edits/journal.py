@@ -1,4 +1,4 @@
-"""The journal of a fix: every change is entered before it is made, so that any failure leaves the model as it was."""
+"""The journal of a fix. Every change is recorded before it is made, so a rollback after any failure restores the model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Journal:
-    """What must be undone, in the order in which it was done.
+    """The undo functions of all changes, in the order of the changes.
 
     Args:
-        forgets: Whether nothing will be undone, so that nothing has to be kept: for models that are given up on failure.
+        forgets: Whether undo functions are dropped, for models that are discarded on failure.
     """
 
     def __init__(self, *, forgets: bool = False) -> None:
@@ -23,12 +23,15 @@ class Journal:
         self._undo: list[Callable[[], None]] = []
 
     def record(self, undo: Callable[[], None]) -> None:
-        """Remember how to take back the change that is about to be made."""
+        """Add a function that undoes the change that is about to be made."""
         if not self.forgets:
             self._undo.append(undo)
 
     def rollback(self) -> None:
-        """Take everything back, newest first. Ctrl-C waits until all is restored."""
+        """Undo all changes, newest first.
+
+        Ctrl-C waits until everything is restored; KeyboardInterrupt is raised afterwards.
+        """
         interrupted: KeyboardInterrupt | None = None
         while self._undo:
             try:
@@ -54,29 +57,30 @@ def journaled(journal: Journal) -> Iterator[Journal]:
 
 
 class Journals(list[Journal]):
-    """The journals of one model object. A copy of the model has none: what they restore is the original's."""
+    """The journals of one model object. A copy of the model has none, because undo functions restore the original."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Journals:
-        """An empty list."""
+        """Return an empty list."""
         return Journals()
 
     def __reduce__(self) -> tuple[type[Journals], tuple[()]]:
-        """An empty list, when it is pickled."""
+        """Pickle as an empty list."""
         return (Journals, ())
 
 
-#: where a model holds its journals. They hold the model, so only the model itself may hold them: it could never be freed
+#: The attribute of a model that holds its journals. Journals refer to the model, so a global registry would keep it alive for
+#: ever.
 _JOURNALS = "_kbitlint_journals"
 
 
 def keep(model: nn.Module, journal: Journal) -> None:
-    """Remember a journal with its model, for ``undo``."""
+    """Store a journal on its model, for ``undo``. An empty journal is not stored."""
     if len(journal):
         model.__dict__.setdefault(_JOURNALS, Journals()).append(journal)
 
 
 def undo_last(model: nn.Module) -> None:
-    """Take back the newest fix of this model object."""
+    """Undo the newest fix of this model object."""
     journals = model.__dict__[_JOURNALS]
     journals.pop().rollback()
     if not journals:
@@ -84,7 +88,7 @@ def undo_last(model: nn.Module) -> None:
 
 
 def undo(model: nn.Module) -> int:
-    """Take back every fix that was applied to this model object, newest first; gives how many there were."""
+    """Undo every fix that was applied to this model object, newest first, and return their number."""
     journals = [journal for journal in model.__dict__.pop(_JOURNALS, ()) if len(journal)]
     for journal in reversed(journals):
         journal.rollback()
@@ -95,13 +99,16 @@ _ABSENT = object()
 
 
 def set_attribute(owner: Any, name: str, value: Any, journal: Journal) -> None:
-    """Set an attribute; the journal restores it."""
+    """Set an attribute. A rollback restores it."""
     restore_attribute_on_rollback(owner, name, journal)
     setattr(owner, name, value)
 
 
 def restore_attribute_on_rollback(owner: Any, name: str, journal: Journal) -> None:
-    """Restore an instance attribute, or its absence: a class default must not turn into an instance's own."""
+    """Record how to restore an instance attribute or its absence.
+
+    A class default must not become an instance attribute.
+    """
     before = owner.__dict__.get(name, _ABSENT)
 
     def restore() -> None:
@@ -114,7 +121,7 @@ def restore_attribute_on_rollback(owner: Any, name: str, journal: Journal) -> No
 
 
 def restore_hooks_on_rollback(module: nn.Module, journal: Journal) -> None:
-    """Restore every dictionary that registering a forward hook writes to, in its order."""
+    """Record how to restore every dictionary that a hook registration changes, with its order."""
     names = (
         "_forward_hooks",
         "_forward_hooks_with_kwargs",

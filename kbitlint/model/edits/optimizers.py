@@ -1,7 +1,7 @@
-"""Carries an optimizer's state along when a parameter that it holds changes its dtype.
+"""Casts of an optimizer's state when one of its parameters changes its dtype.
 
-AdamW's moments have the dtype that the parameter had at its first step, and torch refuses to mix dtypes in the next one
-(``Tensor.lerp_`` in torch 2.13). ``Optimizer.load_state_dict`` casts them in the same way.
+AdamW's moments have the dtype of the parameter at its first step. torch raises in the next step if the dtypes differ
+(``Tensor.lerp_`` in torch 2.13). ``Optimizer.load_state_dict`` casts states in the same way.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 
 
 def unwrapped(optimizer: Any) -> Any:
-    """Return the optimizer below the wrappers of accelerate and DeepSpeed, which hold it under ``optimizer``.
+    """Return the optimizer below the wrappers of accelerate and DeepSpeed, which hold it as ``optimizer``.
 
-    Raises KbitlintError where it is none.
+    Raises:
+        KbitlintError: The object is no optimizer.
     """
     given = optimizer
     while (inner := attribute(optimizer, "optimizer")) is not None:
@@ -39,12 +40,12 @@ def unwrapped(optimizer: Any) -> Any:
 
 
 class Carrier:
-    """Casts the states of optimizers while edits are applied to one model.
+    """A cast of optimizer states, made while edits are applied to one model.
 
     Args:
-        journal: Takes the states back, after the parameters.
+        journal: Restores the states after the parameters.
         model: The model whose parameters change.
-        given: The optimizer that the caller names; others of this process are found by their class.
+        given: The optimizer that the caller passes, or None. Other optimizers of this process are found by their class.
     """
 
     def __init__(self, journal: Journal, model: nn.Module, given: Any = None) -> None:
@@ -52,12 +53,13 @@ class Carrier:
         self._holders: dict[int, list[Any]] | None = None
         self._changed: dict[nn.Parameter, None] = {}
         self._carried: dict[tuple[int, int, str], _Cast] = {}
-        """By optimizer, parameter and key of the state."""
+        """Casts by (id of the optimizer, id of the parameter, key of the state)."""
 
     def follow(self, parameter: nn.Parameter, dtype: torch.dtype, path: str) -> None:
-        """Cast what optimizers keep for a parameter that is about to be stored in another dtype.
+        """Cast the optimizer states of a parameter that is about to change its dtype.
 
-        Raises EditError where an optimizer keeps it in a form that cannot be cast.
+        Raises:
+            EditError: An optimizer holds the state in a form that cannot be cast.
         """
         if not self._may_be_held(parameter):
             return
@@ -68,27 +70,35 @@ class Carrier:
         for optimizer in holders:
             state = optimizer.state.get(parameter, {})
             for key, value in list(state.items()):
-                if _is_moment(key, value) and value.dtype == parameter.dtype:  # bitsandbytes keeps float32 or bytes always
+                # bitsandbytes stores float32 or bytes for every dtype
+                if _is_moment(key, value) and value.dtype == parameter.dtype:
                     state[key] = value.to(dtype)
                     lossy = dtype.itemsize < value.dtype.itemsize
-                    cast = _Cast(value if lossy else None, state[key], state[key]._version)  # noqa: SLF001  # as autograd compares
+                    cast = _Cast(value if lossy else None, state[key], state[key]._version)  # noqa: SLF001  # autograd compares this counter as well
                     self._carried[id(optimizer), id(parameter), key] = cast
 
     def refuse(self, parameter: nn.Parameter, path: str, change: str) -> None:
-        """Raise EditError where an optimizer trains a parameter that would be replaced as a whole."""
+        """Raise EditError if an optimizer trains a parameter that is about to be replaced as a whole."""
         if self._may_be_held(parameter):
             for optimizer in self._holding(parameter, path):
                 if parameter.requires_grad or parameter in optimizer.state:
                     raise _refusal(optimizer, path, f"trains it, and would lose it where it is {change}")
 
     def _may_be_held(self, parameter: nn.Parameter) -> bool:
-        """Whether to look for optimizers: it takes a tenth of a second, and frozen parameters have no next step."""
+        """Return whether to search for optimizers.
+
+        The search takes a tenth of a second, and frozen parameters have no next step.
+        """
         return not parameter.is_meta and (
             parameter.requires_grad or parameter.grad is not None or self.given is not None or self._holders is not None
         )
 
     def _holding(self, parameter: nn.Parameter, path: str) -> list[Any]:
-        """The optimizers that hold a parameter."""
+        """Return the optimizers that hold a parameter.
+
+        Raises:
+            EditError: The given optimizer holds none of the model's parameters, or an optimizer's state cannot be cast.
+        """
         if self._holders is None:
             self._holders = {}
             for optimizer in _optimizers(self.given):
@@ -104,7 +114,7 @@ class Carrier:
         return holders
 
     def _restore(self) -> None:
-        """Cast back once the parameters are restored, also the states of optimizers that were built since."""
+        """Cast the states back after the parameters are restored, including those of optimizers built in the meantime."""
         for optimizer in _optimizers(self.given):
             held = {id(parameter) for parameter in _parameters(optimizer)}
             for parameter in self._changed:
@@ -122,27 +132,29 @@ class Carrier:
 
 @dataclass(frozen=True, slots=True)
 class _Cast:
-    """One tensor of a state that was cast."""
+    """A tensor of an optimizer state that was cast."""
 
     before: Tensor | None
-    """As it was, where casting back would lose bits."""
+    """The original tensor, or None if a cast back loses no bits."""
     after: Tensor
+    """The tensor after the cast."""
     version: int
+    """Its version counter after the cast. An in-place change raises the counter."""
 
     def back(self, now: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return what it was, or, where the optimizer has made a step since, what it is in its former dtype."""
-        untouched = now is self.after and now._version == self.version  # noqa: SLF001  # as autograd compares
+        """Return the original tensor. If the optimizer has made a step since, return the current values in the former dtype."""
+        untouched = now is self.after and now._version == self.version  # noqa: SLF001  # autograd compares this counter as well
         return self.before if self.before is not None and untouched else now.to(dtype)
 
 
 def _optimizers(given: Any) -> Iterator[Any]:
-    """The given optimizer and every other of this process, once each, without wrappers."""
+    """Yield the given optimizer and every other one of this process, once each, without wrappers."""
     found = [value for value in gc.get_objects() if issubclass(type(value), Optimizer)]
     seen: set[int] = set()
     for candidate in found if given is None else [given, *found]:
         try:
             optimizer = unwrapped(candidate)
-        except KbitlintError:  # one that is not made yet, or a stand-in for what a launcher builds later
+        except KbitlintError:  # one that is not initialised yet, or a placeholder that a launcher replaces later
             continue
         if id(optimizer) not in seen:
             seen.add(id(optimizer))
@@ -155,12 +167,12 @@ def _parameters(optimizer: Any) -> Iterable[Any]:
 
 
 def _is_moment(key: str, value: Any) -> bool:
-    """Whether a value of a state is a tensor of numbers, rather than a count of steps."""
+    """Return whether a value of a state is a floating-point tensor other than the step count."""
     return isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 0 and key != "step"
 
 
 def _check_state(optimizer: Any, path: str) -> None:
-    """Raise EditError where an optimizer keeps lists of tensors: LBFGS flattens all its parameters into one vector."""
+    """Raise EditError if an optimizer's state holds lists of tensors. LBFGS flattens all its parameters into one vector."""
     for state in optimizer.state.values():
         for key, value in state.items():
             if isinstance(value, (list, tuple, dict)):

@@ -1,1 +1,1 @@
-"""What one walk over a model sees."""
+"""The walk over a model: facts that its module tree shows without a training step."""

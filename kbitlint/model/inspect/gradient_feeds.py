@@ -1,8 +1,8 @@
-"""What feeds the gradient into each stack of checkpointed layers, as far as attributes can tell.
+"""The gradient feed of each stack of checkpointed layers, as far as attributes show it.
 
-A reentrant checkpoint builds a backward node only where one of its tensor inputs requires grad. Whether it does
-depends on what runs before the layer; a walk knows only what is registered where. So this says what is certain, what
-is possible, and names the module; a trace decides the rest.
+A reentrant checkpoint creates a backward node only if one of its tensor inputs requires grad. That depends on the code that
+runs before the layer, and a walk sees only registered modules and hooks. A feed is thus certain, possible or absent. The trace
+(``kbitlint.model.trace``) decides open cases.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class GradientFlow:
-    """What the walk knows that bears on the flow of gradients."""
+    """The facts of a walk that bear on the flow of gradients."""
 
     layers: frozenset[str]
-    """Paths of the modules whose checkpointing is on."""
+    """Paths of the modules whose checkpointing is enabled."""
     models: tuple[str, ...]
-    """Paths of every transformers model in the tree."""
+    """Paths of all transformers models in the tree."""
     embeddings: Sequence[EmbeddingFacts]
     hooks: Sequence[InputGradHooks]
     parameters: Sequence[ParameterFacts]
     has_adapters: bool
     outside: str | None = None
-    """A trainable module outside the base whose wrapper passes ``inputs_embeds``."""
+    """A trainable module outside the base whose wrapper passes ``inputs_embeds``, or None if there is none."""
     entered: frozenset[str] = frozenset()
     """Layers whose own pre-hook makes their input require grad before they checkpoint."""
 
 
 def gradient_feeds(around: GradientFlow) -> tuple[GradientFeed, ...]:
-    """One FeedFacts for each stack of checkpointed layers, in the order of their paths."""
+    """Return one GradientFeed for each stack of checkpointed layers, in the order of their paths."""
     stacks: dict[str, list[str]] = {}
     for layer in sorted(around.layers):
         stacks.setdefault(_parent(layer), []).append(layer)
@@ -51,7 +51,7 @@ def gradient_feeds(around: GradientFlow) -> tuple[GradientFeed, ...]:
 
 
 def _feed(stack: str, layers: list[str], inside: tuple[str, ...], around: GradientFlow) -> GradientFeed:
-    """What feeds one stack, within the innermost transformers model that holds it (a text decoder, a vision tower).
+    """Return the feed of one stack within the innermost transformers model that holds it (a text decoder, a vision tower).
 
     Before adapters are attached only hooks count, because attaching them freezes every parameter of the base.
     """
@@ -82,10 +82,12 @@ def _feed(stack: str, layers: list[str], inside: tuple[str, ...], around: Gradie
 
 
 def _reaches(path: str, tower: str, own: set[str], around: GradientFlow) -> bool:
-    """Whether a hook at a path feeds the tower: it sits on a module that runs, in the tower or on its input embedding.
+    """Return whether a hook at a path feeds the tower.
 
-    transformers 4 hooks the shared embedding of an encoder-decoder, which neither half may run. Where the tower
-    exposes no input embedding, a hook in a model around it counts.
+    Its module must run, in the tower or as its input embedding.
+
+    transformers 4 hooks the shared embedding of an encoder-decoder, which neither half may run. If the tower exposes no input
+    embedding, a hook in a model around it counts.
     """
     never_runs = any(embedding.path == path and not embedding.hookable for embedding in around.embeddings)
     if never_runs or _layer_of(path, around.layers):
@@ -94,18 +96,19 @@ def _reaches(path: str, tower: str, own: set[str], around: GradientFlow) -> bool
 
 
 def _layer_of(path: str, layers: frozenset[str]) -> str:
-    """The checkpointed layer that holds a path, or an empty string."""
+    """Return the checkpointed layer that holds a path, or an empty string."""
     while path and path not in layers:
         path = _parent(path)
     return path
 
 
 def _tower(path: str, models: Iterable[str]) -> str:
+    """Return the path of the innermost transformers model that holds a path. It is empty for the root model."""
     return max((owner for owner in models if _within(path, owner)), key=len, default="")
 
 
 def _index(path: str) -> float:
-    """The place of a layer in its stack; layers that are not numbered come before all others."""
+    """Return the number of a layer in its stack. A layer without a number precedes all others."""
     last = path.rpartition(".")[2]
     return int(last) if last.isdigit() else -math.inf
 

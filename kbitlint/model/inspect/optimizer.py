@@ -1,4 +1,4 @@
-"""What only a prepared run shows: the optimizer's parameters, adapters' settings, and whether parameters are sharded."""
+"""Facts of a prepared run: the optimizer's parameters, the adapters' settings, and whether parameters are sharded."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from kbitlint.model.inspect.walk import named_modules
 if TYPE_CHECKING:
     from torch import nn
 
-#: settings of an adapter that say where it came from, not what it computes
+#: Settings of an adapter that name its origin. They do not change its computation.
 _ORIGIN = frozenset(["base_model_name_or_path", "revision", "auto_mapping", "peft_version"])
 
 
 def optimizer_facts(model: nn.Module, optimizer: Any) -> OptimizerFacts | None:
-    """What an optimizer holds of a model; None where its tensors are flat shards and cannot be told apart.
+    """Return the trainable parameters that an optimizer lacks, the frozen ones that it holds, and the number of foreign ones.
 
-    accelerate's and DeepSpeed's wrappers hold the optimizer they wrap under ``optimizer``.
+    None means that the parameters cannot be compared: the tensors are flat shards, or the optimizer has no parameter groups.
+    The wrappers of accelerate and DeepSpeed hold their optimizer as ``optimizer``.
     """
     while not hasattr(optimizer, "param_groups") and hasattr(optimizer, "optimizer"):
         optimizer = optimizer.optimizer
@@ -38,14 +39,14 @@ def optimizer_facts(model: nn.Module, optimizer: Any) -> OptimizerFacts | None:
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Whether FSDP1 or ZeRO-3 left each rank a part of its parameters under their own names."""
+    """Return whether FSDP1 or ZeRO-3 gave each rank only a part of each parameter."""
     if any("_flat_param" in module.__dict__ or "_fsdp_wrapped_module" in module._modules for module in model.modules()):  # noqa: SLF001  # FSDP has no public mark
         return True
     return any(hasattr(parameter, "ds_id") for parameter in model.parameters())
 
 
 def adapter_settings(model: nn.Module) -> dict[str, str]:
-    """The settings of every PEFT adapter as text, by ``adapter.key``."""
+    """Return the settings of every PEFT adapter as text, by ``adapter.key``."""
     owner: Any = next((module for module in model.modules() if isinstance(getattr(module, "peft_config", None), dict)), None)
     settings: dict[str, str] = {}
     for name, config in owner.peft_config.items() if owner is not None else ():

@@ -1,4 +1,4 @@
-"""Collects the tree of a model's modules from the facts of one walk and the classes of the modules."""
+"""The outline of a model: its module tree with the facts of one walk."""
 
 from __future__ import annotations
 
@@ -19,11 +19,13 @@ _REENTRY = {Reentry.NO: "without reentry", Reentry.YES: "reentrant", Reentry.UNS
 
 
 def outline_of(model: nn.Module, facts: ModelFacts) -> tuple[ModuleOutline, ...]:
-    """Every module with parameters, parents first, by the paths of reports; of wrappers only what holds parameters.
+    """Return every module that holds parameters, itself or in its children. Parents precede children.
+
+    Paths are those of reports. Wrappers outside the base model appear only if they hold parameters of their own.
 
     Args:
-        model: The model; it is only read.
-        facts: What the walk over it saw.
+        model: The model. It is only read.
+        facts: Facts of a walk over it.
     """
     own: dict[str, list[ParameterFacts]] = {}
     for parameter in facts.parameters:
@@ -48,7 +50,7 @@ def _with_parents(paths: dict[str, list[ParameterFacts]]) -> set[str]:
     for path in paths:
         while path and path not in shown:
             shown.add(path)
-            path = path.rpartition(".")[0]  # noqa: PLW2901  # up to the root
+            path = path.rpartition(".")[0]  # noqa: PLW2901  # the loop goes up to the root
     return shown
 
 

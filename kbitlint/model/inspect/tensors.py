@@ -1,4 +1,4 @@
-"""Facts of parameters, packed weights and norms."""
+"""Facts of parameters, packed weights and norms. The walk itself is in ``kbitlint.model.inspect.walk``."""
 
 from __future__ import annotations
 
@@ -23,42 +23,66 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Who added a module to the base model."""
+    """The origin of a module that is not part of the base model."""
 
     tuner: str
-    """The path of the PEFT layer that holds it; empty where a wrapper outside the base does."""
+    """The path of the PEFT layer that holds the module. It is empty if a wrapper outside the base model holds it."""
     outside: bool
+    """Whether a wrapper outside the base model holds the module, such as a value head."""
 
 
 @dataclass(slots=True)
 class Walk:
-    """What the walk gathers; ModelFacts is made of it once it is complete."""
+    """The facts gathered so far. ModelFacts is built from it at the end of the walk."""
 
     parameters: list[ParameterFacts] = field(default_factory=list)
     norms: list[NormFacts] = field(default_factory=list)
     quantized: list[QuantizedFacts] = field(default_factory=list)
     banks: list[QuantizedFacts] = field(default_factory=list)
+    """Experts whose weights are packed in place, without a layer class."""
     hooks: list[tuple[str, dict[int, Any]]] = field(default_factory=list)
+    """(module path, hooks by id) of forward hooks that make an output require grad."""
     checkpoints: list[LayerCheckpointing] = field(default_factory=list)
     models: list[tuple[str, Any]] = field(default_factory=list)
+    """(path, module) of every transformers model."""
     where: dict[int, str] = field(default_factory=dict)
+    """Module paths by the id of the module."""
     first: dict[int, str] = field(default_factory=dict)
+    """The first path of each parameter, by the id of the parameter."""
     tied: list[tuple[str, str]] = field(default_factory=list)
+    """(later path, first path) of each tied parameter."""
     tracked: set[int] = field(default_factory=set)
+    """Ids of the hooks that ``disable_input_require_grads()`` of transformers would remove."""
     adapter_modes: set[bool] = field(default_factory=set)
+    """The values of ``training`` among adapter modules."""
     trains_biases: bool = False
+    """Whether an adapter trains biases of the base model."""
     adapted: list[AdaptedFacts] = field(default_factory=list)
     hollow: list[UnpackedLayerFacts] = field(default_factory=list)
+    """Layers whose class packs a weight while their weight is not packed."""
     offloaded: list[str] = field(default_factory=list)
+    """Paths of modules whose weights accelerate loads for each call."""
     linears: list[tuple[str, nn.Module]] = field(default_factory=list)
+    """(path, module) of the base model's plain linear layers."""
     entered: set[str] = field(default_factory=set)
+    """Paths of checkpointed layers whose own pre-hook makes their input require grad before they checkpoint."""
     compiled: bool = False
     disabled: int = 0
+    """The number of PEFT layers whose adapters are disabled."""
     unread: list[tuple[str, str]] = field(default_factory=list)
+    """(path, reason) of each module that could not be read."""
 
 
 def look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk: Walk, origin: Origin | None) -> None:
-    """The module's own parameters and buffers: what is packed, what is a norm's, what is an adapter's."""
+    """Add the facts of a module's own parameters and buffers to the walk.
+
+    Args:
+        module: The module.
+        path: Its path.
+        parent: Its parent, or None for the root.
+        walk: The facts gathered so far.
+        origin: The origin of an added module, or None for a module of the base model.
+    """
     kind = packed_kind(module)
     if kind is not None:
         _look_at_bank(module, path, kind, walk)
@@ -76,7 +100,7 @@ def look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk
         else:
             walk.first[id(parameter)] = full
             added = origin is not None or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
-            with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # a Params4bit goes through Python for every size it is asked
+            with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # every read of a Params4bit's size would go through Python
                 facts = _parameter_facts(parameter, full, path, packing, origin, norm=norm, adapter=added, held=held)
             if is_bank(module, full, parameter):
                 facts = dataclasses.replace(facts, bank=True)
@@ -93,7 +117,7 @@ def look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk
 
 
 def _look_at_bank(module: nn.Module, path: str, kind: str, walk: Walk) -> None:
-    """Experts that are packed in place: the facts name the parameter that the module's code still reads."""
+    """Add the facts of experts that are packed in place. Their path is that of the parameter that the module's code reads."""
     parameter, place, shape = module.original, path_of(path), packed_shape(module)
     packing = Packing("bitsandbytes", 4, kind, features=(math.prod(shape[:-1]), shape[-1]))
     walk.banks.append(QuantizedFacts(place, packing))
@@ -102,6 +126,7 @@ def _look_at_bank(module: nn.Module, path: str, kind: str, walk: Walk) -> None:
 
 
 def _look_at_packing(module: nn.Module, path: str, walk: Walk, *, base: bool) -> Packing | None:
+    """Return how the module's weight is packed, and record it. None is an ordinary weight."""
     packing = quantized.packing_of(module)
     if packing is not None:
         walk.quantized.append(QuantizedFacts(path, packing, quantized.lost_state(module, packing)))
@@ -137,7 +162,7 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
         requires_grad=parameter.requires_grad,
         device=parameter.device.type,
         adapter=adapter,
-        adapter_name=below[1] if len(below) > 1 else "",  # PEFT keeps adapters as lora_A.<name>.weight
+        adapter_name=below[1] if len(below) > 1 else "",  # PEFT stores adapters as lora_A.<name>.weight
         outside=origin is not None and origin.outside,
         packed=packing is not None and (name == "weight" or not floating),
         norm=norm or (packing is None and floating and norms.is_bare_norm(name, len(shape))),

@@ -1,4 +1,7 @@
-"""Walks a model once and collects the facts that all rules need. The model is only read."""
+"""The walk over a model, which collects the facts that all rules need. The model is only read.
+
+Facts of tensors are in ``kbitlint.model.inspect.tensors``, facts of gradients in ``kbitlint.model.inspect.gradient_feeds``.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
 
 
 def collect(model: nn.Module) -> ModelFacts:
-    """Walk the model once. The model is only read."""
+    """Walk over a model once, and return its facts. The model is only read.
+
+    Modules that cannot be read are listed in ``ModelFacts.unread``; they raise no error.
+    """
     with unread_noted() as unread:
         facts = _collect(model)
     return dataclasses.replace(facts, unread=(*facts.unread, *unread)) if unread else facts
@@ -39,7 +45,7 @@ def _collect(model: nn.Module) -> ModelFacts:
     for module, path, origin, parent in _modules(model, base):
         try:
             _look_at(module, path, parent, walk, origin)
-        except Exception as error:  # noqa: BLE001  # scripted modules, lazy parameters: modules may raise anything
+        except Exception as error:  # noqa: BLE001  # modules may raise any error; scripted ones do
             walk.unread.append((path, one_line(error)))
         if isinstance(module, PreTrainedModel):
             walk.models.append((path, module))
@@ -101,7 +107,7 @@ def _device_map(base: Any) -> tuple[str, ...]:
 
 
 def _tracked_handles(model: Any) -> Iterator[int]:
-    """Ids of the hooks that ``disable_input_require_grads()`` would remove: a list in transformers 5, one in 4."""
+    """Yield the ids of the hooks that ``disable_input_require_grads()`` would remove: a list in transformers 5, one in 4."""
     single = attribute(model, "_require_grads_hook")
     for handle in attribute(model, "_require_grads_hooks") or ((single,) if single is not None else ()):
         yield handle.id
@@ -112,14 +118,14 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 def _bypassed(walk: Walk) -> str | None:
-    """Why no PEFT layer uses its adapters in the forward pass, where none does."""
+    """Return why no PEFT layer uses its adapters in the forward pass, or None if one does."""
     if walk.adapted and walk.disabled == len(walk.adapted):
         return "disabled"
     return "merged" if walk.adapted and all(layer.merged for layer in walk.adapted) else None
 
 
 def _feeds_embeddings(model: nn.Module, base: nn.Module, walk: Walk) -> str | None:
-    """A trainable module outside the base that its wrapper may feed into the layers as ``inputs_embeds``."""
+    """Return a trainable module outside the base that its wrapper may pass to the layers as ``inputs_embeds``, or None."""
     trains = next((p.module or p.path for p in walk.parameters if p.outside and p.requires_grad), None)
     for wrapper in _path_to(model, base) if trains is not None else ():
         cls: Any = type(wrapper)
@@ -129,7 +135,10 @@ def _feeds_embeddings(model: nn.Module, base: nn.Module, walk: Walk) -> str | No
 
 
 def _modules(model: nn.Module, base: nn.Module) -> Iterator[tuple[nn.Module, str, Origin | None, nn.Module | None]]:
-    """Every (module, path, who added it, parent) once, in the order of registration, paths relative to base."""
+    """Yield (module, path, origin, parent) of every module once, in the order of registration.
+
+    Paths are relative to the base.
+    """
     outside = Origin("", outside=True)
     stack: list[tuple[nn.Module, str, Origin | None, nn.Module | None]] = [(model, "", outside, None)]
     seen: set[int] = set()
@@ -155,24 +164,25 @@ def _modules(model: nn.Module, base: nn.Module) -> Iterator[tuple[nn.Module, str
 
 
 def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """(path, module) of every module, with the paths that facts use: those of the user's model, below all wrappers."""
+    """Yield (path, module) of every module. Paths are those of facts: the user's model without any wrapper."""
     for module, path, _, _ in _modules(model, adapters.base_of(model)):
         yield path, module
 
 
 def _path_to(model: nn.Module, base: nn.Module) -> list[nn.Module]:
-    """The wrappers from the model down to its base, without the base."""
+    """Return the wrappers from the model down to its base, without the base."""
     wrappers: list[nn.Module] = []
     while model is not base:
         wrappers.append(model)
         inside = [child for child in model.children() if child is base or any(m is base for m in child.modules())]
-        if not inside:  # a wrapper that holds its base outside the module tree
+        if not inside:  # the wrapper holds its base outside the module tree
             break
         model = inside[0]
     return wrappers
 
 
 def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: Walk, origin: Origin | None) -> None:
+    """Add the facts of one module to the walk."""
     walk.where[id(module)] = path
     wrapped = adapters.wrapped_child(module)
     if wrapped == "base_layer" and attribute(module, "adapter_layer_names") is not None:
@@ -206,7 +216,7 @@ def _look_at_hooks(module: nn.Module, path: str, walk: Walk) -> None:
 
 
 def _hooks(walk: Walk) -> Iterator[InputGradHooks]:
-    """The gathered hooks with the number of orphans, which only the whole walk knows."""
+    """Yield the gathered hooks with the number of orphans. Only the whole walk can count those."""
     for path, hooks in walk.hooks:
         names = tuple(attribute(hook, "__name__", type(hook).__name__) for hook in hooks.values())
         yield InputGradHooks(path, names, sum(number not in walk.tracked for number in hooks))
@@ -220,7 +230,7 @@ def _embeddings(walk: Walk) -> Iterator[EmbeddingFacts]:
 
 
 def _claim(base: nn.Module) -> str | None:
-    """The quantization method that the model or its config names."""
+    """Return the quantization method that the model or its config names, or None if neither does."""
     named = method_of(attribute(attribute(base, "config", None), "quantization_config"))
     flag = attribute(base, "quantization_method")
     if named or flag:
@@ -230,7 +240,7 @@ def _claim(base: nn.Module) -> str | None:
 
 
 def _configs_with_cache(config: Any) -> Iterator[str]:
-    """Names of the configs, the sub-configs included, whose ``use_cache`` is on."""
+    """Yield the names of the configs whose ``use_cache`` is on, sub-configs included."""
     if config is None:
         return
     if attribute(config, "use_cache") is True:

@@ -1,4 +1,4 @@
-"""What the wrappers around a model say about how it trains: DDP, FSDP and DeepSpeed already decided it."""
+"""The training context that a model's wrappers and the launcher's environment show: DDP, FSDP, DeepSpeed, the device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def context_of_launcher() -> TrainingContext:
-    """What the launcher of this process says through its environment: which accelerator is this rank's."""
+    """Return the context of this process's launcher. It holds the GPU of the rank, by ``LOCAL_RANK``.
+
+    The context is empty if the variable is missing or CUDA is not available.
+    """
     rank = os.environ.get("LOCAL_RANK", "")
     if not rank.isdigit() or not torch.cuda.is_available():
         return TrainingContext()
@@ -25,7 +28,7 @@ def context_of_launcher() -> TrainingContext:
 
 
 def context_of_wrappers(model: nn.Module) -> TrainingContext:
-    """The context as far as it stands in the model itself; empty for a model that nothing wraps."""
+    """Return the context that the model's wrappers show. It is empty if no wrapper is known."""
     base = base_of(model)
     for module in model.modules():
         wrapper: Any = module

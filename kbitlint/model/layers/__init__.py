@@ -1,1 +1,1 @@
-"""What a layer is: one file for each concept."""
+"""Concepts of single layers, one file for each: norms, quantized layers, adapters, checkpointing, experts, heads."""

@@ -1,8 +1,8 @@
-"""What belongs to the base model and what to an adapter.
+"""The border between the base model and its adapters.
 
-PEFT's layers are recognised by their shape (a child ``base_layer`` or ``original_module`` beside what was added), so
-every tuner is covered, also one that PEFT gains tomorrow. Whatever a wrapper adds outside the base model (prompt
-encoders, value heads) is an adapter too.
+PEFT's layers are recognised by their shape: a child ``base_layer`` or ``original_module`` beside the added modules. This covers
+every tuner, including future ones. Modules that a wrapper adds outside the base model (prompt encoders, value heads) count as
+adapters too.
 """
 
 from __future__ import annotations
@@ -19,66 +19,66 @@ from kbitlint.model.attributes import attribute
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
 
-#: adapters that do not come from PEFT, by the names their libraries give them
-#: (some base models call a projection of their own ``adapter``, so that name alone says nothing)
+#: Names of adapter modules in libraries other than PEFT. Some base models call a projection ``adapter``, so that name alone is
+#: no sign.
 _FOREIGN = re.compile(
     r"(^|\.)(lora_|ia3_|hada_|oft_|vera_|adaption_|adapters\.|prefix_encoder|prompt_encoder|prompt_embeddings)"
 )
-#: a module with one of these children wraps a module of the base model
+#: Names of the child that is the base model's module, in a module that wraps it.
 _WRAPPED = ("base_layer", "original_module")
 
 
-#: a module with one of these children stands for it: torch.compile, FSDP and its activation checkpointing wrap so, and
-#: the path stays the user's
+#: Names of the child in transparent wrappers: torch.compile, FSDP and its activation checkpointing.
+#: Facts omit these names, so paths are those of the user's model.
 SEEN_THROUGH = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 
 
 def seen_through(module: nn.Module) -> nn.Module:
-    """The module below torch.compile's and FSDP's wrappers."""
+    """Return the module below the transparent wrappers of torch.compile and FSDP."""
     while True:
-        inner = next((module._modules[name] for name in SEEN_THROUGH if name in module._modules), None)  # noqa: SLF001  # see below
+        inner = next((module._modules[name] for name in SEEN_THROUGH if name in module._modules), None)  # noqa: SLF001  # see wrapped_child
         if inner is None:
             return module
         module = inner
 
 
 def input_embedding(model: Any) -> nn.Module | None:
-    """The input embedding of a transformers model, or None where it exposes none."""
+    """Return the input embedding of a transformers model, or None if it exposes none."""
     try:
         found = model.get_input_embeddings()
-    except Exception:  # noqa: BLE001  # NotImplementedError where there is none; code of others may raise anything
+    except Exception:  # noqa: BLE001  # NotImplementedError if there is none; remote code may raise any error
         return None
     return found if isinstance(found, nn.Module) else None
 
 
 def wrapped_child(module: nn.Module) -> str | None:
-    """The name of the child that is the base model's own module, where the module wraps one."""
-    children = module._modules  # noqa: SLF001  # a dictionary read; the property would raise and be caught
+    """Return the name of the child that is the base model's own module, or None if the module wraps none."""
+    children = module._modules  # noqa: SLF001  # a dictionary read; attribute access would raise and catch an error
     return next((name for name in _WRAPPED if name in children), None) if children else None
 
 
 def below_wrappers(path: str) -> str:
-    """A path without the names that PEFT puts between a module and what it wraps."""
+    """Return a path without the names that PEFT inserts between a module and its wrapped module."""
     return ".".join(name for name in path.split(".") if name not in (*_WRAPPED, "token_adapter"))
 
 
 def looks_added(path: str) -> bool:
-    """Whether a parameter path is that of an adapter library other than PEFT."""
+    """Return whether a parameter path is that of an adapter from a library other than PEFT."""
     return _FOREIGN.search(path) is not None
 
 
 def base_of(model: nn.Module) -> nn.Module:
-    """The model that the user loaded, below PEFT, DDP, torch.compile and value heads.
+    """Return the model that the user loaded, below PEFT, DDP, torch.compile and value heads.
 
-    It is the outermost transformers model; a module that holds none is its own base.
+    It is the outermost transformers model. A module that holds none is its own base.
     """
     from transformers import PreTrainedModel
 
-    if hasattr(type(model), "get_base_model"):  # prompt learning keeps the base model under another name
+    if hasattr(type(model), "get_base_model"):  # prompt learning stores the base model under another name
         model = _own_base(model)
     if isinstance(model, PreTrainedModel):
         return model
-    for module in model.modules():  # modules() is breadth before depth in each branch: the outermost comes first
+    for module in model.modules():  # modules() yields a parent before its children, so the outermost comes first
         if isinstance(module, PreTrainedModel):
             return module
     return model
@@ -87,13 +87,13 @@ def base_of(model: nn.Module) -> nn.Module:
 def _own_base(model: Any) -> nn.Module:
     try:
         found = model.get_base_model()
-    except Exception:  # noqa: BLE001  # not PEFT's method, but one of the same name that may raise anything
+    except Exception:  # noqa: BLE001  # another class may have a method of this name, which may raise any error
         return model  # type: ignore[no-any-return]  # the module itself
     return found if isinstance(found, nn.Module) else model
 
 
 def adapters_of(model: nn.Module, base: nn.Module) -> tuple[AdapterFacts, ...]:
-    """The adapters that PEFT knows of, in the order in which they were added."""
+    """Return the adapters in PEFT's configuration, in the order in which they were added."""
     wrappers = itertools.takewhile(lambda module: module is not base, model.modules())
     holders = (*wrappers, base, *model.children())
     owner: Any = next((module for module in holders if isinstance(attribute(module, "peft_config"), dict)), None)
@@ -126,25 +126,25 @@ def _targets(config: Any) -> tuple[str, ...]:
 
 
 def _active(owner: Any) -> tuple[str, ...]:
-    """Names of the active adapters; transformers has a method where PEFT has a property."""
+    """Return the names of the active adapters. transformers has a method where PEFT has a property."""
     try:
         active = owner.active_adapters
         active = active() if callable(active) else active
-    except Exception:  # noqa: BLE001  # transformers raises ValueError where no adapter is loaded or none is enabled
+    except Exception:  # noqa: BLE001  # transformers raises ValueError if no adapter is loaded or enabled
         return ()
     return (active,) if isinstance(active, str) else tuple(active)
 
 
 def dead_targets(known: Iterable[AdapterFacts], paths: Collection[str], adapted: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Entries of ``target_modules`` that are no module's name; PEFT complains only where all of them are dead.
+    """Yield (adapter, entry) of entries in ``target_modules`` that name no module. PEFT raises only if no entry matches.
 
-    PEFT compares an entry with the whole path or with its end (``check_target_module_exists``), when it attaches: a layer
-    that was wrapped later has names in its path that the entry has not, and keeps its adapters.
+    PEFT compares an entry with the whole path or with its end (``check_target_module_exists``) when it attaches. A layer that
+    was wrapped later has further names in its path, and keeps its adapters.
 
     Args:
         known: The adapters.
-        paths: Those of all modules.
-        adapted: Those of the modules that have adapters.
+        paths: The paths of all modules.
+        adapted: The paths of the modules that have adapters.
     """
     names: set[str] = set()
     for adapter in known:
@@ -161,7 +161,7 @@ def dead_targets(known: Iterable[AdapterFacts], paths: Collection[str], adapted:
 
 
 def _was_at(entry: list[str], path: str) -> bool:
-    """Whether a path is that of the entry with names in between."""
+    """Return whether a path is the entry with further names in between."""
     names = path.split(".")
     left = iter(names)
     return len(entry) > 1 and (entry[0], entry[-1]) == (names[0], names[-1]) and all(name in left for name in entry)

@@ -1,8 +1,8 @@
-"""How each layer checkpoints its activations; one place for what transformers 4 and 5 call differently.
+"""Activation checkpointing of each layer, under the names of transformers 4 and 5.
 
-transformers 5.23 renamed ``gradient_checkpointing_*`` to ``activation_checkpointing_*``, defaults to non-reentrant
-where no kwargs are given and installs the embedding hook itself; transformers 4 defaults to reentrant and installs no
-hook. PEFT's ``prepare_model_for_kbit_training`` passes ``{}`` in both, so torch itself decides, and decides reentrant.
+transformers 5.23 renamed ``gradient_checkpointing_*`` to ``activation_checkpointing_*``. Without kwargs it is non-reentrant and
+installs the embedding hook itself. transformers 4 is reentrant by default and installs no hook. PEFT's
+``prepare_model_for_kbit_training`` passes ``{}`` in both, so torch's own default decides, which is reentrant.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def _has_flag(cls: Any) -> bool:
 
 
 def checkpoint_facts(module: nn.Module, path: str) -> LayerCheckpointing | None:
-    """How the module checkpoints, or None where it never does.
+    """Return how the module checkpoints, or None if it never does.
 
-    Many modules carry the flag without ever checkpointing (every ``LlamaModel`` does): what counts is that the
-    module is one of transformers' checkpointed layers or that its code calls a checkpoint function.
+    Many modules have the flag and never checkpoint, such as every ``LlamaModel``. A module counts if it is one of transformers'
+    checkpointed layers, or if its code calls a checkpoint function.
     """
     cls: Any = type(module)
-    if FLAG not in module.__dict__ and not _has_flag(cls):  # hasattr(module) would raise inside for every other module
+    if FLAG not in module.__dict__ and not _has_flag(cls):  # hasattr(module) is slow: it raises inside
         return None
     layer, called = _is_layer(cls), _calls_checkpoint(cls)
     if not layer and called is None:
@@ -63,9 +63,9 @@ def checkpoint_facts(module: nn.Module, path: str) -> LayerCheckpointing | None:
 
 
 def reentry_of(function: object) -> Reentry:
-    """What ``use_reentrant`` a bound checkpoint function will pass to torch.
+    """Return the ``use_reentrant`` that a bound checkpoint function passes to torch.
 
-    A function of the user's own is read: it may pass the argument itself.
+    The source of a user's own function is read, since it may pass the argument itself.
     """
     value: object = None
     while isinstance(function, functools.partial):
@@ -79,7 +79,7 @@ def reentry_of(function: object) -> Reentry:
 
 
 def takes_use_reentrant(function: object) -> bool:
-    """Whether ``use_reentrant=False`` can be passed to a bound checkpoint function."""
+    """Return whether ``use_reentrant=False`` can be passed to a bound checkpoint function."""
     while isinstance(function, functools.partial):
         if "use_reentrant" in function.keywords:
             return True
@@ -93,27 +93,30 @@ def _is_torchs_own(function: object) -> bool:
 
 
 def without_reentry(function: Callable[..., Any]) -> functools.partial[Any]:
-    """The same checkpoint function and options, non-reentrant."""
+    """Return the checkpoint function with its options, made non-reentrant."""
     return functools.partial(function, use_reentrant=False)
 
 
 def runs_hooks_outside(module: nn.Module) -> bool:
-    """Whether a layer's own hooks run before it checkpoints: transformers 5 checkpoints its forward, 4 its call."""
+    """Return whether a layer's own hooks run before it checkpoints.
+
+    transformers 5 checkpoints the forward of a layer, and transformers 4 its ``__call__``, hooks included.
+    """
     bases = [base for base in type(module).__mro__ if base.__name__ == "GradientCheckpointingLayer"]
     return bool(bases) and not any("__call__" in base.__dict__ for base in bases)
 
 
 def supports_checkpointing(model: nn.Module) -> bool:
-    """Whether the class says that its layers can be checkpointed."""
+    """Return whether the model's class declares that its layers support checkpointing."""
     return bool(attribute(model, "supports_gradient_checkpointing"))
 
 
 def enable(model: Any, **kwargs: Any) -> None:
-    """Turn checkpointing on through whatever public method the installed transformers has."""
+    """Enable checkpointing through the public method of the installed transformers."""
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(kwargs)
         return
-    with warnings.catch_warnings():  # some remote code still overrides the older name, which then warns about itself
+    with warnings.catch_warnings():  # remote code may override the older name, which then warns about itself
         warnings.simplefilter("ignore", FutureWarning)
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
 
@@ -140,7 +143,10 @@ def _calls_checkpoint(cls: Any) -> _Call | None:
 
 @functools.lru_cache(maxsize=4096)
 def _reentry_in_code(function: Any) -> Reentry:
-    """What a function that calls ``checkpoint`` itself passes, where it passes a literal."""
+    """Return the literal that a function's source passes to ``checkpoint`` as ``use_reentrant``, or UNKNOWN.
+
+    If several calls differ, the one that is worst for training decides.
+    """
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)).lstrip("."))
     except (OSError, TypeError, SyntaxError):
@@ -159,13 +165,13 @@ def _passed(call: ast.Call) -> Reentry:
         if keyword.arg == "use_reentrant":
             value = keyword.value.value if isinstance(keyword.value, ast.Constant) else None
             return Reentry.YES if value is True else Reentry.NO if value is False else Reentry.UNKNOWN
-        if keyword.arg is None:  # **kwargs
+        if keyword.arg is None:  # the call passes **kwargs
             return Reentry.UNKNOWN
     return Reentry.UNSET
 
 
 def makes_require_grad(hook: Any) -> bool:
-    """Whether a forward hook sets ``requires_grad`` on what it is given, told by its code and not by its name."""
+    """Return whether the code of a forward hook sets ``requires_grad``. The name of the hook does not count."""
     while isinstance(hook, functools.partial):
         hook = hook.func
     code = attribute(attribute(hook, "__func__", hook), "__code__")

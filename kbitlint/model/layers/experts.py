@@ -1,4 +1,4 @@
-"""Fused experts: how they are recognised and measured."""
+"""Fused experts: parameters that stack the matrices of several experts, and banks that are packed in place."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 
-#: what a stack of experts is called, by its own path or by the class that holds it
+#: Names of stacked experts, in their path or in the class that holds them.
 _EXPERTS = re.compile(r"expert|moe", re.IGNORECASE)
-#: small beside a stack of experts, and no matrices: what picks experts and what is added to their output
+#: Names of small parameters beside the experts: routers, and tensors added to the output of experts.
 _NO_EXPERTS = re.compile(r"bias|router|gate\.|gate$|scale|embed", re.IGNORECASE)
-#: dimensions of stacked matrices; DBRX stacks them in two
+#: Dimensions of stacked matrices. DBRX stacks them in two.
 _BANK, _FLAT_BANK = 3, 2
-#: modules that multiply with the whole of a parameter
+#: Modules that multiply by the whole parameter.
 _NO_BANKS: tuple[type[nn.Module], ...] = (nn.modules.conv._ConvNd, nn.Embedding, nn.Linear)  # noqa: SLF001  # the only common base
 
 
 def packed_kind(parameters: nn.Module) -> str | None:
-    """nf4 or fp4 where a ParametrizationList unpacks 4-bit values; recognised without importing bitsandbytes."""
+    """Return nf4 or fp4 if a ParametrizationList unpacks 4-bit values, and None otherwise. bitsandbytes is not imported."""
     for parametrization in parameters.children() if isinstance(parameters, parametrize.ParametrizationList) else ():
         state = getattr(parametrization, "quant_state", None)
         if type(parametrization).__name__ == "Bnb4bitParametrization" and state is not None:
@@ -34,19 +34,19 @@ def packed_kind(parameters: nn.Module) -> str | None:
 
 
 def path_of(path: str) -> str:
-    """The path of a parameter, from that of its ParametrizationList."""
+    """Return the path of a parameter from the path of its ParametrizationList."""
     owner, _, name = path.rpartition(".parametrizations.")
     return f"{owner}.{name}" if owner else name.removeprefix("parametrizations.")
 
 
 def packed_shape(parameters: nn.Module) -> tuple[int, ...]:
-    """The shape of a packed bank once it is unpacked."""
+    """Return the shape of a packed bank after unpacking. It is empty if the bank has no quantization state."""
     states = (getattr(parametrization, "quant_state", None) for parametrization in parameters.children())
     return next((tuple(state.shape) for state in states if state is not None), ())
 
 
 def state_bytes(parameters: nn.Module) -> int:
-    """Bytes of the block statistics that a packed bank keeps outside its parameters."""
+    """Return the bytes of the block statistics that a packed bank holds outside its parameters."""
     states = [getattr(parametrization, "quant_state", None) for parametrization in parameters.children()]
     return sum(_tensor_bytes(state) for state in states if state is not None)
 
@@ -58,7 +58,12 @@ def _tensor_bytes(state: Any) -> int:
 
 
 def new_parametrizations(before: Iterable[tuple[str, nn.Module]], after: Iterable[tuple[str, nn.Module]]) -> tuple[str, ...]:
-    """Paths of the parameters that gained parametrizations, from the (path, module) of every module before and after."""
+    """Return the paths of parameters that gained parametrizations.
+
+    Args:
+        before: (path, module) of every module, before the step.
+        after: (path, module) of every module, after the step.
+    """
     known = dict(_parametrized(before))
     return tuple(path for path, count in _parametrized(after) if count > known.get(path, 0))
 
@@ -70,7 +75,10 @@ def _parametrized(modules: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[st
 
 
 def is_bank(module: nn.Module, path: str, parameter: Tensor) -> bool:
-    """Whether a parameter stacks the matrices of several experts: code uses one at a time, or all in one product."""
+    """Return whether a parameter stacks the matrices of several experts.
+
+    Code uses one matrix at a time, or all of them in one product.
+    """
     if isinstance(module, _NO_BANKS) or not _FLAT_BANK <= parameter.ndim <= _BANK or min(parameter.shape) <= 1:
         return False
     if not parameter.is_floating_point() or _NO_EXPERTS.search(".".join(path.split(".")[-2:])):

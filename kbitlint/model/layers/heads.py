@@ -1,4 +1,4 @@
-"""The parts of a model that quantization and adapters treat differently: heads, towers, fused experts, empty shells."""
+"""Parts of a model that quantization treats differently: heads, towers, offloaded modules, modules kept in float32."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from kbitlint.model.attributes import attribute
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: inputs that are text, or that a model gets from another one; what reads anything else is a tower
+#: Main inputs that are text or another model's output. A model with any other main input is a tower.
 _TEXT = frozenset(["input_ids", "inputs_embeds", "hidden_states", "decoder_input_ids"])
 _TASK = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice)$")
 
 
 def is_offloaded(hook: Any) -> bool:
-    """Whether accelerate's hook of a module (``AlignDevicesHook``, or several in one) brings its weights for each call."""
+    """Return whether accelerate's hook of a module loads its weights for each call.
+
+    It is an ``AlignDevicesHook``, or a hook that holds several.
+    """
     return any(attribute(one, "offload") is True for one in (hook, *attribute(hook, "hooks", ())))
 
 
 def heads(base: Any, where: dict[int, str]) -> Iterator[HeadFacts]:
-    """The output embedding of a language model, or every head of a model for a task."""
+    """Yield the output embedding of a language model, or every head of a task model."""
     task = _TASK.search(type(base).__name__)
     if task is None:
         head = _output_embedding(base)
@@ -47,7 +50,7 @@ def _output_embedding(model: Any) -> nn.Module | None:
 
 
 def towers(models: Iterable[tuple[str, Any]]) -> Iterator[TowerFacts]:
-    """The models within the model that read images, sound or something else that is no text, outermost only."""
+    """Yield the outermost models within the model whose main input is not text, such as images or sound."""
     found: list[str] = []
     for path, model in models:
         reads = attribute(model, "main_input_name")
@@ -59,16 +62,16 @@ def towers(models: Iterable[tuple[str, Any]]) -> Iterator[TowerFacts]:
 
 
 def recorded_dtype(base: Any) -> str | None:
-    """The dtype in the config."""
+    """Return the dtype in the config, or None if it has none."""
     found = attribute(attribute(base, "config"), "dtype")
     return None if found is None else short_name(found)
 
 
 def keeps_float32(models: Iterable[tuple[str, Any]], dtype: str | None) -> tuple[str, ...]:
-    """Names of modules that the model keeps in float32 where it is asked for this dtype.
+    """Return names of modules that the model keeps in float32 if it is loaded in this dtype.
 
-    transformers keeps those of ``_keep_in_fp32_modules`` from float16 only, the strict ones from bfloat16 too.
-    bitsandbytes' quantizers of transformers 4 keep both, whatever the dtype.
+    transformers applies ``_keep_in_fp32_modules`` to float16 only, and the strict list also to bfloat16. The bitsandbytes
+    quantizers of transformers 4 apply both lists to every dtype.
     """
     names: set[str] = set()
     models = tuple(models)
@@ -81,5 +84,5 @@ def keeps_float32(models: Iterable[tuple[str, Any]], dtype: str | None) -> tuple
 
 
 def keeps_whatever_the_dtype(model: Any) -> bool:
-    """Whether the quantizer that loaded the model keeps ``_keep_in_fp32_modules`` from bfloat16 too."""
+    """Return whether the quantizer that loaded the model applies ``_keep_in_fp32_modules`` to bfloat16 as well."""
     return bool(attribute(attribute(model, "hf_quantizer"), "use_keep_in_fp32_modules"))

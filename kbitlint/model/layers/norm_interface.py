@@ -1,4 +1,4 @@
-"""Float32 norms that keep their interface."""
+"""Hooks with which a norm computes in float32 and returns the dtype of its input."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 class DtypeTransparency:
-    """Lets a float32 norm keep its interface: what comes in is cast to float32, what goes out back again.
+    """The hook pair of a float32 norm. It casts inputs to float32, and outputs back to the dtype of the input.
 
-    A float32 weight alone promotes the output, the residual stream turns float32, and the first half-precision
-    Linear after it fails outside autocast (81 of 188 causal-LM architectures of transformers 5.23).
+    A float32 weight alone promotes the output, and thus the whole residual stream. The first half-precision Linear after it
+    then fails outside autocast (81 of 188 causal-LM architectures of transformers 5.23).
 
     Args:
-        output: The dtype to give back where float32 comes in, for norms whose caller casts to ``norm.weight.dtype``.
+        output: The dtype of the output if the input is float32, for norms whose caller casts to ``norm.weight.dtype``. None
+            leaves the output unchanged.
     """
 
     def __init__(self, output: torch.dtype | None = None) -> None:
@@ -25,16 +26,16 @@ class DtypeTransparency:
         self.incoming: torch.dtype | None = None
 
     def enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Remember the dtype of the first floating tensor and cast all half-precision ones."""
+        """Record the dtype of the first floating-point tensor, and cast all half-precision tensors to float32."""
         self.incoming = None
-        for value in (*args, *kwargs.values()):  # torch.compile of torch 2.7 does not take next(generator, None)
+        for value in (*args, *kwargs.values()):  # torch.compile of torch 2.7 does not accept next(generator, None)
             if isinstance(value, Tensor) and value.is_floating_point():
                 self.incoming = value.dtype
                 break
         return tuple(_float32(value) for value in args), {name: _float32(value) for name, value in kwargs.items()}
 
     def leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        """Cast float32 outputs to the dtype that came in."""
+        """Cast float32 outputs to the dtype of the input."""
         wanted = self.incoming if self.incoming in HALF else self.output
         return output if wanted is None else _cast(output, wanted)
 
@@ -52,7 +53,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def is_transparent(module: nn.Module) -> bool:
-    """Whether the module already carries the transparency hooks."""
+    """Return whether the module already has these hooks."""
     hooks = module._forward_pre_hooks  # noqa: SLF001  # torch has no public way to list hooks
     if not hooks:
         return False

@@ -1,15 +1,15 @@
-"""What is a norm, decided by what its code does rather than by what it is called.
+"""Recognition of norms by the code of a class, not by its name.
 
-Over the causal-LM architectures of transformers 5.23 `isinstance(module, LayerNorm)` misses norms in two of three,
-and every test of names either misses some (`ln_1`, `RmsNormAct2d`) or hits modules that hold whole layers
-(`DbrxNormAttentionNorm`). A norm here is a module that
+Over the causal-LM architectures of transformers 5.23, ``isinstance(module, LayerNorm)`` misses norms in two of three. A test of
+names misses some (``ln_1``, ``RmsNormAct2d``) or hits modules that hold whole layers (``DbrxNormAttentionNorm``). A norm here
+is a module that
 
 - holds parameters of its own and has no child that holds any,
 - multiplies no matrices (it is no Linear, convolution or embedding), and
-- normalises: its forward, or what its forward calls, takes a mean square, a variance or a vector norm. A vector norm
-  that only bounds (the length of long vectors is cut, short ones pass unchanged) is a clip.
+- normalises: its forward, or a function that its forward calls, computes a mean square, a variance or a vector norm. A vector
+  norm that only bounds is a clip: it shortens long vectors and leaves short ones unchanged.
 
-Where the code cannot be read (fused kernels), vectors only and "norm" in the class name decide.
+The code of fused kernels cannot be read. Such a module is a norm if it holds only vectors and its class name contains "norm".
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _TORCH_NORMS: tuple[type[nn.Module], ...] = (
 
 _MATRICES: tuple[type[nn.Module], ...] = (nn.Linear, nn.Embedding, nn.modules.conv._ConvNd, nn.Bilinear)  # noqa: SLF001  # the only common base of convolutions
 
-#: a function with one of these names normalises
+#: Functions that normalise, by name.
 _NORMALISES = frozenset(
     [
         "rsqrt",
@@ -56,12 +56,12 @@ _NORMALISES = frozenset(
         "l2norm",
     ]
 )
-#: the length of a vector: to divide by it is a norm, to bound by it is a clip
+#: Functions that compute the length of a vector. Division by it is a norm, a bound on it is a clip.
 _LENGTHS = frozenset(["norm", "vector_norm"])
-#: a function with one of these names cuts what is too large, and so does ``clamp`` where it is given a ``max``
+#: Functions that bound large values. ``clamp`` does so as well if ``max`` is passed.
 _CUTS = frozenset(["clamp_max", "clamp_max_", "minimum", "fmin"])
 _CLAMPS = frozenset(["clamp", "clamp_", "clip", "clip_"])
-#: a function with one of these names mixes features, so its parameters are no norm's
+#: Functions that mix features. A module that calls one is no norm.
 _MIXES = frozenset(
     [
         "linear",
@@ -89,8 +89,8 @@ _BARE_NORM = re.compile(
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether the module is a normalisation layer with parameters of its own."""
-    own = [parameter for parameter in module._parameters.values() if parameter is not None]  # noqa: SLF001  # one level only, without a generator per module
+    """Return whether the module is a normalisation layer with parameters of its own."""
+    own = [parameter for parameter in module._parameters.values() if parameter is not None]  # noqa: SLF001  # parameters of the module alone, without a generator for each module
     if not own or (module._modules and any(True for child in module.children() for _ in child.parameters())):  # noqa: SLF001  # see above
         return False
     if isinstance(module, _TORCH_NORMS):
@@ -105,7 +105,7 @@ def is_norm(module: nn.Module) -> bool:
 
 
 def is_bare_norm(name: str, dimensions: int) -> bool:
-    """Whether a parameter that stands outside every norm module is named like a norm's weight."""
+    """Return whether a parameter outside of norm modules has at most one dimension and a name of norm weights."""
     return dimensions <= 1 and _BARE_NORM.search(name) is not None
 
 
@@ -115,7 +115,7 @@ def _class_of(module: nn.Module) -> Any:
 
 @functools.lru_cache(maxsize=4096)
 def _what_code_does(cls: Any) -> tuple[bool, bool, bool]:
-    """(normalises, mixes features, could be read) for the forward of a class and the functions it calls."""
+    """Return (normalises, mixes features, is readable) for the forward of a class and the functions that it calls."""
     names: set[str] = set()
     keywords: set[str] = set()
     readable = False
@@ -128,12 +128,13 @@ def _what_code_does(cls: Any) -> tuple[bool, bool, bool]:
     if cuts and normalisers <= _LENGTHS:
         normalisers = set()
     power = bool(names & {"pow", "square", "sqrt"}) and bool(names & {"mean", "sum"})
-    called = "norm" in cls.__name__.lower() and any("norm" in name.lower() for name in names)  # a kernel of its own
+    # a norm class calls its own kernel
+    called = "norm" in cls.__name__.lower() and any("norm" in name.lower() for name in names)
     return bool(normalisers) or power or called, bool(names & _MIXES), readable
 
 
 def _reachable(cls: type[nn.Module], depth: int = 3) -> Iterator[types.CodeType]:
-    """The code of a class's forward, of the methods it calls on self and of the module functions it calls."""
+    """Yield the code of a class's forward and of the functions that it calls, up to a depth."""
     todo = [(function_of(cls.forward), depth)]
     seen: set[types.CodeType] = set()
     while todo:
@@ -149,7 +150,7 @@ def _reachable(cls: type[nn.Module], depth: int = 3) -> Iterator[types.CodeType]
             method = inspect.getattr_static(cls, name, None)
             target = method if callable(method) or isinstance(method, (staticmethod, classmethod)) else None
             if name not in _NORMALISES and hasattr(nn.Module, name):
-                continue  # torch's own machinery says nothing about this class
+                continue  # torch's own methods do not characterise this class
             target = target or getattr(function, "__globals__", {}).get(name)
             if isinstance(target, (staticmethod, classmethod)):
                 target = target.__func__
@@ -158,20 +159,23 @@ def _reachable(cls: type[nn.Module], depth: int = 3) -> Iterator[types.CodeType]
 
 
 def _keywords(code: types.CodeType) -> Iterator[str]:
-    """Names of the keyword arguments that code passes on: tuples of names among its constants."""
+    """Yield names that may be keyword arguments in code. They are tuples of strings among its constants."""
     for constant in code.co_consts:
         if isinstance(constant, tuple):
             yield from (name for name in constant if isinstance(name, str))
 
 
 def function_of(forward: object) -> object:
-    """The function below decorators (transformers wraps the forward of every checkpointed layer)."""
+    """Return the function below decorators. transformers wraps the forward of every checkpointed layer."""
     return inspect.unwrap(forward) if callable(forward) else forward
 
 
 @functools.lru_cache(maxsize=4096)
 def mentions(cls: Any, name: str) -> bool:
-    """Whether the forward of a class, or what it calls, uses a name: as a variable, an attribute or a keyword."""
+    """Return whether the forward of a class, or a function it calls, uses a name.
+
+    The name may be that of a variable, an attribute or a keyword.
+    """
     for code in _reachable(cls):
         if name in (*code.co_names, *code.co_varnames) or name in code.co_consts or name in _keywords(code):
             return True
@@ -180,11 +184,11 @@ def mentions(cls: Any, name: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def dtype_readers(cls: Any) -> frozenset[str]:
-    """Names of children whose ``weight.dtype`` the forward of a class reads; ``self`` for its own weight.
+    """Return the names of children whose ``weight.dtype`` the forward of a class reads, and ``self`` for its own weight.
 
-    Several state-space models cast the residual with ``x.to(self.norm.weight.dtype)`` before the norm, and T5's norm
-    casts its output to its own weight's dtype. Once the weight is float32, "the dtype that came in" is then no longer
-    the dtype that the rest of the model expects.
+    Several state-space models cast the residual with ``x.to(self.norm.weight.dtype)`` before the norm. T5's norm casts its
+    output to the dtype of its own weight. If the weight becomes float32, that dtype is no longer the one that the rest of the
+    model expects.
     """
     code = getattr(function_of(cls.forward), "__code__", None)
     if code is None:
@@ -198,7 +202,7 @@ def dtype_readers(cls: Any) -> frozenset[str]:
 
 
 def _loaded(instruction: dis.Instruction) -> str | None:
-    """The name that an instruction loads last; Python 3.13 loads two locals with one instruction."""
+    """Return the last name that an instruction loads, or None. Python 3.13 loads two locals with one instruction."""
     if instruction.opname != "LOAD_ATTR" and not instruction.opname.startswith("LOAD_FAST"):
         return None
     name = instruction.argval

@@ -1,7 +1,7 @@
-"""What is a quantized layer, for each method that transformers can load.
+"""Recognition of quantized layers, for each method that transformers can load.
 
-Recognised by class name and by the tensors themselves, so no quantization library is imported to audit a model
-that does not use it (importing bitsandbytes costs about as much as importing torch).
+Class names and the tensors themselves decide. No quantization library is imported for a model that does not use it. The import
+of bitsandbytes costs about as much as that of torch.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from kbitlint.upstream.quantization import INFERENCE_KERNELS, layer_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: where a copy without weights keeps how its original is packed
+#: The attribute of a module in a copy without weights that holds the packing of its original.
 TOLD = "kbitlint_packing"
 
 
 def packing_of(module: nn.Module) -> Packing | None:
-    """How the module's own weight is packed, or None where it is an ordinary float weight."""
+    """Return how the module's own weight is packed, or None for an ordinary weight."""
     told = module.__dict__.get(TOLD)
     if told is not None:
         return told  # type: ignore[no-any-return]  # a Packing
@@ -43,10 +43,10 @@ def packing_of(module: nn.Module) -> Packing | None:
 
 
 def _torchao(module: nn.Module, weight: Any) -> Packing:
-    """Torchao keeps an ordinary Linear and packs its weight: Int8Tensor, Float8Tensor, Int4TilePackedTo4dTensor, ...
+    """Return the packing of an ordinary Linear whose weight torchao packs: Int8Tensor, Float8Tensor, Int4TilePackedTo4dTensor.
 
-    Types that quantize activations too compute in integers: their product has no backward, and what comes out does not
-    require grad (torchao 0.18; transformers' quantizer says nevertheless that every 8-bit type trains).
+    Types that also quantize activations compute in integers. Their product has no backward, so their output does not require
+    grad (torchao 0.18). transformers' quantizer nevertheless reports that every 8-bit type trains.
     """
     kind = type(weight).__name__
     bits = re.search(r"\d+", kind)
@@ -57,12 +57,13 @@ def _torchao(module: nn.Module, weight: Any) -> Packing:
 
 
 def packed_class(cls: Any) -> int | None:
-    """The bits to which a bitsandbytes layer class packs its weight; None for every other class."""
+    """Return the bits to which a bitsandbytes layer class packs its weight, or None for every other class."""
     method, bits, _ = _method_of(cls)
     return bits if method == "bitsandbytes" else None
 
 
 def _trains(cls: Any) -> bool | None:
+    """Return whether a gradient passes the layer, or None if the class does not define it."""
     said = attribute(cls, "SUPPORTS_TRAINING")
     if isinstance(said, bool):
         return said
@@ -71,15 +72,16 @@ def _trains(cls: Any) -> bool | None:
 
 @functools.lru_cache(maxsize=4096)
 def _method_of(cls: Any) -> tuple[str, int | None, str]:
-    """(method, bits, kind) that a class stands for; an empty method for classes of no quantization library."""
-    if cls.__module__.startswith("peft."):  # PEFT names its wrappers after the layers in them: lora.bnb.Linear4bit
+    """Return (method, bits, kind) of a layer class. The method is empty if no quantization library defines the class."""
+    if cls.__module__.startswith("peft."):  # PEFT names its wrappers after their layers: lora.bnb.Linear4bit
         return ("", None, "")
     found = (layer_of(base.__module__, base.__name__) for base in cls.__mro__)
     return next(filter(None, found), ("", None, ""))
 
 
 def _features(module: nn.Module) -> tuple[int, int] | None:
-    own = module.__dict__  # a module raises and catches for each attribute that it asks its parameters for
+    """Return the (in, out) features of a layer, or None if they are unknown."""
+    own = module.__dict__  # a read of the dictionary: attribute access on a module raises and catches errors inside
     incoming = own["in_features"] if "in_features" in own else attribute(module, "infeatures")
     outgoing = own["out_features"] if "out_features" in own else attribute(module, "outfeatures")
     if incoming is None:
@@ -88,11 +90,11 @@ def _features(module: nn.Module) -> tuple[int, int] | None:
 
 
 def state_bytes(module: nn.Module, packing: Packing) -> int:
-    """Bytes that a quantized layer keeps besides its packed weight and outside its parameters and buffers.
+    """Return the bytes that a quantized layer holds outside its parameters and buffers, besides its packed weight.
 
-    bitsandbytes keeps a float32 maximum for each block of a 4-bit weight; with double quantization one byte, and a
-    float32 for each 256 of them (QLoRA, section 3). In 8 bits it keeps a float32 for each row. Other methods register
-    theirs as buffers.
+    bitsandbytes holds a float32 maximum for each block of a 4-bit weight. Double quantization stores it in one byte, with a
+    float32 for each 256 of them (QLoRA, section 3). In 8 bits it holds a float32 for each row. Other methods register such
+    tensors as buffers.
     """
     if packing.method != "bitsandbytes" or packing.features is None:
         return 0
@@ -106,9 +108,9 @@ def state_bytes(module: nn.Module, packing: Packing) -> int:
 
 
 def lost_state(module: nn.Module, packing: Packing) -> str:
-    """Return the name of the state that a bitsandbytes layer lacks to unpack its weight; empty where it has it.
+    """Return the name of the state that a bitsandbytes layer lacks to unpack its weight. It is empty if none is missing.
 
-    The forward of bitsandbytes 0.50 looks at the weight and then at the layer (``fix_4bit_weight_quant_state_from_module``,
+    The forward of bitsandbytes 0.50 reads the weight and then the layer (``fix_4bit_weight_quant_state_from_module``,
     ``MatmulLtState``). Weights without data have no state yet.
     """
     if packing.method != "bitsandbytes" or TOLD in module.__dict__:
@@ -124,10 +126,11 @@ def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:
     weight = module._parameters.get("weight")  # noqa: SLF001  # see packing_of
     if weight is None:
         weight = attribute(module, "weight")
-    state = attribute(module, "quant_state") if type(weight).__name__ == "DTensor" else None  # FSDP2 keeps no Params4bit
+    # FSDP2 stores a DTensor instead of a Params4bit
+    state = attribute(module, "quant_state") if type(weight).__name__ == "DTensor" else None
     known = attribute(weight, "bnb_quantized") or state is not None
     packed = isinstance(weight, Tensor) and (known or not weight.is_floating_point())
-    if not packed:  # a tied or never loaded weight: the class promises what the tensor does not hold
+    if not packed:  # a tied or never loaded weight: the class is quantized, the tensor is not
         return None
     compute = attribute(module, "compute_dtype")
     return _four_bits(
@@ -140,19 +143,19 @@ def _bitsandbytes_4bit(module: nn.Module) -> Packing | None:
 
 @functools.lru_cache(maxsize=1024)
 def _four_bits(kind: str, compute_dtype: str | None, features: tuple[int, int] | None, double: bool) -> Packing:  # noqa: FBT001  # a key
-    """A model has thousands of layers and few ways in which they are packed."""
+    """Return a cached Packing. A model has thousands of layers and few distinct packings."""
     return Packing("bitsandbytes", 4, kind, compute_dtype, features, double=double)
 
 
 def _bitsandbytes_8bit(module: nn.Module) -> Packing | None:
     weight = attribute(module, "weight")
-    if not isinstance(weight, Tensor) or weight.is_floating_point():  # has_fp16_weights keeps them 16-bit
+    if not isinstance(weight, Tensor) or weight.is_floating_point():  # has_fp16_weights leaves the weight in 16 bits
         return None
     return Packing("bitsandbytes", 8, "int8", features=_features(module))
 
 
 def hollow(module: nn.Module, path: str) -> Iterator[UnpackedLayerFacts]:
-    """The module, where its class packs a weight and its weight is not packed."""
+    """Yield the facts of the module if its class packs a weight and its weight is not packed."""
     bits, weight = packed_class(type(module)), module._parameters.get("weight")  # noqa: SLF001  # one dictionary read
     if bits is not None and weight is not None:
         pending = type(weight).__name__ == "Params4bit"
@@ -160,10 +163,11 @@ def hollow(module: nn.Module, path: str) -> Iterator[UnpackedLayerFacts]:
 
 
 def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[LinearFacts, ...] | None:
-    """Those of a model's plain Linears that bitsandbytes was to replace; None where no record says which it was not to.
+    """Return the plain Linears of a model that bitsandbytes should have replaced.
 
-    The keys are patterns (``should_convert_module`` of transformers); a key that occurs anywhere in the path counts
-    here, so that a layer is reported only where no version of transformers would have left it out.
+    None means that the model has no list of the modules to leave out. Keys of the list are patterns (``should_convert_module``
+    of transformers). Here a key anywhere in the path counts as a match. A layer is thus reported only if every version of
+    transformers would convert it.
     """
     keys = attribute(attribute(base, "hf_quantizer"), "modules_to_not_convert")
     if keys is None:
@@ -176,15 +180,18 @@ def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[Li
 
 
 def quantizer_trains(base: Any) -> bool | None:
-    """What the quantizer that loaded the model says about training, or None where there is none or it cannot say."""
+    """Return whether the quantizer that loaded the model supports training.
+
+    None means that the model has no quantizer, or one that raised.
+    """
     try:
         found = base.hf_quantizer.is_trainable
-    except Exception:  # noqa: BLE001  # some ask for the version of a package that is not installed
+    except Exception:  # noqa: BLE001  # some read the version of a package that is not installed
         return None
     return found if isinstance(found, bool) else None
 
 
 def method_of(config: Any) -> str | None:
-    """The method that a quantization config names, be it an object or a dictionary; None where it names none."""
+    """Return the method that a quantization config (an object or a dictionary) names, or None if it names none."""
     value = config.get("quant_method") if isinstance(config, dict) else getattr(config, "quant_method", None)
     return None if value is None else str(getattr(value, "value", value))

@@ -1,1 +1,1 @@
-"""One training step without weights."""
+"""One traced training step: forward and backward on a copy of the model without weights."""

@@ -1,4 +1,4 @@
-"""Sees every call of ``torch.utils.checkpoint.checkpoint``, wherever a model makes it."""
+"""Observation of every call of ``torch.utils.checkpoint.checkpoint`` that a model makes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,22 @@ from kbitlint.model.layers.checkpointing import FUNCTION
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-#: remote code imports the function by name, so its modules' globals are replaced while a step runs
+#: Remote code imports the function by name, so the globals of its Python modules are replaced while a step runs.
 _LOCK = threading.RLock()
 
 
 @contextmanager
 def observed(model: nn.Module, see: Callable[[nn.Module | None, bool | None, bool], None]) -> Iterator[None]:
-    """Tell ``see(module, use_reentrant, whether an input requires grad)`` of every checkpoint that the model makes.
+    """Call ``see(module, use_reentrant, requires_grad)`` for every checkpoint that the model makes.
 
-    Functions that are bound to layers are wrapped on the model itself, which is a twin; those that code calls by
-    name are replaced in the namespaces of the model's own classes, and put back. The module is the one that the
-    function is bound to: a layer of transformers 4 calls it before any hook of the layer says that it runs. It is None
-    where code calls the function by name.
+    Functions bound to layers are wrapped on the model itself, which is a twin. Functions called by name are replaced in the
+    Python modules of the model's classes, and restored at the end.
+
+    Args:
+        model: The twin.
+        see: Receives the module, ``use_reentrant`` as passed (None if it is not), and whether an input requires grad. The
+            module is the one that the function is bound to, or None if code calls it by name. A layer of transformers 4 calls
+            it before its forward hooks run.
     """
     genuine = torch.utils.checkpoint.checkpoint
 
@@ -56,7 +60,7 @@ def observed(model: nn.Module, see: Callable[[nn.Module | None, bool | None, boo
 
 
 def _through(bound: Any, genuine: Any, checkpoint: Any) -> Any:
-    """The bound function, with the observer in place of torch's own below its partials."""
+    """Return the bound function with the observer in place of torch's checkpoint. Partials around it are kept."""
     if bound is genuine:
         return checkpoint
     if isinstance(bound, functools.partial):
@@ -65,7 +69,7 @@ def _through(bound: Any, genuine: Any, checkpoint: Any) -> Any:
 
 
 def _imports(model: nn.Module, genuine: Any) -> list[tuple[dict[str, Any], str]]:
-    """(namespace, name) of every import of the function in the modules that define the model's classes and functions."""
+    """Return (namespace, name) of each import of the function in the Python modules of the model's classes and functions."""
     names = {cls.__module__ for module in model.modules() for cls in type(module).__mro__}
     for module in model.modules():
         bound = module.__dict__.get(FUNCTION)

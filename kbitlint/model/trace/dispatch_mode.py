@@ -1,10 +1,10 @@
-"""Runs torch code on tensors without contents: shapes, dtypes and autograd edges are all there is.
+"""The dispatch mode of the trace. It acts below autograd: on operators, which run for shapes and dtypes only.
 
-Floating tensors live on the meta device. Integers and booleans that can be computed are computed for real (token ids,
-positions, masks), so code that branches on them takes the branch that training takes. What cannot be known (where a
-router sends a token) is answered plausibly and counted as a guess: a failure without guesses is what training does.
+Floating-point tensors live on the meta device. Integers and booleans are computed for real if their inputs are known (token
+ids, positions, masks). Code thus takes the branch that it takes in training. An unknown value, such as the expert that a router
+selects, gets a plausible answer and counts as a guess.
 
-To the code that runs, every tensor seems to be on the CPU.
+To the model's code, every tensor seems to be on the CPU (``kbitlint.model.trace.function_mode``).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 CPU, META = torch.device("cpu"), torch.device("meta")
 
-#: a real tensor larger than this is not computed: masks of long sequences would fill the memory
+#: The largest number of elements that is computed for real. Masks of long sequences would fill the memory.
 MAX_REAL = 2**22
 
 
-# ------------------------------------------------------------------------------------ below autograd: operators
-
-
 class MetaKernels(TorchDispatchMode):
-    """Stands in for the kernels: checks dtypes, keeps known integers real, answers reads of unknown values."""
+    """A dispatch mode in place of the kernels.
+
+    It checks dtypes, computes known integers for real, and answers reads of unknown values.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
@@ -44,15 +44,16 @@ class MetaKernels(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No: torch would wrap every operator of the step to keep a compiler out that is not at work here."""
+        """Return False. Otherwise torch wraps every operator of the step to exclude the compiler, which does not run here."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run one operator on what is known of its arguments."""
-        with torch._C.DisableTorchFunction():  # noqa: SLF001  # nothing in here is code that tensors should seem real to
+        """Run one operator on the known part of its arguments."""
+        with torch._C.DisableTorchFunction():  # noqa: SLF001  # the function mode must not act on the calls of this class
             return self._answer(func, args, kwargs or {})
 
     def _answer(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run one operator, and record what it reads, detaches, guesses and allocates."""
         ledger = self.ledger
         tensors = tensors_in((*args, *kwargs.values()) if kwargs else args)
         unknown = any(tensor.is_meta for tensor in tensors)
@@ -81,6 +82,7 @@ class MetaKernels(TorchDispatchMode):
         return result
 
     def _note_uses(self, tensors: Sequence[Tensor]) -> None:
+        """Record the first use of each watched parameter, and each read of a packed weight."""
         ledger = self.ledger
         for tensor in tensors:
             key = id(tensor)
@@ -92,12 +94,12 @@ class MetaKernels(TorchDispatchMode):
                     place[key] = ledger.where()
 
     def _matched(self, func: Any, args: Any) -> Any:
-        """Note what the real kernel refuses, and go on as if the dtypes were the first one's."""
+        """Record a refusal if the real kernel refuses the dtypes, and return arguments that agree with the first one."""
         dtypes = kernel_dtypes.refused(func, args, self.ledger.device)
         if not dtypes:
             return args
         ledger = self.ledger
-        if not (ledger.in_backward and ledger.refusals):  # what a refusal in the forward pass leads to
+        if not (ledger.in_backward and ledger.refusals):  # a refusal in the forward pass causes others in the backward pass
             place = ledger.where()
             name = func.overloadpacket.__name__
             ledger.refusals.setdefault((place, name), Refusal(place, name, dtypes, ledger.in_backward))
@@ -110,7 +112,7 @@ class MetaKernels(TorchDispatchMode):
         )
 
     def _known(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[Tensor]) -> Any:
-        """Compute for real, unless it makes floating contents or more than fits."""
+        """Compute an operator on real arguments. Results with floating contents, and large ones, go to the meta device."""
         name = func.overloadpacket.__name__
         if name in _FILLING and _result_dtype(name, args, kwargs).is_floating_point:
             return func(*args, **{**kwargs, "device": META})
@@ -125,7 +127,7 @@ class MetaKernels(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def _unknown(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[Tensor]) -> Any:
-        """Run the meta kernel; known arguments lose their contents on the way in."""
+        """Run the meta kernel. Real arguments are replaced by empty ones, and a write into a real tensor is skipped."""
         if all(tensor.is_meta for tensor in tensors):
             return self.shapes.run(func, args, kwargs)
         if _is_in_place(func) and not args[0].is_meta:
@@ -145,7 +147,7 @@ def tensors_in(values: Sequence[Any]) -> list[Tensor]:
     return found
 
 
-#: these make a tensor that code fills later (ones are masks, and are computed)
+#: Operators that create a tensor for later writes. ``ones`` is absent: masks are made of ones, and are computed.
 _FILLING = frozenset(
     name
     for kind in ("empty", "zeros", "full", "rand", "randn")

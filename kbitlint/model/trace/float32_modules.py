@@ -1,4 +1,4 @@
-"""Which modules have to compute in float32 for a step to run: found by trying it on copies without weights."""
+"""The modules that must compute in float32 for a step to run, found by trial on copies without weights."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ if TYPE_CHECKING:
     from kbitlint.model.trace.step import StepSettings
 
 ROUNDS = 8
+"""The most trials. Each adds one module and its counterparts in other layers."""
 
 
 def float32_modules(inner: nn.Module, how: StepSettings, refusing: Iterable[str]) -> tuple[str, ...]:
-    """The modules that let the step run once they compute in float32 and give back the dtype that came in.
+    """Return the modules that let the step run if they compute in float32 and return the dtype of their input.
 
-    Code that makes a float32 tensor of its own (a state, a position, a transform without half-precision kernel) and
-    multiplies it with what comes in fails in half precision. PEFT's prepare hides that by casting the embeddings, so
-    that the whole stream is float32; here only the modules that refuse are.
+    Some code creates a float32 tensor itself: a state, a position, a transform without half-precision kernel. Its product with
+    a half-precision input raises. PEFT's ``prepare_model_for_kbit_training`` hides such errors: it casts the embeddings, so
+    that all activations are float32. Here only the modules that raise compute in float32.
 
     Args:
-        inner: The model that is traced; it is only read.
-        how: What the step is run with.
+        inner: The model to trace. It is only read.
+        how: The settings of the step.
         refusing: Paths of the modules in which a kernel refused its dtypes.
 
     Returns:
-        Paths in the order in which they were found; empty where the step raises nevertheless.
+        Paths in the order of discovery. The tuple is empty if no such set lets the step run.
     """
     found: dict[str, None] = {}
     for _ in range(ROUNDS):
@@ -56,5 +57,5 @@ def float32_modules(inner: nn.Module, how: StepSettings, refusing: Iterable[str]
 
 
 def _alike(refusing: list[str]) -> list[str]:
-    """The first one and its likes in other layers: what comes after it may refuse only because of it."""
+    """Return the first path and its counterparts in other layers. Later refusals may only be its consequence."""
     return [path for path in refusing if fold(path) == fold(refusing[0])]

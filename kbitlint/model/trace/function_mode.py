@@ -1,4 +1,7 @@
-"""Above autograd: functions and methods of tensors, and autocast."""
+"""The function mode of the trace. It acts above autograd: on torch functions, on tensor methods, and on autocast.
+
+Operators below autograd are in ``kbitlint.model.trace.dispatch_mode``.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def _device(_: Ledger, func: Any, args: Any, __: Any) -> Any:
-    """The CPU, but for torch's checkpoint: it compares devices inside and outside of functions that hide them."""
+    """Return the CPU. Only torch's checkpoint reads the real device, since it compares devices with the mode on and off."""
     asks = sys._getframe(2).f_globals.get("__name__")  # noqa: SLF001  # the frame that reads the attribute
     return func(*args) if asks == "torch.utils.checkpoint" else CPU
 
@@ -32,6 +35,7 @@ def _itself(_: Ledger, __: Any, args: Any, ___: Any) -> Any:
 
 
 def _same_values(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """Return True for tensors without contents, and count a guess."""
     if any(tensor.is_meta for tensor in tensors_in(args)):
         ledger.guess("equal")
         return True
@@ -39,7 +43,7 @@ def _same_values(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _split(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    """A split by sizes that were guessed: the last part takes what is left."""
+    """Split a tensor. If the sizes were guessed, the last part takes the rest."""
     tensor = args[0]
     sizes = (
         args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_sizes", kwargs.get("split_size")))
@@ -53,6 +57,7 @@ def _split(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _tolist(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """Return nested lists of ones (True for booleans) for a tensor without contents, and count a guess."""
     tensor = args[0]
     if not tensor.is_meta:
         return func(*args, **kwargs)
@@ -66,7 +71,7 @@ def _tolist(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _without_device(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    """``tensor.to(...)`` moves nothing here: only the dtype counts."""
+    """Apply ``tensor.to(...)`` without a device: only the dtype and the copy flag count."""
     rest: list[Any] = []
     for value in args[1:]:
         if isinstance(value, Tensor):
@@ -77,7 +82,7 @@ def _without_device(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     if "other" in named:
         named["dtype"] = named.pop("other").dtype
     dtypes = [value for value in rest if isinstance(value, torch.dtype)]
-    copies = [value for value in rest if isinstance(value, bool)]  # (dtype, non_blocking, copy)
+    copies = [value for value in rest if isinstance(value, bool)]  # the positional order is (dtype, non_blocking, copy)
     if dtypes:
         named["dtype"] = dtypes[0]
     if len(copies) > 1 and copies[1]:
@@ -104,16 +109,19 @@ _DEVICE_QUERIES: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
 
 
 class PretendCPU(TorchFunctionMode):
-    """Lets code believe that its tensors are on the CPU, and applies autocast, which knows no meta device."""
+    """A function mode in which all tensors seem to be on the CPU.
+
+    It also applies autocast, which torch does not support on the meta device.
+    """
 
     def __init__(self, ledger: Ledger) -> None:
         super().__init__()
         self.ledger = ledger
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Answer what would betray the meta device; pass everything else on."""
+        """Run a torch function. Calls that would reveal the meta device get a replacement result."""
         kwargs = kwargs or {}
-        if isinstance(func, torch._ops.OpOverload):  # noqa: SLF001  # an operator that WeightlessKernels calls, not a function that code calls
+        if isinstance(func, torch._ops.OpOverload):  # noqa: SLF001  # an operator that MetaKernels calls, not a function of the model's code
             return func(*args, **kwargs)
         answer = _DEVICE_QUERIES.get(func)
         if answer is not None:
@@ -125,14 +133,15 @@ class PretendCPU(TorchFunctionMode):
             args, kwargs = kernel_dtypes.autocast(getattr(func, "__name__", ""), args, kwargs, self.ledger.device, dtype)
         dtypes = kernel_dtypes.refused_function(getattr(func, "__name__", ""), args, self.ledger.device)
         if dtypes:
-            raise RuntimeError(f"Unsupported dtype {dtypes[0]}")  # as the CPU does, whatever meta takes
+            # the CPU kernel raises this; the meta kernel may accept the dtype
+            raise RuntimeError(f"Unsupported dtype {dtypes[0]}")
         if func is torch.nn.functional.scaled_dot_product_attention:
             return attend(*args, **kwargs, device=self.ledger.device)
         return func(*args, **kwargs)
 
 
 def autocast_dtype() -> torch.dtype | None:
-    """The dtype of the enclosing autocast region, on whatever device it was opened; None outside."""
+    """Return the dtype of the enclosing autocast region on either device type, or None outside of a region."""
     for device in ("cpu", "cuda"):
         if torch.is_autocast_enabled(device):
             return torch.get_autocast_dtype(device)
@@ -141,6 +150,6 @@ def autocast_dtype() -> torch.dtype | None:
 
 @contextlib.contextmanager
 def weightless(ledger: Ledger) -> Iterator[None]:
-    """Run what follows without weights, and write down in the ledger what happened."""
+    """Run the body of the ``with`` statement without weights, and record its events in the ledger."""
     with PretendCPU(ledger), MetaKernels(ledger):
         yield

@@ -1,4 +1,4 @@
-"""Why a gradient does not arrive, read off what the forward pass did and the graph it left."""
+"""The reason why a gradient does not arrive, from the record of the forward pass and its autograd graph."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class ForwardRecord:
-    """What the forward pass showed of each module, by path."""
+    """The record of the forward pass, by module path."""
 
     gives_grad: dict[str, bool] = field(default_factory=dict)
-    """Whether a floating output of the module required grad, for every module that ran."""
+    """Whether a floating-point output of the module required grad, for every module that ran."""
     entered_without_grad: set[str] = field(default_factory=set)
-    """Modules that ran while no gradients were recorded."""
+    """Modules that ran while autograd recorded no gradients."""
     checkpoint_calls: list[CheckpointCall] = field(default_factory=list)
+    """Every checkpoint call, in order."""
 
 
 def why_cut(
@@ -31,15 +32,15 @@ def why_cut(
     used_without_grad: str | None,
     detached: list[tuple[str, Tensor]],
 ) -> tuple[Cut, str]:
-    """The reason why a parameter got no gradient, and the module it lies in.
+    """Return the reason why a parameter received no gradient, and the path of the module that causes it.
 
     Args:
         parameter: The parameter.
         owner: The path of the module that holds it.
-        passage: What the forward pass showed.
-        used: Where it was first computed with while gradients were recorded, or None.
-        used_without_grad: Where it was first computed with while they were not, or None.
-        detached: Every detach of a tensor that required grad, with the module that did it.
+        passage: The record of the forward pass.
+        used: The module that first used it while gradients were recorded, or None if none did.
+        used_without_grad: The module that first used it while none were recorded, or None if none did.
+        detached: (module path, tensor) of each detach of a tensor that required grad.
     """
     around = list(_ancestors(owner))
     cutting = {call.path for call in passage.checkpoint_calls if call.cuts}
@@ -61,7 +62,7 @@ def why_cut(
 
 
 def _silent(around: list[str], passage: ForwardRecord) -> list[str]:
-    """The modules around a parameter that did not run, without lists whose members did."""
+    """Return the modules around a parameter that did not run, innermost first. Lists whose members ran are excluded."""
     silent = list(itertools.takewhile(lambda path: path not in passage.gives_grad, around))
     while silent and any(path.startswith(f"{silent[-1]}.") for path in passage.gives_grad):
         silent.pop()
@@ -69,7 +70,7 @@ def _silent(around: list[str], passage: ForwardRecord) -> list[str]:
 
 
 def _ancestors(path: str) -> list[str]:
-    """The path and everything around it, innermost first, without the model itself."""
+    """Return a path and the paths of its parents, innermost first, without the model itself."""
     found = []
     while path:
         found.append(path)
@@ -78,7 +79,7 @@ def _ancestors(path: str) -> list[str]:
 
 
 def _depends_on(tensor: Tensor, parameter: Tensor) -> bool:
-    """Whether the graph of a tensor leads back to a parameter."""
+    """Return whether the graph of a tensor leads back to a parameter."""
     todo: list[Any] = [tensor.grad_fn]
     seen: set[Any] = set()
     while todo:

@@ -1,7 +1,7 @@
-"""Refuses a step on a copy that leads back to the original: a call of one of its modules, a use of one of its tensors.
+"""The guard of the original model. It stops a step on a copy that reaches a module or a tensor of the original.
 
-What is bound to a model is bound to its copy (``kbitlint.model.trace.rebinding``). Two ways back remain: a function that finds
-the model under a global name, and a class that was made for it.
+``kbitlint.model.trace.rebinding`` binds functions of the model to the copy. Two kinds of reference remain. A function may read
+the model from a global name, or a class may have been created for it.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class TouchedError(RuntimeError):
-    """The step reached the original; it is raised before anything of it runs."""
+    """The step reached the original model. It is raised before the original runs."""
 
 
 class Guard:
-    """Knows the modules and tensors of a model that no step on its copy may reach.
+    """A check of every module call and every operand of a step on a copy.
 
     Args:
-        originals: Path of each module by the original that it is a copy of; a copy of a copy has two.
+        originals: The original modules with their paths. A copy of a copy has two originals.
     """
 
     def __init__(self, originals: Mapping[nn.Module, str]) -> None:
@@ -33,18 +33,18 @@ class Guard:
         tensors = [
             tensor
             for module in originals
-            for tensor in (*module._parameters.values(), *module._buffers.values())  # noqa: SLF001  # own tensors only
+            for tensor in (*module._parameters.values(), *module._buffers.values())  # noqa: SLF001  # tensors of the module alone, without those of its children
             if tensor is not None
         ]
         self._tensors = frozenset(map(id, tensors))
         self._storages = frozenset(filter(None, map(_storage, tensors)))
         self._thread = threading.get_ident()
         self.touched = ""
-        """What was reached first; empty while nothing was. Code may have caught the error."""
+        """The first use of the original, in words; empty if there was none. The code of the model may catch the error."""
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Refuse calls of the original's modules by this thread."""
+        """Raise TouchedError if this thread calls a module of the original inside the ``with`` statement."""
         handle = register_module_forward_pre_hook(self._see_module)
         try:
             yield
@@ -57,11 +57,15 @@ class Guard:
             self._refuse(f"it calls {path or 'the model'} of the model itself, not of its copy")
 
     def see(self, tensors: Sequence[Tensor]) -> None:
-        """Refuse what an operator is given, where it belongs to the original or is the parameter of another model."""
+        """Check the tensors that an operator receives.
+
+        Raises:
+            TouchedError: A tensor belongs to the original, or is a parameter of another model.
+        """
         for tensor in tensors:
             if id(tensor) in self._tensors or (not tensor.is_meta and _storage(tensor) in self._storages):
                 self._refuse("it computes with a tensor of the model itself, not of its copy")
-            if not tensor.is_meta and isinstance(tensor, nn.Parameter):  # a copy's have no contents
+            if not tensor.is_meta and isinstance(tensor, nn.Parameter):  # the copy's own parameters are on meta
                 self._refuse("it computes with a parameter of another model")
 
     def _refuse(self, what: str) -> None:
@@ -71,6 +75,6 @@ class Guard:
 
 def _storage(tensor: Tensor) -> int | None:
     try:
-        return int(tensor.untyped_storage()._cdata)  # noqa: SLF001  # the one identity that a storage has
-    except (RuntimeError, NotImplementedError):  # sparse tensors and wrappers have none
+        return int(tensor.untyped_storage()._cdata)  # noqa: SLF001  # the only identity of a storage
+    except (RuntimeError, NotImplementedError):  # sparse tensors and wrapper subclasses have no storage
         return None

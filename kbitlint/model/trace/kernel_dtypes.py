@@ -1,12 +1,12 @@
-"""Which mixes of dtypes real kernels refuse, and what autocast casts before they run.
+"""Mixes of dtypes that real kernels refuse, and the casts of autocast.
 
-Meta kernels give shapes and accept any mix of dtypes, so a run without weights has to check them itself. Every line
-was tried on the CPU kernels of torch 2.13; ``tests/model/test_kernel_dtypes.py`` tries them again. Where CUDA differs it says
-so:
-- ``layer_norm`` and ``group_norm`` take float32 parameters over half-precision input on the CPU; CUDA refuses every
-  mix. ``batch_norm`` takes that mix on both.
-- autocast on CUDA also computes norms, softmax, sums and powers in float32 and gives float32 back; on the CPU it
-  leaves them alone.
+Meta kernels accept any mix of dtypes, so a run without weights checks them here. Each row was tried on the CPU kernels of torch
+2.13. ``tests/model/test_kernel_dtypes.py`` tries them again. CUDA differs in two points:
+
+- ``layer_norm`` and ``group_norm`` accept float32 parameters with half-precision input on the CPU. CUDA refuses every mix.
+  ``batch_norm`` accepts that mix on both.
+- autocast on CUDA also computes norms, softmax, sums and powers in float32, and returns float32. On the CPU it leaves them
+  unchanged.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 aten = torch.ops.aten
-#: the grouped product of experts, which torch 2.6 does not have
+#: The grouped matrix product of experts. It is None in torch 2.6, which lacks the operator.
 GROUPED_MM: Any = getattr(getattr(aten, "_grouped_mm", None), "default", None)
 
 
 def _addmv() -> tuple[int, ...]:
-    """What must agree in ``addmv``: torch 2.9 takes any dtype to add to, 2.13 refuses it. Tried, as it changed between them."""
+    """Return the positions of the arguments of ``addmv`` whose dtypes must agree.
+
+    torch 2.9 accepts any dtype of the first argument, and 2.13 refuses a mix. The change lies between them, so a call decides.
+    """
     shapes: Any = [(1, HALF[0]), ((1, 1), torch.float32), (1, torch.float32)]
     try:
         torch.addmv(*(torch.ones(shape, dtype=dtype, device="cpu") for shape, dtype in shapes))
@@ -38,7 +41,7 @@ def _addmv() -> tuple[int, ...]:
     return (1, 2)
 
 
-#: operator -> positions of the tensors whose dtypes must be the same
+#: operator -> positions of the tensors whose dtypes must be equal
 _SAME: dict[Any, tuple[int, ...]] = {
     aten.mm.default: (0, 1),
     aten.bmm.default: (0, 1),
@@ -91,14 +94,14 @@ _FOURIER = frozenset([aten._fft_r2c.default, aten._fft_c2r.default, aten._fft_c2
 
 
 def refused(func: Any, args: Sequence[Any], device: str) -> tuple[torch.dtype, ...]:
-    """The dtypes for which the real kernel of a device would raise; empty where it runs.
+    """Return the dtypes for which the real kernel of a device would raise. The tuple is empty if the kernel runs.
 
     Args:
-        func: The operator overload, as a dispatch mode sees it.
+        func: The operator overload that a dispatch mode receives.
         args: Its positional arguments.
         device: ``cpu`` or ``cuda``.
     """
-    if func in _SAME:  # integers count too: code that reads a packed weight itself multiplies with bytes
+    if func in _SAME:  # integers count as well: code that reads a packed weight itself multiplies by bytes
         dtypes = _dtypes(args, _SAME[func])
         return dtypes if len(set(dtypes)) > 1 else ()
     if func in _NORMS:
@@ -116,9 +119,9 @@ def refused(func: Any, args: Sequence[Any], device: str) -> tuple[torch.dtype, .
 
 
 def refused_function(name: str, args: Sequence[Any], device: str) -> tuple[torch.dtype, ...]:
-    """The dtype for which a torch function raises before it comes to an operator; empty where it goes on.
+    """Return the dtype for which a torch function raises before it calls an operator. The tuple is empty if it does not raise.
 
-    The Fourier transforms of the CPU take no half precision. Since torch 2.15 those of meta take bfloat16, as CUDA does.
+    The Fourier transforms of the CPU refuse half precision. Since torch 2.15 those of meta accept bfloat16, as CUDA does.
 
     Args:
         name: The function's ``__name__``.
@@ -136,25 +139,22 @@ def _dtypes(args: Sequence[Any], positions: tuple[int, ...]) -> tuple[torch.dtyp
 
 
 def checks(func: Any) -> bool:
-    """Whether the dtypes of an operator's arguments matter at all."""
+    """Return whether an operator may refuse the dtypes of its arguments."""
     return func in _SAME or func in _NORMS or func in _FILLS or func in _FOURIER
-
-
-# ----------------------------------------------------------------------------------------------- autocast
 
 
 @dataclass(frozen=True, slots=True)
 class _Autocast:
-    """What autocast does on one device, by the names of torch's functions."""
+    """The casts of autocast on one device, as names of torch functions."""
 
     lower: frozenset[str]
-    """Computed in the autocast dtype."""
+    """Functions that compute in the autocast dtype."""
     upper: frozenset[str]
-    """Computed in float32."""
+    """Functions that compute in float32."""
     upper_result: frozenset[str]
-    """Give float32 where the first argument is half precision and no dtype was asked for."""
+    """Functions that return float32 if their first argument is half precision and no dtype is passed."""
     widest: frozenset[str]
-    """Computed in the widest dtype of their arguments."""
+    """Functions that compute in the widest dtype of their arguments."""
 
 
 def _names(text: str) -> frozenset[str]:
@@ -202,7 +202,7 @@ AUTOCAST: dict[str, _Autocast] = {
 def autocast(
     name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any], device: str, dtype: torch.dtype
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a torch function as autocast hands them to the kernel.
+    """Return the arguments that autocast passes to the kernel of a torch function.
 
     Args:
         name: The function's ``__name__``.
@@ -210,6 +210,9 @@ def autocast(
         kwargs: Its keyword arguments.
         device: ``cpu`` or ``cuda``.
         dtype: The dtype of the enclosing autocast region.
+
+    Returns:
+        The positional and the keyword arguments, cast if autocast casts them.
     """
     does = AUTOCAST[device]
     if name in does.upper_result and args and isinstance(args[0], Tensor) and args[0].dtype in HALF:
@@ -248,5 +251,5 @@ def _each(value: Any, see: Callable[[Tensor], None]) -> None:
 
 
 def _eligible(tensor: Tensor) -> bool:
-    """Autocast leaves float64, integers and booleans alone."""
+    """Return whether autocast may cast a tensor. It leaves float64, integers and booleans unchanged."""
     return tensor.is_floating_point() and tensor.dtype is not torch.float64

@@ -1,4 +1,4 @@
-"""What a run without weights has to remember: refused dtypes, guessed values, which parameters were used where."""
+"""The ledger of a traced step: refused dtypes, guessed values, and where each parameter was used."""
 
 from __future__ import annotations
 
@@ -17,48 +17,53 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A kernel that would refuse the dtypes it was given."""
+    """A call of a kernel that would raise for the dtypes of its arguments."""
 
     where: str
+    """The path of the module that ran."""
     operator: str
     dtypes: tuple[torch.dtype, ...]
+    """The dtypes of the operands, in their order."""
     in_backward: bool
 
 
 @dataclass(slots=True)
 class Ledger:
-    """What a run without weights has to remember."""
+    """The events of one traced step."""
 
     device: str
-    """Whose kernels are stood in for: ``cpu`` or ``cuda``."""
+    """The device whose kernels are simulated: ``cpu`` or ``cuda``."""
     where: Callable[[], str] = lambda: ""
-    """The path of the module that runs."""
+    """Returns the path of the module that runs."""
     in_backward: bool = False
     refusals: dict[tuple[str, str], Refusal] = field(default_factory=dict)
+    """The first refusal of each (module path, operator)."""
     guesses: Counter[str] = field(default_factory=Counter)
+    """How often an unknown value was read, by the kind of read."""
     watched: dict[int, Tensor] = field(default_factory=dict)
-    """The parameters of interest, by id."""
+    """The parameters at which a gradient is expected, by id."""
     used: dict[int, str] = field(default_factory=dict)
-    """Where each watched parameter was first computed with while gradients were recorded."""
+    """The path of the module that first used each watched parameter while gradients were recorded."""
     used_without_grad: dict[int, str] = field(default_factory=dict)
+    """The same for uses under ``torch.no_grad`` or ``torch.inference_mode``."""
     packed: dict[int, str] = field(default_factory=dict)
-    """Paths of the packed weights, by id: no operator but a stand-in should meet one."""
+    """Paths of the quantized layers, by the id of their packed weight. Only a stub may read a packed weight."""
     packed_reads: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(packed weight, module that reads it) -> operator."""
+    """(quantized layer, module that reads its packed weight) -> operator."""
     detached: list[tuple[str, Tensor]] = field(default_factory=list)
-    """(module, tensor) of every detach of a tensor that requires grad."""
+    """(module, tensor) of each detach of a tensor that requires grad."""
     allocated: Callable[[Tensor], None] | None = None
-    """Told of every tensor that an operator gives."""
+    """Receives every tensor that an operator returns. None if no observer counts memory."""
     guard: Guard | None = None
-    """Refuses operators on tensors of the model that the run is on a copy of."""
+    """Raises if an operator uses a tensor of the original model. None checks nothing."""
     last: Any = ""
-    """The operator that ran last."""
+    """The operator that ran last. It is empty before the first one."""
 
     @property
     def last_operator(self) -> str:
-        """Its name; made when it is asked for, because a step runs some ten thousand operators."""
+        """The name of the operator that ran last. It is built on access, since a step runs some ten thousand operators."""
         return str(self.last)
 
     def guess(self, what: str) -> None:
-        """Count an answer that the real values might contradict."""
+        """Count one read of an unknown value. The real value may differ from the answer."""
         self.guesses[what] += 1

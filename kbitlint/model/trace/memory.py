@@ -1,9 +1,8 @@
-"""Measures what training a model takes, from a step without weights.
+"""The memory that training a model needs, measured on a step without weights.
 
-Resident bytes are counted from the tensors. What comes and goes is simulated: every operator of the traced step says
-what it allocates, and autograd holds and frees it as it does in a real step. So the peak has the activations, the
-recomputed layers, the unpacked weights of one product and the float32 copy of the logits in it, in the order in which
-they live. Not in it: the CUDA context, the workspaces of cuBLAS (some ten MB) and fragmentation.
+Bytes of resident tensors are counted. The rest is simulated. Each operator of the traced step reports its allocations. autograd
+holds and frees them as in a real step. The peak thus includes activations, recomputed layers, unpacked weights of one product
+and the float32 copy of the logits. It excludes the CUDA context, the workspaces of cuBLAS (some ten MB) and fragmentation.
 """
 
 from __future__ import annotations
@@ -27,21 +26,26 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
 
-#: optimizer -> bytes of state for each trainable element, in the dtype of the element where it is None
+#: optimizer -> bytes of state for each trainable element. None is two tensors in the dtype of the element.
 OPTIMIZERS: dict[str, float | None] = {"adamw": None, "adamw8bit": 2 + 8 / 256, "paged_adamw_8bit": 0.0, "sgd": 0.0}
-#: bitsandbytes keeps the state of smaller tensors in 32 bits
+#: The least number of elements for 8-bit state. bitsandbytes keeps the state of smaller tensors in 32 bits.
 _MIN_8BIT = 4096
 
 
 def measure(name: str, model: nn.Module, context: TrainingContext, *, optimizer: str, every: int | None) -> StateMemory:
-    """What training a model takes in the state it is in.
+    """Return the memory that training a model needs in its present state, in bytes.
 
     Args:
-        name: What the state is called.
-        model: A model with trainable parameters; live or on meta, it is only read.
+        name: The name of the state in the report.
+        model: A model with trainable parameters, live or on the meta device. It is only read.
         context: Autocast, batch size and sequence length.
         optimizer: A key of ``OPTIMIZERS``.
-        every: Also measure with every n-th layer checkpointed; None measures with none and with all.
+        every: Measures one more step, in which every n-th layer checkpoints. None measures only the steps in which no layer and
+            every layer checkpoints.
+
+    Returns:
+        Resident bytes by kind, bytes of gradients and optimizer state, and one StepMemory for each checkpointing mode. If a
+        step fails, ``failure`` holds the reason, and later modes are missing.
     """
     facts = collect(model)
     resident = dict.fromkeys(KINDS, 0) | _resident(model, facts)
@@ -84,7 +88,7 @@ def _state_bytes(numel: int, nbytes: int, optimizer: str) -> int:
 
 
 def _resident(model: nn.Module, facts: ModelFacts) -> dict[str, int]:
-    """Bytes of the tensors that stay, by kind; tied ones once."""
+    """Return the bytes of the tensors that live for the whole run, by kind. A tied tensor counts once."""
     base: Any = adapters.base_of(model)
     ends = {id(module) for module in _ends(base)}
     kinds = {
@@ -105,20 +109,20 @@ def _resident(model: nn.Module, facts: ModelFacts) -> dict[str, int]:
         bank = path_of(path) if packed_kind(module) is not None else ""
         if bank:
             found["quantization state"] = found.get("quantization state", 0) + state_bytes(module)
-        for name, parameter in module._parameters.items():  # noqa: SLF001  # own parameters with their names
+        for name, parameter in module._parameters.items():  # noqa: SLF001  # parameters of the module alone, with their names
             kind = kinds.pop(bank or (f"{path}.{name}" if path else name), None) if parameter is not None else None
             if kind is None or parameter is None:
                 continue
             kind = "embeddings and head" if id(module) in ends and kind == "other weights" else kind
             found[kind] = found.get(kind, 0) + parameter.numel() * parameter.element_size()
-        for buffer in module._buffers.values():  # noqa: SLF001  # own buffers
+        for buffer in module._buffers.values():  # noqa: SLF001  # buffers of the module alone
             if buffer is not None:
                 found["buffers"] = found.get("buffers", 0) + buffer.numel() * buffer.element_size()
     return found
 
 
 def _ends(base: Any) -> Iterator[nn.Module]:
-    """The input embeddings and the output head of every transformers model in the tree."""
+    """Yield the modules of the input embeddings and the output head of every transformers model in the tree."""
     from transformers import PreTrainedModel
 
     for module in base.modules():
@@ -129,7 +133,10 @@ def _ends(base: Any) -> Iterator[nn.Module]:
 
 
 def _is_head(path: str, model: nn.Module) -> bool:
-    """Whether what a module keeps belongs to the logits and the loss: the outermost model computes both."""
+    """Return whether the bytes that a module saves belong to the logits and the loss.
+
+    The path is empty for the outermost model, which computes both.
+    """
     base: Any = adapters.base_of(model)
     head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
     heads = {place for place, module in named_modules(model) if module is head}
@@ -137,7 +144,10 @@ def _is_head(path: str, model: nn.Module) -> bool:
 
 
 def _checkpoint(twin: nn.Module, stride: int) -> bool:
-    """Let every n-th layer checkpoint, none for 0. False where the class cannot."""
+    """Enable checkpointing for every n-th layer, or for none if ``stride`` is 0.
+
+    Return False if the class of the model does not support checkpointing.
+    """
     base: Any = adapters.base_of(twin)
     if stride:
         if not checkpointing.supports_checkpointing(base):
@@ -155,22 +165,25 @@ def _checkpoint(twin: nn.Module, stride: int) -> bool:
 
 @dataclass(slots=True)
 class LiveBytes:
-    """Bytes of the storages that are alive, and the most that ever were at once."""
+    """The bytes of all live storages, and their peak."""
 
     now: int = 0
     peak: int = 0
     peak_at: str = ""
+    """The module and pass that ran at the peak."""
     at: str = ""
+    """The module and pass that run now."""
     _alive: dict[int, tuple[weakref.ref[Any], int]] = field(default_factory=dict)
+    """(weak reference, bytes) of each live storage, by its address."""
 
     def name(self, moment: str) -> None:
-        """Say what runs."""
+        """Set the module and pass that run from now on."""
         self.at = moment
 
     def see(self, tensor: Tensor) -> None:
         """Count a tensor's storage until it is freed."""
         storage = tensor.untyped_storage()
-        key = storage._cdata  # noqa: SLF001  # the one identity that a storage has
+        key = storage._cdata  # noqa: SLF001  # the only identity of a storage
         if key in self._alive:
             return
         nbytes = storage.nbytes()
@@ -180,7 +193,7 @@ class LiveBytes:
             self.peak, self.peak_at = self.now, self.at
 
     def own(self, tensor: Tensor) -> None:
-        """Leave a tensor out: it is counted among what stays."""
+        """Exclude a tensor that counts among the resident ones."""
         self._alive[tensor.untyped_storage()._cdata] = (weakref.ref(tensor.untyped_storage()), 0)  # noqa: SLF001  # see above
 
     def _free(self, key: int) -> None:

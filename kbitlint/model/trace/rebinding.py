@@ -1,9 +1,9 @@
-"""Binds what a copy of a model carries to the copy: closures, methods, partials and objects that lead to the original.
+"""Rebinding of a copied model: its closures, methods, partials and objects then lead to the copy, not to the original.
 
-``copy.deepcopy`` shares functions, whatever they close over. TRL binds ``model.forward`` to a closure over the model's
-own forward (``patch_fused_lm_head_forward`` in ``trl/trainer/utils.py`` of 1.16), accelerate does so for autocast. A
-copy that keeps such a function runs the original. Nothing of the original is written to: functions and cells are made
-anew.
+``copy.deepcopy`` shares functions and their closures. TRL 1.16 sets ``model.forward`` to a function that closes over the
+model's own forward (``add_fused_lm_head`` in ``trl/trainer/utils.py``). accelerate 1.15 does the same for autocast
+(``prepare_model`` in ``accelerate/accelerator.py``). A copy with such a function would run the original. Functions and cells
+are created anew, so the original stays unchanged.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from kbitlint.errors import KbitlintError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-#: more objects than this below the functions of a model are not looked through: somebody's whole program hangs there
+#: The most objects below a model's functions that are searched. More of them belong to a whole program, not to a model.
 MAX_SCANNED = 10**6
-#: containers that lead to no module and hold more than this are shared: they are data, and no state of a hook
+#: The most elements of a container that is copied although it leads to no module. Larger ones are data, not state of a hook.
 _MAX_COPIED = 1000
 
 _ATOMS = frozenset(
@@ -37,44 +37,51 @@ _NOTHING = object()
 _LRU_CACHE: Any = type(functools.lru_cache(int))
 _CONTAINERS = (dict, list, tuple, set, frozenset, collections.deque)
 _FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinMethodType, functools.partial, _LRU_CACHE, weakref.ref)
-#: under this name each module of a copy holds a weak reference to the one that it is a copy of
+#: The attribute under which each module of a copy holds a weak reference to its original.
 ORIGINAL = "_kbitlint_original"
-#: what a module's dictionary holds under these names is not looked through: tensors are copied with the module
+#: Attributes of a module that are not searched. Its tensors are copied with the module.
 _OWN = ("_parameters", "_buffers", ORIGINAL)
 
 
+#: ``OptimizedModule`` calls its context while ``deepcopy`` makes it again, so the context is copied before it, whole
+_COMPILER = "torch._dynamo."
+
+
 class TooMuchError(KbitlintError):
-    """Functions of a model lead to more than can be looked through."""
+    """The functions of a model lead to more objects than are searched."""
 
 
 @dataclass(slots=True)
 class Rebinding:
-    """What leads to a model past ``deepcopy``: found before the copy is made, and bound to the copy afterwards.
+    """The objects that lead to a model and that ``deepcopy`` shares.
+
+    They are found before the copy is made, and bound to the copy afterwards.
 
     Args:
-        memo: What ``deepcopy`` is given. Copies of tensors, and empty copies of callable objects, are entered.
-        empty: Gives the copy of a tensor.
+        memo: The memo of ``deepcopy``. Copies of tensors and empty copies of callable objects are added to it.
+        empty: Returns the copy of a tensor.
     """
 
     memo: dict[int, Any]
     empty: Callable[[Tensor], Tensor]
     _objects: list[tuple[Any, Any]] = field(default_factory=list)
-    """(object, empty copy) for callable objects, and for objects below functions that lead to the model."""
+    """(object, empty copy) of callable objects, and of objects below functions that lead to the model."""
     _leading: set[int] = field(default_factory=set)
-    """Ids of what leads to a module or to one of its tensors."""
+    """Ids of the objects that lead to a module or to one of its tensors."""
     _needed: bool = False
-    """Whether the model holds a function that has to be made anew."""
+    """Whether the model holds a function that must be created anew."""
     _cells: dict[int, types.CellType] = field(default_factory=dict)
+    """Copies of closure cells, by the id of the original."""
     _owned: set[int] = field(default_factory=set)
-    """Ids of copies: they may be written to."""
+    """Ids of copies. These objects may be changed."""
     _todo: list[Any] = field(default_factory=list)
-    """Copies that may still hold something of the original."""
+    """Copies that may still hold objects of the original."""
 
     def find(self, model: nn.Module) -> None:
-        """Look through a model for functions and objects that lead to it, and enter copies of all its tensors.
+        """Search a model for functions and objects that lead to it, and add copies of its tensors to the memo.
 
         Raises:
-            TooMuchError: Its functions lead to more than ``MAX_SCANNED`` objects.
+            TooMuchError: The functions lead to more than ``MAX_SCANNED`` objects.
         """
         below, tensors, holders = self._scan(model)
         self._leading.update(id(tensor) for tensor in tensors if id(tensor) in self.memo)
@@ -86,13 +93,20 @@ class Rebinding:
         for value in below:
             if isinstance(value, _FUNCTIONS):
                 self._needed = self._needed or id(value) in self._leading or getattr(value, "__closure__", None) is not None
+            elif type(value).__module__.startswith(_COMPILER):
+                continue
             elif not isinstance(value, _CONTAINERS) and (id(value) in self._leading or _is_wrapper(value)):
                 self._needed = True
                 self.memo[id(value)] = made = object.__new__(type(value))
                 self._objects.append((value, made))
 
     def _scan(self, model: nn.Module) -> tuple[list[Any], list[Tensor], dict[int, list[int]]]:
-        """Callables and what they hold, tensors that are held, and who holds what by id; modules begin to lead."""
+        """Search all objects that a model holds, and add its modules to ``_leading``.
+
+        Returns:
+            Callables with the objects below them; tensors that other objects than modules hold; and the ids of all holders, by
+            the id of the held object.
+        """
         below: list[Any] = []
         tensors: list[Tensor] = []
         holders: dict[int, list[int]] = {}
@@ -109,9 +123,9 @@ class Rebinding:
                     self._enter(value)
                 continue
             if isinstance(value, nn.Module):
-                under = False  # it is copied with all that it holds
+                under = False  # a module is copied with all that it holds
                 self._leading.add(id(value))
-                for tensor in (*value._parameters.values(), *value._buffers.values()):  # noqa: SLF001  # own tensors only
+                for tensor in (*value._parameters.values(), *value._buffers.values()):  # noqa: SLF001  # tensors of the module alone, without those of its children
                     self._enter(tensor)
             elif under or _is_callable(value):
                 under = True
@@ -144,7 +158,7 @@ class Rebinding:
                 self._settle(value)
 
     def _settle(self, value: Any) -> None:
-        """Replace what a copy still holds of the original, in place."""
+        """Replace objects of the original that a copy still holds, in place."""
         if isinstance(value, dict):
             for name, held in list(value.items()):
                 _replace(value.__setitem__, name, held, self._copied(held))
@@ -159,10 +173,8 @@ class Rebinding:
             if name not in leave_out:
                 _replace(functools.partial(_set, value), name, held, self._copied(held))
 
-    # -------------------------------------------------------------------------------- copies of single values
-
     def _copied(self, value: Any) -> Any:
-        """The copy of something; what leads nowhere is shared. Copies are looked through later."""
+        """Return the copy of a value, or the value itself if it leads to no module. Mutable copies are searched later."""
         if type(value) in _ATOMS or isinstance(value, type):
             return value
         value = self.memo.get(id(value), value)
@@ -188,14 +200,14 @@ class Rebinding:
         return made
 
     def _copied_module(self, module: nn.Module) -> nn.Module:
-        """A module outside of the model that a function leads to."""
+        """Return the copy of a module outside of the model that a function leads to."""
         made = copy.deepcopy(module, self.memo)
         self._owned |= {id(value) for value in self.memo.values()}
         self._todo.append(made)
         return made
 
     def _copied_function(self, function: types.FunctionType) -> Any:
-        """The function over copies of its closure, its defaults and its attributes."""
+        """Return the function over copies of its closure, its defaults and its attributes."""
         has_state = function.__closure__ is not None and not _is_importable(function)
         if id(function) in self._owned or not (has_state or id(function) in self._leading):
             return function
@@ -213,7 +225,7 @@ class Rebinding:
         return made
 
     def _cell(self, cell: types.CellType) -> types.CellType:
-        """An empty cell; functions that share a cell share its copy."""
+        """Return an empty copy of a cell. Functions that share a cell share its copy."""
         return self._cells.setdefault(id(cell), types.CellType())
 
     def _fill(self, made: types.CellType, cell: types.CellType) -> None:
@@ -224,7 +236,7 @@ class Rebinding:
         return {name: self._copied(value) for name, value in values.items()}
 
     def _copied_callable(self, value: Any) -> Any:
-        """A method, a partial, a cached function or a weak reference, over copies of what it is made of."""
+        """Return a method, a partial, a cached function or a weak reference over copies of its parts."""
         if isinstance(value, types.MethodType):
             function = value.__func__
             if id(function) in self._leading or not _is_of_class(value):
@@ -249,7 +261,7 @@ class Rebinding:
         return partial
 
     def _copied_values(self, value: Any) -> Any:
-        """A tuple or a frozen set over copies of what it holds."""
+        """Return a tuple or a frozen set over copies of its elements."""
         made = list(map(self._copied, value))
         if all(new is held for new, held in zip(made, value, strict=True)):
             return value
@@ -257,7 +269,7 @@ class Rebinding:
         return self._keep(value, make(made))
 
     def _copied_container(self, value: Any) -> Any:
-        """A container of the same class over copies of what it holds; data that leads nowhere is shared."""
+        """Return a container of the same class over copies of its elements. Large data that leads to no module is shared."""
         if id(value) not in self._leading and len(value) > _MAX_COPIED:
             return value
         made = self._keep(value, copy.copy(value))
@@ -271,7 +283,10 @@ def _replace(put: Callable[[str, Any], None], name: Any, held: Any, new: Any) ->
 
 
 def _set(value: Any, name: str, new: Any) -> None:
-    """Set an attribute past the class: a module would register it, a frozen dataclass would refuse."""
+    """Set an attribute past the ``__setattr__`` of the class.
+
+    ``nn.Module`` would register the value, and a frozen dataclass would refuse it.
+    """
     attributes = _dictionary(value)
     if name in attributes:
         attributes[name] = new
@@ -280,41 +295,51 @@ def _set(value: Any, name: str, new: Any) -> None:
 
 
 def _is_callable(value: Any) -> bool:
-    """Whether something is called, or stands for something that is."""
+    """Return whether a value is callable or refers to a callable."""
     return isinstance(value, _FUNCTIONS) or callable(value)
 
 
 def _is_wrapper(value: Any) -> bool:
-    """Whether an object stands for a function: one that is called and holds little else; accelerate's refuse ``deepcopy``."""
+    """Return whether an object wraps a function: it is callable and has attributes.
+
+    accelerate 1.15's ``ConvertOutputsToFp32`` (``accelerate/utils/operations.py``) is one, and refuses ``deepcopy``.
+    """
     return callable(value) and bool(_dictionary(value)) and type(value).__module__ != "torch._ops"
 
 
 def _is_of_class(method: types.MethodType) -> bool:
-    """Whether the class of its owner defines a method: such functions are recognised by identity, too."""
+    """Return whether the class of a method's owner defines the method.
+
+    Such functions are shared if they do not lead to the model, because code recognises them by identity.
+    """
     function: Any = method.__func__
     return getattr(type(method.__self__), getattr(function, "__name__", ""), None) is function
 
 
 def _is_importable(function: types.FunctionType) -> bool:
-    """Whether a module has a function under its name: torch's checkpoint is recognised by identity."""
+    """Return whether a Python module holds a function under its name.
+
+    Such functions are shared if they do not lead to the model, because code recognises them by identity. torch's checkpoint is
+    one.
+    """
     module = sys.modules.get(function.__module__ or "")
     return getattr(module, "__dict__", {}).get(function.__name__) is function
 
 
 def _held(value: Any) -> Iterator[Any]:
-    """What something leads to in one step, without what leads nowhere."""
+    """Yield the objects that a value holds directly, without those that cannot lead to a module."""
     for held in _parts(value):
         if not _leads_nowhere(held):
             yield held
 
 
 def _leads_nowhere(value: Any) -> bool:
-    """Whether something is a plain value, a class or an empty container."""
+    """Return whether a value is a plain value, a class or an empty container."""
     return type(value) in _ATOMS or isinstance(value, type) or (isinstance(value, _CONTAINERS) and not value)
 
 
 def _parts(value: Any) -> Iterable[Any]:
-    """What something is made of: contents, attributes, and what a function closes over."""
+    """Return the parts of a value: contents, attributes, and the closure of a function."""
     if isinstance(value, nn.Module):
         return [held for name, held in vars(value).items() if name not in _OWN]
     if isinstance(value, _FUNCTIONS):
@@ -341,7 +366,7 @@ def _parts_of_function(value: Any) -> Iterable[Any]:
 
 
 def _contents(cell: types.CellType) -> tuple[Any, ...]:
-    """What a cell holds; nothing where it is not filled yet."""
+    """Return the content of a cell as a tuple, which is empty if the cell is not filled yet."""
     try:
         return (cell.cell_contents,)
     except ValueError:
@@ -349,7 +374,7 @@ def _contents(cell: types.CellType) -> tuple[Any, ...]:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """Attributes of an object, those in slots among them, read past its properties and ``__getattr__``."""
+    """Return the attributes of an object, including slots. Properties and ``__getattr__`` do not run."""
     found: dict[str, Any] = {}
     for cls in type(value).__mro__:
         slots = cls.__dict__.get("__slots__", ())
@@ -358,13 +383,13 @@ def _attributes(value: Any) -> dict[str, Any]:
             if isinstance(member, types.MemberDescriptorType):
                 try:
                     found[name] = member.__get__(value)
-                except AttributeError:  # not set
+                except AttributeError:  # the slot is not set
                     continue
     return found | _dictionary(value)
 
 
 def _dictionary(value: Any) -> dict[str, Any]:
-    """The attributes of an object that stand in its dictionary; an empty one where it has none."""
+    """Return the ``__dict__`` of an object, or an empty dictionary if it has none."""
     try:
         return object.__getattribute__(value, "__dict__")  # type: ignore[no-any-return]  # it is a dictionary
     except AttributeError:

@@ -1,4 +1,4 @@
-"""Watches a twin while a step runs: which module runs, and in which dtypes what enters and leaves it."""
+"""The recorder of a step: hooks that record which module of a twin runs, and its dtypes."""
 
 from __future__ import annotations
 
@@ -24,33 +24,40 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class StepRecorder:
-    """What is being gathered while the step runs."""
+    """The record of a step while it runs."""
 
     twin: nn.Module
     ledger: Ledger
     paths: dict[int, str]
+    """Module paths by the id of the module."""
     modules: dict[str, nn.Module]
+    """Modules by their path."""
     passage: ForwardRecord = field(default_factory=ForwardRecord)
     running: list[str] = field(default_factory=list)
+    """Paths of the modules that run, outermost first."""
     layers: dict[str, LayerFacts] = field(default_factory=dict)
+    """The dtypes at the first entrance and exit of each layer of a stack, by path."""
     promotions: dict[str, PromotionFacts] = field(default_factory=dict)
+    """Modules that return float32 for half-precision input, by path."""
     saved: dict[str, int] = field(default_factory=dict)
+    """Bytes saved for the backward pass, by module path."""
     counted: dict[int, weakref.ref[Any]] = field(default_factory=dict)
-    """The storages that are alive and counted, by address."""
+    """The live storages that are counted already, by address."""
     moment: Callable[[str], None] | None = None
+    """Receives the module and pass that run from now on. None observes nothing."""
 
     def tell(self) -> None:
-        """Say what runs, to whoever asked."""
+        """Report the running module and pass to the observer, if there is one."""
         if self.moment is not None:
             self.moment(f"{self.where() or 'the model'}, {'backward' if self.ledger.in_backward else 'forward'}")
 
     def where(self) -> str:
-        """The path of the module that runs."""
+        """Return the path of the innermost module that runs. It is empty between modules."""
         return self.running[-1] if self.running else ""
 
 
 def prepared(twin: nn.Module, device: str, facts: ModelFacts) -> StepRecorder:
-    """The twin with hooks that say what runs."""
+    """Register recording hooks on a twin, and return its recorder."""
     found = list(named_modules(twin))
     step = StepRecorder(twin, Ledger(device), {id(module): path for path, module in found}, dict(found))
     step.ledger.where = step.where
@@ -58,22 +65,23 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts) -> StepRecorder:
     for path, module in found:
         _watch(module, path, step, is_layer=path in layers)
     for _, module in found:
-        for tensor in (*module._parameters.values(), *module._buffers.values()):  # noqa: SLF001  # torch has no public dictionary
+        for tensor in (*module._parameters.values(), *module._buffers.values()):  # noqa: SLF001  # parameters and buffers of the module alone
             if tensor is not None:
                 storage = tensor.untyped_storage()
-                step.counted[storage._cdata] = weakref.ref(storage)  # noqa: SLF001  # the one identity that a storage has
+                step.counted[storage._cdata] = weakref.ref(storage)  # noqa: SLF001  # the only identity of a storage
     return step
 
 
 def _stacked(found: list[tuple[str, nn.Module]]) -> set[str]:
-    """Paths of the children of module lists: the layers of a model that cannot checkpoint."""
+    """Return the paths of the children of module lists: the layers of a model that does not support checkpointing."""
     return {
         f"{path}.{name}" for path, module in found if isinstance(module, nn.ModuleList) for name, _ in module.named_children()
     }
 
 
 def _watch(module: nn.Module, path: str, step: StepRecorder, *, is_layer: bool) -> None:
-    own = any(p is not None and p.is_floating_point() for p in module._parameters.values())  # noqa: SLF001  # own tensors only
+    """Register the hooks of one module."""
+    own = any(p is not None and p.is_floating_point() for p in module._parameters.values())  # noqa: SLF001  # parameters of the module alone
 
     def enter(_: nn.Module, __: tuple[Any, ...]) -> None:
         step.running.append(path)
@@ -129,11 +137,17 @@ def _requires_grad(output: Any) -> bool:
 def watched_in(
     step: StepRecorder, facts: ModelFacts, scalars: tuple[tuple[nn.Module, nn.Parameter], ...]
 ) -> list[ExpectedGradient]:
-    """What a gradient is expected at, in the order of the walk."""
+    """Return the parameters at which a gradient is expected, in the order of the walk. The ledger watches them from now on.
+
+    Args:
+        step: The recorder.
+        facts: Facts of a walk over the model.
+        scalars: (quantized layer, scalar) of each scalar in place of an adapter.
+    """
     added = {parameter.path for parameter in facts.parameters if parameter.adapter}
     found: dict[int, ExpectedGradient] = {}
     for path, module in named_modules(step.twin):
-        for name, parameter in module._parameters.items():  # noqa: SLF001  # own parameters with their names
+        for name, parameter in module._parameters.items():  # noqa: SLF001  # parameters of the module alone, with their names
             if parameter is not None and parameter.requires_grad and id(parameter) not in found:
                 full = f"{path}.{name}" if path else name
                 found[id(parameter)] = ExpectedGradient(parameter, full, path, adapter=full in added, virtual=False)
@@ -146,10 +160,14 @@ def watched_in(
 
 @dataclass(frozen=True, slots=True)
 class ExpectedGradient:
-    """One parameter that a gradient is expected at, or a scalar that stands for an adapter."""
+    """A parameter at which a gradient is expected, or a scalar in place of an adapter."""
 
     parameter: nn.Parameter
     path: str
+    """The path of the parameter. For a scalar it is the path of the quantized layer."""
     owner: str
+    """The path of the module that holds it."""
     adapter: bool
+    """Whether it belongs to an adapter."""
     virtual: bool
+    """Whether it is a scalar in place of an adapter that is not attached yet."""

@@ -1,7 +1,7 @@
-"""Remembers what meta kernels answer: in a step over alike layers the same question is asked once a layer.
+"""A cache of meta kernels. The layers of a stack are alike, so one step repeats the same calls in each layer.
 
-Meta kernels run in Python, and most of a traced step's time is theirs. What a kernel without aliases gives depends on
-the shapes, strides and dtypes of what comes in and on nothing else.
+Meta kernels run in Python and take most of the time of a traced step. If a kernel returns no alias, its result depends only on
+the shapes, strides and dtypes of its inputs.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from torch import Tensor, nn
 
 
 class KnownShapes:
-    """Answers of meta kernels, by operator and arguments; for one step."""
+    """Results of meta kernels by operator and arguments, for one step."""
 
     def __init__(self) -> None:
         self._known: dict[Any, tuple[Any, Any, torch.dtype]] = {}
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-        """What the meta kernel of an operator gives for arguments on meta, asked or remembered."""
+        """Return the result of an operator's meta kernel for arguments on meta, from the cache if it holds one."""
         if not _is_pure(func):
             return func(*args, **kwargs)
         try:
             key = (func, _key(args), tuple((name, _key(value)) for name, value in kwargs.items()))
             known = self._known.get(key)
-        except TypeError:  # an argument that is no key: another subclass of Tensor, a generator
+        except TypeError:  # the arguments cannot be a key: another subclass of Tensor, a generator
             return func(*args, **kwargs)
         if known is not None:
             return torch.empty_strided(known[0], known[1], dtype=known[2], device="meta")
@@ -38,13 +38,18 @@ class KnownShapes:
 
 @functools.lru_cache(maxsize=4096)
 def _is_pure(func: Any) -> bool:
-    """Whether an operator gives one new tensor and writes into none."""
+    """Return whether an operator returns one new tensor and writes into none."""
     schema = func._schema  # noqa: SLF001  # torch has no public name for it
     one = len(schema.returns) == 1 and str(schema.returns[0].type) == "Tensor"
     return one and all(part.alias_info is None for part in (*schema.arguments, *schema.returns))
 
 
 def _key(value: Any) -> Any:
+    """Return a hashable key of an argument.
+
+    Raises:
+        TypeError: The argument is a subclass of Tensor other than Parameter.
+    """
     if isinstance(value, Tensor):
         if type(value) not in (Tensor, nn.Parameter):
             raise TypeError
@@ -56,7 +61,7 @@ def _key(value: Any) -> Any:
 
 
 def _is_plain(made: Tensor) -> bool:
-    """Whether shape, strides and dtype are all there is to a tensor on meta."""
+    """Return whether shape, strides and dtype describe a meta tensor completely."""
     if not made.is_meta or made.layout is not torch.strided or made.is_conj() or made.is_neg() or made.storage_offset():
         return False
     again = torch.empty_strided(made.shape, made.stride(), dtype=made.dtype, device="meta")

@@ -1,4 +1,4 @@
-"""Runs one training step on a twin, and gathers what it shows: what runs, what is kept, what is refused, how it ends."""
+"""One training step on a twin: its settings, its run and its end. The recorder is in ``kbitlint.model.trace.recorder``."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kbitlint.context import Checkpointing, TrainingContext
     from kbitlint.facts.model import ModelFacts
 
-#: autograd raises these whatever the values are
+#: Messages of autograd itself, which it raises for real tensors as well as for tensors without contents.
 _AUTOGRADS_OWN = re.compile(
     r"leaf Variable that requires grad|modified by an inplace operation|does not require grad"
     r"|Recomputed values|different number of tensors was saved|Inference tensors cannot be saved"
@@ -37,20 +37,23 @@ _ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias t
 
 
 class UntraceableError(KbitlintError):
-    """A step that cannot be run without weights; the message names the operator and the module."""
+    """A step that cannot run without weights. The message names the operator and the module."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepSettings:
-    """What a step is run with."""
+    """The settings of one step."""
 
     context: TrainingContext
     device: str
+    """The device whose kernels are simulated: ``cpu`` or ``cuda``."""
     batch: int
+    """Sequences in the batch."""
     seq_len: int
+    """Tokens in each sequence."""
     facts: ModelFacts
     virtual: bool
-    """Whether scalars stand for adapters that are not attached yet."""
+    """Whether each quantized layer holds a trainable scalar in place of an adapter that is not attached yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,33 +61,36 @@ class StepEnd:
     """How a step ended."""
 
     failure: str | None = None
+    """The error in one line, or None if the step finished."""
     module: str = ""
+    """The path of the module that raised. It is empty if none did, or if the model itself did."""
     has_graph: bool = True
-    """Whether the forward pass came to its end, so that the graph tells where gradients go."""
+    """Whether the forward pass finished, so that the gradients can be judged."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepCost:
-    """What one step on a twin kept for its backward pass."""
+    """The memory that one step on a twin keeps for its backward pass."""
 
     saved: dict[str, int]
-    """Bytes, by module."""
+    """Bytes saved for the backward pass, by the path of the module that saved them."""
     failure: str | None
+    """The error in one line, or None if the step finished."""
     gradients: int
-    """How many trainable parameters received one."""
+    """The number of parameters that received a gradient."""
 
 
 class AllocationObserver(Protocol):
-    """Who is told of what a step holds in memory."""
+    """An observer of the tensors that a step allocates."""
 
     def own(self, tensor: Tensor) -> None:
-        """A tensor of the model itself, before the step."""
+        """Receive a tensor of the model itself, before the step starts."""
 
     def see(self, tensor: Tensor) -> None:
-        """A tensor that an operator gives; it may share the storage of another."""
+        """Receive a tensor that an operator returned. It may share the storage of an earlier tensor."""
 
     def name(self, moment: str) -> None:
-        """What runs from now on: ``model.layers.3.mlp, forward``."""
+        """Receive the module and pass that run from now on, such as ``model.layers.3.mlp, forward``."""
 
 
 def run_twin(
@@ -95,17 +101,18 @@ def run_twin(
     live: AllocationObserver,
     device: str = "cuda",
 ) -> StepCost:
-    """Run one step on a twin, which is used up by it, and tell of everything that its operators allocate.
+    """Run one step on a twin, and report each allocation to an observer. The twin cannot be used again.
 
     Args:
-        twin: The copy; its checkpointing is left as it is.
-        context: Autocast, batch size (1 by default) and sequence length (2048 by default).
-        facts: What the walk saw on the model.
-        live: Told of the model's own tensors, of each tensor that an operator gives, and of what runs.
-        device: Whose kernels to stand in for, ``cpu`` or ``cuda``.
+        twin: The copy of the model. Its own checkpointing settings decide, not those of the context.
+        context: Autocast, batch size (default 1) and sequence length in tokens (default 2048).
+        facts: Facts of a walk over the model.
+        live: The observer. It receives the model's tensors, then each tensor that an operator returns, and the module that
+            runs.
+        device: The device whose kernels are simulated, ``cpu`` or ``cuda``.
 
     Raises:
-        UntraceableError: The step needs values or kernels that a run without weights does not have.
+        UntraceableError: The step needs values or kernels that do not exist without weights.
     """
     context = dataclasses.replace(context, gradient_checkpointing=None)
     how = StepSettings(context, device, context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
@@ -117,16 +124,19 @@ def run_twin(
 def step_of(
     twin: nn.Module, how: StepSettings, live: AllocationObserver | None = None
 ) -> tuple[StepRecorder, list[ExpectedGradient], StepEnd]:
-    """Run a step on a twin, which is used up by it: what was gathered, what a gradient is expected at, how it ended.
+    """Run one step on a twin. The twin cannot be used again.
 
     Args:
-        twin: The copy.
-        how: What it is run with.
-        live: Told of what the step holds in memory.
+        twin: The copy of the model.
+        how: The settings of the step.
+        live: An observer of allocations. None observes nothing.
+
+    Returns:
+        The record of the step, the parameters at which a gradient is expected, and how the step ended.
 
     Raises:
-        UntraceableError: The step needs values or kernels that a run without weights does not have, or it leads back to
-            the original, or calls no module that holds a parameter.
+        UntraceableError: The step needs values or kernels that do not exist without weights. Or it reaches the original model,
+            or calls no module that holds a parameter.
     """
     if how.virtual:
         twin.requires_grad_(requires_grad=False)
@@ -146,20 +156,26 @@ def step_of(
 
 
 def _refuse_strangers(step: StepRecorder, end: StepEnd) -> None:
-    """Raise UntraceableError where what ran was not, or not only, the twin: no verdict about the model follows from it."""
+    """Raise UntraceableError if the step reached the original, or ran no module of the twin that holds a parameter.
+
+    Such a step proves nothing about the model.
+    """
     guard = step.ledger.guard
     if guard is not None and guard.touched:
         raise UntraceableError(f"no training step without weights: {guard.touched}")
-    holders = [path for path, module in step.modules.items() if module._parameters]  # noqa: SLF001  # own parameters
+    holders = [path for path, module in step.modules.items() if module._parameters]  # noqa: SLF001  # parameters of the module alone, without those of its children
     if end.failure is None and holders and not any(path in step.passage.gives_grad for path in holders):
         raise UntraceableError("no training step without weights: it calls no module of the model that holds a parameter")
 
 
 def runnable(model: nn.Module) -> nn.Module:
-    """What the loop calls, below the wrappers of DDP and torch.compile, which add nothing to one rank's step."""
+    """Return the module that the training loop calls, without the wrappers of ``torch.compile``, DDP and DeepSpeed.
+
+    The wrappers change nothing about the step of a single rank.
+    """
     while True:
         inner = adapters.seen_through(model)
-        wrapped = inner._modules.get("module") if type(inner).__name__ in _WRAPPERS else None  # noqa: SLF001  # torch has no public dictionary
+        wrapped = inner._modules.get("module") if type(inner).__name__ in _WRAPPERS else None  # noqa: SLF001  # torch has no public access by name to direct children
         if wrapped is None:
             return inner
         model = wrapped
@@ -168,11 +184,8 @@ def runnable(model: nn.Module) -> nn.Module:
 _WRAPPERS = ("DistributedDataParallel", "DataParallel", "DeepSpeedEngine")
 
 
-# -------------------------------------------------------------------------------------------------- the step
-
-
 def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
-    """Forward and backward."""
+    """Run forward and backward, and return how the step ended."""
     loop = how.context.gradient_checkpointing
     if how.context.sets_training_mode is not False:
         step.twin.train()
@@ -195,9 +208,8 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
         if _ABOUT_DTYPES.search(text) and isinstance(error, (RuntimeError, ValueError)):
             refusal = Refusal(where, ledger.last_operator, _dtypes_in(text), ledger.in_backward)
             ledger.refusals.setdefault((where, refusal.operator), refusal)
-        elif not (
-            _AUTOGRADS_OWN.search(text) or ledger.packed_reads
-        ):  # shapes and values may be those of our batch, or guessed
+        elif not (_AUTOGRADS_OWN.search(text) or ledger.packed_reads):
+            # the shapes or values of the synthetic batch, or guessed values, may have caused the error
             place = f" in {where}" if where else ""
             operator = f"{ledger.last_operator}{place} raised " if ledger.last_operator else ""
             raise UntraceableError(f"no training step without weights: {operator}{one_line(error)}") from error
@@ -206,7 +218,11 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
 
 
 def _enable_checkpointing(twin: nn.Module, loop: Checkpointing) -> None:
-    """What the loop does before the first step: transformers 5 adds embedding hooks and 4 adds none, whatever the loop does."""
+    """Enable checkpointing as the training loop does before its first step.
+
+    transformers 5 registers hooks on the embeddings in this call, and transformers 4 registers none. The context decides
+    whether such hooks exist, so missing ones are added and surplus ones are removed.
+    """
     before = {module: set(module._forward_hooks) for module in twin.modules()}  # noqa: SLF001  # torch has no public way to list hooks
     kwargs = {} if loop.use_reentrant is None else {"use_reentrant": loop.use_reentrant}
     base: Any = adapters.base_of(twin)
@@ -216,7 +232,7 @@ def _enable_checkpointing(twin: nn.Module, loop: Checkpointing) -> None:
         base.enable_input_require_grads()
     for module, numbers in added.items() if not loop.installs_hook else ():
         for number in numbers:
-            del module._forward_hooks[number]  # noqa: SLF001  # what RemovableHandle.remove does
+            del module._forward_hooks[number]  # noqa: SLF001  # as RemovableHandle.remove does
 
 
 def _autocast(context: TrainingContext) -> contextlib.AbstractContextManager[Any]:
@@ -226,10 +242,10 @@ def _autocast(context: TrainingContext) -> contextlib.AbstractContextManager[Any
 
 
 def _backward(loss: Tensor) -> None:
-    """As loops do it, outside the autocast region.
+    """Run the backward pass outside the autocast region, as training loops do.
 
-    It starts at the edge of the graph: started at a tensor, torch would leave the function mode for the whole pass,
-    and what checkpoints compute again would know that it is on meta.
+    The pass starts at the gradient edge of the loss, not at the loss. If it starts at a tensor, torch disables the function
+    mode for the whole pass. Layers that a checkpoint recomputes would then see the meta device.
     """
     if not loss.requires_grad:
         raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
@@ -237,25 +253,28 @@ def _backward(loss: Tensor) -> None:
         torch.autograd.backward(torch.autograd.graph.get_gradient_edge(loss), torch.ones_like(loss))
 
 
-def _see_checkpoint(step: StepRecorder, module: nn.Module | None, use_reentrant: bool | None, requires_grad: bool) -> None:  # noqa: FBT001  # what observed() tells
+def _see_checkpoint(step: StepRecorder, module: nn.Module | None, use_reentrant: bool | None, requires_grad: bool) -> None:  # noqa: FBT001  # the signature that observed() calls
     if not step.ledger.in_backward:
         path = step.where() if module is None else step.paths[id(module)]
         step.passage.checkpoint_calls.append(CheckpointCall(path, use_reentrant, requires_grad))
 
 
 def _pack(step: StepRecorder, tensor: Tensor) -> tuple[Tensor, int]:
-    """Count what is kept for the backward pass, each storage once."""
+    """Count the bytes of a tensor that is saved for the backward pass. Each storage counts once."""
     storage = tensor.untyped_storage()
-    key = storage._cdata  # noqa: SLF001  # the one identity that a storage has
+    key = storage._cdata  # noqa: SLF001  # the only identity of a storage
     if key not in step.counted:
-        step.counted[key] = weakref.ref(storage, lambda _: step.counted.pop(key, None))  # another may come to lie there
+        step.counted[key] = weakref.ref(storage, lambda _: step.counted.pop(key, None))  # a later storage may reuse the address
         place = step.where()
         step.saved[place] = step.saved.get(place, 0) + storage.nbytes()
-    return tensor, tensor._version  # noqa: SLF001  # what autograd compares, too
+    return tensor, tensor._version  # noqa: SLF001  # autograd compares this number as well
 
 
 def _unpack(packed: tuple[Tensor, int]) -> Tensor:
-    """Give it back. Hooks turn off autograd's own check for tensors that were written in place since."""
+    """Return a saved tensor. Raise RuntimeError if it was changed in place since.
+
+    Saved-tensor hooks turn off autograd's own check of the version.
+    """
     tensor, version = packed
     if tensor._version != version:  # noqa: SLF001  # see _pack
         raise RuntimeError("one of the variables needed for gradient computation has been modified by an inplace operation")
@@ -263,7 +282,10 @@ def _unpack(packed: tuple[Tensor, int]) -> Tensor:
 
 
 def _module_of(error: BaseException, paths: dict[int, str]) -> str:
-    """The module whose code raised: the innermost frame that belongs to one."""
+    """Return the path of the module whose code raised.
+
+    It is the ``self`` of the innermost frame that belongs to a module of the twin. The path is empty if there is none.
+    """
     found, frames = "", error.__traceback__
     while frames is not None:
         owner = frames.tb_frame.f_locals.get("self")
@@ -274,7 +296,7 @@ def _module_of(error: BaseException, paths: dict[int, str]) -> str:
 
 
 def _dtypes_in(text: str) -> tuple[torch.dtype, ...]:
-    """The dtypes that an error message names, as torch spells them in C++ or in Python."""
+    """Return the dtypes that an error message names, in the spelling of C++ or of Python."""
     names = {
         "float": torch.float32,
         "float32": torch.float32,

@@ -1,6 +1,6 @@
-"""What stands in for kernels that cannot run without weights: quantized layers, and fused attention.
+"""Stubs of kernels that cannot run without weights: quantized layers and fused attention.
 
-A stand-in has the shapes, the dtypes, the gradient edges and the memory of what it stands for, and nothing else.
+A stub has the output shape, the dtype, the gradient edges and the memory of its kernel. It computes no values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class _Multiply(torch.autograd.Function):
-    """``linear`` with a weight that is unpacked for the product and thrown away, forward and backward."""
+    """``linear`` with a weight that is unpacked for each product and then freed, forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, incoming: Tensor, bias: Tensor | None, adapter: Tensor | None, shape: tuple[int, int]) -> Tensor:
@@ -42,7 +42,7 @@ class _Multiply(torch.autograd.Function):
 
 
 class _Gives(torch.autograd.Function):
-    """A module without known features: what comes out has the shape and dtype of what comes in."""
+    """A module of unknown features. Its output has the shape and dtype of its input."""
 
     @staticmethod
     def forward(ctx: Any, incoming: Tensor, adapter: Tensor | None) -> Tensor:
@@ -56,13 +56,14 @@ class _Gives(torch.autograd.Function):
 
 
 def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor | None = None) -> Callable[..., Tensor]:
-    """The forward of a quantized layer without its weight.
+    """Return a forward for a quantized layer that needs no weight.
 
     Args:
-        module: The layer; its bias takes part.
-        packing: How its weight is packed.
-        device: ``cpu`` or ``cuda``.
-        adapter: A scalar that stands for an adapter on this layer: it receives a gradient where an adapter would.
+        module: The layer. Its bias takes part in the product.
+        packing: How the weight is packed. If its features are None, the output has the shape of the input.
+        device: The device whose kernels are simulated, ``cpu`` or ``cuda``.
+        adapter: A scalar in place of an adapter on this layer. It receives a gradient if the adapter would. None adds no
+            scalar.
     """
     features = packing.features
     compute = getattr(torch, packing.compute_dtype) if packing.compute_dtype else None
@@ -77,20 +78,21 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
         if bias is not None and bias.dtype is not wide.dtype:
             bias = bias.to(wide.dtype)
         backwards = wide.shape[-1] == fan_out != fan_in and packing.method == "bitsandbytes" and packing.bits == 4
-        shape = (fan_in, fan_out) if backwards else (fan_out, fan_in)  # bitsandbytes takes a transposed product, with a warning
+        shape = (fan_in, fan_out) if backwards else (fan_out, fan_in)  # bitsandbytes accepts a transposed weight with a warning
         product: Tensor = _Multiply.apply(wide, bias, adapter, shape)  # type: ignore[no-untyped-call]  # torch's
-        autocast_shows = packing.bits == 8 and device == "cpu"  # there bitsandbytes multiplies with torch's own linear
+        # bitsandbytes calls torch's own linear for int8 on the CPU, so its output has the autocast dtype
+        autocast_shows = packing.bits == 8 and device == "cpu"
         return product if autocast_shows else product.to(dtype)
 
     return forward
 
 
 class _Attend(torch.autograd.Function):
-    """Fused attention keeps its inputs, its output and one float32 number a row; scores are never stored."""
+    """Fused attention. It saves its inputs, its output and one float32 number for each row. It never stores the scores."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        # both flash kernels give (batch, sequence, heads, features) in memory, so that merging heads copies nothing
+        # Both flash kernels lay out their output as (batch, sequence, heads, features), so that merging heads copies nothing.
         batch, heads, length = query.shape[0], query.shape[-3], query.shape[-2]
         out = query.new_empty((batch, length, heads, value.shape[-1])).transpose(1, 2)
         rows = torch.empty((batch, heads, length), device="meta")
@@ -104,7 +106,10 @@ class _Attend(torch.autograd.Function):
 
 
 def _heads_fit(query: Tensor, key: Tensor, value: Tensor, *, grouped: bool) -> bool:
-    """Whether no fused kernel would have to repeat heads or sequences, as it cannot: multi-query attention of Falcon."""
+    """Return whether a fused kernel accepts these numbers of heads and sequences.
+
+    No fused kernel repeats heads or sequences itself, as multi-query attention of Falcon requires.
+    """
     heads = {tensor.shape[1] for tensor in (key, value)}
     several = {tensor.shape[0] for tensor in (query, key, value)}
     same = heads == {query.shape[1]} or (grouped and len(heads) == 1 and query.shape[1] % key.shape[1] == 0)
@@ -122,7 +127,10 @@ def attend(
     device: str = "cpu",
     **options: Any,
 ) -> Tensor:
-    """``scaled_dot_product_attention`` as the fused kernels of a device run it; the rest is computed step by step."""
+    """Run ``scaled_dot_product_attention`` with the memory of a device's fused kernels. Other inputs run step by step.
+
+    The arguments are those of ``torch.nn.functional.scaled_dot_product_attention``, and ``device`` is ``cpu`` or ``cuda``.
+    """
     dtypes = {tensor.dtype for tensor in (query, key, value)}
     mask_fits = attn_mask is None or attn_mask.dtype in (torch.bool, torch.float32, query.dtype)
     fused = (
@@ -133,11 +141,11 @@ def attend(
         and query.shape[-1] == key.shape[-1] == value.shape[-1]
         and _heads_fit(query, key, value, grouped=bool(options.get("enable_gqa")))
         and (attn_mask is None or (attn_mask.ndim in (2, 4) and not attn_mask.requires_grad))
-        and (dropout_p == 0.0 or device == "cuda")  # the CPU's flash kernel has no dropout
+        and (dropout_p == 0.0 or device == "cuda")  # the flash kernel of the CPU has no dropout
         and query.is_meta
     )
     if fused:
-        if attn_mask is not None and attn_mask.dtype is torch.bool:  # what is kept is what is added to the scores
+        if attn_mask is not None and attn_mask.dtype is torch.bool:  # the kernel saves the mask that it adds to the scores
             attn_mask = torch.empty(attn_mask.shape, dtype=query.dtype, device="meta")
         return _Attend.apply(query, key, value, attn_mask)  # type: ignore[no-any-return,no-untyped-call]  # torch's
     options = {"attn_mask": attn_mask, "dropout_p": dropout_p, "is_causal": is_causal, **options}

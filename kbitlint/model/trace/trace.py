@@ -1,8 +1,8 @@
-"""One training step of a model without its weights: forward and backward on tensors that have no contents.
+"""The trace of a model: the facts of one training step, run forward and backward on tensors without contents.
 
-The step runs on a twin of the model (``kbitlint.model.trace.twin``), so the model is untouched. It takes a second for 80
-layers, needs neither GPU nor memory, and shows what attributes cannot: which parameters the loss reaches, which kernels
-refuse their dtypes, what is kept for the backward pass.
+The step runs on a twin (``kbitlint.model.trace.twin``), so the model stays unchanged. It needs no GPU and no memory for
+weights, and takes about one second for 80 layers. It finds three things that attributes cannot show. These are missing
+gradients, kernels that refuse their dtypes, and the bytes saved for the backward pass.
 """
 
 from __future__ import annotations
@@ -43,24 +43,25 @@ def trace(
     seq_len: int = 16,
     facts: ModelFacts | None = None,
 ) -> TraceFacts:
-    """Run one training step without weights. The model is only read.
+    """Run one training step without weights, and return its facts. The model is only read.
 
-    A quantized base without adapters is traced with everything frozen and a scalar on each quantized layer that
-    stands for its adapter.
+    If a quantized model has no adapters, all its parameters are frozen for the trace. Each quantized layer then holds a
+    trainable scalar in place of its adapter.
+
+    If kernels refuse their dtypes and the context does not set autocast, the step runs again under bfloat16 autocast. If they
+    refuse, the facts also name modules that let the step run once they compute in float32.
 
     Args:
-        model: A model, live or on meta, with or without adapters.
-        context: How it will be trained: autocast, and what the loop does about checkpointing.
-        device: Whose kernels to stand in for, ``cpu`` or ``cuda``; by default the model's own, and CUDA for meta.
+        model: A model with or without adapters, live or on the meta device.
+        context: The training context: autocast, gradient checkpointing, training mode. None is an empty context.
+        device: The device whose kernels are simulated, ``cpu`` or ``cuda``. None means ``cpu`` if a parameter is on the CPU,
+            and ``cuda`` otherwise.
         batch: Sequences in the batch.
-        seq_len: Tokens a sequence.
-        facts: What the walk saw on the model, where it is known.
-
-    Where kernels refuse their dtypes and it is not known whether the loop opens an autocast region, the step is run
-    once more in one.
+        seq_len: Tokens in each sequence.
+        facts: Facts of a walk over this model. None walks over the model first.
 
     Raises:
-        UntraceableError: The step needs values or kernels that a run without weights does not have.
+        UntraceableError: The step needs values or kernels that do not exist without weights.
         TwinError: The model cannot be copied.
     """
     start = time.perf_counter()
@@ -77,7 +78,8 @@ def trace(
         except UntraceableError:
             again = traced
         traced = dataclasses.replace(traced, absorbed=not again.refusals and again.failure is None)
-    if traced.refusals and not any(norm.promotes for norm in facts.norms):  # those are put right first
+    # a norm that returns float32 has a fix of its own, which is applied first
+    if traced.refusals and not any(norm.promotes for norm in facts.norms):
         with seeded():
             found = float32_modules(inner, how, [refusal.path for refusal in traced.refusals])
         traced = dataclasses.replace(traced, float32_modules=found)
@@ -85,7 +87,7 @@ def trace(
 
 
 def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
-    """What one step shows, without asking what else would make it run."""
+    """Return the facts of one step, without the search for modules that need float32."""
     with seeded():
         twin = twin_of(inner)
         step, watched, end = step_of(twin, how)
@@ -119,10 +121,13 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
 
 
 def _lost_inherently(inner: nn.Module, how: StepSettings) -> frozenset[str]:
-    """Paths of what gets no gradient in a twin that is stripped of hooks, checkpoints and forwards of its own."""
+    """Return the paths of parameters that receive no gradient even in the bare architecture.
+
+    The step runs on a second twin without hooks, without checkpointing and without replaced forwards.
+    """
     twin = twin_of(inner)
     for module in twin.modules():
-        module._forward_hooks.clear()  # noqa: SLF001  # torch has no public way to remove the hooks of others
+        module._forward_hooks.clear()  # noqa: SLF001  # torch has no public way to remove hooks without their handles
         module._forward_pre_hooks.clear()  # noqa: SLF001  # see above
         module.__dict__.pop("forward", None)
         if checkpointing.FLAG in module.__dict__:
@@ -135,10 +140,8 @@ def _lost_inherently(inner: nn.Module, how: StepSettings) -> frozenset[str]:
     return frozenset(gradient.path for gradient in _gradients(step, watched) if not gradient.arrives and end.has_graph)
 
 
-# -------------------------------------------------------------------------------------------------- the answers
-
-
 def _gradients(step: StepRecorder, watched: list[ExpectedGradient]) -> Iterator[GradientFacts]:
+    """Yield the facts of each parameter that should receive a gradient."""
     ledger = step.ledger
     for one in watched:
         if one.parameter.grad is not None:
@@ -146,7 +149,8 @@ def _gradients(step: StepRecorder, watched: list[ExpectedGradient]) -> Iterator[
             continue
         key = id(one.parameter)
         used, without = ledger.used.get(key), ledger.used_without_grad.get(key)
-        if one.virtual and one.owner in step.passage.gives_grad:  # a scalar meets no operator; its layer does
+        # no operator reads the scalar, so the record of its layer decides
+        if one.virtual and one.owner in step.passage.gives_grad:
             recorded = one.owner not in step.passage.entered_without_grad
             used, without = (one.owner, None) if recorded else (None, one.owner)
         cut, at = why_cut(one.parameter, one.owner, step.passage, used, without, ledger.detached)
@@ -155,20 +159,20 @@ def _gradients(step: StepRecorder, watched: list[ExpectedGradient]) -> Iterator[
 
 
 def _class_at(step: StepRecorder, path: str) -> str:
-    """The module that defines the class of what stands at a path."""
+    """Return the name of the Python module that defines the class at a path."""
     return str(type(step.modules.get(path)).__module__)
 
 
 def _adapted_layer(step: StepRecorder, path: str) -> str:
-    """The layer that an adapter is attached to, for places inside the adapter; the path itself elsewhere."""
+    """Return the layer that holds the adapter in which a path lies. If the path lies in no adapter, return the path."""
     around = [path.rsplit(".", count)[0] for count in range(path.count(".") + 1)]
     return next((place for place in reversed(around) if _class_at(step, place).startswith("peft.")), path)
 
 
 def _is_library_code(step: StepRecorder, gradient: GradientFacts) -> bool:
-    """Whether the class that cuts a gradient is the architecture's own: transformers' or a checkpoint's remote code.
+    """Return whether the class that cuts a gradient belongs to transformers or to a checkpoint's remote code.
 
-    What runs without recording gradients is called so by the module around it.
+    A module that runs under ``torch.no_grad`` is called so by its parent, so the search starts at the parent.
     """
     path = gradient.at.rpartition(".")[0] if gradient.cut is Cut.NO_GRAD else gradient.at
     while path and _class_at(step, path).split(".")[0] in ("torch", "peft", "bitsandbytes", "builtins"):

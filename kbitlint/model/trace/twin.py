@@ -1,6 +1,6 @@
-"""A copy of a model without its weights, which carries everything else: hooks, flags, modes, checkpoint functions.
+"""The twin of a model: a copy without weights, with all hooks, flags, modes and checkpoint functions.
 
-Whatever is done to the twin leaves the model as it was.
+A change of the twin leaves the model unchanged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kbitlint.model.trace.stubs import stand_in
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: integers and booleans up to this many elements keep their values: code branches on them (positions, masks, maps)
+#: The most elements of an integer or boolean tensor whose values are copied. Code branches on positions, masks and maps.
 _MAX_VALUES = 2**20
 
 
@@ -34,21 +34,22 @@ class TwinError(KbitlintError):
 
 @dataclass(frozen=True, slots=True)
 class StandIns:
-    """What stands where in a twin."""
+    """The stubs in a twin."""
 
     adapters: tuple[tuple[nn.Module, nn.Parameter], ...] = ()
-    """(quantized layer, scalar) for every scalar that stands for an adapter which is not attached yet."""
+    """(quantized layer, scalar) of each scalar in place of an adapter that is not attached yet."""
     packed: tuple[tuple[nn.Module, nn.Parameter], ...] = ()
-    """(quantized layer, packed weight) for every layer that is stood in for."""
+    """(quantized layer, packed weight) of each layer whose forward is a stub."""
 
 
 def twin_of(model: nn.Module) -> nn.Module:
-    """The model's structure on the meta device, with its hooks, modes, flags and checkpoint functions.
+    """Return a copy of a model on the meta device, with its hooks, modes, flags and checkpoint functions.
 
-    Tensors that are tied stay tied. Hooks and forwards that lead to a module of the model, through a closure or in any
-    other way that can be followed, lead to its copy. Layers that accelerate moves between devices run where they are.
+    Tied tensors stay tied. Hooks and forwards that lead to a module of the model, through closures, attributes or containers,
+    lead to its copy. The copy runs without the hooks by which accelerate moves weights between devices.
 
-    Raises TwinError where something in the model cannot be copied.
+    Raises:
+        TwinError: A part of the model cannot be copied.
     """
     memo: dict[int, Any] = {}
     try:
@@ -71,7 +72,7 @@ def twin_of(model: nn.Module) -> nn.Module:
 
 
 def originals_of(module: nn.Module) -> Iterator[nn.Module]:
-    """The module that a module of a twin is a copy of, and where that is a copy itself, the one that it is a copy of."""
+    """Yield the original of a module in a twin. If that is a copy itself, its originals follow."""
     reference = module.__dict__.get(ORIGINAL)
     while reference is not None and (original := reference()) is not None:
         yield original
@@ -79,12 +80,12 @@ def originals_of(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def stand_in_quantized(twin: nn.Module, device: str, *, adapters: bool) -> StandIns:
-    """Let every quantized layer of the twin compute shapes and dtypes only.
+    """Replace the forward of every quantized layer of a twin by a stub that computes shapes and dtypes only.
 
     Args:
-        twin: The copy; it is changed.
-        device: Whose kernels are stood in for: ``cpu`` or ``cuda``.
-        adapters: Put a trainable scalar on each quantized layer, to see where adapters would learn.
+        twin: The copy, which is changed.
+        device: The device whose kernels are simulated, ``cpu`` or ``cuda``.
+        adapters: Whether each quantized layer gets a trainable scalar in place of an adapter.
     """
     scalars: list[tuple[nn.Module, nn.Parameter]] = []
     packed: list[tuple[nn.Module, nn.Parameter]] = []
@@ -95,7 +96,7 @@ def stand_in_quantized(twin: nn.Module, device: str, *, adapters: bool) -> Stand
         scalar = nn.Parameter(torch.empty((), device="meta")) if adapters else None
         if scalar is not None:
             scalars.append((module, scalar))
-        weight = module._parameters.get("weight")  # noqa: SLF001  # methods that pack under other names have none
+        weight = module._parameters.get("weight")  # noqa: SLF001  # some methods store their packed weight under another name
         if weight is not None:
             packed.append((module, weight))
         module.__dict__["forward"] = stand_in(module, packing, device, scalar)
@@ -103,7 +104,10 @@ def stand_in_quantized(twin: nn.Module, device: str, *, adapters: bool) -> Stand
 
 
 def _empty_dictionaries(model: nn.Module) -> Iterator[tuple[int, Any]]:
-    """Copies of the dictionaries that hold nothing, by id: a module has a dozen for hooks, each slow to deepcopy."""
+    """Yield (id, copy) of each empty dictionary of the modules.
+
+    A module has a dozen of them for hooks, and ``deepcopy`` is slow on each.
+    """
     for module in model.modules():
         for value in module.__dict__.values():
             if type(value) in (dict, OrderedDict) and not value:
@@ -111,9 +115,9 @@ def _empty_dictionaries(model: nn.Module) -> Iterator[tuple[int, Any]]:
 
 
 def _empty(tensor: Tensor) -> Tensor:
-    """A tensor of the same shape, dtype and flags on meta; small integers keep their values, on the CPU.
+    """Return an empty meta tensor of the same shape, dtype and flags. Small integer tensors keep their values, on the CPU.
 
-    An inference tensor stays one: autograd refuses to save it for the backward pass.
+    An inference tensor stays one, since autograd refuses to save it for the backward pass.
     """
     with torch.inference_mode(mode=True) if tensor.is_inference() else contextlib.nullcontext():
         return _emptied(tensor)
@@ -123,10 +127,10 @@ def _emptied(tensor: Tensor) -> Tensor:
     shape, dtype = tensor.shape, tensor.dtype
     if isinstance(tensor, nn.Parameter):
         made: Tensor = nn.Parameter(torch.empty(shape, dtype=dtype, device="meta"), requires_grad=tensor.requires_grad)
-        for name, value in tensor.__dict__.items():  # how a packed weight is packed: quant_type, blocksize, bnb_quantized, ...
+        for name, value in tensor.__dict__.items():  # the format of a packed weight: quant_type, blocksize, bnb_quantized, ...
             if isinstance(value, (bool, int, str, torch.dtype)):
                 setattr(made, name, value)
-        if nn.Parameter in type(tensor).__mro__:  # PEFT asks for Params4bit by the name of its class
+        if nn.Parameter in type(tensor).__mro__:  # PEFT recognises Params4bit by the name of its class
             made.__class__ = type(tensor)
         return made
     if not dtype.is_floating_point and not tensor.is_meta and tensor.numel() <= _MAX_VALUES:
@@ -135,10 +139,10 @@ def _emptied(tensor: Tensor) -> Tensor:
 
 
 class _EmptyCopies(TorchFunctionMode):
-    """Copies of tensors that are no parameters come out empty, so that copying a model copies no weight."""
+    """A function mode in which ``deepcopy`` of a tensor returns an empty one. The copy of a model thus copies no weight."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Answer ``copy.deepcopy`` of a tensor."""
+        """Replace ``Tensor.__deepcopy__``, and run every other function."""
         if func is Tensor.__deepcopy__:
             tensor, memo = args
             if id(tensor) not in memo:
@@ -148,7 +152,7 @@ class _EmptyCopies(TorchFunctionMode):
 
 
 def _run_in_place(module: nn.Module) -> None:
-    """Drop what accelerate put around a forward to move weights between devices: here nothing has to move."""
+    """Remove accelerate's wrapper around a forward, which moves weights between devices. A twin has no weights to move."""
     hook = module.__dict__.pop("_hf_hook", None)
     before = module.__dict__.pop("_old_forward", None)
     if hook is None or before is None:

@@ -1,4 +1,4 @@
-"""Answers to reads of values that are not there, and the operators whose results depend on values."""
+"""Answers to operators whose result depends on values that do not exist without weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ aten = torch.ops.aten
 
 
 def on_meta(value: Any) -> Any:
-    """The same arguments with every real tensor emptied."""
+    """Return the same arguments with an empty meta tensor in place of each real tensor."""
     if isinstance(value, Tensor):
         return value if value.is_meta else torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
     if type(value) in (list, tuple):
@@ -28,22 +28,23 @@ def on_meta(value: Any) -> Any:
     return value
 
 
-#: a 0-d result of one of these is taken to be False where code branches on it, anything else to be True:
-#: ``any()`` of a mask, ``expert == num_experts``, LayerDrop's ``torch.rand([]) < p``
+#: If code branches on a 0-d result of one of these operators, the value is False; of other operators, True.
+#: Examples are ``any()`` of a mask, ``expert == num_experts``, and LayerDrop's ``torch.rand([]) < p``.
 _UNLIKELY = frozenset(
     [aten.any.default, aten.any.dim]
     + [getattr(getattr(aten, name), kind) for name in ("eq", "lt", "gt", "le", "ge") for kind in ("Scalar", "Tensor")]
 )
 _REDUCTIONS = frozenset([aten.sum.default, aten.sum.dim_IntList, aten.any.default, aten.any.dim, aten.count_nonzero.default])
 _IS_NAN = frozenset([aten.isnan.default, aten.isinf.default])
-#: all others give what nothing is expected of
+#: Operators that may set an expected value on their result. No other operator does.
 _TELLING = _UNLIKELY | _REDUCTIONS | _IS_NAN | {aten.ne.Tensor}
-#: where a tensor without contents keeps what it is expected to hold
+#: The attribute of a tensor without contents that holds its expected value.
 _EXPECTED = "_kbitlint_expected"
-#: where a mask without contents keeps which part of it is expected to be true, and the operators that keep that part
+#: The attribute of a mask without contents that holds the share of its elements expected to be true.
+#: The operators of ``_SELECTING`` keep it.
 _SHARE = "_kbitlint_share"
-#: where indices, and masks made of them, keep below which number they are: transformers 5 has one class more than experts,
-#: for tokens of experts elsewhere
+#: The attribute of indices, and of masks made of them, that holds their exclusive upper bound.
+#: transformers 5 has one class more than experts, for the tokens of experts on other ranks.
 _BELOW = "_kbitlint_below"
 _SELECTING = frozenset(
     [
@@ -59,12 +60,15 @@ _SELECTING = frozenset(
         aten._to_copy.default,  # noqa: SLF001  # an operator's name, as the dispatcher spells it
     ]
 )
-#: those over all indices, in which the number of classes stays a dimension
+#: Operators over all indices. Their results keep the number of classes as a dimension.
 _COUNTING = frozenset([*_SELECTING, aten.sum.dim_IntList, aten.gt.Scalar, aten.ne.Scalar, aten.any.dim, aten.any.dims])
 
 
 def expect(func: Any, args: Any, result: Tensor) -> None:
-    """Note what code may expect of a result: nothing is NaN, counts of it are 0, and rare things do not happen."""
+    """Set the expected value of a result.
+
+    No element is NaN, so counts of NaN are 0. Rare conditions are False. Shares and bounds are passed on.
+    """
     first = args[0] if args and isinstance(args[0], Tensor) else None
     for kept, keeping in ((_SHARE, _SELECTING), (_BELOW, _COUNTING)):
         if func in keeping and hasattr(first, kept):
@@ -82,7 +86,10 @@ def expect(func: Any, args: Any, result: Tensor) -> None:
 
 
 def one_hot(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    """One of ``num_classes`` is true wherever it is: a router is taken to send each expert as many tokens as any other."""
+    """Return a one-hot tensor. If its contents are unknown, each class is expected equally often.
+
+    A router is thus assumed to send the same number of tokens to each expert.
+    """
     result = func(*args, **kwargs)
     if result.is_meta:
         below = min(getattr(args[0], _BELOW, result.shape[-1]), result.shape[-1])
@@ -92,14 +99,14 @@ def one_hot(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _topk(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    """The indices are below the size of what is chosen from: a router's experts."""
+    """Return values and indices. The indices are below the size of the input, which is a router's number of experts."""
     values, indices = func(*on_meta(args), **on_meta(kwargs))
     setattr(indices, _BELOW, args[0].shape[args[2] if len(args) > 2 else kwargs.get("dim", -1)])
     return values, indices
 
 
 def _value_of(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
-    """What a scalar without contents is taken to be."""
+    """Return the expected value of a scalar without contents, or 1 if it has none."""
     tensor = args[0]
     ledger.guess("value")
     value = getattr(tensor, _EXPECTED, 1)
@@ -107,9 +114,10 @@ def _value_of(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
 
 
 def _nonzero(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
-    """Everything is true, or the share that is expected; where that is a whole row, its indices are known.
+    """Return the indices of the elements that are expected to be true: all of them, or the expected share.
 
-    So a loop over the experts that are hit, as transformers 4 runs them, comes to each of them once.
+    If a whole 1-d mask is expected to be true, its indices are known. A loop over the selected experts, as in transformers 4,
+    then visits each expert once.
     """
     ledger.guess("nonzero")
     tensor = args[0]
@@ -131,7 +139,7 @@ def _masked_select(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
 
 
 def _index(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    """Indexing: a known mask selects what it selects, an unknown one is taken to be true everywhere."""
+    """Index a tensor. A known mask selects its true elements; an unknown mask is assumed to be true everywhere."""
     tensor, indices = args[0], args[1]
     made: list[Tensor | None] = []
     for index in indices:
@@ -171,7 +179,7 @@ def _repeat_interleave(ledger: Ledger, _: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _grouped_mm(_: Ledger, __: Any, args: Any, ___: Any) -> Any:
-    """The shape of a grouped product; the groups are rows of the 2-d operands, matrices of the 3-d ones."""
+    """Return the shape of a grouped product. The groups are rows of 2-d operands, and matrices of 3-d operands."""
     left, right = args[0], args[1]
     if left.ndim == 2 and right.ndim == 2:
         return left.new_empty((args[2].shape[0], left.shape[0], right.shape[1]))
@@ -180,7 +188,7 @@ def _grouped_mm(_: Ledger, __: Any, args: Any, ___: Any) -> Any:
 
 
 def _normalise(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    """Layer and group norms keep a mean and a deviation: float32 on CUDA, in the parameters' dtype on the CPU."""
+    """Run a layer or group norm. Mean and deviation are float32 on CUDA, and have the dtype of the parameters on the CPU."""
     out, mean, deviation = func(*on_meta(args), **on_meta(kwargs))
     weight = next((value for value in args[1:] if isinstance(value, Tensor)), args[0])
     kept = weight.dtype if ledger.device == "cpu" else mean.dtype

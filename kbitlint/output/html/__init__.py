@@ -1,1 +1,1 @@
-"""The HTML page: one file with the report, the model's modules and the memory of a training step."""
+"""The HTML format: one page with the reports, the modules of the model and the memory of a training step."""

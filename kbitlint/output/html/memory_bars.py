@@ -1,4 +1,4 @@
-"""What a training step takes in memory as a page draws it: one bar for each state and mode, of the most that any takes."""
+"""Data of the page's memory figures: one bar for each state and mode, relative to the largest peak."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One span of a bar."""
+    """One segment of a bar."""
 
     kind: str
+    """The CSS class of the segment."""
     start: float
+    """Percent of the whole bar."""
     width: float
     """Percent of the whole bar."""
     label: str
@@ -26,11 +28,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The peak of one state in one mode."""
+    """The peak of one state in one mode of checkpointing, as a bar."""
 
     name: str
     total: str
+    """The size of the peak."""
     at: str
+    """The module that runs at the peak, with the pass."""
     parts: tuple[Part, ...]
 
 
@@ -42,11 +46,11 @@ _PARTS = {
 
 
 def budget(report: MemoryResult, now: str = "") -> dict[str, Any]:
-    """The table and the bars of a measurement, in words.
+    """Return the table and the bars of a measurement, as text.
 
     Args:
-        report: What was measured.
-        now: The mode of checkpointing that the model is in; empty where that is not known.
+        report: The measurement.
+        now: The present mode of checkpointing of the model; empty if it is unknown.
     """
     modes = list(dict.fromkeys(mode for state in report.states for mode in state.steps))
     most = max((step.peak for state in report.states for step in state.steps.values()), default=0)
@@ -81,7 +85,10 @@ def budget(report: MemoryResult, now: str = "") -> dict[str, Any]:
 
 
 def _bar(state: StateMemory, mode: str, most: int) -> Bar:
-    """The peak of a step, of the most that any step takes; what comes and goes is what nothing else accounts for."""
+    """Return the bar of a step's peak, in percent of ``most`` bytes.
+
+    The last segment, for temporary tensors, is the rest of the peak that no other segment explains.
+    """
     step = state.steps[mode]
     spans = [(name, sum(state.resident.get(kind, 0) for kind in kinds)) for name, kinds in _PARTS.items()]
     spans.append(("optimizer state", state.optimizer))

@@ -1,9 +1,9 @@
 "use strict";
-// Draws each module tree from the JSON beside it, row by row as it is opened, and filters violations and modules.
+// The module trees of the page, drawn from JSON row by row when the user opens them, and the filters.
 
-const STEP = 200; // rows that one module opens at once, and rows that a filter shows
-const AT_FIRST = 26; // rows that are open when the page is
-const WRAPPED = ["base_layer", "original_module"]; // PEFT's layers stay closed: what they add is told by their row
+const STEP = 200; // most rows that one module opens at once, and most rows of a filter
+const AT_FIRST = 26; // most rows that are open when the page loads
+const WRAPPED = ["base_layer", "original_module"]; // PEFT's wrappers remain closed: their row describes the adapter
 
 const element = (tag, name, text) => {
   const made = document.createElement(tag);
@@ -18,32 +18,28 @@ const svg = (tag, attributes) => {
 };
 const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 || word === "info" ? "" : "s"}`;
 
-// ---------------------------------------------------------------------------------------------------- what matches
-
-/** A query as its parts between dots. Numbers and * stand for layers, everything else for a part of a name. */
+/** Return the parts of a query between dots. Numbers and * match layers, every other part matches a part of a name. */
 const parsed = (text) => text.trim().toLowerCase().split(".").filter(Boolean);
 const isNumber = (part) => /^\d+$/.test(part);
 
-/** Whether one part of a query stands for one segment: {name, spans, extra}. */
+/** Return whether one part of a query matches one segment: {name, spans, extra}. */
 function stands(part, segment) {
   if (segment.spans.length && part === "*") return true;
   if (segment.spans.length && isNumber(part)) return segment.spans.some(([first, last]) => first <= +part && +part <= last);
   if (segment.name === "*" && isNumber(part)) return true;
   return segment.name.includes(part) || segment.extra.some((word) => word.includes(part));
 }
-/** Whether the last parts of a path are what the query asks for. */
+/** Return whether a query matches the last segments of a path. */
 function matches(parts, path) {
   if (parts.length > path.length) return false;
   return parts.every((part, index) => stands(part, path[path.length - parts.length + index]));
 }
 const plain = (name) => ({ name: name.toLowerCase(), spans: [], extra: [] });
-/** Whether any stretch of a dotted path is what the query asks for. */
+/** Return whether a query matches consecutive segments of a dotted path. */
 function within(parts, path) {
   const segments = path.split(".").map(plain);
   return segments.some((_, end) => matches(parts, segments.slice(0, end + 1)));
 }
-
-// --------------------------------------------------------------------------------------------------------- the tree
 
 class Tree {
   constructor(box) {
@@ -52,14 +48,14 @@ class Tree {
     const data = JSON.parse(document.getElementById(`tree-${this.number}`).textContent);
     this.nodes = data.nodes;
     this.causes = data.causes;
-    this.keep = null; // node rows to show: null for all
+    this.keep = null; // the rows that pass the filter; null without a filter
     this.typed = "";
     box.addEventListener("keydown", (event) => this.onKey(event));
     box.addEventListener("click", (event) => this.onClick(event));
     this.reset();
   }
 
-  /** One row: its place in the tree, without an element until it is drawn. */
+  /** Return a row of the tree; it has no element until it is drawn. */
   row(parent, label, spans, count, number, position, size) {
     const node = this.nodes[number];
     const segment = { name: label.toLowerCase(), spans, extra: [node.c.toLowerCase(), ...node.f.map((cause) => this.causes[cause].code.toLowerCase())] };
@@ -97,7 +93,7 @@ class Tree {
     this.current = null;
     this.setCurrent(this.root, false);
   }
-  /** The elements of a row and of what is open below it. */
+  /** Append the elements of a row and of the open rows below it. */
   list(row, into) {
     if (this.keep && !this.keep.has(row)) return;
     into.push(this.element(row));
@@ -174,7 +170,7 @@ class Tree {
     made.setAttribute("aria-label", spoken.filter(Boolean).join(", "));
     return made;
   }
-  /** What is found below a module, by severity. */
+  /** Return [severity, number of modules with violations] pairs for the modules below a node. */
   below(node) {
     const own = (severity) => node.f.filter((cause) => this.causes[cause].severity === severity).length;
     return node.v.map(([severity, count]) => [severity, count - own(severity)]).filter(([, count]) => count > 0);
@@ -184,8 +180,6 @@ class Tree {
     for (; row.parent; row = row.parent) names.unshift(row.label);
     return names.join(".") || row.node.c;
   }
-
-  // ----------------------------------------------------------------------------------------- moving and opening
 
   setCurrent(row, focus = true) {
     if (this.current?.element) this.current.element.tabIndex = -1;
@@ -250,7 +244,7 @@ class Tree {
       this.type(event.key.toLowerCase());
     }
   }
-  /** Go to the next row whose name begins with what is typed. */
+  /** Move to the next row with a name that starts with the typed characters. */
   type(character) {
     clearTimeout(this.pause);
     this.pause = setTimeout(() => (this.typed = ""), 600);
@@ -273,9 +267,7 @@ class Tree {
     else this.toggle(made.row);
   }
 
-  // ------------------------------------------------------------------------------------------------- finding
-
-  /** Show only the modules that match, with those above them; gives how many match. */
+  /** Show only matching modules and the modules above them; return the number of matches, null without a filter. */
   filter(parts, severity) {
     if (!parts.length && severity === "all") return this.reset(), null;
     this.root = this.row(null, "", [], 1, this.nodes.length - 1, 1, 1);
@@ -326,7 +318,7 @@ class Tree {
   }
 }
 
-/** Open a violation and go there. */
+/** Open a violation and move the focus to it. */
 function open(id) {
   const cause = document.getElementById(id);
   if (!cause) return;
@@ -335,8 +327,6 @@ function open(id) {
   cause.firstElementChild.focus();
   cause.scrollIntoView({ block: "nearest" });
 }
-
-// -------------------------------------------------------------------------------------------------------- the page
 
 const trees = [...document.querySelectorAll(".tree")].map((box) => new Tree(box));
 for (const hidden of document.querySelectorAll(".filter, .keys, .columns")) hidden.hidden = false;

@@ -1,7 +1,7 @@
-"""One page that stands alone: verdict, violations, modules and memory, for a CI artifact or a colleague.
+"""The HTML page: verdict, violations, modules and memory in one file, for a CI artifact or a colleague.
 
-The page asks nothing of the network and runs nothing but its own script: a content security policy names the hashes of
-its style and its script. Every text is escaped by the template engine; the tree is drawn from data, as text nodes.
+The page loads nothing from the network and runs only its own script: a content security policy contains the hashes of
+its style and script. The template engine escapes every text. The script draws the tree from data, as text nodes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from kbitlint.rule import Rule
     from kbitlint.violation import Violation
 
-#: rows of one cause; JSON has them all
+#: Most rows of one cause. JSON has all of them.
 _MAX_PLACES = 60
 _WHOLE = "the whole model"
 
@@ -43,7 +43,7 @@ class _Place:
     count: int
     evidence: tuple[tuple[str, str], ...]
     path: str
-    """One module or parameter that it stands for; empty where it is none of the tree."""
+    """The path of one module or parameter of the row; empty if the tree does not contain it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -54,10 +54,10 @@ class _Cause:
     title: str
     """The first line of the rule's document."""
     why: tuple[tuple[tuple[str, bool], ...], ...]
-    """Paragraphs of (text, whether it is code)."""
+    """Paragraphs of (text, whether it is code) pairs."""
     places: tuple[_Place, ...]
     further: int
-    """Places that are not shown."""
+    """The number of places that the page leaves out."""
     marks: tuple[str, ...]
 
 
@@ -69,13 +69,13 @@ def render(
     rules: Iterable[Rule] = (),
     fail_on: Severity = Severity.WARNING,
 ) -> str:
-    """All reports of one run as one page.
+    """Return all reports of one run as one page.
 
     Args:
-        reports: What was audited.
+        reports: The reports, one for each target.
         failures: Targets that could not be audited.
-        unused: Suppressions that match nothing any more.
-        rules: Whose documents say why a violation matters.
+        unused: One line for each suppression that matches no violation.
+        rules: The rules, whose documents explain why a violation matters.
         fail_on: The least severity that fails the run.
 
     Raises:
@@ -89,7 +89,11 @@ def render(
 
 
 def render_memory(report: MemoryResult) -> str:
-    """What training takes in memory as one page."""
+    """Return the memory of a training step as one page.
+
+    Raises:
+        KbitlintError: jinja2 is not installed.
+    """
     return _page(sections=[], failures=(), unused=(), title=report.target or report.summary, worst=None, budget=budget(report))
 
 
@@ -112,7 +116,7 @@ def _page(**values: Any) -> str:
         keep_trailing_newline=False,
         finalize=shown,
     )
-    made.filters["joined"] = lambda texts, between: between.join(map(str, texts))  # jinja's own gives Markup
+    made.filters["joined"] = lambda texts, between: between.join(map(str, texts))  # jinja2's own filter ``join`` returns Markup
     package = files("kbitlint.output.html")
     style, script = (package.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     return made.get_template("page.html").render(
@@ -126,9 +130,6 @@ def _page(**values: Any) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-# ------------------------------------------------------------------------------------------------------- one report
 
 
 def _section(number: int, report: AuditResult, rules: Mapping[str, type[Rule]], fail_on: Severity) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def _verdict(report: AuditResult, code: int) -> str:
 
 
 def _state(report: AuditResult, code: int) -> str:
-    """How the verdict is coloured."""
+    """Return the colour class of the verdict."""
     if code == 0:
         return "clean"
     return "warned" if code == 1 and not report.at_least(Severity.ERROR) else "failing"
@@ -210,13 +211,13 @@ def _cause(number: int, group: list[Violation], rules: Mapping[str, type[Rule]],
 
 
 def _paragraphs(text: str) -> tuple[tuple[tuple[str, bool], ...], ...]:
-    """Paragraphs of Markdown as far as rules write it: backticks, and no other mark."""
+    """Return the paragraphs of a rule's Markdown, which uses backticks and no other markup."""
     blocks = (" ".join(block.split()) for block in text.split("\n\n"))
     return tuple(tuple((part, bool(number % 2)) for number, part in enumerate(block.split("`"))) for block in blocks if block)
 
 
 def _places(group: list[Violation], *, in_tree: bool) -> list[_Place]:
-    """Places that differ in layer numbers only, and have the same evidence, as one."""
+    """Return one row for all places that have the same evidence and differ in layer numbers only."""
     alike: dict[tuple[str, tuple[tuple[str, str], ...]], list[str]] = {}
     paths: dict[tuple[str, tuple[tuple[str, str], ...]], str] = {}
     for violation in group:
@@ -250,7 +251,7 @@ def _value(name: str, value: object) -> str:
 
 
 def _edits(report: AuditResult) -> list[tuple[str, str, list[str]]]:
-    """(title, diff, lines) of what was or would be changed."""
+    """Return the (title, diff, lines) of applied and of planned changes."""
     shown: list[tuple[str, str, list[str]]] = []
     if report.applied is not None and report.applied.edits:
         applied = report.applied

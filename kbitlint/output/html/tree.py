@@ -1,7 +1,7 @@
-"""The modules of a model as a tree in which layers that are alike are one: what a page draws.
+"""The module tree of the page, with equal subtrees folded.
 
-Two modules are alike where class, parameters, checkpointing, violations and everything below them are the same. Each
-kind of subtree is written once and named by a number, so a model of 60,000 modules takes a few dozen nodes.
+Two modules are equal if their class, parameters, checkpointing, violations and children are. Each kind of subtree is
+one numbered node, so a model of 60,000 modules takes a few dozen nodes.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ if TYPE_CHECKING:
     from kbitlint.violation import Severity
 
 
-#: how a ModuleList names its children
+#: Names of children of a ModuleList.
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One row below a module: a child, or all its numbered children that are alike."""
+    """One row below a module: a child, or all its equal numbered children."""
 
     label: str
     """The name, or the numbers: ``0–2, 4``."""
     spans: tuple[tuple[int, int], ...]
-    """(first, last) of each run of numbers; empty for a name."""
+    """The (first, last) of each run of numbers; empty for a name."""
     count: int
+    """The number of children."""
     node: int
+    """The number of the node in ``Tree.nodes``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,35 +44,38 @@ class Node:
     """One kind of subtree."""
 
     module: ModuleOutline
-    """Its root, without a path: paths differ."""
+    """The root, without its path: the paths of equal subtrees differ."""
     causes: tuple[int, ...]
-    """Numbers of the causes that name its root."""
+    """The numbers of the causes that name the root."""
     children: tuple[Child, ...]
     modules: int
+    """The number of modules in the subtree."""
     numel: int
+    """The number of elements of its parameters, before packing."""
     trainable: int
+    """The number of those that require gradients."""
     stored: tuple[tuple[str, int], ...]
-    """(storage, bytes) of the subtree, most bytes first."""
+    """The (storage, bytes) pairs of the subtree, most bytes first."""
     checkpoints: tuple[tuple[str, int], ...]
-    """(how, modules) of the subtree."""
+    """The (way of checkpointing, number of modules) pairs of the subtree."""
     severities: tuple[tuple[str, int], ...]
-    """(severity, modules it is found at) of the subtree."""
+    """The (severity, number of modules with a violation of that severity) pairs of the subtree."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the subtree's parameters."""
+        """The bytes of the subtree's parameters."""
         return sum(count for _, count in self.stored)
 
 
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """A folded tree: nodes by number, children before parents."""
+    """A folded tree: nodes by number, with children before their parents."""
 
     nodes: tuple[Node, ...]
 
     @property
     def root(self) -> Node:
-        """The model."""
+        """The node of the whole model."""
         return self.nodes[-1]
 
 
@@ -81,11 +86,11 @@ class _Branch:
 
 
 def tree_of(outline: Sequence[ModuleOutline], found: Mapping[str, Iterable[int]], severities: Sequence[Severity]) -> Tree:
-    """Fold a model's modules.
+    """Return the folded tree of a model's modules.
 
     Args:
-        outline: The modules, parents first.
-        found: The numbers of the causes found at each path of a module or of a parameter.
+        outline: The modules, with parents before their children.
+        found: The numbers of the causes at each path of a module or parameter.
         severities: The severity of each cause, by number.
     """
     root = _Branch(outline[0])
@@ -102,7 +107,7 @@ def tree_of(outline: Sequence[ModuleOutline], found: Mapping[str, Iterable[int]]
 
 
 def _parent(path: str, known: Mapping[str, object]) -> tuple[str, str]:
-    """(the nearest known path above, the name below it)."""
+    """Return (the nearest known path above, the name below it)."""
     head, _, name = path.rpartition(".")
     while head and head not in known:
         head, _, step = head.rpartition(".")
@@ -120,7 +125,7 @@ class _Folding:
     def fold(self, root: _Branch) -> Tree:
         numbers: dict[str, int] = {}
         order, stack = [], [root]
-        while stack:  # models nest deeper than Python recurses only where they are hostile, and those are read too
+        while stack:  # no recursion: a hostile model may be nested deeper than Python's limit
             branch = stack.pop()
             order.append(branch)
             stack += branch.children.values()
@@ -163,7 +168,7 @@ class _Folding:
 
 
 def _alike(children: Iterable[tuple[str, int]]) -> tuple[Child, ...]:
-    """Numbered children of one kind as one row, in the order in which each kind first appears."""
+    """Return one row for each kind of numbered child and each named child, in order of first appearance."""
     rows: dict[object, tuple[list[str], int]] = {}
     for name, node in children:
         rows.setdefault(node if _NUMBER.fullmatch(name) else name, ([], node))[0].append(name)

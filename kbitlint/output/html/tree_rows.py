@@ -1,4 +1,4 @@
-"""What the rows of a module tree say, in words and as the data that the page's script draws."""
+"""The rows of the module tree: as text, and as data for the page's script."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from kbitlint.output.html.tree import Node, Tree
 
-#: rows of the tree without JavaScript
+#: Most rows of the tree on a page without JavaScript.
 _MAX_ROWS = 400
 
 
 def data(tree: Tree, causes: Iterable[tuple[str, Severity]]) -> str:
-    """The tree as JSON that no text in it can end: the script draws it row by row."""
+    """Return the tree as JSON for the page's script; it contains no character that could end the script element."""
     document = {
         "nodes": [
             {
@@ -41,7 +41,7 @@ def data(tree: Tree, causes: Iterable[tuple[str, Severity]]) -> str:
 
 
 def _facts(node: Node) -> dict[str, Any]:
-    """What a row shows, in words."""
+    """Return the texts of a row."""
     return {
         "c": printable(node.module.class_name),
         "s": " × ".join(map(str, node.module.shape)),
@@ -64,12 +64,12 @@ def _shares(node: Node) -> list[tuple[str, float]]:
     return [(name, round(100 * count / node.nbytes, 2)) for name, count in node.stored if node.nbytes]
 
 
-#: dtypes as people write them where there is little room
+#: Short names of dtypes.
 _SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}
 
 
 def _kind(stored: str) -> str:
-    """How a storage is coloured: the name of a dtype tells its width, and whatever is none is packed."""
+    """Return the colour class of a storage: ``full`` or ``half`` by the width of a dtype, ``packed`` for every other one."""
     if stored in ("float32", "float64"):
         return "full"
     return "half" if stored in ("float16", "bfloat16") else "packed"
@@ -96,7 +96,7 @@ def _checkpoints(node: Node) -> str:
 
 
 def listed(tree: Tree) -> list[tuple[int, str, Mapping[str, Any]]]:
-    """(level, label, what the row says) of each row, depth first: the tree without JavaScript."""
+    """Return the (level, label, texts) of each row, depth first, for a page without JavaScript."""
     rows: list[tuple[int, str, Mapping[str, Any]]] = []
     left = _MAX_ROWS
     stack = [(1, "", tree.root)]
@@ -111,6 +111,6 @@ def listed(tree: Tree) -> list[tuple[int, str, Mapping[str, Any]]]:
 
 
 def mode_now(tree: Tree) -> str:
-    """The mode of checkpointing that the model is in; empty where its layers differ or it is not known."""
+    """Return the present mode of checkpointing; empty if the layers differ or the mode is unknown."""
     ways = {way == "no" for way, _ in tree.root.checkpoints}
     return "" if len(ways) != 1 else OFF if True in ways else ON

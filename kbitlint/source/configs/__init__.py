@@ -1,1 +1,1 @@
-"""Training configurations as the facts of scripts."""
+"""Training configurations, collected as the same facts as those of scripts."""

@@ -1,7 +1,7 @@
-"""Training configurations of axolotl, LLaMA-Factory, TRL, accelerate and DeepSpeed, as the same facts as scripts.
+"""The facts of training configurations: axolotl, LLaMA-Factory, TRL, accelerate and DeepSpeed.
 
-A program's keys stand for calls that it makes: what is known of them is data, and rules that look at a
-``BitsAndBytesConfig`` or at ``TrainingArguments`` see one here too, with the places of the keys.
+A program turns its keys into calls; ``upstream/programs.py`` lists them as data. So a rule reads the same
+``BitsAndBytesConfig`` or ``TrainingArguments`` as in a script, with the places of the keys. ``tree.py`` parses the text.
 """
 
 from __future__ import annotations
@@ -31,20 +31,31 @@ _SEEDS = tuple({seed.encode() for program in PROGRAMS for seed in program.seeds}
 
 
 def worth_parsing(content: bytes) -> bool:
-    """Whether a file can be a training configuration."""
+    """Return whether a file can be a training configuration."""
     return any(seed in content for seed in _SEEDS)
 
 
 def collect(
     file: str, text: str, suffix: str, versions: Mapping[str, str] | None = None, beside: FilePath | None = None
 ) -> SourceFacts | None:
-    """The facts of a configuration; None where it configures no model's training. Raises ConfigurationError."""
+    """Return the facts of a configuration; None if it does not configure the training of a model.
+
+    Args:
+        file: The file's name, as reports print it.
+        text: Its text, with line feeds as line ends.
+        suffix: ``.json`` for JSON; every other suffix means YAML.
+        versions: The versions of the libraries whose behaviour is modelled; None means the installed ones.
+        beside: The folder of the file, in which configuration files that it names are searched.
+
+    Raises:
+        ConfigurationError: The text is invalid, or too large.
+    """
     root = json_items(text) if suffix == ".json" else yaml_items(text)
     if root is None:
         return None
     program = next((p for p in PROGRAMS if sum(key in root.items for key in p.marks) >= p.least), None)
     if program is None or not program.trainer:
-        return None  # how a launcher starts processes says nothing about a model: --training hands it to a check of one
+        return None  # it describes processes and no model: the user passes it as --training to the check of a model
     versions = installed() if versions is None else versions
     trail = PathState(versions, beside=beside)
     path, calls = _trained(program, root, trail)
@@ -60,7 +71,7 @@ def collect(
 
 
 def _trained(program: Program, root: Record, trail: PathState) -> tuple[ExecutionPath, tuple[Call, ...]]:
-    """The load, the adapters and the training that the keys ask for."""
+    """Return the path and the calls that the keys ask for: load, adapters and training."""
     api = TRAINERS[program.trainer]
     quantization = _quantization(program, root)
     load = _part(root, "transformers.AutoModelForCausalLM.from_pretrained", ("device_map", "dtype", "torch_dtype"))
@@ -78,7 +89,7 @@ def _trained(program: Program, root: Record, trail: PathState) -> tuple[Executio
     net = trail.load(load.frozen(trail.effort))
     if program.reentry:
         how = _own_checkpointing(program, root, trail) if bits else CheckpointingState(None)
-        hooks = () if how.by is None else (how.by,)  # its function makes the layers' inputs require grad
+        hooks = () if how.by is None else (how.by,)  # the program's function makes the layers' inputs require gradients
         net.state = dataclasses.replace(net.state, checkpointing=how, hooks=hooks)
     arguments = Record(api.arguments, dict(root.items), span=root.span, style=root.style, tail=root.tail)
     asked = root.items.get(program.adapter)
@@ -91,12 +102,12 @@ def _trained(program: Program, root: Record, trail: PathState) -> tuple[Executio
             _cast_adapters(net, api.adapter_dtype)
     trail.step(Action.TRAINER, trainer.call, net, net.state)
     trail.finish(trainer)
-    # axolotl computes in the dtype of its bf16 and fp16 keys, TRL in that of dtype: no compute dtype is missing
+    # axolotl computes in the dtype of its keys bf16 and fp16, and TRL in that of dtype: no compute dtype is missing
     return trail.path(), (root.frozen(trail.effort), arguments.frozen(trail.effort))
 
 
 def _quantization(program: Program, root: Record) -> Record:
-    """The quantization config that a program makes of its keys."""
+    """Return the quantization config that a program makes of its keys."""
     made = _part(root, "transformers.BitsAndBytesConfig", program.passes)
     if program.storage is not None:
         made.items["bnb_4bit_quant_storage"] = Entry(Constant(program.storage), root.span, root.span)
@@ -107,7 +118,7 @@ def _quantization(program: Program, root: Record) -> Record:
 
 
 def _own_checkpointing(program: Program, root: Record, trail: PathState) -> CheckpointingState:
-    """How a program that binds the checkpoint function itself does it."""
+    """Return the checkpointing of a program that sets the layers' checkpoint function itself."""
     said = root.get(program.reentry) if program.reentry in root.items else Constant(True)  # noqa: FBT003  # the program's default
     if any(key in root.items for key in program.leaves_it) or not isinstance(said, Constant):
         return CheckpointingState(None)
@@ -135,7 +146,7 @@ def _cast_adapters(net: TrackedModel, dtype: str) -> None:
 
 
 def _part(root: Record, callee: str, names: tuple[str, ...]) -> Record:
-    """Some keys as the arguments of a call."""
+    """Return some of the keys as the arguments of a call."""
     return Record(
         callee, {n: root.items[n] for n in names if n in root.items}, span=root.span, style=root.style, tail=root.tail
     )

@@ -1,4 +1,7 @@
-"""JSON and YAML as the values of a script: named items, each with the place where it is written."""
+"""JSON and YAML texts as the values of a script, each with its place in the text.
+
+This file parses. ``collect.py`` interprets the keys.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,22 @@ from kbitlint.source.interpreter.objects import Constant, Entry, Object, Record,
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-#: nodes of a YAML file, its aliases counted each time; a training configuration has a few hundred
+#: Most nodes of a file, with an alias counted each time. A training configuration has a few hundred.
 MAX_NODES = 20_000
 MAX_DEPTH = 40
 _TOO_MUCH = "holds more, or deeper, than a training configuration does"
 
 
 class ConfigurationError(ValueError):
-    """A text that is neither YAML nor JSON."""
+    """A configuration text that is invalid or too large; the message contains the reason."""
 
 
 def json_items(text: str) -> Record | None:
-    """The table that a JSON file holds; None where it holds something else. Raises ConfigurationError."""
+    """Return the table of a JSON text; None if its top level is no table.
+
+    Raises:
+        ConfigurationError: The text is no JSON, has more than ``MAX_NODES`` values, or is nested too deeply.
+    """
     try:
         node = parse_json(text, most=MAX_NODES)
     except TooManyValues as error:
@@ -51,12 +58,16 @@ def _json_value(node: JSONNode, lines: _Lines) -> Object:
 
 
 def yaml_items(text: str) -> Record | None:
-    """The table that a YAML file holds; None where it holds something else. Raises ConfigurationError."""
+    """Return the table of a YAML text; None if its top level is no table.
+
+    Raises:
+        ConfigurationError: The text is no YAML, has more than ``MAX_NODES`` nodes, or is nested deeper than ``MAX_DEPTH``.
+    """
     import yaml
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        # nodes take more memory than letters, and more time the deeper they lie: count the events that make them first
+        # nodes take more memory than characters, and deep ones more time: count their events before composing them
         too_many = len(text) > MAX_NODES and _too_many(yaml.parse(text, Loader=loader))
         node = None if too_many else yaml.compose(text, Loader=loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -74,18 +85,18 @@ def yaml_items(text: str) -> Record | None:
 
 
 def _too_many(events: Iterable[Any]) -> bool:
-    """Return whether the events of a YAML text make more nodes, or deeper ones, than are read."""
+    """Return whether the events of a YAML text make more nodes, or deeper ones, than the limits allow."""
     depth = 0
     for number, event in enumerate(events):
         name = type(event).__name__
         depth += name.endswith("StartEvent") - name.endswith("EndEvent")
-        if number > 3 * MAX_NODES or depth > MAX_DEPTH + 2:  # of the stream and the document
+        if number > 3 * MAX_NODES or depth > MAX_DEPTH + 2:  # the stream and the document add a level each
             return True
     return False
 
 
 class _Lines:
-    """The line that an offset stands on."""
+    """The line number of each offset of a text."""
 
     def __init__(self, text: str) -> None:
         import bisect
@@ -98,7 +109,7 @@ class _Lines:
 
 
 class _YAML:
-    """Nodes of PyYAML as values; aliases are followed as often as they stand, up to a bound."""
+    """PyYAML nodes as values; an alias counts as often as the text uses it, up to ``MAX_NODES``."""
 
     def __init__(self, text: str, loader: Any) -> None:
         self._text = text
@@ -106,7 +117,7 @@ class _YAML:
         self._scalar: Callable[[Any], Any] = loader("").construct_object
         self._left = MAX_NODES
         self._spans: dict[int, Span] = {}
-        """By node: an alias stands for a node that was seen before."""
+        """The place of each node, by its id: an alias is the same node again."""
 
     def value(self, node: Any, depth: int) -> Object:
         self._left -= 1
@@ -129,7 +140,7 @@ class _YAML:
     def _known(self, node: Any) -> Object:
         try:
             value: Value = self._scalar(node)
-        except Exception:  # noqa: BLE001  # dates and numbers out of range raise what they like
+        except Exception:  # noqa: BLE001  # dates and numbers out of range raise many types of errors
             return Constant(str(node.value))
         return Constant(value) if value is None or isinstance(value, (bool, int, float, str)) else Constant(str(node.value))
 
@@ -140,7 +151,7 @@ class _YAML:
         known = self._spans.get(id(node))
         if known is None:
             start, end = self._start(node), int(node.end_mark.index)
-            while end > start and self._text[end - 1].isspace():  # a block ends where the next one begins
+            while end > start and self._text[end - 1].isspace():  # PyYAML ends a block at the start of the next one
                 end -= 1
             known = self._spans[id(node)] = self._lines.span(start, end)
         return known

@@ -1,1 +1,1 @@
-"""Follows a script without running it."""
+"""An interpreter that follows a training script along its execution paths without running it."""

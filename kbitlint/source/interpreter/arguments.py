@@ -1,4 +1,7 @@
-"""What the arguments of a call, and the files that they name, ask for."""
+"""The meaning of a call's arguments, and of the configuration files that they name.
+
+This file holds pure functions over facts. It reads configuration files through ``files/local_configs.py`` only.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ _ZERO2 = re.compile(r"(zero|z|stage)[-_]?2", re.IGNORECASE)
 
 
 def named_of(config: Mapping[str, Any] | None) -> CheckpointConfig | None:
-    """What matters of a checkpoint's config.json; of several towers the one that writes text counts."""
+    """Return the relevant values of a checkpoint's ``config.json``; None if there is no config.
+
+    If the model has several towers, the values of the text tower count.
+    """
     if config is None:
         return None
     text = config.get("text_config")
@@ -38,14 +44,14 @@ def named_of(config: Mapping[str, Any] | None) -> CheckpointConfig | None:
 
 
 def defaults_of(trainer: Trainer, arguments: Call | None) -> Arguments:
-    """What the arguments of a Trainer are where they are not given."""
+    """Return the defaults of a Trainer's arguments."""
     api: TrainerApi = trainer.api
     callee = arguments.callee if arguments is not None else api.arguments
     return TRAINING_ARGUMENTS.get(callee, TRAINING_ARGUMENTS[api.arguments])
 
 
 def reentry_of(call: Call, how: Checkpoints) -> Reentry:
-    """What a call passes to torch as ``use_reentrant``."""
+    """Return the value that a call passes to torch as ``use_reentrant``."""
     if not how.kwargs:
         return how.missing
     kwargs = call.value(how.kwargs)
@@ -56,7 +62,7 @@ def reentry_of(call: Call, how: Checkpoints) -> Reentry:
     if not kwargs.arguments and kwargs.complete:
         return how.empty
     if kwargs.complete and all(argument.name in ("every_n_layers", "offload") for argument in kwargs.arguments):
-        return how.empty  # Trainer takes these two out
+        return how.empty  # Trainer removes these (transformers 5.23, trainer.py)
     said = kwargs.value("use_reentrant")
     if said is None:
         return Reentry.UNSET
@@ -64,7 +70,10 @@ def reentry_of(call: Call, how: Checkpoints) -> Reentry:
 
 
 def quantization_of(call: Call) -> tuple[Value, Value, Call | None]:
-    """(method, bits, config) that a ``from_pretrained`` asks for; UNKNOWN where the checkpoint or the caller decides."""
+    """Return the (method, bits, config) that a ``from_pretrained`` call asks for.
+
+    Method None means that the model is surely not quantized. UNKNOWN means that the checkpoint or the caller decides.
+    """
     for name, bits in (("load_in_4bit", 4), ("load_in_8bit", 8)):
         if call.value(name) is True:
             return "bitsandbytes", bits, None
@@ -87,14 +96,17 @@ def quantization_of(call: Call) -> tuple[Value, Value, Call | None]:
 
 
 def stored_of(own: Any, method: Value, bits: Value) -> tuple[Value, Value]:
-    """(method, bits) of a checkpoint that is stored quantized: that wins over what is asked for."""
+    """Return the (method, bits) of a checkpoint that is stored quantized; they override those that the call asks for."""
     if not isinstance(own, dict) or not isinstance(own.get("quant_method"), str):
         return method, bits
     return own["quant_method"], 4 if own.get("load_in_4bit") is True else 8 if own.get("load_in_8bit") is True else UNKNOWN
 
 
 def sharding_of(arguments: Call, beside: FilePath | None = None) -> tuple[Value, bool | None]:
-    """(ZeRO stage, whether FSDP) that training arguments ask for."""
+    """Return the (ZeRO stage, FSDP) that training arguments ask for.
+
+    Stage None means no ZeRO, and UNKNOWN an unknown stage. FSDP is None if it is unknown.
+    """
     fsdp = arguments.value("fsdp")
     sharded = None if fsdp is UNKNOWN else bool(fsdp) if not isinstance(fsdp, Symbol) else None
     deepspeed = arguments.value("deepspeed")

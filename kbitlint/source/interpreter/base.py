@@ -1,4 +1,8 @@
-"""The state of one pass over a file, what the parts ask of each other, and the ways in which a pass is left."""
+"""The base class of the interpreter's parts, and the exceptions that end a block.
+
+The base class holds the state of one pass over a file. It declares each method that one part calls on another. The
+parts implement these methods in the other files of this folder; this file imports none of them.
+"""
 
 from __future__ import annotations
 
@@ -28,23 +32,26 @@ if TYPE_CHECKING:
     from kbitlint.source.offsets import Text
 
 
-class PathEnd(Exception):  # noqa: N818  # not an error: the script leaves here
-    """The script ends: ``sys.exit()``, or an exception that nothing catches."""
+class PathEnd(Exception):  # noqa: N818  # control flow, not an error
+    """The end of a path: ``sys.exit()``, or an exception that the script does not catch."""
 
 
-class Returned(Exception):  # noqa: N818  # no error
-    """A function's value on its way out."""
+class Returned(Exception):  # noqa: N818  # control flow, not an error
+    """A ``return`` statement, with the value that the function returns."""
 
     def __init__(self, value: Object) -> None:
         self.value = value
 
 
-class LoopLeft(Exception):  # noqa: N818  # no error
-    """``break`` or ``continue``."""
+class LoopLeft(Exception):  # noqa: N818  # control flow, not an error
+    """A ``break`` or ``continue`` statement."""
 
 
 class Interpreter:
-    """State of one pass; every part derives from it, and finds here what it asks of other parts."""
+    """The state of one pass over a file, and the interface between the parts.
+
+    Every part derives from this class and from no other part. ``paths.ScriptInterpreter`` combines them.
+    """
 
     _parameter_names: frozenset[str] = frozenset()
 
@@ -54,70 +61,76 @@ class Interpreter:
         self.effort = trail.effort
         self.relevance = relevance
         self.given = decisions
+        """The answers with which the path started."""
         self.decisions = dict(decisions)
+        """The answers of this path, by question; True for a question without a starting answer."""
         self.asked: dict[str, None] = {}
-        """The questions that the path was asked, in their order."""
+        """The questions that the path has answered, in their order."""
         self.equal: dict[str, Constant] = {}
+        """The constants that unknown expressions equal on this path, by dump of the expression."""
         self.module = Scope()
         self.scope = self.module
         self.loops: list[Span] = []
+        """The loops around the current statement, the outermost first."""
         self.depth = 0
+        """The number of calls of the file's own functions around the current statement."""
         self.untracked = 0
-        """How many contexts, or functions, around here let no gradient through."""
+        """The number of ``no_grad`` or ``inference_mode`` contexts and decorators around the current statement."""
         self.used: set[int] = set()
+        """The ids of the syntax nodes of functions and classes that the path has followed."""
         self.units: list[UncalledFunction] = []
 
     def block(self, statements: Iterable[ast.stmt]) -> None:
-        """Statements one after the other."""
+        """Follow statements in order."""
         raise NotImplementedError
 
     def bind(self, target: ast.expr, value: Object, written: ast.expr | None = None) -> None:
-        """Bind what an assignment names."""
+        """Bind the target of an assignment to a value; ``written`` is the expression that the script assigns."""
         raise NotImplementedError
 
     def filters_parameters(self, test: ast.expr) -> bool:
-        """Whether a condition is about the parameters that a loop goes through."""
+        """Return whether a condition depends on the parameters that a loop iterates over."""
         raise NotImplementedError
 
     def filtered(self, node: ast.If) -> None:
-        """Both branches, on some of the parameters each."""
+        """Follow both branches of a condition on the parameters of a loop; each branch applies to a part of them."""
         raise NotImplementedError
 
     def run(self, function: Function, arguments: Record) -> Object:
-        """Follow the body of a function with its parameters bound."""
+        """Follow the body of a function with its parameters bound, and return the function's value."""
         raise NotImplementedError
 
     def member(self, cls: Class, name: str, owner: Record | Class) -> Object:
-        """What a class holds under a name, bound to an instance or to the class."""
+        """Return the member of a class with this name, bound to an instance or to the class."""
         raise NotImplementedError
 
     def called(self, instance: Record) -> Object:
-        """What runs where an instance is called: ``__call__``, or what a module of torch calls."""
+        """Return the method that a call of an instance runs: ``__call__``, or ``forward`` if the class has a known base."""
         raise NotImplementedError
 
     def make(self, cls: Class, arguments: Record) -> Object:
-        """An instance of a class of the file: what it extends decides where that is known."""
+        """Return an instance of a class of the file; a known base class decides the kind of object."""
         raise NotImplementedError
 
     def _class(self, node: ast.ClassDef) -> Class:
         raise NotImplementedError
 
     def fields(self, cls: Class) -> Iterator[tuple[str, Entry]]:
-        """The fields of a dataclass, or the attributes of a class, with their defaults."""
+        """Yield the fields of a dataclass, or the attributes of a class, with their defaults."""
         raise NotImplementedError
 
     def _items_method(self, node: ast.Call, name: str, owner: Record) -> Object:
         raise NotImplementedError
 
     def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Record:
-        """The arguments of a call by name; positional ones are named by the parameters, or by their number."""
+        """Return the arguments of a call by name; a positional argument without a known parameter has its number as name."""
         raise NotImplementedError
 
     def _local(self, function: Function | Class | TrackedModel, arguments: Record) -> Object:
         raise NotImplementedError
 
     def _adopted(self, node: ast.expr) -> TrackedModel:
-        """A model that is seen here for the first time: whoever holds it holds this one from now on."""
+        """Return a new model for an expression with an unknown value, and bind it to that expression."""
         raise NotImplementedError
 
     def _known(self, node: ast.Call, full: str) -> Object:
@@ -127,11 +140,11 @@ class Interpreter:
         raise NotImplementedError
 
     def part_method(self, node: ast.Call, name: str, part: Submodule) -> Object:
-        """A method of a module of a model."""
+        """Apply a method of a module of a model."""
         raise NotImplementedError
 
     def set_grad(self, parameters: Parameters, value: Object, span: Span) -> None:
-        """``parameter.requires_grad = value`` for every parameter of a model, or for some."""
+        """Apply ``parameter.requires_grad = value`` to all parameters of a model, or to the filtered ones."""
         raise NotImplementedError
 
     def _set_grad(self, node: ast.Call, parameters: Parameters, name: str) -> None:
@@ -141,41 +154,41 @@ class Interpreter:
         raise NotImplementedError
 
     def give_away(self, node: ast.Call) -> None:
-        """A call that is not followed, with whatever models it is handed."""
+        """Make the state of each model that a call outside the path receives uncertain."""
         raise NotImplementedError
 
     def _escape(self, arguments: Record, name: str) -> None:
-        """A model that is handed to something unknown may come back changed."""
+        """Make the state of each model among the arguments of an unknown function uncertain: the function may change it."""
         raise NotImplementedError
 
     def trainer(self, name: str, arguments: Record) -> Object:
-        """A Trainer, with what building it does to the model."""
+        """Return a Trainer after applying the changes that its constructor makes to the model."""
         raise NotImplementedError
 
     def decide(self, test: ast.expr) -> bool:
-        """Whether a condition holds on this path; each unknown one is asked about once."""
+        """Return whether a condition holds on this path; a path answers each unknown condition once."""
         raise NotImplementedError
 
     def answer(self, key: str) -> bool:
-        """How this path answers a question that the file leaves open."""
+        """Return this path's answer to a question that the file leaves open."""
         raise NotImplementedError
 
     def optimizer_claims(self) -> dict[int, frozenset[bool]]:
-        """Of each model, to whom its parameters were given so far."""
+        """Return ``TrackedModel.handed`` of each model, by number, so that a caller can restore it."""
         raise NotImplementedError
 
     def value(self, node: ast.expr | None) -> Object:
-        """What an expression stands for."""
+        """Return the value of an expression; an absent one, None, has the value ``Constant(None)``."""
         raise NotImplementedError
 
     def field(self, owner: Record | Class, name: str) -> Object:
-        """An attribute of an instance, or of a class of the file."""
+        """Return an attribute of an instance, or of a class of the file."""
         raise NotImplementedError
 
     def merge(self, into: Record, value: Object) -> None:
-        """Add the items of ``**value``."""
+        """Add the items of ``**value`` to a record."""
         raise NotImplementedError
 
     def joined(self, left: Sequence, right: Sequence) -> Sequence:
-        """Two lists as one."""
+        """Return the concatenation of two lists."""
         raise NotImplementedError

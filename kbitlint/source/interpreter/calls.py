@@ -1,4 +1,7 @@
-"""Calls: functions of the file are followed, those of the frameworks are looked up."""
+"""Calls, and the choice of the part that follows each of them.
+
+``functions.py`` follows functions of the file. ``library_calls.py`` and ``model_calls.py`` apply those of libraries.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,12 @@ _ATTACHED = ("base_model", "model", "module")
 
 
 class Calls(Interpreter):
-    """Evaluates calls: functions of the file are followed, those of libraries are looked up."""
-
-    # ---------------------------------------------------------------------------------------------- arguments
+    """The part of the interpreter that evaluates calls and their arguments."""
 
     def arguments(self, node: ast.Call, callee: str, parameters: tuple[str, ...] = ()) -> Record:
-        """The arguments of a call by name; positional ones are named by the parameters, or by their number."""
+        """Return the arguments of a call by name; a positional argument without a known parameter has its number as name."""
         made = Record(callee, span=self.text.span(node))
-        looks = "clip_grad" in callee  # at their gradients only
+        looks = "clip_grad" in callee  # clip_grad_norm_ and clip_grad_value_ read gradients only
         before = self.optimizer_claims() if looks else {}
         for number, argument in enumerate(node.args):
             if isinstance(argument, ast.Starred):
@@ -58,8 +59,6 @@ class Calls(Interpreter):
             for net in self.trail.nets:
                 net.handed = before.get(net.number, frozenset())
         return made
-
-    # -------------------------------------------------------------------------------------------------- calls
 
     def _call(self, node: ast.Call) -> Object:
         if isinstance(node.func, ast.Attribute):
@@ -103,7 +102,7 @@ class Calls(Interpreter):
         return UNKNOWN
 
     def _class_method(self, node: ast.Call, name: str, cls: Class) -> Object:
-        """A method that is called on a class of the file itself."""
+        """Apply a method that the script calls on a class of the file itself."""
         member = self.field(cls, name)
         if isinstance(member, (Function, Class, TrackedModel)):
             return self._local(member, self.arguments(node, name, parameters_of(member)))
@@ -115,7 +114,7 @@ class Calls(Interpreter):
     def _followed_method(
         self, node: ast.Call, name: str, owner: TrackedModel | Record | Parameters | Submodule | Trainer
     ) -> Object:
-        """What a method of something does whose state is followed."""
+        """Return the value of a method of an object whose state the path tracks."""
         if isinstance(owner, TrackedModel):
             return self._model_method(node, name, owner)
         if isinstance(owner, Record):
@@ -142,7 +141,7 @@ class Calls(Interpreter):
         return name == "parameters" and not node.args
 
     def _adopted(self, node: ast.expr) -> TrackedModel:
-        """A model that is seen here for the first time: whoever holds it holds this one from now on."""
+        """Return a new model for an expression with an unknown value, and bind it to that expression."""
         net = self.trail.adopt()
         while isinstance(node, ast.Attribute) and node.attr in _ATTACHED:
             node = node.value

@@ -1,4 +1,8 @@
-"""Direct calls of ``torch.utils.checkpoint``: seen wherever they stand, since a model's forward is followed by nobody."""
+"""Direct calls of ``torch.utils.checkpoint``, found anywhere in a file.
+
+Most of these calls are in the ``forward`` of a model, which the interpreter does not follow. So this file searches the
+whole tree.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ _FUNCTIONS = ("checkpoint", "checkpoint_sequential")
 
 
 def checkpoint_calls(text: Text, module: ast.Module) -> Iterator[Call]:
-    """Every call of the two functions, under whatever name the file imports them."""
+    """Yield each call of ``checkpoint`` and ``checkpoint_sequential``, under any name that the file imports."""
     if _FUNCTIONS[0] not in text.text:
         return
     names = dict(_names(module))

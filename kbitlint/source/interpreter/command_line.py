@@ -1,4 +1,7 @@
-"""Values that a command line may change: argparse, dataclasses read by HfArgumentParser, and dict methods."""
+"""Methods of records: parsers of command lines, dicts, instances and an Accelerator.
+
+A command line may change the values of argparse, and of dataclasses that HfArgumentParser reads.
+"""
 
 from __future__ import annotations
 
@@ -26,16 +29,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FALSE = Constant(False)  # noqa: FBT003  # a value of the file
-#: classes that are gone up, or arguments that are taken over, in the time of one step
+#: Number of classes or arguments that take as long to process as one step.
 _CHEAP = 16
 _PARSERS = ("parse_args_into_dataclasses", "parse_args_and_config", "parse_yaml_file", "parse_json_file", "parse_dict")
 
 
 class CommandLine(Interpreter):
-    """Methods of instances, parsers among them."""
+    """The part of the interpreter that applies methods of records, parsers among them."""
 
     def fields(self, cls: Class) -> Iterator[tuple[str, Entry]]:
-        """The fields of a dataclass, or the attributes of a class, with their defaults."""
+        """Yield the fields of a dataclass, or the attributes of a class, with their defaults; inherited ones are first."""
         lineage = list(cls.lineage())
         self.effort.spend(len(lineage) // _CHEAP)
         for item in (item for one in reversed(lineage) for item in one.node.body):
@@ -81,7 +84,7 @@ class CommandLine(Interpreter):
 
     @staticmethod
     def _hand_out(owner: Record) -> None:
-        """Whoever gets the parameters of an object gets those of every model that it holds."""
+        """Record that the script takes the parameters of each model that an object holds."""
         for net in held_by(owner):
             net.hand_out()
 
@@ -112,8 +115,6 @@ class CommandLine(Interpreter):
                 pass
         return UNKNOWN
 
-    # ---------------------------------------------------------------------------------------------- argparse
-
     def _argparse(self, node: ast.Call, name: str, owner: Record) -> Object:
         arguments = self.arguments(node, name)
         if name == "add_argument":
@@ -124,7 +125,7 @@ class CommandLine(Interpreter):
             default = arguments.items.get("default")
             if dest:
                 given = Entry(default.value if default is not None and not switch else UNKNOWN, arguments.span, arguments.span)
-                # a flag that is off by default is there to be given
+                # the script has a flag that is off by default because users set it: its value is unknown
                 if given.value in (_FALSE, Constant(None)):
                     given.value = UNKNOWN
                 owner.items[f"--{dest}"] = given
@@ -141,7 +142,7 @@ class CommandLine(Interpreter):
     def _parsed(self, owner: Record) -> Object:
         given = owner.get("0") if "0" in owner.items else owner.get("dataclass_types")
         classes = given.values if isinstance(given, Sequence) else [given]
-        # return_remaining_strings=True adds one more
+        # return_remaining_strings=True adds one more item (transformers 5.23, hf_argparser.py)
         return Sequence([*(self._from_command_line(cls, owner) for cls in classes), UNKNOWN])
 
     def _from_command_line(self, cls: Object, owner: Record) -> Object:
@@ -156,8 +157,6 @@ class CommandLine(Interpreter):
             if value.value not in (_FALSE, Constant(None)):
                 made.items[name] = value
         return made
-
-    # -------------------------------------------------------------------------------------------- accelerate
 
     def _accelerate(self, node: ast.Call, name: str) -> Object:
         arguments = self.arguments(node, name)

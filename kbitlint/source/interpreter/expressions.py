@@ -1,4 +1,4 @@
-"""Expressions: what they stand for on one path through a file."""
+"""Expressions, evaluated on one path, and the answers of a path to unknown conditions."""
 
 from __future__ import annotations
 
@@ -32,25 +32,23 @@ if TYPE_CHECKING:
 
 _THROUGH = ("base_model", "model", "module", "_orig_mod", "pretrained_model")
 _MAX_TEXT = 4096
-#: letters, or values, that are copied or looked at in the time of one step
+#: Number of characters or values that take as long to process as one step.
 _CHEAP = 64
 _NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotEq: ast.Eq, ast.IsNot: ast.Is, ast.NotIn: ast.In}
 
 
 class Expressions(Interpreter):
-    """Evaluates expressions."""
-
-    # ------------------------------------------------------------------------------------------------ branches
+    """The part of the interpreter that evaluates expressions and decides conditions."""
 
     def decide(self, test: ast.expr) -> bool:
-        """Whether a condition holds on this path; each unknown one is asked about once."""
+        """Return whether a condition holds on this path; a path answers each unknown condition once."""
         if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
             return not self.decide(test.operand)
         if isinstance(test, ast.BoolOp):
             decisive = isinstance(test.op, ast.Or)
             return decisive if any(self.decide(value) is decisive for value in test.values) else not decisive
         if isinstance(test, ast.Compare) and len(test.ops) == 1 and type(test.ops[0]) in _NEGATED:
-            # one question, however it is put: a path does not answer it twice
+            # a condition and its negation are one question: a path answers it once
             positive = ast.Compare(test.left, [_NEGATED[type(test.ops[0])]()], test.comparators)
             return not self.decide(ast.copy_location(positive, test))
         value = self.value(test)
@@ -65,27 +63,25 @@ class Expressions(Interpreter):
         return answer
 
     def _written(self, node: ast.expr) -> str:
-        """An expression as a key, under which another one that is written alike is found."""
+        """Return an expression as a key; expressions that are written alike have the same key."""
         text = ast.dump(node)
         self.effort.spend(len(text) // _CHEAP)
         return text
 
     def answer(self, key: str) -> bool:
-        """How this path answers a question that the file leaves open."""
+        """Return this path's answer to a question that the file leaves open; the first answer is True."""
         if key not in self.decisions:
             self.decisions[key] = True
         self.asked.setdefault(key)
         return self.decisions[key]
 
     def optimizer_claims(self) -> dict[int, frozenset[bool]]:
-        """Of each model, to whom its parameters were given so far."""
+        """Return ``TrackedModel.handed`` of each model, by number, so that a caller can restore it."""
         self.effort.spend(len(self.trail.nets) // _CHEAP)
         return {net.number: net.handed for net in self.trail.nets}
 
-    # --------------------------------------------------------------------------------------------- expressions
-
     def value(self, node: ast.expr | None) -> Object:
-        """What an expression stands for."""
+        """Return the value of an expression; an absent one, None, has the value ``Constant(None)``."""
         if node is None:
             return Constant(None)
         self.effort.spend()
@@ -104,7 +100,7 @@ class Expressions(Interpreter):
             return Constant("__main__")
         if node.id.startswith("AutoModel"):
             return Symbol(f"transformers.{node.id}")
-        # a name that an import with a star, or an earlier file, has bound
+        # a star import, or another file, may bind a known name
         return Symbol(node.id) if node.id in SEEDS or node.id in BUILTINS else UNKNOWN
 
     def _attribute(self, node: ast.Attribute) -> Object:
@@ -124,7 +120,7 @@ class Expressions(Interpreter):
         return UNKNOWN
 
     def field(self, owner: Record | Class, name: str) -> Object:
-        """An attribute of an instance, or of a class of the file."""
+        """Return an attribute of an instance, or of a class of the file."""
         if isinstance(owner, Record) and name in owner.items:
             return owner.items[name].value
         cls = owner if isinstance(owner, Class) else owner.of
@@ -149,7 +145,7 @@ class Expressions(Interpreter):
         return made
 
     def merge(self, into: Record, value: Object) -> None:
-        """Add the items of ``**value``."""
+        """Add the items of ``**value`` to a record; if they are unknown, the record is incomplete."""
         if isinstance(value, Record) and value.callee == "dict":
             self.effort.spend(len(value.items) // _CHEAP)
             into.items.update(value.items)
@@ -158,7 +154,7 @@ class Expressions(Interpreter):
             into.complete = False
 
     def joined(self, left: Sequence, right: Sequence) -> Sequence:
-        """Two lists as one."""
+        """Return the concatenation of two lists."""
         self.effort.spend((len(left.values) + len(right.values)) // _CHEAP)
         return Sequence(left.values + right.values)
 
@@ -171,7 +167,7 @@ class Expressions(Interpreter):
     _set = _tuple
 
     def _listcomp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> Object:
-        """Parameters, or modules, of a model that are gone through; nothing else is followed here."""
+        """Return the parameters or modules that a comprehension collects; every other comprehension is UNKNOWN."""
         first = node.generators[0]
         before = self.optimizer_claims()
         over = self.value(first.iter)
@@ -187,7 +183,7 @@ class Expressions(Interpreter):
         made = made.values[-1] if isinstance(made, Sequence) and made.values else made
         if isinstance(made, (Parameters, Submodule)):
             return made
-        over.net.handed = before.get(over.net.number, frozenset())  # they are counted or shown one by one
+        over.net.handed = before.get(over.net.number, frozenset())  # iterating over parameters passes them to no optimizer
         return UNKNOWN
 
     _setcomp = _listcomp
@@ -246,7 +242,7 @@ class Expressions(Interpreter):
                 return Constant(texts[0] + texts[1])
         if isinstance(node.op, ast.Add) and isinstance(left, Sequence) and isinstance(right, Sequence):
             return self.joined(left, right)
-        # a loss that is scaled is still the model's loss
+        # a scaled loss is still the model's loss
         return next((side for side in (left, right) if isinstance(side, Output)), UNKNOWN)
 
     def _subscript(self, node: ast.Subscript) -> Object:

@@ -1,4 +1,4 @@
-"""Functions and classes of the file: their bodies are followed where they are called."""
+"""Functions and classes of the file: the interpreter follows their bodies when the script calls them."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ from kbitlint.source.interpreter.objects import Class, Constant, Effort, Entry, 
 from kbitlint.upstream.calls import TRAINERS, TRAINING_ARGUMENTS
 
 _DEEPEST = 12
-#: names that are bound in the time of one step
+#: Number of names that take as long to bind as one step.
 _CHEAP = 16
-#: what a Trainer is given that decides what is trained, and how
+#: Arguments of a Trainer that decide which model is trained, and how.
 _GIVEN = ("model", "args", "peft_config", "kwargs", "kw")
 
 
 class Functions(Interpreter):
-    """Runs functions and makes instances."""
+    """The part of the interpreter that follows functions and creates instances."""
 
     def run(self, function: Function, arguments: Record) -> Object:
-        """Follow the body of a function with its parameters bound."""
+        """Follow the body of a function with its parameters bound, and return the function's value.
+
+        The value is UNKNOWN if ``_DEEPEST`` calls surround this one.
+        """
         node = function.node
         self.used.add(id(node))
         if self.depth >= _DEEPEST:
@@ -56,7 +59,8 @@ class Functions(Interpreter):
         for name, default in (*by_name, *keyword_only):
             bound[name] = self.value(default) if default is not None and arguments.complete else UNKNOWN
         if not arguments.items:
-            # nobody calls it here, or a command line does: what a flag defaults to says little
+            # the caller may be another file, or a command line that sets the value: so a default of None or False becomes
+            # UNKNOWN
             bound = {name: UNKNOWN if value in (Constant(None), Constant(False)) else value for name, value in bound.items()}  # noqa: FBT003  # a value of the file
         rest = Record(style=Style.DICT, complete=arguments.complete)
         self.effort.spend((len(bound) + len(arguments.items)) // _CHEAP)
@@ -78,7 +82,10 @@ class Functions(Interpreter):
         return bound
 
     def member(self, cls: Class, name: str, owner: Record | Class) -> Object:
-        """What a class holds under a name, bound to an instance or to the class."""
+        """Return the member of a class with this name, bound to an instance or to the class; UNKNOWN if there is none.
+
+        A property is evaluated.
+        """
         found = cls.holder(name)
         if found is None:
             fields = dict(self.fields(cls)) if isinstance(owner, Class) else {}
@@ -99,7 +106,7 @@ class Functions(Interpreter):
         return value
 
     def called(self, instance: Record) -> Object:
-        """What runs where an instance is called: ``__call__``, or what a module of torch calls."""
+        """Return the method that a call of an instance runs: ``__call__``, or ``forward`` if the class has a known base."""
         cls = instance.of
         if cls is None:
             return UNKNOWN
@@ -107,7 +114,10 @@ class Functions(Interpreter):
         return self.member(cls, name, instance) if name else UNKNOWN
 
     def make(self, cls: Class, arguments: Record) -> Object:
-        """An instance of a class of the file: what it extends decides where that is known."""
+        """Return an instance of a class of the file; a known base class decides the kind of object.
+
+        A subclass of a Trainer is a Trainer if its constructor passes the arguments on unchanged, and UNKNOWN otherwise.
+        """
         self.used.add(id(cls.node))
         if cls.base in TRAINERS:
             if not _passes_on(cls, self.effort):
@@ -147,12 +157,12 @@ class Functions(Interpreter):
 
 
 def _last(node: ast.expr) -> str:
-    """The last part of a decorator's name."""
+    """Return the last part of a decorator's name; empty if it has no name."""
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
 def _passes_on(cls: Class, effort: Effort) -> bool:
-    """Whether a class that extends a Trainer hands what it is given to it as it is."""
+    """Return whether a subclass of a Trainer passes the arguments of its constructor on unchanged."""
     for one in cls.lineage():
         init = one.method("__init__")
         effort.spend()

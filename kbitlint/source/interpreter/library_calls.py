@@ -1,4 +1,7 @@
-"""Calls of functions of the frameworks and of builtins: what a table says of them is carried out."""
+"""Calls of functions of the frameworks, and of builtins.
+
+``upstream/calls.py`` lists the frameworks' functions. Calls of functions of the file are in ``functions.py``.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +34,13 @@ if TYPE_CHECKING:
 
     from kbitlint.upstream.calls import Api
 
-#: packages and builtins whose functions leave a model's state alone, unless they are listed
+#: Packages and builtins whose functions do not change a model's state, unless a table lists them.
 _HARMLESS = ("torch", "bitsandbytes", "transformers", "datasets", "trl", "print", "isinstance", "len", "getattr", "hasattr")
 _NO_MODEL = ("Tokenizer", "TokenizerFast", "Processor", "Config", "Extractor", "Scheduler")
 
 
 class LibraryCalls(Interpreter):
-    """Looks up functions of the frameworks, and evaluates builtins."""
+    """The part of the interpreter that looks up functions of the frameworks and evaluates builtins."""
 
     def _known(self, node: ast.Call, full: str) -> Object:
         name = canonical(full)
@@ -93,7 +96,10 @@ class LibraryCalls(Interpreter):
         return UNKNOWN
 
     def _builtin(self, name: str, arguments: Record, span: Span) -> Object | None:
-        """What a builtin makes of values that are known, and the commands that run a function of the file."""
+        """Return the value of a builtin with known arguments, or of a command that runs a function of the file.
+
+        None if the function is another one, or if its value depends on unknown arguments.
+        """
         first, second = ([given.value for given in arguments.items.values()] + [UNKNOWN, UNKNOWN])[:2]
         match name, first:
             case "list" | "tuple" | "iter" | "reversed" | "enumerate" | "dict", Parameters() | Submodule():
@@ -114,7 +120,10 @@ class LibraryCalls(Interpreter):
                 return None
 
     def _asked(self, name: str, owner: Object, attribute: str) -> Object | None:
-        """What ``getattr`` and ``hasattr`` give for an attribute whose name is known."""
+        """Return the value of ``getattr`` or ``hasattr`` for an attribute with a known name.
+
+        None if the owner is neither a model nor, for ``getattr``, a symbol.
+        """
         if name == "getattr" and isinstance(owner, Symbol):
             return Symbol(f"{owner.name}.{attribute}")
         if not isinstance(owner, TrackedModel):
@@ -125,7 +134,7 @@ class LibraryCalls(Interpreter):
         return UNKNOWN if has is None else Constant(has)
 
     def special(self, name: str, arguments: Record) -> Object:
-        """A parser of command lines, an Accelerator, or an instance as the class sees it that its own extends."""
+        """Return a parser of command lines, an Accelerator, or the value of ``super()``."""
         if name == "super":
             return self.scope.find("super()") or UNKNOWN
         made = dataclasses.replace(arguments, callee=name)
@@ -149,7 +158,7 @@ class LibraryCalls(Interpreter):
         return net
 
     def _net_of(self, node: ast.Call, made: Record) -> TrackedModel:
-        """The model that is handed to a function: the first argument, which may be seen here for the first time."""
+        """Return the model that a function receives; a first argument with an unknown value is bound to a new model."""
         value = made.get("model")
         if isinstance(value, TrackedModel):
             return value
@@ -162,8 +171,8 @@ class LibraryCalls(Interpreter):
         cls = rest.partition(".")[0]
         if library == "peft" and cls.endswith("Config"):
             made = self.arguments(node, f"peft.{cls}", ("pretrained_model_name_or_path",))
-            # save_pretrained always writes "inference_mode": true
-            made.items.setdefault("inference_mode", Entry(Constant(True), made.span, made.span))  # noqa: FBT003  # as above
+            # save_pretrained always writes "inference_mode": true (PEFT 0.21, peft_model.py)
+            made.items.setdefault("inference_mode", Entry(Constant(True), made.span, made.span))  # noqa: FBT003  # a value of the file
             made.complete = False
             return made
         if cls.endswith(_NO_MODEL) or library in ("datasets", "diffusers"):

@@ -1,4 +1,4 @@
-"""Loops: what they go through, once round, and whether there is a second time."""
+"""Loops, followed for one round, and the effect of the first round on a second one."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from kbitlint.facts.values import UNKNOWN
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft
 from kbitlint.source.interpreter.objects import Constant, Object, Parameters, Sequence, Submodule
 
-#: nodes, or names, that are looked at in the time of one step
+#: Number of nodes or names that take as long to process as one step.
 _CHEAP = 16
 
 
 class Loops(Interpreter):
-    """Follows loops."""
+    """The part of the interpreter that follows loops."""
 
     def filters_parameters(self, test: ast.expr) -> bool:
-        """Whether a condition is about the parameters that a loop goes through."""
+        """Return whether a condition depends on the parameters that a loop iterates over."""
         inside = list(ast.walk(test))
         self.effort.spend(len(inside) // _CHEAP)
         names = {inner.id for inner in inside if isinstance(inner, ast.Name)}
         return any(isinstance(self.scope.find(name), Parameters) for name in names) or bool(names & self._parameter_names)
 
     def filtered(self, node: ast.If) -> None:
-        """Both branches, on some of the parameters each."""
+        """Follow both branches of a condition on the parameters of a loop; each branch applies to a part of them."""
         self.effort.spend(len(self.scope.names) // _CHEAP)
         values = [value for value in self.scope.names.values() if isinstance(value, Parameters)]
         before = [value.filtered for value in values]
@@ -35,7 +35,7 @@ class Loops(Interpreter):
             value.filtered = filtered
 
     def _gone_through(self, node: ast.expr) -> Object:
-        """What a loop goes through; parameters that are gone through one by one are handed to nobody by that."""
+        """Return the value that a loop iterates over; iterating over parameters passes them to no optimizer."""
         before = self.optimizer_claims()
         value = self.value(node)
         if isinstance(value, (Parameters, Submodule)):
@@ -78,7 +78,7 @@ class Loops(Interpreter):
         self.block(node.orelse)
 
     def _runs_once(self, node: ast.For | ast.AsyncFor | ast.While) -> bool:
-        """Whether a loop is surely over after its first round: ``for epoch in range(1)``."""
+        """Return whether a loop ends after its first round for certain: ``for epoch in range(1)``."""
         over = node.iter if not isinstance(node, ast.While) else None
         if isinstance(over, ast.Call) and isinstance(over.func, ast.Name) and over.func.id == "range" and over.args:
             last = self.value(over.args[-1])

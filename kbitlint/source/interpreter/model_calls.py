@@ -1,4 +1,7 @@
-"""Methods of a model, assignments to its parameters, and Trainers: what they do to its state."""
+"""Methods of models, assignments to their parameters, and Trainers.
+
+This part finds the change that such a call makes to a model. ``path_state.py`` applies it.
+"""
 
 from __future__ import annotations
 
@@ -24,11 +27,11 @@ from kbitlint.source.interpreter.objects import (
 from kbitlint.upstream.calls import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
 from kbitlint.upstream.versions import number, row
 
-#: models, or names, that are looked at in the time of one step
+#: Number of models or names that take as long to process as one step.
 _CHEAP = 64
 _MODULES = ("modules", "named_modules", "children", "named_children", "get_submodule", "get_parameter", "get_output_embeddings")
 _CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}
-#: functions that only look
+#: Starts of the names of functions that only read a model.
 _LOOKS = (
     "print",
     "count",
@@ -47,7 +50,7 @@ _LOOKS = (
     "assert",
 )
 
-#: methods of PEFT's models and of transformers' own that switch all adapters on or off
+#: Methods of PEFT's models, and of transformers' own, that switch all adapters off or on.
 _SWITCHES = {
     "disable_adapter_layers": False,
     "disable_adapters": False,
@@ -59,10 +62,11 @@ NOWHERE = Span(0, 0, 1)
 
 
 class ModelCalls(Interpreter):
-    """Carries out what a path does to its models."""
+    """The part of the interpreter that applies calls of methods of models, and Trainers."""
 
     def _model_method(self, node: ast.Call, name: str, net: TrackedModel) -> Object:
-        # PEFT's own method has the name of transformers': its adapter is idle until set_adapter
+        # PEFT 0.21 (peft_model.py) and transformers (integrations/peft.py) share the name add_adapter. PEFT's adapter is idle
+        # until set_adapter.
         idle = name == "add_adapter" and net.state.adapters is not None and net.state.adapters.by.callee != name
         rows = [api for api in METHODS if api.name == name and not idle]
         api = row(rows, self.trail.versions)
@@ -84,14 +88,17 @@ class ModelCalls(Interpreter):
             self._set_everything(call, net, value, filtered=False)
             return net
         if name in ("train", "eval"):
-            mode = name == "train" and call.value("0", call.value("mode", True)) is not False  # noqa: FBT003  # as above
+            mode = name == "train" and call.value("0", call.value("mode", True)) is not False  # noqa: FBT003  # the default of the argument
             after = dataclasses.replace(net.state, training_mode=mode)
             self.trail.step(Action.EVAL, call, net, after, mode)
             return net
         return net if idle else self._other_method(call, name, net)
 
     def _adapters_method(self, call: Call, name: str, net: TrackedModel, adapters: Adapters) -> Object:
-        """Adapters that are switched off are frozen too; switched on again, the active ones require grad."""
+        """Apply a method that switches adapters off or on, or removes them.
+
+        Adapters that are off are frozen too. When they are switched on again, the active ones require gradients.
+        """
         if name == "unload":
             net.state = dataclasses.replace(net.state, adapters=None)
             return net
@@ -101,7 +108,7 @@ class ModelCalls(Interpreter):
         return UNKNOWN
 
     def part_method(self, node: ast.Call, name: str, part: Submodule) -> Object:
-        """A method of a module of a model."""
+        """Apply a method of a module of a model."""
         arguments = self.arguments(node, name)
         if name in ("gradient_checkpointing_enable", "activation_checkpointing_enable"):
             part.net.state = dataclasses.replace(part.net.state, checkpointing=CheckpointingState(None))
@@ -160,7 +167,7 @@ class ModelCalls(Interpreter):
         self.trail.step(action, call, net, dataclasses.replace(state, base_frozen=not value))
 
     def set_grad(self, parameters: Parameters, value: Object, span: Span) -> None:
-        """``parameter.requires_grad = value`` for every parameter of a model, or for some."""
+        """Apply ``parameter.requires_grad = value`` to all parameters of a model, or to the filtered ones."""
         flag = value.value if isinstance(value, Constant) else UNKNOWN
         self._set_everything(Call("requires_grad", span), parameters.net, flag, filtered=parameters.filtered)
 
@@ -193,7 +200,7 @@ class ModelCalls(Interpreter):
         return ""
 
     def give_away(self, node: ast.Call) -> None:
-        """A call that is not followed, with whatever models it is handed."""
+        """Make the state of each model that a call outside the path receives uncertain."""
         written = [*node.args, *(keyword.value for keyword in node.keywords)]
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if isinstance(node.func, ast.Attribute):
@@ -205,7 +212,10 @@ class ModelCalls(Interpreter):
             self._escape(Record("", made), name)
 
     def _escape(self, arguments: Record, name: str) -> None:
-        """A model that is handed to something unknown may come back changed."""
+        """Make the state of each model among the arguments of an unknown function uncertain: the function may change it.
+
+        If the name of the function starts with one of ``_LOOKS``, the function only reads the model.
+        """
         if name.startswith(_LOOKS):
             return
         for given in arguments.items.values():
@@ -215,7 +225,7 @@ class ModelCalls(Interpreter):
                     value.state = dataclasses.replace(value.state, certain=False)
 
     def trainer(self, name: str, arguments: Record) -> Object:
-        """A Trainer, with what building it does to the model."""
+        """Return a Trainer after applying the changes that its constructor makes to the model."""
         api = TRAINERS[name]
         call = arguments.frozen(self.effort)
         self.trail.calls[call.span] = call
@@ -241,7 +251,8 @@ class ModelCalls(Interpreter):
         if config != Constant(None):
             attaching = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
             if net.state.kbit and number(self.trail.versions["trl"]) < (1,):
-                # it prepared the model itself: frozen, and with a hook on the embeddings
+                # before TRL 1, the Trainer prepared the model (trl/trainer/sft_trainer.py): it froze the base and hooked the
+                # embeddings
                 net.state = dataclasses.replace(net.state, hooks=(*net.state.hooks, call), prepared=call)
             if config is UNKNOWN:
                 net.state = dataclasses.replace(net.state, certain=False)
@@ -252,7 +263,10 @@ class ModelCalls(Interpreter):
             net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(adapters, dtype=api.adapter_dtype))
 
     def _model_by_name(self, model: Object, known: Record | None) -> TrackedModel | None:
-        """TRL loads a model that is named, with ``model_init_kwargs`` of the arguments."""
+        """Return the model that TRL loads if a script passes its name, with ``model_init_kwargs`` of the training arguments.
+
+        None if the script passes no string. If ``model_init_kwargs`` are unknown, the model's state is unknown too.
+        """
         if not (isinstance(model, Constant) and isinstance(model.value, str)):
             return None
         kwargs = known.get("model_init_kwargs") if known is not None else UNKNOWN

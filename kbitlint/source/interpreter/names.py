@@ -1,4 +1,4 @@
-"""What names stand for: re-exported functions under one name, parameters of functions of the file."""
+"""Names of functions: canonical names of library functions, and parameter names of functions of the file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ BUILTINS = frozenset(
 
 
 def canonical(full: str) -> str:
-    """A full name as library and last part, with the class of a ``from_pretrained``: what imports are re-exported as."""
+    """Return the canonical form of a full name: library and last part, with the class of ``from_pretrained``.
+
+    Libraries export one function under several names: ``peft.tuners.lora.LoraConfig`` becomes ``peft.LoraConfig``.
+    """
     if full in ("torch.utils.checkpoint.checkpoint", "torch.utils.checkpoint.checkpoint_sequential"):
         return f"torch.{full.rpartition('.')[2]}"
     parts = full.split(".")
@@ -50,7 +53,10 @@ def canonical(full: str) -> str:
 
 @functools.cache
 def _homes() -> dict[str, str]:
-    """Where names live that a star import, or another cell, has bound."""
+    """Return the full names of known functions and classes, by last part.
+
+    A star import or another cell of a notebook binds a name without its library.
+    """
     known = (*(api.name for api in FUNCTIONS), *TRAINERS, *TRAINING_ARGUMENTS)
     return {name.rpartition(".")[2]: name for name in known if name != "torch.checkpoint"} | {
         name: f"transformers.{name}" for name in QUANTIZATION_CONFIGS
@@ -58,7 +64,7 @@ def _homes() -> dict[str, str]:
 
 
 def parameters_of(function: Function | Class | TrackedModel) -> tuple[str, ...]:
-    """The names of the positional parameters, without the receiver."""
+    """Return the names of the positional parameters, without the receiver."""
     if isinstance(function, TrackedModel):
         return ()
     node = function.node if isinstance(function, Function) else function.method("__init__")
@@ -76,17 +82,17 @@ def _fields(cls: Class) -> tuple[str, ...]:
 
 
 def numbered(items: Record) -> bool:
-    """Whether any argument is positional."""
+    """Return whether a record holds a positional argument."""
     return any(name.isdigit() for name in items.items)
 
 
 def known_text(value: Object) -> str | None:
-    """A text constant, or None."""
+    """Return the string of a constant; None for every other value."""
     return value.value if isinstance(value, Constant) and isinstance(value.value, str) else None
 
 
 def lets_no_gradient_through(node: ast.expr) -> bool:
-    """Whether a context manager, or a decorator, is one that keeps what a model returns out of the graph."""
+    """Return whether a context manager or decorator disables gradients: ``no_grad`` or ``inference_mode``."""
     name = node.func if isinstance(node, ast.Call) else node
     last = name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else ""
     return last in ("no_grad", "inference_mode")

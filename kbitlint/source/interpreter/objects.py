@@ -1,4 +1,7 @@
-"""What stands behind the names of a file while one path through it is followed."""
+"""The values that names have while the interpreter follows one path.
+
+This file holds the types and ``frozen``, which turns them into facts. The interpreter's parts create and change them.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,22 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import ModelState
 
 
-class TooLong(Exception):  # noqa: N818  # not an error: the path is left where it is
-    """A path that takes more steps than any training script."""
+class TooLong(Exception):  # noqa: N818  # control flow: the interpreter stops following the path
+    """A path takes more steps than its budget allows."""
 
 
 @dataclass(slots=True)
 class Effort:
-    """What a path may still cost, in steps: a statement, an expression, or as much work on values."""
+    """The steps that a path may still take; one step is a statement, an expression, or an equal amount of work on values."""
 
     left: int
 
     def spend(self, steps: int = 1) -> None:
-        """Take steps off. Raises TooLong where none are left."""
+        """Reduce the budget.
+
+        Raises:
+            TooLong: No steps are left.
+        """
         self.left -= steps
         if self.left < 0:
             raise TooLong
@@ -33,33 +40,41 @@ class Effort:
 
 @dataclass(slots=True)
 class Entry:
-    """A value under a name, with where it is written."""
+    """A value with a name, and its place in the script."""
 
     value: Object
     span: Span
+    """The place of the value."""
     whole: Span
+    """The place of the value with its name."""
 
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """Named values: a dict, or the arguments that made an instance."""
+    """Named values: a dict, an instance, or the arguments of a call."""
 
     callee: str = "dict"
     items: dict[str, Entry] = field(default_factory=dict)
     complete: bool = True
+    """Whether ``items`` holds every value; False if ``**kwargs`` or an unknown key may add others."""
     span: Span = field(default_factory=lambda: Span(0, 0, 1))
     style: Style = Style.CALL
     tail: int = 0
+    """The offset at which the last argument ends; 0 if there is none."""
     of: Class | None = None
-    """The class of the file that it is an instance of."""
+    """The class of the file of an instance; None for every other record."""
 
     def get(self, name: str) -> Object:
-        """The value of this name, UNKNOWN where it is not given."""
+        """Return the value with this name; UNKNOWN if there is none."""
         given = self.items.get(name)
         return UNKNOWN if given is None else given.value
 
     def frozen(self, effort: Effort, depth: int = 0) -> Call:
-        """The facts. Raises TooLong where they are too many."""
+        """Return the record as facts.
+
+        Raises:
+            TooLong: The values take more steps than ``effort`` has left.
+        """
         effort.spend(len(self.items) // _CHEAP)
         arguments = tuple(
             Argument(name, frozen(given.value, effort, depth + 1), given.span, given.whole)
@@ -70,39 +85,42 @@ class Record:
 
 @dataclass(slots=True, eq=False)
 class TrackedModel:
-    """A model, however many names and wrappers it has."""
+    """A model; all names and wrappers of it refer to this one object."""
 
     number: int
     state: ModelState
     outputs: int = 0
+    """The number of the script's forward passes that track gradients."""
     handed: frozenset[bool] = frozenset()
-    """Each time its parameters were given to anything, an optimizer or what makes one: whether adapters were attached."""
+    """Whether adapters were attached at each time that the script took the model's parameters. Empty if it never took them."""
     optimizer: Call | None = None
-    """The call that made an optimizer of them while none were."""
+    """The call that created an optimizer of the model before adapters were attached. None if there is no such call, or if a
+    later optimizer includes adapters."""
 
     def hand_out(self) -> None:
-        """Something is given its parameters as they are now."""
+        """Record that the script takes the model's parameters in its present state."""
         self.handed |= {self.state.adapters is not None}
 
 
 @dataclass(slots=True, eq=False)
 class Parameters:
-    """What ``model.parameters()`` gives, or one of them."""
+    """The value of ``model.parameters()``, or one of its items."""
 
     net: TrackedModel
     filtered: bool = False
+    """Whether the value holds only some of the parameters."""
 
 
 @dataclass(slots=True, eq=False)
 class Submodule:
-    """Some module or parameter of a model; nothing tells which."""
+    """An unknown module or parameter of a model."""
 
     net: TrackedModel
 
 
 @dataclass(slots=True, eq=False)
 class Output:
-    """What a model returned, or a loss made from it."""
+    """The output of a model, or a loss computed from it."""
 
     net: TrackedModel
 
@@ -115,7 +133,7 @@ class Function:
     scope: Scope
     receiver: Record | Class | None = None
     of: Class | None = None
-    """The class whose body it stands in."""
+    """The class whose body defines the function; None for other functions."""
 
 
 @dataclass(slots=True, eq=False)
@@ -125,21 +143,21 @@ class Class:
     node: ast.ClassDef
     scope: Scope
     base: str = ""
-    """The known class that it extends."""
+    """The full name of the library class that it extends, directly or through classes of the file; empty if there is none."""
     extends: Class | None = None
-    """The class of the file that it extends."""
+    """The class of the file that it extends directly; None if there is none."""
     found: dict[str, tuple[Class, ast.FunctionDef | ast.AsyncFunctionDef] | None] = field(default_factory=dict)
-    """The methods that it was asked for, and its own."""
+    """A cache of method lookups: the defining class and the method, by name. None if no class of the file defines the name."""
     looked: bool = False
-    """Whether ``found`` holds its own."""
+    """Whether ``found`` holds the methods that the class itself defines."""
 
     def method(self, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-        """A method by name, its own or inherited from a class of the file."""
+        """Return a method by name, the class's own or an inherited one of the file; None if there is none."""
         found = self.holder(name)
         return None if found is None else found[1]
 
     def holder(self, name: str) -> tuple[Class, ast.FunctionDef | ast.AsyncFunctionDef] | None:
-        """The class that a method stands in, and the method."""
+        """Return the class that defines a method, and the method; None if no class of the file does."""
         passed: list[Class] = []
         held = None
         for cls in self.lineage():
@@ -156,7 +174,7 @@ class Class:
         return held
 
     def lineage(self) -> Iterator[Class]:
-        """The class, and what it extends of the file, the nearest first."""
+        """Yield the class and the classes of the file that it extends, the nearest first."""
         cls: Class | None = self
         while cls is not None:
             yield cls
@@ -165,7 +183,7 @@ class Class:
 
 @dataclass(slots=True, eq=False)
 class Trainer:
-    """A Trainer: trains when ``train()`` is called, or at the end of the file."""
+    """A Trainer; it trains when the script calls ``train()``, or else at the end of the file."""
 
     call: Call
     net: TrackedModel | None
@@ -173,11 +191,12 @@ class Trainer:
     api: Any
     trained: bool = False
     judged: bool = False
-    """Whether it evaluates or predicts: where nothing calls ``train()``, it is then no training."""
+    """Whether the script calls ``evaluate()`` or ``predict()``. If it does, and never calls ``train()``, no training is
+    recorded."""
 
 
 def held_by(owner: Record) -> list[TrackedModel]:
-    """The models that an object holds, itself or through others."""
+    """Return the models that an object holds directly or through other objects."""
     found: list[TrackedModel] = []
     todo, seen = [owner], {id(owner)}
     while todo:
@@ -200,13 +219,13 @@ class Sequence:
 
 @dataclass(slots=True, eq=False)
 class Scope:
-    """Names of a module or a function call, and of what surrounds it."""
+    """The names of a module or a function call, with the scope around it."""
 
     names: dict[str, Object] = field(default_factory=dict)
     outer: Scope | None = None
 
     def find(self, name: str) -> Object | None:
-        """What a name stands for; None where nothing is bound to it."""
+        """Return the value of a name; None if the name is not bound."""
         scope: Scope | None = self
         while scope is not None:
             if name in scope.names:
@@ -238,12 +257,18 @@ Object = (
 )
 
 _DEEPEST = 6
-#: values that are copied, or looked at, in the time of one step
+#: Number of values that take as long to copy or read as one step.
 _CHEAP = 4
 
 
 def frozen(value: Object, effort: Effort, depth: int = 0) -> Value:
-    """A value as facts. Raises TooLong where it holds too many."""
+    """Return a value as facts.
+
+    Models, functions and values nested deeper than ``_DEEPEST`` become UNKNOWN.
+
+    Raises:
+        TooLong: The value takes more steps than ``effort`` has left.
+    """
     if isinstance(value, Constant):
         return value.value
     if isinstance(value, Symbol):

@@ -1,4 +1,4 @@
-"""Optimizers that a file makes itself, and the models whose parameters they are given."""
+"""Optimizers that a file creates, and the models whose parameters they receive."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from kbitlint.source.interpreter.objects import Object, Parameters, Record, Sequ
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: of torch, bitsandbytes, transformers and others
+#: Names of optimizer classes of torch, bitsandbytes, transformers and other libraries.
 _NAME = re.compile(r"(Paged)?(Adam\w*|AdEMAMix|SGD|Lion|Adafactor|RMSprop|Adagrad|LAMB|LARS|Muon)(8bit|32bit)?")
 
 
 def is_optimizer(name: str) -> bool:
-    """Whether a function's name is that of an optimizer's class."""
+    """Return whether the name of a function is that of an optimizer class."""
     return _NAME.fullmatch(name.rpartition(".")[2]) is not None
 
 
 def optimized(arguments: Record) -> Iterator[TrackedModel]:
-    """The models whose parameters an optimizer is made of: given as they are, in a list, or in groups."""
+    """Yield the models whose parameters an optimizer receives: directly, in a list, or in parameter groups."""
     todo: list[Object] = [given.value for given in arguments.items.values()]
     while todo:
         value = todo.pop()

@@ -1,4 +1,8 @@
-"""What calls do to the state of a model: ``frameworks`` says what each call does, this carries it out."""
+"""The state of one path, and the changes that calls make to its models.
+
+``upstream/calls.py`` lists the effect of each call as data; this file applies it. The interpreter's parts decide
+which calls a path makes. This file imports no part.
+"""
 
 from __future__ import annotations
 
@@ -24,23 +28,25 @@ if TYPE_CHECKING:
     from kbitlint.upstream.calls import Api
 
 
-#: hooks that are copied in the time of one step
+#: Number of hooks that take as long to copy as one step.
 _CHEAP = 64
 
 
 @dataclass(frozen=True, slots=True)
 class UncalledFunction:
-    """A function that nothing in the file calls."""
+    """A function that no code in the file calls, with the part of the path that following it added."""
 
     steps: range
+    """Indices into ``PathState.steps``."""
     trainings: range
+    """Indices into ``PathState.trainings``."""
     changed: frozenset[int]
-    """The models whose state it changes."""
+    """The numbers of the models whose state the function changes, apart from their training mode."""
 
 
 @dataclass(slots=True)
 class PathState:
-    """What one path leaves behind."""
+    """The facts that one path has collected so far."""
 
     versions: Mapping[str, str]
     steps: list[Step] = field(default_factory=list)
@@ -49,20 +55,24 @@ class PathState:
     trainers: list[Trainer] = field(default_factory=list)
     calls: dict[Span, Call] = field(default_factory=dict)
     beside: FilePath | None = None
-    """The folder of the script: configs that it names are looked up there."""
+    """The folder of the script, in which configuration files that it names are searched. None if it is unknown."""
     reached: dict[int, int] = field(default_factory=dict)
-    """How many steps lie before a training of the file's own loops, by its number."""
+    """The number of steps before each training in a loop of the file, by the training's number."""
     effort: Effort = field(default_factory=lambda: Effort(current().max_steps))
-    """What following the path may still cost."""
+    """The steps that the path may still take."""
     loops: set[tuple[Span, int]] = field(default_factory=set)
-    """Where a loop of the file trains, and which model."""
+    """The recorded trainings in loops of the file: the place of ``backward()`` and the number of the model."""
     wraps: dict[int, Call] = field(default_factory=dict)
-    """The last call that wraps a model for several ranks, by the model's number."""
+    """The last call that wraps a model in DistributedDataParallel, by the model's number."""
     scaler: Value = None
-    """The dtype of an Accelerator's or a GradScaler's mixed precision."""
+    """The dtype of an Accelerator's or a GradScaler's mixed precision. None if there is none, UNKNOWN if it is unknown."""
 
     def path(self, *, whole: bool = True) -> ExecutionPath:
-        """The facts of the path; where it was not followed to its end, nothing that it leaves of a model is certain."""
+        """Return the facts of the path.
+
+        Args:
+            whole: Whether the path was followed to its end. If it was not, the final state of every model is uncertain.
+        """
         wrapped = {step.model_id for step in self.steps if step.detail == "deepspeed"}
         trainings = tuple(
             dataclasses.replace(training, early_optimizer=self._early(training))
@@ -80,26 +90,29 @@ class PathState:
         if training.loop is Loop.TRAINER:
             given = training.call.value("optimizers")
             if not isinstance(given, tuple) or not given or given[0] is None:
-                return None  # it builds its own
+                return None  # the Trainer creates its own optimizer
         return net.optimizer
 
     def net(self, state: ModelState) -> TrackedModel:
-        """A new model."""
+        """Return a new model in this state."""
         net = TrackedModel(len(self.nets), state)
         self.nets.append(net)
         return net
 
     def step(self, action: Action, call: Call, net: TrackedModel, after: ModelState, detail: Value = None) -> None:
-        """Record what a call does to a model, and do it."""
+        """Record the change that a call makes to a model, and apply it."""
         self.steps.append(Step(action, call, net.state, net.number, detail))
         if detail == "ddp":
             self.wraps[net.number] = call
         net.state = after
 
-    # ---------------------------------------------------------------------------------------------- loading
-
     def load(self, call: Call, *, quantized: bool | None = None) -> TrackedModel:
-        """A model that ``from_pretrained`` gives; ``quantized`` is False where it is made from a config."""
+        """Return the model that ``from_pretrained`` or ``from_config`` returns.
+
+        Args:
+            call: The call.
+            quantized: False if the call builds the model from a config without weights; None otherwise.
+        """
         method, bits, config = quantization_of(call) if quantized is None else (None, None, None)
         stored = self._config_of(call) if quantized is None else None
         own = (stored or {}).get("quantization_config")
@@ -121,13 +134,11 @@ class PathState:
         return checkpoint_config(name, self.beside) if isinstance(name, str) and self.beside is not None else None
 
     def adopt(self) -> TrackedModel:
-        """A model that comes from elsewhere."""
+        """Return a new model whose origin and state are unknown."""
         return self.net(ModelState(certain=False, checkpointing=CheckpointingState(None)))
 
-    # ---------------------------------------------------------------------------------------------- changing
-
     def enable_checkpointing(self, call: Call, how: Checkpoints, state: ModelState) -> ModelState:
-        """The state after a call that decides how layers checkpoint."""
+        """Return the state after a call that sets how layers checkpoint."""
         switch: Value = call.value(how.switch, how.on) if how.switch else True
         if switch is False or switch is None:
             return state
@@ -140,7 +151,7 @@ class PathState:
         )
 
     def apply(self, api: Api, call: Call, net: TrackedModel) -> None:
-        """Carry out a function or method of a framework on a model."""
+        """Apply a function or method of a framework to a model."""
         state = net.state
         match api.action:
             case Action.PREPARE:
@@ -187,7 +198,7 @@ class PathState:
         self.step(Action.ATTACH, call, net, dataclasses.replace(net.state, adapters=adapters, base_frozen=True))
 
     def load_adapters(self, call: Call, net: TrackedModel) -> None:
-        """``PeftModel.from_pretrained`` and ``load_adapter``: frozen unless they are asked to be trainable."""
+        """Apply ``PeftModel.from_pretrained`` or ``load_adapter``: adapters are frozen unless ``is_trainable`` is True."""
         said = call.value("is_trainable", False)  # noqa: FBT003  # the default of the argument
         trainable = None if said is UNKNOWN or call.gives("config") else said is True
         earlier = net.state.adapters
@@ -196,10 +207,8 @@ class PathState:
         adapters = Adapters(call, UNKNOWN, trainable)
         self.step(Action.LOAD_ADAPTERS, call, net, dataclasses.replace(net.state, adapters=adapters, base_frozen=True))
 
-    # ---------------------------------------------------------------------------------------------- training
-
     def finish(self, trainer: Trainer) -> None:
-        """Record the training of a Trainer: its arguments have the last word about checkpointing."""
+        """Record the training of a Trainer, once; its arguments override earlier checkpointing settings."""
         if trainer.trained or trainer.net is None:
             return
         trainer.trained = True
@@ -235,7 +244,7 @@ class PathState:
         if on is UNKNOWN:
             state = dataclasses.replace(state, checkpointing=CheckpointingState(None))
         elif on is not False and on is not None and on is not True:
-            state = dataclasses.replace(state, checkpointing=CheckpointingState(None))  # "unsloth", "offload": a way of its own
+            state = dataclasses.replace(state, checkpointing=CheckpointingState(None))  # "unsloth", "offload": other code
         elif on is True:
             kwargs = f"{prefix}_checkpointing_kwargs"
             if prefix == "gradient" and given.argument("activation_checkpointing_kwargs") is not None:
@@ -246,7 +255,7 @@ class PathState:
         return state, fp16, given.value("bf16", defaults.bf16 and fp16 is False)
 
     def backward(self, call: Call, net: TrackedModel, loop: Span | None, name: str) -> None:
-        """Record that a loop of the file trains a model; once for each place."""
+        """Record that a loop of the file trains a model, once for each place and model."""
         if (call.span, net.number) in self.loops:
             return
         self.loops.add((call.span, net.number))
@@ -271,9 +280,10 @@ class PathState:
         )
 
     def trained_at_any_time(self, units: Sequence[UncalledFunction]) -> None:
-        """Of functions that are called elsewhere: what one does to a model may come before or after another trains it.
+        """Mark models as uncertain if functions with an unknown order of calls share them.
 
-        So nothing that it finds of the model is certain.
+        One function may change a model before or after another function trains it. Each state of that model in the steps
+        and trainings of these functions becomes uncertain.
         """
         changing = Counter(number for unit in units for number in unit.changed)
         for unit in units:
@@ -289,7 +299,15 @@ class PathState:
                     self.steps[number] = dataclasses.replace(step, before=dataclasses.replace(step.before, certain=False))
 
     def next_round(self, steps: int, trainings: int) -> None:
-        """What a loop that began after so many steps and trainings leaves behind for its second round: the mode."""
+        """Apply the training mode at the end of a loop's first round to its second round.
+
+        A training ``sleeps`` if its model is in train mode when it runs, but in eval mode at the end of the round. It does
+        not if the loop sets the mode before the training.
+
+        Args:
+            steps: The number of steps before the loop.
+            trainings: The number of trainings before the loop.
+        """
         evals: dict[int, list[tuple[int, Call]]] = {}
         for at in range(steps, len(self.steps)) if trainings < len(self.trainings) else ():
             if self.steps[at].action is Action.EVAL:
@@ -305,16 +323,17 @@ class PathState:
 
 @dataclass(frozen=True, slots=True)
 class _Others:
-    """The models that other functions change than one."""
+    """The models that at least one other function changes."""
 
     changing: Mapping[int, int]
-    """By how many functions each model is changed."""
+    """The number of functions that change each model, by the model's number."""
     own: frozenset[int]
+    """The models that the function itself changes."""
 
     def __contains__(self, number: int) -> bool:
         return self.changing.get(number, 0) > (number in self.own)
 
 
 def same_but_for_mode(one: ModelState, other: ModelState) -> bool:
-    """Whether two states differ in nothing, or in training mode only."""
+    """Return whether two states are equal, their training mode aside."""
     return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)

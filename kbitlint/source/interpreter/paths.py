@@ -1,4 +1,7 @@
-"""One pass over a file for each combination of branches that it leaves open."""
+"""The execution paths of a file: one pass for each combination of branches that the file leaves open.
+
+This file combines the interpreter's parts. No part imports it.
+"""
 
 from __future__ import annotations
 
@@ -26,27 +29,34 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import ExecutionPath
     from kbitlint.source.offsets import Text
 
-#: paths that are followed; branches of a real script that matter seldom make more than a dozen
+#: Number of paths that are followed. A real script seldom has more than twelve branches that matter.
 MAX_PATHS = 40
-#: of the steps that a file may take, the share that one path may
+#: One path may take ``max_steps // _SHARE + 1`` of a file's steps.
 _SHARE = 3
 
 
 class ScriptInterpreter(Statements, Loops, Functions, CommandLine, Calls, LibraryCalls, ModelCalls, Expressions):
-    """All parts together: follows one path through a file."""
+    """All parts combined: the interpreter of one path through a file."""
 
 
 class ExecutionPaths:
-    """The ways through a file: one for each combination of the unknown conditions that matter, the first ones first."""
+    """The execution paths of a file: one for each combination of the unknown conditions that matter, in order of discovery."""
 
     def __init__(self) -> None:
         self.paths: list[ExecutionPath] = []
         self.calls: list[dict[Span, Call]] = []
         self.unfollowed = ""
-        """What was not followed; empty where everything was."""
+        """The message about the part of the file that was not followed; empty if all of it was."""
 
     def follow(self, source: Text, module: ast.Module, versions: Mapping[str, str], beside: FilePath | None) -> None:
-        """Follow the file as often as it takes."""
+        """Follow the file once for each path.
+
+        Args:
+            source: The text of the file.
+            module: Its syntax tree.
+            versions: The versions of the libraries whose behaviour is modelled.
+            beside: The folder of the script, in which configuration files that it names are searched.
+        """
         relevance = Relevance(module)
         queue: list[dict[str, bool]] = [{}]
         most = left = current().max_steps
@@ -79,7 +89,7 @@ def _too_long(most: int) -> str:
 
 
 def _branch(queue: list[dict[str, bool]], interpreter: ScriptInterpreter) -> bool:
-    """Queue the other answers to what a path was asked; return whether some were left out."""
+    """Queue the opposite answers to the questions of a path; return whether ``MAX_PATHS`` left one out."""
     prefix: dict[str, bool] = {}
     for key in interpreter.asked:
         if key not in interpreter.given:
@@ -91,7 +101,7 @@ def _branch(queue: list[dict[str, bool]], interpreter: ScriptInterpreter) -> boo
 
 
 def agreed(paths: Iterable[Mapping[Span, Call]]) -> tuple[Call, ...]:
-    """Every call once, with UNKNOWN for arguments that the paths do not agree on."""
+    """Return each call of all paths once; an argument on which the paths disagree is UNKNOWN."""
     found: dict[Span, Call] = {}
     for calls in paths:
         for span, call in calls.items():
@@ -103,7 +113,7 @@ def _both(one: Call, other: Call) -> Call:
     if one == other:
         return one
     arguments = []
-    others = {argument.name: argument for argument in reversed(other.arguments)}  # the first of a name counts
+    others = {argument.name: argument for argument in reversed(other.arguments)}  # the first argument of a name counts
     for argument in one.arguments:
         same = others.get(argument.name)
         if same is not None and same.value == argument.value:

@@ -1,4 +1,4 @@
-"""What is known of a value without running anything: its truth, its equality, and the attributes of a model."""
+"""Known properties of values: truth, equality, membership, and attributes of models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from kbitlint.source.interpreter.objects import (
     Trainer,
 )
 
-#: what every model of transformers has
+#: Attributes that every model of transformers has.
 _ALWAYS = (
     "config",
     "parameters",
@@ -27,12 +27,12 @@ _ALWAYS = (
     "save_pretrained",
     "generate",
 )
-#: attributes of a model that are no modules of it
+#: Attributes of a model that are not its modules.
 _NO_PART = ("config", "generation_config", "device", "dtype", "hf_device_map", "name_or_path", "training", "peft_type")
 
 
 def attribute_of(net: TrackedModel, name: str) -> Object:
-    """An attribute of a model: what loading has set, or a module of it."""
+    """Return an attribute of a model: a value that loading sets, a module of the model, or UNKNOWN."""
     state = net.state
     known = state.load is not None and (state.method is None or state.kbit)
     if name in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
@@ -44,7 +44,7 @@ def attribute_of(net: TrackedModel, name: str) -> Object:
 
 
 def has_attribute(net: TrackedModel, name: str) -> bool | None:
-    """Whether a model has an attribute; None where it cannot be told."""
+    """Return whether a model has an attribute; None if the file does not decide it."""
     if name in ("peft_config", "print_trainable_parameters", "merge_and_unload"):
         if net.state.adapters is not None:
             return None if net.state.adapters.by.callee == "add_adapter" else True
@@ -56,7 +56,7 @@ def has_attribute(net: TrackedModel, name: str) -> bool | None:
 
 
 def truth_value(value: Object) -> bool | None:
-    """Whether a value counts as true; None where that cannot be told."""
+    """Return whether a value is truthy; None if the file does not decide it."""
     if isinstance(value, Constant):
         return bool(value.value)
     if isinstance(value, Record):
@@ -67,7 +67,7 @@ def truth_value(value: Object) -> bool | None:
 
 
 def equal(left: Object, right: Object) -> bool | None:
-    """Whether two values are equal; None where that cannot be told."""
+    """Return whether two values are equal; None if the file does not decide it."""
     if isinstance(left, Constant) and isinstance(right, Constant):
         return (type(left.value) is type(right.value) and left.value == right.value) or (
             left.value == right.value and isinstance(left.value, (int, float)) and isinstance(right.value, (int, float))
@@ -82,7 +82,7 @@ def equal(left: Object, right: Object) -> bool | None:
 
 
 def contains(left: Object, right: Object) -> bool | None:
-    """Whether the right value holds the left one; None where that cannot be told."""
+    """Return whether the right value contains the left one; None if the file does not decide it."""
     if isinstance(left, Constant) and isinstance(right, Record) and isinstance(left.value, str):
         return True if left.value in right.items else False if right.complete else None
     if isinstance(left, Constant) and isinstance(right, Sequence) and all(isinstance(item, Constant) for item in right.values):

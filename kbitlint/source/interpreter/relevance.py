@@ -1,4 +1,7 @@
-"""Which branches of a file can matter, so that a path is not followed for each of the others."""
+"""The statements of a file that can matter for a model.
+
+The interpreter follows both branches of an unknown condition only if one of them matters.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: names that do something to a model; a file without any of them in its bytes is not parsed
+#: Last parts of the names of functions and attributes that change a model.
 SEEDS = frozenset(
     {api.name.rpartition(".")[2] for api in (*FUNCTIONS, *METHODS)}
     | {name.rpartition(".")[2] for name in (*TRAINERS, *TRAINING_ARGUMENTS, *WRAPPERS)}
@@ -21,7 +24,7 @@ SEEDS = frozenset(
     | {"Accelerator", "half", "float", "bfloat16", "eval", "from_config", "_set_gradient_checkpointing", "GradScaler"}
 ) - {"checkpoint", "compile"}
 
-#: at least one of these stands in every file that makes, prepares or trains a k-bit model
+#: Every file that makes, prepares or trains a k-bit model contains at least one of these strings.
 MARKS = tuple(
     mark.encode()
     for mark in (
@@ -40,37 +43,38 @@ MARKS = tuple(
         *QUANTIZATION_CONFIGS,
     )
 )
-#: what the code of a model calls itself: seen without following any path
+#: Strings of direct calls of torch's checkpoint functions, which need no path to be found.
 DIRECT = (b"utils.checkpoint", b"torch.utils import checkpoint")
 
 
 def worth_parsing(content: bytes) -> bool:
-    """Whether a file can hold anything that a rule looks at."""
+    """Return whether a file can contain a construct that a rule checks."""
     return any(mark in content for mark in (*DIRECT, *MARKS))
 
 
 def worth_following(content: bytes) -> bool:
-    """Whether anything in a file makes, prepares or trains a k-bit model."""
+    """Return whether a file can make, prepare or train a k-bit model."""
     return any(mark in content for mark in MARKS)
 
 
-#: what can matter; of the other nodes only their parts can
+#: Syntax nodes that can matter themselves. Other nodes matter only through their parts.
 _WEIGHED = (ast.Call, ast.Return, ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Import, ast.ImportFrom)
 
 
 class _Names:
-    """What a file's names flow from, and which functions call which."""
+    """The names from which each name of a file is computed, and the functions that call each function."""
 
     def __init__(self, module: ast.Module) -> None:
         self._functions: dict[str, int] = {}
-        """The last function, or class, of each name; by id."""
+        """The id of the last function or class with each name."""
         self._callers: dict[str | int, list[int]] = {}
-        """The functions in which a name is called, or another function is defined."""
+        """Ids of functions. A name has the functions that call it; the id of a function or class has the function around it."""
         self._relevant: list[int] = []
-        """The functions that call a seed."""
+        """The ids of the functions that call a seed."""
         self._flows: dict[str, list[list[str]]] = {}
-        """The names that each name is made of; one list for each assignment."""
+        """The names that each name is computed from, one list for each assignment."""
         self._names: set[str] = set()
+        """The names inside calls of seeds."""
         for node, function, inside in _walk(module):
             self._collect(node, function, inside=inside)
 
@@ -92,16 +96,16 @@ class _Names:
                     self._flows.setdefault(name, []).append(loads)
 
     def close(self) -> set[str]:
-        """Return the names that a model, or an argument of what changes one, is made of."""
+        """Return the names from which models, and arguments of calls that change them, are computed."""
         names, todo = set(self._names), list(self._names)
         while todo:
-            for loads in self._flows.pop(todo.pop(), ()):  # each assignment of a name counts once
+            for loads in self._flows.pop(todo.pop(), ()):  # each assignment of a name is read once
                 todo += [name for name in loads if name not in names]
                 names.update(loads)
         return names
 
     def calling(self) -> set[str]:
-        """Return the names of the functions that call a seed, themselves or through others."""
+        """Return the names of the functions that call a seed, directly or through other functions."""
         names = {function: name for name, function in self._functions.items()}
         found, todo = set(self._relevant), list(set(self._relevant))
         while todo:
@@ -115,7 +119,10 @@ class _Names:
 
 
 def _walk(module: ast.Module) -> Iterator[tuple[ast.AST, int, bool]]:
-    """Every node, level by level: with the function that it stands in, by id, and whether it is part of a seed's call."""
+    """Yield each node of the tree breadth first.
+
+    Each item is (node, id of the function or class around it, whether it is part of a seed's call).
+    """
     todo: deque[tuple[ast.AST, int, bool]] = deque([(module, 0, False)])
     while todo:
         node, function, inside = todo.popleft()
@@ -127,23 +134,23 @@ def _walk(module: ast.Module) -> Iterator[tuple[ast.AST, int, bool]]:
 
 
 def _climb(statement: int, parents: Mapping[int, int], found: set[int]) -> None:
-    """Add a statement, and all that it stands in, up to the first that is there already."""
+    """Add a statement and the statements around it, up to the first that is already in the set."""
     while statement and statement not in found:
         found.add(statement)
         statement = parents[statement]
 
 
 class Relevance:
-    """Which statements matter for a model, found once for a file, in time linear in its nodes."""
+    """The statements of a file that matter for a model, found once, in time linear in the nodes of the file."""
 
     def __init__(self, module: ast.Module) -> None:
         names = _Names(module)
         self._names = names.close()
         self._calling = names.calling()
         self._mattering: set[int] = set()
-        """The statements, by id, that hold anything that matters."""
+        """The ids of the statements that contain a relevant node."""
         self._with_calls: set[int] = set()
-        """Those that hold a call that does."""
+        """The ids of the statements that contain a relevant call."""
         self._mark(module)
 
     def _mark(self, module: ast.Module) -> None:
@@ -161,11 +168,11 @@ class Relevance:
             todo += [(child, statement) for child in ast.iter_child_nodes(node)]
 
     def matters(self, statements: list[ast.stmt]) -> bool:
-        """Return whether following these statements, or not, can make a difference to a model."""
+        """Return whether a model's state can depend on following these statements."""
         return any(id(statement) in self._mattering for statement in statements)
 
     def calls(self, statements: list[ast.stmt]) -> bool:
-        """Return whether anything that is called in these statements can make a difference to a model."""
+        """Return whether a call in these statements can change a model."""
         return any(id(statement) in self._with_calls for statement in statements)
 
     def _node_matters(self, node: ast.AST) -> bool:
@@ -195,7 +202,7 @@ def _loads(node: ast.AST) -> set[str]:
 
 
 def _roots(target: ast.AST) -> set[str]:
-    """The names that an assignment changes: of ``a.b[c]`` it is ``a``, of ``a, b`` both."""
+    """Return the names that an assignment changes: ``a`` for ``a.b[c]``, and both for ``a, b``."""
     while isinstance(target, (ast.Attribute, ast.Subscript, ast.Starred)):
         target = target.value
     if isinstance(target, (ast.Tuple, ast.List)):

@@ -1,4 +1,4 @@
-"""Statements: one path through a file, from its first line to its last."""
+"""Statements of a file, followed along one path from the first line to the last."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from kbitlint.source.interpreter.predicates import truth_value
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: nodes, or names, that are looked at in the time of one step
+#: Number of nodes or names that take as long to process as one step.
 _CHEAP = 16
 
 
 class Statements(Interpreter):
-    """Follows the statements of a module, its functions and classes."""
+    """The part of the interpreter that follows the statements of modules, functions and classes."""
 
     def follow(self, module: ast.Module) -> None:
-        """The whole file; then every function and class that nothing in it has used."""
+        """Follow the whole file, and then each function and class that the path has not used."""
         try:
             self.block(module.body)
             for statement in module.body:
@@ -70,7 +70,11 @@ class Statements(Interpreter):
             return
 
     def _at_any_time(self, function: Function) -> None:
-        """Follow what is called elsewhere; nothing tells when, and so whoever holds parameters may have got them later."""
+        """Follow a function that only other files call.
+
+        The time of the call is unknown. If an optimizer has received a model's parameters, it may have received them after
+        adapters were attached.
+        """
         nets, trail = list(self.trail.nets), self.trail
         self.effort.spend(len(nets) // _CHEAP)
         for net in nets:
@@ -84,10 +88,8 @@ class Statements(Interpreter):
             ranges = range(steps, len(trail.steps)), range(trainings, len(trail.trainings))
             self.units.append(UncalledFunction(*ranges, frozenset(changed)))
 
-    # --------------------------------------------------------------------------------------------- statements
-
     def block(self, statements: Iterable[ast.stmt]) -> None:
-        """Statements one after the other."""
+        """Follow statements in order."""
         for statement in statements:
             self.effort.spend()
             method = getattr(self, f"_do_{type(statement).__name__.lower()}", None)
@@ -138,7 +140,7 @@ class Statements(Interpreter):
             self.scope.names[node.target.id] = UNKNOWN
 
     def bind(self, target: ast.expr, value: Object, written: ast.expr | None = None) -> None:
-        """Bind what an assignment names."""
+        """Bind the target of an assignment to a value; ``written`` is the expression that the script assigns."""
         if isinstance(target, ast.Name):
             self.scope.names[target.id] = value
         elif isinstance(target, (ast.Tuple, ast.List)):
@@ -197,7 +199,10 @@ class Statements(Interpreter):
         self.block(node.body if self.decide(node.test) else node.orelse)
 
     def _forget(self, statements: list[ast.stmt]) -> None:
-        """What a branch that was not followed has assigned, or given away, cannot be told."""
+        """Mark the effects of a branch that was not followed as unknown.
+
+        The names that the branch assigns become UNKNOWN. The models that it passes to other functions become uncertain.
+        """
         for statement in statements:
             for number, inner in enumerate(ast.walk(statement)):
                 self.effort.spend(number % _CHEAP == 0)
@@ -223,7 +228,7 @@ class Statements(Interpreter):
     def _do_try(self, node: ast.Try) -> None:
         handler = next((handler for handler in node.handlers if self.relevance.calls(handler.body)), None)
         if handler is not None and self.relevance.calls(node.body) and not self.answer(f"try {node.lineno}"):
-            # the first thing that is tried raises
+            # the first statement in the block raises
             self.block(handler.body)
         else:
             self.block(node.body)
@@ -283,7 +288,7 @@ class Statements(Interpreter):
 
 
 def _called_in_order(function: Function) -> bool:
-    """Whether a framework calls the methods of a class, in an order that is near that of the text: Lightning."""
+    """Return whether a framework calls the methods of the class in about the order of the text, as Lightning does."""
     return function.of is not None and function.of.base.endswith("LightningModule")
 
 
