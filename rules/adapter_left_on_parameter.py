@@ -26,7 +26,7 @@ class AdapterLeftOnParameter(Rule):
 
     PEFT adapts a parameter (`target_parameters`) through a parametrization that it registers for one forward pass. A
     parameter that is packed in place already has one: `bitsandbytes.nn.parametrize` uses it to unpack the parameter. In
-    that case PEFT 0.21 looks for a class that it no longer uses, and does not remove its own.
+    that case PEFT 0.21 looks for a class that it no longer uses, and does not remove its own parametrization.
 
     The next forward pass, or the recomputation of a checkpoint, raises `only Tensors of floating point dtype can
     require gradients`. A float parameter would get one more adapter in every step.

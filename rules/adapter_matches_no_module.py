@@ -28,8 +28,8 @@ class AdapterMatchesNoModule(Rule):
     machine. Reports each module that has LoRA tensors and no tensor in the base. It is an error if all adapted modules
     are missing, and a warning otherwise.
 
-    Two kinds of modules are never reported, because a base can store them under other names: fused experts and a tied
-    `lm_head`.
+    Experts and `lm_head` are never reported: a base can store fused experts under other names, and does not store a
+    tied head.
 
     ## Why is this bad?
 

@@ -28,7 +28,7 @@ class CheckpointingInactive(Rule):
     `.eval()` and did not undo it. The rule is skipped if a Trainer runs the loop, because Trainer calls `model.train()`
     itself.
 
-    In a script, reports a loop that is in eval mode, from its start or from its second round on.
+    In a script, reports a loop whose model is in eval mode, from the first or the second round on.
 
     ## Why is this bad?
 

@@ -24,7 +24,7 @@ class CheckpointingOff(Rule):
     checkpointing. It is an error if the class does not support it and the training loop enables it, because that
     raises.
 
-    In a script, runs with FSDP and adapters by prefix tuning are not reported.
+    In a script, FSDP runs and prefix-tuning adapters are not reported.
 
     ## Why is this bad?
 

@@ -30,7 +30,7 @@ class DdpReentrantCheckpointing(Rule):
 
     ## Why is this bad?
 
-    After the forward pass, DDP walks the autograd graph and marks the parameters that it does not find as ready. A
+    After the forward pass, DDP walks the autograd graph and marks each parameter that it does not find as ready. A
     reentrant checkpoint hides its parameters from that walk. It then computes their gradients in a backward pass of its
     own, which marks them again: `RuntimeError: Expected to mark a variable ready only once`.
 

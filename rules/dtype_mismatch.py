@@ -27,7 +27,7 @@ class DtypeMismatch(Rule):
 
     The step raises `expected m1 and m2 to have the same dtype`. Autocast casts the operands of matrix products, so the
     same model can run in a loop with an autocast region. If autocast would help and its use is unknown, this is a
-    warning. Pass `--amp no` or `--amp bf16` to set it.
+    warning. Pass `--amp no` or `--amp bf16` to state it.
 
     ## Example
 

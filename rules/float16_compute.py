@@ -25,7 +25,7 @@ class Float16Compute(Rule):
     ## Why is this bad?
 
     The range of bfloat16 ends at 3e38, that of float16 at 65504. Activations of models that were trained in bfloat16
-    (Gemma, the T5 family, Qwen3) exceed 65504. A 4-bit layer then returns `inf`, and the loss becomes NaN.
+    (Gemma, the T5 family, Qwen3) can exceed 65504. A 4-bit layer then returns `inf`, and the loss becomes NaN.
 
     On CUDA, bitsandbytes' 8-bit kernel casts its input to float16, independent of the model's dtype. The CPU kernel
     does not, so 8-bit layers are an info.

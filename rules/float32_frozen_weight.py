@@ -21,8 +21,8 @@ class Float32FrozenWeight(Rule):
     ## What it does
 
     Reports float32 matrices that are neither packed nor trained: embeddings, heads, fused experts, whole towers. The
-    config must record half precision, or the quantized layers compute in it. Two kinds of modules are not reported:
-    norms, which should be float32, and modules that the class keeps in float32 by design.
+    config must record half precision, or the quantized layers must compute in it. Two kinds of modules are not
+    reported: norms, which should be float32, and modules that the class keeps in float32 by design.
 
     ## Why is this bad?
 

@@ -23,7 +23,8 @@ class IncompleteQuantizationState(Rule):
     Reads the safetensors headers. Reports bitsandbytes weights that lack the tensors to unpack them (`absmax`,
     `quant_map`, `quant_state`, their nested variants, `SCB`). Also reports such tensors without their weight.
 
-    In a model, reports packed weights without `quant_state` (4 bits) or `SCB` (8 bits) on both weight and layer.
+    In a model, reports packed weights whose `quant_state` (4 bits) or `SCB` (8 bits) is on neither the weight nor its
+    layer.
 
     ## Why is this bad?
 

@@ -19,8 +19,8 @@ class IneffectiveCheckpointing(Rule):
 
     ## What it does
 
-    Runs a training step without weights, in training mode. Reports layers whose checkpointing is enabled and in which
-    modules still save tensors for the backward pass.
+    Runs a training step without weights, in training mode. Reports layers whose checkpointing is enabled and whose
+    submodules still save tensors for the backward pass.
 
     ## Why is this bad?
 

@@ -37,8 +37,8 @@ class MergeIntoOtherWeights(Rule):
 
     ## Fix
 
-    Evaluate the merged model again. Or merge into the weights of the training: call `base = base.dequantize()` on the
-    quantized base and load the adapters onto the result.
+    Evaluate the merged model again. Or merge into the weights of the training run: call `base = base.dequantize()` on
+    the quantized base and load the adapters onto the result.
 
     ## Fix safety
 

@@ -33,8 +33,8 @@ class MergeIntoPackedWeights(Rule):
 
     ## Fix
 
-    Save the adapter, load the base again and merge there. Use `base.dequantize()` of the quantized base, which has the
-    weights of the training, or the base in bfloat16.
+    Save the adapter, load the base again and merge there. Merge into `base.dequantize()` of the quantized base, which
+    has the weights of the training run, or into the base in bfloat16.
 
     ## Fix safety
 

@@ -24,8 +24,8 @@ class UnoptimizedParameter(Rule):
     trainable parameter that the optimizer does not hold: an error. If there is none, reports how many tensors in the
     optimizer are not (or no longer) parameters of the model: a warning.
 
-    In a script, reports an optimizer that is built before the adapters on every path. No optimizer receives their
-    parameters later.
+    In a script, reports an optimizer that is built before the adapters on every path, and that never receives their
+    parameters.
 
     ## Why is this bad?
 

@@ -27,11 +27,11 @@ class UnpackedLayer(Rule):
     ## Why is this bad?
 
     A 4-bit layer without a quantization state raises an `AssertionError` without text in the first forward pass. The
-    usual cause is a head that is tied to the embedding: the embedding's weight replaces its packed weight.
+    usual cause is a head that is tied to the embedding: the embedding's float weight replaces its packed weight.
 
     An 8-bit layer keeps its float weight with `llm_int8_has_fp16_weight=True`: a warning. It trains, and takes the
     memory of 16 bits although the model is called 8-bit (32 after PEFT's preparation). A 4-bit layer that was built by
-    hand packs its weight only when it is moved to a device: also a warning.
+    hand packs its weight when it is moved to a device, and raises until then: also a warning.
 
     ## Example
 

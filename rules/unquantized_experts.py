@@ -57,9 +57,9 @@ class UnquantizedExperts(Rule):
 
     ## Fix
 
-    Packs each stack with bitsandbytes' `nn.parametrize.replace_parameter_4bit`, one at a time, in the type of the model's other
-    layers. Routers and shared experts do not change. Reading the parameter unpacks it, so enable checkpointing: otherwise every
-    layer keeps its unpacked experts until the backward pass.
+    The fix packs each stack with bitsandbytes' `nn.parametrize.replace_parameter_4bit`, one at a time, in the type of the
+    model's other layers. Routers and shared experts do not change. Reading the parameter unpacks it, so enable checkpointing:
+    otherwise every layer keeps its unpacked experts until the backward pass.
 
     ## Fix safety
 

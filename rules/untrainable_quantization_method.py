@@ -57,9 +57,8 @@ class UntrainableQuantizationMethod(Rule):
     ## What it does
 
     Reports checkpoints and scripts whose quantization config names a method that transformers 5.23 declares untrainable:
-    auto-round, fbgemm_fp8, gemma, higgs, nvfp4, quark, spqr, vptq, and mxfp4 unless it is dequantized at load. Also reports
-    torchao with weights of other than 8 bits. Also reports bitnet, fouroversix and fp_quant without the argument that makes
-    them train.
+    auto-round, fbgemm_fp8, gemma, higgs, nvfp4, quark, spqr, vptq, and mxfp4 unless it is dequantized at load. It also reports
+    torchao with weights of other than 8 bits, and bitnet, fouroversix and fp_quant without the argument that makes them train.
 
     ## Why is this bad?
 

@@ -19,7 +19,7 @@ class UnusedTrainableParameter(Rule):
 
     ## What it does
 
-    Runs a training step on text without weights. Reports trainable parameters, adapters included, whose module is not
+    Runs a training step without weights on text. Reports trainable parameters, adapters included, whose module is not
     called, or is called and does not use them. Examples: a vision tower without an image; a pooler that no loss reads;
     cross-attention without an encoder; a bypassed copy in `modules_to_save`.
 

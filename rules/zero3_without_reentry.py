@@ -24,9 +24,9 @@ class Zero3WithoutReentry(Rule):
 
     ## What it does
 
-    Reports a PeftModel that is trained under ZeRO-3 with non-reentrant checkpointing on every path. It is the default
-    of transformers 5. Applies to DeepSpeed older than 0.19.8, installed beside kbitlint or required by the project.
-    TRL's trainers force reentry themselves and are not reported.
+    Reports a PeftModel that is trained under ZeRO-3 with non-reentrant checkpointing on every path. This is the default
+    of transformers 5. The rule applies to DeepSpeed older than 0.19.8, installed beside kbitlint or required by the
+    project. TRL's trainers force reentry themselves and are not reported.
 
     ## Why is this bad?
 
