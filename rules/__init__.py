@@ -1,1 +1,1 @@
-"""kbitlint's own rules, one in each module. They are found by the registry; nothing imports them by name."""
+"""The rules of kbitlint, one in each module. The registry finds them; no module imports them by name."""

@@ -1,4 +1,4 @@
-"""KB605."""
+"""Rule KB605: adapted-tower."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class AdaptedTower(Rule):
-    """Adapters sit in the vision or audio tower as well.
+    """The vision or audio tower of a model has adapters.
 
     ## What it does
 
-    Reports a model within the model that reads images or sound and has adapters in it, with their number there and in
-    all.
+    Reports each submodel that reads images or audio and contains adapted layers. The evidence counts the adapted layers
+    in the tower and in the whole model.
 
     ## Why is this bad?
 
-    `target_modules="all-linear"`, and names that both towers use, such as `q_proj`, match everywhere. That may be meant.
-    It costs time and memory, on batches of text these adapters get no gradient, and under DDP with
-    `find_unused_parameters=False` or with sharded parameters ranks then wait for one another. Worth knowing.
+    `target_modules="all-linear"`, and names that both towers use, such as `q_proj`, match layers in every tower. This
+    can be intended, so the severity is info. The extra adapters cost time and memory, and get no gradient on text-only
+    batches. Under DDP with `find_unused_parameters=False`, or with sharded parameters, ranks then wait for one another.
 
     ## Example
 
@@ -34,11 +34,11 @@ class AdaptedTower(Rule):
 
     ## Fix
 
-    `exclude_modules`, or a regular expression: `r".*language_model.*(q|v)_proj"`.
+    Set `exclude_modules`, or use a regular expression as `target_modules`: `r".*language_model.*(q|v)_proj"`.
 
     ## Fix safety
 
-    Nothing is applied: which layers learn is the user's to say.
+    Display only: the user decides which layers learn.
 
     ## References
 
@@ -56,7 +56,7 @@ class AdaptedTower(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each tower with adapters."""
+        """Yield one violation for each tower with adapters."""
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
         for tower in model.towers:

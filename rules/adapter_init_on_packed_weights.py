@@ -1,4 +1,4 @@
-"""KB620."""
+"""Rule KB620: adapter-init-on-packed-weights."""
 
 from __future__ import annotations
 
@@ -15,24 +15,26 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
 
 FOUR = 4
-#: run on a 4-bit base with peft 0.21: these fail, and olora, eva, gaussian and False train
+#: initialisations that fail on a 4-bit base with PEFT 0.21; olora, eva, gaussian and False train there
 FLOATS = frozenset({"pissa", "corda", "orthogonal", "loftq"})
 
 
 class AdapterInitOnPackedWeights(Rule):
-    """An adapter initialisation that needs the base weights as floats, on a quantized base.
+    """An adapter initialisation that needs float base weights, on a quantized base.
 
     ## What it does
 
-    Reports `init_lora_weights` of `pissa`, `corda`, `orthogonal` and `loftq` where the base is quantized on every
-    path. OLoRA, EVA and the Gaussian initialisation work on packed weights and are not reported.
+    Reports `init_lora_weights` set to `pissa`, `corda`, `orthogonal` or `loftq` if bitsandbytes quantizes the base on
+    every path. OLoRA, EVA and the Gaussian initialisation work with packed weights and are not reported.
 
     ## Why is this bad?
 
-    PiSSA and CorDA take the singular vectors of the base weight and raise a TypeError for packed ones; the orthogonal
-    one raises a RuntimeError. LoftQ has no guard: it takes the packed bytes for the matrix. In 4 bits these are a column,
-    and the first forward pass raises over its shape; in 8 bits it decomposes integers without their scales, and trains on
-    what comes out: a warning, as where the bits are not told.
+    PiSSA and CorDA compute singular vectors of the base weight, and raise a TypeError for packed weights. The
+    orthogonal initialisation raises a RuntimeError. LoftQ has no such check: it treats the packed bytes as the matrix.
+
+    With 4-bit weights these bytes are one column, and the first forward pass raises a shape error. With 8-bit weights
+    LoftQ decomposes the integers without their scales, and training starts from wrong values. The severity of LoftQ is
+    therefore warning with 8-bit weights, and also if the number of bits is unknown.
 
     ## Example
 
@@ -40,12 +42,12 @@ class AdapterInitOnPackedWeights(Rule):
 
     ## Fix
 
-    Initialise on the float base, save its residual, and load that quantized; for LoftQ attach with the default and
-    call `replace_lora_weights_loftq`.
+    Initialise the adapter on the float base, save the residual, and quantize the residual at load. For LoftQ, attach
+    the adapter with the default initialisation and call `replace_lora_weights_loftq`.
 
     ## Fix safety
 
-    Shown only: it is another workflow.
+    Display only: the fix is a different workflow.
 
     ## References
 
@@ -63,7 +65,7 @@ class AdapterInitOnPackedWeights(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each such config that is attached to a quantized base on every path."""
+        """Yield one violation for each such config that is attached to a quantized base on every path."""
         for call, steps in source.steps_at(Action.ATTACH):
             config = call.within("peft_config")
             argument = config.argument("init_lora_weights") if config is not None else None

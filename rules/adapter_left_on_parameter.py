@@ -1,4 +1,4 @@
-"""KB606."""
+"""Rule KB606: adapter-left-on-parameter."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ if TYPE_CHECKING:
 
 
 class AdapterLeftOnParameter(Rule):
-    """An adapter of a parameter that stays on it after each forward pass.
+    """An adapter that stays on its parameter after each forward pass.
 
     ## What it does
 
-    Runs a training step without weights and reports each parameter that has more parametrizations after it than before.
+    Runs a training step without weights. Reports each parameter that has more parametrizations after the step than
+    before.
 
     ## Why is this bad?
 
-    PEFT adapts a parameter (`target_parameters`) by a parametrization that it registers for the time of a forward pass.
-    On a parameter that already has one, because `bitsandbytes.nn.parametrize` unpacks it so, PEFT 0.21 looks for a
-    class that it no longer uses and leaves its own where it is. The next forward pass, or the recomputation of a
-    checkpoint, raises `only Tensors of floating point dtype can require gradients`; a float parameter would get its
-    adapter once more with every step.
+    PEFT adapts a parameter (`target_parameters`) through a parametrization that it registers for one forward pass. A
+    parameter that is packed in place already has one: `bitsandbytes.nn.parametrize` uses it to unpack the parameter. In
+    that case PEFT 0.21 looks for a class that it no longer uses, and does not remove its own parametrization.
+
+    The next forward pass, or the recomputation of a checkpoint, raises `only Tensors of floating point dtype can
+    require gradients`. A float parameter would get one more adapter in every step.
 
     ## Example
 
@@ -39,7 +41,7 @@ class AdapterLeftOnParameter(Rule):
 
     ## Fix safety
 
-    Nothing is applied: which layers learn is the user's to say.
+    Display only: the user decides which layers learn.
 
     ## References
 
@@ -56,7 +58,7 @@ class AdapterLeftOnParameter(Rule):
     )
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each parameter."""
+        """Yield one violation for each parameter that keeps its adapter."""
         for path in trace.grown:
             yield self.violation(
                 "the adapter of this parameter is still on it after the step: the next one raises",

@@ -1,4 +1,4 @@
-"""KB623."""
+"""Rule KB623: adapter-matches-no-module."""
 
 from __future__ import annotations
 
@@ -15,35 +15,38 @@ if TYPE_CHECKING:
 
 
 def _module(name: str) -> str:
-    """The module of the base that an adapter tensor belongs to."""
+    """Return the path of the base module to which an adapter tensor belongs."""
     return name.partition(".lora_")[0].removeprefix("base_model.model.")
 
 
 class AdapterMatchesNoModule(Rule):
-    """Saved adapter weights whose modules the base model does not have.
+    """Saved adapter weights for modules that the base model does not have.
 
     ## What it does
 
-    Reports tensors of adapter_model.safetensors that belong to modules which are not among the weights of the base,
-    where the base is a folder on this machine. Where every module of the base that the adapter could name is missing
-    it is an error, else a warning.
+    Compares adapter_model.safetensors with the safetensors headers of the base, if the base is a folder on this
+    machine. Reports each module that has LoRA tensors and no tensor in the base. It is an error if all adapted modules
+    are missing, and a warning otherwise.
+
+    Experts and `lm_head` are never reported: a base can store fused experts under other names, and does not store a
+    tied head.
 
     ## Why is this bad?
 
-    PEFT loads what it can match and leaves the rest as initialised: the adapter starts from noise, with a warning
-    that is easily missed among others, and everything it has learned is lost.
+    PEFT loads the tensors that match, and leaves the others at their initial values. What those adapters learned is
+    lost. The only sign is a warning that is easily missed among others.
 
     ## Example
 
-    An adapter that was trained on a model with `self_attn` is loaded on one that calls it `attention`.
+    An adapter that was trained on a model with `self_attn` is loaded on a model that calls it `attention`.
 
     ## Fix
 
-    Load the adapter on the base that it was trained on.
+    Load the adapter on the base on which it was trained.
 
     ## Fix safety
 
-    Shown only.
+    Display only: the choice of the base is the user's.
 
     ## References
 
@@ -61,7 +64,7 @@ class AdapterMatchesNoModule(Rule):
     )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each module of the adapter that the base has not."""
+        """Yield one violation for each module of the adapter that the base does not have."""
         if not checkpoint.adapter_tensors:
             raise Unchecked("no adapter_model.safetensors here")
         base = checkpoint.base
@@ -70,7 +73,7 @@ class AdapterMatchesNoModule(Rule):
         have = {name.rpartition(".")[0] for name in base.tensors}
         wanted = sorted({_module(name) for name in checkpoint.adapter_tensors if ".lora_" in name})
         lost = [module for module in wanted if module not in have]
-        # fused experts, and heads that are tied and not stored, are matched by other names
+        # a base stores fused experts under other names, and does not store a tied head
         lost = [module for module in lost if "expert" not in module and module.rpartition(".")[2] != "lm_head"]
         for module in lost:
             everything = len(lost) == len(wanted)

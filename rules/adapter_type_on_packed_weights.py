@@ -1,4 +1,4 @@
-"""KB629."""
+"""Rule KB629: adapter-type-on-packed-weights."""
 
 from __future__ import annotations
 
@@ -17,33 +17,36 @@ if TYPE_CHECKING:
     from kbitlint.facts.values import Call
 
 FOUR = 4
-#: each type of PEFT 0.21 was attached to nf4 and int8 layers and took a step: these raise while they are attached
+#: types that raise while they are attached: each type of PEFT 0.21 was attached to nf4 and int8 layers and trained a step
 _ATTACHING = ("Delora", "Frod", "Glora", "Psoft", "TinyLora", "OSF")
 _SHAPED = ("HRA", "LoHa", "LoKr", "Peanut", "Deft")
 NEVER = frozenset(f"peft.{name}Config" for name in (*_ATTACHING, "Supertuning"))
-#: these take their shapes from the column of bytes that a 4-bit weight is stored as; an int8 weight has its own shape
+#: types that fail in 4 bits only: they read their shapes from the weight, and only an int8 weight keeps its shape
 NOT_IN_4_BITS = frozenset(f"peft.{name}Config" for name in _SHAPED)
-#: what the parameters are called of those that can be attached, and raise in the first forward pass
+#: parameter names of the types that can be attached and raise in the first forward pass
 _PARAMETERS = (".hra_u.", ".hada_w", ".lokr_w", ".peanut_", ".supertuning_values.")
 _NEVER_PARAMETERS = (".supertuning_values.",)
-#: what stays unquantized by default: adapters of these alone meet no packed weight
+#: modules that stay unquantized by default: adapters on these alone meet no packed weight
 _HEADS = frozenset({"lm_head", "score", "classifier", "qa_outputs", "embed_out", "embed_tokens"})
 
 
 class AdapterTypeOnPackedWeights(Rule):
-    """Adapters of a type that computes with the weight itself, on packed layers.
+    """An adapter type that computes with the base weight itself, on packed layers.
 
     ## What it does
 
-    Reports LoHa, LoKr, HRA, PEANuT and DEFT on 4-bit layers of bitsandbytes, and DeLoRA, FRoD, GLoRA, PSOFT, TinyLoRA,
-    OSF and Supertuning on 4-bit and 8-bit ones. LoRA, DoRA, AdaLoRA, IA3, OFT, BOFT, VeRA, RandLoRA, FourierFT, MiSS,
-    RoAd, VB-LoRA and prompt learning train on them and are not reported.
+    Reports LoHa, LoKr, HRA, PEANuT and DEFT on bitsandbytes 4-bit layers. Reports DeLoRA, FRoD, GLoRA, PSOFT, TinyLoRA, OSF and
+    Supertuning on 4-bit and 8-bit layers. A script is checked for all of these types. A model is checked for those that can be
+    attached: LoHa, LoKr, HRA, PEANuT and Supertuning.
+
+    LoRA, DoRA, AdaLoRA, IA3, OFT, BOFT, VeRA, RandLoRA, FourierFT, MiSS, RoAd, VB-LoRA and prompt learning are not reported:
+    they train on packed layers.
 
     ## Why is this bad?
 
-    A 4-bit weight is a column of bytes. LoHa and its like take the shape of their factors from it, and the first
-    forward pass raises: `mat1 and mat2 shapes cannot be multiplied`. The others decompose the weight, or copy it as a
-    parameter, and raise while they are attached, over its dtype.
+    A 4-bit weight is stored as one column of bytes. LoHa and similar types derive the shape of their factors from it, and the
+    first forward pass raises `mat1 and mat2 shapes cannot be multiplied`. The other types decompose the weight or copy it as a
+    parameter. They raise a dtype error while they are attached; Supertuning raises in the first forward pass.
 
     ## Example
 
@@ -51,11 +54,11 @@ class AdapterTypeOnPackedWeights(Rule):
 
     ## Fix
 
-    Use LoRA, or another type that PEFT implements for quantized layers; HRA, LoHa, LoKr, PEANuT and DEFT train in 8 bits.
+    Use LoRA, or another type that PEFT implements for quantized layers. HRA, LoHa, LoKr, PEANuT and DEFT train in 8 bits.
 
     ## Fix safety
 
-    Shown only: which adapter is a choice.
+    Display only: the choice of the adapter type is the user's.
 
     ## References
 
@@ -72,7 +75,7 @@ class AdapterTypeOnPackedWeights(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each such config that is attached to a quantized base on every path."""
+        """Yield one violation for each such config that is attached to a quantized base on every path."""
         for call, steps in source.steps_at(Action.ATTACH):
             config = call.within("peft_config")
             if config is None or not _meets_packed(config, steps[0].before.quantization):
@@ -90,7 +93,7 @@ class AdapterTypeOnPackedWeights(Rule):
                 )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each packed layer with such an adapter that trains."""
+        """Yield one violation for each packed layer with a trainable adapter of such a type."""
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
         active = {facts.name for facts in model.adapters if facts.active}
@@ -115,7 +118,7 @@ class AdapterTypeOnPackedWeights(Rule):
 
 
 def _meets_packed(config: Call, quantization: Call | None) -> bool:
-    """Whether the adapters sit on anything that is packed, as far as names tell: a list of heads alone does not."""
+    """Return whether the adapters target a packed layer, judged by names: a list of heads alone does not."""
     targets = config.value("target_modules")
     left_out = quantization.value("llm_int8_skip_modules") if quantization is not None else None
     unpacked = _HEADS | set(left_out if isinstance(left_out, tuple) else ())

@@ -1,4 +1,4 @@
-"""KB626."""
+"""Rule KB626: adapter-vocabulary-mismatch."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
 
-#: what input embeddings and output heads are called
+#: the names of input embeddings and output heads
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "lm_head", "embed_out")
 
 
 class AdapterVocabularyMismatch(Rule):
-    """Saved embeddings of an adapter with another number of rows than the base has.
+    """Saved adapter embeddings whose number of rows differs from the base.
 
     ## What it does
 
-    Reports embedding and head tensors of adapter_model.safetensors whose rows differ from the vocabulary of the base:
-    from the tensor in its headers, else from `vocab_size` in its config.json.
+    Reports embedding and head tensors in adapter_model.safetensors whose number of rows differs from the base. The
+    number of rows of the base is read from its safetensors headers. If they do not contain the tensor, `vocab_size` in
+    config.json is used.
 
     ## Why is this bad?
 
-    The tokenizer was extended and the embeddings resized before training. On a base that is not resized the same way,
-    loading stops with a size mismatch.
+    The usual cause is a tokenizer that was extended, and embeddings that were resized before training. If the base is
+    not resized in the same way, loading stops with a size mismatch.
 
     ## Example
 
@@ -36,11 +37,11 @@ class AdapterVocabularyMismatch(Rule):
 
     ## Fix
 
-    Resize the base first: `model.resize_token_embeddings(rows)`, then load the adapter.
+    Resize the base with `model.resize_token_embeddings(rows)`, then load the adapter.
 
     ## Fix safety
 
-    Shown only: it belongs into the code that loads the adapter.
+    Display only: the call belongs in the code that loads the adapter.
 
     ## References
 
@@ -58,7 +59,7 @@ class AdapterVocabularyMismatch(Rule):
     )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each such tensor."""
+        """Yield one violation for each embedding or head with another number of rows."""
         if not checkpoint.adapter_tensors:
             raise Unchecked("no adapter_model.safetensors here")
         base = checkpoint.base

@@ -1,4 +1,4 @@
-"""KB120."""
+"""Rule KB120: adapters-unfit-for-grad-scaler."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ class AdaptersUnfitForGradScaler(Rule):
 
     ## What it does
 
-    Reports training with `fp16=True` of a quantized model whose adapters are not float32: cast with `half()`,
-    attached with `autocast_adapter_dtype=False`, or cast to bfloat16 by a TRL trainer, which does so for every
-    quantized model. Where they are float16 torch refuses to unscale their gradients, on every device, which is an
-    error; where they are bfloat16 the kernel that unscales them is missing on CUDA in the versions that were checked,
-    and it is a warning.
+    Reports float16 mixed precision (`fp16=True`, or a `GradScaler`) for a quantized model whose adapters are not
+    float32. Three causes make adapters 16-bit: `half()`, `autocast_adapter_dtype=False`, and TRL trainers, which cast
+    the adapters of every quantized model to bfloat16.
+
+    Float16 adapters are an error: torch refuses to unscale their gradients on every device. Bfloat16 adapters are a
+    warning: CUDA had no kernel to unscale them in the versions that were checked.
 
     ## Why is this bad?
 
-    The first optimizer step stops with `Attempting to unscale FP16 gradients`, or with
+    The first optimizer step raises `Attempting to unscale FP16 gradients`, or
     `_amp_foreach_non_finite_check_and_unscale_cuda not implemented for 'BFloat16'`.
 
     ## Example
@@ -36,11 +37,12 @@ class AdaptersUnfitForGradScaler(Rule):
 
     ## Fix
 
-    Train in bfloat16: `bf16=True` in place of `fp16=True`.
+    Train in bfloat16: replace `fp16=True` by `bf16=True`.
 
     ## Fix safety
 
-    Unsafe: the forward pass runs in another dtype, which older GPUs emulate.
+    Unsafe: the forward pass runs in another dtype, which older GPUs emulate. Display only if the training arguments do
+    not contain `fp16`, or set `bf16` as well.
 
     ## References
 
@@ -59,7 +61,7 @@ class AdaptersUnfitForGradScaler(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each place that trains 16-bit adapters with a gradient scaler on every path."""
+        """Yield one violation for each training of 16-bit adapters with a gradient scaler on every path."""
         for trained in source.trained():
             dtypes = {getattr(model.adapters, "dtype", None) for model in trained.models}
             narrow = len(dtypes) == 1 and dtypes <= {"float16", "bfloat16"}

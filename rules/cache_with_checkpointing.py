@@ -1,4 +1,4 @@
-"""KB404."""
+"""Rule KB404: cache-with-checkpointing."""
 
 from __future__ import annotations
 
@@ -15,31 +15,34 @@ if TYPE_CHECKING:
 
 
 class CacheWithCheckpointing(Rule):
-    """The key-value cache is on in a config while layers checkpoint.
+    """The key-value cache is enabled in a config while layers checkpoint.
 
     ## What it does
 
-    Reports `use_cache=True` in the config, or in a sub-config, of a model whose checkpointing is enabled. Layers of
-    transformers' own `GradientCheckpointingLayer` drop the cache themselves and warn once, so there it is only worth
-    knowing; unless an adapter works through the cache (prefix tuning), which then fails with a size mismatch. Where a
-    model's own code checkpoints, nothing is known to drop it, and it is a warning.
+    Reports `use_cache=True` in the config, or in a sub-config, of a model whose checkpointing is enabled. It is an info
+    if all layers that checkpoint are transformers' `GradientCheckpointingLayer`, which drop the cache themselves and
+    warn once. It is a warning if the model's own code checkpoints, because that code is not known to drop the cache.
+
+    An adapter that works through the cache (prefix tuning) is an error if the layers drop the cache: the step fails
+    with a size mismatch. This is reported for every value of `use_cache`.
 
     ## Why is this bad?
 
-    A cache that is filled in the forward pass is filled a second time when the layer is recomputed, so keys and
-    values no longer match the first pass; and it holds memory that training never reads.
+    The forward pass fills the cache, and the recomputation of a layer fills it a second time. Keys and values then
+    differ from those of the first pass. The cache also holds memory that training never reads.
 
     ## Example
 
-    Remote code that checkpoints its blocks and builds a cache because `config.use_cache` is left at its default.
+    Remote code that checkpoints its blocks, and builds a cache because `config.use_cache` keeps its default.
 
     ## Fix
 
-    Set `use_cache` to False in the config for training.
+    Set `use_cache` to False in the config for training. For prefix tuning, call `gradient_checkpointing_disable()`.
 
     ## Fix safety
 
-    Safe: the logits of a forward pass do not depend on it. Set it back for generation.
+    Safe: the logits of a forward pass do not depend on the cache. Set it back to True for generation. Display only for
+    prefix tuning.
 
     ## References
 
@@ -57,7 +60,7 @@ class CacheWithCheckpointing(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each config with the cache on."""
+        """Yield one violation for each config with the cache on."""
         if not model.checkpointing:
             return
         dropped = all(facts.is_layer for facts in model.checkpointing)

@@ -1,4 +1,4 @@
-"""KB122."""
+"""Rule KB122: cast-of-quantized-model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,17 @@ class CastOfQuantizedModel(Rule):
 
     ## What it does
 
-    Reports `half()`, `float()` and `to(dtype)` on a bitsandbytes model, and the same on the PeftModel around it.
+    Reports `half()`, `float()` and `to(dtype)` on a bitsandbytes model: an error. Reports casts of the PeftModel around
+    it to float16 or bfloat16: a warning.
+
+    Two casts are not reported: a PeftModel to float32, the usual dtype of adapters and norms; and `bfloat16()` on the
+    bare model, which transformers does not refuse.
 
     ## Why is this bad?
 
-    transformers refuses to cast the bare model: `half()` and `float()` raise a ValueError, and so does `to` with a
-    dtype. The PeftModel around it has no such guard: there the cast goes through to adapters, norms and embeddings,
-    so adapters train in 16 bits and norms lose their float32.
+    transformers refuses to cast the bare model: `half()`, `float()` and `to` with a dtype raise a ValueError. A
+    PeftModel has no such check, so the cast reaches adapters, norms and embeddings. Adapters then train in 16 bits, and
+    norms lose their float32.
 
     ## Example
 
@@ -34,11 +38,11 @@ class CastOfQuantizedModel(Rule):
 
     ## Fix
 
-    Leave the cast out, and choose the dtype with `from_pretrained(..., dtype=...)`.
+    Remove the cast, and choose the dtype with `from_pretrained(..., dtype=...)`.
 
     ## Fix safety
 
-    Unsafe: adapters and norms keep the dtype they have, which is not what the code asks for.
+    Display only: without the cast, adapters and norms keep their dtype, which is not what the code requests.
 
     ## References
 
@@ -56,16 +60,16 @@ class CastOfQuantizedModel(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each cast of a quantized model on every path that reaches it."""
+        """Yield one violation for each cast of a quantized model on every path that reaches it."""
         for call, steps in source.steps_at(Action.CAST):
             if not all(step.before.kbit and step.before.method == "bitsandbytes" for step in steps):
                 continue
             wrapped = [step.before.adapters is not None for step in steps]
             if any(wrapped) != all(wrapped) or (call.callee == "bfloat16" and not all(wrapped)):
-                continue  # bfloat16() of the bare model has no guard, and changes nothing that matters
+                continue  # transformers does not refuse bfloat16() on the bare model, and the cast does no harm
             dtype = steps[0].detail
             if all(wrapped) and dtype == "float32":
-                continue  # adapters and norms are float32 already, or become it
+                continue  # adapters and norms are float32 already, or become float32
             yield self.violation(
                 f"the cast to {dtype} goes through to the adapters and norms"
                 if all(wrapped)

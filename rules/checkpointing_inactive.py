@@ -1,4 +1,4 @@
-"""KB403."""
+"""Rule KB403: checkpointing-inactive."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ class CheckpointingInactive(Rule):
 
     ## What it does
 
-    Reports checkpointed layers with `training == False`. The mode of the layers counts: a PeftModel's own `training`
-    is True although `from_pretrained` left the base model inside it in eval mode.
+    Reports checkpointed layers with `training == False`. Only the mode of the layers counts: a PeftModel's own
+    `training` is True although `from_pretrained` left its base model in eval mode.
 
-    The severity follows the evidence. Where the whole base is in eval mode as `from_pretrained` leaves it, the
-    training loop has still to call `model.train()`, and this is only worth knowing. Where adapters were put into eval
-    mode too, or only some layers are, somebody called `.eval()` and nothing has undone it: a warning. Where a Trainer
-    runs the loop, the rule is skipped, because Trainer calls `model.train()` itself.
+    It is an info if the whole base is in eval mode, as `from_pretrained` leaves it: the training loop can still call
+    `model.train()`. It is a warning if the adapters are in eval mode too, or if only some layers are: code called
+    `.eval()` and did not undo it. The rule is skipped if a Trainer runs the loop, because Trainer calls `model.train()`
+    itself.
+
+    In a script, reports a loop whose model is in eval mode, from the first or the second round on.
 
     ## Why is this bad?
 
-    Layers checkpoint only `if self.training`, so every activation is kept, and dropout is off.
+    Layers checkpoint only in training mode (`if self.training`). In eval mode every activation is kept, and dropout is
+    off.
 
     ## Example
 
@@ -38,11 +41,12 @@ class CheckpointingInactive(Rule):
 
     ## Fix
 
-    Put the model into training mode.
+    Put the model into training mode: `model.train()`.
 
     ## Fix safety
 
-    Safe: it is the mode a training step is meant to run in, and no weight changes.
+    Safe: a training step is meant to run in this mode, and no weight changes. Display only if the loop of a script
+    itself sets eval mode, or if its model has no name there.
 
     ## References
 
@@ -59,7 +63,7 @@ class CheckpointingInactive(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each checkpointed layer in eval mode."""
+        """Yield one violation for each checkpointed layer in eval mode."""
         if context.sets_training_mode:
             raise Unchecked("the training loop sets the mode itself")
         asleep = [layer for layer in model.checkpointing if not layer.training]
@@ -76,7 +80,7 @@ class CheckpointingInactive(Rule):
             )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each loop of the file whose model is in eval mode on every path, at first or later."""
+        """Yield one violation for each loop whose model is in eval mode on every path, from the start or later."""
         for trained in source.trained():
             first = trained.paths[0]
             asleep = all(model.training_mode is False and model.checkpointing.enabled for model in trained.models)

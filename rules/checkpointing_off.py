@@ -1,4 +1,4 @@
-"""KB402."""
+"""Rule KB402: checkpointing-off."""
 
 from __future__ import annotations
 
@@ -20,28 +20,31 @@ class CheckpointingOff(Rule):
 
     ## What it does
 
-    Reports a quantized model in which checkpointing is off in every layer. Where the class cannot checkpoint at all,
-    this is worth knowing but nothing can be done, so the severity drops to info; where the training loop is known to
-    switch it on all the same, that raises, and it is an error.
+    Reports a quantized model in which checkpointing is off in every layer. It is an info if the class does not support
+    checkpointing. It is an error if the class does not support it and the training loop enables it, because that
+    raises.
+
+    In a script, FSDP runs and prefix-tuning adapters are not reported.
 
     ## Why is this bad?
 
-    The packed weights are small, so activations are what fills the memory: without checkpointing every layer keeps
-    all of its own until the backward pass. Training itself is correct, and faster, without it.
+    The packed weights are small, so activations fill the memory. Without checkpointing every layer keeps its
+    activations until the backward pass. Training is still correct, and faster.
 
     ## Example
 
     A model straight from `from_pretrained(..., quantization_config=...)`, trained in a loop that does not enable
-    checkpointing. Where the training arguments enable it, nothing is reported.
+    checkpointing. If the training arguments enable it, the rule reports nothing.
 
     ## Fix
 
-    Enable it, non-reentrant, through the public method of the installed transformers and without a hook on the
-    embeddings, which non-reentrant checkpointing does not need.
+    Enable non-reentrant checkpointing through the public method of the installed transformers. It needs no hook on the
+    embeddings. In a script, add `gradient_checkpointing=True` to the training arguments.
 
     ## Fix safety
 
-    Safe: the values are the same; a step takes about a third longer.
+    Safe: the values are the same, and a step takes about a third longer. Display only in a script whose training
+    arguments are missing, not fully known, or set the argument already.
 
     ## References
 
@@ -58,7 +61,7 @@ class CheckpointingOff(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the model as a whole."""
+        """Yield at most one violation, on the model as a whole."""
         if not model.quantized:
             raise Unchecked("no layer is quantized")
         loop = context.gradient_checkpointing
@@ -93,7 +96,7 @@ class CheckpointingOff(Rule):
         )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each place that trains a quantized model with checkpointing off on every path."""
+        """Yield one violation for each training of a quantized model with checkpointing off on every path."""
         for trained in source.trained():
             off = all(model.checkpointing.enabled is False for model in trained.models)
             sharded = any(training.fsdp is not False for training in trained.paths)

@@ -1,4 +1,4 @@
-"""KB724."""
+"""Rule KB724: checkpointing-twice-under-fsdp."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ class CheckpointingTwiceUnderFsdp(Rule):
 
     ## What it does
 
-    Reports `gradient_checkpointing=True` together with `activation_checkpointing` in the `fsdp_config` of the same
-    arguments, and a model whose layers checkpoint in a run whose FSDP wraps them in checkpoints too.
+    Reports training arguments with `gradient_checkpointing=True` and with `activation_checkpointing` in their
+    `fsdp_config`.
+
+    Also reports a model whose layers checkpoint in a run whose FSDP wraps them in checkpoints too. It is an error if
+    the arguments of a Trainer enable checkpointing, and a warning otherwise.
 
     ## Why is this bad?
 
-    Trainer raises before the first step: "can't both be set to True" (transformers 5.23; 4.57 says it in other words).
-    A loop of one's own recomputes no layer twice, but gathers the shards of its weights once more.
+    Trainer raises before the first step: "can't both be set to True" (transformers 5.23; the text of 4.57 differs). A
+    custom loop recomputes no layer twice, but it gathers the shards of its weights once more.
 
     ## Example
 
@@ -39,11 +42,11 @@ class CheckpointingTwiceUnderFsdp(Rule):
 
     ## Fix
 
-    Keep FSDP's own.
+    Keep the checkpointing of FSDP, and set `gradient_checkpointing=False`.
 
     ## Fix safety
 
-    Safe: the layers are still checkpointed once, with the same values.
+    Safe in a script: the layers are still checkpointed once, with the same values. Display only for a model.
 
     ## References
 
@@ -62,7 +65,7 @@ class CheckpointingTwiceUnderFsdp(Rule):
     needs_strategy: ClassVar[bool] = True
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the model as a whole."""
+        """Yield at most one violation, on the model as a whole."""
         sharded = context.strategy in (Strategy.FSDP1, Strategy.FSDP2)
         loop = context.gradient_checkpointing
         by_loop = loop is not None and loop.enabled
@@ -79,7 +82,7 @@ class CheckpointingTwiceUnderFsdp(Rule):
             )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each set of training arguments with both."""
+        """Yield one violation for each call of training arguments that enables both."""
         for call in source.calls_of(*TRAINING_ARGUMENTS):
             config = call.within("fsdp_config")
             for name in ("gradient_checkpointing", "activation_checkpointing"):

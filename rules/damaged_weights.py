@@ -1,4 +1,4 @@
-"""KB824."""
+"""Rule KB824: damaged-weights."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ if TYPE_CHECKING:
 
 
 class DamagedWeights(Rule):
-    """A safetensors file or its index that cannot be what it says.
+    """A safetensors file or index whose contents are invalid.
 
     ## What it does
 
-    Reports headers that are cut off, too long, no JSON, or whose tensors overlap, leave gaps or reach beyond the
-    file, and an index that names files or tensors which are not there.
+    Reports safetensors headers that are truncated, too long or not JSON. Reports headers whose tensors overlap, leave
+    gaps or extend beyond the file. Reports an index that names missing files or tensors.
 
     ## Why is this bad?
 
-    Loading stops, or fills what is missing with fresh random weights. The usual cause is a download that broke off,
-    or a Git LFS pointer in place of the file.
+    Loading stops, or fills the missing weights with random values. The usual cause is an interrupted download, or a Git
+    LFS pointer in place of the file.
 
     ## Example
 
-    `model-00002-of-00004.safetensors` is named in the index and was not copied.
+    The index names `model-00002-of-00004.safetensors`, and the file was not copied.
 
     ## Fix
 
@@ -37,7 +37,7 @@ class DamagedWeights(Rule):
 
     ## Fix safety
 
-    Shown only.
+    Display only: the file has to be fetched or written again.
 
     ## References
 
@@ -54,7 +54,7 @@ class DamagedWeights(Rule):
     )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each damaged file."""
+        """Yield one violation for each damaged file."""
         if not (checkpoint.tensors or checkpoint.adapter_tensors or checkpoint.damages):
             raise Unchecked("no safetensors headers here")
         for damage in checkpoint.damages:

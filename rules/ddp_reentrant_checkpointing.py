@@ -1,4 +1,4 @@
-"""KB701."""
+"""Rule KB701: ddp-reentrant-checkpointing."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 
 
 class DdpReentrantCheckpointing(Rule):
-    """Layers that checkpoint reentrantly under DDP that looks for unused parameters.
+    """Layers that checkpoint reentrantly under DDP with `find_unused_parameters=True`.
 
     ## What it does
 
-    Reports every layer that holds trainable parameters and checkpoints reentrantly, where the run uses DDP with
-    `find_unused_parameters=True` and without `static_graph`. Where nobody said what DDP is told, this is a warning:
-    Trainer passes `True` for a PeftModel unless `ddp_find_unused_parameters` is set.
+    Reports each layer that holds trainable parameters and checkpoints reentrantly, if the run uses DDP with
+    `find_unused_parameters=True` and without `static_graph`.
+
+    It is a warning if `find_unused_parameters` is unknown: Trainer passes `True` for a PeftModel unless
+    `ddp_find_unused_parameters` is set. It is also a warning if it is unknown whether the layer's input requires grad.
+    If the input does not require grad, KB301 applies instead.
 
     ## Why is this bad?
 
-    DDP walks the graph after the forward pass and marks as ready what it does not find there. A reentrant checkpoint
-    hides its parameters from that walk, then computes their gradients in a backward pass of its own, which marks them
-    again: `RuntimeError: Expected to mark a variable ready only once`.
+    After the forward pass, DDP walks the autograd graph and marks each parameter that it does not find as ready. A
+    reentrant checkpoint hides its parameters from that walk. It then computes their gradients in a backward pass of its
+    own, which marks them again: `RuntimeError: Expected to mark a variable ready only once`.
 
     ## Example
 
@@ -37,11 +40,11 @@ class DdpReentrantCheckpointing(Rule):
 
     ## Fix
 
-    Checkpoint without reentry; both settings of DDP then work.
+    Checkpoint without reentry; DDP then works with both settings.
 
     ## Fix safety
 
-    Safe: both variants compute the same values.
+    Safe: both variants compute the same values. Display only if the training arguments bind the checkpoint function.
 
     ## References
 
@@ -61,7 +64,7 @@ class DdpReentrantCheckpointing(Rule):
     needs_strategy: ClassVar[bool] = True
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each layer that DDP would see twice."""
+        """Yield one violation for each layer whose parameters DDP would mark ready twice."""
         if context.strategy is not Strategy.DDP or context.find_unused_parameters is False or context.static_graph:
             return
         loop = context.gradient_checkpointing
@@ -70,7 +73,7 @@ class DdpReentrantCheckpointing(Rule):
         trained = {layer for feed in model.feeds for layer in feed.trains_inside}
         trained |= {path for path, parameters in model.by_layer().items() if any(p.requires_grad for p in parameters)}
         for layer in model.checkpoints:
-            rebound = by_loop and (layer.is_layer or layer.rebindable)  # the loop binds its own function: Checkpointing
+            rebound = by_loop and (layer.is_layer or layer.rebindable)  # the loop binds its own: context.Checkpointing
             asked = loop is not None and loop.use_reentrant is not False
             reentrant = asked if rebound else layer.enabled and layer.reentry.reentrant
             if not reentrant or layer.path not in trained:
@@ -78,7 +81,7 @@ class DdpReentrantCheckpointing(Rule):
             feed = feeds.get(layer.path.rpartition(".")[0])
             hooked = rebound and loop is not None and loop.installs_hook
             fed = hooked or (feed is not None and (feed.certain or layer.path in feed.fed_by_layers))
-            if fed or feed is None or feed.possible:  # without a gradient nothing is marked twice or trained: KB301
+            if fed or feed is None or feed.possible:  # without a gradient DDP marks nothing twice: KB301 applies
                 yield self._violation(layer, certain=fed and context.find_unused_parameters is True, rebinds=not rebound)
 
     def _violation(self, layer: LayerCheckpointing, *, certain: bool, rebinds: bool) -> Violation:

@@ -1,4 +1,4 @@
-"""KB601."""
+"""Rule KB601: dead-target-module."""
 
 from __future__ import annotations
 
@@ -19,14 +19,16 @@ class DeadTargetModule(Rule):
 
     ## What it does
 
-    Reports entries of `target_modules` that are neither the name of a module nor the end of its path.
+    Reports entries of `target_modules` that are neither the name of a module nor the end of a module path.
 
     ## Why is this bad?
 
-    PEFT raises only where no entry matches. Where one does, the others are dropped without a word: fewer layers learn
-    than the config says. The usual case are experts, which transformers 5 keeps as parameters: `gate_proj`, `up_proj` and
-    `down_proj` then match nothing in Mixtral, and LoRA sits on the attention alone. (PEFT 0.21 converts these names for
-    some architectures, Qwen3-MoE among them, and takes them out of the list.)
+    PEFT raises only if no entry matches. If one matches, PEFT ignores the others without a message, and fewer layers
+    learn than the config lists.
+
+    The usual case is experts, which transformers 5 stores as parameters. In Mixtral, `gate_proj`, `up_proj` and
+    `down_proj` match nothing, and only the attention gets LoRA. (For some architectures, such as Qwen3-MoE, PEFT 0.21
+    converts these names and removes them from the list.)
 
     ## Example
 
@@ -34,12 +36,12 @@ class DeadTargetModule(Rule):
 
     ## Fix
 
-    `LoraConfig(target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])` for experts; else the name that
-    the architecture uses.
+    For experts, use `LoraConfig(target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"])`. Otherwise
+    use the name that the architecture uses.
 
     ## Fix safety
 
-    Nothing is applied: adapters would have to be attached again.
+    Display only: the adapters have to be attached again.
 
     ## References
 
@@ -57,7 +59,7 @@ class DeadTargetModule(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each name without a module."""
+        """Yield one violation for each name that matches no module."""
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
         banks = [p.path for p in model.parameters if p.bank and not p.adapter]

@@ -1,4 +1,4 @@
-"""KB720."""
+"""Rule KB720: device-map-ignores-rank."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.source import SourceFacts
 
-#: signs that leave little doubt
+#: strong signs of a launch with several ranks
 STRONG = ("LOCAL_RANK", "init_process_group", "DistributedDataParallel", "DDP")
 
 
@@ -27,18 +27,21 @@ def _same_everywhere(value: object) -> bool:
 
 
 class DeviceMapIgnoresRank(Rule):
-    """A device map that puts the model of every rank in the same place.
+    """A device map that places the model of every rank on the same devices.
 
     ## What it does
 
-    Reports `device_map='auto'` (or `balanced`, `sequential`), and a map that names a constant device, on every path
-    of a script that wraps the model in DDP itself. Where the script only shows signs of a distributed launch, such as
-    reading LOCAL_RANK, it is a warning.
+    Reports `device_map='auto'` (or `balanced`, `balanced_low_0`, `sequential`), and a map with one constant device. The
+    map must be the same on every path of a script for several ranks.
+
+    It is an error for a string such as `'auto'`, if the script wraps the model in DDP itself. It is a warning for a
+    constant device. It is also a warning if the script only contains signs of a distributed launch, such as reading
+    LOCAL_RANK.
 
     ## Why is this bad?
 
-    Each process sees all devices, so `auto` spreads every copy over all of them, and accelerate refuses to train a
-    model that is spread in a distributed run; a constant puts all copies on one GPU.
+    Each process sees all devices, so `auto` spreads every copy over all of them. accelerate refuses to train such a
+    model in a distributed run. A constant device puts all copies on one GPU.
 
     ## Example
 
@@ -50,7 +53,7 @@ class DeviceMapIgnoresRank(Rule):
 
     ## Fix safety
 
-    Unsafe: the model is placed elsewhere.
+    Unsafe: the model is placed on other devices. Display only if the map is not written in the load itself.
 
     ## References
 
@@ -68,7 +71,7 @@ class DeviceMapIgnoresRank(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each load whose map is the same on every rank, on every path."""
+        """Yield one violation for each load whose map is the same on every rank, on every path."""
         strong = [mention for mention in source.distributed if mention.what in STRONG]
         if not source.distributed:
             return

@@ -1,4 +1,4 @@
-"""KB721."""
+"""Rule KB721: device-map-under-zero3."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class DeviceMapUnderZero3(Rule):
 
     ## Why is this bad?
 
-    ZeRO-3 decides itself where each shard of the weights lies. Where the training arguments are made before the model
-    is loaded, transformers refuses: `DeepSpeed Zero-3 is not compatible with passing a device_map`. Made afterwards,
-    every process first loads the whole model to where the map says: a warning.
+    ZeRO-3 places the shards of the weights itself. If the training arguments are created before the load, transformers
+    raises `DeepSpeed Zero-3 is not compatible with passing a device_map`. If they are created after the load, every
+    process first loads the whole model to the devices of the map: a warning.
 
     ## Example
 
@@ -34,11 +34,11 @@ class DeviceMapUnderZero3(Rule):
 
     ## Fix
 
-    Leave the device map out.
+    Remove the device map.
 
     ## Fix safety
 
-    Shown only: what else is shared between the runs is not known.
+    Display only: other runs of the script may need the map.
 
     ## References
 
@@ -56,14 +56,14 @@ class DeviceMapUnderZero3(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each load with a map whose model is trained under ZeRO-3 on every path."""
+        """Yield one violation for each load with a map whose model is trained under ZeRO-3 on every path."""
         for trained in source.trained():
             load = trained.models[0].load
             argument = load.argument("device_map") if load is not None else None
             given = argument is not None and argument.value not in (None, UNKNOWN)
             if given and argument is not None and all(training.zero_stage == 3 for training in trained.paths):
                 arguments = trained.paths[0].arguments
-                # transformers refuses where the arguments exist before the load: it is they that switch ZeRO-3 on
+                # transformers refuses only if the arguments exist before the load, because they enable ZeRO-3
                 refused = arguments is not None and load is not None and arguments.span.start < load.span.start
                 yield self.violation(
                     "a device_map is passed, and ZeRO-3 places the weights itself",

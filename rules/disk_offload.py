@@ -1,4 +1,4 @@
-"""KB707."""
+"""Rule KB707: disk-offload."""
 
 from __future__ import annotations
 
@@ -18,33 +18,36 @@ if TYPE_CHECKING:
 
 
 class DiskOffload(Rule):
-    """A quantized model of which a part lies on disk.
+    """A quantized model with a part of its weights on disk.
 
     ## What it does
 
-    Reports a model with bitsandbytes layers whose `hf_device_map` names `disk`. In Trainer it is an error; elsewhere a
-    warning, since a loop of one's own can train as long as only unpacked layers lie there. (A packed layer that is
-    brought for each call does not run at all: `parameter-without-data`.) In a script: a device map with `disk`, or with
-    `cpu` beside other devices, where the quantization config does not allow it; and one with `disk` for a Trainer.
+    Reports a model with bitsandbytes layers whose `hf_device_map` names `disk` and another device. It is an error in
+    Trainer. Otherwise it is a warning, because a custom loop can train if only unpacked layers are on disk. (A packed
+    layer that accelerate loads for each call does not run at all: KB710.)
+
+    In a script, reports device maps that the quantization config does not allow: with `disk`, or with `cpu` beside
+    other devices. Also reports a map with `disk` for a Trainer, even if the config allows it.
 
     ## Why is this bad?
 
-    accelerate refuses to prepare such a model, so Trainer, TRL and every loop with `accelerator.prepare` stop before
-    the first step: "You can't train a model that has been loaded in 8-bit or 4-bit precision with CPU or disk offload".
+    accelerate refuses to prepare such a model. Trainer, TRL and every loop with `accelerator.prepare` stop before the
+    first step: "You can't train a model that has been loaded in 8-bit or 4-bit precision with CPU or disk offload".
+
     Without `llm_int8_enable_fp32_cpu_offload` the load itself raises a ValueError: "Some modules are dispatched on the
     CPU or the disk".
 
     ## Example
 
-    `from_pretrained(..., device_map="auto", offload_folder=...)` where the model does not fit.
+    `from_pretrained(..., device_map="auto", offload_folder=...)`, with a model that does not fit.
 
     ## Fix
 
-    A smaller model, fewer bits, or FSDP over several GPUs.
+    Use a smaller model, fewer bits, or FSDP over several GPUs.
 
     ## Fix safety
 
-    Shown only: where the weights fit is not known here.
+    Display only: kbitlint does not know which devices can hold the weights.
 
     ## References
 
@@ -61,7 +64,7 @@ class DiskOffload(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each map that the load refuses, or that accelerate refuses to train with, on every path."""
+        """Yield one violation for each map that the load, or accelerate at training, refuses on every path."""
         refused = {
             training.model_id: all(t.loop is Loop.TRAINER for t in trained.paths)
             for trained in source.trained()
@@ -85,7 +88,7 @@ class DiskOffload(Rule):
                 )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the model as a whole."""
+        """Yield at most one violation, on the model as a whole."""
         packed = any(layer.packing.method == "bitsandbytes" for layer in model.quantized)
         if not packed or len(model.device_map) < 2 or "disk" not in model.device_map:
             return
@@ -101,7 +104,7 @@ class DiskOffload(Rule):
 
 
 def _devices(step: Step) -> set[str]:
-    """The devices that the map of a load names; none where it is not all written in the file."""
+    """Return the devices that the map of a load names; empty if a part of the map is not known from the file."""
     given = step.call.within("device_map")
     if given is None or not given.complete or any(not isinstance(item.value, (int, str)) for item in given.arguments):
         return set()
@@ -109,7 +112,7 @@ def _devices(step: Step) -> set[str]:
 
 
 def _refuses(step: Step) -> bool:
-    """Whether transformers' quantizer refuses the map: only a model that lies on the CPU as a whole may lie there."""
+    """Return whether transformers' quantizer refuses the map. It accepts the CPU only for a whole model."""
     config, devices = step.before.quantization, _devices(step)
-    allowed = config.value("llm_int8_enable_fp32_cpu_offload", False) if isinstance(config, Call) else None  # noqa: FBT003  # the default
+    allowed = config.value("llm_int8_enable_fp32_cpu_offload", False) if isinstance(config, Call) else None  # noqa: FBT003  # the argument's default
     return step.before.method == "bitsandbytes" and allowed is False and devices != {"cpu"} and bool(devices & {"cpu", "disk"})

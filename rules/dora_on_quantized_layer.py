@@ -1,4 +1,4 @@
-"""KB603."""
+"""Rule KB603: dora-on-quantized-layer."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ EIGHT = 8
 
 
 class DoraOnQuantizedLayer(Rule):
-    """DoRA takes the quantized weight apart in every forward pass.
+    """DoRA dequantizes the base weight in every forward pass.
 
     ## What it does
 
-    Reports layers with a DoRA magnitude on a packed base layer.
+    Reports layers with a DoRA magnitude vector on a packed base layer.
 
     ## Why is this bad?
 
-    DoRA needs the norm of the weight, so PEFT dequantizes the whole layer in every forward pass, once more in each
-    recomputation: the step is slower and needs the memory of a 16-bit layer for a moment. Worth knowing. On 8-bit layers
-    on the CPU it is an error: dequantizing there drops the layer's scales (`weight.to(device)` makes new `Int8Params`),
-    and the second step raises `'NoneType' object has no attribute 'unsqueeze'` (PEFT 0.21, bitsandbytes 0.50).
+    DoRA needs the norm of the weight. PEFT dequantizes the whole layer in every forward pass, and again in each
+    recomputation. The step is slower, and briefly needs the memory of a 16-bit layer: an info.
+
+    On bitsandbytes 8-bit layers on the CPU it is an error. There, dequantizing drops the layer's scales, because
+    `weight.to(device)` creates new `Int8Params`. The second step raises `'NoneType' object has no attribute
+    'unsqueeze'` (PEFT 0.21, bitsandbytes 0.50).
 
     ## Example
 
@@ -38,11 +40,11 @@ class DoraOnQuantizedLayer(Rule):
 
     ## Fix
 
-    4 bits instead of 8; else LoRA without DoRA.
+    Load in 4 bits instead of 8, or use LoRA without DoRA.
 
     ## Fix safety
 
-    Nothing is applied: adapters would have to be attached again.
+    Display only: the model has to be loaded, or the adapters attached, again.
 
     ## References
 
@@ -60,7 +62,7 @@ class DoraOnQuantizedLayer(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each layer that DoRA dequantizes."""
+        """Yield one violation for each layer that DoRA dequantizes."""
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
         magnitudes = [p for p in model.parameters if MAGNITUDE in p.path]

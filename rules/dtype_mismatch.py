@@ -1,4 +1,4 @@
-"""KB102."""
+"""Rule KB102: dtype-mismatch."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 class DtypeMismatch(Rule):
-    """Operands of different dtypes meet in a kernel that takes one dtype only.
+    """Operands of different dtypes reach a kernel that accepts only one dtype.
 
     ## What it does
 
-    Runs a training step without weights and reports each module in which a kernel is given dtypes that the real one
-    refuses: a float32 stream that enters a half-precision head, packed bytes that code multiplies itself, float32
-    norm parameters that CUDA's layer_norm does not take beside a half-precision input.
+    Runs a training step without weights. Reports each module in which a kernel receives dtypes that the real kernel
+    refuses. Examples: a float32 residual stream that enters a half-precision head; packed bytes that model code
+    multiplies itself; float32 norm parameters beside a half-precision input, which CUDA's layer_norm refuses.
 
     ## Why is this bad?
 
-    The step raises: `expected m1 and m2 to have the same dtype`. Autocast casts the operands of matrix products, so
-    the same model may run in a loop that opens an autocast region. Where it is not known whether the loop does, and
-    the region would help, this is a warning; pass `--amp no` or `--amp bf16` to say it.
+    The step raises `expected m1 and m2 to have the same dtype`. Autocast casts the operands of matrix products, so the
+    same model can run in a loop with an autocast region. If autocast would help and its use is unknown, this is a
+    warning. Pass `--amp no` or `--amp bf16` to state it.
 
     ## Example
 
@@ -36,13 +36,14 @@ class DtypeMismatch(Rule):
 
     ## Fix
 
-    Where float32 norms promote the stream: give their output back in the dtype that came in. Where code makes a float32
-    tensor of its own and multiplies it with what comes in (DeBERTa, FNet, XLNet, xLSTM): let that module compute in
-    float32 and give back the dtype that came in, if a step without weights runs with it.
+    If float32 norms promote the stream, cast their output back to the dtype of their input.
+
+    Some model code creates a float32 tensor and multiplies it with its input (DeBERTa, FNet, XLNet, xLSTM). Run that
+    module in float32 and cast its output back. This fix is offered only if a step without weights runs with it.
 
     ## Fix safety
 
-    Safe: what is computed in float32 is rounded once, on the way out.
+    Safe: values that are computed in float32 are rounded once, at the output.
 
     ## References
 
@@ -60,7 +61,7 @@ class DtypeMismatch(Rule):
     )
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each module and operator that would raise."""
+        """Yield one violation for each module and operator that would raise."""
         norms = [norm for norm in trace.model.norms if norm.promotes]
         promoting = norms if {norm.path for norm in norms} & {facts.path for facts in trace.promotions} else []
         edits = tuple(
@@ -86,6 +87,6 @@ class DtypeMismatch(Rule):
 
 
 def _widened(path: str, trace: TraceFacts) -> int:
-    """Bytes that a module's own half-precision parameters take more in float32."""
+    """Return the bytes that a module's own half-precision parameters gain in float32."""
     own = (p for p in trace.model.parameters if p.module == path and p.dtype in ("float16", "bfloat16"))
     return sum(parameter.nbytes for parameter in own)

@@ -1,4 +1,4 @@
-"""KB624."""
+"""Rule KB624: empty-adapter-tensor."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ if TYPE_CHECKING:
 
 
 class EmptyAdapterTensor(Rule):
-    """Saved adapter weights without elements, or without any adapter at all.
+    """Saved adapter tensors without elements.
 
     ## What it does
 
-    Reports tensors of adapter_model.safetensors whose shape holds a zero, and a file in which no tensor belongs to an
-    adapter.
+    Reports tensors in adapter_model.safetensors whose shape contains a zero.
 
     ## Why is this bad?
 
-    Under ZeRO-3 and FSDP each rank holds a part of every parameter, and the others are empty until they are gathered:
-    saved as they are, the adapter is lost, and loading it stops with a size mismatch.
+    Under ZeRO-3 and FSDP each rank holds a part of every parameter. The rest is empty until it is gathered. If
+    parameters are saved in that state, the adapter is lost, and loading it stops with a size mismatch.
 
     ## Example
 
@@ -37,7 +36,7 @@ class EmptyAdapterTensor(Rule):
 
     ## Fix safety
 
-    Shown only: what was not saved is not there.
+    Display only: values that were not saved cannot be restored.
 
     ## References
 
@@ -55,7 +54,7 @@ class EmptyAdapterTensor(Rule):
     )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each empty tensor."""
+        """Yield one violation for each empty tensor."""
         if not checkpoint.adapter_tensors:
             raise Unchecked("no adapter_model.safetensors here")
         for name, tensor in checkpoint.adapter_tensors.items():

@@ -1,4 +1,4 @@
-"""KB304."""
+"""Rule KB304: failing-training-step."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class FailingTrainingStep(Rule):
-    """A training step that autograd stops, whatever the data.
+    """A training step that autograd stops, independent of the data.
 
     ## What it does
 
-    Runs a training step without weights and reports what autograd itself raises: a tensor that requires grad is
-    written in place, a value that the backward pass needs was overwritten, a checkpoint computes something else the
-    second time.
+    Runs a training step without weights and reports the error that autograd raises. Examples: a tensor that requires
+    grad is written in place; a value that the backward pass needs was overwritten; a checkpoint recomputes something
+    else.
 
     ## Why is this bad?
 
-    The first step raises. These errors depend on the order of operations and on flags, not on values, so a step
-    without weights shows them as a real one does.
+    The first training step raises. These errors depend on flags and on the order of operations, not on values. A step
+    without weights therefore raises them as a real step does.
 
     ## Example
 
@@ -35,12 +35,12 @@ class FailingTrainingStep(Rule):
 
     ## Fix
 
-    Depends on the cause. Where the embedding hook is: checkpoint without reentry and without the hook, which
-    `kbitlint.fix` does.
+    It depends on the cause. If the hook on the embeddings is the cause, checkpoint without reentry and without the
+    hook, as `kbitlint.fix` does.
 
     ## Fix safety
 
-    Nothing is applied: what raises is code.
+    No fix is offered: the cause is in code.
 
     ## References
 
@@ -58,7 +58,7 @@ class FailingTrainingStep(Rule):
     )
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, at the module that ran when autograd raised."""
+        """Yield at most one violation, at the module that ran when autograd raised."""
         if not trace.raises:
             return
         hooks = [hook.path for hook in trace.model.input_grad_hooks]

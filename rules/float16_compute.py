@@ -1,4 +1,4 @@
-"""KB106."""
+"""Rule KB106: float16-compute."""
 
 from __future__ import annotations
 
@@ -19,28 +19,30 @@ class Float16Compute(Rule):
 
     ## What it does
 
-    Reports 4-bit layers with float16 as compute dtype, float16 autocast, and 8-bit layers, in a model that its config
-    records as bfloat16.
+    Applies to models whose config records bfloat16. Reports 4-bit layers with float16 as compute dtype, and float16
+    autocast. Reports bitsandbytes 8-bit layers as an info.
 
     ## Why is this bad?
 
-    bfloat16 reaches 3e38, float16 only 65504. Activations of models that were trained in bfloat16 (Gemma, the T5
-    family, Qwen3) go beyond that: a 4-bit layer then gives `inf`, and the loss turns NaN. bitsandbytes' 8-bit kernel
-    casts its input to float16 on CUDA whatever the model computes in (the CPU kernel does not), so it is worth
-    knowing there.
+    The range of bfloat16 ends at 3e38, that of float16 at 65504. Activations of models that were trained in bfloat16
+    (Gemma, the T5 family, Qwen3) can exceed 65504. A 4-bit layer then returns `inf`, and the loss becomes NaN.
+
+    On CUDA, bitsandbytes' 8-bit kernel casts its input to float16, independent of the model's dtype. The CPU kernel
+    does not, so 8-bit layers are an info.
 
     ## Example
 
-    `BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float16)` on a bfloat16 checkpoint, the
-    setting of notebooks that were written for a T4.
+    `BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float16)` on a bfloat16 checkpoint, as in
+    notebooks that were written for a T4.
 
     ## Fix
 
-    Compute in bfloat16; on GPUs that have none, in float32.
+    Compute in bfloat16, or in float32 on GPUs without bfloat16.
 
     ## Fix safety
 
-    Unsafe: products are rounded to 8 instead of 11 bits, so logits move.
+    Unsafe: products are rounded to 8 instead of 11 bits, so logits change. Display only for autocast; 8-bit layers have
+    no fix.
 
     ## References
 
@@ -58,7 +60,7 @@ class Float16Compute(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each 4-bit layer, and at most one for autocast and one for 8-bit layers."""
+        """Yield one violation for each 4-bit layer, and at most one each for autocast and for 8-bit layers."""
         if not model.quantized:
             raise Unchecked("no layer is quantized")
         if model.dtype != "bfloat16":

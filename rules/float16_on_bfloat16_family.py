@@ -1,4 +1,4 @@
-"""KB121."""
+"""Rule KB121: float16-on-bfloat16-family."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.source import SourceFacts
 
-#: families reported to overflow in float16
+#: families that users reported to overflow in float16
 OVERFLOWS = re.compile(r"(^|[/_-])(gemma|codegemma|medgemma|paligemma|(m|flan-|u)?t5|byt5)[\w.-]*", re.IGNORECASE)
 
 
 class Float16OnBfloat16Family(Rule):
-    """Models that are trained in bfloat16 and overflow in float16, set to compute in float16.
+    """A model of a family that overflows in float16 is set to compute in float16.
 
     ## What it does
 
-    Reports `bnb_4bit_compute_dtype=torch.float16`, `dtype=torch.float16` and `fp16=True` for checkpoints of families
-    whose activations are known to leave the range of float16: Gemma, T5 and its relatives. The family is read from
-    the name of the checkpoint, so a name that is not in the file is not judged.
+    Reports `bnb_4bit_compute_dtype=torch.float16`, `dtype=torch.float16` and `torch_dtype=torch.float16` for Gemma, T5
+    and its relatives. Activations of these families are known to exceed the range of float16. The rule reads the family
+    from the checkpoint's name, and reports nothing if the name is not in the file.
 
     ## Why is this bad?
 
-    float16 ends at 65504. Activations of these models go beyond it, become infinite, and the loss is NaN or 0 from
-    the first steps on. bfloat16 has the range of float32.
+    The range of float16 ends at 65504. Activations of these models exceed it and become infinite. The loss is NaN or 0
+    from the first steps on. bfloat16 has the range of float32.
 
     ## Example
 
@@ -44,7 +44,8 @@ class Float16OnBfloat16Family(Rule):
 
     ## Fix safety
 
-    Unsafe: what the model computes changes, and older GPUs emulate bfloat16.
+    Unsafe: the model computes other values, and older GPUs emulate bfloat16. Display only if the argument is not
+    written with the word `float16`.
 
     ## References
 
@@ -62,7 +63,7 @@ class Float16OnBfloat16Family(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each float16 that such a checkpoint is loaded with."""
+        """Yield one violation for each float16 argument in the load of such a checkpoint."""
         seen: set[int] = set()
         for call, steps in source.steps_at(Action.LOAD):
             name = call.value("pretrained_model_name_or_path")

@@ -1,4 +1,4 @@
-"""KB502."""
+"""Rule KB502: float32-compute-dtype."""
 
 from __future__ import annotations
 
@@ -29,14 +29,17 @@ class Float32ComputeDtype(Rule):
 
     ## What it does
 
-    Reports bitsandbytes 4-bit layers whose compute dtype is float32 while the rest of the model is float16 or
-    bfloat16, on a model and in the `quantization_config` of a config.json.
+    Reports bitsandbytes 4-bit layers whose compute dtype is float32 while other weights of the model are float16 or
+    bfloat16. It checks models and the `quantization_config` of config.json.
+
+    In a script, reports 4-bit configs without `bnb_4bit_compute_dtype` (warning) or with float32 (info), unless the
+    model is loaded in float32.
 
     ## Why is this bad?
 
-    `bnb_4bit_compute_dtype` defaults to float32, and transformers always passes it on, so every 4-bit layer casts its
-    input up and multiplies in float32, without the tensor cores' half-precision rate. bitsandbytes has a warning for
-    this that transformers' way of building the layers never reaches.
+    `bnb_4bit_compute_dtype` defaults to float32, and transformers always passes the default on. Every 4-bit layer then
+    casts its input to float32 and multiplies without the tensor cores' half-precision rate. bitsandbytes has a warning
+    for this, but transformers builds the layers in a way that never triggers it.
 
     ## Example
 
@@ -44,11 +47,11 @@ class Float32ComputeDtype(Rule):
 
     ## Fix
 
-    Use the model's own dtype as compute dtype.
+    Use the model's own dtype as compute dtype; in a script, bfloat16.
 
     ## Fix safety
 
-    Unsafe: the products are rounded to the narrower dtype, so logits move by more than float32 rounding.
+    Unsafe: the products are rounded to the narrower dtype, so logits change by more than float32 rounding.
 
     ## References
 
@@ -66,7 +69,7 @@ class Float32ComputeDtype(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each 4-bit layer that computes in float32 beside half-precision weights."""
+        """Yield one violation for each 4-bit layer that computes in float32 beside half-precision weights."""
         layers = [facts for facts in model.quantized if facts.packing.method == "bitsandbytes" and facts.packing.bits == 4]
         if not layers:
             raise Unchecked("no bitsandbytes 4-bit layers")
@@ -82,7 +85,7 @@ class Float32ComputeDtype(Rule):
                 )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the key of config.json."""
+        """Yield at most one violation, on the key of config.json."""
         quantization = checkpoint.quantization
         if quantization is None:
             raise Unchecked("config.json names no quantization_config")
@@ -97,7 +100,7 @@ class Float32ComputeDtype(Rule):
             )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each 4-bit config without a compute dtype, or with float32, unless the model is float32."""
+        """Yield one violation for each 4-bit config without a compute dtype or with float32, unless the model is float32."""
         wide = {
             step.before.quantization
             for _, steps in source.steps_at(Action.LOAD)

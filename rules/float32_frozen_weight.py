@@ -1,4 +1,4 @@
-"""KB104."""
+"""Rule KB104: float32-frozen-weight."""
 
 from __future__ import annotations
 
@@ -20,30 +20,32 @@ class Float32FrozenWeight(Rule):
 
     ## What it does
 
-    Reports matrices that are neither packed nor trained (embeddings, heads, fused experts, whole towers) and are
-    float32, although the config records half precision or the quantized layers compute in it. Modules that the class
-    keeps in float32 by design are left out, and norms are: their float32 is what it should be.
+    Reports float32 matrices that are neither packed nor trained: embeddings, heads, fused experts, whole towers. The
+    config must record half precision, or the quantized layers must compute in it. Two kinds of modules are not
+    reported: norms, which should be float32, and modules that the class keeps in float32 by design.
 
     ## Why is this bad?
 
-    Nothing reads the extra digits: the values came from half precision, and they do not change. What they cost is in
-    the evidence: at Llama-3-8B shape embeddings and head grow from 2.1 to 4.2 GB, at Mixtral-8x7B shape unpacked
-    experts from 90 to 180 GB. A float32 embedding also turns the residual stream float32. A warning from 5 % of the
-    model's bytes on (`warn-from`), else worth knowing.
+    The values come from half precision and do not change, so the extra digits hold nothing. The evidence states their
+    bytes: at Llama-3-8B shape, embeddings and head grow from 2.1 to 4.2 GB; at Mixtral-8x7B shape, unpacked experts
+    grow from 90 to 180 GB. A float32 embedding also turns the residual stream float32.
+
+    It is a warning from 5 % of the model's bytes on (option `warn-from`), and an info below that.
 
     ## Example
 
-    `prepare_model_for_kbit_training(model)`, which casts every half-precision parameter that is not packed; or a
-    float32 checkpoint loaded without `dtype=`.
+    `prepare_model_for_kbit_training(model)`, which casts every half-precision parameter that is not packed. Or a
+    float32 checkpoint that is loaded without `dtype=`.
 
     ## Fix
 
-    Store them in half precision again, and let float32 norms give back the dtype that came in, because nothing after
-    them takes float32 any more.
+    Store them in half precision again. Also let float32 norms cast their output back to their input's dtype, because no
+    later layer takes float32 any more.
 
     ## Fix safety
 
-    Unsafe: without rounding where PEFT had cast them, but the activations become half precision again, so logits move.
+    Unsafe: activations become half precision again, so logits change. The weights themselves lose nothing if PEFT had
+    cast them to float32.
 
     ## References
 
@@ -65,7 +67,7 @@ class Float32FrozenWeight(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each matrix that is twice as wide as it was."""
+        """Yield one violation for each frozen float32 matrix."""
         compute = {facts.packing.compute_dtype for facts in model.quantized}
         half = next((dtype for dtype in (model.dtype, *sorted(map(str, compute))) if dtype in LOW_PRECISION), None)
         if half is None:

@@ -1,4 +1,4 @@
-"""KB103."""
+"""Rule KB103: float32-residual-stream."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 
 
 class Float32ResidualStream(Rule):
-    """The residual stream of a model whose quantized layers compute in half precision runs in float32.
+    """The residual stream runs in float32 while the quantized layers compute in half precision.
 
     ## What it does
 
-    Runs a training step without weights and reports the module that turns the hidden states of the layers into
-    float32: a norm whose float32 weight promotes its output, or a float32 embedding.
+    Runs a training step without weights. Reports the module that turns the hidden states of the layers into float32: a
+    norm whose float32 weight promotes its output, or a float32 embedding.
 
     ## Why is this bad?
 
-    4-bit layers give back the dtype that comes in, so one float32 tensor makes every activation of every later layer
-    float32: what is saved for the backward pass grows by a third to a half, logits are float32, and kernels for half
-    precision (flash attention) are refused or fall back.
+    4-bit layers return the dtype of their input, so one float32 tensor makes every activation of every later layer
+    float32. The memory that is saved for the backward pass grows by a third to a half, and logits are float32. Kernels
+    for half precision (flash attention) refuse float32 or fall back.
 
     ## Example
 
-    `prepare_model_for_kbit_training` on a bfloat16 checkpoint: embeddings, head and norms become float32, and the
-    whole stream with them.
+    `prepare_model_for_kbit_training` on a bfloat16 checkpoint: embeddings, head and norms become float32, and so does
+    the whole stream.
 
     ## Fix
 
-    Where norms promote it: give their output back in the dtype that came in. A float32 embedding has to be loaded in
-    half precision again; leaving out `prepare_model_for_kbit_training` and calling `kbitlint.fix(model)` instead
-    keeps it so.
+    If norms promote the stream, cast their output back to the dtype of their input. If the embedding is float32, load
+    it in half precision again. To keep it so, call `kbitlint.fix(model)` instead of `prepare_model_for_kbit_training`.
 
     ## Fix safety
 
-    Safe: the norms still compute in float32; only what they hand on is rounded, as it was before they were cast.
+    Safe: the norms still compute in float32. Only their output is rounded, as it was before they were cast. Display
+    only for a float32 embedding.
 
     ## References
 
@@ -59,7 +59,7 @@ class Float32ResidualStream(Rule):
     )
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, at the module where the stream turns float32."""
+        """Yield at most one violation, at the module where the stream turns float32."""
         compute = {facts.packing.compute_dtype for facts in trace.model.quantized}
         half = sorted(dtype for dtype in compute if dtype in ("bfloat16", "float16"))
         if not half:
@@ -86,7 +86,7 @@ class Float32ResidualStream(Rule):
 
     @staticmethod
     def _origin(trace: TraceFacts, promoting: list[PromotionFacts], *, entered_wide: bool) -> tuple[str, str]:
-        """(module, what it does) where the stream turns float32."""
+        """Return (path, description) of the module that turns the stream float32."""
         if not entered_wide and promoting:
             return promoting[0].path, f"{promoting[0].class_name} gives float32"
         if entered_wide:

@@ -1,4 +1,4 @@
-"""KB708."""
+"""Rule KB708: foreign-device."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class ForeignDevice(Rule):
-    """A quantized model that lies on another device than the one its rank trains on.
+    """A quantized model on another device than the one on which its rank trains.
 
     ## What it does
 
-    Reports a model with bitsandbytes layers whose `hf_device_map` names one accelerator, where the rank trains on
-    another: `LOCAL_RANK` under a launcher, or what the training arguments say.
+    Reports a model with bitsandbytes layers whose `hf_device_map` names one device, if the rank trains on another. The
+    rank's device is read from `LOCAL_RANK` under a launcher, or from the training arguments.
 
     ## Why is this bad?
 
-    Packed weights are not moved afterwards, so all ranks would compute on one GPU while their batches lie on others.
-    accelerate refuses: "You can't train a model that has been loaded in 8-bit or 4-bit precision on a different device
-    than the one you're training on".
+    Packed weights are not moved later. All ranks would compute on one GPU while their batches are on others. accelerate
+    refuses: "You can't train a model that has been loaded in 8-bit or 4-bit precision on a different device than the
+    one you're training on".
 
     ## Example
 
@@ -34,11 +34,11 @@ class ForeignDevice(Rule):
 
     ## Fix
 
-    `device_map={"": PartialState().local_process_index}`.
+    Load with `device_map={"": PartialState().local_process_index}`.
 
     ## Fix safety
 
-    Shown only: weights that are loaded cannot be moved by an edit.
+    Display only: an edit cannot move loaded weights.
 
     ## References
 
@@ -55,7 +55,7 @@ class ForeignDevice(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the model as a whole."""
+        """Yield at most one violation, on the model as a whole."""
         if context.device is None:
             raise Unstated("which GPU this rank trains on is not known")
         packed = any(layer.packing.method == "bitsandbytes" for layer in model.quantized)
@@ -63,7 +63,7 @@ class ForeignDevice(Rule):
             return
         (place,) = model.device_map
         own, there = _number(context.device), _number(place)
-        if there == own or (own is None and there == 0):  # as accelerate compares them: Accelerator.prepare_model
+        if there == own or (own is None and there == 0):  # accelerate compares them so: Accelerator.prepare_model
             return
         yield self.violation(
             f"the model lies on {_named(place)}, and this rank trains on {context.device}",
@@ -74,7 +74,7 @@ class ForeignDevice(Rule):
 
 
 def _number(place: str) -> int | None:
-    """The number of the accelerator: of ``0`` and ``cuda:0``; None where the place names no number."""
+    """Return the number of the accelerator, as in ``0`` and ``cuda:0``; None if the place contains no number."""
     number = place.rpartition(":")[2]
     return int(number) if number.isdigit() else None
 

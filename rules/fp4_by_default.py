@@ -1,4 +1,4 @@
-"""KB520."""
+"""Rule KB520: fp4-by-default."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class Fp4ByDefault(Rule):
-    """Weights of 4 bits are stored as fp4 because no quantization type is given.
+    """Weights of 4 bits are stored as fp4 because no quantization type is set.
 
     ## What it does
 
-    Reports `BitsAndBytesConfig(load_in_4bit=True)` without `bnb_4bit_quant_type`, whose default is fp4. An fp4 that
-    is asked for is not reported.
+    Reports `BitsAndBytesConfig(load_in_4bit=True)` without `bnb_4bit_quant_type`, whose default is fp4. An explicit fp4
+    is not reported.
 
     ## Why is this bad?
 
-    The QLoRA paper's nf4 is the better fit to the distribution of weights: it reports a perplexity of 27.41 for nf4
-    with double quantization against 29.48 and more for fp4. Training works with either.
+    The nf4 type of the QLoRA paper fits the distribution of weights better. The paper reports a perplexity of 27.41 for
+    nf4 with double quantization, and of 29.48 or more for fp4. Training works with both, so the severity is info.
 
     ## Example
 
@@ -33,7 +33,7 @@ class Fp4ByDefault(Rule):
 
     ## Fix
 
-    Give `bnb_4bit_quant_type='nf4'`.
+    Set `bnb_4bit_quant_type='nf4'`.
 
     ## Fix safety
 
@@ -54,7 +54,7 @@ class Fp4ByDefault(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each 4-bit config without a quantization type."""
+        """Yield one violation for each 4-bit config without a quantization type."""
         for call in source.calls_of("transformers.BitsAndBytesConfig"):
             if call.value("load_in_4bit") is True and call.complete and not call.gives("bnb_4bit_quant_type"):
                 yield self.violation(

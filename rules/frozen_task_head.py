@@ -1,4 +1,4 @@
-"""KB204."""
+"""Rule KB204: frozen-task-head."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
 
 
-#: classes of models for a task, and the task types for which PEFT trains a copy of their heads
+#: suffixes of task model classes, and the task types for which PEFT trains a copy of their heads
 TASKS = {
     "ForSequenceClassification": "SEQ_CLS",
     "ForTokenClassification": "TOKEN_CLS",
@@ -31,16 +31,20 @@ class FrozenTaskHead(Rule):
 
     ## What it does
 
-    Reports the head of a model for a task (`score`, `classifier`, `qa_outputs`) in which nothing requires grad,
-    although adapters are attached and train. In a script: a model that is loaded for the classification of sequences or
-    tokens, or for question answering, with a LoRA config that names neither the task nor the head.
+    Reports the head of a task model (`score`, `classifier`, `qa_outputs`) if no parameter in it requires grad while
+    adapters train.
+
+    In a script, reports a LoRA config that names neither the task nor the head. The model must be loaded for sequence
+    classification, token classification or question answering.
 
     ## Why is this bad?
 
-    A language model has no such head: transformers initialises it at random, prints a line that is easily missed, and
-    `get_peft_model` freezes it with the rest of the base. The adapters then learn to please a random projection that
-    is saved nowhere: loading base and adapter again draws another one, and the predictions are noise. Where the
-    checkpoint did bring a trained head, freezing it may be meant; a model does not tell the two apart.
+    A language model has no such head. transformers initialises it at random and prints a line that is easily missed.
+    `get_peft_model` freezes it with the rest of the base. The adapters then learn to fit a random projection that no
+    file holds. Loading base and adapter again draws another one, and the predictions are noise.
+
+    If the checkpoint contains a trained head, freezing it may be intended. The model alone does not reveal the
+    difference.
 
     ## Example
 
@@ -49,12 +53,12 @@ class FrozenTaskHead(Rule):
 
     ## Fix
 
-    `LoraConfig(task_type="SEQ_CLS")` (`TOKEN_CLS`, `QUESTION_ANS`), or `modules_to_save=["score"]`: PEFT then trains
-    a copy of the head and saves it with the adapter.
+    Set `LoraConfig(task_type="SEQ_CLS")` (`TOKEN_CLS`, `QUESTION_ANS`), or `modules_to_save=["score"]`. PEFT then
+    trains a copy of the head and saves it with the adapter.
 
     ## Fix safety
 
-    Nothing is applied: unfreezing the base's own head would train it, but the adapter's file would not hold it.
+    Display only: unfreezing the base's own head would train it, but the adapter's file would not contain it.
 
     ## References
 
@@ -71,7 +75,7 @@ class FrozenTaskHead(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each head without a trainable parameter."""
+        """Yield one violation for each head without a trainable parameter."""
         heads = [head for head in model.heads if head.task]
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
@@ -86,7 +90,7 @@ class FrozenTaskHead(Rule):
                 )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each LoRA config that leaves the head frozen wherever the model is trained."""
+        """Yield one violation for each LoRA config that leaves the head frozen on every path that trains the model."""
         left: dict[Call, bool] = {}
         for trained in source.trained():
             for model in trained.models:
@@ -106,7 +110,7 @@ class FrozenTaskHead(Rule):
 
 
 def _forgets(config: Call, load: Call | None) -> bool:
-    """Whether a LoRA config surely trains nothing of the head of a model for a task."""
+    """Return whether a LoRA config is certain to train no parameter of a task model's head."""
     if load is None or not load.callee.startswith("transformers.") or not any(kind in load.callee for kind in TASKS):
         return False
     if config.callee != "peft.LoraConfig" or not config.complete or config.argument("0") is not None:
@@ -115,7 +119,7 @@ def _forgets(config: Call, load: Call | None) -> bool:
     kind = task.last if isinstance(task, Symbol) else task
     if not (kind is None or isinstance(kind, str)) or kind in TASKS.values() or saved is not None:
         return False
-    # a list names modules by their ends; a text is a pattern, or "all-linear", which takes the head in
+    # a list names the ends of module paths; a string is a pattern, or "all-linear", which includes the head
     return targets is None or (
         isinstance(targets, tuple) and all(isinstance(name, str) and not _HEAD.search(name) for name in targets)
     )

@@ -1,4 +1,4 @@
-"""KB105."""
+"""Rule KB105: half-precision-trainable."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ if TYPE_CHECKING:
 
 
 class HalfPrecisionTrainable(Rule):
-    """Trainable parameters that are stored in half precision.
+    """Trainable adapter parameters that are stored in half precision.
 
     ## What it does
 
-    Reports adapter parameters that require grad and are float16 or bfloat16.
+    Reports adapter parameters that require grad and are float16 or bfloat16. bfloat16 is not reported under FSDP and
+    ZeRO-3, which need one dtype in each unit.
 
     ## Why is this bad?
 
-    In float16 a GradScaler refuses them: `Attempting to unscale FP16 gradients`, an error where one is known to be
-    used. Without one, torch's AdamW (`fused=False`) turns them NaN in the first step: `lora_A` starts with a gradient
-    of exactly zero, and 1e-8, the epsilon, is zero in float16 as well. In bfloat16 the step runs, with a GradScaler
-    too, and the range is safe; updates below 1/256 of a weight are rounded away, which is worth knowing. FSDP wants
-    one dtype in each unit, so there bfloat16 is what it should be and is not reported.
+    In float16, a GradScaler raises `Attempting to unscale FP16 gradients`: an error if the run is known to use one.
+    Without a GradScaler it is a warning: torch's AdamW (`fused=False`) turns the parameters NaN in the first step.
+    `lora_A` starts with a gradient of exactly zero, and the epsilon of 1e-8 is zero in float16 as well.
+
+    In bfloat16 the range is safe and the step runs, on the CPU with a GradScaler too. Updates below 1/256 of a weight
+    are rounded away, so it is an info.
 
     ## Example
 
-    `get_peft_model(model, config).half()`, which passes by the guard of transformers, or
-    `autocast_adapter_dtype=False`.
+    `get_peft_model(model, config).half()`, which bypasses the check of transformers, or `autocast_adapter_dtype=False`.
 
     ## Fix
 
-    Store adapters in float32; PEFT's layers cast their input to it and the result back.
+    Store adapters in float32. PEFT's layers cast their input to float32 and the result back.
 
     ## Fix safety
 
-    Safe for LoRA, whose layers cast their input and give the result back as it came. Copies in `modules_to_save`, IA3
-    and prompt encoders meet half-precision tensors without a cast, so they are left alone.
+    Safe for LoRA, whose layers cast their input and restore the dtype of the result. Display only for copies in
+    `modules_to_save`, IA3 and prompt encoders, which use half-precision tensors without a cast.
 
     ## References
 
@@ -59,7 +60,7 @@ class HalfPrecisionTrainable(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each adapter parameter in half precision."""
+        """Yield one violation for each adapter parameter in half precision."""
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
         for parameter in model.trainable:

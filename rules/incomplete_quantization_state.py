@@ -1,4 +1,4 @@
-"""KB822."""
+"""Rule KB822: incomplete-quantization-state."""
 
 from __future__ import annotations
 
@@ -16,20 +16,23 @@ if TYPE_CHECKING:
 
 
 class IncompleteQuantizationState(Rule):
-    """Packed weights without all of their quantization state, or a state without its weight.
+    """Packed weights without their full quantization state, or a state without its weight.
 
     ## What it does
 
-    Reports, from the safetensors headers, weights that bitsandbytes has packed without the scales that unpack them
-    (`absmax`, `quant_map`, `quant_state`, their nested variants, `SCB`), and scales whose weight is not stored. In a model
-    it reports packed weights whose `quant_state` (4 bits) or `SCB` (8 bits) is gone, on the weight and on its layer.
+    Reads the safetensors headers. Reports bitsandbytes weights that lack the tensors to unpack them (`absmax`,
+    `quant_map`, `quant_state`, their nested variants, `SCB`). Also reports such tensors without their weight.
+
+    In a model, reports packed weights whose `quant_state` (4 bits) or `SCB` (8 bits) is on neither the weight nor its
+    layer.
 
     ## Why is this bad?
 
-    Without its scales a packed weight is noise; loading stops with an error in the conversion of the weights. It
-    happens when a state dict is filtered by name, merged from two sources, or saved from a model whose layers were
-    replaced. In a model the first forward pass raises (`ValueError: quant_state is required`): the scales are attributes
-    of the weight, and are lost where it is replaced by a tensor with the same bytes.
+    Without its scales a packed weight is noise, and loading stops with an error while the weights are converted. Causes
+    are a state dict filtered by name, merged from two sources, or saved from a model with replaced layers.
+
+    In a model, the first forward pass raises `ValueError: quant_state is required`. The scales are attributes of the
+    weight. They are lost if the weight is replaced by a tensor with the same bytes.
 
     ## Example
 
@@ -37,11 +40,11 @@ class IncompleteQuantizationState(Rule):
 
     ## Fix
 
-    Save the quantized model again with `save_pretrained`; load a model again.
+    Save the quantized model again with `save_pretrained`. If the model in memory is incomplete, load it again.
 
     ## Fix safety
 
-    Shown only: what is missing cannot be computed from what is there.
+    Display only: the missing tensors cannot be computed from the others.
 
     ## References
 
@@ -58,7 +61,7 @@ class IncompleteQuantizationState(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each packed weight that nothing unpacks any more."""
+        """Yield one violation for each packed weight without its quantization state."""
         fix = Fix("load the quantized model again", Safety.DISPLAY)
         for layer in model.quantized:
             if layer.lacks:
@@ -66,7 +69,7 @@ class IncompleteQuantizationState(Rule):
                 yield self.violation(message, Location(layer.path), evidence={"bits": layer.packing.bits}, fix=fix)
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each module whose weight and state do not belong together."""
+        """Yield one violation for each module with an incomplete or orphaned state."""
         if not checkpoint.tensors:
             raise Unchecked("no safetensors headers here")
         if checkpoint.damages or checkpoint.unread:

@@ -1,4 +1,4 @@
-"""KB405."""
+"""Rule KB405: ineffective-checkpointing."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 class IneffectiveCheckpointing(Rule):
-    """Checkpointing is enabled on a layer that keeps its activations all the same.
+    """Checkpointing is enabled on a layer that still keeps its activations.
 
     ## What it does
 
-    Runs a training step without weights, in training mode, and reports layers whose checkpointing is on and inside
-    which tensors are still saved for the backward pass.
+    Runs a training step without weights, in training mode. Reports layers whose checkpointing is enabled and whose
+    submodules still save tensors for the backward pass.
 
     ## Why is this bad?
 
-    The flag says that memory is saved, and none is: remote code that carries `gradient_checkpointing` without acting
-    on it, a checkpoint function that only calls the layer, or a condition (`use_cache`, a mask of some kind) that
-    leaves the checkpoint out.
+    The flag promises less memory, and no memory is saved. There are three typical causes. Remote code has
+    `gradient_checkpointing` and ignores it. A checkpoint function only calls the layer. Or a condition (`use_cache`,
+    some kind of mask) skips the checkpoint.
 
     ## Example
 
@@ -34,11 +34,12 @@ class IneffectiveCheckpointing(Rule):
 
     ## Fix
 
-    Depends on the code: bind `torch.utils.checkpoint.checkpoint` with `use_reentrant=False`, or mend the condition.
+    It depends on the code: bind `torch.utils.checkpoint.checkpoint` with `use_reentrant=False`, or correct the
+    condition.
 
     ## Fix safety
 
-    Nothing is applied: the reason is in code.
+    No fix is offered: the cause is in code.
 
     ## References
 
@@ -56,11 +57,11 @@ class IneffectiveCheckpointing(Rule):
     )
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each enabled layer that keeps what is computed in it."""
+        """Yield one violation for each checkpointed layer that keeps its activations."""
         kept: dict[str, int] = {}
         enabled = {layer.path for layer in trace.model.checkpointing if layer.is_layer and layer.path in trace.called}
         for saved in trace.saved:
-            path = saved.path.rpartition(".")[0]  # what a layer itself saves are the checkpoint's own inputs
+            path = saved.path.rpartition(".")[0]  # a layer itself saves only the inputs of its checkpoint
             while path and path not in enabled:
                 path = path.rpartition(".")[0]
             if path:

@@ -1,4 +1,4 @@
-"""KB508."""
+"""Rule KB508: inference-only-quantization."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ if TYPE_CHECKING:
 
 
 class InferenceOnlyQuantization(Rule):
-    """The model is quantized in a way that no gradient passes, or that its loader does not train.
+    """Quantized layers that pass no gradient, or a quantizer that does not support training.
 
     ## What it does
 
-    Reports quantized layers whose class says that its kernel has no backward (GPTQModel's `SUPPORTS_TRAINING`; ExLlama,
-    Marlin, Machete and GEMV kernels by name; torchao weights that quantize activations too), and models whose quantizer
-    says that it does not support training.
+    Reports quantized layers whose class declares that its kernel has no backward pass. GPTQModel declares it in
+    `SUPPORTS_TRAINING`. ExLlama, Marlin, Machete and GEMV kernels are known by name, and so are torchao weights that
+    quantize activations too. Also reports models whose quantizer declares that it does not support training.
 
     ## Why is this bad?
 
-    Adapters before such a layer get their gradient through it, and there is none: the backward pass raises or stops.
-    transformers calls torchao's `Int8DynamicActivationInt8WeightConfig` trainable; what its layers give does not
-    require grad, and the step raises `element 0 of tensors does not require grad`.
-    Where the quantizer says so, Trainer raises before the first step, `that quantization method do not support training`;
-    a loop of one's own runs as far as the kernels have a backward, so without a Trainer this is a warning.
+    Adapters before such a layer would get their gradient through it. There is none, so the backward pass raises or
+    stops. transformers calls torchao's `Int8DynamicActivationInt8WeightConfig` trainable, but the output of its layers
+    does not require grad: `element 0 of tensors does not require grad`.
+
+    If the quantizer declares it, Trainer raises before the first step: `that quantization method do not support
+    training`. A custom loop runs if the kernels have a backward pass, so without a Trainer it is a warning.
 
     ## Example
 
@@ -38,11 +39,12 @@ class InferenceOnlyQuantization(Rule):
 
     ## Fix
 
-    GPTQ and AWQ: `backend="auto_trainable"` with GPTQModel 5 or later. MXFP4, FP8: `dequantize=True`, and 16-bit memory.
+    GPTQ and AWQ: `backend="auto_trainable"` with GPTQModel 5 or later. MXFP4 and FP8: `dequantize=True`, with the
+    memory of a 16-bit model.
 
     ## Fix safety
 
-    Nothing is applied: the model has to be loaded again.
+    Display only: the model has to be loaded again.
 
     ## References
 
@@ -60,7 +62,7 @@ class InferenceOnlyQuantization(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each layer without a backward, else at most one for the model."""
+        """Yield one violation for each layer without a backward pass, else at most one for the model."""
         if not model.quantized:
             raise Unchecked("no layer is quantized")
         stuck = [facts for facts in model.quantized if facts.packing.trains is False]
@@ -73,7 +75,7 @@ class InferenceOnlyQuantization(Rule):
             )
         if model.quantizer_trains is False and not stuck:
             method = model.claims_quantization or model.quantized[0].packing.method
-            refused = context.sets_training_mode is True  # known of Trainer only, which asks the quantizer
+            refused = context.sets_training_mode is True  # True only for Trainer, which asks the quantizer
             yield self.violation(
                 f"the quantizer of {method} does not support training" + (", so Trainer refuses the model" if refused else ""),
                 Location(),

@@ -1,4 +1,4 @@
-"""KB306."""
+"""Rule KB306: inference-tensor."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ if TYPE_CHECKING:
 
 
 class InferenceTensor(Rule):
-    """Weights that were created under `torch.inference_mode`, which cannot be trained or trained through.
+    """Weights created under `torch.inference_mode`, which cannot be trained or trained through.
 
     ## What it does
 
-    Reports trainable parameters that are inference tensors, and the module where a training step needs a frozen one for
-    its backward pass. Frozen ones that no backward pass needs (an embedding, packed weights) are not reported.
+    Reports trainable parameters that are inference tensors. Runs a training step without weights, and also reports the
+    module whose backward pass needs a frozen one. Frozen inference tensors that no backward pass needs are not
+    reported: embeddings, packed weights.
 
     ## Why is this bad?
 
-    A tensor that is created under `torch.inference_mode()` has no version counter: autograd does not record it and refuses
-    to save it, and nothing may write into it outside of that mode. The first training step raises, in the forward pass
+    A tensor created under `torch.inference_mode()` has no version counter. Autograd does not record it and refuses to
+    save it, and code outside of that mode cannot write into it. The first training step raises: in the forward pass
     (`Inference tensors cannot be saved for backward`), in the backward pass, or in the optimizer.
 
     ## Example
 
-    A model that is loaded, or an adapter that is attached, in a function that is decorated with `@torch.inference_mode()`.
+    A model that is loaded, or an adapter that is attached, in a function with the decorator `@torch.inference_mode()`.
 
     ## Fix
 
-    Create the model outside of `torch.inference_mode()`; `torch.no_grad()` does no harm.
+    Create the model outside of `torch.inference_mode()`. `torch.no_grad()` does no harm.
 
     ## Fix safety
 
-    Shown only: a tensor stays an inference tensor, and other objects may hold the parameters that would be replaced.
+    Display only: a tensor stays an inference tensor, and other objects may hold the parameters that a fix would
+    replace.
 
     ## References
 
@@ -56,11 +58,11 @@ class InferenceTensor(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each trainable parameter; of frozen ones only a step shows whether they are needed."""
+        """Yield one violation for each trainable parameter; only a traced step knows which frozen ones are needed."""
         yield from self._trainable(model, Surface.MODEL)
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each trainable parameter, and one at the module where the step is refused."""
+        """Yield one violation for each trainable parameter, and one at the module where the step is refused."""
         trainable = list(self._trainable(trace.model, Surface.TRACE))
         yield from trainable
         if trace.saves_inference_tensor and trace.failed_at not in {v.at.path.rpartition(".")[0] for v in trainable}:

@@ -1,4 +1,4 @@
-"""KB525."""
+"""Rule KB525: int8-with-float16-weights."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Int8WithFloat16Weights(Rule):
 
     ## What it does
 
-    Reports `llm_int8_has_fp16_weight=True` in a `BitsAndBytesConfig` and in the `quantization_config` of a
-    config.json.
+    Reports `llm_int8_has_fp16_weight=True` together with `load_in_8bit=True`, in a `BitsAndBytesConfig` and in the
+    `quantization_config` of config.json.
 
     ## Why is this bad?
 
-    The flag is for training int8 models from scratch: the weights stay in 16 bits, so nothing is saved, and
+    The flag is meant for training int8 models from scratch. The weights stay in 16 bits, so no memory is saved, and
     `prepare_model_for_kbit_training` doubles them to float32.
 
     ## Example
@@ -37,11 +37,11 @@ class Int8WithFloat16Weights(Rule):
 
     ## Fix
 
-    Leave it out.
+    Set the flag to False, its default.
 
     ## Fix safety
 
-    Unsafe: the weights are quantized for the first time, so what the model computes changes.
+    Unsafe: the weights are quantized for the first time, so the model computes other values.
 
     ## References
 
@@ -58,7 +58,7 @@ class Int8WithFloat16Weights(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each 8-bit config with the flag."""
+        """Yield one violation for each 8-bit config with the flag."""
         for call in source.calls_of("transformers.BitsAndBytesConfig"):
             argument = call.argument("llm_int8_has_fp16_weight")
             if argument is not None and argument.value is True and call.value("load_in_8bit") is True:
@@ -70,7 +70,7 @@ class Int8WithFloat16Weights(Rule):
                 )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the key of config.json."""
+        """Yield at most one violation, on the key of config.json."""
         quantization = checkpoint.quantization or {}
         if quantization.get("llm_int8_has_fp16_weight") is True and quantization.get("load_in_8bit") is True:
             yield self.violation(

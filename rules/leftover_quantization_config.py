@@ -1,4 +1,4 @@
-"""KB820."""
+"""Rule KB820: leftover-quantization-config."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 
 class LeftoverQuantizationConfig(Rule):
-    """A config that says quantized beside weights that are not.
+    """A quantization config beside weights that are not quantized.
 
     ## What it does
 
-    Reports a bitsandbytes `quantization_config` in config.json where no tensor of the safetensors headers is packed:
-    what is left behind when a model is dequantized or merged by hand and saved with its old config.
+    Reports a bitsandbytes `quantization_config` in config.json if no tensor in the safetensors headers is packed. It is
+    left over if a model is dequantized or merged by hand and saved with its old config.
 
     ## Why is this bad?
 
-    Loading takes the float weights for packed ones and goes through. The first forward pass then stops: with an
-    AssertionError for 4 bits, with `'Parameter' object has no attribute 'CB'` for 8.
+    Loading treats the float weights as packed ones and succeeds. The first forward pass then raises: an AssertionError
+    for 4 bits, and `'Parameter' object has no attribute 'CB'` for 8 bits.
 
     ## Example
 
@@ -37,7 +37,7 @@ class LeftoverQuantizationConfig(Rule):
 
     ## Fix safety
 
-    Safe: the weights are what they are, and the config then says so.
+    Safe: the weights do not change, and the config then matches them.
 
     ## References
 
@@ -55,7 +55,7 @@ class LeftoverQuantizationConfig(Rule):
     )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the key of config.json."""
+        """Yield at most one violation, on the key of config.json."""
         quantization = checkpoint.quantization or {}
         if not checkpoint.tensors or checkpoint.damages or checkpoint.unread:
             raise Unchecked("not all safetensors headers are here")

@@ -1,4 +1,4 @@
-"""KB101."""
+"""Rule KB101: low-precision-norm."""
 
 from __future__ import annotations
 
@@ -17,19 +17,22 @@ if TYPE_CHECKING:
 
 
 class LowPrecisionNorm(Rule):
-    """Norm weights of a quantized model kept below float32.
+    """Norm weights of a quantized model in float16 or bfloat16.
 
     ## What it does
 
-    Reports every normalisation layer of the base model whose own weights, biases or running statistics are float16 or
-    bfloat16. What is a norm is decided by what the module's code computes, not by its name.
+    Reports each normalisation layer of the base model whose own weights, biases or running statistics are float16 or
+    bfloat16. The rule recognises a norm by the computation in its code, not by its name. It is skipped under FSDP1,
+    which shards only parameters of one dtype.
 
     ## Why is this bad?
 
-    The inputs of a norm come from dequantized weights and vary widely; its parameters scale everything that follows.
-    In float16 the statistics overflow above 65504 and the loss turns NaN. In bfloat16 the range is safe and most
-    implementations compute in float32 inside, so the cost is only that the weight itself is rounded to 8 bits: TRL
-    saw no difference there and stopped upcasting. The consequence in the report says which of the two it is.
+    The inputs of a norm come from dequantized weights and vary widely, and its parameters scale everything that
+    follows. In float16 the statistics overflow above 65504, and the loss becomes NaN.
+
+    In bfloat16 the range is safe, and most implementations compute in float32 internally. The only cost is that the
+    weight itself is rounded to 8 bits. TRL measured no difference there and stopped upcasting. The message states the
+    dtype.
 
     ## Example
 
@@ -38,14 +41,14 @@ class LowPrecisionNorm(Rule):
 
     ## Fix
 
-    The norm's parameters become float32 and its interface stays as it was: inputs are cast to float32 on entry, the
-    output back to the dtype that came in. The residual stream keeps its dtype, so nothing after the norm changes,
-    and embeddings and head are left alone (PEFT's `prepare_model_for_kbit_training` doubles those too).
+    The norm's parameters become float32 and its interface stays the same: inputs are cast to float32, and the output is
+    cast back to the dtype of the input. The residual stream keeps its dtype, so no module after the norm changes.
+    Embeddings and head are not changed (PEFT's `prepare_model_for_kbit_training` doubles those too).
 
     ## Fix safety
 
-    Safe: the norm computes the same function in more digits. A norm that stands as a bare parameter in another
-    module has no interface to keep, so casting it is an unsafe fix.
+    Safe: the norm computes the same function in more digits. Unsafe for a bare parameter that acts as a norm in another
+    module: it has no interface to preserve.
 
     ## References
 
@@ -63,7 +66,7 @@ class LowPrecisionNorm(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each norm with a half-precision tensor of its own."""
+        """Yield one violation for each norm with a half-precision tensor of its own."""
         if not model.quantized:
             raise Unchecked("no layer is quantized")
         if context.strategy is Strategy.FSDP1:

@@ -1,4 +1,4 @@
-"""KB627."""
+"""Rule KB627: merge-into-other-weights."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 
 class MergeIntoOtherWeights(Rule):
-    """Adapters that were trained on quantized weights are merged into the unquantized ones.
+    """Adapters that were trained on quantized weights are merged into unquantized ones.
 
     ## What it does
 
-    Reports `merge_and_unload()` on an unquantized base where the same file has saved the adapters, into the folder that
-    they are loaded from, off a base that it quantized at load.
+    Reports `merge_and_unload()` on an unquantized base, if the file saved these adapters from a base that it loaded
+    quantized. The folder of the save must be the folder from which the adapters are loaded.
 
     ## Why is this bad?
 
-    The adapters learned to correct the base with its quantization error. The unquantized base does not have that error,
-    so the merged model computes something else than the one that was trained and evaluated. Mostly the difference is
-    small; for some models it is not.
+    The adapters learned to correct the base together with its quantization error. The unquantized base does not have
+    that error. The merged model therefore differs from the model that was trained and evaluated. The difference is
+    usually small, but not for all models.
 
     ## Example
 
@@ -37,12 +37,12 @@ class MergeIntoOtherWeights(Rule):
 
     ## Fix
 
-    Evaluate the merged model again; or merge into what was trained on: `base = base.dequantize()` of the quantized
-    base, and the adapters loaded onto that.
+    Evaluate the merged model again. Or merge into the weights of the training run: call `base = base.dequantize()` on
+    the quantized base and load the adapters onto the result.
 
     ## Fix safety
 
-    Shown only: it is another workflow.
+    Display only: the fix is a different workflow.
 
     ## References
 
@@ -60,7 +60,7 @@ class MergeIntoOtherWeights(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each merge of such adapters on every path that reaches it."""
+        """Yield one violation for each merge of such adapters on every path."""
         merged: dict[Call, list[ModelState | None]] = {}
         for path in source.paths:
             saved: dict[str, ModelState] = {}
@@ -83,7 +83,7 @@ class MergeIntoOtherWeights(Rule):
 
 
 def _trained_on(saved: Mapping[str, ModelState], merge: Step) -> ModelState | None:
-    """The quantized model off which the merged adapters were saved; None where they were not, or it cannot be told."""
+    """Return the quantized model from which the merged adapters were saved; None if there is none or it is not known."""
     adapters, load = merge.before.adapters, merge.before.load
     if adapters is None or load is None or merge.before.kbit or not merge.before.certain:
         return None

@@ -1,4 +1,4 @@
-"""KB621."""
+"""Rule KB621: merge-into-packed-weights."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class MergeIntoPackedWeights(Rule):
 
     ## Why is this bad?
 
-    Each weight is unpacked, the small update added, and the sum packed again: much of what was learned is smaller
-    than a quantization step and is rounded away. The merged model answers differently from the one that was trained.
+    PEFT unpacks each weight, adds the small update, and packs the sum again. Updates smaller than a quantization step
+    are rounded away. The merged model answers differently from the model that was trained.
 
     ## Example
 
@@ -33,12 +33,12 @@ class MergeIntoPackedWeights(Rule):
 
     ## Fix
 
-    Save the adapter, load the base again and merge there: `base.dequantize()` of the quantized base, whose weights are
-    those that the adapter was trained on, or the base in bfloat16.
+    Save the adapter, load the base again and merge there. Merge into `base.dequantize()` of the quantized base, which
+    has the weights of the training run, or into the base in bfloat16.
 
     ## Fix safety
 
-    Shown only: it needs memory for the whole model.
+    Display only: the merge needs memory for the whole unpacked model.
 
     ## References
 
@@ -56,7 +56,7 @@ class MergeIntoPackedWeights(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each merge into weights that are packed on every path."""
+        """Yield one violation for each merge into weights that are packed on every path."""
         for call, steps in source.steps_at(Action.MERGE):
             if all(step.before.kbit for step in steps):
                 bits = steps[0].before.bits

@@ -1,4 +1,4 @@
-"""KB604."""
+"""Rule KB604: merged-into-packed-weight."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ class MergedIntoPackedWeight(Rule):
 
     ## Why is this bad?
 
-    Merging dequantizes the weight, adds what the adapter learned and quantizes the sum. What is smaller than a
-    quantization step is lost: with updates of 0.002 on weights of up to 0.08 in nf4, what the weight changed by and
-    what it should have changed by differed by as much as the update itself. `unmerge_adapter()` does not bring the
-    old weight back, since it rounds again. And a merged adapter takes no part in the forward pass, so it learns
-    nothing.
+    Merging dequantizes the weight, adds the update of the adapter and quantizes the sum. Changes smaller than a
+    quantization step are lost. With updates of 0.002 on nf4 weights of up to 0.08, the error was as large as the update
+    itself.
+
+    `unmerge_adapter()` does not restore the old weight, because it rounds again. A merged adapter takes no part in the
+    forward pass, so it learns nothing.
 
     ## Example
 
@@ -35,11 +36,11 @@ class MergedIntoPackedWeight(Rule):
 
     ## Fix
 
-    Evaluate without merging; to merge for good, load the base in 16 bits.
+    Evaluate without merging. For a permanent merge, load the base in 16 bits.
 
     ## Fix safety
 
-    Nothing is applied: the weights as they were are gone; load the base again.
+    Display only: the original weights are gone. Load the base again.
 
     ## References
 
@@ -57,7 +58,7 @@ class MergedIntoPackedWeight(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each quantized layer that holds an adapter in its weight."""
+        """Yield one violation for each quantized layer whose adapter is merged."""
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
         packed = {facts.path: facts.packing for facts in model.quantized}

@@ -1,4 +1,4 @@
-"""KB301."""
+"""Rule KB301: missing-input-grad-hook."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class MissingInputGradHook(Rule):
 
     ## What it does
 
-    Reports checkpointed layers that cut the gradient: they checkpoint reentrantly, hold adapters (or will, once
-    adapters are attached to the frozen base), no parameter upstream of them is trainable, and no hook on the
-    embeddings makes their input require grad. Where a trainable module stands beside or before the layers and the
-    attributes cannot tell whether it runs before them, it is a warning that names the module.
+    Reports checkpointed layers that cut the gradient. They checkpoint reentrantly, and hold adapters, or will hold them once
+    adapters are attached to the frozen base. No parameter upstream is trainable, and no hook on the embeddings makes their
+    input require grad. If it is not known whether a trainable module runs before the layers, it is a warning that names the
+    module.
 
     ## Why is this bad?
 
-    The reentrant `CheckpointFunction` builds a backward node only if one of its tensor inputs requires grad. With a
-    frozen base none does, so no adapter inside the layers ever receives a gradient: `element 0 of tensors does not
-    require grad`, or, where something after the layers trains, silence while `lora_B` stays zero.
+    The reentrant `CheckpointFunction` builds a backward node only if one of its tensor inputs requires grad. With a frozen base
+    none does, so no adapter inside the layers gets a gradient. The step raises `element 0 of tensors does not require grad`. If
+    a module after the layers trains, it does not raise, and `lora_B` stays zero.
 
     ## Example
 
@@ -41,12 +41,11 @@ class MissingInputGradHook(Rule):
 
     ## Fix
 
-    Checkpoint without reentry, which needs no hook. Where the model's own code calls `checkpoint`, the hook is added
-    instead.
+    Checkpoint without reentry, which needs no hook. If the model's own code calls `checkpoint`, add the hook instead.
 
     ## Fix safety
 
-    Safe: both compute the same values and let gradients through that were cut.
+    Safe: both compute the same values and restore the gradients that were cut. Display only in a script.
 
     ## References
 
@@ -64,7 +63,7 @@ class MissingInputGradHook(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each checkpointed layer that cuts the gradient of the parameters in it."""
+        """Yield one violation for each checkpointed layer that cuts the gradient of the parameters in it."""
         if model.compiled:
             raise Unchecked("torch.compile decides how the checkpoints run")
         loop = context.gradient_checkpointing
@@ -83,7 +82,7 @@ class MissingInputGradHook(Rule):
                 yield self._violation(layer, inside[layer.path], feed.possible)
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each place that trains adapters behind reentrant checkpoints, without a hook, on every path."""
+        """Yield one violation for each training of adapters with reentrant checkpoints and no hook on every path."""
         for trained in source.trained():
             cut = all(
                 model.checkpointing.enabled
@@ -102,7 +101,7 @@ class MissingInputGradHook(Rule):
                 )
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each layer that the step found cut off; attributes say what could repair it."""
+        """Yield one violation for each layer that the traced step found cut off; its attributes determine the fix."""
         if trace.model.compiled:
             raise Unchecked("torch.compile decides how the checkpoints run")
         if not trace.gradients:

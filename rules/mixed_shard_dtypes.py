@@ -1,4 +1,4 @@
-"""KB703."""
+"""Rule KB703: mixed-shard-dtypes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ class MixedShardDtypes(Rule):
 
     ## What it does
 
-    Under FSDP1 it reports every layer, and the rest of the model, whose parameters have more than one dtype; a packed
-    weight counts as its storage dtype. Trainable leaf modules are units of their own where Trainer wraps a PeftModel,
-    so adapters of another dtype are fine there, and a warning where it is not known who wraps. Under FSDP2 only the
-    trainable parameters of a unit have to agree; a PeftModel in Trainer is one unit there.
+    Under FSDP1, reports each layer, and the rest of the model, whose parameters have more than one dtype. A packed
+    weight counts with its storage dtype. If Trainer wraps a PeftModel, trainable leaf modules are units of their own,
+    so their dtype may differ. If it is unknown what wraps the model, adapters of another dtype are a warning.
+
+    Under FSDP2, only the trainable parameters of a unit must agree. Trainer makes a PeftModel one unit. Nothing is
+    reported with mixed precision and no 4-bit weights: accelerate then casts trainable parameters to float32 first.
 
     ## Why is this bad?
 
-    FSDP1 flattens a unit into one tensor: `Must flatten tensors with uniform dtype`. FSDP2 reduces its gradients
-    together: `FSDP expects uniform original parameter dtype`. Both raise before the first step.
+    FSDP1 flattens a unit into one tensor: `Must flatten tensors with uniform dtype`. FSDP2 reduces the gradients of a
+    unit together: `FSDP expects uniform original parameter dtype`. Both raise before the first step.
 
     ## Example
 
@@ -37,11 +39,11 @@ class MixedShardDtypes(Rule):
 
     ## Fix
 
-    One dtype: no `prepare_model_for_kbit_training`, `get_peft_model(..., autocast_adapter_dtype=False)`.
+    Use one dtype: no `prepare_model_for_kbit_training`, and `get_peft_model(..., autocast_adapter_dtype=False)`.
 
     ## Fix safety
 
-    Shown only: which dtype is wanted is a choice.
+    Display only: the choice of the dtype is the user's.
 
     ## References
 
@@ -60,7 +62,7 @@ class MixedShardDtypes(Rule):
     needs_strategy: ClassVar[bool] = True
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each unit."""
+        """Yield one violation for each unit with several dtypes."""
         by_trainer = context.sets_training_mode is True and model.has_adapters
         if context.strategy is Strategy.FSDP1:
             for path, parameters in model.by_layer().items():
@@ -94,6 +96,6 @@ class MixedShardDtypes(Rule):
 
 
 def _upcast(model: ModelFacts, context: TrainingContext) -> bool:
-    """Whether accelerate makes every trainable parameter float32 first: with mixed precision and no 4-bit weight."""
+    """Return whether accelerate first casts trainable parameters to float32: with mixed precision and no 4-bit weight."""
     packed = any(layer.packing.method == "bitsandbytes" and layer.packing.bits == 4 for layer in model.quantized)
     return not packed and context.autocast_dtype in ("bfloat16", "float16")

@@ -1,4 +1,4 @@
-"""KB622."""
+"""Rule KB622: new-embeddings-untrained."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TRAINS_ROWS = ("modules_to_save", "trainable_token_indices", "target_parameters
 
 
 def _forgets(config: Call) -> bool:
-    """Whether an adapter config surely trains no embedding."""
+    """Return whether an adapter config is certain to train no embedding."""
     if config.callee != "peft.LoraConfig" or any(
         config.gives(name) and config.value(name) is not None for name in _TRAINS_ROWS
     ):
@@ -30,17 +30,18 @@ def _forgets(config: Call) -> bool:
 
 
 class NewEmbeddingsUntrained(Rule):
-    """Embeddings are resized for new tokens that nothing trains.
+    """Embeddings are resized for new tokens, and no adapter trains the new rows.
 
     ## What it does
 
-    Reports `resize_token_embeddings` followed by adapters whose config trains neither the embeddings nor chosen
-    tokens: no `modules_to_save`, no `trainable_token_indices`, no target that names an embedding.
+    Reports `resize_token_embeddings` in a script that adds tokens, if the LoRA config trains neither the embeddings nor
+    chosen tokens. Such a config has no `modules_to_save`, `trainable_token_indices` or `target_parameters`, and no
+    target that names an embedding. A resize with `pad_to_multiple_of` is not reported.
 
     ## Why is this bad?
 
-    `get_peft_model` freezes the base, so the new rows keep the values they were created with, and the model never
-    learns what the new tokens mean.
+    `get_peft_model` freezes the base. The new rows keep their initial values, and the model never learns what the new
+    tokens mean.
 
     ## Example
 
@@ -53,7 +54,7 @@ class NewEmbeddingsUntrained(Rule):
 
     ## Fix safety
 
-    Shown only: which tokens are new is not in the config.
+    Display only: the config does not contain which tokens are new.
 
     ## References
 
@@ -71,7 +72,7 @@ class NewEmbeddingsUntrained(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each resize whose rows stay frozen wherever the model is trained."""
+        """Yield one violation for each resize whose rows stay frozen on every path that trains the model."""
         grown: dict[Call, bool] = {}
         for path in source.paths:
             untrained: dict[int, bool] = {}

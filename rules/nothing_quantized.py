@@ -1,4 +1,4 @@
-"""KB501."""
+"""Rule KB501: nothing-quantized."""
 
 from __future__ import annotations
 
@@ -21,28 +21,29 @@ class NothingQuantized(Rule):
 
     ## What it does
 
-    Reports a model in which no layer holds packed weights, also where its config or its flags say that it is
-    quantized: what counts is the tensors. In a script: a quantization config that is made and never used, where every
-    model that the script trains is loaded without one.
+    Reports a model in which no layer holds packed weights. Only the tensors count, even if the config or flags of the
+    model record a quantization method.
+
+    In a script, reports a quantization config that is never used, if every trained model is loaded without one.
 
     ## Why is this bad?
 
-    The model takes its full 16 or 32 bits a parameter. The helper functions for k-bit training then do the wrong
-    thing as well: PEFT's prepare casts every parameter to float32 and enables no checkpointing.
+    The model takes its full 16 or 32 bits per parameter. The helper functions for k-bit training then do the wrong
+    thing too: PEFT's `prepare_model_for_kbit_training` casts every parameter to float32 and enables no checkpointing.
 
     ## Example
 
-    Falcon under bitsandbytes: its layers are `FalconLinear`, a subclass of `nn.Linear`, which bitsandbytes does not
-    replace. Or a quantization config that never reached `from_pretrained`.
+    Falcon with bitsandbytes: its layers are `FalconLinear`, a subclass of `nn.Linear`, which bitsandbytes does not
+    replace. Or a quantization config that is not passed to `from_pretrained`.
 
     ## Fix
 
-    Load with a `quantization_config`; for a checkpoint that is quantized on load, tell kbitlint how with
-    `--quantize nf4`. Shown only: a loaded model cannot be quantized in place.
+    Load with a `quantization_config`. To audit a checkpoint that is quantized at load, pass `--quantize nf4` to
+    kbitlint.
 
     ## Fix safety
 
-    Nothing is applied.
+    Display only: a loaded model cannot be quantized in place.
 
     ## References
 
@@ -60,7 +61,7 @@ class NothingQuantized(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the model as a whole."""
+        """Yield at most one violation, on the model as a whole."""
         if model.quantized:
             return
         claim = model.claims_quantization
@@ -74,7 +75,7 @@ class NothingQuantized(Rule):
         )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each quantization config that nothing uses, where all that is trained is unquantized."""
+        """Yield one violation for each unused quantization config, if every trained model is unquantized."""
         trained = [model for place in source.trained() for model in place.models]
         if not trained or not all(model.load is not None and model.method is None for model in trained):
             return

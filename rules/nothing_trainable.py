@@ -1,4 +1,4 @@
-"""KB202."""
+"""Rule KB202: nothing-trainable."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class NothingTrainable(Rule):
 
     ## What it does
 
-    Reports a model with adapters in which not a single parameter is trainable, or in which only those of adapters are
-    that take no part in the forward pass: idle, disabled or merged ones.
+    Reports a model with adapters and no trainable parameter. Also reports it if only idle, disabled or merged adapters train.
+    In a script, reports the call that leaves adapters frozen. In adapter_config.json, reports `inference_mode` as an info.
 
     ## Why is this bad?
 
-    Training learns nothing. Often it does not even fail: a hook on the embeddings keeps the backward pass alive, the
-    loss is printed, and every gradient norm is 0.0.
+    Training learns nothing. Often it does not even fail: a hook on the embeddings keeps the backward pass alive, the loss is
+    printed, and every gradient norm is 0.0.
 
     ## Example
 
@@ -37,12 +37,12 @@ class NothingTrainable(Rule):
 
     ## Fix
 
-    Unfreeze the parameters of the active adapters. In code: prepare first and attach afterwards, and pass
-    `is_trainable=True` when training goes on from a saved adapter.
+    Unfreeze the parameters of the active adapters. In code, prepare the model first and attach the adapters afterwards. Pass
+    `is_trainable=True` to continue training a saved adapter.
 
     ## Fix safety
 
-    Safe: the model computes the same, and only what the adapter added becomes trainable.
+    Safe: the model computes the same values, and only adapters become trainable. Display only for disabled or merged ones.
 
     ## References
 
@@ -60,7 +60,7 @@ class NothingTrainable(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the model as a whole."""
+        """Yield at most one violation, on the model as a whole."""
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
         idle = {adapter.name for adapter in model.adapters if not adapter.active}
@@ -81,7 +81,7 @@ class NothingTrainable(Rule):
         )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the key of adapter_config.json: worth knowing, since saving always leaves it so."""
+        """Yield at most one violation, on the key of adapter_config.json: an info, because saving always sets it."""
         if checkpoint.adapter is None:
             raise Unchecked("no adapter_config.json here")
         if checkpoint.adapter.get("inference_mode") is True:
@@ -94,7 +94,7 @@ class NothingTrainable(Rule):
             )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each call that leaves adapters frozen wherever they are trained."""
+        """Yield one violation for each call that leaves adapters frozen on every path that trains them."""
         frozen: dict[Call, Adapters] = {}
         spared: set[Call] = set()
         for path in source.paths:

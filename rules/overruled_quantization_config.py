@@ -1,4 +1,4 @@
-"""KB526."""
+"""Rule KB526: overruled-quantization-config."""
 
 from __future__ import annotations
 
@@ -18,21 +18,26 @@ if TYPE_CHECKING:
 
 
 class OverruledQuantizationConfig(Rule):
-    """A quantization config is passed for a checkpoint that is quantized as it is stored.
+    """A quantization config is passed for a checkpoint that is stored quantized.
 
     ## What it does
 
-    Reports `quantization_config=` in the load of a checkpoint whose config.json, in its folder or in the Hub's local
-    cache, has a `quantization_config` of its own: a config of the same method, which is overruled; one of another
-    method, or `None` for an `AutoModel` of bitsandbytes, which are errors. Configs that only say how a gptq, awq, fp8 or
-    mxfp4 checkpoint is loaded are taken over and not reported. Checkpoints that are not on this machine are not judged.
+    Reports `quantization_config=` in the load of a checkpoint whose config.json has a `quantization_config` of its own.
+    The config.json is read from the checkpoint's folder or from the Hub's local cache. Other checkpoints are not
+    checked.
+
+    A config of the same method is a warning, because transformers ignores it. A config of another method is an error,
+    and so is `None` for an `AutoModel` class and a bitsandbytes checkpoint. Configs that only set how a gptq, awq, fp8
+    or mxfp4 checkpoint is loaded take effect and are not reported.
 
     ## Why is this bad?
 
-    transformers keeps the checkpoint's config and only warns: the compute dtype, the list of skipped modules and even
-    the number of bits that are passed have no effect. Asking a 4-bit checkpoint for 8 bits gives 4-bit layers. For
-    another method it raises a ValueError. An explicit `None` takes the stored config away: 4-bit weights then fit no
-    layer, and 8-bit ones are computed with as if the integers were the weights.
+    transformers keeps the checkpoint's config and only warns. The compute dtype, the list of skipped modules and even
+    the number of bits that are passed have no effect. A 4-bit checkpoint that is loaded with `load_in_8bit=True` gets
+    4-bit layers. For another method, transformers raises a ValueError.
+
+    An explicit `None` removes the stored config. 4-bit weights then fit no layer, and 8-bit integers are used as the
+    weights.
 
     ## Example
 
@@ -40,11 +45,12 @@ class OverruledQuantizationConfig(Rule):
 
     ## Fix
 
-    Leave the argument out, or load the checkpoint that is not quantized.
+    Remove the argument, or load the unquantized checkpoint.
 
     ## Fix safety
 
-    Unsafe for `None`, which may have meant an unquantized model; otherwise shown only: either may be meant.
+    Unsafe for `None`, which may have requested an unquantized model. Display only otherwise: both checkpoints are
+    possible.
 
     ## References
 
@@ -62,7 +68,7 @@ class OverruledQuantizationConfig(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each config, or None, that meets a stored one on every path."""
+        """Yield one violation for each config, or None, that is passed beside a stored config on every path."""
         for call, steps in source.steps_at(Action.LOAD):
             argument = call.argument("quantization_config")
             stored = steps[0].detail
@@ -87,7 +93,7 @@ class OverruledQuantizationConfig(Rule):
 
 
 def _outcome(step: Step) -> tuple[Severity, Consequence, str] | None:
-    """What transformers makes of the argument beside the stored config; None where it is taken, or cannot be told."""
+    """Return how transformers treats the argument beside the stored config; None if it is accepted or not known."""
     stored = step.detail
     argument = step.call.argument("quantization_config")
     if argument is None or not isinstance(stored, str):

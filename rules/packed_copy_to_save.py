@@ -1,4 +1,4 @@
-"""KB509."""
+"""Rule KB509: packed-copy-to-save."""
 
 from __future__ import annotations
 
@@ -23,14 +23,15 @@ class PackedCopyToSave(Rule):
 
     ## Why is this bad?
 
-    `modules_to_save` trains a copy of a module. Integers have no gradient: with a fresh adapter `get_peft_model` raises
-    `only Tensors of floating point dtype can require gradients`; with one that is loaded frozen the copy is made, and
-    unfreezing it raises. What the copy holds is the rounded weight of the base, not what was trained.
+    For each module in `modules_to_save`, PEFT trains a copy. Integers have no gradient. With a new adapter,
+    `get_peft_model` raises `only Tensors of floating point dtype can require gradients`. With an adapter that is loaded
+    frozen, PEFT makes the copy, and unfreezing it raises. The copy holds the rounded weight of the base, not the
+    trained weight.
 
     ## Example
 
-    `PeftModel.from_pretrained(base, folder)` with `modules_to_save=["score"]` on a base whose `score` was packed, because
-    a list of modules to skip replaced the default.
+    `PeftModel.from_pretrained(base, folder)` with `modules_to_save=["score"]`. The `score` of the base is packed,
+    because a list of modules to skip replaced the default.
 
     ## Fix
 
@@ -38,7 +39,7 @@ class PackedCopyToSave(Rule):
 
     ## Fix safety
 
-    Nothing is applied: the model has to be loaded again.
+    Display only: the model has to be loaded again.
 
     ## References
 
@@ -56,7 +57,7 @@ class PackedCopyToSave(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each packed copy."""
+        """Yield one violation for each packed copy."""
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
         for facts in model.quantized:

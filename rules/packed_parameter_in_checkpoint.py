@@ -1,4 +1,4 @@
-"""KB825."""
+"""Rule KB825: packed-parameter-in-checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
 
-#: what bitsandbytes stores beside a packed parameter that is no weight of a Linear4bit
+#: the state that bitsandbytes stores beside a packed parameter that is not the weight of a Linear4bit
 _STATE = re.compile(r"(?P<parameter>.+)\.quant_state\.bitsandbytes__(nf4|fp4)")
 
 
@@ -23,16 +23,18 @@ class PackedParameterInCheckpoint(Rule):
 
     ## What it does
 
-    Reports, from the safetensors headers, parameters that are stored packed with their quantization state and are no
-    weight of a Linear layer.
+    Reads the safetensors headers. Reports parameters that are stored packed, with their quantization state, and are not
+    the weight of a Linear layer.
 
     ## Why is this bad?
 
-    `bitsandbytes.nn.parametrize.replace_parameter_4bit` packs parameters in place, and its hook puts packed bytes and
-    their state into the state dict. transformers knows such a state for the weights of `Linear4bit` only: with the
-    bytes of a stack of experts `from_pretrained` stops at a size mismatch, and with `ignore_mismatched_sizes=True` the
-    experts are random. (`save_pretrained` itself raises `Undefined Operation encountered!` for most mixtures of
-    experts, unless it is told `save_original_format=False`.)
+    `bitsandbytes.nn.parametrize.replace_parameter_4bit` packs parameters in place, and its hook writes the packed bytes
+    and their state into the state dict. transformers reads such a state only for the weights of `Linear4bit`. For a
+    stack of experts, `from_pretrained` stops with a size mismatch. With `ignore_mismatched_sizes=True` the experts are
+    random.
+
+    For most mixtures of experts, `save_pretrained` itself raises `Undefined Operation encountered!`, unless
+    `save_original_format=False` is passed.
 
     ## Example
 
@@ -40,12 +42,12 @@ class PackedParameterInCheckpoint(Rule):
 
     ## Fix
 
-    Save the adapters only. Of the base, keep the original checkpoint and its `kbitlint.json`:
-    `kbitlint.load_prepared` packs the experts as it loads; or call `kbitlint.undo(model)` before saving.
+    Save the adapters only. Of the base, keep the original checkpoint and its `kbitlint.json`: `kbitlint.load_prepared`
+    packs the experts while it loads. Or call `kbitlint.undo(model)` before saving.
 
     ## Fix safety
 
-    Shown only: the bits that packing dropped are not in the folder.
+    Display only: the folder does not contain the bits that packing dropped.
 
     ## References
 
@@ -62,7 +64,7 @@ class PackedParameterInCheckpoint(Rule):
     )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each packed parameter."""
+        """Yield one violation for each packed parameter."""
         if not checkpoint.tensors:
             raise Unchecked("no safetensors headers here")
         for name, tensor in checkpoint.tensors.items():

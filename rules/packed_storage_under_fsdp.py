@@ -1,4 +1,4 @@
-"""KB722."""
+"""Rule KB722: packed-storage-under-fsdp."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def _version(arguments: Call | None) -> object:
-    """The FSDP version that training arguments ask for, or None."""
+    """Return the FSDP version that training arguments set; None if they set none."""
     config = arguments.within("fsdp_config") if arguments is not None else None
     return config.value("version", config.value("fsdp_version")) if config is not None else None
 
@@ -27,13 +27,13 @@ class PackedStorageUnderFsdp(Rule):
     ## What it does
 
     Reports a 4-bit `BitsAndBytesConfig` without `bnb_4bit_quant_storage`, or with an integer one, whose model is
-    trained with FSDP on every path. An error with FSDP 1; a warning with FSDP 2, and where the version is not given.
-    axolotl and LLaMA-Factory store packed weights as a floating point dtype themselves.
+    trained with FSDP on every path. It is an error with FSDP 1, and a warning with FSDP 2 or an unknown version.
+    axolotl and LLaMA-Factory set a floating point storage themselves.
 
     ## Why is this bad?
 
-    FSDP 1 flattens all parameters of a layer into one, so all need one floating point dtype, and raises a ValueError
-    for uint8. FSDP 2 leaves integer weights out of the sharding: every rank then holds the whole base.
+    FSDP 1 flattens all parameters of a layer into one tensor, which needs one floating point dtype. It raises a
+    ValueError for uint8. FSDP 2 leaves integer weights out of the sharding, so every rank holds the whole base.
 
     ## Example
 
@@ -41,11 +41,11 @@ class PackedStorageUnderFsdp(Rule):
 
     ## Fix
 
-    Store the packed weights as the model's own dtype: `bnb_4bit_quant_storage=torch.bfloat16`.
+    Store the packed weights in bfloat16: `bnb_4bit_quant_storage=torch.bfloat16`.
 
     ## Fix safety
 
-    Safe: only the dtype under which the same bytes are stored changes.
+    Safe: the bytes stay the same. Only the dtype under which they are stored changes.
 
     ## References
 
@@ -63,7 +63,7 @@ class PackedStorageUnderFsdp(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each 4-bit config whose model is trained with FSDP on every path."""
+        """Yield one violation for each 4-bit config whose model is trained with FSDP on every path."""
         for trained in source.trained():
             config = trained.models[0].quantization
             sharded = all(training.fsdp is True for training in trained.paths)

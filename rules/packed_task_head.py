@@ -1,4 +1,4 @@
-"""KB528."""
+"""Rule KB528: packed-task-head."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import ModelState, SourceFacts
     from kbitlint.facts.values import Value
 
-#: what the heads of each kind of class are called, and the task types for which PEFT trains a copy of them
+#: the names of the heads of each kind of class, and the task types for which PEFT trains a copy of them
 HEADS = {
     "ForTokenClassification": (("classifier", "score"), ("TOKEN_CLS", "SEQ_CLS")),
     "ForSequenceClassification": (("classifier", "score", "pre_classifier", "pooler"), ("TOKEN_CLS", "SEQ_CLS")),
     "ForQuestionAnswering": (("qa_outputs",), ("QUESTION_ANS",)),
 }
-#: checkpoints whose classifiers of sequences have a bias, by the names that their publishers gave them
+#: published names of checkpoints whose sequence classifiers have a bias
 _BIASED = re.compile(
     r"(google-bert/|FacebookAI/|distilbert/|albert/)?(bert|roberta|xlm-roberta|distilbert|albert)-[\w-]+"
     r"|microsoft/m?deberta-[\w-]+|google/(electra|mobilebert|bigbird|canine|fnet)-[\w-]+|answerdotai/ModernBERT-\w+"
 )
-#: no ``qa_outputs``, so that PEFT's task type finds nothing to copy
+#: models without ``qa_outputs``, in which PEFT's task type finds no head to copy
 _OTHER_ANSWERS = re.compile("modernbert", re.IGNORECASE)
 
 
 class PackedTaskHead(Rule):
-    """The head of a model for a task is quantized, and PEFT is asked to train it.
+    """The head of a task model is quantized, and PEFT is asked to train it.
 
     ## What it does
 
-    Reports bitsandbytes configs without the head in `llm_int8_skip_modules` whose model is loaded for the
-    classification of tokens, for question answering, or for the classification of sequences with an encoder, and gets
-    adapters that train the head: by `task_type`, or by `modules_to_save`.
+    Reports bitsandbytes configs that do not name the head in `llm_int8_skip_modules`, if adapters train it through `task_type`
+    or `modules_to_save`. The model must be loaded for token classification, question answering, or sequence classification with
+    an encoder. The rule applies to transformers 5.
 
     ## Why is this bad?
 
-    transformers 5 spares the last parameter of a model by its name. Where the head has a bias, that is
-    `classifier.bias`, which names no layer, and the head is packed. PEFT then stops when its copy is made to require
-    grad: `only Tensors of floating point dtype can require gradients`. Where the checkpoint has no such head, it stays
-    a float matrix in a 4-bit layer, and the first forward pass stops with an AssertionError. Heads without a bias, as
-    decoders have them for sequences, are spared, unless a list is given that does not name them.
+    transformers 5 leaves the last parameter of a model unquantized, by its name. If the head has a bias, that is
+    `classifier.bias`, which names no layer, so the head is packed. PEFT then raises when its copy is made to require grad:
+    `only Tensors of floating point dtype can require gradients`. A head that the checkpoint lacks stays a float matrix in a
+    4-bit layer: the first forward pass raises an AssertionError. Heads without a bias, as in decoders for sequences, stay
+    unquantized, unless a list without their name is passed.
 
     ## Example
 
@@ -57,12 +57,12 @@ class PackedTaskHead(Rule):
 
     ## Fix
 
-    `llm_int8_skip_modules=['classifier', 'score']`, or `['qa_outputs']`; for sequences also `pre_classifier` and
-    `pooler`, which are new on most checkpoints too.
+    Set `llm_int8_skip_modules=['classifier', 'score']`, or `['qa_outputs']`. For sequences add `pre_classifier` and `pooler`,
+    which are new on most checkpoints too.
 
     ## Fix safety
 
-    Unsafe: the head is computed in 16 bits.
+    Unsafe: the head is computed in 16 bits. Display only if the config already has a list.
 
     ## References
 
@@ -79,7 +79,7 @@ class PackedTaskHead(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each quantization config whose head PEFT is asked to train on every path."""
+        """Yield one violation for each quantization config whose packed head PEFT is asked to train on every path."""
         if number(source.versions.get("transformers", "5")) < (5,):
             return
         found: dict[Call, tuple[str, ...] | None] = {}
@@ -109,7 +109,7 @@ def _kind(model: ModelState) -> str | None:
 
 
 def _packed(model: ModelState) -> tuple[str, ...] | None:
-    """The names that the packed head may have; None where it is spared, or where that cannot be told."""
+    """Return the names that the packed head may have; None if it stays unquantized or that is not known."""
     kind, config = _kind(model), model.quantization
     if kind is None or config is None or model.load is None or model.method != "bitsandbytes" or not model.certain:
         return None
@@ -128,7 +128,7 @@ def _packed(model: ModelState) -> tuple[str, ...] | None:
 
 
 def _trains(attach: Call, model: ModelState) -> bool:
-    """Whether an adapter config makes PEFT train a copy of the head."""
+    """Return whether an adapter config makes PEFT train a copy of the head."""
     config, kind = attach.within("peft_config"), _kind(model)
     if config is None or kind is None:
         return False

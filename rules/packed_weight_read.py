@@ -1,4 +1,4 @@
-"""KB503."""
+"""Rule KB503: packed-weight-read."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ if TYPE_CHECKING:
 
 
 class PackedWeightRead(Rule):
-    """Code that computes with the packed weight of a quantized layer as if it were the weight.
+    """Code that uses the packed bytes of a quantized layer as its weight.
 
     ## What it does
 
-    Runs a training step without weights and reports every quantized layer whose packed bytes reach an operator
-    directly, not through the layer's own forward, with the module whose code does it.
+    Runs a training step without weights. Reports each quantized layer whose packed bytes reach an operator directly,
+    not through the layer's own forward. The evidence names the module whose code reads them.
 
     ## Why is this bad?
 
-    A 4-bit weight is stored as a column of bytes. `F.linear(x, self.proj.weight)`, `self.proj.weight[:n]` or
-    `self.dt_proj.weight @ x` then raises over its shape or dtype, or, in 8 bits, may compute nonsense.
+    A 4-bit weight is stored as one column of bytes. `F.linear(x, self.proj.weight)`, `self.proj.weight[:n]` or
+    `self.dt_proj.weight @ x` then raises a shape or dtype error. In 8 bits it may compute wrong values instead.
 
     ## Example
 
-    The router of LongCat-Flash and the mixer of Mamba multiply with `.weight` themselves; so does remote code that
+    The router of LongCat-Flash and the mixer of Mamba multiply with `.weight` themselves. So does remote code that
     slices projections.
 
     ## Fix
 
-    Leave the layer out of quantization.
+    Leave the layer out of quantization: name it in `llm_int8_skip_modules`.
 
     ## Fix safety
 
-    Nothing is applied: the model has to be loaded again with the layer in `llm_int8_skip_modules`.
+    Display only: the model has to be loaded again.
 
     ## References
 
@@ -56,7 +56,7 @@ class PackedWeightRead(Rule):
     )
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each quantized layer that other code reads."""
+        """Yield one violation for each quantized layer whose weight other code reads."""
         for read in trace.packed_reads:
             name = read.path.rpartition(".")[2]
             yield self.violation(

@@ -1,4 +1,4 @@
-"""KB821."""
+"""Rule KB821: packed-without-quantization-config."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ if TYPE_CHECKING:
 
 
 class PackedWithoutQuantizationConfig(Rule):
-    """Packed weights beside a config that does not say so.
+    """Packed weights beside a config without a quantization config.
 
     ## What it does
 
-    Reports safetensors headers with weights that bitsandbytes has packed where config.json has no
-    `quantization_config`.
+    Reports weights in the safetensors headers that bitsandbytes packed, if config.json has no `quantization_config`.
 
     ## Why is this bad?
 
-    transformers builds ordinary layers. For 4 bits their shapes do not fit and loading stops; for 8 bits they do, and
-    the layers compute with the bare integers as if they were weights.
+    transformers builds ordinary layers. 4-bit weights do not fit their shapes, and loading stops. 8-bit weights fit,
+    and the layers use the bare integers as weights.
 
     ## Example
 
-    A quantized checkpoint whose config.json was replaced by the one of the base model.
+    A quantized checkpoint whose config.json was replaced by that of the base model.
 
     ## Fix
 
-    Put the `quantization_config` back that the weights were saved with.
+    Restore the `quantization_config` with which the weights were saved.
 
     ## Fix safety
 
-    Shown only: the arguments are not in the weights.
+    Display only: the weights do not contain its arguments.
 
     ## References
 
@@ -54,7 +53,7 @@ class PackedWithoutQuantizationConfig(Rule):
     )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on config.json."""
+        """Yield at most one violation, on config.json."""
         if not checkpoint.tensors:
             raise Unchecked("no safetensors headers here")
         packed = checkpoint.packing.packed

@@ -1,4 +1,4 @@
-"""KB710."""
+"""Rule KB710: parameter-without-data."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ class ParameterWithoutData(Rule):
 
     ## What it does
 
-    Reports parameters without data where others have theirs. A model that is on meta as a whole, as for an audit without
-    weights, is not reported, nor are frozen weights that accelerate brings for each call: they train through. What is
-    trainable there does not, and neither does a 4-bit weight, which is brought without its quantization state.
+    Reports parameters without data if other parameters have data. A model that is on the meta device as a whole, as for
+    an audit without weights, is not reported.
+
+    Frozen weights that accelerate loads for each call are not reported either, because they train through. Trainable
+    parameters among them are reported, and so are 4-bit weights, which accelerate loads without their quantization
+    state.
 
     ## Why is this bad?
 
-    Some kernels refuse a tensor on device meta, others give back whatever the memory holds (torch 2.13 on the CPU): the
-    forward pass raises, or the loss is garbage and the backward pass raises. An adapter that is attached to such a
-    layer is never loaded: `get_peft_model` creates adapters where the base layer's weight is, and says nothing where
-    that is meta.
+    Some kernels refuse a meta tensor. Others return uninitialised memory (torch 2.13 on the CPU). The forward pass
+    raises, or the loss is garbage and the backward pass raises.
+
+    `get_peft_model` creates adapters on the device of the base layer's weight, without a message if that is meta. Such
+    an adapter never gets data.
 
     ## Example
 
@@ -37,11 +41,11 @@ class ParameterWithoutData(Rule):
 
     ## Fix
 
-    Load the base as a whole first, and attach adapters afterwards.
+    Load the whole base first, and attach the adapters afterwards.
 
     ## Fix safety
 
-    Nothing is applied: there is no data to put there.
+    Display only: kbitlint has no data for these parameters.
 
     ## References
 
@@ -58,10 +62,10 @@ class ParameterWithoutData(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each parameter without data in a model with weights."""
+        """Yield one violation for each parameter without data in a model with weights."""
         devices = sorted({p.device for p in model.parameters})
         weights = [p for p in model.parameters if p.packed] or model.parameters
-        if "meta" not in devices or all(p.device == "meta" for p in weights):  # some classes make a few tensors elsewhere
+        if "meta" not in devices or all(p.device == "meta" for p in weights):  # some classes create a few tensors elsewhere
             return
         brought = tuple(f"{path}." for path in model.offloaded)
         stateful = {q.path for q in model.quantized if (q.packing.method, q.packing.bits) == ("bitsandbytes", 4)}

@@ -1,4 +1,4 @@
-"""KB628."""
+"""Rule KB628: preparation-by-hand."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 
 
 class PreparationByHand(Rule):
-    """The preparation of 2023, written out by hand.
+    """The k-bit preparation of 2023, written out by hand.
 
     ## What it does
 
-    Reports loops over the parameters of a quantized model that freeze them and cast some to float32, as the first
-    notebooks for 8-bit training did.
+    Reports loops over the parameters of a quantized model that freeze them and cast some to float32. The first
+    notebooks for 8-bit training did this. The model must have neither adapters nor another preparation at that point.
 
     ## Why is this bad?
 
-    It does a part of what the libraries do today, and leaves the float32 norms beside a 16-bit head: outside autocast
-    the first forward pass then stops with a dtype mismatch. Nothing in it enables checkpointing without reentry.
+    Such a loop does only a part of what the libraries do today. It leaves float32 norms beside a 16-bit head, so the
+    first forward pass outside autocast stops with a dtype mismatch. It does not enable checkpointing without reentry.
 
     ## Example
 
@@ -35,11 +35,11 @@ class PreparationByHand(Rule):
 
     ## Fix
 
-    Call `prepare_model_for_kbit_training`, or `kbitlint.fix(model)`, in its place.
+    Call `prepare_model_for_kbit_training`, or `kbitlint.fix(model)`, instead.
 
     ## Fix safety
 
-    Shown only: the loop may do more.
+    Display only: the loop may do more.
 
     ## References
 
@@ -57,7 +57,7 @@ class PreparationByHand(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each cast of parameters by hand on a model that is quantized on every path."""
+        """Yield one violation for each cast of parameters by hand on a model that is quantized on every path."""
         for call, steps in source.steps_at(Action.PREPARED_BY_HAND):
             if all(step.before.kbit and step.before.prepared is None and step.before.adapters is None for step in steps):
                 yield self.violation(

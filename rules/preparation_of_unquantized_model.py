@@ -1,4 +1,4 @@
-"""KB221."""
+"""Rule KB221: preparation-of-unquantized-model."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ if TYPE_CHECKING:
 
 
 class PreparationOfUnquantizedModel(Rule):
-    """A model that PEFT does not take for quantized is prepared for k-bit training.
+    """A model that PEFT does not recognise as quantized is prepared for k-bit training.
 
     ## What it does
 
-    Reports `prepare_model_for_kbit_training` on a model that is loaded without a quantization config, from a
-    checkpoint whose name tells of none, on every path; and on one of a method that PEFT does not list: it knows
-    bitsandbytes, gptq, aqlm, eetq, hqq and torchao.
+    Reports `prepare_model_for_kbit_training` on a model that is unquantized on every path: loaded without a
+    quantization config, from a checkpoint whose name indicates none.
+
+    Also reports it on a model whose quantization method PEFT does not list. PEFT lists bitsandbytes, gptq, aqlm, eetq,
+    hqq and torchao.
 
     ## Why is this bad?
 
-    PEFT then casts every 16-bit parameter to float32, which doubles the whole model, and enables no checkpointing
-    although its argument says so. Of a method that it does not list, that is what is not packed; quanto's weights report
-    bfloat16 and refuse the cast: `The dtype of a weights Tensor cannot be changed`.
+    PEFT casts every 16-bit parameter to float32, which doubles the model. It enables no checkpointing although its
+    argument requests it. With a method that PEFT does not list, only the unpacked parameters are cast. quanto's weights
+    report bfloat16 and refuse the cast, which is an error: `The dtype of a weights Tensor cannot be changed`.
 
     ## Example
 
@@ -38,12 +40,12 @@ class PreparationOfUnquantizedModel(Rule):
 
     ## Fix
 
-    Load with a `quantization_config` of a listed method, or leave the call out and call
-    `gradient_checkpointing_enable()` and, before attaching adapters, nothing else.
+    Load with a `quantization_config` of a listed method. Or remove the call, and call only
+    `gradient_checkpointing_enable()` before adapters are attached.
 
     ## Fix safety
 
-    Shown only: either may be meant.
+    Display only: both may be intended.
 
     ## References
 
@@ -61,7 +63,7 @@ class PreparationOfUnquantizedModel(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each preparation of a model that PEFT does not take for quantized on any path."""
+        """Yield one violation for each preparation of a model that PEFT recognises as quantized on no path."""
         for call, steps in source.steps_at(Action.PREPARE):
             before = [step.before for step in steps]
             methods = {model.method for model in before}

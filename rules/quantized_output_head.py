@@ -1,4 +1,4 @@
-"""KB505."""
+"""Rule KB505: quantized-output-head."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def below(path: str) -> str:
-    """A path without what PEFT puts between a module and the one that it wraps."""
+    """Return a path without the names that PEFT inserts between a module and the module that it wraps."""
     return path.removesuffix(".base_layer").removesuffix(".original_module")
 
 
@@ -28,12 +28,14 @@ class QuantizedOutputHead(Rule):
 
     ## Why is this bad?
 
-    transformers leaves the head out by default, because its rounding goes straight into the logits. As soon as
-    `llm_int8_skip_modules` is given, that default is gone, and the head is packed without a word. Training runs; losses
-    and logits are those of a rounded head. Where the head is tied to the embedding it stays float in a 4-bit shell, and
-    the step raises, which is KB506. The head of a task is worse off: it is new, so it has to be trained, and
-    `LoraConfig(task_type="SEQ_CLS")` raises `only Tensors of floating point dtype can require gradients`. transformers
-    packs it by default in models such as BERT; that is a warning, unless LoRA sits on the head itself.
+    By default, transformers leaves the head unquantized, because its rounding goes directly into the logits. Passing
+    `llm_int8_skip_modules` replaces that default, and the head is packed without a message. Training runs, with the
+    losses and logits of a rounded head: an info. A head that is tied to the embedding stays float in a 4-bit layer, and
+    the step raises (KB506).
+
+    A task head is new, so it has to be trained, and `LoraConfig(task_type="SEQ_CLS")` raises `only Tensors of floating
+    point dtype can require gradients`. transformers packs it by default in models such as BERT. It is a warning, unless
+    LoRA adapts the head itself.
 
     ## Example
 
@@ -41,11 +43,11 @@ class QuantizedOutputHead(Rule):
 
     ## Fix
 
-    Name the head in the list as well.
+    Add the head to the list.
 
     ## Fix safety
 
-    Nothing is applied: the model has to be loaded again.
+    Display only: the model has to be loaded again.
 
     ## References
 
@@ -63,7 +65,7 @@ class QuantizedOutputHead(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation for each output embedding."""
+        """Yield at most one violation for each output head."""
         if not model.quantized:
             raise Unchecked("no layer is quantized")
         packed = {below(facts.path): facts.packing for facts in model.quantized}

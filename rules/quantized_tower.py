@@ -1,4 +1,4 @@
-"""KB507."""
+"""Rule KB507: quantized-tower."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class QuantizedTower(Rule):
 
     ## What it does
 
-    Reports a model within the model that reads images or sound and holds packed layers.
+    Reports each submodel that reads images or audio and contains packed layers.
 
     ## Why is this bad?
 
-    It is not an error: training works. But nobody asked for it: the default leaves out the output embedding only, and
-    towers are small and sensitive to rounding, so that answers about images get worse for a few megabytes. Several
-    projects therefore leave them out. Worth knowing.
+    Training works, so the severity is info. By default only the output embedding stays unquantized. Towers are small
+    and sensitive to rounding: answers about images get worse, and only a few megabytes are saved. Several projects
+    therefore leave towers unquantized.
 
     ## Example
 
@@ -33,11 +33,11 @@ class QuantizedTower(Rule):
 
     ## Fix
 
-    `llm_int8_skip_modules` with the tower, the projector and `lm_head`: a list replaces the default.
+    Set `llm_int8_skip_modules` to the tower, the projector and `lm_head`. A list replaces the default.
 
     ## Fix safety
 
-    Nothing is applied: the model has to be loaded again.
+    Display only: the model has to be loaded again.
 
     ## References
 
@@ -55,7 +55,7 @@ class QuantizedTower(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each tower with packed layers."""
+        """Yield one violation for each tower with packed layers."""
         if not model.quantized:
             raise Unchecked("no layer is quantized")
         for tower in model.towers:

@@ -1,4 +1,4 @@
-"""KB220."""
+"""Rule KB220: quantized-without-adapters."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def _dequantized(model: ModelState) -> bool:
 
 
 class QuantizedWithoutAdapters(Rule):
-    """A Trainer is given a quantized model without adapters.
+    """A Trainer receives a quantized model without adapters.
 
     ## What it does
 
-    Reports a Trainer whose model is quantized on every path and has no adapters when the Trainer is made: none were
-    attached, `get_peft_model` was called and what it returned thrown away, or `merge_and_unload()` took them away again.
+    Reports a Trainer whose model is quantized on every path and has no adapters when the Trainer is created. Either
+    none were attached, or the return value of `get_peft_model` was discarded, or `merge_and_unload()` removed them.
 
     ## Why is this bad?
 
-    The packed weights cannot be trained, so Trainer's constructor raises: `You cannot perform fine-tuning on purely
-    quantized models`, even where it is only made to evaluate.
+    The packed weights cannot be trained, so Trainer's constructor raises `You cannot perform fine-tuning on purely
+    quantized models`. It raises even if the script only evaluates.
 
     ## Example
 
@@ -43,11 +43,11 @@ class QuantizedWithoutAdapters(Rule):
 
     ## Fix
 
-    Attach adapters: `get_peft_model(model, LoraConfig(...))`, or `peft_config=` where the Trainer takes one.
+    Attach adapters: `get_peft_model(model, LoraConfig(...))`, or pass `peft_config=` if the Trainer accepts it.
 
     ## Fix safety
 
-    Shown only: which adapters is a decision.
+    Display only: the choice of the adapters is the user's.
 
     ## References
 
@@ -66,7 +66,7 @@ class QuantizedWithoutAdapters(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each Trainer that refuses its model on every path."""
+        """Yield one violation for each Trainer that refuses its model on every path."""
         for call, steps in source.steps_at(Action.TRAINER):
             models = [step.before for step in steps]
             bare = all(_bare(model) and model.load is not None and model.certain for model in models)

@@ -1,4 +1,4 @@
-"""KB705."""
+"""Rule KB705: rank-divergence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.ranks import RanksFacts
 
-#: what makes the ranks train different things; the other aspects differ in memory and time only
+#: aspects in which ranks train different parameters; the others change memory, speed or stability
 _WRONG = frozenset(["trainable parameters", "order", "quantization", "adapters"])
 _COSTS = {
     "checkpointing": Consequence.COSTS_MEMORY,
@@ -27,14 +27,17 @@ class RankDivergence(Rule):
 
     ## What it does
 
-    Compares what each rank trains, in which order and dtype, how its weights are packed, the settings of its adapters,
-    its checkpointing and its hooks, and reports every path at which ranks differ, with the ranks named.
+    Compares the models of all ranks: trainable parameters with their dtypes and order, packing, adapter settings,
+    checkpointing, hooks, and the dtypes of frozen parameters. Reports each path at which ranks differ, and names the
+    ranks.
+
+    It is an error if trainable parameters, their order, packing or adapter settings differ, and a warning otherwise.
 
     ## Why is this bad?
 
-    DDP pairs parameters by their place in the list. Lists of different length or shapes are refused or hang; lists
+    DDP pairs parameters by their position in the list. Lists of different length or shapes are refused or hang. Lists
     that fit by chance are averaged with each other, so a rank trains `q_proj` with the gradients of `o_proj`. Rank 0's
-    packed bytes are copied to all ranks, whatever their own quantization makes of them.
+    packed bytes are copied to all ranks, even if a rank quantized its weights differently.
 
     ## Example
 
@@ -46,7 +49,7 @@ class RankDivergence(Rule):
 
     ## Fix safety
 
-    There is no fix: which rank is right, nobody but the author knows.
+    No fix is offered: only the author knows which rank is right.
 
     ## References
 
@@ -63,11 +66,11 @@ class RankDivergence(Rule):
     )
 
     def check_ranks(self, ranks: RanksFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each aspect and path at which ranks differ."""
+        """Yield one violation for each aspect and path at which ranks differ."""
         other_sets = any(divergence.aspect == "trainable parameters" for divergence in ranks.divergences)
         for divergence in ranks.divergences:
             if divergence.aspect == "order" and other_sets:
-                continue  # where the sets differ, so do all places after the first difference
+                continue  # if the sets differ, so do all positions after the first difference
             wrong = divergence.aspect in _WRONG
             evidence = {"aspect": divergence.aspect, "values": [[value, list(which)] for value, which in divergence.values]}
             yield self.violation(

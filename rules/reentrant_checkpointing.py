@@ -1,4 +1,4 @@
-"""KB401."""
+"""Rule KB401: reentrant-checkpointing."""
 
 from __future__ import annotations
 
@@ -22,33 +22,34 @@ UNSET = "use_reentrant is not passed, so torch checkpoints reentrantly"
 
 
 class ReentrantCheckpointing(Rule):
-    """Layers that checkpoint reentrantly, by request or because nothing was passed.
+    """Layers that checkpoint reentrantly, by request or by default.
 
     ## What it does
 
-    Reports every module whose checkpoint function is bound with `use_reentrant=True`, or with none at all: torch then
-    falls back to reentrant (2.13 still does). In source: the call that decides last, an info where nothing is trained.
+    Reports each module whose checkpoint function is bound with `use_reentrant=True`, or without a value: torch then defaults to
+    reentrant (2.13 still does). In a script, reports the call that decides last: an info if nothing is trained, and an error
+    under DDP with `find_unused_parameters=True`.
 
     ## Why is this bad?
 
-    Reentrant checkpointing needs a hook on the embeddings to train a frozen base at all, loses the gradient of tensors
-    that are passed by keyword, ignores `torch.autograd.grad`, and fails under DDP with `find_unused_parameters=True`
-    ("marked as ready twice"), which is what Trainer passes for a PeftModel.
+    Reentrant checkpointing trains a frozen base only with a hook on the embeddings. It loses the gradient of tensors that are
+    passed by keyword, and ignores `torch.autograd.grad`. It fails under DDP with `find_unused_parameters=True` ("marked as
+    ready twice"), which Trainer passes for a PeftModel.
 
     ## Example
 
-    `prepare_model_for_kbit_training(model)`: PEFT turns "no kwargs" into `{}`, so transformers' own default of
-    `use_reentrant=False` does not apply and the layers get `partial(checkpoint)`.
+    `prepare_model_for_kbit_training(model)`: PEFT turns "no kwargs" into `{}`, so transformers' default of
+    `use_reentrant=False` does not apply, and the layers get `partial(checkpoint)`.
 
     ## Fix
 
-    Bind the same checkpoint function with `use_reentrant=False`; its other options are kept. In source the deciding
-    call is given `{"use_reentrant": False}`.
+    Bind the same checkpoint function with `use_reentrant=False`; its other options are kept. In a script, pass
+    `{"use_reentrant": False}` to the deciding call.
 
     ## Fix safety
 
-    Safe: both variants compute the same values. Under DeepSpeed ZeRO-3 the rule is skipped, because partitioned
-    parameters change shape between forward and recomputation, which only the reentrant variant tolerates.
+    Safe: both variants compute the same values. The rule is skipped under DeepSpeed ZeRO-3: partitioned parameters change shape
+    between forward and recomputation, which only the reentrant variant tolerates.
 
     ## References
 
@@ -66,13 +67,13 @@ class ReentrantCheckpointing(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each module that checkpoints reentrantly."""
+        """Yield one violation for each module that checkpoints reentrantly."""
         if context.strategy is Strategy.ZERO3:
             raise Unchecked("ZeRO-3 needs reentrant checkpointing")
         loop = context.gradient_checkpointing
         for module in model.checkpointing:
             if loop is not None and loop.enabled and module.rebindable:
-                continue  # the loop binds its own function before the first step: see below
+                continue  # the loop rebinds it before the first step: see below
             if module.reentry.reentrant:
                 yield self._violation(module)
         if loop is not None and loop.enabled and loop.use_reentrant is not False:
@@ -94,7 +95,7 @@ class ReentrantCheckpointing(Rule):
         )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each call that decides for reentry on every path through it."""
+        """Yield one violation for each call that sets reentrant checkpointing on every path through it."""
         decided: dict[Call, list[tuple[ModelState, Training | None]]] = {}
         overruled: set[Call] = set()
         for path in source.paths:

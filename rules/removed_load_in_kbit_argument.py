@@ -1,4 +1,4 @@
-"""KB522."""
+"""Rule KB522: removed-load-in-kbit-argument."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.values import Argument, Call
 
 
-#: a branch may pass what an older version takes
+#: the file may choose a branch by version, and pass the argument to an older one only
 _VERSION = re.compile(r"version|\bsignature\(", re.IGNORECASE)
 
 
@@ -28,14 +28,14 @@ class RemovedLoadInKbitArgument(Rule):
 
     ## What it does
 
-    Reports `load_in_4bit` and `load_in_8bit` in `from_pretrained` with transformers 5, whatever their value; where only
-    some paths through the file pass one it is a warning, unless the file asks for versions; a
-    `TorchAoConfig` made from text; and `prepare_model_for_int8_training` with a PEFT that has dropped it.
+    Reports `load_in_4bit` and `load_in_8bit` in `from_pretrained` with transformers 5, for every value. If only some paths pass
+    one, it is a warning, and a file that reads versions is not reported. Also reports a `TorchAoConfig` made from a string, and
+    the import of `prepare_model_for_int8_training`.
 
     ## Why is this bad?
 
-    transformers 5 hands unknown keywords on to the model's constructor, which raises a TypeError, for `False` and
-    `None` too. `TorchAoConfig('int4_weight_only')` raises a ValueError. PEFT removed the int8 function in favour of
+    transformers 5 passes unknown keywords to the model's constructor, which raises a TypeError, for `False` and `None` too.
+    `TorchAoConfig('int4_weight_only')` raises a ValueError. PEFT replaced the int8 function by
     `prepare_model_for_kbit_training`, so importing it fails.
 
     ## Example
@@ -44,13 +44,13 @@ class RemovedLoadInKbitArgument(Rule):
 
     ## Fix
 
-    Pass `quantization_config=BitsAndBytesConfig(load_in_8bit=True)`, or nothing instead of `False`; call
-    `prepare_model_for_kbit_training`. Arguments of the config that stand beside the keyword move into it as they are.
+    Pass `quantization_config=BitsAndBytesConfig(load_in_8bit=True)`, or nothing instead of `False`. Call
+    `prepare_model_for_kbit_training`. Config arguments beside the keyword move into the config unchanged.
 
     ## Fix safety
 
-    Safe for 8 bits and for `False`: it means what the keyword meant. Unsafe for 4 bits without a quantization type and a
-    compute dtype, where it meant fp4 computed in float32, and the config that is written asks for nf4 and bfloat16.
+    Safe for 8 bits and for `False`, which keep their meaning. Unsafe for 4 bits without a quantization type or compute dtype:
+    the keyword meant fp4 computed in float32, and the new config sets nf4 and bfloat16.
 
     ## References
 
@@ -67,7 +67,7 @@ class RemovedLoadInKbitArgument(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each removed keyword, text or function that is given on every path."""
+        """Yield one violation for each removed keyword, string argument or function."""
         five = number(source.versions.get("transformers", "5")) >= (5,)
         asks = _VERSION.search(source.text) is not None
         for call, steps in source.steps_at(Action.LOAD) if five else ():
@@ -105,9 +105,9 @@ class RemovedLoadInKbitArgument(Rule):
 
 
 def _fix(source: SourceFacts, call: Call, argument: Argument) -> Fix:
-    """False and None are left out, True becomes a config; what is decided elsewhere is shown only."""
+    """Return the fix: False and None are removed, True becomes a config. A value set elsewhere is display only."""
     inside = call.span.start <= argument.whole.start < call.span.end
-    # a name may stand for what the command line says
+    # a name may hold a value of the command line
     inside = inside and source.code_of(argument.span) in ("True", "False", "None")
     other = next(name for name in ("load_in_4bit", "load_in_8bit") if name != argument.name)
     beside = [
@@ -117,10 +117,10 @@ def _fix(source: SourceFacts, call: Call, argument: Argument) -> Fix:
     ]
     if argument.value is False or argument.value is None:
         title = f"leave {argument.name} out"
-        edits = source.remove_argument(argument) if inside and not beside else ()  # they would be refused next
+        edits = source.remove_argument(argument) if inside and not beside else ()  # transformers would refuse the others next
         return Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY)
     title = "pass a BitsAndBytesConfig"
-    inside = inside and all(_is_keyword(source, call, one) for one in (argument, *beside))  # an item of a dict is written so
+    inside = inside and all(_is_keyword(source, call, one) for one in (argument, *beside))  # not an item of a dict
     if argument.value is not True or not inside or call.gives("quantization_config") or call.value(other) is True:
         return Fix(title, Safety.DISPLAY)
     removed = source.remove_arguments(beside)
@@ -140,6 +140,6 @@ def _fix(source: SourceFacts, call: Call, argument: Argument) -> Fix:
 
 
 def _is_keyword(source: SourceFacts, call: Call, argument: Argument) -> bool:
-    """Whether an argument is written as ``name=value`` in the call itself."""
+    """Return whether an argument is written as ``name=value`` in the call itself."""
     within = call.span.start <= argument.whole.start < call.span.end
     return within and source.text.startswith(argument.name, argument.whole.start)

@@ -1,4 +1,4 @@
-"""KB709."""
+"""Rule KB709: sharded-bitsandbytes-optimizer."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Call
 
-#: what TrainingArguments.optim calls them (transformers.training_args.OptimizerNames); ``adamw_torch_8bit`` is torchao's
+#: their names in TrainingArguments.optim (transformers.training_args.OptimizerNames); ``adamw_torch_8bit`` is torchao's
 _BITSANDBYTES = re.compile(r"paged_\w+|ademamix\w*|lion_\w+|(adamw|rmsprop)_(bnb\w*|8bit)")
 
 
 class ShardedBitsandbytesOptimizer(Rule):
-    """An optimizer of bitsandbytes for parameters that FSDP2 shards.
+    """A bitsandbytes optimizer for parameters that FSDP2 shards.
 
     ## What it does
 
-    Reports a model with trainable parameters whose training arguments name an optimizer of bitsandbytes
-    (`adamw_bnb_8bit`, `paged_adamw_32bit`, ...), where the run shards with FSDP2. FSDP1 hands the optimizer plain tensors.
-    In a script the training arguments tell of FSDP; transformers 5 takes version 2 unless `fsdp_config` names another.
+    Reports a model with trainable parameters, if its run shards with FSDP2 and uses a bitsandbytes optimizer
+    (`adamw_bnb_8bit`, `paged_adamw_32bit`, ...). FSDP1 passes plain tensors to the optimizer and is not reported.
+
+    In a script, FSDP is read from the training arguments. transformers 5 uses version 2 unless `fsdp_config` sets
+    another.
 
     ## Why is this bad?
 
-    FSDP2's parameters are DTensors. The first `optimizer.step()` raises, in 8 bits `got mixed torch.Tensor and DTensor`,
-    in 32 bits (small parameters too) `Operator bitsandbytes.optimizer_update_32bit.default does not have a sharding
-    strategy registered`.
+    FSDP2's parameters are DTensors, and the first `optimizer.step()` raises. In 8 bits the error is `got mixed
+    torch.Tensor and DTensor`. In 32 bits, and for small parameters in 8 bits, it is `Operator
+    bitsandbytes.optimizer_update_32bit.default does not have a sharding strategy registered`.
 
     ## Example
 
@@ -43,11 +45,11 @@ class ShardedBitsandbytesOptimizer(Rule):
 
     ## Fix
 
-    `optim="adamw_torch_fused"`, or `adamw_torch_8bit` of torchao, which know DTensors.
+    Use `optim="adamw_torch_fused"`, or torchao's `adamw_torch_8bit`. Both support DTensors.
 
     ## Fix safety
 
-    Shown only: another optimizer takes other learning rates and memory.
+    Display only: another optimizer needs another learning rate and another amount of memory.
 
     ## References
 
@@ -65,7 +67,7 @@ class ShardedBitsandbytesOptimizer(Rule):
     needs_strategy: ClassVar[bool] = True
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each place that trains with such an optimizer under FSDP2 on every path."""
+        """Yield one violation for each training with a bitsandbytes optimizer under FSDP2 on every path."""
         five = number(source.versions.get("transformers", "5")) >= (5,)
         for trained in source.trained():
             arguments = trained.paths[0].arguments
@@ -86,7 +88,7 @@ class ShardedBitsandbytesOptimizer(Rule):
                 )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the model as a whole."""
+        """Yield at most one violation, on the model as a whole."""
         if context.strategy is not Strategy.FSDP2 or not model.trainable:
             return
         if context.optimizer is not None and _BITSANDBYTES.fullmatch(context.optimizer):
@@ -99,13 +101,13 @@ class ShardedBitsandbytesOptimizer(Rule):
 
 
 def _second(arguments: Call, *, default: bool) -> bool:
-    """Whether training arguments surely ask for FSDP2, which ``default`` says of those that name no version."""
+    """Return whether training arguments are certain to set FSDP2; ``default`` if they set no version."""
     given = arguments.value("fsdp_config")
     if given is None:
         return default
     config = arguments.within("fsdp_config")
     if config is None or not config.complete:
-        return False  # a file of its own, or values that are not known
+        return False  # a separate file, or unknown values
     if config.value("xla") not in (None, False):
         return False
     version = config.value("version", config.value("fsdp_version"))

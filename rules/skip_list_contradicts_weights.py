@@ -1,4 +1,4 @@
-"""KB823."""
+"""Rule KB823: skip-list-contradicts-weights."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
     from kbitlint.facts.checkpoint import CheckpointFacts
 
 
-#: what is an nn.Linear wherever it is called so
+#: module names that always denote an nn.Linear
 LINEAR = frozenset({"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"})
 _PLAIN = re.compile(r"[\w.]+")
 
 
 def _names(module: str, name: str) -> bool:
-    """Whether a name leaves a module unquantized, as transformers' should_convert_module decides for plain names."""
+    """Return whether a plain name leaves a module unquantized, by the rule of transformers' should_convert_module."""
     return module == name or module.startswith(f"{name}.") or module.endswith(name)
 
 
 def _may_name(module: str, name: str) -> bool:
-    """Whether a name could mean the module: a pattern is not run, it may be made to take forever."""
+    """Return whether a name could match the module. A pattern always could: running it may never end."""
     return _PLAIN.fullmatch(name) is None or f".{name}." in f".{module}." or module.endswith(name)
 
 
 class SkipListContradictsWeights(Rule):
-    """Modules that the config leaves unquantized and the weights do not, or the reverse.
+    """The list of unquantized modules in the config contradicts the stored weights.
 
     ## What it does
 
-    Reports modules that `llm_int8_skip_modules` names and that are packed in the safetensors headers, and modules
-    that are stored as floats and not named, although other linear layers are packed.
+    Reports modules that `llm_int8_skip_modules` names and that are packed in the safetensors headers. Reports modules
+    that are stored as floats and not named, if other linear layers are packed.
 
     ## Why is this bad?
 
-    transformers builds layers by the list and fills them from the file: a packed weight does not fit an ordinary
-    layer, and loading stops; a float weight in a 4-bit layer has no state, and the first forward pass stops with an
+    transformers builds layers by the list and fills them from the file. A packed weight does not fit an ordinary layer,
+    and loading stops. A float weight in a 4-bit layer has no quantization state, and the first forward pass raises an
     AssertionError.
 
     ## Example
@@ -51,11 +51,11 @@ class SkipListContradictsWeights(Rule):
 
     ## Fix
 
-    Restore the list that the checkpoint was saved with.
+    Restore the list with which the checkpoint was saved.
 
     ## Fix safety
 
-    Shown only: the names in the list may stand for more than the file shows.
+    Display only: the names in the list may match more modules than the file contains.
 
     ## References
 
@@ -72,7 +72,7 @@ class SkipListContradictsWeights(Rule):
     )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each module that the list and the headers disagree about."""
+        """Yield one violation for each module that the list and the headers disagree about."""
         quantization = checkpoint.quantization or {}
         listed = quantization.get("llm_int8_skip_modules")
         names = [str(name) for name in listed] if isinstance(listed, list) else []

@@ -1,4 +1,4 @@
-"""KB523."""
+"""Rule KB523: skip-list-without-head."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Span
 
-#: what output heads are called
 KEY = "quantization_config.llm_int8_skip_modules"
 _WRITES = re.compile("ForCausalLM|ForConditionalGeneration|Seq2SeqLM|Vision2Seq|ToText|LMHead|MaskedLM|MultimodalLM")
+#: the names of output heads
 HEADS = ("lm_head", "embed_out", "output_layer", "score", "classifier", "head")
 
 
 def _names(value: object) -> tuple[str, ...]:
-    """The texts of a list; nothing where it is not known."""
+    """Return the strings of a list; empty if the list is not known."""
     known = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
     return tuple(str(item) for item in value) if known and isinstance(value, tuple) else ()
 
 
 def _without_output_head(source: SourceFacts) -> set[Span]:
-    """The configs that the file uses, and for no class that has an output head: heads of tasks are another rule's."""
+    """Return the configs that the file uses only for classes without an output head; KB528 covers task heads."""
     used: dict[Span, bool] = {}
     for call, steps in source.steps_at(Action.LOAD):
         writes = _WRITES.search(call.callee) is not None or "from_pretrained" not in call.callee
@@ -45,20 +45,19 @@ def _has_head(names: tuple[str, ...]) -> bool:
 
 
 class SkipListWithoutHead(Rule):
-    """A list of modules to leave unquantized that forgets the output head.
+    """A list of modules to leave unquantized that omits the output head.
 
     ## What it does
 
-    Reports `llm_int8_skip_modules` without `lm_head` (or another name of a head), in source and in the
-    `quantization_config` of a config.json. An error where the head is tied to the embeddings, as config.json says, or
-    where an adapter config of the file saves the head.
+    Reports `llm_int8_skip_modules` without `lm_head` (or another head name), in a script and in the `quantization_config` of
+    config.json. It is an error if config.json ties the head to the embeddings, or if a script's adapter config saves `lm_head`.
+    It is a warning otherwise.
 
     ## Why is this bad?
 
-    As soon as a list is given, the default that keeps the output head and tied weights in 16 bits no longer applies.
-    An untied head is then packed to 4 bits too, silently. A tied one stays a 16-bit matrix inside a 4-bit layer, and
-    the first forward pass stops with an AssertionError. `modules_to_save=['lm_head']` on a packed head fails when its
-    copy is made to require grad.
+    By default the output head and tied weights stay in 16 bits. A list replaces that default. An untied head is then packed to
+    4 bits without a message. A tied head stays a 16-bit matrix inside a 4-bit layer, and the first forward pass raises an
+    AssertionError. With `modules_to_save=['lm_head']`, PEFT raises when the copy of a packed head is made to require grad.
 
     ## Example
 
@@ -70,7 +69,7 @@ class SkipListWithoutHead(Rule):
 
     ## Fix safety
 
-    Unsafe: the head is computed in 16 bits again.
+    Unsafe: the head is computed in 16 bits again. Display only if the argument is not written as a list.
 
     ## References
 
@@ -88,7 +87,7 @@ class SkipListWithoutHead(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each list without a head."""
+        """Yield one violation for each skip list without a head."""
         saved = {name for call in source.calls_of("peft.LoraConfig") for name in _names(call.value("modules_to_save"))}
         headless = _without_output_head(source)
         for call in source.calls_of("transformers.BitsAndBytesConfig"):
@@ -115,7 +114,7 @@ class SkipListWithoutHead(Rule):
             )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the key of config.json."""
+        """Yield at most one violation, on the key of config.json."""
         quantization = checkpoint.quantization or {}
         names = quantization.get("llm_int8_skip_modules")
         if quantization.get("quant_method") != "bitsandbytes" or not isinstance(names, list) or not names:

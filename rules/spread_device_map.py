@@ -1,4 +1,4 @@
-"""KB702."""
+"""Rule KB702: spread-device-map."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class SpreadDeviceMap(Rule):
 
     ## What it does
 
-    Reports a model whose `hf_device_map` names more than one device, where the run has ranks that share it.
+    Reports a model whose `hf_device_map` names more than one device, if several ranks share the run.
 
     ## Why is this bad?
 
-    Each rank trains a whole copy, or a shard, on its own device. `device_map="auto"` gives every rank all devices, and
-    accelerate refuses to prepare such a model: "You can't train a model that has been loaded in 8-bit or 4-bit
-    precision on multiple devices in any distributed mode".
+    Each rank trains a whole copy, or a shard, on its own device. `device_map="auto"` spreads every rank's copy over all
+    devices, and accelerate refuses to prepare such a model: "You can't train a model that has been loaded in 8-bit or
+    4-bit precision on multiple devices in any distributed mode".
 
     ## Example
 
@@ -34,11 +34,11 @@ class SpreadDeviceMap(Rule):
 
     ## Fix
 
-    `device_map={"": PartialState().local_process_index}`; no device map at all for FSDP and ZeRO-3.
+    Load with `device_map={"": PartialState().local_process_index}`. Pass no device map for FSDP and ZeRO-3.
 
     ## Fix safety
 
-    Shown only: weights that are loaded cannot be moved by an edit.
+    Display only: an edit cannot move loaded weights.
 
     ## References
 
@@ -57,7 +57,7 @@ class SpreadDeviceMap(Rule):
     needs_strategy: ClassVar[bool] = True
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the model as a whole."""
+        """Yield at most one violation, on the model as a whole."""
         if (
             context.strategy is None
             or context.strategy is Strategy.SINGLE

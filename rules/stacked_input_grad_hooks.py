@@ -1,4 +1,4 @@
-"""KB302."""
+"""Rule KB302: stacked-input-grad-hooks."""
 
 from __future__ import annotations
 
@@ -21,13 +21,15 @@ class StackedInputGradHooks(Rule):
 
     ## What it does
 
-    Reports modules, usually input embeddings, with two or more forward hooks that set `requires_grad` on the output.
+    Reports modules, usually input embeddings, with two or more forward hooks that set `requires_grad` on the output. In
+    a script, reports each `enable_input_require_grads()` that repeats another call on every path.
 
     ## Why is this bad?
 
-    Training is not affected: the second hook repeats the first. But `enable_input_require_grads()` forgets the older
-    handles, so `disable_input_require_grads()` cannot remove them. A later stage then goes on with embeddings that
-    require grad: it keeps activations it does not need, and `loss.backward()` succeeds even where nothing trains.
+    Training is not affected: the second hook repeats the first. But `enable_input_require_grads()` overwrites the
+    handles of older hooks, so `disable_input_require_grads()` cannot remove them. In a later stage the embeddings still
+    require grad. The model then keeps activations that it does not need, and `loss.backward()` succeeds even if no
+    parameter trains.
 
     ## Example
 
@@ -35,11 +37,11 @@ class StackedInputGradHooks(Rule):
 
     ## Fix
 
-    Keep the newest hook, the one that `disable_input_require_grads()` knows.
+    Keep the newest hook, which `disable_input_require_grads()` can remove. In a script, remove the repeated call.
 
     ## Fix safety
 
-    Safe: one hook does what several did.
+    Safe: one hook has the effect of several. Display only if the call is part of a larger statement.
 
     ## References
 
@@ -57,7 +59,7 @@ class StackedInputGradHooks(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each module with more than one such hook."""
+        """Yield one violation for each module with more than one hook."""
         for hooks in model.input_grad_hooks:
             if len(hooks.names) > 1:
                 yield self.violation(
@@ -68,7 +70,7 @@ class StackedInputGradHooks(Rule):
                 )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each ``enable_input_require_grads()`` that repeats what another call does on every path."""
+        """Yield one violation for each ``enable_input_require_grads()`` that repeats another call on every path."""
         needed: set[Call] = set()
         repeated: dict[Call, Call] = {}
         for trained in source.trained():

@@ -1,4 +1,4 @@
-"""KB305."""
+"""Rule KB305: state-lost-in-recompute."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ if TYPE_CHECKING:
 
 
 class StateLostInRecompute(Rule):
-    """Adapters that are told in each call where to act, on modules computed again untold.
+    """Adapters with invocation tokens on modules whose recomputation does not know the tokens.
 
     ## What it does
 
-    Reports an active adapter with invocation tokens (aLoRA) on a model in which modules checkpoint that are not
-    transformers' own checkpointed layers.
+    Reports an active adapter with invocation tokens (aLoRA), if modules checkpoint that are not transformers' own
+    checkpointed layers.
 
     ## Why is this bad?
 
-    PEFT finds the invocation tokens once a call and hands their places to each adapted layer through hooks that it takes
-    away when the forward pass is over. The backward pass of a checkpointed module computes it again, without them: the
-    adapter then acts on no token, and either every gradient is exactly zero (reentrant) or the recomputation saves
-    other tensors than the first pass and torch raises (non-reentrant). For transformers' own `GradientCheckpointingLayer`
-    PEFT puts the hooks back (0.21 does, gradients are right), so these are not reported.
+    In each call, PEFT finds the invocation tokens and passes their positions to the adapted layers through hooks. It
+    removes the hooks after the forward pass. The backward pass recomputes a checkpointed module without them, and the
+    adapter acts on no token. With reentry every gradient is exactly zero. Without reentry the recomputation saves other
+    tensors than the first pass, and torch raises.
+
+    For transformers' own `GradientCheckpointingLayer`, PEFT 0.21 restores the hooks and the gradients are right, so
+    these layers are not reported.
 
     ## Example
 
@@ -40,7 +42,7 @@ class StateLostInRecompute(Rule):
 
     ## Fix safety
 
-    Nothing is applied: without checkpointing the step may not fit into memory.
+    Display only: without checkpointing the step may not fit into memory.
 
     ## References
 
@@ -56,7 +58,7 @@ class StateLostInRecompute(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each module that is computed again without the adapter's state."""
+        """Yield one violation for each module that is recomputed without the adapter's state."""
         invoked = [adapter for adapter in model.adapters if adapter.invoked and adapter.active]
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")

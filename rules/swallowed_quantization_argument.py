@@ -1,4 +1,4 @@
-"""KB521."""
+"""Rule KB521: swallowed-quantization-argument."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ class SwallowedQuantizationArgument(Rule):
 
     ## What it does
 
-    Reports arguments of `BitsAndBytesConfig`, and keys of a bitsandbytes `quantization_config` in config.json, that
-    are none of its parameters; with transformers 5 also arguments of the configs of gptq, awq, hqq, quanto, eetq,
+    Reports unknown arguments of `BitsAndBytesConfig`, and unknown keys of a bitsandbytes `quantization_config` in
+    config.json. With transformers 5, also reports unknown arguments of the configs of gptq, awq, hqq, quanto, eetq,
     torchao and mxfp4.
 
     ## Why is this bad?
 
-    The class takes `**kwargs` and logs what it does not know at a level that nobody sees. What was meant keeps its
-    default: a misspelt compute dtype is float32, a misspelt `load_in_8bit` gives a 4-bit model, because without
-    either flag transformers 5 quantizes to 4 bits. `use_exllama=False` for GPTQ, which kept kernels without a backward
-    pass away in transformers 4, is dropped, and `backend` decides instead.
+    The class takes `**kwargs` and logs unknown names at a level that is hidden by default. The intended setting keeps
+    its default. A misspelt compute dtype is float32. A misspelt `load_in_8bit` creates a 4-bit model, because
+    transformers 5 quantizes to 4 bits if neither flag is set.
+
+    In transformers 4, `use_exllama=False` for GPTQ avoided kernels without a backward pass. It is dropped now, and
+    `backend` decides instead.
 
     ## Example
 
@@ -39,11 +41,12 @@ class SwallowedQuantizationArgument(Rule):
 
     ## Fix
 
-    Use the name that was meant, where one is near.
+    Use the intended name, if a similar one exists.
 
     ## Fix safety
 
-    Unsafe: the argument takes effect for the first time.
+    Unsafe: the argument takes effect for the first time. Display only if no similar name exists, or if it is already
+    set.
 
     ## References
 
@@ -60,7 +63,7 @@ class SwallowedQuantizationArgument(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each argument that is dropped."""
+        """Yield one violation for each argument that the class drops."""
         five = number(source.versions.get("transformers", "5")) >= (5,)
         for call in source.calls_of(*(f"transformers.{name}" for name in QUANTIZATION_ARGUMENTS)):
             config = call.callee.rpartition(".")[2]
@@ -83,7 +86,7 @@ class SwallowedQuantizationArgument(Rule):
                 )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each key that is dropped."""
+        """Yield one violation for each key that the class drops."""
         quantization = checkpoint.quantization or {}
         if quantization.get("quant_method") != "bitsandbytes":
             return
@@ -104,6 +107,6 @@ class SwallowedQuantizationArgument(Rule):
 
 
 def _meant(name: str, known: Iterable[str]) -> str | None:
-    import difflib  # only for who has misspelt one
+    import difflib  # only imported for an unknown name
 
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)

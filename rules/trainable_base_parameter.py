@@ -1,4 +1,4 @@
-"""KB201."""
+"""Rule KB201: trainable-base-parameter."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ class TrainableBaseParameter(Rule):
 
     ## What it does
 
-    Reports every parameter of the base model (not of an adapter, a `modules_to_save` copy or trainable tokens) that
-    requires grad while other layers of the model are quantized.
+    Reports each parameter of the base model that requires grad while other layers of the model are quantized.
+    Parameters of adapters, `modules_to_save` copies and trainable tokens do not belong to the base.
 
-    In source it reports code that makes every parameter of a quantized model require grad, which fails on the packed
-    ones, and loops that train a quantized model without adapters and without freezing it.
+    In a script, reports code that makes all parameters of a quantized model require grad, which fails on packed ones.
+    Also reports loops that train a quantized model without adapters and without freezing it.
 
     ## Why is this bad?
 
-    Loading with a quantization config freezes the packed weights only; norms, embeddings, heads and biases stay
-    trainable. An optimizer built on `model.parameters()` then trains them too: they are not part of a saved adapter,
-    so what they learned is lost on reload, and their gradients and optimizer state take memory (12 bytes a parameter
-    for AdamW).
+    Loading with a quantization config freezes only the packed weights. Norms, embeddings, heads and biases stay
+    trainable. An optimizer built on `model.parameters()` trains them too. A saved adapter does not contain them, so a
+    reload loses what they learned. Their gradients and optimizer state take memory (12 bytes per parameter for AdamW).
 
     ## Example
 
@@ -45,9 +44,9 @@ class TrainableBaseParameter(Rule):
 
     ## Fix safety
 
-    Safe where the whole base is trainable, as loading leaves it, and no adapters are attached: `get_peft_model` freezes
-    it anyway. Unsafe where only some parameters are, or adapters are attached: somebody has chosen these, on purpose
-    (a head to probe, norms to tune) or by accident, and a linter cannot know which.
+    Safe if the whole base is trainable, as loading leaves it, and no adapters are attached: `get_peft_model` freezes it
+    anyway. Unsafe if only some parameters are trainable, or if adapters are attached. The user may have chosen these (a
+    head to probe, norms to tune), or not: a linter cannot know. Display only in a script.
 
     ## References
 
@@ -65,7 +64,7 @@ class TrainableBaseParameter(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each trainable parameter of the base."""
+        """Yield one violation for each trainable parameter of the base."""
         if not model.quantized:
             raise Unchecked("no layer is quantized, so full fine-tuning is possible")
         safety = Safety.SAFE if not model.has_adapters and _as_loaded(model) else Safety.UNSAFE
@@ -79,7 +78,7 @@ class TrainableBaseParameter(Rule):
                 )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each place that unfreezes packed weights, and for each loop that trains a bare base."""
+        """Yield one violation for each call that unfreezes packed weights, and for each loop that trains a bare base."""
         for call, steps in source.steps_at(Action.UNFREEZE):
             if all(step.before.kbit and step.before.method == "bitsandbytes" for step in steps):
                 yield self.violation(
@@ -103,7 +102,7 @@ class TrainableBaseParameter(Rule):
 
 
 def _as_loaded(model: ModelFacts) -> bool:
-    """Whether norms and input embeddings are all trainable: loading leaves them so, and nobody chooses just that.
+    """Return whether all norms and input embeddings are trainable, as loading leaves them; no user chooses exactly these.
 
     A few models freeze a parameter of their own, and transformers 4 freezes the biases of packed layers.
     """

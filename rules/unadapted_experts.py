@@ -1,4 +1,4 @@
-"""KB602."""
+"""Rule KB602: unadapted-experts."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class UnadaptedExperts(Rule):
 
     ## What it does
 
-    Reports stacks of experts that no adapter wraps in a model with adapters, with the share of the model that they are.
+    Reports stacks of experts without an adapter in a model with adapters. The evidence states their share of the model.
 
     ## Why is this bad?
 
-    `target_modules` names modules, and fused experts are parameters: most of the model then has no adapter. (PEFT 0.21
+    `target_modules` names modules, and fused experts are parameters. Most of the model then has no adapter. (PEFT 0.21
     converts `"all-linear"`, and for some architectures the old names of projections; earlier versions do not.) Training
-    works, and LoRA on attention alone is a choice that many make. Worth knowing for those who did not.
+    works, and LoRA on attention alone is a common choice, so the severity is info.
 
     ## Example
 
@@ -33,11 +33,11 @@ class UnadaptedExperts(Rule):
 
     ## Fix
 
-    `LoraConfig(target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], lora_dropout=0.0)`.
+    Use `LoraConfig(target_parameters=["mlp.experts.gate_up_proj", "mlp.experts.down_proj"], lora_dropout=0.0)`.
 
     ## Fix safety
 
-    Nothing is applied: which layers learn is the user's to say.
+    Display only: the user decides which layers learn.
 
     ## References
 
@@ -55,7 +55,7 @@ class UnadaptedExperts(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each stack of experts without an adapter."""
+        """Yield one violation for each stack of experts without an adapter."""
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
         adapted = tuple(f"{layer.path}." for layer in model.adapted)
@@ -70,5 +70,5 @@ class UnadaptedExperts(Rule):
 
 
 def _suggestion(path: str) -> str:
-    """What adapts them; where they are packed in place, PEFT cannot (KB606)."""
+    """Return the setting that adapts the experts. PEFT cannot adapt experts that are packed in place (KB606)."""
     return f'target_parameters=["{path.rpartition(".")[2]}"] in the adapter\'s config'

@@ -1,4 +1,4 @@
-"""KB510."""
+"""Rule KB510: unconverted-linear."""
 
 from __future__ import annotations
 
@@ -13,24 +13,26 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
 
-#: with less of the model packed, most of what quantization is for is lost
+#: below this packed share of the model, most of the benefit of quantization is lost
 HALF = 0.5
 
 
 class UnconvertedLinear(Rule):
-    """A linear layer of a quantized model is not packed, and no list says that it should be left out.
+    """A linear layer of a quantized model that is neither packed nor on a list of layers to skip.
 
     ## What it does
 
-    Compares what the quantizer was told to leave out with what is not packed, and reports every `nn.Linear` of the
-    base model, subclasses included, that is float and on no list.
+    Compares the layers that the quantizer was set to leave out with the layers that are not packed. Reports each
+    `nn.Linear` of the base model, subclasses included, that is float and on no such list.
 
     ## Why is this bad?
 
-    bitsandbytes replaces modules whose class is exactly `nn.Linear` or `Conv1D`. A subclass (`FalconLinear`, the output
-    projection of torch's `MultiheadAttention`, layers of remote code) stays as it is without a word, and so does what
-    somebody puts in afterwards. Training works; what it costs is the memory of 16 bits. A warning where less than half
-    of the model is packed, else worth knowing.
+    bitsandbytes replaces modules whose class is exactly `nn.Linear` or `Conv1D`. Subclasses stay float without a
+    message: `FalconLinear`, the output projection of torch's `MultiheadAttention`, layers of remote code. Layers that
+    code inserts after loading stay float too.
+
+    Training works, but these layers take the memory of 16 bits. It is a warning if they keep the packed share of the
+    model below half, and an info otherwise.
 
     ## Example
 
@@ -38,11 +40,11 @@ class UnconvertedLinear(Rule):
 
     ## Fix
 
-    Name the layer in `llm_int8_skip_modules` if it is meant to stay, or pack it with `bitsandbytes.nn.Linear4bit`.
+    Name the layer in `llm_int8_skip_modules` if it should stay float, or pack it with `bitsandbytes.nn.Linear4bit`.
 
     ## Fix safety
 
-    Nothing is applied: code that subclasses `nn.Linear` may read the weight itself.
+    Display only: code that subclasses `nn.Linear` may read the weight itself.
 
     ## References
 
@@ -60,7 +62,7 @@ class UnconvertedLinear(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each layer that was to be packed and is not."""
+        """Yield one violation for each float layer on no list."""
         if not model.quantized:
             raise Unchecked("no layer is quantized")
         if model.unconverted is None:

@@ -1,4 +1,4 @@
-"""KB706."""
+"""Rule KB706: unoptimized-parameter."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ class UnoptimizedParameter(Rule):
 
     ## What it does
 
-    Compares the parameters in the optimizer's groups with those of the model that it is about to train: what is
-    trainable and not held, and what is held and no parameter of the model (any more). In a script: an optimizer that is
-    built before the adapters are attached, on every path, where nothing is given their parameters afterwards.
+    Compares the parameters in the optimizer's groups with those of the model that it is about to train. Reports each
+    trainable parameter that the optimizer does not hold: an error. If there is none, reports how many tensors in the
+    optimizer are not (or no longer) parameters of the model: a warning.
+
+    In a script, reports an optimizer that is built before the adapters on every path, and that never receives their
+    parameters.
 
     ## Why is this bad?
 
-    A parameter outside the optimizer gets a gradient in every step and never changes, without an error. It happens
-    where adapters are attached, or parameters replaced or unfrozen, after the optimizer was built.
+    A parameter outside the optimizer gets a gradient in every step and never changes, without an error. It happens if
+    adapters are attached, or parameters are replaced or unfrozen, after the optimizer was built.
 
     ## Example
 
@@ -40,7 +43,7 @@ class UnoptimizedParameter(Rule):
 
     ## Fix safety
 
-    Shown only: which group a parameter belongs to is a choice.
+    Display only: the group of each parameter is the user's choice.
 
     ## References
 
@@ -57,7 +60,7 @@ class UnoptimizedParameter(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each place that trains adapters with an optimizer from before them, on every path."""
+        """Yield one violation for each training whose optimizer is older than the adapters on every path."""
         for trained in source.trained():
             early = trained.paths[0].early_optimizer
             if early is not None and trained.certain and all(training.early_optimizer for training in trained.paths):
@@ -69,7 +72,7 @@ class UnoptimizedParameter(Rule):
                 )
 
     def check_ranks(self, ranks: RanksFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each trainable parameter, and one for tensors that the model does not have."""
+        """Yield one violation for each missing parameter, else one for tensors that the model does not have."""
         optimizer = ranks.optimizer
         if optimizer is None:
             raise Unchecked("no optimizer whose parameters could be told apart is at hand")

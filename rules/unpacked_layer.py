@@ -1,4 +1,4 @@
-"""KB506."""
+"""Rule KB506: unpacked-layer."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ EIGHT = 8
 
 
 class UnpackedLayer(Rule):
-    """A layer of a quantizing class holds an ordinary float weight.
+    """A layer of a quantizing class that holds an ordinary float weight.
 
     ## What it does
 
-    Reports `Linear4bit` and `Linear8bitLt` layers whose weight was never packed, in a model that is otherwise or by its
-    records quantized.
+    Reports `Linear4bit` and `Linear8bitLt` layers whose weight was never packed.
 
     ## Why is this bad?
 
-    A 4-bit layer without a quantization state raises an `AssertionError` with no text in the first forward pass. It
-    arises where a head that is tied to the embedding is converted, and its packed weight then replaced by the embedding's.
-    An 8-bit layer keeps its float weight with `llm_int8_has_fp16_weight=True`: it trains, and takes the memory of 16 bits
-    (32 after PEFT's prepare, which casts them) although the model is called 8-bit. A 4-bit layer that somebody built by
-    hand packs its weight when it is moved to a device, and raises before.
+    A 4-bit layer without a quantization state raises an `AssertionError` without text in the first forward pass. The
+    usual cause is a head that is tied to the embedding: the embedding's float weight replaces its packed weight.
+
+    An 8-bit layer keeps its float weight with `llm_int8_has_fp16_weight=True`: a warning. It trains, and takes the
+    memory of 16 bits although the model is called 8-bit (32 after PEFT's preparation). A 4-bit layer that was built by
+    hand packs its weight when it is moved to a device, and raises until then: also a warning.
 
     ## Example
 
@@ -40,11 +40,12 @@ class UnpackedLayer(Rule):
 
     ## Fix
 
-    Name the layer in `llm_int8_skip_modules`; leave out `llm_int8_has_fp16_weight`.
+    Name the layer in `llm_int8_skip_modules`. Remove `llm_int8_has_fp16_weight`. Move a layer that was built by hand to
+    its device.
 
     ## Fix safety
 
-    Nothing is applied: the model has to be loaded again.
+    Display only: the model has to be loaded again, or the layer moved.
 
     ## References
 
@@ -62,7 +63,7 @@ class UnpackedLayer(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each layer that is not what its class says."""
+        """Yield one violation for each layer of a quantizing class with a float weight."""
         if not (model.quantized or model.hollow):
             raise Unchecked("no layer is quantized")
         tied = {path.rpartition(".")[0] for pair in model.tied for path in pair}

@@ -1,4 +1,4 @@
-"""KB504."""
+"""Rule KB504: unquantized-experts."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from kbitlint.violation import JSON
 
 
-#: types that bitsandbytes packs parameters to
+#: the types to which bitsandbytes packs parameters
 FOUR_BITS = ("nf4", "fp4")
-#: bytes of statistics for each block of so many weights under double quantization: one, and a float32 for 256 of them
+#: weights in a block, and bytes of its statistics under double quantization: one, and a float32 for 256 blocks
 BLOCK, DOUBLE = 64, 1 + 4 / 256
 
 
-#: a call that packs them; no further one of kbitlint's may begin inside, so that each letter is looked at once
+#: a call that packs them; the match contains no second ``kbitlint.fix(``, so the search takes linear time
 _PACKS = re.compile(r"replace_parameter_4bit|kbitlint\.fix\((?:(?!kbitlint\.fix\().)*unsafe=True")
-PARTLY = ("jetmoe", "nemotron_h", "nemotron_h_omni")  # less than half of them are experts
-#: checkpoints of which the name tells that they have experts
+PARTLY = ("jetmoe", "nemotron_h", "nemotron_h_omni")  # experts are less than half of the parameters
+#: published names of checkpoints with experts
 _PUBLISHED = re.compile(
     r"mistralai/Mixtral-8x|Qwen/Qwen[\w.]+-(MoE-|\d+B-)A\d|allenai/OLMoE-|microsoft/Phi-3\.5-MoE|meta-llama/Llama-4-"
 )
@@ -41,16 +41,14 @@ class UnquantizedExperts(Rule):
 
     ## What it does
 
-    Reports parameters that stack the matrices of all experts of a layer and are float, while other layers of the model
-    are packed, and says which share of the model's parameters is quantized at all. In a script: a bitsandbytes config
-    for a checkpoint with experts, as its config.json on this machine or its publisher's name tells.
+    Reports float parameters that stack the matrices of all experts of a layer, while other layers are packed. In a script,
+    reports a bitsandbytes config for a checkpoint whose config.json on this machine, or published name, indicates experts.
 
     ## Why is this bad?
 
-    transformers 5 keeps experts as stacked parameters, and bitsandbytes replaces `nn.Linear` only. `load_in_4bit` then
-    packs the attention and leaves the rest: of Mixtral-8x7B 2.9 % of the parameters are packed and 90 GB stay bfloat16.
-    Nothing is printed. Training works, at the memory of a 16-bit model; PEFT's prepare doubles even that. A warning where
-    less than half of the model is quantized, else worth knowing.
+    transformers 5 stores experts as stacked parameters, and bitsandbytes replaces `nn.Linear` only. `load_in_4bit` silently
+    packs the attention only: of Mixtral-8x7B, 2.9 % of the parameters, and 90 GB stay bfloat16. Training needs the memory of a
+    16-bit model, and PEFT's preparation doubles that. It is a warning if less than half is quantized, else an info.
 
     ## Example
 
@@ -59,15 +57,15 @@ class UnquantizedExperts(Rule):
 
     ## Fix
 
-    Packs each stack with bitsandbytes' own `nn.parametrize.replace_parameter_4bit`, in the type of the model's other layers
-    and one at a time. Routers and shared experts stay as they are. Whoever reads the parameter gets it unpacked, so
-    activate checkpointing: without it every layer keeps its unpacked experts until backward.
+    The fix packs each stack with bitsandbytes' `nn.parametrize.replace_parameter_4bit`, one at a time, in the type of the
+    model's other layers. Routers and shared experts do not change. Reading the parameter unpacks it, so enable checkpointing:
+    otherwise every layer keeps its unpacked experts until the backward pass.
 
     ## Fix safety
 
-    Unsafe: outputs move by the error of 4 bits. `kbitlint.undo` reads the stacks from the checkpoint again. Shown only
-    where another parameter is tied to the stack, an adapter wraps it, it is trained, or no 4-bit layers show the type.
-    PEFT 0.21 cannot train `target_parameters` on it; `save_pretrained` needs `save_original_format=False`.
+    Unsafe: outputs change by the error of 4 bits. `kbitlint.undo` reads the stacks from the checkpoint again. Display only in a
+    script, for a tied, adapted or trained stack, or if no 4-bit layer sets the type. PEFT 0.21 cannot train `target_parameters`
+    on a packed stack, and `save_pretrained` needs `save_original_format=False`.
 
     ## References
 
@@ -89,7 +87,7 @@ class UnquantizedExperts(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each stack of experts that is not packed."""
+        """Yield one violation for each stack of experts that is not packed."""
         if not model.quantized:
             raise Unchecked("no layer is quantized")
         banks = [p for p in model.parameters if p.bank and not (p.adapter or p.packed)]
@@ -105,10 +103,10 @@ class UnquantizedExperts(Rule):
 
     @staticmethod
     def _fix(bank: ParameterFacts, model: ModelFacts, *, tied: bool) -> Fix:
-        """Packed like most of the model's layers; for display only where those have no type of 4 bits."""
+        """Return the fix that packs the bank like most layers of the model; display only if none has a 4-bit type."""
         like = Counter(facts.packing for facts in model.quantized if facts.packing.kind in FOUR_BITS).most_common(1)
         wrapped = any(bank.path.startswith(f"{layer.path}.") for layer in model.adapted)
-        trained = bank.requires_grad and model.has_adapters  # a base that was just loaded requires grad everywhere
+        trained = bank.requires_grad and model.has_adapters  # after loading, every float parameter requires grad
         if tied or wrapped or trained or not like:
             return Fix("pack them with bitsandbytes.nn.parametrize.replace_parameter_4bit", Safety.DISPLAY)
         packing = like[0][0]
@@ -119,7 +117,7 @@ class UnquantizedExperts(Rule):
         return Fix(f"pack them to {packing.kind}, one bank at a time", Safety.UNSAFE, (edit,))
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each load in k bits of a checkpoint with experts, on every path."""
+        """Yield one violation for each load of a checkpoint with experts in k bits on every path."""
         packed = _PACKS.search(source.text)
         if packed or number(source.versions.get("transformers", "5")) < (5,):
             return

@@ -1,4 +1,4 @@
-"""KB303."""
+"""Rule KB303: unreachable-adapter."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ if TYPE_CHECKING:
 
 
 class UnreachableAdapter(Rule):
-    """Trainable parameters that are computed with and never receive a gradient.
+    """Trainable parameters that the forward pass uses and that never receive a gradient.
 
     ## What it does
 
-    Runs a training step without weights and reports trainable parameters, adapters above all, that take part in the
-    forward pass while the backward pass does not reach them, with the module that cuts the gradient: it runs under
-    `no_grad`, detaches its output, or gives something that the loss does not depend on. Before adapters are attached,
-    a scalar on each quantized layer stands for them.
+    Runs a training step without weights. Reports trainable parameters, mostly of adapters, that the forward pass uses
+    and the backward pass does not reach. Names the module that cuts the gradient: it runs under `no_grad`, detaches its
+    output, or returns a value on which the loss does not depend. Before adapters are attached, a scalar on each
+    quantized layer represents them.
 
     ## Why is this bad?
 
-    Training runs, the loss may even fall, and these parameters stay as they were initialised: `lora_B` stays zero.
-    Where the class by itself would let the gradient pass, or where nothing is reached at all, that is an error. Where
-    the class cuts it (an indexer that only picks, a router's top-k), the architecture is built so, and it is worth
-    knowing: an adapter there costs memory and learns nothing, and DDP with `find_unused_parameters=False` waits for it
-    forever.
+    Training runs, and the loss may even fall, but these parameters keep their initial values: `lora_B` stays zero. It
+    is an error if the class itself would let the gradient pass, or if no parameter gets a gradient.
+
+    It is an info if the class cuts the gradient by design (an indexer that only selects, a router's top-k). An adapter
+    there costs memory and learns nothing. Under DDP with `find_unused_parameters=False` it is an error again, because
+    DDP waits for the gradient forever.
 
     ## Example
 
@@ -38,11 +39,11 @@ class UnreachableAdapter(Rule):
 
     ## Fix
 
-    Depends on the cause: remove the cut, or leave the modules out of the adapter's targets.
+    It depends on the cause: remove the cut, or leave the modules out of the adapter's targets.
 
     ## Fix safety
 
-    Nothing is applied: the cut is in code.
+    No fix is offered: the cut is in code.
 
     ## References
 
@@ -60,7 +61,7 @@ class UnreachableAdapter(Rule):
     )
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each module that cuts the gradient of parameters in it."""
+        """Yield one violation for each module that cuts the gradient of parameters in it."""
         if not trace.gradients:
             raise Unchecked("the step stops before a gradient could arrive")
         nothing = not any(facts.arrives for facts in trace.gradients)

@@ -1,4 +1,4 @@
-"""KB704."""
+"""Rule KB704: unshardable-weight."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class UnshardableWeight(Rule):
 
     ## What it does
 
-    Reports quantized layers whose weight is stored in an integer dtype where the run uses FSDP. FSDP1 takes none of
-    them; FSDP2 fails on bitsandbytes int8, and keeps 4-bit weights whole on every rank.
+    Reports quantized layers whose weight has an integer dtype, if the run uses FSDP. FSDP1 takes none of them. FSDP2
+    fails on bitsandbytes int8, and keeps 4-bit weights whole on every rank: a warning.
 
     ## Why is this bad?
 
-    FSDP1 raises `Cannot flatten integer dtype tensors`. FSDP2 splits an int8 weight from its scales, and the forward
-    pass raises `'Parameter' object has no attribute 'CB'`. accelerate leaves uint8 4-bit weights out of FSDP2's shards
-    with a log line, so the memory of the base does not go down with more ranks.
+    FSDP1 raises `Cannot flatten integer dtype tensors`. FSDP2 separates an int8 weight from its scales, and the forward
+    pass raises `'Parameter' object has no attribute 'CB'`. accelerate leaves uint8 4-bit weights out of FSDP2's shards,
+    with a log line. The memory of the base then does not go down with more ranks.
 
     ## Example
 
@@ -35,11 +35,11 @@ class UnshardableWeight(Rule):
 
     ## Fix
 
-    `bnb_4bit_quant_storage=torch.bfloat16` when the model is quantized; DDP for 8-bit.
+    For 4 bits, set `bnb_4bit_quant_storage=torch.bfloat16` when the model is quantized. For 8 bits, use DDP.
 
     ## Fix safety
 
-    Shown only: the weights have to be quantized again.
+    Display only: the weights have to be quantized again.
 
     ## References
 
@@ -58,7 +58,7 @@ class UnshardableWeight(Rule):
     needs_strategy: ClassVar[bool] = True
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each quantized layer with an integer weight."""
+        """Yield one violation for each quantized layer with an integer weight."""
         if context.strategy not in (Strategy.FSDP1, Strategy.FSDP2):
             return
         weights = {p.module: p for p in model.parameters if p.packed and not p.floating}

@@ -1,4 +1,4 @@
-"""KB205."""
+"""Rule KB205: untied-copy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Call
 
-#: the names that PEFT puts between a module and what it wraps
+#: the names that PEFT inserts between a module and the module that it wraps
 _BETWEEN = ("base_layer", "original_module", "token_adapter")
 
 
@@ -28,15 +28,17 @@ class UntiedCopy(Rule):
 
     ## What it does
 
-    Reports tied weights of the base model of which an adapter trains a copy (`modules_to_save`, LoRA or trainable
-    tokens) that the other place does not share. In a script: `modules_to_save` with `embed_tokens` or `lm_head` for a
-    checkpoint whose config.json, on this machine, says that they are tied.
+    Reports tied weights of the base model, if an adapter trains a copy that the other module does not share. Copies come from
+    `modules_to_save`, LoRA and trainable tokens.
+
+    In a script, reports `modules_to_save` with `embed_tokens` or `lm_head`, if the checkpoint's config.json on this machine
+    ties them.
 
     ## Why is this bad?
 
-    Both places start with one tensor and drift apart with the first step, while the config still says that they are
-    tied. Code that believes the config (exporters, GGUF converters, an older `merge_and_unload`) then keeps one of
-    the two and drops what the other learned. With both listed, twice the memory and optimizer state is used.
+    Both modules start with one tensor and diverge with the first step. The config still records that they are tied. Code that
+    relies on it (exporters, GGUF converters, an older `merge_and_unload`) keeps one and drops what the other learned. If both
+    are listed, they use twice the memory and optimizer state.
 
     ## Example
 
@@ -44,12 +46,12 @@ class UntiedCopy(Rule):
 
     ## Fix
 
-    `ensure_weight_tying=True` (PEFT 0.18 and later) keeps them tied, so does `trainable_token_indices`; or set
-    `tie_word_embeddings=False` knowingly.
+    Set `ensure_weight_tying=True` (PEFT 0.18 and later), or use `trainable_token_indices`: both keep the modules tied. Or set
+    `tie_word_embeddings=False` on purpose.
 
     ## Fix safety
 
-    Unsafe in a script, where `ensure_weight_tying=True` is written: one copy is trained then. Nothing is applied to a model.
+    Unsafe in a script, where `ensure_weight_tying=True` is added: one copy is trained then. Display only for a model.
 
     ## References
 
@@ -67,7 +69,7 @@ class UntiedCopy(Rule):
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each tied pair whose trained copies are not tied."""
+        """Yield one violation for each tied pair whose trained copies are not tied."""
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
         copies = {further for further, _ in model.tied}
@@ -86,7 +88,7 @@ class UntiedCopy(Rule):
             )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each config that trains copies of weights that the checkpoint ties, on every path."""
+        """Yield one violation for each config that trains copies of weights that the checkpoint ties, on every path."""
         for call, steps in source.steps_at(Action.ATTACH):
             config = call.within("peft_config")
             tied = all(step.before.named is not None and step.before.named.tied for step in steps)
@@ -101,14 +103,14 @@ class UntiedCopy(Rule):
 
 
 def _saves_one_of_two(config: Call) -> bool:
-    """Whether a LoRA config surely trains copies of tied weights that it does not tie again."""
+    """Return whether a LoRA config is certain to train copies of tied weights without tying them again."""
     saved = config.value("modules_to_save")
-    tied = config.value("ensure_weight_tying", False)  # noqa: FBT003  # the default of the argument
+    tied = config.value("ensure_weight_tying", False)  # noqa: FBT003  # the argument's default
     return isinstance(saved, tuple) and any(name in ("embed_tokens", "lm_head") for name in saved) and tied is False
 
 
 def _trained_at(model: ModelFacts, place: str) -> list[str]:
-    """What an adapter trains at a module itself, not at one that is in it."""
+    """Return the parameters that an adapter trains at a module itself, not at a submodule."""
     found = []
     for path in (p.path for p in model.trainable if p.adapter and _under(p.path, place)):
         child = path[len(place) + 1 :].partition(".")[0]
@@ -118,7 +120,7 @@ def _trained_at(model: ModelFacts, place: str) -> list[str]:
 
 
 def _module(path: str) -> str:
-    """The module of the base model that a parameter belongs to, without what PEFT puts in between."""
+    """Return the base module to which a parameter belongs, without the names that PEFT inserts."""
     return ".".join(name for name in path.rpartition(".")[0].split(".") if name not in _BETWEEN)
 
 

@@ -1,4 +1,4 @@
-"""KB524."""
+"""Rule KB524: untrainable-quantization-method."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TITLE = "quantize the unquantized checkpoint with a method that trains"
 
 
 def _by_arguments(method: object, value: Callable[[str], object], layout: object) -> str | None:
-    """Why a method does not train with these arguments; None where it does, or where they do not tell."""
+    """Return why a method does not train with these arguments; None if it does or the arguments leave it open."""
     row = method_named(method)
     if not row.trains:
         return f"{method} cannot be trained through"
@@ -39,7 +39,7 @@ def _by_arguments(method: object, value: Callable[[str], object], layout: object
 
 
 def _asked(model: ModelState) -> str | None:
-    """The same for a model that a script loads."""
+    """Return why a model that a script loads does not train; None if it does or that is not known."""
     config = model.quantization
     if not model.certain:
         return None
@@ -56,16 +56,15 @@ class UntrainableQuantizationMethod(Rule):
 
     ## What it does
 
-    Reports checkpoints whose `quantization_config`, and scripts whose quantization config, names a method that
-    declares itself untrainable in transformers 5.23: auto-round, fbgemm_fp8, gemma, higgs, nvfp4, quark, spqr, vptq
-    and mxfp4, unless it is dequantized at load; torchao with weights of other than 8 bits; bitnet, fouroversix and
-    fp_quant without the argument that makes them train.
+    Reports checkpoints and scripts whose quantization config names a method that transformers 5.23 declares untrainable:
+    auto-round, fbgemm_fp8, gemma, higgs, nvfp4, quark, spqr, vptq, and mxfp4 unless it is dequantized at load. It also reports
+    torchao with weights of other than 8 bits, and bitnet, fouroversix and fp_quant without the argument that makes them train.
 
     ## Why is this bad?
 
-    Trainer refuses such a model: `that quantization method do not support training`. A loop of one's own fails in the
-    backward pass or has none, because the kernels are made for inference. mxfp4 is dequantized silently where its
-    kernels are missing, which makes it plain 16-bit LoRA: a warning.
+    Trainer refuses such a model: `that quantization method do not support training`. A custom loop fails in the backward pass
+    or has none, because the kernels are made for inference: a warning. transformers dequantizes mxfp4 silently if its kernels
+    are missing, which makes the run plain 16-bit LoRA: also a warning.
 
     ## Example
 
@@ -77,7 +76,7 @@ class UntrainableQuantizationMethod(Rule):
 
     ## Fix safety
 
-    Shown only.
+    Display only: the model has to be loaded again.
 
     ## References
 
@@ -95,9 +94,9 @@ class UntrainableQuantizationMethod(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each Trainer, or loop of the file, that is given such a model on every path."""
+        """Yield one violation for each Trainer, or loop of the file, that receives such a model on every path."""
         own = (trained for trained in source.trained() if trained.paths[0].loop is Loop.OWN)
-        # what asks an argument is refused by Trainer alone: some of it computes on unpacked weights
+        # only Trainer refuses a method that depends on an argument: some of these compute on unpacked weights
         named = (trained for trained in own if not method_named(trained.models[0].method).trains)
         given = [(trained.call, trained.models, Consequence.FRAGILE) for trained in named]
         for call, steps in source.steps_at(Action.TRAINER):
@@ -118,7 +117,7 @@ class UntrainableQuantizationMethod(Rule):
                 )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the key of config.json."""
+        """Yield at most one violation, on the key of config.json."""
         quantization = checkpoint.quantization or {}
         method, layout = quantization.get("quant_method"), quantization.get("quant_type")
         kind = layout.get("default") if isinstance(layout, Mapping) else None

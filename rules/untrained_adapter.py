@@ -1,4 +1,4 @@
-"""KB625."""
+"""Rule KB625: untrained-adapter."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class UntrainedAdapter(Rule):
 
     ## What it does
 
-    Reads the `lora_B` tensors of adapter_model.safetensors, which are small, and reports an adapter in which all of
-    them hold nothing but zeros.
+    Reads the `lora_B` tensors of adapter_model.safetensors, which are small. Reports an adapter in which all of them
+    contain only zeros. Applies to the default and the Gaussian initialisation, which start `lora_B` at zero.
 
     ## Why is this bad?
 
-    `lora_B` starts at zero and moves with the first step that reaches it. Where all are zero after training, no
-    gradient has ever arrived: the adapter was frozen, or cut off by a reentrant checkpoint.
+    `lora_B` starts at zero and changes with the first step that reaches it. If all are zero after training, no gradient
+    arrived: the adapter was frozen, or a reentrant checkpoint cut it off.
 
     ## Example
 
@@ -33,11 +33,11 @@ class UntrainedAdapter(Rule):
 
     ## Fix
 
-    Find out why with `kbitlint check` on the script, and train again.
+    Find the cause with `kbitlint check` on the script, and train again.
 
     ## Fix safety
 
-    Shown only.
+    Display only: the adapter has to be trained again.
 
     ## References
 
@@ -55,7 +55,7 @@ class UntrainedAdapter(Rule):
     )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation, on the adapter's file."""
+        """Yield at most one violation, on the adapter's file."""
         names = [name for name, tensor in checkpoint.adapter_tensors.items() if ".lora_B." in name and tensor.nbytes]
         if not names:
             raise Unchecked("no lora_B in an adapter_model.safetensors here")

@@ -1,4 +1,4 @@
-"""KB920."""
+"""Rule KB920: unused-ignore."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class UnusedIgnore(Rule):
 
     ## What it does
 
-    Reports `# kbitlint: ignore[...]` comments whose rules report nothing on the line, and those that name no rule at
-    all. Rules that were not selected are not missed.
+    Reports `# kbitlint: ignore[...]` comments whose rules report nothing on the line, and comments that name no rule. A
+    comment for a rule that is not selected is not reported.
 
     ## Why is this bad?
 
-    The comment claims that something is wrong and accepted. When the code has been repaired, it hides the next fault
-    of the same kind.
+    The comment claims that a fault is present and accepted. After the code is repaired, it hides the next fault of the
+    same kind.
 
     ## Example
 
@@ -33,7 +33,7 @@ class UnusedIgnore(Rule):
 
     ## Fix
 
-    Take the comment out.
+    Remove the comment.
 
     ## Fix safety
 
@@ -54,7 +54,7 @@ class UnusedIgnore(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each comment that silences nothing."""
+        """Yield one violation for each comment that silences nothing."""
         for ignore in source.unused:
             named = ", ".join(ignore.names)
             yield self.violation(

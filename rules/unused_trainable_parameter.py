@@ -1,4 +1,4 @@
-"""KB203."""
+"""Rule KB203: unused-trainable-parameter."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ class UnusedTrainableParameter(Rule):
 
     ## What it does
 
-    Runs a training step on text without weights and reports trainable parameters, adapters included, whose module is
-    not called, or is called and does not use them: a vision tower without an image, a pooler that no loss reads,
-    cross-attention without an encoder, a copy in `modules_to_save` that is bypassed.
+    Runs a training step without weights on text. Reports trainable parameters, adapters included, whose module is not
+    called, or is called and does not use them. Examples: a vision tower without an image; a pooler that no loss reads;
+    cross-attention without an encoder; a bypassed copy in `modules_to_save`.
 
     ## Why is this bad?
 
-    They stay as they are. On one GPU that costs only their memory and their optimizer state, and on batches that hold
-    an image or audio the towers do train, so it is worth knowing. Under DDP with `find_unused_parameters=False` the
-    next step raises `Expected to have finished reduction`; there it is an error.
+    These parameters do not change. On one GPU that costs only their memory and optimizer state. Batches with an image
+    or audio do train the towers, so the severity is info. Under DDP with `find_unused_parameters=False` the next step
+    raises `Expected to have finished reduction`: an error.
 
     ## Example
 
@@ -39,7 +39,7 @@ class UnusedTrainableParameter(Rule):
 
     ## Fix safety
 
-    Nothing is applied: which modules should learn is the user's to say.
+    Display only: the user decides which modules learn.
 
     ## References
 
@@ -57,7 +57,7 @@ class UnusedTrainableParameter(Rule):
     )
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each module around parameters that no computation uses."""
+        """Yield one violation for each module that holds unused trainable parameters."""
         if not trace.gradients:
             raise Unchecked("the step stops before a gradient could arrive")
         waits = context.waits_for_every_gradient

@@ -1,4 +1,4 @@
-"""KB723."""
+"""Rule KB723: zero3-without-reentry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
 
 
-#: the first version that was seen to train it (two gloo processes, nf4)
+#: the oldest version known to train (run with two gloo processes and nf4)
 TRAINS = (0, 19, 8)
 
 
@@ -24,15 +24,15 @@ class Zero3WithoutReentry(Rule):
 
     ## What it does
 
-    Reports a PEFT model that is trained under ZeRO-3 on every path with checkpointing that is not reentrant, by
-    request or by transformers 5's default, where a DeepSpeed older than 0.19.8 is installed beside kbitlint or asked for
-    by the project. TRL's trainers force reentry themselves and are not reported.
+    Reports a PeftModel that is trained under ZeRO-3 with non-reentrant checkpointing on every path. This is the default
+    of transformers 5. The rule applies to DeepSpeed older than 0.19.8, installed beside kbitlint or required by the
+    project. TRL's trainers force reentry themselves and are not reported.
 
     ## Why is this bad?
 
-    ZeRO-3 takes frozen weights apart again during the recomputation, and the non-reentrant variant then finds a
-    tensor of shape [0] where it saved another: `CheckpointError: Recomputed values have different metadata`. Pull
-    request 8148 mended it: 0.19.2 fails, 0.19.8 trains.
+    ZeRO-3 partitions frozen weights again during the recomputation. The non-reentrant variant then finds a tensor of
+    shape [0] where it saved another: `CheckpointError: Recomputed values have different metadata`. Pull request 8148 of
+    DeepSpeed fixed it: 0.19.2 fails, 0.19.8 trains.
 
     ## Example
 
@@ -40,11 +40,11 @@ class Zero3WithoutReentry(Rule):
 
     ## Fix
 
-    A newer DeepSpeed, or `{'use_reentrant': True}`.
+    Use a newer DeepSpeed, or `{'use_reentrant': True}`.
 
     ## Fix safety
 
-    Unsafe: with a newer DeepSpeed it is not needed.
+    Unsafe: with a newer DeepSpeed it is not needed. Display only if checkpointing kwargs are already passed.
 
     ## References
 
@@ -62,7 +62,7 @@ class Zero3WithoutReentry(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """One violation for each place that trains adapters under ZeRO-3 without reentry on every path."""
+        """Yield one violation for each training of adapters under ZeRO-3 without reentry on every path."""
         if number(source.versions.get("deepspeed", NEWEST["deepspeed"])) >= TRAINS:
             return
         for trained in source.trained():
