@@ -35,13 +35,21 @@ PROMISES = {
     "wrapped models get the verdict of the bare one": ("test_wrappers", "test_quantized"),
     "a sample of real steps against verdicts": ("test_truth",),
     "scripts, notebooks, configurations": ("test_documents", "test_interpreter", "test_scripts", "test_configs"),
+    "time and memory that grow with a file as the file does": ("test_growth",),
+    "live models of every kind, in the modes of any caller": ("test_isolation", "test_odd_models", "test_optimizers"),
     "targets: Hub, factories, remote code": ("test_hub", "test_factories", "test_build"),
     "several ranks: verdict = outcome": ("test_ranks", "test_context"),
-    "the callback in real Trainers": ("test_trainer",),
+    "the callback in real Trainers": ("test_trainer", "test_trl"),
     "reports: text, JSON, SARIF, GitHub, JUnit": ("test_formats", "test_text"),
     "the page, in a browser": ("test_page",),
-    "bad and hostile input: one line, exit code 2": ("test_bad_input", "test_hostile", "test_terminal"),
-    "what is executed, read and written, by kind of target": ("test_security",),
+    "bad and hostile input: one line, exit code 2": ("test_bad_input", "test_hostile", "test_terminal", "test_exits"),
+    "what is executed, read and written, by kind of target": (
+        "test_security",
+        "test_confinement",
+        "test_content",
+        "test_import_state",
+        "test_reach",
+    ),
     "projects: configuration, suppressions, init, rule packs": (
         "test_config",
         "test_suppress",
@@ -52,7 +60,7 @@ PROMISES = {
     "many targets at once": ("test_jobs",),
     "threads, processes, large tensors, the same bytes again": ("test_concurrency", "test_large", "test_reproducible"),
     "files are written whole or not at all": ("test_atomic",),
-    "the package": ("test_packaging", "test_imports", "test_extension"),
+    "the package": ("test_packaging", "test_imports", "test_extension", "test_optimized_python", "test_documentation"),
     "batches and benchmarks": ("test_batch", "test_benchmarks", "test_robustness"),
 }
 

@@ -42,10 +42,12 @@ class Copy:
         self.write(name, (self.folder / name).read_text(encoding="utf-8") + text)
 
     def run(self, *arguments):
-        """What ``python -m ...`` gives in the copy."""
+        """The ended process of ``python -m ...`` in the copy; kbitlint imports nothing from its working folder."""
+        place = self.folder / "work" if arguments[0] == "kbitlint" else self.folder
+        place.mkdir(exist_ok=True)
         environment = {**os.environ, "PYTHONPATH": str(self.folder), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "80"}
         return subprocess.run(
-            [sys.executable, "-m", *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+            [sys.executable, "-m", *arguments], cwd=place, env=environment, capture_output=True, text=True, check=False
         )
 
     def tests(self, *arguments):
@@ -170,7 +172,7 @@ def test_ternary_in_scripts(code, after, severity, message):
     import script_cases as written
 
     body = TERNARY + "".join(getattr(written, name) for name in after.split())
-    found = written.said(code, body, imports=written.IMPORTS + "from transformers import TernaryConfig\\n")
+    found = written.findings(code, body, imports=written.IMPORTS + "from transformers import TernaryConfig\\n")
     assert found == [(severity, (written.TRAINED if after else TERNARY).strip(), message)]
 
 

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 
 from benchmarks.robustness.trials import Run, Tally, run
+from kbitlint.output import formats
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "tests" / "data" / "scripts" / "accelerate_loop_reentrant.py"
@@ -325,7 +326,7 @@ def _names(tally: Tally, folder: Path) -> None:
     (odd / os.fsdecode(b"d\xfe")).mkdir(parents=True)
     shutil.copy(SCRIPT, odd / os.fsdecode(b"\xff.py"))
     shutil.copy(SCRIPT, odd / os.fsdecode(b"d\xfe") / "x.py")
-    for form in ("text", "json", "sarif", "github", "junit", "html"):
+    for form in formats.NAMES:
         function = (b"\xff.py:f",) if form in ("text", "sarif") else ()  # torch is imported for it
         for target in (b".", b"\xff.py", b"d\xfe", b"gone\xfe.py", *function):
             there = target in (b".", b"\xff.py", b"d\xfe")

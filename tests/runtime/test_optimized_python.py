@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tiny
 
+from kbitlint.output import formats
 from kbitlint.runtime.optimized_python import _without_stripping
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +47,7 @@ def test_documents_and_help_are_the_same(arguments, way):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format_", ["json", "sarif", "html", "text"])
+@pytest.mark.parametrize("format_", formats.NAMES)
 def test_the_report_of_a_script_is_the_same(format_):
     plain, stripped = both("-OO", "-m", "kbitlint", "check", SCRIPT, "--format", format_)
 

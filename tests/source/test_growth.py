@@ -105,7 +105,7 @@ def test_patterns_that_are_made_while_running_are_few_and_known():
         "kbitlint/facts/checkpoint.py",
         "kbitlint/facts/source_text.py",
         "kbitlint/model/build/meta.py",
-        "kbitlint/model/layers/heads.py",
+        "kbitlint/model/layers/quantized.py",
         "kbitlint/source/gitignore.py",
         "kbitlint/upstream/hub_names.py",
     ]
