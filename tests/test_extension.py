@@ -237,10 +237,9 @@ def test_the_configuration_of_a_framework_is_three_files_and_one_row(copy):
     code, said = copy.tests(*selected)
 
     assert (code, "failed" in said) == (0, False)
-    found = copy.run(
-        "kbitlint", "check", "tests/data/scripts/swift_qlora.yaml", "--select", "KB401", "--format", "github"
-    ).stdout
-    assert "file=tests/data/scripts/swift_qlora.yaml,line=10" in found
+    recipe = str(copy.folder / "tests/data/scripts/swift_qlora.yaml")
+    found = copy.run("kbitlint", "check", recipe, "--select", "KB401", "--format", "github").stdout
+    assert "swift_qlora.yaml,line=10" in found
     assert copy.written == {
         "kbitlint/upstream/programs.py",
         "tests/data/scripts/swift_qlora.yaml",
