@@ -45,7 +45,7 @@ import importlib.util
 spec = importlib.util.spec_from_file_location("kbitlint", package + "/__init__.py", submodule_search_locations=[package])
 sys.modules["kbitlint"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sys.modules["kbitlint"])
-from kbitlint.jobs.server.server import serve
+from kbitlint.jobs.server import serve
 serve(int(parent))
 """
 
@@ -117,7 +117,7 @@ def _server(folders: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
 
     It leads a session of its own, so that Ctrl-C reaches this process alone, which then closes the pipe.
     """
-    package = str(Path(__file__).parent.resolve())
+    package = str(Path(__file__).parents[1].resolve())
     user = site.getusersitepackages() if site.ENABLE_USER_SITE else ""
     flags = [flag for flag in subprocess._args_from_interpreter_flags() if flag not in ("-I", "-E", "-s", "-P")]  # type: ignore[attr-defined]  # noqa: SLF001  # as multiprocessing passes them on
     given = (str(os.getpid()), user, package, *import_paths.without(sys.path, folders))
