@@ -6,21 +6,20 @@ import functools
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
+from kbitlint.facts.literals import Literal, literal, written
+from kbitlint.facts.span_edits import KIND, bounds
+from kbitlint.facts.values import Style
 from kbitlint.violation import Edit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from kbitlint.facts.values import Argument, Call, Span
 
-#: ``start`` and ``end`` are offsets in the text as Python's ``open()`` reads it, where each line end is one character; of a
-#: notebook, in its code cells joined by line ends
-KIND = "replace-span"
 #: the comma, or the bracket, before an argument
 _BEFORE = re.compile(r",\s*\Z|(?<=[({])\s*\Z")
-Literal = Union[bool, str, "Mapping[str, bool]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class SourceText:
         argument = call.argument(name)
         if argument is not None:
             return self.replace(argument.span, code)
-        return self._append(call, _written(call, name, code))
+        return self._append(call, written(call, name, code))
 
     def set_value(self, call: Call, name: str, value: Literal) -> tuple[Edit, ...]:
         """Give an argument a constant value, in the language of the file."""
@@ -224,8 +223,6 @@ class SourceText:
         return Edit(KIND, self.file, {"start": start, "end": end, "was": self.text[start:end], "text": code})
 
     def _append(self, call: Call, code: str) -> tuple[Edit, ...]:
-        from kbitlint.facts.values import Style
-
         if call.style is Style.YAML:
             start = self.line_start(call.arguments[-1].whole.start) if call.arguments else call.span.start
             first = call.arguments[0].whole.start if call.arguments else call.span.start
@@ -284,38 +281,3 @@ def _is_code(line: str) -> bool:
 def _code(line: str) -> str:
     """A line without its comment, as far as that can be told without its strings."""
     return line.partition("#")[0].strip()
-
-
-def literal(call: Call, value: Literal) -> str:
-    """A value as the language of a call writes it."""
-    from kbitlint.facts.values import Style
-
-    data = call.style in (Style.YAML, Style.JSON)
-    if isinstance(value, bool):
-        return str(value).lower() if data else str(value)
-    if isinstance(value, str):
-        return value if call.style is Style.YAML else f'"{value}"'
-    items = ", ".join(
-        (f"{name}: " if call.style is Style.YAML else f'"{name}": ') + literal(call, item) for name, item in value.items()
-    )
-    return f"{{{items}}}"
-
-
-def _written(call: Call, name: str, code: str) -> str:
-    from kbitlint.facts.values import Style
-
-    if call.style is Style.CALL:
-        return f"{name}={code}"
-    return f"{name}: {code}" if call.style is Style.YAML else f'"{name}": {code}'
-
-
-class OverlapError(ValueError):
-    """An edit that does not fit the text any more."""
-
-
-def bounds(edit: Edit) -> tuple[int, int]:
-    """Where an edit starts and ends. Raises OverlapError where it does not say so."""
-    start, end = edit.arguments["start"], edit.arguments["end"]
-    if not isinstance(start, int) or not isinstance(end, int):
-        raise OverlapError(f"{edit.path}: an edit without bounds")
-    return start, end

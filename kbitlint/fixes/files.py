@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kbitlint import engine
 from kbitlint.audit.scripts import run
 from kbitlint.errors import KbitlintError, TargetError
-from kbitlint.facts.source_text import OverlapError
+from kbitlint.facts.span_edits import OverlapError
 from kbitlint.files.checkpoint import inside, read_checkpoint
 from kbitlint.files.json_edits import KINDS, changed
 from kbitlint.fixes.model import MAX_PASSES, FixError, held_back

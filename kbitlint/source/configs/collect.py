@@ -10,7 +10,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.facts.source import Action, CheckpointingState, ExecutionPath, SourceFacts
+from kbitlint.facts.model_state import CheckpointingState
+from kbitlint.facts.source import Action, ExecutionPath, SourceFacts
 from kbitlint.facts.values import UNKNOWN, Argument, Call
 from kbitlint.source.comments import ignores
 from kbitlint.source.configs.tree import json_items, yaml_items

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.facts.source import Action, Adapters, CheckpointingState, ExecutionPath, Loop, ModelState, Step, Training
+from kbitlint.facts.model_state import Adapters, CheckpointingState, ModelState
+from kbitlint.facts.source import Action, ExecutionPath, Loop, Step, Training
 from kbitlint.facts.values import UNKNOWN, Call, Span, Value
 from kbitlint.files.local_configs import checkpoint_config
 from kbitlint.limits import current
@@ -18,7 +18,7 @@ from kbitlint.upstream.calls import Arguments, Checkpoints
 from kbitlint.upstream.quantization import PREPARED_METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path as FilePath
 
     from kbitlint.upstream.calls import Api
@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 
 #: hooks that are copied in the time of one step
 _CHEAP = 64
-
-
-@dataclass(frozen=True, slots=True)
-class UncalledFunction:
-    """A function that nothing in the file calls."""
-
-    steps: range
-    trainings: range
-    changed: frozenset[int]
-    """The models whose state it changes."""
 
 
 @dataclass(slots=True)
@@ -270,24 +260,6 @@ class PathState:
             )
         )
 
-    def trained_at_any_time(self, units: Sequence[UncalledFunction]) -> None:
-        """Of functions that are called elsewhere: what one does to a model may come before or after another trains it.
-
-        So nothing that it finds of the model is certain.
-        """
-        changing = Counter(number for unit in units for number in unit.changed)
-        for unit in units:
-            others = _Others(changing, unit.changed)
-            for number in unit.trainings:
-                training = self.trainings[number]
-                if training.model_id in others:
-                    model = dataclasses.replace(training.model, certain=False)
-                    self.trainings[number] = dataclasses.replace(training, model=model)
-            for number in unit.steps:
-                step = self.steps[number]
-                if step.model_id in others:
-                    self.steps[number] = dataclasses.replace(step, before=dataclasses.replace(step.before, certain=False))
-
     def next_round(self, steps: int, trainings: int) -> None:
         """What a loop that began after so many steps and trainings leaves behind for its second round: the mode."""
         evals: dict[int, list[tuple[int, Call]]] = {}
@@ -301,18 +273,6 @@ class PathState:
             asleep = self.nets[training.model_id].state.training_mode is False
             if awake and asleep and modes and modes[0][0] >= self.reached[number]:
                 self.trainings[number] = dataclasses.replace(training, sleeps=modes[-1][1])
-
-
-@dataclass(frozen=True, slots=True)
-class _Others:
-    """The models that other functions change than one."""
-
-    changing: Mapping[int, int]
-    """By how many functions each model is changed."""
-    own: frozenset[int]
-
-    def __contains__(self, number: int) -> bool:
-        return self.changing.get(number, 0) > (number in self.own)
 
 
 def same_but_for_mode(one: ModelState, other: ModelState) -> bool:
