@@ -201,7 +201,7 @@ def test_a_python_caller_gets_the_same_line():
         kbitlint.check(3)
     with pytest.raises(kbitlint.KbitlintError, match=r"^quantize: 'int4' is none of nf4, fp4, int8, none$"):
         kbitlint.check("x/y", quantize="int4")
-    with pytest.raises(TypeError, match=r"^unknown argument 'slect'; known are context, ignore, memory, meta, "):
+    with pytest.raises(TypeError, match=r"^unknown argument 'slect'; known are context, ignore, limits, memory, meta, "):
         kbitlint.check("x/y", slect="KB101")
 
 

@@ -453,10 +453,6 @@ def main():
     dist.destroy_process_group()
 
 
-if __name__ == "__main__":
-    main()
-
-
 def norm_dtypes(model):
     return {p.dtype for name, p in model.named_parameters() if "norm" in name.lower() and "lora" not in name}
 
@@ -469,3 +465,7 @@ def loss_and_gradients(model, run=None, autocast=None):
         loss = loss_of((model if run is None else run)(**batch))
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+if __name__ == "__main__":
+    main()
