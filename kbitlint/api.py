@@ -6,21 +6,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry
-from kbitlint.audit.open import apply_stored, opened
-from kbitlint.audit.options import is_left_out, options_of
-from kbitlint.audit.run import audit, check_live, is_live, model_of, not_run
+from kbitlint.audit.open import apply_stored, open_target, target_of
+from kbitlint.audit.options import options_of
+from kbitlint.audit.run import audit, model_of
 from kbitlint.audit.turn import turn
+from kbitlint.engine import needs_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
+from kbitlint.fixes import run
 from kbitlint.fixes.budget import DEFAULT_LORA, memory_of, parse_lora
-from kbitlint.fixes.run import device_for, fix_live, fix_named
+from kbitlint.fixes.preview import preview
 from kbitlint.limits import held_to
-from kbitlint.target import SOURCES, Kind, parse
+from kbitlint.target import Kind, held, parse
 from kbitlint.violation import Edit, Safety, Severity
 
 if TYPE_CHECKING:
     from kbitlint.report import MemoryReport, Report
+    from kbitlint.target import Target
 
 
 def check(target: Any, **options: Any) -> Report:
@@ -41,12 +44,10 @@ def check(target: Any, **options: Any) -> Report:
     """
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
-    with held_to(chosen.limits), turn(target):
-        if is_live(target):
-            return check_live(target, rules, chosen)
-        if is_left_out(target, chosen):
-            return not_run(target)
-        return audit(opened(target, rules, chosen), rules, chosen)
+    parsed = target_of(target)
+    with held_to(chosen.limits), turn(parsed):
+        opened = open_target(parsed, chosen, model=needs_model(rules))
+        return preview(audit(opened, rules, chosen), opened, rules, chosen)
 
 
 def fix(
@@ -81,22 +82,17 @@ def fix(
     """
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
+    parsed = target_of(target)
     if optimizer is not None:
-        _check_optimizer(optimizer, target)
-    wanted = Safety.UNSAFE if unsafe else Safety.SAFE
-    with held_to(chosen.limits), turn(target):
-        if not is_live(target) and is_left_out(target, chosen):
-            return not_run(target)
-        if is_live(target):
-            return fix_live(target, rules, chosen, wanted, probe=bool(probe), optimizer=optimizer)
-        named = parse(str(target))
-        place = device_for(device, needed=not (chosen.meta or named.kind in (*SOURCES, Kind.FILE)))
-        return fix_named(named, rules, chosen, wanted, place, probe=probe is not False)
+        _check_optimizer(optimizer, parsed)
+    fixing = run.Fixing(Safety.UNSAFE if unsafe else Safety.SAFE, device, probe, optimizer)
+    with held_to(chosen.limits), turn(parsed):
+        return run.fix(parsed, rules, chosen, fixing)
 
 
-def _check_optimizer(optimizer: Any, target: Any) -> None:
-    if isinstance(target, (str, Path)):
-        raise TargetError(target, "is loaded for the fix, so that no optimizer holds its parameters: pass none")
+def _check_optimizer(optimizer: Any, target: Target) -> None:
+    if target.kind is not Kind.LIVE:
+        raise TargetError(target.text, "is loaded for the fix, so that no optimizer holds its parameters: pass none")
     from kbitlint.model.edits.optimizers import unwrapped
 
     unwrapped(optimizer)
@@ -141,15 +137,17 @@ def memory(
     """
     chosen = options_of(options)
     adapter = None if lora is None else parse_lora(lora)
-    with turn(target):
-        return memory_of(target, chosen, (batch, seq_len), lora=adapter, optimizer=optimizer, every=every)
+    parsed = target_of(target)
+    with turn(parsed):
+        opened = open_target(parsed, chosen)
+        return memory_of(opened, chosen, (batch, seq_len), lora=adapter, optimizer=optimizer, every=every)
 
 
 def undo(model: Any) -> int:
     """Take back, bit for bit, every fix that was applied to this model object; gives how many there were."""
     from kbitlint.model.edits import journal
 
-    with turn(model):
+    with turn(held(model)):
         return journal.undo(model_of(model))
 
 
@@ -183,7 +181,7 @@ def load_prepared(folder: str | Path, *, device: str | None = None, **kwargs: An
     require_model_extra("loading a model")
     from kbitlint.model.build.weights import load
 
-    with turn(target.place):
+    with turn(target):
         model = load(target, device or _any_device(), prepared.quantize, trust_remote_code=False, arguments=kwargs)
         apply_stored(model, prepared, target.folder / manifest.NAME)
     return model
@@ -207,7 +205,7 @@ def prepare(model: Any, file: str | Path) -> int:
     prepared = manifest.read_file(place)
     if prepared is None:
         raise TargetError(place, "no such file; `kbitlint --fix` writes it")
-    with turn(model):
+    with turn(held(model)):
         return apply_stored(model_of(model), prepared, place, undoable=True)
 
 

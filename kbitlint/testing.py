@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint import api, engine, registry, rule_docs
 from kbitlint.context import TrainingContext
 from kbitlint.fixes.model import fix_model
-from kbitlint.model.collect import facts_of_model
+from kbitlint.model.collect import collect
 from kbitlint.violation import Safety, Surface
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def state_of(model: Any) -> dict[str, object]:
 
 
 def _look(rule: Rule, model: Any, case: Case) -> tuple[Violation, ...]:
-    facts, _ = facts_of_model(model, [rule], case.context, trace=case.trace)
+    facts, _ = collect(model, case.context, trace=case.trace and engine.needs_trace([rule]))
     outcome = engine.run([rule], facts, case.context)
     for crash in outcome.crashes:
         raise AssertionError(f"{case.name}: a check raises nothing but Unchecked:\n{crash.traceback}")
@@ -145,7 +145,7 @@ def _hold_fix(rule: Rule, case: Case) -> None:
 
 def _codes(rules: Iterable[Rule], model: Any, case: Case) -> set[tuple[str, str]]:
     rules = list(rules)
-    facts, _ = facts_of_model(model, rules, case.context, trace=False)
+    facts, _ = collect(model, case.context, trace=False)
     return {(v.code, v.at.path) for v in engine.run(rules, facts, case.context).violations}
 
 

@@ -14,7 +14,7 @@ from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.facts.span_edits import OverlapError
 from kbitlint.files.checkpoint import inside, read_checkpoint
 from kbitlint.files.json_edits import KINDS, changed
-from kbitlint.fixes.model import MAX_PASSES, FixError, held_back
+from kbitlint.fixes.model import MAX_PASSES, FixError, edits_of, fixes_of, held_back
 from kbitlint.runtime import content
 from kbitlint.source import documents
 from kbitlint.source.folders import walk
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from kbitlint.rule import Rule
     from kbitlint.source.documents import Document
     from kbitlint.target import Target
-    from kbitlint.violation import Violation
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +63,7 @@ def mend(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContex
     passes, most = 0, MAX_PASSES
     while True:
         violations = run(rules, document.facts, context)[0].violations
-        fixes = list(_fixes(violations, wanted))
+        fixes = list(fixes_of(violations, wanted))
         if not passes:
             most += len(fixes)  # those of one call are made one after the other
         if not fixes:
@@ -124,21 +123,16 @@ def mend_files(target: Target, rules: tuple[Rule, ...], context: TrainingContext
     if facts is None:
         return []
     violations = engine.run(rules, {Surface.FILES: facts}, context).violations
+    wished = edits_of(violations, wanted)
     found = []
     for name in sorted({violation.at.file for violation in violations}):
-        edits = tuple(edit for fix in _fixes(violations, wanted) for edit in fix if edit.kind in KINDS and edit.path == name)
+        edits = tuple(edit for edit in wished if edit.kind in KINDS and edit.path == name)
         path = target.folder / name
         if edits:
             before = _read(path)
-            after = changed(path, before, dict.fromkeys(edits))
-            found.append(FixedFile(path, name, before, after, "utf-8", tuple(dict.fromkeys(edits)), 1))
+            after = changed(path, before, edits)
+            found.append(FixedFile(path, name, before, after, "utf-8", edits, 1))
     return found
-
-
-def _fixes(violations: Iterable[Violation], wanted: Safety) -> Iterable[tuple[Edit, ...]]:
-    for violation in violations:
-        if violation.fix is not None and violation.fix.safety >= max(wanted, Safety.UNSAFE):
-            yield violation.fix.edits
 
 
 def _read(path: Path) -> str:

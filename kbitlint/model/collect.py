@@ -9,30 +9,24 @@ from kbitlint.result import Skip
 from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.trace import TraceFacts
-    from kbitlint.rule import Rule
 
 
-def facts_of_model(
-    model: Any, rules: Iterable[Rule], context: TrainingContext, *, trace: bool
-) -> tuple[dict[Surface, Any], tuple[Skip, ...]]:
-    """What the rules look at on a live or meta model, and what could not be looked at.
+def collect(model: Any, context: TrainingContext, *, trace: bool) -> tuple[dict[Surface, Any], tuple[Skip, ...]]:
+    """Return the facts of a live or meta model by surface, and a skip for each part that could not be read.
 
     Args:
         model: A ``torch.nn.Module``; it is only read.
-        rules: The rules that will run; without a rule on the trace no step is run.
         context: How the model will be trained.
-        trace: Whether a step may be run.
+        trace: Whether to run a training step without weights.
     """
-    from kbitlint.model.inspect.walk import collect
+    from kbitlint.model.inspect import walk
 
-    facts: dict[Surface, Any] = {Surface.MODEL: (seen := collect(model))}
+    facts: dict[Surface, Any] = {Surface.MODEL: (seen := walk.collect(model))}
     skips = _unread(seen)
-    if not trace or not any(Surface.TRACE in rule.checks() for rule in rules):
+    if not trace:
         return facts, skips
     from kbitlint.model.trace.trace import trace as traced
 
@@ -66,5 +60,5 @@ def facts_of_step(model: Any, context: TrainingContext) -> TraceFacts | None:
 
     try:
         return trace(model, context)
-    except Exception:  # noqa: BLE001  # see facts_of_model, which gives the reason
+    except Exception:  # noqa: BLE001  # see collect, which gives the reason
         return None

@@ -270,9 +270,9 @@ def _replace(put: Callable[[str, Any], None], name: Any, held: Any, new: Any) ->
 
 def _set(value: Any, name: str, new: Any) -> None:
     """Set an attribute past the class: a module would register it, a frozen dataclass would refuse."""
-    attributes = dictionary(value)
-    if name in attributes:
-        attributes[name] = new
+    own = dictionary(value)
+    if name in own:
+        own[name] = new
     else:
         object.__setattr__(value, name, new)
 

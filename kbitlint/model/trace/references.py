@@ -63,7 +63,7 @@ def _parts_of_function(value: Any) -> Iterable[Any]:
         return (value(),)
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values(), *vars(value).values()]
-    closed = [contents for cell in getattr(value, "__closure__", None) or () for contents in contents(cell)]
+    closed = [held for cell in getattr(value, "__closure__", None) or () for held in contents(cell)]
     defaults = [*(getattr(value, "__defaults__", None) or ()), *(getattr(value, "__kwdefaults__", None) or {}).values()]
     return [*closed, *defaults, *vars(value).values()]
 
