@@ -222,9 +222,9 @@ STAGES = {
     "selection of rules": ("kbitlint.registry", "select"),
     "reading a script": ("kbitlint.source.documents", "read"),
     "audit": ("kbitlint.engine", "run"),
-    "suppressions": ("kbitlint.cli", "settled"),
+    "suppressions": ("kbitlint.cli.check", "apply_suppressions"),
     "rendering": ("kbitlint.output.formats", "render"),
-    "writing the report": ("kbitlint.cli", "deliver"),
+    "writing the report": ("kbitlint.cli.check", "write_report"),
 }
 EXCEPTIONS = (
     MemoryError(),

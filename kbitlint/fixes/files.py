@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +44,8 @@ class FixedFile:
 
     def diff(self) -> str:
         """The change as a unified diff; empty where there is none."""
+        import difflib  # only a fix or --diff needs it
+
         before, after = (re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text) for text in (self.before, self.after))
         lines = difflib.unified_diff(before, after, self.name, self.name, n=2)
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines).rstrip("\n")
