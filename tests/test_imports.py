@@ -1,8 +1,9 @@
-"""The import graph of the product: no circle, imports inside functions and for type checking included."""
+"""The import graph of the product, imports inside functions and for type checking included: no circle, no arrow up."""
 
 from __future__ import annotations
 
 import ast
+import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -36,6 +37,44 @@ def graph():
     known = modules()
     trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in known.items()}
     return {name: set(imported(tree, known)) - {name} for name, tree in trees.items()}
+
+
+def layers():
+    """The number of the layer of each room, 0 at the top, as the contract of import-linter has them."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    rows = ast.literal_eval(
+        re.search(r'containers = \["kbitlint"\]\nexhaustive = true\nlayers = (\[.*?\n\])', text, re.DOTALL)[1]
+    )
+    return {room.strip(): number for number, row in enumerate(rows) for room in row.split("|")}
+
+
+def upward(arrows):
+    """Each arrow from a room of kbitlint to one above it, or to another one of its own layer."""
+    known = layers()
+    for module, targets in arrows.items():
+        for target in sorted(targets):
+            (package, room, *_), (other, there, *_) = (f"{name}.".split(".") for name in (module, target))
+            if package == other == "kbitlint" and room and there and room != there and known[there] <= known[room]:
+                yield module, target
+
+
+def test_no_import_leads_upwards():
+    arrows = graph()
+    rooms = {name.split(".")[1] for name in arrows if name.startswith("kbitlint.")}
+
+    assert set(layers()) == rooms
+    assert list(upward(arrows)) == []
+
+
+def test_an_arrow_that_leads_upwards_or_sideways_is_found():
+    arrows = graph()
+    arrows["kbitlint.audit.run"].add("kbitlint.fixes.preview")
+    arrows["kbitlint.facts.source"].add("kbitlint.context.training")
+
+    assert sorted(upward(arrows)) == [
+        ("kbitlint.audit.run", "kbitlint.fixes.preview"),
+        ("kbitlint.facts.source", "kbitlint.context.training"),
+    ]
 
 
 def test_no_module_imports_itself_through_others():

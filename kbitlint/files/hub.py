@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.errors import TargetError
 from kbitlint.facts.checkpoint import CheckpointFacts, Damage, Tensor
 from kbitlint.files.checkpoint import read_json
+from kbitlint.files.packing import packing_of
 from kbitlint.files.safetensors import MAX_TENSORS
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def read_hub(name: str, revision: str | None = None) -> CheckpointFacts | None:
     tensors = dict(_tensors(metadata))
     if len(tensors) > MAX_TENSORS:
         return dataclasses.replace(facts, unread=(Damage(name, f"names more than {MAX_TENSORS} tensors"),))
-    return dataclasses.replace(facts, tensors=tensors)
+    return dataclasses.replace(facts, tensors=tensors, packing=packing_of(tensors))
 
 
 def _config(download: Callable[[], str]) -> dict[str, Any] | None:
