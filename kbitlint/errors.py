@@ -46,7 +46,7 @@ class EditError(KbitlintError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
-    import difflib
+    import difflib  # only a misspelt word needs it
 
     close = difflib.get_close_matches(word, sorted(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

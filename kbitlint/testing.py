@@ -17,6 +17,7 @@ from kbitlint import api, engine, registry, rule_docs
 from kbitlint.context import TrainingContext
 from kbitlint.fixes.model import fix_model
 from kbitlint.model.collect import collect
+from kbitlint.rule import CODE, SLUG
 from kbitlint.violation import Safety, Surface
 
 if TYPE_CHECKING:
@@ -71,8 +72,6 @@ def hold(rule: type[Rule], *, flagged: Iterable[Case] = (), clean: Iterable[Case
 
 def hold_document(rule: type[Rule]) -> None:
     """Hold the shape of a rule: its code, its slug, and every section of its document. Raises AssertionError."""
-    from kbitlint.rule import CODE, SLUG
-
     sections = rule_docs.sections(rule)
     _must(CODE.fullmatch(rule.meta.code) is not None, f"code {rule.meta.code!r} is KB and three digits")
     _must(SLUG.fullmatch(rule.meta.slug) is not None, f"slug {rule.meta.slug!r} is words joined by hyphens")
@@ -86,7 +85,7 @@ def hold_document(rule: type[Rule]) -> None:
 
 def state_of(model: Any) -> dict[str, object]:
     """Everything of a model that a check must leave alone and that undoing a fix must give back."""
-    import torch
+    import torch  # rule packs import this module without it
 
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     state: dict[str, object] = {}
@@ -151,7 +150,7 @@ def _codes(rules: Iterable[Rule], model: Any, case: Case) -> set[tuple[str, str]
 
 def _hold_training(case: Case) -> None:
     """After all fixes a real training step gives every trainable parameter a finite gradient."""
-    from kbitlint.model.probe import probe
+    from kbitlint.model.probe import probe  # imports torch
 
     model = case.build()
     fix_model(model, registry.all_rules(), case.context, Safety.UNSAFE, trace=case.trace)

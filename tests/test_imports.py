@@ -91,3 +91,30 @@ def test_a_circle_is_found():
 
     with pytest.raises(CycleError):
         TopologicalSorter(arrows).prepare()
+
+
+def unexplained(text):
+    """The lines of imports inside functions that give no reason; a module docstring may give one for all of them."""
+    tree = ast.parse(text)
+    if re.search(r"^Imports of .* are inside ", ast.get_docstring(tree) or "", re.MULTILINE):
+        return []
+    lines = text.splitlines()
+    functions = [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+    inside = {
+        node.lineno for function in functions for node in ast.walk(function) if isinstance(node, (ast.Import, ast.ImportFrom))
+    }
+    reason = re.compile(r"#(?! noqa).*[a-z]|# noqa: \w+  # ")
+    return [lines[number - 1].strip() for number in sorted(inside) if not reason.search(lines[number - 1])]
+
+
+def test_each_import_inside_a_function_gives_its_reason():
+    found = {name: unexplained(path.read_text(encoding="utf-8")) for name, path in modules().items()}
+
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+def test_an_import_without_a_reason_is_found():
+    text = "def f():\n    import a\n    import b  # takes a second\n    import c  # noqa: F401\n"
+
+    assert unexplained(text) == ["import a", "import c  # noqa: F401"]
+    assert unexplained(f'"""A module.\n\nImports of a are inside functions: they load torch.\n"""\n{text}') == []

@@ -1,6 +1,6 @@
 """Opens a target: reads its files, builds its model without weights, or calls the user's factory.
 
-Imports of ``kbitlint.model`` and ``huggingface_hub`` stand inside functions: they load torch or an optional dependency, and
+Imports of ``kbitlint.model`` and ``huggingface_hub`` are inside functions: they load torch or an optional dependency, and
 audits of scripts and files need neither.
 """
 

@@ -1,6 +1,6 @@
 """Audits an open target: collects its facts, runs the rules over them, and makes the report.
 
-Imports of ``kbitlint.model`` stand inside functions: they load torch, and audits of scripts and files need none.
+Imports of ``kbitlint.model`` are inside functions: they load torch, and audits of scripts and files need none.
 """
 
 from __future__ import annotations

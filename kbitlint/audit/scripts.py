@@ -145,7 +145,7 @@ def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: T
     cores = os.cpu_count() or 1
     if len(named) < MANY or cores < 2 or _has_threads() or not hasattr(os, "fork"):  # one core gains nothing
         return [audit_file(path, name, rules, context) for path, name in named]
-    from kbitlint.runtime import import_paths, processes
+    from kbitlint.runtime import import_paths, processes  # only a large folder needs multiprocessing
 
     parent = os.getpid()
 

@@ -1,6 +1,6 @@
 """The commands of ``kbitlint`` and their help. Each command passes its options on and decides nothing.
 
-Imports of what a command runs stand inside it, so that ``--version`` and ``--help`` import click and little else.
+Imports of what a command runs are inside it, so that ``--version`` and ``--help`` import click and little else.
 """
 
 from __future__ import annotations

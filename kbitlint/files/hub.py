@@ -23,8 +23,8 @@ UNREACHED = "the headers of its weights cannot be had from the Hub"
 
 def read_hub(name: str, revision: str | None = None) -> CheckpointFacts | None:
     """The facts of a repository, as far as they can be had; None where not even its config.json can."""
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import SafetensorsParsingError
+    from huggingface_hub import HfApi, hf_hub_download  # an optional dependency
+    from huggingface_hub.errors import SafetensorsParsingError  # as above
 
     config = _config(lambda: hf_hub_download(name, "config.json", revision=revision))
     if config is None:

@@ -1,6 +1,6 @@
 """The memory of training, side by side: the model as it is, after PEFT's preparation, after kbitlint's fix.
 
-Imports of torch, PEFT and ``kbitlint.model`` stand inside functions: audits of scripts and files need none of them.
+Imports of torch, PEFT and ``kbitlint.model`` are inside functions: audits of scripts and files need none of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Plans fixes, applies them, and checks again until nothing is left to fix; any failure undoes everything."""
+"""Plans fixes, applies them, and checks again until nothing is left to fix; any failure undoes everything.
+
+Imports of ``kbitlint.model.edits`` are inside functions: they load torch, and fixes of scripts import this module.
+"""
 
 from __future__ import annotations
 

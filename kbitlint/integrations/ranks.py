@@ -85,8 +85,8 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> R
 
 def seen(target: Any, report: Report, context: TrainingContext, optimizer: Any = None) -> RankAudit:
     """What this rank saw of a model, or of a Trainer's, that was audited."""
-    from kbitlint.model.inspect.optimizer import adapter_settings, is_sharded, optimizer_facts
-    from kbitlint.model.inspect.walk import collect
+    from kbitlint.model.inspect.optimizer import adapter_settings, is_sharded, optimizer_facts  # imports torch
+    from kbitlint.model.inspect.walk import collect  # imports torch
 
     model = model_of(target)
     facts = collect(model)

@@ -152,7 +152,7 @@ def serve(parent: int) -> None:
         os.dup2(2, 1)
     try:
         processes.die_with_parent(parent)  # while it imports, it waits for no pipe
-        import kbitlint.jobs.preload  # noqa: F401
+        import kbitlint.jobs.preload  # noqa: F401  # for its side effect: forks share what it imports
 
         processes.die_with_parent(0)
         request: _Request = pickle.load(requests)  # noqa: S301  # written by this program
@@ -181,7 +181,7 @@ def _answers(request: _Request, requests: BinaryIO, answers: BinaryIO) -> Iterat
 
 def _audit(job: tuple[str, dict[str, Any], int]) -> Report | Failure:
     """Audit one target in a process of its own."""
-    from kbitlint import api
+    from kbitlint import api  # the client of the server needs no audit
 
     target, options, threads = job
     try:
@@ -195,6 +195,6 @@ def _audit(job: tuple[str, dict[str, Any], int]) -> Report | Failure:
 
 def _share_cores(threads: int) -> None:
     """Processes that each take all cores for torch's kernels only get in each other's way."""
-    import torch
+    import torch  # each target is audited in a process that has it
 
     torch.set_num_threads(threads)

@@ -1,4 +1,7 @@
-"""Collects the facts of a model, surface by surface: one walk, and one training step without weights."""
+"""Collects the facts of a model, surface by surface: one walk, and one training step without weights.
+
+Imports of the walk and the trace are inside functions: they load torch, and audits of scripts import this module.
+"""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from kbitlint.errors import one_line
 from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.inspect.walk import collect
 from kbitlint.model.layers import adapters
 from kbitlint.result import Probe
 
@@ -33,8 +34,6 @@ def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0,
         seed: Seed of the tokens and of dropout.
         at_embeddings: Probe there although something is trainable, with everything frozen for the step.
     """
-    from kbitlint.model.inspect.walk import collect
-
     parameters = list(model.parameters())
     device = next((parameter.device for parameter in parameters), torch.device("cpu"))
     if any(parameter.is_meta for parameter in parameters):

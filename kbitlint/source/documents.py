@@ -17,6 +17,8 @@ from kbitlint.limits import current
 from kbitlint.runtime import content
 from kbitlint.source import edits as source_edits
 from kbitlint.source import notebooks
+from kbitlint.source.configs import collect as configs
+from kbitlint.source.configs import tree as config_tree
 from kbitlint.source.interpreter import relevance
 from kbitlint.source.line_ends import LineEnds, unified
 from kbitlint.source.python import SourceError, collect
@@ -65,8 +67,6 @@ def read(path: Path, name: str | None = None, versions: Mapping[str, str] | None
 def worth_parsing(path: Path, data: bytes) -> bool:
     """Whether a file's bytes can say anything about the training of a k-bit model; most of a repository is rejected here."""
     if path.suffix in CONFIGS:
-        from kbitlint.source.configs import collect as configs
-
         return configs.worth_parsing(data)
     return relevance.worth_parsing(data)
 
@@ -79,9 +79,6 @@ def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[st
     if path.suffix not in NOTEBOOK:
         _must_be_small(path, len(data))
     if path.suffix in CONFIGS:
-        from kbitlint.source.configs import collect as configs
-        from kbitlint.source.configs import tree as config_tree
-
         encoding = _utf8(data)
         raw = _decoded(path, data, encoding)
         text = unified(raw)

@@ -22,7 +22,7 @@ _SIGNS = {"[^/]*": "\0", "[^/]+": "\1", "[^/]": "\2", "(?:.+/)?": "\3", "(?:/.+)
 
 def patterns(path: Path, notes: list[str]) -> Any:
     """Return the patterns of a file; what of it is not read is added to the notes."""
-    from pathspec import GitIgnoreSpec
+    from pathspec import GitIgnoreSpec  # only a folder with a .gitignore needs it
 
     try:
         text = content.head(path, MAX_TEXT + 1).decode("utf-8", "replace")

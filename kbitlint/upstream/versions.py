@@ -37,7 +37,7 @@ MAX_TEXT = 200_000
 @functools.cache
 def installed() -> Mapping[str, str]:
     """The versions of the modelled packages."""
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import PackageNotFoundError, version  # takes 10 ms to import
 
     found = dict(NEWEST)
     for package in NEWEST:

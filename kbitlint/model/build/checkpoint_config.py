@@ -56,7 +56,7 @@ def load_config(source: Source) -> Any:
 
     Raises TargetError in one line for everything that can be wrong with it.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig  # takes a second to import
 
     arguments, places = source.arguments(), tuple[Path, ...]()
     try:
@@ -85,7 +85,7 @@ def _config_file(source: Source) -> Path | None:
 
     Raises OSError, as transformers does, where a Hub id has none or cannot be reached.
     """
-    from transformers.utils import cached_file
+    from transformers.utils import cached_file  # takes a second to import
 
     folder = Path(source.name)
     if folder.is_dir():
@@ -125,7 +125,7 @@ def _why_no_config(error: Exception) -> str:
         return "its config asks for remote code, which is never run unless you pass --trust-remote-code"
     if "model type" in text or "model_type" in text:
         found = re.search(r"model type [`'\"]?([\w-]+)", text)
-        import transformers
+        import transformers  # takes a second to import
 
         name = f" {found.group(1)!r}" if found else ""
         return (
@@ -144,14 +144,14 @@ def _why_no_config(error: Exception) -> str:
 
 def model_class(config: Any, source: Source) -> Any:
     """The class that ``architectures`` of the config names, or the one that the config's type is mapped to."""
-    import transformers
+    import transformers  # takes a second to import
 
     names = list(getattr(config, "architectures", None) or ())
     remote = getattr(config, "auto_map", None) or {}
     if source.trust_remote_code:
         for auto in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForImageTextToText", "AutoModel"):
             if auto in remote:
-                from transformers.dynamic_module_utils import get_class_from_dynamic_module
+                from transformers.dynamic_module_utils import get_class_from_dynamic_module  # takes a second to import
 
                 return get_class_from_dynamic_module(remote[auto], source.name, **source.arguments())
     for name in names:
@@ -176,7 +176,7 @@ def model_class(config: Any, source: Source) -> Any:
 
 def quantization_config(name: str, dtype: torch.dtype) -> Any:
     """What ``--quantize`` stands for, with the model's own dtype as compute dtype."""
-    from transformers import BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig  # takes a second to import
 
     load_bitsandbytes(f"--quantize {name}")
     if name == "int8":
@@ -200,6 +200,6 @@ def dtype_of(config: Any, *, quantized: bool) -> torch.dtype:
 
 def major_version() -> int:
     """The major version of the installed transformers: 4 and 5 load differently."""
-    import transformers
+    import transformers  # takes a second to import
 
     return int(transformers.__version__.split(".")[0])

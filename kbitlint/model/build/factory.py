@@ -27,7 +27,7 @@ def without_weights() -> Iterator[None]:
     Only the loading is replaced: the user's code goes on to PEFT as it would, on a model without weights. Where
     there is no CUDA, ``torch.cuda.current_device()`` answers 0, because device maps are written with it.
     """
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel  # takes a second to import
 
     original = PreTrainedModel.__dict__["from_pretrained"]
     current_device = torch.cuda.current_device
@@ -119,7 +119,7 @@ def _built_instead(cls: Any, name: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _bits(requested: Mapping[str, Any]) -> Any:
-    from transformers import BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig  # takes a second to import
 
     return BitsAndBytesConfig(**requested)
 

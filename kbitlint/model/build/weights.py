@@ -85,7 +85,7 @@ def load(
 
 def _with_adapter(model: Any, target: Target, *, trusted: bool) -> Any:
     """The model with the adapter of a folder. PEFT would load a pickle where there is nothing else."""
-    from peft import PeftModel
+    from peft import PeftModel  # an optional dependency
 
     if not safetensors_in(target.folder) and pickles_in(target.folder):
         raise TargetError(

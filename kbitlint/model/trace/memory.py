@@ -119,7 +119,7 @@ def _resident(model: nn.Module, facts: ModelFacts) -> dict[str, int]:
 
 def _ends(base: Any) -> Iterator[nn.Module]:
     """The input embeddings and the output head of every transformers model in the tree."""
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel  # takes a second to import
 
     for module in base.modules():
         if isinstance(module, PreTrainedModel):

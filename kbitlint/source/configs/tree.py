@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.values import Span, Style, Value
@@ -52,7 +53,7 @@ def _json_value(node: JSONNode, lines: _Lines) -> Object:
 
 def yaml_items(text: str) -> Record | None:
     """The table that a YAML file holds; None where it holds something else. Raises ConfigurationError."""
-    import yaml
+    import yaml  # only a YAML file needs it
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
@@ -88,8 +89,6 @@ class _Lines:
     """The line that an offset stands on."""
 
     def __init__(self, text: str) -> None:
-        import bisect
-
         self._find: Callable[[list[int], int], int] = bisect.bisect_right
         self._starts = [0, *(index + 1 for index, character in enumerate(text) if character == "\n")]
 
