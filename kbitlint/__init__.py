@@ -51,7 +51,7 @@ def __getattr__(name: str) -> object:
     """Import public names at their first use, so that ``import kbitlint`` is cheap."""
     if name not in _HOMES:
         raise AttributeError(f"module 'kbitlint' has no attribute {name!r}")
-    import importlib
+    import importlib  # import kbitlint must cost nothing
 
     return getattr(importlib.import_module(_HOMES[name]), name)
 

@@ -1,4 +1,8 @@
-"""check, fix, plan, undo, memory, assert_ready and load_prepared: what notebooks, tests and the command line call."""
+"""The public functions: check, fix, plan, undo, memory, assert_ready, prepare and load_prepared.
+
+Notebooks, tests and the command line call them. A target is parsed here, once.
+Imports of torch and ``kbitlint.model`` are inside functions: audits of scripts and files need none of them.
+"""
 
 from __future__ import annotations
 
@@ -6,47 +10,49 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry
-from kbitlint.audit.open import apply_stored, opened
-from kbitlint.audit.options import is_left_out, options_of
-from kbitlint.audit.run import audit, check_live, is_live, model_of, not_run
+from kbitlint.audit.open import apply_stored, open_target, target_of
+from kbitlint.audit.options import options_of
+from kbitlint.audit.run import audit, model_of
 from kbitlint.audit.turn import turn
+from kbitlint.engine import needs_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
+from kbitlint.fixes import run
 from kbitlint.fixes.budget import DEFAULT_LORA, memory_of, parse_lora
-from kbitlint.fixes.run import device_for, fix_live, fix_named
+from kbitlint.fixes.preview import preview
 from kbitlint.limits import held_to
-from kbitlint.target import SOURCES, Kind, parse
+from kbitlint.output.text import render
+from kbitlint.target import Kind, held, parse
 from kbitlint.violation import Edit, Safety, Severity
 
 if TYPE_CHECKING:
     from kbitlint.report import MemoryReport, Report
+    from kbitlint.target import Target
 
 
 def check(target: Any, **options: Any) -> Report:
-    """Audit a model, a Trainer, or what a target string names.
+    """Audit a model, a Trainer, or the target that a string names.
 
     Args:
         target: A ``torch.nn.Module`` (a PeftModel too), a ``Trainer``, or a target string: a checkpoint or adapter
             folder, a Hub id, ``file.py:factory``, ``pkg.mod:factory``, a script, notebook or training configuration,
             or a folder of them.
-        **options: ``select`` and ``ignore`` (codes, prefixes or slugs), ``rule_options`` (of rules, by code),
-            ``context`` (a TrainingContext), and for targets that are named: ``quantize`` (nf4, fp4, int8 or none),
-            ``meta``, ``trust_remote_code``, ``run=False`` (functions are skipped, not run); ``trace=False`` runs no
-            training step without weights; ``outline`` and ``memory`` also collect what
-            the HTML page shows: the modules, and a step's memory before and after the fix.
+        **options: ``select`` and ``ignore`` (codes, prefixes or slugs), ``rule_options`` (options of rules, by code) and
+            ``context`` (a TrainingContext). For named targets also ``quantize`` (nf4, fp4, int8 or none), ``meta``,
+            ``trust_remote_code``, and ``run=False`` to skip functions. ``trace=False`` runs no training step without
+            weights. ``plan`` adds what a fix would do. ``outline`` and ``memory`` add the modules, and the memory of a
+            step before and after the fix; the HTML page shows both.
 
     Raises:
         KbitlintError: The target cannot be read, built or run; the message is one line.
     """
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
-    with held_to(chosen.limits), turn(target):
-        if is_live(target):
-            return check_live(target, rules, chosen)
-        if is_left_out(target, chosen):
-            return not_run(target)
-        return audit(opened(target, rules, chosen), rules, chosen)
+    parsed = target_of(target)
+    with held_to(chosen.limits), turn(parsed):
+        opened = open_target(parsed, chosen, model=needs_model(rules))
+        return preview(audit(opened, rules, chosen), opened, rules, chosen)
 
 
 def fix(
@@ -60,50 +66,45 @@ def fix(
 ) -> Report:
     """Audit, fix what can be fixed, and audit again.
 
-    A live model or a Trainer's model is fixed in place, where it is. A checkpoint folder is loaded on ``device``,
-    fixed and probed there, and the edits are written to ``kbitlint.json`` beside config.json. For a factory the
-    report holds the lines to add.
+    A live model, or the model of a Trainer, is fixed in place. A checkpoint folder is loaded on ``device``, fixed and
+    probed there, and the edits are written to ``kbitlint.json`` beside config.json. For a factory the report holds the
+    lines to add.
 
     Args:
         target: As for ``check``.
-        unsafe: Also apply fixes that may change what is trained or computed.
-        device: Where named targets are loaded: ``cuda`` (the default) or ``cpu``.
-        probe: Run one forward and backward afterwards; by default for named targets only.
-        optimizer: One that holds parameters of a live model: its state follows where a parameter changes its dtype. A
-            Trainer's own is known, and so is every ``torch.optim.Optimizer`` of this process.
-        **options: As for ``check``, and ``norms`` (``transparent``, ``peft``: every half-precision parameter in float32, as
-            its prepare does, or ``keep``), ``output`` (where a folder's edits are written), ``probe_batch`` and
-            ``probe_seq`` (the batch of the probe).
+        unsafe: Also apply fixes that may change the computation or the trained parameters.
+        device: The device that named targets are loaded on: ``cuda`` (the default) or ``cpu``.
+        probe: Whether to run one forward and backward afterwards; None for named targets only.
+        optimizer: An optimizer that holds parameters of a live model. If a parameter changes its dtype, the state of the
+            optimizer follows. A Trainer's own is found, and so is every ``torch.optim.Optimizer`` of this process.
+        **options: As for ``check``; also ``norms``, ``output`` (the file for the edits of a folder), ``probe_batch`` and
+            ``probe_seq`` (sequences in the batch of the probe, and tokens in each). ``norms`` is ``transparent``, ``keep``,
+            or ``peft``: every half-precision parameter in float32, as PEFT's prepare does.
 
     Raises:
-        KbitlintError: As for ``check``; or there is no CUDA and no other device was named; or an optimizer's state
-            cannot follow, and the model is left as it was.
+        KbitlintError: As for ``check``; or there is no CUDA and no other device is named; or the state of an optimizer
+            cannot follow. The model is then left as it was.
     """
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
+    parsed = target_of(target)
     if optimizer is not None:
-        _check_optimizer(optimizer, target)
-    wanted = Safety.UNSAFE if unsafe else Safety.SAFE
-    with held_to(chosen.limits), turn(target):
-        if not is_live(target) and is_left_out(target, chosen):
-            return not_run(target)
-        if is_live(target):
-            return fix_live(target, rules, chosen, wanted, probe=bool(probe), optimizer=optimizer)
-        named = parse(str(target))
-        place = device_for(device, needed=not (chosen.meta or named.kind in (*SOURCES, Kind.FILE)))
-        return fix_named(named, rules, chosen, wanted, place, probe=probe is not False)
+        _check_optimizer(optimizer, parsed)
+    fixing = run.Fixing(Safety.UNSAFE if unsafe else Safety.SAFE, device, probe, optimizer)
+    with held_to(chosen.limits), turn(parsed):
+        return run.fix(parsed, rules, chosen, fixing)
 
 
-def _check_optimizer(optimizer: Any, target: Any) -> None:
-    if isinstance(target, (str, Path)):
-        raise TargetError(target, "is loaded for the fix, so that no optimizer holds its parameters: pass none")
+def _check_optimizer(optimizer: Any, target: Target) -> None:
+    if target.kind is not Kind.LIVE:
+        raise TargetError(target.text, "is loaded for the fix, so that no optimizer holds its parameters: pass none")
     from kbitlint.model.edits.optimizers import unwrapped
 
     unwrapped(optimizer)
 
 
 def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ...]:
-    """The edits that ``fix`` would make, as data; the model is left as it was."""
+    """Return the edits that ``fix`` would make, as data; the model is left as it was."""
     planned = check(target, **options, plan=True).planned
     if planned is None:
         return ()
@@ -122,41 +123,41 @@ def memory(
     seq_len: int | None = None,
     **options: Any,
 ) -> MemoryReport:
-    """What one training step takes in bytes: as the model is, after PEFT's prepare, after kbitlint's fix.
+    """Return the memory of one training step in bytes: as the model is, after PEFT's prepare, after kbitlint's fix.
 
-    The step is run without weights, so any size can be measured anywhere, and the model is only read.
+    The step runs without weights, so a model of any size can be measured on any machine. The model is only read.
 
     Args:
         target: As for ``check``.
-        lora: LoRA to attach where the model has no adapters, ``r=16,targets=all-linear`` or
-            ``r=8,targets=q_proj+v_proj``; None attaches none.
+        lora: LoRA to attach if the model has no adapters, ``r=16,targets=all-linear`` or ``r=8,targets=q_proj+v_proj``;
+            None attaches none.
         optimizer: ``adamw``, ``adamw8bit``, ``paged_adamw_8bit`` or ``sgd``.
         every: Also measure with every n-th layer checkpointed.
-        batch: Sequences in a batch; the context's, or 1.
-        seq_len: Tokens a sequence; the context's, or 2048.
+        batch: Sequences in a batch; None for the value of the context, or 1.
+        seq_len: Tokens in a sequence; None for the value of the context, or 2048.
         **options: As for ``check``.
 
     Raises:
-        KbitlintError: As for ``check``, or an argument is wrong.
+        KbitlintError: As for ``check``; or an argument is wrong.
     """
     chosen = options_of(options)
     adapter = None if lora is None else parse_lora(lora)
-    with turn(target):
-        return memory_of(target, chosen, (batch, seq_len), lora=adapter, optimizer=optimizer, every=every)
+    parsed = target_of(target)
+    with turn(parsed):
+        opened = open_target(parsed, chosen)
+        return memory_of(opened, chosen, (batch, seq_len), lora=adapter, optimizer=optimizer, every=every)
 
 
 def undo(model: Any) -> int:
-    """Take back, bit for bit, every fix that was applied to this model object; gives how many there were."""
+    """Undo, bit for bit, every fix that was applied to this model object, and return how many edits there were."""
     from kbitlint.model.edits import journal
 
-    with turn(model):
+    with turn(held(model)):
         return journal.undo(model_of(model))
 
 
 def assert_ready(target: Any, *, fail_on: str | Severity = Severity.WARNING, **options: Any) -> None:
-    """Raise AssertionError with the text report unless the audit is clean: the assert for people's own tests."""
-    from kbitlint.output.text import render
-
+    """Raise AssertionError with the text report unless the audit is clean: an assertion for the tests of a training project."""
     names = [severity.value for severity in Severity]
     if isinstance(fail_on, str) and fail_on not in names:
         raise KbitlintError(f"fail_on: {fail_on!r} is none of {', '.join(names)}{did_you_mean(fail_on, names)}")
@@ -166,12 +167,12 @@ def assert_ready(target: Any, *, fail_on: str | Severity = Severity.WARNING, **o
 
 
 def load_prepared(folder: str | Path, *, device: str | None = None, **kwargs: Any) -> Any:
-    """Load the quantized model of a folder that ``kbitlint --fix`` prepared, and apply what it wrote.
+    """Load the quantized model of a folder that ``kbitlint --fix`` prepared, and apply the edits of its ``kbitlint.json``.
 
     Args:
         folder: A checkpoint or adapter folder with a ``kbitlint.json``.
-        device: Where to load it; ``cuda`` if there is one, else ``cpu``.
-        **kwargs: For ``from_pretrained``: ``quantization_config``, ``dtype``, ...
+        device: The device to load it on; None for ``cuda`` if there is one, else ``cpu``.
+        **kwargs: Arguments of ``from_pretrained``: ``quantization_config``, ``dtype``, ...
 
     Raises:
         TargetError: The folder was not prepared, or its edits do not fit the model.
@@ -183,31 +184,31 @@ def load_prepared(folder: str | Path, *, device: str | None = None, **kwargs: An
     require_model_extra("loading a model")
     from kbitlint.model.build.weights import load
 
-    with turn(target.place):
+    with turn(target):
         model = load(target, device or _any_device(), prepared.quantize, trust_remote_code=False, arguments=kwargs)
         apply_stored(model, prepared, target.folder / manifest.NAME)
     return model
 
 
 def prepare(model: Any, file: str | Path) -> int:
-    """Apply to a loaded model what a fix wrote: for models that are loaded in other ways than ``load_prepared``.
+    """Apply the edits of a ``kbitlint.json`` to a model that was not loaded with ``load_prepared``.
 
     Args:
-        model: The quantized model, below its adapters or with them.
-        file: A ``kbitlint.json``, or the folder that holds one.
+        model: The quantized model, with or without its adapters.
+        file: A ``kbitlint.json``, or the folder of one.
 
     Returns:
-        How many edits were made; ``undo`` takes them back.
+        How many edits were made; ``undo`` undoes them.
 
     Raises:
-        TargetError: There is no such file, it is not what kbitlint writes, or its edits do not fit the model, which is
+        TargetError: There is no such file, kbitlint did not write it, or its edits do not fit the model. The model is
             left as it was.
     """
     place = Path(file) / manifest.NAME if Path(file).is_dir() else Path(file)
     prepared = manifest.read_file(place)
     if prepared is None:
         raise TargetError(place, "no such file; `kbitlint --fix` writes it")
-    with turn(model):
+    with turn(held(model)):
         return apply_stored(model_of(model), prepared, place, undoable=True)
 
 

@@ -73,6 +73,16 @@ def run(rules: Iterable[Rule], facts: Facts, context: TrainingContext) -> Outcom
     )
 
 
+def needs_trace(rules: Iterable[Rule]) -> bool:
+    """Return whether a rule checks the trace, so that a training step without weights has to be run."""
+    return any(Surface.TRACE in rule.checks() for rule in rules)
+
+
+def needs_model(rules: Iterable[Rule]) -> bool:
+    """Return whether a rule checks a model, so that a named target has to be built."""
+    return any({Surface.MODEL, Surface.TRACE, Surface.RANKS} & set(rule.checks()) for rule in rules)
+
+
 def _require_strategy(rule: Rule, surface: Surface, context: TrainingContext) -> None:
     """Raise Unstated if the verdict on a model depends on the strategy and the context has none."""
     if rule.needs_strategy and context.strategy is None and surface in (Surface.MODEL, Surface.TRACE):

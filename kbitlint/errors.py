@@ -45,8 +45,8 @@ class EditError(KbitlintError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
-    import difflib
+    """``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
+    import difflib  # only a misspelt word needs it
 
     close = difflib.get_close_matches(word, sorted(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""

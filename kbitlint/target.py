@@ -6,6 +6,7 @@ import enum
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kbitlint.errors import TargetError
 from kbitlint.violation import Surface
@@ -16,7 +17,7 @@ _FACTORY = re.compile(r"(?P<place>.+):(?P<attribute>[A-Za-z_][\w.]*)")
 
 
 class Kind(enum.Enum):
-    """The kinds of targets."""
+    """What a user can audit."""
 
     CHECKPOINT = "checkpoint folder"
     ADAPTER = "adapter folder"
@@ -26,6 +27,7 @@ class Kind(enum.Enum):
     FILE = "checkpoint file"
     SCRIPT = "training script, notebook or configuration"
     TREE = "folder of scripts"
+    LIVE = "model or Trainer"
 
 
 SURFACES = {
@@ -37,6 +39,7 @@ SURFACES = {
     Kind.FILE: (Surface.FILES,),
     Kind.SCRIPT: (Surface.SOURCE,),
     Kind.TREE: (Surface.SOURCE,),
+    Kind.LIVE: (Surface.MODEL,),
 }
 SOURCES = (Kind.SCRIPT, Kind.TREE)
 FACTORIES = (Kind.FACTORY_FILE, Kind.FACTORY_MODULE)
@@ -47,16 +50,18 @@ CHECKPOINT_FILES = ("config.json", "adapter_config.json", "generation_config.jso
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A parsed target string."""
+    """What a target string names and where it is, or the model that the caller holds."""
 
     text: str
+    """As the user wrote it; empty for a live model."""
     kind: Kind
     place: str
     """The folder, file, module or Hub id."""
     attribute: str = ""
     """For a factory: the name of the callable."""
     revision: str | None = None
-    """For a Hub id: the part behind ``@``; None if there is none."""
+    live: Any = None
+    """The model or Trainer that the caller holds; None for a target string."""
 
     @property
     def surfaces(self) -> tuple[Surface, ...]:
@@ -67,6 +72,11 @@ class Target:
     def folder(self) -> Path:
         """Return the folder of a checkpoint, of an adapter or of one of their files."""
         return Path(self.place).parent if self.kind is Kind.FILE else Path(self.place)
+
+
+def held(live: Any) -> Target:
+    """Return a model or Trainer that the caller holds as a target."""
+    return Target("", Kind.LIVE, "", live=live)
 
 
 def parse(text: str) -> Target:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from kbitlint import api, engine, registry, rule_docs
 from kbitlint.context import TrainingContext
 from kbitlint.fixes.model import fix_model
-from kbitlint.model.collect import facts_of_model
+from kbitlint.model.collect import collect
+from kbitlint.rule import CODE, SLUG
 from kbitlint.violation import Safety, Surface
 
 if TYPE_CHECKING:
@@ -70,13 +71,7 @@ def hold(rule: type[Rule], *, flagged: Iterable[Case] = (), clean: Iterable[Case
 
 
 def hold_document(rule: type[Rule]) -> None:
-    """Check the shape of a rule: its code, its slug, and every section of its document.
-
-    Raises:
-        AssertionError: If the rule breaks a line of the contract.
-    """
-    from kbitlint.rule import CODE, SLUG
-
+    """Hold the shape of a rule: its code, its slug, and every section of its document. Raises AssertionError."""
     sections = rule_docs.sections(rule)
     _must(CODE.fullmatch(rule.meta.code) is not None, f"code {rule.meta.code!r} is KB and three digits")
     _must(SLUG.fullmatch(rule.meta.slug) is not None, f"slug {rule.meta.slug!r} is words joined by hyphens")
@@ -89,8 +84,8 @@ def hold_document(rule: type[Rule]) -> None:
 
 
 def state_of(model: Any) -> dict[str, object]:
-    """Return the state of a model that a check must not change and that undoing a fix must restore."""
-    import torch
+    """Everything of a model that a check must leave alone and that undoing a fix must give back."""
+    import torch  # rule packs import this module without it
 
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     state: dict[str, object] = {}
@@ -108,7 +103,7 @@ def state_of(model: Any) -> dict[str, object]:
 
 
 def _look(rule: Rule, model: Any, case: Case) -> tuple[Violation, ...]:
-    facts, _ = facts_of_model(model, [rule], case.context, trace=case.trace)
+    facts, _ = collect(model, case.context, trace=case.trace and engine.needs_trace([rule]))
     outcome = engine.run([rule], facts, case.context)
     for crash in outcome.crashes:
         raise AssertionError(f"{case.name}: a check raises nothing but Unchecked:\n{crash.traceback}")
@@ -149,13 +144,13 @@ def _hold_fix(rule: Rule, case: Case) -> None:
 
 def _codes(rules: Iterable[Rule], model: Any, case: Case) -> set[tuple[str, str]]:
     rules = list(rules)
-    facts, _ = facts_of_model(model, rules, case.context, trace=False)
+    facts, _ = collect(model, case.context, trace=False)
     return {(v.code, v.at.path) for v in engine.run(rules, facts, case.context).violations}
 
 
 def _hold_training(case: Case) -> None:
-    """Check that after all fixes a real training step gives every trainable parameter a finite gradient."""
-    from kbitlint.model.probe import probe
+    """After all fixes a real training step gives every trainable parameter a finite gradient."""
+    from kbitlint.model.probe import probe  # imports torch
 
     model = case.build()
     fix_model(model, registry.all_rules(), case.context, Safety.UNSAFE, trace=case.trace)

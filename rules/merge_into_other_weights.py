@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.source import ModelState, SourceFacts, Step
+    from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.source import SourceFacts, Step
     from kbitlint.facts.values import Call
 
 

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
     from kbitlint.facts.model import ModelFacts
-    from kbitlint.facts.source import Adapters, SourceFacts
+    from kbitlint.facts.model_state import Adapters
+    from kbitlint.facts.source import SourceFacts
 
 
 class NothingTrainable(Rule):

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.source import ModelState, SourceFacts
+    from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Value
 
 #: the names of the heads of each kind of class, and the task types for which PEFT trains a copy of them

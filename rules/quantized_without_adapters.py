@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.source import ModelState, SourceFacts
+    from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.source import SourceFacts
 
 
 def _bare(model: ModelState) -> bool:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts, ParameterFacts
-    from kbitlint.facts.source import ModelState, SourceFacts
+    from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.source import SourceFacts
     from kbitlint.violation import JSON
 
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
-    from kbitlint.facts.source import ModelState, SourceFacts
+    from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.source import SourceFacts
 
 _WEIGHT_BITS = re.compile(r"(\d)weight", re.IGNORECASE)
 

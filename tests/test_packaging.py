@@ -246,3 +246,12 @@ def test_the_demo_does_the_main_job():
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1] == "The model was audited, fixed and proven: 56 of 56 adapter parameters learn."
+
+
+def test_no_file_of_the_product_has_300_lines():
+    lengths = {
+        path: len(path.read_text().splitlines()) for folder in ("kbitlint", "rules") for path in (ROOT / folder).rglob("*.py")
+    }
+
+    assert len(lengths) > 200
+    assert {path.name: length for path, length in lengths.items() if length >= 300} == {}

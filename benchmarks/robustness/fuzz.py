@@ -30,8 +30,8 @@ from benchmarks.goals import Goal, leave
 from kbitlint import config, engine, suppress
 from kbitlint.context import TrainingContext, launchers
 from kbitlint.errors import KbitlintError
-from kbitlint.facts.checkpoint import packing_of
 from kbitlint.files import checkpoint, json_text, manifest, safetensors
+from kbitlint.files.packing import packing_of
 from kbitlint.registry import all_rules
 from kbitlint.source import notebooks, python
 from kbitlint.source.comments import ignores

@@ -1,12 +1,19 @@
-"""Opens a named target: reads its files, builds its model without weights, or calls the user's factory."""
+"""Opens a target: reads its files, builds its model without weights, or calls the user's factory.
+
+Imports of ``kbitlint.model`` and ``huggingface_hub`` are inside functions: they load torch or an optional dependency, and
+audits of scripts and files need neither.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.audit.options import is_left_out
 from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
@@ -14,36 +21,63 @@ from kbitlint.files.checkpoint import base_of_adapter, read_checkpoint
 from kbitlint.result import Skip
 from kbitlint.runtime import import_state
 from kbitlint.runtime.confinement import confined
-from kbitlint.target import FACTORIES, SOURCES, Kind, Target, parse
+from kbitlint.target import FACTORIES, SOURCES, Kind, Target, held, parse
 from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
     from kbitlint.audit.options import Options
     from kbitlint.facts.checkpoint import CheckpointFacts
-    from kbitlint.rule import Rule
 
 
 @dataclass(frozen=True, slots=True)
 class OpenTarget:
-    """A named target with everything its rules look at."""
+    """A target with everything that rules check."""
 
     target: Target
     files: CheckpointFacts | None = None
     live: Any = None
-    """The model, or the Trainer that a factory returned."""
+    """The model, or the Trainer that holds it; None if the target has no model or no rule needs one."""
     notes: tuple[str, ...] = ()
     skips: tuple[Skip, ...] = ()
     asks: str = ""
-    """The config that the model was built from, where it is not trusted; empty for models of the user's own code."""
+    """The config that the model was built from, if it is not trusted; empty for models of the user's own code."""
 
     def confined(self) -> AbstractContextManager[None]:
-        """Confine what runs the model, where a config made it."""
+        """Confine the code that runs the model if a config decided its class."""
         return confined(self.asks) if self.asks else nullcontext()
 
 
+def target_of(given: Any) -> Target:
+    """Return the target that a string or path names, or the model or Trainer itself as a target.
+
+    Raises:
+        TargetError: The string names nothing.
+        KbitlintError: It is neither a string, nor a model, nor a Trainer.
+    """
+    if isinstance(given, (str, Path)):
+        return parse(str(given))
+    if "torch" not in sys.modules:
+        raise KbitlintError(f"a {type(given).__name__} is neither a target string nor a model")
+    from torch import nn
+
+    from kbitlint.model.build.factory import is_trainer
+
+    if not (isinstance(given, nn.Module) or is_trainer(given)):
+        raise KbitlintError(f"a {type(given).__name__} is neither a target string, nor a model, nor a Trainer")
+    return held(given)
+
+
 def open_target(target: Target, options: Options, *, model: bool = True) -> OpenTarget:
-    """Open a named target, without weights where it is not a factory; ``model``: whether a model is wanted at all."""
-    if target.kind in SOURCES:
+    """Open a target; checkpoints are built without weights.
+
+    Args:
+        target: The target. A function is called here, unless the options do not let functions run.
+        options: How to open it.
+        model: Whether a rule needs the model; if not, a named target is not built.
+    """
+    if target.kind is Kind.LIVE:
+        return OpenTarget(target, live=target.live)
+    if target.kind in SOURCES or is_left_out(target, options):
         return OpenTarget(target)
     prepared = None if target.kind in (Kind.HUB, *FACTORIES) else manifest.read(target.folder)
     if target.kind is Kind.FILE:
@@ -55,14 +89,24 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     if not model:
         return OpenTarget(target, files, skips=unread)
     require_model_extra(f"auditing {target.text}")
-    from kbitlint.model.build.checkpoint_config import Source
+    if target.kind in FACTORIES:
+        return _call(target, options)
+    return dataclasses.replace(_build(target, options, prepared), files=files, skips=unread)
+
+
+def _call(target: Target, options: Options) -> OpenTarget:
+    """Call the user's function for its model."""
     from kbitlint.model.build.factory import call_factory
+
+    made = call_factory(lambda: import_state.call(target), target.text, meta=options.meta)
+    return OpenTarget(target, live=made, notes=("built on meta",) if options.meta else ())
+
+
+def _build(target: Target, options: Options, prepared: manifest.Manifest | None) -> OpenTarget:
+    """Build the model of a checkpoint without weights, with its adapter, as its ``kbitlint.json`` prepares it."""
+    from kbitlint.model.build.checkpoint_config import Source
     from kbitlint.model.build.meta import attach_adapter, build
     from kbitlint.model.isolation import quiet
-
-    if target.kind in FACTORIES:
-        made = call_factory(lambda: import_state.call(target), target.text, meta=options.meta)
-        return OpenTarget(target, None, made, ("built on meta",) if options.meta else ())
 
     base, trust = target.place, options.trust_remote_code
     notes: tuple[str, ...] = ()
@@ -72,8 +116,8 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     source = Source(base, target.revision, trust)
     with quiet():
         stored = prepared.quantize if prepared else None
-        said_by = "--quantize" if options.quantize else manifest.NAME
-        built = build(source, options.quantize or stored, said_by)
+        named_by = "--quantize" if options.quantize else manifest.NAME
+        built = build(source, options.quantize or stored, named_by)
         live = built.model
         if target.kind is Kind.ADAPTER:
             attached = attach_adapter(live, target.place, trusted=trust)
@@ -81,7 +125,7 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     if prepared is not None:
         apply_stored(live, prepared, target.folder / manifest.NAME)
         notes += (f"{manifest.NAME} applied: {len(prepared.edits)} edits",)
-    return OpenTarget(target, files, live, ("built on meta", *built.notes, *notes), unread, "" if trust else source.asks)
+    return OpenTarget(target, live=live, notes=("built on meta", *built.notes, *notes), asks="" if trust else source.asks)
 
 
 def _files(target: Target) -> CheckpointFacts | None:
@@ -94,13 +138,16 @@ def _files(target: Target) -> CheckpointFacts | None:
 
 
 def apply_stored(model: Any, prepared: manifest.Manifest, file: Path, *, undoable: bool = False) -> int:
-    """Apply what a fix wrote; gives the number of edits. Raises TargetError where it does not fit the model.
+    """Apply the edits of a ``kbitlint.json`` and return how many there are.
 
     Args:
-        model: The model; where it is to be undone, a failure leaves it as it was, else it is not used any more.
+        model: The model. If ``undoable``, a failure leaves it as it was; if not, it must not be used after a failure.
         prepared: The content of the file.
-        file: Where it comes from, for the message.
-        undoable: Whether ``undo`` is to take it back.
+        file: The file, for the message.
+        undoable: Whether ``undo`` can take the edits back.
+
+    Raises:
+        TargetError: The edits do not fit the model.
     """
     from kbitlint.model.edits.apply import apply
     from kbitlint.model.edits.journal import Journal, journaled, keep
@@ -117,9 +164,10 @@ def apply_stored(model: Any, prepared: manifest.Manifest, file: Path, *, undoabl
 
 
 def has_weights(target: Target) -> bool:
-    """Whether the folder of a checkpoint, or of an adapter's base, holds safetensors weights.
+    """Return whether the folder of a checkpoint, or of an adapter's base, holds safetensors weights.
 
-    Raises TargetError where it holds pickles only, which are never loaded.
+    Raises:
+        TargetError: It holds pickles only, which are never loaded.
     """
     from kbitlint.model.build.weights import base_folder, pickles_in, safetensors_in
 
@@ -134,7 +182,7 @@ def has_weights(target: Target) -> bool:
 
 
 def load_target(target: Target, options: Options, device: str) -> OpenTarget:
-    """Open a folder with its real weights on a device, prepared as its ``kbitlint.json`` says."""
+    """Open a folder with its weights on a device, and apply its ``kbitlint.json``."""
     require_model_extra("--fix")
     from kbitlint.model.build.checkpoint_config import Source
     from kbitlint.model.build.weights import base_folder, load
@@ -148,9 +196,3 @@ def load_target(target: Target, options: Options, device: str) -> OpenTarget:
         apply_stored(model, prepared, target.folder / manifest.NAME)
     asks = "" if options.trust_remote_code else Source(str(base_folder(target))).asks
     return OpenTarget(target, read_checkpoint(target.folder), model, (f"loaded on {device}",), asks=asks)
-
-
-def opened(target: Any, rules: tuple[Rule, ...], options: Options) -> OpenTarget:
-    """A named target with what the rules look at."""
-    wants_model = any({Surface.MODEL, Surface.TRACE, Surface.RANKS} & set(rule.checks()) for rule in rules)
-    return open_target(parse(str(target)), options, model=wants_model)

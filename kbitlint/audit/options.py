@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.limits import Limits
-from kbitlint.target import is_function
+from kbitlint.target import FACTORIES
 from kbitlint.upstream.quantization import QUANTIZATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from kbitlint.target import Target
 
 
 def options_of(options: dict[str, Any]) -> Options:
@@ -42,9 +44,9 @@ def _norms(name: str) -> Norms:
     return Norms(name)
 
 
-def is_left_out(target: Any, options: Options) -> bool:
-    """Whether the target is a function, and functions are not run."""
-    return not options.run and is_function(str(target))
+def is_left_out(target: Target, options: Options) -> bool:
+    """Return whether the target is a function and the options do not let functions run."""
+    return not options.run and target.kind in FACTORIES
 
 
 class Norms(enum.Enum):

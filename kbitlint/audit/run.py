@@ -1,15 +1,17 @@
-"""Runs the rules over what a target offers, and makes the report."""
+"""Audits an open target: collects its facts, runs the rules over them, and makes the report.
+
+Imports of ``kbitlint.model`` are inside functions: they load torch, and audits of scripts and files need none.
+"""
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine
+from kbitlint.audit.options import is_left_out
+from kbitlint.audit.scripts import audit_source
 from kbitlint.context import TrainingContext
-from kbitlint.errors import KbitlintError
-from kbitlint.model.collect import facts_of_model
+from kbitlint.model.collect import collect
 from kbitlint.report import Report, report_of
 from kbitlint.result import Skip
 from kbitlint.target import SOURCES
@@ -19,99 +21,54 @@ if TYPE_CHECKING:
     from kbitlint.audit.open import OpenTarget
     from kbitlint.audit.options import Options
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.result import ModuleOutline
     from kbitlint.rule import Rule
 
 
-def model_of(target: Any) -> Any:
-    """The model of a live target: itself, or the one that a Trainer holds."""
+def model_of(live: Any) -> Any:
+    """Return the model of a live target: the target itself, or the model that a Trainer holds."""
     from torch import nn
 
-    return target if isinstance(target, nn.Module) else target.model
+    return live if isinstance(live, nn.Module) else live.model
 
 
-def context_of(target: Any, context: TrainingContext) -> TrainingContext:
-    """What a Trainer's arguments and the wrappers of a model say; what the caller says wins."""
+def context_of(live: Any, context: TrainingContext) -> TrainingContext:
+    """Return the context that the launcher, a Trainer's arguments and the wrappers of a model give.
+
+    Fields that the caller sets in ``context`` take precedence.
+    """
     from kbitlint.model.inspect.wrappers import context_of_launcher, context_of_wrappers
 
-    model = model_of(target)
-    read = TrainingContext() if model is target else TrainingContext.from_trainer(target)
+    model = model_of(live)
+    read = TrainingContext() if model is live else TrainingContext.from_trainer(live)
     return context_of_launcher().updated(read).updated(context_of_wrappers(model)).updated(context)
 
 
-def outline_fields(live: Any, facts: ModelFacts, context: TrainingContext, options: Options) -> dict[str, Any]:
-    """What a page shows of a model, as fields of its report: nothing where nobody asked for it."""
-    further: dict[str, Any] = {}
-    if options.outline:
-        from kbitlint.model.inspect.outline import outline_of
+def outline(live: Any, facts: ModelFacts, options: Options) -> tuple[ModuleOutline, ...]:
+    """Return the modules of a model for the HTML page; none if the options do not ask for them."""
+    if not options.outline:
+        return ()
+    from kbitlint.model.inspect.outline import outline_of
 
-        further["outline"] = outline_of(model_of(live), facts)
-    if options.memory:
-        from kbitlint.fixes.preview import memory_fields
-
-        further |= memory_fields(live, context, options)
-    return further
+    return outline_of(model_of(live), facts)
 
 
 def audit(opened: OpenTarget, rules: tuple[Rule, ...], options: Options) -> Report:
-    """Run the rules over everything that a named target offers."""
-    if opened.target.kind in SOURCES:
-        from kbitlint.audit.scripts import audit_source
-
-        return audit_source(opened.target, rules, options)
-    facts: dict[Surface, Any] = {}
-    if opened.files is not None:
-        facts[Surface.FILES] = opened.files
-    context, model = options.context, None
-    skips, picture = opened.skips, dict[str, Any]()
+    """Run the rules over all facts of a target and return the report. Fixes are neither planned nor made."""
+    target = opened.target
+    if target.kind in SOURCES:
+        return audit_source(target, rules, options)
+    if is_left_out(target, options):
+        return Report(target.text, "not run", skips=(Skip("", Surface.MODEL, "functions are not run (--no-run)"),))
+    facts: dict[Surface, Any] = {} if opened.files is None else {Surface.FILES: opened.files}
+    context, skips, modules = options.context, opened.skips, tuple["ModuleOutline", ...]()
     if opened.live is not None:
         context = context_of(opened.live, context)
         with opened.confined():
-            seen, further = facts_of_model(model_of(opened.live), rules, context, trace=options.trace)
-            facts, skips, model = {**facts, **seen}, (*skips, *further), seen[Surface.MODEL]
-            picture = outline_fields(opened.live, model, context, options)
+            trace = options.trace and engine.needs_trace(rules)
+            seen, further = collect(model_of(opened.live), context, trace=trace)
+            facts, skips = {**facts, **seen}, (*skips, *further)
+            modules = outline(opened.live, seen[Surface.MODEL], options)
     outcome = engine.run(rules, facts, context)
-    planned = None
-    if options.plan and opened.live is not None:
-        with opened.confined():
-            from kbitlint.fixes.preview import plan_of
-
-            planned = plan_of(model_of(opened.live), rules, context, trace=options.trace, norms=options.norms)
-    if options.plan and opened.files is not None:
-        from kbitlint.fixes.preview import with_files
-
-        planned = with_files(planned, opened.target, rules, options)
-    step = facts.get(Surface.TRACE)
-    return report_of(opened.target.text, model, outcome, step, notes=opened.notes, skips=skips, planned=planned, **picture)
-
-
-def not_run(target: Any) -> Report:
-    """The report of a function that is not run: it is no clean one."""
-    return Report(str(target), "not run", skips=(Skip("", Surface.MODEL, "functions are not run (--no-run)"),))
-
-
-def is_live(target: Any) -> bool:
-    """Whether the target is a model or a Trainer, rather than named. Raises KbitlintError where it is neither."""
-    if isinstance(target, (str, Path)):
-        return False
-    if "torch" not in sys.modules:
-        raise KbitlintError(f"a {type(target).__name__} is neither a target string nor a model")
-    from torch import nn
-
-    from kbitlint.model.build.factory import is_trainer
-
-    if not (isinstance(target, nn.Module) or is_trainer(target)):
-        raise KbitlintError(f"a {type(target).__name__} is neither a target string, nor a model, nor a Trainer")
-    return True
-
-
-def check_live(target: Any, rules: tuple[Rule, ...], options: Options) -> Report:
-    """Return the report of a live model, or of a Trainer's."""
-    model, context = model_of(target), context_of(target, options.context)
-    facts, skips = facts_of_model(model, rules, context, trace=options.trace)
-    from kbitlint.fixes.preview import plan_of
-
-    planned = plan_of(model, rules, context, trace=options.trace, norms=options.norms) if options.plan else None
-    outcome = engine.run(rules, facts, context)
-    seen = facts[Surface.MODEL]
-    picture = outline_fields(model, seen, context, options)
-    return report_of("", seen, outcome, facts.get(Surface.TRACE), skips=skips, planned=planned, **picture)
+    model, step = facts.get(Surface.MODEL), facts.get(Surface.TRACE)
+    return report_of(target.text, model, outcome, step, notes=opened.notes, skips=skips, outline=modules)

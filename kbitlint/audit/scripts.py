@@ -18,6 +18,7 @@ from kbitlint.result import Skip
 from kbitlint.runtime import content
 from kbitlint.source import documents
 from kbitlint.source.comments import silencing
+from kbitlint.source.folders import walk
 from kbitlint.target import CHECKPOINT_FILES, Kind, Target
 from kbitlint.violation import Surface, Violation
 
@@ -83,8 +84,6 @@ def _found(violation: Violation) -> Found:
 
 def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> ScriptAudit:
     """Audit every file of a folder that can hold a training."""
-    from kbitlint.source.folders import walk
-
     notes: list[str] = []
     paths = walk(root, notes)
     worth = [path for path in paths if _worth(path)]
@@ -146,7 +145,7 @@ def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: T
     cores = os.cpu_count() or 1
     if len(named) < MANY or cores < 2 or _has_threads() or not hasattr(os, "fork"):  # one core gains nothing
         return [audit_file(path, name, rules, context) for path, name in named]
-    from kbitlint.runtime import import_paths, processes
+    from kbitlint.runtime import import_paths, processes  # only a large folder needs multiprocessing
 
     parent = os.getpid()
 
@@ -174,8 +173,6 @@ def _has_threads() -> bool:
 
 def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Report:
     """Audit a script or a folder of them: no model is built and nothing of the script runs."""
-    from kbitlint.engine import NOTHING
-
     path = Path(target.place)
     if target.kind is Kind.TREE:
         swept = sweep(path, rules, options.context)
@@ -195,7 +192,4 @@ def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> R
         skips = (Skip("", Surface.SOURCE, "nothing here loads, prepares or trains a quantized model"),)
     notes = (f"{swept.silenced} silenced by comments",) if swept.silenced else ()
     report = report_of(target.text, None, swept.outcome, notes=notes, skips=skips)
-    from kbitlint.fixes.preview import plan_of_source
-
-    planned = plan_of_source(target, rules, options) if options.plan else None
-    return dataclasses.replace(report, summary=summary, planned=planned)
+    return dataclasses.replace(report, summary=summary)

@@ -7,41 +7,39 @@ import sys
 import threading
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.runtime.import_state import import_state
-from kbitlint.target import SOURCES, parse
+from kbitlint.target import SOURCES, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: one thread at a time builds, traces or edits models: torch's random state and default dtype, the verbosity of transformers
-#: and what stands in for ``from_pretrained`` are the process's own, and threads share them
+#: One thread at a time builds, traces or edits models. The process has one random state and one default dtype of torch, one
+#: verbosity of transformers and one replacement of ``from_pretrained``, and its threads share them.
 _MODELS = threading.RLock()
 
 
 @contextlib.contextmanager
-def turn(target: Any) -> Iterator[None]:
+def turn(target: Target) -> Iterator[None]:
     """Run the body as the one thread that works with models, isolated from the caller's modes; scripts need neither.
 
-    Every entry point and the callback do their work in here, whether the target is live or named. A function has its
-    own imports in it.
+    Every entry point and the callback do their work inside, for live and for named targets. A function is imported into
+    an import state of its own.
 
     Raises:
         KbitlintError: The body raised it, or any other exception: models are code of others and may raise anything.
     """
-    named = parse(str(target)) if isinstance(target, (str, Path)) else None
-    if named is not None and named.kind in SOURCES:
+    if target.kind in SOURCES:
         yield
         return
-    imports = import_state(named) if named else contextlib.nullcontext()
-    with _MODELS, _plain_errors(target), imports, _isolated():
+    with _MODELS, _plain_errors(target), import_state(target), _isolated():
         yield
 
 
 @contextlib.contextmanager
-def _plain_errors(target: Any) -> Iterator[None]:
+def _plain_errors(target: Target) -> Iterator[None]:
     """Raise every exception as a KbitlintError of one line, which names the code that raised it."""
     try:
         yield
@@ -49,15 +47,15 @@ def _plain_errors(target: Any) -> Iterator[None]:
         raise
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        name = target if isinstance(target, (str, Path)) else f"the {type(target).__name__}"
+        name = target.text or f"the {type(target.live).__name__}"
         where = f"{frame.name} of {Path(frame.filename).name}"
         raise TargetError(name, f"cannot be worked on: {one_line(error)}, raised in {where}") from error
 
 
 def _isolated() -> contextlib.AbstractContextManager[None]:
-    """The isolation of the model surface; where torch is not imported, the caller has no modes of torch."""
+    """Return the isolation of the model surface; if torch is not imported, the caller has set none of its modes."""
     if "torch" not in sys.modules:
         return contextlib.nullcontext()
-    from kbitlint.model.isolation import isolated
+    from kbitlint.model.isolation import isolated  # imports torch
 
     return isolated()

@@ -1,4 +1,7 @@
-"""The command line: argv -> Config -> api -> reporter -> exit code. No decisions are made here."""
+"""The commands of ``kbitlint`` and their help. Each command passes its options on and decides nothing.
+
+Imports of what a command runs are inside it, so that ``--version`` and ``--help`` import click and little else.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ import click
 
 from kbitlint import __version__
 from kbitlint.cli.exits import CommandLine
-from kbitlint.cli.options import AMP, CHECK_OPTIONS, OPENING_OPTIONS, context_of, with_options
-from kbitlint.cli.terminal import color, escape, progress, reserve_stdout, text_layout, width, write_report
+from kbitlint.cli.options import CHECK_OPTIONS, OPENING_OPTIONS, with_options
+from kbitlint.cli.terminal import color, escape, width
 from kbitlint.errors import did_you_mean
 from kbitlint.output.formats import MEMORY as MEMORY_FORMATS
 from kbitlint.runtime import import_paths
@@ -68,9 +71,9 @@ def check(targets: tuple[str, ...], **options: Any) -> int:
 
     settings = config.load(config.find(Path.cwd()))
     with import_paths.closed_to(import_paths.reached_by(targets or settings.targets)):
-        from kbitlint.cli.check import check_targets
+        from kbitlint.cli.check import CheckOptions, check_targets
 
-        return check_targets(targets, options, settings)
+        return check_targets(targets, CheckOptions(**options), settings)
 
 
 @main.command(epilog="Exit codes: 0 measured, 2 kbitlint could not do its job.", short_help="What training takes in memory.")
@@ -88,36 +91,10 @@ def memory(target: str, **options: Any) -> None:
     The step is run without weights, so it needs no GPU, whatever the size.
     """
     with import_paths.closed_to(import_paths.reached_by([target])):
-        _memory(target, options)
+        from kbitlint import config
+        from kbitlint.cli.memory import MemoryOptions, measure
 
-
-def _memory(target: str, options: dict[str, Any]) -> None:
-    from kbitlint import api, config
-    from kbitlint.cli.inputs import must_be_no_input
-    from kbitlint.fixes.budget import DEFAULT_LORA
-    from kbitlint.output import formats
-
-    settings = config.load(config.find(Path.cwd()))
-    from kbitlint.cli.check import others_read
-
-    must_be_no_input(options["output_file"], [target], others_read(settings, options))
-    lora = options["lora"] or DEFAULT_LORA
-    with reserve_stdout(), progress(f"measuring {target}"):
-        report = api.memory(
-            target,
-            lora=None if lora == "none" else lora,
-            optimizer=options["optimizer"],
-            every=options["every"],
-            batch=options["batch"],
-            seq_len=options["seq_len"],
-            quantize=options["quantize"] or settings.quantize,
-            meta=settings.meta if options["meta"] is None else options["meta"],
-            trust_remote_code=options["trust_remote_code"],
-            context=context_of(settings, options, AMP.get(options["amp"])),
-        )
-    colour, columns = text_layout(options["output_file"])
-    text = formats.render_memory(options["format_"], report, color=colour, width=columns)
-    write_report(text, options["output_file"])
+        measure(target, MemoryOptions(**options), config.load(config.find(Path.cwd())))
 
 
 @main.command()

@@ -1,4 +1,7 @@
-"""The main job on an embedded default: a tiny Llama with random weights, from load to one training step."""
+"""The main job on an embedded default: a tiny Llama with random weights, from load to one training step.
+
+Imports of torch and transformers are inside functions, behind the line that names the extra if they are not installed.
+"""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def _read_for(text: str, output: Path) -> Iterator[Path]:
 
 
 def _base(folder: Path, kind: Kind) -> Iterator[Path]:
-    from kbitlint.files.checkpoint import base_of_adapter
+    from kbitlint.files.checkpoint import base_of_adapter  # only --output-file needs it
 
     if kind is Kind.ADAPTER:
         try:
@@ -64,13 +64,13 @@ def _base(folder: Path, kind: Kind) -> Iterator[Path]:
 
 def _of_tree(root: Path, output: Path) -> Iterator[Path]:
     """Give the file of a folder that the output is, where it is a script or says something: no report of an earlier run."""
-    from kbitlint.source.folders import walk
+    from kbitlint.source.folders import walk  # as above
 
     return (file for file in walk(root) if _same(file, output) and _says_something(file))
 
 
 def _says_something(file: Path) -> bool:
-    from kbitlint.source import documents
+    from kbitlint.source import documents  # as above
 
     if file.suffix not in documents.CONFIGS or file.name in CHECKPOINT_FILES:
         return True

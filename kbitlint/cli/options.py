@@ -1,4 +1,4 @@
-"""The options of the command line, and sizes in bytes."""
+"""The options of the command line, as click decorators with their help."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from kbitlint.sizes import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from kbitlint.config import Config
-    from kbitlint.context import TrainingContext
 
 #: the argument of --amp -> TrainingContext.autocast_dtype
 AMP = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
@@ -148,16 +145,3 @@ def with_options(options: Sequence[Callable[[Any], Any]]) -> Callable[[Any], Any
         return function
 
     return decorate
-
-
-def context_of(settings: Config, options: dict[str, Any], autocast_dtype: str | None) -> TrainingContext:
-    """The training context of a run: the launcher's file, and over it what the command line says.
-
-    Raises:
-        KbitlintError: The file cannot be read or is none of a launcher.
-    """
-    from kbitlint.context import TrainingContext
-
-    file = options["training"] or (Path(settings.training) if settings.training else None)
-    said = TrainingContext(autocast_dtype=autocast_dtype)
-    return said if file is None else TrainingContext.from_launcher_file(file).updated(said)

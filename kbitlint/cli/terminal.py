@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def escape(text: object) -> str:
     """A line for the terminal: what does not print stands as an escape."""
-    from kbitlint.output.wording import printable
+    from kbitlint.output.wording import printable  # --version prints nothing of a user
 
     return printable(str(text))
 
@@ -88,7 +88,7 @@ def write_report(text: str, path: Path | None) -> None:
     if path is None:
         click.echo(text)
         return
-    from kbitlint.files import atomic
+    from kbitlint.files import atomic  # only --output-file needs it
 
     try:
         atomic.replace(path, (text + "\n").encode(errors="backslashreplace"))
@@ -103,7 +103,7 @@ def color() -> bool:
 
 def width() -> int:
     """Columns of a text report."""
-    import shutil
+    import shutil  # only a text report needs it
 
     return max(60, min(100, shutil.get_terminal_size((80, 24)).columns))
 
@@ -115,7 +115,7 @@ def line_of(error: KbitlintError) -> str:
 
 def show_traceback() -> None:
     """Print the traceback of the exception that is being handled."""
-    import traceback
+    import traceback  # only --verbose needs it
 
     click.echo(escape_lines(traceback.format_exc()), err=True)
 

@@ -143,7 +143,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _yaml(file: Path, text: str) -> Any:
     try:
-        import yaml
+        import yaml  # only the file of accelerate needs it
     except ImportError as error:
         raise KbitlintError(f"--training {file}: reading YAML needs PyYAML: pip install pyyaml") from error
     try:

@@ -5,25 +5,9 @@
 
 from __future__ import annotations
 
-import functools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-from kbitlint.upstream.quantization import METHODS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-#: tensors that bitsandbytes stores with a 4-bit weight (bitsandbytes/functional.py, QuantState.as_dict)
-_STATE = re.compile(
-    r"(?P<weight>.+\.weight)\.(?P<part>absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__(nf4|fp4))"
-)
-_NEEDED = ("absmax", "quant_map", "quant_state")
-#: tensor names that identify a quantization method on their own
-_MARKS = {method.name: re.compile(method.tensors) for method in METHODS if method.tensors}
-
+from typing import Any
 
 #: bits of one element, by safetensors dtype
 BITS = {
@@ -40,56 +24,6 @@ class Damage:
 
     file: str
     problem: str
-
-
-@dataclass(frozen=True)
-class CheckpointFacts:
-    """The content of the JSON files and of the safetensors headers of one folder."""
-
-    folder: str
-    config: Mapping[str, Any] | None = None
-    """config.json; None if the folder has none."""
-    adapter: Mapping[str, Any] | None = None
-    """adapter_config.json; None if the folder has none."""
-    generation: Mapping[str, Any] | None = None
-    """generation_config.json; None if the folder has none."""
-    tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    """The tensors of the model's safetensors files, by name."""
-    adapter_tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    """The tensors of adapter_model.safetensors, by name."""
-    damages: tuple[Damage, ...] = ()
-    """Files whose content does not match their format."""
-    unread: tuple[Damage, ...] = ()
-    """Files that were not read, each with the reason."""
-    base: CheckpointFacts | None = None
-    """The base model of an adapter. None if it is not in a local folder, or the checkpoint is no adapter."""
-    zero: frozenset[str] = frozenset()
-    """Adapter tensors that contain only zeros."""
-    zero_known: bool = False
-    """Whether every ``lora_B`` of the adapter was read. If False, ``zero`` may be incomplete."""
-
-    @functools.cached_property
-    def packing(self) -> PackedTensors:
-        """Return which of the tensors are packed."""
-        return packing_of(self.tensors)
-
-    @property
-    def quantization(self) -> Mapping[str, Any] | None:
-        """Return ``quantization_config`` of config.json; None if it is absent or no mapping."""
-        value = (self.config or {}).get("quantization_config")
-        return value if isinstance(value, Mapping) else None
-
-    @property
-    def dtype(self) -> str | None:
-        """Return the checkpoint's dtype from ``dtype`` (transformers 5) or ``torch_dtype`` (transformers 4).
-
-        None means that config.json has neither.
-        """
-        for name in ("dtype", "torch_dtype"):
-            value = (self.config or {}).get(name)
-            if isinstance(value, str):
-                return value.removeprefix("torch.")
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,42 +54,48 @@ class PackedTensors:
         return frozenset(item.module for item in self.packed)
 
 
-def packing_of(tensors: Mapping[str, Tensor]) -> PackedTensors:
-    """Return which of these tensors are packed."""
-    states: dict[str, set[str]] = {}
-    for name in tensors:
-        match = _STATE.fullmatch(name) if ".weight." in name else None
-        if match is not None:
-            states.setdefault(match["weight"], set()).add(match["part"].partition(".")[0])
-    packed = [_four_bit(weight, parts) for weight, parts in states.items() if weight in tensors]
-    orphaned = [weight.removesuffix(".weight") for weight in states if weight not in tensors]
-    floating: list[str] = []
-    for name, tensor in tensors.items():
-        module = name.rpartition(".")[0]
-        if name.endswith(".weight") and name not in states and len(tensor.shape) == 2:  # a matrix
-            if tensor.dtype == "I8":
-                packed.append(PackedWeight(module, 8, () if f"{module}.SCB" in tensors else ("SCB",)))
-            elif tensor.dtype == "U8" and tensor.shape[1] == 1:
-                packed.append(PackedWeight(module, 4, _NEEDED))
-            elif tensor.dtype in ("F16", "BF16", "F32"):
-                floating.append(module)
-        elif name.endswith(".SCB") and f"{module}.weight" not in tensors:
-            orphaned.append(module)
-    return PackedTensors(tuple(packed), tuple(orphaned), tuple(floating), "bitsandbytes" if packed else _method(tensors))
+@dataclass(frozen=True, slots=True)
+class CheckpointFacts:
+    """What the JSON files and the headers of one folder say."""
 
+    folder: str
+    config: Mapping[str, Any] | None = None
+    """config.json; None where there is none."""
+    adapter: Mapping[str, Any] | None = None
+    """adapter_config.json; None where there is none."""
+    generation: Mapping[str, Any] | None = None
+    """generation_config.json; None where there is none."""
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """The tensors of the model's safetensors files, by name."""
+    adapter_tensors: Mapping[str, Tensor] = field(default_factory=dict)
+    """Those of adapter_model.safetensors."""
+    damages: tuple[Damage, ...] = ()
+    """Files that cannot be what they say."""
+    unread: tuple[Damage, ...] = ()
+    """Files that were not read, and why."""
+    base: CheckpointFacts | None = None
+    """The base of an adapter, where it lies in a folder of this machine."""
+    zero: frozenset[str] = frozenset()
+    """Adapter tensors that hold nothing but zeros."""
+    zero_known: bool = False
+    """Whether all of the adapter's ``lora_B`` were looked at."""
+    packing: PackedTensors = field(default_factory=PackedTensors)
+    """What is packed among the tensors."""
 
-def _four_bit(weight: str, parts: set[str]) -> PackedWeight:
-    nested = bool(parts & {"nested_absmax", "nested_quant_map"})
-    needed = (*_NEEDED, *(("nested_absmax", "nested_quant_map") if nested else ()))
-    return PackedWeight(weight.removesuffix(".weight"), 4, tuple(part for part in needed if part not in parts))
+    @property
+    def quantization(self) -> Mapping[str, Any] | None:
+        """``quantization_config`` of config.json, where it is one."""
+        value = (self.config or {}).get("quantization_config")
+        return value if isinstance(value, Mapping) else None
 
-
-def _method(names: Iterable[str]) -> str | None:
-    for name in names:
-        for method, mark in _MARKS.items():
-            if mark.search(name):
-                return method
-    return None
+    @property
+    def dtype(self) -> str | None:
+        """The checkpoint's dtype, under the name of transformers 5 or 4."""
+        for name in ("dtype", "torch_dtype"):
+            value = (self.config or {}).get(name)
+            if isinstance(value, str):
+                return value.removeprefix("torch.")
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.layers import Reentry
 from kbitlint.facts.source_text import SourceText
 from kbitlint.facts.values import UNKNOWN, Call, Span, Value
 from kbitlint.violation import Location
@@ -19,95 +18,8 @@ from kbitlint.violation import Location
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.values import Ignore
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointingState:
-    """The checkpointing of a model's layers, and the call that last decided it."""
-
-    enabled: bool | None = False
-    """None if it is not known."""
-    reentry: Reentry = Reentry.UNKNOWN
-    by: Call | None = None
-    """The call whose arguments decide: ``prepare_model_for_kbit_training``, ``TrainingArguments``, ..."""
-    kwargs: str = ""
-    """The argument of ``by`` that contains ``use_reentrant``; empty if ``by`` takes ``use_reentrant`` itself."""
-    flag: str = ""
-    """The argument of ``by`` that sets ``use_reentrant`` under another name; empty if there is none.
-
-    A program with such an argument compensates for reentry. It makes inputs require grad, and DDP does not search
-    for unused parameters.
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class Adapters:
-    """The adapters of a model."""
-
-    by: Call
-    """The call that attached or loaded the adapters."""
-    config: Value = UNKNOWN
-    """The call that made their configuration; UNKNOWN if the interpreter does not know it."""
-    trainable: bool | None = True
-    """None if it is not known."""
-    dtype: Value = "float32"
-    """The dtype of their weights."""
-    frozen_by: Call | None = None
-    """The later call that froze them; None if none did."""
-    kept: bool = True
-    """Whether the script keeps the PeftModel. If it drops the result of ``get_peft_model``, it keeps only the base model."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointConfig:
-    """The content of config.json of a checkpoint that a script names, if the checkpoint is on this machine."""
-
-    model_type: str = ""
-    tied: bool | None = None
-    """Whether embeddings and head are tied. None if config.json does not set it and the model's class decides."""
-    experts: int = 0
-    """The number of experts in each layer; 0 if there are none."""
-    remote: bool = False
-    """Whether the checkpoint has code of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelState:
-    """The known state of a model at one point of a path through the file."""
-
-    load: Call | None = None
-    """The call that loaded the model; None if the file does not load it."""
-    method: Value = UNKNOWN
-    """The quantization method: ``bitsandbytes`` or another. None if the model is certainly not quantized.
-
-    UNKNOWN if the interpreter does not know it.
-    """
-    bits: Value = UNKNOWN
-    """Bits of a packed weight; None if the model is certainly not quantized."""
-    quantization: Call | None = None
-    """The call that made the quantization config."""
-    dtype: Value = UNKNOWN
-    """The dtype of the parameters that are not quantized."""
-    checkpointing: CheckpointingState = field(default_factory=CheckpointingState)
-    hooks: tuple[Call, ...] = ()
-    """The calls that made the output of the input embedding require grad, in their order."""
-    prepared: Call | None = None
-    """The call that prepared the model for training (``prepare_model_for_kbit_training``); None if none did."""
-    adapters: Adapters | None = None
-    base_frozen: bool | None = None
-    """Whether the base model is frozen. None if no call froze or unfroze it since loading, or if it is not known."""
-    training_mode: bool | None = None
-    """False after loading and ``eval()``, True after ``train()``; None if it is not known."""
-    certain: bool = True
-    """Whether the interpreter followed every operation on the model."""
-    named: CheckpointConfig | None = None
-    """The config of the model's checkpoint; None if it is not known."""
-
-    @property
-    def kbit(self) -> bool:
-        """Return whether the model is certainly quantized."""
-        return isinstance(self.method, str)
 
 
 class Action(enum.Enum):

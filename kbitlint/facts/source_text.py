@@ -9,21 +9,20 @@ import functools
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
+from kbitlint.facts.literals import Literal, literal, written
+from kbitlint.facts.span_edits import KIND, bounds
+from kbitlint.facts.values import Style
 from kbitlint.violation import Edit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from kbitlint.facts.values import Argument, Call, Span
 
-#: The kind of these edits. ``start`` and ``end`` are character offsets in the text as ``open()`` returns it: each line
-#: end is one character. In a notebook they are offsets in the code cells joined by line ends.
-KIND = "replace-span"
-#: the comma or bracket before an argument
+#: the comma, or the bracket, before an argument
 _BEFORE = re.compile(r",\s*\Z|(?<=[({])\s*\Z")
-Literal = Union[bool, str, "Mapping[str, bool]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class SourceText:
         argument = call.argument(name)
         if argument is not None:
             return self.replace(argument.span, code)
-        return self._append(call, _written(call, name, code))
+        return self._append(call, written(call, name, code))
 
     def set_value(self, call: Call, name: str, value: Literal) -> tuple[Edit, ...]:
         """Return the edits that set an argument to a constant, written in the language of the file."""
@@ -237,8 +236,6 @@ class SourceText:
         return Edit(KIND, self.file, {"start": start, "end": end, "was": self.text[start:end], "text": code})
 
     def _append(self, call: Call, code: str) -> tuple[Edit, ...]:
-        from kbitlint.facts.values import Style
-
         if call.style is Style.YAML:
             start = self.line_start(call.arguments[-1].whole.start) if call.arguments else call.span.start
             first = call.arguments[0].whole.start if call.arguments else call.span.start
@@ -297,42 +294,3 @@ def _is_code(line: str) -> bool:
 def _code(line: str) -> str:
     """Return a line without its comment. A ``#`` inside a string counts as a comment too."""
     return line.partition("#")[0].strip()
-
-
-def literal(call: Call, value: Literal) -> str:
-    """Return a value as code in the language of a call."""
-    from kbitlint.facts.values import Style
-
-    data = call.style in (Style.YAML, Style.JSON)
-    if isinstance(value, bool):
-        return str(value).lower() if data else str(value)
-    if isinstance(value, str):
-        return value if call.style is Style.YAML else f'"{value}"'
-    items = ", ".join(
-        (f"{name}: " if call.style is Style.YAML else f'"{name}": ') + literal(call, item) for name, item in value.items()
-    )
-    return f"{{{items}}}"
-
-
-def _written(call: Call, name: str, code: str) -> str:
-    from kbitlint.facts.values import Style
-
-    if call.style is Style.CALL:
-        return f"{name}={code}"
-    return f"{name}: {code}" if call.style is Style.YAML else f'"{name}": {code}'
-
-
-class OverlapError(ValueError):
-    """An edit that no longer fits the text."""
-
-
-def bounds(edit: Edit) -> tuple[int, int]:
-    """Return the start and end offset of an edit.
-
-    Raises:
-        OverlapError: If the edit has no offsets.
-    """
-    start, end = edit.arguments["start"], edit.arguments["end"]
-    if not isinstance(start, int) or not isinstance(end, int):
-        raise OverlapError(f"{edit.path}: an edit without bounds")
-    return start, end

@@ -12,6 +12,7 @@ from typing import Any
 
 from kbitlint.errors import TargetError
 from kbitlint.facts.checkpoint import CheckpointFacts, Damage, Tensor
+from kbitlint.files.packing import packing_of
 from kbitlint.files.safetensors import HeaderError, all_zero, read_header
 from kbitlint.runtime import content
 
@@ -102,7 +103,9 @@ def _weights(facts: CheckpointFacts, folder: Path, only: Path | None = None) -> 
         lost = [name for name, file in index.items() if name not in tensors or tensors[name].file != file]
         if lost:
             damages.append(Damage(INDEX, f"places {lost[0]} in {index[lost[0]]}, which does not hold it"))
-    return dataclasses.replace(facts, tensors=tensors, damages=tuple(damages), unread=tuple(unread))
+    return dataclasses.replace(
+        facts, tensors=tensors, damages=tuple(damages), unread=tuple(unread), packing=packing_of(tensors)
+    )
 
 
 def _index(folder: Path, only: Path | None, damages: list[Damage]) -> dict[str, str]:

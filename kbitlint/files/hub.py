@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.errors import TargetError
 from kbitlint.facts.checkpoint import CheckpointFacts, Damage, Tensor
 from kbitlint.files.checkpoint import read_json
+from kbitlint.files.packing import packing_of
 from kbitlint.files.safetensors import MAX_TENSORS
 
 if TYPE_CHECKING:
@@ -21,12 +22,9 @@ UNREACHED = "the headers of its weights cannot be had from the Hub"
 
 
 def read_hub(name: str, revision: str | None = None) -> CheckpointFacts | None:
-    """Return the facts of a repository. If its headers are not available, the facts contain the config only.
-
-    None means that not even config.json is available.
-    """
-    from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import SafetensorsParsingError
+    """The facts of a repository, as far as they can be had; None where not even its config.json can."""
+    from huggingface_hub import HfApi, hf_hub_download  # an optional dependency
+    from huggingface_hub.errors import SafetensorsParsingError  # as above
 
     config = _config(lambda: hf_hub_download(name, "config.json", revision=revision))
     if config is None:
@@ -41,7 +39,7 @@ def read_hub(name: str, revision: str | None = None) -> CheckpointFacts | None:
     tensors = dict(_tensors(metadata))
     if len(tensors) > MAX_TENSORS:
         return dataclasses.replace(facts, unread=(Damage(name, f"names more than {MAX_TENSORS} tensors"),))
-    return dataclasses.replace(facts, tensors=tensors)
+    return dataclasses.replace(facts, tensors=tensors, packing=packing_of(tensors))
 
 
 def _config(download: Callable[[], str]) -> dict[str, Any] | None:

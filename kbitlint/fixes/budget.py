@@ -1,25 +1,29 @@
-"""What training takes in memory, side by side: the model as it is, after PEFT's preparation, after kbitlint's fix."""
+"""The memory of training, side by side: the model as it is, after PEFT's preparation, after kbitlint's fix.
+
+Imports of torch, PEFT and ``kbitlint.model`` are inside functions: audits of scripts and files need none of them.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import warnings
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry
-from kbitlint.audit.options import Options, is_left_out
+from kbitlint.audit.options import is_left_out
+from kbitlint.audit.run import context_of, model_of
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
 from kbitlint.extras import require
 from kbitlint.fixes.model import fix_model
 from kbitlint.report import MemoryReport
 from kbitlint.result import StateMemory
-from kbitlint.target import parse
 from kbitlint.violation import Safety
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kbitlint.audit.open import OpenTarget
+    from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
 
 #: what each optimizer keeps is in kbitlint.model.trace.memory
@@ -146,29 +150,27 @@ def _adapted(twin: Any, lora: Lora) -> Any:
         raise KbitlintError(f"--lora: PEFT cannot attach it: {one_line(error)}") from error
 
 
-def memory_of(target: Any, chosen: Options, shape: tuple[int | None, int | None], **asked: Any) -> MemoryReport:
-    """Return what one training step of a target takes; ``asked`` goes to ``budget_of``."""
-    live, name, notes = target, "", tuple[str, ...]()
-    confinement: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
-    from kbitlint.audit.run import is_live
+def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None], **chosen: Any) -> MemoryReport:
+    """Return what one training step of an open target takes.
 
-    if not is_live(target):
-        if is_left_out(target, chosen):
-            raise TargetError(target, "is a function, and functions are not run (run=False)")
-        from kbitlint.audit.open import open_target
+    Args:
+        opened: The target.
+        options: ``context`` gives the batch that ``shape`` leaves open.
+        shape: (sequences, tokens a sequence); None for those of the context.
+        **chosen: As for ``budget_of``: ``lora``, ``optimizer``, ``every``.
 
-        found = open_target(parse(str(target)), chosen)
-        if found.live is None:
-            raise TargetError(target, "holds no model whose memory could be measured")
-        live, name, notes, confinement = found.live, found.target.text, found.notes, found.confined()
-    from kbitlint.audit.run import context_of
-
-    context = context_of(live, chosen.context)
-    batch, seq_len = (given or known for given, known in zip(shape, (context.batch_size, context.seq_len), strict=True))
-    context = dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
+    Raises:
+        TargetError: The target holds no model, or is a function that must not run.
+    """
     from kbitlint.model.isolation import quiet
 
-    with quiet(), confinement:
-        from kbitlint.audit.run import model_of
-
-        return budget_of(model_of(live), context, named=(name, notes), **asked)
+    target = opened.target
+    if is_left_out(target, options):
+        raise TargetError(target.text, "is a function, and functions are not run (run=False)")
+    if opened.live is None:
+        raise TargetError(target.text, "holds no model whose memory could be measured")
+    context = context_of(opened.live, options.context)
+    batch, seq_len = (given or known for given, known in zip(shape, (context.batch_size, context.seq_len), strict=True))
+    context = dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
+    with quiet(), opened.confined():
+        return budget_of(model_of(opened.live), context, named=(target.text, opened.notes), **chosen)

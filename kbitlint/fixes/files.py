@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING
 from kbitlint import engine
 from kbitlint.audit.scripts import run
 from kbitlint.errors import KbitlintError, TargetError
-from kbitlint.facts.source_text import OverlapError
+from kbitlint.facts.span_edits import OverlapError
 from kbitlint.files.checkpoint import inside, read_checkpoint
 from kbitlint.files.json_edits import KINDS, changed
-from kbitlint.fixes.model import MAX_PASSES, FixError, held_back
+from kbitlint.fixes.model import MAX_PASSES, FixError, edits_of, fixes_of, held_back
 from kbitlint.runtime import content
 from kbitlint.source import documents
 from kbitlint.source.folders import walk
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from kbitlint.rule import Rule
     from kbitlint.source.documents import Document
     from kbitlint.target import Target
-    from kbitlint.violation import Violation
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +44,8 @@ class FixedFile:
 
     def diff(self) -> str:
         """The change as a unified diff; empty where there is none."""
+        import difflib  # only a fix or --diff needs it
+
         before, after = (re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text) for text in (self.before, self.after))
         lines = difflib.unified_diff(before, after, self.name, self.name, n=2)
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines).rstrip("\n")
@@ -64,7 +64,7 @@ def mend(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContex
     passes, most = 0, MAX_PASSES
     while True:
         violations = run(rules, document.facts, context)[0].violations
-        fixes = list(_fixes(violations, wanted))
+        fixes = list(fixes_of(violations, wanted))
         if not passes:
             most += len(fixes)  # those of one call are made one after the other
         if not fixes:
@@ -124,21 +124,16 @@ def mend_files(target: Target, rules: tuple[Rule, ...], context: TrainingContext
     if facts is None:
         return []
     violations = engine.run(rules, {Surface.FILES: facts}, context).violations
+    wished = edits_of(violations, wanted)
     found = []
     for name in sorted({violation.at.file for violation in violations}):
-        edits = tuple(edit for fix in _fixes(violations, wanted) for edit in fix if edit.kind in KINDS and edit.path == name)
+        edits = tuple(edit for edit in wished if edit.kind in KINDS and edit.path == name)
         path = target.folder / name
         if edits:
             before = _read(path)
-            after = changed(path, before, dict.fromkeys(edits))
-            found.append(FixedFile(path, name, before, after, "utf-8", tuple(dict.fromkeys(edits)), 1))
+            after = changed(path, before, edits)
+            found.append(FixedFile(path, name, before, after, "utf-8", edits, 1))
     return found
-
-
-def _fixes(violations: Iterable[Violation], wanted: Safety) -> Iterable[tuple[Edit, ...]]:
-    for violation in violations:
-        if violation.fix is not None and violation.fix.safety >= max(wanted, Safety.UNSAFE):
-            yield violation.fix.edits
 
 
 def _read(path: Path) -> str:

@@ -1,4 +1,7 @@
-"""Plans fixes, applies them, and checks again until nothing is left to fix; any failure undoes everything."""
+"""Plans fixes, applies them, and checks again until nothing is left to fix; any failure undoes everything.
+
+Imports of ``kbitlint.model.edits`` are inside functions: they load torch, and fixes of scripts import this module.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,15 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.audit.options import Norms
-from kbitlint.engine import Outcome, run
+from kbitlint.engine import Outcome, needs_trace, run
 from kbitlint.errors import KbitlintError
 from kbitlint.fixes.norms import with_norms
-from kbitlint.model.collect import facts_of_model, facts_of_step
+from kbitlint.model.collect import collect, facts_of_step
 from kbitlint.result import Applied
 from kbitlint.violation import Edit, Safety, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.trace import TraceFacts
@@ -29,13 +32,16 @@ class FixError(KbitlintError):
     """A fix that does not remove its violation, or fixes that keep undoing each other."""
 
 
-def edits_of(violations: Iterable[Violation], wanted: Safety) -> tuple[Edit, ...]:
-    """The edits of every fix that is at least as safe as wanted, each once, in the order of the violations."""
-    edits: dict[Edit, None] = {}
+def fixes_of(violations: Iterable[Violation], wanted: Safety) -> Iterator[tuple[Edit, ...]]:
+    """Yield the edits of every fix that is at least as safe as ``wanted``, in the order of the violations."""
     for violation in violations:
         if violation.fix is not None and violation.fix.safety >= max(wanted, Safety.UNSAFE):
-            edits.update(dict.fromkeys(violation.fix.edits))
-    return tuple(edits)
+            yield violation.fix.edits
+
+
+def edits_of(violations: Iterable[Violation], wanted: Safety) -> tuple[Edit, ...]:
+    """Return the edits of these fixes, each once."""
+    return tuple(dict.fromkeys(edit for edits in fixes_of(violations, wanted) for edit in edits))
 
 
 def held_back(violations: Iterable[Violation], wanted: Safety) -> int:
@@ -150,7 +156,7 @@ def _wished(
 
 
 def _look(model: Any, rules: tuple[Rule, ...], context: TrainingContext, *, trace: bool) -> tuple[Outcome, dict[Surface, Any]]:
-    facts, skips = facts_of_model(model, rules, context, trace=trace)
+    facts, skips = collect(model, context, trace=trace and needs_trace(rules))
     outcome = run(rules, facts, context)
     return dataclasses.replace(outcome, skips=tuple(sorted((*outcome.skips, *skips)))), facts
 

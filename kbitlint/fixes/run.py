@@ -1,23 +1,30 @@
-"""Fixes a named target on its device: load, fix, prove with a training step, leave something behind that lasts."""
+"""Fixes a target: loads it, fixes it, proves the fix with a training step, and writes the edits where they last.
+
+Imports of ``kbitlint.model`` are inside functions: they load torch, and fixes of scripts and files need none.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.audit.open import has_weights, load_target, open_target
-from kbitlint.audit.run import audit, context_of, model_of, outline_fields
+from kbitlint.audit.open import OpenTarget, has_weights, load_target, open_target
+from kbitlint.audit.options import is_left_out
+from kbitlint.audit.run import audit, context_of, model_of, outline
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
 from kbitlint.files.atomic import alone
 from kbitlint.files.checkpoint import read_checkpoint
-from kbitlint.fixes.preview import memory_fields
+from kbitlint.fixes.files import leading_out, mend_files, mend_target, write
+from kbitlint.fixes.model import fix_model
+from kbitlint.fixes.preview import memory_fields, preview
 from kbitlint.report import Report, report_of
 from kbitlint.result import Applied, Probe
 from kbitlint.target import FACTORIES, SOURCES, Kind, Target
-from kbitlint.violation import Safety
+from kbitlint.violation import Edit, Safety
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +35,46 @@ if TYPE_CHECKING:
     from kbitlint.rule import Rule
 
 
-def device_for(device: str | None, *, needed: bool) -> str:
-    """The device to fix on. Without CUDA one has to be named, so that nobody probes on the wrong one unaware."""
+@dataclass(frozen=True, slots=True)
+class Fixing:
+    """How a target is fixed."""
+
+    wanted: Safety = Safety.SAFE
+    """The least safety of the fixes that are applied."""
+    device: str | None = None
+    """Where a named target is loaded; None for CUDA."""
+    probe: bool | None = None
+    """Whether to run one training step afterwards; None for named targets only."""
+    optimizer: Any = None
+    """An optimizer that holds parameters of a live model; None for a Trainer's own, if there is one."""
+
+
+def fix(target: Target, rules: tuple[Rule, ...], options: Options, fixing: Fixing) -> Report:
+    """Fix a target, audit it again, and write the edits of a checkpoint beside it.
+
+    If the training step shows that the fix broke training, nothing is written. A folder is fixed by one process at a time.
+
+    Raises:
+        KbitlintError: There is no CUDA and no device was named, or another process fixes the folder.
+    """
+    if target.kind is Kind.LIVE:
+        return _fix_live(target, rules, options, fixing)
+    if is_left_out(target, options):
+        return audit(OpenTarget(target), rules, options)
+    device = _device(fixing.device, needed=not (options.meta or target.kind in (*SOURCES, Kind.FILE)))
+    fixing = dataclasses.replace(fixing, device=device, probe=fixing.probe is not False)
+    if target.kind in (Kind.HUB, *FACTORIES):
+        return _fix_named(target, rules, options, fixing)
+    with alone(Path(target.place) if target.kind in SOURCES else target.folder, target.text):
+        return _fix_named(target, rules, options, fixing)
+
+
+def _device(device: str | None, *, needed: bool) -> str:
+    """Return the device to fix on.
+
+    Raises:
+        KbitlintError: There is no such device, or no CUDA and no device was named: a probe on a CPU must be asked for.
+    """
     if device is None and not needed:
         return "cpu"
     wanted = device or "cuda"
@@ -47,76 +92,87 @@ def device_for(device: str | None, *, needed: bool) -> str:
     return wanted
 
 
-def fix_named(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety, device: str, *, probe: bool) -> Report:
-    """Fix what a target string names, audit it again, and keep the edits beside a checkpoint.
-
-    Where the training step shows that the fix broke training, nothing is written. One fix at a time works in a folder.
-
-    Raises TargetError where another one works there.
-    """
-    if target.kind in (Kind.HUB, *FACTORIES):
-        return _fix_named(target, rules, options, wanted, device, probe=probe)
-    with alone(Path(target.place) if target.kind in SOURCES else target.folder, target.text):
-        return _fix_named(target, rules, options, wanted, device, probe=probe)
-
-
-def _fix_named(
-    target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety, device: str, *, probe: bool
-) -> Report:
+def _fix_named(target: Target, rules: tuple[Rule, ...], options: Options, fixing: Fixing) -> Report:
     if target.kind in SOURCES:
-        return _fix_source(target, rules, options, wanted)
-    mended = [] if target.kind in (Kind.HUB, *FACTORIES) else _fix_files(target, rules, options, wanted)
-    in_files = tuple(edit for file in mended for edit in file.edits)
-    diff = "\n".join(file.diff() for file in mended)
+        return _fix_source(target, rules, options, fixing.wanted)
+    mended = [] if target.kind in (Kind.HUB, *FACTORIES) else _fix_files(target, rules, options, fixing.wanted)
     if target.kind is Kind.FILE:
-        report = audit(open_target(target, options), rules, options)
-        return dataclasses.replace(report, applied=Applied(in_files, len(mended[:1]), diff=diff))
+        report = _audited(open_target(target, options), rules, options)
+        return dataclasses.replace(report, applied=Applied(_edits(mended), len(mended[:1]), diff=_diff(mended)))
     if target.kind is Kind.HUB:
         raise TargetError(
             target.text, "a Hub id cannot be fixed in place: download it (hf download) or name the factory that loads it"
         )
-    from kbitlint.fixes.model import fix_model
+    return _fix_model(_loaded(target, options, str(fixing.device)), rules, options, fixing, mended)
 
+
+def _audited(opened: OpenTarget, rules: tuple[Rule, ...], options: Options) -> Report:
+    return preview(audit(opened, rules, options), opened, rules, options)
+
+
+def _loaded(target: Target, options: Options, device: str) -> OpenTarget:
+    """Open a function, or a folder with its weights if it holds any."""
+    if target.kind not in FACTORIES:
+        return load_target(target, options, device) if has_weights(target) else open_target(target, options)
+    opened = open_target(target, options)
+    if not options.meta:
+        _must_be_on(model_of(opened.live), device, target)
+    return opened
+
+
+def _fix_model(
+    opened: OpenTarget, rules: tuple[Rule, ...], options: Options, fixing: Fixing, mended: list[FixedFile]
+) -> Report:
+    """Fix the model of a named target, whose files are fixed already, and prove it."""
+    target, model = opened.target, model_of(opened.live)
     factory = target.kind in FACTORIES
-    opened = open_target(target, options) if factory or not has_weights(target) else load_target(target, options, device)
-    model = model_of(opened.live)
-    if factory and not options.meta:
-        _must_be_on(model, device, target)
-    stored = None if factory else manifest.read(target.folder)
 
     def apply() -> Applied:
         context = context_of(opened.live, options.context)
         with opened.confined():
-            return fix_model(model, rules, context, wanted, trace=options.trace, norms=options.norms)[0]
+            return fix_model(model, rules, context, fixing.wanted, trace=options.trace, norms=options.norms)[0]
 
     with opened.confined():
         before = memory_fields(opened.live, context_of(opened.live, options.context), options) if options.memory else {}
     applied = apply()
-    edits = tuple(dict.fromkeys((*(stored.edits if stored else ()), *applied.edits)))
     on_meta = any(parameter.is_meta for parameter in model.parameters())
-    if probe and not on_meta:
+    if fixing.probe and not on_meta:
         applied = dataclasses.replace(applied, probe=proof(model, apply, options))
-    refuted = applied.probe is not None and applied.probe.refutes
-    if factory and not refuted:
-        applied = dataclasses.replace(applied, lines_to_add=_lines(applied, unsafe=wanted is Safety.UNSAFE))
-    elif edits and not refuted:
-        quantize = options.quantize or (stored.quantize if stored else None)
-        written = manifest.write(
-            options.output or target.folder / manifest.NAME, manifest.Manifest(edits, quantize), _versions()
-        )
-        applied = dataclasses.replace(applied, left_behind=str(written))
+    applied = _made_to_last(applied, target, options, fixing)
     if mended:
         opened = dataclasses.replace(opened, files=read_checkpoint(target.folder))
-        applied = dataclasses.replace(applied, edits=(*in_files, *applied.edits), diff=diff)
-    report = audit(opened, rules, dataclasses.replace(options, memory=False))
+        applied = dataclasses.replace(applied, edits=(*_edits(mended), *applied.edits), diff=_diff(mended))
+    report = _audited(opened, rules, dataclasses.replace(options, memory=False))
     notes = report.notes + (("no weights in the folder, so no training step was run",) if on_meta and not factory else ())
     return dataclasses.replace(report, applied=applied, notes=notes, **before)
 
 
+def _made_to_last(applied: Applied, target: Target, options: Options, fixing: Fixing) -> Applied:
+    """Write the edits beside a checkpoint, or name the lines that a function needs; neither if the probe refutes the fix."""
+    if applied.probe is not None and applied.probe.refutes:
+        return applied
+    if target.kind in FACTORIES:
+        return dataclasses.replace(applied, lines_to_add=_lines(applied, unsafe=fixing.wanted is Safety.UNSAFE))
+    stored = manifest.read(target.folder)
+    edits = tuple(dict.fromkeys((*(stored.edits if stored else ()), *applied.edits)))
+    if not edits:
+        return applied
+    quantize = options.quantize or (stored.quantize if stored else None)
+    file = options.output or target.folder / manifest.NAME
+    written = manifest.write(file, manifest.Manifest(edits, quantize), _versions())
+    return dataclasses.replace(applied, left_behind=str(written))
+
+
+def _edits(mended: list[FixedFile]) -> tuple[Edit, ...]:
+    return tuple(edit for file in mended for edit in file.edits)
+
+
+def _diff(mended: list[FixedFile]) -> str:
+    return "\n".join(filter(None, (file.diff() for file in mended)))
+
+
 def _fix_files(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> list[FixedFile]:
     """Change the JSON files of a checkpoint: what they say decides how the model is built."""
-    from kbitlint.fixes.files import mend_files, write
-
     if target.kind is not Kind.FILE:
         manifest.must_be_writable(options.output or target.folder / manifest.NAME)
     mended = mend_files(target, rules, options.context, wanted)
@@ -126,19 +182,38 @@ def _fix_files(target: Target, rules: tuple[Rule, ...], options: Options, wanted
 
 def _fix_source(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> Report:
     """Replace stretches of the files in place; all of them are planned before the first is written."""
-    from kbitlint.fixes.files import leading_out, mend_target, write
-
     mended = mend_target(target, rules, options.context, wanted)
     write(mended)
     applied = Applied(
-        tuple(edit for file in mended for edit in file.edits),
+        _edits(mended),
         max((file.passes for file in mended), default=0),
         sum(file.held_back for file in mended),
-        diff="\n".join(filter(None, (file.diff() for file in mended))),
+        diff=_diff(mended),
     )
-    report = audit(open_target(target, options), rules, options)
+    report = _audited(open_target(target, options), rules, options)
     left = tuple(f"{name} leads out of the folder, and is fixed where it is named only" for name in leading_out(target))
     return dataclasses.replace(report, applied=applied, notes=(*report.notes, *left))
+
+
+def _fix_live(target: Target, rules: tuple[Rule, ...], options: Options, fixing: Fixing) -> Report:
+    """Fix a live model, or a Trainer's, in place; the report is of the audit that ended the fix."""
+    from kbitlint.model.inspect.walk import collect
+
+    live, model = target.live, model_of(target.live)
+    optimizer = fixing.optimizer
+    if optimizer is None and model is not live:
+        optimizer = getattr(live, "optimizer", None)
+
+    def apply() -> tuple[Applied, engine.Outcome]:
+        context = context_of(live, options.context)
+        return fix_model(model, rules, context, fixing.wanted, trace=options.trace, norms=options.norms, optimizer=optimizer)
+
+    before = memory_fields(model, context_of(live, options.context), options) if options.memory else {}
+    applied, outcome = apply()
+    if fixing.probe:
+        applied = dataclasses.replace(applied, probe=proof(model, lambda: apply()[0], options))
+    facts = collect(model)
+    return report_of("", facts, outcome, applied=applied, outline=outline(model, facts, options), **before)
 
 
 def proof(model: Any, apply: Callable[[], Applied], options: Options) -> Probe:
@@ -166,7 +241,7 @@ def _must_be_on(model: Any, device: str, target: Target) -> None:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib.metadata import PackageNotFoundError, version  # takes 10 ms to import
 
     found = {}
     for package in ("bitsandbytes", "peft", "torch", "transformers"):
@@ -182,24 +257,3 @@ def _lines(applied: Applied, *, unsafe: bool) -> tuple[str, ...]:
         return ()
     argument = ", unsafe=True" if unsafe else ""
     return ("import kbitlint", f"kbitlint.fix(model{argument})  # after the model is complete, before the optimizer is built")
-
-
-def fix_live(target: Any, rules: tuple[Rule, ...], options: Options, wanted: Safety, *, probe: bool, optimizer: Any) -> Report:
-    """Fix a live model, or a Trainer's, and return the report of a second audit."""
-    from kbitlint.fixes.model import fix_model
-    from kbitlint.model.inspect.walk import collect
-
-    model = model_of(target)
-    held = optimizer if optimizer is not None or model is target else getattr(target, "optimizer", None)
-
-    def apply() -> tuple[Applied, engine.Outcome]:
-        context = context_of(target, options.context)
-        return fix_model(model, rules, context, wanted, trace=options.trace, norms=options.norms, optimizer=held)
-
-    before = memory_fields(model, context_of(target, options.context), options) if options.memory else {}
-    applied, outcome = apply()
-    if probe:
-        applied = dataclasses.replace(applied, probe=proof(model, lambda: apply()[0], options))
-    facts = collect(model)
-    picture = outline_fields(model, facts, options.context, dataclasses.replace(options, memory=False)) | before
-    return report_of("", facts, outcome, applied=applied, **picture)

@@ -64,7 +64,7 @@ def group(timeout: float = DEFAULT_TIMEOUT) -> Group | None:
     """
     if world_size() == 1 and "torch.distributed" not in sys.modules:
         return None
-    import torch.distributed as dist
+    import torch.distributed as dist  # ranks have imported torch; one process need not
 
     if not dist.is_available():
         return None

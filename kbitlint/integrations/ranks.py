@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import api, engine, registry
-from kbitlint.audit import open as audit_open
-from kbitlint.audit.options import is_left_out, options_of
-from kbitlint.audit.run import audit, context_of, is_live, model_of, not_run
+from kbitlint.audit.open import open_target, target_of
+from kbitlint.audit.options import options_of
+from kbitlint.audit.run import audit, context_of, model_of
 from kbitlint.audit.turn import turn
 from kbitlint.context import TrainingContext
+from kbitlint.engine import needs_model
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.ranks import RanksFacts, aspects_of, compare, named
+from kbitlint.fixes.preview import preview
 from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, Group, announce, exchange, group
+from kbitlint.limits import held_to
 from kbitlint.report import Report
 from kbitlint.result import Crash
 from kbitlint.violation import Surface
@@ -77,22 +80,19 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> R
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
 
     def look() -> RankAudit:
-        if not is_live(target) and is_left_out(target, chosen):
-            return RankAudit(not_run(target), chosen.context)
-        with turn(target):
-            if is_live(target):
-                return seen(target, api.check(target, **options), chosen.context)
-            opened = audit_open.opened(target, rules, chosen)
-            report = audit(opened, rules, chosen)
+        parsed = target_of(target)  # a rank may lack a file that the others have
+        with held_to(chosen.limits), turn(parsed):
+            opened = open_target(parsed, chosen, model=needs_model(rules))
+            report = preview(audit(opened, rules, chosen), opened, rules, chosen)
             return RankAudit(report, chosen.context) if opened.live is None else seen(opened.live, report, chosen.context)
 
     return over_ranks(ranks, look, rules, timeout)
 
 
 def seen(target: Any, report: Report, context: TrainingContext, optimizer: Any = None) -> RankAudit:
-    """Return the result of this rank for an audited model, or for the model of a Trainer."""
-    from kbitlint.model.inspect.optimizer import adapter_settings, is_sharded, optimizer_facts
-    from kbitlint.model.inspect.walk import collect
+    """What this rank saw of a model, or of a Trainer's, that was audited."""
+    from kbitlint.model.inspect.optimizer import adapter_settings, is_sharded, optimizer_facts  # imports torch
+    from kbitlint.model.inspect.walk import collect  # imports torch
 
     model = model_of(target)
     facts = collect(model)
@@ -150,25 +150,21 @@ def merge_ranks(records: Mapping[int, RankAudit], lost: Mapping[int, str], world
     )  # with several ranks, the run is of the kind that these rules are about, so every report lists their skips
     if world_size > 1:
         skips = tuple(dataclasses.replace(skip, unstated=False) for skip in skips)
-    outcome = engine.Outcome(tuple(_merged(reports)), skips, (*first.crashes, *crashes), first.ran)
+    outcome = engine.Outcome(tuple(_merged(reports)), skips, first.crashes, first.ran)
     known = [(rank, record, record.facts) for rank, record in ordered.items() if record.facts is not None]
     if known:
         _, lowest, facts = known[0]
         divergences = compare({rank: record.aspects for rank, record, _ in known})
         ranked = RanksFacts(world_size, facts, divergences, lowest.optimizer)
-        outcome = _joined(outcome, engine.run(rules, {Surface.RANKS: ranked}, lowest.context))
+        outcome = engine.merge((outcome, engine.run(rules, {Surface.RANKS: ranked}, lowest.context)))
     notes = (*first.notes, f"audited on {len(reports)} of {world_size} ranks") if world_size > 1 else first.notes
     return dataclasses.replace(
-        first, violations=outcome.violations, skips=outcome.skips, crashes=outcome.crashes, ran=outcome.ran, notes=notes
-    )
-
-
-def _joined(one: engine.Outcome, other: engine.Outcome) -> engine.Outcome:
-    return engine.Outcome(
-        tuple(sorted((*one.violations, *other.violations), key=lambda violation: violation.sort_key)),
-        tuple(sorted({*one.skips, *other.skips})),
-        (*one.crashes, *other.crashes),
-        tuple(sorted({*one.ran, *other.ran}, key=lambda pair: (pair[0], pair[1].value))),
+        first,
+        violations=outcome.violations,
+        skips=outcome.skips,
+        crashes=(*outcome.crashes, *crashes),
+        ran=outcome.ran,
+        notes=notes,
     )
 
 

@@ -23,6 +23,7 @@ from kbitlint.files import atomic
 from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, group
 from kbitlint.integrations.ranks import RankAudit, over_ranks, seen
 from kbitlint.output import json, text
+from kbitlint.target import held
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         ranks = group(self.timeout)
 
         def look() -> RankAudit:
-            with turn(model):
+            with turn(held(model)):
                 return self._look(target, optimizer, alone=ranks is None)
 
         joint = over_ranks(ranks, look, self.rules, self.timeout)

@@ -116,7 +116,7 @@ def _server(folders: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
 
     The server leads its own session, so Ctrl-C reaches only this process, which then closes the pipe.
     """
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(Path(__file__).parents[1].resolve())
     user = site.getusersitepackages() if site.ENABLE_USER_SITE else ""
     flags = [flag for flag in subprocess._args_from_interpreter_flags() if flag not in ("-I", "-E", "-s", "-P")]  # type: ignore[attr-defined]  # noqa: SLF001  # multiprocessing passes these flags on, too
     given = (str(os.getpid()), user, package, *import_paths.without(sys.path, folders))
@@ -147,8 +147,8 @@ def serve(parent: int) -> None:
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)
     try:
-        processes.die_with_parent(parent)  # during its imports, it does not wait for a pipe
-        import kbitlint.jobs.preload  # noqa: F401
+        processes.die_with_parent(parent)  # while it imports, it waits for no pipe
+        import kbitlint.jobs.preload  # noqa: F401  # for its side effect: forks share what it imports
 
         processes.die_with_parent(0)
         request: _Request = pickle.load(requests)  # noqa: S301  # written by this program
@@ -176,8 +176,8 @@ def _answers(request: _Request, requests: BinaryIO, answers: BinaryIO) -> Iterat
 
 
 def _audit(job: tuple[str, dict[str, Any], int]) -> Report | Failure:
-    """Audit one target in its own process."""
-    from kbitlint import api
+    """Audit one target in a process of its own."""
+    from kbitlint import api  # the client of the server needs no audit
 
     target, options, threads = job
     try:
@@ -190,7 +190,7 @@ def _audit(job: tuple[str, dict[str, Any], int]) -> Report | Failure:
 
 
 def _share_cores(threads: int) -> None:
-    """Limit the threads of torch's kernels: processes that each use all cores slow each other down."""
-    import torch
+    """Processes that each take all cores for torch's kernels only get in each other's way."""
+    import torch  # each target is audited in a process that has it
 
     torch.set_num_threads(threads)

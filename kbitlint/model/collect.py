@@ -1,4 +1,7 @@
-"""Facts of a model, by surface: one walk over its modules, and one training step without weights."""
+"""Collects the facts of a model, surface by surface: one walk, and one training step without weights.
+
+Imports of the walk and the trace are inside functions: they load torch, and audits of scripts import this module.
+"""
 
 from __future__ import annotations
 
@@ -9,30 +12,24 @@ from kbitlint.result import Skip
 from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.trace import TraceFacts
-    from kbitlint.rule import Rule
 
 
-def facts_of_model(
-    model: Any, rules: Iterable[Rule], context: TrainingContext, *, trace: bool
-) -> tuple[dict[Surface, Any], tuple[Skip, ...]]:
-    """Return the facts of a model by surface, and a Skip for each part that could not be read.
+def collect(model: Any, context: TrainingContext, *, trace: bool) -> tuple[dict[Surface, Any], tuple[Skip, ...]]:
+    """Return the facts of a live or meta model by surface, and a skip for each part that could not be read.
 
     Args:
-        model: A ``torch.nn.Module``, live or on the meta device. It is only read.
-        rules: The rules that will run. The step runs only if one of them checks the trace.
-        context: The training context.
-        trace: Whether a step may run.
+        model: A ``torch.nn.Module``; it is only read.
+        context: How the model will be trained.
+        trace: Whether to run a training step without weights.
     """
-    from kbitlint.model.inspect.walk import collect
+    from kbitlint.model.inspect import walk
 
-    facts: dict[Surface, Any] = {Surface.MODEL: (seen := collect(model))}
+    facts: dict[Surface, Any] = {Surface.MODEL: (seen := walk.collect(model))}
     skips = _unread(seen)
-    if not trace or not any(Surface.TRACE in rule.checks() for rule in rules):
+    if not trace:
         return facts, skips
     from kbitlint.model.trace.trace import trace as traced
 
@@ -66,5 +63,5 @@ def facts_of_step(model: Any, context: TrainingContext) -> TraceFacts | None:
 
     try:
         return trace(model, context)
-    except Exception:  # noqa: BLE001  # see facts_of_model, which reports the reason
+    except Exception:  # noqa: BLE001  # see collect, which gives the reason
         return None

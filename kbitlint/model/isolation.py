@@ -63,8 +63,8 @@ def _uncollected() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Suppress the logs, progress bars and warnings of other libraries."""
-    from transformers.utils import logging
+    """Keep the logs, progress bars and warnings of other libraries out of our own output."""
+    from transformers.utils import logging  # takes a second to import
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from kbitlint.errors import one_line
 from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.inspect.walk import collect
 from kbitlint.model.layers import adapters
 from kbitlint.result import Probe
 
@@ -36,8 +37,6 @@ def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0,
     Returns:
         The result. An error of the step is in its ``failure``; it is not raised.
     """
-    from kbitlint.model.inspect.walk import collect
-
     parameters = list(model.parameters())
     device = next((parameter.device for parameter in parameters), torch.device("cpu"))
     if any(parameter.is_meta for parameter in parameters):

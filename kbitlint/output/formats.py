@@ -75,15 +75,15 @@ def _row(name: str) -> Format:
 
 
 def _call(place: str, subject: object, given: Mapping[str, Any]) -> str:
-    """Call a function with those of the given values for which it has parameters."""
-    from inspect import signature
+    """Call a function with those of the given arguments that it has parameters for."""
+    from inspect import signature  # --help needs the names of the formats alone
 
     module, _, function = place.partition(":")
     rendered: Callable[..., str] = getattr(importlib.import_module(f"kbitlint.output.{module}"), function)
     names = signature(rendered).parameters
     wanted = {name: given[name] for name in names if name in given}
     if "rules" in names:
-        from kbitlint.registry import all_rules
+        from kbitlint.registry import all_rules  # as above
 
         wanted["rules"] = all_rules()
     return rendered(subject, **wanted)

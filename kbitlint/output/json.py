@@ -50,8 +50,8 @@ def _as_text(value: Any) -> Any:
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON Schema of the document, which the package contains."""
-    from importlib.resources import files
+    """The JSON Schema of the document, as published in the package."""
+    from importlib.resources import files  # only the schema needs it
 
     text = files("kbitlint.output").joinpath("report.schema.json").read_text(encoding="utf-8")
     return dict(json.loads(text))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.output.json import dumped
 from kbitlint.output.physical_location import Found, found, place_of
+from kbitlint.rule_docs import explain
 from kbitlint.version import VERSION
 from kbitlint.violation import Severity
 
@@ -64,8 +65,6 @@ def _driver(rules: Sequence[Rule]) -> dict[str, Any]:
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
-    from kbitlint.rule_docs import explain
-
     return {
         "id": rule.meta.code,
         "name": rule.meta.slug,

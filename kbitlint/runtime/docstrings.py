@@ -16,8 +16,8 @@ def docstring(documented: Any) -> str:
     """
     if documented.__doc__ or sys.flags.optimize < 2:
         return inspect.cleandoc(documented.__doc__ or "")
-    import ast
-    import textwrap
+    import ast  # only python -OO needs it
+    import textwrap  # as above
 
     try:
         definition = ast.parse(textwrap.dedent(inspect.getsource(documented))).body[0]

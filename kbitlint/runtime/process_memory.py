@@ -59,6 +59,6 @@ def _held(process: int) -> int:
 
 
 def _page_size() -> int:
-    import resource
+    import resource  # Windows has none
 
     return resource.getpagesize()

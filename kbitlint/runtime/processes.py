@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import one_line
 from kbitlint.runtime import import_paths, process_memory
+from kbitlint.sizes import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -212,8 +213,6 @@ def _result(one: _Running) -> tuple[Any] | None:
 
 
 def _shown(nbytes: int) -> str:
-    from kbitlint.sizes import size
-
     return size(nbytes)
 
 

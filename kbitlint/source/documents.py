@@ -20,6 +20,8 @@ from kbitlint.limits import current
 from kbitlint.runtime import content
 from kbitlint.source import edits as source_edits
 from kbitlint.source import notebooks
+from kbitlint.source.configs import collect as configs
+from kbitlint.source.configs import tree as config_tree
 from kbitlint.source.interpreter import relevance
 from kbitlint.source.line_ends import LineEnds, unified
 from kbitlint.source.python import SourceError, collect
@@ -76,8 +78,6 @@ def read(path: Path, name: str | None = None, versions: Mapping[str, str] | None
 def worth_parsing(path: Path, data: bytes) -> bool:
     """Return whether a file's bytes can concern the training of a k-bit model; this rejects most files of a repository."""
     if path.suffix in CONFIGS:
-        from kbitlint.source.configs import collect as configs
-
         return configs.worth_parsing(data)
     return relevance.worth_parsing(data)
 
@@ -90,9 +90,6 @@ def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[st
     if path.suffix not in NOTEBOOK:
         _must_be_small(path, len(data))
     if path.suffix in CONFIGS:
-        from kbitlint.source.configs import collect as configs
-        from kbitlint.source.configs import tree as config_tree
-
         encoding = _utf8(data)
         raw = _decoded(path, data, encoding)
         text = unified(raw)

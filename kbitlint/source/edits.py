@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.source_text import OverlapError, bounds
+from kbitlint.facts.span_edits import OverlapError, bounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.source_text import bounds
+from kbitlint.facts.span_edits import bounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,7 +14,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.source_text import OverlapError, bounds
+from kbitlint.facts.span_edits import OverlapError, bounds
 from kbitlint.files.json_text import JSONTextError, Node, TooManyValues, parse
 from kbitlint.limits import current
 from kbitlint.source.line_ends import unified

@@ -8,7 +8,7 @@ import operator
 import warnings
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.source_text import bounds
+from kbitlint.facts.span_edits import bounds
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -36,8 +36,8 @@ MAX_TEXT = 200_000
 
 @functools.cache
 def installed() -> Mapping[str, str]:
-    """Return the installed versions of the modelled packages; the newest modelled version of a missing one."""
-    from importlib.metadata import PackageNotFoundError, version
+    """The versions of the modelled packages."""
+    from importlib.metadata import PackageNotFoundError, version  # takes 10 ms to import
 
     found = dict(NEWEST)
     for package in NEWEST:

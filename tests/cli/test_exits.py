@@ -73,6 +73,7 @@ def test_ctrl_c_at_any_moment_is_130_and_one_line(tmp_path):
     (tmp_path / "clean.py").write_text("x = 1\n")
     (tmp_path / "f.py").write_text("import time\ndef build():\n    time.sleep(600)\n")
     (tmp_path / "many").mkdir()
+    (tmp_path / "many" / "clean.py").write_text("x = 1\n")
     tally = Tally("exits", "")
 
     reach._interrupted(tally, tmp_path, 10)

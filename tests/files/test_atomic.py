@@ -133,18 +133,18 @@ def test_two_scripts_of_a_folder_are_fixed_at_once(run, tmp_path):
 
 
 def test_a_file_that_an_editor_saves_during_the_fix_is_left_as_it_is(run, tmp_path, monkeypatch):
-    from kbitlint.fixes import files as fixes_files
+    from kbitlint.fixes import run as fixes_run
 
     for name in ("a.py", "b.py"):
         (tmp_path / name).write_text(SCRIPT)
-    plan = fixes_files.mend_target
+    plan = fixes_run.mend_target
 
     def saved_meanwhile(*arguments):
         mended = plan(*arguments)
         (tmp_path / "b.py").write_text("saved = 1\n")
         return mended
 
-    monkeypatch.setattr(fixes_files, "mend_target", saved_meanwhile)
+    monkeypatch.setattr(fixes_run, "mend_target", saved_meanwhile)
     result = run("--fix", ".")
 
     line = "kbitlint: b.py: was changed by something else while it was being fixed; it was left as it is now\n"

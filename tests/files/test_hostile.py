@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError
-from kbitlint.facts.checkpoint import CheckpointFacts, packing_of
+from kbitlint.facts.checkpoint import CheckpointFacts
 from kbitlint.files import json_edits, json_text, safetensors
 from kbitlint.files.checkpoint import read_checkpoint
+from kbitlint.files.packing import packing_of
 from kbitlint.files.safetensors import HeaderError, parse
 from kbitlint.registry import all_rules
 from kbitlint.source import documents, notebooks, python

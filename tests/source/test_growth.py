@@ -102,8 +102,8 @@ MADE = sorted(
 def test_patterns_that_are_made_while_running_are_few_and_known():
     """Their parts: columns of the table of methods, names of classes, a star's translation, words of one script, skip lists."""
     assert MADE == [
-        "kbitlint/facts/checkpoint.py",
         "kbitlint/facts/source_text.py",
+        "kbitlint/files/packing.py",
         "kbitlint/model/build/meta.py",
         "kbitlint/model/layers/quantized.py",
         "kbitlint/source/gitignore.py",

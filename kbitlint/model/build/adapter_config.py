@@ -37,7 +37,7 @@ def unknown_keys(file: Path) -> tuple[str, ...]:
 
 def _class_of(file: Path, values: dict[str, Any]) -> Any:
     peft = require("peft", "an adapter folder")
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES  # an optional dependency
 
     name = values.get("peft_type")
     known = {str(getattr(kind, "value", kind)): cls for kind, cls in CLASSES.items()}

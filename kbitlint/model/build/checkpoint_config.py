@@ -62,7 +62,7 @@ def load_config(source: Source) -> Any:
         TargetError: The config cannot be found, read or built. Or it requests too many modules, or a file or kernel outside the
             checkpoint.
     """
-    from transformers import AutoConfig
+    from transformers import AutoConfig  # takes a second to import
 
     arguments, places = source.arguments(), tuple[Path, ...]()
     try:
@@ -92,7 +92,7 @@ def _config_file(source: Source) -> Path | None:
     Raises:
         OSError: A Hub id has no such file or cannot be reached. transformers raises it.
     """
-    from transformers.utils import cached_file
+    from transformers.utils import cached_file  # takes a second to import
 
     folder = Path(source.name)
     if folder.is_dir():
@@ -133,7 +133,7 @@ def _why_no_config(error: Exception) -> str:
         return "its config asks for remote code, which is never run unless you pass --trust-remote-code"
     if "model type" in text or "model_type" in text:
         found = re.search(r"model type [`'\"]?([\w-]+)", text)
-        import transformers
+        import transformers  # takes a second to import
 
         name = f" {found.group(1)!r}" if found else ""
         return (
@@ -151,19 +151,15 @@ def _why_no_config(error: Exception) -> str:
 
 
 def model_class(config: Any, source: Source) -> Any:
-    """Return the class named by ``architectures`` of the config, or the class that an Auto class maps the config to.
-
-    Raises:
-        TargetError: The installed transformers has no such class.
-    """
-    import transformers
+    """The class that ``architectures`` of the config names, or the one that the config's type is mapped to."""
+    import transformers  # takes a second to import
 
     names = list(getattr(config, "architectures", None) or ())
     remote = getattr(config, "auto_map", None) or {}
     if source.trust_remote_code:
         for auto in ("AutoModelForCausalLM", "AutoModelForSeq2SeqLM", "AutoModelForImageTextToText", "AutoModel"):
             if auto in remote:
-                from transformers.dynamic_module_utils import get_class_from_dynamic_module
+                from transformers.dynamic_module_utils import get_class_from_dynamic_module  # takes a second to import
 
                 return get_class_from_dynamic_module(remote[auto], source.name, **source.arguments())
     for name in names:
@@ -188,8 +184,8 @@ def model_class(config: Any, source: Source) -> Any:
 
 
 def quantization_config(name: str, dtype: torch.dtype) -> Any:
-    """Return the quantization config for a value of ``--quantize``. The compute dtype is the model's own dtype."""
-    from transformers import BitsAndBytesConfig
+    """What ``--quantize`` stands for, with the model's own dtype as compute dtype."""
+    from transformers import BitsAndBytesConfig  # takes a second to import
 
     load_bitsandbytes(f"--quantize {name}")
     if name == "int8":
@@ -212,7 +208,7 @@ def dtype_of(config: Any, *, quantized: bool) -> torch.dtype:
 
 
 def major_version() -> int:
-    """Return the major version of the installed transformers. Versions 4 and 5 load differently."""
-    import transformers
+    """The major version of the installed transformers: 4 and 5 load differently."""
+    import transformers  # takes a second to import
 
     return int(transformers.__version__.split(".")[0])

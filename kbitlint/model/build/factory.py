@@ -27,7 +27,7 @@ def without_weights() -> Iterator[None]:
     Only the load is replaced. The rest of the user's code, such as PEFT, runs on a model without weights. Without CUDA,
     ``torch.cuda.current_device()`` returns 0, because device maps are written with it.
     """
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel  # takes a second to import
 
     original = PreTrainedModel.__dict__["from_pretrained"]
     current_device = torch.cuda.current_device
@@ -120,7 +120,7 @@ def _built_instead(cls: Any, name: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _bits(requested: Mapping[str, Any]) -> Any:
-    from transformers import BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig  # takes a second to import
 
     return BitsAndBytesConfig(**requested)
 

@@ -166,7 +166,7 @@ def _keep_in_float32(model: Any, dtype: torch.dtype) -> None:
 
 
 def _quantize(model: Any, quantization: Any, *, pre_quantized: bool) -> None:
-    from transformers.quantizers import AutoHfQuantizer
+    from transformers.quantizers import AutoHfQuantizer  # takes a second to import
 
     if method_of(quantization) == "bitsandbytes":
         load_bitsandbytes("a bitsandbytes checkpoint")
@@ -200,7 +200,7 @@ def _keep_stored_dtypes(model: nn.Module, folder: Path) -> None:
     """
     if not folder.is_dir():
         return
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError, safe_open  # comes with transformers
 
     stored: dict[str, str] = {}
     for path in sorted(folder.glob("*.safetensors")):
@@ -253,8 +253,8 @@ def _untie(model: Any) -> None:
 
 
 def _pack(model: nn.Module) -> None:
-    """Give bitsandbytes layers packed weights. On meta the quantizer leaves them the shape and dtype of the float weight."""
-    import bitsandbytes
+    """Give bitsandbytes layers packed weights: on meta they still have the shape and dtype of the float weight."""
+    import bitsandbytes  # an optional dependency
 
     for module in model.modules():
         weight: Any = module._parameters.get("weight")  # noqa: SLF001  # torch has no public dictionary

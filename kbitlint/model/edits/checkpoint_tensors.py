@@ -26,9 +26,13 @@ class StoredParameters:
     """
 
     def __init__(self, model: Any, folder: Path) -> None:
-        from safetensors import safe_open
-        from transformers.conversion_mapping import get_model_conversion_mapping
-        from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+        from safetensors import safe_open  # comes with transformers
+        from transformers.conversion_mapping import get_model_conversion_mapping  # takes a second to import
+        from transformers.core_model_loading import (  # takes a second to import
+            WeightConverter,
+            WeightRenaming,
+            rename_source_key,
+        )
 
         with torch.device("meta"):
             self._skeleton = type(model)(copy.deepcopy(model.config))
@@ -47,10 +51,10 @@ class StoredParameters:
                     self._places.setdefault(name, []).append((file, key))
 
     def parameter(self, path: str, dtype: torch.dtype) -> Tensor | None:
-        """Return the parameter at a path of the model, on the CPU. None means that the checkpoint has no tensor for it."""
-        from safetensors import safe_open
-        from transformers.core_model_loading import convert_and_load_state_dict_in_model
-        from transformers.modeling_utils import LoadStateDictConfig
+        """The parameter at a path of the model, on the CPU; None where the checkpoint has no tensor for it."""
+        from safetensors import safe_open  # comes with transformers
+        from transformers.core_model_loading import convert_and_load_state_dict_in_model  # takes a second to import
+        from transformers.modeling_utils import LoadStateDictConfig  # takes a second to import
 
         places = self._places.get(path, [])
         if not places:

@@ -36,7 +36,7 @@ def collect(model: nn.Module) -> ModelFacts:
 
 
 def _collect(model: nn.Module) -> ModelFacts:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel  # takes a second to import
 
     base = adapters.base_of(model)
     walk = Walk()

@@ -72,7 +72,7 @@ def base_of(model: nn.Module) -> nn.Module:
 
     It is the outermost transformers model. A module that holds none is its own base.
     """
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel  # takes a second to import
 
     if hasattr(type(model), "get_base_model"):  # prompt learning stores the base model under another name
         model = _own_base(model)

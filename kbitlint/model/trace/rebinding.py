@@ -17,30 +17,28 @@ import weakref
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from kbitlint.errors import KbitlintError
+from kbitlint.model.trace.references import (
+    ATOMS,
+    CONTAINERS,
+    FUNCTIONS,
+    LRU_CACHE,
+    OWN,
+    attributes,
+    contents,
+    dictionary,
+    referents,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable
 
 #: The most objects below a model's functions that are searched. More of them belong to a whole program, not to a model.
 MAX_SCANNED = 10**6
 #: The most elements of a container that is copied although it leads to no module. Larger ones are data, not state of a hook.
 _MAX_COPIED = 1000
-
-_ATOMS = frozenset(
-    [type(None), bool, int, float, complex, str, bytes, type, types.ModuleType, types.CodeType, torch.dtype, torch.device]
-)
-_NOTHING = object()
-_LRU_CACHE: Any = type(functools.lru_cache(int))
-_CONTAINERS = (dict, list, tuple, set, frozenset, collections.deque)
-_FUNCTIONS = (types.FunctionType, types.MethodType, types.BuiltinMethodType, functools.partial, _LRU_CACHE, weakref.ref)
-#: The attribute under which each module of a copy holds a weak reference to its original.
-ORIGINAL = "_kbitlint_original"
-#: Attributes of a module that are not searched. Its tensors are copied with the module.
-_OWN = ("_parameters", "_buffers", ORIGINAL)
 
 
 #: ``OptimizedModule`` calls its context while ``deepcopy`` makes it again, so the context is copied before it, whole
@@ -91,11 +89,9 @@ class Rebinding:
             self._leading.update(new)
             todo += new
         for value in below:
-            if isinstance(value, _FUNCTIONS):
+            if isinstance(value, FUNCTIONS):
                 self._needed = self._needed or id(value) in self._leading or getattr(value, "__closure__", None) is not None
-            elif type(value).__module__.startswith(_COMPILER):
-                continue
-            elif not isinstance(value, _CONTAINERS) and (id(value) in self._leading or _is_wrapper(value)):
+            elif not isinstance(value, CONTAINERS) and (id(value) in self._leading or _is_wrapper(value)):
                 self._needed = True
                 self.memo[id(value)] = made = object.__new__(type(value))
                 self._objects.append((value, made))
@@ -132,7 +128,7 @@ class Rebinding:
                 below.append(value)
                 if len(below) > MAX_SCANNED:
                     raise TooMuchError(f"its functions lead to more than {MAX_SCANNED:,} objects")
-            for held in _held(value):
+            for held in referents(value):
                 holders.setdefault(id(held), []).append(id(value))
                 todo.append((held, under))
         return below, tensors, holders
@@ -147,7 +143,7 @@ class Rebinding:
             return
         self._owned |= {id(value) for value in self.memo.values()}
         for original, made in self._objects:
-            for name, value in _attributes(original).items():
+            for name, value in attributes(original).items():
                 object.__setattr__(made, name, self._copied(value))
         self._todo.append(twin)
         seen: set[int] = set()
@@ -168,19 +164,19 @@ class Rebinding:
             settled = list(map(self._copied, value))
             value.clear()
             (value.update if isinstance(value, set) else value.extend)(settled)
-        leave_out = _OWN if isinstance(value, nn.Module) else ()
-        for name, held in _attributes(value).items():
+        leave_out = OWN if isinstance(value, nn.Module) else ()
+        for name, held in attributes(value).items():
             if name not in leave_out:
                 _replace(functools.partial(_set, value), name, held, self._copied(held))
 
     def _copied(self, value: Any) -> Any:
-        """Return the copy of a value, or the value itself if it leads to no module. Mutable copies are searched later."""
-        if type(value) in _ATOMS or isinstance(value, type):
+        """The copy of something; what leads nowhere is shared. Copies are looked through later."""
+        if type(value) in ATOMS or isinstance(value, type):
             return value
         value = self.memo.get(id(value), value)
         if isinstance(value, types.FunctionType):
             return self._copied_function(value)
-        if isinstance(value, _FUNCTIONS):
+        if isinstance(value, FUNCTIONS):
             return self._copied_callable(value)
         if isinstance(value, (tuple, frozenset)):
             return self._copied_values(value)
@@ -192,7 +188,7 @@ class Rebinding:
             return self._copied_module(value)
         if isinstance(value, Tensor):
             return self._keep(value, self.empty(value))
-        return self._copied_container(value) if isinstance(value, _CONTAINERS) else value
+        return self._copied_container(value) if isinstance(value, CONTAINERS) else value
 
     def _keep(self, value: Any, made: Any) -> Any:
         self.memo[id(value)] = made
@@ -229,8 +225,8 @@ class Rebinding:
         return self._cells.setdefault(id(cell), types.CellType())
 
     def _fill(self, made: types.CellType, cell: types.CellType) -> None:
-        for contents in () if _contents(made) else _contents(cell):
-            made.cell_contents = self._copied(contents)
+        for held in () if contents(made) else contents(cell):
+            made.cell_contents = self._copied(held)
 
     def _copied_named(self, values: dict[str, Any]) -> dict[str, Any]:
         return {name: self._copied(value) for name, value in values.items()}
@@ -251,7 +247,7 @@ class Rebinding:
             referent = value()
             made = self._copied(referent)
             return value if made is referent else type(value)(made)
-        if isinstance(value, _LRU_CACHE):
+        if isinstance(value, LRU_CACHE):
             function = self._copied(value.__wrapped__)
             return value if function is value.__wrapped__ else functools.lru_cache(**value.cache_parameters())(function)
         partial = functools.partial(
@@ -283,28 +279,22 @@ def _replace(put: Callable[[str, Any], None], name: Any, held: Any, new: Any) ->
 
 
 def _set(value: Any, name: str, new: Any) -> None:
-    """Set an attribute past the ``__setattr__`` of the class.
-
-    ``nn.Module`` would register the value, and a frozen dataclass would refuse it.
-    """
-    attributes = _dictionary(value)
-    if name in attributes:
-        attributes[name] = new
+    """Set an attribute past the class: a module would register it, a frozen dataclass would refuse."""
+    own = dictionary(value)
+    if name in own:
+        own[name] = new
     else:
         object.__setattr__(value, name, new)
 
 
 def _is_callable(value: Any) -> bool:
-    """Return whether a value is callable or refers to a callable."""
-    return isinstance(value, _FUNCTIONS) or callable(value)
+    """Whether something is called, or stands for something that is."""
+    return isinstance(value, FUNCTIONS) or callable(value)
 
 
 def _is_wrapper(value: Any) -> bool:
-    """Return whether an object wraps a function: it is callable and has attributes.
-
-    accelerate 1.15's ``ConvertOutputsToFp32`` (``accelerate/utils/operations.py``) is one, and refuses ``deepcopy``.
-    """
-    return callable(value) and bool(_dictionary(value)) and type(value).__module__ != "torch._ops"
+    """Whether an object stands for a function: one that is called and holds little else; accelerate's refuse ``deepcopy``."""
+    return callable(value) and bool(dictionary(value)) and type(value).__module__ != "torch._ops"
 
 
 def _is_of_class(method: types.MethodType) -> bool:
@@ -324,73 +314,3 @@ def _is_importable(function: types.FunctionType) -> bool:
     """
     module = sys.modules.get(function.__module__ or "")
     return getattr(module, "__dict__", {}).get(function.__name__) is function
-
-
-def _held(value: Any) -> Iterator[Any]:
-    """Yield the objects that a value holds directly, without those that cannot lead to a module."""
-    for held in _parts(value):
-        if not _leads_nowhere(held):
-            yield held
-
-
-def _leads_nowhere(value: Any) -> bool:
-    """Return whether a value is a plain value, a class or an empty container."""
-    return type(value) in _ATOMS or isinstance(value, type) or (isinstance(value, _CONTAINERS) and not value)
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    """Return the parts of a value: contents, attributes, and the closure of a function."""
-    if isinstance(value, nn.Module):
-        return [held for name, held in vars(value).items() if name not in _OWN]
-    if isinstance(value, _FUNCTIONS):
-        return _parts_of_function(value)
-    if isinstance(value, dict):
-        return [*value, *value.values(), *_attributes(value).values()]
-    if isinstance(value, _CONTAINERS):
-        return [*value, *_attributes(value).values()]
-    return _attributes(value).values()
-
-
-def _parts_of_function(value: Any) -> Iterable[Any]:
-    if isinstance(value, types.MethodType):
-        return (value.__func__, value.__self__)
-    if isinstance(value, types.BuiltinMethodType):
-        return (value.__self__,)
-    if isinstance(value, weakref.ref):
-        return (value(),)
-    if isinstance(value, functools.partial):
-        return [value.func, *value.args, *value.keywords.values(), *vars(value).values()]
-    closed = [contents for cell in getattr(value, "__closure__", None) or () for contents in _contents(cell)]
-    defaults = [*(getattr(value, "__defaults__", None) or ()), *(getattr(value, "__kwdefaults__", None) or {}).values()]
-    return [*closed, *defaults, *vars(value).values()]
-
-
-def _contents(cell: types.CellType) -> tuple[Any, ...]:
-    """Return the content of a cell as a tuple, which is empty if the cell is not filled yet."""
-    try:
-        return (cell.cell_contents,)
-    except ValueError:
-        return ()
-
-
-def _attributes(value: Any) -> dict[str, Any]:
-    """Return the attributes of an object, including slots. Properties and ``__getattr__`` do not run."""
-    found: dict[str, Any] = {}
-    for cls in type(value).__mro__:
-        slots = cls.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            member = cls.__dict__.get(name)
-            if isinstance(member, types.MemberDescriptorType):
-                try:
-                    found[name] = member.__get__(value)
-                except AttributeError:  # the slot is not set
-                    continue
-    return found | _dictionary(value)
-
-
-def _dictionary(value: Any) -> dict[str, Any]:
-    """Return the ``__dict__`` of an object, or an empty dictionary if it has none."""
-    try:
-        return object.__getattribute__(value, "__dict__")  # type: ignore[no-any-return]  # it is a dictionary
-    except AttributeError:
-        return {}

@@ -18,7 +18,8 @@ from torch.overrides import TorchFunctionMode
 
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.model.layers.quantized import TOLD, packing_of
-from kbitlint.model.trace.rebinding import ORIGINAL, Rebinding
+from kbitlint.model.trace.rebinding import Rebinding
+from kbitlint.model.trace.references import ORIGINAL
 from kbitlint.model.trace.stubs import stand_in
 
 if TYPE_CHECKING:

@@ -21,6 +21,7 @@ from kbitlint.output.html.memory_bars import budget
 from kbitlint.output.html.tree import tree_of
 from kbitlint.output.physical_location import found
 from kbitlint.output.wording import causes, edit_lines, plural, printable, probed, skipped
+from kbitlint.rule_docs import sections
 from kbitlint.sizes import size
 from kbitlint.version import VERSION
 from kbitlint.violation import Safety, Severity
@@ -99,8 +100,8 @@ def render_memory(report: MemoryResult) -> str:
 
 def _page(**values: Any) -> str:
     try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-        from markupsafe import Markup
+        from jinja2 import Environment, PackageLoader, StrictUndefined  # only the page needs it
+        from markupsafe import Markup  # as above
     except ImportError as error:
         raise KbitlintError("--format html needs jinja2: pip install jinja2") from error
 
@@ -188,8 +189,6 @@ def _state(report: AuditResult, code: int) -> str:
 
 
 def _cause(number: int, group: list[Violation], rules: Mapping[str, type[Rule]], *, in_tree: bool) -> _Cause:
-    from kbitlint.rule_docs import sections
-
     first = group[0]
     rule = rules.get(first.code)
     places = _places(group, in_tree=in_tree)

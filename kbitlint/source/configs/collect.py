@@ -10,13 +10,14 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.facts.source import Action, CheckpointingState, ExecutionPath, SourceFacts
+from kbitlint.facts.model_state import CheckpointingState
+from kbitlint.facts.source import Action, ExecutionPath, SourceFacts
 from kbitlint.facts.values import UNKNOWN, Argument, Call
 from kbitlint.source.comments import ignores
 from kbitlint.source.configs.tree import json_items, yaml_items
 from kbitlint.source.interpreter.objects import Constant, Entry, Record, TrackedModel, Trainer, frozen
 from kbitlint.source.interpreter.path_state import PathState
-from kbitlint.upstream.calls import TRAINERS
+from kbitlint.upstream.calls import FUNCTIONS, TRAINERS
 from kbitlint.upstream.programs import PROGRAMS
 from kbitlint.upstream.versions import installed
 
@@ -132,8 +133,6 @@ def _own_checkpointing(program: Program, root: Record, trail: PathState) -> Chec
 
 
 def _attach(trail: PathState, net: TrackedModel, root: Record, asked: Entry) -> None:
-    from kbitlint.upstream.calls import FUNCTIONS
-
     api = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
     config = Record("peft.LoraConfig", {}, complete=False, span=root.span, style=root.style)
     call = Call(api.name, asked.whole, (Argument("peft_config", config.frozen(trail.effort), asked.span, asked.whole),))

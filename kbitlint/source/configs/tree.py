@@ -5,6 +5,7 @@ This file parses. ``collect.py`` interprets the keys.
 
 from __future__ import annotations
 
+import bisect
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.values import Span, Style, Value
@@ -58,12 +59,8 @@ def _json_value(node: JSONNode, lines: _Lines) -> Object:
 
 
 def yaml_items(text: str) -> Record | None:
-    """Return the table of a YAML text; None if its top level is no table.
-
-    Raises:
-        ConfigurationError: The text is no YAML, has more than ``MAX_NODES`` nodes, or is nested deeper than ``MAX_DEPTH``.
-    """
-    import yaml
+    """The table that a YAML file holds; None where it holds something else. Raises ConfigurationError."""
+    import yaml  # only a YAML file needs it
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
@@ -99,8 +96,6 @@ class _Lines:
     """The line number of each offset of a text."""
 
     def __init__(self, text: str) -> None:
-        import bisect
-
         self._find: Callable[[list[int], int], int] = bisect.bisect_right
         self._starts = [0, *(index + 1 for index, character in enumerate(text) if character == "\n")]
 

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.facts.source import CheckpointConfig
+from kbitlint.facts.model_state import CheckpointConfig
 from kbitlint.facts.values import UNKNOWN, Call, Symbol, Value
 from kbitlint.files.local_configs import zero_stage
 from kbitlint.upstream.calls import EXPERT_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi

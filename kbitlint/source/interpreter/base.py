@@ -27,8 +27,9 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.values import Span
     from kbitlint.source.interpreter.objects import Object
-    from kbitlint.source.interpreter.path_state import PathState, UncalledFunction
+    from kbitlint.source.interpreter.path_state import PathState
     from kbitlint.source.interpreter.relevance import Relevance
+    from kbitlint.source.interpreter.uncalled_functions import UncalledFunction
     from kbitlint.source.offsets import Text
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 
-from kbitlint.facts.source import Action, Adapters, CheckpointingState
+from kbitlint.facts.model_state import Adapters, CheckpointingState
+from kbitlint.facts.source import Action
 from kbitlint.facts.values import UNKNOWN, Call, Span
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.objects import (

@@ -14,7 +14,7 @@ from kbitlint.facts.values import UNKNOWN, Argument, Call, Span, Style, Symbol, 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.facts.source import ModelState
+    from kbitlint.facts.model_state import ModelState
 
 
 class TooLong(Exception):  # noqa: N818  # control flow: the interpreter stops following the path

@@ -7,12 +7,12 @@ which calls a path makes. This file imports no part.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.layers import Reentry
-from kbitlint.facts.source import Action, Adapters, CheckpointingState, ExecutionPath, Loop, ModelState, Step, Training
+from kbitlint.facts.model_state import Adapters, CheckpointingState, ModelState
+from kbitlint.facts.source import Action, ExecutionPath, Loop, Step, Training
 from kbitlint.facts.values import UNKNOWN, Call, Span, Value
 from kbitlint.files.local_configs import checkpoint_config
 from kbitlint.limits import current
@@ -22,7 +22,7 @@ from kbitlint.upstream.calls import Arguments, Checkpoints
 from kbitlint.upstream.quantization import PREPARED_METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path as FilePath
 
     from kbitlint.upstream.calls import Api
@@ -30,18 +30,6 @@ if TYPE_CHECKING:
 
 #: Number of hooks that take as long to copy as one step.
 _CHEAP = 64
-
-
-@dataclass(frozen=True, slots=True)
-class UncalledFunction:
-    """A function that no code in the file calls, with the part of the path that following it added."""
-
-    steps: range
-    """Indices into ``PathState.steps``."""
-    trainings: range
-    """Indices into ``PathState.trainings``."""
-    changed: frozenset[int]
-    """The numbers of the models whose state the function changes, apart from their training mode."""
 
 
 @dataclass(slots=True)
@@ -279,25 +267,6 @@ class PathState:
             )
         )
 
-    def trained_at_any_time(self, units: Sequence[UncalledFunction]) -> None:
-        """Mark models as uncertain if functions with an unknown order of calls share them.
-
-        One function may change a model before or after another function trains it. Each state of that model in the steps
-        and trainings of these functions becomes uncertain.
-        """
-        changing = Counter(number for unit in units for number in unit.changed)
-        for unit in units:
-            others = _Others(changing, unit.changed)
-            for number in unit.trainings:
-                training = self.trainings[number]
-                if training.model_id in others:
-                    model = dataclasses.replace(training.model, certain=False)
-                    self.trainings[number] = dataclasses.replace(training, model=model)
-            for number in unit.steps:
-                step = self.steps[number]
-                if step.model_id in others:
-                    self.steps[number] = dataclasses.replace(step, before=dataclasses.replace(step.before, certain=False))
-
     def next_round(self, steps: int, trainings: int) -> None:
         """Apply the training mode at the end of a loop's first round to its second round.
 
@@ -319,19 +288,6 @@ class PathState:
             asleep = self.nets[training.model_id].state.training_mode is False
             if awake and asleep and modes and modes[0][0] >= self.reached[number]:
                 self.trainings[number] = dataclasses.replace(training, sleeps=modes[-1][1])
-
-
-@dataclass(frozen=True, slots=True)
-class _Others:
-    """The models that at least one other function changes."""
-
-    changing: Mapping[int, int]
-    """The number of functions that change each model, by the model's number."""
-    own: frozenset[int]
-    """The models that the function itself changes."""
-
-    def __contains__(self, number: int) -> bool:
-        return self.changing.get(number, 0) > (number in self.own)
 
 
 def same_but_for_mode(one: ModelState, other: ModelState) -> bool:

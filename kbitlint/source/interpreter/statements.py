@@ -21,8 +21,9 @@ from kbitlint.source.interpreter.objects import (
     TrackedModel,
     Trainer,
 )
-from kbitlint.source.interpreter.path_state import UncalledFunction, same_but_for_mode
+from kbitlint.source.interpreter.path_state import same_but_for_mode
 from kbitlint.source.interpreter.predicates import truth_value
+from kbitlint.source.interpreter.uncalled_functions import UncalledFunction, blur_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +45,7 @@ class Statements(Interpreter):
         except (PathEnd, Returned, LoopLeft):
             pass
         self._finish(self.trail.trainers)
-        self.trail.trained_at_any_time(self.units)
+        blur_order(self.trail, self.units)
 
     def _finish(self, trainers: Iterable[Trainer]) -> None:
         for trainer in trainers:

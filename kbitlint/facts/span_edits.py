@@ -1,0 +1,24 @@
+"""The edit that replaces a stretch of a text: its name and its bounds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kbitlint.violation import Edit
+
+#: ``start`` and ``end`` are offsets in the text as Python's ``open()`` reads it, where each line end is one character; of a
+#: notebook, in its code cells joined by line ends
+KIND = "replace-span"
+
+
+class OverlapError(ValueError):
+    """An edit that does not fit the text any more."""
+
+
+def bounds(edit: Edit) -> tuple[int, int]:
+    """Where an edit starts and ends. Raises OverlapError where it does not say so."""
+    start, end = edit.arguments["start"], edit.arguments["end"]
+    if not isinstance(start, int) or not isinstance(end, int):
+        raise OverlapError(f"{edit.path}: an edit without bounds")
+    return start, end

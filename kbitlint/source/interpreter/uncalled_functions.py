@@ -1,0 +1,54 @@
+"""Functions that nothing in the file calls: the order in which others call them is not known."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from kbitlint.source.interpreter.path_state import PathState
+
+
+@dataclass(frozen=True, slots=True)
+class UncalledFunction:
+    """A function that nothing in the file calls."""
+
+    steps: range
+    trainings: range
+    changed: frozenset[int]
+    """The models whose state it changes."""
+
+
+def blur_order(path: PathState, functions: Sequence[UncalledFunction]) -> None:
+    """Of functions that are called elsewhere: what one does to a model may come before or after another trains it.
+
+    So nothing that it finds of the model is certain.
+    """
+    changing = Counter(number for function in functions for number in function.changed)
+    for function in functions:
+        others = _Others(changing, function.changed)
+        for number in function.trainings:
+            training = path.trainings[number]
+            if training.model_id in others:
+                model = dataclasses.replace(training.model, certain=False)
+                path.trainings[number] = dataclasses.replace(training, model=model)
+        for number in function.steps:
+            step = path.steps[number]
+            if step.model_id in others:
+                path.steps[number] = dataclasses.replace(step, before=dataclasses.replace(step.before, certain=False))
+
+
+@dataclass(frozen=True, slots=True)
+class _Others:
+    """The models that other functions change than one."""
+
+    changing: Mapping[int, int]
+    """By how many functions each model is changed."""
+    own: frozenset[int]
+
+    def __contains__(self, number: int) -> bool:
+        return self.changing.get(number, 0) > (number in self.own)
