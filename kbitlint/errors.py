@@ -45,7 +45,7 @@ class EditError(KbitlintError):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
+    """Return ``"; did you mean 'x'?"`` for the nearest known word, or an empty string."""
     import difflib  # only a misspelt word needs it
 
     close = difflib.get_close_matches(word, sorted(known), n=1)

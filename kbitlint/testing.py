@@ -71,7 +71,11 @@ def hold(rule: type[Rule], *, flagged: Iterable[Case] = (), clean: Iterable[Case
 
 
 def hold_document(rule: type[Rule]) -> None:
-    """Hold the shape of a rule: its code, its slug, and every section of its document. Raises AssertionError."""
+    """Check the shape of a rule: its code, its slug, and every section of its document.
+
+    Raises:
+        AssertionError: If the rule breaks a line of the contract.
+    """
     sections = rule_docs.sections(rule)
     _must(CODE.fullmatch(rule.meta.code) is not None, f"code {rule.meta.code!r} is KB and three digits")
     _must(SLUG.fullmatch(rule.meta.slug) is not None, f"slug {rule.meta.slug!r} is words joined by hyphens")
@@ -84,7 +88,7 @@ def hold_document(rule: type[Rule]) -> None:
 
 
 def state_of(model: Any) -> dict[str, object]:
-    """Everything of a model that a check must leave alone and that undoing a fix must give back."""
+    """Return the state of a model that a check must not change and that undoing a fix must restore."""
     import torch  # rule packs import this module without it
 
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -149,7 +153,7 @@ def _codes(rules: Iterable[Rule], model: Any, case: Case) -> set[tuple[str, str]
 
 
 def _hold_training(case: Case) -> None:
-    """After all fixes a real training step gives every trainable parameter a finite gradient."""
+    """Check that after all fixes a real training step gives every trainable parameter a finite gradient."""
     from kbitlint.model.probe import probe  # imports torch
 
     model = case.build()

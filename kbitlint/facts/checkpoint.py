@@ -56,41 +56,44 @@ class PackedTensors:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFacts:
-    """What the JSON files and the headers of one folder say."""
+    """The content of the JSON files and of the safetensors headers of one folder."""
 
     folder: str
     config: Mapping[str, Any] | None = None
-    """config.json; None where there is none."""
+    """config.json; None if the folder has none."""
     adapter: Mapping[str, Any] | None = None
-    """adapter_config.json; None where there is none."""
+    """adapter_config.json; None if the folder has none."""
     generation: Mapping[str, Any] | None = None
-    """generation_config.json; None where there is none."""
+    """generation_config.json; None if the folder has none."""
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
     """The tensors of the model's safetensors files, by name."""
     adapter_tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    """Those of adapter_model.safetensors."""
+    """The tensors of adapter_model.safetensors, by name."""
     damages: tuple[Damage, ...] = ()
-    """Files that cannot be what they say."""
+    """Files whose content does not match their format."""
     unread: tuple[Damage, ...] = ()
-    """Files that were not read, and why."""
+    """Files that were not read, each with the reason."""
     base: CheckpointFacts | None = None
-    """The base of an adapter, where it lies in a folder of this machine."""
+    """The base model of an adapter. None if it is not in a local folder, or the checkpoint is no adapter."""
     zero: frozenset[str] = frozenset()
-    """Adapter tensors that hold nothing but zeros."""
+    """Adapter tensors that contain only zeros."""
     zero_known: bool = False
-    """Whether all of the adapter's ``lora_B`` were looked at."""
+    """Whether every ``lora_B`` of the adapter was read. If False, ``zero`` may be incomplete."""
     packing: PackedTensors = field(default_factory=PackedTensors)
     """What is packed among the tensors."""
 
     @property
     def quantization(self) -> Mapping[str, Any] | None:
-        """``quantization_config`` of config.json, where it is one."""
+        """Return ``quantization_config`` of config.json; None if it is absent or no mapping."""
         value = (self.config or {}).get("quantization_config")
         return value if isinstance(value, Mapping) else None
 
     @property
     def dtype(self) -> str | None:
-        """The checkpoint's dtype, under the name of transformers 5 or 4."""
+        """Return the checkpoint's dtype from ``dtype`` (transformers 5) or ``torch_dtype`` (transformers 4).
+
+        None means that config.json has neither.
+        """
         for name in ("dtype", "torch_dtype"):
             value = (self.config or {}).get(name)
             if isinstance(value, str):

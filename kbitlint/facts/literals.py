@@ -15,7 +15,7 @@ Literal = Union[bool, str, "Mapping[str, bool]"]
 
 
 def literal(call: Call, value: Literal) -> str:
-    """A value as the language of a call writes it."""
+    """Return a value as code in the language of a call."""
     data = call.style in (Style.YAML, Style.JSON)
     if isinstance(value, bool):
         return str(value).lower() if data else str(value)

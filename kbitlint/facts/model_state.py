@@ -10,78 +10,84 @@ from kbitlint.facts.values import UNKNOWN, Call, Value
 
 @dataclass(frozen=True, slots=True)
 class CheckpointingState:
-    """How the layers of a model checkpoint, and which call decided it last."""
+    """The checkpointing of a model's layers, and the call that last decided it."""
 
     enabled: bool | None = False
-    """None where it cannot be told."""
+    """None if it is not known."""
     reentry: Reentry = Reentry.UNKNOWN
     by: Call | None = None
     """The call whose arguments decide: ``prepare_model_for_kbit_training``, ``TrainingArguments``, ..."""
     kwargs: str = ""
-    """The argument of ``by`` that holds ``use_reentrant``; empty where ``by`` takes it itself."""
+    """The argument of ``by`` that contains ``use_reentrant``; empty if ``by`` takes ``use_reentrant`` itself."""
     flag: str = ""
-    """The argument of ``by`` that is ``use_reentrant`` under a name of its own, of a program that makes up for reentry:
-    inputs require grad, and DDP looks for no unused parameters."""
+    """The argument of ``by`` that sets ``use_reentrant`` under another name; empty if there is none.
+
+    A program with such an argument compensates for reentry. It makes inputs require grad, and DDP does not search
+    for unused parameters.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Adapters:
-    """Adapters on a model."""
+    """The adapters of a model."""
 
     by: Call
-    """The call that attached or loaded them."""
+    """The call that attached or loaded the adapters."""
     config: Value = UNKNOWN
-    """The call that made their configuration."""
+    """The call that made their configuration; UNKNOWN if the interpreter does not know it."""
     trainable: bool | None = True
-    """None where it cannot be told."""
+    """None if it is not known."""
     dtype: Value = "float32"
-    """Of their weights."""
+    """The dtype of their weights."""
     frozen_by: Call | None = None
-    """The later call that froze them."""
+    """The later call that froze them; None if none did."""
     kept: bool = True
-    """Whether anything holds the PeftModel: where ``get_peft_model`` stands alone, only the base is left."""
+    """Whether the script keeps the PeftModel. If it drops the result of ``get_peft_model``, it keeps only the base model."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointConfig:
-    """What config.json of a checkpoint says that a script names, where it is on this machine."""
+    """The content of config.json of a checkpoint that a script names, if the checkpoint is on this machine."""
 
     model_type: str = ""
     tied: bool | None = None
-    """Whether embeddings and head are one; None where its class decides."""
+    """Whether embeddings and head are tied. None if config.json does not set it and the model's class decides."""
     experts: int = 0
     remote: bool = False
-    """Whether it brings its own code."""
+    """Whether the checkpoint has code of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What is known of a model at one point of a path through the file."""
+    """The known state of a model at one point of a path through the file."""
 
     load: Call | None = None
-    """The call that loaded it; None where it comes from elsewhere."""
+    """The call that loaded the model; None if the file does not load it."""
     method: Value = UNKNOWN
-    """How it is quantized: ``bitsandbytes``, another method, None where it surely is not."""
+    """The quantization method: ``bitsandbytes`` or another. None if the model is certainly not quantized.
+
+    UNKNOWN if the interpreter does not know it.
+    """
     bits: Value = UNKNOWN
     quantization: Call | None = None
-    """The call that made its quantization config."""
+    """The call that made the quantization config."""
     dtype: Value = UNKNOWN
-    """Of what is not quantized."""
+    """The dtype of the parameters that are not quantized."""
     checkpointing: CheckpointingState = field(default_factory=CheckpointingState)
     hooks: tuple[Call, ...] = ()
-    """The calls that made the embeddings' output require grad, in their order."""
+    """The calls that made the output of the input embedding require grad, in their order."""
     prepared: Call | None = None
     adapters: Adapters | None = None
     base_frozen: bool | None = None
-    """Whether the base is frozen; None as loading leaves it, or where it cannot be told."""
+    """Whether the base model is frozen. None if no call froze or unfroze it since loading, or if it is not known."""
     training_mode: bool | None = None
-    """False after loading and ``eval()``, True after ``train()``."""
+    """False after loading and ``eval()``, True after ``train()``; None if it is not known."""
     certain: bool = True
-    """Whether nothing that cannot be followed has touched it."""
+    """Whether the interpreter followed every operation on the model."""
     named: CheckpointConfig | None = None
-    """What is known of its checkpoint."""
+    """The config of the model's checkpoint; None if it is not known."""
 
     @property
     def kbit(self) -> bool:
-        """Whether it surely is quantized."""
+        """Return whether the model is certainly quantized."""
         return isinstance(self.method, str)

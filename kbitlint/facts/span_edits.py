@@ -13,11 +13,15 @@ KIND = "replace-span"
 
 
 class OverlapError(ValueError):
-    """An edit that does not fit the text any more."""
+    """An edit that no longer fits the text."""
 
 
 def bounds(edit: Edit) -> tuple[int, int]:
-    """Where an edit starts and ends. Raises OverlapError where it does not say so."""
+    """Return the start and end offset of an edit.
+
+    Raises:
+        OverlapError: If the edit has no offsets.
+    """
     start, end = edit.arguments["start"], edit.arguments["end"]
     if not isinstance(start, int) or not isinstance(end, int):
         raise OverlapError(f"{edit.path}: an edit without bounds")

@@ -22,7 +22,10 @@ UNREACHED = "the headers of its weights cannot be had from the Hub"
 
 
 def read_hub(name: str, revision: str | None = None) -> CheckpointFacts | None:
-    """The facts of a repository, as far as they can be had; None where not even its config.json can."""
+    """Return the facts of a repository. If its headers are not available, the facts contain the config only.
+
+    None means that not even config.json is available.
+    """
     from huggingface_hub import HfApi, hf_hub_download  # an optional dependency
     from huggingface_hub.errors import SafetensorsParsingError  # as above
 

@@ -23,7 +23,7 @@ _MARKS = {method.name: re.compile(method.tensors) for method in METHODS if metho
 
 
 def packing_of(tensors: Mapping[str, Tensor]) -> PackedTensors:
-    """What is packed among these tensors."""
+    """Return which of these tensors are packed."""
     states: dict[str, set[str]] = {}
     for name in tensors:
         match = _STATE.fullmatch(name) if ".weight." in name else None

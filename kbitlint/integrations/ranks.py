@@ -90,7 +90,7 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> R
 
 
 def seen(target: Any, report: Report, context: TrainingContext, optimizer: Any = None) -> RankAudit:
-    """What this rank saw of a model, or of a Trainer's, that was audited."""
+    """Return the result of this rank for an audited model, or for the model of a Trainer."""
     from kbitlint.model.inspect.optimizer import adapter_settings, is_sharded, optimizer_facts  # imports torch
     from kbitlint.model.inspect.walk import collect  # imports torch
 

@@ -176,7 +176,7 @@ def _answers(request: _Request, requests: BinaryIO, answers: BinaryIO) -> Iterat
 
 
 def _audit(job: tuple[str, dict[str, Any], int]) -> Report | Failure:
-    """Audit one target in a process of its own."""
+    """Audit one target in its own process."""
     from kbitlint import api  # the client of the server needs no audit
 
     target, options, threads = job
@@ -190,7 +190,7 @@ def _audit(job: tuple[str, dict[str, Any], int]) -> Report | Failure:
 
 
 def _share_cores(threads: int) -> None:
-    """Processes that each take all cores for torch's kernels only get in each other's way."""
+    """Limit the threads of torch's kernels: processes that each use all cores slow each other down."""
     import torch  # each target is audited in a process that has it
 
     torch.set_num_threads(threads)

@@ -63,7 +63,7 @@ def _uncollected() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the logs, progress bars and warnings of other libraries out of our own output."""
+    """Suppress the logs, progress bars and warnings of other libraries."""
     from transformers.utils import logging  # takes a second to import
 
     before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

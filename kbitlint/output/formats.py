@@ -75,7 +75,7 @@ def _row(name: str) -> Format:
 
 
 def _call(place: str, subject: object, given: Mapping[str, Any]) -> str:
-    """Call a function with those of the given arguments that it has parameters for."""
+    """Call a function with those of the given values for which it has parameters."""
     from inspect import signature  # --help needs the names of the formats alone
 
     module, _, function = place.partition(":")

@@ -50,7 +50,7 @@ def _as_text(value: Any) -> Any:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of the document, as published in the package."""
+    """Return the JSON Schema of the document, which the package contains."""
     from importlib.resources import files  # only the schema needs it
 
     text = files("kbitlint.output").joinpath("report.schema.json").read_text(encoding="utf-8")

@@ -52,7 +52,7 @@ def _packages(known: tuple[str, ...]) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=8)
 def _libraries(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the folders of Python and its packages, real and as they are named."""
+    """Return the folders of Python and its packages, both as real paths and as named."""
     import sysconfig  # only confined code needs it
 
     places = {*sysconfig.get_paths().values(), *site.getsitepackages(), site.getusersitepackages()}

@@ -24,7 +24,12 @@ _SIGNS = {"[^/]*": "\0", "[^/]+": "\1", "[^/]": "\2", "(?:.+/)?": "\3", "(?:/.+)
 
 
 def patterns(path: Path, notes: list[str]) -> Any:
-    """Return the patterns of a file; what of it is not read is added to the notes."""
+    """Return the patterns of a file, as a ``GitIgnoreSpec``; it is empty if the file is unreadable or invalid.
+
+    Args:
+        path: The .gitignore.
+        notes: A list that receives one message for each part that is not read.
+    """
     from pathspec import GitIgnoreSpec  # only a folder with a .gitignore needs it
 
     try:

@@ -36,7 +36,7 @@ MAX_TEXT = 200_000
 
 @functools.cache
 def installed() -> Mapping[str, str]:
-    """The versions of the modelled packages."""
+    """Return the installed versions of the modelled packages; the newest modelled version of a missing one."""
     from importlib.metadata import PackageNotFoundError, version  # takes 10 ms to import
 
     found = dict(NEWEST)

@@ -151,7 +151,11 @@ def _why_no_config(error: Exception) -> str:
 
 
 def model_class(config: Any, source: Source) -> Any:
-    """The class that ``architectures`` of the config names, or the one that the config's type is mapped to."""
+    """Return the class named by ``architectures`` of the config, or the class that an Auto class maps the config to.
+
+    Raises:
+        TargetError: The installed transformers has no such class.
+    """
     import transformers  # takes a second to import
 
     names = list(getattr(config, "architectures", None) or ())
@@ -184,7 +188,7 @@ def model_class(config: Any, source: Source) -> Any:
 
 
 def quantization_config(name: str, dtype: torch.dtype) -> Any:
-    """What ``--quantize`` stands for, with the model's own dtype as compute dtype."""
+    """Return the quantization config for a value of ``--quantize``. The compute dtype is the model's own dtype."""
     from transformers import BitsAndBytesConfig  # takes a second to import
 
     load_bitsandbytes(f"--quantize {name}")
@@ -208,7 +212,7 @@ def dtype_of(config: Any, *, quantized: bool) -> torch.dtype:
 
 
 def major_version() -> int:
-    """The major version of the installed transformers: 4 and 5 load differently."""
+    """Return the major version of the installed transformers. Versions 4 and 5 load differently."""
     import transformers  # takes a second to import
 
     return int(transformers.__version__.split(".")[0])

@@ -253,7 +253,7 @@ def _untie(model: Any) -> None:
 
 
 def _pack(model: nn.Module) -> None:
-    """Give bitsandbytes layers packed weights: on meta they still have the shape and dtype of the float weight."""
+    """Give bitsandbytes layers packed weights. On meta the quantizer leaves them the shape and dtype of the float weight."""
     import bitsandbytes  # an optional dependency
 
     for module in model.modules():

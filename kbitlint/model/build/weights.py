@@ -87,7 +87,11 @@ def load(
 
 
 def _with_adapter(model: Any, target: Target, *, trusted: bool) -> Any:
-    """The model with the adapter of a folder. PEFT would load a pickle where there is nothing else."""
+    """Return the model with the adapter of a folder.
+
+    Raises:
+        TargetError: The adapter cannot be loaded, or its weights are pickled only. PEFT alone would load the pickle.
+    """
     from peft import PeftModel  # an optional dependency
 
     if not safetensors_in(target.folder) and pickles_in(target.folder):

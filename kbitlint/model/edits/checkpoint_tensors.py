@@ -51,7 +51,7 @@ class StoredParameters:
                     self._places.setdefault(name, []).append((file, key))
 
     def parameter(self, path: str, dtype: torch.dtype) -> Tensor | None:
-        """The parameter at a path of the model, on the CPU; None where the checkpoint has no tensor for it."""
+        """Return the parameter at a path of the model, on the CPU. None means that the checkpoint has no tensor for it."""
         from safetensors import safe_open  # comes with transformers
         from transformers.core_model_loading import convert_and_load_state_dict_in_model  # takes a second to import
         from transformers.modeling_utils import LoadStateDictConfig  # takes a second to import

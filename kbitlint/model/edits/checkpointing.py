@@ -47,7 +47,10 @@ def enable_checkpointing(place: EditPlace, journal: Journal) -> None:
 
 
 def _restore_input_grad_hooks_on_rollback(base: nn.Module, journal: Journal) -> None:
-    """What ``enable_input_require_grads()`` changes: hooks of embeddings anywhere, and the handles that base keeps."""
+    """Record how to undo ``enable_input_require_grads()``.
+
+    It changes hooks on embeddings anywhere, and the handles that the base holds.
+    """
     for module in base.modules():
         restore_hooks_on_rollback(module, journal)
     for name in ("_require_grads_hooks", "_require_grads_hook"):

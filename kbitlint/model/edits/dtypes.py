@@ -65,9 +65,9 @@ def _cast_parameter(parameter: nn.Parameter, place: EditPlace, journal: Journal)
 
 
 def _store_as(parameter: nn.Parameter, dtype: torch.dtype, place: EditPlace, journal: Journal) -> None:
-    """Store a parameter in another dtype. What it was is kept, unless it comes back from what it becomes bit for bit.
+    """Store a parameter in another dtype, and cast its gradient and optimizer states as well.
 
-    Its gradient and what optimizers keep for it follow.
+    The original values are kept for the rollback, unless a cast back restores them bit for bit.
     """
     if place.carrier is not None:
         place.carrier.follow(parameter, dtype, place.edit.path)

@@ -122,7 +122,7 @@ def _resident(model: nn.Module, facts: ModelFacts) -> dict[str, int]:
 
 
 def _ends(base: Any) -> Iterator[nn.Module]:
-    """The input embeddings and the output head of every transformers model in the tree."""
+    """Yield the modules of the input embeddings and the output head of every transformers model in the tree."""
     from transformers import PreTrainedModel  # takes a second to import
 
     for module in base.modules():

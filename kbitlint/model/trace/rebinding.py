@@ -170,7 +170,7 @@ class Rebinding:
                 _replace(functools.partial(_set, value), name, held, self._copied(held))
 
     def _copied(self, value: Any) -> Any:
-        """The copy of something; what leads nowhere is shared. Copies are looked through later."""
+        """Return the copy of a value, or the value itself if it leads to no module. Mutable copies are searched later."""
         if type(value) in ATOMS or isinstance(value, type):
             return value
         value = self.memo.get(id(value), value)
@@ -279,7 +279,10 @@ def _replace(put: Callable[[str, Any], None], name: Any, held: Any, new: Any) ->
 
 
 def _set(value: Any, name: str, new: Any) -> None:
-    """Set an attribute past the class: a module would register it, a frozen dataclass would refuse."""
+    """Set an attribute past the ``__setattr__`` of the class.
+
+    ``nn.Module`` would register the value, and a frozen dataclass would refuse it.
+    """
     own = dictionary(value)
     if name in own:
         own[name] = new
@@ -288,12 +291,15 @@ def _set(value: Any, name: str, new: Any) -> None:
 
 
 def _is_callable(value: Any) -> bool:
-    """Whether something is called, or stands for something that is."""
+    """Return whether a value is callable or refers to a callable."""
     return isinstance(value, FUNCTIONS) or callable(value)
 
 
 def _is_wrapper(value: Any) -> bool:
-    """Whether an object stands for a function: one that is called and holds little else; accelerate's refuse ``deepcopy``."""
+    """Return whether an object wraps a function: it is callable and has attributes.
+
+    accelerate 1.15's ``ConvertOutputsToFp32`` (``accelerate/utils/operations.py``) is one, and refuses ``deepcopy``.
+    """
     return callable(value) and bool(dictionary(value)) and type(value).__module__ != "torch._ops"
 
 

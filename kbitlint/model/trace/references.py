@@ -37,12 +37,12 @@ def referents(value: Any) -> Iterator[Any]:
 
 
 def _leads_nowhere(value: Any) -> bool:
-    """Whether something is a plain value, a class or an empty container."""
+    """Return whether a value is a plain value, a class or an empty container."""
     return type(value) in ATOMS or isinstance(value, type) or (isinstance(value, CONTAINERS) and not value)
 
 
 def _parts(value: Any) -> Iterable[Any]:
-    """What something is made of: contents, attributes, and what a function closes over."""
+    """Return the parts of a value: contents, attributes, and the closure of a function."""
     if isinstance(value, nn.Module):
         return [held for name, held in vars(value).items() if name not in OWN]
     if isinstance(value, FUNCTIONS):

@@ -59,7 +59,11 @@ def _json_value(node: JSONNode, lines: _Lines) -> Object:
 
 
 def yaml_items(text: str) -> Record | None:
-    """The table that a YAML file holds; None where it holds something else. Raises ConfigurationError."""
+    """Return the table of a YAML text; None if its top level is no table.
+
+    Raises:
+        ConfigurationError: The text is no YAML, has more than ``MAX_NODES`` nodes, or is nested deeper than ``MAX_DEPTH``.
+    """
     import yaml  # only a YAML file needs it
 
     loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class UncalledFunction:
-    """A function that nothing in the file calls."""
+    """A function that no code in the file calls, with the part of the path that following it added."""
 
     steps: range
     trainings: range
     changed: frozenset[int]
-    """The models whose state it changes."""
+    """The numbers of the models whose state the function changes, apart from their training mode."""
 
 
 def blur_order(path: PathState, functions: Sequence[UncalledFunction]) -> None:
@@ -44,10 +44,10 @@ def blur_order(path: PathState, functions: Sequence[UncalledFunction]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Others:
-    """The models that other functions change than one."""
+    """The models that at least one other function changes."""
 
     changing: Mapping[int, int]
-    """By how many functions each model is changed."""
+    """The number of functions that change each model, by the model's number."""
     own: frozenset[int]
 
     def __contains__(self, number: int) -> bool:
