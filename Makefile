@@ -39,8 +39,9 @@ help:  ## Show this list
 demo: .venv/installed  ## Quantize a tiny Llama, audit it, fix it, train it one step
 	.venv/bin/kbitlint demo
 
-test: .venv/installed  ## Run the tests
-	.venv/bin/python -m pytest
+# a file's tests stay on one worker: they share fixtures, and those of ranks, timing and kills do not meet each other
+test: .venv/installed  ## Run the tests on all cores; ARGS="-k KB301" selects
+	.venv/bin/python -m pytest -n auto --dist loadfile $(ARGS)
 
 coverage: .venv/installed  ## Run the tests and hold the branch coverage of rules/ at 100 %
 	.venv/bin/coverage run -m pytest

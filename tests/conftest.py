@@ -8,6 +8,8 @@ from click.testing import CliRunner, Result
 from hypothesis import settings
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # each worker has one core; set before torch is imported
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci")
 
