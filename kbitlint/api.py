@@ -149,7 +149,7 @@ def memory(
 
 
 def undo(model: Any) -> int:
-    """Undo, bit for bit, every fix that was applied to this model object, and return how many edits there were."""
+    """Undo, bit for bit, every fix that was applied to this model object, and return how many fixes there were."""
     from kbitlint.model.edits import journal
 
     with turn(held(model)):

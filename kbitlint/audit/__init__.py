@@ -1,1 +1,1 @@
-"""Target -> facts -> rules -> report."""
+"""Audits: target -> facts -> rules -> report. Nothing here knows a fix."""

@@ -1,4 +1,4 @@
-"""Which rules run, and how a target is opened."""
+"""The options of an audit or a fix: which rules run, how a target is opened, and what a report holds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 def options_of(options: dict[str, Any]) -> Options:
-    """Keyword arguments as Options. Raises TypeError for one that there is not."""
+    """Return keyword arguments as Options; None means the default.
+
+    Raises:
+        TypeError: There is no such argument.
+        KbitlintError: The value of an argument is wrong.
+    """
     names = {field.name for field in dataclasses.fields(Options)}
     unknown = sorted(set(options) - names)
     if unknown:
@@ -50,48 +55,48 @@ def is_left_out(target: Target, options: Options) -> bool:
 
 
 class Norms(enum.Enum):
-    """How norms are treated by a fix."""
+    """The treatment of norms by a fix."""
 
     TRANSPARENT = "transparent"
-    """float32 inside, the dtype that comes in outside: what is kept for backward stays half precision."""
+    """float32 inside the norm; it returns the dtype that it receives, so activations stay in half precision."""
     PEFT = "peft"
-    """As ``prepare_model_for_kbit_training``: every half-precision parameter float32, and so the whole stream."""
+    """As ``prepare_model_for_kbit_training``: every half-precision parameter, and so the residual stream, in float32."""
     KEEP = "keep"
-    """As they were loaded."""
+    """Norms stay as they were loaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How targets are opened and which rules run; the same for ``check`` and ``fix``."""
+    """The options of ``check`` and ``fix``."""
 
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
     rule_options: Mapping[str, Mapping[str, bool | float | str]] = field(default_factory=dict)
-    """code or slug of a rule -> option -> value."""
+    """Code or slug of a rule -> option -> value."""
     quantize: str | None = None
     meta: bool = False
     run: bool = True
-    """Whether functions are run; one that is not is reported as skipped."""
+    """Whether functions are run; if not, a report lists them as skipped."""
     trust_remote_code: bool = False
     trace: bool = True
     """Whether a training step without weights may be run."""
     plan: bool = False
-    """Also plan the fixes."""
+    """Whether to plan the fixes."""
     outline: bool = False
-    """Also collect the tree of modules."""
+    """Whether to collect the tree of modules."""
     memory: bool = False
-    """Also measure what a training step takes in memory, before and after the fix."""
+    """Whether to measure the memory of a training step before and after the fix."""
     context: TrainingContext = field(default_factory=TrainingContext)
     limits: Limits = field(default_factory=Limits)
-    """The bounds that scripts, notebooks and configurations are held to."""
+    """The bounds on the size of scripts, notebooks and configurations."""
     norms: Norms = Norms.TRANSPARENT
-    """What a fix does about norms."""
+    """The treatment of norms by a fix."""
     output: Path | None = None
-    """Where the preparation of a checkpoint is written; None for kbitlint.json beside its config.json."""
+    """The file for the edits of a checkpoint; None for kbitlint.json beside its config.json."""
     probe_batch: int = 2
     """Sequences in the batch of the step that proves a fix."""
     probe_seq: int = 16
-    """Tokens of each."""
+    """Tokens in each of them."""
 
     def __post_init__(self) -> None:
         if self.quantize is not None and self.quantize not in QUANTIZATIONS:

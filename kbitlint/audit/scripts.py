@@ -1,4 +1,4 @@
-"""Audits source files: one, or all of a folder, in parallel where there are many."""
+"""Audits source files: one file, or all files of a folder, in parallel processes if there are many."""
 
 from __future__ import annotations
 
@@ -31,28 +31,31 @@ if TYPE_CHECKING:
     from kbitlint.rule import Rule
     from kbitlint.source.comments import Found
 
-#: how the names of our own threads begin: they hold no lock that an audit needs
+#: the beginning of the names of kbitlint's own threads; they hold no lock that an audit needs
 OWN_THREADS = "kbitlint "
-#: files from which on starting more processes pays
+#: from this number of files on, more processes are faster than one
 MANY = 64
 
 
 @dataclass(frozen=True, slots=True)
 class ScriptAudit:
-    """What auditing source files gave."""
+    """The result of auditing source files."""
 
     outcome: engine.Outcome
     files: int = 0
-    """How many were looked at."""
+    """How many files were audited."""
     read: int = 0
-    """How many of them say something about the training of a k-bit model."""
+    """How many of them concern the training of a k-bit model."""
     skips: tuple[Skip, ...] = field(default=())
     silenced: int = 0
-    """Violations that a comment silences."""
+    """How many violations a comment silences."""
 
 
 def run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -> tuple[engine.Outcome, int]:
-    """The violations that no comment silences, and how many one does. Comments that silence nothing are facts too."""
+    """Return the outcome without the violations that a comment silences, and the number of those.
+
+    The comments that silence nothing are facts for a rule.
+    """
     outcome = _run(rules, facts, context)
     if not facts.ignores:
         return outcome, 0
@@ -71,7 +74,7 @@ def run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -
 
 
 def _run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -> engine.Outcome:
-    """The outcome of the rules; what of the file was not followed is a skip."""
+    """Return the outcome of the rules, with a skip if the file was not followed to its end."""
     outcome = engine.run(rules, {Surface.SOURCE: facts}, context)
     if not facts.unfollowed:
         return outcome
@@ -83,7 +86,7 @@ def _found(violation: Violation) -> Found:
 
 
 def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> ScriptAudit:
-    """Audit every file of a folder that can hold a training."""
+    """Audit every file of a folder that can configure or run a training."""
     notes: list[str] = []
     paths = walk(root, notes)
     worth = [path for path in paths if _worth(path)]
@@ -98,9 +101,9 @@ def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Scri
 
 
 def _worth(path: Path) -> bool:
-    """Whether a file's bytes say anything about training; most of a repository is rejected here.
+    """Return whether the bytes of a file mention training; most files of a repository do not.
 
-    What is too large or cannot be read is not: it is reported when it is read.
+    True for a file that is too large or cannot be read: the audit of the file reports that.
     """
     try:
         data = content.read(path, documents.MAX_BYTES)
@@ -112,7 +115,7 @@ def _worth(path: Path) -> bool:
 
 
 def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> ScriptAudit:
-    """Audit one file of many: what cannot be read is a skip, not the end."""
+    """Audit one file of a folder; a file that cannot be read is a skip."""
     if path.name in CHECKPOINT_FILES:
         return _audit_stored(path, name, rules, context)
     try:
@@ -127,7 +130,7 @@ def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: Training
 
 
 def _audit_stored(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> ScriptAudit:
-    """The config of a checkpoint or adapter that lies in a repository."""
+    """Audit the config of a checkpoint or adapter in a folder of scripts."""
     try:
         facts = read_checkpoint(path.parent, path)
     except TargetError as error:
@@ -165,14 +168,14 @@ def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: T
 
 
 def _has_threads() -> bool:
-    """Whether threads of others run: a process forked beside them may wait for ever for a lock that one of them held."""
+    """Return whether other threads run: a process forked beside them may wait forever for a lock that one of them held."""
     return any(
         not thread.name.startswith(OWN_THREADS) for thread in threading.enumerate() if thread is not threading.main_thread()
     )
 
 
 def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Report:
-    """Audit a script or a folder of them: no model is built and nothing of the script runs."""
+    """Audit a script or a folder of scripts; no model is built and no code of a script runs."""
     path = Path(target.place)
     if target.kind is Kind.TREE:
         swept = sweep(path, rules, options.context)

@@ -14,7 +14,7 @@ import click
 from kbitlint import api, suppress
 from kbitlint.cli.exits import EXIT_FAILED
 from kbitlint.cli.inputs import must_be_no_input
-from kbitlint.cli.opening import OpeningOptions
+from kbitlint.cli.shared_options import SharedOptions
 from kbitlint.cli.terminal import (
     escape,
     escape_lines,
@@ -43,7 +43,7 @@ EXIT_CLEAN, EXIT_VIOLATIONS = 0, 1
 
 
 @dataclass(frozen=True, slots=True)
-class CheckOptions(OpeningOptions):
+class CheckOptions(SharedOptions):
     """The arguments of ``CHECK_OPTIONS``, as click parses them, without the targets."""
 
     fix: bool
@@ -83,7 +83,7 @@ class CheckOptions(OpeningOptions):
     def arguments(self, settings: Config) -> dict[str, Any]:
         """Return the arguments of ``kbitlint.check`` and ``kbitlint.fix``."""
         return {
-            **OpeningOptions.arguments(self, settings),
+            **SharedOptions.arguments(self, settings),
             "select": self.select or settings.select,
             "ignore": self.ignore or settings.ignore,
             "rule_options": dict(settings.options),
@@ -98,7 +98,7 @@ class CheckOptions(OpeningOptions):
 
     def other_files(self, settings: Config) -> tuple[str | Path | None, ...]:
         """Return the files that a run reads or writes beside its targets and its report; None for those not given."""
-        return (*OpeningOptions.other_files(self, settings), self.baseline, self.output)
+        return (*SharedOptions.other_files(self, settings), self.baseline, self.output)
 
 
 @dataclass(frozen=True, slots=True)

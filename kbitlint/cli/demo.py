@@ -1,4 +1,4 @@
-"""The main job on an embedded default: a tiny Llama with random weights, from load to one training step.
+"""The main job on a tiny Llama with random weights, from load to one training step.
 
 Imports of torch and transformers are inside functions, behind the line that names the extra if they are not installed.
 """
@@ -32,7 +32,7 @@ SEED = 0
 
 
 def run(device: str | None, show: Callable[[str], None], *, color: bool = False, width: int = 80) -> int:
-    """Run the main job and show each step; 0 where every step did what it promises."""
+    """Run the main job, show each step, and return the exit code: 0 if every step succeeded, 2 if one failed."""
     require_model_extra("the demo")
     warnings.simplefilter("ignore", FutureWarning)  # PEFT still calls a name that transformers 5.23 renamed
     peft = require("peft", "the demo's LoRA step")
@@ -80,7 +80,7 @@ def _quantized_llama(device: str) -> Any:
 
 
 def _step(model: Any, device: str, show: Callable[[str], None]) -> tuple[list[str], int]:
-    """One forward, backward and optimizer step; the names of adapter parameters that did not learn."""
+    """Run one forward, backward and optimizer step; return the parameters without a finite gradient, and the number of all."""
     import torch
 
     from kbitlint.model.batch import training_batch

@@ -1,4 +1,4 @@
-"""The one place that maps whatever ends a run to an exit code and a line: 2, or 130 for Ctrl-C; never 1."""
+"""Maps every exception that ends a run to an exit code and one line: 2, or 130 for Ctrl-C, and never 1."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXIT_FAILED = 2
 
 
-class _Ended(Exception):  # noqa: N818  # it carries any exception past click, which has exit codes of its own
+class _Ended(Exception):  # noqa: N818  # carries any exception past click, which has exit codes of its own
     """An exception that ends the run."""
 
     def __init__(self, error: BaseException) -> None:
@@ -32,7 +32,7 @@ class CommandLine(click.Group):
     """A group whose commands return their exit codes, and whose process ends with one of 0, 1, 2 and 130."""
 
     def main(self, args: Any = None, prog_name: Any = None, *rest: Any, standalone_mode: bool = True, **more: Any) -> Any:
-        """As click does, but for how it ends."""
+        """Run the command line and end the process with one of these exit codes."""
         further = {**more, "standalone_mode": False}
         if not standalone_mode:
             return super().main(args, prog_name, *rest, **further)
@@ -48,12 +48,12 @@ class CommandLine(click.Group):
         sys.exit(code)
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
-        """As click does."""
+        """Parse the arguments."""
         with _carried():
             return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click does."""
+        """Run the command."""
         with _carried():
             return super().invoke(ctx)
 
@@ -64,12 +64,12 @@ def _carried() -> Iterator[None]:
         yield
     except (click.ClickException, click.exceptions.Exit, _Ended):
         raise
-    except BaseException as error:  # whatever it is, code_of maps it
+    except BaseException as error:  # code_of maps every exception
         raise _Ended(error) from error
 
 
 def code_of(run: Callable[[], Any], verbose: bool = False) -> int:  # noqa: FBT001, FBT002
-    """Run a command and return its exit code; what it raises is one line on the error stream.
+    """Run a command and return its exit code; an exception becomes one line on the error stream.
 
     Args:
         run: Returns an exit code, or None for 0.
@@ -79,9 +79,9 @@ def code_of(run: Callable[[], Any], verbose: bool = False) -> int:  # noqa: FBT0
         try:
             code = run()
             sys.stdout.flush()
-        except BaseException as error:  # noqa: BLE001  # this is the place that knows all of them
+        except BaseException as error:  # noqa: BLE001  # this function maps all of them
             code = _say(error, verbose=verbose)
-    except KeyboardInterrupt:  # while the line was written
+    except KeyboardInterrupt:  # Ctrl-C while the line was written
         code = interrupts.EXIT_INTERRUPTED
     with contextlib.suppress(KeyboardInterrupt):
         _settle()
@@ -94,7 +94,7 @@ def _interrupt() -> None:
 
 def _say(error: BaseException, *, verbose: bool) -> int:
     cause = error.error if isinstance(error, _Ended) else error
-    with contextlib.suppress(OSError, ValueError):  # the error stream takes no more either
+    with contextlib.suppress(OSError, ValueError):  # the error stream is closed too
         if verbose and not isinstance(cause, (click.ClickException, KeyboardInterrupt)):
             show_traceback()
         if isinstance(cause, click.UsageError):
@@ -121,7 +121,7 @@ def _line(error: BaseException) -> str:
 
 
 def _settle() -> None:
-    """Leave nothing in the streams that fails once more, with an exit code of Python's, when the interpreter ends."""
+    """Flush the streams; discard what fails, because it would fail again at exit and change the exit code."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:
             stream.flush()

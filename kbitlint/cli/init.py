@@ -1,4 +1,4 @@
-"""``kbitlint init``: the settings and the pre-commit entries of a project that begins with kbitlint."""
+"""``kbitlint init``: the settings and the pre-commit entries of a project that adopts kbitlint."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PRE_COMMIT = ".pre-commit-config.yaml"
 
 
 def init(folder: Path) -> Iterator[str]:
-    """Write what is missing and say what was done; nothing that exists is changed but by appending.
+    """Write the missing settings and yield a line for each file; files that exist are only appended to.
 
     Raises:
         KbitlintError: A file cannot be read or written.
@@ -68,7 +68,7 @@ def init(folder: Path) -> Iterator[str]:
 
 
 def _targets(folder: Path) -> list[str]:
-    """Checkpoint and adapter folders at most two levels down."""
+    """Return checkpoint and adapter folders at most two levels down."""
     found = set()
     for pattern in ("*", "*/*"):
         for path in folder.glob(pattern):

@@ -1,4 +1,4 @@
-"""The files that a run reads, so that its report does not take the place of one."""
+"""The input files of a run: a report must not overwrite one of them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _CHECKPOINT = (*CHECKPOINT_FILES, "*.safetensors", "*.safetensors.index.json")
 
 
 def must_be_no_input(output: Path | None, targets: Iterable[str], others: Iterable[str | Path | None]) -> None:
-    """Refuse to write a report over what the run reads.
+    """Raise if the report would overwrite a file that the run reads.
 
     Args:
-        output: Where the report goes; None where it is printed.
-        targets: What is audited.
-        others: The baseline, the launcher's file, pyproject.toml and what else is read, as far as they are given.
+        output: The file of the report; None if it is printed.
+        targets: The target strings.
+        others: The baseline, the launcher's file, pyproject.toml and other files; None for those not given.
 
     Raises:
         KbitlintError: The output is one of them, under its own name, another one or through a link.
@@ -35,11 +35,11 @@ def must_be_no_input(output: Path | None, targets: Iterable[str], others: Iterab
 
 
 def _read_for(text: str, output: Path) -> Iterator[Path]:
-    """Give the files of one target that the output may be."""
+    """Yield the files of one target that the output may be."""
     try:
         target = parse(text)
     except TargetError:
-        return  # the audit says why
+        return  # the audit reports why
     if target.kind is Kind.TREE:
         yield from _of_tree(Path(target.place), output)
     elif target.kind in (Kind.CHECKPOINT, Kind.ADAPTER):
@@ -63,13 +63,16 @@ def _base(folder: Path, kind: Kind) -> Iterator[Path]:
 
 
 def _of_tree(root: Path, output: Path) -> Iterator[Path]:
-    """Give the file of a folder that the output is, where it is a script or says something: no report of an earlier run."""
+    """Yield the file of a folder that is the output, if it is a script or configures a training.
+
+    The report of an earlier run is neither.
+    """
     from kbitlint.source.folders import walk  # as above
 
-    return (file for file in walk(root) if _same(file, output) and _says_something(file))
+    return (file for file in walk(root) if _same(file, output) and _is_input(file))
 
 
-def _says_something(file: Path) -> bool:
+def _is_input(file: Path) -> bool:
     from kbitlint.source import documents  # as above
 
     if file.suffix not in documents.CONFIGS or file.name in CHECKPOINT_FILES:
@@ -86,5 +89,5 @@ def _same(one: Path, other: Path) -> bool:
         if not (one.exists() or other.exists()):
             return one.resolve() == other.resolve()
         return one.samefile(other)
-    except (OSError, ValueError, RuntimeError):  # one is there, or a name that no file can have, or links in a circle
+    except (OSError, ValueError, RuntimeError):  # only one exists, or a name is invalid, or links form a circle
         return False

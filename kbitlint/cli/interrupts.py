@@ -53,7 +53,7 @@ def leave_with(code: int) -> None:
 
     The code is decided, and all that is left is to take the interpreter down, or to wait for threads of a function.
     """
-    if _is_own_process() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # ignored where it runs in the background
+    if _is_own_process() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # background runs ignore it
         signal.signal(signal.SIGINT, lambda *_: os._exit(code))
 
 
@@ -70,9 +70,9 @@ def _leave_at_once(*_: object) -> None:
 
 
 def _replace(expected: "tuple[object, ...]", handler: object) -> None:
-    """Install a handler where one of these is in place, and this is the thread that Ctrl-C interrupts."""
+    """Install a handler if one of the expected ones is installed and this is the main thread."""
     if signal.getsignal(signal.SIGINT) in expected:
         try:
             signal.signal(signal.SIGINT, handler)  # type: ignore[arg-type]  # a function of a number and a frame
-        except ValueError:  # another thread
+        except ValueError:  # not the main thread
             return

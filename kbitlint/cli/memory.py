@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint import api
 from kbitlint.cli.inputs import must_be_no_input
-from kbitlint.cli.opening import OpeningOptions
+from kbitlint.cli.shared_options import SharedOptions
 from kbitlint.cli.terminal import progress, reserve_stdout, text_layout, write_report
 from kbitlint.fixes.budget import DEFAULT_LORA
 from kbitlint.output import formats
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryOptions(OpeningOptions):
+class MemoryOptions(SharedOptions):
     """The arguments of ``kbitlint memory``, as click parses them, without the target."""
 
     lora: str | None

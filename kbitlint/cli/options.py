@@ -27,7 +27,7 @@ TRAINING_OPTION = click.option(
 )
 
 
-#: how a target is opened and where the report goes
+#: options of check and memory: how a target is opened and where the report goes
 OPENING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--quantize",

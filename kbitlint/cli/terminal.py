@@ -1,4 +1,7 @@
-"""What people see: the report alone on the output, errors and progress beside it, and nothing that steers a terminal."""
+"""Terminal output. The report goes to stdout; errors and progress go to stderr.
+
+Control characters in names that users supply are escaped.
+"""
 
 from __future__ import annotations
 
@@ -21,24 +24,24 @@ if TYPE_CHECKING:
 
 
 def escape(text: object) -> str:
-    """A line for the terminal: what does not print stands as an escape."""
+    """Return a line for the terminal with its control characters escaped."""
     from kbitlint.output.wording import printable  # --version prints nothing of a user
 
     return printable(str(text))
 
 
 def escape_lines(text: str) -> str:
-    """As ``shown``, for a text of several lines: a traceback."""
+    """Return a text of several lines with the control characters of each escaped."""
     return "\n".join(map(escape, text.splitlines()))
 
 
 @contextlib.contextmanager
 def reserve_stdout() -> Iterator[None]:
-    """What the audited code and its processes print goes where errors go, so that the output is the report and nothing else."""
+    """Redirect the stdout of the audited code and its processes to stderr, so that stdout holds the report alone."""
     try:
         sys.stdout.flush()
         output = os.dup(1)
-    except (OSError, ValueError):  # it is closed
+    except (OSError, ValueError):  # stdout is closed
         yield
         return
     errors = sys.stderr
@@ -53,7 +56,7 @@ def reserve_stdout() -> Iterator[None]:
 
 
 def discard(number: int) -> None:
-    """After an output has refused what was written: nothing more is written to it when the program ends."""
+    """Redirect a stream that failed to the null device, so that nothing is written to it when the program ends."""
     with contextlib.suppress(OSError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, number)
@@ -61,30 +64,34 @@ def discard(number: int) -> None:
 
 
 def open_missing() -> None:
-    """Put something in the place of closed standard streams, so that no file that is opened later takes their numbers.
+    """Open closed standard streams, so that no file that is opened later gets their numbers.
 
-    A closed output refuses what is written to it, as it would; what goes to a closed error stream is lost.
+    A write to a closed stdout still fails; a write to a closed stderr is lost.
     """
     for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, mode)  # the lowest number that is free
+            os.open(os.devnull, mode)  # gets the lowest free number
     if sys.stdout is None:
         sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that has no letter for something gets its escape
+    if isinstance(sys.stdout, io.TextIOWrapper):  # characters that the terminal cannot encode are escaped
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def text_layout(path: Path | None) -> tuple[bool, int]:
-    """(colour, columns) of a text report: plain and 80 in a file."""
+    """Return (colour, columns) of a text report; no colour and 80 columns for a file."""
     return (False, 80) if path else (color(), width())
 
 
 def write_report(text: str, path: Path | None) -> None:
-    """Print a report, or write it to a file, whole. Raises KbitlintError where the file cannot be written."""
+    """Print a report, or write it to a file atomically.
+
+    Raises:
+        KbitlintError: The file cannot be written.
+    """
     if path is None:
         click.echo(text)
         return
@@ -97,19 +104,19 @@ def write_report(text: str, path: Path | None) -> None:
 
 
 def color() -> bool:
-    """Whether the output is a terminal that wants colours."""
+    """Return whether stdout is a terminal and NO_COLOR is not set."""
     return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
 
 
 def width() -> int:
-    """Columns of a text report."""
+    """Return the columns of a text report."""
     import shutil  # only a text report needs it
 
     return max(60, min(100, shutil.get_terminal_size((80, 24)).columns))
 
 
 def line_of(error: KbitlintError) -> str:
-    """An error as one line for the terminal."""
+    """Return an error as one line for the terminal."""
     return escape(" ".join(str(error).split()))
 
 
@@ -122,7 +129,7 @@ def show_traceback() -> None:
 
 @contextmanager
 def progress(what: str, after: float = 1.0) -> Iterator[None]:
-    """Say on a terminal what takes longer than a second."""
+    """Show a line on the terminal while the body runs for longer than ``after`` seconds."""
     if not sys.stderr.isatty():
         yield
         return

@@ -1,1 +1,1 @@
-"""Fixes of models and files: planned, applied, undone and proved."""
+"""Fixes of models and files: the plan, the edits in place, and the training step that proves them."""

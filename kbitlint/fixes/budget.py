@@ -26,21 +26,25 @@ if TYPE_CHECKING:
     from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
 
-#: what each optimizer keeps is in kbitlint.model.trace.memory
+#: kbitlint.model.trace.memory has the state that each optimizer keeps
 OPTIMIZERS = ("adamw", "adamw8bit", "paged_adamw_8bit", "sgd")
 DEFAULT_LORA = "r=16,targets=all-linear"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Lora:
-    """LoRA that is attached for the measurement, as PEFT would attach it."""
+    """The LoRA that is attached for the measurement, as PEFT attaches it."""
 
     rank: int
     targets: str | tuple[str, ...]
 
 
 def parse_lora(text: str) -> Lora:
-    """LoRA from ``r=16,targets=q_proj+v_proj``. Raises KbitlintError naming the key that is wrong."""
+    """Return the LoRA of a text like ``r=16,targets=q_proj+v_proj``.
+
+    Raises:
+        KbitlintError: A key or its value is wrong; the message names it.
+    """
     given = dict.fromkeys(("r", "targets"), "") | {"r": "16", "targets": "all-linear"}
     for part in filter(None, text.split(",")):
         key, separator, value = part.partition("=")
@@ -68,11 +72,11 @@ def budget_of(
 
     Args:
         model: A model, live or on meta.
-        context: Autocast, batch size and sequence length (1 and 2048 where they are not known).
-        lora: Attached where the model has no adapters.
+        context: Autocast, batch size and sequence length (1 and 2048 if they are not set).
+        lora: The LoRA to attach if the model has no adapters.
         optimizer: One of ``OPTIMIZERS``.
         every: Also measure with every n-th layer checkpointed; None measures with none and with all.
-        named: The target, and what the reader must know about how it was built.
+        named: The target, and the notes on how it was built.
         against_peft: Whether to measure PEFT's preparation too.
     """
     from kbitlint.model.inspect.walk import collect
@@ -100,7 +104,7 @@ def budget_of(
                 twin = _adapted(twin, lora)
         except KbitlintError:
             raise
-        except Exception as error:  # noqa: BLE001  # PEFT's prepare refuses some models: that is a result
+        except Exception as error:  # noqa: BLE001  # PEFT's prepare refuses some models, which is a result
             states.append(StateMemory(state, {}, 0, 0, {}, one_line(error)))
             continue
         states.append(measure(state, twin, context, optimizer=optimizer, every=every))
@@ -120,7 +124,7 @@ def _check_arguments(optimizer: str, every: int | None) -> None:
 
 
 def _as_before_adapters(twin: Any, prepare: Callable[[Any], None]) -> None:
-    """Prepare the base of a model as if its adapters came afterwards: what trains in them stays trainable."""
+    """Prepare the base of a model as if its adapters were attached later: their trainable parameters stay trainable."""
     from kbitlint.model.inspect.walk import collect, named_modules
     from kbitlint.model.layers.adapters import base_of
 
@@ -144,7 +148,7 @@ def _adapted(twin: Any, lora: Lora) -> Any:
     targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
     try:
         with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # about patterns that PEFT itself made of its own conversions
+            warnings.simplefilter("ignore", RuntimeWarning)  # PEFT warns of patterns that it made itself
             return peft.get_peft_model(twin, peft.LoraConfig(r=lora.rank, target_modules=targets))
     except Exception as error:
         raise KbitlintError(f"--lora: PEFT cannot attach it: {one_line(error)}") from error

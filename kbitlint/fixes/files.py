@@ -1,4 +1,4 @@
-"""Repairs source files in place: plan, replace, check again until nothing is left to fix, then write once."""
+"""Fixes source and JSON files: edits the text and audits it again until nothing is left to fix, then writes it once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FixedFile:
-    """A file before and after."""
+    """A file before and after its fixes."""
 
     path: Path
     name: str
@@ -43,7 +43,7 @@ class FixedFile:
     held_back: int = 0
 
     def diff(self) -> str:
-        """The change as a unified diff; empty where there is none."""
+        """Return the change as a unified diff; an empty text if nothing changed."""
         import difflib  # only a fix or --diff needs it
 
         before, after = (re.findall(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+", text) for text in (self.before, self.after))
@@ -52,9 +52,10 @@ class FixedFile:
 
 
 def mend(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> FixedFile | None:
-    """The file as its fixes leave it; nothing is written. None where nothing in it concerns training.
+    """Return a source file as its fixes leave it, or None if nothing in it concerns training. Nothing is written.
 
-    Raises FixError where a fix does not remove its violation, or leaves what can no longer be read.
+    Raises:
+        FixError: A fix does not remove its violation, or leaves a file that cannot be read.
     """
     document = documents.read(path, name)
     if document is None:
@@ -66,7 +67,7 @@ def mend(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContex
         violations = run(rules, document.facts, context)[0].violations
         fixes = list(fixes_of(violations, wanted))
         if not passes:
-            most += len(fixes)  # those of one call are made one after the other
+            most += len(fixes)  # fixes of one call overlap, so each pass makes one of them
         if not fixes:
             return FixedFile(
                 path, name, before, document.raw, document.encoding, tuple(edits), passes, held_back(violations, wanted)
@@ -82,7 +83,11 @@ def mend(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContex
 
 
 def _changed(document: Document, fixes: list[tuple[Edit, ...]], name: str) -> tuple[Document | None, tuple[Edit, ...]]:
-    """The file after one pass, and the edits that were made. Raises FixError where it must not be left so."""
+    """Return the file after one pass, and the edits that were made.
+
+    Raises:
+        FixError: The file did not compile before, or is not sound afterwards.
+    """
     if document.notebook is None and (faults := documents.faults(document)):
         raise FixError(f"{name}: does not compile ({faults[0]}), so it is not fixed; repair that first")
     try:
@@ -99,7 +104,10 @@ def _changed(document: Document, fixes: list[tuple[Edit, ...]], name: str) -> tu
 
 
 def mend_target(target: Target, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> list[FixedFile]:
-    """Every file of a target that fixes change, as they leave it; what cannot be read is left as it is."""
+    """Return every file of a target that its fixes change, or that has unsafe fixes left. Nothing is written.
+
+    Files that cannot be read are left out.
+    """
     path = Path(target.place)
     if target.kind is Kind.SCRIPT:
         mended = mend(path, target.text, rules, context, wanted)
@@ -107,18 +115,18 @@ def mend_target(target: Target, rules: tuple[Rule, ...], context: TrainingContex
     found = []
     for file in walk(path):
         if not inside(file, path):
-            continue  # see leading_out
+            continue  # leading_out names it
         try:
             mended = mend(file, file.relative_to(path).as_posix(), rules, context, wanted)
         except TargetError:
-            continue  # the audit says why
+            continue  # the audit reports why
         if mended is not None and (mended.edits or mended.held_back):
             found.append(mended)
     return found
 
 
 def mend_files(target: Target, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> list[FixedFile]:
-    """The JSON files of a checkpoint or adapter as their fixes leave them; nothing is written."""
+    """Return the JSON files of a checkpoint or adapter that their fixes change. Nothing is written."""
     only = Path(target.place) if target.kind is Kind.FILE else None
     facts = read_checkpoint(target.folder, only)
     if facts is None:
@@ -138,13 +146,13 @@ def mend_files(target: Target, rules: tuple[Rule, ...], context: TrainingContext
 
 def _read(path: Path) -> str:
     try:
-        return content.read_text(path)  # its line ends stay as they are
+        return content.read_text(path)  # keeps its line ends
     except (OSError, UnicodeDecodeError) as error:
         raise TargetError(path, f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
 def leading_out(target: Target) -> list[str]:
-    """The files of a folder that are links to somewhere else: they are audited, and written only where they are named."""
+    """Return the files of a folder that are links out of it: they are audited, and fixed only as targets of their own."""
     root = Path(target.place)
     found = walk(root) if target.kind is Kind.TREE else []
     return [file.relative_to(root).as_posix() for file in found if not inside(file, root)]
@@ -155,16 +163,16 @@ def write(mended: Iterable[FixedFile], within: Path | None = None) -> None:
 
     Args:
         mended: The files.
-        within: The folder of a checkpoint, whose links must not decide what is written elsewhere.
+        within: The folder of a checkpoint; its links must not lead to files elsewhere. None for sources.
 
     Raises:
-        TargetError: A file is not what was read, as an editor has saved it meanwhile, or it leads out of the folder.
+        TargetError: A file has changed since it was read, for example in an editor, or it leads out of the folder.
     """
     changing = [file for file in mended if file.after != file.before]
     for file in changing:
         if within is not None and not inside(file.path, within):
             raise TargetError(file.path, "leads out of the folder, and is not written to; replace the link by the file")
-        _must_be_as_read(file)  # all of them before the first is written
+        _must_be_as_read(file)  # check all files before the first is written
         documents.must_be_writable(file.path)
     for file in changing:
         _must_be_as_read(file)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kbitlint.rule import Rule
 
 MAX_PASSES = 10
-#: kinds of edits that rewrite weights: made last, and never to plan, because no other edit depends on them
+#: kinds of edits that rewrite weights. They are made last and never for a plan, because no other edit depends on them.
 REWRITING = frozenset(["pack-experts"])
 
 
@@ -45,16 +45,16 @@ def edits_of(violations: Iterable[Violation], wanted: Safety) -> tuple[Edit, ...
 
 
 def held_back(violations: Iterable[Violation], wanted: Safety) -> int:
-    """How many violations have a fix that is not safe enough to be applied."""
+    """Return how many violations have a fix that is not safe enough to be applied."""
     return sum(1 for v in violations if v.fix is not None and Safety.DISPLAY < v.fix.safety < wanted)
 
 
 Break = tuple[str, str]
-"""A place where the training step raises, and what raises there."""
+"""(path of a module, operator or error): where a training step raises."""
 
 
 def breaks(facts: TraceFacts | None) -> frozenset[Break]:
-    """Where a training step raises, whatever the data; empty where none could be run without weights."""
+    """Return where a training step raises for any data; an empty set if no step could be run without weights."""
     if facts is None:
         return frozenset()
     refused = {(refusal.path, refusal.operator) for refusal in facts.refusals}
@@ -62,11 +62,11 @@ def breaks(facts: TraceFacts | None) -> frozenset[Break]:
 
 
 def suspects(done: Iterable[Edit], new: Iterable[Break]) -> tuple[Edit, ...]:
-    """The edits that a new break is blamed on, the likeliest only: the caller looks again and asks again.
+    """Return the edits that most likely cause a new break. The caller takes them back, traces again, and asks again.
 
-    A norm whose dtype other code reads (``x.to(self.norm.weight.dtype)``) changes what that code computes, however
-    transparent the norm itself is. Of those, the ones in the part of the model that breaks come first; then every
-    edit of a dtype; then all.
+    If other code reads the dtype of a norm (``x.to(self.norm.weight.dtype)``), an edit of the norm changes what that code
+    computes, even if the norm returns the dtype that it receives. Such edits are suspected first, beginning with those in
+    the part of the model that breaks. Then follow all edits of a dtype, then all edits.
     """
     done = tuple(done)
     parts = {path.partition(".")[0] for path, _ in new}
@@ -88,11 +88,17 @@ def fix_model(  # noqa: PLR0913  # each is one decision of the caller
 ) -> tuple[Applied, Outcome]:
     """Fix a live model in place and audit it again, at most ten times.
 
-    The attributes come first; a step without weights is run once they are in order. Edits after which that step raises
-    where it did not before are taken back. Edits that rewrite weights are made last, and not at all where the fix is only
-    planned. What optimizers of this process keep for a parameter follows its dtype. Any exception, Ctrl-C included, leaves
-    the model as it was. Raises FixError where an edit does not remove the violation it is the fix of, and EditError where an
-    optimizer's state cannot follow.
+    Violations of attributes are fixed first. Then a step without weights is run, and violations of the trace are fixed.
+    Edits that make that step raise are taken back. Edits that rewrite weights are made last, and never for a plan. The
+    state that optimizers of this process keep for a parameter follows its dtype. Any exception, Ctrl-C included, leaves
+    the model as it was.
+
+    Returns:
+        The edits, and the outcome of the last audit.
+
+    Raises:
+        FixError: An edit does not remove its violation.
+        EditError: The state of an optimizer cannot follow.
     """
     from kbitlint.model.edits import apply as live
     from kbitlint.model.edits.journal import Journal, journaled, keep
@@ -149,7 +155,7 @@ def fix_model(  # noqa: PLR0913  # each is one decision of the caller
 def _wished(
     outcome: Outcome, wanted: Safety, taken_back: Collection[Edit], facts: dict[Surface, Any], norms: Norms
 ) -> tuple[list[Edit], list[Edit]]:
-    """The edits that are still to be made: (those that come first, those that rewrite weights)."""
+    """Return the edits that are still to be made: (those made first, those that rewrite weights)."""
     edits = with_norms(edits_of(outcome.violations, wanted), norms, facts[Surface.MODEL])
     wished = [edit for edit in edits if edit not in taken_back]
     return [e for e in wished if e.kind not in REWRITING], [e for e in wished if e.kind in REWRITING]
@@ -170,10 +176,9 @@ def plan_model(
     trace: bool = True,
     norms: Norms = Norms.TRANSPARENT,
 ) -> tuple[Edit, ...]:
-    """Every edit that ``fix_model`` would make, those that only show after others included.
+    """Return every edit that ``fix_model`` would make, with those that only show after others.
 
-    They are made and taken back at once, so the model is left as it was; only those that would rewrite its weights
-    are not made.
+    The edits are made and undone at once, so the model is left as it was. Edits that rewrite weights are not made.
     """
     from kbitlint.model.edits.journal import undo_last
 

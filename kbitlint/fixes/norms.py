@@ -1,4 +1,4 @@
-"""What a fix does about norms: kbitlint's way, PEFT's, or nothing (``--norms``)."""
+"""The treatment of norms by a fix (``--norms``): float32 with their interface kept, as PEFT does it, or none."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 
 def with_norms(edits: Iterable[Edit], norms: Norms, facts: ModelFacts) -> tuple[Edit, ...]:
-    """The edits with those of norms replaced by what was asked for.
+    """Return edits with those of norms replaced by the chosen treatment.
 
     Args:
-        edits: What the rules would do.
-        norms: What was asked for.
-        facts: The model, for PEFT's way: it names every half-precision parameter.
+        edits: The edits of the rules' fixes.
+        norms: The treatment.
+        facts: The model; PEFT's treatment widens every half-precision parameter of it.
     """
     if norms is Norms.TRANSPARENT:
         return tuple(edits)

@@ -1,4 +1,4 @@
-"""What a fix would do: its plan, and the memory of a step before and after it. Nothing stays changed."""
+"""A preview of a fix: its plan, and the memory of a step before and after it. Nothing stays changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def preview(report: Report, opened: OpenTarget, rules: tuple[Rule, ...], options
     """Return the report of an audit with the plan and the memory of a step, as far as the options ask for them.
 
     Args:
-        report: What ``audit`` returned.
+        report: The report of ``audit``.
         opened: The target that was audited; a live model is left as it was.
         rules: The rules whose fixes are planned.
         options: ``plan`` and ``memory`` choose what is added.

@@ -172,7 +172,7 @@ def _diff(mended: list[FixedFile]) -> str:
 
 
 def _fix_files(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> list[FixedFile]:
-    """Change the JSON files of a checkpoint: what they say decides how the model is built."""
+    """Change the JSON files of a checkpoint before its model is built from them."""
     if target.kind is not Kind.FILE:
         manifest.must_be_writable(options.output or target.folder / manifest.NAME)
     mended = mend_files(target, rules, options.context, wanted)
@@ -181,7 +181,7 @@ def _fix_files(target: Target, rules: tuple[Rule, ...], options: Options, wanted
 
 
 def _fix_source(target: Target, rules: tuple[Rule, ...], options: Options, wanted: Safety) -> Report:
-    """Replace stretches of the files in place; all of them are planned before the first is written."""
+    """Fix source files in place; all edits are planned before the first file is written."""
     mended = mend_target(target, rules, options.context, wanted)
     write(mended)
     applied = Applied(
@@ -196,7 +196,7 @@ def _fix_source(target: Target, rules: tuple[Rule, ...], options: Options, wante
 
 
 def _fix_live(target: Target, rules: tuple[Rule, ...], options: Options, fixing: Fixing) -> Report:
-    """Fix a live model, or a Trainer's, in place; the report is of the audit that ended the fix."""
+    """Fix a live model, or the model of a Trainer, in place; the report is that of the audit that ended the fix."""
     from kbitlint.model.inspect.walk import collect
 
     live, model = target.live, model_of(target.live)
@@ -217,7 +217,7 @@ def _fix_live(target: Target, rules: tuple[Rule, ...], options: Options, fixing:
 
 
 def proof(model: Any, apply: Callable[[], Applied], options: Options) -> Probe:
-    """One training step on the fixed model; where it fails, one without the fix, so that the fix is judged alone."""
+    """Return the probe of the fixed model. If its step fails, the unfixed model is probed too, to judge the fix alone."""
     from kbitlint.model.edits.journal import undo as take_back
     from kbitlint.model.probe import probe
 

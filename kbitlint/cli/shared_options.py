@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class OpeningOptions:
+class SharedOptions:
     """The arguments of ``OPENING_OPTIONS``, as click parses them."""
 
     quantize: str | None
