@@ -1,4 +1,4 @@
-"""Sizes in bytes as text: 8GB, 12.9 MB."""
+"""Numbers as people write and read them: 8GB, 12.9 MB, 1.1B."""
 
 from __future__ import annotations
 
@@ -35,3 +35,11 @@ def size_of(text: str) -> int:
     if size <= 0:
         raise ValueError(f"{text!r} is no size; write 8GB, 512MiB or a number of bytes")
     return size
+
+
+def short_count(number: int) -> str:
+    """Return a number in three digits and a unit: ``1.1B``."""
+    for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= limit:
+            return f"{number / limit:.1f}{unit}"
+    return str(number)

@@ -26,8 +26,8 @@ from benchmarks.goals import Goal, leave
 from kbitlint.context import TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.inspect.walk import collect
+from kbitlint.model.trace.cost import run_twin
 from kbitlint.model.trace.memory import LiveBytes, measure
-from kbitlint.model.trace.step import run_twin
 from kbitlint.model.trace.trace import trace
 from kbitlint.model.trace.twin import twin_of
 from kbitlint.result import ON

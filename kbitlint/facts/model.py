@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kbitlint.sizes import short_count
+
 if TYPE_CHECKING:
     from kbitlint.facts.layers import AdapterFacts, GradientFeed, LayerCheckpointing, Packing
 
@@ -293,11 +295,3 @@ class ModelFacts:
             where = f" on {self.adapter_layers} layer{'s' * (self.adapter_layers != 1)}" if self.adapter_layers else ""
             parts.append(f"{adapter.kind.replace('_', ' ').lower().replace('lora', 'LoRA')}{rank}{where}")
         return ", ".join(parts)
-
-
-def short_count(number: int) -> str:
-    """Return a number in three digits and a unit: ``1.1B``."""
-    for limit, unit in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
-        if number >= limit:
-            return f"{number / limit:.1f}{unit}"
-    return str(number)

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.layers import adapters, checkpointing, quantized
 from kbitlint.model.layers.experts import packed_kind, path_of, state_bytes
-from kbitlint.model.trace.step import UntraceableError, run_twin
+from kbitlint.model.trace.cost import run_twin
+from kbitlint.model.trace.step import UntraceableError
 from kbitlint.model.trace.twin import twin_of
 from kbitlint.result import KINDS, OFF, ON, StateMemory, StepMemory
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import collections
 import copy
 import functools
-import sys
 import types
 import weakref
 from dataclasses import dataclass, field
@@ -29,6 +28,10 @@ from kbitlint.model.trace.references import (
     attributes,
     contents,
     dictionary,
+    is_callable,
+    is_importable,
+    is_of_class,
+    is_wrapper,
     referents,
 )
 
@@ -91,7 +94,7 @@ class Rebinding:
         for value in below:
             if isinstance(value, FUNCTIONS):
                 self._needed = self._needed or id(value) in self._leading or getattr(value, "__closure__", None) is not None
-            elif not isinstance(value, CONTAINERS) and (id(value) in self._leading or _is_wrapper(value)):
+            elif not isinstance(value, CONTAINERS) and (id(value) in self._leading or is_wrapper(value)):
                 self._needed = True
                 self.memo[id(value)] = made = object.__new__(type(value))
                 self._objects.append((value, made))
@@ -123,7 +126,7 @@ class Rebinding:
                 self._leading.add(id(value))
                 for tensor in (*value._parameters.values(), *value._buffers.values()):  # noqa: SLF001  # tensors of the module alone, without those of its children
                     self._enter(tensor)
-            elif under or _is_callable(value):
+            elif under or is_callable(value):
                 under = True
                 below.append(value)
                 if len(below) > MAX_SCANNED:
@@ -204,7 +207,7 @@ class Rebinding:
 
     def _copied_function(self, function: types.FunctionType) -> Any:
         """Return the function over copies of its closure, its defaults and its attributes."""
-        has_state = function.__closure__ is not None and not _is_importable(function)
+        has_state = function.__closure__ is not None and not is_importable(function)
         if id(function) in self._owned or not (has_state or id(function) in self._leading):
             return function
         cells = tuple(self._cell(cell) for cell in function.__closure__ or ())
@@ -235,7 +238,7 @@ class Rebinding:
         """Return a method, a partial, a cached function or a weak reference over copies of its parts."""
         if isinstance(value, types.MethodType):
             function = value.__func__
-            if id(function) in self._leading or not _is_of_class(value):
+            if id(function) in self._leading or not is_of_class(value):
                 function = self._copied(function)
             owner = self._copied(value.__self__)
             same = function is value.__func__ and owner is value.__self__
@@ -288,35 +291,3 @@ def _set(value: Any, name: str, new: Any) -> None:
         own[name] = new
     else:
         object.__setattr__(value, name, new)
-
-
-def _is_callable(value: Any) -> bool:
-    """Return whether a value is callable or refers to a callable."""
-    return isinstance(value, FUNCTIONS) or callable(value)
-
-
-def _is_wrapper(value: Any) -> bool:
-    """Return whether an object wraps a function: it is callable and has attributes.
-
-    accelerate 1.15's ``ConvertOutputsToFp32`` (``accelerate/utils/operations.py``) is one, and refuses ``deepcopy``.
-    """
-    return callable(value) and bool(dictionary(value)) and type(value).__module__ != "torch._ops"
-
-
-def _is_of_class(method: types.MethodType) -> bool:
-    """Return whether the class of a method's owner defines the method.
-
-    Such functions are shared if they do not lead to the model, because code recognises them by identity.
-    """
-    function: Any = method.__func__
-    return getattr(type(method.__self__), getattr(function, "__name__", ""), None) is function
-
-
-def _is_importable(function: types.FunctionType) -> bool:
-    """Return whether a Python module holds a function under its name.
-
-    Such functions are shared if they do not lead to the model, because code recognises them by identity. torch's checkpoint is
-    one.
-    """
-    module = sys.modules.get(function.__module__ or "")
-    return getattr(module, "__dict__", {}).get(function.__name__) is function

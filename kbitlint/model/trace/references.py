@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import sys
 import types
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -97,3 +98,35 @@ def dictionary(value: Any) -> dict[str, Any]:
         return object.__getattribute__(value, "__dict__")  # type: ignore[no-any-return]  # it is a dictionary
     except AttributeError:
         return {}
+
+
+def is_callable(value: Any) -> bool:
+    """Return whether a value is callable or refers to a callable."""
+    return isinstance(value, FUNCTIONS) or callable(value)
+
+
+def is_wrapper(value: Any) -> bool:
+    """Return whether an object wraps a function: it is callable and has attributes.
+
+    accelerate 1.15's ``ConvertOutputsToFp32`` (``accelerate/utils/operations.py``) is one, and refuses ``deepcopy``.
+    """
+    return callable(value) and bool(dictionary(value)) and type(value).__module__ != "torch._ops"
+
+
+def is_of_class(method: types.MethodType) -> bool:
+    """Return whether the class of a method's owner defines the method.
+
+    Such functions are shared if they do not lead to the model, because code recognises them by identity.
+    """
+    function: Any = method.__func__
+    return getattr(type(method.__self__), getattr(function, "__name__", ""), None) is function
+
+
+def is_importable(function: types.FunctionType) -> bool:
+    """Return whether a Python module holds a function under its name.
+
+    Such functions are shared if they do not lead to the model, because code recognises them by identity. torch's checkpoint is
+    one.
+    """
+    module = sys.modules.get(function.__module__ or "")
+    return getattr(module, "__dict__", {}).get(function.__name__) is function

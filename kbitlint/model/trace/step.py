@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 import weakref
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.trace import CheckpointCall
 from kbitlint.model.batch import loss_of, training_batch
-from kbitlint.model.isolation import seeded
 from kbitlint.model.layers import adapters, checkpointing
 from kbitlint.model.trace.checkpoint_calls import observed
 from kbitlint.model.trace.function_mode import weightless
@@ -68,18 +66,6 @@ class StepEnd:
     """Whether the forward pass finished, so that the gradients can be judged."""
 
 
-@dataclass(frozen=True, slots=True)
-class StepCost:
-    """The memory that one step on a twin keeps for its backward pass."""
-
-    saved: dict[str, int]
-    """Bytes saved for the backward pass, by the path of the module that saved them."""
-    failure: str | None
-    """The error in one line, or None if the step finished."""
-    gradients: int
-    """The number of parameters that received a gradient."""
-
-
 class AllocationObserver(Protocol):
     """An observer of the tensors that a step allocates."""
 
@@ -91,34 +77,6 @@ class AllocationObserver(Protocol):
 
     def name(self, moment: str) -> None:
         """Receive the module and pass that run from now on, such as ``model.layers.3.mlp, forward``."""
-
-
-def run_twin(
-    twin: nn.Module,
-    context: TrainingContext,
-    *,
-    facts: ModelFacts,
-    live: AllocationObserver,
-    device: str = "cuda",
-) -> StepCost:
-    """Run one step on a twin, and report each allocation to an observer. The twin cannot be used again.
-
-    Args:
-        twin: The copy of the model. Its own checkpointing settings decide, not those of the context.
-        context: Autocast, batch size (default 1) and sequence length in tokens (default 2048).
-        facts: Facts of a walk over the model.
-        live: The observer. It receives the model's tensors, then each tensor that an operator returns, and the module that
-            runs.
-        device: The device whose kernels are simulated, ``cpu`` or ``cuda``.
-
-    Raises:
-        UntraceableError: The step needs values or kernels that do not exist without weights.
-    """
-    context = dataclasses.replace(context, gradient_checkpointing=None)
-    how = StepSettings(context, device, context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
-    with seeded():
-        step, watched, end = step_of(runnable(twin), how, live)
-    return StepCost(step.saved, end.failure, sum(one.parameter.grad is not None for one in watched))
 
 
 def step_of(

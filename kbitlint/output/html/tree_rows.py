@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.model import short_count
 from kbitlint.output.wording import printable
 from kbitlint.result import OFF, ON
-from kbitlint.sizes import size
+from kbitlint.sizes import short_count, size
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:

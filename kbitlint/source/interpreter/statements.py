@@ -23,7 +23,7 @@ from kbitlint.source.interpreter.objects import (
 )
 from kbitlint.source.interpreter.path_state import same_but_for_mode
 from kbitlint.source.interpreter.predicates import truth_value
-from kbitlint.source.interpreter.uncalled_functions import UncalledFunction, blur_order
+from kbitlint.source.interpreter.uncalled_functions import UncalledFunction, blur_order, called_in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,7 +83,7 @@ class Statements(Interpreter):
         states = [net.state for net in nets]
         steps, trainings, trainers = len(trail.steps), len(trail.trainings), len(trail.trainers)
         self.run(function, Record())
-        if not _called_in_order(function):
+        if not called_in_order(function):
             self._finish(trail.trainers[trainers:])
             changed = {net.number for net, state in zip(nets, states, strict=True) if not same_but_for_mode(net.state, state)}
             ranges = range(steps, len(trail.steps)), range(trainings, len(trail.trainings))
@@ -286,11 +286,6 @@ class Statements(Interpreter):
 
     def _do_classdef(self, node: ast.ClassDef) -> None:
         self.scope.names[node.name] = self._class(node)
-
-
-def _called_in_order(function: Function) -> bool:
-    """Return whether a framework calls the methods of the class in about the order of the text, as Lightning does."""
-    return function.of is not None and function.of.base.endswith("LightningModule")
 
 
 def _is_main(test: ast.expr) -> bool:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from kbitlint.source.interpreter.objects import Function
     from kbitlint.source.interpreter.path_state import PathState
 
 
@@ -21,6 +22,11 @@ class UncalledFunction:
     trainings: range
     changed: frozenset[int]
     """The numbers of the models whose state the function changes, apart from their training mode."""
+
+
+def called_in_order(function: Function) -> bool:
+    """Return whether a framework calls the methods of the class in about the order of the text, as Lightning does."""
+    return function.of is not None and function.of.base.endswith("LightningModule")
 
 
 def blur_order(path: PathState, functions: Sequence[UncalledFunction]) -> None:
