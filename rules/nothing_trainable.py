@@ -38,8 +38,7 @@ class NothingTrainable(Rule):
 
     ## Fix
 
-    Unfreeze the parameters of the active adapters. In code, prepare the model first and attach the adapters afterwards. Pass
-    `is_trainable=True` to continue training a saved adapter.
+    Unfreeze the active adapters. In code, prepare first, attach afterwards, and pass `is_trainable=True` to go on training.
 
     ## Fix safety
 
