@@ -62,7 +62,9 @@ def test_the_rule_pages_are_those_of_make_docs():
     folder = ROOT / "docs" / "rules"
     written = {path.name: path.read_text(encoding="utf-8") for path in folder.iterdir()}
 
-    assert written == rule_pages().pages()
+    wanted = rule_pages().pages()
+    stale = sorted(name for name in written.keys() | wanted.keys() if written.get(name) != wanted.get(name))
+    assert not stale, f"run `make docs`: it writes docs/rules/ again, where {', '.join(stale)} differ"
 
 
 def test_the_readme_is_one_page():
@@ -80,7 +82,10 @@ def test_the_changelog_of_a_version_fits_a_screen():
 
 
 def test_the_script_of_the_readme_has_the_faults_of_its_picture(run, tmp_path, monkeypatch):
-    """The picture is the terminal output of this run; its letters lie in <text> elements, line by line."""
+    """The picture is the terminal output of this run; its letters lie in <text> elements, line by line.
+
+    A rule more or less redraws no picture: the count of rules that ran is left out.
+    """
     monkeypatch.chdir(tmp_path)
     script, *_ = code_blocks((ROOT / "README.md").read_text(encoding="utf-8"), "python")
     (tmp_path / "train.py").write_text(script)
@@ -89,7 +94,12 @@ def test_the_script_of_the_readme_has_the_faults_of_its_picture(run, tmp_path, m
     result = run("check", "train.py")
 
     assert result.exit_code == 1
-    assert "".join(result.output.split()) == letters(picture).removeprefix("$kbitlintchecktrain.py")
+    shown = letters(picture).removeprefix("$kbitlintchecktrain.py")
+    assert without_count("".join(result.output.split())) == without_count(shown), "docs/images/report.svg shows another report"
+
+
+def without_count(letters):
+    return re.sub(r"\d+rulesran", "rulesran", letters)
 
 
 def letters(svg):
