@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from kbitlint.output import formats
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
     path
@@ -72,6 +74,12 @@ def test_the_readme_is_one_page():
 
     assert len(text.splitlines()) <= 150
     assert len(text.encode()) <= 10_000
+
+
+def test_usage_lists_every_format():
+    rows = re.findall(r"^\| `(\w+)` \| ", (ROOT / "docs" / "usage.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+    assert rows == list(formats.NAMES), "docs/usage.md, Reports: a row for each format, in the order of output/formats.py"
 
 
 def test_the_changelog_of_a_version_fits_a_screen():
