@@ -11,6 +11,7 @@ from typing import Any
 from kbitlint.errors import TargetError
 from kbitlint.violation import Surface
 
+_SCRIPTS = (".py", ".ipynb", ".yaml", ".yml", ".json")
 _HEADERS = (".safetensors", ".safetensors.index.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _FACTORY = re.compile(r"(?P<place>.+):(?P<attribute>[A-Za-z_][\w.]*)")
@@ -105,7 +106,7 @@ def parse(text: str) -> Target:
         if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", place):
             return Target(text, Kind.FACTORY_MODULE, place, attribute)
     name, _, revision = text.partition("@")
-    looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix in (".py", ".json")
+    looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix in _SCRIPTS
     if not looks_local and _HUB_ID.fullmatch(name):
         return Target(text, Kind.HUB, name, revision=revision or None)
     raise TargetError(text, "there is no such file or folder")
@@ -130,7 +131,7 @@ def _folder(text: str, path: Path) -> Target:
 def _file(text: str, path: Path) -> Target:
     if path.name in CHECKPOINT_FILES or path.name.endswith(_HEADERS):
         return Target(text, Kind.FILE, str(path))
-    if path.suffix in (".py", ".ipynb", ".yaml", ".yml", ".json"):
+    if path.suffix in _SCRIPTS:
         return Target(text, Kind.SCRIPT, str(path))
     raise TargetError(
         text,

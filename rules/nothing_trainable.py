@@ -100,13 +100,8 @@ class NothingTrainable(Rule):
         for path in source.paths:
             trained: set[int] = set()
             for training in path.trainings:
-                adapters = training.model.adapters
-                if (
-                    adapters is not None
-                    and adapters.trainable is False
-                    and training.model.base_frozen
-                    and training.model.certain
-                ):
+                state, adapters = training.model, training.model.adapters
+                if adapters is not None and adapters.trainable is False and state.base_frozen and state.certain:
                     frozen[adapters.frozen_by or adapters.by] = adapters
                 else:
                     trained.add(training.model_id)

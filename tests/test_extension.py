@@ -53,6 +53,7 @@ class Copy:
     def tests(self, *arguments):
         """(exit code, how many passed or failed) of pytest in the copy."""
         done = self.run("pytest", "-q", "-p", "no:cacheprovider", *arguments)
+        sys.stdout.write(done.stdout + done.stderr)  # pytest shows it where this test fails: it names the line in the copy
         return done.returncode, (done.stdout or done.stderr).strip().splitlines()[-1].partition(" in ")[0].partition(",")[0]
 
     @property
@@ -177,7 +178,7 @@ def test_ternary_in_scripts(code, after, severity, message):
 
 
 def test_ternary_in_layers_tensors_and_names():
-    from kbitlint.facts import checkpoint as packing
+    from kbitlint.files import packing
     from kbitlint.upstream.hub_names import stored_quantized
 
     assert packing_of(layer("TernaryLinear")) == Packing("ternary", 2, "ternary", features=(8, 4))

@@ -38,7 +38,7 @@ class TestEachRule:
 
         hosts = {"github.com", "arxiv.org", "huggingface.co"}
         assert references
-        assert {reference.split("/")[2] for reference in references} <= hosts
+        assert {reference.split("/")[2] for reference in references} <= hosts, f"references lead to {', '.join(sorted(hosts))}"
 
     def test_its_title_is_a_sentence(self, code):
         title = type(RULES[code]).title()
@@ -49,12 +49,13 @@ class TestEachRule:
     def test_its_test_file_mirrors_it(self, code):
         slug = RULES[code].meta.slug.replace("-", "_")
 
-        assert (ROOT / "tests" / "rules" / f"test_{slug}.py").is_file()
+        test = ROOT / "tests" / "rules" / f"test_{slug}.py"
+        assert test.is_file(), f"{test} is missing: CONTRIBUTING.md, Add a rule in two files"
 
     def test_its_file_is_60_to_145_lines(self, code):
         lines = len(Path(inspect.getfile(type(RULES[code]))).read_text().splitlines())
 
-        assert 60 <= lines <= 145, lines
+        assert 60 <= lines <= 145, f"{lines} lines: a short rule lacks its document, and a long one holds a second cause"
 
 
 def test_codes_stand_in_the_ranges_that_the_design_names():
@@ -124,6 +125,8 @@ def test_every_rule_is_planted_somewhere():
     elsewhere |= {f"KB50{number}" for number in range(4, 10)} | {"KB510"} | {f"KB60{number}" for number in range(1, 6)}
     attributes = {code for code, rule in RULES.items() if Surface.MODEL in rule.checks()}
     needs_a_strategy = {"KB701", "KB702", "KB703", "KB704", "KB708", "KB709", "KB724"}
+    missing = attributes - planted - elsewhere - needs_a_strategy
+    assert not missing, f"plant {sorted(missing)} in tests/support/plants.py, or name it here if its own tests build the model"
     assert attributes - planted == elsewhere | needs_a_strategy
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,18 @@ def example():
         yield importlib.import_module("kbitlint_example.trainable_head").TrainableHead
     finally:
         sys.path.remove(str(PACK))
+
+
+def test_the_page_on_rule_packs_shows_this_pack_and_a_test_that_holds_for_it(example):
+    page = (Path(__file__).parents[1] / "docs" / "rule-packs.md").read_text(encoding="utf-8")
+    (rule, test), settings = (re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL) for kind in ("python", "toml"))
+    names = {}
+
+    exec(test, names)  # noqa: S102  # a page of this repository
+    names["test_a_trainable_head_is_flagged"]()
+
+    assert rule == (PACK / "kbitlint_example" / "trainable_head.py").read_text(encoding="utf-8")
+    assert settings == [(PACK / "pyproject.toml").read_text(encoding="utf-8")]
 
 
 def frozen_head():

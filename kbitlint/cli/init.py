@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _SETTINGS = """\
 [tool.kbitlint]
-targets = {targets}  # checkpoint or adapter folders, Hub ids, file.py:factory, pkg.mod:factory
+targets = {targets}  # scripts, folders, checkpoints, adapters, Hub ids, file.py:factory, pkg.mod:factory
 meta = true  # run factories without weights
 fail-on = "warning"  # least severity for exit code 1: info, warning, error
 # training = "accelerate.yaml"  # how training is launched: rules on DDP, FSDP and ZeRO need it
@@ -29,7 +29,7 @@ _HOOKS = """\
         name: kbitlint
         entry: kbitlint check --no-run
         language: system
-        files: (^|/)(config|adapter_config|kbitlint)\\.json$
+        files: '\\.(py|ipynb|ya?ml|json)$'
       - id: kbitlint-models
         name: kbitlint (models)
         entry: kbitlint check

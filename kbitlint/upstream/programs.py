@@ -1,6 +1,7 @@
 """Programs that a configuration file controls, one row each: the calls that its keys stand for.
 
-``kbitlint.source.configs.collect`` reads every row, so a new program needs only a row here.
+``kbitlint.source.configs.collect`` reads every row, so a new program needs only a row here. It reads top-level keys, and
+takes those that are no setting of the program for arguments of its Trainer. The first row whose marks fit wins.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import yaml
 
 from kbitlint import config
@@ -24,6 +26,11 @@ def test_an_empty_project_gets_settings_and_hooks_that_work(run, tmp_path):
     assert (settings.targets, settings.meta) == (("base", "runs/adapter"), True)
     hooks = yaml.safe_load((tmp_path / ".pre-commit-config.yaml").read_text())
     assert [hook["id"] for hook in hooks["repos"][0]["hooks"]] == ["kbitlint", "kbitlint-models"]
+    published = yaml.safe_load((Path(__file__).parents[2] / ".pre-commit-hooks.yaml").read_text())
+    ours = hooks["repos"][0]["hooks"][0]
+    assert [(hook["entry"], hook["files"]) for hook in published if hook["id"] == "kbitlint"] == [
+        (ours["entry"], ours["files"])
+    ]
     assert run("config").exit_code == 0
 
 

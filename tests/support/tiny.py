@@ -263,6 +263,7 @@ class Step:
 
     @property
     def trains(self):
+        """Whether every trainable parameter has a finite gradient. A gradient of zeros counts: compare those yourself."""
         return self.error is None and not self.missing and bool(self.arrived)
 
 

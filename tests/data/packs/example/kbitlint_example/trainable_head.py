@@ -1,4 +1,4 @@
-"""KB991."""
+"""Rule KB991: trainable-head."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class TrainableHead(Rule):
 
     ## What it does
 
-    Reports `lm_head.weight` where it requires grad.
+    Reports `lm_head.weight` if it requires grad.
 
     ## Why is this bad?
 
-    This house only trains adapters.
+    Our runs train adapters only.
 
     ## Example
 
@@ -35,17 +35,17 @@ class TrainableHead(Rule):
 
     ## Fix safety
 
-    Safe: no adapter lives there.
+    Safe: no adapter is in the head.
 
     ## References
 
-    - https://github.com/huggingface/peft/issues/1342
+    - https://arxiv.org/abs/2305.14314
     """
 
     meta: ClassVar[Meta] = Meta("KB991", "trainable-head", Severity.WARNING, Consequence.TRAINS_WRONG, "1.0")
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
-        """At most one violation."""
+        """Yield at most one violation."""
         for parameter in model.trainable:
             if parameter.path == "lm_head.weight":
                 fix = Fix("freeze it", Safety.SAFE, (Edit("freeze", parameter.path),))
