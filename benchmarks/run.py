@@ -4,6 +4,7 @@
 
 Each part is one benchmark in a process of its own, whose output goes to benchmarks/results/PART.log. Long parts resume
 where they were stopped. With ``--only``, the page keeps the earlier figures of the other parts and their dates.
+Each section of the robustness benchmark is a part; ``--only robustness`` runs all of them.
 
 ``--light`` is for CI: it runs parts without torch, about a minute, and writes no page. It fails if a goal that does not
 depend on the machine is missed, or if a ratio is worse than the page's by more than noise.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import itertools
 import json
 import os
 import platform
@@ -42,6 +44,12 @@ RESULTS, DATA, PAGE, MISSED = HERE / "results", HERE / "RESULTS.json", HERE / "R
 PACKAGES = ("torch", "transformers", "bitsandbytes", "accelerate", "peft", "trl", "click")
 #: a ratio may be worse than the page's by the share SLACK, or by NOISES times the noise of its run
 SLACK, NOISES = 0.3, 3
+ROBUSTNESS = "robustness"
+#: the sections of ``benchmarks.robustness.run``, each a part with a date of its own
+SECTIONS = (
+    *("parsers", "kills", "faults", "edits", "disk", "locked", "code", "configs", "inputs"),
+    *("names", "many", "fixes", "factories", "oddities", "paths", "stops", "exits", "growth"),
+)
 
 
 @dataclass(frozen=True)
@@ -81,9 +89,14 @@ PARTS = {
     "undo": Part(
         "What a fix leaves behind, on every architecture", (("benchmarks.truth.undo", "--jobs", "2"),), kept=("undo.jsonl",)
     ),
-    "robustness": Part(
-        "Bad inputs, bad code, bad disks and bad moments", (("benchmarks.robustness.run",),), kept=("variants.jsonl",)
-    ),
+    **{
+        f"{ROBUSTNESS}-{section}": Part(
+            "Bad inputs, bad code, bad disks and bad moments",
+            (("benchmarks.robustness.run", "--only", section),),
+            kept=("variants.jsonl",) if section == "fixes" else (),
+        )
+        for section in SECTIONS
+    },
     "fuzz": Part("Parsers of files of strangers, mutated", (("benchmarks.robustness.fuzz", "--minutes", "20"),)),
     "promises": Part("Held by tests", (("benchmarks.suite",),)),
 }
@@ -160,13 +173,16 @@ def page(known: dict[str, Any], reasons: dict[str, Any]) -> Iterator[str]:
     yield ""
     yield f"{len(every) - len(missed)} of {len(every)} goals are met. Written by `make bench`; `benchmarks/RESULTS.json` holds"
     yield "the same figures. `x` is a ratio of two figures of one run, which is what compares between machines."
-    for name, part in ((name, known[name]) for name in PARTS if name in known):
-        yield f"\n## {PARTS[name].title}"
-        yield f"\n`{PARTS[name].commands[-1][0].replace('.', '/')}.py`, {part['date']}\n"
-        yield "| | measured | goal | |"
-        yield "|---|---:|---:|---|"
-        for goal in (Goal(**goal) for goal in part["goals"]):
-            yield f"| {goal.what} | {goal.measured} | {goal.wanted} | {'met' if goal.met else '**missed**'} |"
+    for title, names in itertools.groupby((name for name in PARTS if name in known), lambda name: PARTS[name].title):
+        shown = list(names)
+        yield f"\n## {title}"
+        yield f"\n`python -m {PARTS[shown[0]].commands[-1][0]}`\n"
+        yield "| | measured | goal | | on |"
+        yield "|---|---:|---:|---|---|"
+        for part in (known[name] for name in shown):
+            for goal in (Goal(**goal) for goal in part["goals"]):
+                met = "met" if goal.met else "**missed**"
+                yield f"| {goal.what} | {goal.measured} | {goal.wanted} | {met} | {part['date']} |"
     if missed:
         yield "\n## Missed"
     for goal in missed:
@@ -236,12 +252,14 @@ def light() -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=f"one of {', '.join(PARTS)}; repeatable")
+    choices = (*PARTS, ROBUSTNESS)
+    parser.add_argument("--only", action="append", choices=choices, metavar="PART", help=f"{', '.join(choices)}; repeatable")
     parser.add_argument("--light", action="store_true", help="what CI runs")
     options = parser.parse_args()
     if options.light:
         return light()
-    whole = measure(options.only or list(PARTS))
+    only = options.only or list(PARTS)
+    whole = measure([name for name in PARTS if name in only or (ROBUSTNESS in only and name.startswith(f"{ROBUSTNESS}-"))])
     for name, part in load().items():
         print(f"\n{PARTS[name].title} ({part['date']})", *(Goal(**goal) for goal in part["goals"]), sep="\n  ")
     wrong = write_page()

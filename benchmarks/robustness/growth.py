@@ -1,6 +1,6 @@
 """Time and memory of ``kbitlint check FILE`` by the size and the shape of the file, with a process for each run.
 
-    python -m benchmarks.robustness.growth [NAME ...] [--quick]
+    python -m benchmarks.robustness.growth [NAME ...] [--quick] [--json FILE]
 
 A shape is lost if its time grows faster than the file size to the power of 1.15, or if it takes more than 2 s or 300 MB
 at 1 MB. Growth is computed from CPU seconds beyond those of a file of one line, so other programs change it little.
@@ -14,6 +14,7 @@ import math
 import os
 import resource
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -148,17 +149,30 @@ def growth(tally, *, quick=False, only=()):
     tally.notes.append(f"steepest {steepest:.2f}, slowest {slowest:.2f} s, largest {largest} MB at {sizes[-1]:,} bytes")
 
 
+def grow_apart(tally, *, quick):
+    """Measure every shape from a new interpreter: Linux counts the memory of a forking process to its child's peak."""
+    with tempfile.TemporaryDirectory() as place:
+        record = Path(place, "record.json")
+        further = ["--quick"] if quick else []
+        subprocess.run([sys.executable, "-m", __name__, "--json", record, *further], check=False)
+        found = json.loads(record.read_text())
+    tally.tried, tally.lost, tally.notes, tally.slowest = (found[key] for key in ("tried", "lost", "notes", "slowest"))
+
+
 def main():
     from benchmarks.robustness.trials import Tally
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--json", type=Path, help="write the counts there too")
     options = parser.parse_args()
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     tally = Tally("growth", "growth by shape")
     growth(tally, quick=options.quick, only=options.names)
     print(f"{tally.tried} tried, {len(tally.lost)} lost; {tally.notes[-1]}")
+    if options.json:
+        options.json.write_text(json.dumps(tally.record()))
     return bool(tally.lost)
 
 

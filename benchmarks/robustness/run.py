@@ -156,9 +156,9 @@ def exits(tally, options):
 
 def growth(tally, options):
     """Files of every shape, by time and memory against their size."""
-    from benchmarks.robustness.growth import growth as grown
+    from benchmarks.robustness.growth import grow_apart
 
-    grown(tally, quick=options.quick)
+    grow_apart(tally, quick=options.quick)
 
 
 #: name -> section, whose docstring is its title in the table and in the goals

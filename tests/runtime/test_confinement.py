@@ -28,6 +28,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES
 import kbitlint
 from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.files import config_keys
+from kbitlint.model.build import meta
 from kbitlint.model.build.adapter_config import peft_config
 from kbitlint.runtime.confinement import RefusedError, confined, lifted
 
@@ -465,3 +466,32 @@ def test_no_process_is_started_for_a_model_that_would_compile(tmp_path):
     )
 
     assert done.stdout == "SEEN [] Rwkv\n", done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("file", "values", "words"),
+    [
+        ("adapter_config.json", {"target_modules": "(.*.*.*.*.*.*)*!"}, "PEFT does not get done with it: it takes longer than"),
+        (
+            "adapter_config.json",
+            {"target_modules": ["q_proj"], "rank_pattern": {"(.*.*.*.*.*.*)*!": 2}},
+            "PEFT does not get done",
+        ),
+        ("config.json", {"quantization_config": {"llm_int8_skip_modules": ["(.*.*.*.*.*.*)*!"]}}, "it takes longer than"),
+    ],
+    ids=["target_modules", "rank_pattern", "llm_int8_skip_modules"],
+)
+def test_a_pattern_without_end_is_stopped(run, tmp_path, monkeypatch, file, values, words):
+    """Libraries match patterns of a config as they are. The limit of CPU time is shortened for the test."""
+    monkeypatch.setattr(meta, "_SECONDS", 0.3)
+    if file == "config.json":
+        bitsandbytes = {"quant_method": "bitsandbytes", "load_in_4bit": True, **values["quantization_config"]}
+        (tmp_path / file).write_text(json.dumps({**LLAMA, "quantization_config": bitsandbytes}))
+        folder, further = tmp_path, ()
+    else:
+        folder, further = adapter(tmp_path / "ad", peft_type="LORA", task_type="CAUSAL_LM", **values), ("--quantize", "nf4")
+    result = run("check", folder, *further)
+
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1), result.output
+    assert result.stderr.startswith(f"kbitlint: {folder}"), result.stderr
+    assert words in result.stderr
