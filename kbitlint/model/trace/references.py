@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import collections
 import functools
+import gc
+import sys
 import types
 import weakref
 from typing import TYPE_CHECKING, Any
@@ -48,9 +50,12 @@ def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, FUNCTIONS):
         return _parts_of_function(value)
     if isinstance(value, dict):
-        return [*value, *value.values(), *attributes(value).values()]
+        factory = getattr(value, "default_factory", None) if isinstance(value, collections.defaultdict) else None
+        return [*value, *value.values(), factory, *attributes(value).values()]
     if isinstance(value, CONTAINERS):
         return [*value, *attributes(value).values()]
+    if isinstance(value, types.MappingProxyType):
+        return gc.get_referents(value)
     return attributes(value).values()
 
 
@@ -97,3 +102,42 @@ def dictionary(value: Any) -> dict[str, Any]:
         return object.__getattribute__(value, "__dict__")  # type: ignore[no-any-return]  # it is a dictionary
     except AttributeError:
         return {}
+
+
+def is_callable(value: Any) -> bool:
+    """Return whether a value is callable or refers to a callable."""
+    return isinstance(value, FUNCTIONS) or callable(value)
+
+
+def is_wrapper(value: Any) -> bool:
+    """Return whether an object wraps a function: it is callable and has attributes.
+
+    accelerate 1.15's ``ConvertOutputsToFp32`` (``accelerate/utils/operations.py``) is one, and refuses ``deepcopy``.
+    """
+    return callable(value) and bool(dictionary(value)) and type(value).__module__ != "torch._ops"
+
+
+def is_of_class(method: types.MethodType) -> bool:
+    """Return whether the class of a method's owner defines the method.
+
+    Such functions are shared if they do not lead to the model, because code recognises them by identity.
+    """
+    function: Any = method.__func__
+    return getattr(type(method.__self__), getattr(function, "__name__", ""), None) is function
+
+
+def has_state(function: Any) -> bool:
+    """Return whether a function holds values of its own: in its closure, its defaults or its attributes."""
+    if not isinstance(function, types.FunctionType):
+        return False
+    return any((function.__closure__, function.__defaults__, function.__kwdefaults__, vars(function)))
+
+
+def is_importable(function: types.FunctionType) -> bool:
+    """Return whether a Python module holds a function under its name.
+
+    Such functions are shared if they do not lead to the model, because code recognises them by identity. torch's checkpoint is
+    one.
+    """
+    module = sys.modules.get(function.__module__ or "")
+    return getattr(module, "__dict__", {}).get(function.__name__) is function
