@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import gc
 import io
 import itertools
 import queue
@@ -198,14 +199,24 @@ class Resource:
         ENDED.append(1)
 
 
-def test_a_resource_of_a_hook_is_closed_once_and_not_by_the_audit():
+class Closing(nn.Identity):
+    def __del__(self):
+        ENDED.append(2)
+
+
+def test_a_resource_is_closed_by_its_owner_and_not_by_the_audit():
     model, layers = adapted()
     plain, leading = Resource(handle=1), Resource(model=model)
     layers[0].register_forward_hook(lambda *_: plain.handle and leading.model and None)
+    layers[0].resource, layers[0].closing = Resource(handle=2), Closing()
+    gc.collect()
     ENDED.clear()
 
     assert unread(kbitlint.check(model, context=NO_AUTOCAST)) == []
+    gc.collect()
     assert ENDED == []
+    del layers[0].resource, layers[0].closing
+    assert ENDED == [1, 2]
 
 
 # -------------------------------------------------------------------------------- modules as keys, and weak dictionaries

@@ -36,7 +36,7 @@ from kbitlint.model.trace.references import (
     is_wrapper,
     referents,
 )
-from kbitlint.model.trace.shells import KeptIterator, is_copyable, is_iterator, is_plain_data, shell
+from kbitlint.model.trace.shells import KeptIterator, copied_data, has_end, is_copyable, is_data, is_iterator, shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,8 +99,8 @@ class Rebinding:
                 self._needed = self._needed or id(value) in self._leading or has_state(value)
             elif type(value).__module__.startswith(_COMPILER) or isinstance(value, (*CONTAINERS, types.MappingProxyType)):
                 continue
-            elif is_plain_data(value):
-                self.memo[id(value)] = copy.deepcopy(value)
+            elif is_data(value):
+                self.memo[id(value)] = copied_data(value)
             elif is_iterator(value):
                 self.memo[id(value)] = KeptIterator.copied(value)
             elif id(value) in self._leading or is_wrapper(value) or is_copyable(value, held):
@@ -144,8 +144,8 @@ class Rebinding:
                 self._leading.add(id(value))
                 for tensor in (*value._parameters.values(), *value._buffers.values()):  # noqa: SLF001  # tensors of the module alone, without those of its children
                     self._enter(tensor)
-            elif under or is_callable(value) or is_iterator(value):
-                under = under or not is_iterator(value)
+            elif under or is_callable(value) or is_iterator(value) or has_end(value):
+                under = under or is_callable(value)
                 below.append(value)
                 if len(below) > MAX_SCANNED:
                     raise TooMuchError(f"its functions lead to more than {MAX_SCANNED:,} objects")

@@ -43,6 +43,8 @@ _SHARED = frozenset(
 #: ``object.__new__`` refuses these, and their own constructor takes no argument
 _BUILTIN = (types.SimpleNamespace,)
 _DATA = (bytearray, array.array, io.BytesIO, io.StringIO, random.Random, torch.Generator)
+#: larger data are tables to read, not counts of a hook
+_MAX_BYTES = 2**24
 #: bit of ``type.__flags__`` of classes that a ``class`` statement makes (``Py_TPFLAGS_HEAPTYPE`` in CPython's object.h)
 _MADE_BY_STATEMENT = 1 << 9
 
@@ -83,14 +85,32 @@ def shell(value: Any) -> Any:
     cls = type(value)
     if isinstance(value, _BUILTIN):
         return cls()
-    if hasattr(cls, "__del__"):
-        cls = type(cls.__name__, (cls,), {"__slots__": (), "__module__": cls.__module__, "__del__": lambda _: None})
-    return object.__new__(cls)
+    return object.__new__(without_end(cls) if has_end(value) else cls)
 
 
-def is_plain_data(value: Any) -> bool:
+def has_end(value: Any) -> bool:
+    """Return whether the class of an object has a ``__del__``."""
+    return hasattr(type(value), "__del__")
+
+
+def without_end(cls: type) -> type:
+    """Return a subclass of the same name whose objects end without a call of ``__del__``."""
+    return type(cls.__name__, (cls,), {"__slots__": (), "__module__": cls.__module__, "__del__": lambda _: None})
+
+
+def is_data(value: Any) -> bool:
     """Return whether an object is mutable data that ``deepcopy`` copies whole and that holds no module, such as an array."""
     return isinstance(value, _DATA) or type(value).__module__.partition(".")[0] == "numpy"
+
+
+def copied_data(value: Any) -> Any:
+    """Return a copy of data. Data of more than ``_MAX_BYTES``, and data that cannot be copied, are shared."""
+    if max(sys.getsizeof(value), getattr(value, "nbytes", 0)) > _MAX_BYTES:
+        return value
+    try:
+        return copy.deepcopy(value)
+    except (TypeError, RuntimeError, NotImplementedError):  # a generator of a device whose state cannot be read
+        return value
 
 
 def is_iterator(value: Any) -> bool:

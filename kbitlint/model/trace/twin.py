@@ -20,6 +20,7 @@ from kbitlint.errors import KbitlintError, one_line
 from kbitlint.model.layers.quantized import TOLD, packing_of
 from kbitlint.model.trace.rebinding import Rebinding
 from kbitlint.model.trace.references import ORIGINAL
+from kbitlint.model.trace.shells import has_end, without_end
 from kbitlint.model.trace.stubs import stand_in
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def twin_of(model: nn.Module) -> nn.Module:
         if packing is not None:
             module.__dict__[TOLD] = packing
         _run_in_place(module)
+        if has_end(module):
+            module.__class__ = without_end(type(module))
         module.__dict__[ORIGINAL] = weakref.ref(original)
     return twin
 
