@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.audit.options import is_left_out
+from kbitlint.audit.turn import plain_errors
 from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
@@ -52,7 +53,7 @@ def target_of(given: Any) -> Target:
 
     Raises:
         TargetError: The string names nothing.
-        KbitlintError: It is neither a string, nor a model, nor a Trainer.
+        KbitlintError: It is neither a string, nor a model, nor a Trainer; or reading its attributes raises.
     """
     if isinstance(given, (str, Path)):
         return parse(str(given))
@@ -62,7 +63,9 @@ def target_of(given: Any) -> Target:
 
     from kbitlint.model.build.factory import is_trainer
 
-    if not (isinstance(given, nn.Module) or is_trainer(given)):
+    with plain_errors(held(given)):  # the properties of a Trainer are code of others
+        known = isinstance(given, nn.Module) or is_trainer(given)
+    if not known:
         raise KbitlintError(f"a {type(given).__name__} is neither a target string, nor a model, nor a Trainer")
     return held(given)
 

@@ -34,12 +34,12 @@ def turn(target: Target) -> Iterator[None]:
     if target.kind in SOURCES:
         yield
         return
-    with _MODELS, _plain_errors(target), import_state(target), _isolated():
+    with _MODELS, plain_errors(target), import_state(target), _isolated():
         yield
 
 
 @contextlib.contextmanager
-def _plain_errors(target: Target) -> Iterator[None]:
+def plain_errors(target: Target) -> Iterator[None]:
     """Raise every exception as a KbitlintError of one line, which names the code that raised it."""
     try:
         yield

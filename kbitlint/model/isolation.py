@@ -10,6 +10,10 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import torch
+from torch._C import _len_torch_function_stack
+from torch.overrides import _pop_mode, _push_mode
+from torch.utils._device import DeviceContext
+from torch.utils._python_dispatch import _disable_current_modes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,12 +26,15 @@ _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 def isolated() -> Iterator[None]:
     """Run the body of the ``with`` statement in the modes of a fresh process, and restore the caller's modes afterwards.
 
-    These modes are reset: gradient mode, inference mode, anomaly detection, autocast, default dtype and default device. The
+    These modes are reset: gradient mode, inference mode, anomaly detection, autocast, default dtype and default device.
+    Function modes and dispatch modes of the caller are suspended, such as a counter of operations or fake tensors. The
     compiler compiles nothing. The random states of Python, NumPy and torch are restored.
     """
     with ExitStack() as stack:
+        stack.enter_context(_without_modes())
         stack.enter_context(_same_random_state())
         stack.enter_context(_default_tensors())
+        stack.enter_context(_saved_tensors_hooks_allowed())
         stack.enter_context(torch.inference_mode(mode=False))  # this enables gradients as well
         stack.enter_context(torch.autograd.set_detect_anomaly(mode=False))
         for device in _AUTOCAST:
@@ -91,6 +98,36 @@ def _same_random_state() -> Iterator[None]:
         random.setstate(python)
         if numpy is not None:
             numpy.random.set_state(numbers)
+
+
+@contextmanager
+def _without_modes() -> Iterator[None]:
+    """Suspend the caller's modes. The mode of ``with torch.device(...)`` stays, because ``_default_tensors`` reads it."""
+    modes = [_pop_mode() for _ in range(_len_torch_function_stack())][::-1]
+    try:
+        for mode in modes:
+            if isinstance(mode, DeviceContext):
+                _push_mode(mode)
+        with _disable_current_modes():
+            yield
+    finally:
+        while _len_torch_function_stack():
+            _pop_mode()
+        for mode in modes:
+            _push_mode(mode)
+
+
+@contextmanager
+def _saved_tensors_hooks_allowed() -> Iterator[None]:
+    """Allow hooks on saved tensors, which ``torch.autograd.graph.disable_saved_tensors_hooks`` forbids."""
+    autograd = torch._C._autograd  # noqa: SLF001  # torch has no public way to read this state
+    refusal = autograd._saved_tensors_hooks_get_disabled_error_message()  # noqa: SLF001  # see above
+    autograd._saved_tensors_hooks_enable()  # noqa: SLF001  # see above
+    try:
+        yield
+    finally:
+        if refusal is not None:
+            autograd._saved_tensors_hooks_disable(refusal)  # noqa: SLF001  # see above
 
 
 @contextmanager

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import kbitlint
 from kbitlint.context import TrainingContext
@@ -149,6 +152,48 @@ def test_every_entry_point_gives_the_same_in_every_mode_and_restores_it(entry, m
 
         assert (modes(), draws()) == (before, numbers)
     assert found == expected[entry]
+
+
+class Operations(TorchDispatchMode):
+    """A counter of operations, as ``FlopCounterMode`` is one."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+class Functions(TorchFunctionMode):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("entry", ["checked", "fixed", "measured"])
+@pytest.mark.parametrize("mode", [FakeTensorMode, Operations, Functions])
+def test_modes_of_the_caller_are_suspended_and_see_nothing(entry, mode, expected):
+    model = faulty()
+    with torch.device("cpu"), mode() as entered:
+        found = ENTRIES[entry](model)
+        assert getattr(entered, "seen", []) == []
+        assert isinstance(torch.zeros(1), FakeTensor) is (mode is FakeTensorMode)
+        assert bool(getattr(entered, "seen", [1]))  # the mode is back
+    assert found == expected[entry]
+
+
+def test_a_step_runs_where_hooks_on_saved_tensors_are_forbidden(expected):
+    model, weight = faulty(), torch.ones(1, requires_grad=True)
+    with torch.autograd.graph.disable_saved_tensors_hooks("not here"):
+        assert checked(model) == expected["checked"]
+        with pytest.raises(RuntimeError, match="not here"), torch.autograd.graph.save_on_cpu():
+            weight.exp()
 
 
 @pytest.mark.parametrize("mode", ["no_grad", "inference_mode", "default dtype float64", "device meta", "autocast float16"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import copy
 import functools
+import gc
 import types
 import weakref
 from dataclasses import dataclass, field
@@ -28,21 +29,22 @@ from kbitlint.model.trace.references import (
     attributes,
     contents,
     dictionary,
+    has_state,
     is_callable,
     is_importable,
     is_of_class,
     is_wrapper,
     referents,
 )
+from kbitlint.model.trace.shells import KeptIterator, copied_data, has_end, is_copyable, is_data, is_iterator, shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: The most objects below a model's functions that are searched. More of them belong to a whole program, not to a model.
 MAX_SCANNED = 10**6
-#: The most elements of a container that is copied although it leads to no module. Larger ones are data, not state of a hook.
-_MAX_COPIED = 1000
-
+#: The most elements of a container whose elements are copied although it leads to no module. Larger ones are data.
+_MAX_SEARCHED = 1000
 
 #: ``OptimizedModule`` calls its context while ``deepcopy`` makes it again, so the context is copied before it, whole
 _COMPILER = "torch._dynamo."
@@ -91,13 +93,29 @@ class Rebinding:
             new = [holder for holder in holders.pop(todo.pop(), ()) if holder not in self._leading]
             self._leading.update(new)
             todo += new
+        held: dict[str, frozenset[int]] = {}
         for value in below:
             if isinstance(value, FUNCTIONS):
-                self._needed = self._needed or id(value) in self._leading or getattr(value, "__closure__", None) is not None
-            elif not isinstance(value, CONTAINERS) and (id(value) in self._leading or is_wrapper(value)):
-                self._needed = True
-                self.memo[id(value)] = made = object.__new__(type(value))
-                self._objects.append((value, made))
+                self._needed = self._needed or id(value) in self._leading or has_state(value)
+            elif type(value).__module__.startswith(_COMPILER) or isinstance(value, (*CONTAINERS, types.MappingProxyType)):
+                continue
+            elif is_data(value):
+                self.memo[id(value)] = copied_data(value)
+            elif is_iterator(value):
+                self.memo[id(value)] = KeptIterator.copied(value)
+            elif id(value) in self._leading or is_wrapper(value) or is_copyable(value, held):
+                self._enter_shell(value)
+
+    def _enter_shell(self, value: Any) -> None:
+        try:
+            made = shell(value)
+        except TypeError:
+            if id(value) in self._leading or callable(value):
+                raise
+            return  # shared: it leads to no module
+        self._needed = True
+        self.memo[id(value)] = made
+        self._objects.append((value, made))
 
     def _scan(self, model: nn.Module) -> tuple[list[Any], list[Tensor], dict[int, list[int]]]:
         """Search all objects that a model holds, and add its modules to ``_leading``.
@@ -126,8 +144,8 @@ class Rebinding:
                 self._leading.add(id(value))
                 for tensor in (*value._parameters.values(), *value._buffers.values()):  # noqa: SLF001  # tensors of the module alone, without those of its children
                     self._enter(tensor)
-            elif under or is_callable(value):
-                under = True
+            elif under or is_callable(value) or is_iterator(value) or has_end(value):
+                under = under or is_callable(value)
                 below.append(value)
                 if len(below) > MAX_SCANNED:
                     raise TooMuchError(f"its functions lead to more than {MAX_SCANNED:,} objects")
@@ -146,8 +164,12 @@ class Rebinding:
             return
         self._owned |= {id(value) for value in self.memo.values()}
         for original, made in self._objects:
+            own = dictionary(original)
             for name, value in attributes(original).items():
-                object.__setattr__(made, name, self._copied(value))
+                if name in own:  # past a property of the same name
+                    dictionary(made)[name] = self._copied(value)
+                else:
+                    object.__setattr__(made, name, self._copied(value))
         self._todo.append(twin)
         seen: set[int] = set()
         while self._todo:
@@ -159,18 +181,36 @@ class Rebinding:
     def _settle(self, value: Any) -> None:
         """Replace objects of the original that a copy still holds, in place."""
         if isinstance(value, dict):
-            for name, held in list(value.items()):
-                _replace(value.__setitem__, name, held, self._copied(held))
+            self._settle_dict(value)
         elif isinstance(value, list):
             value[:] = map(self._copied, value)
         elif isinstance(value, (set, collections.deque)):
-            settled = list(map(self._copied, value))
+            settled = list(map(self._key, value))
             value.clear()
             (value.update if isinstance(value, set) else value.extend)(settled)
         leave_out = OWN if isinstance(value, nn.Module) else ()
         for name, held in attributes(value).items():
             if name not in leave_out:
                 _replace(functools.partial(_set, value), name, held, self._copied(held))
+
+    def _settle_dict(self, value: dict[Any, Any]) -> None:
+        """Replace keys and values that belong to the original, with the order kept."""
+        keys = {key: self._key(key) for key in value}
+        if any(made is not key for key, made in keys.items()):
+            items = list(value.items())
+            value.clear()
+            value.update((keys[key], held) for key, held in items)
+        for name, held in list(value.items()):
+            _replace(value.__setitem__, name, held, self._copied(held))
+        if isinstance(value, collections.defaultdict):
+            value.default_factory = self._copied(value.default_factory)
+
+    def _key(self, key: Any) -> Any:
+        """Return the copy of a key or an element. The id of a module or tensor becomes the id of its copy."""
+        if type(key) is not int:
+            return self._copied(key)
+        made = self.memo.get(key)
+        return id(made) if isinstance(made, (nn.Module, Tensor)) else key
 
     def _copied(self, value: Any) -> Any:
         """Return the copy of a value, or the value itself if it leads to no module. Mutable copies are searched later."""
@@ -181,7 +221,7 @@ class Rebinding:
             return self._copied_function(value)
         if isinstance(value, FUNCTIONS):
             return self._copied_callable(value)
-        if isinstance(value, (tuple, frozenset)):
+        if isinstance(value, (tuple, frozenset, types.MappingProxyType)):
             return self._copied_values(value)
         if id(value) in self._owned:
             if not isinstance(value, Tensor):
@@ -207,8 +247,8 @@ class Rebinding:
 
     def _copied_function(self, function: types.FunctionType) -> Any:
         """Return the function over copies of its closure, its defaults and its attributes."""
-        has_state = function.__closure__ is not None and not is_importable(function)
-        if id(function) in self._owned or not (has_state or id(function) in self._leading):
+        local = has_state(function) and not is_importable(function)
+        if id(function) in self._owned or not (local or id(function) in self._leading):
             return function
         cells = tuple(self._cell(cell) for cell in function.__closure__ or ())
         made = types.FunctionType(function.__code__, function.__globals__, function.__name__, None, cells)
@@ -249,10 +289,13 @@ class Rebinding:
         if isinstance(value, weakref.ref):
             referent = value()
             made = self._copied(referent)
+            if isinstance(value, weakref.KeyedRef):  # its callback removes the key from the original's dictionary
+                return value if made is referent else weakref.KeyedRef(made, lambda _: None, value.key)
             return value if made is referent else type(value)(made)
         if isinstance(value, LRU_CACHE):
             function = self._copied(value.__wrapped__)
-            return value if function is value.__wrapped__ else functools.lru_cache(**value.cache_parameters())(function)
+            shared = function is value.__wrapped__ and is_importable(function)
+            return value if shared else self._keep(value, functools.lru_cache(**value.cache_parameters())(function))
         partial = functools.partial(
             self._copied(value.func), *map(self._copied, value.args), **self._copied_named(value.keywords)
         )
@@ -260,7 +303,9 @@ class Rebinding:
         return partial
 
     def _copied_values(self, value: Any) -> Any:
-        """Return a tuple or a frozen set over copies of its elements."""
+        """Return a tuple or a frozen set over copies of its elements, or the view of a copied dictionary."""
+        if isinstance(value, types.MappingProxyType):
+            return self._keep(value, types.MappingProxyType(self._copied(*gc.get_referents(value))))
         made = list(map(self._copied, value))
         if all(new is held for new, held in zip(made, value, strict=True)):
             return value
@@ -268,11 +313,10 @@ class Rebinding:
         return self._keep(value, make(made))
 
     def _copied_container(self, value: Any) -> Any:
-        """Return a container of the same class over copies of its elements. Large data that leads to no module is shared."""
-        if id(value) not in self._leading and len(value) > _MAX_COPIED:
-            return value
+        """Return a container of the same class over copies of its elements. Large data that leads to no module keeps them."""
         made = self._keep(value, copy.copy(value))
-        self._todo.append(made)
+        if id(value) in self._leading or len(value) <= _MAX_SEARCHED:
+            self._todo.append(made)
         return made
 
 

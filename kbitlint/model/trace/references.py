@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import collections
 import functools
+import gc
 import sys
 import types
 import weakref
@@ -49,9 +50,12 @@ def _parts(value: Any) -> Iterable[Any]:
     if isinstance(value, FUNCTIONS):
         return _parts_of_function(value)
     if isinstance(value, dict):
-        return [*value, *value.values(), *attributes(value).values()]
+        factory = getattr(value, "default_factory", None) if isinstance(value, collections.defaultdict) else None
+        return [*value, *value.values(), factory, *attributes(value).values()]
     if isinstance(value, CONTAINERS):
         return [*value, *attributes(value).values()]
+    if isinstance(value, types.MappingProxyType):
+        return gc.get_referents(value)
     return attributes(value).values()
 
 
@@ -120,6 +124,13 @@ def is_of_class(method: types.MethodType) -> bool:
     """
     function: Any = method.__func__
     return getattr(type(method.__self__), getattr(function, "__name__", ""), None) is function
+
+
+def has_state(function: Any) -> bool:
+    """Return whether a function holds values of its own: in its closure, its defaults or its attributes."""
+    if not isinstance(function, types.FunctionType):
+        return False
+    return any((function.__closure__, function.__defaults__, function.__kwdefaults__, vars(function)))
 
 
 def is_importable(function: types.FunctionType) -> bool:

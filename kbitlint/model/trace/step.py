@@ -19,6 +19,7 @@ from kbitlint.model.trace.checkpoint_calls import observed
 from kbitlint.model.trace.function_mode import weightless
 from kbitlint.model.trace.guard import Guard
 from kbitlint.model.trace.ledger import Refusal
+from kbitlint.model.trace.namespaces import without_leftovers
 from kbitlint.model.trace.recorder import ExpectedGradient, StepRecorder, prepared, watched_in
 from kbitlint.model.trace.twin import originals_of, stand_in_quantized
 
@@ -107,7 +108,7 @@ def step_of(
     step.ledger.packed = {id(weight): step.paths[id(module)] for module, weight in stood_in.packed}
     step.ledger.guard = Guard({original: path for path, module in step.modules.items() for original in originals_of(module)})
     watched = watched_in(step, how.facts, stood_in.adapters)
-    with step.ledger.guard.watching():
+    with step.ledger.guard.watching(), without_leftovers(twin):
         end = _run(step, how)
     _refuse_strangers(step, end)
     return step, watched, end

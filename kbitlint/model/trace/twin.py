@@ -20,6 +20,7 @@ from kbitlint.errors import KbitlintError, one_line
 from kbitlint.model.layers.quantized import TOLD, packing_of
 from kbitlint.model.trace.rebinding import Rebinding
 from kbitlint.model.trace.references import ORIGINAL
+from kbitlint.model.trace.shells import has_end, without_end
 from kbitlint.model.trace.stubs import stand_in
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def twin_of(model: nn.Module) -> nn.Module:
         if packing is not None:
             module.__dict__[TOLD] = packing
         _run_in_place(module)
+        if has_end(module):
+            module.__class__ = without_end(type(module))
         module.__dict__[ORIGINAL] = weakref.ref(original)
     return twin
 
@@ -153,12 +156,30 @@ class _EmptyCopies(TorchFunctionMode):
 
 
 def _run_in_place(module: nn.Module) -> None:
-    """Remove accelerate's wrapper around a forward, which moves weights between devices. A twin has no weights to move."""
-    hook = module.__dict__.pop("_hf_hook", None)
+    """Remove accelerate's hooks that move or cast weights. A twin has no weights to move. A user's own hook stays."""
+    hook = module.__dict__.get("_hf_hook")
+    if hook is None:
+        return
+    kept = tuple(one for one in getattr(hook, "hooks", (hook,)) if not _moves_weights(one))
+    if kept:
+        if hasattr(hook, "hooks"):  # accelerate's SequentialHook
+            hook.hooks = kept
+        return
+    del module.__dict__["_hf_hook"]
     before = module.__dict__.pop("_old_forward", None)
-    if hook is None or before is None:
+    if before is None:
         return
     if getattr(before, "__func__", None) is type(module).forward:
         module.__dict__.pop("forward", None)
     else:
         module.__dict__["forward"] = before
+
+
+def _moves_weights(hook: Any) -> bool:
+    """Return whether a hook is one of accelerate's own classes, or derives from one of them that does something.
+
+    ``ModelHook`` does nothing, and is what users derive from. A hook with ``no_grad`` cuts gradients, so it stays.
+    """
+    classes = [base for base in type(hook).__mro__ if base.__module__ == "accelerate.hooks"]
+    own = type(hook) in classes or any(base.__name__ != "ModelHook" for base in classes)
+    return own and not getattr(hook, "no_grad", False)
