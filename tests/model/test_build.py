@@ -10,8 +10,10 @@ import tiny
 import torch
 
 import kbitlint
+from kbitlint.errors import TargetError
 from kbitlint.model.build.checkpoint_config import Source, dtype_of, model_class
-from kbitlint.model.build.meta import build, instantiate
+from kbitlint.model.build.factory import call_factory
+from kbitlint.model.build.meta import attach_adapter, build, instantiate
 
 
 @pytest.fixture
@@ -160,3 +162,53 @@ def test_packed_weights_have_their_size_in_every_storage(storage):
 
     assert packed(built) == packed(loaded)
     assert {v.code for v in kbitlint.check(built).violations} == {v.code for v in kbitlint.check(loaded).violations}
+
+
+def _described(model):
+    return {name: (type(p).__name__, p.dtype, tuple(p.shape), p.requires_grad) for name, p in model.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+@pytest.mark.parametrize("how", [{"use_dora": True}, {"init_lora_weights": "olora"}], ids=["dora", "olora"])
+def test_an_adapter_that_unpacks_weights_is_attached_without_them(tmp_path, how, kind):
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    config = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", **how)
+    adapter = tmp_path / "adapter"
+    get_peft_model(tiny.load(kind="none"), config).save_pretrained(adapter)
+
+    made = attach_adapter(build(Source(str(tiny.checkpoint())), kind).model, adapter).model
+    loaded = PeftModel.from_pretrained(tiny.load(kind=kind), adapter, is_trainable=True)
+
+    assert _described(made) == _described(loaded)
+
+
+@pytest.mark.parametrize("kind", ["nf4", "int8"])
+def test_a_function_that_attaches_dora_runs_without_weights(kind):
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM
+
+    def make():
+        model = AutoModelForCausalLM.from_pretrained(
+            tiny.checkpoint(), quantization_config=tiny.quantization(kind), device_map={"": "cpu"}
+        )
+        return get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], use_dora=True))
+
+    without = call_factory(make, "train.py:make", meta=True)
+
+    assert {p.device.type for p in without.parameters()} == {"meta"}
+    assert _described(without) == _described(call_factory(make, "train.py:make", meta=False))
+
+
+@pytest.mark.parametrize("adapter", ["BOFT", "SHIRA"])
+def test_an_adapter_that_reads_values_is_not_called_unfit(tmp_path, adapter):
+    """PEFT attaches both where there are weights, so the reason names their absence."""
+    import peft
+
+    configs = {"BOFT": lambda: peft.BOFTConfig(boft_block_size=4), "SHIRA": lambda: peft.ShiraConfig(r=4)}
+    config = configs[adapter]()
+    config.target_modules = {"q_proj"}
+    config.save_pretrained(tmp_path)
+
+    with pytest.raises(TargetError, match="cannot be built without weights"):
+        attach_adapter(build(Source(str(tiny.checkpoint())), "nf4").model, tmp_path)

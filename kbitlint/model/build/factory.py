@@ -14,6 +14,7 @@ from torch import nn
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.model.build.checkpoint_config import Source, dtype_of, major_version
 from kbitlint.model.build.meta import instantiate
+from kbitlint.model.build.packed_weights import unpackable
 from kbitlint.model.isolation import isolated
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def without_weights() -> Iterator[None]:
     if not torch.cuda.is_available():
         torch.cuda.current_device = lambda: 0
     try:
-        yield
+        with unpackable():
+            yield
     finally:
         PreTrainedModel.from_pretrained = original
         torch.cuda.current_device = current_device

@@ -7,7 +7,6 @@ that of a real load.
 from __future__ import annotations
 
 import re
-import sys
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from kbitlint.model.build.checkpoint_config import (
     model_class,
     quantization_config,
 )
+from kbitlint.model.build.packed_weights import pack, unpackable
 from kbitlint.model.layers.heads import keeps_whatever_the_dtype
 from kbitlint.model.layers.quantized import method_of
 from kbitlint.runtime.confinement import confined
@@ -185,8 +185,7 @@ def _quantize(model: Any, quantization: Any, *, pre_quantized: bool) -> None:
     model.hf_quantizer = quantizer
     quantizer.postprocess_model(model)
     model.tie_weights()
-    if "bitsandbytes" in sys.modules:
-        _pack(model)
+    pack(model)
 
 
 def _keep_stored_dtypes(model: nn.Module, folder: Path) -> None:
@@ -252,22 +251,6 @@ def _untie(model: Any) -> None:
             owner.register_parameter(name, nn.Parameter(torch.empty_like(parameter), requires_grad=parameter.requires_grad))
 
 
-def _pack(model: nn.Module) -> None:
-    """Give bitsandbytes layers packed weights. On meta the quantizer leaves them the shape and dtype of the float weight."""
-    import bitsandbytes  # an optional dependency
-
-    for module in model.modules():
-        weight: Any = module._parameters.get("weight")  # noqa: SLF001  # torch has no public dictionary
-        if isinstance(module, bitsandbytes.nn.Linear4bit) and isinstance(weight, bitsandbytes.nn.Params4bit):
-            storage = module.quant_storage
-            count = ((module.in_features * module.out_features + 1) // 2 + storage.itemsize - 1) // storage.itemsize
-            weight.data = torch.empty((count, 1), dtype=storage, device="meta")
-            weight.bnb_quantized = True
-        elif isinstance(module, bitsandbytes.nn.Linear8bitLt) and not module.state.has_fp16_weights:
-            packed = torch.empty(weight.shape, dtype=torch.int8, device="meta")
-            module.weight = bitsandbytes.nn.Int8Params(packed, requires_grad=False, has_fp16_weights=False)
-
-
 def attach_adapter(base: nn.Module, folder: str | Path, *, trusted: bool = False) -> Built:
     """Return the base with the adapter of a folder, attached by PEFT as with ``is_trainable=True``. No weight is read.
 
@@ -286,14 +269,20 @@ def attach_adapter(base: nn.Module, folder: str | Path, *, trusted: bool = False
         config.inference_mode = False
         # PEFT matches the patterns of the config unchecked, and repeats layers without limit: hence the deadline.
         confinement = nullcontext() if trusted else confined(file, file.parent)
-        with deadline(_seconds(base)), confinement, torch.device("meta"):
+        with deadline(_seconds(base)), confinement, unpackable(), torch.device("meta"):
             model = peft.get_peft_model(base, config)
+        pack(model)  # OLoRA replaces weights by ones that are not packed
     except OverdueError as error:
         keys = "target_modules, exclude_modules, rank_pattern, alpha_pattern, layers_pattern and layer_replication"
         raise TargetError(file, f"PEFT does not get done with it: {error}; look at {keys}") from error
     except KbitlintError:
         raise
     except Exception as error:
-        raise TargetError(folder, f"PEFT cannot attach this adapter to its base: {one_line(error)}") from error
+        why = one_line(error)
+        if isinstance(error, NotImplementedError) or re.search(r"\bmeta\b", why):  # PEFT reads a value, which meta tensors lack
+            raise TargetError(
+                folder, f"this kind of adapter cannot be built without weights; audit the script ({why})"
+            ) from error
+        raise TargetError(folder, f"PEFT cannot attach this adapter to its base: {why}") from error
     unknown = ", ".join(map(ascii, unknown_keys(file)))
     return Built(model, (f"{FILE}: {unknown} left out, which PEFT {peft.__version__} does not know",) if unknown else ())

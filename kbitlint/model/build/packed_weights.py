@@ -1,0 +1,80 @@
+"""Packed bitsandbytes weights on the meta device, which have the shape and dtype of packed data and no values."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+#: the attribute of a packed 4-bit weight with the shape and dtype that it has when it is unpacked
+_UNPACKED = "kbitlint_unpacked"
+
+
+def pack(model: nn.Module) -> None:
+    """Give bitsandbytes layers on meta packed weights. The quantizer leaves them the shape and dtype of the float weight."""
+    if "bitsandbytes" not in sys.modules:
+        return
+    import bitsandbytes  # an optional dependency
+
+    for module in model.modules():
+        weight: Any = module._parameters.get("weight")  # noqa: SLF001  # torch has no public dictionary
+        if weight is None or not weight.is_meta:
+            continue
+        if isinstance(module, bitsandbytes.nn.Linear4bit) and isinstance(weight, bitsandbytes.nn.Params4bit):
+            _pack_4bit(module, weight)
+        elif isinstance(module, bitsandbytes.nn.Linear8bitLt) and not module.state.has_fp16_weights:
+            packed = torch.empty(weight.shape, dtype=torch.int8, device="meta")
+            module.weight = bitsandbytes.nn.Int8Params(packed, requires_grad=False, has_fp16_weights=False)
+
+
+def _pack_4bit(module: Any, weight: Any) -> None:
+    if hasattr(weight, _UNPACKED):
+        return
+    storage = module.quant_storage
+    count = ((module.in_features * module.out_features + 1) // 2 + storage.itemsize - 1) // storage.itemsize
+    setattr(weight, _UNPACKED, ((module.out_features, module.in_features), weight.dtype))
+    weight.data = torch.empty((count, 1), dtype=storage, device="meta")
+    weight.bnb_quantized = True
+
+
+@contextmanager
+def unpackable() -> Iterator[None]:
+    """Let PEFT copy and unpack packed weights on meta inside the ``with`` statement, as DoRA and OLoRA do.
+
+    bitsandbytes unpacks with a ``quant_state`` or ``SCB``, which are values. Without them, only shape and dtype follow.
+    """
+    if importlib.util.find_spec("peft") is None or importlib.util.find_spec("bitsandbytes") is None:
+        yield
+        return
+    from bitsandbytes.nn import Params4bit  # an optional dependency
+    from peft.utils import integrations  # an optional dependency
+
+    copy, dequantize = Params4bit.__deepcopy__, integrations.dequantize_bnb_weight
+
+    def copy_on_meta(weight: Any, memo: dict[int, Any]) -> Any:
+        with torch.device("meta") if weight.is_meta else nullcontext():
+            copied = copy(weight, memo)
+        if hasattr(weight, _UNPACKED):
+            setattr(copied, _UNPACKED, getattr(weight, _UNPACKED))
+        return copied
+
+    def dequantize_on_meta(weight: Any, *arguments: Any, **options: Any) -> Any:
+        # an 8-bit weight has its own shape, and bitsandbytes unpacks it to float32
+        known = (weight.shape, torch.float32) if type(weight).__name__ == "Int8Params" else getattr(weight, _UNPACKED, None)
+        if known is None or not weight.is_meta:
+            return dequantize(weight, *arguments, **options)
+        return torch.empty(known[0], dtype=known[1], device="meta")
+
+    Params4bit.__deepcopy__, integrations.dequantize_bnb_weight = copy_on_meta, dequantize_on_meta
+    try:
+        yield
+    finally:
+        Params4bit.__deepcopy__, integrations.dequantize_bnb_weight = copy, dequantize
