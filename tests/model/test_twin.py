@@ -325,7 +325,7 @@ def test_a_function_that_a_module_holds_under_its_name_is_recognised_in_the_twin
 
 
 def test_functions_that_lead_to_a_whole_program_are_one_line(monkeypatch):
-    monkeypatch.setattr("kbitlint.model.trace.rebinding.MAX_SCANNED", 100)
+    monkeypatch.setattr("kbitlint.model.trace.search.MAX_SCANNED", 100)
     model, data = torch.nn.Linear(2, 2), [[number] for number in range(200)]
     model.register_forward_hook(lambda *_: data and None)
 

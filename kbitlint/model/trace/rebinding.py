@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from kbitlint.errors import KbitlintError
 from kbitlint.model.trace.references import (
     ATOMS,
     CONTAINERS,
@@ -30,28 +29,21 @@ from kbitlint.model.trace.references import (
     contents,
     dictionary,
     has_state,
-    is_callable,
     is_importable,
     is_of_class,
     is_wrapper,
-    referents,
 )
-from kbitlint.model.trace.shells import KeptIterator, copied_data, has_end, is_copyable, is_data, is_iterator, shell
+from kbitlint.model.trace.search import search
+from kbitlint.model.trace.shells import KeptIterator, copied_data, is_copyable, is_data, is_iterator, shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The most objects below a model's functions that are searched. More of them belong to a whole program, not to a model.
-MAX_SCANNED = 10**6
 #: The most elements of a container whose elements are copied although it leads to no module. Larger ones are data.
 _MAX_SEARCHED = 1000
 
 #: ``OptimizedModule`` calls its context while ``deepcopy`` makes it again, so the context is copied before it, whole
 _COMPILER = "torch._dynamo."
-
-
-class TooMuchError(KbitlintError):
-    """The functions of a model lead to more objects than are searched."""
 
 
 @dataclass(slots=True)
@@ -86,7 +78,7 @@ class Rebinding:
         Raises:
             TooMuchError: The functions lead to more than ``MAX_SCANNED`` objects.
         """
-        below, tensors, holders = self._scan(model)
+        below, tensors, holders = search(model, self._enter, self._leading)
         self._leading.update(id(tensor) for tensor in tensors if id(tensor) in self.memo)
         todo = list(self._leading)
         while todo:
@@ -116,43 +108,6 @@ class Rebinding:
         self._needed = True
         self.memo[id(value)] = made
         self._objects.append((value, made))
-
-    def _scan(self, model: nn.Module) -> tuple[list[Any], list[Tensor], dict[int, list[int]]]:
-        """Search all objects that a model holds, and add its modules to ``_leading``.
-
-        Returns:
-            Callables with the objects below them; tensors that other objects than modules hold; and the ids of all holders, by
-            the id of the held object.
-        """
-        below: list[Any] = []
-        tensors: list[Tensor] = []
-        holders: dict[int, list[int]] = {}
-        todo: list[tuple[Any, bool]] = [(model, False)]
-        seen: set[int] = set()
-        while todo:
-            value, under = todo.pop()
-            if id(value) in seen:
-                continue
-            seen.add(id(value))
-            if isinstance(value, Tensor):
-                tensors.append(value)
-                if isinstance(value, nn.Parameter):
-                    self._enter(value)
-                continue
-            if isinstance(value, nn.Module):
-                under = False  # a module is copied with all that it holds
-                self._leading.add(id(value))
-                for tensor in (*value._parameters.values(), *value._buffers.values()):  # noqa: SLF001  # tensors of the module alone, without those of its children
-                    self._enter(tensor)
-            elif under or is_callable(value) or is_iterator(value) or has_end(value):
-                under = under or is_callable(value)
-                below.append(value)
-                if len(below) > MAX_SCANNED:
-                    raise TooMuchError(f"its functions lead to more than {MAX_SCANNED:,} objects")
-            for held in referents(value):
-                holders.setdefault(id(held), []).append(id(value))
-                todo.append((held, under))
-        return below, tensors, holders
 
     def _enter(self, tensor: Tensor | None) -> None:
         if tensor is not None and id(tensor) not in self.memo:
