@@ -13,7 +13,7 @@ from kbitlint.fixes.files import mend
 from kbitlint.registry import all_rules, find
 from kbitlint.source import documents
 from kbitlint.upstream.versions import NEWEST
-from kbitlint.violation import Safety
+from kbitlint.violation import Safety, Surface
 
 SCRIPT = """from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
@@ -66,6 +66,7 @@ def findings(code, body, *, suffix=".py", versions=NEWEST, imports=IMPORTS):
         return []
     outcome, _ = run((find(code),), read.facts, TrainingContext())
     assert not outcome.crashes, outcome.crashes
+    assert {v.surface for v in outcome.violations} <= {Surface.SOURCE}, "check_source passes surface=Surface.SOURCE"
     lines = text.split("\n")
     return [(v.severity.value, lines[v.at.line - 1].strip(), v.message) for v in outcome.violations]
 
