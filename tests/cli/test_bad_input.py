@@ -94,7 +94,9 @@ def test_an_adapter_that_fits_no_module(fails, tmp_path):
     assert fails("check", tmp_path).startswith(f"kbitlint: {tmp_path}: PEFT cannot attach this adapter to its base: ")
 
 
-@pytest.mark.parametrize("target", ["./nothing", "/nothing/at/all", "no/such/folder/here", "gone.json"])
+@pytest.mark.parametrize(
+    "target", ["./nothing", "/nothing/at/all", "no/such/folder/here", "gone.json", "gone.ipynb", "a/gone.yaml", "gone.yml"]
+)
 def test_a_path_that_does_not_exist(fails, target):
     assert fails("check", target) == f"kbitlint: {target}: there is no such file or folder"
 
