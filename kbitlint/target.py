@@ -11,7 +11,8 @@ from typing import Any
 from kbitlint.errors import TargetError
 from kbitlint.violation import Surface
 
-_SCRIPTS = (".py", ".ipynb", ".yaml", ".yml", ".json")
+#: of a script, a notebook or a training configuration; a Hub id has none of them
+_SUFFIXES = (".py", ".ipynb", ".yaml", ".yml", ".json")
 _HEADERS = (".safetensors", ".safetensors.index.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _FACTORY = re.compile(r"(?P<place>.+):(?P<attribute>[A-Za-z_][\w.]*)")
@@ -89,13 +90,9 @@ def parse(text: str) -> Target:
     if not text.strip():
         raise TargetError("target", "is empty")
     path = Path(text)
-    try:
-        if path.is_dir():
-            return _folder(text, path)
-        if path.is_file():
-            return _file(text, path)
-    except OSError as error:  # a name that is too long, or a folder without search permission
-        raise TargetError(text, f"cannot be looked at: {error.strerror or error}") from error
+    found = _found(text, path)
+    if found is not None:
+        return found
     factory = _FACTORY.fullmatch(text)
     if factory:
         place, attribute = factory["place"], factory["attribute"]
@@ -106,10 +103,24 @@ def parse(text: str) -> Target:
         if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", place):
             return Target(text, Kind.FACTORY_MODULE, place, attribute)
     name, _, revision = text.partition("@")
-    looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix in _SCRIPTS
+    looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix in _SUFFIXES
     if not looks_local and _HUB_ID.fullmatch(name):
         return Target(text, Kind.HUB, name, revision=revision or None)
     raise TargetError(text, "there is no such file or folder")
+
+
+def _found(text: str, path: Path) -> Target | None:
+    """Return the target at a path; None if there is nothing. A pipe, device or socket is not opened."""
+    try:
+        if path.is_dir():
+            return _folder(text, path)
+        if path.is_file():
+            return _file(text, path)
+        if path.exists():
+            raise TargetError(text, "is a pipe, a device or a socket, not a file")
+    except OSError as error:  # a name that is too long, or a folder without search permission
+        raise TargetError(text, f"cannot be looked at: {error.strerror or error}") from error
+    return None
 
 
 def is_function(text: str) -> bool:
@@ -131,7 +142,7 @@ def _folder(text: str, path: Path) -> Target:
 def _file(text: str, path: Path) -> Target:
     if path.name in CHECKPOINT_FILES or path.name.endswith(_HEADERS):
         return Target(text, Kind.FILE, str(path))
-    if path.suffix in _SCRIPTS:
+    if path.suffix in _SUFFIXES:
         return Target(text, Kind.SCRIPT, str(path))
     raise TargetError(
         text,

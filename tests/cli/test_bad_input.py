@@ -95,7 +95,8 @@ def test_an_adapter_that_fits_no_module(fails, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "target", ["./nothing", "/nothing/at/all", "no/such/folder/here", "gone.json", "gone.yaml", "gone.ipynb"]
+    "target",
+    ["./nothing", "/nothing/at/all", "no/such/folder/here", "gone.json", "gone.ipynb", "a/gone.yaml", "gone.yaml", "gone.yml"],
 )
 def test_a_path_that_does_not_exist(fails, target):
     assert fails("check", target) == f"kbitlint: {target}: there is no such file or folder"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -15,6 +16,7 @@ import pytest
 from script_cases import SCRIPT
 
 import kbitlint
+from kbitlint.errors import TargetError
 from kbitlint.runtime import content
 from kbitlint.target import parse
 
@@ -197,3 +199,13 @@ def test_one_place_opens_files_for_reading():
                 found.setdefault(path.relative_to(ROOT).as_posix(), set()).add(name)
 
     assert set(found) == set(OPENERS), json.dumps({name: sorted(names) for name, names in found.items()}, indent=1)
+
+
+@pytest.mark.parametrize("name", ["thing", "train.py", "train.ipynb", "config.json"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_target_that_is_no_file_is_not_taken_for_a_hub_id(tmp_path, kind, name, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(kind, tmp_path / name)
+
+    with pytest.raises(TargetError, match=f"^{re.escape(name)}: is a pipe, a device or a socket, not a file$"):
+        parse(name)
