@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 import warnings
@@ -181,6 +182,8 @@ def main():
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"), help="where what breaks a parser is written")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    # a shell starts a background run with Ctrl-C ignored, which kbitlint would inherit and rightly obey
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     preload()
     tallies = []
     start = time.perf_counter()
