@@ -36,7 +36,10 @@ PROMISES = {
     "a sample of real steps against verdicts": ("test_truth",),
     "scripts, notebooks, configurations": ("test_documents", "test_interpreter", "test_scripts", "test_configs"),
     "time and memory that grow with a file as the file does": ("test_growth",),
-    "live models of every kind, in the modes of any caller": ("test_isolation", "test_odd_models", "test_optimizers"),
+    "live models of every kind, in the modes of any caller": (
+        *("test_isolation", "test_odd_models", "test_optimizers"),
+        "test_shared_state",
+    ),
     "targets: Hub, factories, remote code": ("test_hub", "test_factories", "test_build"),
     "several ranks: verdict = outcome": ("test_ranks", "test_context"),
     "the callback in real Trainers": ("test_trainer", "test_trl"),
