@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.model import LOW_PRECISION
+from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.rule import Meta, Option, Rule
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
 

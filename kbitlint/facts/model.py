@@ -15,8 +15,6 @@ from kbitlint.sizes import short_count
 if TYPE_CHECKING:
     from kbitlint.facts.layers import AdapterFacts, GradientFeed, LayerCheckpointing, Packing
 
-LOW_PRECISION = ("float16", "bfloat16")
-
 
 @dataclass(frozen=True, slots=True)
 class ParameterFacts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kbitlint.audit.options import Norms
-from kbitlint.facts.model import LOW_PRECISION
+from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.violation import Edit
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.layers import Packing, short_name
-from kbitlint.facts.model import LOW_PRECISION, AdaptedFacts, NormFacts, ParameterFacts, QuantizedFacts, UnpackedLayerFacts
+from kbitlint.facts.model import AdaptedFacts, NormFacts, ParameterFacts, QuantizedFacts, UnpackedLayerFacts
 from kbitlint.model.layers import adapters, norms, quantized
 from kbitlint.model.layers import quantized as layers_quantized
 from kbitlint.model.layers.experts import is_bank, packed_kind, packed_shape, path_of
