@@ -77,7 +77,5 @@ class Int8WithFloat16Weights(Rule):
                 "8-bit layers keep their weights in 16 bits",
                 Location(KEY, "config.json"),
                 surface=Surface.FILES,
-                fix=Fix(
-                    "quantize the weights", Safety.UNSAFE, (Edit("set-json-key", "config.json", {"key": KEY, "value": False}),)
-                ),
+                fix=Fix("quantize the weights", Safety.UNSAFE, (OFF,)),
             )
