@@ -28,7 +28,12 @@ PROMISES = {
     "every rule: what it flags, what it does not, its fix": ("test_rules_meta", "rules/"),
     "80 root causes, by id": ("test_model_causes", "test_file_causes", "test_rank_causes"),
     "norms of 601 classes, labelled by hand": ("test_norms", "test_norm_list"),
-    "the trace leaves the model as it is, and says what it cannot trace": ("test_trace", "test_twin", "test_kernel_dtypes"),
+    "the trace leaves the model as it is, and says what it cannot trace": (
+        "test_trace",
+        "test_twin",
+        "test_kernel_dtypes",
+        "test_cuda",
+    ),
     "the memory table": ("test_memory",),
     "edits: all or nothing, undone bit for bit": ("test_edits", "test_fixed_models"),
     "folders: fixed, loaded again, trained": ("test_checkpoint_folder", "test_experts"),

@@ -1,16 +1,20 @@
 """Real training steps of every architecture that can be built tiny, after every preparation.
 
     python -m benchmarks.truth.real_steps [--out FILE] [--task TASK] [--only TYPE] [--sample N --seed S] [--redo] [--jobs N]
+                                          [--device cuda --jobs 0]
 
-Each model is built with random weights, saved, and loaded in nf4 on the CPU through ``from_pretrained``. It is prepared,
+Each model is built with random weights, saved, and loaded in nf4 on ``--device`` through ``from_pretrained``. It is prepared,
 gets LoRA on every quantized layer, and is trained for one step. The result is one JSON line per (task, model type,
 preparation) in ``--out``. Results that the file already has are not measured again.
+
+A process that uses CUDA cannot fork, so a GPU needs ``--jobs 0``, which runs one model after another in this process.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import functools
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -54,8 +58,8 @@ Key = tuple[str, str, str]
 Work = Callable[[str, str, list[str], Path], None]
 
 
-def load(folder: str | Path) -> tuple[Any, list[str]]:
-    """Load the checkpoint of a folder in nf4; return (the model, the tensors that the loader did not find)."""
+def load(folder: str | Path, device: str = "cpu") -> tuple[Any, list[str]]:
+    """Load the checkpoint of a folder in nf4 on a device; return (the model, the tensors that the loader did not find)."""
     config = transformers.AutoConfig.from_pretrained(folder)
     cls = getattr(transformers, config.architectures[0])
     transformers.set_seed(SEED)  # for tensors that no checkpoint stores
@@ -63,7 +67,7 @@ def load(folder: str | Path) -> tuple[Any, list[str]]:
         folder,
         config=config,
         dtype=torch.bfloat16,
-        device_map={"": "cpu"},
+        device_map={"": device},
         quantization_config=quantization(),
         output_loading_info=True,
     )
@@ -95,9 +99,10 @@ def step_of(model: Any, preparation: Preparation) -> dict[str, Any]:
 def _forward(model: Any, preparation: Preparation) -> Tensor:
     model.train()
     transformers.set_seed(SEED)
-    batch = training_batch(model, "cpu")
+    device = next(model.parameters()).device
+    batch = training_batch(model, device)
     transformers.set_seed(SEED)  # a trace draws the same batch, but not the same random numbers after it
-    with torch.autocast("cpu", torch.bfloat16) if preparation.autocast else nullcontext():
+    with torch.autocast(device.type, torch.bfloat16) if preparation.autocast else nullcontext():
         return loss_of(model(**batch))
 
 
@@ -163,7 +168,7 @@ def _described(error: BaseException, stage: str, model: Any) -> dict[str, Any]:
     }
 
 
-def run_model(task: str, model_type: str, wanted: list[str], out: Path) -> None:
+def run_model(task: str, model_type: str, wanted: list[str], out: Path, device: str = "cpu") -> None:
     """Write the outcome of every wanted preparation of one model, each as soon as it is known."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -174,7 +179,7 @@ def run_model(task: str, model_type: str, wanted: list[str], out: Path) -> None:
         try:
             made = build(task, model_type)
             made.save_pretrained(folder)
-            model, missing = load(folder)
+            model, missing = load(folder, device)
             if missing:
                 raise ValueError(f"the loader does not find {missing} in what the class itself saved")  # noqa: TRY301
             line = {"outcome": "ok", "error": None, **_facts(model)}
@@ -185,7 +190,7 @@ def run_model(task: str, model_type: str, wanted: list[str], out: Path) -> None:
             preparation = PREPARATIONS[name]
             if preparation.applies_to(model):
                 start = time.perf_counter()
-                write(out, (task, model_type, name), step_of(load(folder)[0], preparation), start)
+                write(out, (task, model_type, name), step_of(load(folder, device)[0], preparation), start)
 
 
 def _facts(model: Any) -> dict[str, Any]:
@@ -244,9 +249,18 @@ def pairs(task: str | None, only: list[str], sample: int | None, seed: int) -> l
 
 
 def run_jobs(todo: list[tuple[str, str, list[str]]], work: Work, options: argparse.Namespace) -> None:
-    """Call ``work`` for each (task, model type, preparations), each in a process with limits on time and memory."""
+    """Call ``work`` for each (task, model type, preparations), each in a process with limits on time and memory.
+
+    Without jobs, call it in this process and without limits.
+    """
     _import_everything()
     todo = list(todo)
+    if not options.jobs:
+        started = time.perf_counter()
+        for done, (task, model_type, wanted) in enumerate(todo, 1):
+            work(task, model_type, wanted, options.out)
+            _progress(done, len(todo), started, f"{task} {model_type}")
+        return
     context = multiprocessing.get_context("fork")  # so that the libraries are imported once, and not for each model
     running: list[Job] = []
     total, started = len(todo), time.perf_counter()
@@ -346,14 +360,17 @@ def main() -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="this many architectures, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
     parser.add_argument("--redo", action="store_true", help="run again what the results file has already")
-    parser.add_argument("--jobs", type=int, default=1, help="models at a time")
+    parser.add_argument("--jobs", type=int, default=1, help="models at a time; 0 for one after another in this process")
+    parser.add_argument("--device", default="cpu", help="where the steps run; a GPU needs --jobs 0")
     parser.add_argument("--timeout", type=float, default=180, help="seconds for one model")
     parser.add_argument("--memory", type=int, default=12, help="gigabytes of address space for one model")
     options = parser.parse_args()
+    if options.device != "cpu" and options.jobs:
+        parser.error(f"--device {options.device} needs --jobs 0: a process that uses CUDA cannot fork")
     wanted = pairs(options.task, options.only, options.sample, options.seed)
     known = {} if options.redo else results(options.out)
     todo = [(task, model_type, missing) for task, model_type in wanted if (missing := _missing(known, task, model_type))]
-    run_jobs(todo, run_model, options)
+    run_jobs(todo, functools.partial(run_model, device=options.device), options)
     print(table(results(options.out), wanted))
     return 0
 

@@ -1,7 +1,7 @@
 """Verdicts of kbitlint on every architecture without weights, compared with the real steps.
 
     python -m benchmarks.truth.real_steps                         # real steps, once
-    python -m benchmarks.truth.verdicts [--task TASK] [--only TYPE] [--redo] [--jobs N] [--json FILE]
+    python -m benchmarks.truth.verdicts [--task TASK] [--only TYPE] [--redo] [--jobs N] [--device D] [--json FILE]
 
 Each model is built on the meta device in the state in which ``real_steps.py`` trained it, and traced. A pair of
 architecture and preparation agrees if the trace reaches the same trainable parameters, or finds the same kind of
@@ -11,6 +11,7 @@ failure. Every disagreement is printed. The exit code is 1 if a goal is missed.
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import sys
 import time
@@ -43,17 +44,17 @@ GOAL = 0.995
 FIXES = {"kbitlint": "the fix", "kbitlint-unsafe": "the unsafe fix"}
 
 
-def run_model(task: str, model_type: str, wanted: list[str], out: Path) -> None:
+def run_model(task: str, model_type: str, wanted: list[str], out: Path, device: str = "cpu") -> None:
     """Write every wanted verdict of one model, each as soon as it is known."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity_error()
     for name in wanted:
         start = time.perf_counter()
-        real_steps.write(out, (task, model_type, name), _verdict(task, model_type, PREPARATIONS[name]), start)
+        real_steps.write(out, (task, model_type, name), _verdict(task, model_type, PREPARATIONS[name], device), start)
 
 
-def _verdict(task: str, model_type: str, preparation: Preparation) -> dict[str, Any]:
+def _verdict(task: str, model_type: str, preparation: Preparation, device: str) -> dict[str, Any]:
     made: dict[str, Any] = {"verdict": "other", "message": "", "reached": [], "missing": [], "violations": []}
     context = TrainingContext(autocast_dtype="bfloat16" if preparation.autocast else "float32")
     try:
@@ -65,7 +66,7 @@ def _verdict(task: str, model_type: str, preparation: Preparation) -> dict[str, 
         return made | {"verdict": real_steps.kind_of(str(error)), "message": str(error)[:300], "stage": "prepare"}
     facts = {Surface.MODEL: collect(adapted)}
     try:
-        traced = trace(adapted, context, device="cpu", facts=facts[Surface.MODEL])
+        traced = trace(adapted, context, device=device, facts=facts[Surface.MODEL])
     except UntraceableError as error:
         made |= {"verdict": "untraceable", "message": str(error)[:300]}
     else:
@@ -213,6 +214,7 @@ def main() -> int:
     parser.add_argument("--only", action="append", default=[], metavar="TYPE", help="this model type only; repeatable")
     parser.add_argument("--redo", action="store_true", help="ask again for what the file has already")
     parser.add_argument("--jobs", type=int, default=1, help="models at a time")
+    parser.add_argument("--device", default="cpu", help="the device on which the real steps ran")
     parser.add_argument("--timeout", type=float, default=180, help="seconds for one model")
     parser.add_argument("--memory", type=int, default=12, help="gigabytes of address space for one model")
     options = parser.parse_args()
@@ -226,7 +228,8 @@ def main() -> int:
     for task, model_type, name in real:
         if name != real_steps.BUILD and (task, model_type, name) not in known:
             todo.setdefault((task, model_type), []).append(name)
-    real_steps.run_jobs([(task, model_type, names) for (task, model_type), names in todo.items()], run_model, options)
+    work = functools.partial(run_model, device=options.device)
+    real_steps.run_jobs([(task, model_type, names) for (task, model_type), names in todo.items()], work, options)
     return leave(report(real, real_steps.results(options.out)), options.json)
 
 

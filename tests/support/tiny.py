@@ -223,11 +223,11 @@ def quantization(kind="nf4", compute=torch.bfloat16, **further):
     )
 
 
-def load(family="llama", kind="nf4", dtype=torch.bfloat16, compute=None, **further):
-    """Load a checkpoint of a family, quantized on the CPU. ``kind`` is nf4, fp4, int8 or none."""
+def load(family="llama", kind="nf4", dtype=torch.bfloat16, compute=None, device="cpu", **further):
+    """Load a checkpoint of a family, quantized on a device. ``kind`` is nf4, fp4, int8 or none."""
     arguments = {} if kind == "none" else {"quantization_config": quantization(kind, compute or dtype, **further)}
     cls = getattr(transformers, (FAMILIES | OTHERS)[family][0])
-    return cls.from_pretrained(checkpoint(family), device_map={"": "cpu"}, dtype=dtype, **arguments)
+    return cls.from_pretrained(checkpoint(family), device_map={"": device}, dtype=dtype, **arguments)
 
 
 def prepared(family="llama", kind="nf4", **arguments):
@@ -274,7 +274,7 @@ def step(model, *, train=True, seed=0):
         model.train()
     model.zero_grad(set_to_none=True)
     try:
-        loss = loss_of(model(**training_batch(model, "cpu")))
+        loss = loss_of(model(**training_batch(model, next(model.parameters()).device)))
         loss.backward()
     except RuntimeError as error:
         return Step(str(error).splitlines()[0], None, (), ())
