@@ -58,7 +58,7 @@ class LibraryCalls(Interpreter):
         if (
             name in TRAINING_ARGUMENTS
             or last in QUANTIZATION_CONFIGS
-            or (library in ("peft", "torchao") and last.endswith("Config"))
+            or (library in ("peft", "torchao", "trl") and last.endswith("Config"))
         ):
             made = self.arguments(node, name)
             self.trail.calls[made.span] = made.frozen(self.effort)
