@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import TYPE_CHECKING, ClassVar
 
@@ -124,5 +125,16 @@ def _received(source: SourceFacts) -> dict[int, list[tuple[Call, ModelState]]]:
         for step in path.steps:
             if step.call.span.start not in seen:
                 seen.add(step.call.span.start)
-                found.setdefault(step.call.span.start, []).append((step.call, step.before))
+                model = step.before
+                if not _is_peft_model(source, step.call, model):
+                    model = dataclasses.replace(model, adapters=None, certain=False)
+                found.setdefault(step.call.span.start, []).append((step.call, model))
     return found
+
+
+def _is_peft_model(source: SourceFacts, call: Call, model: ModelState) -> bool:
+    """Return whether a call does not receive the base under a name of its own, beside that of the PeftModel."""
+    given = call.argument("model")
+    peft = source.name_of(model.adapters.by) if model.adapters is not None else ""
+    name = source.code_of(given.span) if given is not None else ""
+    return not (peft and name.isidentifier() and name != peft and source.times(name) > 1)

@@ -51,8 +51,8 @@ def test_a_branch_that_reaches_the_refusal_makes_a_warning():
     assert said(body) == [
         (
             "warning",
-            "SFTTrainer raises a ValueError on some paths:"
-            " You passed a `PeftModel` instance together with a `peft_config` to the trainer",
+            "SFTTrainer raises a ValueError on some paths: You passed a `PeftModel` instance together with a `peft_config` to the"
+            + " trainer",
         )
     ]
 
@@ -163,11 +163,9 @@ def test_a_task_wrapper_passes_input_ids_to_models_that_take_none():
     body = LOADED.replace("AutoModelForCausalLM", "WhisperForConditionalGeneration") + PREPARED
     body = "from transformers import WhisperForConditionalGeneration\n" + body
     attached = body + "model = get_peft_model(model, LoraConfig(target_modules=['q_proj']{}))\n"
-    config = transformers.WhisperConfig(
-        d_model=32, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2, encoder_ffn_dim=32,
-        decoder_ffn_dim=32, vocab_size=64, max_source_positions=8, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-        decoder_start_token_id=1, suppress_tokens=[], begin_suppress_tokens=[],
-    )  # fmt: skip
+    sizes = {f"{part}_{name}": 1 for part in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    config = transformers.WhisperConfig(d_model=32, vocab_size=64, max_source_positions=8, **sizes, **tokens)
     model = peft.get_peft_model(
         transformers.WhisperForConditionalGeneration(config),
         peft.LoraConfig(target_modules=["q_proj"], task_type="SEQ_2_SEQ_LM"),

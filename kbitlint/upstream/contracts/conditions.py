@@ -54,12 +54,13 @@ class Subject:
             "adapted": model.adapters is not None or (False if model.certain else UNKNOWN),
             "packed": model.method,
             "bits": model.bits,
+            "dtype": model.dtype,
             "checkpointed": UNKNOWN if model.checkpointing.enabled is None else model.checkpointing.enabled,
             "loader": model.load.callee if model.load is not None else UNKNOWN,
             "adapter_config": model.adapters.config if model.adapters is not None else None,
             "object": not isinstance(self.call.value("model"), str),
         }
-        return known[name] if model.certain or name in ("adapted", "object") else UNKNOWN
+        return known[name] if model.certain or name in ("adapted", "object", "loader") else UNKNOWN
 
 
 def truth(condition: str, subject: Subject) -> bool | None:

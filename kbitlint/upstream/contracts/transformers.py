@@ -220,6 +220,15 @@ _ARGUMENT_ROWS = (
 
 _TRAINERS = ("transformers.Trainer", "transformers.Seq2SeqTrainer", "trl.*Trainer")
 _TRAINER_ROWS = (
+    *(
+        Contract(  # unsloth/models/rl.py writes this check into every trainer
+            _TRAINERS,
+            f"has(model.loader, 'unsloth') and model.dtype == '{dtype}' and args.{flag} is True",
+            f"Unsloth: Model is in {dtype} precision but you want to use {other} precision",
+            "TypeError",
+        )
+        for dtype, other, flag in (("float16", "bfloat16", "bf16"), ("bfloat16", "float16", "fp16"))
+    ),
     Contract(
         ("transformers.Trainer", "transformers.Seq2SeqTrainer"),
         "model_init is not None and model.object",

@@ -15,7 +15,8 @@ _LATE = "quantization_config is not None and model.object"
 _TRAINER_ROWS = (
     Contract(
         _ALL,
-        "peft_config is not None and model.adapted",
+        # unsloth cuts these lines out of the trainers
+        "peft_config is not None and model.adapted and not has(model.loader, 'unsloth')",
         "You passed a `PeftModel` instance together with a `peft_config` to the trainer",
         drops="peft_config",
         since="1",
@@ -60,13 +61,14 @@ _TRAINER_ROWS = (
     ),
     Contract(
         _FUSED,
-        "'lm_head' in peft_config.target_modules or 'lm_head' in model.adapter_config.target_modules",
+        "('lm_head' in peft_config.target_modules or 'lm_head' in model.adapter_config.target_modules)"
+        " and not has(model.loader, 'unsloth')",
         "Applying a PEFT adapter to `lm_head` is not supported",
         since="1.16",
     ),
     Contract(
         _FUSED,
-        "args.sync_ref_model and (model.adapted or peft_config is not None)",
+        "args.sync_ref_model and (model.adapted or peft_config is not None) and not has(model.loader, 'unsloth')",
         "You passed `sync_ref_model=True` while using a PEFT model, which is currently not supported",
         "NotImplementedError",
         since="1",
