@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS, method_named
+from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS, meant_argument, method_named
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
@@ -75,7 +75,7 @@ class SwallowedQuantizationArgument(Rule):
                 name = argument.name
                 if name in known or name.startswith("_") or name.isdigit():
                     continue
-                meant = _meant(name, known)
+                meant = meant_argument(name, known)
                 edits = source.rename_argument(argument, meant) if meant is not None and meant not in given else ()
                 yield self.violation(
                     f"{config} knows no {name} and drops it",
@@ -93,7 +93,7 @@ class SwallowedQuantizationArgument(Rule):
         known = method_named("bitsandbytes").arguments
         for name in sorted(quantization):
             if name not in known and name != "quant_method" and not name.startswith("_"):
-                meant = _meant(name, known)
+                meant = meant_argument(name, known)
                 edit = Edit("rename-json-key", "config.json", {"key": f"quantization_config.{name}", "to": meant})
                 yield self.violation(
                     f"BitsAndBytesConfig knows no {name} and drops it",
@@ -104,9 +104,3 @@ class SwallowedQuantizationArgument(Rule):
                     if meant is not None and meant not in quantization
                     else Fix("leave it out", Safety.DISPLAY),
                 )
-
-
-def _meant(name: str, known: Iterable[str]) -> str | None:
-    import difflib  # only imported for an unknown name
-
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)
