@@ -47,7 +47,7 @@ class MisspeltConfigurationKey(Rule):
 
     ## References
 
-    - https://github.com/axolotl-ai-cloud/axolotl/issues/634
+    - https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/schemas/config.py
     """
 
     meta: ClassVar[Meta] = Meta(

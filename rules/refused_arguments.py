@@ -58,7 +58,7 @@ class RefusedArguments(Rule):
     ## References
 
     - https://github.com/huggingface/peft/issues/2638
-    - https://github.com/huggingface/trl/issues/3654
+    - https://github.com/huggingface/peft/issues/1988
     """
 
     meta: ClassVar[Meta] = Meta(

@@ -55,7 +55,7 @@ class Step:
     """A further parameter of the action.
 
     For a cast it is the dtype, for a wrapper its name, for a save the folder. For a stored quantization it is the
-    method.
+    method. For a Trainer it is the load of a quantized reference model.
     """
 
 
