@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS, method_named
+from kbitlint.upstream.quantization import NEUTRAL, QUANTIZATION_ARGUMENTS, method_named
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -65,15 +65,16 @@ class SwallowedQuantizationArgument(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each argument that the class drops."""
         five = number(source.versions.get("transformers", "5")) >= (5,)
-        for call in source.calls_of(*(f"transformers.{name}" for name in QUANTIZATION_ARGUMENTS)):
-            config = call.callee.rpartition(".")[2]
+        for forms in source.forms_of(*(f"transformers.{name}" for name in QUANTIZATION_ARGUMENTS)):
+            call, config = forms[0], forms[0].callee.rpartition(".")[2]
             known = QUANTIZATION_ARGUMENTS[config]
             if config != "BitsAndBytesConfig" and not five:
                 continue
-            given = {argument.name for argument in call.arguments}
-            for argument in call.arguments:
+            passed = {argument.whole: argument for form in forms for argument in form.arguments}
+            given = {argument.name for argument in passed.values()}
+            for argument in passed.values():
                 name = argument.name
-                if name in known or name.startswith("_") or name.isdigit():
+                if name in known or name.startswith("_") or name.isdigit() or (config, name, argument.value) in NEUTRAL:
                     continue
                 meant = _meant(name, known)
                 edits = source.rename_argument(argument, meant) if meant is not None and meant not in given else ()

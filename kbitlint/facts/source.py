@@ -178,6 +178,8 @@ class SourceFacts(SourceText):
 
     calls: tuple[Call, ...] = ()
     """Every call of a known function, listed once, with the arguments on which all paths agree."""
+    variants: Mapping[Span, tuple[Call, ...]] = field(default_factory=dict)
+    """The forms of each call that paths pass different arguments to."""
     paths: tuple[ExecutionPath, ...] = ()
     distributed: tuple[LaunchSign, ...] = ()
     """Signs that the script is launched with one process for each device."""
@@ -213,6 +215,11 @@ class SourceFacts(SourceText):
     def calls_of(self, *callees: str) -> Iterator[Call]:
         """Return the calls of these functions in the order of the text."""
         return (call for call in self.calls if call.callee in callees)
+
+    def forms_of(self, *callees: str) -> Iterator[tuple[Call, ...]]:
+        """Yield each call of these functions as the tuple of its forms: one for each set of arguments that a path passes."""
+        for call in self.calls_of(*callees):
+            yield self.variants.get(call.span, (call,))
 
     def steps_at(self, *actions: Action) -> Iterator[tuple[Call, tuple[Step, ...]]]:
         """Yield each call that performs one of these actions, with its step on every path that reaches it."""

@@ -14,7 +14,7 @@ from kbitlint.facts.source import LaunchSign, SourceFacts
 from kbitlint.limits import current
 from kbitlint.source.comments import ignores
 from kbitlint.source.interpreter.checkpoint_calls import checkpoint_calls
-from kbitlint.source.interpreter.paths import ExecutionPaths, agreed
+from kbitlint.source.interpreter.paths import ExecutionPaths, agreed, variants
 from kbitlint.source.interpreter.relevance import worth_following
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
 from kbitlint.upstream.versions import installed
@@ -73,6 +73,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         tuple(_imports(module)),
         import_place(source, module.body),
         agreed(calls),
+        variants(calls),
         tuple(ways.paths),
         tuple(sorted(_mentions(text, module), key=lambda mention: mention.line)),
         versions,

@@ -136,6 +136,10 @@ TRAINING_ARGUMENTS: dict[str, Arguments] = {
 }
 
 
+#: arguments of these classes that are True or False, and decide a verdict
+TRAINING_SWITCHES = frozenset({"gradient_checkpointing", "fp16", "bf16", "ddp_find_unused_parameters"})
+
+
 @dataclass(frozen=True, slots=True)
 class TrainerApi:
     """A class that trains a model."""

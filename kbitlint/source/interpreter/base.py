@@ -68,7 +68,9 @@ class Interpreter:
         self.asked: dict[str, None] = {}
         """The questions that the path has answered, in their order."""
         self.equal: dict[str, Constant] = {}
-        """The constants that unknown expressions equal on this path, by dump of the expression."""
+        """The constants that unknown expressions equal on this path, by key of the expression."""
+        self.moved: dict[str, Object] = {}
+        """The values of options of the command line that differ from their defaults on this path, by option."""
         self.module = Scope()
         self.scope = self.module
         self.loops: list[Span] = []
@@ -170,8 +172,8 @@ class Interpreter:
         """Return whether a condition holds on this path; a path answers each unknown condition once."""
         raise NotImplementedError
 
-    def answer(self, key: str) -> bool:
-        """Return this path's answer to a question that the file leaves open."""
+    def answer(self, key: str, *, first: bool = True) -> bool:
+        """Return this path's answer to a question that the file leaves open; ``first`` is the one that is followed first."""
         raise NotImplementedError
 
     def optimizer_claims(self) -> dict[int, frozenset[bool]]:

@@ -23,7 +23,7 @@ from kbitlint.source.interpreter.objects import (
     TrackedModel,
     held_by,
 )
-from kbitlint.upstream.calls import TRAINING_ARGUMENTS
+from kbitlint.upstream.calls import TRAINING_ARGUMENTS, TRAINING_SWITCHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,17 +125,18 @@ class CommandLine(Interpreter):
             default = arguments.items.get("default")
             if dest:
                 given = Entry(default.value if default is not None and not switch else UNKNOWN, arguments.span, arguments.span)
-                # the script has a flag that is off by default because users set it: its value is unknown
-                if given.value in (_FALSE, Constant(None)):
-                    given.value = UNKNOWN
+                given.value = _optional(given.value, dest)
                 owner.items[f"--{dest}"] = given
+                if switch or arguments.get("type") == Symbol("bool"):
+                    owner.switches |= {dest}
             return UNKNOWN
         if name in ("add_argument_group", "add_mutually_exclusive_group"):
             return owner
         if name in ("parse_args", "parse_known_args"):
             self.effort.spend(len(owner.items) // _CHEAP)
             values = {key[2:]: given for key, given in owner.items.items() if key.startswith("--")}
-            space = Record("argparse.Namespace", values, complete=False, span=owner.span)
+            space = Record("argparse.Namespace", values, complete=False, span=owner.span, from_command_line=True)
+            space.switches = owner.switches
             return space if name == "parse_args" else Sequence([space, UNKNOWN])
         return UNKNOWN
 
@@ -147,14 +148,18 @@ class CommandLine(Interpreter):
 
     def _from_command_line(self, cls: Object, owner: Record) -> Object:
         if isinstance(cls, Symbol):
-            return Record(canonical(cls.name), complete=False, span=owner.span)
+            named = canonical(cls.name)
+            switches = TRAINING_SWITCHES if named in TRAINING_ARGUMENTS else frozenset[str]()
+            return Record(named, complete=False, span=owner.span, from_command_line=True, switches=switches)
         if not isinstance(cls, Class):
             return UNKNOWN
         self.used.add(id(cls.node))
         base = cls.base if cls.base in TRAINING_ARGUMENTS else cls.node.name
-        made = Record(base, complete=False, span=owner.span, of=cls)
+        made = Record(base, complete=False, span=owner.span, of=cls, from_command_line=True)
+        made.switches = (TRAINING_SWITCHES if base in TRAINING_ARGUMENTS else frozenset()) | frozenset(_switches(cls))
         for name, value in self.fields(cls):
-            if value.value not in (_FALSE, Constant(None)):
+            value.value = _optional(value.value, name)
+            if value.value is not UNKNOWN:
                 made.items[name] = value
         return made
 
@@ -168,6 +173,24 @@ class CommandLine(Interpreter):
         if name == "backward":
             self._backward(node, UNKNOWN)
         return UNKNOWN
+
+
+def _optional(default: Object, name: str) -> Object:
+    """Return the value of an option of the command line: its default, marked as one that the option changes.
+
+    An option that is off by default exists because users set it: its value is unknown.
+    """
+    if default in (_FALSE, Constant(None)):
+        return UNKNOWN
+    return Constant(default.value, name) if isinstance(default, Constant) else default
+
+
+def _switches(cls: Class) -> Iterator[str]:
+    """Yield the fields of a dataclass that are annotated as bool."""
+    for one in cls.lineage():
+        for item in one.node.body:
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and _named(item.annotation, "bool"):
+                yield item.target.id
 
 
 def _named(node: ast.expr, name: str) -> bool:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,6 @@ from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 from kbitlint.upstream.versions import row
 
 if TYPE_CHECKING:
-    import ast
-
     from kbitlint.upstream.calls import Api
 
 #: Packages and builtins whose functions do not change a model's state, unless a table lists them.
@@ -61,12 +60,25 @@ class LibraryCalls(Interpreter):
             or (library in ("peft", "torchao") and last.endswith("Config"))
         ):
             made = self.arguments(node, name)
+            self._ask_bits(node, made)
             self.trail.calls[made.span] = made.frozen(self.effort)
             return made
         arguments = self.arguments(node, name)
         if name in WRAPPERS:
             return self._wrap(arguments, WRAPPERS[name])
         return self._plain(name, last, arguments, self.text.span(node))
+
+    def _ask_bits(self, node: ast.Call, made: Record) -> None:
+        """Follow both answers to whether a config asks for 4 or 8 bits, where the command line or a caller decides."""
+        for keyword in node.keywords:
+            if keyword.arg not in ("load_in_4bit", "load_in_8bit") or isinstance(keyword.value, ast.Constant):
+                continue
+            given = made.items[keyword.arg]
+            other = made.get("load_in_8bit" if keyword.arg == "load_in_4bit" else "load_in_4bit")
+            default = isinstance(given.value, Constant) and bool(given.value.flag) and isinstance(given.value.value, bool)
+            if given.value is UNKNOWN or default:
+                one = isinstance(other, Constant) and other.value is True and not other.flag
+                given.value = Constant(not one and self.decide(keyword.value))
 
     def _plain(self, name: str, last: str, arguments: Record, span: Span) -> Object:
         made = self._builtin(name, arguments, span)
@@ -146,6 +158,7 @@ class LibraryCalls(Interpreter):
 
     def _function(self, node: ast.Call, api: Api) -> Object:
         made = self.arguments(node, api.name, api.parameters)
+        self._ask_bits(node, made)
         call = made.frozen(self.effort)
         self.trail.calls[call.span] = call
         if api.action is None:

@@ -63,6 +63,10 @@ class Record:
     """The offset at which the last argument ends; 0 if there is none."""
     of: Class | None = None
     """The class of the file of an instance; None for every other record."""
+    from_command_line: bool = False
+    """Whether options of the command line set the values."""
+    switches: frozenset[str] = frozenset()
+    """The names whose values are True or False: options of a command line without a value of their own."""
 
     def get(self, name: str) -> Object:
         """Return the value with this name; UNKNOWN if there is none."""
@@ -239,6 +243,8 @@ class Constant:
     """A constant of the file."""
 
     value: bool | int | float | str | None
+    flag: str = field(default="", compare=False)
+    """The option of the command line whose default this is: a run without the option has the value. Empty if there is none."""
 
 
 Object = (

@@ -52,6 +52,8 @@ class PathState:
     """The recorded trainings in loops of the file: the place of ``backward()`` and the number of the model."""
     wraps: dict[int, Call] = field(default_factory=dict)
     """The last call that wraps a model in DistributedDataParallel, by the model's number."""
+    flags: dict[str, str] = field(default_factory=dict)
+    """The options of the command line that lead to this path, with their values; empty for a switch."""
     scaler: Value = None
     """The dtype of an Accelerator's or a GradScaler's mixed precision. None if there is none, UNKNOWN if it is unknown."""
 
