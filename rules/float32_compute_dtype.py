@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS, meant_name
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -16,12 +17,20 @@ if TYPE_CHECKING:
     from kbitlint.facts.checkpoint import CheckpointFacts
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
 
 _KEY = "quantization_config.bnb_4bit_compute_dtype"
 
 
 def _json_edit(dtype: str) -> Edit:
     return Edit("set-json-key", "config.json", {"key": _KEY, "value": dtype})
+
+
+def _misspelt(call: Call) -> bool:
+    """Return whether another argument means the compute dtype: KB521 reports that one, with the same fix."""
+    known = QUANTIZATION_ARGUMENTS["BitsAndBytesConfig"]
+    others = (argument.name for argument in call.arguments if argument.name not in known)
+    return any(meant_name(name, known) == "bnb_4bit_compute_dtype" for name in others)
 
 
 class Float32ComputeDtype(Rule):
@@ -111,7 +120,7 @@ class Float32ComputeDtype(Rule):
             if call.value("load_in_4bit") is not True or call in wide:
                 continue
             dtype = call.dtype("bnb_4bit_compute_dtype")
-            if dtype not in (None, "float32"):
+            if dtype not in (None, "float32") or (dtype is None and _misspelt(call)):
                 continue
             name, imported = source.importing("torch")
             edits = source.set_argument(call, "bnb_4bit_compute_dtype", f"{name}.bfloat16") + imported

@@ -125,6 +125,8 @@ class ReentrantCheckpointing(Rule):
         call: Call = how.by  # type: ignore[assignment]  # a state that checkpoints has the call that decides
         given = call.argument(how.flag or how.kwargs)
         trained = any(training is not None for _, training in found)
+        # one process group without DDP, and the program installs the hook that reentry needs
+        sharded = source.dialect != "python" and all(t is not None and t.fsdp and how.reentry.value == "True" for _, t in found)
         fails = any(training is not None and training.distributed and training.find_unused is True for _, training in found)
         message = UNSET if how.reentry.value == "unset" else "checkpointing is reentrant"
         if fails:
@@ -135,8 +137,8 @@ class ReentrantCheckpointing(Rule):
             message,
             source.at(call) if given is None else source.at_line(given.whole.line, given.name),
             surface=Surface.SOURCE,
-            severity=Severity.ERROR if fails else Severity.WARNING if trained and not how.flag else Severity.INFO,
-            consequence=Consequence.FAILS if fails else Consequence.HARMLESS if how.flag else None,
+            severity=Severity.ERROR if fails else Severity.WARNING if trained and not (how.flag or sharded) else Severity.INFO,
+            consequence=Consequence.FAILS if fails else Consequence.HARMLESS if how.flag or sharded else None,
             evidence={"use_reentrant": how.reentry.value, "trained_here": trained},
             fix=_repair(source, how, call),
         )

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from kbitlint.facts.values import Ignore
 
 
+#: the callee of an assignment to a key of a quantization config that a checkpoint stores
+STORED = "stored.quantization_config"
+
+
 class Action(enum.Enum):
     """The effect of a step on a model."""
 

@@ -6,6 +6,7 @@ A release of transformers that renames a module fails that test.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 
@@ -255,3 +256,9 @@ ARCHITECTURES: dict[str, Architecture] = {
         parts="language_model.lm_head language_model.model language_projection qformer.encoder vision_model.encoder",
     ),
 }
+
+
+@functools.cache
+def every_name() -> frozenset[str]:
+    """Return the names of linear layers of all architectures, and of code that they replace."""
+    return frozenset(name for row in ARCHITECTURES.values() for name in row.names) | OLD_NAMES

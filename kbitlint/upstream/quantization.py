@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,3 +244,10 @@ def layer_of(package: str, name: str) -> tuple[str, int | None, str] | None:
         if package.startswith(layer.package) and fnmatchcase(name, layer.name):
             return method, layer.bits, layer.kind
     return None
+
+
+def meant_name(name: str, known: Iterable[str]) -> str | None:
+    """Return the argument that a misspelt one means; None if none is similar."""
+    import difflib  # only imported for an unknown name
+
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)

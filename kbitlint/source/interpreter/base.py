@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from kbitlint.source.interpreter.objects import (
     Class,
-    Constant,
     Entry,
     Function,
     Parameters,
@@ -67,8 +66,8 @@ class Interpreter:
         """The answers of this path, by question; True for a question without a starting answer."""
         self.asked: dict[str, None] = {}
         """The questions that the path has answered, in their order."""
-        self.equal: dict[str, Constant] = {}
-        """The constants that unknown expressions equal on this path, by key of the expression."""
+        self.equal: dict[str, Object] = {}
+        """The values that unknown expressions have on this path, by key of the expression."""
         self.moved: dict[str, Object] = {}
         """The values of options of the command line that differ from their defaults on this path, by option."""
         self.module = Scope()
@@ -164,12 +163,34 @@ class Interpreter:
         """Make the state of each model among the arguments of an unknown function uncertain: the function may change it."""
         raise NotImplementedError
 
-    def trainer(self, name: str, arguments: Record) -> Object:
-        """Return a Trainer after applying the changes that its constructor makes to the model."""
+    def rename_base(self, net: TrackedModel) -> None:
+        """Record the names that hold the base model, while another object holds the model with adapters."""
+        raise NotImplementedError
+
+    def is_base(self, node: ast.expr | None) -> bool:
+        """Return whether an expression is a name that holds the base model of a model with adapters."""
+        raise NotImplementedError
+
+    def trainer(self, name: str, arguments: Record, *, base: bool = False) -> Object:
+        """Return a Trainer after applying the changes that its constructor makes to the model.
+
+        Args:
+            name: The Trainer's class.
+            arguments: The arguments of its constructor.
+            base: Whether the model is given by a name that holds the base of a model with adapters.
+        """
         raise NotImplementedError
 
     def decide(self, test: ast.expr) -> bool:
         """Return whether a condition holds on this path; a path answers each unknown condition once."""
+        raise NotImplementedError
+
+    def key_of(self, node: ast.expr) -> str:
+        """Return an expression as a key; expressions with the same value on one path have the same key."""
+        raise NotImplementedError
+
+    def forget(self, name: str) -> None:
+        """Forget what the path's answers tell about a name that the script binds again."""
         raise NotImplementedError
 
     def answer(self, key: str, *, first: bool = True) -> bool:
@@ -182,6 +203,10 @@ class Interpreter:
 
     def value(self, node: ast.expr | None) -> Object:
         """Return the value of an expression; an absent one, None, has the value ``Constant(None)``."""
+        raise NotImplementedError
+
+    def evaluated(self, node: ast.expr) -> Object:
+        """Return the value of an expression without what the path's answers tell about it."""
         raise NotImplementedError
 
     def field(self, owner: Record | Class, name: str) -> Object:

@@ -9,7 +9,7 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.values import UNKNOWN, Symbol
+from kbitlint.facts.values import UNKNOWN, Span, Symbol
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.names import canonical, known_text, parameters_of
 from kbitlint.source.interpreter.objects import (
@@ -170,9 +170,19 @@ class CommandLine(Interpreter):
             return values[0] if len(values) == 1 else Sequence(values)
         if name in ("unwrap_model", "prepare_model"):
             return values[0] if values else UNKNOWN
+        if name.endswith("_state_pre_hook") and values and isinstance(values[0], Function):
+            self._hook(values[0])
         if name == "backward":
             self._backward(node, UNKNOWN)
         return UNKNOWN
+
+    def _hook(self, function: Function) -> None:
+        """Follow a function that receives the prepared models when a state is saved or loaded."""
+        nets: list[Object] = [net for net in self.trail.nets if net.state.load is not None]
+        first = next(iter(parameters_of(function)), None)
+        if first is not None:
+            nowhere = Span(0, 0, 1)
+            self.run(function, Record(items={first: Entry(Sequence(nets), nowhere, nowhere)}))
 
 
 def _optional(default: Object, name: str) -> Object:

@@ -32,104 +32,12 @@ if TYPE_CHECKING:
 
 _THROUGH = ("base_model", "model", "module", "_orig_mod", "pretrained_model")
 _MAX_TEXT = 4096
-#: Number of values of a list, of which a condition tells that one is meant, that are followed one by one
-_MAX_CHOICES = 4
 #: Number of characters or values that take as long to process as one step.
 _CHEAP = 64
-_NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotEq: ast.Eq, ast.IsNot: ast.Is, ast.NotIn: ast.In}
 
 
 class Expressions(Interpreter):
     """The part of the interpreter that evaluates expressions and decides conditions."""
-
-    def decide(self, test: ast.expr) -> bool:
-        """Return whether a condition holds on this path; a path answers each unknown condition once."""
-        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-            return not self.decide(test.operand)
-        if isinstance(test, ast.BoolOp):
-            decisive = isinstance(test.op, ast.Or)
-            return decisive if any(self.decide(value) is decisive for value in test.values) else not decisive
-        if isinstance(test, ast.Compare) and len(test.ops) == 1 and type(test.ops[0]) in _NEGATED:
-            # a condition and its negation are one question: a path answers it once
-            positive = ast.Compare(test.left, [_NEGATED[type(test.ops[0])]()], test.comparators)
-            return not self.decide(ast.copy_location(positive, test))
-        value = self.value(test)
-        known = truth_value(value)
-        flag = value.flag if isinstance(value, Constant) else ""
-        if known is not None and not flag:
-            return known
-        answer = self.answer(self._written(test), first=known is not False)
-        if flag and answer is not known:
-            self.moved[flag] = UNKNOWN
-        if not flag or answer is not known:
-            self._establish(test, answer=answer)
-        return answer
-
-    def _establish(self, test: ast.expr, *, answer: bool) -> None:
-        """Keep what the answer to a condition tells about the values in it."""
-        if not isinstance(test, ast.Compare):
-            self._switch(test, answer=answer)
-        elif answer and len(test.ops) == 1:
-            right = self.value(test.comparators[0])
-            if isinstance(test.ops[0], ast.Eq) and isinstance(right, Constant):
-                self._equate(test.left, right)
-            elif isinstance(test.ops[0], ast.In) and isinstance(right, Sequence) and len(right.values) <= _MAX_CHOICES:
-                self._choose(test.left, right.values)
-
-    def _choose(self, node: ast.expr, values: list[Object]) -> None:
-        """Follow each of the constants that a value can be, one on each path."""
-        if not values or not all(isinstance(value, Constant) for value in values):
-            return
-        key = self._written(node)
-        for value in values:
-            if value is values[-1] or self.answer(f"{key} is {value}"):
-                self._equate(node, value)
-                return
-
-    def _switch(self, test: ast.expr, *, answer: bool) -> None:
-        """Keep the value of an option that can only be True or False."""
-        if isinstance(test, ast.Attribute):
-            owner = self.value(test.value)
-            if isinstance(owner, Record) and test.attr in owner.switches:
-                self._equate(test, Constant(answer))
-                if test.attr not in owner.items:
-                    nowhere = Span(0, 0, self.text.span(test).line)  # no edit can change what the command line sets
-                    owner.items[test.attr] = Entry(Constant(answer), nowhere, nowhere)
-
-    def _equate(self, node: ast.expr, value: Object) -> None:
-        """Keep that an expression equals a constant on this path."""
-        known = self._evaluated(node)
-        if isinstance(known, Constant) and known.flag:
-            self.moved[known.flag] = value
-            self.trail.flags[known.flag] = str(value.value) if isinstance(value, Constant) else ""
-        elif isinstance(value, Constant):
-            self.equal[self._written(node)] = value
-            owner = self._evaluated(node.value) if isinstance(node, ast.Attribute) else UNKNOWN
-            if isinstance(node, ast.Attribute) and isinstance(owner, Record) and owner.from_command_line:
-                self.trail.flags[node.attr] = "" if value.value is True else str(value.value)
-
-    def _written(self, node: ast.expr) -> str:
-        """Return an expression as a key; expressions that are written alike have the same key.
-
-        An attribute of an object that the path knows has a key of that object, under any name of it.
-        """
-        if isinstance(node, ast.Attribute):
-            owner = self._evaluated(node.value)
-            if isinstance(owner, Record):
-                return f"{owner.callee}@{owner.span.start}.{node.attr}"
-        if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.left, ast.Attribute):
-            text = f"{self._written(node.left)} {type(node.ops[0]).__name__} {ast.dump(node.comparators[0])}"
-        else:
-            text = ast.dump(node)
-        self.effort.spend(len(text) // _CHEAP)
-        return text
-
-    def answer(self, key: str, *, first: bool = True) -> bool:
-        """Return this path's answer to a question that the file leaves open; ``first`` is the one that is followed first."""
-        if key not in self.decisions:
-            self.decisions[key] = first
-        self.asked.setdefault(key)
-        return self.decisions[key]
 
     def optimizer_claims(self) -> dict[int, frozenset[bool]]:
         """Return ``TrackedModel.handed`` of each model, by number, so that a caller can restore it."""
@@ -140,14 +48,14 @@ class Expressions(Interpreter):
         """Return the value of an expression; an absent one, None, has the value ``Constant(None)``."""
         if node is None:
             return Constant(None)
-        made = self._evaluated(node)
+        made = self.evaluated(node)
         if self.moved and isinstance(made, Constant) and made.flag in self.moved:
             return self.moved[made.flag]
         if made is UNKNOWN and self.equal and isinstance(node, (ast.Attribute, ast.Name, ast.Subscript, ast.Call)):
-            return self.equal.get(self._written(node), UNKNOWN)
+            return self.equal.get(self.key_of(node), UNKNOWN)
         return made
 
-    def _evaluated(self, node: ast.expr) -> Object:
+    def evaluated(self, node: ast.expr) -> Object:
         """Return the value of an expression without what the path's answers tell about it."""
         self.effort.spend()
         method: Callable[[Any], Object] | None = getattr(self, f"_{type(node).__name__.lower()}", None)

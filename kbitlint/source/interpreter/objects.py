@@ -194,6 +194,8 @@ class Trainer:
     arguments: Record | None
     api: Any
     trained: bool = False
+    prepared: str = ""
+    """How its constructor has prepared the model for k-bit training, as in ``TrainerBehavior``; empty if it has not."""
     judged: bool = False
     """Whether the script calls ``evaluate()`` or ``predict()``. If it does, and never calls ``train()``, no training is
     recorded."""

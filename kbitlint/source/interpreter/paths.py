@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Argument, Call, Span
 from kbitlint.limits import current
+from kbitlint.source.interpreter.assignments import Assignments
 from kbitlint.source.interpreter.calls import Calls
 from kbitlint.source.interpreter.command_line import CommandLine
+from kbitlint.source.interpreter.conditions import Conditions
 from kbitlint.source.interpreter.expressions import Expressions
 from kbitlint.source.interpreter.functions import Functions
 from kbitlint.source.interpreter.library_calls import LibraryCalls
@@ -21,6 +23,7 @@ from kbitlint.source.interpreter.objects import Effort, TooLong
 from kbitlint.source.interpreter.path_state import PathState
 from kbitlint.source.interpreter.relevance import Relevance
 from kbitlint.source.interpreter.statements import Statements
+from kbitlint.source.interpreter.trainers import Trainers
 
 if TYPE_CHECKING:
     import ast
@@ -38,7 +41,9 @@ _SEEN = 128
 _SHARE = 3
 
 
-class ScriptInterpreter(Statements, Loops, Functions, CommandLine, Calls, LibraryCalls, ModelCalls, Expressions):
+class ScriptInterpreter(
+    Statements, Assignments, Loops, Functions, CommandLine, Calls, LibraryCalls, ModelCalls, Trainers, Conditions, Expressions
+):
     """All parts combined: the interpreter of one path through a file."""
 
 
