@@ -100,11 +100,12 @@ class Float16OnBfloat16Family(Rule):
         trained = {step.model_id for step in path.steps if step.action in TRAINING} | {t.model_id for t in path.trainings}
         for step in path.steps:
             model = step.before
-            used = step.model_id in trained or (model.kbit and not _GENERATES.search(source.text))
-            if step.action is not Action.LOAD or not used:
+            if step.action is not Action.LOAD:
                 continue
             name = step.call.value("pretrained_model_name_or_path")
             known = families.facts_of(name, model.named)
+            if step.model_id not in trained and _GENERATES.search(source.text):
+                continue
             if not known.overflows and not (model.kbit and known.dtype == "bfloat16"):
                 continue
             for call, key in ((step.call, "dtype"), (step.call, "torch_dtype"), (model.quantization, "bnb_4bit_compute_dtype")):

@@ -94,9 +94,10 @@ class NewEmbeddingsUntrained(Rule):
         adds_tokens = adds or (any(grown.values()) and source.adds_tokens)
         for call, frozen in grown.items():
             if frozen and adds_tokens:
+                config = next((one for one in configs if source.is_imported(call) and not source.is_imported(one)), call)
                 yield self.violation(
                     "rows for new tokens are added to the embeddings, and no adapter trains them",
-                    source.at(call),
+                    source.at(config),
                     surface=Surface.SOURCE,
                     fix=Fix("pass trainable_token_indices or modules_to_save to the adapter config", Safety.DISPLAY),
                 )

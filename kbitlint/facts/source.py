@@ -197,6 +197,12 @@ class SourceFacts(SourceText):
     """The comments that suppress rules."""
     unfollowed: str = ""
     """Which part of the file was not followed, and why; empty if all of it was."""
+    length: int | None = None
+    """The number of characters of the file itself; the texts of files that it imports follow it. None without such files."""
+    modules: tuple[tuple[int, str], ...] = ()
+    """(first line in the joined text, name) of each file of the repository that the file imports and that was followed."""
+    module_ignores: Mapping[str, tuple[Ignore, ...]] = field(default_factory=dict)
+    """The comments of these files that suppress rules, by name of the file."""
     unused: tuple[Ignore, ...] = ()
     """The comments that suppress no violation; filled after the other rules have run."""
 
@@ -211,10 +217,23 @@ class SourceFacts(SourceText):
             line: The 1-based line in the file, or in the joined code cells of a notebook.
             what: The name at this line, appended to the path of the location.
         """
+        index = bisect.bisect_right(self.modules, line, key=operator.itemgetter(0))
+        if index:
+            first, name = self.modules[index - 1]
+            return Location(what, name, line - first + 1)
         index = bisect.bisect_right(self.cells, line, key=operator.itemgetter(0))
         first, number = self.cells[index - 1] if index else (1, 0)
         place = f"cell {number}" if number else ""
         return Location(" ".join(filter(None, (place, what))), self.file, line - first + 1)
+
+    @property
+    def own_text(self) -> str:
+        """Return the text of the file without those of the files that it imports."""
+        return self.text if self.length is None else self.text[: self.length]
+
+    def is_imported(self, call: Call) -> bool:
+        """Return whether a call stands in a file that the file imports."""
+        return self.length is not None and call.span.start > self.length
 
     def calls_of(self, *callees: str) -> Iterator[Call]:
         """Return the calls of these functions in the order of the text."""

@@ -22,7 +22,7 @@ from kbitlint.source import edits as source_edits
 from kbitlint.source import notebooks
 from kbitlint.source.configs import collect as configs
 from kbitlint.source.configs import tree as config_tree
-from kbitlint.source.interpreter import relevance
+from kbitlint.source.interpreter import imported_files, relevance
 from kbitlint.source.line_ends import LineEnds, unified
 from kbitlint.source.python import SourceError, collect
 from kbitlint.source.soundness import fault_of, strays
@@ -81,7 +81,7 @@ def worth_parsing(path: Path, data: bytes) -> bool:
     """Return whether a file's bytes can concern the training of a k-bit model; this rejects most files of a repository."""
     if path.suffix in CONFIGS:
         return configs.worth_parsing(data)
-    return relevance.worth_parsing(data)
+    return relevance.worth_parsing(data) or (path.suffix in PYTHON and imported_files.brings_models(path.parent, data))
 
 
 def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[str, str] | None = None) -> Document | None:
@@ -114,7 +114,7 @@ def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[st
             raise
         masked, left = found
         facts = _facts(path, masked, shown, versions, text)
-        facts = dataclasses.replace(facts, text=text, unfollowed=facts.unfollowed or left)
+        facts = dataclasses.replace(facts, text=text + facts.text[len(masked) :], unfollowed=facts.unfollowed or left)
         return Document(path, raw, encoding, facts, masked=masked)
 
 
@@ -164,7 +164,8 @@ def _notebook(path: Path, raw: str, encoding: str, shown: str, versions: Mapping
     lines = itertools.accumulate((cell.source.count("\n") + 1 for cell in notebook.cells), initial=1)
     starts = tuple((line, cell.number) for line, cell in zip(lines, notebook.cells, strict=False))
     # edits replace text of the original cells, magics included; both texts have the same length
-    facts = dataclasses.replace(facts, text=notebook.joined(), cells=starts)
+    imported = facts.text[len(notebook.python) :]
+    facts = dataclasses.replace(facts, text=notebook.joined() + imported, cells=starts)
     return Document(path, raw, encoding, facts, notebook)
 
 
@@ -222,7 +223,7 @@ def faults(document: Document) -> dict[int, str]:
 
 
 def _python(document: Document) -> str:
-    return document.masked or document.facts.text if document.notebook is None else document.notebook.python
+    return document.masked or document.facts.own_text if document.notebook is None else document.notebook.python
 
 
 def must_be_writable(path: Path) -> None:

@@ -23,8 +23,10 @@ from kbitlint.source.interpreter.objects import (
 if TYPE_CHECKING:
     import ast
     from collections.abc import Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from kbitlint.facts.values import Span
+    from kbitlint.source.interpreter.imported_files import ImportedFiles
     from kbitlint.source.interpreter.objects import Object
     from kbitlint.source.interpreter.path_state import PathState
     from kbitlint.source.interpreter.relevance import Relevance
@@ -55,8 +57,20 @@ class Interpreter:
 
     _parameter_names: frozenset[str] = frozenset()
 
-    def __init__(self, text: Text, trail: PathState, relevance: Relevance, decisions: Mapping[str, bool]) -> None:
-        self.text = text
+    def __init__(
+        self,
+        text: Text,
+        trail: PathState,
+        relevance: Relevance,
+        decisions: Mapping[str, bool],
+        files: ImportedFiles | None = None,
+    ) -> None:
+        self.text = self.main_text = text
+        self.main_relevance = relevance
+        self.files = files
+        """The files of the repository that the script imports; None if they are not followed."""
+        self.modules: dict[str, Scope] = {}
+        """The names of each imported file that the path has followed, by path and by module name."""
         self.trail = trail
         self.effort = trail.effort
         self.relevance = relevance
@@ -81,6 +95,14 @@ class Interpreter:
         self.used: set[int] = set()
         """The ids of the syntax nodes of functions and classes that the path has followed."""
         self.units: list[UncalledFunction] = []
+
+    def inside(self, scope: Scope) -> AbstractContextManager[None]:
+        """Read the text and the relevant statements of the file whose names a scope holds."""
+        raise NotImplementedError
+
+    def member_of(self, module: str, name: str) -> Object | None:
+        """Return the value of a name of a file that the script imports as a module; None if it imports none so."""
+        raise NotImplementedError
 
     def block(self, statements: Iterable[ast.stmt]) -> None:
         """Follow statements in order."""

@@ -41,7 +41,7 @@ class CommandLine(Interpreter):
         """Yield the fields of a dataclass, or the attributes of a class, with their defaults; inherited ones are first."""
         lineage = list(cls.lineage())
         self.effort.spend(len(lineage) // _CHEAP)
-        for item in (item for one in reversed(lineage) for item in one.node.body):
+        for one, item in ((cls, item) for cls in reversed(lineage) for item in cls.node.body):
             self.effort.spend()
             target = item.target if isinstance(item, ast.AnnAssign) else None
             if isinstance(item, ast.Assign) and len(item.targets) == 1:
@@ -49,13 +49,12 @@ class CommandLine(Interpreter):
             written = item.value if isinstance(item, (ast.AnnAssign, ast.Assign)) else None
             if not isinstance(target, ast.Name) or written is None:
                 continue
-            span, whole = self.text.span(written), self.text.span(item)
             if isinstance(written, ast.Call) and _named(written.func, "field"):
-                default = next((keyword.value for keyword in written.keywords if keyword.arg == "default"), None)
-                if default is None:
-                    continue
-                written, span = default, self.text.span(default)
-            yield target.id, Entry(self.value(written), span, whole)
+                written = next((keyword.value for keyword in written.keywords if keyword.arg == "default"), None)
+            if written is not None:
+                with self.inside(one.scope):
+                    entry = Entry(self.value(written), self.text.span(written), self.text.span(item))
+                yield target.id, entry
 
     def _items_method(self, node: ast.Call, name: str, owner: Record) -> Object:
         if owner.callee == "argparse.ArgumentParser":

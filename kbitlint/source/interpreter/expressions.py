@@ -79,7 +79,8 @@ class Expressions(Interpreter):
     def _attribute(self, node: ast.Attribute) -> Object:
         owner = self.value(node.value)
         if isinstance(owner, Symbol):
-            return Symbol(f"{owner.name}.{node.attr}")
+            found = self.member_of(owner.name, node.attr) if self.modules else None
+            return Symbol(f"{owner.name}.{node.attr}") if found is None else found
         if isinstance(owner, TrackedModel):
             return owner if node.attr in _THROUGH else attribute_of(owner, node.attr)
         if isinstance(owner, Submodule):

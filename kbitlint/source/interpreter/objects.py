@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.facts.model_state import ModelState
+    from kbitlint.source.interpreter.imported_files import ImportedFile
 
 
 class TooLong(Exception):  # noqa: N818  # control flow: the interpreter stops following the path
@@ -229,6 +230,8 @@ class Scope:
 
     names: dict[str, Object] = field(default_factory=dict)
     outer: Scope | None = None
+    home: ImportedFile | None = None
+    """The imported file whose names these are; None for the script itself, and for inner scopes."""
 
     def find(self, name: str) -> Object | None:
         """Return the value of a name; None if the name is not bound."""

@@ -16,6 +16,7 @@ from kbitlint.source.interpreter.command_line import CommandLine
 from kbitlint.source.interpreter.conditions import Conditions
 from kbitlint.source.interpreter.expressions import Expressions
 from kbitlint.source.interpreter.functions import Functions
+from kbitlint.source.interpreter.imports import Imports
 from kbitlint.source.interpreter.library_calls import LibraryCalls
 from kbitlint.source.interpreter.loops import Loops
 from kbitlint.source.interpreter.model_calls import ModelCalls
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path as FilePath
 
     from kbitlint.facts.source import ExecutionPath
+    from kbitlint.source.interpreter.imported_files import ImportedFiles
     from kbitlint.source.offsets import Text
 
 #: Number of paths that are followed. A real script seldom has more than twelve branches that matter.
@@ -42,7 +44,18 @@ _SHARE = 3
 
 
 class ScriptInterpreter(
-    Statements, Assignments, Loops, Functions, CommandLine, Calls, LibraryCalls, ModelCalls, Trainers, Conditions, Expressions
+    Statements,
+    Imports,
+    Assignments,
+    Loops,
+    Functions,
+    CommandLine,
+    Calls,
+    LibraryCalls,
+    ModelCalls,
+    Trainers,
+    Conditions,
+    Expressions,
 ):
     """All parts combined: the interpreter of one path through a file."""
 
@@ -104,7 +117,14 @@ class ExecutionPaths:
         self.unfollowed = ""
         """The message about the part of the file that was not followed; empty if all of it was."""
 
-    def follow(self, source: Text, module: ast.Module, versions: Mapping[str, str], beside: FilePath | None) -> None:
+    def follow(
+        self,
+        source: Text,
+        module: ast.Module,
+        versions: Mapping[str, str],
+        beside: FilePath | None,
+        files: ImportedFiles | None = None,
+    ) -> None:
         """Follow the file once for each path.
 
         Args:
@@ -112,6 +132,7 @@ class ExecutionPaths:
             module: Its syntax tree.
             versions: The versions of the libraries whose behaviour is modelled.
             beside: The folder of the script, in which configuration files that it names are searched.
+            files: The files of the repository that the script imports; None if they are not followed.
         """
         relevance = Relevance(module)
         search = PathSearch()
@@ -122,7 +143,7 @@ class ExecutionPaths:
                 break
             share = min(most // _SHARE + 1, left)
             trail = PathState(versions, beside=beside, effort=Effort(share))
-            interpreter = ScriptInterpreter(source, trail, relevance, decisions)
+            interpreter = ScriptInterpreter(source, trail, relevance, decisions, files)
             whole = True
             try:
                 interpreter.follow(module)

@@ -6,7 +6,7 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.values import UNKNOWN, Symbol
+from kbitlint.facts.values import UNKNOWN
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft, PathEnd, Returned
 from kbitlint.source.interpreter.names import lets_no_gradient_through
 from kbitlint.source.interpreter.objects import (
@@ -99,25 +99,9 @@ class Statements(Interpreter):
         if adapters.by.callee == "peft.get_peft_model":
             value.state = dataclasses.replace(value.state, adapters=dataclasses.replace(adapters, kept=False))
 
-    def _do_import(self, node: ast.Import) -> None:
-        self.effort.spend(len(node.names) // _CHEAP)
-        for alias in node.names:
-            name = alias.asname or alias.name.partition(".")[0]
-            self.scope.names[name] = Symbol(alias.name if alias.asname else name)
-
-    def _do_importfrom(self, node: ast.ImportFrom) -> None:
-        self.effort.spend(len(node.names) // _CHEAP)
-        if node.level or not node.module:
-            for alias in node.names:
-                self.scope.names[alias.asname or alias.name] = Symbol(f".{node.module or ''}.{alias.name}")
-            return
-        for alias in node.names:
-            if alias.name != "*":
-                self.scope.names[alias.asname or alias.name] = Symbol(f"{node.module}.{alias.name}")
-
     def _do_if(self, node: ast.If) -> None:
         if _is_main(node.test):
-            self.block(node.body)
+            self.block(node.body if self.module.home is None else node.orelse)
             return
         if self.filters_parameters(node.test):
             self.filtered(node)
