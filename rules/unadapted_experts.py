@@ -86,9 +86,11 @@ class UnadaptedExperts(Rule):
                 if step.action is Action.ATTACH:
                     place = _reaches_none(step, arguments.get(step.model_id))
                     found.setdefault(step.call.span, []).append(place)
+        reported: set[Span] = set()
         for places in found.values():
             place = places[0]
-            if place is not None and all(other is not None for other in places):
+            if place is not None and place.whole not in reported and all(other is not None for other in places):
+                reported.add(place.whole)
                 yield self.violation(
                     "the fused experts have no adapter: target_modules names modules, and they are parameters",
                     source.at_line(place.whole.line, place.name),

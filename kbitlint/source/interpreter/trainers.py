@@ -60,7 +60,7 @@ class Trainers(Interpreter):
                 self.trail.apply(row, call, net, by_base_name=base)
                 self.rename_base(net)
         adapters = net.state.adapters
-        if adapters is not None and net.state.kbit and own.casts:
+        if adapters is not None and net.state.method == "bitsandbytes" and own.casts:  # TRL asks is_loaded_in_4bit and 8bit
             dtype = "bfloat16" if own.casts == "always" else self._cast_with_bf16(trainer, net)
             net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(adapters, dtype=dtype))
 
