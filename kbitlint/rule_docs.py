@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from kbitlint.runtime.docstrings import docstring
+from kbitlint.version import HOME, VERSION
 
 if TYPE_CHECKING:
     from kbitlint.rule import Rule
@@ -24,6 +25,11 @@ def sections(rule: type[Rule]) -> dict[str, str]:
         elif heading:
             found[heading] += line + "\n"
     return {name: text.strip() for name, text in found.items()}
+
+
+def page_of(code: str) -> str:
+    """Return the address of the page of a built-in rule, of this version."""
+    return f"{HOME}/blob/v{VERSION}/docs/rules/{code}.md"
 
 
 def explain(rule: Rule) -> str:

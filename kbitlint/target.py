@@ -12,7 +12,7 @@ from kbitlint.errors import TargetError
 from kbitlint.violation import Surface
 
 #: of a script, a notebook or a training configuration; a Hub id has none of them
-_SUFFIXES = (".py", ".ipynb", ".yaml", ".yml", ".json")
+SUFFIXES = (".py", ".ipynb", ".yaml", ".yml", ".json")
 _HEADERS = (".safetensors", ".safetensors.index.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _FACTORY = re.compile(r"(?P<place>.+):(?P<attribute>[A-Za-z_][\w.]*)")
@@ -103,7 +103,7 @@ def parse(text: str) -> Target:
         if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", place):
             return Target(text, Kind.FACTORY_MODULE, place, attribute)
     name, _, revision = text.partition("@")
-    looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix in _SUFFIXES
+    looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix in SUFFIXES
     if not looks_local and _HUB_ID.fullmatch(name):
         return Target(text, Kind.HUB, name, revision=revision or None)
     raise TargetError(text, "there is no such file or folder")
@@ -142,7 +142,7 @@ def _folder(text: str, path: Path) -> Target:
 def _file(text: str, path: Path) -> Target:
     if path.name in CHECKPOINT_FILES or path.name.endswith(_HEADERS):
         return Target(text, Kind.FILE, str(path))
-    if path.suffix in _SUFFIXES:
+    if path.suffix in SUFFIXES:
         return Target(text, Kind.SCRIPT, str(path))
     raise TargetError(
         text,

@@ -27,6 +27,7 @@ from kbitlint.cli.terminal import (
 )
 from kbitlint.errors import KbitlintError
 from kbitlint.extras import require_model_extra
+from kbitlint.files.project import root_of
 from kbitlint.output import formats
 from kbitlint.report import Report
 from kbitlint.result import Failure
@@ -174,10 +175,11 @@ def apply_suppressions(
     if (writes or prunes) and path is None:
         raise click.UsageError("--write-baseline and --prune-baseline need --baseline FILE")
     known = suppress.read_baseline(path) if path is not None and (path.exists() or not writes) else {}
-    chosen = suppress.Suppressions(settings.ignore_in, {} if writes else known, settings.severity)
+    root = root_of(Path(settings.file).parent if settings.file else Path.cwd())
+    chosen = suppress.Suppressions(settings.ignore_in, {} if writes else known, settings.severity, root)
     made, unused = suppress.apply(reports, chosen, everything=everything)
     if path is not None and (writes or prunes):
-        counts = suppress.written(known, made, prune=prunes and not writes)
+        counts = suppress.written(known, made, root, prune=prunes and not writes)
         suppress.write_baseline(path, counts)
         pruned = tuple(line for line in unused if not line.startswith("baseline "))
         return CheckedRun(made, pruned, (*pruned, f"written: {path}"), accepted=writes)

@@ -196,7 +196,7 @@ class SourceFacts(SourceText):
 
     def at(self, call: Call) -> Location:
         """Return the location of a call."""
-        return self.at_line(call.span.line, call.path or call.callee.rpartition(".")[2])
+        return self._at(call.span.line, call.path or call.callee.rpartition(".")[2], call.span)
 
     def at_line(self, line: int, what: str = "") -> Location:
         """Return the location of a line; for a notebook, its cell and the line in the cell.
@@ -205,10 +205,19 @@ class SourceFacts(SourceText):
             line: The 1-based line in the file, or in the joined code cells of a notebook.
             what: The name at this line, appended to the path of the location.
         """
+        return self._at(line, what)
+
+    def _at(self, line: int, what: str, span: Span | None = None) -> Location:
         index = bisect.bisect_right(self.cells, line, key=operator.itemgetter(0))
         first, number = self.cells[index - 1] if index else (1, 0)
         place = f"cell {number}" if number else ""
-        return Location(" ".join(filter(None, (place, what))), self.file, line - first + 1)
+        path, here = " ".join(filter(None, (place, what))), line - first + 1
+        if span is None:
+            return Location(path, self.file, here, code=self.line(line))
+        start, end = self.line_start(span.start), self.line_start(span.end)
+        ends = here + self.text.count("\n", span.start, span.end)
+        columns = span.start - start + 1, span.end - end + 1
+        return Location(path, self.file, here, columns[0], ends, columns[1], self.line_at(span.start))
 
     def calls_of(self, *callees: str) -> Iterator[Call]:
         """Return the calls of these functions in the order of the text."""

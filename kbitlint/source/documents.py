@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from kbitlint.violation import Edit
 
 PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json")
-SUFFIXES = PYTHON + NOTEBOOK + CONFIGS
 #: The limit in bytes for every file; notebooks are large because they contain pictures. Code has the smaller limits of
 #: ``limits.py``.
 MAX_BYTES = 64 * 1024 * 1024

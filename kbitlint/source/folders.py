@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.source.documents import SUFFIXES
 from kbitlint.source.gitignore import patterns
+from kbitlint.target import SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
