@@ -177,12 +177,13 @@ def _has_threads() -> bool:
 def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Report:
     """Audit a script or a folder of scripts; no model is built and no code of a script runs."""
     path = Path(target.place)
+    nothing = "nothing here loads, prepares or trains a quantized model"
     if target.kind is Kind.TREE:
         swept = sweep(path, rules, options.context)
-        if not swept.files:
-            raise TargetError(target.text, "the folder holds no checkpoint, script, notebook or training configuration")
-        counted = f"{swept.read} of {swept.files} files" if swept.files > 1 else "1 file"
+        counted = f"{swept.read} of {swept.files} files" if (swept.files, swept.read) != (1, 1) else "1 file"
         summary = f"{counted} {'concerns' if swept.read == 1 else 'concern'} the training of quantized models"
+        if not swept.files:
+            summary, nothing = "", "the folder holds no checkpoint, script, notebook or training configuration"
     else:
         document = documents.read(path, target.text)
         swept = ScriptAudit(NOTHING, 1)
@@ -192,7 +193,7 @@ def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> R
             swept = ScriptAudit(outcome, 1, 1, silenced=silenced)
     skips = swept.skips
     if not swept.read and not skips:
-        skips = (Skip("", Surface.SOURCE, "nothing here loads, prepares or trains a quantized model"),)
+        skips = (Skip("", Surface.SOURCE, nothing),)
     notes = (f"{swept.silenced} silenced by comments",) if swept.silenced else ()
     report = report_of(target.text, None, swept.outcome, notes=notes, skips=skips)
     return dataclasses.replace(report, summary=summary)

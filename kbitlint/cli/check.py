@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from kbitlint.result import AuditResult
 
 EXIT_CLEAN, EXIT_VIOLATIONS = 0, 1
+#: the targets of a run that names none, in a project that lists none
+HERE = (".",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +131,7 @@ def check_targets(targets: tuple[str, ...], options: CheckOptions, settings: Con
     """Audit or fix targets, write the report, and return the exit code."""
     gc.set_threshold(10_000)  # a collection walks all that torch and transformers import: an eighth of a folder's audit
     named = bool(targets)
-    targets = targets or settings.targets
-    if not targets:
-        raise click.UsageError("name a target, or list some under [tool.kbitlint] targets in pyproject.toml")
+    targets = targets or settings.targets or HERE
     must_be_no_input(options.output_file, targets, options.other_files(settings))
     arguments = options.arguments(settings)
     if options.run and not named:

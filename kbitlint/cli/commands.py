@@ -64,13 +64,13 @@ def check(targets: tuple[str, ...], **options: Any) -> int:
     A checkpoint is a folder or a Hub id, a function is file.py:function or pkg.mod:function. A function is run, with
     your rights.
 
-    Without a target those of [tool.kbitlint] in the nearest pyproject.toml are audited, and the functions among them
-    are run: in a project that you do not trust, give --no-run.
+    Without a target those of [tool.kbitlint] in the nearest pyproject.toml are audited, else this folder. The functions
+    among them are run: in a project that you do not trust, give --no-run.
     """
     from kbitlint import config
 
     settings = config.load(config.find(Path.cwd()))
-    with import_paths.closed_to(import_paths.reached_by(targets or settings.targets)):
+    with import_paths.closed_to(import_paths.reached_by(targets or settings.targets or ["."])):
         from kbitlint.cli.check import CheckOptions, check_targets
 
         return check_targets(targets, CheckOptions(**options), settings)
@@ -133,12 +133,16 @@ def show_config() -> None:
 
 
 @main.command()
-def init() -> None:
-    """Write [tool.kbitlint] and pre-commit entries for the project in this folder."""
-    from kbitlint.cli import init as project
+@click.option("--run", is_flag=True, help="Run the functions that build models too, without weights, and list them.")
+@click.option("--no-baseline", "baseline", flag_value=False, default=True, type=bool, help="Accept no violation.")
+def init(run: bool, baseline: bool) -> None:  # noqa: FBT001  # as click passes them
+    """Write [tool.kbitlint], pre-commit entries and a baseline for the project in this folder.
 
-    for line in project.init(Path.cwd()):
-        click.echo(line)
+    What is there is audited first, and the report shown: scripts, notebooks, configurations, checkpoints and adapters.
+    """
+    from kbitlint.cli.adoption import adopt
+
+    adopt(Path.cwd(), run=run, baseline=baseline)
 
 
 @main.command(short_help="The main job on a tiny Llama, in 15 seconds.")

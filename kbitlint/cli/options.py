@@ -126,9 +126,7 @@ CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--trace/--no-trace", default=True, help="Run a training step without weights (default), or do not."),
     click.option("--select", multiple=True, callback=_split, metavar="CODE", help="Rules to run: KB101, KB4, a slug or ALL."),
     click.option("--ignore", multiple=True, callback=_split, metavar="CODE", help="Rules not to run."),
-    click.option(
-        "--output-format", "--format", "format_", type=click.Choice(FORMATS), default="text", help="How to report."
-    ),
+    click.option("--output-format", "--format", "format_", type=click.Choice(FORMATS), default="text", help="How to report."),
     *SUPPRESSING_OPTIONS,
     RANK_OPTION,
     *JOBS_OPTIONS,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import enum
+import functools
 import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -213,11 +214,11 @@ class SourceFacts(SourceText):
         place = f"cell {number}" if number else ""
         path, here = " ".join(filter(None, (place, what))), line - first + 1
         if span is None:
-            return Location(path, self.file, here, code=self.line(line))
+            return Location(path, self.file, here, code=_line(self.text, line))
         start, end = self.line_start(span.start), self.line_start(span.end)
         ends = here + self.text.count("\n", span.start, span.end)
         columns = span.start - start + 1, span.end - end + 1
-        return Location(path, self.file, here, columns[0], ends, columns[1], self.line_at(span.start))
+        return Location(path, self.file, here, columns[0], ends, columns[1], _line(self.text, line))
 
     def calls_of(self, *callees: str) -> Iterator[Call]:
         """Return the calls of these functions in the order of the text."""
@@ -244,3 +245,14 @@ class SourceFacts(SourceText):
             for training in path.trainings:
                 found.setdefault(training.call.span, []).append(training)
         return (tuple(trainings) for trainings in found.values())
+
+
+def _line(text: str, number: int) -> str:
+    """Return a 1-based line without its indentation; empty if there is none."""
+    lines = _lines(text)
+    return lines[number - 1].strip() if 0 < number <= len(lines) else ""
+
+
+@functools.lru_cache(maxsize=2)
+def _lines(text: str) -> list[str]:
+    return text.split("\n")

@@ -220,15 +220,6 @@ class SourceText:
         """Return the text of a span."""
         return self.text[span.start : span.end]
 
-    def line_at(self, offset: int) -> str:
-        """Return the text of the line of an offset, without its indentation."""
-        return self.text[self.line_start(offset) : self._line_end(offset)].strip()
-
-    def line(self, number: int) -> str:
-        """Return the text of a 1-based line, without its indentation; empty if there is no such line."""
-        lines = _lines(self.text)
-        return lines[number - 1].strip() if 0 < number <= len(lines) else ""
-
     def line_start(self, offset: int) -> int:
         """Return the offset at which the line of an offset starts."""
         return self.text.rfind("\n", 0, offset) + 1
@@ -271,11 +262,6 @@ class SourceText:
         if comma is None:
             return (self._edit(point, end, f",{self.text[point:end]}\n{indent}{code},"),)
         return (self._edit(end, end, f"\n{indent}{code},"),)
-
-
-@functools.lru_cache(maxsize=2)
-def _lines(text: str) -> list[str]:
-    return text.split("\n")
 
 
 @functools.lru_cache(maxsize=2)
