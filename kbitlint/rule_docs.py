@@ -9,6 +9,8 @@ from kbitlint.runtime.docstrings import docstring
 from kbitlint.version import HOME, VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kbitlint.rule import Rule
 
 SECTIONS = ("What it does", "Why is this bad?", "Example", "Fix", "Fix safety", "References")
@@ -39,3 +41,24 @@ def explain(rule: Rule) -> str:
         lines = [f"- `{option.name}` ({json.dumps(option.default)}): {option.doc}" for option in rule.options]
         body += "\n\n## Options\n\n" + "\n".join(lines)
     return f"# {rule.meta.slug} ({rule.meta.code})\n\n{rule.meta.severity.value}, since {rule.meta.since}\n\n{body}\n"
+
+
+def as_json(rules: Iterable[Rule]) -> str:
+    """Return rules as a JSON list: identity, surfaces, options and document."""
+    return json.dumps(
+        [
+            {
+                "code": rule.meta.code,
+                "slug": rule.meta.slug,
+                "severity": rule.meta.severity.value,
+                "consequence": rule.meta.consequence.value,
+                "since": rule.meta.since,
+                "title": type(rule).title(),
+                "surfaces": [surface.value for surface in rule.checks()],
+                "options": [{"name": o.name, "default": o.default, "doc": o.doc} for o in rule.options],
+                "document": explain(rule),
+            }
+            for rule in rules
+        ],
+        indent=2,
+    )

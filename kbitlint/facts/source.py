@@ -9,6 +9,7 @@ import bisect
 import enum
 import functools
 import operator
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.values import Ignore
+    from kbitlint.violation import Edit
 
 
 class Action(enum.Enum):
@@ -193,7 +195,7 @@ class SourceFacts(SourceText):
     unfollowed: str = ""
     """Which part of the file was not followed, and why; empty if all of it was."""
     unused: tuple[Ignore, ...] = ()
-    """The comments that suppress no violation; filled after the other rules have run."""
+    """The comments that suppress no violation, or name no rule; filled after the other rules have run."""
 
     def at(self, call: Call) -> Location:
         """Return the location of a call."""
@@ -219,6 +221,17 @@ class SourceFacts(SourceText):
         ends = here + self.text.count("\n", span.start, span.end)
         columns = span.start - start + 1, span.end - end + 1
         return Location(path, self.file, here, columns[0], ends, columns[1], _line(self.text, line))
+
+    def name_in_comment(self, ignore: Ignore, codes: str) -> tuple[Edit, ...]:
+        """Return the edit that lets an ignore comment name rules, beside those that it names."""
+        comment = self.text[ignore.start : ignore.end]
+        if ignore.names:
+            end = ignore.start + comment.index("]")
+            return self.replace(Span(end, end, ignore.line), f", {codes}")
+        word = comment.index("ignore") + len("ignore")
+        stale = re.match(r"\[[^\]\n]*\]", comment[word:])  # brackets without a name
+        place = Span(ignore.start + word, ignore.start + word + (stale.end() if stale else 0), ignore.line)
+        return self.replace(place, f"[{codes}]")
 
     def calls_of(self, *callees: str) -> Iterator[Call]:
         """Return the calls of these functions in the order of the text."""

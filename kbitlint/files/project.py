@@ -22,6 +22,8 @@ def root_of(start: Path) -> Path:
 
 def file_of(target: str, file: str) -> str:
     """Return the path of a violation's file from the working folder; rules name the file relative to the target."""
+    if file == target:
+        return file
     path = Path(target.partition(":")[0] or ".")
     folder = path if path.is_dir() else path.parent
     there = folder / file

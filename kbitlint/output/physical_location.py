@@ -131,7 +131,7 @@ def _in_notebook(file: str, cell: int, at: Location) -> Place:
 @functools.lru_cache(maxsize=1)
 def _notebook(file: str) -> Notebook | None:
     from kbitlint.output.replacements import text_of  # as above
-    from kbitlint.source import notebooks
+    from kbitlint.source import notebooks  # as above
 
     raw = text_of(file)
     try:

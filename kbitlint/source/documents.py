@@ -74,6 +74,11 @@ def read(path: Path, name: str | None = None, versions: Mapping[str, str] | None
     return parse(path, data, name, versions)
 
 
+def of(path: Path, name: str, data: bytes | None) -> Document | None:
+    """Return the document of a file, or of the text that takes its place; see ``read``."""
+    return read(path, name) if data is None else parse(path, data, name)
+
+
 def worth_parsing(path: Path, data: bytes) -> bool:
     """Return whether a file's bytes can concern the training of a k-bit model; this rejects most files of a repository."""
     if path.suffix in CONFIGS:

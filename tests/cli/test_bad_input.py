@@ -143,11 +143,9 @@ def test_a_hub_id_cannot_be_fixed(fails):
 
 
 def test_a_selector_that_selects_nothing(fails):
-    assert fails("check", ".", "--select", "KB41") == (
-        "kbitlint: 'KB41' selects no rule; did you mean 'KB401'?; `kbitlint rules` lists them"
-    )
+    assert fails("check", ".", "--select", "KB41") == ("kbitlint: 'KB41' selects no rule; did you mean 'KB401'?")
     assert fails("check", ".", "--ignore", "low-precision-nrm") == (
-        "kbitlint: 'low-precision-nrm' selects no rule; did you mean 'low-precision-norm'?; `kbitlint rules` lists them"
+        "kbitlint: 'low-precision-nrm' selects no rule; did you mean 'low-precision-norm'?"
     )
 
 
@@ -189,9 +187,7 @@ def test_an_unknown_command_is_explained(run):
     result = run("chekc", "x")
 
     assert result.exit_code == 2
-    assert result.stderr.endswith(
-        "Error: there is no command 'chekc'; did you mean 'check'?; to audit a target: kbitlint check chekc\n"
-    )
+    assert result.stderr.endswith("Error: there is no command 'chekc'; did you mean 'check'?\n")
 
 
 def test_one_bad_target_does_not_hide_the_others(run):
