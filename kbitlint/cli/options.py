@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from kbitlint.output.formats import NAMES as FORMATS
 from kbitlint.sizes import size_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from click.shell_completion import CompletionItem
 
 #: the argument of --amp -> TrainingContext.autocast_dtype
 AMP = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
@@ -115,6 +116,8 @@ FILE_OPTIONS = (
 
 
 def _targets_of(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem  # only a shell that completes needs it
+
     return [CompletionItem(incomplete, type="file")]
 
 
