@@ -56,6 +56,11 @@ class AdapterFacts:
         """
         return self.kind in ("PREFIX_TUNING", "CARTRIDGE")
 
+    @property
+    def by_task(self) -> bool:
+        """Return whether PEFT passes the task of each sequence through hooks, which exist in the forward pass only."""
+        return self.kind == "POLY"
+
 
 class Reentry(enum.Enum):
     """The value of ``use_reentrant`` for one checkpointed module."""
