@@ -103,8 +103,8 @@ def _watch(model: Any) -> tuple[dict[str, bool], dict[str, Any]]:
     seen: dict[str, bool] = {}
     trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
-    def note(name: str, gradient: torch.Tensor) -> None:
-        seen[name] = seen.get(name, False) or bool(gradient.any())
+    def note(name: str, gradient: torch.Tensor | None) -> None:
+        seen[name] = seen.get(name, False) or (gradient is not None and bool(gradient.any()))
 
     for name, parameter in trained.items():
         parameter.register_hook(functools.partial(note, name))

@@ -161,6 +161,18 @@ _SOME = {
     "phi3": ["qkv_proj", "gate_up_proj"],
     "opt": ["q_proj", "v_proj", "fc1"],
 }
+#: options that only PEFT's own model has a method for
+_OF_PEFT_MODEL = (
+    "merged",
+    "merged and unloaded",
+    "second",
+    "second active",
+    "disabled",
+    "saved and loaded",
+    "saved and loaded to train",
+)
+#: families whose input embedding has another name than ``embed_tokens``
+_EMBEDDINGS = {"gpt2": "wte", "gpt_neox": "embed_in", "falcon": "word_embeddings", "bloom": "word_embeddings"}
 _TRAINER = {"trainer": "", "trainer, bf16": ", bf16=True", "trainer, checkpointing": ", gradient_checkpointing=True"}
 
 
@@ -171,7 +183,21 @@ def drawn(seed: int) -> Program:
     for step, options in STEPS.items():
         often = 0.0 if step in ("family", "layers") else 0.6
         chosen[step] = next(iter(options)) if dice.random() < often else dice.choice(list(options))
-    return chosen
+    return _possible(chosen)
+
+
+def _possible(program: Program) -> Program:
+    """Return a program without options that the libraries refuse by their signature, which no script keeps for long."""
+    made = dict(program)
+    if made["attached"] == "add_adapter" and made["adapted"] in _OF_PEFT_MODEL:
+        made["attached"] = plain("attached")
+    if made["further"] == "first layer" and made["adapter"] == "lora":
+        made["adapter"] = "lora, some"
+    if made["further"] == "embeddings saved" and "embed_tokens" not in _EMBEDDINGS.get(made["family"], "embed_tokens"):
+        made["further"] = plain("further")
+    if made["adapter"] == "ln tuning" and made["family"] == "opt":
+        made["adapter"] = plain("adapter")
+    return made
 
 
 def plain(step: str) -> str:

@@ -91,6 +91,8 @@ class LayerCheckpointing:
     """Whether the module is a checkpointed layer of transformers. Such a layer drops the cache itself."""
     rebindable: bool
     """Whether the module's bound checkpoint function can be bound again with ``use_reentrant=False``."""
+    redraws: bool = False
+    """Whether the bound function does not preserve the random state, and dropout is active in the module."""
 
 
 @dataclass(frozen=True, slots=True)
