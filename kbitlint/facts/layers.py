@@ -56,6 +56,11 @@ class AdapterFacts:
         """
         return self.kind in ("PREFIX_TUNING", "CARTRIDGE")
 
+    @property
+    def by_task(self) -> bool:
+        """Return whether PEFT passes the task of each sequence through hooks, which exist in the forward pass only."""
+        return self.kind == "POLY"
+
 
 class Reentry(enum.Enum):
     """The value of ``use_reentrant`` for one checkpointed module."""
@@ -86,6 +91,8 @@ class LayerCheckpointing:
     """Whether the module is a checkpointed layer of transformers. Such a layer drops the cache itself."""
     rebindable: bool
     """Whether the module's bound checkpoint function can be bound again with ``use_reentrant=False``."""
+    redraws: bool = False
+    """Whether the bound function does not preserve the random state, and dropout is active in the module."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class ParameterFacts:
     """Whether hooks make the parameter's module compute in float32 for any input dtype. Its dtype is then intended."""
     inference: bool = False
     """Whether the parameter was created under ``torch.inference_mode``. Such a tensor is read-only outside that mode."""
+    least: float = 0.0
+    """The smallest magnitude in a trained vector of half precision; 0.0 for every other parameter."""
 
 
 @dataclass(frozen=True, slots=True)

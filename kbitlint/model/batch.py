@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kbitlint.model.layers import adapters
+from kbitlint.model.layers.adapter_inputs import with_adapter_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,18 @@ def training_batch(model: nn.Module, device: str | torch.device, batch: int = 2,
     made = {name: value.to(device) for name, value in made.items()}
     if "use_cache" in names:
         made["use_cache"] = False
-    return made
+    return with_adapter_inputs(model, _taken(model, base, made))
+
+
+def _taken(model: nn.Module, base: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
+    """Return the inputs that a module around the base takes. A user's own module rarely takes all those of its backbone."""
+    if model is base:
+        return batch
+    asked = inspect.signature(model.forward).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in asked):
+        return batch
+    names = {parameter.name for parameter in asked}
+    return {name: value for name, value in batch.items() if name in names} or batch
 
 
 def _asked_for(base: nn.Module) -> dict[str, bool]:
