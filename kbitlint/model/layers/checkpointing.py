@@ -59,6 +59,7 @@ def checkpoint_facts(module: nn.Module, path: str) -> LayerCheckpointing | None:
         reentry=reentry,
         is_layer=layer,
         rebindable=takes_use_reentrant(bound),
+        redraws=_passes(bound, "preserve_rng_state") is False,
     )
 
 
@@ -76,6 +77,15 @@ def reentry_of(function: object) -> Reentry:
     if _is_torchs_own(function):
         return Reentry.UNSET
     return _reentry_in_code(function) if callable(function) else Reentry.UNKNOWN
+
+
+def _passes(function: object, name: str) -> object:
+    """Return the value of a keyword that a bound checkpoint function passes to torch, or None."""
+    while isinstance(function, functools.partial):
+        if name in function.keywords:
+            return function.keywords[name]
+        function = function.func
+    return None
 
 
 def takes_use_reentrant(function: object) -> bool:
