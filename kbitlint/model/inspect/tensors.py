@@ -173,7 +173,15 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
         floating=floating,
         held=held,
         inference=parameter.is_inference(),
+        scale=_scale(parameter),
     )
+
+
+def _scale(parameter: Tensor) -> float | None:
+    """Return the mean magnitude of a trainable vector in bfloat16. Matrices are not read."""
+    if parameter.dtype is not torch.bfloat16 or not parameter.requires_grad or parameter.dim() != 1 or parameter.is_meta:
+        return None
+    return float(parameter.detach().abs().float().mean()) if parameter.numel() else None
 
 
 def _bare_norm_facts(parameter: ParameterFacts, name: str) -> NormFacts:
