@@ -68,7 +68,7 @@ STEPS: dict[str, dict[str, str]] = {
         "no": "",
         "frozen": "for parameter in model.parameters():\n    parameter.requires_grad = False",
         "norms by hand": "for name, parameter in model.named_parameters():\n    parameter.requires_grad = False\n"
-        '    if parameter.ndim == 1:\n        parameter.data = parameter.data.float()',
+        "    if parameter.ndim == 1:\n        parameter.data = parameter.data.float()",
         "after the adapters": "",
     },
     "checkpointing": {

@@ -97,6 +97,15 @@ def reentry_of(function: object) -> Reentry:
     return _reentry_in_code(function) if callable(function) else Reentry.UNKNOWN
 
 
+def _passes(function: object, name: str) -> object:
+    """Return the value of a keyword that a bound checkpoint function passes to torch, or None."""
+    while isinstance(function, functools.partial):
+        if name in function.keywords:
+            return function.keywords[name]
+        function = function.func
+    return None
+
+
 def takes_use_reentrant(function: object) -> bool:
     """Return whether ``use_reentrant=False`` can be passed to a bound checkpoint function."""
     while isinstance(function, functools.partial):
