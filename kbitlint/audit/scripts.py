@@ -82,7 +82,8 @@ def _judged(ignore: Ignore, silenced: Iterable[Found]) -> Ignore:
 
 def _run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -> engine.Outcome:
     """Return the outcome of the rules, with a skip if the file was not followed to its end."""
-    outcome = engine.run(rules, {Surface.SOURCE: facts}, context)
+    unjudged = bool(facts.unfollowed) and not facts.paths and not facts.calls and facts.dialect != "python"
+    outcome = NOTHING if unjudged else engine.run(rules, {Surface.SOURCE: facts}, context)
     if not facts.unfollowed:
         return outcome
     return dataclasses.replace(outcome, skips=(*outcome.skips, Skip("", Surface.SOURCE, f"{facts.file} {facts.unfollowed}")))
