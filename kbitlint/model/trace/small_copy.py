@@ -32,7 +32,17 @@ MAX_PARAMETERS = 60_000_000
 _LAYERS = 2
 _HEADS = 4
 _LAYER_COUNTS = frozenset(
-    ["num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "encoder_layers", "num_decoder_layers", "num_encoder_layers", "depth"]
+    [
+        "num_hidden_layers",
+        "n_layer",
+        "n_layers",
+        "num_layers",
+        "decoder_layers",
+        "encoder_layers",
+        "num_decoder_layers",
+        "num_encoder_layers",
+        "depth",
+    ]
 )
 _HEAD_COUNTS = ("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads", "decoder_attention_heads")
 _WIDTHS = ("hidden_size", "d_model", "n_embd")
