@@ -61,6 +61,10 @@ class CheckpointConfig:
     """The number of rows of its embeddings; 0 if config.json does not set it."""
     hidden: int = 0
     """The length of a hidden state; 0 if config.json does not set it."""
+    architecture: str = ""
+    """The class that the checkpoint names."""
+    skips: tuple[str, ...] | None = None
+    """The stored ``llm_int8_skip_modules``; None if the checkpoint has no such list."""
 
 
 @dataclass(frozen=True, slots=True)

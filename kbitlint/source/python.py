@@ -19,6 +19,7 @@ from kbitlint.source.interpreter.imported_files import ImportedFiles, brings_mod
 from kbitlint.source.interpreter.paths import ExecutionPaths, agreed, variants
 from kbitlint.source.interpreter.relevance import worth_following
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
+from kbitlint.upstream.calls import UNJUDGED
 from kbitlint.upstream.versions import installed
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _DISTRIBUTED = re.compile(
     r"\b(LOCAL_RANK|init_process_group|torchrun|accelerate launch|DistributedDataParallel|ddp_find_unused_parameters"
     r"|local_rank|ddp_backend|PartialState|deepspeed)\b"
 )
+_BITS = re.compile(r"[48][-_ ]?bits?\b|quantiz|qlora|\bnf4\b|\bint[48]\b", re.IGNORECASE)
 _ARGUMENTS = ("ddp_find_unused_parameters", "ddp_backend", "ddp_timeout")
 
 
@@ -73,10 +75,11 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         raise SourceError("is nested too deeply to be followed") from error
     imported = files.files if files is not None else []
     starts = list(itertools.accumulate((one.text.text.count("\n") + 1 for one in imported), initial=text.count("\n") + 2))
+    imports = tuple(_imports(module))
     return SourceFacts(
         file,
         "\n".join([text, *(one.text.text for one in imported)]),
-        tuple(_imports(module)),
+        imports,
         import_place(source, module.body),
         agreed(calls),
         variants(calls),
@@ -84,11 +87,19 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         tuple(sorted(_mentions(text, module), key=lambda mention: mention.line)),
         versions,
         ignores=ignores(text, module),
-        unfollowed=ways.unfollowed,
+        unfollowed=ways.unfollowed or _unjudged(imports, text),
         length=len(text),
         modules=tuple((start, one.name) for start, one in zip(starts, imported, strict=False)),
         module_ignores={one.name: ignores(one.text.text, one.module) for one in imported},
     )
+
+
+def _unjudged(imports: Iterable[tuple[str, str]], text: str) -> str:
+    """Return which packages take part in the training without being judged; empty if there are none, or no bits."""
+    found = dict.fromkeys(package for name, _ in imports if (package := name.partition(".")[0]) in UNJUDGED)
+    if not found or _BITS.search(text) is None:
+        return ""
+    return f"uses {' and '.join(found)}, which loads or trains models in its own way: that part is not judged"
 
 
 def parsed(text: str) -> ast.Module:

@@ -41,13 +41,18 @@ def named_of(config: Mapping[str, Any] | None) -> CheckpointConfig | None:
     tied = config.get("tie_word_embeddings")
     sizes = [size if isinstance(size := inner.get(key), int) else 0 for key in ("vocab_size", "hidden_size")]
     dtype = config.get("dtype", config.get("torch_dtype", inner.get("dtype", inner.get("torch_dtype"))))
+    classes, stored = config.get("architectures"), config.get("quantization_config")
+    skips = stored.get("llm_int8_skip_modules") if isinstance(stored, dict) else None
     return CheckpointConfig(
         str(inner.get("model_type", "")),
         tied if isinstance(tied, bool) else None,
         experts,
         bool(config.get("auto_map")),
-        dtype if isinstance(dtype, str) else "",
-        *sizes,
+        dtype=dtype if isinstance(dtype, str) else "",
+        vocabulary=sizes[0],
+        hidden=sizes[1],
+        architecture=str(classes[0]) if isinstance(classes, list) and classes else "",
+        skips=tuple(map(str, skips)) if isinstance(skips, list) else None,
     )
 
 

@@ -24,7 +24,8 @@ from kbitlint.source.interpreter.objects import (
     Submodule,
     TrackedModel,
 )
-from kbitlint.upstream.calls import KEEPS_MODEL, LOOKS_AT_MODEL, METHODS
+from kbitlint.source.interpreter.unsloth import is_unsloth
+from kbitlint.upstream.calls import KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, UNSLOTH_METHODS
 from kbitlint.upstream.versions import row
 
 #: Number of models or names that take as long to process as one step.
@@ -124,6 +125,10 @@ class ModelCalls(Interpreter):
     def _other_method(self, call: Call, name: str, net: TrackedModel) -> Object:
         if net.state.adapters is not None and (name in _SWITCHES or name == "unload"):
             return self._adapters_method(call, name, net, net.state.adapters)
+        if name in UNSLOTH_METHODS and is_unsloth(net.state):
+            called = dataclasses.replace(call, callee=f"unsloth.{name}")
+            self.trail.calls[called.span] = called
+            return UNKNOWN
         if name == "save_pretrained":
             self.trail.step(Action.SAVE, call, net, net.state, call.value("0", call.value("save_directory", UNKNOWN)))
         if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):

@@ -10,6 +10,7 @@ from kbitlint.facts.values import UNKNOWN, Call, Value
 from kbitlint.source.interpreter.arguments import defaults_of
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.objects import Constant, Object, Record, Scope, TrackedModel, Trainer
+from kbitlint.source.interpreter.unsloth import is_unsloth
 from kbitlint.upstream.calls import FUNCTIONS, TRAINERS
 from kbitlint.upstream.trl_versions import behavior
 
@@ -60,7 +61,8 @@ class Trainers(Interpreter):
                 self.trail.apply(row, call, net, by_base_name=base)
                 self.rename_base(net)
         adapters = net.state.adapters
-        if adapters is not None and net.state.method == "bitsandbytes" and own.casts:  # TRL asks is_loaded_in_4bit and 8bit
+        if adapters is not None and net.state.method == "bitsandbytes" and own.casts and not is_unsloth(net.state):
+            # TRL asks is_loaded_in_4bit and is_loaded_in_8bit; unsloth cuts the cast out of the trainers
             dtype = "bfloat16" if own.casts == "always" else self._cast_with_bf16(trainer, net)
             net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(adapters, dtype=dtype))
 

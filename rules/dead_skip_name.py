@@ -1,22 +1,24 @@
-"""Rule KB531: dead-skip-pattern."""
+"""Rule KB124: dead-skip-name."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
-from kbitlint.rule import Meta, Rule
+from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.upstream import families
 from kbitlint.upstream.versions import number
-from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
+    from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Call
+
 
 #: parts of models of images and sound, as scripts name them
 TOWERS = (
@@ -25,45 +27,64 @@ TOWERS = (
 )
 
 
-class DeadSkipPattern(Rule):
-    """A name in the list of modules to leave unquantized that no module of transformers 5 has.
+class DeadSkipName(Rule):
+    """A name in `llm_int8_skip_modules` that matches no module, while layers below that name are packed.
 
     ## What it does
 
-    Reports `llm_int8_skip_modules` with a part of a vision or audio model by its old, short name. The rule knows the names of
-    the checkpoint's architecture from its config.json on this machine, or from its name.
+    Compares each entry of `llm_int8_skip_modules` in the model's config with the module paths, as transformers does.
+    Reports entries that spare no linear layer while packed layers have the name in their path: a warning. An entry that
+    matches no module at all is an info.
+
+    In a script, reports the short name of a part, such as `visual`, if the checkpoint's family has the part below `model.`.
 
     ## Why is this bad?
 
-    transformers 5 matches a pattern from the start of a module's name, or at its end. Since `visual` became `model.visual`, the
-    pattern `visual` matches nothing. The tower is quantized without a message, although it was meant to stay in 16 bits.
+    transformers 5 matches an entry from the start of a path or at its end. `vision_tower` matches neither
+    `model.vision_tower.encoder...` nor its layers, so the tower is packed although the list names it. The list also
+    replaces the default, so the output head is packed too.
 
     ## Example
 
-    `BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["visual", "lm_head"])` for Qwen2.5-VL.
+    `BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=["vision_tower"])` on LLaVA.
 
     ## Fix
 
-    Write the name from the start: `model.visual`.
+    Write the whole path, `model.vision_tower`, or a pattern, `.*vision_tower`, and add `lm_head`.
 
     ## Fix safety
 
-    Unsafe: the tower stays in 16 bits and needs more memory. Display only if the name is not written in the list.
+    Unsafe in a script: the part stays in 16 bits and needs more memory. Display only for a model, which has to be loaded again.
 
     ## References
 
-    - https://github.com/huggingface/transformers/issues/45674
-    - https://github.com/vllm-project/llm-compressor/pull/1766
-    - https://github.com/unslothai/unsloth/pull/4209
+    - https://github.com/unslothai/unsloth/issues/4209
+    - https://github.com/huggingface/transformers/issues/24037
+    - https://github.com/vllm-project/llm-compressor/issues/2597
     """
 
     meta: ClassVar[Meta] = Meta(
-        code="KB531",
-        slug="dead-skip-pattern",
+        code="KB124",
+        slug="dead-skip-name",
         severity=Severity.WARNING,
-        consequence=Consequence.TRAINS_WRONG,
-        since="0.2.0",
+        consequence=Consequence.UNSTABLE,
+        since="0.1.0",
     )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each entry that leaves nothing out."""
+        if not model.quantized:
+            raise Unchecked("no layer is quantized")
+        for skip in model.dead_skips:
+            below = f", and {skip.packed} layers below it are packed" if skip.packed else ""
+            yield self.violation(
+                f"llm_int8_skip_modules names {skip.name!r}, which spares no layer{below}",
+                Location(skip.first.partition(f"{skip.name}.")[0] + skip.name if skip.first else skip.name),
+                severity=Severity.WARNING if skip.packed else Severity.INFO,
+                consequence=Consequence.UNSTABLE if skip.packed else Consequence.HARMLESS,
+                evidence={"name": skip.name, "packed": skip.packed, "first": skip.first},
+                fix=Fix(f'name the whole path, or ".*{skip.name}", and lm_head', Safety.DISPLAY),
+            )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each dead name of a list that every load with it shares."""
