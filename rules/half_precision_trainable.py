@@ -14,10 +14,6 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts, ParameterFacts
 
 
-#: The learning rate of QLoRA (section 4), assumed where none is known.
-_RATE = 2e-4
-
-
 class HalfPrecisionTrainable(Rule):
     """Trainable adapter parameters that are stored in half precision.
 
@@ -33,8 +29,7 @@ class HalfPrecisionTrainable(Rule):
     `lora_A` starts with a gradient of exactly zero, and the epsilon of 1e-8 is zero in float16 as well.
 
     In bfloat16 the range is safe and the step runs, on the CPU with a GradScaler too. Updates below 1/256 of a weight
-    are rounded away, so it is an info. A vector near 1, such as DoRA's magnitude or the weight of a norm, then never changes:
-    AdamW's step is about the learning rate. That is an error if the learning rate is known, else a warning.
+    are rounded away, so it is an info.
 
     ## Example
 
@@ -71,9 +66,9 @@ class HalfPrecisionTrainable(Rule):
         for parameter in model.trainable:
             if not parameter.adapter or parameter.dtype not in ("float16", "bfloat16"):
                 continue
-            if parameter.dtype == "bfloat16" and context.shards_parameters:
-                continue
-            message, severity, consequence = self._verdict(parameter, context)
+            if parameter.dtype == "bfloat16" and (context.shards_parameters or parameter.least * 2.0**-9 >= 2e-4):
+                continue  # one that no step changes is KB307's
+            message, severity, consequence = self._verdict(parameter.dtype, context)
             yield self.violation(
                 message,
                 Location(parameter.path),
@@ -84,12 +79,8 @@ class HalfPrecisionTrainable(Rule):
             )
 
     @staticmethod
-    def _verdict(parameter: ParameterFacts, context: TrainingContext) -> tuple[str, Severity, Consequence]:
-        if parameter.dtype == "bfloat16":
-            least = (parameter.scale or 0.0) / 512
-            if least > (context.learning_rate or _RATE):
-                what = f"adapter is bfloat16: a step below {least:.0e} changes no bit of it"
-                return what, Severity.ERROR if context.learning_rate else Severity.WARNING, Consequence.TRAINS_NOTHING
+    def _verdict(dtype: str, context: TrainingContext) -> tuple[str, Severity, Consequence]:
+        if dtype == "bfloat16":
             return "adapter is bfloat16: small updates are rounded away", Severity.INFO, Consequence.UNSTABLE
         if context.grad_scaler:
             return "adapter is float16, which the GradScaler refuses", Severity.ERROR, Consequence.FAILS

@@ -13,7 +13,7 @@ from kbitlint.audit.scripts import audit_source
 from kbitlint.context import TrainingContext
 from kbitlint.model.collect import collect
 from kbitlint.report import Report, report_of
-from kbitlint.result import Skip
+from kbitlint.result import NOT_RUN, Skip
 from kbitlint.target import SOURCES
 from kbitlint.violation import Surface
 
@@ -67,7 +67,7 @@ def audit(opened: OpenTarget, rules: tuple[Rule, ...], options: Options) -> Repo
     if target.kind in SOURCES:
         return audit_source(target, rules, options)
     if is_left_out(target, options):
-        return Report(target.text, "not run", skips=(Skip("", Surface.MODEL, "functions are not run (--no-run)"),))
+        return Report(target.text, NOT_RUN, skips=(Skip("", Surface.MODEL, "functions are not run (--no-run)"),))
     facts: dict[Surface, Any] = {} if opened.files is None else {Surface.FILES: opened.files}
     context, skips, modules = options.context, opened.skips, tuple["ModuleOutline", ...]()
     if opened.live is not None:

@@ -58,6 +58,11 @@ class AdapterFacts:
         """
         return self.kind in ("PREFIX_TUNING", "CARTRIDGE")
 
+    @property
+    def by_task(self) -> bool:
+        """Return whether PEFT passes the task of each sequence through hooks, which exist in the forward pass only."""
+        return self.kind == "POLY"
+
 
 @dataclass(frozen=True, slots=True)
 class UnpackedLayerFacts:
@@ -111,7 +116,7 @@ class LayerCheckpointing:
     rebindable: bool
     """Whether the module's bound checkpoint function can be bound again with ``use_reentrant=False``."""
     redraws: bool = False
-    """Whether the recomputation draws its random numbers anew (``preserve_rng_state=False``)."""
+    """Whether the bound function does not preserve the random state, and dropout is active in the module."""
 
 
 @dataclass(frozen=True, slots=True)

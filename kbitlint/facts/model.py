@@ -52,8 +52,8 @@ class ParameterFacts:
     """Whether hooks make the parameter's module compute in float32 for any input dtype. Its dtype is then intended."""
     inference: bool = False
     """Whether the parameter was created under ``torch.inference_mode``. Such a tensor is read-only outside that mode."""
-    scale: float | None = None
-    """The mean magnitude of a trainable vector in bfloat16; None for every other parameter, and without data."""
+    least: float = 0.0
+    """The smallest magnitude in a trained vector of half precision; 0.0 for every other parameter."""
 
 
 @dataclass(frozen=True, slots=True)

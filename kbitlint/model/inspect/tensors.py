@@ -21,6 +21,9 @@ from kbitlint.model.layers.norm_interface import is_transparent
 if TYPE_CHECKING:
     from kbitlint.facts.layers import LayerCheckpointing
 
+#: the most elements of a vector whose values are read
+_MAX_READ = 2**20
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -173,15 +176,15 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
         floating=floating,
         held=held,
         inference=parameter.is_inference(),
-        scale=_scale(parameter),
+        least=_least(parameter) if adapter and parameter.requires_grad else 0.0,
     )
 
 
-def _scale(parameter: Tensor) -> float | None:
-    """Return the mean magnitude of a trainable vector in bfloat16. Matrices are not read."""
-    if parameter.dtype is not torch.bfloat16 or not parameter.requires_grad or parameter.dim() != 1 or parameter.is_meta:
-        return None
-    return float(parameter.detach().abs().float().mean()) if parameter.numel() else None
+def _least(parameter: Tensor) -> float:
+    """Return the smallest magnitude in a half-precision vector, and 0.0 for every other tensor or one without values."""
+    if parameter.dtype not in (torch.bfloat16, torch.float16) or parameter.dim() != 1 or parameter.is_meta:
+        return 0.0
+    return float(parameter.detach().abs().min()) if 0 < parameter.numel() <= _MAX_READ else 0.0
 
 
 def _bare_norm_facts(parameter: ParameterFacts, name: str) -> NormFacts:

@@ -52,15 +52,29 @@ def _output_embedding(model: Any) -> nn.Module | None:
 
 
 def towers(models: Iterable[tuple[str, Any]]) -> Iterator[TowerFacts]:
-    """Yield the outermost models within the model whose main input is not text, such as images or sound."""
+    """Yield the models within the model that read images or sound beside a text model, the outermost ones.
+
+    A part that holds a text model is no tower. Neither is the encoder of an encoder-decoder that reads no text itself, such as
+    Whisper: it is half of the model.
+    """
+    known = [(path, model, _main_input(model)) for path, model in models]
+    texts = [path for path, _, reads in known if reads in _TEXT]
     found: list[str] = []
-    for path, model in models:
-        reads = attribute(model, "main_input_name")
-        reads = reads[0] if isinstance(reads, (list, tuple)) and reads else reads
+    for path, model, reads in known:
+        if not path and reads not in _TEXT and attribute(attribute(model, "config"), "is_encoder_decoder"):
+            return
         inside = any(path.startswith(f"{outer}.") for outer in found)
-        if path and isinstance(reads, str) and reads not in _TEXT and not inside:
+        around = any(text.startswith(f"{path}.") for text in texts)
+        if path and isinstance(reads, str) and reads not in _TEXT and texts and not (inside or around):
             found.append(path)
             yield TowerFacts(path, type(model).__name__, reads)
+
+
+def _main_input(model: Any) -> str | None:
+    """Return the name of the main input of a model; the first one, if it has several."""
+    reads = attribute(model, "main_input_name")
+    reads = reads[0] if isinstance(reads, (list, tuple)) and reads else reads
+    return reads if isinstance(reads, str) else None
 
 
 def recorded_dtype(base: Any) -> str | None:
