@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kbitlint.config import Config
+    from kbitlint.rehearsal.run import Rehearsal
     from kbitlint.result import AuditResult
 
 EXIT_CLEAN, EXIT_VIOLATIONS = 0, 1
@@ -69,6 +70,8 @@ class CheckOptions(SharedOptions):
     """Bytes."""
     fail_on: str | None
     exit_zero: bool
+    rehearsal: Rehearsal | None = None
+    """How scripts among the targets are rehearsed; None where only those of the project are."""
 
     @property
     def fixes(self) -> bool:
@@ -128,15 +131,17 @@ def check_targets(targets: tuple[str, ...], options: CheckOptions, settings: Con
     """Audit or fix targets, write the report, and return the exit code."""
     gc.set_threshold(10_000)  # a collection walks all that torch and transformers import: an eighth of a folder's audit
     named = bool(targets)
-    targets = targets or settings.targets
+    targets = targets or (*settings.targets, *settings.rehearse)
     if not targets:
         raise click.UsageError("name a target, or list some under [tool.kbitlint] targets in pyproject.toml")
     must_be_no_input(options.output_file, targets, options.other_files(settings))
     arguments = options.arguments(settings)
     if options.run and not named:
         _name_functions(settings)
-    audited = _audit_all(targets, arguments, options, options.device or settings.device)
-    result = apply_suppressions(audited.reports, settings, options, everything=targets == settings.targets)
+    rehearsed = targets if options.rehearsal is not None else tuple(one for one in targets if one in settings.rehearse)
+    audited = _audit_all(targets, rehearsed, arguments, options, options.device or settings.device)
+    everything = targets == (*settings.targets, *settings.rehearse)
+    result = apply_suppressions(audited.reports, settings, options, everything=everything)
     fail_on = Severity(options.fail_on) if options.fail_on else settings.fail_on
     if audited.speaks:
         _write(result, audited.failures, options, fail_on)
@@ -149,8 +154,8 @@ def check_targets(targets: tuple[str, ...], options: CheckOptions, settings: Con
 
 def _name_functions(settings: Config) -> None:
     """Name on the error stream each function that runs because the project lists it, before it runs."""
-    for target in settings.targets:
-        if is_function(target):
+    for target in (*settings.targets, *settings.rehearse):
+        if target in settings.rehearse or is_function(target):
             file = os.path.relpath(settings.file or "")
             click.echo(escape(f"kbitlint: running {target}, named by {file}"), err=True)
 
@@ -184,8 +189,10 @@ def apply_suppressions(
     return CheckedRun(made, unused, unused)
 
 
-def _audit_all(targets: Sequence[str], arguments: dict[str, Any], options: CheckOptions, device: str | None) -> Audited:
-    """Audit or fix all targets. If there are several, one that fails does not end the run."""
+def _audit_all(
+    targets: Sequence[str], rehearsed: Sequence[str], arguments: dict[str, Any], options: CheckOptions, device: str | None
+) -> Audited:
+    """Audit, fix or rehearse all targets. If there are several, one that fails does not end the run."""
     if options.output is not None and len(targets) > 1:
         raise click.UsageError("--output is one file: name one target")
     if options.isolates:
@@ -197,6 +204,10 @@ def _audit_all(targets: Sequence[str], arguments: dict[str, Any], options: Check
     speaks = True
     for target in targets:
         try:
+            if target in rehearsed:
+                with reserve_stdout(), progress(f"rehearsing {target}"):
+                    reports += _rehearse(target, arguments, options)
+                continue
             with reserve_stdout(), progress(f"{'fixing' if options.fixes else 'auditing'} {target}"):
                 report, speaks = _audit_one(target, arguments, options, device)
             reports.append(report)
@@ -219,6 +230,22 @@ def _audit_one(target: str, arguments: dict[str, Any], options: CheckOptions, de
         joint = ranks.check(target, timeout=options.rank_timeout, **arguments, plan=options.diff)
         return joint.report, joint.speaks
     return api.check(target, **arguments, plan=options.diff), True
+
+
+def _rehearse(target: str, arguments: dict[str, Any], options: CheckOptions) -> tuple[Report, ...]:
+    """Return the reports of a rehearsal. Its process has its own limits."""
+    import shlex  # only rehearsals need these
+
+    from kbitlint.rehearsal.run import Rehearsal, run
+
+    if options.fixes:
+        raise click.UsageError("--fix repairs files and models: name the script itself, without a rehearsal")
+    how = options.rehearsal or Rehearsal()
+    try:
+        words = shlex.split(target)
+    except ValueError as error:
+        raise KbitlintError(f"{target}: is no command line: {error}") from error
+    return run(words, how, {**arguments, "plan": False, "outline": False, "memory": False})
 
 
 def _audit_isolated(targets: Sequence[str], arguments: dict[str, Any], options: CheckOptions) -> Audited:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +14,32 @@ from torch import Tensor, nn
 from kbitlint.model.layers import adapters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+#: the batch of the user's own that a step takes in place of an invented one
+_SUPPLIED: ContextVar[Mapping[str, Any] | None] = ContextVar("kbitlint_batch", default=None)
+
+
+@contextmanager
+def supplied(inputs: Mapping[str, Any]) -> Iterator[None]:
+    """Let steps inside the ``with`` statement take a batch of the user's own, where the model accepts it."""
+    token = _SUPPLIED.set(inputs)
+    try:
+        yield
+    finally:
+        _SUPPLIED.reset(token)
+
+
+def _own_batch(base: nn.Module) -> dict[str, Any] | None:
+    """Return the supplied batch, with the keys that the model's forward names; None if its main input is not there."""
+    held = _SUPPLIED.get()
+    names = set(_asked_for(base))
+    if held is None or getattr(base, "main_input_name", "input_ids") not in held:
+        return None
+    made = {name: value for name, value in held.items() if name in names and value is not None}
+    if "use_cache" in names:
+        made["use_cache"] = False
+    return made
 
 
 def training_batch(model: nn.Module, device: str | torch.device, batch: int = 2, seq_len: int = 16) -> dict[str, Any]:
@@ -29,6 +56,11 @@ def training_batch(model: nn.Module, device: str | torch.device, batch: int = 2,
         seq_len: Tokens in each sequence. Models with fewer positions get shorter ones.
     """
     base: Any = adapters.base_of(model)
+    made = _own_batch(base) or _invented_batch(base, batch, seq_len)
+    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in made.items()}
+
+
+def _invented_batch(base: Any, batch: int, seq_len: int) -> dict[str, Any]:
     asked = _asked_for(base)
     names = set(asked)
     config: Any = getattr(base, "config", None)
@@ -54,7 +86,6 @@ def training_batch(model: nn.Module, device: str | torch.device, batch: int = 2,
             part = getattr(config, f"{name.removesuffix('_input_ids')}_config", text)
             made[name] = _tokens(part, part, tuple(tokens.shape))
     made |= _labels(base, names, config, tokens, books)
-    made = {name: value.to(device) for name, value in made.items()}
     if "use_cache" in names:
         made["use_cache"] = False
     return made
