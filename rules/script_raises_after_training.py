@@ -42,8 +42,8 @@ class ScriptRaisesAfterTraining(Rule):
 
     ## References
 
-    - https://huggingface.co/docs/peft/developer_guides/checkpoint
-    - https://huggingface.co/docs/transformers/main_classes/trainer
+    - https://github.com/huggingface/transformers/issues/26972
+    - https://github.com/huggingface/peft/issues/2368
     """
 
     meta: ClassVar[Meta] = Meta(

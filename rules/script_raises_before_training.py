@@ -42,8 +42,8 @@ class ScriptRaisesBeforeTraining(Rule):
 
     ## References
 
-    - https://huggingface.co/docs/trl/sft_trainer
-    - https://github.com/huggingface/transformers/blob/main/MIGRATION_GUIDE_V5.md
+    - https://github.com/huggingface/trl/issues/6168
+    - https://github.com/huggingface/cookbook/issues/305
     """
 
     meta: ClassVar[Meta] = Meta(

@@ -245,7 +245,7 @@ def _rehearse(target: str, arguments: dict[str, Any], options: CheckOptions) -> 
         words = shlex.split(target)
     except ValueError as error:
         raise KbitlintError(f"{target}: is no command line: {error}") from error
-    return run(words, how, {**arguments, "plan": False, "outline": False, "memory": False})
+    return run(words, how, {**arguments, "plan": False, "memory": False})
 
 
 def _audit_isolated(targets: Sequence[str], arguments: dict[str, Any], options: CheckOptions) -> Audited:

@@ -83,7 +83,7 @@ def check(targets: tuple[str, ...], **options: Any) -> int:
 )
 @with_options(REHEARSAL_OPTIONS)
 def rehearse(words: tuple[str, ...], **options: Any) -> int:
-    """Run a training script to its first training step and behind it, without weights, GPU or data.
+    r"""Run a training script to its first training step and behind it, without weights, GPU or data.
 
     SCRIPT is a script or notebook, and what follows are its arguments. Or give the whole command:
 

@@ -81,7 +81,7 @@ def _report(record: Record, live: Any, inputs: Mapping[str, Any], optimizer: Any
 def _options(record: Record) -> dict[str, Any]:
     """Return the options of the rehearsal as arguments of ``kbitlint.check``, which are plain data."""
     given = record.request.options
-    kept = ("select", "ignore", "rule_options", "trace", "limits", "norms")
+    kept = ("select", "ignore", "rule_options", "trace", "limits", "norms", "outline")
     return {name: getattr(given, name) for name in kept}
 
 

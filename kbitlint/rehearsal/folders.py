@@ -10,6 +10,8 @@ import os
 import shutil
 from pathlib import Path
 
+#: the system's own functions, before ``writing.py`` replaces them
+_UNLINK, _MKDIR, _SYMLINK = os.unlink, os.mkdir, os.symlink
 _DEVICES = ("/dev/", "/proc/", "/sys/")
 
 
@@ -47,11 +49,11 @@ class Mirror:
             real = self.real(made)
             if os.path.islink(made):  # noqa: PTH114  # see above
                 real = os.path.realpath(made)
-                os.unlink(made)  # noqa: PTH108  # see above
+                _UNLINK(made)
             if not os.path.isdir(made):  # noqa: PTH112  # see above
                 if os.path.lexists(made):
                     return  # a file of the script's own
-                os.mkdir(made)  # noqa: PTH102  # see above
+                _MKDIR(made)
                 self._link_entries(real, made)
 
     def _link_entries(self, real: str, made: str) -> None:
@@ -59,7 +61,7 @@ class Mirror:
             for entry in os.scandir(real):
                 if entry.path != self.folder and not entry.path.startswith(_DEVICES):
                     with contextlib.suppress(OSError):
-                        os.symlink(entry.path, os.path.join(made, entry.name))  # noqa: PTH118, PTH211  # see above
+                        _SYMLINK(entry.path, os.path.join(made, entry.name))  # noqa: PTH118  # see above
 
     def for_reading(self, place: str) -> str:
         """Return the path to read: the mirrored one if there is one, else the path itself."""
@@ -90,7 +92,7 @@ class Mirror:
             if os.path.isdir(real):  # noqa: PTH112  # see above
                 self.own_folder(mirrored)
             else:
-                os.unlink(mirrored)  # noqa: PTH108  # see above
+                _UNLINK(mirrored)
                 if keep and os.path.isfile(real):  # noqa: PTH113  # see above
                     shutil.copyfile(real, mirrored)
         return mirrored

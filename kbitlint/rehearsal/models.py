@@ -82,6 +82,7 @@ def _loading(record: Record, original: Any) -> Any:
         if record.paused:
             return original(cls, name, *arguments, **options)
         placed = options.get("device_map")
+        _without_flash(record, options.get("config"))
         try:
             made = built_instead(cls, name, dict(options))
         except KbitlintError as error:
@@ -92,6 +93,13 @@ def _loading(record: Record, original: Any) -> Any:
         return made
 
     return from_pretrained
+
+
+def _without_flash(record: Record, config: Any) -> None:
+    """Ask a config for torch's attention where it asks for one that needs its own package and a GPU."""
+    if "flash" in str(getattr(config, "_attn_implementation", None) or ""):
+        config._attn_implementation = "sdpa"  # noqa: SLF001  # where transformers keeps the argument
+        record.stand_in("flash attention (torch's own)")
 
 
 def _map_of(placed: Any) -> dict[str, Any]:

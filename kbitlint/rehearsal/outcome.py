@@ -35,6 +35,10 @@ _OFFLINE_WORDS = re.compile(
 )
 _META = re.compile(r"\bmeta\b|without data|has no data", re.IGNORECASE)
 _DEVICE = re.compile(r"\bCUDA\b|\bcuda\b|NVIDIA|\bnvcc\b|\bGPU\b|libcuda|libnccl|\bNCCL\b")
+#: messages of libraries about a package that they can do without
+_UNINSTALLED = re.compile(r"\binstalled\b|pip install", re.IGNORECASE)
+#: messages of Python about the arguments of a call, which depend on no values
+_SIGNATURE = re.compile(r"unexpected keyword argument|required (positional|keyword-only) argument|positional arguments? but")
 #: exceptions of code that meets values it did not expect
 _OF_VALUES = (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError, AssertionError)
 
@@ -80,7 +84,7 @@ def _because_of_machine(error: BaseException, text: str) -> str | None:
     """Return why an exception may be one of this machine and this process; None if it is not."""
     if isinstance(error, FileNotFoundError):
         return f"because a file is not here: {text}"
-    if isinstance(error, ModuleNotFoundError) and _is_missing(error):
+    if isinstance(error, ImportError) and _is_missing(error):
         return f"because a package is not installed here: {text}"
     if isinstance(error, (MemoryError, KbitlintError)):
         return f"because of the rehearsal itself: {text}"
@@ -111,7 +115,8 @@ def _in_users(error: BaseException, record: Record) -> bool:
     while traceback is not None:
         file = traceback.tb_frame.f_code.co_filename
         traceback = traceback.tb_next
-    return record.is_users(file) and not isinstance(error, (ImportError, NameError)) and not _is_of_a_module(error)
+    apart = isinstance(error, (ImportError, NameError)) or _is_of_a_module(error) or _SIGNATURE.search(str(error)) is not None
+    return record.is_users(file) and not apart
 
 
 def _is_of_a_module(error: BaseException) -> bool:
@@ -135,8 +140,10 @@ def _is_checked_by_libraries(error: BaseException) -> bool:
     return last is not None and last[0].split(".")[0] in ("transformers", "accelerate", "trl", "peft")
 
 
-def _is_missing(error: ModuleNotFoundError) -> bool:
-    """Return whether a whole package is missing, as opposed to a module of an installed one."""
+def _is_missing(error: ImportError) -> bool:
+    """Return whether a whole package is missing, as opposed to a module of an installed one, or to a name in it."""
+    if not isinstance(error, ModuleNotFoundError):
+        return _UNINSTALLED.search(str(error)) is not None
     package = (error.name or "").split(".")[0]
     try:
         return not package or find_spec(package) is None

@@ -16,7 +16,7 @@ from kbitlint.rehearsal.folders import Mirror
 from kbitlint.rehearsal.imports import after_import
 from kbitlint.rehearsal.messages import Done
 from kbitlint.rehearsal.record import Record
-from kbitlint.rehearsal.writing import redirect
+from kbitlint.rehearsal.writing import real_path, redirect
 from kbitlint.runtime import processes
 from kbitlint.runtime.enclosure import enclose
 
@@ -92,7 +92,7 @@ def _set_up(record: Record) -> None:
     _stand_ins(record)
     services.install(record)
     redirect(mirror)
-    enclose(request.folder, lambda act: record.skip(f"a rehearsal may not {act}"), services.may_start)
+    enclose(request.folder, lambda act: record.skip(f"a rehearsal may not {act}"), services.may_start, real_path)
 
 
 def _is_installed(package: str) -> bool:

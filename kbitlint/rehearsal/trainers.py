@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import sys
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.rehearsal.adapters import is_without_weights
 from kbitlint.rehearsal.audits import audit_training
 from kbitlint.rehearsal.imports import replace
 
@@ -28,19 +30,29 @@ class TrainingReached(BaseException):  # it leaves the loop of a Trainer, past e
 def install(record: Record, module: Any) -> None:
     """Let ``Trainer.train`` end at its first step, until the process ends."""
     trainer = module.Trainer
-    replace(trainer, "training_step", lambda original: _step(record, original))
+    replace(trainer, "training_step", lambda original: _step(record, original, trainer))
     replace(trainer, "train", lambda original: _train(record, original, module.TrainOutput))
     replace(module, "get_reporting_integration_callbacks", lambda original: _reports(record, original))
 
 
-def _step(record: Record, original: Any) -> Any:
+def _step(record: Record, original: Any, base: Any) -> Any:
     @functools.wraps(original)
     def training_step(self: Any, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
         if record.paused:
             return original(self, model, inputs, *arguments, **options)
+        inputs = self._prepare_inputs(inputs) if type(self)._prepare_inputs is base._prepare_inputs else inputs  # noqa: SLF001  # Trainer's own hook
+        if is_without_weights(model):
+            _compute_loss(record, self, model, inputs, arguments[0] if arguments else options.get("num_items_in_batch"))
         raise TrainingReached(self, inputs)
 
     return training_step
+
+
+def _compute_loss(record: Record, trainer: Any, model: Any, inputs: Any, items: Any) -> None:
+    """Call the method that computes the loss, if it is Trainer's own or the user's: the model answers without weights."""
+    owner = next(cls for cls in type(trainer).__mro__ if "compute_loss" in vars(cls))
+    if owner.__module__ == "transformers.trainer" or record.is_users(sys.modules[owner.__module__].__file__ or ""):
+        trainer.compute_loss(model, dict(inputs), num_items_in_batch=items)
 
 
 def _train(record: Record, original: Any, output: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.rehearsal.families import Words, family_of, has_chat_template
@@ -14,8 +15,6 @@ _TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
-#: what the libraries raise if the files are neither in the folder nor in the cache
-MISSING = (OSError, ValueError, KeyError, TypeError, ImportError, AttributeError)
 _SPECIAL = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 
 
@@ -33,19 +32,26 @@ def _loading(record: Record, original: Any) -> Any:
     def from_pretrained(cls: Any, name: Any, *arguments: Any, **options: Any) -> Any:
         if record.paused:
             return original(cls, name, *arguments, **options)
-        try:
+        family = None if _is_here(str(name)) else family_of(str(name))
+        if family is None:
             with record.pause():
                 return original(cls, name, *arguments, **options)
-        except MISSING:
-            family = family_of(str(name))
-            if family is None:
-                raise
         record.synthetic_words = True
         record.stand_in(f"the tokenizer of {name} (bytes, with its special tokens)")
         chosen = {key: value for key, value in options.items() if key.endswith("_token") or key in _KEPT}
         return stand_in(str(name), family.words, **chosen)
 
     return from_pretrained
+
+
+def _is_here(name: str) -> bool:
+    """Return whether a folder or the cache has the files of a tokenizer."""
+    from huggingface_hub import try_to_load_from_cache  # comes with transformers
+
+    if Path(name).is_dir():
+        return True
+    files = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "tokenizer.model", "preprocessor_config.json")
+    return any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
 
 
 _KEPT = ("padding_side", "truncation_side", "model_max_length", "additional_special_tokens", "add_bos_token", "add_eos_token")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import builtins
 import io
 import os
+import threading
+from contextlib import contextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from kbitlint.rehearsal.folders import Mirror
 
@@ -19,10 +21,45 @@ _WRITE_ONE = ("mkdir", "remove", "unlink", "rmdir", "truncate", "chmod", "utime"
 _WRITE_TWO = ("rename", "replace", "link")
 
 
+class _State(threading.local):
+    """Whether this thread moves a path now. The functions that move one call those of ``os`` themselves."""
+
+    moving = False
+
+
+_STATE = _State()
+
+
+@contextmanager
+def _unmoved() -> Iterator[None]:
+    before, _STATE.moving = _STATE.moving, True
+    try:
+        yield
+    finally:
+        _STATE.moving = before
+
+
+def real_path(place: str) -> str:
+    """Return the path that the system sees, with all links followed."""
+    with _unmoved():
+        return os.path.realpath(place)
+
+
+def _quietly(move: Callable[..., str]) -> Callable[..., str]:
+    @wraps(move)
+    def moved(place: str, **options: Any) -> str:
+        if _STATE.moving:
+            return place
+        with _unmoved():
+            return move(place, **options)
+
+    return moved
+
+
 def redirect(mirror: Mirror) -> None:
     """Send every write of this process's Python code into the mirror, until the process ends."""
-    read, write = mirror.for_reading, mirror.for_writing
-    builtins.open = io.open = _opening(builtins.open, mirror)  # type: ignore[assignment]  # a wrapper of the same function
+    read, write = _quietly(mirror.for_reading), _quietly(mirror.for_writing)
+    builtins.open = io.open = _opening(builtins.open, read, write)  # type: ignore[assignment]  # a wrapper of the same function
     low = os.open
 
     @wraps(low)
@@ -49,22 +86,20 @@ def redirect(mirror: Mirror) -> None:
     os.symlink = symlink  # type: ignore[assignment]  # see above
 
 
-def _opening(original: Any, mirror: Mirror) -> Any:
+def _opening(original: Any, read: Callable[..., str], write: Callable[..., str]) -> Any:
     @wraps(original)
     def opened(file: Any, mode: Any = "r", *arguments: Any, **options: Any) -> Any:
         if _is_path(file):
             place = os.fspath(file)
-            if isinstance(mode, str) and set(mode) & set("wax+"):
-                place = mirror.for_writing(place, keep="w" not in mode)
-            else:
-                place = mirror.for_reading(place)
+            writes = isinstance(mode, str) and set(mode) & set("wax+")
+            place = write(place, keep="w" not in mode) if writes else read(place)
             return original(place, mode, *arguments, **options)
         return original(file, mode, *arguments, **options)
 
     return opened
 
 
-def _moved(original: Callable[..., Any], move: Callable[[str], str], count: int) -> Callable[..., Any]:
+def _moved(original: Callable[..., Any], move: Callable[..., str], count: int) -> Callable[..., Any]:
     """Return a function of ``os`` whose first paths are moved. Paths relative to a descriptor stay as they are."""
 
     @wraps(original)

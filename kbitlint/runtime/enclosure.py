@@ -36,13 +36,19 @@ class EnclosedError(PermissionError):
     """A refused act of a rehearsed script. Libraries treat it like any missing permission."""
 
 
-def enclose(folder: str, refused: Callable[[str], None], started: Callable[[str], bool]) -> None:
+def enclose(
+    folder: str,
+    refused: Callable[[str], None],
+    started: Callable[[str], bool],
+    resolve: Callable[[str], str] = os.path.realpath,
+) -> None:
     """Refuse every write outside a folder, every connection and every new program, until this process ends.
 
     Args:
         folder: The folder that may be written.
         refused: Receives a refused act in words.
         started: Returns whether a program may be started; receives its name.
+        resolve: Returns a path with all links followed.
     """
     own = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118  # the hook compares strings
     reach = Reach((), ())
@@ -50,7 +56,7 @@ def enclose(folder: str, refused: Callable[[str], None], started: Callable[[str]
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         act = None
         if event in _WRITES:
-            act = _outside(event, arguments, own)
+            act = _outside(event, arguments, own, resolve)
         elif event in NETWORK:
             act = None if _is_local(event, arguments) else JUDGES[event](reach, *arguments)
         elif event in _STARTS:
@@ -75,7 +81,7 @@ def text_of_program(arguments: tuple[Any, ...]) -> str:
     return "a program"
 
 
-def _outside(event: str, arguments: tuple[Any, ...], own: str) -> str | None:
+def _outside(event: str, arguments: tuple[Any, ...], own: str, resolve: Callable[[str], str]) -> str | None:
     """Return the act if an event writes outside the folder."""
     if event == "open":
         mode, flags = (*arguments[1:], None, None)[:2]
@@ -89,7 +95,7 @@ def _outside(event: str, arguments: tuple[Any, ...], own: str) -> str | None:
             continue
         follows = event in ("open", "os.truncate", "sqlite3.connect", "os.chmod", "os.utime")
         folder, name = os.path.split(place)
-        real = os.path.realpath(place) if follows else os.path.join(os.path.realpath(folder), name)  # noqa: PTH118  # see above
+        real = resolve(place) if follows else os.path.join(resolve(folder), name)  # noqa: PTH118  # see above
         if not os.path.join(real, "").startswith(own):  # noqa: PTH118  # see above
             return f"write {place}"
     return None
