@@ -11,6 +11,7 @@ from kbitlint import engine
 from kbitlint.audit.scripts import audit_source
 from kbitlint.errors import TargetError
 from kbitlint.facts.rehearsal import Phase, Raised, RehearsalFacts
+from kbitlint.rehearsal.messages import Kind
 from kbitlint.report import Report, report_of
 from kbitlint.result import Skip
 from kbitlint.target import parse
@@ -70,9 +71,11 @@ def _notes(received: Received) -> Iterable[str]:
         yield f"training reached at {lines}" if lines else "training reached"
     else:
         yield "no training reached"
-    yield from received.notes
-    if received.stand_ins:
-        yield f"stood in for: {'; '.join(received.stand_ins)}"
+    yield from (note.text for note in received.notes if note.kind is Kind.OTHER)
+    for kind in (Kind.STOOD_IN, Kind.OFF):
+        named = [note.text for note in received.notes if note.kind is kind]
+        if named:
+            yield f"{kind.value}: {'; '.join(named)}"
 
 
 def _read(command: Command, rules: tuple[Rule, ...], options: Options) -> Report | None:
@@ -122,7 +125,7 @@ def _with_proof(known: Violation, raised: Violation) -> Violation:
     return dataclasses.replace(
         known,
         message=f"{known.message}; rehearsed, it raises {raised.evidence['raised']}",
-        evidence={**known.evidence, **raised.evidence},
+        evidence={**known.evidence, **raised.evidence, "at": raised.at.line},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -28,13 +29,20 @@ class Request:
     """The most rows of a data set that are read."""
 
 
+class Kind(enum.Enum):
+    """What a note names."""
+
+    STOOD_IN = "stood in for"
+    OFF = "switched off"
+    OTHER = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Note:
     """A clause for the report."""
 
     text: str
-    stands_in: bool = False
-    """Whether the clause names something that was stood in for."""
+    kind: Kind = Kind.OTHER
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +72,7 @@ class Done:
 class Received:
     """Everything that the process of a rehearsal sent, in its order."""
 
-    notes: list[str] = field(default_factory=list)
-    stand_ins: list[str] = field(default_factory=list)
-    """What was stood in for."""
+    notes: list[Note] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     trainings: list[Training] = field(default_factory=list)
     raised: Raised | None = None

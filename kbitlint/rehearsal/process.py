@@ -134,7 +134,7 @@ def _take(data: bytes, received: Received) -> bytes:
 
 def _keep(message: Any, received: Received) -> None:
     if isinstance(message, Note):
-        (received.stand_ins if message.stands_in else received.notes).append(message.text)
+        received.notes.append(message)
     elif isinstance(message, Skip):
         received.skips.append(message)
     elif isinstance(message, Training):

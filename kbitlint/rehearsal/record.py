@@ -9,7 +9,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.rehearsal.messages import Note
+from kbitlint.rehearsal.messages import Kind, Note
 from kbitlint.result import Skip
 from kbitlint.violation import Surface
 
@@ -54,15 +54,19 @@ class Record:
             while view:
                 view = view[os.write(self._pipe, view) :]
 
-    def note(self, text: str, *, stands_in: bool = False) -> None:
+    def note(self, text: str, kind: Kind = Kind.OTHER) -> None:
         """Send a note, once."""
         if text not in self._sent:
             self._sent.add(text)
-            self.send(Note(text, stands_in))
+            self.send(Note(text, kind))
 
     def stand_in(self, text: str) -> None:
         """Send what was stood in for, once."""
-        self.note(text, stands_in=True)
+        self.note(text, Kind.STOOD_IN)
+
+    def switch_off(self, text: str) -> None:
+        """Send what was switched off, once."""
+        self.note(text, Kind.OFF)
 
     def skip(self, reason: str) -> None:
         """Send a skip with the line of the script that asked, once."""

@@ -41,7 +41,7 @@ def may_start(program: str) -> bool:
 
 def _run_nothing(record: Record, command: Any) -> int:
     words = command.split() if isinstance(command, str) else [str(one) for one in command]
-    record.note(f"the program {words[0] if words else ''} is not run")
+    record.switch_off(f"the program {words[0] if words else ''}")
     return 0
 
 
@@ -65,7 +65,7 @@ def _program(record: Record, name: str, original: Any) -> Any:
 def _hub(record: Record, hub: Any) -> None:
     def quiet(name: str) -> Any:
         def function(*_: Any, **__: Any) -> Any:
-            record.note(f"huggingface_hub.{name} is switched off")
+            record.switch_off(f"huggingface_hub.{name}")
             return SimpleNamespace(repo_id="rehearsal", url="", commit_url="", oid="")
 
         return function
@@ -89,8 +89,8 @@ def _hub(record: Record, hub: Any) -> None:
 
 
 def _uploads(record: Record, *owners: Any) -> None:
-    def push_to_hub(self: Any, repo_id: Any = "", *_: Any, **__: Any) -> Any:
-        record.note(f"push_to_hub of {type(self).__name__} is switched off")
+    def push_to_hub(_self: Any, repo_id: Any = "", *_: Any, **__: Any) -> Any:
+        record.switch_off("push_to_hub")
         return SimpleNamespace(oid="", commit_url="", repo_url=str(repo_id))
 
     for owner in owners:
@@ -149,7 +149,7 @@ class _Trackers(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.machinery.ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        self._record.note(f"{spec.name} is not installed here, and is switched off")
+        self._record.switch_off(spec.name)
         return _Silent(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:

@@ -103,7 +103,7 @@ def _reports(record: Record, original: Any) -> Any:
     def callbacks(report_to: Any) -> list[Any]:
         if report_to:
             names = ", ".join([report_to] if isinstance(report_to, str) else map(str, report_to))
-            record.note(f"reports to {names} are switched off")
+            record.switch_off(f"reports to {names}")
         return []
 
     return callbacks

@@ -12,7 +12,7 @@ import transformers
 import trl_trainers
 
 FOLDER = Path(__file__).parents[1] / "data" / "rehearsal"
-HELPER = '''
+HELPER = """
 import torch
 from datasets import load_dataset
 from peft import LoraConfig, get_peft_model
@@ -33,7 +33,7 @@ def dataset(tokenizer):
         return {**out, "labels": out["input_ids"]}
 
     return data.map(encode, remove_columns=data.column_names)
-'''
+"""
 CONFIG = """
 model: tiny-llama
 data: data.jsonl
@@ -89,10 +89,17 @@ FAULTS = (
     _fault("trainer_tokenizer", _LM, "    model=model,\n    train", "    model=model,\n    tokenizer=tokenizer,\n    train"),
     _fault("not_tokenized", _LM, "data = data.map(tokenize, batched=True, remove_columns=data.column_names)\n", ""),
     _fault("masked_without_mask", _LM, "mlm=False", "mlm=True"),
-    _fault("uneven_rows", _LM, "transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)", "transformers.default_data_collator"),
+    _fault(
+        "uneven_rows",
+        _LM,
+        "transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)",
+        "transformers.default_data_collator",
+    ),
     _fault("no_evaluation_set", _LM, '    eval_dataset=split["test"],\n', ""),
     _fault("evaluates_without_set", _LM, '    eval_dataset=split["test"],\n', "").__class__(
-        "strategy_without_set", _LM, 'eval_dataset=split["test"],\n    args=transformers.TrainingArguments(',
+        "strategy_without_set",
+        _LM,
+        'eval_dataset=split["test"],\n    args=transformers.TrainingArguments(',
         'args=transformers.TrainingArguments(eval_strategy="steps", ',
     ),
     _fault("best_model_mismatch", _LM, "logging_steps=1", "logging_steps=1, load_best_model_at_end=True"),
@@ -114,16 +121,34 @@ FAULTS = (
     _fault("adamw_of_transformers", _LM, "import transformers\n", "import transformers\nfrom transformers import AdamW\n"),
     _fault("config_key", "class_based", 'self.cfg["lora"]', 'self.cfg["peft"]'),
     _fault("helper_name", "local_module", "build, dataset\n", "build, data_set\n"),
-    _fault("merged_twice", _SFT, "tokenizer.save_pretrained", "model = model.merge_and_unload()\nmodel.merge_and_unload()\ntokenizer.save_pretrained"),
-    _fault("exit", _SFT, "dataset = load", 'import sys\n\nif not hasattr(model, "no_such_attribute"):\n    sys.exit("give a better model")\ndataset = load'),
+    _fault(
+        "merged_twice",
+        _SFT,
+        "tokenizer.save_pretrained",
+        "model = model.merge_and_unload()\nmodel.merge_and_unload()\ntokenizer.save_pretrained",
+    ),
+    _fault(
+        "exit",
+        _SFT,
+        "dataset = load",
+        'import sys\n\nif not hasattr(model, "no_such_attribute"):\n    sys.exit("give a better model")\ndataset = load',
+    ),
 )
 
 
 def project(folder: Path) -> Path:
     """Fill a folder with a tiny checkpoint, its tokenizer, data, a configuration and a module, and return it."""
     config = transformers.LlamaConfig(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-        vocab_size=256, max_position_embeddings=128, pad_token_id=0, bos_token_id=2, eos_token_id=1,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=256,
+        max_position_embeddings=128,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=1,
     )
     transformers.LlamaForCausalLM(config).save_pretrained(folder / "tiny-llama")
     words = trl_trainers.tokenizer(of_bytes=True)
@@ -138,8 +163,14 @@ def project(folder: Path) -> Path:
 def _row(number):
     start = f"row {number} of a small set" + " and more" * (number % 4)
     return {
-        "text": start, "instruction": f"say {number}", "output": f"{number} is said", "prompt": f"say {number} ",
-        "completion": f"it is {number}", "chosen": f"it is {number}", "rejected": "no", "label": number % 2,
+        "text": start,
+        "instruction": f"say {number}",
+        "output": f"{number} is said",
+        "prompt": f"say {number} ",
+        "completion": f"it is {number}",
+        "chosen": f"it is {number}",
+        "rejected": "no",
+        "label": number % 2,
     }
 
 
