@@ -10,6 +10,24 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.rehearsal.geometries import (
+    GEMMA_IDS,
+    MIXTRAL,
+    PHI3_CONFIG,
+    THREE,
+    bert,
+    bloom,
+    gpt2,
+    like,
+    llama,
+    neox,
+    opt,
+    qwen2,
+    qwen3,
+    roberta,
+    t5,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -59,165 +77,74 @@ _ROBERTA = Words(50265, ("<s>", 0), ("</s>", 2), ("<pad>", 1), ("<unk>", 3), {"<
 _T5 = Words(32100, None, ("</s>", 1), ("<pad>", 0), ("<unk>", 2), longest=512)
 
 
-def _llama(hidden: int, inner: int, layers: int, heads: int, shared: int, rows: int, **more: Any) -> dict[str, Any]:
-    """Return the config of a Llama-like decoder. ``shared`` is the number of key and value heads."""
-    return {
-        "model_type": "llama",
-        "architectures": ["LlamaForCausalLM"],
-        "hidden_size": hidden,
-        "intermediate_size": inner,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": shared,
-        "vocab_size": rows,
-        "max_position_embeddings": 4096,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "dtype": "bfloat16",
-        **more,
-    }
-
-
-_THREE = {"max_position_embeddings": 131072, "bos_token_id": 128000, "eos_token_id": 128001, "rope_theta": 500000.0}
-
-
-def _like(kind: str, head: str, *sizes: int, **more: Any) -> dict[str, Any]:
-    """Return the config of a decoder with the keys of Llama's and a model type of its own."""
-    return _llama(*sizes, **{"model_type": kind, "architectures": [head], **more})  # type: ignore[misc,arg-type]  # six sizes
-
-
-def _qwen2(*sizes: int, tied: bool = False) -> dict[str, Any]:
-    ids = {"bos_token_id": 151643, "eos_token_id": 151643, "max_position_embeddings": 32768}
-    return _like("qwen2", "Qwen2ForCausalLM", *sizes, tie_word_embeddings=tied, **ids)
-
-
-def _qwen3(*sizes: int, tied: bool = False) -> dict[str, Any]:
-    ids = {"bos_token_id": 151643, "eos_token_id": 151645, "max_position_embeddings": 40960, "head_dim": 128}
-    return _like("qwen3", "Qwen3ForCausalLM", *sizes, tie_word_embeddings=tied, **ids)
-
-
-def _gpt2(width: int, layers: int, heads: int) -> dict[str, Any]:
-    made = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "n_embd": width, "n_layer": layers, "n_head": heads}
-    return {**made, "vocab_size": 50257, "n_positions": 1024}
-
-
-def _opt(width: int, inner: int, layers: int, heads: int) -> dict[str, Any]:
-    made = {"model_type": "opt", "architectures": ["OPTForCausalLM"], "hidden_size": width, "ffn_dim": inner}
-    sizes = {"num_hidden_layers": layers, "num_attention_heads": heads, "vocab_size": 50272, "word_embed_proj_dim": width}
-    return {**made, **sizes, "max_position_embeddings": 2048, "do_layer_norm_before": True, "dtype": "float16"}
-
-
-def _neox(width: int, layers: int, heads: int) -> dict[str, Any]:
-    made = {"model_type": "gpt_neox", "architectures": ["GPTNeoXForCausalLM"], "hidden_size": width, "dtype": "float16"}
-    sizes = {"intermediate_size": 4 * width, "num_hidden_layers": layers, "num_attention_heads": heads}
-    return {**made, **sizes, "vocab_size": 50304, "max_position_embeddings": 2048, "rotary_pct": 0.25}
-
-
-def _bloom(width: int, layers: int, heads: int) -> dict[str, Any]:
-    made = {"model_type": "bloom", "architectures": ["BloomForCausalLM"], "hidden_size": width, "n_layer": layers}
-    return {**made, "n_head": heads, "vocab_size": 250880, "dtype": "float16"}
-
-
-def _bert(width: int, layers: int, heads: int) -> dict[str, Any]:
-    made = {"model_type": "bert", "architectures": ["BertForMaskedLM"], "hidden_size": width, "num_hidden_layers": layers}
-    return {**made, "num_attention_heads": heads, "intermediate_size": 4 * width, "vocab_size": 30522}
-
-
-def _roberta(width: int, layers: int, heads: int) -> dict[str, Any]:
-    made = {**_bert(width, layers, heads), "model_type": "roberta", "architectures": ["RobertaForMaskedLM"]}
-    return {**made, "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "pad_token_id": 1}
-
-
-def _t5(width: int, inner: int, layers: int, heads: int, *, gated: bool) -> dict[str, Any]:
-    made = {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "d_model": width, "d_ff": inner}
-    sizes = {"num_layers": layers, "num_heads": heads, "vocab_size": 32128, "d_kv": 64, "decoder_start_token_id": 0}
-    further = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False} if gated else {}
-    return {**made, **sizes, **further}
-
-
-_PHI3_CONFIG = _like(
-    "phi3", "Phi3ForCausalLM", 3072, 8192, 32, 32, 32, 32064, pad_token_id=32000, eos_token_id=32000, sliding_window=2047
-)
-_GEMMA_IDS: dict[str, Any] = {
-    "head_dim": 256,
-    "bos_token_id": 2,
-    "eos_token_id": 1,
-    "pad_token_id": 0,
-    "tie_word_embeddings": True,
-    "max_position_embeddings": 8192,
-}
-_MIXTRAL: dict[str, Any] = {"num_local_experts": 8, "num_experts_per_tok": 2, "max_position_embeddings": 32768}
-
 #: the first row whose pattern is found in the name applies
 FAMILIES: tuple[Family, ...] = (
-    Family(r"llama-?3\.2-?1b", _llama(2048, 8192, 16, 32, 8, 128256, **_THREE, tie_word_embeddings=True, head_dim=64), _LLAMA3),
-    Family(
-        r"llama-?3\.2-?3b", _llama(3072, 8192, 28, 24, 8, 128256, **_THREE, tie_word_embeddings=True, head_dim=128), _LLAMA3
-    ),
-    Family(r"llama-?3(\.\d)?-?70b|llama-3\.3", _llama(8192, 28672, 80, 64, 8, 128256, **_THREE), _LLAMA3),
-    Family(r"llama-?3|deepseek-r1-distill-llama-8b", _llama(4096, 14336, 32, 32, 8, 128256, **_THREE), _LLAMA3),
-    Family(r"tiny-?llama", _llama(2048, 5632, 22, 32, 4, 32000, max_position_embeddings=2048), _LLAMA2),
-    Family(r"(code)?llama.*70b", _llama(8192, 28672, 80, 64, 8, 32000, dtype="float16"), _LLAMA2),
-    Family(r"(llama|vicuna).*13b", _llama(5120, 13824, 40, 40, 40, 32000, dtype="float16"), _LLAMA2),
-    Family(r"codellama", _llama(4096, 11008, 32, 32, 32, 32016, max_position_embeddings=16384), _LLAMA2),
-    Family(r"llama|vicuna|alpaca-7b|open-?orca", _llama(4096, 11008, 32, 32, 32, 32000, dtype="float16"), _LLAMA2),
+    Family(r"llama-?3\.2-?1b", llama(2048, 8192, 16, 32, 8, 128256, **THREE, tie_word_embeddings=True, head_dim=64), _LLAMA3),
+    Family(r"llama-?3\.2-?3b", llama(3072, 8192, 28, 24, 8, 128256, **THREE, tie_word_embeddings=True, head_dim=128), _LLAMA3),
+    Family(r"llama-?3(\.\d)?-?70b|llama-3\.3", llama(8192, 28672, 80, 64, 8, 128256, **THREE), _LLAMA3),
+    Family(r"llama-?3|deepseek-r1-distill-llama-8b", llama(4096, 14336, 32, 32, 8, 128256, **THREE), _LLAMA3),
+    Family(r"tiny-?llama", llama(2048, 5632, 22, 32, 4, 32000, max_position_embeddings=2048), _LLAMA2),
+    Family(r"(code)?llama.*70b", llama(8192, 28672, 80, 64, 8, 32000, dtype="float16"), _LLAMA2),
+    Family(r"(llama|vicuna).*13b", llama(5120, 13824, 40, 40, 40, 32000, dtype="float16"), _LLAMA2),
+    Family(r"codellama", llama(4096, 11008, 32, 32, 32, 32016, max_position_embeddings=16384), _LLAMA2),
+    Family(r"llama|vicuna|alpaca-7b|open-?orca", llama(4096, 11008, 32, 32, 32, 32000, dtype="float16"), _LLAMA2),
     Family(
         r"smollm2?-135m",
-        _llama(576, 1536, 30, 9, 3, 49152, tie_word_embeddings=True),
+        llama(576, 1536, 30, 9, 3, 49152, tie_word_embeddings=True),
         Words(49152, ("<|endoftext|>", 0), ("<|endoftext|>", 0), None, ("<|endoftext|>", 0), longest=8192),
     ),
     Family(
         r"smollm2?-360m",
-        _llama(960, 2560, 32, 15, 5, 49152, tie_word_embeddings=True),
+        llama(960, 2560, 32, 15, 5, 49152, tie_word_embeddings=True),
         Words(49152, ("<|endoftext|>", 0), ("<|endoftext|>", 0), None, ("<|endoftext|>", 0), longest=8192),
     ),
     Family(
         r"smollm",
-        _llama(2048, 8192, 24, 32, 32, 49152, tie_word_embeddings=True),
+        llama(2048, 8192, 24, 32, 32, 49152, tie_word_embeddings=True),
         Words(49152, ("<|endoftext|>", 0), ("<|endoftext|>", 0), None, ("<|endoftext|>", 0), longest=8192),
     ),
-    Family(r"mixtral", _like("mixtral", "MixtralForCausalLM", 4096, 14336, 32, 32, 8, 32000, **_MIXTRAL), _LLAMA2),
+    Family(r"mixtral", like("mixtral", "MixtralForCausalLM", 4096, 14336, 32, 32, 8, 32000, **MIXTRAL), _LLAMA2),
     Family(
         r"mistral-nemo",
-        _like("mistral", "MistralForCausalLM", 5120, 14336, 40, 32, 8, 131072, head_dim=128),
+        like("mistral", "MistralForCausalLM", 5120, 14336, 40, 32, 8, 131072, head_dim=128),
         Words(131072, ("<s>", 1), ("</s>", 2), None, ("<unk>", 0)),
     ),
     Family(
         r"mistral-7b(-instruct)?-v0\.3",
-        _like(
+        like(
             "mistral", "MistralForCausalLM", 4096, 14336, 32, 32, 8, 32768, max_position_embeddings=32768, sliding_window=None
         ),
         _MISTRAL3,
     ),
     Family(
         r"mistral|zephyr|openhermes|openchat",
-        _like(
+        like(
             "mistral", "MistralForCausalLM", 4096, 14336, 32, 32, 8, 32000, max_position_embeddings=32768, sliding_window=None
         ),
         _LLAMA2,
     ),
-    Family(r"qwen(2|2\.5)(-coder)?-0\.5b", _qwen2(896, 4864, 24, 14, 2, 151936, tied=True), _QWEN),
-    Family(r"qwen(2|2\.5)(-\w+)?-1\.5b|distill-qwen-1\.5b", _qwen2(1536, 8960, 28, 12, 2, 151936, tied=True), _QWEN),
-    Family(r"qwen(2|2\.5)(-coder)?-3b", _qwen2(2048, 11008, 36, 16, 2, 151936, tied=True), _QWEN),
-    Family(r"qwen(2|2\.5)(-\w+)?-14b", _qwen2(5120, 13824, 48, 40, 8, 152064), _QWEN),
-    Family(r"qwen(2|2\.5)(-\w+)?-32b|qwq", _qwen2(5120, 27648, 64, 40, 8, 152064), _QWEN),
-    Family(r"qwen(2|2\.5)(-\w+)?-72b", _qwen2(8192, 29568, 80, 64, 8, 152064), _QWEN),
-    Family(r"qwen(2|2\.5)(-coder|-math)?-7b|distill-qwen-7b", _qwen2(3584, 18944, 28, 28, 4, 152064), _QWEN),
-    Family(r"qwen3-0\.6b", _qwen3(1024, 3072, 28, 16, 8, 151936, tied=True), _QWEN),
-    Family(r"qwen3-1\.7b", _qwen3(2048, 6144, 28, 16, 8, 151936, tied=True), _QWEN),
-    Family(r"qwen3-4b", _qwen3(2560, 9728, 36, 32, 8, 151936, tied=True), _QWEN),
-    Family(r"qwen3-14b", _qwen3(5120, 17408, 40, 40, 8, 151936), _QWEN),
-    Family(r"qwen3-32b", _qwen3(5120, 25600, 64, 64, 8, 151936), _QWEN),
-    Family(r"qwen3-8b", _qwen3(4096, 12288, 36, 32, 8, 151936), _QWEN),
-    Family(r"gemma-?2-?2b", _like("gemma2", "Gemma2ForCausalLM", 2304, 9216, 26, 8, 4, 256000, **_GEMMA_IDS), _GEMMA),
-    Family(r"gemma-?2-?9b", _like("gemma2", "Gemma2ForCausalLM", 3584, 14336, 42, 16, 8, 256000, **_GEMMA_IDS), _GEMMA),
-    Family(r"gemma-?3-?1b", _like("gemma3_text", "Gemma3ForCausalLM", 1152, 6912, 26, 4, 1, 262144, **_GEMMA_IDS), _GEMMA3),
-    Family(r"gemma(-1\.1)?-?7b", _like("gemma", "GemmaForCausalLM", 3072, 24576, 28, 16, 16, 256000, **_GEMMA_IDS), _GEMMA),
-    Family(r"gemma(-1\.1)?-?2b", _like("gemma", "GemmaForCausalLM", 2048, 16384, 18, 8, 1, 256000, **_GEMMA_IDS), _GEMMA),
-    Family(r"phi-?3(\.5)?-mini", _PHI3_CONFIG, _PHI3),
+    Family(r"qwen(2|2\.5)(-coder)?-0\.5b", qwen2(896, 4864, 24, 14, 2, 151936, tied=True), _QWEN),
+    Family(r"qwen(2|2\.5)(-\w+)?-1\.5b|distill-qwen-1\.5b", qwen2(1536, 8960, 28, 12, 2, 151936, tied=True), _QWEN),
+    Family(r"qwen(2|2\.5)(-coder)?-3b", qwen2(2048, 11008, 36, 16, 2, 151936, tied=True), _QWEN),
+    Family(r"qwen(2|2\.5)(-\w+)?-14b", qwen2(5120, 13824, 48, 40, 8, 152064), _QWEN),
+    Family(r"qwen(2|2\.5)(-\w+)?-32b|qwq", qwen2(5120, 27648, 64, 40, 8, 152064), _QWEN),
+    Family(r"qwen(2|2\.5)(-\w+)?-72b", qwen2(8192, 29568, 80, 64, 8, 152064), _QWEN),
+    Family(r"qwen(2|2\.5)(-coder|-math)?-7b|distill-qwen-7b", qwen2(3584, 18944, 28, 28, 4, 152064), _QWEN),
+    Family(r"qwen3-0\.6b", qwen3(1024, 3072, 28, 16, 8, 151936, tied=True), _QWEN),
+    Family(r"qwen3-1\.7b", qwen3(2048, 6144, 28, 16, 8, 151936, tied=True), _QWEN),
+    Family(r"qwen3-4b", qwen3(2560, 9728, 36, 32, 8, 151936, tied=True), _QWEN),
+    Family(r"qwen3-14b", qwen3(5120, 17408, 40, 40, 8, 151936), _QWEN),
+    Family(r"qwen3-32b", qwen3(5120, 25600, 64, 64, 8, 151936), _QWEN),
+    Family(r"qwen3-8b", qwen3(4096, 12288, 36, 32, 8, 151936), _QWEN),
+    Family(r"gemma-?2-?2b", like("gemma2", "Gemma2ForCausalLM", 2304, 9216, 26, 8, 4, 256000, **GEMMA_IDS), _GEMMA),
+    Family(r"gemma-?2-?9b", like("gemma2", "Gemma2ForCausalLM", 3584, 14336, 42, 16, 8, 256000, **GEMMA_IDS), _GEMMA),
+    Family(r"gemma-?3-?1b", like("gemma3_text", "Gemma3ForCausalLM", 1152, 6912, 26, 4, 1, 262144, **GEMMA_IDS), _GEMMA3),
+    Family(r"gemma(-1\.1)?-?7b", like("gemma", "GemmaForCausalLM", 3072, 24576, 28, 16, 16, 256000, **GEMMA_IDS), _GEMMA),
+    Family(r"gemma(-1\.1)?-?2b", like("gemma", "GemmaForCausalLM", 2048, 16384, 18, 8, 1, 256000, **GEMMA_IDS), _GEMMA),
+    Family(r"phi-?3(\.5)?-mini", PHI3_CONFIG, _PHI3),
     Family(
         r"phi-?2|phi-?1_5",
-        _like(
+        like(
             "phi",
             "PhiForCausalLM",
             2560,
@@ -232,24 +159,24 @@ FAMILIES: tuple[Family, ...] = (
         ),
         Words(50295, ("<|endoftext|>", 50256), ("<|endoftext|>", 50256), None, ("<|endoftext|>", 50256), longest=2048),
     ),
-    Family(r"(distil)?gpt2-xl", _gpt2(1600, 48, 25), _GPT2),
-    Family(r"gpt2-large", _gpt2(1280, 36, 20), _GPT2),
-    Family(r"gpt2-medium|dialogpt", _gpt2(1024, 24, 16), _GPT2),
-    Family(r"distilgpt2", _gpt2(768, 6, 12), _GPT2),
-    Family(r"(^|/)gpt2$", _gpt2(768, 12, 12), _GPT2),
-    Family(r"opt-125m", _opt(768, 3072, 12, 12), _OPT),
-    Family(r"opt-1\.3b", _opt(2048, 8192, 24, 32), _OPT),
-    Family(r"opt-2\.7b", _opt(2560, 10240, 32, 32), _OPT),
-    Family(r"opt-6\.7b", _opt(4096, 16384, 32, 32), _OPT),
-    Family(r"bloomz?-560m", _bloom(1024, 24, 16), _BLOOM),
-    Family(r"bloomz?-1b7", _bloom(2048, 24, 16), _BLOOM),
-    Family(r"bloomz?-7b1", _bloom(4096, 30, 32), _BLOOM),
-    Family(r"gpt-neox-20b", {**_neox(6144, 44, 64), "vocab_size": 50432}, _NEOX),
-    Family(r"pythia-(70m|160m)", _neox(768, 12, 12), _NEOX),
-    Family(r"pythia-410m", _neox(1024, 24, 16), _NEOX),
-    Family(r"pythia-1(\.0)?b", _neox(2048, 16, 8), _NEOX),
-    Family(r"pythia-1\.4b", _neox(2048, 24, 16), _NEOX),
-    Family(r"pythia-6\.9b", _neox(4096, 32, 32), _NEOX),
+    Family(r"(distil)?gpt2-xl", gpt2(1600, 48, 25), _GPT2),
+    Family(r"gpt2-large", gpt2(1280, 36, 20), _GPT2),
+    Family(r"gpt2-medium|dialogpt", gpt2(1024, 24, 16), _GPT2),
+    Family(r"distilgpt2", gpt2(768, 6, 12), _GPT2),
+    Family(r"(^|/)gpt2$", gpt2(768, 12, 12), _GPT2),
+    Family(r"opt-125m", opt(768, 3072, 12, 12), _OPT),
+    Family(r"opt-1\.3b", opt(2048, 8192, 24, 32), _OPT),
+    Family(r"opt-2\.7b", opt(2560, 10240, 32, 32), _OPT),
+    Family(r"opt-6\.7b", opt(4096, 16384, 32, 32), _OPT),
+    Family(r"bloomz?-560m", bloom(1024, 24, 16), _BLOOM),
+    Family(r"bloomz?-1b7", bloom(2048, 24, 16), _BLOOM),
+    Family(r"bloomz?-7b1", bloom(4096, 30, 32), _BLOOM),
+    Family(r"gpt-neox-20b", {**neox(6144, 44, 64), "vocab_size": 50432}, _NEOX),
+    Family(r"pythia-(70m|160m)", neox(768, 12, 12), _NEOX),
+    Family(r"pythia-410m", neox(1024, 24, 16), _NEOX),
+    Family(r"pythia-1(\.0)?b", neox(2048, 16, 8), _NEOX),
+    Family(r"pythia-1\.4b", neox(2048, 24, 16), _NEOX),
+    Family(r"pythia-6\.9b", neox(4096, 32, 32), _NEOX),
     Family(
         r"falcon-7b",
         {
@@ -267,18 +194,18 @@ FAMILIES: tuple[Family, ...] = (
         _FALCON,
     ),
     Family(r"distilbert", {"model_type": "distilbert", "architectures": ["DistilBertForMaskedLM"], "vocab_size": 30522}, _BERT),
-    Family(r"roberta-large", _roberta(1024, 24, 16), _ROBERTA),
-    Family(r"(^|/)roberta", _roberta(768, 12, 12), _ROBERTA),
-    Family(r"bert-large", _bert(1024, 24, 16), _BERT),
-    Family(r"(^|/)bert", _bert(768, 12, 12), _BERT),
-    Family(r"flan-t5-small", _t5(512, 1024, 8, 6, gated=True), _T5),
-    Family(r"flan-t5-base", _t5(768, 2048, 12, 12, gated=True), _T5),
-    Family(r"flan-t5-large", _t5(1024, 2816, 24, 16, gated=True), _T5),
-    Family(r"flan-t5-xl", _t5(2048, 5120, 24, 32, gated=True), _T5),
-    Family(r"flan-t5-xxl", _t5(4096, 10240, 24, 64, gated=True), _T5),
-    Family(r"t5-small", _t5(512, 2048, 6, 8, gated=False), _T5),
-    Family(r"t5-base", _t5(768, 3072, 12, 12, gated=False), _T5),
-    Family(r"t5-large", _t5(1024, 4096, 24, 16, gated=False), _T5),
+    Family(r"roberta-large", roberta(1024, 24, 16), _ROBERTA),
+    Family(r"(^|/)roberta", roberta(768, 12, 12), _ROBERTA),
+    Family(r"bert-large", bert(1024, 24, 16), _BERT),
+    Family(r"(^|/)bert", bert(768, 12, 12), _BERT),
+    Family(r"flan-t5-small", t5(512, 1024, 8, 6, gated=True), _T5),
+    Family(r"flan-t5-base", t5(768, 2048, 12, 12, gated=True), _T5),
+    Family(r"flan-t5-large", t5(1024, 2816, 24, 16, gated=True), _T5),
+    Family(r"flan-t5-xl", t5(2048, 5120, 24, 32, gated=True), _T5),
+    Family(r"flan-t5-xxl", t5(4096, 10240, 24, 64, gated=True), _T5),
+    Family(r"t5-small", t5(512, 2048, 6, 8, gated=False), _T5),
+    Family(r"t5-base", t5(768, 3072, 12, 12, gated=False), _T5),
+    Family(r"t5-large", t5(1024, 4096, 24, 16, gated=False), _T5),
 )
 _NF4 = {
     "quant_method": "bitsandbytes",
