@@ -19,7 +19,9 @@ class DeadTargetModule(Rule):
 
     ## What it does
 
-    Reports entries of `target_modules` that are neither the name of a module nor the end of a module path.
+    Reports entries of `target_modules` that are neither the name of a module nor the end of a module path. Reports
+    entries of `modules_to_save`, `exclude_modules`, `target_parameters`, `rank_pattern`, `alpha_pattern` and
+    `layers_to_transform` that match nothing, as PEFT compares them.
 
     ## Why is this bad?
 
@@ -63,11 +65,28 @@ class DeadTargetModule(Rule):
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
         banks = [p.path for p in model.parameters if p.bank and not p.adapter]
-        for adapter, target in model.dead_targets:
+        for unmatched in model.unmatched:
             title = "name experts in target_parameters" if banks else "name a module of this architecture"
+            key, entry = unmatched.key, unmatched.entry
             yield self.violation(
-                f"target_modules of adapter {adapter!r} name {target!r}, and no module is called so",
-                Location(target),
-                evidence={"adapter": adapter, "target": target, "fused_experts": len(banks)},
-                fix=Fix(title, Safety.DISPLAY),
+                f"{key} of adapter {unmatched.adapter!r} name {entry!r}, and {_EFFECTS[key]}",
+                Location(entry),
+                evidence={"adapter": unmatched.adapter, "target": entry, "key": key, "fused_experts": len(banks)},
+                fix=Fix(title if key == "target_modules" else _TITLES.get(key, _TITLE), Safety.DISPLAY),
             )
+
+
+_TITLE = "name a module of this architecture"
+_TITLES = {
+    "target_parameters": "name a parameter of this model",
+    "layers_to_transform": "count the layers from 0",
+} | dict.fromkeys(("rank_pattern", "alpha_pattern"), "name adapted layers by the end of their path, without ^")
+_EFFECTS = {
+    "target_modules": "no module is called so",
+    "modules_to_save": "no module is called so: nothing is trained as a copy",
+    "exclude_modules": "no module is called so: nothing is left out",
+    "target_parameters": "no parameter is called so",
+    "layers_to_transform": "there is no such layer",
+    "rank_pattern": "it matches no adapted layer: r applies",
+    "alpha_pattern": "it matches no adapted layer: lora_alpha applies",
+}

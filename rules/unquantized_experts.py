@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 FOUR_BITS = ("nf4", "fp4")
 #: weights in a block, and bytes of its statistics under double quantization: one, and a float32 for 256 blocks
 BLOCK, DOUBLE = 64, 1 + 4 / 256
-#: a call that packs them; the match contains no second ``kbitlint.fix(``, so the search takes linear time
-_PACKS = re.compile(r"replace_parameter_4bit|kbitlint\.fix\((?:(?!kbitlint\.fix\().)*unsafe=True")
+#: a call or a key of axolotl that packs them; the match contains no second ``kbitlint.fix(``, so the search takes linear time
+_PACKS = re.compile(r"replace_parameter_4bit|quantize_moe_experts:\s*true|kbitlint\.fix\((?:(?!kbitlint\.fix\().)*unsafe=True")
 PARTLY = ("jetmoe", "nemotron_h", "nemotron_h_omni")  # experts are less than half of the parameters
 #: published names of checkpoints with experts
 _PUBLISHED = re.compile(

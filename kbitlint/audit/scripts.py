@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
     from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Ignore
     from kbitlint.rule import Rule
     from kbitlint.source.comments import Found
 
@@ -54,28 +55,35 @@ class ScriptAudit:
 def run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -> tuple[engine.Outcome, int]:
     """Return the outcome without the violations that a comment silences, and the number of those.
 
-    The comments that silence nothing are facts for a rule.
+    The comments that silence nothing, or every rule, are facts for a rule.
     """
     outcome = _run(rules, facts, context)
     if not facts.ignores:
         return outcome, 0
     prefixes = {code[:end] for code, _ in outcome.ran for end in range(1, len(code) + 1)}
-    used, _ = silencing(facts.ignores, map(_found, outcome.violations))
-    judged = tuple(
-        ignore
-        for ignore in facts.ignores
-        if ignore not in used and (not ignore.names or any(name.upper() in prefixes for name in ignore.names))
+    used, silenced = silencing(facts.ignores, map(_found, outcome.violations))
+    judged = (
+        *(_judged(ignore, silenced) for ignore in facts.ignores if not ignore.names),
+        *(ignore for ignore in facts.ignores if ignore not in used and any(name.upper() in prefixes for name in ignore.names)),
     )
     if judged:
         outcome = _run(rules, dataclasses.replace(facts, unused=judged), context)
-    _, silenced = silencing(facts.ignores, map(_found, outcome.violations))
+        named = (ignore for ignore in facts.ignores if ignore.names)  # a blanket comment does not silence its own report
+        silenced |= silencing(named, map(_found, outcome.violations))[1]
     left = tuple(v for v in outcome.violations if _found(v) not in silenced)
     return dataclasses.replace(outcome, violations=left), len(outcome.violations) - len(left)
 
 
+def _judged(ignore: Ignore, silenced: Iterable[Found]) -> Ignore:
+    """Return a blanket comment with the codes that it silences."""
+    codes = {code for line, code, _ in silenced if line is not None and ignore.first <= line <= ignore.last}
+    return dataclasses.replace(ignore, silences=tuple(sorted(codes)))
+
+
 def _run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -> engine.Outcome:
     """Return the outcome of the rules, with a skip if the file was not followed to its end."""
-    outcome = engine.run(rules, {Surface.SOURCE: facts}, context)
+    unjudged = bool(facts.unfollowed) and not facts.paths and not facts.calls and facts.dialect != "python"
+    outcome = NOTHING if unjudged else engine.run(rules, {Surface.SOURCE: facts}, context)
     if not facts.unfollowed:
         return outcome
     return dataclasses.replace(outcome, skips=(*outcome.skips, Skip("", Surface.SOURCE, f"{facts.file} {facts.unfollowed}")))
@@ -177,14 +185,15 @@ def _has_threads() -> bool:
 def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Report:
     """Audit a script or a folder of scripts; no model is built and no code of a script runs."""
     path = Path(target.place)
+    nothing = "nothing here loads, prepares or trains a quantized model"
     if target.kind is Kind.TREE:
         swept = sweep(path, rules, options.context)
-        if not swept.files:
-            raise TargetError(target.text, "the folder holds no checkpoint, script, notebook or training configuration")
-        counted = f"{swept.read} of {swept.files} files" if swept.files > 1 else "1 file"
+        counted = f"{swept.read} of {swept.files} files" if (swept.files, swept.read) != (1, 1) else "1 file"
         summary = f"{counted} {'concerns' if swept.read == 1 else 'concern'} the training of quantized models"
+        if not swept.files:
+            summary, nothing = "", "the folder holds no checkpoint, script, notebook or training configuration"
     else:
-        document = documents.read(path, target.text)
+        document = documents.of(path, target.text, target.data)
         swept = ScriptAudit(NOTHING, 1)
         summary = ""
         if document is not None:
@@ -192,7 +201,7 @@ def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> R
             swept = ScriptAudit(outcome, 1, 1, silenced=silenced)
     skips = swept.skips
     if not swept.read and not skips:
-        skips = (Skip("", Surface.SOURCE, "nothing here loads, prepares or trains a quantized model"),)
+        skips = (Skip("", Surface.SOURCE, nothing),)
     notes = (f"{swept.silenced} silenced by comments",) if swept.silenced else ()
     report = report_of(target.text, None, swept.outcome, notes=notes, skips=skips)
     return dataclasses.replace(report, summary=summary)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kbitlint.cli.check import CheckOptions, check_targets
+from kbitlint.cli.check import check_targets
+from kbitlint.cli.check_options import CheckOptions
 from kbitlint.cli.terminal import escape_lines
 from kbitlint.rehearsal.run import Rehearsal
 
@@ -30,6 +31,9 @@ _FIXED: dict[str, Any] = {
     "target_memory": None,
     "quantize": None,
     "meta": None,
+    "exit_non_zero_on_fix": False,
+    "add_ignore": False,
+    "stdin_filename": None,
 }
 
 

@@ -55,6 +55,10 @@ class CheckpointConfig:
     experts: int = 0
     remote: bool = False
     """Whether the checkpoint has code of its own."""
+    architecture: str = ""
+    """The class that the checkpoint names."""
+    skips: tuple[str, ...] | None = None
+    """The stored ``llm_int8_skip_modules``; None if the checkpoint has no such list."""
 
 
 @dataclass(frozen=True, slots=True)

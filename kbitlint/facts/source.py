@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import bisect
 import enum
+import functools
 import operator
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.values import Ignore
+    from kbitlint.violation import Edit
 
 
 class Action(enum.Enum):
@@ -192,11 +195,11 @@ class SourceFacts(SourceText):
     unfollowed: str = ""
     """Which part of the file was not followed, and why; empty if all of it was."""
     unused: tuple[Ignore, ...] = ()
-    """The comments that suppress no violation; filled after the other rules have run."""
+    """The comments that suppress no violation, or name no rule; filled after the other rules have run."""
 
     def at(self, call: Call) -> Location:
         """Return the location of a call."""
-        return self.at_line(call.span.line, call.path or call.callee.rpartition(".")[2])
+        return self._at(call.span.line, call.path or call.callee.rpartition(".")[2], call.span)
 
     def at_line(self, line: int, what: str = "") -> Location:
         """Return the location of a line; for a notebook, its cell and the line in the cell.
@@ -205,10 +208,30 @@ class SourceFacts(SourceText):
             line: The 1-based line in the file, or in the joined code cells of a notebook.
             what: The name at this line, appended to the path of the location.
         """
+        return self._at(line, what)
+
+    def _at(self, line: int, what: str, span: Span | None = None) -> Location:
         index = bisect.bisect_right(self.cells, line, key=operator.itemgetter(0))
         first, number = self.cells[index - 1] if index else (1, 0)
         place = f"cell {number}" if number else ""
-        return Location(" ".join(filter(None, (place, what))), self.file, line - first + 1)
+        path, here = " ".join(filter(None, (place, what))), line - first + 1
+        if span is None:
+            return Location(path, self.file, here, code=_line(self.text, line))
+        start, end = self.line_start(span.start), self.line_start(span.end)
+        ends = here + self.text.count("\n", span.start, span.end)
+        columns = span.start - start + 1, span.end - end + 1
+        return Location(path, self.file, here, columns[0], ends, columns[1], _line(self.text, line))
+
+    def name_in_comment(self, ignore: Ignore, codes: str) -> tuple[Edit, ...]:
+        """Return the edit that lets an ignore comment name rules, beside those that it names."""
+        comment = self.text[ignore.start : ignore.end]
+        if ignore.names:
+            end = ignore.start + comment.index("]")
+            return self.replace(Span(end, end, ignore.line), f", {codes}")
+        word = comment.index("ignore") + len("ignore")
+        stale = re.match(r"\[[^\]\n]*\]", comment[word:])  # brackets without a name
+        place = Span(ignore.start + word, ignore.start + word + (stale.end() if stale else 0), ignore.line)
+        return self.replace(place, f"[{codes}]")
 
     def calls_of(self, *callees: str) -> Iterator[Call]:
         """Return the calls of these functions in the order of the text."""
@@ -235,3 +258,14 @@ class SourceFacts(SourceText):
             for training in path.trainings:
                 found.setdefault(training.call.span, []).append(training)
         return (tuple(trainings) for trainings in found.values())
+
+
+def _line(text: str, number: int) -> str:
+    """Return a 1-based line without its indentation; empty if there is none."""
+    lines = _lines(text)
+    return lines[number - 1].strip() if 0 < number <= len(lines) else ""
+
+
+@functools.lru_cache(maxsize=2)
+def _lines(text: str) -> list[str]:
+    return text.split("\n")

@@ -17,7 +17,7 @@ from kbitlint.context import Strategy, TrainingContext
 from kbitlint.errors import KbitlintError
 from kbitlint.facts.rehearsal import BatchFacts
 from kbitlint.integrations import ranks
-from kbitlint.model import batch as batches
+from kbitlint.model.inputs.supplied import supplied
 from kbitlint.model.layers import adapters
 from kbitlint.rehearsal.messages import Training
 from kbitlint.report import Report
@@ -62,7 +62,7 @@ def _report(record: Record, live: Any, inputs: Mapping[str, Any], optimizer: Any
     def look() -> ranks.RankAudit:
         with turn(held(model)):
             own = dict(inputs)
-            with batches.supplied(own) if own else nullcontext():
+            with supplied(own) if own else nullcontext():
                 report = api.check(model, **options)
             if own and any(skip.surface is Surface.TRACE and not skip.code for skip in report.skips):
                 again = api.check(model, **options)  # the step may need another batch than this one

@@ -174,7 +174,7 @@ class Row(dict):  # type: ignore[type-arg]  # of strings and anything
 
 
 def _making(name: str, original: Any, staged: Any) -> Any:
-    prepare = _PREPARE.get(name, lambda _, arguments, options: (arguments, options))
+    prepare = _PREPARE.get(name, _as_given)
 
     @functools.wraps(original)
     def method(self: Any, *arguments: Any, **options: Any) -> Any:
@@ -185,6 +185,10 @@ def _making(name: str, original: Any, staged: Any) -> Any:
         return made
 
     return method
+
+
+def _as_given(_: Any, arguments: Any, options: Any) -> Any:
+    return arguments, options
 
 
 def _map(self: Any, arguments: Any, options: Any) -> Any:

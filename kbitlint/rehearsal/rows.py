@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ROWS = 16
 _PROSE = (
@@ -60,7 +63,7 @@ def value_of(column: str, number: int) -> Any:
         number: The number of the row.
     """
     name, _, kind = column.lower().partition("@")
-    nested = {
+    nested: dict[str, Callable[[], Any]] = {
         "list": lambda: [sentence(number), "one"],
         "answers": lambda: {"text": ["river"], "answer_start": [4]},
         "messages": lambda: _talk(number, "role", "content", ("user", "assistant")),

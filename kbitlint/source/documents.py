@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from kbitlint.violation import Edit
 
 PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json")
-SUFFIXES = PYTHON + NOTEBOOK + CONFIGS
 #: The limit in bytes for every file; notebooks are large because they contain pictures. Code has the smaller limits of
 #: ``limits.py``.
 MAX_BYTES = 64 * 1024 * 1024
@@ -73,6 +72,11 @@ def read(path: Path, name: str | None = None, versions: Mapping[str, str] | None
     except OSError as error:
         raise TargetError(path, f"cannot be read: {error.strerror or error}") from error
     return parse(path, data, name, versions)
+
+
+def of(path: Path, name: str, data: bytes | None) -> Document | None:
+    """Return the document of a file, or of the text that takes its place; see ``read``."""
+    return read(path, name) if data is None else parse(path, data, name)
 
 
 def worth_parsing(path: Path, data: bytes) -> bool:

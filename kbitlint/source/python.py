@@ -17,6 +17,7 @@ from kbitlint.source.interpreter.checkpoint_calls import checkpoint_calls
 from kbitlint.source.interpreter.paths import ExecutionPaths, agreed
 from kbitlint.source.interpreter.relevance import worth_following
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
+from kbitlint.upstream.calls import UNJUDGED
 from kbitlint.upstream.versions import installed
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ _DISTRIBUTED = re.compile(
     r"\b(LOCAL_RANK|init_process_group|torchrun|accelerate launch|DistributedDataParallel|ddp_find_unused_parameters"
     r"|local_rank|ddp_backend|PartialState|deepspeed)\b"
 )
+_BITS = re.compile(r"[48][-_ ]?bits?\b|quantiz|qlora|\bnf4\b|\bint[48]\b", re.IGNORECASE)
 _ARGUMENTS = ("ddp_find_unused_parameters", "ddp_backend", "ddp_timeout")
 
 
@@ -67,18 +69,27 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         calls.append({call.span: call for call in checkpoint_calls(source, module)})
     except RecursionError as error:
         raise SourceError("is nested too deeply to be followed") from error
+    imports = tuple(_imports(module))
     return SourceFacts(
         file,
         text,
-        tuple(_imports(module)),
+        imports,
         import_place(source, module.body),
         agreed(calls),
         tuple(ways.paths),
         tuple(sorted(_mentions(text, module), key=lambda mention: mention.line)),
         versions,
         ignores=ignores(text, module),
-        unfollowed=ways.unfollowed,
+        unfollowed=ways.unfollowed or _unjudged(imports, text),
     )
+
+
+def _unjudged(imports: Iterable[tuple[str, str]], text: str) -> str:
+    """Return which packages take part in the training without being judged; empty if there are none, or no bits."""
+    found = dict.fromkeys(package for name, _ in imports if (package := name.partition(".")[0]) in UNJUDGED)
+    if not found or _BITS.search(text) is None:
+        return ""
+    return f"uses {' and '.join(found)}, which loads or trains models in its own way: that part is not judged"
 
 
 def parsed(text: str) -> ast.Module:

@@ -82,6 +82,13 @@ FUNCTIONS: tuple[Api, ...] = (
         Action.LOAD_ADAPTERS,
         ("model", "model_id", "adapter_name", "is_trainable", "config", "autocast_adapter_dtype"),
     ),
+    # unsloth/models/llama.py: attaches LoRA, and prepares the model itself
+    Api(
+        "unsloth.get_peft_model",
+        "unsloth",
+        Action.ATTACH,
+        ("model", "r", "target_modules", "lora_alpha", "lora_dropout", "bias", "layers_to_transform", "layers_pattern"),
+    ),
     Api("transformers.BitsAndBytesConfig", "transformers", parameters=("load_in_8bit", "load_in_4bit")),
     Api("transformers.TorchAoConfig", "transformers", parameters=("quant_type",)),
 )
@@ -178,6 +185,13 @@ EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_nu
 #: packages that replace the loading, checkpointing and training of models; no row describes them
 FOREIGN = ("unsloth", "llmfoundry", "axolotl", "swift", "llamafactory", "xtuner", "fastNLP", "nemo", "paddlenlp", "colossalai")
 
+#: packages whose part in a training is not judged, by the name of their import
+UNJUDGED = (
+    *(name for name in FOREIGN if name != "unsloth"),
+    *("torchtune", "autotrain", "ludwig", "llm_studio", "litgpt", "nemo_automodel", "openrlhf", "verl", "mmengine"),
+    *("diffusers", "sentence_transformers"),
+)
+
 #: functions that return the same model, unchanged or wrapped for the run
 WRAPPERS = {
     "torch.DistributedDataParallel": "ddp",
@@ -211,6 +225,9 @@ LOOKS_AT_MODEL = (
     "can_generate",
     "floating_point_ops",
 )
+
+#: methods that unsloth adds to its models; each saves the merged weights, or converts them
+UNSLOTH_METHODS = ("save_pretrained_merged", "push_to_hub_merged", "save_pretrained_gguf", "push_to_hub_gguf")
 
 #: methods that return the model and change no other modelled state
 KEEPS_MODEL = (

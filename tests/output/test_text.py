@@ -261,7 +261,14 @@ def test_json_is_versioned_and_holds_all_the_evidence(run):
     first = target["violations"][0]
     assert document["version"] == 1
     assert first == {
-        "at": {"file": "", "line": None, "path": "model.layers.0"},
+        "at": {
+            "column": None,
+            "end_column": None,
+            "end_line": None,
+            "file": "",
+            "line": None,
+            "path": "model.layers.0",
+        },
         "code": "KB301",
         "consequence": "training runs but these parameters never learn",
         "evidence": {"seen_in_attributes": True, "trainable_inside": 0},

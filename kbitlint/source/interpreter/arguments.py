@@ -38,8 +38,15 @@ def named_of(config: Mapping[str, Any] | None) -> CheckpointConfig | None:
     counts = [inner.get(key) for key in EXPERT_COUNTS]
     experts = next((count for count in counts if isinstance(count, int)), 0)
     tied = config.get("tie_word_embeddings")
+    classes, stored = config.get("architectures"), config.get("quantization_config")
+    skips = stored.get("llm_int8_skip_modules") if isinstance(stored, dict) else None
     return CheckpointConfig(
-        str(inner.get("model_type", "")), tied if isinstance(tied, bool) else None, experts, bool(config.get("auto_map"))
+        str(inner.get("model_type", "")),
+        tied if isinstance(tied, bool) else None,
+        experts,
+        bool(config.get("auto_map")),
+        str(classes[0]) if isinstance(classes, list) and classes else "",
+        tuple(map(str, skips)) if isinstance(skips, list) else None,
     )
 
 

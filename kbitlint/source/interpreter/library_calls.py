@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import UNKNOWN, Span, Symbol
+from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.base import Interpreter, PathEnd
 from kbitlint.source.interpreter.names import canonical, numbered
 from kbitlint.source.interpreter.objects import (
@@ -58,7 +59,7 @@ class LibraryCalls(Interpreter):
         if (
             name in TRAINING_ARGUMENTS
             or last in QUANTIZATION_CONFIGS
-            or (library in ("peft", "torchao") and last.endswith("Config"))
+            or (library in ("peft", "torchao", "trl") and last.endswith("Config"))
         ):
             made = self.arguments(node, name)
             self.trail.calls[made.span] = made.frozen(self.effort)
@@ -180,6 +181,8 @@ class LibraryCalls(Interpreter):
             return UNKNOWN
         if library == "peft" and not cls.startswith("Auto"):
             return self._function(node, next(api for api in FUNCTIONS if api.name == "peft.PeftModel.from_pretrained"))
+        if library == "unsloth" and cls.startswith("Fast"):
+            return self._unsloth(node, name)
         made = self.arguments(node, name, ("pretrained_model_name_or_path",))
         if library not in ("transformers", "peft"):
             net = self.trail.adopt()
@@ -192,6 +195,14 @@ class LibraryCalls(Interpreter):
         if library == "peft":
             self.trail.load_adapters(call, net)
         return net
+
+    def _unsloth(self, node: ast.Call, name: str) -> Object:
+        """Return the model and the tokenizer that unsloth loads."""
+        call = self.arguments(node, name, unsloth.PARAMETERS).frozen(self.effort)
+        self.trail.calls[call.span] = call
+        net = self.trail.net(unsloth.loaded(call))
+        self.trail.step(Action.LOAD, call, net, net.state)
+        return Sequence([net, UNKNOWN])
 
     def _wrap(self, arguments: Record, how: str) -> Object:
         net = next((given.value for given in arguments.items.values() if isinstance(given.value, TrackedModel)), None)

@@ -25,7 +25,8 @@ from kbitlint.source.interpreter.objects import (
     TrackedModel,
     Trainer,
 )
-from kbitlint.upstream.calls import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
+from kbitlint.source.interpreter.unsloth import is_unsloth
+from kbitlint.upstream.calls import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS, UNSLOTH_METHODS
 from kbitlint.upstream.versions import number, row
 
 #: Number of models or names that take as long to process as one step.
@@ -125,6 +126,10 @@ class ModelCalls(Interpreter):
     def _other_method(self, call: Call, name: str, net: TrackedModel) -> Object:
         if net.state.adapters is not None and (name in _SWITCHES or name == "unload"):
             return self._adapters_method(call, name, net, net.state.adapters)
+        if name in UNSLOTH_METHODS and is_unsloth(net.state):
+            called = dataclasses.replace(call, callee=f"unsloth.{name}")
+            self.trail.calls[called.span] = called
+            return UNKNOWN
         if name == "save_pretrained":
             self.trail.step(Action.SAVE, call, net, net.state, call.value("0", call.value("save_directory", UNKNOWN)))
         if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
@@ -260,7 +265,8 @@ class ModelCalls(Interpreter):
             else:
                 self.trail.apply(attaching, call, net)
         adapters = net.state.adapters
-        if adapters is not None and net.state.kbit and api.adapter_dtype:
+        cast = api.adapter_dtype and not is_unsloth(net.state)  # unsloth cuts the cast out of the trainers
+        if adapters is not None and net.state.kbit and cast:
             net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(adapters, dtype=api.adapter_dtype))
 
     def _model_by_name(self, model: Object, known: Record | None) -> TrackedModel | None:

@@ -16,6 +16,7 @@ from kbitlint.facts.source import Action, ExecutionPath, Loop, Step, Training
 from kbitlint.facts.values import UNKNOWN, Call, Span, Value
 from kbitlint.files.local_configs import checkpoint_config
 from kbitlint.limits import current
+from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.arguments import defaults_of, named_of, quantization_of, reentry_of, sharding_of, stored_of
 from kbitlint.source.interpreter.objects import Effort, TrackedModel, Trainer
 from kbitlint.upstream.calls import Arguments, Checkpoints
@@ -144,6 +145,8 @@ class PathState:
         match api.action:
             case Action.PREPARE:
                 self._prepare(api, call, net)
+            case Action.ATTACH if api.library == "unsloth":
+                self.step(Action.ATTACH, call, net, unsloth.attached(call, state))
             case Action.ATTACH:
                 self._attach(call, net, call.value("peft_config", UNKNOWN))
             case Action.LOAD_ADAPTERS:
