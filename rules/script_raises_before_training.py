@@ -61,7 +61,7 @@ class ScriptRaisesBeforeTraining(Rule):
             return
         yield self.violation(
             f"the script raises {raised.text} {raised.phase.value}",
-            Location(file=raised.file, line=raised.line or None),
+            Location(raised.cell, raised.file, raised.line or None),
             surface=Surface.REHEARSAL,
             evidence={"raised": raised.text, "in": raised.function, "by": raised.by},
         )

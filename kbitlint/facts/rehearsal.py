@@ -24,12 +24,14 @@ class Raised:
     file: str
     """The user's file, as the user named it."""
     line: int
-    """The 1-based line of the user's innermost frame."""
+    """The 1-based line of the user's innermost frame. In a notebook: the line in its cell."""
     function: str
     """The function of the user's that ran; ``<module>`` outside of functions."""
     by: str
     """The function that raised, with its module: ``transformers.trainer.Trainer.__init__``."""
     phase: Phase
+    cell: str = ""
+    """The cell of a notebook, ``cell 3``; empty for other files."""
 
     @property
     def text(self) -> str:

@@ -58,6 +58,7 @@ def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
     if why is not None or place is None:
         file = f"{record.name_of(place[0])}:{line}" if place else record.request.command.script
         return Skip("", Surface.REHEARSAL, f"{file}: not rehearsed from here on, {why or one_line(error)}")
+    cell, line = record.in_cell(line)
     return Raised(
         kind=type(error).__name__,
         message=one_line(error).removeprefix(f"{type(error).__name__}: "),
@@ -66,6 +67,7 @@ def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
         function=place[2],
         by=_raiser(error.__traceback__),
         phase=Phase.AFTER if record.trainings else Phase.BEFORE,
+        cell=cell,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import os
 import pickle
 import sys
@@ -35,6 +36,8 @@ class Record:
     def __init__(self, request: Request, mirror: Mirror, pipe: int) -> None:
         self.request, self.mirror = request, mirror
         self._pipe, self._lock, self._sent = pipe, threading.Lock(), set[Any]()
+        self.cells: list[tuple[int, int]] = []
+        """(first line in the code, number) of each cell of a notebook."""
         self.trainings = 0
         self.synthetic_data = False
         """Whether a data set was made up."""
@@ -85,6 +88,14 @@ class Record:
         real = self.mirror.real(file)
         inside = os.path.relpath(real, self.request.working_folder)
         return real if inside.startswith("..") else inside
+
+    def in_cell(self, line: int) -> tuple[str, int]:
+        """Return the cell of a line of a notebook and the line in it; no cell and the line itself for other files."""
+        index = bisect.bisect_right(self.cells, line, key=lambda cell: cell[0])
+        if not index:
+            return "", line
+        first, number = self.cells[index - 1]
+        return f"cell {number}", line - first + 1
 
     def line(self) -> int:
         """Return the line of the script's main file that runs now; 0 if none does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import sys
 from pathlib import Path
@@ -18,11 +19,17 @@ if TYPE_CHECKING:
     from kbitlint.rehearsal.messages import Request
 
 
-def run(request: Request, mirror: Mirror) -> None:
-    """Run the script. Everything that it raises passes through."""
+def run(request: Request, mirror: Mirror, cells: list[tuple[int, int]]) -> None:
+    """Run the script. Everything that it raises passes through.
+
+    Args:
+        request: What is rehearsed.
+        mirror: The mirror in which the script lies.
+        cells: Receives (first line in the code, number) of each cell of a notebook.
+    """
     command = request.command
     place = _place(request, mirror)
-    code = _code(command.script, place)
+    code = _code(command.script, place, cells)
     main = ModuleType("__main__")
     main.__file__ = place
     main.__builtins__ = __builtins__  # type: ignore[attr-defined]  # as in every __main__
@@ -55,7 +62,7 @@ def _place(request: Request, mirror: Mirror) -> str:
     return spec.origin
 
 
-def _code(name: str, place: str) -> CodeType:
+def _code(name: str, place: str, cells: list[tuple[int, int]]) -> CodeType:
     data = Path(place).read_bytes()
     if not place.endswith(".ipynb"):
         return compile(data, place, "exec", dont_inherit=True)
@@ -65,4 +72,6 @@ def _code(name: str, place: str) -> CodeType:
         notebook = notebooks.read(data.decode("utf-8"))
     except (notebooks.NotebookError, UnicodeDecodeError) as error:
         raise TargetError(name, f"is no notebook that can be read: {error}") from error
+    lines = itertools.accumulate((cell.source.count("\n") + 1 for cell in notebook.cells), initial=1)
+    cells += [(line, cell.number) for line, cell in zip(lines, notebook.cells, strict=False)]
     return compile(notebook.python, place, "exec", dont_inherit=True)

@@ -44,7 +44,7 @@ def perform(request_file: str, pipe: int, parent: int) -> None:
         record.send(f"the rehearsal could not start: {last[-1]} ({' '.join(last[-3:-1])})")
         _leave()
     try:
-        script.run(request, mirror)
+        script.run(request, mirror, record.cells)
     except BaseException as error:  # noqa: BLE001  # every end of the script is a result
         _send_ending(error, record)
     record.send(Done())

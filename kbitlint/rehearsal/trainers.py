@@ -6,6 +6,7 @@ import functools
 import sys
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.model.build.checkpoint_config import major_version
 from kbitlint.rehearsal.adapters import is_without_weights
 from kbitlint.rehearsal.audits import audit_training
 from kbitlint.rehearsal.imports import replace
@@ -93,7 +94,9 @@ def _after(trainer: Any, output: Any) -> Any:
         {"loss": 1.0, "learning_rate": args.learning_rate, "epoch": state.epoch, "step": state.global_step}
     )
     trainer.is_in_train = False
-    names = ("train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos", "train_loss")
+    names = ["train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"]
+    if major_version() < 5:
+        names.append("total_flos")
     metrics = {**dict.fromkeys(names, 1.0), "epoch": state.epoch}
     return output(state.global_step, 1.0, metrics)
 
