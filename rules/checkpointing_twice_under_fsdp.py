@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.calls import TRAINING_ARGUMENTS
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
@@ -97,3 +98,15 @@ class CheckpointingTwiceUnderFsdp(Rule):
                         evidence={"argument": name},
                         fix=Fix("leave it to FSDP", Safety.SAFE, source.set_value(call, name, value=False)),
                     )
+        for call, steps in source.steps_at(Action.CONTEXT):
+            twice = all(step.before.checkpointing.enabled and step.before.certain for step in steps)
+            if twice and all(step.detail == "activation checkpointing" for step in steps):
+                yield self.violation(
+                    "the layers are checkpointed by the model and by activation wrappers",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    severity=Severity.WARNING,
+                    consequence=Consequence.COSTS_TIME,
+                    evidence={"argument": "apply_activation_checkpointing"},
+                    fix=Fix("leave it to the wrappers", Safety.DISPLAY),
+                )

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
-from kbitlint.module_paths import matches_pattern
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.upstream import families
+from kbitlint.upstream.architectures import EXPERT_PROJECTIONS, every_name
+from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.checkpoint import CheckpointFacts
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Call
-
-PATTERNS = ("rank_pattern", "alpha_pattern")
-#: paths above a target in the models of transformers, for a pattern with more than the target's name
-_ABOVE: tuple[str, ...] = ("model.layers.{}.self_attn.", "model.layers.{}.mlp.", "model.layers.{}.block_sparse_moe.experts.0.")
-_ABOVE += ("transformer.h.{}.attn.", "transformer.h.{}.mlp.", "model.decoder.layers.{}.self_attn.", "model.decoder.layers.{}.")
-_NAME = re.compile(r"\^?[\w.]+")
 
 
 class DeadTargetModule(Rule):
@@ -31,8 +26,9 @@ class DeadTargetModule(Rule):
 
     ## What it does
 
-    Reports entries of `target_modules` that are neither the name of a module nor the end of a module path. In a script,
-    reports keys of `rank_pattern` and `alpha_pattern` that match none of the listed targets, as PEFT matches them.
+    Reports entries of `target_modules` that are neither the name of a module nor the end of a module path. Reports
+    entries of `modules_to_save`, `exclude_modules`, `target_parameters`, `rank_pattern`, `alpha_pattern` and
+    `layers_to_transform` that match nothing, as PEFT compares them.
 
     ## Why is this bad?
 
@@ -71,72 +67,73 @@ class DeadTargetModule(Rule):
         since="0.1.0",
     )
 
-    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each key of a pattern that matches no listed target, on every path that attaches it."""
-        seen: set[int] = set()
-        for _, steps in source.steps_at(Action.ATTACH):
-            for name in PATTERNS:
-                config = steps[0].call.within("peft_config")
-                patterns = config.within(name) if config is not None else None
-                targets = _listed(config)
-                if config is None or patterns is None or not targets or patterns.span.start in seen:
-                    continue
-                seen.add(patterns.span.start)
-                for key in (key for key in patterns.arguments if _matches_none(key.name, targets)):
-                    yield self.violation(
-                        f"{name} names {key.name!r}, which matches none of target_modules: the default is used",
-                        source.at_line(key.whole.line, name),
-                        surface=Surface.SOURCE,
-                        evidence={"pattern": key.name, "targets": list(targets)},
-                        fix=Fix("write the end of the module's path, without an anchor", Safety.DISPLAY),
-                    )
-
-    def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each key of a pattern that matches no module of the adapter's tensors."""
-        if not checkpoint.adapter_tensors:
-            raise Unchecked("no adapter_model.safetensors here")
-        modules = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in checkpoint.adapter_tensors}
-        for name in PATTERNS:
-            patterns = (checkpoint.adapter or {}).get(name)
-            for key in patterns if isinstance(patterns, dict) else ():
-                if not any(matches_pattern(key, module) for module in modules):
-                    yield self.violation(
-                        f"{name} names {key!r}, which matches no module of the adapter: the default was used",
-                        Location(name, "adapter_config.json"),
-                        surface=Surface.FILES,
-                        evidence={"pattern": key, "modules": len(modules)},
-                        fix=Fix("train again with the end of the module's path as key", Safety.DISPLAY),
-                    )
-
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each name that matches no module."""
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
         banks = [p.path for p in model.parameters if p.bank and not p.adapter]
-        for adapter, target in model.dead_targets:
+        for unmatched in model.unmatched:
             title = "name experts in target_parameters" if banks else "name a module of this architecture"
+            key, entry = unmatched.key, unmatched.entry
             yield self.violation(
-                f"target_modules of adapter {adapter!r} name {target!r}, and no module is called so",
-                Location(target),
-                evidence={"adapter": adapter, "target": target, "fused_experts": len(banks)},
-                fix=Fix(title, Safety.DISPLAY),
+                f"{key} of adapter {unmatched.adapter!r} name {entry!r}, and {_EFFECTS[key]}",
+                Location(entry),
+                evidence={"adapter": unmatched.adapter, "target": entry, "key": key, "fused_experts": len(banks)},
+                fix=Fix(title if key == "target_modules" else _TITLES.get(key, _TITLE), Safety.DISPLAY),
+            )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each list of targets with a name that the checkpoint's architecture does not have."""
+        if number(source.versions.get("transformers", "5")) < (5,):
+            return
+        found: dict[Call, list[tuple[str, ...]]] = {}
+        for _, steps in source.steps_at(Action.ATTACH):
+            for step in steps:
+                config = step.call.within("peft_config")
+                if config is not None and config.callee == "peft.LoraConfig":
+                    found.setdefault(config, []).append(_dead(config, step.before))
+        for config, lists in found.items():
+            dead, argument = lists[0], config.argument("target_modules")
+            if not dead or argument is None or any(other != dead for other in lists):
+                continue
+            everything = isinstance(argument.value, tuple) and len(dead) == len(argument.value)
+            yield self.violation(
+                f"no module of this architecture is called {' or '.join(dead)}" + (": PEFT refuses them" if everything else ""),
+                source.at_line(argument.whole.line, "target_modules"),
+                surface=Surface.SOURCE,
+                severity=Severity.ERROR if everything else Severity.WARNING,
+                consequence=Consequence.FAILS if everything else None,
+                evidence={"dead": list(dead)},
+                fix=Fix("name a module of this architecture", Safety.DISPLAY),
             )
 
 
-def _listed(config: Call | None) -> tuple[str, ...]:
-    """Return the names of ``target_modules``; an empty tuple if they are a regular expression or not known."""
-    value = config.value("target_modules") if config is not None else None
-    names = value if isinstance(value, tuple) else ()
-    return tuple(name for name in names if isinstance(name, str)) if all(isinstance(name, str) for name in names) else ()
+def _dead(config: Call, model: ModelState) -> tuple[str, ...]:
+    """Return the targets that name linear layers of other architectures; empty if the architecture is not known."""
+    load, targets = model.load, config.value("target_modules")
+    if load is None or not isinstance(targets, tuple) or not all(isinstance(name, str) for name in targets):
+        return ()
+    known = families.facts_of(load.value("pretrained_model_name_or_path"), model.named)
+    architecture = known.architecture
+    if architecture is None or (load.value("trust_remote_code") is not None and known.model_type != "phi"):
+        return ()  # the code of the checkpoint may name its modules otherwise
+    renamed = EXPERT_PROJECTIONS.get(architecture.renames, ())
+    here = architecture.names | set(renamed)
+    names = (str(name) for name in targets if "." not in str(name))
+    return tuple(name for name in names if name in every_name() and name not in here)
 
 
-def _matches_none(pattern: str, targets: tuple[str, ...]) -> bool:
-    """Return whether a pattern is a plain or anchored name that matches no target; other patterns are not judged."""
-    if not _NAME.fullmatch(pattern):
-        return False
-    name = pattern.removeprefix("^").replace("\\.", ".")
-    paths = [above.format(number) + target for target in targets for above in _ABOVE for number in (0, 1, 11)]
-    known = any(matches_pattern(pattern, path) for path in paths)
-    longer = not pattern.startswith("^") and any(name.endswith(f".{target}") for target in targets)  # a path of its own
-    whole = "." in name and any(name.endswith(f".{target}") for target in targets)
-    return not (known or longer or whole)
+_TITLE = "name a module of this architecture"
+_TITLES = {
+    "target_parameters": "name a parameter of this model",
+    "layers_to_transform": "count the layers from 0",
+} | dict.fromkeys(("rank_pattern", "alpha_pattern"), "name adapted layers by the end of their path, without ^")
+_EFFECTS = {
+    "target_modules": "no module is called so",
+    "modules_to_save": "no module is called so: nothing is trained as a copy",
+    "exclude_modules": "no module is called so: nothing is left out",
+    "target_parameters": "no parameter is called so",
+    "layers_to_transform": "there is no such layer",
+    "rank_pattern": "it matches no adapted layer: r applies",
+    "alpha_pattern": "it matches no adapted layer: lora_alpha applies",
+}

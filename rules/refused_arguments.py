@@ -34,8 +34,7 @@ class RefusedArguments(Rule):
     LLaMA-Factory or ms-swift raises an exception (an error), or drops an argument (a warning). The message is the
     library's own. A combination that only some paths reach is a warning.
 
-    The combinations are rows by library and version. A test reads every `raise` of the installed libraries, and
-    constructs each refused combination.
+    The rows are by library and version. A test reads every `raise` of the installed libraries, and runs each refusal.
 
     ## Why is this bad?
 
@@ -49,7 +48,7 @@ class RefusedArguments(Rule):
 
     ## Fix
 
-    Remove the argument that is ignored, or the one that the other excludes. Other combinations name what to change.
+    Remove the argument that is ignored, or the one that the other excludes.
 
     ## Fix safety
 
@@ -73,7 +72,7 @@ class RefusedArguments(Rule):
         """Yield one violation for each combination that a call refuses or ignores."""
         received = _received(source)
         for call in source.calls:
-            ways: list[tuple[Call, ModelState | None]] = [(call, None)]
+            ways: list[tuple[Call, ModelState | None]] = [(one, None) for one in source.variants.get(call.span) or (call,)]
             if any(one.callee == call.callee for one, _ in received.get(call.span.start, ())):
                 ways = [*received[call.span.start]]
             found: dict[Contract, int] = {}
@@ -139,7 +138,7 @@ def _received(source: SourceFacts) -> dict[int, list[tuple[Call, ModelState]]]:
 
 
 def _is_peft_model(source: SourceFacts, call: Call, model: ModelState) -> bool:
-    """Return whether a call does not receive the base under a name of its own, beside that of the PeftModel."""
+    """Return whether a call receives the PeftModel, and not the base under a name of its own."""
     given = call.argument("model")
     peft = source.name_of(model.adapters.by) if model.adapters is not None else ""
     name = source.code_of(given.span) if given is not None else ""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: the file may choose a branch by version, and pass the argument to an older one only
 _VERSION = re.compile(r"version|\bsignature\(", re.IGNORECASE)
+#: comments and texts of several lines, whose versions decide nothing
+_STORY = re.compile(r"(\"\"\"|''').*?\1|#[^\n]*", re.DOTALL)
 FLAGS = ("load_in_4bit", "load_in_8bit")
 
 
@@ -71,7 +73,7 @@ class RemovedLoadInKbitArgument(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each removed keyword, string argument or function."""
         five = number(source.versions.get("transformers", "5")) >= (5,)
-        asks = _VERSION.search(source.text) is not None
+        asks = _VERSION.search(_STORY.sub("", source.text)) is not None
         for call, steps in source.steps_at(Action.LOAD) if five else ():
             for name in FLAGS:
                 given = [argument for step in steps if (argument := step.call.argument(name)) is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from kbitlint.facts.layers import Reentry
@@ -55,6 +56,16 @@ class CheckpointConfig:
     experts: int = 0
     remote: bool = False
     """Whether the checkpoint has code of its own."""
+    dtype: str = ""
+    """The dtype of its weights; empty if config.json does not set it."""
+    vocabulary: int = 0
+    """The number of rows of its embeddings; 0 if config.json does not set it."""
+    hidden: int = 0
+    """The length of a hidden state; 0 if config.json does not set it."""
+    architecture: str = ""
+    """The class that the checkpoint names."""
+    skips: tuple[str, ...] | None = None
+    """The stored ``llm_int8_skip_modules``; None if the checkpoint has no such list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,3 +102,8 @@ class ModelState:
     def kbit(self) -> bool:
         """Return whether the model is certainly quantized."""
         return isinstance(self.method, str)
+
+
+def same_but_for_mode(one: ModelState, other: ModelState) -> bool:
+    """Return whether two states are equal, their training mode aside."""
+    return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)

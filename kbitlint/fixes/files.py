@@ -53,13 +53,28 @@ class FixedFile:
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines).rstrip("\n")
 
 
-def mend(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> FixedFile | None:
+def mend(
+    path: Path,
+    name: str,
+    rules: tuple[Rule, ...],
+    context: TrainingContext,
+    wanted: Safety,
+    data: bytes | None = None,
+) -> FixedFile | None:
     """Return a source file as its fixes leave it, or None if nothing in it concerns training. Nothing is written.
+
+    Args:
+        path: The file.
+        name: Its name in reports.
+        rules: The rules whose fixes are made.
+        context: How the model is trained.
+        wanted: The least safety of a fix.
+        data: The bytes that take the place of the file's; None to read it.
 
     Raises:
         FixError: A fix does not remove its violation, or leaves a file that cannot be read.
     """
-    document = documents.read(path, name)
+    document = documents.of(path, name, data)
     if document is None:
         return None
     before = document.raw
@@ -112,7 +127,7 @@ def mend_target(target: Target, rules: tuple[Rule, ...], context: TrainingContex
     """
     path = Path(target.place)
     if target.kind is Kind.SCRIPT:
-        mended = mend(path, target.text, rules, context, wanted)
+        mended = mend(path, target.text, rules, context, wanted, target.data)
         return [] if mended is None else [mended]
     found = []
     for file in walk(path):

@@ -110,7 +110,7 @@ def _load(program: Program, root: Record) -> tuple[Record, int | None]:
     if name is not None:
         load.items["pretrained_model_name_or_path"] = name
     half = next((root.items[key] for key in ("fp16", "float16") if _is_true(root, key)), None)
-    if half is not None and program.name != "trl":  # these programs compute in the dtype of the mixed precision
+    if half is not None and program.name != "trl" and not _is_true(root, "bf16"):  # these programs compute in the dtype of the mixed precision
         load.items.setdefault("dtype", Entry(Constant("float16"), half.span, half.whole))
     bits = 4 if _is_true(quantization, "load_in_4bit") else 8 if _is_true(quantization, "load_in_8bit") else None
     said = root.get(program.bits) if program.bits else UNKNOWN
