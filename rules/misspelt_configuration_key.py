@@ -20,7 +20,7 @@ SILENT = ("axolotl",)
 
 
 class MisspeltConfigurationKey(Rule):
-    """A key of a training configuration that the program does not know, and that resembles one that it knows.
+    """A key of a training configuration that the program does not know, beside a similar one.
 
     ## What it does
 
