@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kbitlint.upstream.contracts.rows import Contract
 
 #: the places of values in the library's message
-_GAP = re.compile(r" {2,}")
+_GAP = re.compile(r" {2,}|''")
 
 
 class RefusedArguments(Rule):
@@ -89,7 +89,7 @@ class RefusedArguments(Rule):
         library, _, last = call.callee.partition(".")
         name = library if library == source.dialect else last.rpartition(".")[2]
         argument = row.at(call)
-        message = _GAP.sub(" ... ", row.message.strip())
+        message = " ".join(_GAP.sub(" ... ", row.message.strip()).split())
         where = source.at(call) if argument is None else source.at_line(argument.whole.line, argument.name)
         severity, consequence = (Severity.ERROR, Consequence.FAILS) if always else (Severity.WARNING, Consequence.FRAGILE)
         if row.raises:

@@ -54,7 +54,8 @@ class Contract:
 
     def at(self, call: Call) -> Argument | None:
         """Return the argument of a call to which a report points; None if the call passes none that the row names."""
-        given = (call.argument(name) for name in (self.drops, *names(self.when)) if name)
+        said = sorted(names(self.when), key=lambda name: name == "model")  # often its state, which no argument shows
+        given = (call.argument(name) for name in (self.drops, *said) if name)
         return next((argument for argument in given if argument is not None), None)
 
 
