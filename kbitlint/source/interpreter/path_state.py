@@ -296,8 +296,3 @@ class PathState:
             asleep = self.nets[training.model_id].state.training_mode is False
             if awake and asleep and modes and modes[0][0] >= self.reached[number]:
                 self.trainings[number] = dataclasses.replace(training, sleeps=modes[-1][1])
-
-
-def same_but_for_mode(one: ModelState, other: ModelState) -> bool:
-    """Return whether two states are equal, their training mode aside."""
-    return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)

@@ -15,9 +15,8 @@ from kbitlint.source.interpreter.objects import (
     TrackedModel,
     Trainer,
 )
-from kbitlint.source.interpreter.path_state import same_but_for_mode
 from kbitlint.source.interpreter.predicates import truth_value
-from kbitlint.source.interpreter.uncalled_functions import UncalledFunction, blur_order, called_in_order
+from kbitlint.source.interpreter.uncalled_functions import UncalledFunction, blur_order, called_in_order, same_but_for_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
