@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from kbitlint.violation import Edit
 
 
-#: the callee of an assignment to a key of a quantization config that a checkpoint stores
-STORED = "stored.quantization_config"
-
-
 class Action(enum.Enum):
     """The effect of a step on a model."""
 
