@@ -90,9 +90,10 @@ class CheckpointingTwiceUnderFsdp(Rule):
                 both = config is not None and any(config.value(key) is True for key in KEYS)
                 if both and call.value(name) is True:
                     given = call.argument(name)
+                    line = given.whole.line if given is not None and source.dialect != "python" else call.span.line
                     yield self.violation(
                         "the layers are checkpointed by FSDP and by the training arguments",
-                        source.at(call) if given is None else source.at_line(given.whole.line, name),
+                        source.at(call) if line == call.span.line else source.at_line(line, name),
                         surface=Surface.SOURCE,
                         evidence={"argument": name},
                         fix=Fix("leave it to FSDP", Safety.SAFE, source.set_value(call, name, value=False)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS, meant_name
+from kbitlint.upstream.quantization import misspelt_arguments
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -17,20 +17,12 @@ if TYPE_CHECKING:
     from kbitlint.facts.checkpoint import CheckpointFacts
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.source import SourceFacts
-    from kbitlint.facts.values import Call
 
 _KEY = "quantization_config.bnb_4bit_compute_dtype"
 
 
 def _json_edit(dtype: str) -> Edit:
     return Edit("set-json-key", "config.json", {"key": _KEY, "value": dtype})
-
-
-def _misspelt(call: Call) -> bool:
-    """Return whether another argument means the compute dtype: KB521 reports that one, with the same fix."""
-    known = QUANTIZATION_ARGUMENTS["BitsAndBytesConfig"]
-    others = (argument.name for argument in call.arguments if argument.name not in known)
-    return any(meant_name(name, known) == "bnb_4bit_compute_dtype" for name in others)
 
 
 class Float32ComputeDtype(Rule):
@@ -119,8 +111,10 @@ class Float32ComputeDtype(Rule):
         for call in source.calls_of("transformers.BitsAndBytesConfig"):
             if call.value("load_in_4bit") is not True or call in wide:
                 continue
+            if "bnb_4bit_compute_dtype" in misspelt_arguments(call):
+                continue  # the misspelt name is the cause, and another rule's
             dtype = call.dtype("bnb_4bit_compute_dtype")
-            if dtype not in (None, "float32") or (dtype is None and _misspelt(call)):
+            if dtype not in (None, "float32"):
                 continue
             name, imported = source.importing("torch")
             edits = source.set_argument(call, "bnb_4bit_compute_dtype", f"{name}.bfloat16") + imported

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.source import Action
+from kbitlint.facts.step_bytes import WARN_FROM, is_cast_after_loading, step_bytes
 from kbitlint.rule import Meta, Option, Rule
 from kbitlint.upstream import families
 from kbitlint.upstream.hub_names import stored_quantized
@@ -46,7 +47,10 @@ class Float32FrozenWeight(Rule):
     bytes: at Llama-3-8B shape, embeddings and head grow from 2.1 to 4.2 GB; at Mixtral-8x7B shape, unpacked experts
     grow from 90 to 180 GB. A float32 embedding also turns the residual stream float32.
 
-    It is a warning from 5 % of the model's bytes on (option `warn-from`), and an info below that.
+    Autocast also copies a float32 head to half precision, which adds half of its bytes again.
+
+    It is a warning if the extra bytes are a tenth of the step's peak (option `warn-from`), and an info below that. The
+    peak is estimated for the batch of the context, or for one sequence of 2048 tokens. `kbitlint memory` measures it.
 
     ## Example
 
@@ -55,7 +59,8 @@ class Float32FrozenWeight(Rule):
 
     ## Fix
 
-    Store them in half precision again. Also let float32 norms cast their output back to their input's dtype, because no
+    Store them in half precision again. If PEFT's prepare made them float32, `kbitlint.fix(model)` in its place does not.
+    Also let float32 norms cast their output back to their input's dtype, because no
     later layer takes float32 any more.
 
     ## Fix safety
@@ -79,7 +84,7 @@ class Float32FrozenWeight(Rule):
     )
 
     options: ClassVar[tuple[Option, ...]] = (
-        Option("warn-from", 0.05, "the share of the model's bytes from which on the extra ones are a warning"),
+        Option("warn-from", WARN_FROM, "the share of the step's peak from which on the extra bytes are a warning"),
     )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
@@ -91,7 +96,9 @@ class Float32FrozenWeight(Rule):
         wide = [p for p in model.parameters if self._is_wide(p, model)]
         matrices = [p for p in wide if len(p.shape) > 1]
         extra = sum(p.nbytes // 2 for p in matrices)
-        share = extra / sum(p.nbytes for p in model.parameters)
+        cost = step_bytes(model, context)
+        share = (extra + cost.cast) / cost.peak
+        cause = ", as PEFT's prepare leaves it" if is_cast_after_loading(model) else ""
         vectors = {p.path: p for p in wide if len(p.shape) <= 1}
         rest = [_narrow(p, half) for p in vectors.values()] + [
             _transparent(n.path, n.output_dtype) for n in _float32_norms(model)
@@ -99,12 +106,17 @@ class Float32FrozenWeight(Rule):
         for parameter in matrices:
             edits, rest = (_narrow(parameter, half), *rest), []
             yield self.violation(
-                f"frozen weight is float32 in a {half} model"
+                f"frozen weight is float32 in a {half} model{cause}"
                 if model.dtype == half
                 else f"frozen weight is float32 beside {half}",
                 Location(parameter.path),
                 severity=Severity.WARNING if share >= self.option("warn-from") else Severity.INFO,
-                evidence={"extra_bytes": parameter.nbytes // 2, "extra_bytes_of_all": extra, "shape": list(parameter.shape)},
+                evidence={
+                    "extra_bytes": parameter.nbytes // 2,
+                    "extra_bytes_of_all": extra,
+                    "share_of_peak": round(share, 3),
+                    "shape": list(parameter.shape),
+                },
                 fix=Fix(f"store them in {half} again", Safety.UNSAFE, edits),
             )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.values import STORED
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.quantization import NEUTRAL, QUANTIZATION_ARGUMENTS, meant_name, method_named
+from kbitlint.upstream.quantization import NEUTRAL, QUANTIZATION_ARGUMENTS, meant_argument, method_named
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -80,7 +80,7 @@ class SwallowedQuantizationArgument(Rule):
                 name = argument.name
                 if name in known or name.startswith("_") or name.isdigit() or (config, name, argument.value) in NEUTRAL:
                     continue
-                meant = meant_name(name, known)
+                meant = meant_argument(name, known)
                 edits = source.rename_argument(argument, meant) if meant is not None and meant not in given else ()
                 yield self.violation(
                     f"{config} knows no {name} and drops it",
@@ -114,7 +114,7 @@ class SwallowedQuantizationArgument(Rule):
         known = method_named("bitsandbytes").arguments
         for name in sorted(quantization):
             if name not in known and name != "quant_method" and not name.startswith("_"):
-                meant = meant_name(name, known)
+                meant = meant_argument(name, known)
                 edit = Edit("rename-json-key", "config.json", {"key": f"quantization_config.{name}", "to": meant})
                 yield self.violation(
                     f"BitsAndBytesConfig knows no {name} and drops it",

@@ -14,6 +14,7 @@ from kbitlint.model.inputs.interface import interface_of
 from kbitlint.model.inputs.labels import label_names, labels_of
 from kbitlint.model.inputs.media import float_dtype, media_of
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
+from kbitlint.model.inputs.supplied import own_batch
 from kbitlint.model.inputs.tensors import made_for
 from kbitlint.model.inputs.tokens import length_of, placeholders, tokens_of
 from kbitlint.model.layers import adapters
@@ -42,6 +43,9 @@ def training_batch(
         plan: Changes of the batch, as a correction found them.
     """
     base: Any = adapters.base_of(model)
+    own = own_batch(base, device)
+    if own is not None:
+        return own
     arguments = interface_of(base)
     config: Any = getattr(base, "config", None)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
