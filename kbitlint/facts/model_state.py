@@ -44,6 +44,12 @@ class Adapters:
     kept: bool = True
     """Whether the script keeps the PeftModel. If it drops the result of ``get_peft_model``, it keeps only the base model."""
 
+    @property
+    def of_saved_config(self) -> bool:
+        """Return whether the config of a folder, which the script does not change, freezes the adapters."""
+        mode = self.config.argument("inference_mode") if isinstance(self.config, Call) else None
+        return isinstance(self.config, Call) and mode is not None and mode.span == self.config.span and self.frozen_by is None
+
 
 @dataclass(frozen=True, slots=True)
 class CheckpointConfig:

@@ -115,8 +115,7 @@ class PathState:
         """
         method, bits, config = quantization_of(call) if quantized is None else (None, None, None)
         stored = self._config_of(call) if quantized is None else None
-        own = (stored or {}).get("quantization_config")
-        named = stored_by_name(call) if stored is None and quantized is None else None
+        own, named = (stored or {}).get("quantization_config"), stored_by_name(call) if stored is quantized is None else None
         if named is not None:
             own, (method, bits) = named, named
         elif stored is not None and own is not None:
@@ -233,7 +232,9 @@ class PathState:
         state = trainer.net.state
         given = arguments if arguments is not None else Call(trainer.api.arguments, trainer.call.span)
         certain = arguments is not None or trainer.arguments is None
-        state, fp16, bf16 = with_arguments(self, state, given if certain else None, defaults, trainer.prepared)
+        state, fp16, bf16 = with_arguments(
+            self.versions, self.enable_checkpointing, state, given if certain else None, defaults, trainer.prepared
+        )
         zero, fsdp = sharding_of(given, self.beside) if certain else (UNKNOWN, None)
         self.trainings.append(
             Training(
