@@ -115,7 +115,8 @@ class PathState:
         """
         method, bits, config = quantization_of(call) if quantized is None else (None, None, None)
         stored = self._config_of(call) if quantized is None else None
-        own, named = (stored or {}).get("quantization_config"), stored_by_name(call) if stored is quantized is None else None
+        own = (stored or {}).get("quantization_config")
+        named = stored_by_name(call) if (stored, quantized) == (None, None) else None
         if named is not None:
             own, (method, bits) = named, named
         elif stored is not None and own is not None:
@@ -153,14 +154,7 @@ class PathState:
         )
 
     def apply(self, api: Api, call: Call, net: TrackedModel, *, by_base_name: bool = False) -> None:
-        """Apply a function or method of a framework to a model.
-
-        Args:
-            api: The row of the function.
-            call: The call.
-            net: The model.
-            by_base_name: Whether the script calls a method on a name that still holds the base model without adapters.
-        """
+        """Apply a function or method of a framework to a model, which its name may hold without the adapters around it."""
         state = net.state
         match api.action:
             case Action.PREPARE:
