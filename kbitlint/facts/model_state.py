@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kbitlint.facts.layers import Reentry
+from kbitlint.facts.reentry import Reentry
 from kbitlint.facts.values import UNKNOWN, Call, Value
 
 

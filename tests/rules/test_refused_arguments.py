@@ -52,7 +52,7 @@ def test_a_branch_that_reaches_the_refusal_makes_a_warning():
         (
             "warning",
             "SFTTrainer raises a ValueError on some paths: You passed a `PeftModel` instance together with a `peft_config` to the"
-            + " trainer",
+            " trainer",
         )
     ]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.layers import Reentry
 from kbitlint.facts.model_state import CheckpointingState
+from kbitlint.facts.reentry import Reentry
 from kbitlint.facts.values import UNKNOWN
 from kbitlint.upstream.calls import Checkpoints
 from kbitlint.upstream.trl_versions import behavior
