@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from kbitlint.facts.reentry import Reentry
@@ -107,3 +108,8 @@ class ModelState:
     def kbit(self) -> bool:
         """Return whether the model is certainly quantized."""
         return isinstance(self.method, str)
+
+
+def same_but_for_mode(one: ModelState, other: ModelState) -> bool:
+    """Return whether two states are equal, their training mode aside."""
+    return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)

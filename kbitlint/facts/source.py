@@ -55,11 +55,8 @@ class Step:
     before: ModelState
     model_id: int = 0
     detail: Value = None
-    """A further parameter of the action.
-
-    For a cast it is the dtype, for a wrapper its name, for a save the folder. For a stored quantization it is the
-    method.
-    """
+    """The dtype of a cast, the name of a wrapper, the folder of a save, the method of a stored quantization, or the load of a
+    Trainer's quantized reference model."""
 
 
 class Loop(enum.Enum):

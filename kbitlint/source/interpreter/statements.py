@@ -6,6 +6,7 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
+from kbitlint.facts.model_state import same_but_for_mode
 from kbitlint.facts.values import UNKNOWN
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft, PathEnd, Returned
 from kbitlint.source.interpreter.names import lets_no_gradient_through
