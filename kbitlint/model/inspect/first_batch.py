@@ -60,16 +60,18 @@ def _facts(batch: Any, model: nn.Module, end: int | None) -> BatchFacts | None:
         return None
     weight: Any = attribute(input_embedding(base_of(model)), "weight")
     ends = (ids == end) if end is not None else torch.zeros_like(ids, dtype=torch.bool)
-    ends = ends & mask.bool() if isinstance(mask, Tensor) and mask.shape == ids.shape else ends
+    seen = mask.bool() if isinstance(mask, Tensor) and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
+    ends = ends & seen
     learned = labels.ne(IGNORED) if isinstance(labels, Tensor) and labels.shape == ids.shape else None
     return BatchFacts(
         sequences=int(ids.shape[0]),
         tokens=ids.numel(),
         learned=None if learned is None else int(learned.sum()),
-        highest=int(ids.max()),
+        highest=int(ids.max() if learned is None else torch.maximum(ids, labels).max()),
         rows=int(weight.shape[0]) if isinstance(weight, Tensor) and weight.dim() == 2 else None,
         ends=int(ends.sum()),
         learned_ends=0 if learned is None else int((ends & learned).sum()),
+        learned_padding=0 if learned is None else int((learned & ~seen).sum()),
     )
 
 

@@ -10,10 +10,15 @@ from kbitlint.facts.ranks import RanksFacts, ReferenceFacts
 from kbitlint.model.attributes import attribute
 from kbitlint.model.inspect.first_batch import first_batch
 from kbitlint.model.inspect.optimizer import optimizer_facts
+from kbitlint.model.inspect.trainer_code import calls
 from kbitlint.model.layers.adapters import base_of
 
 if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
+
+
+#: The method of AdaLoRA that prunes ranks. PEFT leaves its call to the loop.
+ALLOCATE = "update_and_allocate"
 
 
 def run_facts(live: Any, model: nn.Module, facts: ModelFacts, optimizer: Any) -> RanksFacts | None:
@@ -30,8 +35,9 @@ def run_facts(live: Any, model: nn.Module, facts: ModelFacts, optimizer: Any) ->
     held = None if optimizer is None else optimizer_facts(model, optimizer)
     reference = reference_facts(trainer, model)
     batch = first_batch(trainer, model)
-    known = any(found is not None for found in (held, reference, batch))
-    return RanksFacts(1, facts, (), held, reference, batch) if known else None
+    pruned = trainer is not None and any(adapter.kind == "ADALORA" for adapter in facts.adapters)
+    known = pruned or any(found is not None for found in (held, reference, batch))
+    return RanksFacts(1, facts, (), held, reference, batch, calls(trainer, ALLOCATE)) if known else None
 
 
 def reference_facts(trainer: Any, model: nn.Module) -> ReferenceFacts | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
-
-from kbitlint.model.attributes import attribute
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,29 +22,33 @@ def dead_adapters(layer: nn.Module) -> Iterator[tuple[str, str]]:
     The gradient of each factor is a product with the other factor and with the scaling. A factor of zeros alone is the normal
     start: the other one gets a gradient. Nothing is read of weights on the meta device.
     """
-    scaling, dropouts = attribute(layer, "scaling") or {}, attribute(layer, "lora_dropout") or {}
+    own = layer._modules  # noqa: SLF001  # dictionary reads; attribute access on a module raises and catches errors inside
+    scaling, dropouts = layer.__dict__.get("scaling") or {}, own.get("lora_dropout") or {}
     for first, second in _FACTORS:
-        ones, others = attribute(layer, first) or {}, attribute(layer, second) or {}
-        for name in ones:
-            pair = [_weight(ones, name), _weight(others, name)]
-            if None in pair or not any(weight.requires_grad for weight in pair) or any(weight.is_meta for weight in pair):
+        ones, others = own.get(first), own.get(second)
+        for name in ones.keys() & others.keys() if ones is not None and others is not None else ():  # type: ignore[operator]
+            one, other = _weight(ones[name]), _weight(others[name])  # type: ignore[index]
+            if one is None or other is None or not (one.requires_grad or other.requires_grad):
                 continue
-            if name in scaling and scaling[name] == 0:
+            if scaling.get(name) == 0:
                 yield name, "its scaling is 0 (lora_alpha)"
-            elif name in dropouts and attribute(dropouts[name], "p") == 1:
+            elif name in dropouts and getattr(dropouts[name], "p", 0) == 1:
                 yield name, "its dropout is 1, which drops every input"
-            elif not any(bool(weight.any()) for weight in pair):
+            elif not _has_value(one) and not _has_value(other):
                 yield name, "both of its factors are zero"
 
 
-def _weight(holder: Any, name: str) -> Any:
-    """Return the weight of a factor: a Linear's, a Conv's, or the parameter itself for embeddings. None if it has none."""
-    try:
-        found = holder[name]
-    except (KeyError, TypeError):
-        return None
-    found = found if isinstance(found, Tensor) else attribute(found, "weight")
-    return found if isinstance(found, Tensor) and found.is_floating_point() and type(found).__name__ != "DTensor" else None
+def _weight(factor: Any) -> Any:
+    """Return the weight of a factor: a Linear's, a Conv's, or the parameter itself for embeddings. None if it has no data."""
+    found = factor if isinstance(factor, Tensor) else factor._parameters.get("weight")  # noqa: SLF001  # see dead_adapters
+    readable = found is not None and found.is_floating_point() and found.numel() and not found.is_meta
+    return found if readable and type(found).__name__ != "DTensor" else None
+
+
+def _has_value(weight: Tensor) -> bool:
+    """Return whether a tensor has a value other than zero. Its first value decides, as a rule."""
+    with torch.no_grad():
+        return bool(weight[(0,) * weight.dim()] != 0) or bool(weight.any())
 
 
 def nonfinite(parameter: Tensor, facts: ParameterFacts) -> Iterator[str]:
