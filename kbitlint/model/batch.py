@@ -15,9 +15,11 @@ from kbitlint.model.inputs.labels import label_names, labels_of
 from kbitlint.model.inputs.media import float_dtype, media_of
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
 from kbitlint.model.inputs.structure import accepted, config_of, described, input_of
+from kbitlint.model.inputs.supplied import own_batch
 from kbitlint.model.inputs.tensors import made_for
 from kbitlint.model.inputs.tokens import length_of, placeholders, tokens_of
 from kbitlint.model.layers import adapters
+from kbitlint.model.layers.adapter_inputs import with_adapter_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,6 +44,9 @@ def training_batch(
         plan: Changes of the batch, as a correction found them.
     """
     base: Any = described(model)
+    own = own_batch(base, device)
+    if own is not None:
+        return own
     arguments = interface_of(base)
     config: Any = config_of(base)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
@@ -60,11 +65,12 @@ def training_batch(
     if "use_cache" in _parameters(base):
         made["use_cache"] = False
     names = accepted(model)
-    return {
+    taken = {
         name: _on(value, device)
         for name, value in made.items()
         if name not in plan.without and (names is None or name in names)
     }
+    return with_adapter_inputs(model, taken)
 
 
 def _text(

@@ -171,7 +171,7 @@ def test_a_mask_of_the_text_is_all_ones_and_a_denoiser_gets_its_conditions():
     class Denoiser(torch.nn.Module):
         config = Config()
 
-        def forward(self, hidden_states: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor = None):
+        def forward(self, hidden_states: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor = None):  # noqa: ARG002  # a signature
             """Denoise.
 
             Args:

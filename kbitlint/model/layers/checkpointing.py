@@ -59,7 +59,26 @@ def checkpoint_facts(module: nn.Module, path: str) -> LayerCheckpointing | None:
         reentry=reentry,
         is_layer=layer,
         rebindable=takes_use_reentrant(bound),
+        redraws=_loses_random_state(bound) and _has_dropout(module),
     )
+
+
+def _loses_random_state(function: object) -> bool:
+    """Return whether ``preserve_rng_state=False`` is bound to a checkpoint function."""
+    while isinstance(function, functools.partial):
+        if "preserve_rng_state" in function.keywords:
+            return function.keywords["preserve_rng_state"] is False
+        function = function.func
+    return False
+
+
+def _has_dropout(module: nn.Module) -> bool:
+    """Return whether a module in it drops elements: a module of torch, or code that reads its share from an attribute."""
+    for inner in module.modules():
+        own = {"dropout": attribute(inner, "p")} if "Dropout" in type(inner).__name__ else inner.__dict__
+        if any("dropout" in name and isinstance(share, float) and share > 0 for name, share in own.items()):
+            return True
+    return False
 
 
 def reentry_of(function: object) -> Reentry:
@@ -76,6 +95,15 @@ def reentry_of(function: object) -> Reentry:
     if _is_torchs_own(function):
         return Reentry.UNSET
     return _reentry_in_code(function) if callable(function) else Reentry.UNKNOWN
+
+
+def _passes(function: object, name: str) -> object:
+    """Return the value of a keyword that a bound checkpoint function passes to torch, or None."""
+    while isinstance(function, functools.partial):
+        if name in function.keywords:
+            return function.keywords[name]
+        function = function.func
+    return None
 
 
 def takes_use_reentrant(function: object) -> bool:

@@ -39,6 +39,9 @@ _ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias t
 class UntraceableError(KbitlintError):
     """A step that cannot run without weights. The message names the operator and the module."""
 
+    module: str = ""
+    """The path of the module that raised; empty if none is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepSettings:
@@ -174,7 +177,9 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
             # the shapes or values of the synthetic batch, or guessed values, may have caused the error
             place = f" in {where}" if where else ""
             operator = f"{ledger.last_operator}{place} raised " if ledger.last_operator else ""
-            raise UntraceableError(f"no training step without weights: {operator}{one_line(error)}") from error
+            untraceable = UntraceableError(f"no training step without weights: {operator}{one_line(error)}")
+            untraceable.module = where
+            raise untraceable from error
         return StepEnd(one_line(error), where, forward_done)
     return StepEnd()
 

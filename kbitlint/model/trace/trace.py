@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint.context import TrainingContext
+from kbitlint.errors import one_line
 from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import Cut, GradientFacts, PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
 from kbitlint.model.inspect.walk import collect, named_modules
@@ -22,6 +23,8 @@ from kbitlint.model.layers import checkpointing, experts
 from kbitlint.model.trace.fitting import plan_for
 from kbitlint.model.trace.float32_modules import float32_modules
 from kbitlint.model.trace.gradients import why_cut
+from kbitlint.model.trace.guard import TouchedError
+from kbitlint.model.trace.small_copy import NotBuiltError, is_of_training
 from kbitlint.model.trace.step import StepSettings, UntraceableError, runnable, step_of
 from kbitlint.model.trace.twin import twin_of
 
@@ -112,7 +115,10 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
     """Return the facts of one step, without the search for modules that need float32."""
     with seeded():
         twin = twin_of(inner)
-        step, watched, end = step_of(twin, how)
+        try:
+            step, watched, end = step_of(twin, how)
+        except UntraceableError as error:
+            return _raising(inner, how, error)
         grown = experts.new_parametrizations(named_modules(inner), named_modules(twin))
         gradients = tuple(_gradients(step, watched)) if end.has_graph else ()
         if any(gradient.cut is not None and gradient.runs and not gradient.reentrant for gradient in gradients):
@@ -122,6 +128,7 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
                 for gradient in gradients
             )
     ledger = step.ledger
+    cast = end.failure is None and not (ledger.mixes_packed or ledger.refusals)
     return TraceFacts(
         model=how.facts,
         device=how.device,
@@ -129,7 +136,7 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         batch=(how.batch, how.seq_len),
         gradients=gradients,
         refusals=tuple(_refusal(refusal) for refusal in ledger.refusals.values()),
-        packed_reads=tuple(PackedReadFacts(path, reader, name) for (path, reader), name in ledger.packed_reads.items()),
+        packed_reads=tuple(PackedReadFacts(path, reader, name, cast) for (path, reader), name in ledger.packed_reads.items()),
         layers=tuple(step.layers.values()),
         promotions=tuple(step.promotions.values()),
         checkpoint_calls=tuple(step.passage.checkpoint_calls),
@@ -139,6 +146,41 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         grown=grown,
         failure=end.failure,
         failed_at=end.module,
+    )
+
+
+def _raising(inner: nn.Module, how: StepSettings, error: UntraceableError) -> TraceFacts:
+    """Return the facts of a step that raises in training too.
+
+    Raises:
+        UntraceableError: The step without weights or its batch is at fault, or it stays open which. The message says so.
+    """
+    cause = error.__cause__
+    if not isinstance(cause, Exception) or isinstance(cause, TouchedError):
+        raise error
+    how = dataclasses.replace(how, batch=min(how.context.batch_size or how.batch, how.batch))
+    try:
+        certain = is_of_training(inner, cause, how)
+    except NotBuiltError as reason:
+        raise UntraceableError(f"{error} ({reason})") from cause
+    if not certain:
+        raise UntraceableError(f"{error} (a small copy with weights raises it too: the batch may not fit the class)") from cause
+    return TraceFacts(
+        model=how.facts,
+        device=how.device,
+        autocast=how.context.autocast_dtype,
+        batch=(how.batch, how.seq_len),
+        gradients=(),
+        refusals=(),
+        packed_reads=(),
+        layers=(),
+        promotions=(),
+        checkpoint_calls=(),
+        saved=(),
+        called=frozenset(),
+        guesses=(),
+        failure=one_line(cause),
+        failed_at=error.module,
     )
 
 
@@ -209,6 +251,9 @@ def _is_library_code(step: StepRecorder, gradient: GradientFacts) -> bool:
     path = gradient.at.rpartition(".")[0] if gradient.cut is Cut.NO_GRAD else gradient.at
     while path and _class_at(step, path).split(".")[0] in ("torch", "peft", "bitsandbytes", "builtins"):
         path = path.rpartition(".")[0]
+    around = type(step.twin).__module__  # a user's own module has no path, as paths start at the base
+    if not path and around.split(".")[0] not in ("torch", "peft"):
+        return _is_installed(around)
     return _is_installed(_class_at(step, path))
 
 
