@@ -192,6 +192,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "gemma4_text": {"global_head_dim": HEAD_SIZE},
     "gemma4_unified_text": {"global_head_dim": HEAD_SIZE},
     "glm5_next_text": {"index_kpool": 4, "index_topk": 8, "qk_rope_head_dim": 0, "head_dim": 0},
+    "dpt": {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3]},
     "sam": {"vision_config.num_pos_feats": 32},
     "sam_hq": {"vision_config.num_pos_feats": 32},
     "efficientnet": {"hidden_dim": LEFT_OUT},
@@ -352,12 +353,24 @@ def _values(config: Any) -> dict[str, Any]:
 
 def _small_parts(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: shrunk(
-            value, further={key.partition(".")[2]: item for key, item in changes.items() if key.startswith(f"{name}.")}
-        )
+        name: _resnet(value)
+        if value.model_type == "timm_backbone"
+        else shrunk(value, further={key.partition(".")[2]: item for key, item in changes.items() if key.startswith(f"{name}.")})
         for name, value in values.items()
         if isinstance(value, PreTrainedConfig)
     }
+
+
+def _resnet(timm: Any) -> Any:
+    """Return a small ResNet of transformers in place of a backbone of timm, which needs a further library."""
+    count = len(list(getattr(timm, "out_indices", None) or [4]))
+    return transformers.ResNetConfig(
+        embedding_size=16,
+        hidden_sizes=[16, 16, 32, 32],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=[f"stage{index}" for index in range(5 - count, 5)],
+    )
 
 
 def _small(values: dict[str, Any]) -> dict[str, Any]:

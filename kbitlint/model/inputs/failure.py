@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 #: Frames from the innermost one outwards in which a missing argument is looked for.
-_NEAR = 6
+_NEAR = 16
 
 
 @dataclass(frozen=True, slots=True)

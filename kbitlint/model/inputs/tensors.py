@@ -30,6 +30,8 @@ def made_for(argument: Argument, dimensions: Dimensions, dtype: torch.dtype, pla
     if kind == "flag":
         return True
     shape = plan.shapes.get(argument.name) or shape_of(argument, dimensions)
+    if shape is None and kind == "float list":  # series of numbers, such as those of a forecast
+        shape = (dimensions.batch, dimensions.of("context_length"))
     if shape is None or kind in ("other", "targets", "features"):
         return None
     if kind.endswith(" list"):
