@@ -74,7 +74,8 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
     def forward(incoming: Tensor, *_: Any, **__: Any) -> Tensor:
         dtype = incoming.dtype
         bias: Any = module._parameters.get("bias")  # noqa: SLF001  # a dictionary read; layers without bias may lack the attribute
-        wide = incoming if compute is None else incoming.to(compute)
+        passing = incoming.detach() if packing.trains is False else incoming  # a kernel without a backward
+        wide = passing if compute is None else passing.to(compute)
         if bias is not None and bias.dtype is not wide.dtype:
             bias = bias.to(wide.dtype)
         backwards = wide.shape[-1] == fan_out != fan_in and packing.method == "bitsandbytes" and packing.bits == 4
