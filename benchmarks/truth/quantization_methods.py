@@ -4,8 +4,8 @@
     PYTHONPATH=DIR python -m benchmarks.truth.quantization_methods [--only NAME ...]
 
 Each method quantizes a tiny Llama through ``from_pretrained``. The model is prepared in every order of
-``benchmarks.truth.adapters``, with LoRA on some layers and on all. The packages are no dependency of the tests: torchao prints a
-warning in every process that imports transformers, and hqq replaces a part of its cache.
+``benchmarks.truth.adapters``, with LoRA on some layers and on all. The packages are no dependency of the tests: torchao prints
+a warning in every process that imports transformers, and hqq replaces a part of its cache.
 """
 
 from __future__ import annotations
@@ -42,15 +42,27 @@ METHODS: dict[str, Callable[[], Any]] = {
         for name in ("Int8WeightOnly", "Int8DynamicActivationInt8Weight", "Float8WeightOnly")
     },
     **{
-        f"hqq {bits} bits": functools.partial(transformers.HqqConfig, nbits=bits, group_size=16, axis=1) for bits in (8, 4, 3, 2)
+        f"hqq {bits} bits": functools.partial(transformers.HqqConfig, nbits=bits, group_size=16, axis=1)
+        for bits in (8, 4, 3, 2)
     },
-    **{f"quanto {kind}": functools.partial(transformers.QuantoConfig, weights=kind) for kind in ("int8", "int4", "int2", "float8")},
+    "hqq 4 bits, not recorded": functools.partial(transformers.HqqConfig, nbits=4, group_size=16, axis=1),
+    **{
+        f"quanto {kind}": functools.partial(transformers.QuantoConfig, weights=kind)
+        for kind in ("int8", "int4", "int2", "float8")
+    },
 }
-TARGETS = {"some": ["q_proj", "up_proj"], "all": "all-linear"}
+#: PEFT's ``all-linear`` does not know the layers of hqq
+_ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TARGETS = {"some": ["q_proj", "up_proj"], "all": _ALL}
 
 
-def _loaded(config: Any) -> Any:
-    """Return a tiny quantized Llama. transformers 5.23 refuses HQQ on a CPU, so hqq replaces the layers itself there."""
+def _loaded(config: Any, *, recorded: bool) -> Any:
+    """Return a tiny quantized Llama. transformers 5.23 refuses HQQ on a CPU, so hqq replaces the layers itself there.
+
+    Args:
+        config: The config of transformers.
+        recorded: Whether a model whose layers were replaced by hand records its method, as transformers does.
+    """
     by_hand = isinstance(config, transformers.HqqConfig)
     arguments = {} if by_hand else {"quantization_config": config}
     model: Any = transformers.LlamaForCausalLM.from_pretrained(
@@ -63,13 +75,14 @@ def _loaded(config: Any) -> Any:
             if isinstance(layer, torch.nn.Linear):
                 packed = HQQLinear(layer, config.quant_config, compute_dtype=torch.bfloat16, device="cpu")
                 model.model.set_submodule(name, packed)
-        model.quantization_method, model.is_quantized = "hqq", True
+        if recorded:
+            model.quantization_method, model.is_quantized = "hqq", True
     return model
 
 
 def made(method: str, order: str, targets: Any) -> Any:
     """Return a freshly loaded model, prepared in this order and with LoRA."""
-    base = _loaded(METHODS[method]())
+    base = _loaded(METHODS[method](), recorded="not recorded" not in method)
     if order in ("peft", "peft-reentrant"):
         how = {"use_reentrant": order == "peft-reentrant"}
         peft.prepare_model_for_kbit_training(base, gradient_checkpointing_kwargs=how)
@@ -101,7 +114,10 @@ def main() -> int:
                     continue
                 found = differences(line)
                 states, wrong = states + 1, wrong + bool(found)
-                did = line["real"]["error"] or f"{len(line['real']['with'])} of {len(line['real']['with'] + line['real']['without'])}"
+                did = (
+                    line["real"]["error"]
+                    or f"{len(line['real']['with'])} of {len(line['real']['with'] + line['real']['without'])}"
+                )
                 errors = sorted({violation[0] for violation in line["verdict"]["violations"] if violation[1] == "error"})
                 print(f"{method:42}{name:5}{order:15} {did[:70]} {errors} {found}", flush=True)
     return leave([Goal("states of other quantization methods judged wrong", wrong, 0, "", of=states)], None)

@@ -29,7 +29,9 @@ def unchanged(model, rate):
     for _ in range(2):
         assert tiny.step(model).trains
         optimizer.step()
-    return {name.removeprefix("base_model.model.") for name, parameter in trained.items() if torch.equal(parameter, before[name])}
+    return {
+        name.removeprefix("base_model.model.") for name, parameter in trained.items() if torch.equal(parameter, before[name])
+    }
 
 
 def test_magnitudes_in_bfloat16_never_move_and_are_named():

@@ -43,7 +43,9 @@ def _active_configs(model: Any) -> Iterator[Any]:
     configs = attribute(model, "peft_config")
     if isinstance(configs, dict):
         active = attribute(model, "active_adapters") or ()
-        yield from (configs[name] for name in active if isinstance(name, str) and name in configs) if not callable(active) else ()
+        yield from (
+            (configs[name] for name in active if isinstance(name, str) and name in configs) if not callable(active) else ()
+        )
 
 
 def _invoked(tokens: Tensor, invocation: Any) -> Tensor:

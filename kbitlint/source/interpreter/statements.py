@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import UNKNOWN, Call, Span, Symbol
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft, PathEnd, Returned
-from kbitlint.source.interpreter.names import known_text, lets_no_gradient_through
+from kbitlint.source.interpreter.names import known_text, lets_no_gradient_through, makes_inference_tensors
 from kbitlint.source.interpreter.objects import (
     Entry,
     Function,
@@ -218,11 +218,12 @@ class Statements(Interpreter):
             if item.optional_vars is not None:
                 self.bind(item.optional_vars, value)
         tracked = not any(lets_no_gradient_through(item.context_expr) for item in node.items)
-        self.untracked += not tracked
+        inferred = any(makes_inference_tensors(item.context_expr) for item in node.items)
+        self.untracked, self.trail.inferred = self.untracked + (not tracked), self.trail.inferred + inferred
         try:
             self.block(node.body)
         finally:
-            self.untracked -= not tracked
+            self.untracked, self.trail.inferred = self.untracked - (not tracked), self.trail.inferred - inferred
 
     _do_asyncwith = _do_with
 
