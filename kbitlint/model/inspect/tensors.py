@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.layers import Packing, UnpackedLayerFacts, short_name
 from kbitlint.facts.model import AdaptedFacts, NormFacts, ParameterFacts, QuantizedFacts
+from kbitlint.model.attributes import is_inference
 from kbitlint.model.layers import adapters, norms, packed_state, quantized
 from kbitlint.model.layers import quantized as layers_quantized
 from kbitlint.model.layers.dead_adapters import nonfinite
@@ -177,7 +178,7 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
         norm=norm or (packing is None and floating and norms.is_bare_norm(name, len(shape))),
         floating=floating,
         held=held,
-        inference=parameter.is_inference(),
+        inference=is_inference(parameter),
         least=_least(parameter) if adapter and parameter.requires_grad else 0.0,
     )
 
