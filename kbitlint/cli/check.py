@@ -218,7 +218,7 @@ def _rehearse(target: str, arguments: dict[str, Any], options: CheckOptions) -> 
     """Return the reports of a rehearsal. Its process has its own limits."""
     import shlex  # only rehearsals need these
 
-    from kbitlint.rehearsal.run import Rehearsal, run
+    from kbitlint.rehearsal.run import Rehearsal, run  # see above
 
     if options.fixes:
         raise click.UsageError("--fix repairs files and models: name the script itself, without a rehearsal")

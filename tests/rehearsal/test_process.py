@@ -191,6 +191,27 @@ def test_a_notebook_is_rehearsed_without_its_magics(rehearse):
     assert str(violation.at) == "lab.ipynb:2 cell 2"
 
 
+def test_a_launcher_gives_the_ranks_and_the_script_is_the_first_of_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("""
+import os
+import torch
+import torch.distributed as dist
+assert (os.environ["LOCAL_RANK"], os.environ["WORLD_SIZE"]) == ("0", "3")
+dist.init_process_group("nccl")
+assert (dist.get_rank(), dist.get_world_size(), torch.cuda.device_count()) == (0, 3, 3)
+value = torch.ones(2, device="cuda")
+dist.all_reduce(value)
+dist.barrier()
+dist.destroy_process_group()
+""")
+
+    (report,) = kbitlint.rehearse("torchrun --nproc_per_node 3 train.py", select="KB9")
+
+    assert told(report) == (["the script ended without a training step"], [])
+    assert "stood in for: the other 2 of 3 ranks" in report.notes
+
+
 def test_no_run_refuses(rehearse):
     report = rehearse("raise SystemExit(1)\n", run=False)
 
