@@ -35,6 +35,11 @@ _OFFLINE_WORDS = re.compile(
 )
 _META = re.compile(r"\bmeta\b|without data|has no data", re.IGNORECASE)
 _DEVICE = re.compile(r"\bCUDA\b|\bcuda\b|NVIDIA|\bnvcc\b|\bGPU\b|libcuda|libnccl|\bNCCL\b")
+#: stand-ins around functions of libraries, whose exceptions are those of the libraries
+_PASSING = frozenset(
+    f"kbitlint.rehearsal.{name}"
+    for name in ("devices", "trainers", "loops", "saving", "adapters", "writing", "services", "words")
+)
 #: messages of libraries about a package that they can do without
 _UNINSTALLED = re.compile(r"\binstalled\b|pip install", re.IGNORECASE)
 #: messages of Python about the arguments of a call, which depend on no values
@@ -113,10 +118,8 @@ def _because_of_stand_ins(error: BaseException, record: Record, text: str) -> st
 
 def _in_users(error: BaseException, record: Record) -> bool:
     """Return whether the user's own code raised, as opposed to a library that it called."""
-    traceback, file = error.__traceback__, ""
-    while traceback is not None:
-        file = traceback.tb_frame.f_code.co_filename
-        traceback = traceback.tb_next
+    last = _last(error.__traceback__)
+    file = last[1].co_filename if last is not None else ""
     apart = isinstance(error, (ImportError, NameError)) or _is_of_a_module(error) or _SIGNATURE.search(str(error)) is not None
     return record.is_users(file) and not apart
 
@@ -168,10 +171,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _last(traceback: TracebackType | None) -> tuple[str, Any] | None:
-    """Return the module and the code of the innermost frame."""
+    """Return the module and the code of the innermost frame that does not only pass a call on to a library."""
     found = None
     while traceback is not None:
-        found = (str(traceback.tb_frame.f_globals.get("__name__", "")), traceback.tb_frame.f_code)
+        module = str(traceback.tb_frame.f_globals.get("__name__", ""))
+        if module not in _PASSING:
+            found = (module, traceback.tb_frame.f_code)
         traceback = traceback.tb_next
     return found
 

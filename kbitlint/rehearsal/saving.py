@@ -108,9 +108,7 @@ def _generating(record: Record, owner: Any) -> None:
 
 
 def _evaluating(record: Record, owner: Any) -> None:
-    def evaluate(self: Any, eval_dataset: Any = None, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        if eval_dataset is None and getattr(self, "eval_dataset", None) is None:
-            raise ValueError("Trainer: evaluation requires an eval_dataset.")
+    def evaluate(metric_key_prefix: str = "eval") -> dict[str, float]:
         record.guessed = True
         record.stand_in("metrics of evaluations")
         names = ("loss", "runtime", "samples_per_second", "steps_per_second")
@@ -119,7 +117,10 @@ def _evaluating(record: Record, owner: Any) -> None:
     def make(original: Any) -> Any:
         @functools.wraps(original)
         def function(self: Any, *arguments: Any, **options: Any) -> Any:
-            return (evaluate if is_without_weights(self.model) else original)(self, *arguments, **options)
+            given = arguments[0] if arguments else options.get("eval_dataset", self.eval_dataset)
+            if given is None or not is_without_weights(self.model):  # the library says that it needs a data set
+                return original(self, *arguments, **options)
+            return evaluate(arguments[2] if len(arguments) > 2 else options.get("metric_key_prefix", "eval"))
 
         return function
 
