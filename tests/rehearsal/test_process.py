@@ -235,3 +235,20 @@ def test_the_command_line_rehearses_and_leaves_with_1(tmp_path):
     assert done.returncode == 1, done.stderr
     assert "KB901 script-raises-before-training" in done.stdout
     assert "    train.py:1\n" in done.stdout
+
+
+def test_check_rehearses_the_scripts_that_the_project_lists(tmp_path):
+    (tmp_path / "train.py").write_text("import sys\nfrom transformers import NoSuchName\n")
+    (tmp_path / "pyproject.toml").write_text('[tool.kbitlint]\nrehearse = ["train.py --a 1"]\n')
+    command = [str(Path(sys.executable).parent / "kbitlint"), "check"]
+
+    done = [
+        subprocess.run([*command, *further], cwd=tmp_path, capture_output=True, text=True, check=False)
+        for further in ((), ("--no-run",), ("train.py",))
+    ]
+
+    assert [one.returncode for one in done] == [1, 0, 0]
+    assert done[0].stderr == "kbitlint: running train.py --a 1, named by pyproject.toml\n"
+    assert "    train.py:2\n" in done[0].stdout
+    assert "scripts are not run (--no-run)" in done[1].stdout
+    assert "KB901" not in done[2].stdout, "a script that is named without its arguments is read only"
