@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.upstream import families
+from kbitlint.upstream.versions import number
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
+
+
+#: parts of models of images and sound, as scripts name them
+TOWERS = (
+    *("visual", "vision_tower", "vision_model", "vision_embed_tokens", "multi_modal_projector", "mm_projector", "connector"),
+    *("audio_tower", "language_model", "image_tower", "video_tower", "aligner", "vision_encoder", "vision_projection"),
+)
 
 
 class DeadSkipName(Rule):
@@ -22,6 +35,8 @@ class DeadSkipName(Rule):
     Compares each entry of `llm_int8_skip_modules` in the model's config with the module paths, as transformers does.
     Reports entries that spare no linear layer while packed layers have the name in their path: a warning. An entry that
     matches no module at all is an info.
+
+    In a script, reports the short name of a part, such as `visual`, if the checkpoint's family has the part below `model.`.
 
     ## Why is this bad?
 
@@ -39,7 +54,7 @@ class DeadSkipName(Rule):
 
     ## Fix safety
 
-    Display only: the model has to be loaded again.
+    Unsafe in a script: the part stays in 16 bits and needs more memory. Display only for a model, which has to be loaded again.
 
     ## References
 
@@ -70,3 +85,46 @@ class DeadSkipName(Rule):
                 evidence={"name": skip.name, "packed": skip.packed, "first": skip.first},
                 fix=Fix(f'name the whole path, or ".*{skip.name}", and lm_head', Safety.DISPLAY),
             )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each dead name of a list that every load with it shares."""
+        if number(source.versions.get("transformers", "5")) < (5,):
+            return
+        found: dict[Call, dict[str, str] | None] = {}
+        for _, steps in source.steps_at(Action.LOAD):
+            for step in steps:
+                config = step.before.quantization
+                if config is not None:
+                    dead = _dead(config, step.before)
+                    found[config] = dead if found.get(config, dead) == dead else None
+        for config, names in found.items():
+            argument = config.argument("llm_int8_skip_modules")
+            for name, meant in (names or {}).items() if argument is not None else ():
+                written = source.code_of(argument.span) if argument is not None else ""
+                quoted = next((quote + name + quote for quote in "\"'" if quote + name + quote in written), "")
+                edits = (
+                    source.replace(argument.span, written.replace(quoted, quoted[0] + meant + quoted[0]))
+                    if quoted and argument
+                    else ()
+                )
+                yield self.violation(
+                    f"no module's name starts with {name}, so nothing is left out: it is {meant}",
+                    source.at_line(argument.whole.line if argument else 1, "llm_int8_skip_modules"),
+                    surface=Surface.SOURCE,
+                    evidence={"pattern": name, "meant": meant},
+                    fix=Fix(f"write {meant}", Safety.UNSAFE, edits) if edits else Fix(f"write {meant}", Safety.DISPLAY),
+                )
+
+
+def _dead(config: Call, model: ModelState) -> dict[str, str]:
+    """Return the names of the skip list that match no module, each with the name that is meant."""
+    load, names = model.load, config.value("llm_int8_skip_modules")
+    if load is None or not isinstance(names, tuple) or load.value("trust_remote_code") is True:
+        return {}
+    architecture = families.facts_of(load.value("pretrained_model_name_or_path"), model.named).architecture
+    if architecture is None:
+        return {}
+    parts = architecture.parts.split()
+    ends = {part.rpartition(".")[2]: part for part in parts if part.startswith("model.")}
+    starts = {part.partition(".")[0] for part in parts}
+    return {str(name): ends[str(name)] for name in names if name in TOWERS and name in ends and name not in starts}

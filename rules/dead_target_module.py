@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.upstream import families
+from kbitlint.upstream.architectures import EXPERT_PROJECTIONS, every_name
+from kbitlint.upstream.versions import number
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
 
 
 class DeadTargetModule(Rule):
@@ -74,6 +81,46 @@ class DeadTargetModule(Rule):
                 evidence={"adapter": unmatched.adapter, "target": entry, "key": key, "fused_experts": len(banks)},
                 fix=Fix(title if key == "target_modules" else _TITLES.get(key, _TITLE), Safety.DISPLAY),
             )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each list of targets with a name that the checkpoint's architecture does not have."""
+        if number(source.versions.get("transformers", "5")) < (5,):
+            return
+        found: dict[Call, list[tuple[str, ...]]] = {}
+        for _, steps in source.steps_at(Action.ATTACH):
+            for step in steps:
+                config = step.call.within("peft_config")
+                if config is not None and config.callee == "peft.LoraConfig":
+                    found.setdefault(config, []).append(_dead(config, step.before))
+        for config, lists in found.items():
+            dead, argument = lists[0], config.argument("target_modules")
+            if not dead or argument is None or any(other != dead for other in lists):
+                continue
+            everything = isinstance(argument.value, tuple) and len(dead) == len(argument.value)
+            yield self.violation(
+                f"no module of this architecture is called {' or '.join(dead)}" + (": PEFT refuses them" if everything else ""),
+                source.at_line(argument.whole.line, "target_modules"),
+                surface=Surface.SOURCE,
+                severity=Severity.ERROR if everything else Severity.WARNING,
+                consequence=Consequence.FAILS if everything else None,
+                evidence={"dead": list(dead)},
+                fix=Fix("name a module of this architecture", Safety.DISPLAY),
+            )
+
+
+def _dead(config: Call, model: ModelState) -> tuple[str, ...]:
+    """Return the targets that name linear layers of other architectures; empty if the architecture is not known."""
+    load, targets = model.load, config.value("target_modules")
+    if load is None or not isinstance(targets, tuple) or not all(isinstance(name, str) for name in targets):
+        return ()
+    known = families.facts_of(load.value("pretrained_model_name_or_path"), model.named)
+    architecture = known.architecture
+    if architecture is None or (load.value("trust_remote_code") is not None and known.model_type != "phi"):
+        return ()  # the code of the checkpoint may name its modules otherwise
+    renamed = EXPERT_PROJECTIONS.get(architecture.renames, ())
+    here = architecture.names | set(renamed)
+    names = (str(name) for name in targets if "." not in str(name))
+    return tuple(name for name in names if name in every_name() and name not in here)
 
 
 _TITLE = "name a module of this architecture"

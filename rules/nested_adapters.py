@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
-    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.source import SourceFacts, Step
 
 
 class NestedAdapters(Rule):
@@ -23,7 +23,8 @@ class NestedAdapters(Rule):
 
     Counts how many times PEFT wraps the model. Reports more than one.
 
-    In a script, reports `get_peft_model` on a model that has adapters on every path.
+    In a script, reports `get_peft_model` on a model that has adapters on every path. It is a warning if the model is the base
+    inside of a `PeftModel`: a TRL trainer with `peft_config` puts its adapters into the very model that the script passes.
 
     ## Why is this bad?
 
@@ -74,13 +75,24 @@ class NestedAdapters(Rule):
         """Yield one violation for each ``get_peft_model`` that wraps an adapted model on every path."""
         for call, steps in source.steps_at(Action.ATTACH):
             before = [step.before for step in steps]
-            if call.callee == "peft.get_peft_model" and all(m.adapters is not None and m.certain for m in before):
+            bare = all(map(_is_bare, steps))
+            attaches = call.callee == "peft.get_peft_model" or (bare and call.callee != "add_adapter")
+            if attaches and all(m.adapters is not None and m.certain for m in before):
+                what = "fresh ones are put in their place or beside them" if bare else "this wraps them a second time"
                 yield self.violation(
-                    "the model has adapters already: this wraps them a second time",
+                    f"the model has adapters already: {what}",
                     source.at(call),
                     surface=Surface.SOURCE,
+                    severity=Severity.WARNING if bare else None,
                     fix=_FIX,
                 )
+
+
+def _is_bare(step: Step) -> bool:
+    """Return whether the model is the base inside of a ``PeftModel``: the script gives the wrapper another name, or none."""
+    adapters = step.before.adapters
+    by_trainer = adapters is not None and adapters.by.callee.startswith("trl.")
+    return step.detail == "base" or by_trainer
 
 
 _FIX = Fix("add_adapter(name, config) and set_adapter(name), or merge_and_unload() first", Safety.DISPLAY)

@@ -7,7 +7,9 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.contracts.conditions import names
 from kbitlint.upstream.contracts.rows import broken
+from kbitlint.upstream.keys import meant_keys
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -78,11 +80,15 @@ class RefusedArguments(Rule):
             for one, model in ways:
                 for row in broken(one, source.versions, model):
                     found[row] = found.get(row, 0) + 1
+            misspelt = set(meant_keys(source.dialect, [one.name for one in call.arguments]).values())
             for row, times in found.items():
+                if misspelt & set(names(row.when)):
+                    continue  # the misspelt key is the cause, and another rule's
                 yield self._report(source, call, row, always=times == len(ways))
 
     def _report(self, source: SourceFacts, call: Call, row: Contract, *, always: bool) -> Violation:
-        name = call.callee.rpartition(".")[2]
+        library, _, last = call.callee.partition(".")
+        name = library if library == source.dialect else last.rpartition(".")[2]
         argument = row.at(call)
         message = _GAP.sub(" ... ", row.message.strip())
         where = source.at(call) if argument is None else source.at_line(argument.whole.line, argument.name)

@@ -73,6 +73,8 @@ class NormFacts:
     adapter: bool
     transparent: bool = False
     """Whether hooks make the norm return its input's dtype for any dtype of its weight."""
+    upcasts: bool | None = None
+    """Whether the norm computes its statistics in float32 for half-precision input. None if its code cannot be read."""
 
     @property
     def promotes(self) -> bool:

@@ -126,7 +126,6 @@ def _documented(
 
 
 def _parameters(base: nn.Module) -> Mapping[str, Any]:
-    import inspect
 
     return inspect.signature(base.forward).parameters
 

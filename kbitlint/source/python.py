@@ -6,6 +6,7 @@ This file parses the text and collects its imports and launch signs. ``interpret
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import warnings
 from typing import TYPE_CHECKING
@@ -14,7 +15,8 @@ from kbitlint.facts.source import LaunchSign, SourceFacts
 from kbitlint.limits import current
 from kbitlint.source.comments import ignores
 from kbitlint.source.interpreter.checkpoint_calls import checkpoint_calls
-from kbitlint.source.interpreter.paths import ExecutionPaths, agreed
+from kbitlint.source.interpreter.imported_files import ImportedFiles, brings_models
+from kbitlint.source.interpreter.paths import ExecutionPaths, agreed, variants
 from kbitlint.source.interpreter.relevance import worth_following
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
 from kbitlint.upstream.calls import UNJUDGED
@@ -62,25 +64,33 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
     versions = installed() if versions is None else versions
     source = Text(text)
     ways = ExecutionPaths()
+    files = ImportedFiles(beside, file, len(text), text.count("\n") + 1) if beside is not None else None
     try:
-        if worth_following(text.encode("utf-8", "replace")):
-            ways.follow(source, module, versions, beside)
+        data = text.encode("utf-8", "replace")
+        if worth_following(data) or (beside is not None and brings_models(beside, data)):
+            ways.follow(source, module, versions, beside, files)
         calls = ways.calls
         calls.append({call.span: call for call in checkpoint_calls(source, module)})
     except RecursionError as error:
         raise SourceError("is nested too deeply to be followed") from error
+    imported = files.files if files is not None else []
+    starts = list(itertools.accumulate((one.text.text.count("\n") + 1 for one in imported), initial=text.count("\n") + 2))
     imports = tuple(_imports(module))
     return SourceFacts(
         file,
-        text,
+        "\n".join([text, *(one.text.text for one in imported)]),
         imports,
         import_place(source, module.body),
         agreed(calls),
+        variants(calls),
         tuple(ways.paths),
         tuple(sorted(_mentions(text, module), key=lambda mention: mention.line)),
         versions,
         ignores=ignores(text, module),
         unfollowed=ways.unfollowed or _unjudged(imports, text),
+        length=len(text),
+        modules=tuple((start, one.name) for start, one in zip(starts, imported, strict=False)),
+        module_ignores={one.name: ignores(one.text.text, one.module) for one in imported},
     )
 
 

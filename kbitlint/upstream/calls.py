@@ -47,10 +47,9 @@ class Api:
     """The first version with this behaviour; empty for any."""
     until: str = ""
     """The first version with another behaviour; empty if there is none."""
+    returns: tuple[str, ...] = ()
+    """The names of the returned values: arguments of these names come back. Empty if the model alone comes back."""
 
-
-_V5 = {"library": "transformers", "since": "5"}
-_V4 = {"library": "transformers", "until": "5"}
 
 FUNCTIONS: tuple[Api, ...] = (
     # Freezes every parameter, casts 16-bit ones to float32, and passes `{}` on if no kwargs are given. PEFT's own
@@ -82,6 +81,22 @@ FUNCTIONS: tuple[Api, ...] = (
         Action.LOAD_ADAPTERS,
         ("model", "model_id", "adapter_name", "is_trainable", "config", "autocast_adapter_dtype"),
     ),
+    # trl/models/utils.py and trl/chat_template_utils.py: both add tokens to the tokenizer and resize the embeddings
+    Api(
+        "trl.setup_chat_format",
+        "trl",
+        Action.RESIZE,
+        ("model", "tokenizer", "format", "resize_to_multiple_of"),
+        returns=("model", "tokenizer"),
+    ),
+    Api(
+        "trl.clone_chat_template",
+        "trl",
+        Action.RESIZE,
+        ("model", "tokenizer", "source_tokenizer_path", "resize_to_multiple_of"),
+        returns=("model", "tokenizer", "added_tokens"),
+    ),
+    Api("torch.apply_activation_checkpointing", "torch", Action.CONTEXT, ("model", "checkpoint_wrapper_fn", "check_fn")),
     # unsloth/models/llama.py: attaches LoRA, and prepares the model itself
     Api(
         "unsloth.get_peft_model",
@@ -99,21 +114,24 @@ METHODS: tuple[Api, ...] = (
         action=Action.CHECKPOINT,
         parameters=("gradient_checkpointing_kwargs",),
         checkpoints=Checkpoints("gradient_checkpointing_kwargs", missing=Reentry.NO, hooks=1),
-        **_V5,
+        library="transformers",
+        since="5",
     ),
     Api(
         "gradient_checkpointing_enable",
         action=Action.CHECKPOINT,
         parameters=("gradient_checkpointing_kwargs",),
         checkpoints=Checkpoints("gradient_checkpointing_kwargs", missing=Reentry.YES),
-        **_V4,
+        library="transformers",
+        until="5",
     ),
     Api(
         "activation_checkpointing_enable",
         action=Action.CHECKPOINT,
         parameters=("activation_checkpointing_kwargs", "every_n_layers", "offload"),
         checkpoints=Checkpoints("activation_checkpointing_kwargs", missing=Reentry.NO, hooks=1),
-        **_V5,
+        library="transformers",
+        since="5",
     ),
     Api("enable_input_require_grads", "transformers", Action.HOOK),
     Api("resize_token_embeddings", "transformers", Action.RESIZE, ("new_num_tokens",)),
@@ -122,6 +140,10 @@ METHODS: tuple[Api, ...] = (
     Api("load_adapter", "peft", Action.LOAD_ADAPTERS, ("model_id", "adapter_name", "is_trainable")),
     Api("add_adapter", "transformers", Action.ATTACH, ("peft_config", "adapter_name")),
 )
+
+
+#: functions that a release removed, with the one that replaces them
+RENAMED = {"peft.prepare_model_for_int8_training": "peft.prepare_model_for_kbit_training"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +163,10 @@ TRAINING_ARGUMENTS: dict[str, Arguments] = {
         for name in ("SFT", "DPO", "KTO", "Reward", "GRPO", "RLOO", "ORPO", "CPO", "OnlineDPO", "GKD", "PRM")
     },
 }
+
+
+#: arguments of these classes that are True or False, and decide a verdict
+TRAINING_SWITCHES = frozenset({"gradient_checkpointing", "fp16", "bf16", "ddp_find_unused_parameters"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: how similar an unknown key must be to a known one: a letter or two of difference
+SIMILAR = 0.9
 
 #: fields of transformers' Seq2SeqTrainingArguments, which LLaMA-Factory, ms-swift and TRL take too
 _ARGUMENTS = """
@@ -247,3 +254,18 @@ _NAMES = {
 def accepted(program: str) -> frozenset[str]:
     """Return the keys that a program accepts; an empty set for a program without a list."""
     return frozenset(_NAMES.get(program, "").split())
+
+
+def meant_keys(program: str, given: Sequence[str]) -> dict[str, str]:
+    """Return the keys of a configuration that the program does not know, each with the similar key that it means.
+
+    A key is left out if no known key is nearly the same, or if the configuration has that key too.
+    """
+    known = accepted(program)
+    unknown = [name for name in given if known and name not in known]
+    if not unknown:
+        return {}
+    import difflib  # only imported for an unknown key
+
+    similar = {name: difflib.get_close_matches(name, known, n=1, cutoff=SIMILAR) for name in unknown}
+    return {name: found[0] for name, found in similar.items() if found and found[0] not in given}

@@ -50,6 +50,8 @@ class Program:
     """(value of the key for adapters, the only key for bits that it heeds); empty if adapters do not matter."""
     bits_method: tuple[str, tuple[object, ...]] = ("", ())
     """The key for the method of ``bits``, and its values that mean bitsandbytes; no key if there is no other method."""
+    checkpoints: bool = False
+    """Whether the program checkpoints by default, with a choice of ``use_reentrant`` of its own."""
     own_arguments: bool = False
     """Whether the program makes the Trainer's arguments from keys of its own, so that their checks do not apply."""
     verb: str = "train"
@@ -188,6 +190,7 @@ PROGRAMS: tuple[Program, ...] = (
             ("use_dora", "use_dora"),
             ("use_rslora", "use_rslora"),
         ),
+        checkpoints=True,  # swift/trainers/mixin.py
         verb="sft",
     ),
     Program(

@@ -150,10 +150,16 @@ class Dimensions:
         found = self.field(_FIELDS.get(word, (name,)), argument)
         if found is not None:
             return found
-        if _SEQUENCE.search(name):
-            if "encoder_hidden_states" in argument and (limit := self.field(("max_text_seq_length",))):
-                return limit
-            return _FRAMES if "features" in argument else _SAMPLES if "input_values" in argument else self.seq_len
+        return self._length(argument) if _SEQUENCE.search(name) else self._unnamed(word, argument)
+
+    def _length(self, argument: str) -> int:
+        """Return the length of a sequence: tokens, frames of a spectrogram, or samples of sound."""
+        if "encoder_hidden_states" in argument and (limit := self.field(("max_text_seq_length",))):
+            return limit
+        return _FRAMES if "features" in argument else _SAMPLES if "input_values" in argument else self.seq_len
+
+    def _unnamed(self, word: str, argument: str) -> int:
+        """Return the usual value of a dimension that the config does not hold."""
         return {"channels": 1 if "input_values" in argument else 3, "frames": 2, "feature_dim": 80}.get(word, 2)
 
     def field(self, names: tuple[str, ...], argument: str = "") -> int | None:

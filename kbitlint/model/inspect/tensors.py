@@ -215,6 +215,7 @@ def _norm_facts(
         bare=False,
         output_dtype=dict(dtypes).get("weight") if read else None,
         adapter=added,
+        upcasts=norms.upcasts(cls),
         transparent=bool(module._forward_pre_hooks) and is_transparent(module),  # noqa: SLF001  # see _look_at
     )
 

@@ -183,6 +183,21 @@ def mentions(cls: Any, name: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
+def upcasts(cls: Any) -> bool | None:
+    """Return whether a norm computes its statistics in float32 for half-precision input; None if its code cannot be read.
+
+    The kernels of torch's own norms accumulate in float32 (``opmath_t`` of ``layer_norm_kernel.cu`` and its CPU
+    counterpart). Other norms do if their code casts to float32.
+    """
+    if issubclass(cls, _TORCH_NORMS) and function_of(cls.forward).__module__.startswith("torch."):  # type: ignore[attr-defined]  # a function has one
+        return True
+    if next(_reachable(cls), None) is None:
+        return None
+    kernels = any(mentions(cls, name) for name in ("layer_norm", "rms_norm", "group_norm", "batch_norm"))
+    return kernels or mentions(cls, "float32") or mentions(cls, "float")
+
+
+@functools.lru_cache(maxsize=4096)
 def dtype_readers(cls: Any) -> frozenset[str]:
     """Return the names of children whose ``weight.dtype`` the forward of a class reads, and ``self`` for its own weight.
 

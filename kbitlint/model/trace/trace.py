@@ -261,7 +261,7 @@ def _is_library_code(step: StepRecorder, gradient: GradientFacts) -> bool:
 
 def _is_installed(module: str) -> bool:
     """Return whether a Python module belongs to an installed library, or to a checkpoint's remote code."""
-    root = module.split(".", maxsplit=1)[0]
+    root = module.partition(".")[0]
     source = getattr(sys.modules.get(module), "__file__", None) or ""
     return root in ("transformers", "transformers_modules") or source.startswith(f"{_INSTALLED}{os.sep}")
 

@@ -146,6 +146,8 @@ def _arguments(program: Program, root: Record, callee: str) -> Record:
     for key, name in program.renames:
         if key in items:
             items.setdefault(name, items[key])
+    if program.checkpoints and not (isinstance(said := root.get("gradient_checkpointing"), Constant) and said.value is False):
+        items["gradient_checkpointing"] = Entry(UNKNOWN, root.span, root.span)
     sharded = items.get("fsdp_config")
     if program.own_arguments and sharded is not None and "fsdp" not in items and isinstance(sharded.value, Record):
         items["fsdp"] = Entry(Constant(True), sharded.whole, sharded.whole)  # noqa: FBT003  # the section switches it on

@@ -92,10 +92,6 @@ _PARALLEL = (
         f"{_FIRST} and has(optimizer, '8bit') and (fsdp_config.offload_params or fsdp_config.fsdp_offload_params)",
         "FSDP Offload not compatible with",
     ),
-    _refused(
-        f"{_SECOND} and {_SHARDED} and optimizer in ('adamw_8bit', 'adamw_bnb_8bit')",
-        "FSDP2 not compatible with , use `adamw_torch_8bit` instead",
-    ),
     _refused(f"{_FIRST} and {_KERNELS}", "lora_mlp_kernel, lora_qkv_kernel, and lora_o_kernel are not compatible with FSDP1"),
     _refused("optimizer == 'muon' and deepspeed", "Muon optimizer is currently incompatible with DeepSpeed"),
     _refused(f"relora and {_SHARDED}", "fsdp not supported with ReLoRA"),

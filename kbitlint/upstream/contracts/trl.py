@@ -188,7 +188,7 @@ _CONFIG_ROWS = (
         example="beta=2.0, use_cpu=True",
     ),
     Contract(
-        ("trl.ModelConfig",),
+        ("trl.ModelConfig", "trl.train"),  # the scripts' configuration files hold the keys of ModelConfig
         "load_in_8bit and load_in_4bit",
         "You can't use 8 bit and 4 bit precision at the same time",
         example="load_in_8bit=True, load_in_4bit=True",
