@@ -35,6 +35,8 @@ _OFFLINE_WORDS = re.compile(
 )
 _META = re.compile(r"\bmeta\b|without data|has no data", re.IGNORECASE)
 _DEVICE = re.compile(r"\bCUDA\b|\bcuda\b|NVIDIA|\bnvcc\b|\bGPU\b|libcuda|libnccl|\bNCCL\b")
+#: packages whose objects hold data
+_OF_DATA = frozenset(("builtins", "numpy", "torch", "pandas", "datasets", "transformers", "kbitlint", "PIL"))
 #: stand-ins around functions of libraries, whose exceptions are those of the libraries
 _PASSING = frozenset(
     f"kbitlint.rehearsal.{name}"
@@ -54,7 +56,7 @@ class NotAtHandError(OSError):
 
 def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
     """Return how the script ended: what it raised, why the rest could not be rehearsed, or its exit status."""
-    place = record.users_frame(error.__traceback__)
+    place = record.users_frame(error)
     line = place[1] if place else 0
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
@@ -109,8 +111,11 @@ def _because_of_stand_ins(error: BaseException, record: Record, text: str) -> st
     last = _last(error.__traceback__)
     if last is not None and last[0].startswith("kbitlint."):
         return f"because of the rehearsal itself: {text}"
-    if record.synthetic_data and isinstance(error, _OF_VALUES) and (_in_data(error.__traceback__) or _in_users(error, record)):
+    made_up = isinstance(error, _OF_VALUES) and (_in_data(error.__traceback__) or _in_users(error, record))
+    if record.synthetic_data and made_up:
         return f"because it depends on the data, which were made up: {text}"
+    if record.synthetic_words and made_up:
+        return f"because it depends on the tokenizer, which was stood in for: {text}"
     if record.guessed and isinstance(error, _OF_VALUES) and _in_users(error, record):
         return f"because it depends on results that need weights: {text}"
     return None
@@ -120,13 +125,19 @@ def _in_users(error: BaseException, record: Record) -> bool:
     """Return whether the user's own code raised, as opposed to a library that it called."""
     last = _last(error.__traceback__)
     file = last[1].co_filename if last is not None else ""
-    apart = isinstance(error, (ImportError, NameError)) or _is_of_a_module(error) or _SIGNATURE.search(str(error)) is not None
+    apart = (
+        isinstance(error, (ImportError, NameError)) or _is_apart_from_values(error) or _SIGNATURE.search(str(error)) is not None
+    )
     return record.is_users(file) and not apart
 
 
-def _is_of_a_module(error: BaseException) -> bool:
-    """Return whether an attribute of a module or class is missing, which depends on no values."""
-    return isinstance(error, AttributeError) and isinstance(getattr(error, "obj", None), (type, type(sys)))
+def _is_apart_from_values(error: BaseException) -> bool:
+    """Return whether an attribute is missing of an object that holds no data: a module, a class, a trainer, parsed options."""
+    owner = getattr(error, "obj", None)
+    if not isinstance(error, AttributeError) or owner is None:
+        return False
+    module = type(owner).__module__
+    return isinstance(owner, (type, type(sys))) or module.split(".")[0] not in _OF_DATA
 
 
 def _in_data(traceback: TracebackType | None) -> bool:

@@ -46,6 +46,8 @@ def run(request: Request, limits: Limits) -> Received:
     Raises:
         KbitlintError: The process cannot be started, or kbitlint itself failed in it.
     """
+    if not hasattr(os, "fork"):
+        raise KbitlintError("rehearse needs a system with POSIX processes: Linux or macOS")
     folder = Path(request.folder)
     file = folder / "request"
     file.write_bytes(pickle.dumps(request))
