@@ -232,7 +232,7 @@ def _by_architecture(name: str) -> Family | None:
     known = facts_of(name)
     if not known.model_type:
         return None
-    config = {"model_type": known.model_type, "dtype": known.dtype or "bfloat16"}
+    config: dict[str, Any] = {"model_type": known.model_type, "dtype": known.dtype or "bfloat16"}
     if known.vocabulary:
         config["vocab_size"] = known.vocabulary
     return Family(known.model_type, config, dataclasses.replace(_LLAMA2, size=known.vocabulary or _LLAMA2.size), exact=False)
