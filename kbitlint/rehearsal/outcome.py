@@ -61,7 +61,7 @@ def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         return Exit(status, line) if status else None
-    why = _only_here(error, record)
+    why = None if isinstance(error, SyntaxError) else _only_here(error, record)  # a file that does not compile has no frame
     if why is not None or place is None:
         file = f"{record.name_of(place[0])}:{line}" if place else record.request.command.script
         return Skip("", Surface.REHEARSAL, f"{file}: not rehearsed from here on, {why or one_line(error)}")

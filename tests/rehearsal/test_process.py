@@ -247,8 +247,9 @@ def test_check_rehearses_the_scripts_that_the_project_lists(tmp_path):
         for further in ((), ("--no-run",), ("train.py",))
     ]
 
-    assert [one.returncode for one in done] == [1, 0, 0]
+    assert [one.returncode for one in done] == [1, 2, 0]
     assert done[0].stderr == "kbitlint: running train.py --a 1, named by pyproject.toml\n"
     assert "    train.py:2\n" in done[0].stdout
     assert "scripts are not run (--no-run)" in done[1].stdout
+    assert "nothing was checked" in done[1].stderr
     assert "KB901" not in done[2].stdout, "a script that is named without its arguments is read only"

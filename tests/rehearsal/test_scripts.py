@@ -28,15 +28,18 @@ def source(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def truth(source, tmp_path_factory):
-    """Return the outcome of every script's real run."""
+def truth(source, tmp_path_factory, request):
+    """Return the outcome of the real run of every script that a selected test needs."""
     root = tmp_path_factory.mktemp("real")
-    for name, variant in VARIANTS.items():
+    calls = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    names = [name for name in VARIANTS if any(call.get("name") == name for call in calls)]
+    for name in names:
+        variant = VARIANTS[name]
         scripts.place(variant, source, root / name)
         (root / name / "argv.json").write_text(json.dumps(variant.argv))
     support = str(Path(rehearsal_truth.__file__).parent)
     done = subprocess.run(
-        [sys.executable, rehearsal_truth.__file__, str(root), *VARIANTS],
+        [sys.executable, rehearsal_truth.__file__, str(root), *names],
         env={**os.environ, "PYTHONPATH": support, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         text=True,
