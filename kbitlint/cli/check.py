@@ -109,7 +109,8 @@ def _finish(audited: Audited, options: CheckOptions, settings: Config, *, everyt
     if worst == EXIT_CLEAN and options.exit_non_zero_on_fix and any(r.applied and r.applied.edits for r in result.reports):
         return EXIT_VIOLATIONS
     if worst == EXIT_CLEAN and all(report.left_out for report in result.reports):
-        click.echo("kbitlint: nothing was checked: every target is a function, and --no-run runs none", err=True)
+        what = "function" if options.rehearsal is None and not settings.rehearse else "function or a script to rehearse"
+        click.echo(f"kbitlint: nothing was checked: every target is a {what}, and --no-run runs none", err=True)
         return EXIT_FAILED
     return EXIT_CLEAN if (options.exit_zero or result.accepted) and worst == EXIT_VIOLATIONS else worst
 

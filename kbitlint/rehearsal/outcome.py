@@ -111,6 +111,8 @@ def _because_of_stand_ins(error: BaseException, record: Record, text: str) -> st
     last = _last(error.__traceback__)
     if last is not None and last[0].startswith("kbitlint."):
         return f"because of the rehearsal itself: {text}"
+    if type(getattr(error, "obj", None)).__module__ == "transformers.modeling_outputs":  # answers of ``loops.py``
+        return f"because it depends on results that need weights: {text}"
     made_up = isinstance(error, _OF_VALUES) and (_in_data(error.__traceback__) or _in_users(error, record))
     if record.synthetic_data and made_up:
         return f"because it depends on the data, which were made up: {text}"
