@@ -45,8 +45,9 @@ def check(target: Any, **options: Unpack[Keywords]) -> Report:
         **options: ``select`` and ``ignore`` (codes, prefixes or slugs), ``rule_options`` (options of rules, by code) and
             ``context`` (a TrainingContext). For named targets also ``quantize`` (nf4, fp4, int8 or none), ``meta``,
             ``trust_remote_code``, and ``run=False`` to skip functions. ``trace=False`` runs no training step without
-            weights. ``plan`` adds what a fix would do. ``outline`` and ``memory`` add the modules, and the memory of a
-            step before and after the fix; the HTML page shows both.
+            weights. ``optimizer`` is compared with the parameters that train. ``plan`` adds what a fix would do.
+            ``outline`` and ``memory`` add the modules, and the memory of a step before and after the fix; the HTML page
+            shows both.
 
     Raises:
         KbitlintError: The target cannot be read, built or run; the message is one line.

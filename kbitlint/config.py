@@ -36,6 +36,8 @@ class Config:
 
     targets: tuple[str, ...] = ()
     """The targets of ``kbitlint check`` without arguments."""
+    rehearse: tuple[str, ...] = ()
+    """Command lines of scripts that ``kbitlint check`` rehearses: ``train.py --config c.yaml``."""
     select: tuple[str, ...] = ()
     """Codes, prefixes or slugs of the rules to run; empty for all rules."""
     ignore: tuple[str, ...] = ()
@@ -188,7 +190,7 @@ def _beside(path: Path, target: str) -> str:
 
 def _read(path: Path, key: str, value: Any) -> Any:
     name = f"tool.kbitlint.{key}"
-    if key in ("targets", "select", "ignore", "exclude", "extend-exclude"):
+    if key in ("targets", "rehearse", "select", "ignore", "exclude", "extend-exclude"):
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigError(path, name, "must be a list of strings")
         return tuple(value)

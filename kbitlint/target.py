@@ -56,6 +56,11 @@ FACTORIES = (Kind.FACTORY_FILE, Kind.FACTORY_MODULE)
 CHECKPOINT_FILES = ("config.json", "adapter_config.json", "generation_config.json", "kbitlint.json")
 
 
+#: the file of a diffusers pipeline, and the component that is trained, the usual one first
+PIPELINE = "model_index.json"
+_DENOISERS = ("transformer", "unet", "prior", "transformer_2")
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a target string names and where it is, or the model that the caller holds."""
@@ -174,7 +179,23 @@ def _folder(text: str, path: Path) -> Target:
         return Target(text, Kind.ADAPTER, str(path))
     if (path / "config.json").is_file():
         return Target(text, Kind.CHECKPOINT, str(path))
+    if (path / PIPELINE).is_file():
+        return Target(text, Kind.CHECKPOINT, str(_denoiser(text, path)))
     return Target(text, Kind.TREE, str(path))
+
+
+def _denoiser(text: str, path: Path) -> Path:
+    """Return the folder of the component that a diffusion pipeline trains.
+
+    Raises:
+        TargetError: The pipeline has no such component.
+    """
+    found = next((path / name for name in _DENOISERS if (path / name / "config.json").is_file()), None)
+    if found is None:
+        raise TargetError(
+            text, f"{PIPELINE} names a pipeline without {' or '.join(_DENOISERS)}; name the folder of a component"
+        )
+    return found
 
 
 def _file(text: str, path: Path) -> Target:

@@ -75,6 +75,7 @@ class Surface(_Ordered):
     MODEL = "model"
     TRACE = "trace"
     RANKS = "ranks"
+    REHEARSAL = "rehearsal"
 
 
 @dataclass(frozen=True, slots=True, order=True)

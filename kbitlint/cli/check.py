@@ -74,7 +74,7 @@ def check_targets(targets: tuple[str, ...], options: CheckOptions, settings: Con
     """Audit or fix targets, write the report, and return the exit code."""
     gc.set_threshold(10_000)  # a collection walks all that torch and transformers import: an eighth of a folder's audit
     named = bool(targets)
-    targets = targets or settings.targets or HERE
+    targets = targets or (*settings.targets, *settings.rehearse) or HERE
     must_be_no_input(options.output_file, targets, options.other_files(settings))
     if options.unsafe_fixes and not (options.fix or options.diff):
         click.echo("kbitlint: --unsafe-fixes changes nothing by itself: give --fix too", err=True)
@@ -90,8 +90,9 @@ def check_targets(targets: tuple[str, ...], options: CheckOptions, settings: Con
         return _check_stdin(targets, options, settings)
     if options.run and not named:
         _name_functions(settings)
-    audited = _audit_all(targets, options.arguments(settings), options, options.device or settings.device)
-    return _finish(audited, options, settings, everything=targets == settings.targets)
+    rehearsed = targets if options.rehearsal is not None else tuple(one for one in targets if one in settings.rehearse)
+    audited = _audit_all(targets, rehearsed, options.arguments(settings), options, options.device or settings.device)
+    return _finish(audited, options, settings, everything=targets == (*settings.targets, *settings.rehearse))
 
 
 def _finish(audited: Audited, options: CheckOptions, settings: Config, *, everything: bool = False) -> int:
@@ -134,8 +135,8 @@ def _without_excluded(targets: tuple[str, ...], settings: Config) -> tuple[str, 
 
 def _name_functions(settings: Config) -> None:
     """Name on the error stream each function that runs because the project lists it, before it runs."""
-    for target in settings.targets:
-        if is_function(target):
+    for target in (*settings.targets, *settings.rehearse):
+        if target in settings.rehearse or is_function(target):
             file = os.path.relpath(settings.file or "")
             click.echo(escape(f"kbitlint: running {target}, named by {file}"), err=True)
 
@@ -170,8 +171,10 @@ def apply_suppressions(
     return CheckedRun(made, unused, unused)
 
 
-def _audit_all(targets: Sequence[str], arguments: dict[str, Any], options: CheckOptions, device: str | None) -> Audited:
-    """Audit or fix all targets. If there are several, one that fails does not end the run."""
+def _audit_all(
+    targets: Sequence[str], rehearsed: Sequence[str], arguments: dict[str, Any], options: CheckOptions, device: str | None
+) -> Audited:
+    """Audit, fix or rehearse all targets. If there are several, one that fails does not end the run."""
     if options.output is not None and len(targets) > 1:
         raise click.UsageError("--output is one file: name one target")
     if options.isolates:
@@ -183,6 +186,10 @@ def _audit_all(targets: Sequence[str], arguments: dict[str, Any], options: Check
     speaks = True
     for target in targets:
         try:
+            if target in rehearsed:
+                with reserve_stdout(), progress(f"rehearsing {target}"):
+                    reports += _rehearse(target, arguments, options)
+                continue
             with reserve_stdout(), progress(f"{'fixing' if options.fixes else 'auditing'} {target}"):
                 report, speaks = _audit_one(target, arguments, options, device)
             reports.append(report)
@@ -205,6 +212,22 @@ def _audit_one(target: str, arguments: dict[str, Any], options: CheckOptions, de
         joint = ranks.check(target, timeout=options.rank_timeout, **arguments, plan=options.diff)
         return joint.report, joint.speaks
     return api.check(target, **arguments, plan=options.diff), True
+
+
+def _rehearse(target: str, arguments: dict[str, Any], options: CheckOptions) -> tuple[Report, ...]:
+    """Return the reports of a rehearsal. Its process has its own limits."""
+    import shlex  # only rehearsals need these
+
+    from kbitlint.rehearsal.run import Rehearsal, run
+
+    if options.fixes:
+        raise click.UsageError("--fix repairs files and models: name the script itself, without a rehearsal")
+    how = options.rehearsal or Rehearsal()
+    try:
+        words = shlex.split(target)
+    except ValueError as error:
+        raise KbitlintError(f"{target}: is no command line: {error}") from error
+    return run(words, how, {**arguments, "plan": False, "memory": False})
 
 
 def _audit_isolated(targets: Sequence[str], arguments: dict[str, Any], options: CheckOptions) -> Audited:

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kbitlint.config import Config
+    from kbitlint.rehearsal.run import Rehearsal
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class CheckOptions(SharedOptions):
     statistics: bool
     quiet: bool
     stdin_filename: str | None
+    rehearsal: Rehearsal | None = None
+    """How all targets are rehearsed; None where only those are that the project lists so."""
 
     @property
     def fixes(self) -> bool:

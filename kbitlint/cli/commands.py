@@ -13,7 +13,7 @@ import click
 
 from kbitlint import __version__
 from kbitlint.cli.exits import EXIT_FAILED, CommandLine
-from kbitlint.cli.options import CHECK_OPTIONS, OPENING_OPTIONS, with_options
+from kbitlint.cli.options import CHECK_OPTIONS, OPENING_OPTIONS, REHEARSAL_OPTIONS, with_options
 from kbitlint.cli.terminal import color, width
 from kbitlint.errors import did_you_mean
 from kbitlint.output.formats import MEMORY as MEMORY_FORMATS
@@ -95,6 +95,35 @@ def check(targets: tuple[str, ...], **options: Any) -> int:
 
         must_apply(click.get_current_context(), chosen)
         return check_targets(targets, CheckOptions(**options), settings)
+
+
+@main.command(
+    epilog=EXIT_HELP,
+    short_help="Run a training script without weights, GPU or data.",
+    context_settings={"allow_interspersed_args": False},
+)
+@with_options(REHEARSAL_OPTIONS)
+def rehearse(words: tuple[str, ...], **options: Any) -> int:
+    r"""Run a training script to its first training step and behind it, without weights, GPU or data.
+
+    SCRIPT is a script or notebook, and what follows are its arguments. Or give the whole command:
+
+    \b
+    kbitlint rehearse train.py --model meta-llama/Llama-3.1-8B
+    kbitlint rehearse -- accelerate launch --num_processes 4 train.py --flag
+
+    The script is run, with your rights, in a process of its own. It writes into a temporary folder only, opens no
+    connection, and ends at its limits.
+    """
+    import shlex
+
+    from kbitlint import config
+
+    settings = config.load(config.find(Path.cwd()))
+    with import_paths.closed_to(import_paths.reached_by(words)):
+        from kbitlint.cli.rehearse import rehearse_command
+
+        return rehearse_command(shlex.join(words), options, settings)
 
 
 @main.command(epilog="Exit codes: 0 measured, 2 kbitlint could not do its job.", short_help="What training takes in memory.")

@@ -88,6 +88,9 @@ RUN_OPTION = click.option(
     help="Run no function: those among the targets are skipped, not audited.",
 )
 
+#: the machines that ``kbitlint.rehearsal.devices`` knows
+_MACHINES = ("h100", "a100", "4090", "t4")
+
 SUPPRESSING_OPTIONS = (
     click.option(
         "--baseline", type=click.Path(dir_okay=False, path_type=Path), help="Known violations that are not counted, by place."
@@ -163,6 +166,59 @@ CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--exit-zero", is_flag=True, help="Leave with 0 although violations are left."),
     click.option("--exit-non-zero-on-fix", is_flag=True, help="Leave with 1 if --fix changed something."),
     *OPENING_OPTIONS,
+)
+
+
+_OF_REHEARSALS = frozenset(
+    (
+        *(
+            "run",
+            "trace",
+            "select",
+            "ignore",
+            "format_",
+            "baseline",
+            "write_baseline",
+            "prune_baseline",
+            "fail_on",
+            "exit_zero",
+        ),
+        *("amp", "training", "trust_remote_code", "output_file", "verbose", "statistics", "quiet"),
+    )
+)
+
+
+def _name_of(option: Callable[[Any], Any]) -> str:
+    """Return the name of the parameter that an option decorator adds."""
+
+    def bare() -> None:
+        return None
+
+    option(bare)
+    return str(bare.__click_params__[0].name)  # type: ignore[attr-defined]  # where click keeps them
+
+
+#: options of rehearse alone; the rest are those of check
+REHEARSAL_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]..."),
+    click.option(
+        "--device-like",
+        type=click.Choice(_MACHINES),
+        default="a100",
+        help="The GPU that torch.cuda answers as (default: a100).",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        default=600.0,
+        help="Give the script no longer than this (default: 600).",
+    ),
+    click.option("--memory", callback=_size, metavar="SIZE", default="8GB", help="Give it no more memory (default: 8GB)."),
+    click.option(
+        "--rows", type=click.IntRange(min=1), metavar="N", default=64, help="Read no more rows of a data set (default: 64)."
+    ),
+    *(option for option in CHECK_OPTIONS if _name_of(option) in _OF_REHEARSALS),
 )
 
 

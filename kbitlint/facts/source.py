@@ -9,7 +9,6 @@ import bisect
 import enum
 import functools
 import operator
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,10 @@ if TYPE_CHECKING:
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.values import Ignore
     from kbitlint.violation import Edit
+
+
+#: the callee of an assignment to a key of a quantization config that a checkpoint stores
+STORED = "stored.quantization_config"
 
 
 class Action(enum.Enum):
@@ -181,6 +184,8 @@ class SourceFacts(SourceText):
 
     calls: tuple[Call, ...] = ()
     """Every call of a known function, listed once, with the arguments on which all paths agree."""
+    variants: Mapping[Span, tuple[Call, ...]] = field(default_factory=dict)
+    """The forms of each call that paths pass different arguments to."""
     paths: tuple[ExecutionPath, ...] = ()
     distributed: tuple[LaunchSign, ...] = ()
     """Signs that the script is launched with one process for each device."""
@@ -194,6 +199,12 @@ class SourceFacts(SourceText):
     """The comments that suppress rules."""
     unfollowed: str = ""
     """Which part of the file was not followed, and why; empty if all of it was."""
+    length: int | None = None
+    """The number of characters of the file itself; the texts of files that it imports follow it. None without such files."""
+    modules: tuple[tuple[int, str], ...] = ()
+    """(first line in the joined text, name) of each file of the repository that the file imports and that was followed."""
+    module_ignores: Mapping[str, tuple[Ignore, ...]] = field(default_factory=dict)
+    """The comments of these files that suppress rules, by name of the file."""
     unused: tuple[Ignore, ...] = ()
     """The comments that suppress no violation, or name no rule; filled after the other rules have run."""
 
@@ -208,6 +219,10 @@ class SourceFacts(SourceText):
             line: The 1-based line in the file, or in the joined code cells of a notebook.
             what: The name at this line, appended to the path of the location.
         """
+        index = bisect.bisect_right(self.modules, line, key=operator.itemgetter(0))
+        if index:
+            first, name = self.modules[index - 1]
+            return Location(what, name, line - first + 1)
         return self._at(line, what)
 
     def _at(self, line: int, what: str, span: Span | None = None) -> Location:
@@ -224,18 +239,16 @@ class SourceFacts(SourceText):
 
     def name_in_comment(self, ignore: Ignore, codes: str) -> tuple[Edit, ...]:
         """Return the edit that lets an ignore comment name rules, beside those that it names."""
-        comment = self.text[ignore.start : ignore.end]
-        if ignore.names:
-            end = ignore.start + comment.index("]")
-            return self.replace(Span(end, end, ignore.line), f", {codes}")
-        word = comment.index("ignore") + len("ignore")
-        stale = re.match(r"\[[^\]\n]*\]", comment[word:])  # brackets without a name
-        place = Span(ignore.start + word, ignore.start + word + (stale.end() if stale else 0), ignore.line)
-        return self.replace(place, f"[{codes}]")
+        return self.replace(*ignore.naming(self.text, codes))
 
     def calls_of(self, *callees: str) -> Iterator[Call]:
         """Return the calls of these functions in the order of the text."""
         return (call for call in self.calls if call.callee in callees)
+
+    def forms_of(self, *callees: str) -> Iterator[tuple[Call, ...]]:
+        """Yield each call of these functions as the tuple of its forms: one for each set of arguments that a path passes."""
+        for call in self.calls_of(*callees):
+            yield self.variants.get(call.span, (call,))
 
     def steps_at(self, *actions: Action) -> Iterator[tuple[Call, tuple[Step, ...]]]:
         """Yield each call that performs one of these actions, with its step on every path that reaches it."""

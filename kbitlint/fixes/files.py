@@ -41,6 +41,8 @@ class FixedFile:
     edits: tuple[Edit, ...] = ()
     passes: int = 0
     held_back: int = 0
+    refused: str = ""
+    """Why no fix of the file can be made; empty if there is no such reason."""
 
     def diff(self) -> str:
         """Return the change as a unified diff; an empty text if nothing changed."""
@@ -131,10 +133,14 @@ def mend_target(target: Target, rules: tuple[Rule, ...], context: TrainingContex
     for file in walk(path):
         if not inside(file, path):
             continue  # leading_out names it
+        name = file.relative_to(path).as_posix()
         try:
-            mended = mend(file, file.relative_to(path).as_posix(), rules, context, wanted)
+            mended = mend(file, name, rules, context, wanted)
         except TargetError:
             continue  # the audit reports why
+        except FixError as error:  # one file that cannot be fixed leaves the others their fixes
+            found.append(FixedFile(file, name, "", "", "utf-8", refused=str(error)))
+            continue
         if mended is not None and (mended.edits or mended.held_back):
             found.append(mended)
     return found

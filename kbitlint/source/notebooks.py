@@ -83,7 +83,7 @@ class Notebook:
 
     def faults(self) -> dict[int, str]:
         """Return the compile errors of cells, by cell number; cells in another language have none."""
-        found = {cell.number: fault_of(_without_magics(cell.source), cell=True) for cell in self.cells}
+        found = {cell.number: fault_of(without_magics(cell.source), cell=True) for cell in self.cells}
         return {number: fault for number, fault in found.items() if fault}
 
     def written(self, edits: Iterable[Edit]) -> str:
@@ -157,20 +157,20 @@ def _source(cell: Node) -> tuple[str, Node] | None:
 
 def _python(source: str) -> str:
     """Return a cell with its magics replaced, at unchanged offsets; a cell that is no Python is blank."""
-    text = _without_magics(source)
+    text = without_magics(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return _blank(source)
+        return blank(source)
     return text
 
 
-def _without_magics(source: str) -> str:
+def without_magics(source: str) -> str:
     """Return a cell with its magics replaced, at unchanged offsets; a cell in another language is blank."""
     if _FOREIGN.match(source):
-        return _blank(source)
+        return blank(source)
     lines = source.split("\n")
     continued = False
     for index, line in enumerate(lines):
@@ -189,7 +189,8 @@ def _nothing(length: int) -> str:
     return "" if length == 0 else "0" if length == 1 else "0#" + " " * (length - 2)
 
 
-def _blank(source: str) -> str:
+def blank(source: str) -> str:
+    """Return a text of blanks with the same lines."""
     return re.sub(r"[^\n]", " ", source)
 
 

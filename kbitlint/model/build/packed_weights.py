@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kbitlint.model.trace.packed_state import UNPACKED
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import nn
-
-#: the attribute of a packed 4-bit weight with the shape and dtype that it has when it is unpacked
-_UNPACKED = "kbitlint_unpacked"
 
 
 def pack(model: nn.Module) -> None:
@@ -36,11 +35,11 @@ def pack(model: nn.Module) -> None:
 
 
 def _pack_4bit(module: Any, weight: Any) -> None:
-    if hasattr(weight, _UNPACKED):
+    if hasattr(weight, UNPACKED):
         return
     storage = module.quant_storage
     count = ((module.in_features * module.out_features + 1) // 2 + storage.itemsize - 1) // storage.itemsize
-    setattr(weight, _UNPACKED, ((module.out_features, module.in_features), weight.dtype))
+    setattr(weight, UNPACKED, ((module.out_features, module.in_features), weight.dtype))
     weight.data = torch.empty((count, 1), dtype=storage, device="meta")
     weight.bnb_quantized = True
 
@@ -62,13 +61,13 @@ def unpackable() -> Iterator[None]:
     def copy_on_meta(weight: Any, memo: dict[int, Any]) -> Any:
         with torch.device("meta") if weight.is_meta else nullcontext():
             copied = copy(weight, memo)
-        if hasattr(weight, _UNPACKED):
-            setattr(copied, _UNPACKED, getattr(weight, _UNPACKED))
+        if hasattr(weight, UNPACKED):
+            setattr(copied, UNPACKED, getattr(weight, UNPACKED))
         return copied
 
     def dequantize_on_meta(weight: Any, *arguments: Any, **options: Any) -> Any:
         # an 8-bit weight has its own shape, and bitsandbytes unpacks it to float32
-        known = (weight.shape, torch.float32) if type(weight).__name__ == "Int8Params" else getattr(weight, _UNPACKED, None)
+        known = (weight.shape, torch.float32) if type(weight).__name__ == "Int8Params" else getattr(weight, UNPACKED, None)
         if known is None or not weight.is_meta:
             return dequantize(weight, *arguments, **options)
         return torch.empty(known[0], dtype=known[1], device="meta")

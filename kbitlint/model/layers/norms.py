@@ -208,7 +208,7 @@ def dtype_readers(cls: Any) -> frozenset[str]:
     code = getattr(function_of(cls.forward), "__code__", None)
     if code is None:
         return frozenset()
-    names = [_loaded(instruction) for instruction in dis.get_instructions(code)]
+    names = [loaded(instruction) for instruction in dis.get_instructions(code)]
     return frozenset(
         first
         for first, second, third in zip(names, names[1:], names[2:], strict=False)
@@ -216,7 +216,7 @@ def dtype_readers(cls: Any) -> frozenset[str]:
     )
 
 
-def _loaded(instruction: dis.Instruction) -> str | None:
+def loaded(instruction: dis.Instruction) -> str | None:
     """Return the last name that an instruction loads, or None. Python 3.13 loads two locals with one instruction."""
     if instruction.opname != "LOAD_ATTR" and not instruction.opname.startswith("LOAD_FAST"):
         return None
