@@ -241,6 +241,15 @@ class SourceFacts(SourceText):
         """Return the edit that lets an ignore comment name rules, beside those that it names."""
         return self.replace(*ignore.naming(self.text, codes))
 
+    @property
+    def own_text(self) -> str:
+        """Return the text of the file without those of the files that it imports."""
+        return self.text if self.length is None else self.text[: self.length]
+
+    def is_imported(self, call: Call) -> bool:
+        """Return whether a call stands in a file that the file imports."""
+        return self.length is not None and call.span.start > self.length
+
     def calls_of(self, *callees: str) -> Iterator[Call]:
         """Return the calls of these functions in the order of the text."""
         return (call for call in self.calls if call.callee in callees)
