@@ -164,11 +164,18 @@ def rules(format_: str) -> None:
 
 
 @main.command()
-@click.argument("rules", nargs=-1, required=True, metavar="RULE...")
+@click.argument("rules", nargs=-1, required=True, metavar="RULE|MESSAGE|FILE...")
 def explain(rules: tuple[str, ...]) -> None:
-    """Print the documents of rules, by code or slug."""
-    from kbitlint import registry, rule_docs
+    """Print the documents of rules, by code or slug; or what a warning, an error, a log or a trainer_state.json means.
 
+    A message is pasted in quotes. - reads the standard input: train.py 2>&1 | kbitlint explain -
+    """
+    from kbitlint import registry, rule_docs
+    from kbitlint.cli import diagnosis
+
+    if not diagnosis.is_rules(rules):
+        click.echo(diagnosis.diagnose(rules, width()))
+        return
     found = [registry.find(rule) for rule in rules]
     click.echo("\n".join(map(rule_docs.explain, found)), nl=False)
 
