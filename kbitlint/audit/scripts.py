@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from kbitlint import engine
 from kbitlint.engine import NOTHING, merge
 from kbitlint.errors import TargetError
-from kbitlint.files.checkpoint import read_checkpoint
 from kbitlint.report import Report, report_of
 from kbitlint.result import Skip
 from kbitlint.runtime import content
@@ -190,6 +189,8 @@ def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: Training
 
 def _audit_stored(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> ScriptAudit:
     """Audit the config of a checkpoint or adapter in a folder of scripts."""
+    from kbitlint.files.checkpoint import read_checkpoint  # only a folder with a checkpoint needs it
+
     try:
         facts = read_checkpoint(path.parent, path)
     except TargetError as error:

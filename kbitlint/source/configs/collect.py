@@ -10,8 +10,8 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.layers import Reentry
 from kbitlint.facts.model_state import CheckpointingState
+from kbitlint.facts.reentry import Reentry
 from kbitlint.facts.source import Action, ExecutionPath, SourceFacts
 from kbitlint.facts.values import UNKNOWN, Argument, Call
 from kbitlint.source.comments import ignores
