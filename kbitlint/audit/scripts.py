@@ -109,9 +109,20 @@ def _run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) 
     """Return the outcome of the rules, with a skip if the file was not followed to its end."""
     unjudged = bool(facts.unfollowed) and not facts.paths and not facts.calls and facts.dialect != "python"
     outcome = NOTHING if unjudged else engine.run(rules, {Surface.SOURCE: facts}, context)
+    if facts.file.endswith(".sh"):
+        outcome = _by_hand(outcome)
     if not facts.unfollowed:
         return outcome
     return dataclasses.replace(outcome, skips=(*outcome.skips, Skip("", Surface.SOURCE, f"{facts.file} {facts.unfollowed}")))
+
+
+def _by_hand(outcome: engine.Outcome) -> engine.Outcome:
+    """Return the outcome with fixes that are display only: edits are in the language of configurations, and not of a shell."""
+    shown = tuple(
+        v if v.fix is None else dataclasses.replace(v, fix=dataclasses.replace(v.fix, safety=Safety.DISPLAY, edits=()))
+        for v in outcome.violations
+    )
+    return dataclasses.replace(outcome, violations=shown)
 
 
 def _found(violation: Violation) -> Found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 from kbitlint.facts.reentry import Reentry
@@ -98,6 +99,8 @@ class ModelState:
     """Whether the base model is frozen. None if no call froze or unfroze it since loading, or if it is not known."""
     training_mode: bool | None = None
     """False after loading and ``eval()``, True after ``train()``; None if it is not known."""
+    inferred: bool = False
+    """Whether the model was loaded under ``torch.inference_mode``."""
     certain: bool = True
     """Whether the interpreter followed every operation on the model."""
     named: CheckpointConfig | None = None
@@ -107,3 +110,8 @@ class ModelState:
     def kbit(self) -> bool:
         """Return whether the model is certainly quantized."""
         return isinstance(self.method, str)
+
+
+def same_but_for_mode(one: ModelState, other: ModelState) -> bool:
+    """Return whether two states are equal, their training mode aside."""
+    return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)

@@ -48,8 +48,19 @@ def read_checkpoint(folder: Path, only: Path | None = None) -> CheckpointFacts |
         if (config is None or "model_type" not in config) and (adapter is None or "peft_type" not in adapter):
             return None
         return CheckpointFacts(str(folder), config, adapter)
-    facts = _weights(CheckpointFacts(str(folder), config, adapter, found["generation"]), folder)
+    own = CheckpointFacts(str(folder), config, adapter, found["generation"], highest_token=_highest_token(folder))
+    facts = _weights(own, folder)
     return facts if adapter is None else _adapter(facts, folder)
+
+
+def _highest_token(folder: Path) -> int:
+    """Return the highest id among the added tokens in tokenizer_config.json; -1 if there is none or it cannot be read."""
+    path = folder / "tokenizer_config.json"
+    try:
+        added = read_json(path).get("added_tokens_decoder") if path.is_file() and inside(path, folder) else None
+    except TargetError:
+        return -1
+    return max((int(key) for key in added if key.isdecimal()), default=-1) if isinstance(added, dict) else -1
 
 
 def _weights(facts: CheckpointFacts, folder: Path, only: Path | None = None) -> CheckpointFacts:

@@ -59,6 +59,8 @@ class PathState:
     """The steps that the path may still take."""
     loops: set[tuple[Span, int]] = field(default_factory=set)
     """The recorded trainings in loops of the file: the place of ``backward()`` and the number of the model."""
+    inferred: int = 0
+    """The number of ``inference_mode`` contexts and decorators around the current statement."""
     wraps: dict[int, Call] = field(default_factory=dict)
     """The last call that wraps a model in DistributedDataParallel, by the model's number."""
     base_names: set[tuple[int, str]] = field(default_factory=set)
@@ -131,6 +133,7 @@ class PathState:
             dtype = call.dtype("torch_dtype", UNKNOWN)
         dtype = UNKNOWN if dtype == "auto" else dtype
         state = ModelState(call, method, bits, config, dtype, training_mode=quantized is not None, named=named_of(stored))
+        state = dataclasses.replace(state, inferred=self.inferred > 0)
         net = self.net(state)
         self.steps.append(Step(Action.LOAD, call, state, net.number, None if own is None else method))
         return net
@@ -201,7 +204,8 @@ class PathState:
     def _attach(self, call: Call, net: TrackedModel, config: Value, detail: Value) -> None:
         inference: Value = UNKNOWN if config is UNKNOWN else False
         if isinstance(config, Call):
-            inference = config.value("inference_mode", False)  # noqa: FBT003  # the default of the argument
+            # add_adapter of transformers trains them in spite of the argument
+            inference = call.callee != "add_adapter" and config.value("inference_mode", False)  # noqa: FBT003  # the default
         trainable = None if inference is UNKNOWN else inference is not True
         cast = call.value("autocast_adapter_dtype", True)  # noqa: FBT003  # the default of the argument
         dtype: Value = "float32" if cast is True else net.state.dtype if cast is False else UNKNOWN
