@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.source_text import SourceText
 from kbitlint.facts.training import Trained
-from kbitlint.facts.values import Call, Span, Value
 from kbitlint.violation import Location
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.training import Training
-    from kbitlint.facts.values import Ignore
+    from kbitlint.facts.values import Call, Ignore, Span, Value
     from kbitlint.violation import Edit
 
 
