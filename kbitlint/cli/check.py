@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kbitlint import api, suppress
+from kbitlint import api, registry, suppress
 from kbitlint.cli.exits import EXIT_FAILED
 from kbitlint.cli.inputs import must_be_no_input
 from kbitlint.cli.terminal import (
@@ -100,6 +100,8 @@ def _finish(audited: Audited, options: CheckOptions, settings: Config, *, everyt
     """Apply the project's suppressions, write the report, and return the exit code."""
     result = apply_suppressions(audited.reports, settings, options, everything=everything)
     fail_on = Severity(options.fail_on) if options.fail_on else settings.fail_on
+    for pack in registry.broken_packs():
+        click.echo(escape(f"kbitlint: warning: {pack}"), err=True)
     if audited.speaks:
         _write(result, audited.failures, options, fail_on)
         for line in (*(() if options.quiet else result.lines), *(failure.error for failure in audited.failures)):
