@@ -9,7 +9,7 @@ import dataclasses
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import registry
+from kbitlint import engine, registry
 from kbitlint.audit.options import is_left_out
 from kbitlint.audit.run import context_of, model_of
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
@@ -17,7 +17,7 @@ from kbitlint.extras import require
 from kbitlint.fixes.model import fix_model
 from kbitlint.report import MemoryReport
 from kbitlint.result import StateMemory
-from kbitlint.violation import Safety
+from kbitlint.violation import Safety, Surface
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from kbitlint.audit.open import OpenTarget
     from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
+    from kbitlint.facts.model import ModelFacts
+    from kbitlint.rule import Rule
 
 #: kbitlint.model.trace.memory has the state that each optimizer keeps
 OPTIMIZERS = ("adamw", "adamw8bit", "paged_adamw_8bit", "sgd")
@@ -70,6 +72,8 @@ def budget_of(
 ) -> MemoryReport:
     """Measure a model as it is, after PEFT's preparation and after kbitlint's fix; it is only read.
 
+    If unsafe fixes give back memory, the model is measured with them too.
+
     Args:
         model: A model, live or on meta.
         context: Autocast, batch size and sequence length (1 and 2048 if they are not set).
@@ -91,11 +95,17 @@ def budget_of(
     def fixed(twin: Any) -> None:
         fix_model(twin, rules, context, Safety.SAFE, trace=False)
 
+    def narrowed(twin: Any) -> None:
+        fix_model(twin, rules, context, Safety.UNSAFE, trace=False)
+
     states: list[StateMemory] = []
     preparations: dict[str, Callable[[Any], None] | None] = {"as it is": None}
     if against_peft:
         preparations["PEFT's prepare"] = _peft_prepared
-    for state, prepare in {**preparations, "kbitlint's fix": fixed}.items():
+    preparations["kbitlint's fix"] = fixed
+    if _gains_by_unsafe_fixes(facts, rules, context):
+        preparations["with --unsafe-fixes"] = narrowed
+    for state, prepare in preparations.items():
         twin: Any = twin_of(model)
         try:
             if prepare is not None:
@@ -114,6 +124,13 @@ def budget_of(
     batch = (context.batch_size or 1, context.seq_len or 2048)
     autocast = None if context.autocast_dtype == "float32" else context.autocast_dtype
     return MemoryReport(name, facts.summary(), batch, optimizer, autocast, tuple(states), notes)
+
+
+def _gains_by_unsafe_fixes(facts: ModelFacts, rules: tuple[Rule, ...], context: TrainingContext) -> bool:
+    """Return whether an unsafe fix gives back memory: it is then a state of its own."""
+    violations = engine.run(rules, {Surface.MODEL: facts}, context).violations
+    unsafe = [v.fix for v in violations if v.fix is not None and v.fix.safety is Safety.UNSAFE]
+    return any(fix.adds_bytes < 0 for fix in unsafe)
 
 
 def _check_arguments(optimizer: str, every: int | None) -> None:

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from kbitlint.facts.dtypes import LOW_PRECISION
-from kbitlint.facts.layers import Packing, short_name
-from kbitlint.facts.model import AdaptedFacts, NormFacts, ParameterFacts, QuantizedFacts, UnpackedLayerFacts
+from kbitlint.facts.layers import Packing, UnpackedLayerFacts, short_name
+from kbitlint.facts.model import AdaptedFacts, NormFacts, ParameterFacts, QuantizedFacts
 from kbitlint.model.attributes import is_inference
-from kbitlint.model.layers import adapters, norms, quantized
+from kbitlint.model.layers import adapters, norms, packed_state, quantized
 from kbitlint.model.layers import quantized as layers_quantized
 from kbitlint.model.layers.experts import is_bank, packed_kind, packed_shape, path_of
 from kbitlint.model.layers.norm_interface import is_transparent
@@ -71,6 +71,8 @@ class Walk:
     """(path, module) of the base model's plain linear layers."""
     entered: set[str] = field(default_factory=set)
     """Paths of checkpointed layers whose own pre-hook makes their input require grad before they checkpoint."""
+    dropouts: list[str] = field(default_factory=list)
+    """Paths of modules that drop a share of their input in training."""
     compiled: bool = False
     disabled: int = 0
     """The number of PEFT layers whose adapters are disabled."""
@@ -134,7 +136,8 @@ def _look_at_packing(module: nn.Module, path: str, walk: Walk, *, base: bool) ->
     """Return how the module's weight is packed, and record it. None is an ordinary weight."""
     packing = quantized.packing_of(module)
     if packing is not None:
-        walk.quantized.append(QuantizedFacts(path, packing, quantized.lost_state(module, packing)))
+        lost, conflict = quantized.lost_state(module, packing), packed_state.conflict(module, packing)
+        walk.quantized.append(QuantizedFacts(path, packing, lost, conflict))
         return packing
     if quantized.packed_class(type(module)):
         walk.hollow.extend(layers_quantized.hollow(module, path))
@@ -213,6 +216,7 @@ def _norm_facts(
         bare=False,
         output_dtype=dict(dtypes).get("weight") if read else None,
         adapter=added,
+        upcasts=norms.upcasts(cls),
         transparent=bool(module._forward_pre_hooks) and is_transparent(module),  # noqa: SLF001  # see _look_at
     )
 

@@ -69,7 +69,7 @@ class MetaKernels(TorchDispatchMode):
         else:
             self._note_uses(func, tensors)
         if kernel_dtypes.checks(func):
-            args = self._matched(func, args)
+            args = self._matched(func, args, kwargs.get("dtype"))
         if "device" in kwargs:
             kwargs = {**kwargs, "device": META if unknown else CPU}
         if not unknown:
@@ -99,9 +99,9 @@ class MetaKernels(TorchDispatchMode):
                 if key not in place:
                     place[key] = ledger.where()
 
-    def _matched(self, func: Any, args: Any) -> Any:
+    def _matched(self, func: Any, args: Any, dtype: torch.dtype | None) -> Any:
         """Record a refusal if the real kernel refuses the dtypes, and return arguments that agree with the first one."""
-        dtypes = kernel_dtypes.refused(func, args, self.ledger.device)
+        dtypes = kernel_dtypes.refused(func, args, self.ledger.device, dtype)
         if not dtypes:
             return args
         ledger = self.ledger

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.trace import CheckpointCall
 from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.inputs.plan import DOCUMENTED, Plan
 from kbitlint.model.layers import adapters, checkpointing
 from kbitlint.model.trace.checkpoint_calls import observed
-from kbitlint.model.trace.function_mode import weightless
+from kbitlint.model.trace.function_mode import autocast_region, weightless
 from kbitlint.model.trace.guard import Guard
 from kbitlint.model.trace.ledger import Refusal
 from kbitlint.model.trace.namespaces import without_leftovers
@@ -56,6 +57,8 @@ class StepSettings:
     facts: ModelFacts
     virtual: bool
     """Whether each quantized layer holds a trainable scalar in place of an adapter that is not attached yet."""
+    plan: Plan = DOCUMENTED
+    """How the batch differs from the documented one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +158,8 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
     try:
         if loop is not None and loop.enabled:
             _enable_checkpointing(step.twin, loop)
-        inputs = training_batch(step.twin, "cpu", how.batch, how.seq_len)
-        with observed(step.twin, lambda *seen: _see_checkpoint(step, *seen)), weightless(step.ledger), _autocast(how.context):
+        inputs = without_contents(training_batch(step.twin, "cpu", how.batch, how.seq_len, how.plan))
+        with observed(step.twin, lambda *seen: _see_checkpoint(step, *seen)), weightless(step.ledger), _autocast(how):
             with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _pack(step, tensor), _unpack):
                 loss = loss_of(step.twin(**inputs))
             forward_done = True
@@ -181,6 +184,14 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
     return StepEnd()
 
 
+def without_contents(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return inputs with floating-point tensors on meta. Wav2vec2 makes its input a leaf, at which a gradient arrives."""
+    return {
+        name: value.to("meta") if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }
+
+
 def _enable_checkpointing(twin: nn.Module, loop: Checkpointing) -> None:
     """Enable checkpointing as the training loop does before its first step.
 
@@ -199,10 +210,11 @@ def _enable_checkpointing(twin: nn.Module, loop: Checkpointing) -> None:
             del module._forward_hooks[number]  # noqa: SLF001  # as RemovableHandle.remove does
 
 
-def _autocast(context: TrainingContext) -> contextlib.AbstractContextManager[Any]:
-    if context.autocast_dtype in (None, "float32"):
+def _autocast(how: StepSettings) -> contextlib.AbstractContextManager[Any]:
+    dtype = how.context.autocast_dtype
+    if dtype in (None, "float32"):
         return contextlib.nullcontext()
-    return torch.autocast("cpu", dtype=getattr(torch, str(context.autocast_dtype)))
+    return autocast_region(how.device, getattr(torch, str(dtype)))
 
 
 def _backward(loss: Tensor) -> None:

@@ -8,8 +8,12 @@ gradients, kernels that refuse their dtypes, and the bytes saved for the backwar
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 import time
 from typing import TYPE_CHECKING
+
+import torch
 
 from kbitlint.context import TrainingContext
 from kbitlint.errors import one_line
@@ -18,6 +22,7 @@ from kbitlint.facts.trace import Cut, GradientFacts, PackedReadFacts, RefusalFac
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.isolation import seeded
 from kbitlint.model.layers import checkpointing, experts
+from kbitlint.model.trace.fitting import plan_for
 from kbitlint.model.trace.float32_modules import float32_modules
 from kbitlint.model.trace.gradients import why_cut
 from kbitlint.model.trace.guard import TouchedError
@@ -34,9 +39,10 @@ if TYPE_CHECKING:
     from kbitlint.model.trace.ledger import Refusal
     from kbitlint.model.trace.recorder import ExpectedGradient, StepRecorder
 
-__all__ = ["UntraceableError", "trace"]
+#: The folder of installed libraries.
+_INSTALLED = os.path.dirname(os.path.dirname(torch.__file__))  # noqa: PTH120  # a prefix of other paths, and no path to open
 
-_LIBRARIES = ("transformers", "transformers_modules")
+__all__ = ["UntraceableError", "trace"]
 
 
 def trace(
@@ -75,7 +81,7 @@ def trace(
     device = device or ("cpu" if any(p.device == "cpu" for p in facts.parameters) else "cuda")
     inner = runnable(model)
     how = StepSettings(context, device, batch, seq_len, facts, virtual=bool(facts.quantized) and not facts.has_adapters)
-    traced = _traced(inner, how)
+    traced, how = _traced_on_a_batch_that_runs(inner, how)
     if traced.refusals and context.autocast_dtype is None:
         in_region = dataclasses.replace(how, context=dataclasses.replace(context, autocast_dtype="bfloat16"))
         try:
@@ -89,6 +95,22 @@ def trace(
             found = float32_modules(inner, how, [refusal.path for refusal in traced.refusals])
         traced = dataclasses.replace(traced, float32_modules=found)
     return dataclasses.replace(traced, seconds=time.perf_counter() - start)
+
+
+def _traced_on_a_batch_that_runs(inner: nn.Module, how: StepSettings) -> tuple[TraceFacts, StepSettings]:
+    """Return the facts of one step, and its settings. If the documented batch does not run, a corrected one is tried.
+
+    Raises:
+        UntraceableError: No correction leads to a batch that runs.
+    """
+    try:
+        return _traced(inner, how), how
+    except UntraceableError:
+        plan = plan_for(inner, how.device, how.batch, how.seq_len)
+        if plan is None or plan == how.plan:
+            raise
+        corrected = dataclasses.replace(how, plan=plan)
+        return _traced(inner, corrected), corrected
 
 
 def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
@@ -167,21 +189,31 @@ def _raising(inner: nn.Module, how: StepSettings, error: UntraceableError) -> Tr
 def _lost_inherently(inner: nn.Module, how: StepSettings) -> frozenset[str]:
     """Return the paths of parameters that receive no gradient even in the bare architecture.
 
-    The step runs on a second twin without hooks, without checkpointing and without replaced forwards.
+    The step runs on a second twin without hooks, without checkpointing and without replaced forwards. A model may need them:
+    modules that compute in float32 are such a fix. If the bare step fails, only checkpointing is off.
     """
-    twin = twin_of(inner)
+    plain = dataclasses.replace(how, context=dataclasses.replace(how.context, gradient_checkpointing=None))
+    for bare in (True, False):
+        twin = twin_of(inner)
+        _strip(twin, bare=bare)
+        try:
+            step, watched, end = step_of(twin, plain)
+        except UntraceableError:
+            continue
+        if end.has_graph and not (bare and step.ledger.refusals):
+            return frozenset(gradient.path for gradient in _gradients(step, watched) if not gradient.arrives)
+    return frozenset()
+
+
+def _strip(twin: nn.Module, *, bare: bool) -> None:
+    """Turn off checkpointing in a twin. Remove its hooks and replaced forwards as well if it shall be bare."""
     for module in twin.modules():
-        module._forward_hooks.clear()  # noqa: SLF001  # torch has no public way to remove hooks without their handles
-        module._forward_pre_hooks.clear()  # noqa: SLF001  # see above
-        module.__dict__.pop("forward", None)
+        if bare:
+            module._forward_hooks.clear()  # noqa: SLF001  # torch has no public way to remove hooks without their handles
+            module._forward_pre_hooks.clear()  # noqa: SLF001  # see above
+            module.__dict__.pop("forward", None)
         if checkpointing.FLAG in module.__dict__:
             module.__dict__[checkpointing.FLAG] = False
-    plain = dataclasses.replace(how, context=dataclasses.replace(how.context, gradient_checkpointing=None))
-    try:
-        step, watched, end = step_of(twin, plain)
-    except UntraceableError:
-        return frozenset()
-    return frozenset(gradient.path for gradient in _gradients(step, watched) if not gradient.arrives and end.has_graph)
 
 
 def _gradients(step: StepRecorder, watched: list[ExpectedGradient]) -> Iterator[GradientFacts]:
@@ -214,17 +246,24 @@ def _adapted_layer(step: StepRecorder, path: str) -> str:
 
 
 def _is_library_code(step: StepRecorder, gradient: GradientFacts) -> bool:
-    """Return whether the class that cuts a gradient belongs to transformers or to a checkpoint's remote code.
+    """Return whether the class that cuts a gradient belongs to an installed library or to a checkpoint's remote code.
 
     A module that runs under ``torch.no_grad`` is called so by its parent, so the search starts at the parent.
     """
     path = gradient.at.rpartition(".")[0] if gradient.cut is Cut.NO_GRAD else gradient.at
     while path and _class_at(step, path).split(".")[0] in ("torch", "peft", "bitsandbytes", "builtins"):
         path = path.rpartition(".")[0]
-    around = type(step.twin).__module__.split(".")[0]  # a user's own module has no path, as paths start at the base
-    if not path and around not in ("torch", "peft"):
-        return around in _LIBRARIES
-    return _class_at(step, path).split(".")[0] in _LIBRARIES
+    around = type(step.twin).__module__  # a user's own module has no path, as paths start at the base
+    if not path and around.split(".")[0] not in ("torch", "peft"):
+        return _is_installed(around)
+    return _is_installed(_class_at(step, path))
+
+
+def _is_installed(module: str) -> bool:
+    """Return whether a Python module belongs to an installed library, or to a checkpoint's remote code."""
+    root = module.partition(".")[0]
+    source = getattr(sys.modules.get(module), "__file__", None) or ""
+    return root in ("transformers", "transformers_modules") or source.startswith(f"{_INSTALLED}{os.sep}")
 
 
 def _refusal(refusal: Refusal) -> RefusalFacts:
