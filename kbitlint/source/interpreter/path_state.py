@@ -118,7 +118,7 @@ class PathState:
         method, bits, config = quantization_of(call) if quantized is None else (None, None, None)
         stored = self._config_of(call) if quantized is None else None
         own = (stored or {}).get("quantization_config")
-        named = stored_by_name(call) if stored is None and quantized is None else None
+        named = stored_by_name(call) if (stored, quantized) == (None, None) else None
         if named is not None:
             own, (method, bits) = named, named
         elif stored is not None and own is not None:
@@ -157,14 +157,7 @@ class PathState:
         )
 
     def apply(self, api: Api, call: Call, net: TrackedModel, *, by_base_name: bool = False) -> None:
-        """Apply a function or method of a framework to a model.
-
-        Args:
-            api: The row of the function.
-            call: The call.
-            net: The model.
-            by_base_name: Whether the script calls a method on a name that still holds the base model without adapters.
-        """
+        """Apply a function or method of a framework to a model, which its name may hold without the adapters around it."""
         state = net.state
         match api.action:
             case Action.PREPARE:
@@ -237,7 +230,9 @@ class PathState:
         state = trainer.net.state
         given = arguments if arguments is not None else Call(trainer.api.arguments, trainer.call.span)
         certain = arguments is not None or trainer.arguments is None
-        state, fp16, bf16 = with_arguments(self, state, given if certain else None, defaults, trainer.prepared)
+        state, fp16, bf16 = with_arguments(
+            self.versions, self.enable_checkpointing, state, given if certain else None, defaults, trainer.prepared
+        )
         zero, fsdp = sharding_of(given, self.beside) if certain else (UNKNOWN, None)
         self.trainings.append(
             Training(
@@ -300,8 +295,3 @@ class PathState:
             asleep = self.nets[training.model_id].state.training_mode is False
             if awake and asleep and modes and modes[0][0] >= self.reached[number]:
                 self.trainings[number] = dataclasses.replace(training, sleeps=modes[-1][1])
-
-
-def same_but_for_mode(one: ModelState, other: ModelState) -> bool:
-    """Return whether two states are equal, their training mode aside."""
-    return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)

@@ -6,6 +6,7 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
+from kbitlint.facts.model_state import same_but_for_mode
 from kbitlint.facts.values import UNKNOWN
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft, PathEnd, Returned
 from kbitlint.source.interpreter.names import lets_no_gradient_through, makes_inference_tensors
@@ -15,9 +16,8 @@ from kbitlint.source.interpreter.objects import (
     TrackedModel,
     Trainer,
 )
-from kbitlint.source.interpreter.path_state import same_but_for_mode
 from kbitlint.source.interpreter.predicates import truth_value
-from kbitlint.source.interpreter.uncalled_functions import UncalledFunction, blur_order, called_in_order
+from kbitlint.source.interpreter.uncalled_functions import UncalledFunction, blur_order, called_in_order, same_but_for_mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
