@@ -81,14 +81,6 @@ class InferenceTensor(Rule):
         """Yield one violation for each trainable parameter; only a traced step knows which frozen ones are needed."""
         yield from self._trainable(model, Surface.MODEL)
 
-    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each training of a model that every path loads under inference mode."""
-        for trained in source.trained():
-            load = trained.models[0].load
-            if load is not None and trained.certain and all(model.inferred for model in trained.models):
-                message = "the model is loaded under inference mode, so its tensors cannot take part in training"
-                yield self.violation(message, source.at(load), surface=Surface.SOURCE, fix=_FIX)
-
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each trainable parameter, and one at the module where the step is refused."""
         trainable = list(self._trainable(trace.model, Surface.TRACE))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kbitlint.facts.model_state import same_but_for_mode
 from kbitlint.facts.values import UNKNOWN
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft, PathEnd, Returned
-from kbitlint.source.interpreter.names import lets_no_gradient_through, makes_inference_tensors
+from kbitlint.source.interpreter.names import lets_no_gradient_through
 from kbitlint.source.interpreter.objects import (
     Function,
     Record,
@@ -136,12 +136,11 @@ class Statements(Interpreter):
             if item.optional_vars is not None:
                 self.bind(item.optional_vars, value)
         tracked = not any(lets_no_gradient_through(item.context_expr) for item in node.items)
-        inferred = any(makes_inference_tensors(item.context_expr) for item in node.items)
-        self.untracked, self.trail.inferred = self.untracked + (not tracked), self.trail.inferred + inferred
+        self.untracked += not tracked
         try:
             self.block(node.body)
         finally:
-            self.untracked, self.trail.inferred = self.untracked - (not tracked), self.trail.inferred - inferred
+            self.untracked -= not tracked
 
     _do_asyncwith = _do_with
 
