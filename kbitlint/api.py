@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry
+from kbitlint.audit.keywords import Keywords, with_keywords
 from kbitlint.audit.open import apply_stored, open_target, target_of
 from kbitlint.audit.options import DEFAULT_LORA, options_of
 from kbitlint.audit.run import audit, model_of
@@ -24,11 +25,14 @@ from kbitlint.target import Kind, held, parse
 from kbitlint.violation import Edit, Safety, Severity
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from kbitlint.report import MemoryReport, Report
     from kbitlint.target import Target
 
 
-def check(target: Any, **options: Any) -> Report:
+@with_keywords
+def check(target: Any, **options: Unpack[Keywords]) -> Report:
     """Audit a model, a Trainer, or the target that a string names.
 
     Args:
@@ -58,6 +62,7 @@ def check(target: Any, **options: Any) -> Report:
         return preview(report, opened, rules, chosen)
 
 
+@with_keywords
 def fix(
     target: Any,
     *,
@@ -65,7 +70,7 @@ def fix(
     device: str | None = None,
     probe: bool | None = None,
     optimizer: Any = None,
-    **options: Any,
+    **options: Unpack[Keywords],
 ) -> Report:
     """Audit, fix what can be fixed, and audit again.
 
@@ -108,9 +113,11 @@ def _check_optimizer(optimizer: Any, target: Target) -> None:
     unwrapped(optimizer)
 
 
-def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ...]:
+@with_keywords
+def plan(target: Any, *, unsafe: bool = False, **options: Unpack[Keywords]) -> tuple[Edit, ...]:
     """Return the edits that ``fix`` would make, as data; the model is left as it was."""
-    planned = check(target, **options, plan=True).planned
+    options["plan"] = True
+    planned = check(target, **options).planned
     if planned is None:
         return ()
     if not unsafe:
@@ -118,6 +125,7 @@ def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ..
     return (*(edit for edit in planned.safe if edit not in planned.spared), *planned.unsafe)
 
 
+@with_keywords
 def memory(
     target: Any,
     *,
@@ -126,7 +134,7 @@ def memory(
     every: int = 2,
     batch: int | None = None,
     seq_len: int | None = None,
-    **options: Any,
+    **options: Unpack[Keywords],
 ) -> MemoryReport:
     """Return the memory of one training step in bytes: as the model is, after PEFT's prepare, after kbitlint's fix.
 
@@ -163,7 +171,19 @@ def undo(model: Any) -> int:
         return journal.undo(model_of(model))
 
 
-def assert_ready(target: Any, *, fail_on: str | Severity = Severity.ERROR, **options: Any) -> None:
+def ready(target: Any, *, fail_on: str | Severity = Severity.ERROR, **options: Unpack[Keywords]) -> Report:
+    """Return the report of a target; raise as ``assert_ready`` does."""
+    names = [severity.value for severity in Severity]
+    if isinstance(fail_on, str) and fail_on not in names:
+        raise KbitlintError(f"fail_on: {fail_on!r} is none of {', '.join(names)}{did_you_mean(fail_on, names)}")
+    report = check(target, **options)
+    if report.exit_code(Severity(fail_on) if isinstance(fail_on, str) else fail_on):
+        raise AssertionError("\n" + render(report, color=False, width=80))
+    return report
+
+
+@with_keywords
+def assert_ready(target: Any, *, fail_on: str | Severity = Severity.ERROR, **options: Unpack[Keywords]) -> None:
     """Raise AssertionError with the text report unless training works and learns: an assertion for tests of a project.
 
     Errors fail: training would raise, or train nothing or the wrong parameters. The ordinary recipe passes, with PEFT's
@@ -173,12 +193,7 @@ def assert_ready(target: Any, *, fail_on: str | Severity = Severity.ERROR, **opt
         AssertionError: A violation has at least the severity ``fail_on``, or the audit is incomplete.
         KbitlintError: As for ``check``; or ``fail_on`` is no severity.
     """
-    names = [severity.value for severity in Severity]
-    if isinstance(fail_on, str) and fail_on not in names:
-        raise KbitlintError(f"fail_on: {fail_on!r} is none of {', '.join(names)}{did_you_mean(fail_on, names)}")
-    report = check(target, **options)
-    if report.exit_code(Severity(fail_on) if isinstance(fail_on, str) else fail_on):
-        raise AssertionError("\n" + render(report, color=False, width=80))
+    ready(target, fail_on=fail_on, **options)
 
 
 def load_prepared(folder: str | Path, *, device: str | None = None, **kwargs: Any) -> Any:

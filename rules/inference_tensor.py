@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -16,9 +14,6 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.trace import TraceFacts
-    from kbitlint.facts.values import Call
-
-_MODE = re.compile(r"inference_mode\((?!\s*(mode\s*=\s*)?False)")
 
 
 class InferenceTensor(Rule):
@@ -63,23 +58,17 @@ class InferenceTensor(Rule):
         since="0.1.0",
     )
 
-    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each load or attachment inside inference mode whose model is trained on every path."""
-        trained = {(number, id(path)) for number, path in enumerate(source.paths) if path.trainings}
-        for call, steps in source.steps_at(Action.LOAD, Action.ATTACH):
-            header = _inference_mode(source, call)
-            if header and len(trained) == len(source.paths) and all(step.before.certain for step in steps):
-                yield self.violation(
-                    "the weights are created under inference mode, and are trained through",
-                    source.at(call),
-                    surface=Surface.SOURCE,
-                    evidence={"block": header},
-                    fix=_FIX,
-                )
-
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each trainable parameter; only a traced step knows which frozen ones are needed."""
         yield from self._trainable(model, Surface.MODEL)
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each training of a model that every path loads under inference mode."""
+        for trained in source.trained():
+            load = trained.models[0].load
+            if load is not None and trained.certain and all(model.inferred for model in trained.models):
+                message = "the model is loaded under inference mode, so its tensors cannot take part in training"
+                yield self.violation(message, source.at(load), surface=Surface.SOURCE, fix=_FIX)
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each trainable parameter, and one at the module where the step is refused."""
@@ -94,22 +83,6 @@ class InferenceTensor(Rule):
             if parameter.inference:
                 message = "a trainable parameter was created under inference mode"
                 yield self.violation(message, Location(parameter.path), surface=surface, fix=_FIX)
-
-
-def _inference_mode(source: SourceFacts, call: Call) -> str:
-    """Return the line that puts a call under inference mode: a ``with`` around it, or a decorator; empty if there is none."""
-    lines = source.text[: call.span.start].split("\n")
-    left = len(lines[-1]) - len(lines[-1].lstrip())
-    decorated = False  # whether the lines above may be decorators of the function around the call
-    for line in reversed(lines[:-1]):
-        code = line.strip()
-        indent = len(line) - len(line.lstrip())
-        around = indent < left or (decorated and indent == left and code.startswith("@"))
-        if code and around and code.startswith(("with ", "@")) and _MODE.search(code):
-            return code
-        decorated = (code.startswith(("def ", "async def ")) and indent < left) or (decorated and code.startswith("@"))
-        left = min(left, indent) if code else left
-    return ""
 
 
 _FIX = Fix("create the model outside of torch.inference_mode()", Safety.DISPLAY)

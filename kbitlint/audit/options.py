@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kbitlint.target import Target
 
 
-def options_of(options: dict[str, Any]) -> Options:
+def options_of(options: Mapping[str, Any]) -> Options:
     """Return keyword arguments as Options; None means the default.
 
     Raises:

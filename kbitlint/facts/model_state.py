@@ -99,6 +99,8 @@ class ModelState:
     """Whether the base model is frozen. None if no call froze or unfroze it since loading, or if it is not known."""
     training_mode: bool | None = None
     """False after loading and ``eval()``, True after ``train()``; None if it is not known."""
+    inferred: bool = False
+    """Whether the model was loaded under ``torch.inference_mode``."""
     certain: bool = True
     """Whether the interpreter followed every operation on the model."""
     named: CheckpointConfig | None = None

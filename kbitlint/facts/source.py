@@ -9,7 +9,6 @@ import bisect
 import enum
 import functools
 import operator
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -234,14 +233,7 @@ class SourceFacts(SourceText):
 
     def name_in_comment(self, ignore: Ignore, codes: str) -> tuple[Edit, ...]:
         """Return the edit that lets an ignore comment name rules, beside those that it names."""
-        comment = self.text[ignore.start : ignore.end]
-        if ignore.names:
-            end = ignore.start + comment.index("]")
-            return self.replace(Span(end, end, ignore.line), f", {codes}")
-        word = comment.index("ignore") + len("ignore")
-        stale = re.match(r"\[[^\]\n]*\]", comment[word:])  # brackets without a name
-        place = Span(ignore.start + word, ignore.start + word + (stale.end() if stale else 0), ignore.line)
-        return self.replace(place, f"[{codes}]")
+        return self.replace(*ignore.naming(self.text, codes))
 
     @property
     def own_text(self) -> str:

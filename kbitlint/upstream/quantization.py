@@ -56,10 +56,10 @@ class Method:
     """Whether Trainer rejects the model without adapters, since it stays quantized on every device."""
     refuses_casts: bool = False
     """Whether a packed tensor reports a float dtype and raises if PEFT's prepare function casts it."""
-    keeps_input: bool = False
-    """Whether its layers multiply their input as it is, in their ``compute_dtype``. Another dtype of the input raises."""
     neutral: tuple[tuple[str, object], ...] = ()
     """Arguments of earlier versions, each with the value that the method has without them: dropping these changes nothing."""
+    keeps_input: bool = False
+    """Whether its layers multiply their input as it is, in their ``compute_dtype``. Another dtype of the input raises."""
     takes_attributes: bool = False
     """Whether a passed config is merged into a stored one (LOADING_ATTRIBUTES_CONFIG_TYPES)."""
     instead: str = 'load with backend="auto_trainable"'

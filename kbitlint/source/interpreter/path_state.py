@@ -58,6 +58,8 @@ class PathState:
     """The steps that the path may still take."""
     loops: set[tuple[Span, int]] = field(default_factory=set)
     """The recorded trainings in loops of the file: the place of ``backward()`` and the number of the model."""
+    inferred: int = 0
+    """The number of ``inference_mode`` contexts and decorators around the current statement."""
     wraps: dict[int, Call] = field(default_factory=dict)
     """The last call that wraps a model in DistributedDataParallel, by the model's number."""
     base_names: set[tuple[int, str]] = field(default_factory=set)
@@ -128,6 +130,7 @@ class PathState:
             dtype = call.dtype("torch_dtype", UNKNOWN)
         dtype = UNKNOWN if dtype == "auto" else dtype
         state = ModelState(call, method, bits, config, dtype, training_mode=quantized is not None, named=named_of(stored))
+        state = dataclasses.replace(state, inferred=self.inferred > 0)
         net = self.net(state)
         self.steps.append(Step(Action.LOAD, call, state, net.number, None if own is None else method))
         return net

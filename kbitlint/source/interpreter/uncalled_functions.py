@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from kbitlint.facts.model_state import ModelState
     from kbitlint.source.interpreter.objects import Function
     from kbitlint.source.interpreter.path_state import PathState
 
@@ -59,8 +58,3 @@ class _Others:
 
     def __contains__(self, number: int) -> bool:
         return self.changing.get(number, 0) > (number in self.own)
-
-
-def same_but_for_mode(one: ModelState, other: ModelState) -> bool:
-    """Return whether two states are equal, their training mode aside."""
-    return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)
