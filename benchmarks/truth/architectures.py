@@ -56,7 +56,7 @@ _NAMES = {
         adapter_in_dim adapter_out_dim vision_output_dim projector_input_dim projector_output_dim attention_hidden_size
         lru_width pronunciation_embed_dim shape_embed_dim text_hidden_size vision_hidden_size audio_hidden_size
         cross_attention_hidden_size encoder_hidden_size decoder_hidden_size backbone_hidden_size hidden_size_global
-        output_channels fpn_hidden_size""",
+        output_channels fpn_hidden_size reassemble_hidden_size""",
     INTERMEDIATE: """
         intermediate_size ffn_dim ffn_hidden_size decoder_ffn_dim encoder_ffn_dim d_ff dff dim_ff n_inner d_inner mlp_dim
         moe_intermediate_size shared_expert_intermediate_size shared_intermediate_size expert_ffn_hidden_size
