@@ -10,28 +10,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry
+from kbitlint.audit.keywords import Keywords, with_keywords
 from kbitlint.audit.open import apply_stored, open_target, target_of
-from kbitlint.audit.options import options_of
+from kbitlint.audit.options import DEFAULT_LORA, options_of
 from kbitlint.audit.run import audit, model_of
 from kbitlint.audit.turn import turn
 from kbitlint.engine import needs_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
-from kbitlint.fixes import run
-from kbitlint.fixes.budget import DEFAULT_LORA, memory_of, parse_lora
-from kbitlint.fixes.preview import preview
 from kbitlint.limits import held_to
 from kbitlint.output.text import render
 from kbitlint.target import Kind, held, parse
 from kbitlint.violation import Edit, Safety, Severity
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from kbitlint.report import MemoryReport, Report
     from kbitlint.target import Target
 
 
-def check(target: Any, **options: Any) -> Report:
+@with_keywords
+def check(target: Any, **options: Unpack[Keywords]) -> Report:
     """Audit a model, a Trainer, or the target that a string names.
 
     Args:
@@ -53,9 +54,15 @@ def check(target: Any, **options: Any) -> Report:
     parsed = target_of(target)
     with held_to(chosen.limits), turn(parsed):
         opened = open_target(parsed, chosen, model=needs_model(rules))
-        return preview(audit(opened, rules, chosen), opened, rules, chosen)
+        report = audit(opened, rules, chosen)
+        if not (chosen.plan or chosen.memory):
+            return report
+        from kbitlint.fixes.preview import preview  # an audit alone plans no fix
+
+        return preview(report, opened, rules, chosen)
 
 
+@with_keywords
 def fix(
     target: Any,
     *,
@@ -63,7 +70,7 @@ def fix(
     device: str | None = None,
     probe: bool | None = None,
     optimizer: Any = None,
-    **options: Any,
+    **options: Unpack[Keywords],
 ) -> Report:
     """Audit, fix what can be fixed, and audit again.
 
@@ -91,6 +98,8 @@ def fix(
     parsed = target_of(target)
     if optimizer is not None:
         _check_optimizer(optimizer, parsed)
+    from kbitlint.fixes import run  # an audit changes nothing
+
     fixing = run.Fixing(Safety.UNSAFE if unsafe else Safety.SAFE, device, probe, optimizer)
     with held_to(chosen.limits), turn(parsed):
         return run.fix(parsed, rules, chosen, fixing)
@@ -104,9 +113,11 @@ def _check_optimizer(optimizer: Any, target: Target) -> None:
     unwrapped(optimizer)
 
 
-def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ...]:
+@with_keywords
+def plan(target: Any, *, unsafe: bool = False, **options: Unpack[Keywords]) -> tuple[Edit, ...]:
     """Return the edits that ``fix`` would make, as data; the model is left as it was."""
-    planned = check(target, **options, plan=True).planned
+    options["plan"] = True
+    planned = check(target, **options).planned
     if planned is None:
         return ()
     if not unsafe:
@@ -114,6 +125,7 @@ def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ..
     return (*(edit for edit in planned.safe if edit not in planned.spared), *planned.unsafe)
 
 
+@with_keywords
 def memory(
     target: Any,
     *,
@@ -122,7 +134,7 @@ def memory(
     every: int = 2,
     batch: int | None = None,
     seq_len: int | None = None,
-    **options: Any,
+    **options: Unpack[Keywords],
 ) -> MemoryReport:
     """Return the memory of one training step in bytes: as the model is, after PEFT's prepare, after kbitlint's fix.
 
@@ -142,6 +154,8 @@ def memory(
         KbitlintError: As for ``check``; or an argument is wrong.
     """
     chosen = options_of(options)
+    from kbitlint.fixes.budget import memory_of, parse_lora  # an audit measures no step
+
     adapter = None if lora is None else parse_lora(lora)
     parsed = target_of(target)
     with turn(parsed):
@@ -157,7 +171,19 @@ def undo(model: Any) -> int:
         return journal.undo(model_of(model))
 
 
-def assert_ready(target: Any, *, fail_on: str | Severity = Severity.ERROR, **options: Any) -> None:
+def ready(target: Any, *, fail_on: str | Severity = Severity.ERROR, **options: Unpack[Keywords]) -> Report:
+    """Return the report of a target; raise as ``assert_ready`` does."""
+    names = [severity.value for severity in Severity]
+    if isinstance(fail_on, str) and fail_on not in names:
+        raise KbitlintError(f"fail_on: {fail_on!r} is none of {', '.join(names)}{did_you_mean(fail_on, names)}")
+    report = check(target, **options)
+    if report.exit_code(Severity(fail_on) if isinstance(fail_on, str) else fail_on):
+        raise AssertionError("\n" + render(report, color=False, width=80))
+    return report
+
+
+@with_keywords
+def assert_ready(target: Any, *, fail_on: str | Severity = Severity.ERROR, **options: Unpack[Keywords]) -> None:
     """Raise AssertionError with the text report unless training works and learns: an assertion for tests of a project.
 
     Errors fail: training would raise, or train nothing or the wrong parameters. The ordinary recipe passes, with PEFT's
@@ -167,12 +193,7 @@ def assert_ready(target: Any, *, fail_on: str | Severity = Severity.ERROR, **opt
         AssertionError: A violation has at least the severity ``fail_on``, or the audit is incomplete.
         KbitlintError: As for ``check``; or ``fail_on`` is no severity.
     """
-    names = [severity.value for severity in Severity]
-    if isinstance(fail_on, str) and fail_on not in names:
-        raise KbitlintError(f"fail_on: {fail_on!r} is none of {', '.join(names)}{did_you_mean(fail_on, names)}")
-    report = check(target, **options)
-    if report.exit_code(Severity(fail_on) if isinstance(fail_on, str) else fail_on):
-        raise AssertionError("\n" + render(report, color=False, width=80))
+    ready(target, fail_on=fail_on, **options)
 
 
 def load_prepared(folder: str | Path, *, device: str | None = None, **kwargs: Any) -> Any:

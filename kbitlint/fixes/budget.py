@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 #: kbitlint.model.trace.memory has the state that each optimizer keeps
 OPTIMIZERS = ("adamw", "adamw8bit", "paged_adamw_8bit", "sgd")
-DEFAULT_LORA = "r=16,targets=all-linear"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -85,7 +84,6 @@ def budget_of(
     """
     from kbitlint.model.inspect.walk import collect
     from kbitlint.model.trace.memory import measure
-    from kbitlint.model.trace.twin import twin_of
 
     _check_arguments(optimizer, every)
     name, notes = named
@@ -104,14 +102,11 @@ def budget_of(
         preparations["PEFT's prepare"] = _peft_prepared
     preparations["kbitlint's fix"] = fixed
     if _gains_by_unsafe_fixes(facts, rules, context):
-        preparations["with --unsafe-fixes"] = narrowed
+        preparations["unsafe fixes"] = narrowed
+    missing = None if facts.has_adapters else lora
     for state, prepare in preparations.items():
-        twin: Any = twin_of(model)
         try:
-            if prepare is not None:
-                _as_before_adapters(twin, prepare)
-            if not facts.has_adapters and lora is not None:
-                twin = _adapted(twin, lora)
+            twin = _prepared_twin(model, prepare, missing)
         except KbitlintError:
             raise
         except Exception as error:  # noqa: BLE001  # PEFT's prepare refuses some models, which is a result
@@ -131,6 +126,16 @@ def _gains_by_unsafe_fixes(facts: ModelFacts, rules: tuple[Rule, ...], context: 
     violations = engine.run(rules, {Surface.MODEL: facts}, context).violations
     unsafe = [v.fix for v in violations if v.fix is not None and v.fix.safety is Safety.UNSAFE]
     return any(fix.adds_bytes < 0 for fix in unsafe)
+
+
+def _prepared_twin(model: Any, prepare: Callable[[Any], None] | None, lora: Lora | None) -> Any:
+    """Return a copy of the model, prepared as before adapters were attached, with a LoRA if one is given."""
+    from kbitlint.model.trace.twin import twin_of
+
+    twin: Any = twin_of(model)
+    if prepare is not None:
+        _as_before_adapters(twin, prepare)
+    return twin if lora is None else _adapted(twin, lora)
 
 
 def _check_arguments(optimizer: str, every: int | None) -> None:

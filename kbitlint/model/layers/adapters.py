@@ -94,11 +94,16 @@ def own_base(model: Any) -> nn.Module:
     return found if isinstance(found, nn.Module) else model
 
 
-def adapters_of(model: nn.Module, base: nn.Module) -> tuple[AdapterFacts, ...]:
-    """Return the adapters in PEFT's configuration, in the order in which they were added."""
+def owner_of(model: nn.Module, base: nn.Module) -> Any:
+    """Return the module that holds the configurations of the adapters, or None."""
     wrappers = itertools.takewhile(lambda module: module is not base, model.modules())
     holders = (*wrappers, base, *model.children())
-    owner: Any = next((module for module in holders if isinstance(attribute(module, "peft_config"), dict)), None)
+    return next((module for module in holders if isinstance(attribute(module, "peft_config"), dict)), None)
+
+
+def adapters_of(model: nn.Module, base: nn.Module) -> tuple[AdapterFacts, ...]:
+    """Return the adapters in PEFT's configuration, in the order in which they were added."""
+    owner = owner_of(model, base)
     if owner is None:
         return ()
     configs = owner.peft_config
