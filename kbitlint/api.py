@@ -12,16 +12,13 @@ from typing import TYPE_CHECKING, Any
 from kbitlint import registry
 from kbitlint.audit.keywords import Keywords, with_keywords
 from kbitlint.audit.open import apply_stored, open_target, target_of
-from kbitlint.audit.options import options_of
+from kbitlint.audit.options import DEFAULT_LORA, options_of
 from kbitlint.audit.run import audit, model_of
 from kbitlint.audit.turn import turn
 from kbitlint.engine import needs_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
-from kbitlint.fixes import run
-from kbitlint.fixes.budget import DEFAULT_LORA, memory_of, parse_lora
-from kbitlint.fixes.preview import preview
 from kbitlint.limits import held_to
 from kbitlint.output.text import render
 from kbitlint.target import Kind, held, parse
@@ -57,7 +54,12 @@ def check(target: Any, **options: Unpack[Keywords]) -> Report:
     parsed = target_of(target)
     with held_to(chosen.limits), turn(parsed):
         opened = open_target(parsed, chosen, model=needs_model(rules))
-        return preview(audit(opened, rules, chosen), opened, rules, chosen)
+        report = audit(opened, rules, chosen)
+        if not (chosen.plan or chosen.memory):
+            return report
+        from kbitlint.fixes.preview import preview  # an audit alone plans no fix
+
+        return preview(report, opened, rules, chosen)
 
 
 @with_keywords
@@ -96,6 +98,8 @@ def fix(
     parsed = target_of(target)
     if optimizer is not None:
         _check_optimizer(optimizer, parsed)
+    from kbitlint.fixes import run  # an audit changes nothing
+
     fixing = run.Fixing(Safety.UNSAFE if unsafe else Safety.SAFE, device, probe, optimizer)
     with held_to(chosen.limits), turn(parsed):
         return run.fix(parsed, rules, chosen, fixing)
@@ -150,6 +154,8 @@ def memory(
         KbitlintError: As for ``check``; or an argument is wrong.
     """
     chosen = options_of(options)
+    from kbitlint.fixes.budget import memory_of, parse_lora  # an audit measures no step
+
     adapter = None if lora is None else parse_lora(lora)
     parsed = target_of(target)
     with turn(parsed):

@@ -65,6 +65,10 @@ class Norms(enum.Enum):
     """Norms stay as they were loaded."""
 
 
+#: the adapters for which the memory of a step is measured if none are named
+DEFAULT_LORA = "r=16,targets=all-linear"
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """The options of ``check`` and ``fix``."""

@@ -20,6 +20,8 @@ class Unknown(enum.Enum):
 
 
 UNKNOWN = Unknown.UNKNOWN
+#: the callee of an assignment to a key of a quantization config that a checkpoint stores
+STORED = "stored.quantization_config"
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 #: kbitlint.model.trace.memory has the state that each optimizer keeps
 OPTIMIZERS = ("adamw", "adamw8bit", "paged_adamw_8bit", "sgd")
-DEFAULT_LORA = "r=16,targets=all-linear"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

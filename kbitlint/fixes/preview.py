@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.audit.options import DEFAULT_LORA
 from kbitlint.audit.run import context_of, model_of
 from kbitlint.errors import KbitlintError
-from kbitlint.fixes.budget import DEFAULT_LORA, OPTIMIZERS, budget_of, parse_lora
+from kbitlint.fixes.budget import OPTIMIZERS, budget_of, parse_lora
 from kbitlint.fixes.files import mend_files, mend_target
 from kbitlint.fixes.model import plan_model
 from kbitlint.result import Plan

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kbitlint.upstream.quantization import method_named
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,10 +23,17 @@ class _Multiply(torch.autograd.Function):
     """``linear`` with a weight that is unpacked for each product and then freed, forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, incoming: Tensor, bias: Tensor | None, adapter: Tensor | None, shape: tuple[int, int]) -> Tensor:
+    def forward(
+        ctx: Any,
+        incoming: Tensor,
+        bias: Tensor | None,
+        adapter: Tensor | None,
+        shape: tuple[int, int],
+        unpacked: torch.dtype | None,
+    ) -> Tensor:
         ctx.shape, ctx.incoming, ctx.bias = shape, (incoming.shape, incoming.dtype), bias
         ctx.adapter = None if adapter is None else adapter.shape
-        weight = torch.empty(shape, dtype=incoming.dtype, device="meta")
+        weight = torch.empty(shape, dtype=unpacked or incoming.dtype, device="meta")
         return functional.linear(incoming, weight, bias)
 
     @staticmethod
@@ -38,7 +47,7 @@ class _Multiply(torch.autograd.Function):
             bias = torch.empty_like(ctx.bias)
         if ctx.needs_input_grad[2]:
             adapter = torch.empty(ctx.adapter, device="meta")
-        return incoming, bias, adapter, None
+        return incoming, bias, adapter, None, None
 
 
 class _Gives(torch.autograd.Function):
@@ -65,7 +74,7 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
         adapter: A scalar in place of an adapter on this layer. It receives a gradient if the adapter would. None adds no
             scalar.
     """
-    features = packing.features
+    features, as_is = packing.features, method_named(packing.method).keeps_input
     compute = getattr(torch, packing.compute_dtype) if packing.compute_dtype else None
     if features is None:
         return lambda incoming, *_, **__: _Gives.apply(incoming, adapter)  # type: ignore[no-any-return,no-untyped-call]  # torch's
@@ -74,12 +83,13 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
     def forward(incoming: Tensor, *_: Any, **__: Any) -> Tensor:
         dtype = incoming.dtype
         bias: Any = module._parameters.get("bias")  # noqa: SLF001  # a dictionary read; layers without bias may lack the attribute
-        wide = incoming if compute is None else incoming.to(compute)
+        passing = incoming.detach() if packing.trains is False else incoming  # a kernel without a backward
+        wide = passing if compute is None or as_is else passing.to(compute)
         if bias is not None and bias.dtype is not wide.dtype:
             bias = bias.to(wide.dtype)
         backwards = wide.shape[-1] == fan_out != fan_in and packing.method == "bitsandbytes" and packing.bits == 4
         shape = (fan_in, fan_out) if backwards else (fan_out, fan_in)  # bitsandbytes accepts a transposed weight with a warning
-        product: Tensor = _Multiply.apply(wide, bias, adapter, shape)  # type: ignore[no-untyped-call]  # torch's
+        product: Tensor = _Multiply.apply(wide, bias, adapter, shape, compute if as_is else None)  # type: ignore[no-untyped-call]  # torch's
         # bitsandbytes calls torch's own linear for int8 on the CPU, so its output has the autocast dtype
         autocast_shows = packing.bits == 8 and device == "cpu"
         return product if autocast_shows else product.to(dtype)
