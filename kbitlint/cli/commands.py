@@ -194,6 +194,17 @@ def new_rule(slug: str, code: str, package: str) -> None:
         click.echo(line)
 
 
+@main.command(short_help="Serve an editor: findings, fixes and rules while you type.")
+def lsp() -> None:
+    """Serve an editor over the standard streams with the Language Server Protocol (needs kbitlint[lsp])."""
+    from kbitlint.extras import require
+
+    require("pygls", "kbitlint lsp", "lsp")
+    from kbitlint.lsp import main as serve
+
+    serve()
+
+
 @main.command("config", short_help="Print the configuration that applies here.")
 def show_config() -> None:
     """Print the configuration that applies in this folder, and where it comes from."""
