@@ -43,7 +43,9 @@ async def session(tmp_path):
         lsp.CodeActionParams(document, place, lsp.CodeActionContext(diagnostics=[]))
     )
     hover = await client.text_document_hover_async(lsp.HoverParams(document, place.start))
-    changes = [lsp.TextDocumentContentChangePartial(text=edit.new_text, range=edit.range) for edit in actions[0].edit.changes[uri]]
+    changes = [
+        lsp.TextDocumentContentChangePartial(text=edit.new_text, range=edit.range) for edit in actions[0].edit.changes[uri]
+    ]
     client.text_document_did_change(
         lsp.DidChangeTextDocumentParams(lsp.VersionedTextDocumentIdentifier(2, uri), list(reversed(changes)))
     )
