@@ -19,11 +19,14 @@ from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
 from kbitlint.fixes import run
-from kbitlint.fixes.budget import DEFAULT_LORA, memory_of, parse_lora
+from kbitlint.context.step_plan import StepPlan, loss_named
+from kbitlint.fixes.budget import memory_of
+from kbitlint.fixes.lora import DEFAULT_LORA, parse_lora
 from kbitlint.fixes.preview import preview
 from kbitlint.limits import held_to
 from kbitlint.output.text import render
 from kbitlint.target import Kind, held, parse
+from kbitlint.upstream import optimizers
 from kbitlint.violation import Edit, Safety, Severity
 
 if TYPE_CHECKING:
@@ -113,14 +116,17 @@ def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ..
     return (*(edit for edit in planned.safe if edit not in planned.spared), *planned.unsafe)
 
 
-def memory(
+def memory(  # noqa: PLR0913  # each is one setting of a training step
     target: Any,
     *,
     lora: str | None = DEFAULT_LORA,
-    optimizer: str = "adamw",
+    optimizer: str | None = None,
     every: int = 2,
     batch: int | None = None,
     seq_len: int | None = None,
+    loss: str = "full",
+    accumulation: int = 1,
+    attention: str | None = None,
     **options: Any,
 ) -> MemoryReport:
     """Return the memory of one training step in bytes: as the model is, after PEFT's prepare, after kbitlint's fix.
@@ -129,12 +135,15 @@ def memory(
 
     Args:
         target: As for ``check``.
-        lora: LoRA to attach if the model has no adapters, ``r=16,targets=all-linear`` or ``r=8,targets=q_proj+v_proj``;
+        lora: LoRA to attach if the model has no adapters, ``r=16,targets=all-linear`` or ``r=8,dropout=0.05,dora``;
             None attaches none.
-        optimizer: ``adamw``, ``adamw8bit``, ``paged_adamw_8bit`` or ``sgd``.
+        optimizer: A name of ``TrainingArguments.optim``; None for that of the context, or ``adamw``.
         every: Also measure with every n-th layer checkpointed.
         batch: Sequences in a batch; None for the value of the context, or 1.
         seq_len: Tokens in a sequence; None for the value of the context, or 2048.
+        loss: ``full`` as transformers' Trainer, ``fused`` as TRL's SFTTrainer, ``kept`` if the loop keeps the outputs.
+        accumulation: Batches before each step of the optimizer.
+        attention: ``eager`` or ``sdpa``; None for that of the model.
         **options: As for ``check``.
 
     Raises:
@@ -142,10 +151,13 @@ def memory(
     """
     chosen = options_of(options)
     adapter = None if lora is None else parse_lora(lora)
+    name = optimizer or optimizers.known(chosen.context.optimizer) or "adamw"
+    optimizers.find(name)
+    plan = StepPlan(name, every, loss_named(loss), accumulation, attention)
     parsed = target_of(target)
     with turn(parsed):
         opened = open_target(parsed, chosen)
-        return memory_of(opened, chosen, (batch, seq_len), lora=adapter, optimizer=optimizer, every=every)
+        return memory_of(opened, chosen, (batch, seq_len), lora=adapter, plan=plan)
 
 
 def undo(model: Any) -> int:

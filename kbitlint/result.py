@@ -184,6 +184,8 @@ class StateMemory:
     """The step's memory by mode of checkpointing. A mode that the class does not support is absent."""
     failure: str | None = None
     """Why the step could not run; None if it ran."""
+    host: int = 0
+    """Bytes of the optimizer's state that lie in the memory of the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +196,8 @@ class MemoryResult:
     summary: str
     batch: tuple[int, int]
     """(sequences, tokens per sequence)."""
-    optimizer: str
-    """The name of the optimizer."""
+    plan: StepPlan
+    """The optimizer and the other settings of the step."""
     autocast: str | None
     """The dtype of autocast; None without autocast."""
     states: tuple[StateMemory, ...]

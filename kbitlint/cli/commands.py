@@ -12,7 +12,7 @@ import click
 
 from kbitlint import __version__
 from kbitlint.cli.exits import CommandLine
-from kbitlint.cli.options import CHECK_OPTIONS, OPENING_OPTIONS, with_options
+from kbitlint.cli.options import CHECK_OPTIONS, OPENING_OPTIONS, STEP_OPTIONS, with_options
 from kbitlint.cli.terminal import color, escape, width
 from kbitlint.errors import did_you_mean
 from kbitlint.output.formats import MEMORY as MEMORY_FORMATS
@@ -78,11 +78,10 @@ def check(targets: tuple[str, ...], **options: Any) -> int:
 
 @main.command(epilog="Exit codes: 0 measured, 2 kbitlint could not do its job.", short_help="What training takes in memory.")
 @click.argument("target")
-@click.option("--lora", metavar="SPEC", help="LoRA to attach where there is none: r=16,targets=all-linear (default) or none.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Sequences in a batch.")
-@click.option("--seq-len", type=click.IntRange(min=2), default=2048, show_default=True, help="Tokens a sequence.")
-@click.option("--optimizer", type=click.Choice(["adamw", "adamw8bit", "paged_adamw_8bit", "sgd"]), default="adamw")
+@click.option("--batch", type=click.IntRange(min=1), help="Sequences in a batch (default: 1).")
+@click.option("--seq-len", type=click.IntRange(min=2), help="Tokens in a sequence (default: 2048).")
 @click.option("--every", type=click.IntRange(min=2), default=2, help="Also with every n-th layer checkpointed (default: 2).")
+@with_options(STEP_OPTIONS)
 @click.option("--format", "format_", type=click.Choice(MEMORY_FORMATS), default="text", help="How to report.")
 @with_options(OPENING_OPTIONS)
 def memory(target: str, **options: Any) -> None:

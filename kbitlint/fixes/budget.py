@@ -6,56 +6,27 @@ Imports of torch, PEFT and ``kbitlint.model`` are inside functions: audits of sc
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry
 from kbitlint.audit.options import is_left_out
 from kbitlint.audit.run import context_of, model_of
-from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
+from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require
+from kbitlint.fixes.lora import attached
 from kbitlint.fixes.model import fix_model
 from kbitlint.report import MemoryReport
 from kbitlint.result import StateMemory
 from kbitlint.violation import Safety
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from kbitlint.audit.open import OpenTarget
     from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
-
-#: kbitlint.model.trace.memory has the state that each optimizer keeps
-OPTIMIZERS = ("adamw", "adamw8bit", "paged_adamw_8bit", "sgd")
-DEFAULT_LORA = "r=16,targets=all-linear"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Lora:
-    """The LoRA that is attached for the measurement, as PEFT attaches it."""
-
-    rank: int
-    targets: str | tuple[str, ...]
-
-
-def parse_lora(text: str) -> Lora:
-    """Return the LoRA of a text like ``r=16,targets=q_proj+v_proj``.
-
-    Raises:
-        KbitlintError: A key or its value is wrong; the message names it.
-    """
-    given = dict.fromkeys(("r", "targets"), "") | {"r": "16", "targets": "all-linear"}
-    for part in filter(None, text.split(",")):
-        key, separator, value = part.partition("=")
-        if key not in given or not separator or not value:
-            hint = did_you_mean(key, given)
-            raise KbitlintError(f"--lora {text}: {part!r} is none of r=RANK, targets=all-linear, targets=q_proj+v_proj{hint}")
-        given[key] = value
-    if not given["r"].isdigit() or not int(given["r"]):
-        raise KbitlintError(f"--lora {text}: r must be a positive number, not {given['r']!r}")
-    targets = given["targets"]
-    return Lora(int(given["r"]), targets if targets == "all-linear" else tuple(targets.split("+")))
+    from kbitlint.context.step_plan import StepPlan
+    from kbitlint.fixes.lora import Lora
 
 
 def budget_of(
@@ -63,8 +34,7 @@ def budget_of(
     context: TrainingContext,
     *,
     lora: Lora | None,
-    optimizer: str,
-    every: int | None = None,
+    plan: StepPlan,
     named: tuple[str, tuple[str, ...]] = ("", ()),
     against_peft: bool = True,
 ) -> MemoryReport:
@@ -74,84 +44,109 @@ def budget_of(
         model: A model, live or on meta.
         context: Autocast, batch size and sequence length (1 and 2048 if they are not set).
         lora: The LoRA to attach if the model has no adapters.
-        optimizer: One of ``OPTIMIZERS``.
-        every: Also measure with every n-th layer checkpointed; None measures with none and with all.
+        plan: The optimizer and the other settings of the step.
         named: The target, and the notes on how it was built.
         against_peft: Whether to measure PEFT's preparation too.
     """
+    from kbitlint.model.batch import length_of
     from kbitlint.model.inspect.walk import collect
-    from kbitlint.model.trace.memory import measure
-    from kbitlint.model.trace.twin import twin_of
 
-    _check_arguments(optimizer, every)
     name, notes = named
     facts = collect(model)
-    rules = registry.select((), ())
+    context = dataclasses.replace(context, seq_len=length_of(model, context.seq_len))
+    attached_here = None if facts.has_adapters else lora
+    states = tuple(_states(model, context, attached_here, plan, against_peft=against_peft))
+    if attached_here is not None:
+        notes = (*notes, f"with {attached_here.words} attached for this")
+    batch = (context.batch_size or 1, context.seq_len or 0)
+    autocast = None if context.autocast_dtype == "float32" else context.autocast_dtype
+    return MemoryReport(name, facts.summary(), batch, plan, autocast, states, notes)
 
-    def fixed(twin: Any) -> None:
-        fix_model(twin, rules, context, Safety.SAFE, trace=False)
 
-    states: list[StateMemory] = []
-    preparations: dict[str, Callable[[Any], None] | None] = {"as it is": None}
-    if against_peft:
-        preparations["PEFT's prepare"] = _peft_prepared
-    for state, prepare in {**preparations, "kbitlint's fix": fixed}.items():
-        twin: Any = twin_of(model)
+def _states(
+    model: Any, context: TrainingContext, lora: Lora | None, plan: StepPlan, *, against_peft: bool
+) -> Iterator[StateMemory]:
+    """Yield the memory of each state of a model. Packed experts are a state of their own where they change it."""
+    from kbitlint.model.memory.step_memory import measure
+
+    for state, prepare in PREPARATIONS.items():
+        if state == PEFT and not against_peft:
+            continue
         try:
-            if prepare is not None:
-                _as_before_adapters(twin, prepare)
-            if not facts.has_adapters and lora is not None:
-                twin = _adapted(twin, lora)
+            twin = prepared_twin(model, prepare, context, lora)
         except KbitlintError:
             raise
         except Exception as error:  # noqa: BLE001  # PEFT's prepare refuses some models, which is a result
-            states.append(StateMemory(state, {}, 0, 0, {}, one_line(error)))
+            yield StateMemory(state, {}, 0, 0, {}, one_line(error))
             continue
-        states.append(measure(state, twin, context, optimizer=optimizer, every=every))
-    if not facts.has_adapters and lora is not None:
-        targets = lora.targets if isinstance(lora.targets, str) else ", ".join(lora.targets)
-        notes = (*notes, f"with LoRA r={lora.rank} on {targets} attached for this")
-    batch = (context.batch_size or 1, context.seq_len or 2048)
-    autocast = None if context.autocast_dtype == "float32" else context.autocast_dtype
-    return MemoryReport(name, facts.summary(), batch, optimizer, autocast, tuple(states), notes)
+        if twin is None:
+            continue
+        yield measure(state, twin, context, plan)
 
 
-def _check_arguments(optimizer: str, every: int | None) -> None:
-    if optimizer not in OPTIMIZERS:
-        raise KbitlintError(f"optimizer {optimizer!r} is none of {', '.join(OPTIMIZERS)}{did_you_mean(optimizer, OPTIMIZERS)}")
-    if every is not None and every < 2:
-        raise KbitlintError(f"every must be 2 or more, not {every}")
+AS_IT_IS, PEFT, FIXED, PACKED = "as it is", "PEFT's prepare", "kbitlint's fix", "packed experts"
 
 
-def _as_before_adapters(twin: Any, prepare: Callable[[Any], None]) -> None:
-    """Prepare the base of a model as if its adapters were attached later: their trainable parameters stay trainable."""
+def prepared_twin(
+    model: Any, prepare: Callable[[Any, TrainingContext], bool] | None, context: TrainingContext, lora: Lora | None
+) -> Any:
+    """Return a copy of a model without weights, prepared in one way and with a LoRA. None if that way changes nothing.
+
+    Args:
+        model: The model, which is only read.
+        prepare: One of ``PREPARATIONS``.
+        context: How it will be trained.
+        lora: The LoRA to attach; None attaches none.
+    """
+    from kbitlint.model.trace.twin import twin_of
+
+    twin: Any = twin_of(model)
+    if prepare is not None and not _as_before_adapters(twin, prepare, context):
+        return None
+    return twin if lora is None else attached(twin, lora)
+
+
+def _as_before_adapters(twin: Any, prepare: Callable[[Any, TrainingContext], bool], context: TrainingContext) -> bool:
+    """Prepare the base of a model as if its adapters were attached later: their trainable parameters stay trainable.
+
+    Return whether the preparation applies to the model.
+    """
     from kbitlint.model.inspect.walk import collect, named_modules
     from kbitlint.model.layers.adapters import base_of
 
     added = {parameter.path for parameter in collect(twin).parameters if parameter.adapter and parameter.requires_grad}
-    prepare(base_of(twin))
+    applies = prepare(base_of(twin), context)
     for path, module in named_modules(twin):
         for name, parameter in module.named_parameters(recurse=False):
             if (f"{path}.{name}" if path else name) in added:
                 parameter.requires_grad = True
+    return applies
 
 
-def _peft_prepared(base: Any) -> None:
+def _peft_prepared(base: Any, _: TrainingContext) -> bool:
     peft = require("peft", "the comparison with PEFT's prepare")
     peft.prepare_model_for_kbit_training(base, gradient_checkpointing_kwargs={"use_reentrant": False})
+    return True
 
 
-def _adapted(twin: Any, lora: Lora) -> Any:
-    peft = require("peft", "--lora")
-    import torch
+def _fixed(base: Any, context: TrainingContext) -> bool:
+    fix_model(base, registry.select((), ()), context, Safety.SAFE, trace=False)
+    return True
 
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    try:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # PEFT warns of patterns that it made itself
-            return peft.get_peft_model(twin, peft.LoraConfig(r=lora.rank, target_modules=targets))
-    except Exception as error:
-        raise KbitlintError(f"--lora: PEFT cannot attach it: {one_line(error)}") from error
+
+def _packed(base: Any, context: TrainingContext) -> bool:
+    """Apply the unsafe fixes too. Return whether they pack experts that the loader left in half precision."""
+    applied, _ = fix_model(base, registry.select((), ()), context, Safety.UNSAFE, trace=False)
+    return any(edit.kind == "pack-experts" for edit in applied.edits)
+
+
+#: state -> how a copy without weights gets there
+PREPARATIONS: dict[str, Callable[[Any, TrainingContext], bool] | None] = {
+    AS_IT_IS: None,
+    PEFT: _peft_prepared,
+    FIXED: _fixed,
+    PACKED: _packed,
+}
 
 
 def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None], **chosen: Any) -> MemoryReport:
@@ -161,7 +156,7 @@ def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int
         opened: The target.
         options: ``context`` gives the batch that ``shape`` leaves open.
         shape: (sequences, tokens a sequence); None for those of the context.
-        **chosen: As for ``budget_of``: ``lora``, ``optimizer``, ``every``.
+        **chosen: As for ``budget_of``: ``lora``, ``plan``.
 
     Raises:
         TargetError: The target holds no model, or is a function that must not run.

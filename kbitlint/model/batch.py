@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kbitlint.errors import KbitlintError
 from kbitlint.model.layers import adapters
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def training_batch(model: nn.Module, device: str | torch.device, batch: int = 2,
     config: Any = getattr(base, "config", None)
     main = getattr(base, "main_input_name", "input_ids")
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    tokens = _tokens(config, text, (batch, _length(text, seq_len)))
+    tokens = _tokens(config, text, (batch, _length(base, text, seq_len)))
     made: dict[str, Any] = _media(base, names, main, batch, tokens)
     if "pixel_values" in made:
         tokens = torch.cat([_placeholders(config, batch), tokens], dim=1)
@@ -138,10 +139,48 @@ def _codebooks(base: nn.Module) -> int:
     return len(found) if isinstance(found, nn.ModuleList) else 0
 
 
-def _length(text: Any, seq_len: int) -> int:
-    """Return the tokens in a sequence, limited by the model's positions. Axial position embeddings fix the number."""
+#: tokens in a sequence where nothing says how many
+USUAL_LENGTH = 2048
+
+
+def length_of(model: nn.Module, seq_len: int | None) -> int:
+    """Return the tokens of a sequence for a model: those that were asked for, or the usual number as far as it has positions.
+
+    Raises:
+        KbitlintError: The model has fewer positions than were asked for.
+    """
+    base: Any = adapters.base_of(model)
+    config: Any = getattr(base, "config", None)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    most = _length(base, text, max(seq_len or 0, USUAL_LENGTH))
+    if seq_len is not None and most < seq_len:
+        raise KbitlintError(f"--seq-len {seq_len}: {type(base).__name__} has a table of {most} positions; give at most {most}")
+    return seq_len or most
+
+
+def _length(base: nn.Module, text: Any, seq_len: int) -> int:
+    """Return the tokens in a sequence, limited by a table of positions. Axial position embeddings fix the number.
+
+    Rotary and relative positions have no limit, although their configs have ``max_position_embeddings``.
+    """
     axes = getattr(text, "axial_pos_shape", None) if getattr(text, "axial_pos_embds", False) else None
-    return math.prod(axes) if axes else min([seq_len, *_lengths(text)])
+    if axes:
+        return math.prod(axes)
+    return min([seq_len, *(limit for limit in _lengths(text) if limit < seq_len and _has_table(base, limit))])
+
+
+def _has_table(base: nn.Module, limit: int) -> bool:
+    """Return whether a module of the model holds a row for each of so many positions.
+
+    Such a module is an embedding beside that of the tokens, or a buffer. Some models reserve up to two more rows for padding.
+    """
+    rows, tokens = range(limit, limit + 3), adapters.input_embedding(base)
+    for module in base.modules():
+        if isinstance(module, nn.Embedding) and module is not tokens and module.num_embeddings in rows:
+            return True
+        if any(buffer is not None and set(buffer.shape) & set(rows) for buffer in module._buffers.values()):  # noqa: SLF001  # of the module alone
+            return True
+    return False
 
 
 def loss_of(output: Any) -> Tensor:

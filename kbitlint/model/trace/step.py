@@ -53,6 +53,8 @@ class StepSettings:
     facts: ModelFacts
     virtual: bool
     """Whether each quantized layer holds a trainable scalar in place of an adapter that is not attached yet."""
+    keeps_outputs: bool = False
+    """Whether the loop holds the model's outputs during the backward pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def step_of(
     step = prepared(twin, how.device, how.facts)
     if live is not None:
         step.ledger.allocated, step.moment = live.see, live.name
-        for tensor in (*twin.parameters(), *twin.buffers()):
+        for tensor in (*twin.parameters(), *twin.buffers(), *(p.grad for p in twin.parameters() if p.grad is not None)):
             live.own(tensor)
     step.ledger.packed = {id(weight): step.paths[id(module)] for module, weight in stood_in.packed}
     step.ledger.guard = Guard({original: path for path, module in step.modules.items() for original in originals_of(module)})
@@ -155,8 +157,11 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
         inputs = training_batch(step.twin, "cpu", how.batch, how.seq_len)
         with observed(step.twin, lambda *seen: _see_checkpoint(step, *seen)), weightless(step.ledger), _autocast(how.context):
             with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _pack(step, tensor), _unpack):
-                loss = loss_of(step.twin(**inputs))
+                output = step.twin(**inputs)
+                loss = loss_of(output)
             forward_done = True
+            if not how.keeps_outputs:
+                del output
             step.ledger.in_backward = True
             step.tell()
             _backward(loss)

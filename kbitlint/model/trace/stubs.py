@@ -21,9 +21,18 @@ class _Multiply(torch.autograd.Function):
     """``linear`` with a weight that is unpacked for each product and then freed, forward and backward."""
 
     @staticmethod
-    def forward(ctx: Any, incoming: Tensor, bias: Tensor | None, adapter: Tensor | None, shape: tuple[int, int]) -> Tensor:
+    def forward(
+        ctx: Any,
+        incoming: Tensor,
+        bias: Tensor | None,
+        adapter: Tensor | None,
+        shape: tuple[int, int],
+        integers: bool,  # noqa: FBT001  # autograd passes arguments by position
+    ) -> Tensor:
         ctx.shape, ctx.incoming, ctx.bias = shape, (incoming.shape, incoming.dtype), bias
         ctx.adapter = None if adapter is None else adapter.shape
+        if integers:
+            return _integer_product(ctx, incoming, shape)
         weight = torch.empty(shape, dtype=incoming.dtype, device="meta")
         return functional.linear(incoming, weight, bias)
 
@@ -38,7 +47,24 @@ class _Multiply(torch.autograd.Function):
             bias = torch.empty_like(ctx.bias)
         if ctx.needs_input_grad[2]:
             adapter = torch.empty(ctx.adapter, device="meta")
-        return incoming, bias, adapter, None
+        return incoming, bias, adapter, None, None
+
+
+def _integer_product(ctx: Any, incoming: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return the product of LLM.int8() on CUDA, with the memory of ``MatMul8bitLt`` of bitsandbytes 0.50.
+
+    Its context holds the input as an attribute and not as a saved tensor, so checkpointing frees none of them. Rows become
+    float16 and then int8. The product is int32, and float16 before it gets its dtype.
+    """
+    rows = incoming.reshape(-1, incoming.shape[-1])
+    ctx.input = rows if any(ctx.needs_input_grad[:2]) else None
+    halves = rows.to(torch.float16)
+    integers = torch.empty(halves.shape, dtype=torch.int8, device="meta")
+    del halves
+    product = torch.empty((len(rows), shape[0]), dtype=torch.int32, device="meta")
+    halves = torch.empty(product.shape, dtype=torch.float16, device="meta")
+    del product, integers
+    return halves.to(incoming.dtype).reshape(*incoming.shape[:-1], shape[0])
 
 
 class _Gives(torch.autograd.Function):
@@ -78,8 +104,9 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
         if bias is not None and bias.dtype is not wide.dtype:
             bias = bias.to(wide.dtype)
         backwards = wide.shape[-1] == fan_out != fan_in and packing.method == "bitsandbytes" and packing.bits == 4
+        integers = packing.method == "bitsandbytes" and packing.bits == 8 and device == "cuda"
         shape = (fan_in, fan_out) if backwards else (fan_out, fan_in)  # bitsandbytes accepts a transposed weight with a warning
-        product: Tensor = _Multiply.apply(wide, bias, adapter, shape)  # type: ignore[no-untyped-call]  # torch's
+        product: Tensor = _Multiply.apply(wide, bias, adapter, shape, integers)  # type: ignore[no-untyped-call]  # torch's
         # bitsandbytes calls torch's own linear for int8 on the CPU, so its output has the autocast dtype
         autocast_shows = packing.bits == 8 and device == "cpu"
         return product if autocast_shows else product.to(dtype)
