@@ -1,4 +1,4 @@
-"""The public functions: check, fix, plan, undo, memory, assert_ready, prepare and load_prepared.
+"""The public functions: check, fix, plan, undo, memory, fit, assert_ready, prepare and load_prepared.
 
 Notebooks, tests and the command line call them. A target is parsed here, once.
 Imports of torch and ``kbitlint.model`` are inside functions: audits of scripts and files need none of them.
@@ -21,16 +21,17 @@ from kbitlint.files import manifest
 from kbitlint.fixes import run
 from kbitlint.context.step_plan import StepPlan, loss_named
 from kbitlint.fixes.budget import memory_of
+from kbitlint.fixes.fit import Asked, fit_target, launch_of, mode_of
 from kbitlint.fixes.lora import DEFAULT_LORA, parse_lora
 from kbitlint.fixes.preview import preview
 from kbitlint.limits import held_to
 from kbitlint.output.text import render
 from kbitlint.target import Kind, held, parse
-from kbitlint.upstream import optimizers
+from kbitlint.upstream import cards, optimizers
 from kbitlint.violation import Edit, Safety, Severity
 
 if TYPE_CHECKING:
-    from kbitlint.report import MemoryReport, Report
+    from kbitlint.report import FitReport, MemoryReport, Report
     from kbitlint.target import Target
 
 
@@ -158,6 +159,58 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
     with turn(parsed):
         opened = open_target(parsed, chosen)
         return memory_of(opened, chosen, (batch, seq_len), lora=adapter, plan=plan)
+
+
+def fit(  # noqa: PLR0913  # each is one setting of a run
+    target: Any,
+    *,
+    gpu: str,
+    gpus: int = 1,
+    strategy: str | None = None,
+    offload: bool = False,
+    checkpointing: str | None = None,
+    lora: str | None = DEFAULT_LORA,
+    optimizer: str | None = None,
+    batch: int | None = None,
+    seq_len: int | None = None,
+    loss: str = "full",
+    accumulation: int = 1,
+    attention: str | None = None,
+    **options: Any,
+) -> FitReport:
+    """Return whether a run fits its cards, the largest batch that does, or the cheapest changes that make it fit.
+
+    Args:
+        target: As for ``check``.
+        gpu: A card (``4090``, ``A100-40``) or its size (``24GB``).
+        gpus: Cards of that kind.
+        strategy: ``ddp``, ``fsdp1``, ``fsdp2``, ``zero1``, ``zero2``, ``zero3`` or ``device_map``; None for that of the
+            context, ``ddp`` for several cards, and ``single`` for one.
+        offload: Whether sharded weights lie in host memory.
+        checkpointing: ``none`` or ``all``; None for the setting of the context, or ``none``.
+        lora: As for ``memory``.
+        optimizer: As for ``memory``.
+        batch: Sequences in a batch of one card; None for the value of the context, or 1.
+        seq_len: As for ``memory``.
+        loss: As for ``memory``.
+        accumulation: As for ``memory``.
+        attention: As for ``memory``.
+        **options: As for ``check``.
+
+    Raises:
+        KbitlintError: As for ``check``; or an argument is wrong.
+    """
+    chosen = options_of(options)
+    adapter = None if lora is None else parse_lora(lora)
+    name = optimizer or optimizers.known(chosen.context.optimizer) or "adamw"
+    optimizers.find(name)
+    plan = StepPlan(name, None, loss_named(loss), accumulation, attention)
+    card, launch = cards.find(gpu), launch_of(strategy, gpus, chosen.context, offload=offload)
+    mode = mode_of(checkpointing, chosen.context)
+    parsed = target_of(target)
+    with turn(parsed):
+        opened = open_target(parsed, chosen)
+        return fit_target(opened, chosen, (batch, seq_len), Asked(card, launch, plan, mode, adapter))
 
 
 def undo(model: Any) -> int:

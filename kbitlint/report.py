@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.output import memory, text
+from kbitlint.fit_result import FitResult
+from kbitlint.output import fit, memory, text
 from kbitlint.result import AuditResult, MemoryResult
 
 if TYPE_CHECKING:
@@ -32,6 +33,16 @@ class MemoryReport(MemoryResult):
     def __str__(self) -> str:
         """Return the report in the format of ``kbitlint memory``."""
         return memory.render_text(self)
+
+
+class FitReport(FitResult):
+    """Whether a run fits its cards."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Return the report in the format of ``kbitlint fit``."""
+        return fit.render_text(self)
 
 
 def report_of(name: str, facts: Any, outcome: Outcome, trace: Any = None, **further: Any) -> Report:

@@ -39,11 +39,12 @@ import kbitlint
 from benchmarks.goals import Goal, leave
 from benchmarks.truth.preparations import PREPARATIONS, quantization
 from kbitlint.context import TrainingContext
+from kbitlint.context.step_plan import StepPlan
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.build.meta import instantiate
 from kbitlint.model.inspect.walk import collect
 from kbitlint.model.layers import checkpointing
-from kbitlint.model.trace.memory import measure
+from kbitlint.model.memory.step_memory import measure
 from kbitlint.result import ON
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def state_on_meta(geometry: Geometry, name: str, context: TrainingContext) -> St
     weights = unquantized_bytes(model)
     with torch.device("meta"):
         adapted = with_lora(model)
-    found = measure(name, adapted, context, optimizer="adamw", every=2)
+    found = measure(name, adapted, context, StepPlan(), modes=(ON,))
     if found.failure:
         raise SystemExit(f"{geometry.name}, {name}: {found.failure}")
     step = found.steps[ON]

@@ -81,7 +81,7 @@ def _states(
             continue
         if twin is None:
             continue
-        yield measure(state, twin, context, plan)
+        yield measure(state, twin, context, plan, owned=True)
 
 
 AS_IT_IS, PEFT, FIXED, PACKED = "as it is", "PEFT's prepare", "kbitlint's fix", "packed experts"
@@ -149,20 +149,17 @@ PREPARATIONS: dict[str, Callable[[Any, TrainingContext], bool] | None] = {
 }
 
 
-def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None], **chosen: Any) -> MemoryReport:
-    """Return what one training step of an open target takes.
+def measurable(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None]) -> tuple[Any, TrainingContext]:
+    """Return the model of an open target, and the context with a batch and a length.
 
     Args:
         opened: The target.
         options: ``context`` gives the batch that ``shape`` leaves open.
         shape: (sequences, tokens a sequence); None for those of the context.
-        **chosen: As for ``budget_of``: ``lora``, ``plan``.
 
     Raises:
         TargetError: The target holds no model, or is a function that must not run.
     """
-    from kbitlint.model.isolation import quiet
-
     target = opened.target
     if is_left_out(target, options):
         raise TargetError(target.text, "is a function, and functions are not run (run=False)")
@@ -170,6 +167,23 @@ def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int
         raise TargetError(target.text, "holds no model whose memory could be measured")
     context = context_of(opened.live, options.context)
     batch, seq_len = (given or known for given, known in zip(shape, (context.batch_size, context.seq_len), strict=True))
-    context = dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
+    return model_of(opened.live), dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
+
+
+def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None], **chosen: Any) -> MemoryReport:
+    """Return what one training step of an open target takes.
+
+    Args:
+        opened: The target.
+        options: As for ``measurable``.
+        shape: As for ``measurable``.
+        **chosen: As for ``budget_of``: ``lora``, ``plan``.
+
+    Raises:
+        TargetError: The target holds no model, or is a function that must not run.
+    """
+    from kbitlint.model.isolation import quiet
+
+    model, context = measurable(opened, options, shape)
     with quiet(), opened.confined():
-        return budget_of(model_of(opened.live), context, named=(target.text, opened.notes), **chosen)
+        return budget_of(model, context, named=(opened.target.text, opened.notes), **chosen)

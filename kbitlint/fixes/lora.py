@@ -159,8 +159,11 @@ def attached(twin: Any, lora: Lora) -> Any:
     peft = require("peft", "--lora")
     import torch  # audits of scripts import this module
 
+    from kbitlint.model.build.packed_weights import tell_unpacked, unpackable
+
+    tell_unpacked(twin)
     try:
-        with torch.device("meta"), warnings.catch_warnings():
+        with torch.device("meta"), unpackable(), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # PEFT warns of patterns that it made itself
             return peft.get_peft_model(twin, peft.LoraConfig(**lora.arguments()))
     except Exception as error:

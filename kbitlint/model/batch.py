@@ -158,6 +158,13 @@ def length_of(model: nn.Module, seq_len: int | None) -> int:
     return seq_len or most
 
 
+def most_positions(model: nn.Module) -> int:
+    """Return the most tokens that a sequence of a model can have; a million where nothing limits it."""
+    base: Any = adapters.base_of(model)
+    config: Any = getattr(base, "config", None)
+    return _length(base, config.get_text_config() if hasattr(config, "get_text_config") else config, 2**20)
+
+
 def _length(base: nn.Module, text: Any, seq_len: int) -> int:
     """Return the tokens in a sequence, limited by a table of positions. Axial position embeddings fix the number.
 

@@ -61,7 +61,7 @@ def _projected(shape: tuple[int, ...], tensors: float, bits: int | None, itemsiz
 
 
 OPTIMIZERS = (
-    Optimizer(("adamw", "adamw_torch", "adamw_torch_fused", "adam", "adamw_apex_fused"), 2, scratch=True),
+    Optimizer(("adamw", "adamw_torch", "adamw_torch_fused", "adamw_apex_fused"), 2, scratch=True),
     Optimizer(("adamw_8bit", "adamw_bnb_8bit", "adamw8bit"), 2, bits=8),
     Optimizer(("paged_adamw_8bit",), 2, bits=8, paged=True),
     Optimizer(("paged_adamw_32bit", "paged_adamw"), 2, bits=32, paged=True),

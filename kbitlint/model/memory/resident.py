@@ -68,3 +68,15 @@ def optimizer_bytes(model: nn.Module, name: str) -> tuple[int, int]:
     shapes = {id(p): (tuple(p.shape), p.element_size()) for p in model.parameters() if p.requires_grad}
     states = [optimizer.state(shape, size) for shape, size in shapes.values()]
     return sum(device for device, _ in states), sum(host for _, host in states)
+
+
+def saved_by_double_quantization(model: nn.Module) -> int:
+    """Return the bytes that double quantization of the packed 4-bit weights would save; 0 if it is on, or none is packed."""
+    saved = 0
+    for module in model.modules():
+        packing = quantized.packing_of(module)
+        if packing is None or packing.method != "bitsandbytes" or packing.bits != 4 or packing.double or packing.features is None:
+            continue
+        blocks = -(-packing.features[0] * packing.features[1] // 64)
+        saved += 4 * blocks - (blocks + -(-blocks // 256) * 4 + 256 * 4 + 4)
+    return max(saved, 0)

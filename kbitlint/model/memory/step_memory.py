@@ -34,8 +34,15 @@ if TYPE_CHECKING:
 OPTIMIZER_STEP = "the optimizer's step"
 
 
-def measure(
-    name: str, model: nn.Module, context: TrainingContext, plan: StepPlan, *, modes: tuple[str, ...] | None = None
+def measure(  # noqa: PLR0913  # each is one decision of the caller
+    name: str,
+    model: nn.Module,
+    context: TrainingContext,
+    plan: StepPlan,
+    *,
+    modes: tuple[str, ...] | None = None,
+    owned: bool = False,
+    known: dict[Any, TracedStep] | None = None,
 ) -> StateMemory:
     """Return the memory that training a model needs in its present state, in bytes.
 
@@ -45,6 +52,8 @@ def measure(
         context: Autocast, batch size and sequence length.
         plan: Optimizer, loss, accumulation and attention.
         modes: The modes of checkpointing to measure; None for all that the plan has.
+        owned: Whether the model is a copy of the caller, whose flags may change.
+        known: Steps of this model that ran before, by what decides them. The steps of this call are added.
 
     Returns:
         Resident bytes by kind, bytes of gradients and optimizer state, and one StepMemory for each checkpointing mode. If a
@@ -58,13 +67,15 @@ def measure(
     scratch = gradients if optimizers.find(plan.optimizer).scratch else 0
     steps: dict[str, StepMemory] = {}
     failure = None
-    twin = twin_of(model)
+    known = {} if known is None else known
+    twin = model if owned else twin_of(model)
     _attend_as(twin, plan.attention)
     for mode, stride in modes_of(plan).items():
         if (modes is not None and mode not in modes) or not _checkpoint(twin, stride):
             continue
+        key = (stride, plan.loss, plan.attention, plan.accumulation > 1, context)
         try:
-            step = _step(twin, context, plan)
+            step = known[key] if key in known else known.setdefault(key, _step(twin, context, plan))
         except (UntraceableError, _FailedStepError) as error:
             failure = str(error)
             break
@@ -85,7 +96,7 @@ def _ordinal(number: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class TracedStep:
     """The bytes of one step beside those that live for the whole run."""
 
     saved: int
@@ -108,7 +119,7 @@ class _FailedStepError(Exception):
     """A traced step that raises as a real one does."""
 
 
-def _step(twin: nn.Module, context: TrainingContext, plan: StepPlan) -> _Step:
+def _step(twin: nn.Module, context: TrainingContext, plan: StepPlan) -> TracedStep:
     """Return the bytes of a step. Stacks of like layers run with two and with three of their blocks.
 
     If such a short step cannot run, or has other moments than the longer one, the whole step runs.
@@ -124,7 +135,7 @@ def _step(twin: nn.Module, context: TrainingContext, plan: StepPlan) -> _Step:
             longer = _shortened_step(twin, context, plan, stacks, {**least, stack.path: KEPT + 1})
             if set(longer.moments) != set(short.moments):
                 return _traced(twin, context, plan)
-            found = _Step(
+            found = TracedStep(
                 found.saved + stack.cut * (longer.saved - short.saved),
                 found.logits + stack.cut * (longer.logits - short.logits),
                 {m: found.moments[m] + stack.cut * (longer.moments[m] - most) for m, most in short.moments.items()},
@@ -136,7 +147,7 @@ def _step(twin: nn.Module, context: TrainingContext, plan: StepPlan) -> _Step:
 
 def _shortened_step(
     twin: nn.Module, context: TrainingContext, plan: StepPlan, stacks: tuple[Stack, ...], blocks: dict[str, int]
-) -> _Step:
+) -> TracedStep:
     """Return the bytes of a step through some blocks of the stacks, with moments that do not depend on their number."""
     with shortened(twin, stacks, blocks):
         step = _traced(twin, context, plan)
@@ -145,10 +156,10 @@ def _shortened_step(
         place = canonical(moment, stacks, blocks)
         if place is not None:
             moments[place] = max(most, moments.get(place, 0))
-    return _Step(step.saved, step.logits, moments)
+    return TracedStep(step.saved, step.logits, moments)
 
 
-def _traced(model: nn.Module, context: TrainingContext, plan: StepPlan) -> _Step:
+def _traced(model: nn.Module, context: TrainingContext, plan: StepPlan) -> TracedStep:
     """Run one step on a copy of a twin.
 
     Raises:
@@ -165,7 +176,7 @@ def _traced(model: nn.Module, context: TrainingContext, plan: StepPlan) -> _Step
         raise _FailedStepError(cost.failure)
     ends = _ends(model)
     logits = sum(size for path, size in cost.saved.items() if path in ends)
-    return _Step(sum(cost.saved.values()), logits, live.moments)
+    return TracedStep(sum(cost.saved.values()), logits, live.moments)
 
 
 def _name_backward(twin: nn.Module, live: LiveBytes) -> None:

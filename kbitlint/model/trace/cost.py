@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from kbitlint.model.build.packed_weights import tell_unpacked, unpackable
 from kbitlint.model.isolation import seeded
 from kbitlint.model.trace.step import StepSettings, runnable, step_of
 
@@ -62,6 +63,7 @@ def run_twin(
     if accumulated:
         for parameter in twin.parameters():
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
-    with seeded():
+    tell_unpacked(twin)
+    with seeded(), unpackable():
         step, watched, end = step_of(runnable(twin), how, live)
     return StepCost(step.saved, end.failure, sum(one.parameter.grad is not None for one in watched))

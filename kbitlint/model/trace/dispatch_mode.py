@@ -61,7 +61,8 @@ class MetaKernels(TorchDispatchMode):
         if ledger.guard is not None:
             ledger.guard.see(tensors)
         if func is aten.detach.default:
-            if tensors[0].requires_grad and torch.is_grad_enabled():
+            # a record of the tensor would keep its bytes alive, which an observer counts
+            if tensors[0].requires_grad and torch.is_grad_enabled() and ledger.allocated is None:
                 ledger.detached.append((ledger.where(), tensors[0]))
         else:
             self._note_uses(tensors)

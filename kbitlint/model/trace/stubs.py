@@ -143,6 +143,16 @@ def _heads_fit(query: Tensor, key: Tensor, value: Tensor, *, grouped: bool) -> b
     return same and len(several) == 1 and all(tensor.stride(-1) == 1 for tensor in (query, key, value))
 
 
+def _cuda_takes(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
+    """Return whether one of CUDA's fused kernels accepts the call: flash, or the memory-efficient one.
+
+    Flash takes half precision without a mask, up to 256 features. The other one takes any dtype and mask, but repeats no
+    heads (``sdp_utils.cpp`` of torch 2.11, where an H200 stored the scores of float32 queries with fewer key heads).
+    """
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    return (half and mask is None and query.shape[-1] <= 256) or query.shape[1] == key.shape[1]
+
+
 def attend(
     query: Tensor,
     key: Tensor,
@@ -169,6 +179,7 @@ def attend(
         and _heads_fit(query, key, value, grouped=bool(options.get("enable_gqa")))
         and (attn_mask is None or (attn_mask.ndim in (2, 4) and not attn_mask.requires_grad))
         and (dropout_p == 0.0 or device == "cuda")  # the flash kernel of the CPU has no dropout
+        and (device != "cuda" or _cuda_takes(query, key, attn_mask))
         and query.is_meta
     )
     if fused:
