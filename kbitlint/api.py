@@ -14,12 +14,12 @@ from kbitlint.audit.open import apply_stored, open_target, target_of
 from kbitlint.audit.options import options_of
 from kbitlint.audit.run import audit, model_of
 from kbitlint.audit.turn import turn
+from kbitlint.context.step_plan import StepPlan, loss_named
 from kbitlint.engine import needs_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
 from kbitlint.fixes import run
-from kbitlint.context.step_plan import StepPlan, loss_named
 from kbitlint.fixes.budget import memory_of
 from kbitlint.fixes.fit import Asked, fit_target, launch_of, mode_of
 from kbitlint.fixes.lora import DEFAULT_LORA, parse_lora

@@ -14,6 +14,8 @@ from kbitlint.violation import Edit, Severity, Surface, Violation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kbitlint.context.step_plan import StepPlan
+
 #: kinds of resident bytes, in their order in reports
 KINDS = ("quantized weights", "quantization state", "norms", "embeddings and head", "other weights", "adapters", "buffers")
 #: modes of checkpointing, in their order in reports; a third one, ``every n-th layer``, follows them

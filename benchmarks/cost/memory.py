@@ -27,9 +27,9 @@ from kbitlint.context import TrainingContext
 from kbitlint.context.step_plan import StepPlan
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.inspect.walk import collect
-from kbitlint.model.trace.cost import run_twin
 from kbitlint.model.memory.live_bytes import LiveBytes
 from kbitlint.model.memory.step_memory import measure
+from kbitlint.model.trace.cost import run_twin
 from kbitlint.model.trace.trace import trace
 from kbitlint.model.trace.twin import twin_of
 from kbitlint.result import ON

@@ -33,11 +33,10 @@ from kbitlint.result import OFF, ON
 
 FILE = Path(__file__).with_name("data") / "h200.json"
 #: set-up -> why the table differs from the card. They are printed, and the goal leaves them out.
-EXPLAINED = {
-    setup: "bitsandbytes copies the columns with outliers; with random weights these are 98 % of each down_proj's input, and a "
-    "few columns of a trained model (LLM.int8(), section 4)"
-    for setup in ("quantize=int8", "quantize=int8, checkpointing=False")
-}
+EXPLAINED = dict.fromkeys(
+    ("quantize=int8", "quantize=int8, checkpointing=False"),
+    "bitsandbytes copies columns with outliers: 98 % of each down_proj's input with random weights, few in a trained model",
+)
 #: the largest allowed deviation of one peak, and of their median, as a share
 GOALS = {"farthest": 0.05, "median": 0.02}
 
@@ -90,7 +89,11 @@ def main():
         found[f"{geometry}, {setup}"] = round(ratio, 4)
         why = f"  ({EXPLAINED[setup]})" if setup in EXPLAINED else ""
         print(f"{geometry:<18}{setup:<54}{ratio:>7.4f} of a real one{missing / 1e6:>10.1f} MB less{why}", flush=True)
-    return leave(goals({name: ratio for name, ratio in found.items() if name.partition(", ")[2] not in EXPLAINED}), options.json, ratios=found)
+    return leave(
+        goals({name: ratio for name, ratio in found.items() if name.partition(", ")[2] not in EXPLAINED}),
+        options.json,
+        ratios=found,
+    )
 
 
 def goals(found):

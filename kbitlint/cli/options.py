@@ -98,8 +98,12 @@ SUPPRESSING_OPTIONS = (
 
 #: options of memory and fit: the step that is measured
 STEP_OPTIONS = (
-    click.option("--lora", metavar="SPEC", help="LoRA where there is none: r=16,targets=all-linear (default), dropout=0.05, dora."),
-    click.option("--optimizer", metavar="NAME", help="As TrainingArguments.optim: adamw_8bit, paged_adamw_8bit, ... (default: adamw)."),
+    click.option(
+        "--lora", metavar="SPEC", help="LoRA where there is none: r=16,targets=all-linear (default), dropout=0.05, dora."
+    ),
+    click.option(
+        "--optimizer", metavar="NAME", help="As TrainingArguments.optim: adamw_8bit, paged_adamw_8bit, ... (default: adamw)."
+    ),
     click.option(
         "--loss",
         type=click.Choice(["full", "fused", "kept"]),

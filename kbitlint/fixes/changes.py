@@ -81,9 +81,7 @@ def _optimizer(setup: Setup) -> list[Option]:
 
 
 def _loss(setup: Setup, meter: Meter) -> list[Option]:
-    option = Option(
-        "loss in tiles", 2, "the head runs once more", "trl.SFTTrainer (TRL 1.16)", (), (("loss", Loss.FUSED),)
-    )
+    option = Option("loss in tiles", 2, "the head runs once more", "trl.SFTTrainer (TRL 1.16)", (), (("loss", Loss.FUSED),))
     if setup.plan.loss is Loss.FUSED:
         return []
     try:
@@ -110,14 +108,16 @@ def _experts(meter: Meter) -> list[Option]:
 
 
 def _batch(setup: Setup) -> list[Option]:
-    made = []
+    made: list[Option] = []
     size, times = setup.batch, 1
     while size > 1 and size % 2 == 0 and len(made) < 4:
         size, times = size // 2, times * 2
         steps = setup.plan.accumulation * times
         flags = f"per_device_train_batch_size={size}, gradient_accumulation_steps={steps}"
         name = f"{size} sequences at a time" if size > 1 else "one sequence at a time"
-        made.append(Option(name, 3.0 * len(made) + 3, "smaller products", flags, (("batch", size),), (("accumulation", steps),)))
+        made.append(
+            Option(name, 3.0 * len(made) + 3, "smaller products", flags, (("batch", size),), (("accumulation", steps),))
+        )
     return made
 
 
@@ -145,11 +145,17 @@ def _rank(setup: Setup) -> list[Option]:
 
 
 def _length(setup: Setup) -> list[Option]:
-    made = []
+    made: list[Option] = []
     length = setup.seq_len
     while length >= 512 and len(made) < 3:
         length //= 2
         made.append(
-            Option(f"{length} tokens", 300.0 * (len(made) + 1), "longer texts are cut", f"max_length={length}", (("seq_len", length),))
+            Option(
+                f"{length} tokens",
+                300.0 * (len(made) + 1),
+                "longer texts are cut",
+                f"max_length={length}",
+                (("seq_len", length),),
+            )
         )
     return made

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.context.launch import Launch
 from kbitlint.errors import KbitlintError
-from kbitlint.fit_result import FitResult, Setup
+from kbitlint.fit_result import Setup
 from kbitlint.fixes.budget import measurable
 from kbitlint.fixes.changes import Option, changes_of, options_of
 from kbitlint.fixes.meter import Meter
@@ -69,7 +69,7 @@ def mode_of(checkpointing: str | None, context: TrainingContext) -> str:
     return ON if checkpointing == "all" else OFF
 
 
-def fit_target(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None], asked: Asked) -> FitResult:
+def fit_target(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None], asked: Asked) -> FitReport:
     """Return whether the run of an open target fits.
 
     Raises:
@@ -82,7 +82,7 @@ def fit_target(opened: OpenTarget, options: Options, shape: tuple[int | None, in
         return fit_of(model, context, asked, (opened.target.text, opened.notes))
 
 
-def fit_of(model: Any, context: TrainingContext, asked: Asked, named: tuple[str, tuple[str, ...]]) -> FitResult:
+def fit_of(model: Any, context: TrainingContext, asked: Asked, named: tuple[str, tuple[str, ...]]) -> FitReport:
     """Return whether a run fits, and what would make it fit.
 
     Args:
@@ -98,7 +98,7 @@ def fit_of(model: Any, context: TrainingContext, asked: Asked, named: tuple[str,
         context.batch_size or 1,
         meter.seq_len,
         asked.mode if asked.mode in meter.modes else OFF,
-        asked.lora.rank if meter.attaches else None,
+        meter.lora.rank if meter.lora is not None else None,
         strategy=asked.launch.strategy,
         offload=asked.launch.offload,
     )
@@ -107,8 +107,8 @@ def fit_of(model: Any, context: TrainingContext, asked: Asked, named: tuple[str,
     chosen, answer = ((), setup) if fits else _cheapest(setup, meter)
     largest = tuple(_largest(answer, meter)) if answer is not None else ()
     name, notes = named
-    if meter.attaches:
-        notes = (*notes, f"with {asked.lora.words} attached for this")
+    if meter.lora is not None:
+        notes = (*notes, f"with {meter.lora.words} attached for this")
     return FitReport(
         target=name,
         summary=meter.summary,
@@ -171,7 +171,8 @@ def _most(setup: Setup, meter: Meter, name: str) -> int:
 
     def peak(count: int) -> int:
         if count not in known:
-            known[count] = meter.rank(dataclasses.replace(setup, **{name: count * unit})).on_card
+            changed = {name: count * unit}
+            known[count] = meter.rank(dataclasses.replace(setup, **changed)).on_card  # type: ignore[arg-type]  # batch or seq_len
         return known[count]
 
     low, high = start, min(2 * start, limit)

@@ -35,9 +35,9 @@ class Meter:
         from kbitlint.result import OFF, ON
 
         facts = collect(model)
-        self.model, self.context, self.card, self.ranks, self.lora = model, context, card, ranks, lora
+        self.model, self.context, self.card, self.ranks = model, context, card, ranks
+        self.lora = None if facts.has_adapters else lora
         self.summary = facts.summary()
-        self.attaches = lora is not None and not facts.has_adapters
         self.seq_len = length_of(model, context.seq_len)
         self.most_tokens = most_positions(model)
         self.modes = (OFF, ON) if supports_checkpointing(base_of(model)) else (OFF,)
@@ -54,7 +54,7 @@ class Meter:
     @property
     def has_packable_experts(self) -> bool:
         """Return whether kbitlint's unsafe fix packs experts of the model."""
-        return self._twin(packed=True, rank=self.lora.rank if self.lora and self.attaches else None) is not None
+        return self._twin(packed=True, rank=self.lora.rank if self.lora else None) is not None
 
     def fits(self, setup: Setup) -> bool:
         """Return whether a rank fits its card."""

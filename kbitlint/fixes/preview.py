@@ -6,11 +6,11 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.audit.run import context_of, model_of
-from kbitlint.errors import KbitlintError
 from kbitlint.context.step_plan import StepPlan
+from kbitlint.errors import KbitlintError
 from kbitlint.fixes.budget import budget_of
-from kbitlint.fixes.lora import DEFAULT_LORA, parse_lora
 from kbitlint.fixes.files import mend_files, mend_target
+from kbitlint.fixes.lora import DEFAULT_LORA, parse_lora
 from kbitlint.fixes.model import plan_model
 from kbitlint.result import Plan
 from kbitlint.target import SOURCES

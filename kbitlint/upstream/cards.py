@@ -98,7 +98,7 @@ def find(text: str) -> Card:
             share = (1 - _DRIVER) * (15 / 16 if name in _CORRECTED else 1)
             return Card(name, _SAID.get(name, round(gib * GIB * share)), _workspace(new=new))
     boxed = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*g(?:i?b)?\s*", text, re.IGNORECASE)
-    if boxed:
+    if boxed and float(boxed[1]) > 0:
         return Card(text.strip(), round(float(boxed[1]) * GIB * (1 - _DRIVER)))
     if re.search(r"[kmt]i?b?\s*$|^\d{7,}$", text.strip(), re.IGNORECASE):
         with contextlib.suppress(ValueError):

@@ -11,15 +11,15 @@ import torch
 from trace_cases import wrap_layer
 
 import kbitlint
+from kbitlint.context.step_plan import StepPlan
 from kbitlint.model.batch import training_batch
 from kbitlint.model.inspect.walk import collect
+from kbitlint.model.memory.live_bytes import LiveBytes
+from kbitlint.model.memory.step_memory import measure
 from kbitlint.model.trace.cost import run_twin
 from kbitlint.model.trace.dispatch_mode import MetaKernels
 from kbitlint.model.trace.function_mode import PretendCPU
 from kbitlint.model.trace.ledger import Ledger
-from kbitlint.context.step_plan import StepPlan
-from kbitlint.model.memory.live_bytes import LiveBytes
-from kbitlint.model.memory.step_memory import measure
 from kbitlint.model.trace.trace import trace
 from kbitlint.model.trace.twin import twin_of
 from kbitlint.result import OFF, ON

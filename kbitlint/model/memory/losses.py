@@ -6,6 +6,7 @@ without a card, so its memory is copied here: the buffers of ``trl.kernels.chunk
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -34,8 +35,8 @@ class _Tiled(torch.autograd.Function):
         return logarithms[2]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, *_ = ctx.saved_tensors
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, *__ = ctx.saved_tensors
         wide = torch.empty(hidden.shape, dtype=torch.float32, device="meta")
         wide_weight = torch.empty(weight.shape, device="meta") if ctx.needs_input_grad[1] else None
         _tile(hidden, weight, ctx.compute)
@@ -64,14 +65,16 @@ def tiled_loss(twin: nn.Module) -> None:
     if body is base or head is None or getattr(base.config, "is_encoder_decoder", False):
         raise KbitlintError(f"--loss fused: {type(base).__name__} has no language model's head that could run in tiles")
 
-    def forward(*args: Any, labels: Tensor, **kwargs: Any) -> dict[str, Tensor]:
+    def forward(*args: Any, labels: Tensor, **kwargs: Any) -> _Output:
         hidden = body(*args, **kwargs).last_hidden_state[:, :-1]
         targets = labels[:, 1:]
         mask = targets != -100
-        logarithms = _Tiled.apply(hidden[mask], head.weight, targets[mask])  # type: ignore[no-untyped-call]  # torch's
+        rows = mask.nonzero(as_tuple=True)  # as CUDA does for an index by a mask
+        logarithms = _Tiled.apply(hidden[rows], head.weight, targets[rows])  # type: ignore[no-untyped-call]  # torch's
         spread = logarithms.new_zeros(mask.shape).masked_scatter(mask, logarithms)
         return _Output(loss=-spread.sum() / mask.sum())
 
+    forward.__signature__ = inspect.signature(base.forward)  # type: ignore[attr-defined]  # the batch is made from it
     base.__dict__["forward"] = forward
 
 

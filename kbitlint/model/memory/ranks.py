@@ -1,6 +1,6 @@
 """The bytes of one rank: what a strategy shards, what each rank holds whole, and what it gathers for a while.
 
-Sources: torch 2.11 (``DistributedDataParallel``, ``fully_shard``), accelerate 1.12's wrapping of decoder layers, DeepSpeed 0.18.
+Sources: torch 2.11 (``DistributedDataParallel``, ``fully_shard``), accelerate's wrapping of decoder layers, DeepSpeed.
 """
 
 from __future__ import annotations

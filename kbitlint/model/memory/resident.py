@@ -75,7 +75,13 @@ def saved_by_double_quantization(model: nn.Module) -> int:
     saved = 0
     for module in model.modules():
         packing = quantized.packing_of(module)
-        if packing is None or packing.method != "bitsandbytes" or packing.bits != 4 or packing.double or packing.features is None:
+        if (
+            packing is None
+            or packing.method != "bitsandbytes"
+            or packing.bits != 4
+            or packing.double
+            or packing.features is None
+        ):
             continue
         blocks = -(-packing.features[0] * packing.features[1] // 64)
         saved += 4 * blocks - (blocks + -(-blocks // 256) * 4 + 256 * 4 + 4)

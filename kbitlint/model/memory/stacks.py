@@ -1,4 +1,4 @@
-"""Stacks of layers that repeat. A step through two and through three of their blocks tells the bytes of any number.
+"""Stacks of layers that repeat. A step through three and through four of their blocks tells the bytes of any number.
 
 Let a stack be blocks of like layers. Each moment of a step is inside a layer counted from the front, inside one counted from
 the back, or outside the stack. At such a moment the bytes are affine in the number of blocks: each further block adds what it
@@ -22,8 +22,10 @@ from kbitlint.model.layers import checkpointing
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-#: The blocks that stay in the shortest step: one at the front, one at the back.
-KEPT = 2
+#: The blocks at the back that stay. Backward starts there: from the second on, it also holds what the first handed down.
+_BACK = 2
+#: The blocks that stay in the shortest step: one at the front, the others at the back.
+KEPT = 1 + _BACK
 #: Fewer layers are run as they are.
 _LEAST = 5
 
@@ -47,8 +49,13 @@ class Stack:
 
     def kept(self, blocks: int) -> list[int]:
         """Return the numbers of the layers that stay if so many blocks stay."""
-        front = self.start + (blocks - 1) * self.period
-        return [*range(front), *range(self.start + (self.blocks - 1) * self.period, len(self.layers))]
+        front = self.start + (blocks - _BACK) * self.period
+        return [*range(front), *range(len(self.layers) - self.back, len(self.layers))]
+
+    @property
+    def back(self) -> int:
+        """Return how many layers the blocks at the back and what follows them have."""
+        return len(self.layers) - self.start - (self.blocks - _BACK) * self.period
 
 
 def repeated(model: nn.Module) -> tuple[Stack, ...]:
@@ -154,13 +161,8 @@ def canonical(moment: str, stacks: Sequence[Stack], blocks: Mapping[str, int]) -
                 return moment
             kept = stack.kept(blocks[stack.path])
             index = int(number)
-            if stack.start + stack.period <= index < len(kept) - _tail(stack):
+            if stack.start + stack.period <= index < len(kept) - stack.back:
                 return None
             original = index if index < stack.start + stack.period else index - len(kept) + len(stack.layers)
             return f"{stack.path}.{original}{comma}{passed}{dot}{rest}"
     return moment
-
-
-def _tail(stack: Stack) -> int:
-    """Return how many layers the last block and what follows it have."""
-    return len(stack.layers) - stack.start - (stack.blocks - 1) * stack.period

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.context.step_plan import Loss
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.layers import adapters, checkpointing
 from kbitlint.model.memory.live_bytes import CUDA_BLOCK, LiveBytes
@@ -19,7 +20,6 @@ from kbitlint.model.memory.stacks import KEPT, canonical, repeated, shortened
 from kbitlint.model.trace.cost import run_twin
 from kbitlint.model.trace.step import UntraceableError
 from kbitlint.model.trace.twin import twin_of
-from kbitlint.context.step_plan import Loss
 from kbitlint.result import KINDS, OFF, ON, StateMemory, StepMemory
 from kbitlint.upstream import optimizers
 from kbitlint.upstream.cards import WORKSPACE
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 OPTIMIZER_STEP = "the optimizer's step"
 
 
-def measure(  # noqa: PLR0913  # each is one decision of the caller
+def measure(  # each is one decision of the caller
     name: str,
     model: nn.Module,
     context: TrainingContext,
@@ -63,8 +63,7 @@ def measure(  # noqa: PLR0913  # each is one decision of the caller
     resident = dict.fromkeys(KINDS, 0) | resident_bytes(model, facts)
     gradients = sum(parameter.nbytes for parameter in facts.trainable)
     state, host = optimizer_bytes(model, plan.optimizer)
-    held = sum(resident.values()) + state + WORKSPACE + (gradients if plan.accumulation > 1 else 0)
-    scratch = gradients if optimizers.find(plan.optimizer).scratch else 0
+    held = sum(resident.values()) + state + WORKSPACE
     steps: dict[str, StepMemory] = {}
     failure = None
     known = {} if known is None else known
@@ -79,10 +78,18 @@ def measure(  # noqa: PLR0913  # each is one decision of the caller
         except (UntraceableError, _FailedStepError) as error:
             failure = str(error)
             break
-        update = sum(resident.values()) + state + WORKSPACE + gradients + scratch
-        peak, at = max((held + step.peak, step.peak_at), (update, OPTIMIZER_STEP))
-        steps[mode] = StepMemory(step.saved - step.logits, step.logits, peak, at)
+        peak, at = _peak(step, gradients, plan)
+        steps[mode] = StepMemory(step.saved - step.logits, step.logits, held + peak, at)
     return StateMemory(name, resident, gradients, state, steps, failure, host)
+
+
+def _peak(step: TracedStep, gradients: int, plan: StepPlan) -> tuple[int, str]:
+    """Return the most bytes of a step beside those that live for the whole run, and where: in a pass, or in the update.
+
+    With accumulation, the gradients of an earlier batch are held. torch's own optimizers allocate as much again in the update.
+    """
+    update = gradients * (2 if optimizers.find(plan.optimizer).scratch else 1)
+    return max((step.peak + (gradients if plan.accumulation > 1 else 0), step.peak_at), (update, OPTIMIZER_STEP))
 
 
 def modes_of(plan: StepPlan) -> dict[str, int]:
@@ -108,10 +115,12 @@ class TracedStep:
 
     @property
     def peak(self) -> int:
+        """The most bytes at any moment."""
         return max(self.moments.values())
 
     @property
     def peak_at(self) -> str:
+        """The module and pass that run at that moment."""
         return max(self.moments, key=lambda moment: self.moments[moment])
 
 
@@ -120,7 +129,7 @@ class _FailedStepError(Exception):
 
 
 def _step(twin: nn.Module, context: TrainingContext, plan: StepPlan) -> TracedStep:
-    """Return the bytes of a step. Stacks of like layers run with two and with three of their blocks.
+    """Return the bytes of a step. Stacks of like layers run with three and with four of their blocks.
 
     If such a short step cannot run, or has other moments than the longer one, the whole step runs.
     """
@@ -171,7 +180,9 @@ def _traced(model: nn.Module, context: TrainingContext, plan: StepPlan) -> Trace
         tiled_loss(twin)
     live = LiveBytes(CUDA_BLOCK)
     _name_backward(twin, live)
-    cost = run_twin(twin, context, facts=facts, live=live, keeps_outputs=plan.loss is Loss.KEPT, accumulated=plan.accumulation > 1)
+    cost = run_twin(
+        twin, context, facts=facts, live=live, keeps_outputs=plan.loss is Loss.KEPT, accumulated=plan.accumulation > 1
+    )
     if cost.failure:
         raise _FailedStepError(cost.failure)
     ends = _ends(model)
