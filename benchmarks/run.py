@@ -29,6 +29,8 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from benchmarks.goals import Goal, read
 
 if TYPE_CHECKING:
@@ -62,6 +64,8 @@ class Part:
     """The command for CI. None means that CI leaves the part out."""
     kept: tuple[str, ...] = ()
     """Files from which a stopped part resumes. A finished part moves them to benchmarks/results."""
+    gpu: bool = False
+    """Whether the part needs a GPU. Without one it is left out unless ``--only`` names it."""
 
 
 PARTS = {
@@ -99,11 +103,23 @@ PARTS = {
     },
     "fuzz": Part("Parsers of files of strangers, mutated", (("benchmarks.robustness.fuzz", "--minutes", "20"),)),
     "promises": Part("Held by tests", (("benchmarks.suite",),)),
-}
-#: figures that need a machine which the project lacks
-UNMEASURED = {
-    "`benchmarks.cost.preparation --cuda`: peak memory and step time of a 7-8B geometry on a GPU": "no GPU",
-    "`benchmarks.cost.memory --cuda`: the peak of a 1.1B model against `max_memory_allocated`, within 10 %": "no GPU",
+    "verdicts-cuda": Part(
+        "On a GPU: verdicts against real training steps",
+        (
+            ("benchmarks.truth.real_steps", "--device", "cuda", "--jobs", "0", "--out", "benchmarks/truth-cuda.jsonl"),
+            (
+                *("benchmarks.truth.verdicts", "--device", "cuda", "--jobs", "2"),
+                *("--real", "benchmarks/truth-cuda.jsonl", "--out", "benchmarks/verdicts-cuda.jsonl"),
+            ),
+        ),
+        kept=("truth-cuda.jsonl", "verdicts-cuda.jsonl"),
+        gpu=True,
+    ),
+    "memory-cuda": Part("On a GPU: bytes of a step", (("benchmarks.cost.memory", "--cuda"),), gpu=True),
+    "preparation-cuda": Part(
+        "On a GPU: what the fix costs, beside PEFT's prepare", (("benchmarks.cost.preparation", "--cuda"),), gpu=True
+    ),
+    "promises-cuda": Part("On a GPU: held by tests", (("benchmarks.suite", "--cuda"),), gpu=True),
 }
 
 
@@ -176,7 +192,8 @@ def page(known: dict[str, Any], reasons: dict[str, Any]) -> Iterator[str]:
     for title, names in itertools.groupby((name for name in PARTS if name in known), lambda name: PARTS[name].title):
         shown = list(names)
         yield f"\n## {title}"
-        yield f"\n`python -m {PARTS[shown[0]].commands[-1][0]}`\n"
+        command = PARTS[shown[0]].commands[-1]
+        yield f"\n`python -m {' '.join(command) if PARTS[shown[0]].gpu else command[0]}`\n"
         yield "| | measured | goal | | on |"
         yield "|---|---:|---:|---|---|"
         for part in (known[name] for name in shown):
@@ -191,9 +208,10 @@ def page(known: dict[str, Any], reasons: dict[str, Any]) -> Iterator[str]:
         yield f"\n{told['reason'].strip()}"
         if "profile" in told:
             yield f"\n```text\n{told['profile'].strip()}\n```"
-    yield "\n## Not measured\n"
-    for what, why in UNMEASURED.items():
-        yield f"- {what}: {why}."
+    if unmeasured := [name for name, part in PARTS.items() if part.gpu and name not in known]:
+        yield "\n## Not measured\n"
+    for name in unmeasured:
+        yield f"- {PARTS[name].title}: `python -m benchmarks.run --only {name}` needs a GPU."
     yield "\n## Versions\n"
     for shown in dict.fromkeys(
         ", ".join(f"{key} {value}" for key, value in part["versions"].items()) for part in known.values()
@@ -258,7 +276,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.light:
         return light()
-    only = options.only or list(PARTS)
+    only = options.only or [name for name, part in PARTS.items() if not part.gpu or torch.cuda.is_available()]
     whole = measure([name for name in PARTS if name in only or (ROBUSTNESS in only and name.startswith(f"{ROBUSTNESS}-"))])
     for name, part in load().items():
         print(f"\n{PARTS[name].title} ({part['date']})", *(Goal(**goal) for goal in part["goals"]), sep="\n  ")

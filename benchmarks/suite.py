@@ -1,9 +1,10 @@
 """Promises that tests assert: each with its test files, and with the number of tests that fail.
 
-    python -m benchmarks.suite [--json FILE]
+    python -m benchmarks.suite [--cuda] [--json FILE]
 
 The benchmark runs the whole test suite once. A skipped test proves nothing, so it counts as a failure. Tests of another
-version of transformers are left out; ``make test-oldest`` runs them. The exit code is 1 if a test does not pass.
+version of transformers are left out; ``make test-oldest`` runs them. So are those that need a GPU; ``--cuda`` runs them alone.
+The exit code is 1 if a test does not pass.
 """
 
 from __future__ import annotations
@@ -28,12 +29,7 @@ PROMISES = {
     "every rule: what it flags, what it does not, its fix": ("test_rules_meta", "rules/"),
     "80 root causes, by id": ("test_model_causes", "test_file_causes", "test_rank_causes"),
     "norms of 601 classes, labelled by hand": ("test_norms", "test_norm_list"),
-    "the trace leaves the model as it is, and says what it cannot trace": (
-        "test_trace",
-        "test_twin",
-        "test_kernel_dtypes",
-        "test_cuda",
-    ),
+    "the trace leaves the model as it is, and says what it cannot trace": ("test_trace", "test_twin", "test_kernel_dtypes"),
     "the memory table": ("test_memory",),
     "edits: all or nothing, undone bit for bit": ("test_edits", "test_fixed_models"),
     "folders: fixed, loaded again, trained": ("test_checkpoint_folder", "test_experts"),
@@ -70,7 +66,12 @@ PROMISES = {
     "files are written whole or not at all": ("test_atomic",),
     "the package": ("test_packaging", "test_imports", "test_extension", "test_optimized_python", "test_documentation"),
     "batches and benchmarks": ("test_batch", "test_benchmarks", "test_robustness"),
+    "what is said of CUDA, on a GPU": ("test_cuda",),
 }
+#: the promises whose tests need a GPU, and the folder of those tests
+ON_GPU, GPU_TESTS = ("what is said of CUDA, on a GPU",), ROOT / "tests" / "model" / "test_cuda.py"
+#: parts of the reasons for which pytest skips a test that another run holds
+ELSEWHERE = ("transformers", "needs a GPU")
 
 
 def promise_of(module: str) -> str:
@@ -92,23 +93,28 @@ def goals(report: Path) -> Iterator[Goal]:
     counts = {promise: [0, 0] for promise in PROMISES}
     for case in ET.parse(report).getroot().iter("testcase"):  # noqa: S314  # pytest has just written it
         skipped = case.find("skipped")
-        if skipped is not None and "transformers" in skipped.get("message", ""):
+        if skipped is not None and any(reason in skipped.get("message", "") for reason in ELSEWHERE):
             continue
         count = counts[promise_of(case.get("classname", ""))]
         count[0] += any(case.find(tag) is not None for tag in ("failure", "error", "skipped"))
         count[1] += 1
     for promise, (bad, total) in counts.items():
+        if promise in ON_GPU and not total:
+            continue
         yield Goal(f"{promise}: tests that do not pass", bad, 0, "", of=total)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cuda", action="store_true", help="only the tests that need a GPU")
     parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
-        subprocess.run([sys.executable, "-m", "pytest", "-q", "--junit-xml", report], cwd=ROOT, check=False)
-        return leave(goals(report), options.json)
+        chosen = [GPU_TESTS] if options.cuda else []
+        subprocess.run([sys.executable, "-m", "pytest", "-q", "--junit-xml", report, *chosen], cwd=ROOT, check=False)
+        found = [goal for goal in goals(report) if goal.of or not options.cuda]
+        return leave(found, options.json)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ __all__ = [
     "memory",
     "plan",
     "prepare",
+    "rehearse",
     "undo",
 ]
 
@@ -36,12 +37,14 @@ if TYPE_CHECKING:
     from kbitlint.api import assert_ready, check, fit, fix, load_prepared, memory, plan, prepare, undo
     from kbitlint.context import TrainingContext
     from kbitlint.errors import KbitlintError
+    from kbitlint.rehearsal.run import rehearse
     from kbitlint.report import Report
     from kbitlint.violation import Severity, Violation
 
 _HOMES = {
     "KbitlintError": "kbitlint.errors",
     "Report": "kbitlint.report",
+    "rehearse": "kbitlint.rehearsal.run",
     "Severity": "kbitlint.violation",
     "TrainingContext": "kbitlint.context",
     "Violation": "kbitlint.violation",

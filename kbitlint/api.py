@@ -45,8 +45,9 @@ def check(target: Any, **options: Any) -> Report:
         **options: ``select`` and ``ignore`` (codes, prefixes or slugs), ``rule_options`` (options of rules, by code) and
             ``context`` (a TrainingContext). For named targets also ``quantize`` (nf4, fp4, int8 or none), ``meta``,
             ``trust_remote_code``, and ``run=False`` to skip functions. ``trace=False`` runs no training step without
-            weights. ``plan`` adds what a fix would do. ``outline`` and ``memory`` add the modules, and the memory of a
-            step before and after the fix; the HTML page shows both.
+            weights. ``optimizer`` is compared with the parameters that train. ``plan`` adds what a fix would do.
+            ``outline`` and ``memory`` add the modules, and the memory of a step before and after the fix; the HTML page
+            shows both.
 
     Raises:
         KbitlintError: The target cannot be read, built or run; the message is one line.
@@ -221,8 +222,16 @@ def undo(model: Any) -> int:
         return journal.undo(model_of(model))
 
 
-def assert_ready(target: Any, *, fail_on: str | Severity = Severity.WARNING, **options: Any) -> None:
-    """Raise AssertionError with the text report unless the audit is clean: an assertion for the tests of a training project."""
+def assert_ready(target: Any, *, fail_on: str | Severity = Severity.ERROR, **options: Any) -> None:
+    """Raise AssertionError with the text report unless training works and learns: an assertion for tests of a project.
+
+    Errors fail: training would raise, or train nothing or the wrong parameters. The ordinary recipe passes, with PEFT's
+    prepare too: what it costs in memory, time or stability is a warning. ``fail_on="warning"`` lets those fail as well.
+
+    Raises:
+        AssertionError: A violation has at least the severity ``fail_on``, or the audit is incomplete.
+        KbitlintError: As for ``check``; or ``fail_on`` is no severity.
+    """
     names = [severity.value for severity in Severity]
     if isinstance(fail_on, str) and fail_on not in names:
         raise KbitlintError(f"fail_on: {fail_on!r} is none of {', '.join(names)}{did_you_mean(fail_on, names)}")

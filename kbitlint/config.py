@@ -8,15 +8,18 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import ConfigError, did_you_mean
-from kbitlint.limits import Limits
+from kbitlint.limits import EXCLUDED, Limits
 from kbitlint.runtime.content import read, read_text
 from kbitlint.sizes import size_of
 from kbitlint.suppress import IgnoreIn
 from kbitlint.upstream.quantization import QUANTIZATIONS
 from kbitlint.violation import Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -33,6 +36,8 @@ class Config:
 
     targets: tuple[str, ...] = ()
     """The targets of ``kbitlint check`` without arguments."""
+    rehearse: tuple[str, ...] = ()
+    """Command lines of scripts that ``kbitlint check`` rehearses: ``train.py --config c.yaml``."""
     select: tuple[str, ...] = ()
     """Codes, prefixes or slugs of the rules to run; empty for all rules."""
     ignore: tuple[str, ...] = ()
@@ -49,6 +54,12 @@ class Config:
     """The accelerate or DeepSpeed file with which training is launched; None if it is not known."""
     baseline: str | None = None
     """The file of accepted violations; None for no baseline."""
+    exclude: tuple[str, ...] = EXCLUDED
+    """What audits of folders leave out beside what git ignores, as lines of a .gitignore."""
+    extend_exclude: tuple[str, ...] = ()
+    """What they leave out further."""
+    force_exclude: bool = False
+    """Whether files that the command line names are left out too; a hook of pre-commit names every file."""
     max_file_size: int = _LIMITS.max_file_size
     """Bytes of the largest script, training configuration or notebook code that is read."""
     max_tokens: int = _LIMITS.max_tokens
@@ -67,7 +78,8 @@ class Config:
     @property
     def limits(self) -> Limits:
         """Return the limits for reading files."""
-        return Limits(self.max_file_size, self.max_tokens, self.max_steps)
+        root = str(Path(self.file).parent) if self.file else ""
+        return Limits(self.max_file_size, self.max_tokens, self.max_steps, (*self.exclude, *self.extend_exclude), root)
 
 
 def find(start: Path) -> Path | None:
@@ -86,34 +98,63 @@ def find(start: Path) -> Path | None:
     return None
 
 
-def load(path: Path | None) -> Config:
+def load(path: Path | None, overrides: Iterable[str] = ()) -> Config:
     """Return the configuration of a file; the defaults if ``path`` is None.
+
+    Args:
+        path: A pyproject.toml, or a file that holds the keys of ``[tool.kbitlint]`` at its top.
+        overrides: Lines of TOML, ``key = value``, which win over the file.
 
     Raises:
         ConfigError: If the file is not valid TOML, or a key is unknown or has a wrong value. It names the file and
             the key.
     """
+    table = {} if path is None else _table_of(path)
+    values = {} if path is None else _values(path, "tool.kbitlint.", table)
+    for line in overrides:
+        values |= _values(Path("--config"), "", _parsed(Path("--config"), line))
     if path is None:
-        return Config()
+        return Config(**values)
+    values["targets"] = tuple(_beside(path, target) for target in values.get("targets", ()))
+    for key in ("training", "baseline"):
+        if key in table and values.get(key):
+            values[key] = os.path.relpath(path.parent / values[key])
+    return Config(**values, file=str(path))
+
+
+def _table_of(path: Path) -> dict[str, Any]:
+    """Return the table of kbitlint in a file."""
     try:
-        content = tomllib.loads(read_text(path))
-    except (ValueError, RecursionError, OSError) as error:  # a number with too many digits raises ValueError
-        raise ConfigError(path, "tool.kbitlint", f"the file is not valid TOML: {error}") from error
+        text = read_text(path)
+    except (ValueError, OSError) as error:
+        problem = getattr(error, "strerror", None) or error
+        raise ConfigError(path, "tool.kbitlint", f"the file is not valid TOML: {problem}") from error
+    content = _parsed(path, text)
     tool = content.get("tool", {})
+    if path.name != "pyproject.toml" and "tool" not in content:
+        return content
     table = tool.get("kbitlint", {}) if isinstance(tool, dict) else tool
     if not isinstance(table, dict):
         raise ConfigError(path, "tool.kbitlint", "must be a table")
+    return table
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return dict(tomllib.loads(text))
+    except (ValueError, RecursionError) as error:  # a number with too many digits raises ValueError
+        raise ConfigError(path, "tool.kbitlint", f"the file is not valid TOML: {error}") from error
+
+
+def _values(path: Path, prefix: str, table: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of Config that a table sets."""
     known = {field.name.replace("_", "-"): field for field in dataclasses.fields(Config) if field.name != "file"}
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key not in known:
-            raise ConfigError(path, f"tool.kbitlint.{key}", f"unknown key{did_you_mean(key, known)}")
+            raise ConfigError(path, f"{prefix}{key}", f"unknown key{did_you_mean(key, known)}")
         values[known[key].name] = _read(path, key, value)
-    values["targets"] = tuple(_beside(path, target) for target in values.get("targets", ()))
-    for key in ("training", "baseline"):
-        if values.get(key):
-            values[key] = os.path.relpath(path.parent / values[key])
-    return Config(**values, file=str(path))
+    return values
 
 
 def as_toml(settings: Config, name: str) -> str:
@@ -149,13 +190,13 @@ def _beside(path: Path, target: str) -> str:
 
 def _read(path: Path, key: str, value: Any) -> Any:
     name = f"tool.kbitlint.{key}"
-    if key in ("targets", "select", "ignore"):
+    if key in ("targets", "rehearse", "select", "ignore", "exclude", "extend-exclude"):
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise ConfigError(path, name, "must be a list of strings")
         return tuple(value)
     if key in _TABLES:
         return _TABLES[key](path, name, value)
-    if key == "meta":
+    if key in ("meta", "force-exclude"):
         if not isinstance(value, bool):
             raise ConfigError(path, name, "must be true or false")
         return value

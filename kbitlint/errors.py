@@ -59,4 +59,8 @@ def one_line(error: BaseException) -> str:
     except Exception:  # noqa: BLE001  # ``__str__`` of another library's exception may raise
         text = ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if (
+        len(lines) > 1 and lines[0].endswith("(") and lines[-1].startswith(")")
+    ):  # the text of a module, as Python names a callee
+        lines[0] += f"...{lines[-1]}"
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Limits for reading files: a larger file is skipped with a reason, a longer one is followed in part.
+"""Limits for reading files: a larger file is skipped with a reason, a longer one is followed in part, some are left out.
 
 The defaults keep the cost of an untrusted file near 2 s and 300 MB. A project with larger files raises them under
 ``[tool.kbitlint]``.
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+#: what the audit of a folder leaves out beside hidden folders and what git ignores, as lines of a .gitignore
+EXCLUDED = ("__pycache__", "node_modules", "site-packages", "venv", "build", "dist")
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """The limits of one run."""
@@ -28,6 +32,10 @@ class Limits:
     """
     max_steps: int = 120_000
     """Statements and expressions that are followed in one file, over all its paths."""
+    exclude: tuple[str, ...] = EXCLUDED
+    """What audits of folders leave out, as lines of a .gitignore."""
+    root: str = ""
+    """The folder to which these lines refer; empty for the working folder."""
 
 
 DEFAULT = Limits()

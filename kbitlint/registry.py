@@ -95,7 +95,8 @@ def find(name: str) -> Rule:
         if name.upper() == rule.meta.code or name.lower() == rule.meta.slug:
             return rule
     known = [word for rule in all_rules() for word in (rule.meta.code, rule.meta.slug)]
-    raise SelectionError(f"no rule is called {name!r}{did_you_mean(name, known)}; `kbitlint rules` lists them")
+    hint = did_you_mean(name, known) or "; `kbitlint rules` lists them"
+    raise SelectionError(f"no rule is called {name!r}{hint}")
 
 
 def _matches(rule: Rule, selector: str) -> int:
@@ -130,7 +131,8 @@ def select(selected: Iterable[str] = (), ignored: Iterable[str] = (), options: G
     for selector in (*selected, *ignored):
         if not selector or not any(_matches(rule, selector) for rule in rules):
             known = [word for rule in rules for word in (rule.meta.code, rule.meta.slug)]
-            raise SelectionError(f"{selector!r} selects no rule{did_you_mean(selector, known)}; `kbitlint rules` lists them")
+            hint = did_you_mean(selector, known) or "; `kbitlint rules` lists them"
+            raise SelectionError(f"{selector!r} selects no rule{hint}")
 
     def chosen(rule: Rule) -> bool:
         wanted = max((_matches(rule, selector) for selector in selected), default=0 if selected else 1)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: kinds of resident bytes, in their order in reports
 KINDS = ("quantized weights", "quantization state", "norms", "embeddings and head", "other weights", "adapters", "buffers")
+#: the summary of a function that was not to be run
+NOT_RUN = "not run"
 #: modes of checkpointing, in their order in reports; a third one, ``every n-th layer``, follows them
 OFF, ON = "no checkpointing", "checkpointed"
 
@@ -250,6 +252,11 @@ class AuditResult:
     def is_empty(self) -> bool:
         """Return whether no rule could check anything, because nothing in the target concerns training."""
         return not (self.ran or self.violations or self.crashes) and bool(self.skips) and not self.summary
+
+    @property
+    def left_out(self) -> bool:
+        """Return whether the target is a function that was not to be run."""
+        return self.summary == NOT_RUN and not self.ran
 
     def exit_code(self, fail_on: Severity = Severity.WARNING) -> int:
         """Return the exit code of the audit.

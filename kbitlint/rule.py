@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.checkpoint import CheckpointFacts
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.ranks import RanksFacts
+    from kbitlint.facts.rehearsal import RehearsalFacts
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.trace import TraceFacts
 
@@ -105,6 +106,10 @@ class Rule(ABC):
         """Yield the violations of a running training: differences between the ranks' models, and the optimizer."""
         raise NotImplementedError
 
+    def check_rehearsal(self, rehearsal: RehearsalFacts, context: TrainingContext) -> Iterable[Violation]:
+        """Yield the violations in a rehearsal: what the user's script raised, and the batches that reached its training."""
+        raise NotImplementedError
+
     @classmethod
     def checks(cls) -> dict[Surface, Callable[..., Any]]:
         """Return the surfaces that this rule serves, each with its method."""
@@ -114,6 +119,7 @@ class Rule(ABC):
             Surface.MODEL: "check_model",
             Surface.TRACE: "check_trace",
             Surface.RANKS: "check_ranks",
+            Surface.REHEARSAL: "check_rehearsal",
         }
         return {
             surface: getattr(cls, name) for surface, name in methods.items() if getattr(cls, name) is not getattr(Rule, name)

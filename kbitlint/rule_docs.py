@@ -6,8 +6,11 @@ import json
 from typing import TYPE_CHECKING
 
 from kbitlint.runtime.docstrings import docstring
+from kbitlint.version import HOME, VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from kbitlint.rule import Rule
 
 SECTIONS = ("What it does", "Why is this bad?", "Example", "Fix", "Fix safety", "References")
@@ -26,6 +29,11 @@ def sections(rule: type[Rule]) -> dict[str, str]:
     return {name: text.strip() for name, text in found.items()}
 
 
+def page_of(code: str) -> str:
+    """Return the address of the page of a built-in rule, of this version."""
+    return f"{HOME}/blob/v{VERSION}/docs/rules/{code}.md"
+
+
 def explain(rule: Rule) -> str:
     """Return a rule's document as Markdown, with its code and severity in the title."""
     body = docstring(type(rule))
@@ -33,3 +41,24 @@ def explain(rule: Rule) -> str:
         lines = [f"- `{option.name}` ({json.dumps(option.default)}): {option.doc}" for option in rule.options]
         body += "\n\n## Options\n\n" + "\n".join(lines)
     return f"# {rule.meta.slug} ({rule.meta.code})\n\n{rule.meta.severity.value}, since {rule.meta.since}\n\n{body}\n"
+
+
+def as_json(rules: Iterable[Rule]) -> str:
+    """Return rules as a JSON list: identity, surfaces, options and document."""
+    return json.dumps(
+        [
+            {
+                "code": rule.meta.code,
+                "slug": rule.meta.slug,
+                "severity": rule.meta.severity.value,
+                "consequence": rule.meta.consequence.value,
+                "since": rule.meta.since,
+                "title": type(rule).title(),
+                "surfaces": [surface.value for surface in rule.checks()],
+                "options": [{"name": o.name, "default": o.default, "doc": o.doc} for o in rule.options],
+                "document": explain(rule),
+            }
+            for rule in rules
+        ],
+        indent=2,
+    )

@@ -1,7 +1,7 @@
 """Suppression of violations: ``ignore-in`` patterns with reasons, and a baseline of counts.
 
 Suppressions only change the report; a suppressed violation stays in it. A suppression that matches nothing is
-reported. A baseline has a count for each place and rule, as ESLint's bulk suppressions do. If more are found, the
+reported. A baseline has a count for each file, rule and place, as ESLint's bulk suppressions do. If more are found, the
 report lists all of them. If fewer are found, it advises to prune the baseline.
 """
 
@@ -9,29 +9,38 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry
 from kbitlint.errors import KbitlintError
 from kbitlint.files import atomic
+from kbitlint.files.project import file_of, name_in
 from kbitlint.module_paths import fold, matches
 from kbitlint.result import Suppressed
 from kbitlint.runtime.content import read_text
+from kbitlint.target import SUFFIXES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kbitlint.result import AuditResult
     from kbitlint.violation import Severity, Violation
 
-VERSION = 1
+VERSION = 2
 Counts = dict[str, dict[str, dict[str, int]]]
-"""target -> code -> place with folded layer numbers -> count."""
+"""file or target -> code -> place -> count.
+
+Files are named from the root of the project. A place is a module path with folded layer numbers, or a name and a digest of
+the code on its line, so that lines may move.
+"""
+_CELL = re.compile(r"cell \d+ ?")
 
 
 @functools.cache
@@ -82,6 +91,8 @@ class Suppressions:
     baseline: Counts = field(default_factory=dict)
     severity: tuple[tuple[str, Severity], ...] = ()
     """(selector, severity) that overrides a rule's own severity. The most specific selector wins."""
+    root: Path = field(default_factory=Path.cwd)
+    """The root of the project, from which the baseline names files."""
 
 
 def apply(
@@ -102,7 +113,7 @@ def apply(
     for report in reports:
         counted = dataclasses.replace(report, violations=tuple(_counted(v, severities) for v in report.violations))
         kept = _without_ignored(counted, chosen.ignored, used)
-        kept, left_over = _without_baseline(kept, chosen.baseline.get(report.target, {}))
+        kept, left_over = _without_baseline(kept, chosen)
         unused += left_over
         done.append(kept)
     for pattern in chosen.ignored:
@@ -140,66 +151,85 @@ def _without_ignored(report: AuditResult, patterns: Sequence[IgnoreIn], used: se
     return dataclasses.replace(report, violations=tuple(left), suppressed=tuple(suppressed))
 
 
-def _without_baseline(report: AuditResult, allowed: Mapping[str, Mapping[str, int]]) -> tuple[AuditResult, list[str]]:
-    found = Counter(map(_key, report.violations))
-    limits = {(code, place): limit for code, places in allowed.items() for place, limit in places.items()}
-    covered = {key for key, limit in limits.items() if 0 < found[key] <= limit}
-    ran = {code for code, _ in report.ran}
+def _without_baseline(report: AuditResult, chosen: Suppressions) -> tuple[AuditResult, list[str]]:
+    keys = {id(violation): key_of(report, violation, chosen.root) for violation in report.violations}
+    found = Counter(keys.values())
+    limits = dict(_entries(chosen.baseline))
+    covered = {key for key in found if found[key] <= limits.get(key, 0)}
     unused = [
-        f"baseline {report.target}: {code} at {place}: allows {limit}, there are {found[code, place]}"
-        for (code, place), limit in sorted(limits.items())
-        if found[code, place] < limit and code in ran
+        f"baseline {file}: {code} at {place}: allows {limits[file, code, place]}, there are {found[file, code, place]}"
+        for file, code, place in sorted(limits)
+        if found[file, code, place] < limits[file, code, place] and _saw(report, chosen.root, file, code)
     ]
     notes = tuple(
-        f"the baseline allows {limits[key]} {key[0]} at {key[1]}, there are {found[key]}"
-        for key in sorted(limits)
-        if found[key] > limits[key]
+        f"the baseline allows {limits[key]} {key[1]} in {key[0]} at {key[2]}, there are {found[key]}"
+        for key in sorted(found)
+        if found[key] > limits.get(key, found[key])
     )
-    left = tuple(violation for violation in report.violations if _key(violation) not in covered)
-    taken = tuple(Suppressed(v, "baseline", "in the baseline") for v in report.violations if _key(v) in covered)
+    left = tuple(violation for violation in report.violations if keys[id(violation)] not in covered)
+    taken = tuple(Suppressed(v, "baseline", "in the baseline") for v in report.violations if keys[id(v)] in covered)
     kept = dataclasses.replace(report, violations=left, suppressed=(*report.suppressed, *taken), notes=(*report.notes, *notes))
     return kept, unused
 
 
-def _key(violation: Violation) -> tuple[str, str]:
+Key = tuple[str, str, str]
+"""(file or target, code, place), as a baseline names a violation."""
+
+
+def key_of(report: AuditResult, violation: Violation, root: Path) -> Key:
+    """Return the key of a violation: it is the same from every folder, for every target, and when its line moves."""
     at = violation.at
-    return violation.code, " ".join(filter(None, [at.file, fold(at.path)])) or "(model)"
+    file = name_in(root, file_of(report.target, at.file) if at.file else report.target)
+    if not at.line:
+        return file, violation.code, fold(at.path) or ("(file)" if at.file else "(model)")
+    digest = hashlib.sha256(" ".join(at.code.split()).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return file, violation.code, " ".join(filter(None, [_CELL.sub("", at.path), digest]))
 
 
-def counts_of(reports: Sequence[AuditResult]) -> Counts:
+def _entries(counts: Counts) -> Iterator[tuple[Key, int]]:
+    for file, codes in counts.items():
+        for code, places in codes.items():
+            yield from (((file, code, place), number) for place, number in places.items())
+
+
+def _saw(report: AuditResult, root: Path, file: str, code: str) -> bool:
+    """Return whether the report would hold a violation of a rule in a file, if it were there."""
+    audited = name_in(root, report.target)
+    below = Path(file).suffix in SUFFIXES and (audited == "." or file.startswith(f"{audited or '.'}/"))
+    return (file == audited or below) and code in {code for code, _ in report.ran}
+
+
+def counts_of(reports: Sequence[AuditResult], root: Path) -> Counts:
     """Return the baseline that would suppress every violation of these reports that no pattern ignores."""
-    counts: Counts = {}
+    most: Counter[Key] = Counter()
     for report in reports:
-        found = Counter(map(_key, (*report.violations, *(s.violation for s in report.suppressed if s.by == "baseline"))))
-        for (code, place), number in sorted(found.items()):
-            counts.setdefault(report.target, {}).setdefault(code, {})[place] = number
+        violations = (*report.violations, *(s.violation for s in report.suppressed if s.by == "baseline"))
+        most |= Counter(key_of(report, violation, root) for violation in violations)  # a file may be in two targets
+    return _nested(most)
+
+
+def _nested(entries: Mapping[Key, int]) -> Counts:
+    counts: Counts = {}
+    for (file, code, place), number in sorted(entries.items()):
+        if number:
+            counts.setdefault(file, {}).setdefault(code, {})[place] = number
     return counts
 
 
-def written(known: Counts, reports: Sequence[AuditResult], *, prune: bool) -> Counts:
-    """Return the baseline after a run. Targets that were not audited and rules that did not run keep their counts.
+def written(known: Counts, reports: Sequence[AuditResult], root: Path, *, prune: bool) -> Counts:
+    """Return the baseline after a run. Files that were not audited and rules that did not run keep their counts.
 
     Args:
         known: The baseline before the run.
         reports: The reports of the run.
+        root: The root of the project.
         prune: Whether counts may only decrease.
     """
-    found = counts_of(reports)
-    counts = {target: dict(codes) for target, codes in known.items()}
-    for report in reports:
-        ran = {code for code, _ in report.ran}
-        before = known.get(report.target, {})
-        now = dict(found.get(report.target, {}))
-        kept = {code: places for code, places in before.items() if code not in ran and code not in now}
-        if prune:
-            now = {
-                code: {place: min(limit, now[code].get(place, 0)) for place, limit in places.items()}
-                for code, places in before.items()
-                if code in now
-            }
-        merged = {code: {place: number for place, number in places.items() if number} for code, places in (kept | now).items()}
-        counts[report.target] = {code: places for code, places in merged.items() if places}
-    return {target: codes for target, codes in counts.items() if codes}
+    before, found = dict(_entries(known)), dict(_entries(counts_of(reports, root)))
+    kept = {key: number for key, number in before.items() if not any(_saw(report, root, *key[:2]) for report in reports)}
+    if prune:
+        found = {key: min(number, found.get(key, 0)) for key, number in before.items() if key not in kept}
+    return _nested(kept | found)
 
 
 def write_baseline(path: Path, counts: Counts) -> None:
@@ -208,7 +238,7 @@ def write_baseline(path: Path, counts: Counts) -> None:
     Raises:
         KbitlintError: If the file cannot be written.
     """
-    text = json.dumps({"version": VERSION, "targets": counts}, indent=2, sort_keys=True)
+    text = json.dumps({"version": VERSION, "files": counts}, indent=2, sort_keys=True)
     try:
         atomic.replace(path, (text + "\n").encode())
     except OSError as error:
@@ -232,16 +262,16 @@ def read_baseline(path: Path) -> Counts:
         raise KbitlintError(f"--baseline {path}: the file is not valid JSON: {error}") from error
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise KbitlintError(f"--baseline {path}: version: must be {VERSION}; --write-baseline makes the file anew")
-    targets = _table(path, "targets", content.get("targets", {}))
+    files = _table(path, "files", content.get("files", {}))
     return {
-        target: {
+        file: {
             code: {
-                place: _count(path, f"targets.{target}.{code}.{place}", number)
-                for place, number in _table(path, f"targets.{target}.{code}", places).items()
+                place: _count(path, f"files.{file}.{code}.{place}", number)
+                for place, number in _table(path, f"files.{file}.{code}", places).items()
             }
-            for code, places in _table(path, f"targets.{target}", codes).items()
+            for code, places in _table(path, f"files.{file}", codes).items()
         }
-        for target, codes in targets.items()
+        for file, codes in files.items()
     }
 
 

@@ -8,13 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kbitlint.errors import TargetError
+from kbitlint.errors import TargetError, did_you_mean
 from kbitlint.violation import Surface
 
 #: of a script, a notebook or a training configuration; a Hub id has none of them
-_SUFFIXES = (".py", ".ipynb", ".yaml", ".yml", ".json")
+SUFFIXES = (".py", ".ipynb", ".yaml", ".yml", ".json")
 _HEADERS = (".safetensors", ".safetensors.index.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_HUB_URL = re.compile(
+    r"(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/(?P<name>[\w.-]+/[\w.-]+?)"
+    r"(?:/(?:tree|blob|resolve)/(?P<revision>[\w.-]+)(?:/.*)?)?/?(?:[?#].*)?"
+)
+#: most entries of a folder among which a similar name is searched
+_MOST_NAMES = 2_000
 _FACTORY = re.compile(r"(?P<place>.+):(?P<attribute>[A-Za-z_][\w.]*)")
 
 
@@ -50,6 +56,11 @@ FACTORIES = (Kind.FACTORY_FILE, Kind.FACTORY_MODULE)
 CHECKPOINT_FILES = ("config.json", "adapter_config.json", "generation_config.json", "kbitlint.json")
 
 
+#: the file of a diffusers pipeline, and the component that is trained, the usual one first
+PIPELINE = "model_index.json"
+_DENOISERS = ("transformer", "unet", "prior", "transformer_2")
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What a target string names and where it is, or the model that the caller holds."""
@@ -64,6 +75,8 @@ class Target:
     revision: str | None = None
     live: Any = None
     """The model or Trainer that the caller holds; None for a target string."""
+    data: bytes | None = None
+    """The bytes of a script that is not read from its file, such as the text of an editor; None to read the file."""
 
     @property
     def surfaces(self) -> tuple[Surface, ...]:
@@ -74,6 +87,21 @@ class Target:
     def folder(self) -> Path:
         """Return the folder of a checkpoint, of an adapter or of one of their files."""
         return Path(self.place).parent if self.kind is Kind.FILE else Path(self.place)
+
+
+def text_as(name: str, data: bytes) -> Target:
+    """Return the text of a script, notebook or configuration as a target.
+
+    Args:
+        name: The file that it has, or would have. Its suffix decides how the text is read.
+        data: The text as bytes.
+
+    Raises:
+        TargetError: The name has none of the suffixes.
+    """
+    if not name.endswith(SUFFIXES):
+        raise TargetError(name, f"the name of a text ends in one of {', '.join(SUFFIXES)}")
+    return Target(name, Kind.SCRIPT, name, data=data)
 
 
 def held(live: Any) -> Target:
@@ -93,20 +121,35 @@ def parse(text: str) -> Target:
     found = _found(text, path)
     if found is not None:
         return found
+    if "::" in text:
+        raise TargetError(text, f"a function follows one colon; did you mean {text.replace('::', ':')!r}?")
     factory = _FACTORY.fullmatch(text)
     if factory:
         place, attribute = factory["place"], factory["attribute"]
         if place.endswith(".py"):
             if not Path(place).is_file():
-                raise TargetError(text, f"there is no file {place}")
+                raise TargetError(text, f"there is no file {place}{_near(Path(place))}")
             return Target(text, Kind.FACTORY_FILE, place, attribute)
         if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", place):
             return Target(text, Kind.FACTORY_MODULE, place, attribute)
+    url = _HUB_URL.fullmatch(text)
+    if url:
+        name = url["name"] + (f"@{url['revision']}" if url["revision"] else "")
+        raise TargetError(text, f"is an address, not the id of a model; did you mean {name!r}?")
     name, _, revision = text.partition("@")
-    looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix in _SUFFIXES
+    looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix in SUFFIXES
     if not looks_local and _HUB_ID.fullmatch(name):
         return Target(text, Kind.HUB, name, revision=revision or None)
-    raise TargetError(text, "there is no such file or folder")
+    raise TargetError(text, f"there is no such file or folder{_near(path)}")
+
+
+def _near(path: Path) -> str:
+    """Return a suggestion for a path that does not exist: an entry of its folder with a similar name."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()][:_MOST_NAMES]
+    except (OSError, ValueError):  # ValueError: a null byte
+        return ""
+    return did_you_mean(str(path), (str(path.parent / name) for name in names))
 
 
 def _found(text: str, path: Path) -> Target | None:
@@ -136,13 +179,29 @@ def _folder(text: str, path: Path) -> Target:
         return Target(text, Kind.ADAPTER, str(path))
     if (path / "config.json").is_file():
         return Target(text, Kind.CHECKPOINT, str(path))
+    if (path / PIPELINE).is_file():
+        return Target(text, Kind.CHECKPOINT, str(_denoiser(text, path)))
     return Target(text, Kind.TREE, str(path))
+
+
+def _denoiser(text: str, path: Path) -> Path:
+    """Return the folder of the component that a diffusion pipeline trains.
+
+    Raises:
+        TargetError: The pipeline has no such component.
+    """
+    found = next((path / name for name in _DENOISERS if (path / name / "config.json").is_file()), None)
+    if found is None:
+        raise TargetError(
+            text, f"{PIPELINE} names a pipeline without {' or '.join(_DENOISERS)}; name the folder of a component"
+        )
+    return found
 
 
 def _file(text: str, path: Path) -> Target:
     if path.name in CHECKPOINT_FILES or path.name.endswith(_HEADERS):
         return Target(text, Kind.FILE, str(path))
-    if path.suffix in _SUFFIXES:
+    if path.suffix in SUFFIXES:
         return Target(text, Kind.SCRIPT, str(path))
     raise TargetError(
         text,

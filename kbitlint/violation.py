@@ -75,6 +75,7 @@ class Surface(_Ordered):
     MODEL = "model"
     TRACE = "trace"
     RANKS = "ranks"
+    REHEARSAL = "rehearsal"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -86,7 +87,15 @@ class Location:
     file: str = ""
     """The file, relative to the target; empty for a model."""
     line: int | None = None
-    """1-based line in ``file``. None if the violation has no single line."""
+    """1-based line in ``file``, for a notebook in its cell. None if the violation has no single line."""
+    column: int | None = field(default=None, compare=False)
+    """1-based column of the start, in characters; None if only the line is known."""
+    end_line: int | None = field(default=None, compare=False)
+    """1-based line of the end."""
+    end_column: int | None = field(default=None, compare=False)
+    """1-based column behind the last character."""
+    code: str = field(default="", compare=False)
+    """The text of the line, without its indentation; empty if the violation has no line."""
 
     def __str__(self) -> str:
         place = self.path or ("" if self.file else "(model)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
@@ -66,5 +67,5 @@ class AdaptedTower(Rule):
                     f"tower that reads {tower.reads} has adapters",
                     Location(tower.path),
                     evidence={"class": tower.class_name, "layers": len(inside), "layers_of_all": len(model.adapted)},
-                    fix=Fix(f'exclude_modules=r".*{tower.path.rpartition(".")[2]}.*" in the adapter\'s config', Safety.DISPLAY),
+                    fix=Fix(f'exclude_modules=r"{re.escape(tower.path)}\\..*" in the adapter\'s config', Safety.DISPLAY),
                 )

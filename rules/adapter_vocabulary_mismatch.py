@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.checkpoint import packed_in
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -66,12 +67,13 @@ class AdapterVocabularyMismatch(Rule):
         vocabulary = (base.config or {}).get("vocab_size") if base is not None else None
         if base is None or not isinstance(vocabulary, int):
             raise Unchecked("the config of the adapter's base is not here")
+        packed = packed_in(checkpoint.adapter_tensors)
         for name, tensor in checkpoint.adapter_tensors.items():
             module = name.removeprefix("base_model.model.").removesuffix(".weight")
             last = module.rpartition(".")[2]
             stored = base.tensors.get(f"{module}.weight")
             rows = stored.shape[0] if stored is not None and stored.shape else vocabulary
-            if last in EMBEDDINGS and ".lora_" not in name and tensor.shape and tensor.shape[0] != rows:
+            if name not in packed and last in EMBEDDINGS and ".lora_" not in name and tensor.shape and tensor.shape[0] != rows:
                 yield self.violation(
                     f"the adapter's {last} has {tensor.shape[0]} rows, and the base has {rows}",
                     Location(name, "adapter_model.safetensors"),

@@ -80,6 +80,8 @@ class CheckpointingOff(Rule):
             return
         if any(adapter.through_cache for adapter in model.adapters):
             raise Unchecked("an adapter works through the cache, which checkpointing drops")
+        if any(adapter.by_task for adapter in model.adapters):
+            raise Unchecked("an adapter gets its tasks through hooks, which a recomputation lacks")
         if not model.supports_checkpointing:
             yield self.violation(
                 f"{model.class_name} does not support checkpointing: every layer keeps its activations",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.calls import TRAINING_ARGUMENTS
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
@@ -88,10 +89,24 @@ class CheckpointingTwiceUnderFsdp(Rule):
             for name in ("gradient_checkpointing", "activation_checkpointing"):
                 both = config is not None and any(config.value(key) is True for key in KEYS)
                 if both and call.value(name) is True:
+                    given = call.argument(name)
+                    line = given.whole.line if given is not None and source.dialect != "python" else call.span.line
                     yield self.violation(
                         "the layers are checkpointed by FSDP and by the training arguments",
-                        source.at(call),
+                        source.at(call) if line == call.span.line else source.at_line(line, name),
                         surface=Surface.SOURCE,
                         evidence={"argument": name},
                         fix=Fix("leave it to FSDP", Safety.SAFE, source.set_value(call, name, value=False)),
                     )
+        for call, steps in source.steps_at(Action.CONTEXT):
+            twice = all(step.before.checkpointing.enabled and step.before.certain for step in steps)
+            if twice and all(step.detail == "activation checkpointing" for step in steps):
+                yield self.violation(
+                    "the layers are checkpointed by the model and by activation wrappers",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    severity=Severity.WARNING,
+                    consequence=Consequence.COSTS_TIME,
+                    evidence={"argument": "apply_activation_checkpointing"},
+                    fix=Fix("leave it to the wrappers", Safety.DISPLAY),
+                )

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.upstream import families
+from kbitlint.upstream.architectures import EXPERT_PROJECTIONS, every_name
+from kbitlint.upstream.versions import number
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
 
 
 class DeadTargetModule(Rule):
@@ -19,7 +26,9 @@ class DeadTargetModule(Rule):
 
     ## What it does
 
-    Reports entries of `target_modules` that are neither the name of a module nor the end of a module path.
+    Reports entries of `target_modules` that are neither the name of a module nor the end of a module path. Reports
+    entries of `modules_to_save`, `exclude_modules`, `target_parameters`, `rank_pattern`, `alpha_pattern` and
+    `layers_to_transform` that match nothing, as PEFT compares them.
 
     ## Why is this bad?
 
@@ -63,11 +72,68 @@ class DeadTargetModule(Rule):
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
         banks = [p.path for p in model.parameters if p.bank and not p.adapter]
-        for adapter, target in model.dead_targets:
+        for unmatched in model.unmatched:
             title = "name experts in target_parameters" if banks else "name a module of this architecture"
+            key, entry = unmatched.key, unmatched.entry
             yield self.violation(
-                f"target_modules of adapter {adapter!r} name {target!r}, and no module is called so",
-                Location(target),
-                evidence={"adapter": adapter, "target": target, "fused_experts": len(banks)},
-                fix=Fix(title, Safety.DISPLAY),
+                f"{key} of adapter {unmatched.adapter!r} name {entry!r}, and {_EFFECTS[key]}",
+                Location(entry),
+                evidence={"adapter": unmatched.adapter, "target": entry, "key": key, "fused_experts": len(banks)},
+                fix=Fix(title if key == "target_modules" else _TITLES.get(key, _TITLE), Safety.DISPLAY),
             )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each list of targets with a name that the checkpoint's architecture does not have."""
+        if number(source.versions.get("transformers", "5")) < (5,):
+            return
+        found: dict[Call, list[tuple[str, ...]]] = {}
+        for _, steps in source.steps_at(Action.ATTACH):
+            for step in steps:
+                config = step.call.within("peft_config")
+                if config is not None and config.callee == "peft.LoraConfig":
+                    found.setdefault(config, []).append(_dead(config, step.before))
+        for config, lists in found.items():
+            dead, argument = lists[0], config.argument("target_modules")
+            if not dead or argument is None or any(other != dead for other in lists):
+                continue
+            everything = isinstance(argument.value, tuple) and len(dead) == len(argument.value)
+            yield self.violation(
+                f"no module of this architecture is called {' or '.join(dead)}" + (": PEFT refuses them" if everything else ""),
+                source.at_line(argument.whole.line, "target_modules"),
+                surface=Surface.SOURCE,
+                severity=Severity.ERROR if everything else Severity.WARNING,
+                consequence=Consequence.FAILS if everything else None,
+                evidence={"dead": list(dead)},
+                fix=Fix("name a module of this architecture", Safety.DISPLAY),
+            )
+
+
+def _dead(config: Call, model: ModelState) -> tuple[str, ...]:
+    """Return the targets that name linear layers of other architectures; empty if the architecture is not known."""
+    load, targets = model.load, config.value("target_modules")
+    if load is None or not isinstance(targets, tuple) or not all(isinstance(name, str) for name in targets):
+        return ()
+    known = families.facts_of(load.value("pretrained_model_name_or_path"), model.named)
+    architecture = known.architecture
+    if architecture is None or (load.value("trust_remote_code") is not None and known.model_type != "phi"):
+        return ()  # the code of the checkpoint may name its modules otherwise
+    renamed = EXPERT_PROJECTIONS.get(architecture.renames, ())
+    here = architecture.names | set(renamed)
+    names = (str(name) for name in targets if "." not in str(name))
+    return tuple(name for name in names if name in every_name() and name not in here)
+
+
+_TITLE = "name a module of this architecture"
+_TITLES = {
+    "target_parameters": "name a parameter of this model",
+    "layers_to_transform": "count the layers from 0",
+} | dict.fromkeys(("rank_pattern", "alpha_pattern"), "name adapted layers by the end of their path, without ^")
+_EFFECTS = {
+    "target_modules": "no module is called so",
+    "modules_to_save": "no module is called so: nothing is trained as a copy",
+    "exclude_modules": "no module is called so: nothing is left out",
+    "target_parameters": "no parameter is called so",
+    "layers_to_transform": "there is no such layer",
+    "rank_pattern": "it matches no adapted layer: r applies",
+    "alpha_pattern": "it matches no adapted layer: lora_alpha applies",
+}

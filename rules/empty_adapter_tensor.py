@@ -19,7 +19,7 @@ class EmptyAdapterTensor(Rule):
 
     ## What it does
 
-    Reports tensors in adapter_model.safetensors whose shape contains a zero.
+    Reports tensors in adapter_model.safetensors whose shape contains a zero, and a file without any tensor.
 
     ## Why is this bad?
 
@@ -28,7 +28,8 @@ class EmptyAdapterTensor(Rule):
 
     ## Example
 
-    `model.save_pretrained(out)` on rank 0 under ZeRO-3, without `stage3_gather_16bit_weights_on_model_save`.
+    `model.save_pretrained(out)` on rank 0 under ZeRO-3, without `stage3_gather_16bit_weights_on_model_save`. Or
+    `model.merge_and_unload()` whose result is dropped, and `model.save_pretrained(out)` afterwards.
 
     ## Fix
 
@@ -55,6 +56,14 @@ class EmptyAdapterTensor(Rule):
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each empty tensor."""
+        if checkpoint.adapter_file and not checkpoint.adapter_tensors:
+            yield self.violation(
+                "the adapter's file holds no tensor",
+                Location("", "adapter_model.safetensors"),
+                surface=Surface.FILES,
+                fix=Fix("save the model that holds the adapter", Safety.DISPLAY),
+            )
+            return
         if not checkpoint.adapter_tensors:
             raise Unchecked("no adapter_model.safetensors here")
         for name, tensor in checkpoint.adapter_tensors.items():

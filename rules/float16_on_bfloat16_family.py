@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
+from kbitlint.upstream import families
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.source import ExecutionPath, SourceFacts
+    from kbitlint.facts.values import Argument, Span
 
-#: families that users reported to overflow in float16
-OVERFLOWS = re.compile(r"(^|[/_-])(gemma|codegemma|medgemma|paligemma|(m|flan-|u)?t5|byt5)[\w.-]*", re.IGNORECASE)
+#: changes of a model that a script makes in order to train it
+TRAINING = (Action.PREPARE, Action.ATTACH, Action.TRAINER)
+#: calls of a script that only generates text with a model
+_GENERATES = re.compile(r"\bpipeline\(|\.generate\(")
+#: questions about the GPU, on which a script's choice of a dtype depends
+_ASKS_GPU = re.compile(r"is_bf16_supported|get_device_capability|is_torch_bf16|is_bfloat16_supported")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An argument that sets the dtype in which a checkpoint computes."""
+
+    checkpoint: str
+    overflows: bool
+    argument: Argument
+    dtype: str
 
 
 class Float16OnBfloat16Family(Rule):
-    """A model of a family that overflows in float16 is set to compute in float16.
+    """A model of a family with weights in bfloat16, or that overflows in float16, is set to compute in float16.
 
     ## What it does
 
-    Reports `bnb_4bit_compute_dtype=torch.float16`, `dtype=torch.float16` and `torch_dtype=torch.float16` for Gemma, T5
-    and its relatives. Activations of these families are known to exceed the range of float16. The rule reads the family
-    from the checkpoint's name, and reports nothing if the name is not in the file.
+    Reports `bnb_4bit_compute_dtype=torch.float16`, `dtype=torch.float16`, `torch_dtype=torch.float16` and `fp16=True`. It
+    does so for Gemma, T5 and their relatives, whose activations are known to exceed the range of float16, and for quantized
+    models of every other family that is published in bfloat16: Llama 3, Mistral, Qwen, Phi 3, Falcon. config.json on this
+    machine, or else the checkpoint's name, tells the family. A model that only generates text is not reported. It is an info
+    where the script asks the GPU and takes bfloat16 if it can.
 
     ## Why is this bad?
 
-    The range of float16 ends at 65504. Activations of these models exceed it and become infinite. The loss is NaN or 0
-    from the first steps on. bfloat16 has the range of float32.
+    The range of float16 ends at 65504. Activations of Gemma and T5 exceed it and become infinite. The loss is NaN or 0
+    from the first steps on. The other families were trained in the range of bfloat16, which is that of float32, so nothing
+    bounds their activations either.
 
     ## Example
 
@@ -63,25 +84,63 @@ class Float16OnBfloat16Family(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each float16 argument in the load of such a checkpoint."""
-        seen: set[int] = set()
-        for call, steps in source.steps_at(Action.LOAD):
-            name = call.value("pretrained_model_name_or_path")
-            if not isinstance(name, str) or not OVERFLOWS.search(name):
+        """Yield one violation for each float16 argument in the load of such a checkpoint, or in its training."""
+        found: dict[Span, list[tuple[Place, bool]]] = {}
+        for path in source.paths:
+            for place in self._loaded(source, path):
+                found.setdefault(place.argument.whole, []).append((place, place.dtype == "float16"))
+            for place in self._trained(path):
+                found.setdefault(place.argument.whole, []).append((place, True))
+        for places in found.values():
+            if any(narrow for _, narrow in places):
+                yield self._violation(source, places)
+
+    def _loaded(self, source: SourceFacts, path: ExecutionPath) -> Iterator[Place]:
+        """Yield the arguments that set the dtype of each load on a path, unless the script only generates with the model."""
+        trained = {step.model_id for step in path.steps if step.action in TRAINING} | {t.model_id for t in path.trainings}
+        for step in path.steps:
+            model = step.before
+            if step.action is not Action.LOAD:
                 continue
-            places = [(call, key) for key in ("dtype", "torch_dtype")]
-            places += [(step.before.quantization, "bnb_4bit_compute_dtype") for step in steps if step.before.quantization]
-            for place, key in places:
-                given = place.argument(key)
-                if given is None or place.dtype(key) != "float16" or given.span.start in seen:
-                    continue
-                seen.add(given.span.start)
-                written = source.code_of(given.span)
-                edits = source.replace(given.span, written.replace("float16", "bfloat16")) if "float16" in written else ()
-                yield self.violation(
-                    f"{name} computes in float16, whose range its activations leave",
-                    source.at_line(given.whole.line, key),
-                    surface=Surface.SOURCE,
-                    evidence={"checkpoint": name, "argument": key},
-                    fix=Fix("use bfloat16", Safety.UNSAFE, edits) if edits else Fix("use bfloat16", Safety.DISPLAY),
-                )
+            name = step.call.value("pretrained_model_name_or_path")
+            known = families.facts_of(name, model.named)
+            if step.model_id not in trained and _GENERATES.search(source.text):
+                continue
+            if not known.overflows and not (model.kbit and known.dtype == "bfloat16"):
+                continue
+            for call, key in ((step.call, "dtype"), (step.call, "torch_dtype"), (model.quantization, "bnb_4bit_compute_dtype")):
+                given = call.argument(key) if call is not None else None
+                if call is not None and given is not None and call.dtype(key) in LOW_PRECISION:
+                    yield Place(str(name), known.overflows, given, str(call.dtype(key)))
+
+    @staticmethod
+    def _trained(path: ExecutionPath) -> Iterator[Place]:
+        """Yield the argument ``fp16=True`` of each training on a path whose adapters KB120 does not report."""
+        for training in path.trainings:
+            model, given = training.model, training.arguments.argument("fp16") if training.arguments is not None else None
+            if given is None or training.fp16 is not True or model.load is None or given.span.end == 0:
+                continue
+            name = model.load.value("pretrained_model_name_or_path")
+            known = families.facts_of(name, model.named)
+            unfit = model.kbit and model.adapters is not None and model.adapters.dtype == "bfloat16"
+            if (known.overflows or (model.kbit and known.dtype == "bfloat16")) and not unfit:
+                yield Place(str(name), known.overflows, given, "float16")
+
+    def _violation(self, source: SourceFacts, places: list[tuple[Place, bool]]) -> Violation:
+        place = next(place for place, narrow in places if narrow)
+        given, depends = place.argument, not all(narrow for _, narrow in places)
+        asks = depends and _ASKS_GPU.search(source.text) is not None
+        written = source.code_of(given.span)
+        edits = source.replace(given.span, written.replace("float16", "bfloat16")) if "float16" in written else ()
+        if given.name == "fp16":
+            edits = source.rename_argument(given, "bf16") if written == "True" else ()
+        why = "whose range its activations leave" if place.overflows else "and its weights are bfloat16, whose range is wider"
+        where = " where the GPU has no bfloat16" if asks else " on some paths" if depends else ""
+        return self.violation(
+            f"{place.checkpoint} computes in float16{where}, {why}",
+            source.at_line(given.whole.line, given.name),
+            surface=Surface.SOURCE,
+            severity=Severity.INFO if asks else None,
+            evidence={"checkpoint": place.checkpoint, "argument": given.name},
+            fix=Fix("use bfloat16", Safety.UNSAFE, edits) if edits else Fix("use bfloat16", Safety.DISPLAY),
+        )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.upstream.quantization import misspelt_arguments
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ class Float32ComputeDtype(Rule):
         for call in source.calls_of("transformers.BitsAndBytesConfig"):
             if call.value("load_in_4bit") is not True or call in wide:
                 continue
+            if "bnb_4bit_compute_dtype" in misspelt_arguments(call):
+                continue  # the misspelt name is the cause, and another rule's
             dtype = call.dtype("bnb_4bit_compute_dtype")
             if dtype not in (None, "float32"):
                 continue

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.facts.step_bytes import WARN_FROM, is_cast_after_loading, step_bytes
+from kbitlint.rule import Meta, Option, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ class Float32ResidualStream(Rule):
 
     4-bit layers return the dtype of their input, so one float32 tensor makes every activation of every later layer
     float32. The memory that is saved for the backward pass grows by a third to a half, and logits are float32. Kernels
-    for half precision (flash attention) refuse float32 or fall back.
+    for half precision (flash attention) refuse float32 or fall back. Training works and learns.
+
+    It is a warning if the extra bytes are a tenth of the step's peak (option `warn-from`), and an info below that. The
+    peak is estimated for the batch of the context, or for one sequence of 2048 tokens. `kbitlint memory` measures it.
 
     ## Example
 
@@ -35,8 +39,9 @@ class Float32ResidualStream(Rule):
 
     ## Fix
 
-    If norms promote the stream, cast their output back to the dtype of their input. If the embedding is float32, load
-    it in half precision again. To keep it so, call `kbitlint.fix(model)` instead of `prepare_model_for_kbit_training`.
+    If norms promote the stream, cast their output back to the dtype of their input. If PEFT's prepare made the
+    embedding float32, call `kbitlint.fix(model)` in its place: it freezes the base, keeps the norms in float32 and leaves
+    the stream in half precision. If the embedding was loaded in float32, load it in half precision.
 
     ## Fix safety
 
@@ -58,6 +63,10 @@ class Float32ResidualStream(Rule):
         since="0.1.0",
     )
 
+    options: ClassVar[tuple[Option, ...]] = (
+        Option("warn-from", WARN_FROM, "the share of the step's peak from which on the extra bytes are a warning"),
+    )
+
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield at most one violation, at the module where the stream turns float32."""
         compute = {facts.packing.compute_dtype for facts in trace.model.quantized}
@@ -73,14 +82,23 @@ class Float32ResidualStream(Rule):
         at, what = self._origin(trace, promoting, entered_wide=entered)
         edits = tuple(Edit("float32-norm", path, {"interface": "transparent"}) for path in norms) if promoting else ()
         if entered or not edits:
-            fix = Fix("load the embeddings in half precision", Safety.DISPLAY) if entered else None
+            fix = _by_hand(trace) if entered else None
         else:
             fix = Fix("let float32 norms give back the dtype that came in", Safety.SAFE, edits)
+        cost = step_bytes(trace.model, context)
+        share = cost.stream / cost.peak
         yield self.violation(
             f"{what}: {len(wide)} of {len(trace.layers)} layers pass on float32 while quantized layers compute in {half[0]}",
             Location(at),
             surface=Surface.TRACE,
-            evidence={"layers": len(wide), "saved_bytes": trace.saved_bytes, "batch": list(trace.batch)},
+            severity=Severity.WARNING if share >= self.option("warn-from") else Severity.INFO,
+            evidence={
+                "layers": len(wide),
+                "saved_bytes": trace.saved_bytes,
+                "batch": list(trace.batch),
+                "extra_bytes": cost.stream,
+                "share_of_peak": round(share, 3),
+            },
             fix=fix,
         )
 
@@ -91,6 +109,14 @@ class Float32ResidualStream(Rule):
             return promoting[0].path, f"{promoting[0].class_name} gives float32"
         if entered_wide:
             embedding = next((e.path for e in trace.model.embeddings if e.path in trace.called), "")
-            return embedding, "the residual stream is float32 from its start"
+            cause = ", as PEFT's prepare makes the embeddings" if is_cast_after_loading(trace.model) else ""
+            return embedding, f"the residual stream is float32 from its start{cause}"
         turning = next(layer.path for layer in trace.layers if layer.outgoing == "float32")
         return turning, "the residual stream turns float32"
+
+
+def _by_hand(trace: TraceFacts) -> Fix:
+    """Return what to do about embeddings in float32: it depends on what made them so."""
+    if is_cast_after_loading(trace.model):
+        return Fix("call kbitlint.fix(model) in place of prepare_model_for_kbit_training", Safety.DISPLAY)
+    return Fix("load the embeddings in half precision", Safety.DISPLAY)

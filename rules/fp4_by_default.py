@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.quantization import misspelt_arguments
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Fp4ByDefault(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each 4-bit config without a quantization type."""
         for call in source.calls_of("transformers.BitsAndBytesConfig"):
-            if call.value("load_in_4bit") is True and call.complete and not call.gives("bnb_4bit_quant_type"):
+            forgotten = not call.gives("bnb_4bit_quant_type") and "bnb_4bit_quant_type" not in misspelt_arguments(call)
+            if call.value("load_in_4bit") is True and call.complete and forgotten:
                 yield self.violation(
                     "weights are packed as fp4: bnb_4bit_quant_type is not given",
                     source.at(call),

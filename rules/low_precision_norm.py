@@ -32,7 +32,7 @@ class LowPrecisionNorm(Rule):
 
     In bfloat16 the range is safe, and most implementations compute in float32 internally. The only cost is that the
     weight itself is rounded to 8 bits. TRL measured no difference there and stopped upcasting. The message states the
-    dtype.
+    dtype, and whether the code of the norm computes in float32 or in the dtype of its weights.
 
     ## Example
 
@@ -79,9 +79,9 @@ class LowPrecisionNorm(Rule):
     def _violation(self, norm: NormFacts, low: list[str]) -> Violation:
         what = "parameter acting as a norm is" if norm.bare else "norm weights are"
         return self.violation(
-            f"{what} {' and '.join(low)}, not float32",
+            f"{what} {' and '.join(low)}, not float32{_computes(norm, low)}",
             Location(norm.path),
-            evidence={"class": norm.class_name, "dtypes": dict(norm.dtypes), "bytes": norm.nbytes},
+            evidence={"class": norm.class_name, "dtypes": dict(norm.dtypes), "bytes": norm.nbytes, "upcasts": norm.upcasts},
             fix=self._fix(norm),
         )
 
@@ -97,3 +97,10 @@ class LowPrecisionNorm(Rule):
             adds_bytes=norm.nbytes,
         )
         return Fix("keep them in float32, same dtype in and out", Safety.SAFE, (edit,))
+
+
+def _computes(norm: NormFacts, low: list[str]) -> str:
+    """Return what the norm does with them; empty if its code cannot be read."""
+    if norm.upcasts is None:
+        return ""
+    return "; the computation is in float32" if norm.upcasts else f"; the computation is in {' and '.join(low)} too"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
+from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -12,7 +13,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.source import SourceFacts, Step
+
+#: adapters that are virtual tokens: peft.PeftModel keeps the base model as it is, which has no merge_and_unload
+_PROMPTS = ("peft.Prompt", "peft.Prefix", "peft.MultitaskPrompt", "peft.CPTConfig", "peft.AdaptionPrompt")
+
+
+def _missing(step: Step) -> str:
+    """Return why the object has no method that merges; empty if it has one or that is not known."""
+    adapters = step.before.adapters
+    if step.detail == "base":
+        return "the name still holds the base model, and only trainer.model holds the adapters"
+    config = adapters.config if adapters is not None else None
+    if isinstance(config, Call) and config.callee.startswith(_PROMPTS):
+        return f"{config.callee.removeprefix('peft.')} adds no weights to a layer that could be merged"
+    return ""
 
 
 class MergeIntoPackedWeights(Rule):
@@ -20,7 +35,8 @@ class MergeIntoPackedWeights(Rule):
 
     ## What it does
 
-    Reports `merge_and_unload()` and `merge_adapter()` on a model that is quantized on every path.
+    Reports `merge_and_unload()` and `merge_adapter()` on a model that is quantized on every path. It is an error if the object
+    has no such method: the name that a TRL trainer received still holds the base, and virtual tokens are never merged.
 
     ## Why is this bad?
 
@@ -58,7 +74,18 @@ class MergeIntoPackedWeights(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each merge into weights that are packed on every path."""
         for call, steps in source.steps_at(Action.MERGE):
-            if all(step.before.kbit for step in steps):
+            missing = {_missing(step) for step in steps if step.before.certain}
+            reason = missing.pop() if len(missing) == 1 else ""
+            if reason:
+                yield self.violation(
+                    f"{reason}: an AttributeError, and nothing is merged",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    severity=Severity.ERROR,
+                    consequence=Consequence.FAILS,
+                    fix=Fix("merge trainer.model after loading it on an unquantized base", Safety.DISPLAY),
+                )
+            elif all(step.before.kbit for step in steps):
                 bits = steps[0].before.bits
                 packed = f"{bits}-bit" if isinstance(bits, int) else "packed"
                 yield self.violation(

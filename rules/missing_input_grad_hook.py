@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.trace import Cut
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -25,8 +27,8 @@ class MissingInputGradHook(Rule):
 
     Reports checkpointed layers that cut the gradient. They checkpoint reentrantly, and hold adapters, or will hold them once
     adapters are attached to the frozen base. No parameter upstream is trainable, and no hook on the embeddings makes their
-    input require grad. If it is not known whether a trainable module runs before the layers, it is a warning that names the
-    module.
+    input require grad. It is a warning that names the module if a trainable one may run before the layers, and a warning for
+    layers of a tower that text alone does not run.
 
     ## Why is this bad?
 
@@ -37,7 +39,7 @@ class MissingInputGradHook(Rule):
     ## Example
 
     `model._set_gradient_checkpointing(True, functools.partial(checkpoint, use_reentrant=True))` after freezing the
-    base, without `model.enable_input_require_grads()`.
+    base, without `model.enable_input_require_grads()`. Or a hook on the text embeddings only, with LoRA on a vision tower.
 
     ## Fix
 
@@ -106,19 +108,23 @@ class MissingInputGradHook(Rule):
             raise Unchecked("torch.compile decides how the checkpoints run")
         if not trace.gradients:
             raise Unchecked("the step stops before a gradient could arrive")
-        expected = {violation.at.path for violation in self.check_model(trace.model, context)}
+        unseen = {violation.at.path: violation for violation in self.check_model(trace.model, context)}
         layers = {layer.path: layer for layer in trace.model.checkpoints}
         inside = Counter(facts.at for facts in trace.gradients if facts.reentrant and not facts.virtual)
         for path in dict.fromkeys(facts.at for facts in trace.gradients if facts.reentrant):
             what = "its adapters" if inside[path] else "adapters attached to it"
-            unseen = "" if path in expected else " (only the traced step shows it)"
+            only = "" if path in unseen else " (only the traced step shows it)"
             yield self.violation(
-                f"no gradient reaches {what}: the layer checkpoints reentrantly and nothing before it requires grad{unseen}",
+                f"no gradient reaches {what}: the layer checkpoints reentrantly and nothing before it requires grad{only}",
                 Location(path),
                 surface=Surface.TRACE,
-                evidence={"trainable_inside": inside[path], "seen_in_attributes": path in expected},
+                evidence={"trainable_inside": inside[path], "seen_in_attributes": path in unseen},
                 fix=self._fix(layers.get(path)),
             )
+        idle = {facts.at for facts in trace.gradients if facts.cut is Cut.NOT_CALLED and not facts.virtual}
+        for path, violation in unseen.items():  # layers of a tower that this batch does not run
+            if path not in trace.called and any(f"{path}.".startswith(f"{at}.") for at in idle):
+                yield dataclasses.replace(violation, severity=Severity.WARNING, surface=Surface.TRACE)
 
     @staticmethod
     def _fix(layer: LayerCheckpointing | None) -> Fix:

@@ -36,7 +36,8 @@ class NewEmbeddingsUntrained(Rule):
 
     Reports `resize_token_embeddings` in a script that adds tokens, if the LoRA config trains neither the embeddings nor
     chosen tokens. Such a config has no `modules_to_save`, `trainable_token_indices` or `target_parameters`, and no
-    target that names an embedding. A resize with `pad_to_multiple_of` is not reported.
+    target that names an embedding. A file without a training is judged by its LoRA configs. `setup_chat_format`,
+    `clone_chat_template` and helpers that are named after a resize of embeddings count as such.
 
     ## Why is this bad?
 
@@ -74,6 +75,10 @@ class NewEmbeddingsUntrained(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each resize whose rows stay frozen on every path that trains the model."""
         grown: dict[Call, bool] = {}
+        configs = tuple(source.calls_of("peft.LoraConfig"))
+        trains = any(path.trainings for path in source.paths)
+        forgotten = not trains and bool(configs) and all(map(_forgets, configs))  # the training is in another file
+        adds = False
         for path in source.paths:
             untrained: dict[int, bool] = {}
             for training in path.trainings:
@@ -82,15 +87,17 @@ class NewEmbeddingsUntrained(Rule):
                 so_far = untrained.get(training.model_id, True)
                 untrained[training.model_id] = so_far and frozen and training.model.certain
             for step in path.steps:
-                resized = step.action is Action.RESIZE and step.call.value("pad_to_multiple_of") is None
-                if resized and step.model_id in untrained:
-                    grown[step.call] = grown.get(step.call, True) and untrained[step.model_id]
-        adds_tokens = any(grown.values()) and source.adds_tokens
+                if step.action is Action.RESIZE:
+                    frozen = untrained.get(step.model_id, forgotten)
+                    grown[step.call] = grown.get(step.call, True) and frozen
+                    adds |= step.detail == "tokens"
+        adds_tokens = adds or (any(grown.values()) and source.adds_tokens)
         for call, frozen in grown.items():
             if frozen and adds_tokens:
+                config = next((one for one in configs if source.is_imported(call) and not source.is_imported(one)), call)
                 yield self.violation(
                     "rows for new tokens are added to the embeddings, and no adapter trains them",
-                    source.at(call),
+                    source.at(config),
                     surface=Surface.SOURCE,
                     fix=Fix("pass trainable_token_indices or modules_to_save to the adapter config", Safety.DISPLAY),
                 )

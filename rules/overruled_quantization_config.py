@@ -76,7 +76,12 @@ class OverruledQuantizationConfig(Rule):
             outcome = next(iter(outcomes))
             if argument is None or outcome is None or len(outcomes) > 1:
                 continue
+            if source.dialect == "axolotl":
+                continue  # it builds its config from the stored one (src/axolotl/loaders/model.py)
             severity, consequence, what = outcome
+            if source.dialect == "llamafactory":  # src/llamafactory/model/model_utils/quantization.py
+                what = "`quantization_bit` will not affect on the PTQ-quantized models"
+                severity, consequence = Severity.WARNING, Consequence.TRAINS_WRONG
             inside = call.span.start <= argument.whole.start < call.span.end
             literal = inside and source.code_of(argument.span) == "None"
             title = "leave the argument out, or load the unquantized checkpoint"

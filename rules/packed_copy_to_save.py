@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.checkpoint import packed_in
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
+    from kbitlint.facts.checkpoint import CheckpointFacts
     from kbitlint.facts.model import ModelFacts
 
 
@@ -20,6 +22,8 @@ class PackedCopyToSave(Rule):
     ## What it does
 
     Reports copies that PEFT made of packed layers.
+
+    Also reports a packed weight in the file of a saved adapter.
 
     ## Why is this bad?
 
@@ -55,6 +59,19 @@ class PackedCopyToSave(Rule):
         consequence=Consequence.FAILS,
         since="0.1.0",
     )
+
+    def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each packed weight in the file of an adapter."""
+        if not checkpoint.adapter_tensors:
+            raise Unchecked("no adapter_model.safetensors here")
+        for weight in packed_in(checkpoint.adapter_tensors):
+            yield self.violation(
+                "the adapter's file holds a packed weight: the copy to save was quantized and never trained",
+                Location(weight, "adapter_model.safetensors"),
+                surface=Surface.FILES,
+                consequence=Consequence.TRAINS_NOTHING,
+                fix=Fix('load the base with llm_int8_skip_modules=["lm_head", ...], and train again', Safety.DISPLAY),
+            )
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each packed copy."""

@@ -84,21 +84,27 @@ class PackedTaskHead(Rule):
         if number(source.versions.get("transformers", "5")) < (5,):
             return
         found: dict[Call, tuple[str, ...] | None] = {}
+        certain: set[Call] = set()
         for _, steps in source.steps_at(Action.ATTACH):
             for step in steps:
                 config = step.before.quantization
                 if config is not None:
                     heads = _packed(step.before) if _trains(step.call, step.before) else None
+                    certain |= {config} if _is_named(step.before) else set()
                     found[config] = heads if found.get(config, heads) == heads else None
         for config, heads in found.items():
             if heads is not None:
                 title = f"leave it unquantized: llm_int8_skip_modules={list(heads)}"
                 given = config.gives("llm_int8_skip_modules")
                 edits = () if given else source.set_argument(config, "llm_int8_skip_modules", repr(list(heads)))
+                named = config in certain
                 yield self.violation(
-                    "the head is quantized too, and a packed head cannot be trained",
+                    "the head is quantized too, and a packed head cannot be trained"
+                    + ("" if named else ", unless the checkpoint's class has a head of another name"),
                     source.at(config),
                     surface=Surface.SOURCE,
+                    severity=None if named else Severity.WARNING,
+                    consequence=None if named else Consequence.FRAGILE,
                     evidence={"heads": list(heads)},
                     fix=Fix(title, Safety.UNSAFE, edits) if edits else Fix(title, Safety.DISPLAY),
                 )
@@ -107,6 +113,12 @@ class PackedTaskHead(Rule):
 def _kind(model: ModelState) -> str | None:
     callee = model.load.callee if model.load is not None else ""
     return next((kind for kind in HEADS if kind in callee), None)
+
+
+def _is_named(model: ModelState) -> bool:
+    """Return whether the script names the checkpoint or a class, so that the name of the head is known."""
+    load = model.load
+    return load is not None and (".Auto" not in load.callee or isinstance(load.value("pretrained_model_name_or_path"), str))
 
 
 def _packed(model: ModelState) -> tuple[str, ...] | None:

@@ -25,7 +25,8 @@ class PackedWeightRead(Rule):
     ## Why is this bad?
 
     A 4-bit weight is stored as one column of bytes. `F.linear(x, self.proj.weight)`, `self.proj.weight[:n]` or
-    `self.dt_proj.weight @ x` then raises a shape or dtype error. In 8 bits it may compute wrong values instead.
+    `self.dt_proj.weight @ x` then raises a shape or dtype error. If the code casts the bytes first, as PEANuT of PEFT does in 8 bits, it computes
+    with values without their scales, and the severity is warning.
 
     ## Example
 
@@ -63,6 +64,8 @@ class PackedWeightRead(Rule):
                 f"code computes with the packed weight of {name} instead of calling it",
                 Location(read.path),
                 surface=Surface.TRACE,
+                severity=Severity.WARNING if read.cast else None,
+                consequence=Consequence.TRAINS_WRONG if read.cast else None,
                 evidence={"reader": read.reader, "operator": read.operator, "failure": trace.failure},
                 fix=Fix(f'load with llm_int8_skip_modules=["{name}", "lm_head"]', Safety.DISPLAY),
             )

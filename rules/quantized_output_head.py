@@ -24,7 +24,7 @@ class QuantizedOutputHead(Rule):
 
     ## What it does
 
-    Reports a packed output embedding (`lm_head`), and a packed head of a task (`classifier`).
+    Reports a packed output embedding (`lm_head`), and a head of a task (`classifier`) that is packed or holds packed layers.
 
     ## Why is this bad?
 
@@ -34,8 +34,8 @@ class QuantizedOutputHead(Rule):
     the step raises (KB506).
 
     A task head is new, so it has to be trained, and `LoraConfig(task_type="SEQ_CLS")` raises `only Tensors of floating
-    point dtype can require gradients`. transformers packs it by default in models such as BERT. It is a warning, unless
-    LoRA adapts the head itself.
+    point dtype can require gradients`. transformers packs it by default if it has a bias, as in BERT, RoBERTa and
+    DistilBERT: the name it leaves out is then `classifier.bias`. It is a warning, unless LoRA adapts the head itself.
 
     ## Example
 
@@ -70,10 +70,12 @@ class QuantizedOutputHead(Rule):
             raise Unchecked("no layer is quantized")
         packed = {below(facts.path): facts.packing for facts in model.quantized}
         for head in model.heads:
-            packing = packed.get(below(head.path))
-            if packing is None:
+            place = below(head.path)
+            inside = [path for path in packed if path == place or (head.task and path.startswith(f"{place}."))]
+            if not inside:
                 continue
-            adapted = any(layer.path == below(head.path) for layer in model.adapted)
+            packing = packed[inside[0]]
+            adapted = any(layer.path in inside for layer in model.adapted)
             untrainable = bool(head.task) and not adapted
             yield self.violation(
                 f"head of the task is packed as {packing.kind}: no copy of it can be trained"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy, TrainingContext
+from kbitlint.facts.values import UNKNOWN, Call
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.upstream.versions import takes_kwargs
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import CheckpointingState, ModelState
     from kbitlint.facts.source import SourceFacts, Training
-    from kbitlint.facts.values import Call
+    from kbitlint.facts.values import Span
 
 TITLE = "checkpoint without reentry"
 UNSET = "use_reentrant is not passed, so torch checkpoints reentrantly"
@@ -97,28 +98,35 @@ class ReentrantCheckpointing(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each call that sets reentrant checkpointing on every path through it."""
-        decided: dict[Call, list[tuple[ModelState, Training | None]]] = {}
-        overruled: set[Call] = set()
+        decided: dict[Span, list[tuple[ModelState, Training | None]]] = {}
+        overruled: set[Span] = set()
+        shards = "deepspeed" in source.text.lower()  # else no option of the command line is meant to
         for path in source.paths:
             for model, training, steps in path.histories():
                 how = model.checkpointing
                 by, holds = how.by, how.enabled and how.reentry.reentrant
-                spared = training is not None and training.zero_stage not in (None, 0, 1, 2)
+                stage = None if training is None or (training.zero_stage is UNKNOWN and not shards) else training.zero_stage
+                spared = stage not in (None, 0, 1, 2)
                 if by is not None and holds and not spared and context.strategy is not Strategy.ZERO3:
-                    decided.setdefault(by, []).append((model, training))
-                overruled |= {step.call for step in steps if step.call != by or not holds or spared}
-        for call, found in decided.items():
-            if call not in overruled:
-                yield self._decision(source, call, found)
+                    decided.setdefault(by.span, []).append((model, training))
+                last = None if by is None or not holds or spared else by.span
+                overruled |= {step.call.span for step in steps if step.call.span != last}
+        for span, found in decided.items():
+            if span not in overruled:
+                yield self._decision(source, found[0][0].checkpointing, found)
         for call in source.calls_of("torch.checkpoint", "torch.checkpoint_sequential"):
             if call.value("use_reentrant") is None:
                 edits = source.set_value(call, "use_reentrant", value=False)
                 yield self.violation(UNSET, source.at(call), surface=Surface.SOURCE, fix=Fix(TITLE, Safety.SAFE, edits))
 
-    def _decision(self, source: SourceFacts, call: Call, found: list[tuple[ModelState, Training | None]]) -> Violation:
-        how = found[0][0].checkpointing
+    def _decision(
+        self, source: SourceFacts, how: CheckpointingState, found: list[tuple[ModelState, Training | None]]
+    ) -> Violation:
+        call: Call = how.by  # type: ignore[assignment]  # a state that checkpoints has the call that decides
         given = call.argument(how.flag or how.kwargs)
         trained = any(training is not None for _, training in found)
+        # one process group without DDP, and the program installs the hook that reentry needs
+        sharded = source.dialect != "python" and all(t is not None and t.fsdp and how.reentry.value == "True" for _, t in found)
         fails = any(training is not None and training.distributed and training.find_unused is True for _, training in found)
         message = UNSET if how.reentry.value == "unset" else "checkpointing is reentrant"
         if fails:
@@ -129,8 +137,8 @@ class ReentrantCheckpointing(Rule):
             message,
             source.at(call) if given is None else source.at_line(given.whole.line, given.name),
             surface=Surface.SOURCE,
-            severity=Severity.ERROR if fails else Severity.WARNING if trained and not how.flag else Severity.INFO,
-            consequence=Consequence.FAILS if fails else Consequence.HARMLESS if how.flag else None,
+            severity=Severity.ERROR if fails else Severity.WARNING if trained and not (how.flag or sharded) else Severity.INFO,
+            consequence=Consequence.FAILS if fails else Consequence.HARMLESS if how.flag or sharded else None,
             evidence={"use_reentrant": how.reentry.value, "trained_here": trained},
             fix=_repair(source, how, call),
         )

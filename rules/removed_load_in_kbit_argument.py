@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.config_moves import into_given_config, into_new_config
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 #: the file may choose a branch by version, and pass the argument to an older one only
 _VERSION = re.compile(r"version|\bsignature\(", re.IGNORECASE)
+#: comments and texts of several lines, whose versions decide nothing
+_STORY = re.compile(r"(\"\"\"|''').*?\1|#[^\n]*", re.DOTALL)
+FLAGS = ("load_in_4bit", "load_in_8bit")
 
 
 class RemovedLoadInKbitArgument(Rule):
@@ -29,8 +33,8 @@ class RemovedLoadInKbitArgument(Rule):
     ## What it does
 
     Reports `load_in_4bit` and `load_in_8bit` in `from_pretrained` with transformers 5, for every value. If only some paths pass
-    one, it is a warning, and a file that reads versions is not reported. Also reports a `TorchAoConfig` made from a string, and
-    the import of `prepare_model_for_int8_training`.
+    one, it is a warning, and a file that reads versions is not reported. Also reports `bnb_4bit_*` there, a `TorchAoConfig`
+    made from a string, and the import of `prepare_model_for_int8_training` with PEFT from 0.10 on.
 
     ## Why is this bad?
 
@@ -69,9 +73,9 @@ class RemovedLoadInKbitArgument(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each removed keyword, string argument or function."""
         five = number(source.versions.get("transformers", "5")) >= (5,)
-        asks = _VERSION.search(source.text) is not None
+        asks = _VERSION.search(_STORY.sub("", source.text)) is not None
         for call, steps in source.steps_at(Action.LOAD) if five else ():
-            for name in ("load_in_4bit", "load_in_8bit"):
+            for name in FLAGS:
                 given = [argument for step in steps if (argument := step.call.argument(name)) is not None]
                 always = len(given) == len(steps)
                 known = call.callee.startswith(("transformers.", "peft.")) and (always or not asks)
@@ -85,6 +89,7 @@ class RemovedLoadInKbitArgument(Rule):
                         evidence={"transformers": source.versions.get("transformers")},
                         fix=_fix(source, call, given[0]) if always else Fix("pass a BitsAndBytesConfig", Safety.DISPLAY),
                     )
+        yield from self._alone(source) if five else ()
         for config in source.calls_of("transformers.TorchAoConfig") if five else ():
             if isinstance(config.value("quant_type"), str):
                 yield self.violation(
@@ -94,7 +99,8 @@ class RemovedLoadInKbitArgument(Rule):
                     evidence={"quant_type": config.value("quant_type")},
                     fix=Fix("pass a config of torchao.quantization", Safety.DISPLAY),
                 )
-        for name, local in source.imports:
+        gone = number(source.versions.get("peft", "1")) >= (0, 10)
+        for name, local in source.imports if gone else ():
             if name == "peft.prepare_model_for_int8_training":
                 yield self.violation(
                     "peft has no prepare_model_for_int8_training any more: an ImportError",
@@ -103,43 +109,39 @@ class RemovedLoadInKbitArgument(Rule):
                     fix=Fix("use prepare_model_for_kbit_training", Safety.DISPLAY),
                 )
 
+    def _alone(self, source: SourceFacts) -> Iterator[Violation]:
+        """Yield one violation for each load that passes arguments of the config, and none of ``FLAGS``."""
+        for call, steps in source.steps_at(Action.LOAD):
+            named = call.callee.startswith(("transformers.", "peft."))
+            if not named or any(step.call.argument(flag) for step in steps for flag in FLAGS):
+                continue
+            known = QUANTIZATION_ARGUMENTS["BitsAndBytesConfig"]
+            given = [one for one in call.arguments if one.name in known and all(step.call.argument(one.name) for step in steps)]
+            if given:
+                title, edits = "pass it to the BitsAndBytesConfig", into_given_config(source, call, given)
+                yield self.violation(
+                    f"from_pretrained takes no {given[0].name}, which is an argument of BitsAndBytesConfig: a TypeError",
+                    source.at_line(given[0].whole.line, given[0].name),
+                    surface=Surface.SOURCE,
+                    evidence={"transformers": source.versions.get("transformers"), "arguments": [one.name for one in given]},
+                    fix=Fix(title, Safety.UNSAFE, edits) if edits else Fix(title, Safety.DISPLAY),
+                )
+
 
 def _fix(source: SourceFacts, call: Call, argument: Argument) -> Fix:
     """Return the fix: False and None are removed, True becomes a config. A value set elsewhere is display only."""
     inside = call.span.start <= argument.whole.start < call.span.end
     # a name may hold a value of the command line
     inside = inside and source.code_of(argument.span) in ("True", "False", "None")
-    other = next(name for name in ("load_in_4bit", "load_in_8bit") if name != argument.name)
-    beside = [
-        one
-        for one in call.arguments
-        if one.name in QUANTIZATION_ARGUMENTS["BitsAndBytesConfig"] and one.name not in (argument.name, other)
-    ]
+    other = next(name for name in FLAGS if name != argument.name)
+    known = QUANTIZATION_ARGUMENTS["BitsAndBytesConfig"]
+    beside = [one for one in call.arguments if one.name in known and one.name not in FLAGS]
     if argument.value is False or argument.value is None:
         title = f"leave {argument.name} out"
         edits = source.remove_argument(argument) if inside and not beside else ()  # transformers would refuse the others next
         return Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY)
     title = "pass a BitsAndBytesConfig"
-    inside = inside and all(_is_keyword(source, call, one) for one in (argument, *beside))  # not an item of a dict
     if argument.value is not True or not inside or call.gives("quantization_config") or call.value(other) is True:
         return Fix(title, Safety.DISPLAY)
-    removed = source.remove_arguments(beside)
-    if beside and not removed:
-        return Fix(title, Safety.DISPLAY)
-    config, edits = source.importing("transformers.BitsAndBytesConfig")
-    added, given = [], {one.name for one in beside}
-    if argument.name == "load_in_4bit" and "bnb_4bit_quant_type" not in given:
-        added.append('bnb_4bit_quant_type="nf4"')
-    if argument.name == "load_in_4bit" and "bnb_4bit_compute_dtype" not in given:
-        torch, needed = source.importing("torch")
-        added.append(f"bnb_4bit_compute_dtype={torch}.bfloat16")
-        edits += needed
-    inner = ", ".join([f"{argument.name}=True", *added, *(source.code_of(one.whole) for one in beside)])
-    edits = source.replace(argument.whole, f"quantization_config={config}({inner})") + removed + edits
-    return Fix(title, Safety.UNSAFE if added else Safety.SAFE, edits)
-
-
-def _is_keyword(source: SourceFacts, call: Call, argument: Argument) -> bool:
-    """Return whether an argument is written as ``name=value`` in the call itself."""
-    within = call.span.start <= argument.whole.start < call.span.end
-    return within and source.text.startswith(argument.name, argument.whole.start)
+    edits, adds = into_new_config(source, call, argument, beside)
+    return Fix(title, Safety.UNSAFE if adds else Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY)

@@ -90,7 +90,9 @@ class SkipListWithoutHead(Rule):
         """Yield one violation for each skip list without a head."""
         saved = {name for call in source.calls_of("peft.LoraConfig") for name in _names(call.value("modules_to_save"))}
         headless = _without_output_head(source)
-        for call in source.calls_of("transformers.BitsAndBytesConfig"):
+        forms = (form for forms in source.forms_of("transformers.BitsAndBytesConfig") for form in forms)
+        passed = {argument.whole: form for form in forms if (argument := form.argument("llm_int8_skip_modules")) is not None}
+        for call in passed.values():
             names = _names(call.value("llm_int8_skip_modules"))
             argument = call.argument("llm_int8_skip_modules")
             if argument is None or not names or _has_head(names) or call.span in headless:

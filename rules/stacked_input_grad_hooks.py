@@ -12,8 +12,19 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Call
+
+
+#: transformers 5 installs a hook with it
+_ENABLE = "gradient_checkpointing_enable"
+
+
+def _repeats(model: ModelState, call: Call) -> bool:
+    """Return whether the preparation behind a call enables the same checkpointing again."""
+    prepared = model.prepared
+    return prepared is not None and prepared in model.hooks and call.span.start < prepared.span.start
 
 
 class StackedInputGradHooks(Rule):
@@ -79,8 +90,9 @@ class StackedInputGradHooks(Rule):
                 second = next((other for other in model.hooks if other != first), None)
                 for call in model.hooks:
                     other = second if call == first else first
-                    if call.callee == "enable_input_require_grads" and other is not None and model.certain:
-                        repeated[call] = other
+                    alone = call.callee == "enable_input_require_grads" and other is not None
+                    if (alone or (call.callee == _ENABLE and other is not None and _repeats(model, call))) and model.certain:
+                        repeated[call] = (other if alone else model.prepared) or call
                     else:
                         needed.add(call)
         for call, other in repeated.items():

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import STORED
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS, method_named
+from kbitlint.upstream.quantization import NEUTRAL, QUANTIZATION_ARGUMENTS, meant_argument, method_named
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
     from kbitlint.facts.source import SourceFacts
+
+#: keys of a stored config that are no argument of a class in ``METHODS``
+_KEYS = {"quant_method", "inference", "weights", "activation_scheme", "store_master_weights", "linear_class"}
 
 
 class SwallowedQuantizationArgument(Rule):
@@ -65,17 +69,18 @@ class SwallowedQuantizationArgument(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each argument that the class drops."""
         five = number(source.versions.get("transformers", "5")) >= (5,)
-        for call in source.calls_of(*(f"transformers.{name}" for name in QUANTIZATION_ARGUMENTS)):
-            config = call.callee.rpartition(".")[2]
+        for forms in source.forms_of(*(f"transformers.{name}" for name in QUANTIZATION_ARGUMENTS)):
+            config = forms[0].callee.rpartition(".")[2]
             known = QUANTIZATION_ARGUMENTS[config]
             if config != "BitsAndBytesConfig" and not five:
                 continue
-            given = {argument.name for argument in call.arguments}
-            for argument in call.arguments:
+            passed = {argument.whole: argument for form in forms for argument in form.arguments}
+            given = {argument.name for argument in passed.values()}
+            for argument in passed.values():
                 name = argument.name
-                if name in known or name.startswith("_") or name.isdigit():
+                if name in known or name.startswith("_") or name.isdigit() or (config, name, argument.value) in NEUTRAL:
                     continue
-                meant = _meant(name, known)
+                meant = meant_argument(name, known)
                 edits = source.rename_argument(argument, meant) if meant is not None and meant not in given else ()
                 yield self.violation(
                     f"{config} knows no {name} and drops it",
@@ -85,6 +90,22 @@ class SwallowedQuantizationArgument(Rule):
                     fix=Fix(f"it is called {meant}", Safety.UNSAFE, edits) if edits else Fix("leave it out", Safety.DISPLAY),
                 )
 
+        yield from self._stored(source) if five else ()
+
+    def _stored(self, source: SourceFacts) -> Iterator[Violation]:
+        """Yield one violation for each key that a script sets in a stored config, and that no class knows."""
+        known = {name for names in QUANTIZATION_ARGUMENTS.values() for name in names} | _KEYS
+        for call in source.calls_of(STORED):
+            for argument in call.arguments:
+                if argument.name not in known:
+                    yield self.violation(
+                        f"no quantization config knows {argument.name}, and it is dropped",
+                        source.at_line(argument.whole.line, argument.name),
+                        surface=Surface.SOURCE,
+                        evidence={"argument": argument.name, "meant": None},
+                        fix=Fix('for GPTQ, set backend = "auto_trainable"', Safety.DISPLAY),
+                    )
+
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each key that the class drops."""
         quantization = checkpoint.quantization or {}
@@ -93,7 +114,7 @@ class SwallowedQuantizationArgument(Rule):
         known = method_named("bitsandbytes").arguments
         for name in sorted(quantization):
             if name not in known and name != "quant_method" and not name.startswith("_"):
-                meant = _meant(name, known)
+                meant = meant_argument(name, known)
                 edit = Edit("rename-json-key", "config.json", {"key": f"quantization_config.{name}", "to": meant})
                 yield self.violation(
                     f"BitsAndBytesConfig knows no {name} and drops it",
@@ -104,9 +125,3 @@ class SwallowedQuantizationArgument(Rule):
                     if meant is not None and meant not in quantization
                     else Fix("leave it out", Safety.DISPLAY),
                 )
-
-
-def _meant(name: str, known: Iterable[str]) -> str | None:
-    import difflib  # only imported for an unknown name
-
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.upstream import families
+from kbitlint.upstream.architectures import EXPERT_PROJECTIONS
+from kbitlint.upstream.versions import number
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts, Step
+    from kbitlint.facts.values import Argument, Call, Span
 
 
 class UnadaptedExperts(Rule):
@@ -20,6 +26,7 @@ class UnadaptedExperts(Rule):
     ## What it does
 
     Reports stacks of experts without an adapter in a model with adapters. The evidence states their share of the model.
+    In a script, reports a list of target modules without an expert's name, for a checkpoint of a family with experts.
 
     ## Why is this bad?
 
@@ -67,6 +74,48 @@ class UnadaptedExperts(Rule):
                     evidence={"share": round(bank.numel / model.numel, 4), "shape": list(bank.shape)},
                     fix=None if bank.packed else Fix(_suggestion(bank.path), Safety.DISPLAY),
                 )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each adapter config that reaches no expert of the checkpoint on any path."""
+        if number(source.versions.get("transformers", "5")) < (5,):
+            return
+        found: dict[Span, list[Argument | None]] = {}
+        for path in source.paths:
+            arguments = {training.model_id: training.arguments for training in path.trainings}
+            for step in path.steps:
+                if step.action is Action.ATTACH:
+                    place = _reaches_none(step, arguments.get(step.model_id))
+                    found.setdefault(step.call.span, []).append(place)
+        reported: set[Span] = set()
+        for places in found.values():
+            place = places[0]
+            if place is not None and place.whole not in reported and all(other is not None for other in places):
+                reported.add(place.whole)
+                yield self.violation(
+                    "the fused experts have no adapter: target_modules names modules, and they are parameters",
+                    source.at_line(place.whole.line, place.name),
+                    surface=Surface.SOURCE,
+                    fix=Fix("name them in target_parameters to adapt them", Safety.DISPLAY),
+                )
+
+
+def _reaches_none(step: Step, arguments: Call | None) -> Argument | None:
+    """Return the argument that chooses the adapted modules, if it reaches none of the experts that the checkpoint has."""
+    load, config = step.before.load, step.call.within("peft_config")
+    if load is None or config is None or config.callee != "peft.LoraConfig":
+        return None
+    architecture = families.facts_of(load.value("pretrained_model_name_or_path"), step.before.named).architecture
+    if architecture is None or not architecture.experts:
+        return None
+    linear = arguments.argument("lora_target_linear") if arguments is not None else None
+    if linear is not None and linear.value is True:
+        return linear
+    given = config.argument("target_modules")
+    names = given.value if given is not None else None
+    if not isinstance(names, tuple) or config.gives("target_parameters"):
+        return None
+    reached = {*EXPERT_PROJECTIONS.get(architecture.renames, ()), *architecture.experts.split()}
+    return None if reached & {str(name).rpartition(".")[2] for name in names} else given
 
 
 def _suggestion(path: str) -> str:

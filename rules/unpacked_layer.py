@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.model import ModelFacts, UnpackedLayerFacts
+    from kbitlint.facts.layers import UnpackedLayerFacts
+    from kbitlint.facts.model import ModelFacts
 
 
 EIGHT = 8

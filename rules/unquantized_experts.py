@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Option, Rule, Unchecked
+from kbitlint.upstream import families
 from kbitlint.upstream.hub_names import stored_quantized
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
@@ -26,13 +27,9 @@ if TYPE_CHECKING:
 FOUR_BITS = ("nf4", "fp4")
 #: weights in a block, and bytes of its statistics under double quantization: one, and a float32 for 256 blocks
 BLOCK, DOUBLE = 64, 1 + 4 / 256
-#: a call that packs them; the match contains no second ``kbitlint.fix(``, so the search takes linear time
-_PACKS = re.compile(r"replace_parameter_4bit|kbitlint\.fix\((?:(?!kbitlint\.fix\().)*unsafe=True")
+#: a call or a key of axolotl that packs them; the match contains no second ``kbitlint.fix(``, so the search takes linear time
+_PACKS = re.compile(r"replace_parameter_4bit|quantize_moe_experts:\s*true|kbitlint\.fix\((?:(?!kbitlint\.fix\().)*unsafe=True")
 PARTLY = ("jetmoe", "nemotron_h", "nemotron_h_omni")  # experts are less than half of the parameters
-#: published names of checkpoints with experts
-_PUBLISHED = re.compile(
-    r"mistralai/Mixtral-8x|Qwen/Qwen[\w.]+-(MoE-|\d+B-)A\d|allenai/OLMoE-|microsoft/Phi-3\.5-MoE|meta-llama/Llama-4-"
-)
 
 
 class UnquantizedExperts(Rule):
@@ -141,4 +138,5 @@ def _has_experts(model: ModelState) -> bool:
     if model.named is not None:
         fused = model.named.model_type not in PARTLY and not model.named.remote
         return model.named.experts > 1 and fused
-    return isinstance(name, str) and _PUBLISHED.match(name) is not None and not stored_quantized(name)
+    architecture = families.facts_of(name).architecture if isinstance(name, str) and not stored_quantized(name) else None
+    return architecture is not None and bool(architecture.experts) and families.facts_of(name).model_type not in PARTLY

@@ -24,12 +24,13 @@ TITLE = "ensure_weight_tying=True in the adapter's config"
 
 
 class UntiedCopy(Rule):
-    """Embeddings and head are tied, and an adapter trains only one of them or both apart.
+    """Embeddings and head are tied, and hold two tensors, or an adapter trains them apart.
 
     ## What it does
 
     Reports tied weights of the base model, if an adapter trains a copy that the other module does not share. Copies come from
-    `modules_to_save`, LoRA and trainable tokens.
+    `modules_to_save`, LoRA and trainable tokens. Also reports a head and an embedding that the config ties and that are two
+    tensors, as `lm_head.weight = nn.Parameter(lm_head.weight.float())` leaves them.
 
     In a script, reports `modules_to_save` with `embed_tokens` or `lm_head`, if the checkpoint's config.json on this machine
     ties them.
@@ -70,7 +71,14 @@ class UntiedCopy(Rule):
 
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each tied pair whose trained copies are not tied."""
-        if not model.has_adapters:
+        for head, embedding in model.untied:
+            yield self.violation(
+                f"the config ties it to {embedding}, and they are two tensors: saving keeps one of them",
+                Location(head),
+                evidence={"tied": [head, embedding]},
+                fix=Fix("model.tie_weights(), and cast a tied weight through .data", Safety.DISPLAY),
+            )
+        if not model.has_adapters and not model.untied:
             raise Unchecked("no adapters are attached yet")
         copies = {further for further, _ in model.tied}
         for further, first in model.tied:

@@ -15,17 +15,19 @@ if TYPE_CHECKING:
 
 
 class UntrainedAdapter(Rule):
-    """A saved LoRA adapter that changes nothing: every lora_B is zero.
+    """A saved LoRA adapter, or layers of one, that never trained: lora_B is zero.
 
     ## What it does
 
     Reads the `lora_B` tensors of adapter_model.safetensors, which are small. Reports an adapter in which all of them
-    contain only zeros. Applies to the default and the Gaussian initialisation, which start `lora_B` at zero.
+    contain only zeros, or in which some do. Applies to the default and the Gaussian initialisation, which start `lora_B`
+    at zero.
 
     ## Why is this bad?
 
     `lora_B` starts at zero and changes with the first step that reaches it. If all are zero after training, no gradient
-    arrived: the adapter was frozen, or a reentrant checkpoint cut it off.
+    arrived: the adapter was frozen, or a reentrant checkpoint cut it off. If some are zero, those layers were not part of
+    the loss: a tower without images, a layer whose weight other code reads, an adapter that was loaded under other names.
 
     ## Example
 
@@ -60,11 +62,15 @@ class UntrainedAdapter(Rule):
         if not names:
             raise Unchecked("no lora_B in an adapter_model.safetensors here")
         initialised = (checkpoint.adapter or {}).get("init_lora_weights", True)
-        if checkpoint.zero_known and len(checkpoint.zero) == len(names) and initialised in (True, "gaussian"):
+        if checkpoint.zero_known and checkpoint.zero and initialised in (True, "gaussian"):
+            everything = len(checkpoint.zero) == len(names)
+            what = f"all {len(names)} lora_B are zero, so the adapter changes nothing"
+            some = f"{len(checkpoint.zero)} of {len(names)} lora_B are zero: no gradient reached these layers"
             yield self.violation(
-                f"all {len(names)} lora_B are zero, so the adapter changes nothing",
-                Location("", "adapter_model.safetensors"),
+                what if everything else some,
+                Location("" if everything else min(checkpoint.zero), "adapter_model.safetensors"),
                 surface=Surface.FILES,
-                evidence={"zero": len(names)},
+                severity=Severity.WARNING if everything else Severity.INFO,
+                evidence={"zero": len(checkpoint.zero), "lora_B": len(names)},
                 fix=Fix("audit the script that trained it, and train again", Safety.DISPLAY),
             )

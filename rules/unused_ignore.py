@@ -12,20 +12,21 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Ignore
 
 
 class UnusedIgnore(Rule):
-    """An ignore comment that silences nothing.
+    """An ignore comment that silences nothing, or every rule.
 
     ## What it does
 
-    Reports `# kbitlint: ignore[...]` comments whose rules report nothing on the line, and comments that name no rule. A
-    comment for a rule that is not selected is not reported.
+    Reports `# kbitlint: ignore[...]` comments whose rules report nothing on the line. It also reports comments that name
+    no rule: they silence every rule on the line. A comment for a rule that is not selected is not reported.
 
     ## Why is this bad?
 
     The comment claims that a fault is present and accepted. After the code is repaired, it hides the next fault of the
-    same kind.
+    same kind. One that names no rule hides the next fault of any kind.
 
     ## Example
 
@@ -33,11 +34,11 @@ class UnusedIgnore(Rule):
 
     ## Fix
 
-    Remove the comment.
+    Remove the comment, or name in it the rules that it silences.
 
     ## Fix safety
 
-    Safe: a comment changes nothing.
+    Naming the rules is safe. Removal is unsafe: the comment is a person's, and its reason goes with it.
 
     ## References
 
@@ -54,15 +55,27 @@ class UnusedIgnore(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each comment that silences nothing."""
+        """Yield one violation for each comment that silences nothing or every rule."""
         for ignore in source.unused:
-            named = ", ".join(ignore.names)
             yield self.violation(
-                f"{named} {'report' if len(ignore.names) > 1 else 'reports'} nothing here to ignore"
-                if named
-                else "the comment names no rule, so it ignores nothing: # kbitlint: ignore[KB401]",
+                _message(ignore),
                 source.at_line(ignore.line, "ignore"),
                 surface=Surface.SOURCE,
-                evidence={"names": list(ignore.names)},
-                fix=Fix("take the comment out", Safety.SAFE, source.remove_comment(ignore.start, ignore.end)),
+                evidence={"names": list(ignore.names), "silences": list(ignore.silences)},
+                fix=_fix(source, ignore),
             )
+
+
+def _message(ignore: Ignore) -> str:
+    if ignore.names:
+        return f"{', '.join(ignore.names)} {'report' if len(ignore.names) > 1 else 'reports'} nothing here to ignore"
+    if ignore.silences:
+        return f"the comment silences every rule; here that is {', '.join(ignore.silences)}"
+    return "the comment silences every rule, and none reports anything here"
+
+
+def _fix(source: SourceFacts, ignore: Ignore) -> Fix:
+    if ignore.silences:
+        codes = ", ".join(ignore.silences)
+        return Fix(f"name the rules that it silences: {codes}", Safety.SAFE, source.name_in_comment(ignore, codes))
+    return Fix("take the comment out", Safety.UNSAFE, source.remove_comment(ignore.start, ignore.end))

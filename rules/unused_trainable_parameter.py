@@ -29,6 +29,9 @@ class UnusedTrainableParameter(Rule):
     or audio do train the towers, so the severity is info. Under DDP with `find_unused_parameters=False` the next step
     raises `Expected to have finished reduction`: an error.
 
+    It is a warning if code computes with `.weight` of an adapted layer and never calls it. Such an adapter cannot learn
+    on any batch: LoRA on `out_proj` of `nn.MultiheadAttention`, or on `lm_head` under a fused cross-entropy (Liger, CCE).
+
     ## Example
 
     `target_modules="all-linear"` on a vision-language model that is trained on text only.
@@ -61,17 +64,20 @@ class UnusedTrainableParameter(Rule):
         if not trace.gradients:
             raise Unchecked("the step stops before a gradient could arrive")
         waits = context.waits_for_every_gradient
+        readers = {layer.path: layer.reader for layer in trace.model.adapted if layer.reader}
         idle: dict[tuple[str, str], list[GradientFacts]] = {}
         for facts in trace.gradients:
             if facts.cut is not None and not facts.runs and not facts.virtual:
                 idle.setdefault((facts.at, facts.cut.value), []).append(facts)
         for (module, state), found in idle.items():
+            reader = readers.get(module, "")
+            bypassed = f"{reader} computes with its weight instead of calling it: the adapter takes no part"
+            what = bypassed if reader else f"the module {state} on text, and holds trainable parameters"
             yield self.violation(
-                f"the module {state} on text, and holds trainable parameters"
-                + (": DDP waits for their gradients" if waits else ""),
+                what + (": DDP waits for their gradients" if waits else ""),
                 Location(module),
                 surface=Surface.TRACE,
-                severity=Severity.ERROR if waits else Severity.INFO,
+                severity=Severity.ERROR if waits else Severity.WARNING if reader else Severity.INFO,
                 consequence=Consequence.FAILS if waits else Consequence.TRAINS_NOTHING,
                 evidence={"parameters": len(found), "adapter": all(facts.adapter for facts in found)},
             )

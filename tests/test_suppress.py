@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -120,7 +121,7 @@ def test_more_than_the_baseline_allows_shows_all_of_them_and_says_why():
     (done,), unused = suppress.apply([report(*LAYERS, more)], baseline())
 
     assert (len(done.violations), done.suppressed, unused) == (4, (), ())
-    assert done.notes == ("the baseline allows 3 KB101 at model.layers.*.norm, there are 4",)
+    assert done.notes == ("the baseline allows 3 KB101 in train.py:build at model.layers.*.norm, there are 4",)
 
 
 def test_fewer_than_the_baseline_allows_ask_to_be_pruned():
@@ -140,15 +141,15 @@ def test_a_rule_that_did_not_run_leaves_its_baseline_alone():
     (_,), unused = suppress.apply([found], baseline())
 
     assert unused == ()
-    assert suppress.written(known, [found], prune=True) == known
-    assert suppress.written(known, [found], prune=False) == known
+    assert suppress.written(known, [found], Path(), prune=True) == known
+    assert suppress.written(known, [found], Path(), prune=False) == known
 
 
 def test_pruning_lowers_and_never_raises():
     known = {"train.py:build": {"KB101": {"model.layers.*.norm": 5, "gone": 1}}, "other": {"KB101": {"x": 1}}}
     (done,), _ = suppress.apply([report(violation(), *LAYERS)], Suppressions(baseline=known))
 
-    assert suppress.written(known, [done], prune=True) == {
+    assert suppress.written(known, [done], Path(), prune=True) == {
         "train.py:build": {"KB101": {"model.layers.*.norm": 3}},
         "other": {"KB101": {"x": 1}},
     }
@@ -162,12 +163,12 @@ def test_a_baseline_is_written_read_used_and_pruned_by_the_command_line(run, tmp
     again = run("check", "plants:unprepared", "--baseline", file, "--format", "json")
 
     assert (written.exit_code, written.stderr) == (0, f"kbitlint: written: {file}\n")
-    assert json.loads(file.read_text())["targets"]["plants:unprepared"]["KB402"] == {"(model)": 1}
+    assert json.loads(file.read_text())["files"]["plants:unprepared"]["KB402"] == {"(model)": 1}
     (target,) = json.loads(again.stdout)["targets"]
     assert (again.exit_code, target["violations"], {s["by"] for s in target["suppressed"]}) == (0, [], {"baseline"})
 
     content = json.loads(file.read_text())
-    content["targets"]["plants:unprepared"]["KB402"]["gone"] = 2
+    content["files"]["plants:unprepared"]["KB402"]["gone"] = 2
     file.write_text(json.dumps(content))
     stale = run("check", "plants:unprepared", "--baseline", file)
     pruned = run("check", "plants:unprepared", "--baseline", file, "--prune-baseline")
@@ -175,7 +176,47 @@ def test_a_baseline_is_written_read_used_and_pruned_by_the_command_line(run, tmp
     line = "kbitlint: baseline plants:unprepared: KB402 at gone: allows 2, there are 0\n"
     assert (stale.exit_code, stale.stderr) == (0, line)
     assert (pruned.exit_code, pruned.stderr) == (0, f"kbitlint: written: {file}\n")
-    assert json.loads(file.read_text())["targets"]["plants:unprepared"]["KB402"] == {"(model)": 1}
+    assert json.loads(file.read_text())["files"]["plants:unprepared"]["KB402"] == {"(model)": 1}
+
+
+FAULTY = """\
+import torch
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
+model = AutoModelForCausalLM.from_pretrained("base", quantization_config=config)
+model = prepare_model_for_kbit_training(model)
+model = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM"))
+"""
+
+
+@pytest.mark.parametrize("form", ["script", "notebook"])
+def test_a_baseline_holds_from_every_folder_for_every_target_and_when_lines_move(run, tmp_path, monkeypatch, form):
+    name = "train.py" if form == "script" else "train.ipynb"
+    lines = FAULTY.splitlines(keepends=True)
+    notebook = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": []}
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None}
+    text = FAULTY if form == "script" else json.dumps({**notebook, "cells": [{**cell, "source": lines}]})
+    moved = [cell | {"source": ["x = 1\n"]}, cell | {"source": ["# moved\n", "\n", *lines]}]
+    after = f"# moved\n\n{FAULTY}" if form == "script" else json.dumps({**notebook, "cells": moved})
+    (tmp_path / "pyproject.toml").write_text('[tool.kbitlint]\nbaseline = "known.json"\n')
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / name).write_text(text)
+
+    written = run("check", ".", "--write-baseline")
+    here = [run("check", target).exit_code for target in (".", "src", f"src/{name}", tmp_path / "src" / name)]
+    monkeypatch.chdir(tmp_path / "src")
+    below = [run("check", target).exit_code for target in (".", name, "..")]
+    (tmp_path / "src" / name).write_text(after)
+    later = run("check", name)
+    (tmp_path / "src" / name).write_text(after.replace("model = prepare_model_for_kbit_training(model)", "prepare = 1"))
+    fixed, _ = run("check", name), run("check", name, "--prune-baseline")
+
+    assert (written.exit_code, here, below) == (0, [0] * 4, [0] * 3)
+    assert (later.exit_code, later.stderr) == (0, "")
+    assert f"baseline src/{name}: KB401 at prepare_model_for_kbit_training " in fixed.stderr
+    assert "KB401" not in json.loads((tmp_path / "known.json").read_text())["files"].get(f"src/{name}", {})
 
 
 def test_the_configuration_suppresses_and_says_what_is_unused(run, tmp_path):
@@ -223,13 +264,13 @@ def test_wrong_decisions_name_file_and_key(run, tmp_path, content, problem):
     ("content", "problem"),
     [
         ("{", "the file is not valid JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
-        ("[]", "version: must be 1; --write-baseline makes the file anew"),
-        ('{"version": 2}', "version: must be 1; --write-baseline makes the file anew"),
-        ('{"version": 1, "targets": []}', "targets: must be an object"),
-        ('{"version": 1, "targets": {"t": 3}}', "targets.t: must be an object"),
-        ('{"version": 1, "targets": {"t": {"KB101": 3}}}', "targets.t.KB101: must be an object"),
-        ('{"version": 1, "targets": {"t": {"KB101": {"a": 0}}}}', "targets.t.KB101.a: must be a positive number, not 0"),
-        ('{"version": 1, "targets": {"t": {"KB101": {"a": true}}}}', "targets.t.KB101.a: must be a positive number, not True"),
+        ("[]", "version: must be 2; --write-baseline makes the file anew"),
+        ('{"version": 1}', "version: must be 2; --write-baseline makes the file anew"),
+        ('{"version": 2, "files": []}', "files: must be an object"),
+        ('{"version": 2, "files": {"t": 3}}', "files.t: must be an object"),
+        ('{"version": 2, "files": {"t": {"KB101": 3}}}', "files.t.KB101: must be an object"),
+        ('{"version": 2, "files": {"t": {"KB101": {"a": 0}}}}', "files.t.KB101.a: must be a positive number, not 0"),
+        ('{"version": 2, "files": {"t": {"KB101": {"a": true}}}}', "files.t.KB101.a: must be a positive number, not True"),
     ],
 )
 def test_a_wrong_baseline_names_file_and_key(run, tmp_path, content, problem):

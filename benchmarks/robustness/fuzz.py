@@ -98,7 +98,7 @@ def read_config(path):
 
 
 def read_baseline(path):
-    suppress.written(suppress.read_baseline(path), (), prune=True)
+    suppress.written(suppress.read_baseline(path), (), path.parent, prune=True)
 
 
 def read_folder(path):

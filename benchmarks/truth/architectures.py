@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import functools
 import inspect
+import re
 import sys
 from typing import Any
 
@@ -20,13 +21,30 @@ import transformers
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.utils import logging
 
-#: task -> the Auto class whose mapping lists its architectures
-TASKS = {
+#: the tasks of most fine-tuning: task -> the Auto class whose mapping lists its architectures
+_COMMON = {
     "causal-lm": "AutoModelForCausalLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
     "image-text-to-text": "AutoModelForImageTextToText",
     "sequence-classification": "AutoModelForSequenceClassification",
 }
+
+
+def _further() -> dict[str, str]:
+    """Return the tasks of the other Auto classes of transformers. Heads come first, bare models and backbones last."""
+    names = [name for name in dir(transformers) if re.match(r"AutoModelFor|AutoBackbone$|AutoModel$", name)]
+    names.sort(key=lambda name: not name.startswith("AutoModelFor"))
+    return {_task(name): name for name in names if name not in _COMMON.values()}
+
+
+def _task(auto: str) -> str:
+    """Return the name of an Auto class's task: ``object-detection`` for ``AutoModelForObjectDetection``."""
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z]+(?:2[A-Z][a-z]+)?", auto.removeprefix("Auto").removeprefix("ModelFor"))
+    return "-".join(words).lower()
+
+
+#: task -> the Auto class whose mapping lists its architectures
+TASKS = _COMMON | _further()
 
 HIDDEN, INTERMEDIATE, HEADS, HEAD_SIZE, LAYERS, VOCABULARY = 64, 128, 4, 16, 2, 256
 
@@ -37,7 +55,8 @@ _NAMES = {
         input_embedding_size out_hidden_size output_hidden_size hidden_dim out_dim projection_dim projection_size
         adapter_in_dim adapter_out_dim vision_output_dim projector_input_dim projector_output_dim attention_hidden_size
         lru_width pronunciation_embed_dim shape_embed_dim text_hidden_size vision_hidden_size audio_hidden_size
-        cross_attention_hidden_size encoder_hidden_size decoder_hidden_size backbone_hidden_size hidden_size_global""",
+        cross_attention_hidden_size encoder_hidden_size decoder_hidden_size backbone_hidden_size hidden_size_global
+        output_channels fpn_hidden_size""",
     INTERMEDIATE: """
         intermediate_size ffn_dim ffn_hidden_size decoder_ffn_dim encoder_ffn_dim d_ff dff dim_ff n_inner d_inner mlp_dim
         moe_intermediate_size shared_expert_intermediate_size shared_intermediate_size expert_ffn_hidden_size
@@ -79,6 +98,7 @@ _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "deco
 _KEY_VALUE_HEADS = ("num_key_value_heads", "num_kv_heads")
 #: values for attributes that are None by default although the model needs a number
 _NEEDED = {
+    "vocab_size": VOCABULARY,
     "head_dim": HEAD_SIZE,
     "num_key_value_heads": HEADS // 2,
     "num_global_key_value_heads": HEADS // 2,
@@ -94,6 +114,7 @@ _ROPE = {"rope_type": "default", "rope_theta": 1e4}
 #: marks an attribute that keeps its default, in spite of the rules
 LEFT_OUT = object()
 _SLIDING = ["sliding_attention", "full_attention"]
+_SWIN = {"depths": [1, 1], "num_heads": [2, 4], "window_size": 4}
 _SHARED_KEYS = {"num_hidden_layers": 4, "layer_types": _SLIDING * 2, "num_kv_shared_layers": 2}
 
 
@@ -169,6 +190,11 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "gemma4_text": {"global_head_dim": HEAD_SIZE},
     "gemma4_unified_text": {"global_head_dim": HEAD_SIZE},
     "glm5_next_text": {"index_kpool": 4, "index_topk": 8, "qk_rope_head_dim": 0, "head_dim": 0},
+    "efficientnet": {"hidden_dim": LEFT_OUT},
+    "swin": _SWIN,
+    "swinv2": _SWIN,
+    "donut-swin": _SWIN,
+    "maskformer-swin": _SWIN,
     # layers that show every kind
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "attention_layers": LEFT_OUT},
     "bamba": {"attn_layer_indices": [1]},
@@ -197,9 +223,18 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+@functools.cache
 def architectures(task: str) -> list[str]:
-    """Return the model types of a task, sorted."""
-    return sorted(_mapping(task))
+    """Return the model types of a task, sorted. Beyond the common tasks, a class counts for the first task that lists it."""
+    mapping = _mapping(task)
+    if task in _COMMON:
+        return sorted(mapping)
+    earlier = {name for other in list(TASKS)[: list(TASKS).index(task)] for name in _mapping(other).values()}
+    own: dict[str, str] = {}
+    for model_type in sorted(mapping):
+        if mapping[model_type] not in earlier:
+            own.setdefault(mapping[model_type], model_type)
+    return sorted(own.values())
 
 
 def model_class(task: str, model_type: str) -> Any:
@@ -208,7 +243,8 @@ def model_class(task: str, model_type: str) -> Any:
 
 
 def _mapping(task: str) -> dict[str, str]:
-    return getattr(transformers, TASKS[task])._model_mapping._model_mapping  # noqa: SLF001  # the names alone, as the public mapping imports 200 modules
+    names = getattr(transformers, TASKS[task])._model_mapping._model_mapping  # noqa: SLF001  # the names alone, as the public mapping imports 200 modules
+    return {kind: name if isinstance(name, str) else name[0] for kind, name in names.items()}
 
 
 def build(task: str, model_type: str, device: str = "cpu") -> Any:
@@ -281,8 +317,18 @@ def shrunk(config: Any, model_type: str = "", further: dict[str, Any] | None = N
     changes |= further or {}
     here = {name: value for name, value in changes.items() if "." not in name}
     values = _values(config)
-    made = _small(values) | _small_parts(values, changes) | here
+    made = _small(values) | _outputs(config, values) | _small_parts(values, changes) | here
     return cls(**{name: value for name, value in made.items() if value is not LEFT_OUT})
+
+
+def _outputs(config: Any, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the outputs of a backbone that gives several, and the layers that they need."""
+    indices = list(getattr(config, "out_indices", None) or ())
+    if len(indices) < 2:
+        return {}
+    if "num_hidden_layers" not in values:
+        return {"out_indices": indices}
+    return {"num_hidden_layers": len(indices), "out_indices": list(range(1, len(indices) + 1))}
 
 
 def _values(config: Any) -> dict[str, Any]:
@@ -312,6 +358,8 @@ def _small(values: dict[str, Any]) -> dict[str, Any]:
     # a layer that is dropped at random would look like a fault
     made |= {name: 0.0 for name in values if name.endswith("layerdrop")}
     made |= {name: needed for name, needed in _NEEDED.items() if name in values and values[name] is None}
+    made |= {name: list(values[name]) for name in ("hidden_sizes", "embed_dim") if isinstance(values.get(name), tuple)}
+    made |= {name: [1] * len(values[name]) for name in ("depths",) if isinstance(values.get(name), (tuple, list))}
     free_id = 3
     for name, value in values.items():
         if name in made or value is None or isinstance(value, (bool, PreTrainedConfig)):
@@ -336,6 +384,8 @@ def _small_size(name: str, value: Any, heads: Any, layers: int) -> Any:
             return HEADS if value == heads else min(value, HEADS // 2)
         return min(value, size)
     if isinstance(value, (list, tuple)) and value and all(isinstance(item, int) for item in value):
+        if size == HEADS:  # stages whose widths are powers of two
+            return [1 << (min(item, size).bit_length() - 1) for item in value]
         return [min(item, size) for item in value]
     return None
 

@@ -41,8 +41,11 @@ from torch import Tensor, nn
 
 from benchmarks.truth.architectures import TASKS, architectures, build
 from benchmarks.truth.preparations import PREPARATIONS, Preparation, experts_in, quantization, with_lora
+from kbitlint.errors import KbitlintError
 from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.inputs.plan import DOCUMENTED, Plan
 from kbitlint.model.layers import checkpointing
+from kbitlint.model.trace.fitting import plan_for
 
 SEED = 0
 #: the key of the line with the outcome of building and loading the model
@@ -98,12 +101,21 @@ def step_of(model: Any, preparation: Preparation) -> dict[str, Any]:
 
 def _forward(model: Any, preparation: Preparation) -> Tensor:
     model.train()
-    transformers.set_seed(SEED)
     device = next(model.parameters()).device
-    batch = training_batch(model, device)
+    plan = _plan(model, device.type)
+    transformers.set_seed(SEED)
+    batch = training_batch(model, device, plan=plan)
     transformers.set_seed(SEED)  # a trace draws the same batch, but not the same random numbers after it
     with torch.autocast(device.type, torch.bfloat16) if preparation.autocast else nullcontext():
         return loss_of(model(**batch))
+
+
+def _plan(model: Any, device: str) -> Plan:
+    """Return the plan of the batch on which a trace runs: the documented batch, or a corrected one."""
+    try:
+        return plan_for(model, device) or DOCUMENTED
+    except KbitlintError:
+        return DOCUMENTED
 
 
 def _gradients(model: nn.Module) -> dict[str, list[str]]:

@@ -55,6 +55,8 @@ def target_of(given: Any) -> Target:
         TargetError: The string names nothing.
         KbitlintError: It is neither a string, nor a model, nor a Trainer; or reading its attributes raises.
     """
+    if isinstance(given, Target):
+        return given
     if isinstance(given, (str, Path)):
         return parse(str(given))
     if "torch" not in sys.modules:

@@ -93,6 +93,8 @@ class Options:
     """The treatment of norms by a fix."""
     output: Path | None = None
     """The file for the edits of a checkpoint; None for kbitlint.json beside its config.json."""
+    optimizer: Any = None
+    """An optimizer whose parameters are compared with those that the model trains."""
     probe_batch: int = 2
     """Sequences in the batch of the step that proves a fix."""
     probe_seq: int = 16

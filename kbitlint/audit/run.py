@@ -13,7 +13,7 @@ from kbitlint.audit.scripts import audit_source
 from kbitlint.context import TrainingContext
 from kbitlint.model.collect import collect
 from kbitlint.report import Report, report_of
-from kbitlint.result import Skip
+from kbitlint.result import NOT_RUN, Skip
 from kbitlint.target import SOURCES
 from kbitlint.violation import Surface
 
@@ -53,13 +53,21 @@ def outline(live: Any, facts: ModelFacts, options: Options) -> tuple[ModuleOutli
     return outline_of(model_of(live), facts)
 
 
+def _run_facts(live: Any, facts: ModelFacts, options: Options) -> dict[Surface, Any]:
+    """Return the facts of a Trainer or of a named optimizer, if there are any."""
+    from kbitlint.model.inspect.reference import run_facts
+
+    found = run_facts(live, model_of(live), facts, options.optimizer)
+    return {} if found is None else {Surface.RANKS: found}
+
+
 def audit(opened: OpenTarget, rules: tuple[Rule, ...], options: Options) -> Report:
     """Run the rules over all facts of a target and return the report. Fixes are neither planned nor made."""
     target = opened.target
     if target.kind in SOURCES:
         return audit_source(target, rules, options)
     if is_left_out(target, options):
-        return Report(target.text, "not run", skips=(Skip("", Surface.MODEL, "functions are not run (--no-run)"),))
+        return Report(target.text, NOT_RUN, skips=(Skip("", Surface.MODEL, "functions are not run (--no-run)"),))
     facts: dict[Surface, Any] = {} if opened.files is None else {Surface.FILES: opened.files}
     context, skips, modules = options.context, opened.skips, tuple["ModuleOutline", ...]()
     if opened.live is not None:
@@ -68,6 +76,7 @@ def audit(opened: OpenTarget, rules: tuple[Rule, ...], options: Options) -> Repo
             trace = options.trace and engine.needs_trace(rules)
             seen, further = collect(model_of(opened.live), context, trace=trace)
             facts, skips = {**facts, **seen}, (*skips, *further)
+            facts |= _run_facts(opened.live, seen[Surface.MODEL], options)
             modules = outline(opened.live, seen[Surface.MODEL], options)
     outcome = engine.run(rules, facts, context)
     model, step = facts.get(Surface.MODEL), facts.get(Surface.TRACE)

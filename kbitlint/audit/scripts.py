@@ -20,7 +20,7 @@ from kbitlint.source import documents
 from kbitlint.source.comments import silencing
 from kbitlint.source.folders import walk
 from kbitlint.target import CHECKPOINT_FILES, Kind, Target
-from kbitlint.violation import Surface, Violation
+from kbitlint.violation import Fix, Safety, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
     from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Ignore
     from kbitlint.rule import Rule
     from kbitlint.source.comments import Found
 
@@ -54,28 +55,59 @@ class ScriptAudit:
 def run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -> tuple[engine.Outcome, int]:
     """Return the outcome without the violations that a comment silences, and the number of those.
 
-    The comments that silence nothing are facts for a rule.
+    The comments that silence nothing, or every rule, are facts for a rule.
     """
     outcome = _run(rules, facts, context)
+    if facts.modules:
+        outcome = _in_imported_files(outcome, facts)
     if not facts.ignores:
         return outcome, 0
     prefixes = {code[:end] for code, _ in outcome.ran for end in range(1, len(code) + 1)}
-    used, _ = silencing(facts.ignores, map(_found, outcome.violations))
-    judged = tuple(
-        ignore
-        for ignore in facts.ignores
-        if ignore not in used and (not ignore.names or any(name.upper() in prefixes for name in ignore.names))
+    used, silenced = silencing(facts.ignores, map(_found, outcome.violations))
+    judged = (
+        *(_judged(ignore, silenced) for ignore in facts.ignores if not ignore.names),
+        *(ignore for ignore in facts.ignores if ignore not in used and any(name.upper() in prefixes for name in ignore.names)),
     )
     if judged:
         outcome = _run(rules, dataclasses.replace(facts, unused=judged), context)
-    _, silenced = silencing(facts.ignores, map(_found, outcome.violations))
+        outcome = _in_imported_files(outcome, facts) if facts.modules else outcome
+        named = (ignore for ignore in facts.ignores if ignore.names)  # a blanket comment does not silence its own report
+        silenced |= silencing(named, map(_found, outcome.violations))[1]
     left = tuple(v for v in outcome.violations if _found(v) not in silenced)
     return dataclasses.replace(outcome, violations=left), len(outcome.violations) - len(left)
 
 
+def _in_imported_files(outcome: engine.Outcome, facts: SourceFacts) -> engine.Outcome:
+    """Return the outcome with fixes of the file itself only, and without what comments in the imported files silence."""
+    left = []
+    for violation in outcome.violations:
+        if violation.at.file != facts.file:
+            _, silenced = silencing(facts.module_ignores.get(violation.at.file, ()), [_found(violation)])
+            if silenced:
+                continue
+        left.append(_shown_only(violation, facts))
+    return dataclasses.replace(outcome, violations=tuple(left))
+
+
+def _shown_only(violation: Violation, facts: SourceFacts) -> Violation:
+    """Return a violation whose fix is shown only if it would change another file."""
+    edits = violation.fix.edits if violation.fix is not None else ()
+    most = facts.length or 0
+    if violation.fix is None or all(int(str(edit.arguments.get("end", 0))) <= most for edit in edits):
+        return violation
+    return dataclasses.replace(violation, fix=Fix(violation.fix.title, Safety.DISPLAY))
+
+
+def _judged(ignore: Ignore, silenced: Iterable[Found]) -> Ignore:
+    """Return a blanket comment with the codes that it silences."""
+    codes = {code for line, code, _ in silenced if line is not None and ignore.first <= line <= ignore.last}
+    return dataclasses.replace(ignore, silences=tuple(sorted(codes)))
+
+
 def _run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -> engine.Outcome:
     """Return the outcome of the rules, with a skip if the file was not followed to its end."""
-    outcome = engine.run(rules, {Surface.SOURCE: facts}, context)
+    unjudged = bool(facts.unfollowed) and not facts.paths and not facts.calls and facts.dialect != "python"
+    outcome = NOTHING if unjudged else engine.run(rules, {Surface.SOURCE: facts}, context)
     if not facts.unfollowed:
         return outcome
     return dataclasses.replace(outcome, skips=(*outcome.skips, Skip("", Surface.SOURCE, f"{facts.file} {facts.unfollowed}")))
@@ -91,13 +123,29 @@ def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Scri
     paths = walk(root, notes)
     worth = [path for path in paths if _worth(path)]
     results = list(_each(worth, root, rules, context))
+    outcome = merge(result.outcome for result in results)
     return ScriptAudit(
-        merge(result.outcome for result in results),
+        dataclasses.replace(outcome, violations=_once(outcome.violations)),
         len(paths),
         sum(result.read for result in results),
         (*(Skip("", Surface.SOURCE, note) for note in notes), *(skip for result in results for skip in result.skips)),
         sum(result.silenced for result in results),
     )
+
+
+def _once(violations: Iterable[Violation]) -> tuple[Violation, ...]:
+    """Return the violations of a folder, each once: a file's own audit and those of the files that import it find the same.
+
+    The most severe one remains, with the fix of the file's own audit.
+    """
+    found: dict[tuple[object, ...], Violation] = {}
+    for violation in violations:
+        key = (violation.code, violation.at)
+        other = found.setdefault(key, violation)
+        worse = violation if violation.severity > other.severity else other
+        fix = next((one.fix for one in (other, violation) if one.fix is not None and one.fix.edits), worse.fix)
+        found[key] = dataclasses.replace(worse, fix=fix)
+    return tuple(found.values())
 
 
 def _worth(path: Path) -> bool:
@@ -177,14 +225,15 @@ def _has_threads() -> bool:
 def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Report:
     """Audit a script or a folder of scripts; no model is built and no code of a script runs."""
     path = Path(target.place)
+    nothing = "nothing here loads, prepares or trains a quantized model"
     if target.kind is Kind.TREE:
         swept = sweep(path, rules, options.context)
-        if not swept.files:
-            raise TargetError(target.text, "the folder holds no checkpoint, script, notebook or training configuration")
-        counted = f"{swept.read} of {swept.files} files" if swept.files > 1 else "1 file"
+        counted = f"{swept.read} of {swept.files} files" if (swept.files, swept.read) != (1, 1) else "1 file"
         summary = f"{counted} {'concerns' if swept.read == 1 else 'concern'} the training of quantized models"
+        if not swept.files:
+            summary, nothing = "", "the folder holds no checkpoint, script, notebook or training configuration"
     else:
-        document = documents.read(path, target.text)
+        document = documents.of(path, target.text, target.data)
         swept = ScriptAudit(NOTHING, 1)
         summary = ""
         if document is not None:
@@ -192,7 +241,7 @@ def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> R
             swept = ScriptAudit(outcome, 1, 1, silenced=silenced)
     skips = swept.skips
     if not swept.read and not skips:
-        skips = (Skip("", Surface.SOURCE, "nothing here loads, prepares or trains a quantized model"),)
+        skips = (Skip("", Surface.SOURCE, nothing),)
     notes = (f"{swept.silenced} silenced by comments",) if swept.silenced else ()
     report = report_of(target.text, None, swept.outcome, notes=notes, skips=skips)
     return dataclasses.replace(report, summary=summary)

@@ -14,7 +14,6 @@ import click
 from kbitlint import api, suppress
 from kbitlint.cli.exits import EXIT_FAILED
 from kbitlint.cli.inputs import must_be_no_input
-from kbitlint.cli.shared_options import SharedOptions
 from kbitlint.cli.terminal import (
     escape,
     escape_lines,
@@ -25,8 +24,11 @@ from kbitlint.cli.terminal import (
     text_layout,
     write_report,
 )
+from kbitlint.cli.texts import STDIN, accept, from_stdin, print_fixed
 from kbitlint.errors import KbitlintError
 from kbitlint.extras import require_model_extra
+from kbitlint.files.project import root_of
+from kbitlint.limits import held_to
 from kbitlint.output import formats
 from kbitlint.report import Report
 from kbitlint.result import Failure
@@ -36,69 +38,13 @@ from kbitlint.violation import Severity
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kbitlint.cli.check_options import CheckOptions
     from kbitlint.config import Config
     from kbitlint.result import AuditResult
 
 EXIT_CLEAN, EXIT_VIOLATIONS = 0, 1
-
-
-@dataclass(frozen=True, slots=True)
-class CheckOptions(SharedOptions):
-    """The arguments of ``CHECK_OPTIONS``, as click parses them, without the targets."""
-
-    fix: bool
-    unsafe_fixes: bool
-    diff: bool
-    norms: str
-    output: str | None
-    probe_batch: int
-    probe_seq: int
-    device: str | None
-    run: bool
-    trace: bool
-    select: tuple[str, ...]
-    ignore: tuple[str, ...]
-    format_: str
-    baseline: Path | None
-    write_baseline: bool
-    prune_baseline: bool
-    rank_timeout: float
-    jobs: int | None
-    target_timeout: float | None
-    target_memory: int | None
-    """Bytes."""
-    fail_on: str | None
-    exit_zero: bool
-
-    @property
-    def fixes(self) -> bool:
-        """Whether targets are changed; ``--diff`` only shows how."""
-        return (self.fix or self.unsafe_fixes) and not self.diff
-
-    @property
-    def isolates(self) -> bool:
-        """Whether each target is audited in a process of its own."""
-        return any(value is not None for value in (self.jobs, self.target_timeout, self.target_memory))
-
-    def arguments(self, settings: Config) -> dict[str, Any]:
-        """Return the arguments of ``kbitlint.check`` and ``kbitlint.fix``."""
-        return {
-            **SharedOptions.arguments(self, settings),
-            "select": self.select or settings.select,
-            "ignore": self.ignore or settings.ignore,
-            "rule_options": dict(settings.options),
-            "run": self.run,
-            "trace": self.trace,
-            "norms": self.norms,
-            "output": self.output,
-            "probe_batch": self.probe_batch,
-            "probe_seq": self.probe_seq,
-            **dict.fromkeys(("outline", "memory"), self.format_ == "html"),
-        }
-
-    def other_files(self, settings: Config) -> tuple[str | Path | None, ...]:
-        """Return the files that a run reads or writes beside its targets and its report; None for those not given."""
-        return (*SharedOptions.other_files(self, settings), self.baseline, self.output)
+#: the targets of a run that names none, in a project that lists none
+HERE = (".",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,29 +74,69 @@ def check_targets(targets: tuple[str, ...], options: CheckOptions, settings: Con
     """Audit or fix targets, write the report, and return the exit code."""
     gc.set_threshold(10_000)  # a collection walks all that torch and transformers import: an eighth of a folder's audit
     named = bool(targets)
-    targets = targets or settings.targets
-    if not targets:
-        raise click.UsageError("name a target, or list some under [tool.kbitlint] targets in pyproject.toml")
+    targets = targets or (*settings.targets, *settings.rehearse) or HERE
     must_be_no_input(options.output_file, targets, options.other_files(settings))
-    arguments = options.arguments(settings)
+    if options.unsafe_fixes and not (options.fix or options.diff):
+        click.echo("kbitlint: --unsafe-fixes changes nothing by itself: give --fix too", err=True)
+    if settings.force_exclude:
+        targets = _without_excluded(targets, settings)
+        if not targets:
+            click.echo("kbitlint: the project excludes every target", err=True)
+            return EXIT_CLEAN
+    if options.add_ignore:
+        accept(targets, options, settings)
+        return EXIT_CLEAN
+    if STDIN in targets:
+        return _check_stdin(targets, options, settings)
     if options.run and not named:
         _name_functions(settings)
-    audited = _audit_all(targets, arguments, options, options.device or settings.device)
-    result = apply_suppressions(audited.reports, settings, options, everything=targets == settings.targets)
+    rehearsed = targets if options.rehearsal is not None else tuple(one for one in targets if one in settings.rehearse)
+    audited = _audit_all(targets, rehearsed, options.arguments(settings), options, options.device or settings.device)
+    return _finish(audited, options, settings, everything=targets == (*settings.targets, *settings.rehearse))
+
+
+def _finish(audited: Audited, options: CheckOptions, settings: Config, *, everything: bool = False) -> int:
+    """Apply the project's suppressions, write the report, and return the exit code."""
+    result = apply_suppressions(audited.reports, settings, options, everything=everything)
     fail_on = Severity(options.fail_on) if options.fail_on else settings.fail_on
     if audited.speaks:
         _write(result, audited.failures, options, fail_on)
-        for line in (*result.lines, *(failure.error for failure in audited.failures)):
+        for line in (*(() if options.quiet else result.lines), *(failure.error for failure in audited.failures)):
             click.echo(escape(f"kbitlint: {line}"), err=True)
     codes = [report.exit_code(fail_on) for report in result.reports] + [EXIT_FAILED] * len(audited.failures)
     worst = max(codes, default=EXIT_FAILED)
+    if worst == EXIT_CLEAN and options.exit_non_zero_on_fix and any(r.applied and r.applied.edits for r in result.reports):
+        return EXIT_VIOLATIONS
+    if worst == EXIT_CLEAN and all(report.left_out for report in result.reports):
+        click.echo("kbitlint: nothing was checked: every target is a function, and --no-run runs none", err=True)
+        return EXIT_FAILED
     return EXIT_CLEAN if (options.exit_zero or result.accepted) and worst == EXIT_VIOLATIONS else worst
+
+
+def _check_stdin(targets: tuple[str, ...], options: CheckOptions, settings: Config) -> int:
+    """Audit the text on the standard input; with ``--fix``, print it as the fix leaves it, and no report."""
+    if len(targets) > 1:
+        raise click.UsageError("- is the standard input: name no other target beside it")
+    target = from_stdin(options)
+    if options.fixes:
+        changed = print_fixed(target, options, settings)
+        return EXIT_VIOLATIONS if changed and options.exit_non_zero_on_fix else EXIT_CLEAN
+    report = api.check(target, **options.arguments(settings), plan=options.diff)
+    return _finish(Audited((report,)), options, settings)
+
+
+def _without_excluded(targets: tuple[str, ...], settings: Config) -> tuple[str, ...]:
+    """Return the targets that are no files which the project excludes."""
+    from kbitlint.source.folders import is_excluded  # only --force-exclude needs it
+
+    with held_to(settings.limits):
+        return tuple(target for target in targets if not (os.path.exists(target) and is_excluded(Path(target))))  # noqa: PTH110  # a target may be no valid path
 
 
 def _name_functions(settings: Config) -> None:
     """Name on the error stream each function that runs because the project lists it, before it runs."""
-    for target in settings.targets:
-        if is_function(target):
+    for target in (*settings.targets, *settings.rehearse):
+        if target in settings.rehearse or is_function(target):
             file = os.path.relpath(settings.file or "")
             click.echo(escape(f"kbitlint: running {target}, named by {file}"), err=True)
 
@@ -174,18 +160,21 @@ def apply_suppressions(
     if (writes or prunes) and path is None:
         raise click.UsageError("--write-baseline and --prune-baseline need --baseline FILE")
     known = suppress.read_baseline(path) if path is not None and (path.exists() or not writes) else {}
-    chosen = suppress.Suppressions(settings.ignore_in, {} if writes else known, settings.severity)
+    root = root_of(Path(settings.file).parent if settings.file else Path.cwd())
+    chosen = suppress.Suppressions(settings.ignore_in, {} if writes else known, settings.severity, root)
     made, unused = suppress.apply(reports, chosen, everything=everything)
     if path is not None and (writes or prunes):
-        counts = suppress.written(known, made, prune=prunes and not writes)
+        counts = suppress.written(known, made, root, prune=prunes and not writes)
         suppress.write_baseline(path, counts)
         pruned = tuple(line for line in unused if not line.startswith("baseline "))
         return CheckedRun(made, pruned, (*pruned, f"written: {path}"), accepted=writes)
     return CheckedRun(made, unused, unused)
 
 
-def _audit_all(targets: Sequence[str], arguments: dict[str, Any], options: CheckOptions, device: str | None) -> Audited:
-    """Audit or fix all targets. If there are several, one that fails does not end the run."""
+def _audit_all(
+    targets: Sequence[str], rehearsed: Sequence[str], arguments: dict[str, Any], options: CheckOptions, device: str | None
+) -> Audited:
+    """Audit, fix or rehearse all targets. If there are several, one that fails does not end the run."""
     if options.output is not None and len(targets) > 1:
         raise click.UsageError("--output is one file: name one target")
     if options.isolates:
@@ -197,6 +186,10 @@ def _audit_all(targets: Sequence[str], arguments: dict[str, Any], options: Check
     speaks = True
     for target in targets:
         try:
+            if target in rehearsed:
+                with reserve_stdout(), progress(f"rehearsing {target}"):
+                    reports += _rehearse(target, arguments, options)
+                continue
             with reserve_stdout(), progress(f"{'fixing' if options.fixes else 'auditing'} {target}"):
                 report, speaks = _audit_one(target, arguments, options, device)
             reports.append(report)
@@ -221,6 +214,22 @@ def _audit_one(target: str, arguments: dict[str, Any], options: CheckOptions, de
     return api.check(target, **arguments, plan=options.diff), True
 
 
+def _rehearse(target: str, arguments: dict[str, Any], options: CheckOptions) -> tuple[Report, ...]:
+    """Return the reports of a rehearsal. Its process has its own limits."""
+    import shlex  # only rehearsals need these
+
+    from kbitlint.rehearsal.run import Rehearsal, run
+
+    if options.fixes:
+        raise click.UsageError("--fix repairs files and models: name the script itself, without a rehearsal")
+    how = options.rehearsal or Rehearsal()
+    try:
+        words = shlex.split(target)
+    except ValueError as error:
+        raise KbitlintError(f"{target}: is no command line: {error}") from error
+    return run(words, how, {**arguments, "plan": False, "memory": False})
+
+
 def _audit_isolated(targets: Sequence[str], arguments: dict[str, Any], options: CheckOptions) -> Audited:
     """Audit each target in a process of its own."""
     from kbitlint.jobs.server import audit_many  # only --jobs and its limits need it
@@ -240,6 +249,11 @@ def _audit_isolated(targets: Sequence[str], arguments: dict[str, Any], options: 
 
 def _write(result: CheckedRun, failures: Sequence[Failure], options: CheckOptions, fail_on: Severity) -> None:
     colour, columns = text_layout(options.output_file)
+    if options.statistics:
+        from kbitlint.output import statistics  # only this option needs it
+
+        write_report(statistics.render(options.format_, result.reports), options.output_file)
+        return
     text = formats.render(
         options.format_,
         result.reports,
@@ -249,8 +263,10 @@ def _write(result: CheckedRun, failures: Sequence[Failure], options: CheckOption
         color=colour,
         width=columns,
         verbose=options.verbose,
+        quiet=options.quiet,
         timed=options.output_file is None and sys.stdout.isatty(),
     )
     if options.verbose and options.format_ == "text":
         text += "".join(f"\n\n{escape_lines(crash.traceback)}" for report in result.reports for crash in report.crashes)
-    write_report(text, options.output_file)
+    if text or options.output_file:
+        write_report(text, options.output_file)

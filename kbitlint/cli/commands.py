@@ -5,15 +5,16 @@ Imports of what a command runs are inside it, so that ``--version`` and ``--help
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import click
 
 from kbitlint import __version__
-from kbitlint.cli.exits import CommandLine
-from kbitlint.cli.options import CHECK_OPTIONS, OPENING_OPTIONS, STEP_OPTIONS, with_options
-from kbitlint.cli.terminal import color, escape, width
+from kbitlint.cli.exits import EXIT_FAILED, CommandLine
+from kbitlint.cli.options import CHECK_OPTIONS, OPENING_OPTIONS, REHEARSAL_OPTIONS, STEP_OPTIONS, with_options
+from kbitlint.cli.terminal import color, width
 from kbitlint.errors import did_you_mean
 from kbitlint.output.formats import FIT as FIT_FORMATS
 from kbitlint.output.formats import MEMORY as MEMORY_FORMATS
@@ -45,16 +46,27 @@ class _Commands(CommandLine):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and self.get_command(ctx, args[0]) is None:
             hint = did_you_mean(args[0], self.commands)
-            ctx.fail(f"there is no command {args[0]!r}{hint}; to audit a target: kbitlint check {args[0]}")
+            target = f"; to audit a target: kbitlint check {args[0]}"
+            ctx.fail(f"there is no command {args[0]!r}{hint or target}")
         return super().resolve_command(ctx, args)
 
 
 @click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, epilog=EXIT_HELP
+    cls=_Commands,
+    no_args_is_help=False,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_HELP,
 )
 @click.version_option(__version__, prog_name="kbitlint", message="%(prog)s %(version)s")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> int | None:
     """Audit a quantized model before you fine-tune it, fix it, and prove it with a training step."""
+    context.color = color() or None  # click removes the colours of what is no terminal, FORCE_COLOR or not
+    if context.invoked_subcommand is not None:
+        return None
+    click.echo(context.get_help())
+    return EXIT_FAILED
 
 
 @main.command(epilog=EXIT_HELP, short_help="Audit targets; with --fix, repair them too.")
@@ -63,18 +75,56 @@ def check(targets: tuple[str, ...], **options: Any) -> int:
     """Audit scripts, notebooks, configurations and folders of them, checkpoints, Hub ids, and functions.
 
     A checkpoint is a folder or a Hub id, a function is file.py:function or pkg.mod:function. A function is run, with
-    your rights.
+    your rights. The target - is a script on the standard input.
 
-    Without a target those of [tool.kbitlint] in the nearest pyproject.toml are audited, and the functions among them
-    are run: in a project that you do not trust, give --no-run.
+    Without a target those of [tool.kbitlint] in the nearest pyproject.toml are audited, else this folder. The functions
+    among them are run: in a project that you do not trust, give --no-run.
     """
+    from kbitlint.cli import settings as of_run
+
+    given = {name: options.pop(name) for name in ("exclude", "force_exclude")}
+    settings = of_run.settings_of(options.pop("config_"), **given)
+    if options.pop("show_settings"):
+        rules = {name: options[name] or getattr(settings, name) for name in ("select", "ignore")}
+        of_run.show(dataclasses.replace(settings, **rules))
+        return 0
+    chosen = targets or settings.targets or (".",)
+    with import_paths.closed_to(import_paths.reached_by(chosen)):
+        from kbitlint.cli.applicable import must_apply
+        from kbitlint.cli.check import check_targets
+        from kbitlint.cli.check_options import CheckOptions
+
+        must_apply(click.get_current_context(), chosen)
+        return check_targets(targets, CheckOptions(**options), settings)
+
+
+@main.command(
+    epilog=EXIT_HELP,
+    short_help="Run a training script without weights, GPU or data.",
+    context_settings={"allow_interspersed_args": False},
+)
+@with_options(REHEARSAL_OPTIONS)
+def rehearse(words: tuple[str, ...], **options: Any) -> int:
+    r"""Run a training script to its first training step and behind it, without weights, GPU or data.
+
+    SCRIPT is a script or notebook, and what follows are its arguments. Or give the whole command:
+
+    \b
+    kbitlint rehearse train.py --model meta-llama/Llama-3.1-8B
+    kbitlint rehearse -- accelerate launch --num_processes 4 train.py --flag
+
+    The script is run, with your rights, in a process of its own. It writes into a temporary folder only, opens no
+    connection, and ends at its limits.
+    """
+    import shlex
+
     from kbitlint import config
 
     settings = config.load(config.find(Path.cwd()))
-    with import_paths.closed_to(import_paths.reached_by(targets or settings.targets)):
-        from kbitlint.cli.check import CheckOptions, check_targets
+    with import_paths.closed_to(import_paths.reached_by(words)):
+        from kbitlint.cli.rehearse import rehearse_command
 
-        return check_targets(targets, CheckOptions(**options), settings)
+        return rehearse_command(shlex.join(words), options, settings)
 
 
 @main.command(epilog="Exit codes: 0 measured, 2 kbitlint could not do its job.", short_help="What training takes in memory.")
@@ -126,10 +176,15 @@ def fit(target: str, **options: Any) -> int:
 
 
 @main.command()
-def rules() -> None:
+@click.option("--output-format", "--format", "format_", type=click.Choice(["text", "json"]), default="text", help="How.")
+def rules(format_: str) -> None:
     """List all rules."""
+    from kbitlint import rule_docs
     from kbitlint.registry import all_rules
 
+    if format_ == "json":
+        click.echo(rule_docs.as_json(all_rules()))
+        return
     for rule in all_rules():
         surfaces = ", ".join(surface.value for surface in rule.checks())
         click.echo(f"{rule.meta.code}  {rule.meta.slug:<36}{rule.meta.severity.value:<9}{surfaces}")
@@ -137,36 +192,44 @@ def rules() -> None:
 
 
 @main.command()
-@click.argument("rule")
-def explain(rule: str) -> None:
-    """Print the document of a rule, by code or slug."""
+@click.argument("rules", nargs=-1, required=True, metavar="RULE...")
+def explain(rules: tuple[str, ...]) -> None:
+    """Print the documents of rules, by code or slug."""
     from kbitlint import registry, rule_docs
 
-    click.echo(rule_docs.explain(registry.find(rule)), nl=False)
+    found = [registry.find(rule) for rule in rules]
+    click.echo("\n".join(map(rule_docs.explain, found)), nl=False)
 
 
 @main.command("config", short_help="Print the configuration that applies here.")
 def show_config() -> None:
     """Print the configuration that applies in this folder, and where it comes from."""
-    import dataclasses
+    from kbitlint.cli import settings
 
-    from kbitlint import config, registry
+    settings.show(settings.settings_of())
 
-    settings = config.load(config.find(Path.cwd()))
-    registry.select(settings.select, settings.ignore, dict(settings.options))
-    click.echo(f"# {escape(settings.file or 'no pyproject.toml with [tool.kbitlint]: defaults')}")
-    for field in dataclasses.fields(settings):
-        if field.name != "file":
-            click.echo(f"{field.name.replace('_', '-')} = {config.as_toml(settings, field.name)}")
+
+@main.command(short_help="Complete commands, options and files in your shell.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.option("--install", is_flag=True, help="Write the script where the shell finds it.")
+def completion(shell: str, install: bool) -> None:  # noqa: FBT001  # as click passes it
+    """Print the completion script of a shell, or install it."""
+    from kbitlint.cli import completion as scripts
+
+    click.echo(scripts.install(main, shell) if install else scripts.script(main, shell), nl=install)
 
 
 @main.command()
-def init() -> None:
-    """Write [tool.kbitlint] and pre-commit entries for the project in this folder."""
-    from kbitlint.cli import init as project
+@click.option("--run", is_flag=True, help="Run the functions that build models too, without weights, and list them.")
+@click.option("--no-baseline", "baseline", flag_value=False, default=True, type=bool, help="Accept no violation.")
+def init(run: bool, baseline: bool) -> None:  # noqa: FBT001  # as click passes them
+    """Write [tool.kbitlint], pre-commit entries and a baseline for the project in this folder.
 
-    for line in project.init(Path.cwd()):
-        click.echo(line)
+    What is there is audited first, and the report shown: scripts, notebooks, configurations, checkpoints and adapters.
+    """
+    from kbitlint.cli.adoption import adopt
+
+    adopt(Path.cwd(), run=run, baseline=baseline)
 
 
 @main.command(short_help="The main job on a tiny Llama, in 15 seconds.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 EXIT_FAILED = 2
+#: the variable with which a shell asks for completions
+COMPLETE = "_KBITLINT_COMPLETE"
 
 
 class _Ended(Exception):  # noqa: N818  # carries any exception past click, which has exit codes of its own
@@ -34,6 +37,8 @@ class CommandLine(click.Group):
     def main(self, args: Any = None, prog_name: Any = None, *rest: Any, standalone_mode: bool = True, **more: Any) -> Any:
         """Run the command line and end the process with one of these exit codes."""
         further = {**more, "standalone_mode": False}
+        if COMPLETE in os.environ:  # click prints what the shell asked for, and leaves
+            return super().main(args, prog_name, *rest, **more)
         if not standalone_mode:
             return super().main(args, prog_name, *rest, **further)
         words = sys.argv[1:] if args is None else list(args)

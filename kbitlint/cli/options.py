@@ -14,6 +14,8 @@ from kbitlint.upstream.quantization import QUANTIZATIONS
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from click.shell_completion import CompletionItem
+
 #: the argument of --amp -> TrainingContext.autocast_dtype
 AMP = {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}
 
@@ -87,6 +89,9 @@ RUN_OPTION = click.option(
     help="Run no function: those among the targets are skipped, not audited.",
 )
 
+#: the machines that ``kbitlint.rehearsal.devices`` knows
+_MACHINES = ("h100", "a100", "4090", "t4")
+
 SUPPRESSING_OPTIONS = (
     click.option(
         "--baseline", type=click.Path(dir_okay=False, path_type=Path), help="Known violations that are not counted, by place."
@@ -116,13 +121,33 @@ STEP_OPTIONS = (
 
 
 def _split(_: click.Context, __: click.Parameter, value: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(part.strip() for item in value for part in item.split(",") if part.strip())
+    parts = tuple(part.strip() for item in value for part in item.split(",") if part.strip())
+    if value and not parts:
+        raise click.BadParameter("names no rule; ALL names every one")
+    return parts
+
+
+#: options that decide which files and settings a run takes; the command makes a Config of them
+FILE_OPTIONS = (
+    click.option("--exclude", multiple=True, metavar="PATTERN", help="What audits of folders leave out, as in a .gitignore."),
+    click.option("--force-exclude", is_flag=True, help="Leave it out where it is named as a target too."),
+    click.option(
+        "--config", "config_", multiple=True, metavar="FILE", help="The settings: a TOML file, or 'key = value' (repeatable)."
+    ),
+    click.option("--show-settings", is_flag=True, help="Print the settings of this run, and run nothing."),
+)
+
+
+def _targets_of(_: click.Context, __: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem  # only a shell that completes needs it
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
-    click.argument("targets", nargs=-1, metavar="TARGET..."),
+    click.argument("targets", nargs=-1, metavar="TARGET...", shell_complete=_targets_of),
     click.option("--fix", is_flag=True, help="Apply safe fixes, audit again, and run one training step."),
-    click.option("--unsafe-fixes", is_flag=True, help="Apply unsafe fixes too; implies --fix."),
+    click.option("--unsafe-fixes", is_flag=True, help="With --fix, apply unsafe fixes too."),
     click.option("--diff", is_flag=True, help="Show the edits that --fix would make, and make none."),
     click.option(
         "--norms",
@@ -144,15 +169,76 @@ CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--device", metavar="DEVICE", help="Where --fix works: cuda (default), cuda:1, cpu."),
     RUN_OPTION,
     click.option("--trace/--no-trace", default=True, help="Run a training step without weights (default), or do not."),
+    click.option("--add-ignore", is_flag=True, help="Write a comment that silences it beside each violation."),
     click.option("--select", multiple=True, callback=_split, metavar="CODE", help="Rules to run: KB101, KB4, a slug or ALL."),
     click.option("--ignore", multiple=True, callback=_split, metavar="CODE", help="Rules not to run."),
-    click.option("--format", "format_", type=click.Choice(FORMATS), default="text", help="How to report."),
+    click.option("--output-format", "--format", "format_", type=click.Choice(FORMATS), default="text", help="How to report."),
+    click.option("--statistics", is_flag=True, help="Show how often each rule was broken, and nothing else."),
+    click.option("--quiet", "-q", is_flag=True, help="Print violations and errors only."),
+    click.option(
+        "--stdin-filename", metavar="FILE", help="The name of the text that the target - reads from the standard input."
+    ),
+    *FILE_OPTIONS,
     *SUPPRESSING_OPTIONS,
     RANK_OPTION,
     *JOBS_OPTIONS,
     click.option("--fail-on", type=click.Choice(_SEVERITIES), help="Least severity for exit code 1 (default: warning)."),
     click.option("--exit-zero", is_flag=True, help="Leave with 0 although violations are left."),
+    click.option("--exit-non-zero-on-fix", is_flag=True, help="Leave with 1 if --fix changed something."),
     *OPENING_OPTIONS,
+)
+
+
+_OF_REHEARSALS = frozenset(
+    (
+        *(
+            "run",
+            "trace",
+            "select",
+            "ignore",
+            "format_",
+            "baseline",
+            "write_baseline",
+            "prune_baseline",
+            "fail_on",
+            "exit_zero",
+        ),
+        *("amp", "training", "trust_remote_code", "output_file", "verbose", "statistics", "quiet"),
+    )
+)
+
+
+def _name_of(option: Callable[[Any], Any]) -> str:
+    """Return the name of the parameter that an option decorator adds."""
+
+    def bare() -> None:
+        return None
+
+    option(bare)
+    return str(bare.__click_params__[0].name)  # type: ignore[attr-defined]  # where click keeps them
+
+
+#: options of rehearse alone; the rest are those of check
+REHEARSAL_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="SCRIPT [ARGS]..."),
+    click.option(
+        "--device-like",
+        type=click.Choice(_MACHINES),
+        default="a100",
+        help="The GPU that torch.cuda answers as (default: a100).",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        default=600.0,
+        help="Give the script no longer than this (default: 600).",
+    ),
+    click.option("--memory", callback=_size, metavar="SIZE", default="8GB", help="Give it no more memory (default: 8GB)."),
+    click.option(
+        "--rows", type=click.IntRange(min=1), metavar="N", default=64, help="Read no more rows of a data set (default: 64)."
+    ),
+    *(option for option in CHECK_OPTIONS if _name_of(option) in _OF_REHEARSALS),
 )
 
 

@@ -104,8 +104,11 @@ def write_report(text: str, path: Path | None) -> None:
 
 
 def color() -> bool:
-    """Return whether stdout is a terminal and NO_COLOR is not set."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    """Return whether the output has colours: NO_COLOR forbids them, FORCE_COLOR demands them, else a terminal has them."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    forced = os.environ.get("FORCE_COLOR")
+    return forced != "0" if forced else sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
 
 
 def width() -> int:
@@ -128,7 +131,7 @@ def show_traceback() -> None:
 
 
 @contextmanager
-def progress(what: str, after: float = 1.0) -> Iterator[None]:
+def progress(what: str, after: float = 2.0) -> Iterator[None]:
     """Show a line on the terminal while the body runs for longer than ``after`` seconds."""
     if not sys.stderr.isatty():
         yield

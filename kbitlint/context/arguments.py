@@ -43,6 +43,7 @@ def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
         "fsdp_checkpointing": _fsdp_checkpointing(arguments),
         "sets_training_mode": True,
         "optimizer": None if optimizer is None else str(getattr(optimizer, "value", optimizer)),
+        "learning_rate": _rate(getattr(arguments, "learning_rate", None)),
         "batch_size": getattr(arguments, "per_device_train_batch_size", None),
         "seq_len": _seq_len(arguments),
         "world_size": _positive(getattr(arguments, "world_size", None)),
@@ -109,6 +110,10 @@ def _seq_len(arguments: Any) -> int | None:
 
 def _accelerator(device: Any) -> str | None:
     return None if device is None or str(device) == "cpu" else str(device)
+
+
+def _rate(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None
 
 
 def _positive(value: Any) -> int | None:

@@ -37,6 +37,8 @@ class TrainingContext:
     """Whether the loop calls ``model.train()`` before the first step, as Trainer does."""
     optimizer: str | None = None
     """The optimizer's name in the spelling of ``TrainingArguments.optim`` or of the DeepSpeed file."""
+    learning_rate: float | None = None
+    """The highest learning rate of the run."""
     batch_size: int | None = None
     """Sequences in one batch of one rank."""
     seq_len: int | None = None

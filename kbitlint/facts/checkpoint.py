@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ BITS = {
     "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32, "C64": 64,
     "I64": 64, "U64": 64, "F64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
+_STATE = ".quant_state.bitsandbytes__"
 FLOATS = frozenset({"F16", "BF16", "F32", "F64"})
 
 
@@ -27,6 +28,17 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
+class Contradiction:
+    """One difference between the configuration of an adapter and its tensors."""
+
+    name: str
+    """The tensor, module or setting; empty for the file as a whole."""
+    problem: str
+    fails: bool
+    """Whether loading the adapter raises. If False, PEFT drops tensors or leaves layers as they are initialised."""
+
+
+@dataclass(frozen=True, slots=True)
 class PackedWeight:
     """One packed weight and the completeness of its quantization state."""
 
@@ -34,6 +46,11 @@ class PackedWeight:
     bits: int
     missing: tuple[str, ...] = ()
     """Parts of the quantization state that the checkpoint lacks."""
+
+
+def packed_in(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the weights beside which bitsandbytes stored the state of 4-bit packing."""
+    return tuple(name.partition(_STATE)[0] for name in names if _STATE in name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +86,8 @@ class CheckpointFacts:
     """The tensors of the model's safetensors files, by name."""
     adapter_tensors: Mapping[str, Tensor] = field(default_factory=dict)
     """The tensors of adapter_model.safetensors, by name."""
+    adapter_file: bool = False
+    """Whether adapter_model.safetensors is there and its header was read."""
     damages: tuple[Damage, ...] = ()
     """Files whose content does not match their format."""
     unread: tuple[Damage, ...] = ()
@@ -79,6 +98,10 @@ class CheckpointFacts:
     """Adapter tensors that contain only zeros."""
     zero_known: bool = False
     """Whether every ``lora_B`` of the adapter was read. If False, ``zero`` may be incomplete."""
+    contradictions: tuple[Contradiction, ...] = ()
+    """Differences between the adapter's configuration and its tensors."""
+    nonfinite: tuple[str, ...] = ()
+    """Tensors of the adapter whose first values contain NaN or infinity."""
     packing: PackedTensors = field(default_factory=PackedTensors)
     """What is packed among the tensors."""
 

@@ -47,6 +47,8 @@ class AdapterFacts:
     """The names in ``target_modules``; empty if it is a pattern or not set."""
     invoked: bool = False
     """Whether the adapter starts at invocation tokens (aLoRA). Each forward call passes their positions to each layer."""
+    entries: tuple[tuple[str, str], ...] = ()
+    """(key, entry) of the other settings that name modules or parameters: ``modules_to_save``, ``rank_pattern``, ..."""
 
     @property
     def through_cache(self) -> bool:
@@ -55,6 +57,33 @@ class AdapterFacts:
         PEFT rejects such an adapter if it sees checkpointing. Otherwise the forward pass fails with a size mismatch.
         """
         return self.kind in ("PREFIX_TUNING", "CARTRIDGE")
+
+    @property
+    def by_task(self) -> bool:
+        """Return whether PEFT passes the task of each sequence through hooks, which exist in the forward pass only."""
+        return self.kind == "POLY"
+
+
+@dataclass(frozen=True, slots=True)
+class UnpackedLayerFacts:
+    """A layer of a quantized class whose weight is an ordinary floating-point tensor."""
+
+    path: str
+    class_name: str
+    bits: int
+    dtype: str
+    pending: bool
+    """Whether the weight packs itself at its next move to a device."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearFacts:
+    """A Linear of a quantized model that is not packed, although no setting excludes it from quantization."""
+
+    path: str
+    class_name: str
+    dtype: str
+    numel: int
 
 
 class Reentry(enum.Enum):
@@ -86,6 +115,8 @@ class LayerCheckpointing:
     """Whether the module is a checkpointed layer of transformers. Such a layer drops the cache itself."""
     rebindable: bool
     """Whether the module's bound checkpoint function can be bound again with ``use_reentrant=False``."""
+    redraws: bool = False
+    """Whether the bound function does not preserve the random state, and dropout is active in the module."""
 
 
 @dataclass(frozen=True, slots=True)

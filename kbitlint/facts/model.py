@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 from kbitlint.sizes import short_count
 
 if TYPE_CHECKING:
-    from kbitlint.facts.layers import AdapterFacts, GradientFeed, LayerCheckpointing, Packing
+    from kbitlint.facts.layers import (
+        AdapterFacts,
+        GradientFeed,
+        LayerCheckpointing,
+        LinearFacts,
+        Packing,
+        UnpackedLayerFacts,
+    )
+    from kbitlint.facts.requests import DeadSkip, UnmatchedEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,8 @@ class ParameterFacts:
     """Whether hooks make the parameter's module compute in float32 for any input dtype. Its dtype is then intended."""
     inference: bool = False
     """Whether the parameter was created under ``torch.inference_mode``. Such a tensor is read-only outside that mode."""
+    least: float = 0.0
+    """The smallest magnitude in a trained vector of half precision; 0.0 for every other parameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +73,8 @@ class NormFacts:
     adapter: bool
     transparent: bool = False
     """Whether hooks make the norm return its input's dtype for any dtype of its weight."""
+    upcasts: bool | None = None
+    """Whether the norm computes its statistics in float32 for half-precision input. None if its code cannot be read."""
 
     @property
     def promotes(self) -> bool:
@@ -86,28 +98,8 @@ class QuantizedFacts:
 
     Empty if none is missing.
     """
-
-
-@dataclass(frozen=True, slots=True)
-class UnpackedLayerFacts:
-    """A layer of a quantized class whose weight is an ordinary floating-point tensor."""
-
-    path: str
-    class_name: str
-    bits: int
-    dtype: str
-    pending: bool
-    """Whether the weight packs itself at its next move to a device."""
-
-
-@dataclass(frozen=True, slots=True)
-class LinearFacts:
-    """A Linear of a quantized model that is not packed, although no setting excludes it from quantization."""
-
-    path: str
-    class_name: str
-    dtype: str
-    numel: int
+    conflict: str = ""
+    """The difference between the packed bytes and the recorded state; empty if they agree."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +128,8 @@ class AdaptedFacts:
     path: str
     merged: bool
     """Whether the adapter is currently merged into the layer's weight."""
+    reader: str = ""
+    """The class whose forward computes with the layer's weight instead of calling the layer; empty if none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +202,16 @@ class ModelFacts:
     heads: tuple[HeadFacts, ...] = ()
     towers: tuple[TowerFacts, ...] = ()
     adapted: tuple[AdaptedFacts, ...] = ()
-    dead_targets: tuple[tuple[str, str], ...] = ()
-    """(adapter, name) for each entry of ``target_modules`` that matches no module."""
+    unmatched: tuple[UnmatchedEntry, ...] = ()
+    """Entries of adapter configs that match nothing in the model."""
+    dead_skips: tuple[DeadSkip, ...] = ()
+    """Names that quantization should have left out, and that match no module."""
+    untied: tuple[tuple[str, str], ...] = ()
+    """(output embedding, input embedding) that the config ties and that are two tensors."""
+    adapter_levels: int = 0
+    """How many times PEFT wraps the model. More than one means that adapters were attached to an adapted model."""
+    dropouts: tuple[str, ...] = ()
+    """Modules that drop a share of their input in training."""
     quantizer_trains: bool | None = None
     """Whether the quantizer that loaded the model supports training. None if there is no quantizer or it gives no answer."""
     device_map: tuple[str, ...] = ()

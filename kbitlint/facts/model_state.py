@@ -55,6 +55,16 @@ class CheckpointConfig:
     experts: int = 0
     remote: bool = False
     """Whether the checkpoint has code of its own."""
+    dtype: str = ""
+    """The dtype of its weights; empty if config.json does not set it."""
+    vocabulary: int = 0
+    """The number of rows of its embeddings; 0 if config.json does not set it."""
+    hidden: int = 0
+    """The length of a hidden state; 0 if config.json does not set it."""
+    architecture: str = ""
+    """The class that the checkpoint names."""
+    skips: tuple[str, ...] | None = None
+    """The stored ``llm_int8_skip_modules``; None if the checkpoint has no such list."""
 
 
 @dataclass(frozen=True, slots=True)

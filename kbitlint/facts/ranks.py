@@ -52,6 +52,18 @@ class OptimizerFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceFacts:
+    """The reference with which a trainer compares the trained model (DPO, KTO, GRPO, ...)."""
+
+    class_name: str = ""
+    """The class of a separate reference model; empty if the reference is the trained model without its adapters."""
+    same_base: bool = False
+    """Whether the separate model is of the class and checkpoint of the trained model's base."""
+    nbytes: int = 0
+    """Bytes of the separate model's parameters."""
+
+
+@dataclass(frozen=True, slots=True)
 class RanksFacts:
     """The models of all ranks of one run, and the optimizer."""
 
@@ -61,6 +73,8 @@ class RanksFacts:
     divergences: tuple[Divergence, ...] = ()
     optimizer: OptimizerFacts | None = None
     """The optimizer of the lowest rank. None if there is no optimizer or its tensors are shards."""
+    reference: ReferenceFacts | None = None
+    """None if no trainer is known, or it has no reference."""
 
 
 def named(ranks: tuple[int, ...]) -> str:

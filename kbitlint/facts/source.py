@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import bisect
 import enum
+import functools
 import operator
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,11 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.values import Ignore
+    from kbitlint.violation import Edit
+
+
+#: the callee of an assignment to a key of a quantization config that a checkpoint stores
+STORED = "stored.quantization_config"
 
 
 class Action(enum.Enum):
@@ -178,6 +185,8 @@ class SourceFacts(SourceText):
 
     calls: tuple[Call, ...] = ()
     """Every call of a known function, listed once, with the arguments on which all paths agree."""
+    variants: Mapping[Span, tuple[Call, ...]] = field(default_factory=dict)
+    """The forms of each call that paths pass different arguments to."""
     paths: tuple[ExecutionPath, ...] = ()
     distributed: tuple[LaunchSign, ...] = ()
     """Signs that the script is launched with one process for each device."""
@@ -191,12 +200,18 @@ class SourceFacts(SourceText):
     """The comments that suppress rules."""
     unfollowed: str = ""
     """Which part of the file was not followed, and why; empty if all of it was."""
+    length: int | None = None
+    """The number of characters of the file itself; the texts of files that it imports follow it. None without such files."""
+    modules: tuple[tuple[int, str], ...] = ()
+    """(first line in the joined text, name) of each file of the repository that the file imports and that was followed."""
+    module_ignores: Mapping[str, tuple[Ignore, ...]] = field(default_factory=dict)
+    """The comments of these files that suppress rules, by name of the file."""
     unused: tuple[Ignore, ...] = ()
-    """The comments that suppress no violation; filled after the other rules have run."""
+    """The comments that suppress no violation, or name no rule; filled after the other rules have run."""
 
     def at(self, call: Call) -> Location:
         """Return the location of a call."""
-        return self.at_line(call.span.line, call.path or call.callee.rpartition(".")[2])
+        return self._at(call.span.line, call.path or call.callee.rpartition(".")[2], call.span)
 
     def at_line(self, line: int, what: str = "") -> Location:
         """Return the location of a line; for a notebook, its cell and the line in the cell.
@@ -205,14 +220,52 @@ class SourceFacts(SourceText):
             line: The 1-based line in the file, or in the joined code cells of a notebook.
             what: The name at this line, appended to the path of the location.
         """
+        index = bisect.bisect_right(self.modules, line, key=operator.itemgetter(0))
+        if index:
+            first, name = self.modules[index - 1]
+            return Location(what, name, line - first + 1)
+        return self._at(line, what)
+
+    def _at(self, line: int, what: str, span: Span | None = None) -> Location:
         index = bisect.bisect_right(self.cells, line, key=operator.itemgetter(0))
         first, number = self.cells[index - 1] if index else (1, 0)
         place = f"cell {number}" if number else ""
-        return Location(" ".join(filter(None, (place, what))), self.file, line - first + 1)
+        path, here = " ".join(filter(None, (place, what))), line - first + 1
+        if span is None:
+            return Location(path, self.file, here, code=_line(self.text, line))
+        start, end = self.line_start(span.start), self.line_start(span.end)
+        ends = here + self.text.count("\n", span.start, span.end)
+        columns = span.start - start + 1, span.end - end + 1
+        return Location(path, self.file, here, columns[0], ends, columns[1], _line(self.text, line))
+
+    def name_in_comment(self, ignore: Ignore, codes: str) -> tuple[Edit, ...]:
+        """Return the edit that lets an ignore comment name rules, beside those that it names."""
+        comment = self.text[ignore.start : ignore.end]
+        if ignore.names:
+            end = ignore.start + comment.index("]")
+            return self.replace(Span(end, end, ignore.line), f", {codes}")
+        word = comment.index("ignore") + len("ignore")
+        stale = re.match(r"\[[^\]\n]*\]", comment[word:])  # brackets without a name
+        place = Span(ignore.start + word, ignore.start + word + (stale.end() if stale else 0), ignore.line)
+        return self.replace(place, f"[{codes}]")
+
+    @property
+    def own_text(self) -> str:
+        """Return the text of the file without those of the files that it imports."""
+        return self.text if self.length is None else self.text[: self.length]
+
+    def is_imported(self, call: Call) -> bool:
+        """Return whether a call stands in a file that the file imports."""
+        return self.length is not None and call.span.start > self.length
 
     def calls_of(self, *callees: str) -> Iterator[Call]:
         """Return the calls of these functions in the order of the text."""
         return (call for call in self.calls if call.callee in callees)
+
+    def forms_of(self, *callees: str) -> Iterator[tuple[Call, ...]]:
+        """Yield each call of these functions as the tuple of its forms: one for each set of arguments that a path passes."""
+        for call in self.calls_of(*callees):
+            yield self.variants.get(call.span, (call,))
 
     def steps_at(self, *actions: Action) -> Iterator[tuple[Call, tuple[Step, ...]]]:
         """Yield each call that performs one of these actions, with its step on every path that reaches it."""
@@ -235,3 +288,14 @@ class SourceFacts(SourceText):
             for training in path.trainings:
                 found.setdefault(training.call.span, []).append(training)
         return (tuple(trainings) for trainings in found.values())
+
+
+def _line(text: str, number: int) -> str:
+    """Return a 1-based line without its indentation; empty if there is none."""
+    lines = _lines(text)
+    return lines[number - 1].strip() if 0 < number <= len(lines) else ""
+
+
+@functools.lru_cache(maxsize=2)
+def _lines(text: str) -> list[str]:
+    return text.split("\n")

@@ -81,6 +81,8 @@ class PackedReadFacts:
     reader: str
     """The module whose code reads the weight."""
     operator: str
+    cast: bool = False
+    """Whether the step runs to its end, since the code casts the packed values. The results are wrong then."""
 
 
 @dataclass(frozen=True, slots=True)

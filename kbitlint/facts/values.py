@@ -129,7 +129,7 @@ class Ignore:
     """One comment that suppresses rules, with the lines for which it holds."""
 
     names: tuple[str, ...]
-    """Codes, prefixes or slugs. Empty if the comment names no rule; it then suppresses none."""
+    """Codes, prefixes or slugs. Empty if the comment names no rule; it then suppresses every one."""
     first: int
     """The first line for which the comment holds, 1-based."""
     last: int
@@ -140,7 +140,9 @@ class Ignore:
     """The offset at which the comment ends."""
     line: int
     """The line of the comment, 1-based."""
+    silences: tuple[str, ...] = ()
+    """For a comment that names no rule: the codes that it suppresses; filled after the other rules have run."""
 
     def names_rule(self, code: str, slug: str) -> bool:
-        """Return whether the comment names a rule."""
-        return any(code.startswith(name.upper()) or name.lower() == slug for name in self.names)
+        """Return whether the comment names a rule, or all of them."""
+        return not self.names or any(code.startswith(name.upper()) or name.lower() == slug for name in self.names)

@@ -1,6 +1,6 @@
 """Facts of a checkpoint or adapter folder, from its JSON files and safetensors headers.
 
-This module imports no torch. It reads no weights, except for ``lora_B`` tensors of an adapter.
+This module imports no torch. It reads no weights, except for ``lora_B`` tensors of an adapter and the first values of others.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 from kbitlint.errors import TargetError
 from kbitlint.facts.checkpoint import CheckpointFacts, Damage, Tensor
+from kbitlint.files.adapter_tensors import contradictions
 from kbitlint.files.packing import packing_of
-from kbitlint.files.safetensors import HeaderError, all_zero, read_header
+from kbitlint.files.safetensors import HeaderError, all_zero, nonfinite, read_header
 from kbitlint.runtime import content
 
 #: a larger JSON file is no config and is not read
@@ -161,8 +162,16 @@ def _adapter(facts: CheckpointFacts, folder: Path) -> CheckpointFacts:
             left -= tensor.nbytes if found is not None else 0
             if found:
                 zero.add(name)
+    base = _base(facts, folder)
     return dataclasses.replace(
-        facts, adapter_tensors=tensors, zero=frozenset(zero), zero_known=known, base=_base(facts, folder)
+        facts,
+        adapter_tensors=tensors,
+        adapter_file=path.is_file(),
+        zero=frozenset(zero),
+        zero_known=known,
+        contradictions=contradictions(facts.adapter or {}, tensors, None if base is None else base.tensors or None),
+        nonfinite=tuple(name for name, tensor in tensors.items() if nonfinite(path, tensor)),
+        base=base,
     )
 
 

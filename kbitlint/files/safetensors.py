@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kbitlint.facts.checkpoint import BITS, Tensor
@@ -134,3 +135,24 @@ def all_zero(path: Path, tensor: Tensor, most: int) -> bool | None:
     except OSError:
         return None
     return True
+
+
+#: bytes at the start of a tensor that are searched for NaN: one NaN in a gradient spreads over the whole tensor
+_SAMPLE = 4096
+#: (format of one word, bits of the exponent) by dtype; all of them set means NaN or infinity
+_EXPONENTS = {"BF16": ("H", 0x7F80), "F16": ("H", 0x7C00), "F32": ("I", 0x7F800000)}
+
+
+def nonfinite(path: Path, tensor: Tensor) -> bool:
+    """Return whether the first values of a tensor contain NaN or infinity. False if they cannot be read."""
+    if tensor.dtype not in _EXPONENTS or not tensor.nbytes:
+        return False
+    code, exponent = _EXPONENTS[tensor.dtype]
+    try:
+        with opened(path) as file:
+            file.seek(tensor.start)
+            words = memoryview(file.read(min(tensor.nbytes, _SAMPLE)))
+    except OSError:
+        return False
+    whole = len(words) // struct.calcsize(code) * struct.calcsize(code)
+    return any(word & exponent == exponent for (word,) in struct.iter_unpack(f"<{code}", words[:whole]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import registry
+from kbitlint import engine, registry
 from kbitlint.audit.options import is_left_out
 from kbitlint.audit.run import context_of, model_of
 from kbitlint.errors import KbitlintError, TargetError, one_line
@@ -17,7 +17,7 @@ from kbitlint.fixes.lora import attached
 from kbitlint.fixes.model import fix_model
 from kbitlint.report import MemoryReport
 from kbitlint.result import StateMemory
-from kbitlint.violation import Safety
+from kbitlint.violation import Safety, Surface
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
     from kbitlint.context.step_plan import StepPlan
+    from kbitlint.facts.model import ModelFacts
     from kbitlint.fixes.lora import Lora
 
 
@@ -40,6 +41,8 @@ def budget_of(
 ) -> MemoryReport:
     """Measure a model as it is, after PEFT's preparation and after kbitlint's fix; it is only read.
 
+    If unsafe fixes give back memory, the model is measured with them too.
+
     Args:
         model: A model, live or on meta.
         context: Autocast, batch size and sequence length (1 and 2048 if they are not set).
@@ -48,12 +51,12 @@ def budget_of(
         named: The target, and the notes on how it was built.
         against_peft: Whether to measure PEFT's preparation too.
     """
-    from kbitlint.model.batch import length_of
+    from kbitlint.model.inputs.positions import length_for
     from kbitlint.model.inspect.walk import collect
 
     name, notes = named
     facts = collect(model)
-    context = dataclasses.replace(context, seq_len=length_of(model, context.seq_len))
+    context = dataclasses.replace(context, seq_len=length_for(model, context.seq_len))
     attached_here = None if facts.has_adapters else lora
     states = tuple(_states(model, context, attached_here, plan, against_peft=against_peft))
     if attached_here is not None:
@@ -66,7 +69,7 @@ def budget_of(
 def _states(
     model: Any, context: TrainingContext, lora: Lora | None, plan: StepPlan, *, against_peft: bool
 ) -> Iterator[StateMemory]:
-    """Yield the memory of each state of a model. Packed experts are a state of their own where they change it."""
+    """Yield the memory of each state of a model. Unsafe fixes are a state of their own where they give back memory."""
     from kbitlint.model.memory.step_memory import measure
 
     for state, prepare in PREPARATIONS.items():
@@ -84,7 +87,7 @@ def _states(
         yield measure(state, twin, context, plan, owned=True)
 
 
-AS_IT_IS, PEFT, FIXED, PACKED = "as it is", "PEFT's prepare", "kbitlint's fix", "packed experts"
+AS_IT_IS, PEFT, FIXED, UNSAFE = "as it is", "PEFT's prepare", "kbitlint's fix", "with --unsafe-fixes"
 
 
 def prepared_twin(
@@ -134,10 +137,21 @@ def _fixed(base: Any, context: TrainingContext) -> bool:
     return True
 
 
-def _packed(base: Any, context: TrainingContext) -> bool:
-    """Apply the unsafe fixes too. Return whether they pack experts that the loader left in half precision."""
-    applied, _ = fix_model(base, registry.select((), ()), context, Safety.UNSAFE, trace=False)
-    return any(edit.kind == "pack-experts" for edit in applied.edits)
+def _narrowed(base: Any, context: TrainingContext) -> bool:
+    """Apply the unsafe fixes too. Return whether one of them gives back memory, as packed experts do."""
+    facts, rules = _facts_of(base), registry.select((), ())
+    violations = engine.run(rules, {Surface.MODEL: facts}, context).violations
+    unsafe = [v.fix for v in violations if v.fix is not None and v.fix.safety is Safety.UNSAFE]
+    if not any(fix.adds_bytes < 0 for fix in unsafe):
+        return False
+    fix_model(base, rules, context, Safety.UNSAFE, trace=False)
+    return True
+
+
+def _facts_of(base: Any) -> ModelFacts:
+    from kbitlint.model.inspect.walk import collect
+
+    return collect(base)
 
 
 #: state -> how a copy without weights gets there
@@ -145,7 +159,7 @@ PREPARATIONS: dict[str, Callable[[Any, TrainingContext], bool] | None] = {
     AS_IT_IS: None,
     PEFT: _peft_prepared,
     FIXED: _fixed,
-    PACKED: _packed,
+    UNSAFE: _narrowed,
 }
 
 

@@ -41,6 +41,8 @@ class FixedFile:
     edits: tuple[Edit, ...] = ()
     passes: int = 0
     held_back: int = 0
+    refused: str = ""
+    """Why no fix of the file can be made; empty if there is no such reason."""
 
     def diff(self) -> str:
         """Return the change as a unified diff; an empty text if nothing changed."""
@@ -51,13 +53,28 @@ class FixedFile:
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines).rstrip("\n")
 
 
-def mend(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext, wanted: Safety) -> FixedFile | None:
+def mend(
+    path: Path,
+    name: str,
+    rules: tuple[Rule, ...],
+    context: TrainingContext,
+    wanted: Safety,
+    data: bytes | None = None,
+) -> FixedFile | None:
     """Return a source file as its fixes leave it, or None if nothing in it concerns training. Nothing is written.
+
+    Args:
+        path: The file.
+        name: Its name in reports.
+        rules: The rules whose fixes are made.
+        context: How the model is trained.
+        wanted: The least safety of a fix.
+        data: The bytes that take the place of the file's; None to read it.
 
     Raises:
         FixError: A fix does not remove its violation, or leaves a file that cannot be read.
     """
-    document = documents.read(path, name)
+    document = documents.of(path, name, data)
     if document is None:
         return None
     before = document.raw
@@ -110,16 +127,20 @@ def mend_target(target: Target, rules: tuple[Rule, ...], context: TrainingContex
     """
     path = Path(target.place)
     if target.kind is Kind.SCRIPT:
-        mended = mend(path, target.text, rules, context, wanted)
+        mended = mend(path, target.text, rules, context, wanted, target.data)
         return [] if mended is None else [mended]
     found = []
     for file in walk(path):
         if not inside(file, path):
             continue  # leading_out names it
+        name = file.relative_to(path).as_posix()
         try:
-            mended = mend(file, file.relative_to(path).as_posix(), rules, context, wanted)
+            mended = mend(file, name, rules, context, wanted)
         except TargetError:
             continue  # the audit reports why
+        except FixError as error:  # one file that cannot be fixed leaves the others their fixes
+            found.append(FixedFile(file, name, "", "", "utf-8", refused=str(error)))
+            continue
         if mended is not None and (mended.edits or mended.held_back):
             found.append(mended)
     return found

@@ -159,9 +159,8 @@ def attached(twin: Any, lora: Lora) -> Any:
     peft = require("peft", "--lora")
     import torch  # audits of scripts import this module
 
-    from kbitlint.model.build.packed_weights import tell_unpacked, unpackable
+    from kbitlint.model.build.packed_weights import unpackable
 
-    tell_unpacked(twin)
     try:
         with torch.device("meta"), unpackable(), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # PEFT warns of patterns that it made itself

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.context.launch import Launch
 from kbitlint.errors import KbitlintError
 from kbitlint.fit_result import RankMemory
-from kbitlint.fixes.budget import AS_IT_IS, PACKED, PREPARATIONS, prepared_twin
+from kbitlint.fixes.budget import AS_IT_IS, PREPARATIONS, UNSAFE, prepared_twin
 from kbitlint.upstream.cards import CONTEXT, WORKSPACE
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Meter:
     """Measures settings of a run on copies of one model without weights."""
 
     def __init__(self, model: Any, context: TrainingContext, card: Card, ranks: int, lora: Lora | None) -> None:
-        from kbitlint.model.batch import length_of, most_positions
+        from kbitlint.model.inputs.positions import length_for, most_positions
         from kbitlint.model.inspect.walk import collect
         from kbitlint.model.layers.adapters import base_of
         from kbitlint.model.layers.checkpointing import supports_checkpointing
@@ -38,7 +38,7 @@ class Meter:
         self.model, self.context, self.card, self.ranks = model, context, card, ranks
         self.lora = None if facts.has_adapters else lora
         self.summary = facts.summary()
-        self.seq_len = length_of(model, context.seq_len)
+        self.seq_len = length_for(model, context.seq_len)
         self.most_tokens = most_positions(model)
         self.modes = (OFF, ON) if supports_checkpointing(base_of(model)) else (OFF,)
         self.saved_by_double = saved_by_double_quantization(model)
@@ -97,7 +97,7 @@ class Meter:
         key = (packed, rank)
         if key not in self._twins:
             lora = dataclasses.replace(self.lora, rank=rank) if self.lora is not None and rank is not None else None
-            twin = prepared_twin(self.model, PREPARATIONS[PACKED if packed else AS_IT_IS], self.context, lora)
+            twin = prepared_twin(self.model, PREPARATIONS[UNSAFE if packed else AS_IT_IS], self.context, lora)
             self._twins[key] = twin
             if twin is not None:
                 self._units[key] = units_of(twin)

@@ -192,7 +192,8 @@ def _fix_source(target: Target, rules: tuple[Rule, ...], options: Options, wante
     )
     report = _audited(open_target(target, options), rules, options)
     left = tuple(f"{name} leads out of the folder, and is fixed where it is named only" for name in leading_out(target))
-    return dataclasses.replace(report, applied=applied, notes=(*report.notes, *left))
+    refused = tuple(file.refused for file in mended if file.refused)
+    return dataclasses.replace(report, applied=applied, notes=(*report.notes, *refused, *left))
 
 
 def _fix_live(target: Target, rules: tuple[Rule, ...], options: Options, fixing: Fixing) -> Report:

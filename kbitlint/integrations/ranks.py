@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from kbitlint.facts.model import ModelFacts
-    from kbitlint.facts.ranks import Aspects, OptimizerFacts
+    from kbitlint.facts.ranks import Aspects, OptimizerFacts, ReferenceFacts
     from kbitlint.rule import Rule
     from kbitlint.violation import Violation
 
@@ -47,6 +47,8 @@ class RankAudit:
     aspects: Aspects = dataclasses.field(default_factory=dict)
     optimizer: OptimizerFacts | None = None
     """None if there is no optimizer, or if its tensors are shards."""
+    reference: ReferenceFacts | None = None
+    """None if no Trainer is known, or it has no reference."""
     error: str = ""
     """The reason why there is no report, on one line; empty if there is one."""
 
@@ -89,16 +91,17 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> R
     return over_ranks(ranks, look, rules, timeout)
 
 
-def seen(target: Any, report: Report, context: TrainingContext, optimizer: Any = None) -> RankAudit:
+def seen(target: Any, report: Report, context: TrainingContext, optimizer: Any = None, trainer: Any = None) -> RankAudit:
     """Return the result of this rank for an audited model, or for the model of a Trainer."""
     from kbitlint.model.inspect.optimizer import adapter_settings, is_sharded, optimizer_facts  # imports torch
+    from kbitlint.model.inspect.reference import reference_facts  # imports torch
     from kbitlint.model.inspect.walk import collect  # imports torch
 
     model = model_of(target)
     facts = collect(model)
     aspects = aspects_of(facts, adapter_settings(model), sharded=is_sharded(model))
     held = None if optimizer is None else optimizer_facts(model, optimizer)
-    return RankAudit(report, context_of(target, context), facts, aspects, held)
+    return RankAudit(report, context_of(target, context), facts, aspects, held, reference_facts(trainer, model))
 
 
 def over_ranks(
@@ -155,7 +158,7 @@ def merge_ranks(records: Mapping[int, RankAudit], lost: Mapping[int, str], world
     if known:
         _, lowest, facts = known[0]
         divergences = compare({rank: record.aspects for rank, record, _ in known})
-        ranked = RanksFacts(world_size, facts, divergences, lowest.optimizer)
+        ranked = RanksFacts(world_size, facts, divergences, lowest.optimizer, lowest.reference)
         outcome = engine.merge((outcome, engine.run(rules, {Surface.RANKS: ranked}, lowest.context)))
     notes = (*first.notes, f"audited on {len(reports)} of {world_size} ranks") if world_size > 1 else first.notes
     return dataclasses.replace(

@@ -94,7 +94,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
 
         def look() -> RankAudit:
             with turn(held(model)):
-                return self._look(target, optimizer, alone=ranks is None)
+                return self._look(target, optimizer, trainer, alone=ranks is None)
 
         joint = over_ranks(ranks, look, self.rules, self.timeout)
         self.report = joint.report
@@ -106,7 +106,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         if self.fail_on is not None and joint.report.at_least(self.fail_on):
             raise NotReadyError(joint.report)
 
-    def _look(self, target: _Prepared, optimizer: Any, *, alone: bool) -> RankAudit:
+    def _look(self, target: _Prepared, optimizer: Any, trainer: Any, *, alone: bool) -> RankAudit:
         context = target.context(self.chosen.context)
         options = {**self.options, "context": context}
         if context.strategy in (Strategy.FSDP1, Strategy.FSDP2, Strategy.ZERO3):
@@ -118,7 +118,7 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
                 if not alone:
                     raise KbitlintError("fix=True works in one process: call kbitlint.fix(model) before Trainer is built")
                 api.fix(target.model, optimizer=optimizer, **options)
-            return seen(target.wrapped, api.check(target.model, **options), context, optimizer)
+            return seen(target.wrapped, api.check(target.model, **options), context, optimizer, trainer)
         finally:
             target.model.train(training)
 

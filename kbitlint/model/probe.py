@@ -77,12 +77,16 @@ def _optimizer_step(model: nn.Module, trainable: list[nn.Parameter]) -> str | No
     """Run one step of AdamW on the trained parameters. Return the problem that it caused, or None."""
     frozen = [(name, parameter) for name, parameter in model.named_parameters() if not parameter.requires_grad]
     before = [_fingerprint(parameter) for _, parameter in frozen]
+    reached = [(p, _fingerprint(p)) for p in trainable if p.grad is not None and bool(p.grad.any())]
     torch.optim.AdamW(trainable).step()
     changed = [name for (name, parameter), print_ in zip(frozen, before, strict=True) if _fingerprint(parameter) != print_]
     if changed:
         return f"the optimizer changed the frozen {changed[0]}"
     broken = sum(not bool(parameter.isfinite().all()) for parameter in trainable)
-    return f"{broken} trained parameters are not finite after the optimizer's step" if broken else None
+    if broken:
+        return f"{broken} trained parameters are not finite after the optimizer's step"
+    still = sum(_fingerprint(parameter) == print_ for parameter, print_ in reached)
+    return f"{still} trained parameters did not change, although a gradient arrived" if still else None
 
 
 #: Bytes of one chunk of a fingerprint, so that no second copy of a large parameter is made.

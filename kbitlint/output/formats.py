@@ -19,7 +19,7 @@ class Format:
     """A format and its render functions, as ``module:function`` below ``kbitlint.output``.
 
     The parameters of a function decide which values it receives: ``failures``, ``unused``, ``rules``, ``fail_on``, and the
-    ``color``, ``width``, ``verbose`` and ``timed`` of a terminal.
+    ``color``, ``width``, ``verbose``, ``quiet`` and ``timed`` of a terminal.
     """
 
     name: str
@@ -34,6 +34,7 @@ class Format:
 
 FORMATS = (
     Format("text", "text:render_all", "memory:render_text", "fit:render_text"),
+    Format("concise", "concise:render"),
     Format("json", "json:render", "memory:render_json", "fit:render_json"),
     Format("sarif", "sarif:render"),
     Format("github", "github:render"),

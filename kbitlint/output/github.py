@@ -45,9 +45,18 @@ def _commands(report: AuditResult) -> Iterator[str]:
 
 
 def _command(command: str, place: Place, title: str, text: str) -> str:
-    properties = {"file": place.file, "line": str(place.line), "title": title}
+    properties = {"file": place.file, "line": str(place.line), **_columns(place), "title": title}
     named = ",".join(f"{key}={_property(value)}" for key, value in properties.items())
     return f"::{command} {named}::{_data(text)}"
+
+
+def _columns(place: Place) -> dict[str, str]:
+    """Return the end of a place as properties; the runner takes columns within one line only."""
+    if not place.column:
+        return {}
+    if place.line != place.end_line:
+        return {"endLine": str(place.end_line)}
+    return {"col": str(place.column), "endColumn": str(place.end_column)}
 
 
 def _data(text: str) -> str:

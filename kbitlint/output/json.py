@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from kbitlint.result import AuditResult, Failure, Suppressed
-    from kbitlint.violation import Edit, Fix, Violation
+    from kbitlint.violation import Edit, Fix, Location, Violation
 
 VERSION = 1
 
@@ -114,10 +114,15 @@ def _violation(violation: Violation) -> dict[str, Any]:
         "consequence": violation.consequence.value,
         "message": violation.message,
         "surface": violation.surface.value,
-        "at": {"path": violation.at.path, "file": violation.at.file, "line": violation.at.line},
+        "at": _at(violation.at),
         "evidence": dict(violation.evidence),
         "fix": None if violation.fix is None else _fix(violation.fix),
     }
+
+
+def _at(at: Location) -> dict[str, Any]:
+    places = {"line": at.line, "column": at.column, "end_line": at.end_line, "end_column": at.end_column}
+    return {"path": at.path, "file": at.file, **places}
 
 
 def _suppressed(entry: Suppressed) -> dict[str, Any]:

@@ -6,12 +6,17 @@ refuses an upload without one; module paths are its logical locations. Violation
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.files.project import root_of
 from kbitlint.output.json import dumped
-from kbitlint.output.physical_location import Found, found, place_of
-from kbitlint.rule_docs import explain
-from kbitlint.version import VERSION
+from kbitlint.output.physical_location import Found, Place, found, place_of
+from kbitlint.output.replacements import replacements
+from kbitlint.rule_docs import explain, page_of
+from kbitlint.suppress import key_of
+from kbitlint.version import HOME, VERSION
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
@@ -41,6 +46,7 @@ def render(
     index = {rule.meta.code: number for number, rule in enumerate(described)}
     notifications = [*_notifications(reports), *(_failure(failure) for failure in failures)]
     notifications += [_notification("", "note", line) for line in unused]
+    seen: Counter[str] = Counter()
     run = {
         "tool": {"driver": _driver(described)},
         "invocations": [
@@ -50,7 +56,7 @@ def render(
             }
         ],
         "columnKind": "unicodeCodePoints",
-        "results": [_result(report, group, index) for report, group in groups],
+        "results": [_result(report, group, index, seen) for report, group in groups],
     }
     return dumped({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
 
@@ -58,6 +64,7 @@ def render(
 def _driver(rules: Sequence[Rule]) -> dict[str, Any]:
     return {
         "name": "kbitlint",
+        "informationUri": HOME,
         "semanticVersion": VERSION,
         "version": VERSION,
         "rules": [_rule(rule) for rule in rules],
@@ -69,13 +76,14 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "id": rule.meta.code,
         "name": rule.meta.slug,
         "shortDescription": {"text": type(rule).title()},
+        **({"helpUri": page_of(rule.meta.code)} if rule.meta.code.startswith("KB") else {}),
         "help": {"text": explain(rule), "markdown": explain(rule)},
         "defaultConfiguration": {"level": _LEVELS[rule.meta.severity]},
         "properties": {"since": rule.meta.since},
     }
 
 
-def _result(report: AuditResult, group: Found, index: dict[str, int]) -> dict[str, Any]:
+def _result(report: AuditResult, group: Found, index: dict[str, int], seen: Counter[str]) -> dict[str, Any]:
     violation = group.first
     result: dict[str, Any] = {
         "ruleId": violation.code,
@@ -85,7 +93,7 @@ def _result(report: AuditResult, group: Found, index: dict[str, int]) -> dict[st
             {
                 "physicalLocation": {
                     "artifactLocation": {"uri": group.place.uri},
-                    "region": {"startLine": group.place.line},
+                    "region": _region(group.place),
                 },
                 "logicalLocations": [
                     {"fullyQualifiedName": path, "kind": "module"} for path, _ in group.modules if path != "(model)"
@@ -93,9 +101,7 @@ def _result(report: AuditResult, group: Found, index: dict[str, int]) -> dict[st
             }
         ],
         "occurrenceCount": group.count,
-        "partialFingerprints": {
-            "kbitlint/v1": ":".join([report.target, violation.code, *(path for path, _ in group.modules)]),
-        },
+        "partialFingerprints": {"kbitlint/v2": _fingerprint(report, group, seen)},
         "properties": {
             "slug": violation.slug,
             "target": report.target,
@@ -104,11 +110,53 @@ def _result(report: AuditResult, group: Found, index: dict[str, int]) -> dict[st
             "fix": None if violation.fix is None else {"title": violation.fix.title, "safety": violation.fix.safety.value},
         },
     }
+    fixes = _fixes(group)
+    if fixes:
+        result["fixes"] = fixes
     if violation.code in index:
         result["ruleIndex"] = index[violation.code]
     if group.reason is not None:
         result["suppressions"] = [{"kind": "external", "justification": group.reason}]
     return result
+
+
+def _region(place: Place) -> dict[str, int]:
+    if not place.column:
+        return {"startLine": place.line}
+    start = {"startLine": place.line, "startColumn": place.column}
+    return {**start, "endLine": place.end_line, "endColumn": place.end_column}
+
+
+def _fingerprint(report: AuditResult, group: Found, seen: Counter[str]) -> str:
+    """Return what names a result when lines have moved: the file in the project, the rule, and the code or the modules."""
+    root = root_of(Path.cwd())
+    places = sorted({key_of(report, violation, root) for violation in group.violations})
+    text = ":".join([places[0][0], group.first.code, *(place for _, _, place in places)])
+    seen[text] += 1
+    return f"{text}:{seen[text]}"
+
+
+def _fixes(group: Found) -> list[dict[str, Any]]:
+    """Return the fix of a result as SARIF replaces text; none if it changes something else than this file."""
+    fix = group.first.fix
+    if fix is None or not group.first.at.file:
+        return []
+    changes = [
+        {
+            "deletedRegion": {
+                "startLine": change.line,
+                "startColumn": change.column,
+                "endLine": change.end_line,
+                "endColumn": change.end_column,
+            },
+            "insertedContent": {"text": change.text},
+        }
+        for change in replacements(group.place.file, fix.edits)
+    ]
+    if not changes:
+        return []
+    artifact = {"artifactLocation": {"uri": group.place.uri}, "replacements": changes}
+    return [{"description": {"text": f"{fix.title} ({fix.safety.value})"}, "artifactChanges": [artifact]}]
 
 
 def _notifications(reports: Iterable[AuditResult]) -> Iterable[dict[str, Any]]:

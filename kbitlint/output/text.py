@@ -51,13 +51,32 @@ def render_all(
     color: bool = False,
     width: int = 80,
     verbose: bool = False,
+    quiet: bool = False,
     timed: bool = False,
 ) -> str:
-    """Return the reports of one run; if there are several, reports of targets without training are left out."""
+    """Return the reports of one run; if there are several, reports of targets without training are left out.
+
+    Args:
+        reports: The reports, one for each target.
+        color: Whether to use ANSI colours.
+        width: The number of columns.
+        verbose: Whether to name every skipped rule.
+        quiet: Whether to leave out all but violations and crashes.
+        timed: Whether to print the duration of the trace.
+    """
+    if quiet:
+        return "\n\n".join(filter(None, (_findings(report, _Paint(color), width) for report in reports)))
     shown = [report for report in reports if len(reports) == 1 or not report.is_empty]
     if reports and not shown:
         return f"nothing in {len(reports)} targets to check"
     return "\n\n".join(render(report, color=color, width=width, verbose=verbose, timed=timed) for report in shown)
+
+
+def _findings(report: AuditResult, paint: _Paint, width: int) -> str:
+    """Return the violations and crashes of a report; an empty text if there are none."""
+    blocks = ["\n".join(_block(group, paint, width)) for group in causes(report.violations)]
+    blocks += ["\n".join(wrapped(str(crash), width, "  ", paint.code("31"))) for crash in report.crashes]
+    return "\n\n".join([printable(report.target), *blocks]) if blocks else ""
 
 
 class _Paint:
@@ -160,7 +179,7 @@ def _fixable(groups: Sequence[Sequence[Violation]]) -> str:
     of_all = f"of {plural(len(groups), 'cause')} fixable with"
     if safe and unsafe:
         return f"; {safe} {of_all} --fix, {unsafe} more with --unsafe-fixes"
-    return f"; {safe or unsafe} {of_all} {'--fix' if safe else '--unsafe-fixes'}" if safe or unsafe else ""
+    return f"; {safe or unsafe} {of_all} {'--fix' if safe else '--fix --unsafe-fixes'}" if safe or unsafe else ""
 
 
 def _footer(report: AuditResult, paint: _Paint, width: int, *, verbose: bool, timed: bool) -> Iterator[str]:

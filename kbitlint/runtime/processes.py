@@ -231,17 +231,32 @@ def ending(code: int | None) -> str:
 def _end(one: _Running) -> None:
     """End the process of a job and every process that it started."""
     leader = one.process.pid or 0
+
+    def kill() -> bool:
+        alive = one.process.is_alive()
+        if alive:
+            one.process.kill()
+        return alive
+
+    end_family(leader, kill)
+    one.process.join()
+    one.answer.close()
+
+
+def end_family(leader: int, kill: Callable[[], bool]) -> None:
+    """End every process of a session.
+
+    Args:
+        leader: The process that leads the session. The caller waits for it afterwards.
+        kill: Ends the leader, and returns whether it was alive.
+    """
     for _ in range(_ROUNDS):  # a process may fork another one while its siblings are ended
         started = [process for process in process_memory.family(leader) if process != leader]
         for process in started:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, signal.SIGKILL)
-        if one.process.is_alive():
-            one.process.kill()
-        elif not started:
+        if not kill() and not started:
             break
     if hasattr(os, "killpg"):  # for systems without /proc
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)
-    one.process.join()
-    one.answer.close()

@@ -22,7 +22,7 @@ from kbitlint.source import edits as source_edits
 from kbitlint.source import notebooks
 from kbitlint.source.configs import collect as configs
 from kbitlint.source.configs import tree as config_tree
-from kbitlint.source.interpreter import relevance
+from kbitlint.source.interpreter import imported_files, relevance
 from kbitlint.source.line_ends import LineEnds, unified
 from kbitlint.source.python import SourceError, collect
 from kbitlint.source.soundness import fault_of, strays
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from kbitlint.violation import Edit
 
 PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json")
-SUFFIXES = PYTHON + NOTEBOOK + CONFIGS
 #: The limit in bytes for every file; notebooks are large because they contain pictures. Code has the smaller limits of
 #: ``limits.py``.
 MAX_BYTES = 64 * 1024 * 1024
@@ -52,6 +51,8 @@ class Document:
     encoding: str
     facts: SourceFacts
     notebook: notebooks.Notebook | None = None
+    masked: str = ""
+    """The Python text of an export with magics among its lines; empty for other files."""
 
 
 def read(path: Path, name: str | None = None, versions: Mapping[str, str] | None = None) -> Document | None:
@@ -75,11 +76,16 @@ def read(path: Path, name: str | None = None, versions: Mapping[str, str] | None
     return parse(path, data, name, versions)
 
 
+def of(path: Path, name: str, data: bytes | None) -> Document | None:
+    """Return the document of a file, or of the text that takes its place; see ``read``."""
+    return read(path, name) if data is None else parse(path, data, name)
+
+
 def worth_parsing(path: Path, data: bytes) -> bool:
     """Return whether a file's bytes can concern the training of a k-bit model; this rejects most files of a repository."""
     if path.suffix in CONFIGS:
         return configs.worth_parsing(data)
-    return relevance.worth_parsing(data)
+    return relevance.worth_parsing(data) or (path.suffix in PYTHON and imported_files.brings_models(path.parent, data))
 
 
 def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[str, str] | None = None) -> Document | None:
@@ -103,7 +109,27 @@ def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[st
         return _notebook(path, _decoded(path, data, encoding), encoding, shown, versions)
     encoding = _encoding(path, data)
     raw = _decoded(path, data, encoding)
-    return Document(path, raw, encoding, _facts(path, unified(raw), shown, versions))
+    text = unified(raw)
+    try:
+        return Document(path, raw, encoding, _facts(path, text, shown, versions))
+    except InvalidPythonError:
+        found = _exported(text)
+        if found is None:
+            raise
+        masked, left = found
+        facts = _facts(path, masked, shown, versions, text)
+        facts = dataclasses.replace(facts, text=text + facts.text[len(masked) :], unfollowed=facts.unfollowed or left)
+        return Document(path, raw, encoding, facts, masked=masked)
+
+
+class InvalidPythonError(TargetError):
+    """A file that is no Python."""
+
+
+def _exported(text: str) -> tuple[str, str] | None:
+    from kbitlint.source import exports  # only a file that is no Python needs it
+
+    return exports.parsable(text)
 
 
 def _utf8(data: bytes) -> str:
@@ -126,7 +152,8 @@ def _facts(path: Path, text: str, shown: str, versions: Mapping[str, str] | None
     try:
         return collect(shown, text, versions or versions_for(path, raw or text), path.parent)
     except SourceError as error:
-        raise TargetError(path, f"{error}{f' (line {error.line})' if error.line else ''}") from error
+        kind = InvalidPythonError if error.line else TargetError
+        raise kind(path, f"{error}{f' (line {error.line})' if error.line else ''}") from error
 
 
 def _notebook(path: Path, raw: str, encoding: str, shown: str, versions: Mapping[str, str] | None) -> Document | None:
@@ -141,7 +168,8 @@ def _notebook(path: Path, raw: str, encoding: str, shown: str, versions: Mapping
     lines = itertools.accumulate((cell.source.count("\n") + 1 for cell in notebook.cells), initial=1)
     starts = tuple((line, cell.number) for line, cell in zip(lines, notebook.cells, strict=False))
     # edits replace text of the original cells, magics included; both texts have the same length
-    facts = dataclasses.replace(facts, text=notebook.joined(), cells=starts)
+    imported = facts.text[len(notebook.python) :]
+    facts = dataclasses.replace(facts, text=notebook.joined() + imported, cells=starts)
     return Document(path, raw, encoding, facts, notebook)
 
 
@@ -194,12 +222,12 @@ def faults(document: Document) -> dict[int, str]:
         return {}
     if document.notebook is not None:
         return document.notebook.faults()
-    fault = fault_of(document.facts.text)
+    fault = fault_of(_python(document))
     return {0: fault} if fault else {}
 
 
 def _python(document: Document) -> str:
-    return document.facts.text if document.notebook is None else document.notebook.python
+    return document.masked or document.facts.own_text if document.notebook is None else document.notebook.python
 
 
 def must_be_writable(path: Path) -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.source.documents import SUFFIXES
-from kbitlint.source.gitignore import patterns
+from kbitlint.limits import current
+from kbitlint.source.gitignore import patterns, spec_of
+from kbitlint.target import SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NEVER = frozenset({"__pycache__", "node_modules", "site-packages", "venv", "build", "dist"})
+#: a line of a .gitignore that is the name of a file or folder
+_PLAIN = re.compile(r"[\w.-]+/?")
+Excluded = tuple[frozenset[str], list[tuple[str, Any]]]
+"""The names that are left out, and (folder, patterns) pairs of the other lines."""
 Ignored = list[tuple[str, Any]]
 """(folder, patterns of its .gitignore) pairs, from the outermost folder to the innermost."""
 
@@ -20,17 +25,39 @@ Ignored = list[tuple[str, Any]]
 def walk(root: Path, notes: list[str] | None = None) -> list[Path]:
     """Return the files of a folder and its subfolders, sorted.
 
-    Files that git ignores, hidden folders and symbolic links to folders are left out.
+    Files that git ignores or the project excludes, hidden folders and symbolic links to folders are left out.
 
     Args:
         root: The folder.
         notes: A list that receives one message for each part of a .gitignore that is not read; None drops them.
     """
     unread = [] if notes is None else notes
-    return sorted(Path(path) for path in _walk(str(root), _above(root, unread), unread))
+    excluded = _excluded()
+    return sorted(Path(path) for path in _walk(str(root), _above(root, unread), excluded, unread))
 
 
-def _walk(folder: str, ignored: Ignored, notes: list[str]) -> Iterator[str]:
+def is_excluded(path: Path) -> bool:
+    """Return whether the project excludes a file, or a folder above it in the project."""
+    excluded = _excluded()
+    here = Path.cwd()
+    there = path.resolve()
+    parts = (there, *(folder for folder in there.parents if folder != here and folder.is_relative_to(here)))
+    return any(_is_excluded(str(part), part.name, excluded, folder=part != there) for part in parts)
+
+
+def _excluded() -> Excluded:
+    limits = current()
+    names = frozenset(line.rstrip("/") for line in limits.exclude if _PLAIN.fullmatch(line))
+    others = [line for line in limits.exclude if not _PLAIN.fullmatch(line)]
+    return names, [(str(Path(limits.root or ".").resolve()), spec_of(others))] if others else []
+
+
+def _is_excluded(path: str, name: str, excluded: Excluded, *, folder: bool) -> bool:
+    names, others = excluded
+    return name in names or bool(others and _is_ignored(os.path.realpath(path), others, folder=folder))
+
+
+def _walk(folder: str, ignored: Ignored, excluded: Excluded, notes: list[str]) -> Iterator[str]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError:
@@ -41,11 +68,16 @@ def _walk(folder: str, ignored: Ignored, notes: list[str]) -> Iterator[str]:
         if entry.is_dir(follow_symlinks=False):
             if (
                 not entry.name.startswith(".")
-                and entry.name not in _NEVER
+                and not _is_excluded(entry.path, entry.name, excluded, folder=True)
                 and not _is_ignored(entry.path, ignored, folder=True)
             ):
-                yield from _walk(entry.path, ignored, notes)
-        elif entry.name.endswith(SUFFIXES) and entry.is_file() and not _is_ignored(entry.path, ignored, folder=False):
+                yield from _walk(entry.path, ignored, excluded, notes)
+        elif (
+            entry.name.endswith(SUFFIXES)
+            and entry.is_file()
+            and not _is_excluded(entry.path, entry.name, excluded, folder=False)
+            and not _is_ignored(entry.path, ignored, folder=False)
+        ):
             yield entry.path
 
 

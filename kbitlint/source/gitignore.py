@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.runtime import content
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 MAX_TEXT = 200_000
@@ -30,19 +30,24 @@ def patterns(path: Path, notes: list[str]) -> Any:
         path: The .gitignore.
         notes: A list that receives one message for each part that is not read.
     """
-    from pathspec import GitIgnoreSpec  # only a folder with a .gitignore needs it
-
     try:
         text = content.head(path, MAX_TEXT + 1).decode("utf-8", "replace")
     except OSError:
-        return GitIgnoreSpec([])
+        return spec_of(())
     if len(text) > MAX_TEXT:
         notes.append(f"{path}: what follows its first {MAX_TEXT:,} characters is not read")
     lines = text[:MAX_TEXT].splitlines()
     if len(lines) > MAX_LINES:
         notes.append(f"{path}: what follows line {MAX_LINES} is not read")
+    return spec_of(_readable(path, lines[:MAX_LINES], notes))
+
+
+def spec_of(lines: Iterable[str]) -> Any:
+    """Return lines of a .gitignore as a ``GitIgnoreSpec``; it is empty if one of them is invalid."""
+    from pathspec import GitIgnoreSpec  # only a folder with a .gitignore needs it
+
     try:
-        spec = GitIgnoreSpec.from_lines(_readable(path, lines[:MAX_LINES], notes))
+        spec = GitIgnoreSpec.from_lines(lines)
         for pattern in spec.patterns:
             regex = getattr(pattern, "regex", None)
             if regex is not None:

@@ -64,9 +64,26 @@ class Notebook:
         """Return the joined sources of the cells, magics included."""
         return "\n".join(cell.source for cell in self.cells)
 
+    def offset_of(self, number: int, line: int, column: int = 1) -> int | None:
+        """Return the offset in the JSON text of a place in a cell; None if there is no such cell.
+
+        Args:
+            number: The number of the cell, 1-based.
+            line: The line in the cell, 1-based.
+            column: The column in the line, 1-based.
+        """
+        cell = next((cell for cell in self.cells if cell.number == number), None)
+        if cell is None:
+            return None
+        index = sum(len(text) + 1 for text in cell.source.split("\n")[: line - 1]) + column - 1
+        places = _places(self.raw, cell.node)
+        if not places:
+            return cell.node.start
+        return places[index][0] if index < len(places) else places[-1][1]
+
     def faults(self) -> dict[int, str]:
         """Return the compile errors of cells, by cell number; cells in another language have none."""
-        found = {cell.number: fault_of(_without_magics(cell.source), cell=True) for cell in self.cells}
+        found = {cell.number: fault_of(without_magics(cell.source), cell=True) for cell in self.cells}
         return {number: fault for number, fault in found.items() if fault}
 
     def written(self, edits: Iterable[Edit]) -> str:
@@ -140,20 +157,20 @@ def _source(cell: Node) -> tuple[str, Node] | None:
 
 def _python(source: str) -> str:
     """Return a cell with its magics replaced, at unchanged offsets; a cell that is no Python is blank."""
-    text = _without_magics(source)
+    text = without_magics(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return _blank(source)
+        return blank(source)
     return text
 
 
-def _without_magics(source: str) -> str:
+def without_magics(source: str) -> str:
     """Return a cell with its magics replaced, at unchanged offsets; a cell in another language is blank."""
     if _FOREIGN.match(source):
-        return _blank(source)
+        return blank(source)
     lines = source.split("\n")
     continued = False
     for index, line in enumerate(lines):
@@ -172,7 +189,8 @@ def _nothing(length: int) -> str:
     return "" if length == 0 else "0" if length == 1 else "0#" + " " * (length - 2)
 
 
-def _blank(source: str) -> str:
+def blank(source: str) -> str:
+    """Return a text of blanks with the same lines."""
     return re.sub(r"[^\n]", " ", source)
 
 
@@ -204,13 +222,18 @@ def _rewritten(raw: str, cell: Cell, changes: Iterable[tuple[int, int, str]]) ->
 
 def _characters(raw: str, node: Node) -> tuple[str, _Written, str]:
     """Return the text before the first character of a cell, the characters, and the text after the last."""
-    parts = node.value if isinstance(node.value, list) else [node]
-    places = [match.span() for part in parts for match in _CHARACTER.finditer(raw, part.start + 1, part.end - 1)]
+    places = _places(raw, node)
     if not places:
         return ('["', [], '"]') if isinstance(node.value, list) else ('"', [], '"')
     following = [start for start, _ in places[1:]] + [places[-1][1]]
     characters = [(raw[start:end], raw[end:then]) for (start, end), then in zip(places, following, strict=True)]
     return raw[node.start : places[0][0]], characters, raw[places[-1][1] : node.end]
+
+
+def _places(raw: str, node: Node) -> list[tuple[int, int]]:
+    """Return the (start, end) offset in the JSON text of each character of a cell."""
+    parts = node.value if isinstance(node.value, list) else [node]
+    return [match.span() for part in parts for match in _CHARACTER.finditer(raw, part.start + 1, part.end - 1)]
 
 
 def _between(raw: str, node: Node) -> str:

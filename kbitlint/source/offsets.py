@@ -24,10 +24,17 @@ def has_more_tokens(text: str, most: int) -> bool:
 
 
 class Text:
-    """A text, with the offset at which each of its lines starts."""
+    """A text, with the offset at which each of its lines starts.
 
-    def __init__(self, text: str) -> None:
+    Args:
+        text: The text.
+        start: The offset of the text in a joined text of several files.
+        lines: The number of lines before the text in the joined one.
+    """
+
+    def __init__(self, text: str, start: int = 0, lines: int = 0) -> None:
         self.text = text
+        self._from, self._lines_before = start, lines
         # lines as Python's tokenizer counts them: form feeds and other separators do not end one
         self._lines = text.split("\n")
         self._starts = [0]
@@ -62,7 +69,7 @@ class Text:
         """Return the span of a node."""
         start = self.offset(node.lineno, node.col_offset)
         end = self.offset(node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
-        return Span(start, end, node.lineno)
+        return Span(start + self._from, end + self._from, node.lineno + self._lines_before)
 
 
 def import_place(text: Text, body: Sequence[ast.stmt]) -> int:

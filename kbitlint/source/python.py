@@ -6,6 +6,7 @@ This file parses the text and collects its imports and launch signs. ``interpret
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import warnings
 from typing import TYPE_CHECKING
@@ -14,9 +15,11 @@ from kbitlint.facts.source import LaunchSign, SourceFacts
 from kbitlint.limits import current
 from kbitlint.source.comments import ignores
 from kbitlint.source.interpreter.checkpoint_calls import checkpoint_calls
-from kbitlint.source.interpreter.paths import ExecutionPaths, agreed
+from kbitlint.source.interpreter.imported_files import ImportedFiles, brings_models
+from kbitlint.source.interpreter.paths import ExecutionPaths, agreed, variants
 from kbitlint.source.interpreter.relevance import worth_following
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
+from kbitlint.upstream.calls import UNJUDGED
 from kbitlint.upstream.versions import installed
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ _DISTRIBUTED = re.compile(
     r"\b(LOCAL_RANK|init_process_group|torchrun|accelerate launch|DistributedDataParallel|ddp_find_unused_parameters"
     r"|local_rank|ddp_backend|PartialState|deepspeed)\b"
 )
+_BITS = re.compile(r"[48][-_ ]?bits?\b|quantiz|qlora|\bnf4\b|\bint[48]\b", re.IGNORECASE)
 _ARGUMENTS = ("ddp_find_unused_parameters", "ddp_backend", "ddp_timeout")
 
 
@@ -60,25 +64,42 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
     versions = installed() if versions is None else versions
     source = Text(text)
     ways = ExecutionPaths()
+    files = ImportedFiles(beside, file, len(text), text.count("\n") + 1) if beside is not None else None
     try:
-        if worth_following(text.encode("utf-8", "replace")):
-            ways.follow(source, module, versions, beside)
+        data = text.encode("utf-8", "replace")
+        if worth_following(data) or (beside is not None and brings_models(beside, data)):
+            ways.follow(source, module, versions, beside, files)
         calls = ways.calls
         calls.append({call.span: call for call in checkpoint_calls(source, module)})
     except RecursionError as error:
         raise SourceError("is nested too deeply to be followed") from error
+    imported = files.files if files is not None else []
+    starts = list(itertools.accumulate((one.text.text.count("\n") + 1 for one in imported), initial=text.count("\n") + 2))
+    imports = tuple(_imports(module))
     return SourceFacts(
         file,
-        text,
-        tuple(_imports(module)),
+        "\n".join([text, *(one.text.text for one in imported)]),
+        imports,
         import_place(source, module.body),
         agreed(calls),
+        variants(calls),
         tuple(ways.paths),
         tuple(sorted(_mentions(text, module), key=lambda mention: mention.line)),
         versions,
         ignores=ignores(text, module),
-        unfollowed=ways.unfollowed,
+        unfollowed=ways.unfollowed or _unjudged(imports, text),
+        length=len(text),
+        modules=tuple((start, one.name) for start, one in zip(starts, imported, strict=False)),
+        module_ignores={one.name: ignores(one.text.text, one.module) for one in imported},
     )
+
+
+def _unjudged(imports: Iterable[tuple[str, str]], text: str) -> str:
+    """Return which packages take part in the training without being judged; empty if there are none, or no bits."""
+    found = dict.fromkeys(package for name, _ in imports if (package := name.partition(".")[0]) in UNJUDGED)
+    if not found or _BITS.search(text) is None:
+        return ""
+    return f"uses {' and '.join(found)}, which loads or trains models in its own way: that part is not judged"
 
 
 def parsed(text: str) -> ast.Module:

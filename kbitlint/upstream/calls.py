@@ -47,10 +47,9 @@ class Api:
     """The first version with this behaviour; empty for any."""
     until: str = ""
     """The first version with another behaviour; empty if there is none."""
+    returns: tuple[str, ...] = ()
+    """The names of the returned values: arguments of these names come back. Empty if the model alone comes back."""
 
-
-_V5 = {"library": "transformers", "since": "5"}
-_V4 = {"library": "transformers", "until": "5"}
 
 FUNCTIONS: tuple[Api, ...] = (
     # Freezes every parameter, casts 16-bit ones to float32, and passes `{}` on if no kwargs are given. PEFT's own
@@ -82,6 +81,29 @@ FUNCTIONS: tuple[Api, ...] = (
         Action.LOAD_ADAPTERS,
         ("model", "model_id", "adapter_name", "is_trainable", "config", "autocast_adapter_dtype"),
     ),
+    # trl/models/utils.py and trl/chat_template_utils.py: both add tokens to the tokenizer and resize the embeddings
+    Api(
+        "trl.setup_chat_format",
+        "trl",
+        Action.RESIZE,
+        ("model", "tokenizer", "format", "resize_to_multiple_of"),
+        returns=("model", "tokenizer"),
+    ),
+    Api(
+        "trl.clone_chat_template",
+        "trl",
+        Action.RESIZE,
+        ("model", "tokenizer", "source_tokenizer_path", "resize_to_multiple_of"),
+        returns=("model", "tokenizer", "added_tokens"),
+    ),
+    Api("torch.apply_activation_checkpointing", "torch", Action.CONTEXT, ("model", "checkpoint_wrapper_fn", "check_fn")),
+    # unsloth/models/llama.py: attaches LoRA, and prepares the model itself
+    Api(
+        "unsloth.get_peft_model",
+        "unsloth",
+        Action.ATTACH,
+        ("model", "r", "target_modules", "lora_alpha", "lora_dropout", "bias", "layers_to_transform", "layers_pattern"),
+    ),
     Api("transformers.BitsAndBytesConfig", "transformers", parameters=("load_in_8bit", "load_in_4bit")),
     Api("transformers.TorchAoConfig", "transformers", parameters=("quant_type",)),
 )
@@ -92,21 +114,24 @@ METHODS: tuple[Api, ...] = (
         action=Action.CHECKPOINT,
         parameters=("gradient_checkpointing_kwargs",),
         checkpoints=Checkpoints("gradient_checkpointing_kwargs", missing=Reentry.NO, hooks=1),
-        **_V5,
+        library="transformers",
+        since="5",
     ),
     Api(
         "gradient_checkpointing_enable",
         action=Action.CHECKPOINT,
         parameters=("gradient_checkpointing_kwargs",),
         checkpoints=Checkpoints("gradient_checkpointing_kwargs", missing=Reentry.YES),
-        **_V4,
+        library="transformers",
+        until="5",
     ),
     Api(
         "activation_checkpointing_enable",
         action=Action.CHECKPOINT,
         parameters=("activation_checkpointing_kwargs", "every_n_layers", "offload"),
         checkpoints=Checkpoints("activation_checkpointing_kwargs", missing=Reentry.NO, hooks=1),
-        **_V5,
+        library="transformers",
+        since="5",
     ),
     Api("enable_input_require_grads", "transformers", Action.HOOK),
     Api("resize_token_embeddings", "transformers", Action.RESIZE, ("new_num_tokens",)),
@@ -115,6 +140,10 @@ METHODS: tuple[Api, ...] = (
     Api("load_adapter", "peft", Action.LOAD_ADAPTERS, ("model_id", "adapter_name", "is_trainable")),
     Api("add_adapter", "transformers", Action.ATTACH, ("peft_config", "adapter_name")),
 )
+
+
+#: functions that a release removed, with the one that replaces them
+RENAMED = {"peft.prepare_model_for_int8_training": "peft.prepare_model_for_kbit_training"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +163,10 @@ TRAINING_ARGUMENTS: dict[str, Arguments] = {
         for name in ("SFT", "DPO", "KTO", "Reward", "GRPO", "RLOO", "ORPO", "CPO", "OnlineDPO", "GKD", "PRM")
     },
 }
+
+
+#: arguments of these classes that are True or False, and decide a verdict
+TRAINING_SWITCHES = frozenset({"gradient_checkpointing", "fp16", "bf16", "ddp_find_unused_parameters"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +211,13 @@ EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_nu
 #: packages that replace the loading, checkpointing and training of models; no row describes them
 FOREIGN = ("unsloth", "llmfoundry", "axolotl", "swift", "llamafactory", "xtuner", "fastNLP", "nemo", "paddlenlp", "colossalai")
 
+#: packages whose part in a training is not judged, by the name of their import
+UNJUDGED = (
+    *(name for name in FOREIGN if name != "unsloth"),
+    *("torchtune", "autotrain", "ludwig", "llm_studio", "litgpt", "nemo_automodel", "openrlhf", "verl", "mmengine"),
+    *("diffusers", "sentence_transformers"),
+)
+
 #: functions that return the same model, unchanged or wrapped for the run
 WRAPPERS = {
     "torch.DistributedDataParallel": "ddp",
@@ -211,6 +251,9 @@ LOOKS_AT_MODEL = (
     "can_generate",
     "floating_point_ops",
 )
+
+#: methods that unsloth adds to its models; each saves the merged weights, or converts them
+UNSLOTH_METHODS = ("save_pretrained_merged", "push_to_hub_merged", "save_pretrained_gguf", "push_to_hub_gguf")
 
 #: methods that return the model and change no other modelled state
 KEEPS_MODEL = (

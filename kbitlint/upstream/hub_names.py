@@ -20,11 +20,33 @@ def stored_quantized(name: str) -> bool:
     return _of_quantized().search(name) is not None
 
 
+def stored_method(name: str) -> tuple[str, int | None] | None:
+    """Return the (method, bits) in which the checkpoint is stored, judged by its name; None if the name does not tell both.
+
+    Bits None means that the method alone is known.
+    """
+    last = name.rstrip("/").rpartition("/")[2].lower()
+    found = _of_methods().search(last)
+    if found is None:
+        return None
+    four, eight, gptq, awq = found.groups()
+    if four or eight:
+        return "bitsandbytes", 4 if four else 8
+    return ("gptq", None) if gptq else ("awq", None) if awq else None
+
+
 # compiled on demand: rules import this module, and most runs need no pattern
 @functools.cache
 def _of_folders() -> re.Pattern[str]:
     return re.compile(
         r"(out|output|outputs|result|results|checkpoint|checkpoints|ckpt|ckpts|model|models|saved?|runs?|data|merged)\w*/"
+    )
+
+
+@functools.cache
+def _of_methods() -> re.Pattern[str]:
+    return re.compile(
+        r"(?<![a-z0-9])(?:(bnb[-_.]?4[-_]?bits?|bnb[-_]nf4)|(bnb[-_.]?(?:8[-_]?bits?|int8))|(gptq)|(awq))(?![a-z0-9])"
     )
 
 

@@ -42,7 +42,44 @@ class Program:
     """The key for further arguments of its ``BitsAndBytesConfig``; empty if there is none."""
     passes: tuple[str, ...] = ("load_in_4bit", "load_in_8bit", "llm_int8_has_fp16_weight", "bnb_4bit_quant_storage")
     """Keys that are arguments of its ``BitsAndBytesConfig`` under the same name."""
+    lora: tuple[tuple[str, str], ...] = ()
+    """(key, argument of ``LoraConfig``) of each key that sets one."""
+    renames: tuple[tuple[str, str], ...] = ()
+    """(key, argument of ``TrainingArguments``) of each key with another name."""
+    quantizes_with: tuple[tuple[str, str], ...] = ()
+    """(value of the key for adapters, the only key for bits that it heeds); empty if adapters do not matter."""
+    bits_method: tuple[str, tuple[object, ...]] = ("", ())
+    """The key for the method of ``bits``, and its values that mean bitsandbytes; no key if there is no other method."""
+    checkpoints: bool = False
+    """Whether the program checkpoints by default, with a choice of ``use_reentrant`` of its own."""
+    own_arguments: bool = False
+    """Whether the program makes the Trainer's arguments from keys of its own, so that their checks do not apply."""
+    verb: str = "train"
+    """The last part of the name under which ``upstream/contracts`` lists what its validators refuse."""
 
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A kind of configuration file that is recognized and not judged."""
+
+    name: str
+    """The program, as reports name it."""
+    sign: str
+    """A pattern that only files of this program contain."""
+    seed: bytes
+    """A string that every such file contains."""
+
+
+RECIPES: tuple[Recipe, ...] = (
+    Recipe("torchtune", r"_component_:\s*torchtune\.", b"_component_"),
+    Recipe("NeMo AutoModel", r"_target_:\s*nemo_automodel\.", b"nemo_automodel"),
+    Recipe("verl", r"^actor_rollout_ref\s*:", b"actor_rollout_ref"),
+    Recipe("AutoTrain", r"^task:\s*[\"']?(llm|seq2seq|text|vlm|sentence)[\w:-]*[\"']?\s*$(?=[\s\S]*^backend\s*:)", b"backend"),
+    Recipe("Ludwig", r"^model_type:\s*llm\b", b"model_type: llm"),
+    Recipe("H2O LLM Studio", r"^\s*backbone_dtype\s*:", b"backbone_dtype"),
+    Recipe("LitGPT", r"^quantize:\s*[\"']?bnb\.", b"bnb."),
+    Recipe("OpenRLHF", r"^(actor_num_nodes|vllm_num_engines)\s*:", b"actor_num_nodes"),
+)
 
 PROGRAMS: tuple[Program, ...] = (
     Program(
@@ -65,6 +102,22 @@ PROGRAMS: tuple[Program, ...] = (
         # src/axolotl/loaders/model.py, _set_quantization_config
         storage="bfloat16",
         quantization="bnb_config_kwargs",
+        quantizes_with=(("qlora", "load_in_4bit"), ("lora", "load_in_8bit")),
+        lora=(
+            ("lora_r", "r"),
+            ("lora_alpha", "lora_alpha"),
+            ("lora_dropout", "lora_dropout"),
+            ("lora_target_modules", "target_modules"),
+            ("lora_target_parameters", "target_parameters"),
+            ("lora_modules_to_save", "modules_to_save"),
+            ("peft_use_dora", "use_dora"),
+            ("peft_use_rslora", "use_rslora"),
+            ("peft_init_lora_weights", "init_lora_weights"),
+            ("peft_layers_to_transform", "layers_to_transform"),
+            ("peft_layers_pattern", "layers_pattern"),
+        ),
+        renames=(("optimizer", "optim"),),
+        own_arguments=True,
     ),
     Program(
         "llamafactory",
@@ -91,6 +144,54 @@ PROGRAMS: tuple[Program, ...] = (
         leaves_it=("disable_gradient_checkpointing", "use_unsloth_gc", "use_unsloth", "gradient_checkpointing"),
         # src/llamafactory/model/model_utils/quantization.py: the compute dtype, "crucial for fsdp+qlora"
         storage="bfloat16",
+        bits_method=("quantization_method", ("bnb", "bitsandbytes")),
+        lora=(
+            ("lora_rank", "r"),
+            ("lora_alpha", "lora_alpha"),
+            ("lora_dropout", "lora_dropout"),
+            ("lora_target", "target_modules"),
+            ("additional_target", "modules_to_save"),
+            ("use_dora", "use_dora"),
+            ("use_rslora", "use_rslora"),
+        ),
+    ),
+    Program(
+        "swift",
+        (
+            "tuner_type",
+            "train_type",
+            "quant_bits",
+            "quant_method",
+            "target_modules",
+            "torch_dtype",
+            "lora_rank",
+            "dataset",
+            "rlhf_type",
+            "attn_impl",
+            "template",
+            "model",
+            "padding_free",
+        ),
+        4,
+        ("quant_bits", "quant_method", "tuner_type", "train_type"),
+        "model",
+        "transformers.Trainer",
+        adapter="tuner_type",
+        not_adapters=("full",),
+        adapts_by_default=True,
+        bits="quant_bits",
+        bits_method=("quant_method", ("bnb",)),
+        lora=(
+            ("lora_rank", "r"),
+            ("lora_alpha", "lora_alpha"),
+            ("lora_dropout", "lora_dropout"),
+            ("lora_bias", "bias"),
+            ("modules_to_save", "modules_to_save"),
+            ("use_dora", "use_dora"),
+            ("use_rslora", "use_rslora"),
+        ),
+        checkpoints=True,  # swift/trainers/mixin.py
+        verb="sft",
     ),
     Program(
         "trl",
@@ -109,6 +210,17 @@ PROGRAMS: tuple[Program, ...] = (
         "model_name_or_path",
         "trl.SFTTrainer",
         adapter="use_peft",
+        lora=(
+            ("lora_r", "r"),
+            ("lora_alpha", "lora_alpha"),
+            ("lora_dropout", "lora_dropout"),
+            ("lora_target_modules", "target_modules"),
+            ("lora_target_parameters", "target_parameters"),
+            ("lora_modules_to_save", "modules_to_save"),
+            ("lora_task_type", "task_type"),
+            ("use_dora", "use_dora"),
+            ("use_rslora", "use_rslora"),
+        ),
     ),
     Program(
         "accelerate",

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from kbitlint.facts.values import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,8 @@ class Method:
     """Whether Trainer rejects the model without adapters, since it stays quantized on every device."""
     refuses_casts: bool = False
     """Whether a packed tensor reports a float dtype and raises if PEFT's prepare function casts it."""
+    neutral: tuple[tuple[str, object], ...] = ()
+    """Arguments of earlier versions, each with the value that the method has without them: dropping these changes nothing."""
     takes_attributes: bool = False
     """Whether a passed config is merged into a stored one (LOADING_ATTRIBUTES_CONFIG_TYPES)."""
     instead: str = 'load with backend="auto_trainable"'
@@ -94,6 +102,7 @@ METHODS: tuple[Method, ...] = (
         "AwqConfig",
         (*_GPTQ, "zero_point", "modules_to_not_convert", "version"),
         (Layer("WQLinear*", None, "awq"),),
+        neutral=(("do_fuse", False),),
         inference_kernels=("WQLinear_GEMV", "WQLinear_Exllama", "WQLinear_Marlin"),
         hub_name="awq",
         refuses_bare=True,
@@ -105,6 +114,8 @@ METHODS: tuple[Method, ...] = (
         ("nbits", "group_size", "view_as_float", "axis", "dynamic_config", "skip_modules"),
         (Layer("HQQLinear", None, "hqq"),),
         hub_name="hqq",
+        # hqq/core/quantize.py, the defaults of BaseQuantizeConfig
+        neutral=(("quant_zero", False), ("quant_scale", False), ("offload_meta", False)),
         prepared=True,
         refuses_bare=True,
     ),
@@ -202,6 +213,8 @@ _UNKNOWN = Method("")
 QUANTIZATION_CONFIGS = {method.config: method.name for method in METHODS if method.config}
 #: config class of transformers -> its arguments
 QUANTIZATION_ARGUMENTS = {method.config: method.arguments for method in METHODS if method.arguments}
+#: (config class, argument, value) of dropped arguments that change nothing
+NEUTRAL = frozenset((method.config, *pair) for method in METHODS for pair in method.neutral)
 #: methods whose layers PEFT's prepare function recognizes
 PREPARED_METHODS = frozenset(method.name for method in METHODS if method.prepared)
 #: prefixes of the names of kernels without a backward
@@ -233,3 +246,17 @@ def layer_of(package: str, name: str) -> tuple[str, int | None, str] | None:
         if package.startswith(layer.package) and fnmatchcase(name, layer.name):
             return method, layer.bits, layer.kind
     return None
+
+
+def meant_argument(name: str, known: Iterable[str]) -> str | None:
+    """Return the argument that a misspelt name means; None if no known argument is similar."""
+    import difflib  # only imported for an unknown name
+
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)
+
+
+def misspelt_arguments(config: Call) -> Mapping[str, str]:
+    """Return the arguments of a quantization config that a misspelt one means: argument -> name in the call."""
+    known = QUANTIZATION_ARGUMENTS.get(config.callee.rpartition(".")[2], ())
+    unknown = [one.name for one in config.arguments if known and one.name not in known and not one.name.isdigit()]
+    return {meant: name for name in unknown if (meant := meant_argument(name, known)) is not None}

@@ -51,6 +51,12 @@ def installed() -> Mapping[str, str]:
 _PIN = re.compile(r"\b(transformers|peft|trl|deepspeed)\s*(?:\[[\w,-]*\]\s*)?(==|~=|<)\s*(\d[\d.]*)")
 #: a longer number is no version, and Python refuses to convert thousands of digits
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,9}){0,9}(?!\d)")
+#: texts of several lines, and comments
+_PROSE = re.compile(r"(\"\"\"|\'\'\').*?\1|#[^\n]*", re.DOTALL)
+#: a line of prose that installs packages, or lists nothing but requirements
+_INSTALLS = re.compile(
+    r"\bpip3?\b|\binstall\b|^[\s#\"',\[\]]*(?:[\w-]+(?:\[[\w,-]*\])?\s*[=<>~!]=?=?\s*[\w.*]+(?:[\s\"',\]]+|$))+$"
+)
 _PIN_FILES = ("requirements*.txt", "pyproject.toml", "setup.cfg", "setup.py", "environment*.y*ml")
 _LAST_BEFORE = {("transformers", 5): "4.57.1", ("peft", 1): "0.21.2", ("trl", 1): "0.29.0"}
 
@@ -83,7 +89,12 @@ def pinned(folder: Path) -> Mapping[str, str]:
 
 def versions_for(path: Path, text: str) -> Mapping[str, str]:
     """Return the versions of a script: pinned by it, else by its project, else installed, else the newest modelled ones."""
-    return {**installed(), **pinned(path.resolve().parent), **pins(text)}
+    return {**installed(), **pinned(path.resolve().parent), **pins(_said(text))}
+
+
+def _said(text: str) -> str:
+    """Return a script without the prose of its comments and docstrings; their lines that install packages remain."""
+    return _PROSE.sub(lambda found: "\n".join(filter(_INSTALLS.search, found[0].split("\n"))), text)
 
 
 def number(version: str) -> tuple[int, ...]:

@@ -194,7 +194,11 @@ def test_the_page_says_what_is_missed_and_why():
         "\nIt is slow.",
         "\n```text\n61 % main\n```",
         "\n## Not measured\n",
-        *(f"- {what}: {why}." for what, why in benchmarks_run.UNMEASURED.items()),
+        *(
+            f"- {part.title}: `python -m benchmarks.run --only {name}` needs a GPU."
+            for name, part in benchmarks_run.PARTS.items()
+            if part.gpu
+        ),
         "\n## Versions\n",
         "- torch 2.13.0",
     ]

@@ -87,7 +87,7 @@ def edited(folder, **changes):
 
 def logits(model):
     with torch.no_grad():
-        return model.eval()(torch.arange(1, 21)[None]).logits.float()
+        return model.eval()(torch.arange(1, 21, device=model.device)[None]).logits.float().cpu()
 
 
 # --------------------------------------------------------------------------------------------- loading a checkpoint

@@ -1,7 +1,7 @@
 """Root causes that users reported, each built on a tiny model, with the exact violation that names it.
 
 A test is named after the id of its cause. What scripts and files show is in ``test_file_causes.py``, what only several
-ranks show in ``test_rank_causes.py``, what nothing shows in ``causes.md``.
+ranks show in ``test_rank_causes.py``, the second list in ``test_further_causes.py``, what nothing shows in ``causes.md``.
 """
 
 from __future__ import annotations
@@ -103,6 +103,43 @@ IDS = [
     "no-trainable-params-or-all-masked",
 ]
 
+#: the second list, built in ``test_further_causes.py``
+FURTHER = [
+    "missing-hook-non-text-input",
+    "input-hook-masks-zero-trainable",
+    "checkpointing-cannot-be-turned-off",
+    "reentrant-tensors-as-kwargs",
+    "prefix-tuning-with-checkpointing",
+    "trainable-adapter-not-active",
+    "nested-peft-model",
+    "lm-head-cast-without-input-cast",
+    "float-quant-storage-corrupted-by-cast",
+    "biased-task-head-quantized",
+    "skip-modules-prefix-mismatch",
+    "lora-on-mha-out-proj-ignored",
+    "bnb-config-argument-typo-ignored",
+    "prequantized-checkpoint-new-head-init",
+    "modules-to-save-packed-weight-silent",
+    "no-layer-actually-quantized",
+    "tied-weights-broken-by-reassignment",
+    "adapter-keys-do-not-match-model",
+    "lora-b-all-zero-after-training",
+    "stale-kbit-flags-after-dequantize",
+    "ranks-adapt-different-modules",
+    "fsdp2-mixed-trainable-dtypes",
+    "old-format-checkpointing-ignores-kwargs",
+    "reentrant-grad-loss-hidden-by-trainable-head",
+    "vlm-vision-lora-no-grad",
+    "head-adapter-bypassed-by-fused-loss",
+    "optimizer-holds-stale-params",
+    "tied-head-linear4bit-holding-float",
+    "packed-weight-without-quant-state",
+    "weight-read-directly-but-packed",
+    "linear-subclass-silently-not-quantized",
+    "no-peft-dispatcher-for-layer",
+    "requested-target-not-attached",
+]
+
 LAYERS = ["model.layers.0", "model.layers.1"]
 EMBEDDINGS = ["lm_head.weight", "model.embed_tokens.weight"]
 MIXTRAL, LLAVA = "mixtral (MoE)", "llava (vision-language)"
@@ -130,10 +167,11 @@ def each(code, paths, severity):
 def test_every_cause_is_tested_or_listed_with_a_reason():
     listed = re.findall(r"^- `([a-z0-9-]+)`: \S", LISTED, flags=re.MULTILINE)
     texts = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
-    tested = [id_ for id_ in IDS if f"\ndef test_{id_.replace('-', '_')}(" in texts]
+    known = [*IDS, *FURTHER]
+    tested = [id_ for id_ in known if f"\ndef test_{id_.replace('-', '_')}(" in texts]
 
-    assert len(set(IDS)) == 80
-    assert sorted(listed + tested) == sorted(IDS)
+    assert (len(set(IDS)), len(set(known))) == (80, 113)
+    assert sorted(listed + tested) == sorted(known)
 
 
 # -------------------------------------------------------------------------------------- gradients and checkpoints

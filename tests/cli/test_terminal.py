@@ -90,7 +90,7 @@ def test_what_is_typed_comes_back_escaped(run, arguments, line):
 
 def test_the_lines_about_a_baseline_are_escaped(run, tmp_path):
     (tmp_path / "t.py").write_text(SCRIPT)
-    (tmp_path / "b.json").write_text(json.dumps({"version": 1, "targets": {"t.py": {"KB401": {BAD: 2}}}}))
+    (tmp_path / "b.json").write_text(json.dumps({"version": 2, "files": {"t.py": {"KB401": {BAD: 2}}}}))
 
     result = run("check", "t.py", "--baseline", "b.json")
 

@@ -196,7 +196,7 @@ def test_an_adapter_folder_is_fixed_and_loads_prepared(run, folder, tmp_path):
     model = kbitlint.load_prepared(tmp_path / "adapter", device="cpu")
 
     assert fixed.exit_code == 0, fixed.output
-    kbitlint.assert_ready(model)
+    kbitlint.assert_ready(model, fail_on="warning")
     assert tiny.step(model).trains
 
 

@@ -6,10 +6,12 @@ No other test needs a GPU. Without one these are skipped, and ``docs/evidence.md
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import tiny
 import torch
+import transformers
 from kernel_cases import CALLS, HALF, MIXED, NORMS, PROMOTING, WIDE, Emulated, outcome
 from trace_cases import NO_AUTOCAST, bare_norms
 
@@ -103,15 +105,16 @@ def test_a_fixed_model_passes_its_probe_and_is_restored(family):
 
     result = probe(model)
 
+    reached = [one for one in trace(model, NO_AUTOCAST).gradients if one.arrives]  # a text alone does not reach Llava's tower
     assert result.failure is None
-    assert (result.device, result.gradients, result.stepped) == ("cuda:0", result.expected, True)
+    assert (result.device, result.gradients, result.stepped) == ("cuda:0", len(reached), True)
     assert result.peak_bytes > 0
     assert torch.equal(torch.cuda.get_rng_state(), random)
     assert all(torch.equal(one, values[name]) for name, one in model.named_parameters())
 
 
-def test_fix_of_a_folder_uses_cuda_by_default(run):
-    folder = tiny.checkpoint("llama")
+def test_fix_of_a_folder_uses_cuda_by_default(run, tmp_path):
+    folder = shutil.copytree(tiny.checkpoint("llama"), tmp_path / "model")
 
     result = run("check", "--fix", folder, "--quantize", "nf4", "--format", "json")
 
@@ -123,18 +126,20 @@ def test_fix_of_a_folder_uses_cuda_by_default(run):
 
 
 def test_a_model_that_does_not_fit_is_one_line_and_writes_nothing(run, tmp_path):
-    folder = tiny.checkpoint("gemma3 (1 + weight)")
+    config = transformers.LlamaConfig(
+        hidden_size=512, intermediate_size=512, num_hidden_layers=1, num_attention_heads=4, vocab_size=100_000
+    )
+    folder = tmp_path / "model"
+    transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
     before = sorted(folder.iterdir())
     torch.cuda.empty_cache()
-    held = torch.cuda.memory_reserved()
-    torch.cuda.set_per_process_memory_fraction((held + 1) / torch.cuda.mem_get_info()[1])
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + (1 << 20)) / torch.cuda.mem_get_info()[1])
     try:
         result = run("check", "--fix", folder, "--quantize", "nf4")
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
+    assert (result.exit_code, result.stdout) == (2, ""), result.output
     assert result.stderr.startswith(f"kbitlint: {folder}: does not fit on cuda: ")
     assert result.stderr.count("\n") == 1
     assert sorted(folder.iterdir()) == before

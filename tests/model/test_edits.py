@@ -527,7 +527,7 @@ class TestPrepare:
         before = tiny.state(model)
 
         assert kbitlint.prepare(model, file) == len(kbitlint.plan(tiny.load()))
-        kbitlint.assert_ready(model)
+        kbitlint.assert_ready(model, fail_on="warning")
         assert kbitlint.undo(model) == 1
         assert tiny.state(model) == before
         assert kbitlint.prepare(model, Path(file).parent) > 0
@@ -569,7 +569,7 @@ class TestWhatAFixHolds:
         copied = copy.deepcopy(model)
 
         assert (kbitlint.undo(copied), kbitlint.undo(model), kbitlint.undo(model)) == (0, 1, 0)
-        kbitlint.assert_ready(copied)
+        kbitlint.assert_ready(copied, fail_on="warning")
 
     def test_what_pefts_prepare_cast_is_given_back_in_memory_and_comes_back_bit_for_bit(self):
         import gc

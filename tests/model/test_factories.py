@@ -7,6 +7,7 @@ import textwrap
 
 import pytest
 import tiny
+import torch
 
 import kbitlint
 
@@ -102,7 +103,9 @@ def test_a_factory_can_be_fixed_without_weights(run, script):
     assert target["fixed"]["lines_to_add"][0] == "import kbitlint"
 
 
-def test_fix_without_cuda_names_the_other_device(run):
+def test_fix_without_cuda_names_the_other_device(run, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
     result = run("--fix", "plants:unprepared")
 
     expected = "kbitlint: --fix applies on CUDA and there is none here; --device cpu works everywhere\n"
@@ -148,7 +151,9 @@ def test_a_live_trainer_is_fixed_in_place():
         ),
     ],
 )
-def test_each_way_a_factory_fails_is_one_line(run, name, line):
+def test_each_way_a_factory_fails_is_one_line(run, monkeypatch, name, line):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
     result = run("check", f"plants:{name}")
 
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"kbitlint: plants:{name}: {line}\n")

@@ -37,7 +37,17 @@ def test_fourier_transforms_of_the_cpu_take_no_half_precision(call, dtype):
         with pytest.raises(RuntimeError, match="Unsupported dtype"):
             call(values)
         assert refused == (dtype,)
-    assert kernel_dtypes.refused_function(call.__name__, (values,), "cuda") == ()
+    assert kernel_dtypes.refused_function(call.__name__, (values,), "cuda") == ((HALF,) if dtype is HALF else ())
+
+
+@pytest.mark.parametrize(("device", "refused"), [("cpu", ()), ("cuda", (HALF, WIDE))])
+def test_a_scalar_beyond_the_range_of_half_precision_becomes_no_tensor_on_cuda(device, refused):
+    beyond, call = torch.finfo(torch.float32).min, torch.ops.aten.scalar_tensor.default
+
+    assert torch.scalar_tensor(beyond, dtype=HALF) == -torch.inf
+    assert kernel_dtypes.refused(call, (beyond,), device, HALF) == refused
+    for number, dtype in ((-3.0e38, HALF), (-torch.inf, HALF), (beyond, WIDE), (beyond, None)):
+        assert kernel_dtypes.refused(call, (number,), device, dtype) == ()
 
 
 @pytest.mark.parametrize("name", [*MIXED, *PROMOTING, *NORMS])

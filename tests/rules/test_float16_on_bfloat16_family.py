@@ -29,7 +29,7 @@ def test_the_dtype_of_the_load_counts_too():
     "script",
     [
         pytest.param(GEMMA.replace("float16", "bfloat16"), id="bfloat16"),
-        pytest.param(GEMMA.replace("google/gemma-2-9b", "mistralai/Mistral-7B"), id="another family"),
+        pytest.param(GEMMA.replace("google/gemma-2-9b", "openlm-research/open_llama_7b"), id="another family"),
         pytest.param(GEMMA.replace('"google/gemma-2-9b"', "name"), id="unknown checkpoint"),
         pytest.param(GEMMA.replace("gemma-2-9b", "bigemma"), id="a name that only sounds like it"),
     ],

@@ -22,7 +22,9 @@ def nbytes(model):
 def test_what_pefts_prepare_casts_is_flagged_and_norms_are_not():
     model = prepare_model_for_kbit_training(tiny.load())
 
-    assert found(model) == {"lm_head.weight": "warning", "model.embed_tokens.weight": "warning"}
+    assert found(model) == {"lm_head.weight": "info", "model.embed_tokens.weight": "info"}
+    (violation, _) = kbitlint.check(model, select=CODE).violations
+    assert violation.message == "frozen weight is float32 in a bfloat16 model, as PEFT's prepare leaves it"
 
 
 def test_the_evidence_is_what_prepare_added_but_for_the_norms():

@@ -21,11 +21,15 @@ def peft_prepared():
 def test_pefts_prepare_turns_the_stream_float32_from_its_start():
     model = peft_prepared()
 
-    message = "the residual stream is float32 from its start: 2 of 2 layers pass on float32 while"
+    message = "the residual stream is float32 from its start, as PEFT's prepare makes the embeddings: "
+    message += "2 of 2 layers pass on float32 while"
     message += " quantized layers compute in bfloat16"
-    assert trace_cases.trace_findings(model, CODE) == [("model.embed_tokens", "warning", message)]
+    assert trace_cases.trace_findings(model, CODE) == [("model.embed_tokens", "info", message)]
     (violation,) = trace_cases.violations(model, CODE)
-    assert (violation.fix.title, violation.fix.safety.value) == ("load the embeddings in half precision", "display")
+    assert (violation.fix.title, violation.fix.safety.value) == (
+        "call kbitlint.fix(model) in place of prepare_model_for_kbit_training",
+        "display",
+    )
 
 
 def test_it_costs_what_the_rule_says():

@@ -19,7 +19,7 @@ def test_half_precision_norms_are_flagged_with_their_dtypes(dtype):
 
     name = str(dtype).removeprefix("torch.")
     assert [(v.at.path, v.message, v.evidence["dtypes"]) for v in found(model)] == [
-        (path, f"norm weights are {name}, not float32", {"weight": name})
+        (path, f"norm weights are {name}, not float32; the computation is in float32", {"weight": name})
         for path in (
             "model.layers.0.input_layernorm",
             "model.layers.0.post_attention_layernorm",
@@ -28,6 +28,49 @@ def test_half_precision_norms_are_flagged_with_their_dtypes(dtype):
             "model.norm",
         )
     ]
+
+
+class Low(torch.nn.Module):
+    """A norm without a cast: in bfloat16 its statistics are bfloat16 too."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(64, dtype=torch.bfloat16), requires_grad=False)
+
+    def forward(self, hidden):
+        return self.weight * hidden * torch.rsqrt(hidden.pow(2).mean(-1, keepdim=True) + 1e-6)
+
+
+def computed_in(norm):
+    """The dtype of the mean square, seen at the kernel."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = set()
+
+    class Watching(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if "mean" in str(function):
+                seen.add(args[0].dtype)
+            return function(*args, **(kwargs or {}))
+
+    with Watching(), torch.no_grad():
+        norm(torch.ones(1, 2, 64, dtype=torch.bfloat16))
+    return seen
+
+
+def test_the_message_says_what_the_kernel_of_this_norm_computes_in():
+    model = tiny.prepared()
+    model.model.norm = Low()
+    (low,) = found(model)
+    first = next(v for v in found(tiny.load()) if v.at.path == "model.norm")
+
+    assert computed_in(Low()) == {torch.bfloat16}
+    assert computed_in(tiny.load().model.norm) == {torch.float32}
+    assert low.message == "norm weights are bfloat16, not float32; the computation is in bfloat16 too"
+    assert first.message == "norm weights are bfloat16, not float32; the computation is in float32"
+    torch_norm = torch.nn.LayerNorm(64, dtype=torch.bfloat16).requires_grad_(False)
+    model.model.norm = torch_norm
+    assert found(model)[0].message.endswith("; the computation is in float32")
 
 
 def test_float32_norms_are_not_flagged():

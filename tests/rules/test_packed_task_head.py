@@ -28,7 +28,6 @@ ONLY_LM_HEAD = CONFIG.replace(")\n", ", llm_int8_skip_modules=['lm_head'])\n")
     "faulty",
     [
         pytest.param(script(TOKENS), id="tokens"),
-        pytest.param(script(TOKENS, "name"), id="tokens, of whatever model"),
         pytest.param(script(TOKENS, adapters="task_type=TaskType.TOKEN_CLS"), id="an enum"),
         pytest.param(script(TOKENS, adapters="modules_to_save=['classifier']"), id="saved by name"),
         pytest.param(script(TOKENS, config="bnb = BitsAndBytesConfig(load_in_8bit=True)\n"), id="in 8 bits"),
@@ -36,7 +35,7 @@ ONLY_LM_HEAD = CONFIG.replace(")\n", ", llm_int8_skip_modules=['lm_head'])\n")
         pytest.param(script(ANSWERS, adapters="task_type='QUESTION_ANS'"), id="answers"),
         pytest.param(script(SEQUENCES, "'google-bert/bert-base-uncased'", "task_type='SEQ_CLS'"), id="an encoder"),
         pytest.param(script(SEQUENCES, "'roberta-large'", "task_type='SEQ_CLS'"), id="an encoder's short name"),
-        pytest.param(script(SEQUENCES, "name", "task_type='SEQ_CLS'", ONLY_LM_HEAD), id="a list without the head"),
+        pytest.param(script(SEQUENCES, "'m'", "task_type='SEQ_CLS'", ONLY_LM_HEAD), id="a list without the head"),
     ],
 )
 def test_a_head_that_is_packed_and_meant_to_train(faulty):
@@ -80,3 +79,16 @@ def test_a_list_that_is_there_is_left_as_it_is(tmp_path):
 )
 def test_look_alikes(fine):
     assert findings("KB528", fine, imports=TASKS + "from transformers import HqqConfig\n") == []
+
+
+@pytest.mark.parametrize(
+    "faulty",
+    [
+        pytest.param(script(TOKENS, "name"), id="tokens"),
+        pytest.param(script(SEQUENCES, "name", "task_type='SEQ_CLS'", ONLY_LM_HEAD), id="a list without the head"),
+    ],
+)
+def test_the_head_of_a_checkpoint_without_a_name_is_a_warning(faulty):
+    message = f"{MESSAGE}, unless the checkpoint's class has a head of another name"
+
+    assert findings("KB528", faulty, imports=TASKS) == [("warning", faulty.split("\n")[0], message)]

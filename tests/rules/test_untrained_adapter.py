@@ -14,10 +14,17 @@ def test_an_adapter_that_no_gradient_has_reached(tmp_path):
     ]
 
 
+def test_layers_that_no_gradient_has_reached_are_worth_knowing(tmp_path):
+    name = "base_model.model.q_proj.lora_B.weight"
+    assert findings("KB625", adapter(tmp_path, lora("q_proj", 0) | lora("v_proj", 1))) == [
+        ("info", f"adapter_model.safetensors {name}", "1 of 2 lora_B are zero: no gradient reached these layers")
+    ]
+
+
 @pytest.mark.parametrize(
     ("tensors", "config"),
     [
-        pytest.param(lora("q_proj", 0) | lora("v_proj", 1), {}, id="one has moved"),
+        pytest.param(lora("q_proj", 1) | lora("v_proj", 1), {}, id="both have moved"),
         pytest.param(BOTH, {"init_lora_weights": "pissa"}, id="an initialisation that starts elsewhere"),
     ],
 )

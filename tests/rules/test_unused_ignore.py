@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, IMPORTS, LOADED, TRAINED, document, findings, fixed_text
+from script_cases import ADAPTED, IMPORTS, LOADED, TRAINED, document, findings
 
 from kbitlint.audit.scripts import run
 from kbitlint.context import TrainingContext
@@ -36,8 +36,13 @@ def test_a_comment_for_another_rule_silences_nothing_and_is_reported():
     assert codes(f"{PREPARE}  # kbitlint: ignore[KB502]\n") == (["KB920", "KB401"], 0)
 
 
-def test_a_comment_without_a_name_is_reported():
-    assert codes(f"{PREPARE}  # kbitlint: ignore\n") == (["KB920", "KB401"], 0)
+@pytest.mark.parametrize("comment", ["ignore", "ignore[]", "ignore as in the paper"])
+def test_a_comment_without_a_name_silences_the_line_and_is_reported_as_blanket(comment):
+    assert codes(f"{PREPARE}  # kbitlint: {comment}\n") == (["KB920"], 1)
+
+
+def test_a_blanket_comment_beside_nothing_is_reported():
+    assert codes(f"{PREPARE}  # kbitlint: ignore[KB401]\nx = 1  # kbitlint: ignore\n") == (["KB920"], 1)
 
 
 def test_a_comment_in_a_string_is_none():
@@ -50,11 +55,29 @@ def test_a_comment_for_a_rule_that_does_not_run_is_not_judged():
 
 def test_what_it_says():
     assert findings("KB920", "from peft import PeftModel\nx = 1  # kbitlint: ignore[KB920]\ny = 1  # kbitlint: ignore\n") == [
-        ("info", "y = 1  # kbitlint: ignore", "the comment names no rule, so it ignores nothing: # kbitlint: ignore[KB401]")
+        ("info", "y = 1  # kbitlint: ignore", "the comment silences every rule, and none reports anything here")
     ]
 
 
-def test_the_fix_takes_the_comment_out(tmp_path):
-    script = "x = 1  # kbitlint: ignore\n# kbitlint: ignore\ny = 1\n"
+def test_only_an_unsafe_fix_takes_a_comment_out(run, tmp_path):
+    script = f"{IMPORTS}x = 1  # kbitlint: ignore\n# kbitlint: ignore\ny = 1\n"
+    (tmp_path / "train.py").write_text(script)
 
-    assert fixed_text("KB920", script, tmp_path) == "x = 1\ny = 1\n"
+    run("check", "--fix", "train.py", "--select", "KB920")
+    safe = (tmp_path / "train.py").read_text()
+    run("check", "--fix", "--unsafe-fixes", "train.py", "--select", "KB920")
+
+    assert safe == script
+    assert (tmp_path / "train.py").read_text() == f"{IMPORTS}x = 1\ny = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("ignore", "ignore[KB401]"), ("ignore[ ] as measured", "ignore[KB401] as measured")]
+)
+def test_a_safe_fix_names_the_rules_that_a_blanket_comment_silences(run, tmp_path, before, after):
+    script = IMPORTS + LOADED + f"{PREPARE}  # kbitlint: {before}\n" + ADAPTED + TRAINED
+    (tmp_path / "train.py").write_text(script)
+
+    run("check", "--fix", "train.py")
+
+    assert (tmp_path / "train.py").read_text() == script.replace(before, after)

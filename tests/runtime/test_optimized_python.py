@@ -78,7 +78,7 @@ model = model.to("cpu")
 reports = [kbitlint.check(model), kbitlint.check(model, plan=True), kbitlint.fix(model, unsafe=True), kbitlint.check(model)]
 print(kbitlint.undo(model), json.render(reports), sarif.render(reports), *map(rule_docs.explain, registry.all_rules()))
 try:
-    kbitlint.assert_ready(model)
+    kbitlint.assert_ready(model, fail_on="warning")
 except AssertionError as error:
     print(error)
 """

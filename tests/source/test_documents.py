@@ -140,7 +140,7 @@ def test_a_notebook_is_repaired_in_its_cell_and_the_rest_stays_byte_for_byte(tmp
 
 
 @pytest.mark.parametrize(
-    "source", [["get_peft_model(m)\n", "prepare_model_for_kbit_training(m)"], "prepare_model_for_kbit_training(m)"]
+    "source", [["m.train()\n", "prepare_model_for_kbit_training(m)"], "prepare_model_for_kbit_training(m)"]
 )
 def test_sources_of_cells_are_lists_or_texts(tmp_path, source):
     path = tmp_path / "n.ipynb"

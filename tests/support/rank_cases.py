@@ -454,6 +454,7 @@ def main():
     (Path(folder) / str(rank)).write_bytes(pickle.dumps(result))
     dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # a thread of gloo that outlives its group aborts the interpreter while it shuts down
 
 
 def norm_dtypes(model):

@@ -34,7 +34,7 @@ def without_weights() -> Iterator[None]:
     current_device = torch.cuda.current_device
 
     def from_pretrained(cls: Any, name: Any = None, *_: Any, **kwargs: Any) -> nn.Module:
-        return _built_instead(cls, name, kwargs)
+        return built_instead(cls, name, kwargs)
 
     PreTrainedModel.from_pretrained = classmethod(from_pretrained)
     if not torch.cuda.is_available():
@@ -93,7 +93,7 @@ _LOADING = frozenset(
 )
 
 
-def _built_instead(cls: Any, name: Any, kwargs: dict[str, Any]) -> Any:
+def built_instead(cls: Any, name: Any, kwargs: dict[str, Any]) -> Any:
     """Return the model that ``from_pretrained`` of a class would load, built on the meta device."""
     source = Source(str(name), kwargs.pop("revision", None), bool(kwargs.pop("trust_remote_code", False)))
     config = kwargs.pop("config", None)

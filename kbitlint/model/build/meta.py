@@ -28,6 +28,7 @@ from kbitlint.model.build.checkpoint_config import (
     model_class,
     quantization_config,
 )
+from kbitlint.model.build.diffusion import build_component, component_config
 from kbitlint.model.build.packed_weights import pack, unpackable
 from kbitlint.model.layers.heads import keeps_whatever_the_dtype
 from kbitlint.model.layers.quantized import method_of
@@ -76,6 +77,10 @@ def build(source: Source, quantize: str | None = None, said_by: str = "--quantiz
         TargetError: The config cannot be read, or no model can be built from it.
         KbitlintError: The quantizer needs a package that is not installed.
     """
+    component = component_config(source)
+    if component is not None:
+        model, told = build_component(source, component, quantize)
+        return Built(model, tuple(told))
     config = load_config(source)
     notes: list[str] = []
     own = getattr(config, "quantization_config", None)

@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kbitlint.model.layers.quantized import packing_of
+from kbitlint.model.trace.packed_state import UNPACKED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import nn
-
-#: the attribute of a packed 4-bit weight with the shape and dtype that it has when it is unpacked
-_UNPACKED = "kbitlint_unpacked"
 
 
 def pack(model: nn.Module) -> None:
@@ -38,31 +35,13 @@ def pack(model: nn.Module) -> None:
 
 
 def _pack_4bit(module: Any, weight: Any) -> None:
-    if hasattr(weight, _UNPACKED):
+    if hasattr(weight, UNPACKED):
         return
     storage = module.quant_storage
     count = ((module.in_features * module.out_features + 1) // 2 + storage.itemsize - 1) // storage.itemsize
-    setattr(weight, _UNPACKED, ((module.out_features, module.in_features), weight.dtype))
+    setattr(weight, UNPACKED, ((module.out_features, module.in_features), weight.dtype))
     weight.data = torch.empty((count, 1), dtype=storage, device="meta")
     weight.bnb_quantized = True
-
-
-def tell_unpacked(twin: nn.Module) -> None:
-    """Give the packed 4-bit weights of a twin the shape and dtype that they have when they are unpacked."""
-    for module in twin.modules():
-        packing = packing_of(module)
-        weight = module._parameters.get("weight")  # noqa: SLF001  # see pack
-        if packing is not None and weight is not None and packing.features is not None and packing.bits == 4:
-            fan_in, fan_out = packing.features
-            setattr(weight, _UNPACKED, ((fan_out, fan_in), getattr(torch, packing.compute_dtype or "bfloat16")))
-
-
-def _copy_in_twin(weight: Any) -> Any:
-    """Return a copy of a packed weight of a twin, which has no ``quant_state``."""
-    copied: Any = torch.nn.Parameter(torch.empty_like(weight.data), requires_grad=weight.requires_grad)
-    copied.__class__ = type(weight)
-    copied.__dict__.update(weight.__dict__)
-    return copied
 
 
 @contextmanager
@@ -77,27 +56,24 @@ def unpackable() -> Iterator[None]:
     from bitsandbytes.nn import Params4bit  # an optional dependency
     from peft.utils import integrations  # an optional dependency
 
-    copy, move, dequantize = Params4bit.__deepcopy__, Params4bit.to, integrations.dequantize_bnb_weight
-
-    def move_on_meta(weight: Any, *arguments: Any, **options: Any) -> Any:
-        return move(weight, *arguments, **options) if "quant_state" in weight.__dict__ else weight
+    copy, dequantize = Params4bit.__deepcopy__, integrations.dequantize_bnb_weight
 
     def copy_on_meta(weight: Any, memo: dict[int, Any]) -> Any:
         with torch.device("meta") if weight.is_meta else nullcontext():
-            copied = copy(weight, memo) if "quant_state" in weight.__dict__ else _copy_in_twin(weight)
-        if hasattr(weight, _UNPACKED):
-            setattr(copied, _UNPACKED, getattr(weight, _UNPACKED))
+            copied = copy(weight, memo)
+        if hasattr(weight, UNPACKED):
+            setattr(copied, UNPACKED, getattr(weight, UNPACKED))
         return copied
 
     def dequantize_on_meta(weight: Any, *arguments: Any, **options: Any) -> Any:
         # an 8-bit weight has its own shape, and bitsandbytes unpacks it to float32
-        known = (weight.shape, torch.float32) if type(weight).__name__ == "Int8Params" else getattr(weight, _UNPACKED, None)
+        known = (weight.shape, torch.float32) if type(weight).__name__ == "Int8Params" else getattr(weight, UNPACKED, None)
         if known is None or not weight.is_meta:
             return dequantize(weight, *arguments, **options)
         return torch.empty(known[0], dtype=known[1], device="meta")
 
-    Params4bit.__deepcopy__, Params4bit.to, integrations.dequantize_bnb_weight = copy_on_meta, move_on_meta, dequantize_on_meta
+    Params4bit.__deepcopy__, integrations.dequantize_bnb_weight = copy_on_meta, dequantize_on_meta
     try:
         yield
     finally:
-        Params4bit.__deepcopy__, Params4bit.to, integrations.dequantize_bnb_weight = copy, move, dequantize
+        Params4bit.__deepcopy__, integrations.dequantize_bnb_weight = copy, dequantize

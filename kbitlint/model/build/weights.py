@@ -12,6 +12,7 @@ from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.files.checkpoint import base_of_adapter, homes
 from kbitlint.model.build.adapter_config import FILE, peft_config
 from kbitlint.model.build.checkpoint_config import Source, dtype_of, load_config, model_class, quantization_config
+from kbitlint.model.build.diffusion import component_config, load_component
 from kbitlint.runtime.confinement import confined
 from kbitlint.runtime.content import must_hold_files
 from kbitlint.target import Kind, Target
@@ -59,15 +60,11 @@ def load(
         except OSError as error:
             raise TargetError(error.filename, f"cannot be loaded: {error.strerror}") from error
     source = Source(str(folder), trust_remote_code=trust_remote_code)
+    component = component_config(source)
+    if component is not None:
+        return load_component(source, component, device, quantize)
     config = load_config(source)
-    kwargs: dict[str, Any] = {"use_safetensors": True, "device_map": {"": device}}
-    own = getattr(config, "quantization_config", None)
-    wanted = quantize if quantize not in (None, "none") else None
-    dtype = dtype_of(config, quantized=own is not None or wanted is not None)
-    kwargs["dtype"] = dtype
-    if own is None and wanted is not None:
-        kwargs["quantization_config"] = quantization_config(wanted, dtype)
-    kwargs |= arguments or {}
+    kwargs = _loading(config, device, quantize) | (arguments or {})
     if (folder / FILE).is_file():  # transformers attaches this adapter itself, so its config is checked here
         peft_config(folder / FILE)
     try:
@@ -84,6 +81,17 @@ def load(
     if target.kind is Kind.ADAPTER:
         model = _with_adapter(model, target, trusted=trust_remote_code)
     return model
+
+
+def _loading(config: Any, device: str, quantize: str | None) -> dict[str, Any]:
+    """Return the arguments of ``from_pretrained`` for a config, a device, and a quantization on load."""
+    own = getattr(config, "quantization_config", None)
+    wanted = quantize if quantize not in (None, "none") else None
+    dtype = dtype_of(config, quantized=own is not None or wanted is not None)
+    kwargs: dict[str, Any] = {"use_safetensors": True, "device_map": {"": device}, "dtype": dtype}
+    if own is None and wanted is not None:
+        kwargs["quantization_config"] = quantization_config(wanted, dtype)
+    return kwargs
 
 
 def _with_adapter(model: Any, target: Target, *, trusted: bool) -> Any:

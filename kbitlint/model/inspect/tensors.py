@@ -11,15 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from kbitlint.facts.dtypes import LOW_PRECISION
-from kbitlint.facts.layers import Packing, short_name
-from kbitlint.facts.model import AdaptedFacts, NormFacts, ParameterFacts, QuantizedFacts, UnpackedLayerFacts
-from kbitlint.model.layers import adapters, norms, quantized
+from kbitlint.facts.layers import Packing, UnpackedLayerFacts, short_name
+from kbitlint.facts.model import AdaptedFacts, NormFacts, ParameterFacts, QuantizedFacts
+from kbitlint.model.layers import adapters, norms, packed_state, quantized
 from kbitlint.model.layers import quantized as layers_quantized
 from kbitlint.model.layers.experts import is_bank, packed_kind, packed_shape, path_of
 from kbitlint.model.layers.norm_interface import is_transparent
 
 if TYPE_CHECKING:
     from kbitlint.facts.layers import LayerCheckpointing
+
+#: the most elements of a vector whose values are read
+_MAX_READ = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,8 @@ class Walk:
     """(path, module) of the base model's plain linear layers."""
     entered: set[str] = field(default_factory=set)
     """Paths of checkpointed layers whose own pre-hook makes their input require grad before they checkpoint."""
+    dropouts: list[str] = field(default_factory=list)
+    """Paths of modules that drop a share of their input in training."""
     compiled: bool = False
     disabled: int = 0
     """The number of PEFT layers whose adapters are disabled."""
@@ -130,7 +135,8 @@ def _look_at_packing(module: nn.Module, path: str, walk: Walk, *, base: bool) ->
     """Return how the module's weight is packed, and record it. None is an ordinary weight."""
     packing = quantized.packing_of(module)
     if packing is not None:
-        walk.quantized.append(QuantizedFacts(path, packing, quantized.lost_state(module, packing)))
+        lost, conflict = quantized.lost_state(module, packing), packed_state.conflict(module, packing)
+        walk.quantized.append(QuantizedFacts(path, packing, lost, conflict))
         return packing
     if quantized.packed_class(type(module)):
         walk.hollow.extend(layers_quantized.hollow(module, path))
@@ -170,7 +176,15 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
         floating=floating,
         held=held,
         inference=parameter.is_inference(),
+        least=_least(parameter) if adapter and parameter.requires_grad else 0.0,
     )
+
+
+def _least(parameter: Tensor) -> float:
+    """Return the smallest magnitude in a half-precision vector, and 0.0 for every other tensor or one without values."""
+    if parameter.dtype not in (torch.bfloat16, torch.float16) or parameter.dim() != 1 or parameter.is_meta:
+        return 0.0
+    return float(parameter.detach().abs().min()) if 0 < parameter.numel() <= _MAX_READ else 0.0
 
 
 def _bare_norm_facts(parameter: ParameterFacts, name: str) -> NormFacts:
@@ -201,6 +215,7 @@ def _norm_facts(
         bare=False,
         output_dtype=dict(dtypes).get("weight") if read else None,
         adapter=added,
+        upcasts=norms.upcasts(cls),
         transparent=bool(module._forward_pre_hooks) and is_transparent(module),  # noqa: SLF001  # see _look_at
     )
 

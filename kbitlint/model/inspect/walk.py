@@ -9,6 +9,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from torch.nn.modules.dropout import _DropoutNd as _Dropout
 from torch.nn.parameter import is_lazy
 
 from kbitlint.errors import one_line
@@ -17,9 +18,12 @@ from kbitlint.model.attributes import attribute, unread_noted
 from kbitlint.model.inspect.gradient_feeds import GradientFlow, gradient_feeds
 from kbitlint.model.inspect.tensors import Origin, Walk, look_at_tensors
 from kbitlint.model.layers import adapters, checkpointing, heads, norms
-from kbitlint.model.layers.adapters import dead_targets
+from kbitlint.model.layers.adapter_entries import unmatched
+from kbitlint.model.layers.adapters import below_wrappers
 from kbitlint.model.layers.checkpointing import makes_require_grad
 from kbitlint.model.layers.quantized import method_of, quantizer_trains, unconverted
+from kbitlint.model.layers.skip_names import dead_skips
+from kbitlint.model.layers.weight_reads import reader_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,6 +57,7 @@ def _collect(model: nn.Module) -> ModelFacts:
     hooks = tuple(_hooks(walk))
     embeddings = tuple(_embeddings(walk))
     has_adapters = bool(known) or bool(walk.adapted) or any(parameter.adapter for parameter in walk.parameters)
+    plain = {below_wrappers(path) for path in walk.where.values()}
     surroundings = GradientFlow(
         layers=frozenset(checkpoint.path for checkpoint in walk.checkpoints if checkpoint.enabled),
         models=tuple(path for path, _ in walk.models),
@@ -94,11 +99,24 @@ def _collect(model: nn.Module) -> ModelFacts:
         heads=tuple(heads.heads(base, walk.where)),
         towers=tuple(heads.towers(walk.models)),
         adapted=tuple(walk.adapted),
-        dead_targets=tuple(dead_targets(known, walk.where.values(), [layer.path for layer in walk.adapted])),
+        unmatched=tuple(unmatched(known, plain, [layer.path for layer in walk.adapted], _own_parameters(walk))),
+        dead_skips=tuple(dead_skips(base, plain, *_linears(walk))),
+        untied=tuple(heads.untied(base, walk.where)),
+        adapter_levels=adapters.levels(_path_to(model, base), base),
+        dropouts=tuple(walk.dropouts),
         quantizer_trains=quantizer_trains(base),
         device_map=_device_map(base),
         unread=tuple(walk.unread),
     )
+
+
+def _linears(walk: Walk) -> tuple[list[str], list[str]]:
+    """Return the paths of the linear layers that are quantized, and of those that are not, without PEFT's names."""
+    return [below_wrappers(layer.path) for layer in walk.quantized], [below_wrappers(path) for path, _ in walk.linears]
+
+
+def _own_parameters(walk: Walk) -> list[str]:
+    return [below_wrappers(parameter.path) for parameter in walk.parameters if not parameter.adapter]
 
 
 def _device_map(base: Any) -> tuple[str, ...]:
@@ -186,7 +204,8 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: Walk,
     walk.where[id(module)] = path
     wrapped = adapters.wrapped_child(module)
     if wrapped == "base_layer" and attribute(module, "adapter_layer_names") is not None:
-        walk.adapted.append(AdaptedFacts(path, bool(attribute(module, "merged_adapters"))))
+        reader = reader_of(parent, path.rpartition(".")[2])
+        walk.adapted.append(AdaptedFacts(path, bool(attribute(module, "merged_adapters")), reader))
         walk.disabled += bool(attribute(module, "_disable_adapters"))
     if origin is not None and not origin.outside:
         walk.adapter_modes.add(module.training)
@@ -195,6 +214,8 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: Walk,
     elif module._parameters or module._buffers:  # noqa: SLF001  # see _modules
         own = Origin(path, outside=False) if origin is None and wrapped is not None else origin
         look_at_tensors(module, path, parent, walk, own)
+    if _drops(module):
+        walk.dropouts.append(path)
     if not walk.compiled:
         walk.compiled = _is_compiled(module)
     if "_hf_hook" in module.__dict__ and heads.is_offloaded(module._hf_hook):  # noqa: SLF001  # accelerate has no public name for it
@@ -204,6 +225,13 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: Walk,
     checkpoint = checkpointing.checkpoint_facts(module, path)
     if checkpoint is not None:
         walk.checkpoints.append(checkpoint)
+
+
+def _drops(module: nn.Module) -> bool:
+    """Return whether a module drops values in training: a dropout layer, or an attention with a rate of its own."""
+    own = module.__dict__
+    rate = own.get("p") if isinstance(module, _Dropout) else own.get("attention_dropout", own.get("dropout"))
+    return isinstance(rate, float) and rate > 0
 
 
 def _look_at_hooks(module: nn.Module, path: str, walk: Walk) -> None:

@@ -15,9 +15,10 @@ from torch import nn
 
 from kbitlint.facts.layers import AdapterFacts
 from kbitlint.model.attributes import attribute
+from kbitlint.model.layers import adapter_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
+    from collections.abc import Iterable
 
 #: Names of adapter modules in libraries other than PEFT. Some base models call a projection ``adapter``, so that name alone is
 #: no sign.
@@ -111,6 +112,7 @@ def adapters_of(model: nn.Module, base: nn.Module) -> tuple[AdapterFacts, ...]:
             bias=str(attribute(config, "bias", "none")),
             targets=_targets(config),
             invoked=bool(attribute(config, "alora_invocation_tokens")),
+            entries=tuple(adapter_entries.entries_of(config)),
         )
         for name, config in configs.items()
     )
@@ -135,33 +137,7 @@ def _active(owner: Any) -> tuple[str, ...]:
     return (active,) if isinstance(active, str) else tuple(active)
 
 
-def dead_targets(known: Iterable[AdapterFacts], paths: Collection[str], adapted: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Yield (adapter, entry) of entries in ``target_modules`` that name no module. PEFT raises only if no entry matches.
-
-    PEFT compares an entry with the whole path or with its end (``check_target_module_exists``) when it attaches. A layer that
-    was wrapped later has further names in its path, and keeps its adapters.
-
-    Args:
-        known: The adapters.
-        paths: The paths of all modules.
-        adapted: The paths of the modules that have adapters.
-    """
-    names: set[str] = set()
-    for adapter in known:
-        if not names and adapter.targets:
-            plain = [below_wrappers(path) for path in paths]
-            names.update(plain)
-            names.update(path.rpartition(".")[2] for path in plain)
-        dead = [t for t in adapter.targets if t not in names and not any(path.endswith(f".{t}") for path in names if "." in t)]
-        ends = tuple(f".{target}" for target in adapter.targets)
-        unnamed = [path for path in adapted if not f".{path}".endswith(ends)] if dead else []
-        for target in dead:
-            if not any(_was_at(target.split("."), path) for path in unnamed):
-                yield adapter.name, target
-
-
-def _was_at(entry: list[str], path: str) -> bool:
-    """Return whether a path is the entry with further names in between."""
-    names = path.split(".")
-    left = iter(names)
-    return len(entry) > 1 and (entry[0], entry[-1]) == (names[0], names[-1]) and all(name in left for name in entry)
+def levels(wrappers: Iterable[nn.Module], base: nn.Module) -> int:
+    """Return how many times PEFT wraps a base model, counting adapters that transformers itself attached."""
+    around = sum(hasattr(type(one), "get_base_model") and isinstance(attribute(one, "peft_config"), dict) for one in wrappers)
+    return around + bool(attribute(base, "_hf_peft_config_loaded"))

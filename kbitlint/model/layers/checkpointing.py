@@ -59,7 +59,26 @@ def checkpoint_facts(module: nn.Module, path: str) -> LayerCheckpointing | None:
         reentry=reentry,
         is_layer=layer,
         rebindable=takes_use_reentrant(bound),
+        redraws=_loses_random_state(bound) and _has_dropout(module),
     )
+
+
+def _loses_random_state(function: object) -> bool:
+    """Return whether ``preserve_rng_state=False`` is bound to a checkpoint function."""
+    while isinstance(function, functools.partial):
+        if "preserve_rng_state" in function.keywords:
+            return function.keywords["preserve_rng_state"] is False
+        function = function.func
+    return False
+
+
+def _has_dropout(module: nn.Module) -> bool:
+    """Return whether a module in it drops elements: a module of torch, or code that reads its share from an attribute."""
+    for inner in module.modules():
+        own = {"dropout": attribute(inner, "p")} if "Dropout" in type(inner).__name__ else inner.__dict__
+        if any("dropout" in name and isinstance(share, float) and share > 0 for name, share in own.items()):
+            return True
+    return False
 
 
 def reentry_of(function: object) -> Reentry:
@@ -76,6 +95,15 @@ def reentry_of(function: object) -> Reentry:
     if _is_torchs_own(function):
         return Reentry.UNSET
     return _reentry_in_code(function) if callable(function) else Reentry.UNKNOWN
+
+
+def _passes(function: object, name: str) -> object:
+    """Return the value of a keyword that a bound checkpoint function passes to torch, or None."""
+    while isinstance(function, functools.partial):
+        if name in function.keywords:
+            return function.keywords[name]
+        function = function.func
+    return None
 
 
 def takes_use_reentrant(function: object) -> bool:
@@ -107,18 +135,32 @@ def runs_hooks_outside(module: nn.Module) -> bool:
 
 
 def supports_checkpointing(model: nn.Module) -> bool:
-    """Return whether the model's class declares that its layers support checkpointing."""
-    return bool(attribute(model, "supports_gradient_checkpointing"))
+    """Return whether the model's class declares that its layers support checkpointing. diffusers writes the name privately."""
+    return any(
+        attribute(model, name) is True for name in ("supports_gradient_checkpointing", "_supports_gradient_checkpointing")
+    )
 
 
 def enable(model: Any, **kwargs: Any) -> None:
-    """Enable checkpointing through the public method of the installed transformers."""
+    """Enable checkpointing through the public method of the installed transformers or diffusers."""
+    if hasattr(model, "enable_gradient_checkpointing"):  # diffusers, which is non-reentrant by default
+        model.enable_gradient_checkpointing(
+            *([functools.partial(_checkpoint, **kwargs)] if kwargs.get("use_reentrant") else [])
+        )
+        return
     if hasattr(model, "activation_checkpointing_enable"):
         model.activation_checkpointing_enable(kwargs)
         return
     with warnings.catch_warnings():  # remote code may override the older name, which then warns about itself
         warnings.simplefilter("ignore", FutureWarning)
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs)
+
+
+def _checkpoint(module: nn.Module, *args: Any, use_reentrant: bool) -> Any:
+    """Checkpoint a block of diffusers, whose function receives the module itself."""
+    from torch.utils.checkpoint import checkpoint  # this file describes modules and needs torch only here
+
+    return checkpoint(module.__call__, *args, use_reentrant=use_reentrant)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from kbitlint.facts.layers import short_name
 from kbitlint.facts.model import HeadFacts, TowerFacts
 from kbitlint.model.attributes import attribute
+from kbitlint.model.layers.adapters import below_wrappers, input_embedding, wrapped_child
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,15 +52,29 @@ def _output_embedding(model: Any) -> nn.Module | None:
 
 
 def towers(models: Iterable[tuple[str, Any]]) -> Iterator[TowerFacts]:
-    """Yield the outermost models within the model whose main input is not text, such as images or sound."""
+    """Yield the models within the model that read images or sound beside a text model, the outermost ones.
+
+    A part that holds a text model is no tower. Neither is the encoder of an encoder-decoder that reads no text itself, such as
+    Whisper: it is half of the model.
+    """
+    known = [(path, model, _main_input(model)) for path, model in models]
+    texts = [path for path, _, reads in known if reads in _TEXT]
     found: list[str] = []
-    for path, model in models:
-        reads = attribute(model, "main_input_name")
-        reads = reads[0] if isinstance(reads, (list, tuple)) and reads else reads
+    for path, model, reads in known:
+        if not path and reads not in _TEXT and attribute(attribute(model, "config"), "is_encoder_decoder"):
+            return
         inside = any(path.startswith(f"{outer}.") for outer in found)
-        if path and isinstance(reads, str) and reads not in _TEXT and not inside:
+        around = any(text.startswith(f"{path}.") for text in texts)
+        if path and isinstance(reads, str) and reads not in _TEXT and texts and not (inside or around):
             found.append(path)
             yield TowerFacts(path, type(model).__name__, reads)
+
+
+def _main_input(model: Any) -> str | None:
+    """Return the name of the main input of a model; the first one, if it has several."""
+    reads = attribute(model, "main_input_name")
+    reads = reads[0] if isinstance(reads, (list, tuple)) and reads else reads
+    return reads if isinstance(reads, str) else None
 
 
 def recorded_dtype(base: Any) -> str | None:
@@ -86,3 +102,32 @@ def keeps_float32(models: Iterable[tuple[str, Any]], dtype: str | None) -> tuple
 def keeps_whatever_the_dtype(model: Any) -> bool:
     """Return whether the quantizer that loaded the model applies ``_keep_in_fp32_modules`` to bfloat16 as well."""
     return bool(attribute(attribute(model, "hf_quantizer"), "use_keep_in_fp32_modules"))
+
+
+def untied(base: Any, where: dict[int, str]) -> Iterator[tuple[str, str]]:
+    """Yield (output embedding, input embedding) if the config ties them and they hold two tensors.
+
+    Trained copies of adapters are not compared, and a packed head cannot be tied.
+    """
+    config = attribute(base, "config")
+    text = attribute(config, "get_text_config")
+    config = text(decoder=True) if callable(text) else config
+    one, other = _output_embedding(base), input_embedding(base)
+    if attribute(config, "tie_word_embeddings") is not True or one is None or other is None:
+        return
+    head, entry = (_own_weight(module) for module in (one, other))
+    keys = attribute(base, "_tied_weights_keys") or ()
+    path = below_wrappers(where.get(id(one), ""))
+    if head is None or entry is None or head is entry or head.shape != entry.shape or f"{path}.weight" not in keys:
+        return
+    if head.device.type == "meta" or head.data_ptr() != entry.data_ptr():
+        yield path, below_wrappers(where.get(id(other), ""))
+
+
+def _own_weight(module: nn.Module) -> torch.Tensor | None:
+    """Return the base model's weight in a module that adapters may wrap; None if it is not a plain tensor."""
+    found: nn.Module | None = module
+    while found is not None and (name := wrapped_child(found)) is not None:
+        found = found._modules[name]  # noqa: SLF001  # None where PEFT ties the copy to another module
+    weight = None if found is None else found._parameters.get("weight")  # noqa: SLF001  # one dictionary read instead of a property chain
+    return weight if weight is not None and weight.is_floating_point() else None

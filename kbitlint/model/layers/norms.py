@@ -183,6 +183,21 @@ def mentions(cls: Any, name: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
+def upcasts(cls: Any) -> bool | None:
+    """Return whether a norm computes its statistics in float32 for half-precision input; None if its code cannot be read.
+
+    The kernels of torch's own norms accumulate in float32 (``opmath_t`` of ``layer_norm_kernel.cu`` and its CPU
+    counterpart). Other norms do if their code casts to float32.
+    """
+    if issubclass(cls, _TORCH_NORMS) and function_of(cls.forward).__module__.startswith("torch."):  # type: ignore[attr-defined]  # a function has one
+        return True
+    if next(_reachable(cls), None) is None:
+        return None
+    kernels = any(mentions(cls, name) for name in ("layer_norm", "rms_norm", "group_norm", "batch_norm"))
+    return kernels or mentions(cls, "float32") or mentions(cls, "float")
+
+
+@functools.lru_cache(maxsize=4096)
 def dtype_readers(cls: Any) -> frozenset[str]:
     """Return the names of children whose ``weight.dtype`` the forward of a class reads, and ``self`` for its own weight.
 
@@ -193,7 +208,7 @@ def dtype_readers(cls: Any) -> frozenset[str]:
     code = getattr(function_of(cls.forward), "__code__", None)
     if code is None:
         return frozenset()
-    names = [_loaded(instruction) for instruction in dis.get_instructions(code)]
+    names = [loaded(instruction) for instruction in dis.get_instructions(code)]
     return frozenset(
         first
         for first, second, third in zip(names, names[1:], names[2:], strict=False)
@@ -201,7 +216,7 @@ def dtype_readers(cls: Any) -> frozenset[str]:
     )
 
 
-def _loaded(instruction: dis.Instruction) -> str | None:
+def loaded(instruction: dis.Instruction) -> str | None:
     """Return the last name that an instruction loads, or None. Python 3.13 loads two locals with one instruction."""
     if instruction.opname != "LOAD_ATTR" and not instruction.opname.startswith("LOAD_FAST"):
         return None

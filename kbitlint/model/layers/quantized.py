@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from kbitlint.facts.layers import Packing, short_name
-from kbitlint.facts.model import LinearFacts, UnpackedLayerFacts
+from kbitlint.facts.layers import LinearFacts, Packing, UnpackedLayerFacts, short_name
 from kbitlint.model.attributes import attribute
 from kbitlint.upstream.quantization import INFERENCE_KERNELS, layer_of
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from kbitlint.model.build.packed_weights import tell_unpacked, unpackable
 from kbitlint.model.isolation import seeded
 from kbitlint.model.trace.step import StepSettings, runnable, step_of
 
@@ -63,7 +62,6 @@ def run_twin(
     if accumulated:
         for parameter in twin.parameters():
             parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
-    tell_unpacked(twin)
-    with seeded(), unpackable():
+    with seeded():
         step, watched, end = step_of(runnable(twin), how, live)
     return StepCost(step.saved, end.failure, sum(one.parameter.grad is not None for one in watched))

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 CPU, META = torch.device("cpu"), torch.device("meta")
 
+#: Products of matrices. Their kernels refuse integers beside floating-point numbers, which the meta kernels accept.
+_PRODUCTS = frozenset([aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default, aten.convolution.default])
+
 #: The largest number of elements that is computed for real. Masks of long sequences would fill the memory.
 MAX_REAL = 2**22
 
@@ -61,13 +64,13 @@ class MetaKernels(TorchDispatchMode):
         if ledger.guard is not None:
             ledger.guard.see(tensors)
         if func is aten.detach.default:
-            # a record of the tensor would keep its bytes alive, which an observer counts
-            if tensors[0].requires_grad and torch.is_grad_enabled() and ledger.allocated is None:
-                ledger.detached.append((ledger.where(), tensors[0]))
+            self._note_detached(tensors[0])
         else:
             self._note_uses(tensors)
+        if ledger.packed_reads and func in _PRODUCTS:
+            ledger.mixes_packed = ledger.mixes_packed or len({tensor.is_floating_point() for tensor in tensors}) > 1
         if kernel_dtypes.checks(func):
-            args = self._matched(func, args)
+            args = self._matched(func, args, kwargs.get("dtype"))
         if "device" in kwargs:
             kwargs = {**kwargs, "device": META if unknown else CPU}
         if not unknown:
@@ -82,21 +85,28 @@ class MetaKernels(TorchDispatchMode):
                 ledger.allocated(tensor)
         return result
 
+    def _note_detached(self, tensor: Tensor) -> None:
+        """Record a tensor that requires grad and is detached. An observer counts bytes, which the record would keep alive."""
+        ledger = self.ledger
+        if tensor.requires_grad and torch.is_grad_enabled() and ledger.allocated is None:
+            ledger.detached.append((ledger.where(), tensor))
+
     def _note_uses(self, tensors: Sequence[Tensor]) -> None:
         """Record the first use of each watched parameter, and each read of a packed weight."""
         ledger = self.ledger
+        unpacks = getattr(ledger.last, "namespace", "") == "bitsandbytes"  # its kernels are made to read packed weights
         for tensor in tensors:
             key = id(tensor)
-            if key in ledger.packed:
+            if key in ledger.packed and not unpacks:
                 ledger.packed_reads.setdefault((ledger.packed[key], ledger.where()), ledger.last_operator)
             elif key in ledger.watched:
                 place = ledger.used if torch.is_grad_enabled() else ledger.used_without_grad
                 if key not in place:
                     place[key] = ledger.where()
 
-    def _matched(self, func: Any, args: Any) -> Any:
+    def _matched(self, func: Any, args: Any, dtype: torch.dtype | None) -> Any:
         """Record a refusal if the real kernel refuses the dtypes, and return arguments that agree with the first one."""
-        dtypes = kernel_dtypes.refused(func, args, self.ledger.device)
+        dtypes = kernel_dtypes.refused(func, args, self.ledger.device, dtype)
         if not dtypes:
             return args
         ledger = self.ledger
@@ -155,7 +165,7 @@ _FILLING = frozenset(
     name
     for kind in ("empty", "zeros", "full", "rand", "randn")
     for name in (kind, f"new_{kind}", f"{kind}_like", f"{kind}_strided", f"new_{kind}_strided", f"{kind}_permuted")
-) | {"bernoulli", "normal"}
+) | {"bernoulli", "normal", "eye"}
 
 
 def _result_dtype(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.dtype:

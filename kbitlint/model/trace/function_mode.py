@@ -137,7 +137,7 @@ class PretendCPU(TorchFunctionMode):
             return answer(self.ledger, func, args, kwargs)
         if kwargs and kwargs.get("device") not in (None, "meta", META):
             kwargs = {**kwargs, "device": CPU}
-        dtype = autocast_dtype()
+        dtype = autocast_dtype(self.ledger.device)
         if dtype is not None:
             args, kwargs = kernel_dtypes.autocast(getattr(func, "__name__", ""), args, kwargs, self.ledger.device, dtype)
         dtypes = kernel_dtypes.refused_function(getattr(func, "__name__", ""), args, self.ledger.device)
@@ -149,12 +149,34 @@ class PretendCPU(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def autocast_dtype() -> torch.dtype | None:
-    """Return the dtype of the enclosing autocast region on either device type, or None outside of a region."""
-    for device in ("cpu", "cuda"):
-        if torch.is_autocast_enabled(device):
-            return torch.get_autocast_dtype(device)
-    return None
+@contextlib.contextmanager
+def autocast_region(device: str, dtype: torch.dtype) -> Iterator[None]:
+    """Run the body of the ``with`` statement in an autocast region that the model's code sees as that of a device.
+
+    Tensors seem to be on the CPU, so the region is one of the CPU. On CUDA ``torch.is_autocast_enabled()`` is true as well,
+    and PEFT then leaves the casts to autocast. ``torch.autocast("cuda")`` would disable itself where no GPU is.
+    """
+    before = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    with torch.autocast("cpu", dtype=dtype):
+        try:
+            if device == "cuda":
+                torch.set_autocast_enabled("cuda", True)  # noqa: FBT003  # torch's own signature
+                torch.set_autocast_dtype("cuda", dtype)
+            yield
+        finally:
+            torch.set_autocast_enabled("cuda", before[0])
+            torch.set_autocast_dtype("cuda", before[1])
+
+
+def autocast_dtype(device: str = "cpu") -> torch.dtype | None:
+    """Return the dtype of the enclosing autocast region, or None outside of a region.
+
+    Code disables a region by the device of a tensor, which seems to be the CPU, or by the name ``cuda``.
+    """
+    on = {name: torch.is_autocast_enabled(name) for name in ("cpu", "cuda")}
+    if device == "cuda" and on["cuda"] and not on["cpu"]:
+        return None
+    return next((torch.get_autocast_dtype(name) for name in on if on[name]), None)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,15 @@
 """Mixes of dtypes that real kernels refuse, and the casts of autocast.
 
 Meta kernels accept any mix of dtypes, so a run without weights checks them here. Each row was tried on the CPU kernels of torch
-2.13. ``tests/model/test_kernel_dtypes.py`` tries them again. CUDA differs in two points:
+2.13. ``tests/model/test_kernel_dtypes.py`` tries them again. CUDA differs in these points:
 
 - ``layer_norm`` and ``group_norm`` accept float32 parameters with half-precision input on the CPU. CUDA refuses every mix.
   ``batch_norm`` accepts that mix on both.
 - autocast on CUDA also computes norms, softmax, sums and powers in float32, and returns float32. On the CPU it leaves them
   unchanged.
+
+Two further rows of CUDA were tried on an H200 (torch 2.11): its Fourier transforms refuse bfloat16 and take float16, and a
+scalar beyond the range of half precision does not become a tensor, as in ``torch.where``. The CPU makes it an infinity.
 """
 
 from __future__ import annotations
@@ -90,16 +93,19 @@ _NORMS: dict[Any, tuple[int, ...]] = {
 }
 _MIXED_ON_CUDA_TOO = frozenset(func for func in _NORMS if "batch_norm" in str(func))
 _FILLS = frozenset([aten.masked_fill.Scalar, aten.masked_fill_.Scalar])
+#: device -> dtypes that its Fourier transforms refuse
+_NOT_TRANSFORMED = {"cpu": frozenset([*HALF, torch.complex32]), "cuda": frozenset([torch.bfloat16])}
 _FOURIER = frozenset([aten._fft_r2c.default, aten._fft_c2r.default, aten._fft_c2c.default])  # noqa: SLF001  # see above
 
 
-def refused(func: Any, args: Sequence[Any], device: str) -> tuple[torch.dtype, ...]:
+def refused(func: Any, args: Sequence[Any], device: str, dtype: torch.dtype | None = None) -> tuple[torch.dtype, ...]:
     """Return the dtypes for which the real kernel of a device would raise. The tuple is empty if the kernel runs.
 
     Args:
         func: The operator overload that a dispatch mode receives.
         args: Its positional arguments.
         device: ``cpu`` or ``cuda``.
+        dtype: The dtype that the call asks for, or None.
     """
     if func in _SAME:  # integers count as well: code that reads a packed weight itself multiplies by bytes
         dtypes = _dtypes(args, _SAME[func])
@@ -109,27 +115,33 @@ def refused(func: Any, args: Sequence[Any], device: str) -> tuple[torch.dtype, .
         mixed = dtypes[:1] in ((HALF[0],), (HALF[1],)) and set(dtypes[1:]) == {torch.float32}
         taken = mixed and (device == "cpu" or func in _MIXED_ON_CUDA_TOO)
         return dtypes if len(set(dtypes)) > 1 and not taken else ()
-    if func in _FILLS and args[0].is_floating_point():
-        value = args[2]
-        if math.isfinite(value) and abs(value) > torch.finfo(args[0].dtype).max:
-            return (args[0].dtype, torch.float32)
-    if func in _FOURIER and device == "cpu" and args[0].dtype in (*HALF, torch.complex32):
+    if func in _FILLS and args[0].is_floating_point() and _exceeds(args[2], args[0].dtype):
+        return (args[0].dtype, torch.float32)
+    if func in _FOURIER and args[0].dtype in _NOT_TRANSFORMED[device]:
         return (args[0].dtype,)
+    if func is aten.scalar_tensor.default and device == "cuda" and dtype in HALF and _exceeds(args[0], dtype):
+        return (dtype, torch.float32)
     return ()
+
+
+def _exceeds(value: Any, dtype: torch.dtype) -> bool:
+    """Return whether a finite number lies beyond the range of a dtype."""
+    return isinstance(value, (int, float)) and math.isfinite(value) and abs(value) > torch.finfo(dtype).max
 
 
 def refused_function(name: str, args: Sequence[Any], device: str) -> tuple[torch.dtype, ...]:
     """Return the dtype for which a torch function raises before it calls an operator. The tuple is empty if it does not raise.
 
-    The Fourier transforms of the CPU refuse half precision. Since torch 2.15 those of meta accept bfloat16, as CUDA does.
+    The Fourier transforms of the CPU refuse half precision, and those of CUDA refuse bfloat16. Since torch 2.15 those of meta
+    accept it.
 
     Args:
         name: The function's ``__name__``.
         args: Its positional arguments, after autocast.
         device: ``cpu`` or ``cuda``.
     """
-    if device == "cpu" and name.startswith("fft_") and args and isinstance(args[0], Tensor):
-        return (args[0].dtype,) if args[0].dtype in HALF else ()
+    if name.startswith("fft_") and args and isinstance(args[0], Tensor):
+        return (args[0].dtype,) if args[0].dtype in _NOT_TRANSFORMED[device] else ()
     return ()
 
 
@@ -140,7 +152,7 @@ def _dtypes(args: Sequence[Any], positions: tuple[int, ...]) -> tuple[torch.dtyp
 
 def checks(func: Any) -> bool:
     """Return whether an operator may refuse the dtypes of its arguments."""
-    return func in _SAME or func in _NORMS or func in _FILLS or func in _FOURIER
+    return func in _SAME or func in _NORMS or func in _FILLS or func in _FOURIER or func is aten.scalar_tensor.default
 
 
 @dataclass(frozen=True, slots=True)

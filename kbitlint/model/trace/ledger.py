@@ -50,6 +50,8 @@ class Ledger:
     """Paths of the quantized layers, by the id of their packed weight. Only a stub may read a packed weight."""
     packed_reads: dict[tuple[str, str], str] = field(default_factory=dict)
     """(quantized layer, module that reads its packed weight) -> operator."""
+    mixes_packed: bool = False
+    """Whether packed integers reach a product with floating-point numbers, which no kernel accepts."""
     detached: list[tuple[str, Tensor]] = field(default_factory=list)
     """(module, tensor) of each detach of a tensor that requires grad."""
     allocated: Callable[[Tensor], None] | None = None

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.trace import CheckpointCall
 from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.inputs.plan import DOCUMENTED, Plan
 from kbitlint.model.layers import adapters, checkpointing
 from kbitlint.model.trace.checkpoint_calls import observed
-from kbitlint.model.trace.function_mode import weightless
+from kbitlint.model.trace.function_mode import autocast_region, weightless
 from kbitlint.model.trace.guard import Guard
 from kbitlint.model.trace.ledger import Refusal
 from kbitlint.model.trace.namespaces import without_leftovers
@@ -38,6 +39,9 @@ _ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias t
 class UntraceableError(KbitlintError):
     """A step that cannot run without weights. The message names the operator and the module."""
 
+    module: str = ""
+    """The path of the module that raised; empty if none is known."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepSettings:
@@ -53,6 +57,8 @@ class StepSettings:
     facts: ModelFacts
     virtual: bool
     """Whether each quantized layer holds a trainable scalar in place of an adapter that is not attached yet."""
+    plan: Plan = DOCUMENTED
+    """How the batch differs from the documented one."""
     keeps_outputs: bool = False
     """Whether the loop holds the model's outputs during the backward pass."""
 
@@ -105,7 +111,8 @@ def step_of(
     step = prepared(twin, how.device, how.facts)
     if live is not None:
         step.ledger.allocated, step.moment = live.see, live.name
-        for tensor in (*twin.parameters(), *twin.buffers(), *(p.grad for p in twin.parameters() if p.grad is not None)):
+        gradients = (parameter.grad for parameter in twin.parameters() if parameter.grad is not None)
+        for tensor in (*twin.parameters(), *twin.buffers(), *gradients):
             live.own(tensor)
     step.ledger.packed = {id(weight): step.paths[id(module)] for module, weight in stood_in.packed}
     step.ledger.guard = Guard({original: path for path, module in step.modules.items() for original in originals_of(module)})
@@ -154,8 +161,8 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
     try:
         if loop is not None and loop.enabled:
             _enable_checkpointing(step.twin, loop)
-        inputs = training_batch(step.twin, "cpu", how.batch, how.seq_len)
-        with observed(step.twin, lambda *seen: _see_checkpoint(step, *seen)), weightless(step.ledger), _autocast(how.context):
+        inputs = without_contents(training_batch(step.twin, "cpu", how.batch, how.seq_len, how.plan))
+        with observed(step.twin, lambda *seen: _see_checkpoint(step, *seen)), weightless(step.ledger), _autocast(how):
             with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _pack(step, tensor), _unpack):
                 output = step.twin(**inputs)
                 loss = loss_of(output)
@@ -176,9 +183,19 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
             # the shapes or values of the synthetic batch, or guessed values, may have caused the error
             place = f" in {where}" if where else ""
             operator = f"{ledger.last_operator}{place} raised " if ledger.last_operator else ""
-            raise UntraceableError(f"no training step without weights: {operator}{one_line(error)}") from error
+            untraceable = UntraceableError(f"no training step without weights: {operator}{one_line(error)}")
+            untraceable.module = where
+            raise untraceable from error
         return StepEnd(one_line(error), where, forward_done)
     return StepEnd()
+
+
+def without_contents(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Return inputs with floating-point tensors on meta. Wav2vec2 makes its input a leaf, at which a gradient arrives."""
+    return {
+        name: value.to("meta") if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in inputs.items()
+    }
 
 
 def _enable_checkpointing(twin: nn.Module, loop: Checkpointing) -> None:
@@ -199,10 +216,11 @@ def _enable_checkpointing(twin: nn.Module, loop: Checkpointing) -> None:
             del module._forward_hooks[number]  # noqa: SLF001  # as RemovableHandle.remove does
 
 
-def _autocast(context: TrainingContext) -> contextlib.AbstractContextManager[Any]:
-    if context.autocast_dtype in (None, "float32"):
+def _autocast(how: StepSettings) -> contextlib.AbstractContextManager[Any]:
+    dtype = how.context.autocast_dtype
+    if dtype in (None, "float32"):
         return contextlib.nullcontext()
-    return torch.autocast("cpu", dtype=getattr(torch, str(context.autocast_dtype)))
+    return autocast_region(how.device, getattr(torch, str(dtype)))
 
 
 def _backward(loss: Tensor) -> None:

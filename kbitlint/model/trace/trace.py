@@ -8,17 +8,25 @@ gradients, kernels that refuse their dtypes, and the bytes saved for the backwar
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
+import torch
+
 from kbitlint.context import TrainingContext
+from kbitlint.errors import one_line
 from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import Cut, GradientFacts, PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.isolation import seeded
 from kbitlint.model.layers import checkpointing, experts
+from kbitlint.model.trace.fitting import plan_for
 from kbitlint.model.trace.float32_modules import float32_modules
 from kbitlint.model.trace.gradients import why_cut
+from kbitlint.model.trace.guard import TouchedError
+from kbitlint.model.trace.small_copy import NotBuiltError, is_of_training
 from kbitlint.model.trace.step import StepSettings, UntraceableError, runnable, step_of
 from kbitlint.model.trace.twin import twin_of
 
@@ -30,6 +38,9 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
     from kbitlint.model.trace.ledger import Refusal
     from kbitlint.model.trace.recorder import ExpectedGradient, StepRecorder
+
+#: The folder of installed libraries.
+_INSTALLED = os.path.dirname(os.path.dirname(torch.__file__))  # noqa: PTH120  # a prefix of other paths, and no path to open
 
 __all__ = ["UntraceableError", "trace"]
 
@@ -70,7 +81,7 @@ def trace(
     device = device or ("cpu" if any(p.device == "cpu" for p in facts.parameters) else "cuda")
     inner = runnable(model)
     how = StepSettings(context, device, batch, seq_len, facts, virtual=bool(facts.quantized) and not facts.has_adapters)
-    traced = _traced(inner, how)
+    traced, how = _traced_on_a_batch_that_runs(inner, how)
     if traced.refusals and context.autocast_dtype is None:
         in_region = dataclasses.replace(how, context=dataclasses.replace(context, autocast_dtype="bfloat16"))
         try:
@@ -86,11 +97,30 @@ def trace(
     return dataclasses.replace(traced, seconds=time.perf_counter() - start)
 
 
+def _traced_on_a_batch_that_runs(inner: nn.Module, how: StepSettings) -> tuple[TraceFacts, StepSettings]:
+    """Return the facts of one step, and its settings. If the documented batch does not run, a corrected one is tried.
+
+    Raises:
+        UntraceableError: No correction leads to a batch that runs.
+    """
+    try:
+        return _traced(inner, how), how
+    except UntraceableError:
+        plan = plan_for(inner, how.device, how.batch, how.seq_len)
+        if plan is None or plan == how.plan:
+            raise
+        corrected = dataclasses.replace(how, plan=plan)
+        return _traced(inner, corrected), corrected
+
+
 def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
     """Return the facts of one step, without the search for modules that need float32."""
     with seeded():
         twin = twin_of(inner)
-        step, watched, end = step_of(twin, how)
+        try:
+            step, watched, end = step_of(twin, how)
+        except UntraceableError as error:
+            return _raising(inner, how, error)
         grown = experts.new_parametrizations(named_modules(inner), named_modules(twin))
         gradients = tuple(_gradients(step, watched)) if end.has_graph else ()
         if any(gradient.cut is not None and gradient.runs and not gradient.reentrant for gradient in gradients):
@@ -100,6 +130,7 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
                 for gradient in gradients
             )
     ledger = step.ledger
+    cast = end.failure is None and not (ledger.mixes_packed or ledger.refusals)
     return TraceFacts(
         model=how.facts,
         device=how.device,
@@ -107,7 +138,7 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         batch=(how.batch, how.seq_len),
         gradients=gradients,
         refusals=tuple(_refusal(refusal) for refusal in ledger.refusals.values()),
-        packed_reads=tuple(PackedReadFacts(path, reader, name) for (path, reader), name in ledger.packed_reads.items()),
+        packed_reads=tuple(PackedReadFacts(path, reader, name, cast) for (path, reader), name in ledger.packed_reads.items()),
         layers=tuple(step.layers.values()),
         promotions=tuple(step.promotions.values()),
         checkpoint_calls=tuple(step.passage.checkpoint_calls),
@@ -120,24 +151,69 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
     )
 
 
+def _raising(inner: nn.Module, how: StepSettings, error: UntraceableError) -> TraceFacts:
+    """Return the facts of a step that raises in training too.
+
+    Raises:
+        UntraceableError: The step without weights or its batch is at fault, or it stays open which. The message says so.
+    """
+    cause = error.__cause__
+    if not isinstance(cause, Exception) or isinstance(cause, TouchedError):
+        raise error
+    how = dataclasses.replace(how, batch=min(how.context.batch_size or how.batch, how.batch))
+    try:
+        certain = is_of_training(inner, cause, how)
+    except NotBuiltError as reason:
+        raise UntraceableError(f"{error} ({reason})") from cause
+    if not certain:
+        raise UntraceableError(f"{error} (a small copy with weights raises it too: the batch may not fit the class)") from cause
+    return TraceFacts(
+        model=how.facts,
+        device=how.device,
+        autocast=how.context.autocast_dtype,
+        batch=(how.batch, how.seq_len),
+        gradients=(),
+        refusals=(),
+        packed_reads=(),
+        layers=(),
+        promotions=(),
+        checkpoint_calls=(),
+        saved=(),
+        called=frozenset(),
+        guesses=(),
+        failure=one_line(cause),
+        failed_at=error.module,
+    )
+
+
 def _lost_inherently(inner: nn.Module, how: StepSettings) -> frozenset[str]:
     """Return the paths of parameters that receive no gradient even in the bare architecture.
 
-    The step runs on a second twin without hooks, without checkpointing and without replaced forwards.
+    The step runs on a second twin without hooks, without checkpointing and without replaced forwards. A model may need them:
+    modules that compute in float32 are such a fix. If the bare step fails, only checkpointing is off.
     """
-    twin = twin_of(inner)
+    plain = dataclasses.replace(how, context=dataclasses.replace(how.context, gradient_checkpointing=None))
+    for bare in (True, False):
+        twin = twin_of(inner)
+        _strip(twin, bare=bare)
+        try:
+            step, watched, end = step_of(twin, plain)
+        except UntraceableError:
+            continue
+        if end.has_graph and not (bare and step.ledger.refusals):
+            return frozenset(gradient.path for gradient in _gradients(step, watched) if not gradient.arrives)
+    return frozenset()
+
+
+def _strip(twin: nn.Module, *, bare: bool) -> None:
+    """Turn off checkpointing in a twin. Remove its hooks and replaced forwards as well if it shall be bare."""
     for module in twin.modules():
-        module._forward_hooks.clear()  # noqa: SLF001  # torch has no public way to remove hooks without their handles
-        module._forward_pre_hooks.clear()  # noqa: SLF001  # see above
-        module.__dict__.pop("forward", None)
+        if bare:
+            module._forward_hooks.clear()  # noqa: SLF001  # torch has no public way to remove hooks without their handles
+            module._forward_pre_hooks.clear()  # noqa: SLF001  # see above
+            module.__dict__.pop("forward", None)
         if checkpointing.FLAG in module.__dict__:
             module.__dict__[checkpointing.FLAG] = False
-    plain = dataclasses.replace(how, context=dataclasses.replace(how.context, gradient_checkpointing=None))
-    try:
-        step, watched, end = step_of(twin, plain)
-    except UntraceableError:
-        return frozenset()
-    return frozenset(gradient.path for gradient in _gradients(step, watched) if not gradient.arrives and end.has_graph)
 
 
 def _gradients(step: StepRecorder, watched: list[ExpectedGradient]) -> Iterator[GradientFacts]:
@@ -170,14 +246,24 @@ def _adapted_layer(step: StepRecorder, path: str) -> str:
 
 
 def _is_library_code(step: StepRecorder, gradient: GradientFacts) -> bool:
-    """Return whether the class that cuts a gradient belongs to transformers or to a checkpoint's remote code.
+    """Return whether the class that cuts a gradient belongs to an installed library or to a checkpoint's remote code.
 
     A module that runs under ``torch.no_grad`` is called so by its parent, so the search starts at the parent.
     """
     path = gradient.at.rpartition(".")[0] if gradient.cut is Cut.NO_GRAD else gradient.at
     while path and _class_at(step, path).split(".")[0] in ("torch", "peft", "bitsandbytes", "builtins"):
         path = path.rpartition(".")[0]
-    return _class_at(step, path).split(".")[0] in ("transformers", "transformers_modules")
+    around = type(step.twin).__module__  # a user's own module has no path, as paths start at the base
+    if not path and around.split(".")[0] not in ("torch", "peft"):
+        return _is_installed(around)
+    return _is_installed(_class_at(step, path))
+
+
+def _is_installed(module: str) -> bool:
+    """Return whether a Python module belongs to an installed library, or to a checkpoint's remote code."""
+    root = module.partition(".")[0]
+    source = getattr(sys.modules.get(module), "__file__", None) or ""
+    return root in ("transformers", "transformers_modules") or source.startswith(f"{_INSTALLED}{os.sep}")
 
 
 def _refusal(refusal: Refusal) -> RefusalFacts:

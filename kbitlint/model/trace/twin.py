@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.model.layers.quantized import TOLD, packing_of
+from kbitlint.model.trace.packed_state import give_state
 from kbitlint.model.trace.rebinding import Rebinding
 from kbitlint.model.trace.references import ORIGINAL
 from kbitlint.model.trace.shells import has_end, without_end
@@ -136,6 +137,7 @@ def _emptied(tensor: Tensor) -> Tensor:
                 setattr(made, name, value)
         if nn.Parameter in type(tensor).__mro__:  # PEFT recognises Params4bit by the name of its class
             made.__class__ = type(tensor)
+            give_state(tensor, made, _empty)
         return made
     if not dtype.is_floating_point and not tensor.is_meta and tensor.numel() <= _MAX_VALUES:
         return tensor.detach().cpu().clone()

@@ -1,4 +1,4 @@
-"""The facts of training configurations: axolotl, LLaMA-Factory, TRL, accelerate and DeepSpeed.
+"""The facts of training configurations: axolotl, LLaMA-Factory, ms-swift, TRL, accelerate and DeepSpeed.
 
 A program turns its keys into calls; ``upstream/programs.py`` lists them as data. So a rule reads the same
 ``BitsAndBytesConfig`` or ``TrainingArguments`` as in a script, with the places of the keys. ``tree.py`` parses the text.
@@ -7,6 +7,7 @@ A program turns its keys into calls; ``upstream/programs.py`` lists them as data
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.layers import Reentry
@@ -18,7 +19,7 @@ from kbitlint.source.configs.tree import json_items, yaml_items
 from kbitlint.source.interpreter.objects import Constant, Entry, Record, TrackedModel, Trainer, frozen
 from kbitlint.source.interpreter.path_state import PathState
 from kbitlint.upstream.calls import FUNCTIONS, TRAINERS
-from kbitlint.upstream.programs import PROGRAMS
+from kbitlint.upstream.programs import PROGRAMS, RECIPES
 from kbitlint.upstream.versions import installed
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from kbitlint.upstream.programs import Program
 
 
-_SEEDS = tuple({seed.encode() for program in PROGRAMS for seed in program.seeds})
+_SEEDS = tuple({seed.encode() for program in PROGRAMS for seed in program.seeds} | {recipe.seed for recipe in RECIPES})
 
 
 def worth_parsing(content: bytes) -> bool:
@@ -54,10 +55,14 @@ def collect(
     root = json_items(text) if suffix == ".json" else yaml_items(text)
     if root is None:
         return None
+    versions = installed() if versions is None else versions
+    recipe = next((one for one in RECIPES if re.search(one.sign, text, re.MULTILINE)), None)
+    if recipe is not None:
+        unfollowed = f"is a configuration of {recipe.name}, which is recognized and not judged"
+        return SourceFacts(file, text, versions=versions, dialect=recipe.name, unfollowed=unfollowed)
     program = next((p for p in PROGRAMS if sum(key in root.items for key in p.marks) >= p.least), None)
     if program is None or not program.trainer:
         return None  # it describes processes and no model: the user passes it as --training to the check of a model
-    versions = installed() if versions is None else versions
     trail = PathState(versions, beside=beside)
     path, calls = _trained(program, root, trail)
     return SourceFacts(
@@ -74,37 +79,84 @@ def collect(
 def _trained(program: Program, root: Record, trail: PathState) -> tuple[ExecutionPath, tuple[Call, ...]]:
     """Return the path and the calls that the keys ask for: load, adapters and training."""
     api = TRAINERS[program.trainer]
-    quantization = _quantization(program, root)
-    load = _part(root, "transformers.AutoModelForCausalLM.from_pretrained", ("device_map", "dtype", "torch_dtype"))
-    name = root.items.get(program.model)
-    if name is not None:
-        load.items["pretrained_model_name_or_path"] = name
-    bits = 4 if _is_true(quantization, "load_in_4bit") else 8 if _is_true(quantization, "load_in_8bit") else None
-    if bits is not None:
-        load.items["quantization_config"] = Entry(quantization, quantization.span, quantization.span)
-    said = root.get(program.bits) if program.bits else UNKNOWN
-    if isinstance(said, Constant) and said.value in (4, 8):
-        quantization.items[f"load_in_{said.value}bit"] = Entry(Constant(True), *2 * (root.items[program.bits].whole,))  # noqa: FBT003
-        bits = int(said.value)
-        load.items["quantization_config"] = Entry(quantization, quantization.span, quantization.span)
+    load, bits = _load(program, root)
     net = trail.load(load.frozen(trail.effort))
     if program.reentry:
         how = _own_checkpointing(program, root, trail) if bits else CheckpointingState(None)
         hooks = () if how.by is None else (how.by,)  # the program's function makes the layers' inputs require gradients
         net.state = dataclasses.replace(net.state, checkpointing=how, hooks=hooks)
-    arguments = Record(api.arguments, dict(root.items), span=root.span, style=root.style, tail=root.tail)
+    arguments = _arguments(program, root, api.arguments)
     asked = root.items.get(program.adapter)
     trainer = Trainer(Call(program.name, root.span), net, arguments, api)
     if asked is None and program.adapts_by_default:
         net.state = dataclasses.replace(net.state, certain=False)
     elif asked is not None and frozen(asked.value, trail.effort) not in program.not_adapters:
-        _attach(trail, net, root, asked)
+        _attach(program, trail, net, root, asked)
         if bits and api.adapter_dtype:
             _cast_adapters(net, api.adapter_dtype)
     trail.step(Action.TRAINER, trainer.call, net, net.state)
     trail.finish(trainer)
     # axolotl computes in the dtype of its keys bf16 and fp16, and TRL in that of dtype: no compute dtype is missing
-    return trail.path(), (root.frozen(trail.effort), arguments.frozen(trail.effort))
+    whole = dataclasses.replace(root.frozen(trail.effort), callee=f"{program.name}.{program.verb}")
+    checked = () if program.own_arguments and "fsdp_config" not in root.items else (arguments.frozen(trail.effort),)
+    return trail.path(), (whole, *checked)
+
+
+def _load(program: Program, root: Record) -> tuple[Record, int | None]:
+    """Return the load of the model with its quantization config, and the bits; None if the keys ask for none."""
+    quantization = _quantization(program, root)
+    load = _part(root, "transformers.AutoModelForCausalLM.from_pretrained", ("device_map", "dtype", "torch_dtype"))
+    name = root.items.get(program.model)
+    if name is not None:
+        load.items["pretrained_model_name_or_path"] = name
+    half = next((root.items[key] for key in ("fp16", "float16") if _is_true(root, key)), None)
+    if half is not None and program.name != "trl":  # these programs compute in the dtype of the mixed precision
+        load.items.setdefault("dtype", Entry(Constant("float16"), half.span, half.whole))
+    bits = 4 if _is_true(quantization, "load_in_4bit") else 8 if _is_true(quantization, "load_in_8bit") else None
+    said = root.get(program.bits) if program.bits else UNKNOWN
+    if isinstance(said, Constant) and said.value in (4, 8) and _by_bitsandbytes(program, root):
+        quantization.items[f"load_in_{said.value}bit"] = Entry(Constant(True), *2 * (root.items[program.bits].whole,))  # noqa: FBT003
+        bits = int(said.value)
+    if bits is not None and not _heeded(program, root, bits):
+        return load, None
+    if bits is not None:
+        load.items["quantization_config"] = Entry(quantization, quantization.span, quantization.span)
+    return load, bits
+
+
+def _by_bitsandbytes(program: Program, root: Record) -> bool:
+    """Return whether the key for bits asks for bitsandbytes, and not for another method."""
+    key, values = program.bits_method
+    said = root.get(key) if key in root.items else None
+    if said is None:
+        return program.name != "swift"  # ms-swift quantizes only if a method is named
+    return isinstance(said, Constant) and said.value in values
+
+
+def _heeded(program: Program, root: Record, bits: int) -> bool:
+    """Return whether the program heeds the key for the bits beside its key for adapters."""
+    said = root.get(program.adapter)
+    only = dict(program.quantizes_with).get(str(said.value)) if isinstance(said, Constant) else None
+    return only is None or only == f"load_in_{bits}bit"
+
+
+def _arguments(program: Program, root: Record, callee: str) -> Record:
+    """Return the arguments of the Trainer: the keys, some of them under other names."""
+    items = dict(root.items)
+    for key, name in program.renames:
+        if key in items:
+            items.setdefault(name, items[key])
+    if program.checkpoints and not (isinstance(said := root.get("gradient_checkpointing"), Constant) and said.value is False):
+        items["gradient_checkpointing"] = Entry(UNKNOWN, root.span, root.span)
+    sharded = items.get("fsdp_config")
+    if program.own_arguments and sharded is not None and "fsdp" not in items and isinstance(sharded.value, Record):
+        items["fsdp"] = Entry(Constant(True), sharded.whole, sharded.whole)  # noqa: FBT003  # the section switches it on
+        version = root.items.get("fsdp_version")
+        if version is not None:
+            inner = {**sharded.value.items}
+            inner.setdefault("fsdp_version", version)
+            items["fsdp_config"] = dataclasses.replace(sharded, value=dataclasses.replace(sharded.value, items=inner))
+    return Record(callee, items, span=root.span, style=root.style, tail=root.tail)
 
 
 def _quantization(program: Program, root: Record) -> Record:
@@ -132,9 +184,10 @@ def _own_checkpointing(program: Program, root: Record, trail: PathState) -> Chec
     )
 
 
-def _attach(trail: PathState, net: TrackedModel, root: Record, asked: Entry) -> None:
+def _attach(program: Program, trail: PathState, net: TrackedModel, root: Record, asked: Entry) -> None:
     api = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
-    config = Record("peft.LoraConfig", {}, complete=False, span=root.span, style=root.style)
+    given = {name: root.items[key] for key, name in program.lora if key in root.items}
+    config = Record("peft.LoraConfig", given, complete=False, span=root.span, style=root.style)
     call = Call(api.name, asked.whole, (Argument("peft_config", config.frozen(trail.effort), asked.span, asked.whole),))
     trail.apply(api, call, net)
 

@@ -13,8 +13,9 @@ from kbitlint.facts.model_state import CheckpointConfig
 from kbitlint.facts.values import UNKNOWN, Call, Symbol, Value
 from kbitlint.files.local_configs import zero_stage
 from kbitlint.upstream.calls import EXPERT_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
-from kbitlint.upstream.hub_names import is_hub_id, stored_quantized
+from kbitlint.upstream.hub_names import is_hub_id, stored_method, stored_quantized
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
+from kbitlint.upstream.trl_versions import behavior
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,16 +39,30 @@ def named_of(config: Mapping[str, Any] | None) -> CheckpointConfig | None:
     counts = [inner.get(key) for key in EXPERT_COUNTS]
     experts = next((count for count in counts if isinstance(count, int)), 0)
     tied = config.get("tie_word_embeddings")
+    sizes = [size if isinstance(size := inner.get(key), int) else 0 for key in ("vocab_size", "hidden_size")]
+    dtype = config.get("dtype", config.get("torch_dtype", inner.get("dtype", inner.get("torch_dtype"))))
+    classes, stored = config.get("architectures"), config.get("quantization_config")
+    skips = stored.get("llm_int8_skip_modules") if isinstance(stored, dict) else None
     return CheckpointConfig(
-        str(inner.get("model_type", "")), tied if isinstance(tied, bool) else None, experts, bool(config.get("auto_map"))
+        str(inner.get("model_type", "")),
+        tied if isinstance(tied, bool) else None,
+        experts,
+        bool(config.get("auto_map")),
+        dtype=dtype if isinstance(dtype, str) else "",
+        vocabulary=sizes[0],
+        hidden=sizes[1],
+        architecture=str(classes[0]) if isinstance(classes, list) and classes else "",
+        skips=tuple(map(str, skips)) if isinstance(skips, list) else None,
     )
 
 
-def defaults_of(trainer: Trainer, arguments: Call | None) -> Arguments:
-    """Return the defaults of a Trainer's arguments."""
+def defaults_of(trainer: Trainer, arguments: Call | None, versions: Mapping[str, str]) -> Arguments:
+    """Return the defaults of a Trainer's arguments in these versions."""
     api: TrainerApi = trainer.api
     callee = arguments.callee if arguments is not None else api.arguments
-    return TRAINING_ARGUMENTS.get(callee, TRAINING_ARGUMENTS[api.arguments])
+    defaults = TRAINING_ARGUMENTS.get(callee, TRAINING_ARGUMENTS[api.arguments])
+    own = behavior(versions)
+    return Arguments(defaults.checkpointing and own.checkpointing, defaults.bf16 and own.bf16)
 
 
 def reentry_of(call: Call, how: Checkpoints) -> Reentry:
@@ -100,6 +115,12 @@ def stored_of(own: Any, method: Value, bits: Value) -> tuple[Value, Value]:
     if not isinstance(own, dict) or not isinstance(own.get("quant_method"), str):
         return method, bits
     return own["quant_method"], 4 if own.get("load_in_4bit") is True else 8 if own.get("load_in_8bit") is True else UNKNOWN
+
+
+def stored_by_name(call: Call) -> tuple[str, Value] | None:
+    """Return the (method, bits) in which a checkpoint is stored, as far as its name tells; None if it tells nothing."""
+    name = call.value("pretrained_model_name_or_path")
+    return stored_method(name) if isinstance(name, str) else None
 
 
 def sharding_of(arguments: Call, beside: FilePath | None = None) -> tuple[Value, bool | None]:

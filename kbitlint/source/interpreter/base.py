@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from kbitlint.source.interpreter.objects import (
     Class,
-    Constant,
     Entry,
     Function,
     Parameters,
@@ -24,8 +23,10 @@ from kbitlint.source.interpreter.objects import (
 if TYPE_CHECKING:
     import ast
     from collections.abc import Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from kbitlint.facts.values import Span
+    from kbitlint.source.interpreter.imported_files import ImportedFiles
     from kbitlint.source.interpreter.objects import Object
     from kbitlint.source.interpreter.path_state import PathState
     from kbitlint.source.interpreter.relevance import Relevance
@@ -56,8 +57,20 @@ class Interpreter:
 
     _parameter_names: frozenset[str] = frozenset()
 
-    def __init__(self, text: Text, trail: PathState, relevance: Relevance, decisions: Mapping[str, bool]) -> None:
-        self.text = text
+    def __init__(
+        self,
+        text: Text,
+        trail: PathState,
+        relevance: Relevance,
+        decisions: Mapping[str, bool],
+        files: ImportedFiles | None = None,
+    ) -> None:
+        self.text = self.main_text = text
+        self.main_relevance = relevance
+        self.files = files
+        """The files of the repository that the script imports; None if they are not followed."""
+        self.modules: dict[str, Scope] = {}
+        """The names of each imported file that the path has followed, by path and by module name."""
         self.trail = trail
         self.effort = trail.effort
         self.relevance = relevance
@@ -67,8 +80,10 @@ class Interpreter:
         """The answers of this path, by question; True for a question without a starting answer."""
         self.asked: dict[str, None] = {}
         """The questions that the path has answered, in their order."""
-        self.equal: dict[str, Constant] = {}
-        """The constants that unknown expressions equal on this path, by dump of the expression."""
+        self.equal: dict[str, Object] = {}
+        """The values that unknown expressions have on this path, by key of the expression."""
+        self.moved: dict[str, Object] = {}
+        """The values of options of the command line that differ from their defaults on this path, by option."""
         self.module = Scope()
         self.scope = self.module
         self.loops: list[Span] = []
@@ -80,6 +95,14 @@ class Interpreter:
         self.used: set[int] = set()
         """The ids of the syntax nodes of functions and classes that the path has followed."""
         self.units: list[UncalledFunction] = []
+
+    def inside(self, scope: Scope) -> AbstractContextManager[None]:
+        """Read the text and the relevant statements of the file whose names a scope holds."""
+        raise NotImplementedError
+
+    def member_of(self, module: str, name: str) -> Object | None:
+        """Return the value of a name of a file that the script imports as a module; None if it imports none so."""
+        raise NotImplementedError
 
     def block(self, statements: Iterable[ast.stmt]) -> None:
         """Follow statements in order."""
@@ -162,16 +185,38 @@ class Interpreter:
         """Make the state of each model among the arguments of an unknown function uncertain: the function may change it."""
         raise NotImplementedError
 
-    def trainer(self, name: str, arguments: Record) -> Object:
-        """Return a Trainer after applying the changes that its constructor makes to the model."""
+    def rename_base(self, net: TrackedModel) -> None:
+        """Record the names that hold the base model, while another object holds the model with adapters."""
+        raise NotImplementedError
+
+    def is_base(self, node: ast.expr | None) -> bool:
+        """Return whether an expression is a name that holds the base model of a model with adapters."""
+        raise NotImplementedError
+
+    def trainer(self, name: str, arguments: Record, *, base: bool = False) -> Object:
+        """Return a Trainer after applying the changes that its constructor makes to the model.
+
+        Args:
+            name: The Trainer's class.
+            arguments: The arguments of its constructor.
+            base: Whether the model is given by a name that holds the base of a model with adapters.
+        """
         raise NotImplementedError
 
     def decide(self, test: ast.expr) -> bool:
         """Return whether a condition holds on this path; a path answers each unknown condition once."""
         raise NotImplementedError
 
-    def answer(self, key: str) -> bool:
-        """Return this path's answer to a question that the file leaves open."""
+    def key_of(self, node: ast.expr) -> str:
+        """Return an expression as a key; expressions with the same value on one path have the same key."""
+        raise NotImplementedError
+
+    def forget(self, name: str) -> None:
+        """Forget what the path's answers tell about a name that the script binds again."""
+        raise NotImplementedError
+
+    def answer(self, key: str, *, first: bool = True) -> bool:
+        """Return this path's answer to a question that the file leaves open; ``first`` is the one that is followed first."""
         raise NotImplementedError
 
     def optimizer_claims(self) -> dict[int, frozenset[bool]]:
@@ -180,6 +225,10 @@ class Interpreter:
 
     def value(self, node: ast.expr | None) -> Object:
         """Return the value of an expression; an absent one, None, has the value ``Constant(None)``."""
+        raise NotImplementedError
+
+    def evaluated(self, node: ast.expr) -> Object:
+        """Return the value of an expression without what the path's answers tell about it."""
         raise NotImplementedError
 
     def field(self, owner: Record | Class, name: str) -> Object:

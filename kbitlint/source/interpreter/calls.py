@@ -65,8 +65,13 @@ class Calls(Interpreter):
             owner = self.value(node.func.value)
             if not isinstance(owner, Symbol):
                 return self._method(node, node.func, owner)
-            return self._known(node, f"{owner.name}.{node.func.attr}")
-        function = self.value(node.func)
+            found = self.member_of(owner.name, node.func.attr) if self.modules else None
+            if found is None:
+                return self._known(node, f"{owner.name}.{node.func.attr}")
+            return self._called(node, found)
+        return self._called(node, self.value(node.func))
+
+    def _called(self, node: ast.Call, function: Object) -> Object:
         if isinstance(function, Symbol):
             return self._known(node, function.name)
         if isinstance(function, Record):

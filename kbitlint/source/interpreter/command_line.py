@@ -9,7 +9,7 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.values import UNKNOWN, Symbol
+from kbitlint.facts.values import UNKNOWN, Span, Symbol
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.names import canonical, known_text, parameters_of
 from kbitlint.source.interpreter.objects import (
@@ -23,7 +23,7 @@ from kbitlint.source.interpreter.objects import (
     TrackedModel,
     held_by,
 )
-from kbitlint.upstream.calls import TRAINING_ARGUMENTS
+from kbitlint.upstream.calls import TRAINING_ARGUMENTS, TRAINING_SWITCHES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +41,7 @@ class CommandLine(Interpreter):
         """Yield the fields of a dataclass, or the attributes of a class, with their defaults; inherited ones are first."""
         lineage = list(cls.lineage())
         self.effort.spend(len(lineage) // _CHEAP)
-        for item in (item for one in reversed(lineage) for item in one.node.body):
+        for one, item in ((cls, item) for cls in reversed(lineage) for item in cls.node.body):
             self.effort.spend()
             target = item.target if isinstance(item, ast.AnnAssign) else None
             if isinstance(item, ast.Assign) and len(item.targets) == 1:
@@ -49,13 +49,12 @@ class CommandLine(Interpreter):
             written = item.value if isinstance(item, (ast.AnnAssign, ast.Assign)) else None
             if not isinstance(target, ast.Name) or written is None:
                 continue
-            span, whole = self.text.span(written), self.text.span(item)
             if isinstance(written, ast.Call) and _named(written.func, "field"):
-                default = next((keyword.value for keyword in written.keywords if keyword.arg == "default"), None)
-                if default is None:
-                    continue
-                written, span = default, self.text.span(default)
-            yield target.id, Entry(self.value(written), span, whole)
+                written = next((keyword.value for keyword in written.keywords if keyword.arg == "default"), None)
+            if written is not None:
+                with self.inside(one.scope):
+                    entry = Entry(self.value(written), self.text.span(written), self.text.span(item))
+                yield target.id, entry
 
     def _items_method(self, node: ast.Call, name: str, owner: Record) -> Object:
         if owner.callee == "argparse.ArgumentParser":
@@ -125,17 +124,18 @@ class CommandLine(Interpreter):
             default = arguments.items.get("default")
             if dest:
                 given = Entry(default.value if default is not None and not switch else UNKNOWN, arguments.span, arguments.span)
-                # the script has a flag that is off by default because users set it: its value is unknown
-                if given.value in (_FALSE, Constant(None)):
-                    given.value = UNKNOWN
+                given.value = _optional(given.value, dest)
                 owner.items[f"--{dest}"] = given
+                if switch or arguments.get("type") == Symbol("bool"):
+                    owner.switches |= {dest}
             return UNKNOWN
         if name in ("add_argument_group", "add_mutually_exclusive_group"):
             return owner
         if name in ("parse_args", "parse_known_args"):
             self.effort.spend(len(owner.items) // _CHEAP)
             values = {key[2:]: given for key, given in owner.items.items() if key.startswith("--")}
-            space = Record("argparse.Namespace", values, complete=False, span=owner.span)
+            space = Record("argparse.Namespace", values, complete=False, span=owner.span, from_command_line=True)
+            space.switches = owner.switches
             return space if name == "parse_args" else Sequence([space, UNKNOWN])
         return UNKNOWN
 
@@ -147,14 +147,18 @@ class CommandLine(Interpreter):
 
     def _from_command_line(self, cls: Object, owner: Record) -> Object:
         if isinstance(cls, Symbol):
-            return Record(canonical(cls.name), complete=False, span=owner.span)
+            named = canonical(cls.name)
+            switches = TRAINING_SWITCHES if named in TRAINING_ARGUMENTS else frozenset[str]()
+            return Record(named, complete=False, span=owner.span, from_command_line=True, switches=switches)
         if not isinstance(cls, Class):
             return UNKNOWN
         self.used.add(id(cls.node))
         base = cls.base if cls.base in TRAINING_ARGUMENTS else cls.node.name
-        made = Record(base, complete=False, span=owner.span, of=cls)
+        made = Record(base, complete=False, span=owner.span, of=cls, from_command_line=True)
+        made.switches = (TRAINING_SWITCHES if base in TRAINING_ARGUMENTS else frozenset()) | frozenset(_switches(cls))
         for name, value in self.fields(cls):
-            if value.value not in (_FALSE, Constant(None)):
+            value.value = _optional(value.value, name)
+            if value.value is not UNKNOWN:
                 made.items[name] = value
         return made
 
@@ -165,9 +169,37 @@ class CommandLine(Interpreter):
             return values[0] if len(values) == 1 else Sequence(values)
         if name in ("unwrap_model", "prepare_model"):
             return values[0] if values else UNKNOWN
+        if name.endswith("_state_pre_hook") and values and isinstance(values[0], Function):
+            self._hook(values[0])
         if name == "backward":
             self._backward(node, UNKNOWN)
         return UNKNOWN
+
+    def _hook(self, function: Function) -> None:
+        """Follow a function that receives the prepared models when a state is saved or loaded."""
+        nets: list[Object] = [net for net in self.trail.nets if net.state.load is not None]
+        first = next(iter(parameters_of(function)), None)
+        if first is not None:
+            nowhere = Span(0, 0, 1)
+            self.run(function, Record(items={first: Entry(Sequence(nets), nowhere, nowhere)}))
+
+
+def _optional(default: Object, name: str) -> Object:
+    """Return the value of an option of the command line: its default, marked as one that the option changes.
+
+    An option that is off by default exists because users set it: its value is unknown.
+    """
+    if default in (_FALSE, Constant(None)):
+        return UNKNOWN
+    return Constant(default.value, name) if isinstance(default, Constant) else default
+
+
+def _switches(cls: Class) -> Iterator[str]:
+    """Yield the fields of a dataclass that are annotated as bool."""
+    for one in cls.lineage():
+        for item in one.node.body:
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and _named(item.annotation, "bool"):
+                yield item.target.id
 
 
 def _named(node: ast.expr, name: str) -> bool:

@@ -34,46 +34,10 @@ _THROUGH = ("base_model", "model", "module", "_orig_mod", "pretrained_model")
 _MAX_TEXT = 4096
 #: Number of characters or values that take as long to process as one step.
 _CHEAP = 64
-_NEGATED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.NotEq: ast.Eq, ast.IsNot: ast.Is, ast.NotIn: ast.In}
 
 
 class Expressions(Interpreter):
     """The part of the interpreter that evaluates expressions and decides conditions."""
-
-    def decide(self, test: ast.expr) -> bool:
-        """Return whether a condition holds on this path; a path answers each unknown condition once."""
-        if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
-            return not self.decide(test.operand)
-        if isinstance(test, ast.BoolOp):
-            decisive = isinstance(test.op, ast.Or)
-            return decisive if any(self.decide(value) is decisive for value in test.values) else not decisive
-        if isinstance(test, ast.Compare) and len(test.ops) == 1 and type(test.ops[0]) in _NEGATED:
-            # a condition and its negation are one question: a path answers it once
-            positive = ast.Compare(test.left, [_NEGATED[type(test.ops[0])]()], test.comparators)
-            return not self.decide(ast.copy_location(positive, test))
-        value = self.value(test)
-        known = truth_value(value)
-        if known is not None:
-            return known
-        answer = self.answer(self._written(test))
-        if answer and isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], ast.Eq):
-            right = self.value(test.comparators[0])
-            if isinstance(right, Constant):
-                self.equal[self._written(test.left)] = right
-        return answer
-
-    def _written(self, node: ast.expr) -> str:
-        """Return an expression as a key; expressions that are written alike have the same key."""
-        text = ast.dump(node)
-        self.effort.spend(len(text) // _CHEAP)
-        return text
-
-    def answer(self, key: str) -> bool:
-        """Return this path's answer to a question that the file leaves open; the first answer is True."""
-        if key not in self.decisions:
-            self.decisions[key] = True
-        self.asked.setdefault(key)
-        return self.decisions[key]
 
     def optimizer_claims(self) -> dict[int, frozenset[bool]]:
         """Return ``TrackedModel.handed`` of each model, by number, so that a caller can restore it."""
@@ -84,6 +48,15 @@ class Expressions(Interpreter):
         """Return the value of an expression; an absent one, None, has the value ``Constant(None)``."""
         if node is None:
             return Constant(None)
+        made = self.evaluated(node)
+        if self.moved and isinstance(made, Constant) and made.flag in self.moved:
+            return self.moved[made.flag]
+        if made is UNKNOWN and self.equal and isinstance(node, (ast.Attribute, ast.Name, ast.Subscript, ast.Call)):
+            return self.equal.get(self.key_of(node), UNKNOWN)
+        return made
+
+    def evaluated(self, node: ast.expr) -> Object:
+        """Return the value of an expression without what the path's answers tell about it."""
         self.effort.spend()
         method: Callable[[Any], Object] | None = getattr(self, f"_{type(node).__name__.lower()}", None)
         return UNKNOWN if method is None else method(node)
@@ -106,7 +79,8 @@ class Expressions(Interpreter):
     def _attribute(self, node: ast.Attribute) -> Object:
         owner = self.value(node.value)
         if isinstance(owner, Symbol):
-            return Symbol(f"{owner.name}.{node.attr}")
+            found = self.member_of(owner.name, node.attr) if self.modules else None
+            return Symbol(f"{owner.name}.{node.attr}") if found is None else found
         if isinstance(owner, TrackedModel):
             return owner if node.attr in _THROUGH else attribute_of(owner, node.attr)
         if isinstance(owner, Submodule):
@@ -207,7 +181,7 @@ class Expressions(Interpreter):
         value = self.value(node.operand)
         if isinstance(node.op, ast.Not):
             known = truth_value(value)
-            return UNKNOWN if known is None else Constant(not known)
+            return UNKNOWN if known is None else Constant(not known, _flag_of(value))
         if isinstance(node.op, ast.USub) and isinstance(value, Constant) and isinstance(value.value, (int, float)):
             return Constant(-value.value)
         return UNKNOWN
@@ -216,17 +190,16 @@ class Expressions(Interpreter):
         if len(node.ops) != 1:
             return UNKNOWN
         left, right, operator = self.value(node.left), self.value(node.comparators[0]), node.ops[0]
-        if left is UNKNOWN:
-            left = self.equal.get(self._written(node.left), UNKNOWN) if self.equal else UNKNOWN
+        flag = _flag_of(left) or _flag_of(right)
         if isinstance(operator, (ast.Is, ast.IsNot, ast.Eq, ast.NotEq)):
             alike = equal(left, right)
             if alike is None:
                 return UNKNOWN
-            return Constant(alike is isinstance(operator, (ast.Is, ast.Eq)))
+            return Constant(alike is isinstance(operator, (ast.Is, ast.Eq)), flag)
         if isinstance(operator, (ast.In, ast.NotIn)):
             self.effort.spend(len(right.values) // _CHEAP if isinstance(right, Sequence) else 0)
             inside = contains(left, right)
-            return UNKNOWN if inside is None else Constant(inside is isinstance(operator, ast.In))
+            return UNKNOWN if inside is None else Constant(inside is isinstance(operator, ast.In), flag)
         return UNKNOWN
 
     def _binop(self, node: ast.BinOp) -> Object:
@@ -274,3 +247,8 @@ class Expressions(Interpreter):
     def _starred(self, node: ast.Starred) -> Object:
         self.value(node.value)
         return UNKNOWN
+
+
+def _flag_of(value: Object) -> str:
+    """Return the option of the command line whose default a value is; empty if it is none."""
+    return value.flag if isinstance(value, Constant) else ""

@@ -30,6 +30,11 @@ class Functions(Interpreter):
         self.used.add(id(node))
         if self.depth >= _DEEPEST:
             return UNKNOWN
+        with self.inside(function.scope):
+            return self._run(function, arguments)
+
+    def _run(self, function: Function, arguments: Record) -> Object:
+        node = function.node
         scope = Scope(self._bound(node.args, arguments, function), function.scope)
         self.effort.spend(0 if isinstance(node, ast.Lambda) else len(node.decorator_list) // _CHEAP)
         outer, self.scope = self.scope, scope

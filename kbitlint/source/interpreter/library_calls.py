@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.source import Action
-from kbitlint.facts.values import UNKNOWN, Span, Symbol
+from kbitlint.facts.source import STORED, Action
+from kbitlint.facts.values import UNKNOWN, Span, Style, Symbol
+from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.base import Interpreter, PathEnd
 from kbitlint.source.interpreter.names import canonical, numbered
 from kbitlint.source.interpreter.objects import (
@@ -25,13 +27,11 @@ from kbitlint.source.interpreter.objects import (
 )
 from kbitlint.source.interpreter.optimizers import is_optimizer, optimized
 from kbitlint.source.interpreter.predicates import attribute_of, has_attribute
-from kbitlint.upstream.calls import FOREIGN, FUNCTIONS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
+from kbitlint.upstream.calls import FOREIGN, FUNCTIONS, RENAMED, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 from kbitlint.upstream.versions import row
 
 if TYPE_CHECKING:
-    import ast
-
     from kbitlint.upstream.calls import Api
 
 #: Packages and builtins whose functions do not change a model's state, unless a table lists them.
@@ -51,22 +51,38 @@ class LibraryCalls(Interpreter):
             [api for api in FUNCTIONS if api.name == name or (not library and api.name.endswith(f".{name}"))],
             self.trail.versions,
         )
+        if api is None and name in RENAMED:
+            api = next(api for api in FUNCTIONS if api.name == RENAMED[name])
         if api is not None:
             return self._function(node, api)
         if name in TRAINERS:
-            return self.trainer(name, self.arguments(node, name, TRAINERS[name].parameters))
+            given = next((item.value for item in node.keywords if item.arg == "model"), node.args[0] if node.args else None)
+            return self.trainer(name, self.arguments(node, name, TRAINERS[name].parameters), base=self.is_base(given))
         if (
             name in TRAINING_ARGUMENTS
             or last in QUANTIZATION_CONFIGS
-            or (library in ("peft", "torchao") and last.endswith("Config"))
+            or (library in ("peft", "torchao", "trl") and last.endswith("Config"))
         ):
             made = self.arguments(node, name)
+            self._ask_bits(node, made)
             self.trail.calls[made.span] = made.frozen(self.effort)
             return made
         arguments = self.arguments(node, name)
         if name in WRAPPERS:
             return self._wrap(arguments, WRAPPERS[name])
         return self._plain(name, last, arguments, self.text.span(node))
+
+    def _ask_bits(self, node: ast.Call, made: Record) -> None:
+        """Follow both answers to whether a config asks for 4 or 8 bits, where the command line or a caller decides."""
+        for keyword in node.keywords:
+            if keyword.arg not in ("load_in_4bit", "load_in_8bit") or isinstance(keyword.value, ast.Constant):
+                continue
+            given = made.items[keyword.arg]
+            other = made.get("load_in_8bit" if keyword.arg == "load_in_4bit" else "load_in_4bit")
+            default = isinstance(given.value, Constant) and bool(given.value.flag) and isinstance(given.value.value, bool)
+            if given.value is UNKNOWN or default:
+                one = isinstance(other, Constant) and other.value is True and not other.flag
+                given.value = Constant(not one and self.decide(keyword.value))
 
     def _plain(self, name: str, last: str, arguments: Record, span: Span) -> Object:
         made = self._builtin(name, arguments, span)
@@ -92,8 +108,18 @@ class LibraryCalls(Interpreter):
         if last in ("GradScaler", "autocast"):
             self.trail.scaler = "float16" if last == "GradScaler" else self.trail.scaler or UNKNOWN
         if name.partition(".")[0] not in _HARMLESS:
-            self._escape(arguments, last)
+            self._unknown_function(arguments, last)
         return UNKNOWN
+
+    def _unknown_function(self, arguments: Record, name: str) -> None:
+        """Apply a function of another file: its name tells that it resizes embeddings, or else it may change each model."""
+        net = next((given.value for given in arguments.items.values() if isinstance(given.value, TrackedModel)), None)
+        if net is None or not ("resize" in name and ("embed" in name or "token" in name)):
+            self._escape(arguments, name)
+            return
+        call = arguments.frozen(self.effort)
+        self.trail.calls[call.span] = call
+        self.trail.step(Action.RESIZE, call, net, net.state, "tokens")
 
     def _builtin(self, name: str, arguments: Record, span: Span) -> Object | None:
         """Return the value of a builtin with known arguments, or of a command that runs a function of the file.
@@ -146,6 +172,7 @@ class LibraryCalls(Interpreter):
 
     def _function(self, node: ast.Call, api: Api) -> Object:
         made = self.arguments(node, api.name, api.parameters)
+        self._ask_bits(node, made)
         call = made.frozen(self.effort)
         self.trail.calls[call.span] = call
         if api.action is None:
@@ -155,7 +182,7 @@ class LibraryCalls(Interpreter):
             self.trail.load_adapters(call, net)
         else:
             self.trail.apply(api, call, net)
-        return net
+        return Sequence([net if name == "model" else made.get(name) for name in api.returns]) if api.returns else net
 
     def _net_of(self, node: ast.Call, made: Record) -> TrackedModel:
         """Return the model that a function receives; a first argument with an unknown value is bound to a new model."""
@@ -175,11 +202,19 @@ class LibraryCalls(Interpreter):
             made.items.setdefault("inference_mode", Entry(Constant(True), made.span, made.span))  # noqa: FBT003  # a value of the file
             made.complete = False
             return made
+        if library == "transformers" and cls.endswith("Config") and not cls.endswith("GenerationConfig"):
+            made = self.arguments(node, f"transformers.{cls}", ("pretrained_model_name_or_path",))
+            stored = Record(STORED, complete=False, span=made.span, style=Style.DICT)
+            made.items["quantization_config"] = Entry(stored, made.span, made.span)
+            made.complete = False
+            return made
         if cls.endswith(_NO_MODEL) or library in ("datasets", "diffusers"):
             self.arguments(node, name)
             return UNKNOWN
         if library == "peft" and not cls.startswith("Auto"):
             return self._function(node, next(api for api in FUNCTIONS if api.name == "peft.PeftModel.from_pretrained"))
+        if library == "unsloth" and cls.startswith("Fast"):
+            return self._unsloth(node, name)
         made = self.arguments(node, name, ("pretrained_model_name_or_path",))
         if library not in ("transformers", "peft"):
             net = self.trail.adopt()
@@ -192,6 +227,14 @@ class LibraryCalls(Interpreter):
         if library == "peft":
             self.trail.load_adapters(call, net)
         return net
+
+    def _unsloth(self, node: ast.Call, name: str) -> Object:
+        """Return the model and the tokenizer that unsloth loads."""
+        call = self.arguments(node, name, unsloth.PARAMETERS).frozen(self.effort)
+        self.trail.calls[call.span] = call
+        net = self.trail.net(unsloth.loaded(call))
+        self.trail.step(Action.LOAD, call, net, net.state)
+        return Sequence([net, UNKNOWN])
 
     def _wrap(self, arguments: Record, how: str) -> Object:
         net = next((given.value for given in arguments.items.values() if isinstance(given.value, TrackedModel)), None)

@@ -23,10 +23,10 @@ from kbitlint.source.interpreter.objects import (
     Sequence,
     Submodule,
     TrackedModel,
-    Trainer,
 )
-from kbitlint.upstream.calls import FUNCTIONS, KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, TRAINERS
-from kbitlint.upstream.versions import number, row
+from kbitlint.source.interpreter.unsloth import is_unsloth
+from kbitlint.upstream.calls import KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, UNSLOTH_METHODS
+from kbitlint.upstream.versions import row
 
 #: Number of models or names that take as long to process as one step.
 _CHEAP = 64
@@ -74,7 +74,7 @@ class ModelCalls(Interpreter):
         call = self.arguments(node, name, api.parameters if api is not None else ()).frozen(self.effort)
         if api is not None:
             self.trail.calls[call.span] = call
-            self.trail.apply(api, call, net)
+            self.trail.apply(api, call, net, by_base_name=self.is_base(getattr(node.func, "value", None)))
             return net if name == "merge_and_unload" else UNKNOWN
         if name in ("parameters", "named_parameters"):
             net.hand_out()
@@ -125,6 +125,10 @@ class ModelCalls(Interpreter):
     def _other_method(self, call: Call, name: str, net: TrackedModel) -> Object:
         if net.state.adapters is not None and (name in _SWITCHES or name == "unload"):
             return self._adapters_method(call, name, net, net.state.adapters)
+        if name in UNSLOTH_METHODS and is_unsloth(net.state):
+            called = dataclasses.replace(call, callee=f"unsloth.{name}")
+            self.trail.calls[called.span] = called
+            return UNKNOWN
         if name == "save_pretrained":
             self.trail.step(Action.SAVE, call, net, net.state, call.value("0", call.value("save_directory", UNKNOWN)))
         if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
@@ -225,52 +229,11 @@ class ModelCalls(Interpreter):
                 if isinstance(value, TrackedModel):
                     value.state = dataclasses.replace(value.state, certain=False)
 
-    def trainer(self, name: str, arguments: Record) -> Object:
-        """Return a Trainer after applying the changes that its constructor makes to the model."""
-        api = TRAINERS[name]
-        call = arguments.frozen(self.effort)
-        self.trail.calls[call.span] = call
-        model = arguments.get("model")
-        given = arguments.get("args")
-        known = given if isinstance(given, Record) else None
-        if known is None and (given is not UNKNOWN or "args" in arguments.items or not arguments.complete):
-            known = Record(api.arguments, complete=False, span=call.span)
-        net = model if isinstance(model, TrackedModel) else self._model_by_name(model, known)
-        trainer = Trainer(call, net, known, api)
-        if net is not None and api.attaches:
-            self._attach_in_trainer(arguments, call, net, name)
-        if net is not None:
-            self.trail.step(Action.TRAINER, call, net, net.state)
-        self.trail.trainers.append(trainer)
-        return trainer
-
-    def _attach_in_trainer(self, arguments: Record, call: Call, net: TrackedModel, name: str) -> None:
-        api = TRAINERS[name]
-        config = arguments.get("peft_config") if "peft_config" in arguments.items else Constant(None)
-        if config == Constant(None) and not arguments.complete:
-            config = UNKNOWN
-        if config != Constant(None):
-            attaching = next(item for item in FUNCTIONS if item.name == "peft.get_peft_model")
-            if net.state.kbit and number(self.trail.versions["trl"]) < (1,):
-                # before TRL 1, the Trainer prepared the model (trl/trainer/sft_trainer.py): it froze the base and hooked the
-                # embeddings
-                net.state = dataclasses.replace(net.state, hooks=(*net.state.hooks, call), prepared=call)
-            if config is UNKNOWN:
-                net.state = dataclasses.replace(net.state, certain=False)
-            else:
-                self.trail.apply(attaching, call, net)
-        adapters = net.state.adapters
-        if adapters is not None and net.state.kbit and api.adapter_dtype:
-            net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(adapters, dtype=api.adapter_dtype))
-
-    def _model_by_name(self, model: Object, known: Record | None) -> TrackedModel | None:
-        """Return the model that TRL loads if a script passes its name, with ``model_init_kwargs`` of the training arguments.
-
-        None if the script passes no string. If ``model_init_kwargs`` are unknown, the model's state is unknown too.
-        """
-        if not (isinstance(model, Constant) and isinstance(model.value, str)):
-            return None
-        kwargs = known.get("model_init_kwargs") if known is not None else UNKNOWN
-        if not isinstance(kwargs, Record):
-            return self.trail.adopt()
-        return self.trail.load(kwargs.frozen(self.effort))
+    def is_base(self, node: ast.expr | None) -> bool:
+        """Return whether an expression is a name that holds the base model of a model with adapters."""
+        scope: Scope | None = self.scope if isinstance(node, ast.Name) else None
+        while scope is not None and isinstance(node, ast.Name):
+            if node.id in scope.names:
+                return (id(scope), node.id) in self.trail.base_names
+            scope = scope.outer
+        return False

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.facts.model_state import ModelState
+    from kbitlint.source.interpreter.imported_files import ImportedFile
 
 
 class TooLong(Exception):  # noqa: N818  # control flow: the interpreter stops following the path
@@ -63,6 +64,10 @@ class Record:
     """The offset at which the last argument ends; 0 if there is none."""
     of: Class | None = None
     """The class of the file of an instance; None for every other record."""
+    from_command_line: bool = False
+    """Whether options of the command line set the values."""
+    switches: frozenset[str] = frozenset()
+    """The names whose values are True or False: options of a command line without a value of their own."""
 
     def get(self, name: str) -> Object:
         """Return the value with this name; UNKNOWN if there is none."""
@@ -190,6 +195,8 @@ class Trainer:
     arguments: Record | None
     api: Any
     trained: bool = False
+    prepared: str = ""
+    """How its constructor has prepared the model for k-bit training, as in ``TrainerBehavior``; empty if it has not."""
     judged: bool = False
     """Whether the script calls ``evaluate()`` or ``predict()``. If it does, and never calls ``train()``, no training is
     recorded."""
@@ -223,6 +230,8 @@ class Scope:
 
     names: dict[str, Object] = field(default_factory=dict)
     outer: Scope | None = None
+    home: ImportedFile | None = None
+    """The imported file whose names these are; None for the script itself, and for inner scopes."""
 
     def find(self, name: str) -> Object | None:
         """Return the value of a name; None if the name is not bound."""
@@ -239,6 +248,8 @@ class Constant:
     """A constant of the file."""
 
     value: bool | int | float | str | None
+    flag: str = field(default="", compare=False)
+    """The option of the command line whose default this is: a run without the option has the value. Empty if there is none."""
 
 
 Object = (

@@ -10,22 +10,30 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.layers import Reentry
 from kbitlint.facts.model_state import Adapters, CheckpointingState, ModelState
 from kbitlint.facts.source import Action, ExecutionPath, Loop, Step, Training
 from kbitlint.facts.values import UNKNOWN, Call, Span, Value
 from kbitlint.files.local_configs import checkpoint_config
 from kbitlint.limits import current
-from kbitlint.source.interpreter.arguments import defaults_of, named_of, quantization_of, reentry_of, sharding_of, stored_of
+from kbitlint.source.interpreter import unsloth
+from kbitlint.source.interpreter.arguments import (
+    defaults_of,
+    named_of,
+    quantization_of,
+    reentry_of,
+    sharding_of,
+    stored_by_name,
+    stored_of,
+)
 from kbitlint.source.interpreter.objects import Effort, TrackedModel, Trainer
-from kbitlint.upstream.calls import Arguments, Checkpoints
+from kbitlint.source.interpreter.training_arguments import with_arguments
 from kbitlint.upstream.quantization import PREPARED_METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path as FilePath
 
-    from kbitlint.upstream.calls import Api
+    from kbitlint.upstream.calls import Api, Checkpoints
 
 
 #: Number of hooks that take as long to copy as one step.
@@ -52,6 +60,10 @@ class PathState:
     """The recorded trainings in loops of the file: the place of ``backward()`` and the number of the model."""
     wraps: dict[int, Call] = field(default_factory=dict)
     """The last call that wraps a model in DistributedDataParallel, by the model's number."""
+    base_names: set[tuple[int, str]] = field(default_factory=set)
+    """The names, each with the id of its scope, that hold a base model while a Trainer holds the model with adapters."""
+    flags: dict[str, str] = field(default_factory=dict)
+    """The options of the command line that lead to this path, with their values; empty for a switch."""
     scaler: Value = None
     """The dtype of an Accelerator's or a GradScaler's mixed precision. None if there is none, UNKNOWN if it is unknown."""
 
@@ -104,7 +116,10 @@ class PathState:
         method, bits, config = quantization_of(call) if quantized is None else (None, None, None)
         stored = self._config_of(call) if quantized is None else None
         own = (stored or {}).get("quantization_config")
-        if stored is not None and own is not None:
+        named = stored_by_name(call) if stored is None and quantized is None else None
+        if named is not None:
+            own, (method, bits) = named, named
+        elif stored is not None and own is not None:
             method, bits = stored_of(own, method, bits)
         elif stored is not None and method is UNKNOWN and call.complete and call.value("quantization_config") is None:
             method = bits = None
@@ -138,14 +153,23 @@ class PathState:
             state, checkpointing=CheckpointingState(enabled, reentry, call, how.kwargs), hooks=state.hooks + (call,) * hooks
         )
 
-    def apply(self, api: Api, call: Call, net: TrackedModel) -> None:
-        """Apply a function or method of a framework to a model."""
+    def apply(self, api: Api, call: Call, net: TrackedModel, *, by_base_name: bool = False) -> None:
+        """Apply a function or method of a framework to a model.
+
+        Args:
+            api: The row of the function.
+            call: The call.
+            net: The model.
+            by_base_name: Whether the script calls a method on a name that still holds the base model without adapters.
+        """
         state = net.state
         match api.action:
             case Action.PREPARE:
                 self._prepare(api, call, net)
+            case Action.ATTACH if api.library == "unsloth":
+                self.step(Action.ATTACH, call, net, unsloth.attached(call, state))
             case Action.ATTACH:
-                self._attach(call, net, call.value("peft_config", UNKNOWN))
+                self._attach(call, net, call.value("peft_config", UNKNOWN), "base" if by_base_name else None)
             case Action.LOAD_ADAPTERS:
                 self.load_adapters(call, net)
             case Action.CHECKPOINT if api.checkpoints is not None:
@@ -155,9 +179,12 @@ class PathState:
                 self.step(Action.HOOK, call, net, dataclasses.replace(state, hooks=(*state.hooks, call)))
             case Action.MERGE:
                 merged = call.callee.endswith("merge_and_unload")
-                self.step(Action.MERGE, call, net, dataclasses.replace(state, adapters=None) if merged else state)
+                after = dataclasses.replace(state, adapters=None) if merged else state
+                self.step(Action.MERGE, call, net, after, "base" if by_base_name else None)
             case Action.RESIZE:
-                self.step(Action.RESIZE, call, net, state)
+                self.step(Action.RESIZE, call, net, state, "tokens" if api.returns else None)
+            case Action.CONTEXT:
+                self.step(Action.CONTEXT, call, net, state, "activation checkpointing")
             case _:
                 pass
 
@@ -175,7 +202,7 @@ class PathState:
             after = self.enable_checkpointing(call, api.checkpoints, after)
         self.step(Action.PREPARE, call, net, after)
 
-    def _attach(self, call: Call, net: TrackedModel, config: Value) -> None:
+    def _attach(self, call: Call, net: TrackedModel, config: Value, detail: Value) -> None:
         inference: Value = UNKNOWN if config is UNKNOWN else False
         if isinstance(config, Call):
             inference = config.value("inference_mode", False)  # noqa: FBT003  # the default of the argument
@@ -183,14 +210,15 @@ class PathState:
         cast = call.value("autocast_adapter_dtype", True)  # noqa: FBT003  # the default of the argument
         dtype: Value = "float32" if cast is True else net.state.dtype if cast is False else UNKNOWN
         adapters = Adapters(call, config, trainable, dtype)
-        self.step(Action.ATTACH, call, net, dataclasses.replace(net.state, adapters=adapters, base_frozen=True))
+        self.step(Action.ATTACH, call, net, dataclasses.replace(net.state, adapters=adapters, base_frozen=True), detail)
 
     def load_adapters(self, call: Call, net: TrackedModel) -> None:
         """Apply ``PeftModel.from_pretrained`` or ``load_adapter``: adapters are frozen unless ``is_trainable`` is True."""
         said = call.value("is_trainable", False)  # noqa: FBT003  # the default of the argument
         trainable = None if said is UNKNOWN or call.gives("config") else said is True
         earlier = net.state.adapters
-        if earlier is not None and trainable is not True:
+        # under another name, the adapters that are there stay as they are
+        if earlier is not None and trainable is not True and (call.callee == "load_adapter" or call.gives("adapter_name")):
             trainable = earlier.trainable or None
         adapters = Adapters(call, UNKNOWN, trainable)
         self.step(Action.LOAD_ADAPTERS, call, net, dataclasses.replace(net.state, adapters=adapters, base_frozen=True))
@@ -201,11 +229,11 @@ class PathState:
             return
         trainer.trained = True
         arguments = trainer.arguments.frozen(self.effort) if trainer.arguments is not None else None
-        defaults = defaults_of(trainer, arguments)
+        defaults = defaults_of(trainer, arguments, self.versions)
         state = trainer.net.state
         given = arguments if arguments is not None else Call(trainer.api.arguments, trainer.call.span)
         certain = arguments is not None or trainer.arguments is None
-        state, fp16, bf16 = self._with_arguments(state, given if certain else None, defaults)
+        state, fp16, bf16 = with_arguments(self, state, given if certain else None, defaults, trainer.prepared)
         zero, fsdp = sharding_of(given, self.beside) if certain else (UNKNOWN, None)
         self.trainings.append(
             Training(
@@ -221,26 +249,6 @@ class PathState:
                 find_unused=given.value("ddp_find_unused_parameters"),
             )
         )
-
-    def _with_arguments(self, state: ModelState, given: Call | None, defaults: Arguments) -> tuple[ModelState, Value, Value]:
-        if given is None:
-            return dataclasses.replace(state, checkpointing=CheckpointingState(None)), UNKNOWN, UNKNOWN
-        prefix = "activation" if given.argument("activation_checkpointing") is not None else "gradient"
-        on = given.value(f"{prefix}_checkpointing", defaults.checkpointing)
-        five = self.versions["transformers"].partition(".")[0] not in ("3", "4")
-        missing = Reentry.NO if five or given.callee.startswith("trl.") else Reentry.YES
-        if on is UNKNOWN:
-            state = dataclasses.replace(state, checkpointing=CheckpointingState(None))
-        elif on is not False and on is not None and on is not True:
-            state = dataclasses.replace(state, checkpointing=CheckpointingState(None))  # "unsloth", "offload": other code
-        elif on is True:
-            kwargs = f"{prefix}_checkpointing_kwargs"
-            if prefix == "gradient" and given.argument("activation_checkpointing_kwargs") is not None:
-                kwargs = "activation_checkpointing_kwargs"
-            how = Checkpoints(kwargs, missing, missing, hooks=1 if five else 0)
-            state = self.enable_checkpointing(given, how, state)
-        fp16 = given.value("fp16", False)  # noqa: FBT003  # the default of the argument
-        return state, fp16, given.value("bf16", defaults.bf16 and fp16 is False)
 
     def backward(self, call: Call, net: TrackedModel, loop: Span | None, name: str) -> None:
         """Record that a loop of the file trains a model, once for each place and model."""

@@ -6,18 +6,12 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.source import Action
-from kbitlint.facts.values import UNKNOWN, Call, Span, Symbol
+from kbitlint.facts.values import UNKNOWN
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft, PathEnd, Returned
-from kbitlint.source.interpreter.names import known_text, lets_no_gradient_through
+from kbitlint.source.interpreter.names import lets_no_gradient_through
 from kbitlint.source.interpreter.objects import (
-    Entry,
     Function,
-    Object,
-    Parameters,
     Record,
-    Sequence,
-    Submodule,
     TrackedModel,
     Trainer,
 )
@@ -105,85 +99,9 @@ class Statements(Interpreter):
         if adapters.by.callee == "peft.get_peft_model":
             value.state = dataclasses.replace(value.state, adapters=dataclasses.replace(adapters, kept=False))
 
-    def _do_import(self, node: ast.Import) -> None:
-        self.effort.spend(len(node.names) // _CHEAP)
-        for alias in node.names:
-            name = alias.asname or alias.name.partition(".")[0]
-            self.scope.names[name] = Symbol(alias.name if alias.asname else name)
-
-    def _do_importfrom(self, node: ast.ImportFrom) -> None:
-        self.effort.spend(len(node.names) // _CHEAP)
-        if node.level or not node.module:
-            for alias in node.names:
-                self.scope.names[alias.asname or alias.name] = Symbol(f".{node.module or ''}.{alias.name}")
-            return
-        for alias in node.names:
-            if alias.name != "*":
-                self.scope.names[alias.asname or alias.name] = Symbol(f"{node.module}.{alias.name}")
-
-    def _do_assign(self, node: ast.Assign) -> None:
-        value = self.value(node.value)
-        for target in node.targets:
-            self.bind(target, value, node.value)
-
-    def _do_annassign(self, node: ast.AnnAssign) -> None:
-        if node.value is not None:
-            self.bind(node.target, self.value(node.value), node.value)
-
-    def _do_augassign(self, node: ast.AugAssign) -> None:
-        value = self.value(node.value)
-        old = self.value(node.target)
-        if isinstance(old, Record) and isinstance(node.op, ast.BitOr):
-            self.merge(old, value)
-        elif isinstance(old, Sequence) and isinstance(value, Sequence):
-            old.values = self.joined(old, value).values
-        elif isinstance(node.target, ast.Name):
-            self.scope.names[node.target.id] = UNKNOWN
-
-    def bind(self, target: ast.expr, value: Object, written: ast.expr | None = None) -> None:
-        """Bind the target of an assignment to a value; ``written`` is the expression that the script assigns."""
-        if isinstance(target, ast.Name):
-            self.scope.names[target.id] = value
-        elif isinstance(target, (ast.Tuple, ast.List)):
-            self.effort.spend(len(target.elts) // _CHEAP)
-            values = value.values if isinstance(value, Sequence) and len(value.values) >= len(target.elts) else None
-            for number, item in enumerate(target.elts):
-                self.bind(item, UNKNOWN if values is None else values[number])
-        elif isinstance(target, ast.Starred):
-            self.bind(target.value, UNKNOWN)
-        elif isinstance(target, ast.Attribute):
-            self._bind_attribute(target, value, written)
-        elif isinstance(target, ast.Subscript):
-            owner, key = self.value(target.value), known_text(self.value(target.slice))
-            if isinstance(owner, Record):
-                self._give(owner, key, target, value, written)
-
-    def _bind_attribute(self, target: ast.Attribute, value: Object, written: ast.expr | None) -> None:
-        owner = self.value(target.value)
-        if isinstance(owner, Parameters):
-            if target.attr == "requires_grad":
-                self.set_grad(owner, value, self.text.span(target))
-            elif target.attr == "data":
-                call = Call("data", self.text.span(target))
-                self.trail.step(Action.PREPARED_BY_HAND, call, owner.net, owner.net.state)
-        elif isinstance(owner, Submodule) and target.attr == "requires_grad":
-            self.set_grad(Parameters(owner.net, filtered=True), value, self.text.span(target))
-        elif isinstance(owner, Record):
-            self._give(owner, target.attr, target, value, written)
-        elif isinstance(owner, TrackedModel) and target.attr == "gradient_checkpointing":
-            owner.state = dataclasses.replace(owner.state, certain=False)
-
-    def _give(self, owner: Record, name: str | None, target: ast.expr, value: Object, written: ast.expr | None) -> None:
-        if name is None:
-            owner.complete = False
-            return
-        span = self.text.span(written if written is not None else target)
-        whole = Span(self.text.span(target).start, span.end, span.line)
-        owner.items[name] = Entry(value, span, whole)
-
     def _do_if(self, node: ast.If) -> None:
         if _is_main(node.test):
-            self.block(node.body)
+            self.block(node.body if self.module.home is None else node.orelse)
             return
         if self.filters_parameters(node.test):
             self.filtered(node)

@@ -1,0 +1,70 @@
+"""Facts of a rehearsal: what the user's script raised, and the batches that reached its training."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Phase(enum.Enum):
+    """The part of a script, seen from its first training step."""
+
+    BEFORE = "before the first training step"
+    AFTER = "after training"
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """An exception that ended the script."""
+
+    kind: str
+    """The name of its class."""
+    message: str
+    """The library's message, in one line."""
+    file: str
+    """The user's file, as the user named it."""
+    line: int
+    """The 1-based line of the user's innermost frame. In a notebook: the line in its cell."""
+    function: str
+    """The function of the user's that ran; ``<module>`` outside of functions."""
+    by: str
+    """The function that raised, with its module: ``transformers.trainer.Trainer.__init__``."""
+    phase: Phase
+    cell: str = ""
+    """The cell of a notebook, ``cell 3``; empty for other files."""
+
+    @property
+    def text(self) -> str:
+        """Return the class and the message, as Python prints them."""
+        return f"{self.kind}: {self.message}" if self.message else self.kind
+
+
+@dataclass(frozen=True, slots=True)
+class BatchFacts:
+    """The batch that reached a training, as the script's own tokenizer, data and collator made it."""
+
+    file: str
+    line: int
+    """The line of the script that started the training."""
+    shape: tuple[int, ...]
+    """The shape of ``input_ids``: (sequences, tokens)."""
+    largest_id: int
+    rows: int
+    """Rows of the input embedding."""
+    positions: int | None
+    """The longest sequence that the positions of the model allow; None where they are not bounded."""
+    labelled: int | None
+    """The number of labels that count; None for a batch without labels."""
+    genuine: bool
+    """Whether neither the data nor the tokenizer was stood in for."""
+
+
+@dataclass(frozen=True, slots=True)
+class RehearsalFacts:
+    """The facts of one rehearsal."""
+
+    script: str
+    trainings: int
+    """How many trainings the script reached."""
+    raised: Raised | None = None
+    batches: tuple[BatchFacts, ...] = ()

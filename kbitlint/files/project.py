@@ -1,0 +1,43 @@
+"""The project around a file: its root, and the names of files in it, which are the same from every folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def root_of(start: Path) -> Path:
+    """Return the root of the project around a folder: its git repository, else the folder of its pyproject.toml.
+
+    Return the folder itself if it is in neither.
+    """
+    folder = start.resolve()
+    above = (folder, *folder.parents)
+    for mark in (".git", "pyproject.toml"):
+        for place in above:
+            if (place / mark).exists():
+                return place
+    return folder
+
+
+def file_of(target: str, file: str) -> str:
+    """Return the path of a violation's file from the working folder; rules name the file relative to the target."""
+    if file == target:
+        return file
+    path = Path(target.partition(":")[0] or ".")
+    folder = path if path.is_dir() else path.parent
+    there = folder / file
+    return str(there) if there.exists() or not Path(file).exists() else file
+
+
+def name_in(root: Path, path: str) -> str:
+    """Return the name of an existing path in a project, with ``/``; other texts, such as Hub ids, unchanged.
+
+    A path outside the project keeps its full name. The function of a target such as ``train.py:build`` follows it.
+    """
+    place, colon, attribute = path.partition(":")
+    if not place or not os.path.lexists(place):
+        return path
+    there = Path(place).resolve()
+    name = there.relative_to(root).as_posix() if there.is_relative_to(root) else there.as_posix()
+    return f"{name}{colon}{attribute}"

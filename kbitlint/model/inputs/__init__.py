@@ -1,0 +1,1 @@
+"""Inputs and labels for a training step, derived from what a model's class documents."""

@@ -1,0 +1,252 @@
+"""Corrections of a batch: from a failed forward, the plans of batches that may run.
+
+A message names a missing argument, or it relates two shapes. Each rule here reads one relation. None knows a model.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from kbitlint.model.inputs.labels import label_names
+from kbitlint.model.inputs.tensors import shape_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from kbitlint.model.inputs.dimensions import Dimensions
+    from kbitlint.model.inputs.failure import Failure
+    from kbitlint.model.inputs.interface import Argument
+    from kbitlint.model.inputs.plan import Plan
+
+Shape = tuple[int, ...]
+
+
+class Batch:
+    """A batch that failed: the arguments of the forward, and the shape of each tensor that was passed."""
+
+    def __init__(self, arguments: Mapping[str, Argument], shapes: Mapping[str, Shape], dimensions: Dimensions) -> None:
+        self.arguments = arguments
+        self.shapes = shapes
+        self.dimensions = dimensions
+
+    @property
+    def floats(self) -> list[str]:
+        """The inputs of floating point, those of the highest rank first. Labels are none."""
+        labels = label_names(self.arguments)
+        found = [name for name in self.shapes if name not in labels and self.arguments[name].kind == "float"]
+        return sorted(found, key=lambda name: -len(self.shapes[name]))
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The labels that were passed."""
+        return frozenset(label_names(self.arguments)) & self.shapes.keys()
+
+
+def corrections(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """Yield plans that may mend a failure, the likeliest first.
+
+    Args:
+        failure: The failure.
+        plan: The plan of the batch that failed.
+        batch: That batch.
+    """
+    for rule in _RULES:
+        yield from rule(failure, plan, batch)
+
+
+def _not_both(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """Two inputs exclude each other, or one is not announced by the other: leave out one."""
+    if not re.search(r"both|do not match|at the same time|not supported|unexpected", failure.message):
+        return
+    named = [name for name in failure.words if name in batch.shapes]
+    images = [name for name in batch.shapes if name.startswith("pixel_values")] if "mage" in failure.message else []
+    for name in [*reversed(named), *images]:
+        yield plan.changed(without={name})
+
+
+def _missing(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """The message names arguments that were not passed, or a line used one that was None: pass it."""
+    unknown = [name for name in batch.arguments if name not in batch.shapes and name not in plan.without]
+    named = [name for name in unknown if name in failure.words]
+    made = [name for name in named if _can_make(batch, name)]
+    if made:
+        yield plan.changed(given=frozenset(made))
+        for name in made:
+            yield plan.changed(given={name})
+    if "None" in failure.message or failure.kind in ("TypeError", "AttributeError"):
+        absent = [name for name in failure.absent if name in unknown and _can_make(batch, name)]
+        for name in absent[:4]:
+            yield plan.changed(given=frozenset(_related(batch, name)))
+            yield plan.changed(given={name})
+        if len(absent) > 1:
+            yield plan.changed(given=frozenset(absent))
+
+
+def _related(batch: Batch, name: str) -> Iterator[str]:
+    """Yield an argument, and the features and masks that share a dimension of their own with it, such as the visual tokens."""
+    common = {"batch_size", "sequence_length", "hidden_size"}
+    own = set(batch.arguments[name].shape or ()) - common
+    for other, argument in batch.arguments.items():
+        shares = own & set(argument.shape or ()) and (argument.kind == "float" or other.endswith("mask"))
+        if other == name or (shares and _can_make(batch, other)):
+            yield other
+
+
+def _can_make(batch: Batch, name: str) -> bool:
+    argument = batch.arguments[name]
+    return argument.kind == "flag" or (argument.kind != "other" and shape_of(argument, batch.dimensions) is not None)
+
+
+def _no_loss(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """The class computes no loss."""
+    if failure.kind == "NotImplementedError" or re.search(r"raining|trainable", failure.message):
+        yield plan.changed(without=batch.labels)
+
+
+def _targets(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """The loss relates the sizes of its input and its target: give the labels that shape."""
+    if "labels" not in batch.shapes:
+        return
+    samples = batch.dimensions.batch
+    found = re.search(r"input batch_size \((\d+)\) to match target batch_size \((\d+)\)", failure.message)
+    if found:
+        rows = max(int(found.group(1)) // samples, 1)
+        classes = getattr(batch.dimensions.config, "num_labels", 2)
+        for shape in ((samples, rows), (samples, rows, classes), (samples * rows,)):
+            yield plan.changed(shapes={"labels": shape}, kinds={"labels": "long"})
+    found = re.search(
+        r"arget size \(torch.Size\(\[([\d, ]*)\]\)\) must be .*?same as input size \(torch.Size\(\[([\d, ]*)\]\)",
+        failure.message,
+    )
+    if found:
+        yield plan.changed(shapes={"labels": _shape(found.group(2))}, kinds={"labels": "float"})
+    others = {
+        shape[1]
+        for name, shape in batch.shapes.items()
+        if name.endswith("mask") and len(shape) == 2 and name != "attention_mask"
+    }
+    for length in sorted(others) if "length" in failure.message else ():  # tokens of text, and those of another input
+        yield plan.changed(shapes={"labels": (samples, batch.dimensions.seq_len + length)}, kinds={"labels": "long"})
+    if failure.in_loss:
+        for kind in ("float", "long"):
+            yield plan.changed(kinds={"labels": kind})
+
+
+def _shape(text: str) -> Shape:
+    return tuple(int(number) for number in re.findall(r"\d+", text))
+
+
+def _last_dimension(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """A linear layer or a norm expects another last dimension."""
+    found = re.search(
+        r"multiplied \(\d+x(\d+) and (\d+)x\d+\)|normalized_shape=\[(\d+)\].*?size ?\[[\d, ]*?(\d+)\]", failure.message
+    )
+    if found is None:
+        return
+    had, wanted = (int(found.group(1)), int(found.group(2))) if found.group(1) else (int(found.group(4)), int(found.group(3)))
+    for name in batch.floats:
+        shape = batch.shapes[name]
+        if len(shape) < 2 or shape[-1] != had:
+            continue
+        if shape[-2] == wanted:
+            yield plan.changed(shapes={name: (*shape[:-2], had, wanted)})
+        rows = batch.dimensions.patches() if name.startswith("pixel") else 16
+        yield plan.changed(shapes={name: (shape[0], rows, wanted) if len(shape) > 2 else (shape[0], wanted)})
+        yield plan.changed(shapes={name: (rows, wanted)})
+
+
+def _channels(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """A convolution expects another number of channels."""
+    found = re.search(r"weight of size \[[\d, ]+\], expected input\[([\d, ]+)\] to have (\d+) channels", failure.message)
+    if found is None:
+        return
+    seen, wanted = _shape(found.group(1)), int(found.group(2))
+    for name in batch.floats:
+        shape = batch.shapes[name]
+        if wanted in shape[2:]:  # the channels come last
+            at = shape.index(wanted, 2)
+            yield plan.changed(shapes={name: (shape[0], wanted, *shape[1:at], *shape[at + 1 :])})
+        if len(shape) >= 3 and sorted(shape) == sorted(seen):
+            yield plan.changed(shapes={name: (shape[0], wanted, *shape[2:])})
+            yield plan.changed(shapes={name: (shape[0], *shape[2:], wanted)})
+        if len(shape) >= 3 and shape[-3:] == seen[-3:]:
+            yield plan.changed(shapes={name: (*shape[:-3], wanted, *shape[-2:])})
+
+
+def _rank(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """Code unpacks another number of dimensions."""
+    found = re.search(r"unpack \(expected (\d)(?:, got (\d))?\)|Expected (\d)D .*?got input of size|be (\d)D", failure.message)
+    if found is None and "dimension" not in failure.message and "permute" not in failure.message:
+        return
+    wanted = next((int(number) for number in (found.groups() if found else ()) if number), None)
+    for name in batch.floats:
+        shape = batch.shapes[name]
+        for changed in (
+            (shape[0], 1, *shape[1:]),
+            (shape[0], *shape[2:]) if len(shape) > 2 and shape[1] == 1 else shape,
+            (shape[0], batch.dimensions.of("num_frames"), *shape[1:]),
+            shape[1:],
+        ):
+            if changed != shape and len(changed) in (wanted or len(changed), (wanted or len(changed)) + 1):
+                yield plan.changed(shapes={name: changed})
+
+
+def _image_size(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """An image does not have the size that the class expects, or is too small for its strides."""
+    if not any(name.startswith(("pixel", "input_masks")) for name in batch.shapes):
+        return
+    height = batch.dimensions.image()[0]
+    if re.search(r"mage.{0,30}size|height|width", failure.message):
+        for size in dict.fromkeys(failure.numbers):
+            if size >= 8 and size != height:
+                yield plan.changed(dimensions={"image_size": size})
+    for size in (64, 128, 224, 256):
+        if size > height and not failure.in_loss:
+            yield plan.changed(dimensions={"image_size": size})
+
+
+def _length(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """A sequence does not have the length that the class expects, or is too short for its strides."""
+    config = batch.dimensions.config
+    sequence = batch.dimensions.seq_len
+    fields = ("max_position_embeddings", "max_length", "block_size", "chunk_size", "context_length", "prediction_length")
+    longest = [value for name in fields if isinstance(value := getattr(config, name, None), int)]
+    if re.search(r"size|length|match|shape|out of range|out of bounds", failure.message) and not failure.in_loss:
+        named = [number for number in failure.numbers if 1 < number <= 512]
+        for length in dict.fromkeys([*(number for number in longest if number <= 2048), *named, 64, 4, 1]):
+            if length != sequence:
+                yield plan.changed(seq_len=length)
+
+
+def _grow(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """A kernel is larger than its input: a longer sound or spectrogram."""
+    if not re.search(r"[Kk]ernel size|too small|at least|non-?zero|greater than|Padding size", failure.message):
+        return
+    for name in batch.floats:
+        shape = batch.shapes[name]
+        if len(shape) >= 2 and not name.startswith("pixel"):
+            at = max(range(1, len(shape)), key=lambda index: shape[index])
+            for factor in (8, 64):
+                yield plan.changed(shapes={name: (*shape[:at], min(shape[at] * factor, 64000), *shape[at + 1 :])})
+
+
+def _drop_labels(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """The loss raised and no shape of the labels is known to mend it: the step trains the mean of the output."""
+    if failure.in_loss and batch.labels:
+        yield plan.changed(without=batch.labels)
+
+
+_RULES: tuple[Callable[[Failure, Plan, Batch], Iterator[Plan]], ...] = (
+    _no_loss,
+    _not_both,
+    _missing,
+    _targets,
+    _last_dimension,
+    _channels,
+    _rank,
+    _grow,
+    _image_size,
+    _length,
+    _drop_labels,
+)

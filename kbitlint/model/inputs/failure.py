@@ -1,0 +1,66 @@
+"""What a failed forward tells about its batch: the message, the line that raised, and the arguments that were missing there."""
+
+from __future__ import annotations
+
+import linecache
+import re
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+#: Frames from the innermost one outwards in which a missing argument is looked for.
+_NEAR = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A forward that raised."""
+
+    kind: str
+    """The name of the exception's class."""
+    message: str
+    absent: tuple[str, ...]
+    """Arguments that were None near the line that raised: those that the line names first."""
+    in_loss: bool
+    """Whether the loss raised, or the model said that it computes none."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the message, each once."""
+        return tuple(dict.fromkeys(re.findall(r"\w+", self.message)))
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The numbers in the message, in their order."""
+        return tuple(int(number) for number in re.findall(r"\d+", self.message))
+
+
+_NO_LOSS = re.compile(
+    r"raining is not|training (is )?not|not support training|not trainable|no labels|\btarget\b|labels? (should|must)|BCE|"
+    r"requires the scipy|is not yet? (implemented|supported)|not implemented for '(Long|Bool)'",
+    re.IGNORECASE,
+)
+
+
+def failure_of(error: BaseException, arguments: Collection[str]) -> Failure:
+    """Return what an exception of a forward tells.
+
+    Args:
+        error: The exception.
+        arguments: The names of the forward's arguments.
+    """
+    frames = list(traceback.walk_tb(error.__traceback__))
+    absent: dict[str, None] = {}
+    later: dict[str, None] = {}
+    for frame, line in reversed(frames[-_NEAR:]):
+        none = [name for name, value in frame.f_locals.items() if value is None and name in arguments]
+        text = linecache.getline(frame.f_code.co_filename, line)
+        named = [name for name in none if re.search(rf"\b{name}\b", text)]
+        absent |= dict.fromkeys(named)
+        later |= dict.fromkeys(none)
+    functions = [frame.f_code.co_name for frame, _ in frames]
+    in_loss = any("loss" in name.lower() for name in functions) or bool(_NO_LOSS.search(str(error)))
+    return Failure(type(error).__name__, str(error), tuple(absent | later), in_loss)

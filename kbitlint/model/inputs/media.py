@@ -1,0 +1,92 @@
+"""Images, sounds and patches of a batch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kbitlint.model.inputs.tokens import integers_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kbitlint.model.inputs.dimensions import Dimensions
+    from kbitlint.model.inputs.interface import Argument
+
+
+def media_of(
+    base: nn.Module, arguments: Mapping[str, Argument], main: str, dimensions: Dimensions, tokens: Tensor
+) -> dict[str, Tensor]:
+    """Return the inputs that are no text: an image or sound as main input, and images that accompany every text.
+
+    If the config announces images by tokens, a batch without these tokens needs none.
+    """
+    config: Any = dimensions.config
+    dtype, batch = float_dtype(base), dimensions.batch
+    made: dict[str, Tensor] = {}
+    if "pixel_values" in arguments and (main == "pixel_values" or not announces_images(config)):
+        made |= _images(arguments, dimensions, tokens, dtype)
+    if main == "flattened_patches":
+        made["flattened_patches"] = _patches(config, batch, tokens.shape[1]).to(dtype)
+    elif main == "input_features" and (shape := _features_shape(config, batch)) is not None:
+        made["input_features"] = torch.randn(shape, dtype=dtype)
+    elif main == "input_values" and len(arguments["input_values"].shape or ("", "")) == 2:
+        made["input_values"] = torch.randn((batch, 16000), dtype=dtype)
+    return made
+
+
+def _images(arguments: Mapping[str, Argument], dimensions: Dimensions, tokens: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Return images, and the masks that say which tokens they belong to."""
+    config, batch = dimensions.config, dimensions.batch
+    shape = _image_shape(dimensions)
+    made: dict[str, Tensor] = {}
+    documented = arguments["pixel_values"].shape or ()
+    if len(documented) > 4:
+        shape = tuple(dimensions.of(symbol, "pixel_values") for symbol in documented)
+    elif any("video" in name for name, _ in integers_of(config)) and not announces_images(config):  # one frame
+        shape = (batch, 1, *shape[1:])
+    if "image_attention_mask" in arguments:  # several images for each text, and a mask of the images that each token attends to
+        shape = (batch, 1, *shape[1:])
+        made["image_attention_mask"] = torch.ones((*tokens.shape, 1), dtype=torch.long)
+    made["pixel_values"] = torch.randn(shape, dtype=dtype)
+    if "image_embeds_position_mask" in arguments:  # the position of the image in the text
+        made["image_embeds_position_mask"] = torch.zeros_like(tokens)
+        made["image_embeds_position_mask"][:, 1 : 1 + int(getattr(config, "latent_query_num", 1))] = 1
+    return made
+
+
+def _image_shape(dimensions: Dimensions) -> tuple[int, ...]:
+    return (dimensions.batch, dimensions.of("num_channels", "pixel_values"), *dimensions.image())
+
+
+def announces_images(config: Any) -> bool:
+    """Return whether a config, or a part of it, has a token for an image or a part of one."""
+    return _has_image_token(config.to_dict() if hasattr(config, "to_dict") else {})
+
+
+def _has_image_token(fields: Mapping[str, Any]) -> bool:
+    if any("image" in name and name.endswith(("_id", "_index")) for name in fields):
+        return True
+    return any(_has_image_token(part) for name, part in fields.items() if name == "vlm_config" and isinstance(part, dict))
+
+
+def _patches(config: Any, batch: int, count: int) -> Tensor:
+    """Return patches of an image. Each starts with its row and column, and its pixels follow."""
+    vision = getattr(config, "vision_config", config)
+    patches = torch.randn(batch, count, int(getattr(vision, "patch_embed_hidden_size", 768)) + 2)
+    patches[..., :2] = 1
+    return patches
+
+
+def _features_shape(config: Any, batch: int) -> tuple[int, int, int] | None:
+    """Return the shape of Whisper's features: mel bins first, and two frames for each position. None for other encoders."""
+    audio = getattr(config, "audio_config", config)
+    bins, positions = getattr(audio, "num_mel_bins", None), getattr(audio, "max_source_positions", None)
+    return (batch, bins, 2 * positions) if isinstance(bins, int) and isinstance(positions, int) else None
+
+
+def float_dtype(base: nn.Module) -> torch.dtype:
+    """Return the dtype of the first floating-point parameter, or float32 if there is none."""
+    return next((p.dtype for p in base.parameters() if p.is_floating_point()), torch.float32)

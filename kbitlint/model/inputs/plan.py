@@ -1,0 +1,39 @@
+"""The plan of a batch: how it differs from the batch that a class's documentation gives at first."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Changes of a batch. Corrections add to them."""
+
+    given: frozenset[str] = frozenset()
+    """Optional arguments that the batch passes as well."""
+    without: frozenset[str] = frozenset()
+    """Arguments that the batch leaves out."""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The shape of each argument that does not have its documented one."""
+    dimensions: Mapping[str, int] = field(default_factory=dict)
+    """Values of documented dimensions, such as ``image_size``."""
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    """``float`` or ``long`` for each argument that does not have its documented dtype."""
+    seq_len: int | None = None
+    """Tokens in each sequence, or None for the caller's number."""
+
+    def changed(self, **changes: Any) -> Plan:
+        """Return a plan with further changes. Mappings and sets are merged."""
+        merged: dict[str, Any] = {
+            name: value if name == "seq_len" else getattr(self, name) | value for name, value in changes.items()
+        }
+        return dataclasses.replace(self, **merged)
+
+
+#: The batch as the class documents it.
+DOCUMENTED = Plan()

@@ -1,0 +1,59 @@
+"""Packed bitsandbytes weights whose bytes contradict the state that was recorded when they were packed."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kbitlint.facts.layers import Packing, short_name
+from kbitlint.model.attributes import attribute
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def conflict(module: nn.Module, packing: Packing) -> str:
+    """Return the first difference between a packed weight and its recorded state; empty if they agree.
+
+    Only weights with data are compared. Shards (DTensor) are not: each rank holds a part of the bytes.
+    """
+    if packing.method != "bitsandbytes" or packing.features is None:
+        return ""
+    weight: Any = module._parameters.get("weight")  # noqa: SLF001  # one dictionary read instead of a property chain
+    if not isinstance(weight, Tensor) or weight.is_meta or type(weight).__name__ == "DTensor":
+        return ""
+    found = _four_bits(module, weight, packing.features) if packing.bits == 4 else _eight_bits(module, weight, packing.features)
+    return next(found, "")
+
+
+def _four_bits(module: nn.Module, weight: Any, features: tuple[int, int]) -> Iterator[str]:
+    state = attribute(weight, "quant_state")
+    state = attribute(module, "quant_state") if state is None else state
+    if attribute(state, "packing_format_for_cpu"):  # bitsandbytes 0.50 repacks for its CPU kernel where no gradient is needed
+        return
+    with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # every read of a Params4bit's size would go through Python
+        dtype, size, numel = weight.dtype, weight.element_size(), weight.numel()
+    packed = attribute(weight, "quant_storage")
+    if isinstance(packed, torch.dtype) and packed != dtype and packed.is_floating_point and dtype.is_floating_point:
+        yield f"its bytes were packed as {short_name(packed)} and then cast to {short_name(dtype)} as if they were numbers"
+    count = math.prod(features)
+    if abs(numel * size - count / 2) > size:
+        yield f"it holds {numel * size} bytes, and {features[1]} x {features[0]} values take {count // 2}"
+    shape = attribute(state, "shape")
+    if shape is not None and tuple(shape) not in (features, features[::-1]):
+        yield f"its state records the shape {list(shape)}, and the layer has {[features[1], features[0]]}"
+    blocks, size = attribute(state, "absmax"), attribute(state, "blocksize")
+    if isinstance(blocks, Tensor) and isinstance(size, int) and blocks.numel() != -(-count // size):
+        yield f"its state has {blocks.numel()} block maxima, and {-(-count // size)} blocks"
+
+
+def _eight_bits(module: nn.Module, weight: Any, features: tuple[int, int]) -> Iterator[str]:
+    rows = attribute(weight, "SCB")
+    rows = attribute(attribute(module, "state"), "SCB") if rows is None else rows
+    if isinstance(rows, Tensor) and rows.numel() != features[1]:
+        yield f"its state has {rows.numel()} row maxima, and the layer has {features[1]} rows"
+    if weight.dim() == 2 and tuple(weight.shape) not in (features, features[::-1]):
+        yield f"it has the shape {list(weight.shape)}, and the layer has {[features[1], features[0]]}"

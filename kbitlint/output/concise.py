@@ -1,0 +1,44 @@
+"""The concise format: one line a finding, as editors and ``grep`` read it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kbitlint.output.physical_location import found
+from kbitlint.output.wording import Pen, plural, printable
+from kbitlint.violation import Safety, Severity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from kbitlint.output.physical_location import Found
+    from kbitlint.result import AuditResult
+
+_COLORS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.INFO: "36"}
+
+
+def render(reports: Sequence[AuditResult], *, color: bool = False, quiet: bool = False) -> str:
+    """Return ``file:line:column: CODE [*] message`` for each cause at each place, and a line with the number of them."""
+    groups = [(report, group) for report in reports for group in found(report) if group.reason is None]
+    lines = [_line(report, group, color=color) for report, group in groups]
+    lines += [line for report in reports for line in _crashes(report)]
+    if not quiet:
+        fixable = sum(1 for _, group in groups if group.first.fix and group.first.fix.safety is Safety.SAFE)
+        tail = f", {fixable} fixable with --fix" if fixable else ""
+        lines.append(f"{plural(len(groups), 'finding')}{tail}" if groups else "clean")
+    return "\n".join(lines)
+
+
+def _line(report: AuditResult, group: Found, *, color: bool) -> str:
+    violation, place = group.first, group.place
+    where = report.target or "(model)"
+    if violation.at.file:
+        column = f":{place.column}" if place.column else ""
+        where = f"{place.file}:{place.line}{column}" if violation.at.line else place.file
+    mark = " [*]" if violation.fix and violation.fix.safety is Safety.SAFE else ""
+    pen = Pen(_COLORS[violation.severity] if color else "")
+    return f"{printable(where)}: {pen(violation.code)} {violation.severity.value}{mark} {printable(group.message)}"
+
+
+def _crashes(report: AuditResult) -> Iterator[str]:
+    return (printable(f"{report.target or '(model)'}: {crash}") for crash in report.crashes)

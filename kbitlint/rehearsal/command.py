@@ -1,0 +1,110 @@
+"""The command that starts a training: a script with arguments, or a launcher with both.
+
+No launcher runs. Its own arguments say how many ranks there are, and which environment they see.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kbitlint.errors import TargetError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+_SUFFIXES = (".py", ".ipynb")
+_ASSIGNED = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
+_LAUNCHERS = ("accelerate", "torchrun", "deepspeed", "python", "python3", "uv", "poetry", "torch.distributed.run")
+#: arguments of launchers that give the number of ranks on this machine
+_RANKS = ("--num_processes", "--nproc_per_node", "--nproc-per-node", "--num_gpus", "--num-processes")
+_CONFIGS = ("--config_file", "--config-file")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A script, its arguments, and what its launcher adds."""
+
+    script: str
+    """The path of the script or notebook, or the dotted name of a module."""
+    argv: tuple[str, ...] = ()
+    is_module: bool = False
+    launcher: str = ""
+    """The name of the launcher; empty if the script is started by itself."""
+    ranks: int | None = None
+    """The number of processes that the launcher starts; None if it does not say."""
+    launch_file: str | None = None
+    """The file of ``accelerate config``; None if none is given."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """Return the script with its arguments."""
+        return " ".join((self.script, *self.argv))
+
+
+def read_command(words: Sequence[str]) -> Command:
+    """Return the command that a command line holds.
+
+    Args:
+        words: ``train.py --flag``, or a launcher with its arguments before the script.
+
+    Raises:
+        TargetError: No word names a script, or there is no such file.
+    """
+    rest = list(words)
+    environment: dict[str, str] = {}
+    while rest and _ASSIGNED.fullmatch(rest[0]) and not rest[0].endswith(_SUFFIXES):
+        name, _, value = rest.pop(0).partition("=")
+        environment[name] = value
+    if not rest:
+        raise TargetError("rehearse", "name a script, or give the whole command after `--`")
+    if rest[0].endswith(_SUFFIXES):
+        return _checked(Command(rest[0], tuple(rest[1:]), environment=environment))
+    launcher = Path(rest[0]).name
+    if launcher not in _LAUNCHERS and not launcher.startswith("python"):
+        raise TargetError(rest[0], "is no script (.py or .ipynb) and no launcher (accelerate, torchrun, deepspeed, python)")
+    return _launched(launcher, rest[1:], environment)
+
+
+def _launched(launcher: str, words: list[str], environment: dict[str, str]) -> Command:
+    """Return the command behind a launcher. The script is the first word that names one, or follows ``-m``."""
+    ranks, launch_file, module = None, None, False
+    for number, word in enumerate(words):
+        name, _, inline = word.partition("=")
+        value = inline or (words[number + 1] if number + 1 < len(words) else "")
+        if name in _RANKS and value.isdigit():
+            ranks = int(value)
+        elif name in _CONFIGS:
+            launch_file = value
+        elif word in ("-m", "--module"):
+            module = value not in _LAUNCHERS and not value.startswith(("accelerate.", "torch.distributed."))
+        elif word.endswith(_SUFFIXES) and (number == 0 or words[number - 1] not in _CONFIGS):
+            own = environment | (
+                {"ACCELERATE_MIXED_PRECISION": _precision(words[:number])} if _precision(words[:number]) else {}
+            )
+            made = Command(word, tuple(words[number + 1 :]), False, launcher, ranks, launch_file, own)  # noqa: FBT003  # is_module
+            return _checked(made)
+        elif module and number and words[number - 1] in ("-m", "--module"):
+            return Command(word, tuple(words[number + 1 :]), True, launcher, ranks, launch_file, environment)  # noqa: FBT003  # is_module
+    raise TargetError(launcher, "its command names no script (.py or .ipynb)")
+
+
+def _precision(words: Sequence[str]) -> str:
+    for number, word in enumerate(words):
+        name, _, inline = word.partition("=")
+        if name in ("--mixed_precision", "--mixed-precision"):
+            return inline or (words[number + 1] if number + 1 < len(words) else "")
+    return ""
+
+
+def _checked(command: Command) -> Command:
+    path = Path(command.script)
+    if not path.is_file():
+        raise TargetError(command.script, "there is no such file")
+    if not os.access(path, os.R_OK):
+        raise TargetError(command.script, "cannot be read")
+    return command

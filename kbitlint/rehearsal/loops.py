@@ -1,0 +1,173 @@
+"""Hand-written loops: a forward pass of a model without weights answers with a loss, and the first backward pass is audited."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kbitlint.model.layers import adapters
+from kbitlint.rehearsal.adapters import is_without_weights
+from kbitlint.rehearsal.audits import audit_training
+from kbitlint.rehearsal.imports import replace
+
+if TYPE_CHECKING:
+    from kbitlint.rehearsal.record import Record
+
+#: backward passes after which a loop is left
+_MOST = 200
+
+
+class LoopLeft(BaseException):  # it leaves the script's loop, past every `except Exception`
+    """A loop that goes on long after its first step."""
+
+
+class _Loops:
+    """The state of the forward passes of a script.
+
+    Args:
+        record: The record of the rehearsal.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self.waiting: tuple[nn.Module, dict[str, Any], int] | None = None
+        """The outermost module of the last pass with gradients, its inputs, and the line."""
+        self.audited = weakref.WeakSet[nn.Module]()
+        self.depth = 0
+        self.passes = 0
+        self.optimizers = weakref.WeakSet[Any]()
+
+
+def install(record: Record) -> None:
+    """Answer forward and backward passes of models without weights, until the process ends."""
+    loops = _Loops(record)
+    replace(nn.Module, "__call__", lambda original: _call(loops, original))
+    replace(Tensor, "backward", lambda original: _backward(loops, original))
+    replace(torch.optim.Optimizer, "__init__", lambda original: _optimizer(loops, original))
+
+
+def _optimizer(loops: _Loops, original: Any) -> Any:
+    @functools.wraps(original)
+    def __init__(self: Any, *arguments: Any, **options: Any) -> None:  # noqa: N807  # the name that torch's own has
+        original(self, *arguments, **options)
+        loops.optimizers.add(self)
+
+    return __init__
+
+
+def _call(loops: _Loops, original: Any) -> Any:
+    @functools.wraps(original)
+    def __call__(self: nn.Module, *arguments: Any, **options: Any) -> Any:  # noqa: N807  # see above
+        if loops.record.paused or not is_without_weights(self):
+            return original(self, *arguments, **options)
+        outermost = loops.depth == 0
+        if outermost and torch.is_grad_enabled():
+            loops.waiting = (self, _bound(self, arguments, options), loops.record.line())
+        if not _is_of_transformers(self):
+            loops.depth += 1
+            try:
+                return original(self, *arguments, **options)
+            finally:
+                loops.depth -= 1
+        return answer(self, _bound(self, arguments, options))
+
+    return __call__
+
+
+def _is_of_transformers(module: nn.Module) -> bool:
+    """Return whether a module is a model of transformers, PEFT or TRL, or a wrapper around one: its answer is known."""
+    from transformers import PreTrainedModel  # imported by the script long ago
+
+    base = adapters.base_of(module)
+    return isinstance(base, PreTrainedModel) and (base is module or type(module).__module__.startswith(("peft.", "torch.")))
+
+
+def _bound(module: nn.Module, arguments: Any, options: Any) -> dict[str, Any]:
+    """Return the inputs by the names of the model's forward."""
+    base = adapters.base_of(module) if _is_of_transformers(module) else module
+    try:
+        names = [name for name in inspect.signature(base.forward).parameters if name != "self"]
+    except (TypeError, ValueError):
+        names = []
+    return {**dict(zip(names, arguments, strict=False)), **options}
+
+
+def answer(module: nn.Module, inputs: dict[str, Any]) -> Any:
+    """Return an output as the model's class returns it: a loss with a value, and logits without values.
+
+    Args:
+        module: The model.
+        inputs: Its inputs, by name.
+    """
+    from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast  # see above
+
+    base: Any = adapters.base_of(module)
+    config, name = base.config, type(base).__name__
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    given = next((value for value in inputs.values() if isinstance(value, Tensor) and value.dim() >= 2), None)
+    shape = tuple(given.shape[:2]) if given is not None else (1, 1)
+    trains = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in module.parameters())
+    dtype = next((p.dtype for p in base.parameters() if p.is_floating_point()), torch.float32)
+
+    def empty(*sizes: int) -> Tensor:
+        return torch.empty(sizes, dtype=dtype, device="meta", requires_grad=trains)
+
+    width = int(getattr(text, "hidden_size", 1) or 1)
+    states = tuple(empty(*shape, width) for _ in range(2)) if inputs.get("output_hidden_states") else None
+    if "For" not in name and "LMHead" not in name:
+        return BaseModelOutputWithPast(last_hidden_state=empty(*shape, width), hidden_states=states)
+    labelled = inputs.get("labels") is not None or inputs.get("start_positions") is not None
+    loss = torch.ones((), requires_grad=trains) * 1.0 if labelled else None
+    if "SequenceClassification" in name or "ImageClassification" in name:
+        logits = empty(shape[0], int(config.num_labels))
+    else:
+        target = inputs.get("labels")
+        length = target.shape[1] if isinstance(target, Tensor) and target.dim() == 2 else shape[1]
+        last = int(config.num_labels) if "TokenClassification" in name else int(getattr(text, "vocab_size", 2))
+        logits = empty(shape[0], length, last)
+    return CausalLMOutputWithPast(loss=loss, logits=logits, hidden_states=states)
+
+
+def _backward(loops: _Loops, original: Any) -> Any:
+    @functools.wraps(original)
+    def backward(self: Tensor, *arguments: Any, **options: Any) -> Any:
+        if loops.record.paused:
+            return original(self, *arguments, **options)
+        _reach(loops)
+        return original(self, *arguments, **options)
+
+    return backward
+
+
+def _reach(loops: _Loops) -> None:
+    """Audit the model of the last pass at its first backward pass.
+
+    Raises:
+        LoopLeft: The loop has gone on for long.
+    """
+    if loops.waiting is None:
+        return
+    loops.passes += 1
+    if loops.passes > _MOST:
+        loops.record.note(f"a loop of the script was left after {_MOST} steps")
+        raise LoopLeft
+    module, inputs, line = loops.waiting
+    if module not in loops.audited:
+        loops.audited.add(module)
+        audit_training(loops.record, module, inputs, _optimizer_of(loops, module), line)
+
+
+def _optimizer_of(loops: _Loops, module: nn.Module) -> Any:
+    """Return the newest optimizer that holds a parameter of the model; None if none does."""
+    own = {id(parameter) for parameter in module.parameters()}
+    holding = [
+        one
+        for one in loops.optimizers
+        if any(id(parameter) in own for group in one.param_groups for parameter in group["params"])
+    ]
+    return holding[-1] if holding else None

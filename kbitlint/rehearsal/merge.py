@@ -1,0 +1,143 @@
+"""The reports of a rehearsal: what the script raised, what each training showed, and what reading the file shows."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kbitlint import engine
+from kbitlint.audit.scripts import audit_source
+from kbitlint.errors import TargetError
+from kbitlint.facts.rehearsal import Phase, Raised, RehearsalFacts
+from kbitlint.rehearsal.messages import Kind
+from kbitlint.report import Report, report_of
+from kbitlint.result import Skip
+from kbitlint.target import parse
+from kbitlint.violation import Consequence, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from kbitlint.audit.options import Options
+    from kbitlint.rehearsal.command import Command
+    from kbitlint.rehearsal.messages import Received
+    from kbitlint.rule import Rule
+
+
+def reports_of(received: Received, command: Command, rules: tuple[Rule, ...], options: Options) -> tuple[Report, ...]:
+    """Return a report for each training that the script reached, or one if it reached none.
+
+    The first one also holds what concerns the whole script.
+    """
+    raised = received.raised or _left(received, command)
+    batches = tuple(one.batch for one in received.trainings if one.batch is not None)
+    facts = RehearsalFacts(command.script, len(received.trainings), raised, batches)
+    outcome = engine.run(rules, {Surface.REHEARSAL: facts}, options.context)
+    skips = [*received.skips]
+    if received.unfinished:
+        skips.append(Skip("", Surface.REHEARSAL, f"not rehearsed to its end: {received.unfinished}"))
+    elif not received.trainings and raised is None and not received.skips:
+        skips.append(Skip("", Surface.REHEARSAL, "the script ended without a training step"))
+    static = None if command.is_module else _read(command, rules, options)
+    rehearsed = report_of(command.text, None, outcome, notes=tuple(_notes(received)), skips=tuple(skips))
+    reports = [one.report for one in received.trainings]
+    first = _merged(rehearsed, static, reports[0] if reports else None, command)
+    further = [
+        dataclasses.replace(report, target=f"{command.text}, training {number}", notes=(f"started at line {one.line}",))
+        for number, (report, one) in enumerate(zip(reports[1:], received.trainings[1:], strict=False), 2)
+    ]
+    return (first, *further)
+
+
+def _left(received: Received, command: Command) -> Raised | None:
+    """Return an exit status as what the script raised; None if it left with none."""
+    if received.exit is None:
+        return None
+    lines = [line.strip() for line in received.output.splitlines() if line.strip()]
+    last = next((line for line in reversed(lines) if "error" in line.lower()), "")
+    if received.exit.status == 2 and not received.trainings and any(line.startswith("usage:") for line in lines):
+        why = last.partition("error: ")[2] or "its arguments are wrong"
+        raise TargetError(command.script, f"takes other arguments: {why}; give them after the script")
+    phase = Phase.AFTER if received.trainings else Phase.BEFORE
+    message = f"exit status {received.exit.status}" + (f": {last}" if last else "")
+    return Raised("SystemExit", message, command.script, received.exit.line, "<module>", "sys.exit", phase)
+
+
+def _notes(received: Received) -> Iterable[str]:
+    lines = " and ".join(f"line {one.line}" for one in received.trainings if one.line)
+    if received.trainings:
+        yield f"training reached at {lines}" if lines else "training reached"
+    else:
+        yield "no training reached"
+    yield from (note.text for note in received.notes if note.kind is Kind.OTHER)
+    for kind in (Kind.STOOD_IN, Kind.OFF):
+        named = [note.text for note in received.notes if note.kind is kind]
+        if named:
+            yield f"{kind.value}: {'; '.join(named)}"
+
+
+def _read(command: Command, rules: tuple[Rule, ...], options: Options) -> Report | None:
+    """Return the audit of the script's text; None if it cannot be read as a script."""
+    try:
+        return audit_source(parse(command.script), rules, options)
+    except TargetError:
+        return None
+
+
+def _merged(rehearsed: Report, static: Report | None, live: Report | None, command: Command) -> Report:
+    """Return one report of the three. A cause that the text shows keeps its line, and is not shown again for the model."""
+    read = list(static.violations) if static else []
+    raised = list(rehearsed.violations)
+    for violation in list(raised):
+        known = _same_cause(violation, read, command) if violation.evidence.get("raised") else None
+        if known is not None:
+            raised.remove(violation)
+            read[read.index(known)] = _with_proof(known, violation)
+    codes = {violation.code for violation in read}
+    shown = [violation for violation in (live.violations if live else ()) if violation.code not in codes]
+    parts = [one for one in (rehearsed, static, live) if one is not None]
+    static_skips = [skip for skip in static.skips if "nothing here loads" not in skip.reason] if static else []
+    skips = {*rehearsed.skips, *static_skips, *(live.skips if live else ())}
+    ran = {pair for one in parts for pair in one.ran}
+    return dataclasses.replace(
+        live or rehearsed,
+        target=rehearsed.target,
+        violations=tuple(sorted((*raised, *read, *shown), key=lambda one: one.sort_key)),
+        skips=tuple(sorted(skip for skip in skips if not (skip.code and (skip.code, skip.surface) in ran))),
+        crashes=tuple(sorted(crash for one in parts for crash in one.crashes)),
+        ran=tuple(sorted(ran, key=lambda pair: (pair[0], pair[1].value))),
+        notes=(*rehearsed.notes, *(live.notes if live else ()), *(static.notes if static else ())),
+    )
+
+
+def _same_cause(raised: Violation, read: list[Violation], command: Command) -> Violation | None:
+    """Return the violation of the text that is the cause of an exception: it fails, in the same statement."""
+    first, last = _statement(command, raised.at.line or 0)
+    for one in read:
+        if one.consequence is Consequence.FAILS and one.at.file == raised.at.file and first <= (one.at.line or 0) <= last:
+            return one
+    return None
+
+
+def _with_proof(known: Violation, raised: Violation) -> Violation:
+    return dataclasses.replace(
+        known,
+        message=f"{known.message}; rehearsed, it raises {raised.evidence['raised']}",
+        evidence={**known.evidence, **raised.evidence, "at": raised.at.line},
+    )
+
+
+def _statement(command: Command, line: int) -> tuple[int, int]:
+    """Return the first and last line of the innermost statement at a line."""
+    try:
+        tree = ast.parse(Path(command.script).read_bytes())
+    except (SyntaxError, ValueError, OSError, RecursionError):
+        return line, line
+    around = [
+        (node.lineno, node.end_lineno or node.lineno)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or node.lineno)
+    ]
+    return min(around, key=lambda span: span[1] - span[0], default=(line, line))

@@ -1,0 +1,84 @@
+"""Messages between the process of a rehearsal and the one that started it. Both are of this program."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kbitlint.audit.options import Options
+    from kbitlint.facts.rehearsal import BatchFacts, Raised
+    from kbitlint.rehearsal.command import Command
+    from kbitlint.report import Report
+    from kbitlint.result import Skip
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the process rehearses, and how."""
+
+    command: Command
+    folder: str
+    """The temporary folder, the only one that may be written."""
+    working_folder: str
+    """The user's working folder, an absolute path."""
+    device_like: str
+    options: Options
+    rows: int
+    """The most rows of a data set that are read."""
+
+
+class Kind(enum.Enum):
+    """What a note names."""
+
+    STOOD_IN = "stood in for"
+    OFF = "switched off"
+    OTHER = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A clause for the report."""
+
+    text: str
+    kind: Kind = Kind.OTHER
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """The report of one training that the script reached."""
+
+    report: Report
+    line: int
+    """The line of the script that started it; 0 if none did."""
+    batch: BatchFacts | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """The script left with a status other than 0, and raised nothing else."""
+
+    status: int
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The script ended."""
+
+
+@dataclass(slots=True)
+class Received:
+    """Everything that the process of a rehearsal sent, in its order."""
+
+    notes: list[Note] = field(default_factory=list)
+    skips: list[Skip] = field(default_factory=list)
+    trainings: list[Training] = field(default_factory=list)
+    raised: Raised | None = None
+    exit: Exit | None = None
+    done: bool = False
+    unfinished: str = ""
+    """Why the process ended before the script did; empty if it did not."""
+    output: str = ""
+    """The end of what the script printed."""

@@ -1,0 +1,144 @@
+"""Models: every ``from_pretrained`` builds the quantized model on the meta device, from its config and without weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from kbitlint.errors import KbitlintError
+from kbitlint.model.build.factory import built_instead
+from kbitlint.model.build.packed_weights import unpackable
+from kbitlint.rehearsal.families import config_of
+from kbitlint.rehearsal.imports import replace
+from kbitlint.rehearsal.outcome import NotAtHandError
+
+if TYPE_CHECKING:
+    from kbitlint.rehearsal.record import Record
+
+_KEPT = [unpackable()]
+#: arguments that say where a config is, and are no fields of it
+_LOADING = frozenset(
+    (
+        *("cache_dir", "force_download", "local_files_only", "token", "revision", "trust_remote_code", "subfolder", "proxies"),
+        *("use_auth_token", "code_revision"),
+    )
+)
+
+
+def install(record: Record, transformers: Any) -> None:
+    """Replace the loading of configs and models of transformers, until the process ends."""
+    _KEPT[0].__enter__()  # never left: the process ends with the script
+    config = transformers.configuration_utils.PreTrainedConfig
+    replace(config, "get_config_dict", lambda original: _config_dict(record, original))
+    generation = transformers.generation.configuration_utils.GenerationConfig
+    replace(generation, "from_pretrained", lambda original: _generation(record, original))
+    model = transformers.modeling_utils.PreTrainedModel
+    replace(model, "from_pretrained", lambda original: _loading(record, original))
+    replace(model, "resize_token_embeddings", _resizing)
+    replace(
+        model,
+        "from_config" if "from_config" in vars(model) else "_from_config",
+        lambda original: _from_config(record, original),
+    )
+
+
+def _config_dict(record: Record, original: Any) -> Any:
+    def get_config_dict(cls: Any, name: Any, **options: Any) -> Any:
+        try:
+            return original(cls, name, **options)
+        except OSError as error:
+            known = None if Path(str(name)).is_dir() else config_of(str(name))
+            if known is None:
+                if Path(str(name)).is_dir():
+                    raise
+                raise NotAtHandError(f"the config of {name} is neither on this machine nor in the table of families") from error
+        record.stand_in(f"the config of {name} (from the table of families)")
+        known["_name_or_path"] = str(name)
+        rest = {key: value for key, value in options.items() if key not in _LOADING and not key.startswith("_")}
+        return known, rest
+
+    return get_config_dict
+
+
+def _generation(record: Record, original: Any) -> Any:
+    def from_pretrained(cls: Any, name: Any, *arguments: Any, **options: Any) -> Any:
+        try:
+            return original(cls, name, *arguments, **options)
+        except OSError:
+            known = config_of(str(name))
+            if known is None:
+                raise
+        record.stand_in(f"the generation config of {name}")
+        return cls(**{key: known[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in known})
+
+    return from_pretrained
+
+
+def _loading(record: Record, original: Any) -> Any:
+    def from_pretrained(cls: Any, name: Any = None, *arguments: Any, **options: Any) -> Any:
+        if record.paused:
+            return original(cls, name, *arguments, **options)
+        placed = options.get("device_map")
+        _without_flash(record, options.get("config"))
+        try:
+            made = built_instead(cls, name, dict(options))
+        except KbitlintError as error:
+            raise NotAtHandError(str(error)) from error
+        model = made[0] if isinstance(made, tuple) else made
+        if getattr(model, "hf_quantizer", None) is not None or placed is not None:
+            model.hf_device_map = _map_of(placed)
+        return made
+
+    return from_pretrained
+
+
+def _without_flash(record: Record, config: Any) -> None:
+    """Ask a config for torch's attention where it asks for one that needs its own package and a GPU."""
+    if "flash" in str(getattr(config, "_attn_implementation", None) or ""):
+        config._attn_implementation = "sdpa"  # noqa: SLF001  # where transformers keeps the argument
+        record.stand_in("flash attention (torch's own)")
+
+
+def _map_of(placed: Any) -> dict[str, Any]:
+    """Return the device map that a load on one GPU with room for all of the model records."""
+    if isinstance(placed, dict):
+        return dict(placed)
+    if isinstance(placed, (torch.device, int)) or (isinstance(placed, str) and placed in ("cpu", "cuda")):
+        return {"": torch.device(placed)}
+    return {"": 0}
+
+
+def _from_config(record: Record, original: Any) -> Any:
+    def from_config(cls: Any, config: Any, *arguments: Any, **options: Any) -> nn.Module:
+        if record.paused or _is_small(config):
+            return original(cls, config, *arguments, **options)  # type: ignore[no-any-return]  # a model
+        with torch.device("meta"):
+            made: nn.Module = original(cls, config, *arguments, **options)
+        return made
+
+    return from_config
+
+
+def _is_small(config: Any) -> bool:
+    """Return whether a model made from a config alone fits into memory beside everything else, so that it may be real."""
+    width, depth = getattr(config, "hidden_size", None), getattr(config, "num_hidden_layers", None)
+    rows = getattr(config, "vocab_size", None) or 0
+    return isinstance(width, int) and isinstance(depth, int) and 12 * width * width * depth + rows * width < 50_000_000
+
+
+def _resizing(original: Any) -> Any:
+    def resize_token_embeddings(
+        self: Any, new_num_tokens: Any = None, pad_to_multiple_of: Any = None, *rest: Any, **more: Any
+    ) -> Any:
+        embedding = self.get_input_embeddings()
+        weight = getattr(embedding, "weight", None)
+        if weight is None or not weight.is_meta:
+            return original(self, new_num_tokens, pad_to_multiple_of, *rest, **more)
+        more.pop("mean_resizing", None)  # the mean of rows without values
+        with torch.device("meta"):
+            return original(self, new_num_tokens, pad_to_multiple_of, mean_resizing=False, **more)
+
+    return resize_token_embeddings

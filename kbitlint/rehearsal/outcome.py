@@ -1,0 +1,184 @@
+"""The end of a script: an exception that a real run has too, or one that only a rehearsal has."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.errors import KbitlintError, one_line
+from kbitlint.facts.rehearsal import Phase, Raised
+from kbitlint.rehearsal.messages import Exit
+from kbitlint.result import Skip
+from kbitlint.runtime.enclosure import EnclosedError
+from kbitlint.violation import Surface
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+    from kbitlint.rehearsal.record import Record
+
+#: names of exceptions for what is not on this machine
+_OFFLINE = frozenset(
+    (
+        *("OfflineModeIsEnabled", "LocalEntryNotFoundError", "HfHubHTTPError", "RepositoryNotFoundError", "GatedRepoError"),
+        *("DatasetNotFoundError", "DataFilesNotFoundError", "ConnectionError", "ConnectTimeout", "URLError", "gaierror"),
+        *("LocalTokenNotFoundError", "NotAtHandError", "ConnectError", "MaxRetryError"),
+    )
+)
+_OFFLINE_WORDS = re.compile(
+    r"couldn't connect|offline mode|HF_HUB_OFFLINE|is not a local folder"
+    r"|Can't load (the )?(tokenizer|configuration|feature|image)"
+    r"|cannot be found in our cached files|Couldn't find .* on the Hugging Face Hub|Couldn't reach"
+)
+_META = re.compile(r"\bmeta\b|without data|has no data", re.IGNORECASE)
+_DEVICE = re.compile(r"\bCUDA\b|\bcuda\b|NVIDIA|\bnvcc\b|\bGPU\b|libcuda|libnccl|\bNCCL\b")
+#: messages of libraries about a package that they can do without
+_UNINSTALLED = re.compile(r"\binstalled\b|pip install", re.IGNORECASE)
+#: messages of Python about the arguments of a call, which depend on no values
+_SIGNATURE = re.compile(r"unexpected keyword argument|required (positional|keyword-only) argument|positional arguments? but")
+#: exceptions of code that meets values it did not expect
+_OF_VALUES = (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError, AssertionError)
+
+
+class NotAtHandError(OSError):
+    """Something that a rehearsal can neither find on this machine nor stand in for."""
+
+
+def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
+    """Return how the script ended: what it raised, why the rest could not be rehearsed, or its exit status."""
+    place = record.users_frame(error.__traceback__)
+    line = place[1] if place else 0
+    if isinstance(error, SystemExit):
+        status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        return Exit(status, line) if status else None
+    why = _only_here(error, record)
+    if why is not None or place is None:
+        file = f"{record.name_of(place[0])}:{line}" if place else record.request.command.script
+        return Skip("", Surface.REHEARSAL, f"{file}: not rehearsed from here on, {why or one_line(error)}")
+    cell, line = record.in_cell(line)
+    return Raised(
+        kind=type(error).__name__,
+        message=one_line(error).removeprefix(f"{type(error).__name__}: "),
+        file=record.name_of(place[0]),
+        line=line,
+        function=place[2],
+        by=_raiser(error.__traceback__),
+        phase=Phase.AFTER if record.trainings else Phase.BEFORE,
+        cell=cell,
+    )
+
+
+def _only_here(error: BaseException, record: Record) -> str | None:
+    """Return why a real run may not have an exception, as a clause; None if it has it."""
+    for one in _chain(error):
+        if isinstance(one, EnclosedError):
+            return f"because a rehearsal may not {str(one).partition('may not ')[2]}"
+        if type(one).__name__ in _OFFLINE or (isinstance(one, OSError) and _OFFLINE_WORDS.search(str(one))):
+            return f"because it needs what is not on this machine: {one_line(one)}"
+    text = one_line(error)
+    return _because_of_machine(error, text) or _because_of_stand_ins(error, record, text)
+
+
+def _because_of_machine(error: BaseException, text: str) -> str | None:
+    """Return why an exception may be one of this machine and this process; None if it is not."""
+    if isinstance(error, FileNotFoundError):
+        return f"because a file is not here: {text}"
+    if isinstance(error, ImportError) and _is_missing(error):
+        return f"because a package is not installed here: {text}"
+    if isinstance(error, (MemoryError, KbitlintError)):
+        return f"because of the rehearsal itself: {text}"
+    if isinstance(error, (RuntimeError, NotImplementedError, ValueError, TypeError)) and _META.search(text):
+        return f"because it needs values, which a model without weights lacks: {text}"
+    if not isinstance(error, (ImportError, TypeError)) and _DEVICE.search(text) and not _is_checked_by_libraries(error):
+        return f"because it asks the GPU itself: {text}"
+    if _names_environment(error):
+        return f"because the environment variable {text.partition(': ')[2]} is not set here"
+    return None
+
+
+def _because_of_stand_ins(error: BaseException, record: Record, text: str) -> str | None:
+    """Return why an exception may come from what was stood in for; None if it does not."""
+    last = _last(error.__traceback__)
+    if last is not None and last[0].startswith("kbitlint."):
+        return f"because of the rehearsal itself: {text}"
+    if record.synthetic_data and isinstance(error, _OF_VALUES) and (_in_data(error.__traceback__) or _in_users(error, record)):
+        return f"because it depends on the data, which were made up: {text}"
+    if record.guessed and isinstance(error, _OF_VALUES) and _in_users(error, record):
+        return f"because it depends on results that need weights: {text}"
+    return None
+
+
+def _in_users(error: BaseException, record: Record) -> bool:
+    """Return whether the user's own code raised, as opposed to a library that it called."""
+    traceback, file = error.__traceback__, ""
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        traceback = traceback.tb_next
+    apart = isinstance(error, (ImportError, NameError)) or _is_of_a_module(error) or _SIGNATURE.search(str(error)) is not None
+    return record.is_users(file) and not apart
+
+
+def _is_of_a_module(error: BaseException) -> bool:
+    """Return whether an attribute of a module or class is missing, which depends on no values."""
+    return isinstance(error, AttributeError) and isinstance(getattr(error, "obj", None), (type, type(sys)))
+
+
+def _in_data(traceback: TracebackType | None) -> bool:
+    """Return whether an exception passed through the code that reads data."""
+    while traceback is not None:
+        module = str(traceback.tb_frame.f_globals.get("__name__", ""))
+        if module.startswith(("datasets.", "torch.utils.data", "pandas.")) or "collat" in traceback.tb_frame.f_code.co_name:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _is_checked_by_libraries(error: BaseException) -> bool:
+    """Return whether transformers, accelerate, TRL or PEFT raised on purpose. The stand-ins answer their questions."""
+    last = _last(error.__traceback__)
+    return last is not None and last[0].split(".")[0] in ("transformers", "accelerate", "trl", "peft")
+
+
+def _is_missing(error: ImportError) -> bool:
+    """Return whether a whole package is missing, as opposed to a module of an installed one, or to a name in it."""
+    if not isinstance(error, ModuleNotFoundError):
+        return _UNINSTALLED.search(str(error)) is not None
+    package = (error.name or "").split(".")[0]
+    try:
+        return not package or find_spec(package) is None
+    except (ImportError, ValueError):
+        return True
+
+
+def _names_environment(error: BaseException) -> bool:
+    last = _last(error.__traceback__)
+    return isinstance(error, KeyError) and last is not None and last[0] == "os"
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        yield one
+        one = one.__cause__ or (None if one.__suppress_context__ else one.__context__)
+
+
+def _last(traceback: TracebackType | None) -> tuple[str, Any] | None:
+    """Return the module and the code of the innermost frame."""
+    found = None
+    while traceback is not None:
+        found = (str(traceback.tb_frame.f_globals.get("__name__", "")), traceback.tb_frame.f_code)
+        traceback = traceback.tb_next
+    return found
+
+
+def _raiser(traceback: TracebackType | None) -> str:
+    last = _last(traceback)
+    if last is None:
+        return ""
+    name = getattr(last[1], "co_qualname", last[1].co_name)  # co_qualname is new in Python 3.11
+    return name if last[0] == "__main__" else f"{last[0]}.{name}"

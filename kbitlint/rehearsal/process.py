@@ -1,0 +1,168 @@
+"""The process of a rehearsal: its start, its environment, its limits and its end. It imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from kbitlint.errors import KbitlintError
+from kbitlint.rehearsal.messages import Done, Exit, Note, Received, Request, Training
+from kbitlint.result import Skip
+from kbitlint.runtime import process_memory, processes
+from kbitlint.sizes import size
+
+if TYPE_CHECKING:
+    from kbitlint.runtime.processes import Limits
+
+#: Seconds between two looks at the memory of the process.
+_LOOK = 0.2
+_END_OF_OUTPUT = 4000
+#: The code that the process runs first. Python has put the working folder on the path; the script's folder follows later.
+_CHILD = """\
+import sys
+del sys.path[0]
+package, request, pipe, parent = sys.argv[1:]
+import importlib.util
+spec = importlib.util.spec_from_file_location("kbitlint", package + "/__init__.py", submodule_search_locations=[package])
+sys.modules["kbitlint"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sys.modules["kbitlint"])
+from kbitlint.rehearsal.stage import perform
+perform(request, int(pipe), int(parent))
+"""
+
+
+def run(request: Request, limits: Limits) -> Received:
+    """Run a rehearsal in a process of its own, and return everything that it sent.
+
+    The process and every process that it started have ended when this function returns.
+
+    Raises:
+        KbitlintError: The process cannot be started, or kbitlint itself failed in it.
+    """
+    folder = Path(request.folder)
+    file = folder / "request"
+    file.write_bytes(pickle.dumps(request))
+    package = str(Path(__file__).parents[1])
+    reading, writing = os.pipe()
+    command = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]  # noqa: SLF001  # multiprocessing passes these flags on, too
+    with (folder / "output").open("wb") as output, os.fdopen(reading, "rb", buffering=0) as pipe:
+        try:
+            child = subprocess.Popen(  # noqa: S603  # this interpreter
+                [*command, "-c", _CHILD, package, str(file), str(writing), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=environment(request, folder),
+                pass_fds=(writing,),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise KbitlintError(f"the rehearsal cannot be started: {sys.executable}: {error.strerror or error}") from error
+        finally:
+            os.close(writing)
+        received = Received()
+        try:
+            received.unfinished = _receive(pipe, child, limits, received)
+        finally:
+            _end(child)
+    received.output = _tail(folder / "output")
+    if not received.done and not received.unfinished and received.raised is None and received.exit is None:
+        received.unfinished = f"its process {processes.ending(child.returncode)}"
+    return received
+
+
+def environment(request: Request, folder: Path) -> dict[str, str]:
+    """Return the environment of the script: the user's, without network and services, with caches in the folder."""
+    home = os.environ.get("HF_HOME") or os.path.join(  # noqa: PTH118  # a string for the environment
+        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),  # noqa: PTH111  # a string for the environment
+        "huggingface",
+    )
+    caches = ("HF_DATASETS_CACHE", "HF_MODULES_CACHE", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")
+    made = {name: str(folder / "caches" / name.lower()) for name in (*caches, "NUMBA_CACHE_DIR", "TORCH_EXTENSIONS_DIR")}
+    off = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"), "1")
+    services = {"WANDB_MODE": "disabled", "WANDB_SILENT": "true", "COMET_MODE": "disabled", "CLEARML_OFFLINE_MODE": "1"}
+    rank = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    launched = {**rank, "MASTER_PORT": "29500"} if request.command.launcher in ("torchrun", "deepspeed") else {}
+    return {
+        **os.environ,
+        "HF_HOME": home,
+        **made,
+        **off,
+        **services,
+        **launched,
+        **request.command.environment,
+        "TMPDIR": str(folder / "tmp"),
+        "CUDA_VISIBLE_DEVICES": "",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def _receive(pipe: BinaryIO, child: subprocess.Popen[bytes], limits: Limits, received: Received) -> str:
+    """Collect the messages until the process ends or reaches a limit. Return which limit, or nothing."""
+    deadline = time.monotonic() + (limits.seconds or float("inf"))
+    waiting = b""
+    while True:
+        ready, _, _ = select.select([pipe], [], [], _LOOK)
+        if ready:
+            part = os.read(pipe.fileno(), 1 << 16)
+            waiting = _take(waiting + part, received)
+            if not part:  # the process has ended, or closed its end
+                return ""
+        elif child.poll() is not None:  # a process that it forked may hold the pipe open
+            return ""
+        if time.monotonic() >= deadline:
+            return f"the script was not through within {limits.seconds:g} s (--timeout)"
+        if limits.nbytes is not None and process_memory.held_by(child.pid) > limits.nbytes:
+            return f"the script needs more than {size(limits.nbytes)} of memory (--memory)"
+
+
+def _take(data: bytes, received: Received) -> bytes:
+    """Take the whole messages out of the data, and return the rest. A message follows its length, 8 bytes."""
+    while len(data) >= 8 and len(data) >= 8 + (length := int.from_bytes(data[:8], "big")):
+        _keep(pickle.loads(data[8 : 8 + length]), received)  # noqa: S301  # written by this program
+        data = data[8 + length :]
+    return data
+
+
+def _keep(message: Any, received: Received) -> None:
+    if isinstance(message, Note):
+        received.notes.append(message)
+    elif isinstance(message, Skip):
+        received.skips.append(message)
+    elif isinstance(message, Training):
+        received.trainings.append(message)
+    elif isinstance(message, Exit):
+        received.exit = message
+    elif isinstance(message, Done):
+        received.done = True
+    elif isinstance(message, str):
+        raise KbitlintError(message)
+    else:
+        received.raised = message
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the process and all that it started."""
+
+    def kill() -> bool:
+        alive = child.poll() is None
+        if alive:
+            child.kill()
+        return alive
+
+    processes.end_family(child.pid, kill)
+    child.wait()
+
+
+def _tail(file: Path) -> str:
+    with contextlib.suppress(OSError):
+        return file.read_bytes()[-_END_OF_OUTPUT:].decode("utf-8", "replace")
+    return ""

@@ -1,0 +1,127 @@
+"""The process of a rehearsal: it puts the guards and stand-ins in place, runs the script, and sends what happens."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.errors import one_line
+from kbitlint.rehearsal import script
+from kbitlint.rehearsal.folders import Mirror
+from kbitlint.rehearsal.imports import after_import
+from kbitlint.rehearsal.messages import Done
+from kbitlint.rehearsal.record import Record
+from kbitlint.rehearsal.writing import real_path, redirect
+from kbitlint.runtime import processes
+from kbitlint.runtime.enclosure import enclose
+
+if TYPE_CHECKING:
+    from kbitlint.rehearsal.messages import Request
+
+
+def perform(request_file: str, pipe: int, parent: int) -> None:
+    """Rehearse the script of a request, and end the process.
+
+    Args:
+        request_file: The pickled request.
+        pipe: The descriptor for messages.
+        parent: The process that started this one. This one ends with it.
+    """
+    processes.die_with_parent(parent)
+    os.set_inheritable(pipe, False)  # noqa: FBT003  # a positional argument of Python's
+    request: Request = pickle.loads(Path(request_file).read_bytes())  # noqa: S301  # written by this program
+    mirror = Mirror(request.folder)
+    record = Record(request, mirror, pipe)
+    try:
+        _set_up(record)
+    except BaseException:  # noqa: BLE001  # kbitlint's own fault, which the parent reports
+        last = traceback.format_exc().strip().splitlines()
+        record.send(f"the rehearsal could not start: {last[-1]} ({' '.join(last[-3:-1])})")
+        _leave()
+    try:
+        script.run(request, mirror, record.cells)
+    except BaseException as error:  # noqa: BLE001  # every end of the script is a result
+        _send_ending(error, record)
+    record.send(Done())
+    _leave()
+
+
+def _leave() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            continue
+    os._exit(0)  # the script's threads and exit handlers have nothing left to do
+
+
+def _send_ending(error: BaseException, record: Record) -> None:
+    """Send how the script ended. Its own traceback goes to its output, as a real run prints it."""
+    from kbitlint.rehearsal.loops import LoopLeft  # imports torch
+    from kbitlint.rehearsal.outcome import ending  # see above
+
+    traceback.print_exception(type(error), error, error.__traceback__)
+    if isinstance(error, LoopLeft):
+        return
+    try:
+        found = ending(error, record)
+    except Exception as own:  # noqa: BLE001  # kbitlint's own fault
+        record.send(f"the end of the script could not be judged: {one_line(own)}")
+        return
+    if found is not None:
+        record.send(found)
+
+
+def _set_up(record: Record) -> None:
+    """Put the guards and stand-ins in place. torch is imported here, and so is what kbitlint itself needs of it."""
+    request, mirror = record.request, record.mirror
+    gc.set_threshold(10_000)  # a collection walks all modules of torch and transformers
+    for name in ("tmp", "caches"):
+        Path(request.folder, name).mkdir(exist_ok=True)
+    os.chdir(mirror.open_up(request.working_folder))
+    from kbitlint.extras import load_bitsandbytes
+    from kbitlint.rehearsal import services
+
+    if _is_installed("bitsandbytes"):
+        load_bitsandbytes("a rehearsal")
+    _stand_ins(record)
+    services.install(record)
+    redirect(mirror)
+    enclose(request.folder, lambda act: record.skip(f"a rehearsal may not {act}"), services.may_start, real_path)
+
+
+def _is_installed(package: str) -> bool:
+    from importlib.util import find_spec
+
+    return find_spec(package) is not None
+
+
+def _stand_ins(record: Record) -> None:
+    import torch
+
+    from kbitlint.rehearsal import devices, saving
+
+    saving.install_files(record)
+    devices.install(record)
+    import transformers
+
+    from kbitlint.rehearsal import adapters, data, loops, models, trainers, words
+
+    models.install(record, transformers)
+    words.install(record, transformers)
+    loops.install(record)
+    saving.install(record)
+    after_import("transformers.trainer", lambda module: trainers.install(record, module))
+    after_import("datasets", lambda module: data.install(record, module))
+    after_import("peft", lambda module: adapters.install(record, module))
+    torch.compile = _uncompiled
+
+
+def _uncompiled(model: Any = None, **_: Any) -> Any:
+    """Return what ``torch.compile`` gets, uncompiled: a compiled model computes the same."""
+    return (lambda function: function) if model is None else model

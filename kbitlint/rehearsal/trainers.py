@@ -1,0 +1,112 @@
+"""Trainers of transformers and TRL: they run as they are until their first training step, which is audited."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.model.build.checkpoint_config import major_version
+from kbitlint.rehearsal.adapters import is_without_weights
+from kbitlint.rehearsal.audits import audit_training
+from kbitlint.rehearsal.imports import replace
+
+if TYPE_CHECKING:
+    from kbitlint.rehearsal.record import Record
+
+
+class TrainingReached(BaseException):  # it leaves the loop of a Trainer, past every `except Exception`
+    """A Trainer's first training step.
+
+    Args:
+        trainer: The Trainer.
+        inputs: The batch, as the collator made it.
+    """
+
+    def __init__(self, trainer: Any, inputs: Any) -> None:
+        super().__init__("a training step")
+        self.trainer, self.inputs = trainer, inputs
+
+
+def install(record: Record, module: Any) -> None:
+    """Let ``Trainer.train`` end at its first step, until the process ends."""
+    trainer = module.Trainer
+    replace(trainer, "training_step", lambda original: _step(record, original, trainer))
+    replace(trainer, "train", lambda original: _train(record, original, module.TrainOutput))
+    replace(module, "get_reporting_integration_callbacks", lambda original: _reports(record, original))
+
+
+def _step(record: Record, original: Any, base: Any) -> Any:
+    @functools.wraps(original)
+    def training_step(self: Any, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
+        if record.paused:
+            return original(self, model, inputs, *arguments, **options)
+        inputs = self._prepare_inputs(inputs) if type(self)._prepare_inputs is base._prepare_inputs else inputs  # noqa: SLF001  # Trainer's own hook
+        if is_without_weights(model):
+            _compute_loss(record, self, model, inputs, arguments[0] if arguments else options.get("num_items_in_batch"))
+        raise TrainingReached(self, inputs)
+
+    return training_step
+
+
+def _compute_loss(record: Record, trainer: Any, model: Any, inputs: Any, items: Any) -> None:
+    """Call the method that computes the loss, if it is Trainer's own or the user's: the model answers without weights."""
+    owner = next(cls for cls in type(trainer).__mro__ if "compute_loss" in vars(cls))
+    if owner.__module__ == "transformers.trainer" or record.is_users(sys.modules[owner.__module__].__file__ or ""):
+        trainer.compute_loss(model, dict(inputs), num_items_in_batch=items)
+
+
+def _train(record: Record, original: Any, output: Any) -> Any:
+    @functools.wraps(original)
+    def train(self: Any, *arguments: Any, **options: Any) -> Any:
+        line = record.line()
+        try:
+            return original(self, *arguments, **options)
+        except TrainingReached as reached:
+            if reached.trainer is not self:
+                raise
+            inputs = reached.inputs if isinstance(reached.inputs, dict) or hasattr(reached.inputs, "keys") else {}
+        audit_training(record, self, _named(inputs), self.optimizer, line)
+        return _after(self, output)
+
+    return train
+
+
+def _named(inputs: Any) -> dict[str, Any]:
+    """Return the batch by the names of the model's arguments. Trainers of preferences name their parts otherwise."""
+    held = dict(inputs)
+    for name in ("chosen", "completion"):
+        if "input_ids" not in held and f"{name}_input_ids" in held:
+            held["input_ids"] = held[f"{name}_input_ids"]
+            held["attention_mask"] = held.get(f"{name}_attention_mask")
+            held["labels"] = held.get(f"{name}_labels", held["input_ids"])
+    if "labels" not in held and "input_ids" in held:
+        held["labels"] = held["input_ids"]
+    return held
+
+
+def _after(trainer: Any, output: Any) -> Any:
+    """Return what ``train`` returns after its last step, and leave the Trainer as that step does."""
+    state, args = trainer.state, trainer.args
+    state.global_step = max(int(state.max_steps or 1), 1)
+    state.epoch = float(args.num_train_epochs)
+    state.log_history.append(
+        {"loss": 1.0, "learning_rate": args.learning_rate, "epoch": state.epoch, "step": state.global_step}
+    )
+    trainer.is_in_train = False
+    names = ["train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"]
+    if major_version() < 5:
+        names.append("total_flos")
+    metrics = {**dict.fromkeys(names, 1.0), "epoch": state.epoch}
+    return output(state.global_step, 1.0, metrics)
+
+
+def _reports(record: Record, original: Any) -> Any:
+    @functools.wraps(original)
+    def callbacks(report_to: Any) -> list[Any]:
+        if report_to:
+            names = ", ".join([report_to] if isinstance(report_to, str) else map(str, report_to))
+            record.switch_off(f"reports to {names}")
+        return []
+
+    return callbacks

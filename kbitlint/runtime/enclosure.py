@@ -1,0 +1,119 @@
+"""Enclosure of a process that runs code of the user's: it writes in one folder only, and connects to nothing.
+
+The process is one of kbitlint's own. Its audit hook (PEP 578) stays until it ends, and processes that it forks inherit it.
+``kbitlint.runtime.confinement`` is the narrower guard of a config that is built inside the user's process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.runtime.acts import JUDGES, NETWORK, Reach, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_WRITES = frozenset(
+    (
+        *("open", "os.rename", "os.link", "os.symlink", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.chmod"),
+        *("os.chown", "os.utime", "os.setxattr", "os.removexattr", "sqlite3.connect"),
+    )
+)
+_TWO = frozenset(("os.rename", "os.link"))
+_STARTS = frozenset(
+    ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn", "os.forkpty")
+)
+_SIGNALS = frozenset(("os.kill", "os.killpg"))
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+#: what a rehearsed script may write beside its folder: terminals, the null device, shared memory between its processes
+_DEVICES = ("/dev/null", "/dev/tty", "/dev/shm/", "/proc/self/")  # noqa: S108  # compared, not written
+
+
+class EnclosedError(PermissionError):
+    """A refused act of a rehearsed script. Libraries treat it like any missing permission."""
+
+
+def enclose(
+    folder: str,
+    refused: Callable[[str], None],
+    started: Callable[[str], bool],
+    resolve: Callable[[str], str] = os.path.realpath,
+) -> None:
+    """Refuse every write outside a folder, every connection and every new program, until this process ends.
+
+    Args:
+        folder: The folder that may be written.
+        refused: Receives a refused act in words.
+        started: Returns whether a program may be started; receives its name.
+        resolve: Returns a path with all links followed.
+    """
+    own = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118  # the hook compares strings
+    reach = Reach((), ())
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        act = None
+        if event in _WRITES:
+            act = _outside(event, arguments, own, resolve)
+        elif event in NETWORK:
+            act = None if _is_local(event, arguments) else JUDGES[event](reach, *arguments)
+        elif event in _STARTS:
+            program = text_of_program(arguments)
+            act = None if started(program) else f"start {program}"
+        elif event in _SIGNALS and not _is_own(arguments):
+            act = "signal a process"
+        if act is not None:
+            refused(act)
+            raise EnclosedError(f"a rehearsed script may not {act}")
+
+    sys.addaudithook(hook)
+
+
+def text_of_program(arguments: tuple[Any, ...]) -> str:
+    """Return the name of the program that an audit event starts."""
+    for one in arguments:
+        first = one[0] if isinstance(one, (list, tuple)) and one else one
+        if isinstance(first, (str, bytes, os.PathLike)):
+            words = os.fsdecode(first).split()
+            return os.path.basename(words[0]) if words else ""  # noqa: PTH119  # a string suffices
+    return "a program"
+
+
+def _outside(event: str, arguments: tuple[Any, ...], own: str, resolve: Callable[[str], str]) -> str | None:
+    """Return the act if an event writes outside the folder."""
+    if event == "open":
+        mode, flags = (*arguments[1:], None, None)[:2]
+        writes = (isinstance(flags, int) and flags & _WRITING) or (isinstance(mode, str) and set(mode) & set("wax+"))
+        if not writes:
+            return None
+    paths = arguments[:2] if event in _TWO else arguments[1:2] if event == "os.symlink" else arguments[:1]
+    for path in paths:
+        place = text_of(path)
+        if place is None or place.startswith(_DEVICES) or (event == "sqlite3.connect" and path == ":memory:"):
+            continue
+        follows = event in ("open", "os.truncate", "sqlite3.connect", "os.chmod", "os.utime")
+        folder, name = os.path.split(place)
+        real = resolve(place) if follows else os.path.join(resolve(folder), name)  # noqa: PTH118  # see above
+        if not os.path.join(real, "").startswith(own):  # noqa: PTH118  # see above
+            return f"write {place}"
+    return None
+
+
+def _is_local(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Return whether a socket event stays between processes of this machine through a path, or only takes a free port."""
+    if event == "socket.bind":
+        address = arguments[1] if len(arguments) > 1 else None
+        return isinstance(address, (str, bytes)) or (isinstance(address, tuple) and address[1:2] == (0,))
+    return event in ("socket.connect", "socket.sendto") and isinstance(arguments[-1], (str, bytes))
+
+
+def _is_own(arguments: tuple[Any, ...]) -> bool:
+    """Return whether a signal goes to this process or to a child of it."""
+    process = arguments[0] if arguments else 0
+    if process in (0, os.getpid()):
+        return True
+    with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{process}/stat", "rb") as file:  # noqa: PTH123  # the path is fixed
+        return int(file.read().rpartition(b")")[2].split()[1]) == os.getpid()
+    return False

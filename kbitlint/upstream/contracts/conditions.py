@@ -1,0 +1,218 @@
+"""The language in which rows state when a call is refused: Python expressions over the call's arguments.
+
+``truth`` evaluates an expression in three-valued logic, so that an argument of unknown value decides nothing. Names
+are arguments of the call, with the defaults of its class. ``args.fp16`` is an argument of a call that is an argument.
+``model.adapted``, ``model.packed`` and others are the state of the model that the call receives; see ``Subject.state``.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import operator
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.facts.values import UNKNOWN, Call, Symbol, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from kbitlint.facts.model_state import ModelState
+
+#: libraries whose enum members and dtypes are known by their last name; other imported names may hold any value
+_LIBRARIES = ("torch.", "transformers.", "peft.", "trl.", "accelerate.")
+_COMPARE: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+
+
+class Subject:
+    """A call, with the defaults of its class and the state of the model that it receives."""
+
+    def __init__(self, call: Call, defaults: Mapping[str, Mapping[str, Value]], model: ModelState | None = None) -> None:
+        self.call = call
+        self._defaults = defaults
+        self._model = model
+
+    def argument(self, call: Call, name: str) -> Value:
+        """Return an argument of a call or its default; UNKNOWN if the call may pass it with an unknown value."""
+        return call.value(name, self._defaults.get(call.callee, {}).get(name))
+
+    def state(self, name: str) -> Value:
+        """Return a property of the model's state; UNKNOWN without a model, or if the file does not tell it.
+
+        Raises:
+            KeyError: The model has no property of this name.
+        """
+        model = self._model
+        if model is None:
+            return UNKNOWN
+        known = {
+            "adapted": model.adapters is not None or (False if model.certain else UNKNOWN),
+            "packed": model.method,
+            "bits": model.bits,
+            "dtype": model.dtype,
+            "checkpointed": UNKNOWN if model.checkpointing.enabled is None else model.checkpointing.enabled,
+            "loader": model.load.callee if model.load is not None else UNKNOWN,
+            "adapter_config": model.adapters.config if model.adapters is not None else None,
+            "object": not isinstance(self.call.value("model"), str),
+        }
+        return known[name] if model.certain or name in ("adapted", "object", "loader") else UNKNOWN
+
+
+def truth(condition: str, subject: Subject) -> bool | None:
+    """Return whether a condition holds for a call; None if the file does not tell."""
+    value = _value(parsed(condition), subject)
+    return None if value is UNKNOWN else bool(value)
+
+
+@functools.cache
+def parsed(condition: str) -> ast.expr:
+    """Return the syntax tree of a condition.
+
+    Raises:
+        SyntaxError: The text is no expression.
+    """
+    return ast.parse(condition, mode="eval").body
+
+
+def names(condition: str) -> tuple[str, ...]:
+    """Return the arguments that a condition names, in their order; ``args.fp16`` counts as ``args``."""
+    found = sorted(
+        (node for node in ast.walk(parsed(condition)) if isinstance(node, ast.Name)),
+        key=lambda node: (node.lineno, node.col_offset),
+    )
+    return tuple(dict.fromkeys(node.id for node in found if node.id not in FUNCTIONS))
+
+
+def _value(node: ast.expr, subject: Subject) -> Any:
+    evaluate = _NODES.get(type(node))
+    if evaluate is None:
+        raise SyntaxError(f"no condition: {ast.unparse(node)}")
+    return evaluate(node, subject)
+
+
+def _attribute(node: Any, subject: Subject) -> Any:
+    if isinstance(node.value, ast.Name) and node.value.id == "model":
+        return _plain(subject.state(node.attr))
+    owner = _value(node.value, subject)
+    return _plain(subject.argument(owner, node.attr)) if isinstance(owner, Call) else owner and UNKNOWN
+
+
+def _unary(node: Any, subject: Subject) -> Any:
+    value = _value(node.operand, subject)
+    if isinstance(node.op, ast.USub):
+        return -value
+    held = _truth(value)
+    return UNKNOWN if held is None else not held
+
+
+def _arithmetic(node: Any, subject: Subject) -> Any:
+    left, right = _value(node.left, subject), _value(node.right, subject)
+    if not _numbers(left, right):
+        return UNKNOWN
+    return left - right if isinstance(node.op, ast.Sub) else left % right if right else UNKNOWN
+
+
+def _applied(node: Any, subject: Subject) -> Any:
+    given = [_value(argument, subject) for argument in node.args]
+    return UNKNOWN if given[0] is UNKNOWN else FUNCTIONS[node.func.id](*given)
+
+
+_NODES: Mapping[type, Callable[[Any, Subject], Any]] = {
+    ast.Constant: lambda node, _: node.value,
+    ast.Tuple: lambda node, subject: tuple(_value(item, subject) for item in node.elts),
+    ast.Name: lambda node, subject: _plain(subject.argument(subject.call, node.id)),
+    ast.Attribute: _attribute,
+    ast.BoolOp: lambda node, subject: _joined(isinstance(node.op, ast.Or), node.values, subject),
+    ast.UnaryOp: _unary,
+    ast.BinOp: _arithmetic,
+    ast.Compare: lambda node, subject: _compared(node.ops[0], _value(node.left, subject), _value(node.comparators[0], subject)),
+    ast.Call: _applied,
+}
+
+
+def _plain(value: Value) -> Value:
+    """Return a value with an enum member or dtype of a library as its last name; other symbols become UNKNOWN."""
+    if isinstance(value, Symbol):
+        return value.last if value.name.startswith(_LIBRARIES) else UNKNOWN
+    return value
+
+
+def _truth(value: Any) -> bool | None:
+    if value is UNKNOWN:
+        return None
+    if isinstance(value, Call):
+        return True if value.callee != "dict" or value.arguments else False if value.complete else None
+    return bool(value)
+
+
+def _joined(either: bool, nodes: list[ast.expr], subject: Subject) -> Any:  # noqa: FBT001  # or, else and
+    held = [_truth(_value(node, subject)) for node in nodes]
+    if either in held:
+        return either
+    return UNKNOWN if None in held else not either
+
+
+def _compared(operation: ast.cmpop, left: Any, right: Any) -> Any:
+    if left is UNKNOWN or right is UNKNOWN:
+        return UNKNOWN
+    match operation:
+        case ast.Is():
+            return left is right
+        case ast.IsNot():
+            return left is not right
+        case ast.Eq():
+            return _same(left, right)
+        case ast.NotEq():
+            held = _same(left, right)
+            return held if held is UNKNOWN else not held
+        case ast.In():
+            return _within(left, right)
+        case ast.NotIn():
+            held = _within(left, right)
+            return held if held is UNKNOWN else not held
+        case _:
+            return _COMPARE[type(operation)](left, right) if _numbers(left, right) else UNKNOWN
+
+
+def _same(left: Any, right: Any) -> Any:
+    if isinstance(left, Call) or isinstance(right, Call):
+        return False if left is None or right is None else UNKNOWN
+    if isinstance(left, str) and isinstance(right, str):
+        return left.lower() == right.lower()  # members of enums are upper case, their values lower case
+    return left == right and isinstance(left, bool) == isinstance(right, bool)
+
+
+def _within(item: Any, values: Any) -> Any:
+    if isinstance(values, str):
+        return item in values if isinstance(item, str) else UNKNOWN
+    if not isinstance(values, tuple):
+        return UNKNOWN if values is not None else False
+    held = [_same(item, value) if value is not UNKNOWN else UNKNOWN for value in values]
+    return True if True in held else UNKNOWN if UNKNOWN in held else False
+
+
+def _numbers(*values: Any) -> bool:
+    return all(isinstance(value, (int, float)) for value in values)
+
+
+def _is_made(value: Any, name: str) -> Any:
+    return value.callee.rpartition(".")[2] == name if isinstance(value, Call) and value.callee != "dict" else value and UNKNOWN
+
+
+#: the functions of conditions; each gets known values
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "text": lambda value: isinstance(value, str),
+    "flag": lambda value: isinstance(value, bool),
+    "whole": lambda value: isinstance(value, int) and not isinstance(value, bool),
+    "number": lambda value: isinstance(value, (int, float)),
+    "listed": lambda value: isinstance(value, tuple),
+    "size": lambda value: len(value) if isinstance(value, (tuple, str)) else UNKNOWN,
+    "starts": lambda value, start: isinstance(value, str) and value.lower().startswith(start),
+    "has": lambda value, part: part in value.lower() if isinstance(value, str) else False,
+    "made": _is_made,
+}

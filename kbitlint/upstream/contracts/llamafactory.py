@@ -1,0 +1,105 @@
+"""What LLaMA-Factory refuses or does not heed: LLaMA-Factory 0.9.5, ``hparams/`` and ``model/``."""
+
+from __future__ import annotations
+
+from kbitlint.upstream.contracts.rows import Contract
+
+_TRAIN = ("llamafactory.train",)
+_ZERO3 = "(has(deepspeed, 'z3') or has(deepspeed, 'zero3') or has(deepspeed, 'stage3'))"
+
+
+def _refused(when: str, message: str, drops: str = "") -> Contract:
+    return Contract(_TRAIN, when, message, drops=drops)
+
+
+_QUANTIZED = (
+    # quantized weights without adapters are another rule's (quantized-without-adapters)
+    _refused(
+        "quantization_bit is not None and pissa_init",
+        "Please use scripts/pissa_init.py to initialize PiSSA for a quantized model",
+        "pissa_init",
+    ),
+    _refused(
+        "quantization_bit is not None and resize_vocab",
+        "Cannot resize embedding layers of a quantized model",
+        "resize_vocab",
+    ),
+    _refused(
+        "quantization_bit is not None and adapter_name_or_path is not None and create_new_adapter",
+        "Cannot create new adapter upon a quantized model",
+        "create_new_adapter",
+    ),
+    _refused(
+        "quantization_bit is not None and text(adapter_name_or_path) and has(adapter_name_or_path, ',')",
+        "Quantized model only accepts a single adapter. Merge them first",
+    ),
+    _refused(
+        "quantization_bit is not None and quantization_method in ('bnb', 'bitsandbytes') and quantization_bit not in (4, 8)",
+        "Bitsandbytes only accepts 4-bit or 8-bit quantization",
+    ),
+    _refused(
+        "quantization_bit is not None and quantization_method == 'eetq' and quantization_bit != 8",
+        "EETQ only accepts 8-bit quantization",
+    ),
+    _refused(
+        "quantization_bit is not None and quantization_method == 'hqq' and quantization_bit not in (1, 2, 3, 4, 5, 6, 8)",
+        "HQQ only accepts 1/2/3/4/5/6/8-bit quantization",
+    ),
+    _refused(
+        f"quantization_bit == 8 and quantization_method in ('bnb', 'bitsandbytes') and {_ZERO3}",
+        "Only 4-bit quantized model can use fsdp+qlora or auto device map",
+    ),
+    _refused(
+        f"quantization_bit is not None and quantization_method == 'hqq' and {_ZERO3}",
+        "HQQ quantization is incompatible with DeepSpeed ZeRO-3 or FSDP",
+    ),
+    _refused(
+        f"quantization_bit is not None and quantization_method == 'eetq' and {_ZERO3}",
+        "EETQ quantization is incompatible with DeepSpeed ZeRO-3 or FSDP",
+    ),
+    _refused(
+        "do_train and quantization_device_map == 'auto'",
+        "Cannot use device map for quantized models in training",
+        "quantization_device_map",
+    ),
+    _refused("fp8 and quantization_bit is not None", "FP8 training is not compatible with quantization"),
+    _refused(
+        "export_quantization_bit is not None and export_quantization_dataset is None",
+        "Quantization dataset is necessary for exporting",
+    ),
+)
+
+_ADAPTED = (
+    _refused(
+        "adapter_name_or_path is not None and finetuning_type != 'lora'",
+        "Adapter is only valid for the LoRA method",
+        "adapter_name_or_path",
+    ),
+    *(
+        _refused(f"finetuning_type != 'lora' and {name}", f"`{name}` is only valid for LoRA training", name)
+        for name in ("use_rslora", "use_dora", "pissa_init")
+    ),
+    _refused(
+        "finetuning_type != 'lora' and loraplus_lr_ratio is not None",
+        "`loraplus_lr_ratio` is only valid for LoRA training",
+        "loraplus_lr_ratio",
+    ),
+    _refused(
+        "finetuning_type == 'lora' and (use_galore or use_apollo or use_badam)",
+        "Cannot use LoRA with GaLore, APOLLO or BAdam together",
+    ),
+    _refused("use_llama_pro and finetuning_type == 'full'", "`use_llama_pro` is only valid for Freeze or LoRA training"),
+    _refused("pissa_init and stage in ('ppo', 'kto')", "Cannot use PiSSA for current training stage", "pissa_init"),
+    _refused("use_unsloth and finetuning_type == 'oft'", "Unsloth is currently not supported for OFT"),
+    _refused(f"pissa_init and {_ZERO3}", "Please use scripts/pissa_init.py to initialize PiSSA in DeepSpeed ZeRO-3"),
+    _refused(f"use_unsloth and {_ZERO3}", "Unsloth is incompatible with DeepSpeed ZeRO-3"),
+    _refused(f"pure_bf16 and {_ZERO3}", "`pure_bf16` is incompatible with DeepSpeed ZeRO-3"),
+    _refused("deepspeed and (use_galore or use_apollo)", "GaLore and APOLLO are incompatible with DeepSpeed yet"),
+    _refused(
+        "stage == 'ppo' and reward_model_type == 'lora' and use_unsloth",
+        "Unsloth does not support lora reward model",
+    ),
+    _refused("stage in ('rm', 'ppo') and load_best_model_at_end", "RM and PPO stages do not support `load_best_model_at_end`"),
+)
+
+ROWS = (*_QUANTIZED, *_ADAPTED)

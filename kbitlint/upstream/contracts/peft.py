@@ -1,0 +1,192 @@
+"""What PEFT's LoRA, AdaLoRA and functions refuse or ignore: PEFT 0.21, ``tuners/lora/`` and ``peft_model.py``."""
+
+from __future__ import annotations
+
+from kbitlint.upstream.contracts.peft_configs import CONFIG_ROWS
+from kbitlint.upstream.contracts.rows import Contract
+
+_ATTACHED = "when it is attached"
+_LORA = ("peft.LoraConfig",)
+_PARAMETERS = {
+    "lora_dropout": ("lora_dropout", "0.1", "does not work with lora_dropout != 0"),
+    "fan_in_fan_out": ("fan_in_fan_out", "True", "does not work with fan_in_fan_out"),
+    "lora_bias": ("lora_bias", "True", "does not work with lora_bias=True"),
+    "use_dora": ("use_dora", "True", "does not work with use_dora=True"),
+    "velora_config": ("velora_config is not None", "{}", "does not work when `velora_config` is set"),
+    "kasa_config": ("kasa_config is not None", "{}", "does not work when `kasa_config` is set"),
+}
+_LORA_ROWS = (
+    *(
+        Contract(
+            _LORA,
+            f"target_parameters and {condition}",
+            message,
+            drops=name,
+            moment=_ATTACHED,
+            example=f"target_parameters=['experts.gate_up_proj'], {name}={value}",
+            since="0.17",
+        )
+        for name, (condition, value, message) in _PARAMETERS.items()
+    ),
+    Contract(
+        _LORA,
+        "text(target_parameters)",
+        "`target_parameters` must be a list of strings or None",
+        "TypeError",
+        example="target_parameters='mlp.experts.down_proj'",
+        since="0.18",
+    ),
+    Contract(
+        _LORA,
+        "use_dora and megatron_config",
+        "DoRA does not support megatron_core, please set `use_dora=False`",
+        example="use_dora=True, megatron_config={'a': 1}",
+    ),
+    Contract(
+        _LORA,
+        "init_lora_weights == 'loftq' and not loftq_config",
+        "`loftq_config` must be specified when `init_lora_weights` is 'loftq'",
+        example="init_lora_weights='loftq'",
+    ),
+    *(
+        Contract(
+            (f"peft.{name}",),
+            "init_lora_weights != 'loftq' and loftq_config",
+            "`loftq_config` specified but will be ignored when `init_lora_weights` is not 'loftq'",
+            "",
+            "loftq_config",
+            example=f"loftq_config={{'loftq_bits': 4}}{further}",
+        )
+        for name, further in (("LoraConfig", ""), ("AdaLoraConfig", ", total_step=100"))
+    ),
+    *(
+        Contract(
+            _LORA,
+            f"init_lora_weights != '{name}' and not loftq_config and {name}_config is not None",
+            f"`{name}_config` specified but will be ignored when `init_lora_weights` is not '{name}'",
+            "",
+            f"{name}_config",
+            example=f"{name}_config={{}}",
+        )
+        for name in ("eva", "corda")
+    ),
+    Contract(
+        _LORA,
+        "lora_bias and not flag(init_lora_weights)",
+        "The argument lora_bias=True is only supported with init_lora_weights=True or False",
+        drops="init_lora_weights",
+        example="lora_bias=True, init_lora_weights='gaussian'",
+    ),
+    Contract(
+        _LORA,
+        "lora_bias and use_dora and flag(init_lora_weights)",
+        "The argument lora_bias=True is not supported for DoRA, please pass use_dora=False",
+        drops="use_dora",
+        example="lora_bias=True, use_dora=True",
+    ),
+    Contract(
+        _LORA,
+        "number(r) and r <= 0",
+        "`r` should be a positive integer value but the value passed is",
+        moment=_ATTACHED,
+        example="r=0",
+    ),
+    Contract(
+        _LORA,
+        "text(init_lora_weights) and not starts(init_lora_weights, 'pissa') and not starts(init_lora_weights, 'corda')"
+        " and init_lora_weights not in ('gaussian', 'olora', 'mica', 'loftq', 'eva', 'orthogonal', 'lora_ga')",
+        "Unknown initialization init_lora_weights",
+        moment=_ATTACHED,
+        example="init_lora_weights='kaiming'",
+    ),
+    Contract(
+        _LORA,
+        "init_lora_weights == 'orthogonal' and whole(r) and r > 0 and r % 2 != 0",
+        "Orthogonal initialization requires the LoRA rank to be even, got",
+        moment=_ATTACHED,
+        example="init_lora_weights='orthogonal', r=7",
+    ),
+    Contract(
+        _LORA,
+        "text(bias) and bias not in ('none', 'all', 'lora_only')",
+        "Requested bias: ",
+        "NotImplementedError",
+        moment=_ATTACHED,
+        example="bias='some'",
+    ),
+)
+
+_ADALORA = ("peft.AdaLoraConfig",)
+_ADALORA_ROWS = (
+    Contract(_ADALORA, "use_dora", " does not support DoRA", drops="use_dora", example="use_dora=True, total_step=100"),
+    Contract(
+        _ADALORA,
+        "init_lora_weights == 'loftq' and loftq_config",
+        " does not support LOFTQ",
+        drops="loftq_config",
+        example="init_lora_weights='loftq', loftq_config={'loftq_bits': 4}, total_step=100",
+    ),
+    Contract(
+        _ADALORA, "r != 8", "Note that `r` is not used in AdaLora and will be ignored", "", "r", example="r=16, total_step=100"
+    ),
+    Contract(
+        _ADALORA,
+        "total_step is None or (number(total_step) and total_step <= 0)",
+        "AdaLoRA does not work when `total_step` is None, supply a value > 0",
+        since="0.14",
+    ),
+    Contract(
+        _ADALORA,
+        "number(orth_reg_weight) and orth_reg_weight < 0 and number(total_step) and total_step > 0",
+        "`orth_reg_weight` should be greater than or equal to 0, but the value passed is",
+        example="orth_reg_weight=-1.0, total_step=100",
+    ),
+)
+
+_SCHEDULE_ROWS = (
+    Contract(
+        _ADALORA,
+        "number(total_step) and total_step > 0 and number(tinit) and number(tfinal) and tinit >= total_step - tfinal",
+        "The supplied schedule values don't allow for a budgeting phase",
+        example="total_step=100, tinit=80, tfinal=50",
+        since="0.14",
+    ),
+)
+
+#: classes whose forward takes other inputs than input_ids; PEFT's task wrappers pass input_ids to every model
+_NO_INPUT_IDS = "(has(model.loader, 'whisper') or has(model.loader, 'speech') or has(model.loader, 'wav2vec2')"
+_NO_INPUT_IDS += " or has(model.loader, 'hubert') or has(model.loader, 'ctc'))"
+_ATTACH = ("peft.get_peft_model",)
+_ATTACH_ROWS = (
+    Contract(
+        _ATTACH,
+        "(made(peft_config, 'PrefixTuningConfig') or made(peft_config, 'CartridgeConfig')) and model.checkpointed",
+        " does not work with gradient checkpointing",
+        example="PrefixTuningConfig(task_type='CAUSAL_LM', num_virtual_tokens=4)",
+    ),
+    Contract(
+        _ATTACH,
+        "model.packed == 'bitsandbytes' and peft_config.velora_config is not None",
+        " does not support VeLoRA",
+        example="LoraConfig(velora_config={})",
+    ),
+    Contract(
+        _ATTACH,
+        "model.packed == 'gptq' and peft_config.use_dora",
+        " does not support DoRA yet, please set it to False",
+    ),
+    Contract(
+        _ATTACH,
+        "model.packed == 'gptq' and peft_config.velora_config is not None",
+        " does not support VeLoRA yet, please set it to False",
+    ),
+    Contract(
+        _ATTACH,
+        f"peft_config.task_type in ('SEQ_2_SEQ_LM', 'CAUSAL_LM') and {_NO_INPUT_IDS}",
+        "forward() got an unexpected keyword argument 'input_ids'",
+        "TypeError",
+        moment="in the first step",
+    ),
+)
+
+ROWS = (*CONFIG_ROWS, *_LORA_ROWS, *_ADALORA_ROWS, *_SCHEDULE_ROWS, *_ATTACH_ROWS)

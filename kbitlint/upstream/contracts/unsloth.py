@@ -1,0 +1,60 @@
+"""What unsloth refuses or ignores: unsloth 2026.10, ``models/loader.py``, ``llama.py``, ``rl.py`` and ``save.py``."""
+
+from __future__ import annotations
+
+from kbitlint.upstream.contracts.rows import Contract
+
+_LOADERS: tuple[str, ...] = ("unsloth.FastLanguageModel.from_pretrained", "unsloth.FastModel.from_pretrained")
+_LOADERS += ("unsloth.FastVisionModel.from_pretrained",)
+
+ROWS: tuple[Contract, ...] = (
+    Contract(
+        _LOADERS,
+        "load_in_4bit is True and load_in_8bit is True and full_finetuning is not True",
+        "Unsloth: Can only load in 4bit or 8bit or 16bit, not a combination!",
+        "RuntimeError",
+    ),
+    Contract(
+        _LOADERS,
+        "full_finetuning is True and load_in_4bit is True",
+        "You selected full finetuning support, but 4bit / 8bit is enabled - disabling LoRA / QLoRA",
+        "",
+        "load_in_4bit",
+    ),
+    Contract(
+        _LOADERS,
+        "full_finetuning is True and load_in_8bit is True",
+        "You selected full finetuning support, but 4bit / 8bit is enabled - disabling LoRA / QLoRA",
+        "",
+        "load_in_8bit",
+    ),
+    Contract(
+        _LOADERS,
+        "qat_scheme is not None and full_finetuning is not True",
+        "Specifying `qat_scheme`  is only compatible with `full_finetuning=True`",
+    ),
+    Contract(
+        ("unsloth.get_peft_model",),
+        "whole(r) and r <= 0",
+        "Unsloth: Rank of  must be larger than 0",
+        "TypeError",
+    ),
+    Contract(
+        ("unsloth.get_peft_model",),
+        "number(r) and not whole(r)",
+        "Unsloth: Rank of  must be an integer",
+        "TypeError",
+    ),
+    Contract(
+        ("unsloth.get_peft_model",),
+        "init_lora_weights == 'eva' and has(model.loader, 'fastlanguagemodel')",
+        "`init_lora_weights = 'eva'` is not supported by FastLanguageModel's fused LoRA path",
+        "NotImplementedError",
+    ),
+    Contract(
+        ("unsloth.save_pretrained_merged", "unsloth.push_to_hub_merged"),
+        "save_method == 'merged_4bit'",
+        "Unsloth: Merging into 4bit will cause your model to lose accuracy",
+        "RuntimeError",
+    ),
+)

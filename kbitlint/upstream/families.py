@@ -1,0 +1,114 @@
+"""What is known of a checkpoint that a script names: from its config.json on this machine, or else from its name.
+
+A name matches a row of ``family_rows.py`` by its words, so variants of size, organisation and fine-tuning match too, and
+folders of copies. A name without a known word tells nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kbitlint.upstream.architectures import ARCHITECTURES, Architecture
+from kbitlint.upstream.family_rows import FAMILIES, Family
+
+if TYPE_CHECKING:
+    from kbitlint.facts.model_state import CheckpointConfig
+
+_SIZE = re.compile(r"\d+x\d+(?:\.\d+)?b|\d+(?:\.\d+)?[bmk]")
+_DTYPES = ("", "bfloat16", "float16", "float32")
+_NAMED = re.compile(r"(bf16|bfloat16)|(fp16|float16|f16)|(fp32|float32)")
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of a checkpoint, from its config.json or else from its name. Empty values are unknown."""
+
+    family: Family | None = None
+    dtype: str = ""
+    vocabulary: int = 0
+    hidden: int = 0
+    tied: bool | None = None
+    billions: float = 0
+    """The number of parameters in billions, as the name gives it."""
+    model_type: str = ""
+
+    @property
+    def architecture(self) -> Architecture | None:
+        """Return the names of the checkpoint's modules; None if they are not known."""
+        return ARCHITECTURES.get(self.model_type)
+
+    @property
+    def overflows(self) -> bool:
+        """Return whether the checkpoint's activations are known to leave the range of float16."""
+        return self.family is not None and self.family.overflows
+
+
+def _normal(name: str) -> str:
+    """Return the last part of a checkpoint's name: lower case, one separator, none between a word and its number."""
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower().replace("_", "-").replace(" ", "-")
+    return re.sub(r"(?<=[a-z])-(?=\d)", "", last)
+
+
+def _holds(name: str, word: str) -> bool:
+    """Return whether a normalized name holds a family's word: alone, or with a size behind it."""
+    start = name.find(word)
+    while start >= 0:
+        before, rest = name[start - 1 : start] if start else "", name[start + len(word) :]
+        if not before.isalnum() and (not rest[:1].isalnum() or (not word[-1].isdigit() and _SIZE.match(rest))):
+            return True
+        start = name.find(word, start + 1)
+    return False
+
+
+@functools.lru_cache(maxsize=64)
+def family_of(name: str) -> Family | None:
+    """Return the family of a checkpoint, judged by its name; None if no row fits."""
+    normal = _normal(name)
+    return next((row for row in FAMILIES if any(_holds(normal, word) for word in row.word.split())), None)
+
+
+@functools.lru_cache(maxsize=64)
+def _from_name(name: str) -> Known:
+    row, normal = family_of(name), _normal(name)
+    found = _SIZE.findall(normal)
+    billions = _billions(found[0]) if found else 0.0
+    if row is None:
+        return Known(billions=billions)
+    size = next((word for word in (*found, *re.split(r"[^\w.]+", normal)) if f"{word}:" in f"{row.hidden} "), "")
+    hidden = next((int(item.partition(":")[2]) for item in row.hidden.split() if item.startswith(f"{size}:")), 0) if size else 0
+    said = _NAMED.search(normal)
+    dtype = _DTYPES[said.lastindex or 0] if said is not None else row.dtype
+    tied = row.tied == "*" or (bool(size) and size in row.tied.split())
+    return Known(row, dtype, row.vocabulary, hidden, tied, billions, row.architecture)
+
+
+def facts_of(name: object, config: CheckpointConfig | None = None) -> Known:
+    """Return what is known of a checkpoint.
+
+    Args:
+        name: The checkpoint's name in a script; a value that is no string tells nothing.
+        config: Its config.json on this machine, which takes precedence; None if there is none.
+    """
+    known = _from_name(name) if isinstance(name, str) else Known()
+    if config is None:
+        return known
+    family = known.family if known.model_type == config.model_type else None
+    return Known(
+        family,
+        config.dtype,
+        config.vocabulary,
+        config.hidden,
+        config.tied,
+        known.billions,
+        config.model_type if not config.remote else "",
+    )
+
+
+def _billions(size: str) -> float:
+    """Return a size as billions of parameters: ``7b``, ``350m``; the experts of ``8x7b`` share their attention."""
+    count, _, each = size.rpartition("x")
+    number = float(each[:-1]) / (1 if each.endswith("b") else 1000)
+    return number * int(count) * 0.83 if count else number

@@ -1,0 +1,71 @@
+"""Rule KB123: altered-packed-weight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.facts.model import ModelFacts
+
+
+class AlteredPackedWeight(Rule):
+    """A packed weight whose bytes no longer fit the state that was recorded when it was packed.
+
+    ## What it does
+
+    Compares each packed bitsandbytes weight with its own record: the storage dtype in which it was packed, the number of
+    bytes that its shape takes, and the shape and block maxima in its quantization state. Reports the first difference.
+
+    ## Why is this bad?
+
+    With `bnb_4bit_quant_storage=torch.bfloat16` the packed bytes pose as bfloat16 numbers. A cast of the model changes
+    those numbers, and so the bytes: `model.to(torch.float16)` keeps the size and destroys every weight without an error.
+    `model.float()` doubles the size, and the first forward pass raises `shape is invalid for input of size`. A state that
+    belongs to another weight unpacks noise.
+
+    ## Example
+
+    `for p in model.parameters(): if p.dtype == torch.bfloat16: p.data = p.data.float()` on a model that is stored for
+    FSDP.
+
+    ## Fix
+
+    Load the model again, and cast only parameters that are no `Params4bit`. `prepare_model_for_kbit_training` skips them.
+
+    ## Fix safety
+
+    Display only: the bytes are lost.
+
+    ## References
+
+    - https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1426
+    - https://github.com/vllm-project/vllm/issues/10590
+    - https://github.com/huggingface/accelerate/issues/1620
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB123",
+        slug="altered-packed-weight",
+        severity=Severity.ERROR,
+        consequence=Consequence.TRAINS_WRONG,
+        since="0.1.0",
+    )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each packed weight that contradicts its record."""
+        if not model.quantized:
+            raise Unchecked("no layer is quantized")
+        for layer in model.quantized:
+            if layer.conflict:
+                yield self.violation(
+                    f"the packed weight contradicts its record: {layer.conflict}",
+                    Location(layer.path),
+                    evidence={"method": layer.packing.method, "bits": layer.packing.bits},
+                    fix=Fix("load the model again, and cast no packed weight", Safety.DISPLAY),
+                )

@@ -1,0 +1,66 @@
+"""Rule KB634: nonfinite-adapter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.facts.checkpoint import CheckpointFacts
+
+
+class NonfiniteAdapter(Rule):
+    """A saved adapter that holds NaN or infinity.
+
+    ## What it does
+
+    Reads the first values of each tensor in adapter_model.safetensors. Reports tensors with a value that is not finite.
+
+    ## Why is this bad?
+
+    One NaN in the loss makes every gradient NaN, and one step later every parameter. The run goes on, often with a loss of
+    0.0. What is saved gives NaN for any input.
+
+    ## Example
+
+    Adapters in float16 under AdamW, whose epsilon is zero in float16; or float16 activations that overflow.
+
+    ## Fix
+
+    Find the cause with `kbitlint check` on the script, and train again from an earlier checkpoint.
+
+    ## Fix safety
+
+    Display only: the values are lost.
+
+    ## References
+
+    - https://github.com/huggingface/transformers/issues/23165
+    - https://github.com/huggingface/peft/issues/341
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB634",
+        slug="nonfinite-adapter",
+        severity=Severity.ERROR,
+        consequence=Consequence.TRAINS_WRONG,
+        since="0.1.0",
+    )
+
+    def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield at most one violation, on the first tensor."""
+        if not checkpoint.adapter_tensors:
+            raise Unchecked("no adapter_model.safetensors here")
+        if checkpoint.nonfinite:
+            yield self.violation(
+                f"{len(checkpoint.nonfinite)} of {len(checkpoint.adapter_tensors)} adapter tensors hold NaN or infinity",
+                Location(checkpoint.nonfinite[0], "adapter_model.safetensors"),
+                surface=Surface.FILES,
+                evidence={"tensors": len(checkpoint.nonfinite)},
+                fix=Fix("audit the script that trained it, and train again", Safety.DISPLAY),
+            )

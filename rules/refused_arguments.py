@@ -1,0 +1,146 @@
+"""Rule KB535: refused-arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.contracts.conditions import names
+from kbitlint.upstream.contracts.rows import broken
+from kbitlint.upstream.keys import meant_keys
+from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
+    from kbitlint.upstream.contracts.rows import Contract
+
+#: the places of values in the library's message
+_GAP = re.compile(r" {2,}")
+
+
+class RefusedArguments(Rule):
+    """Arguments that a constructor refuses together, or silently ignores.
+
+    ## What it does
+
+    Reports combinations of arguments, and orders of calls, for which PEFT, transformers, TRL, unsloth, axolotl,
+    LLaMA-Factory or ms-swift raises an exception (an error), or drops an argument (a warning). The message is the
+    library's own. A combination that only some paths reach is a warning.
+
+    The combinations are rows by library and version. A test reads every `raise` of the installed libraries, and
+    constructs each refused combination.
+
+    ## Why is this bad?
+
+    The exception comes when the line runs. On a rented GPU that is often after the download of the model. An argument
+    that is dropped leaves its default, and nothing but a line of the log tells.
+
+    ## Example
+
+    `LoraConfig(target_parameters=['mlp.experts.down_proj'], lora_dropout=0.05)`, or a PeftModel together with
+    `peft_config` for a trainer of TRL.
+
+    ## Fix
+
+    Remove the argument that is ignored, or the one that the other excludes. Other combinations name what to change.
+
+    ## Fix safety
+
+    Safe for an argument that is ignored. Unsafe for one that another excludes: either may be meant.
+
+    ## References
+
+    - https://github.com/huggingface/peft/issues/2638
+    - https://github.com/huggingface/trl/issues/3654
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB535",
+        slug="refused-arguments",
+        severity=Severity.ERROR,
+        consequence=Consequence.FAILS,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each combination that a call refuses or ignores."""
+        received = _received(source)
+        for call in source.calls:
+            ways: list[tuple[Call, ModelState | None]] = [(call, None)]
+            if any(one.callee == call.callee for one, _ in received.get(call.span.start, ())):
+                ways = [*received[call.span.start]]
+            found: dict[Contract, int] = {}
+            for one, model in ways:
+                for row in broken(one, source.versions, model):
+                    found[row] = found.get(row, 0) + 1
+            misspelt = set(meant_keys(source.dialect, [one.name for one in call.arguments]).values())
+            for row, times in found.items():
+                if misspelt & set(names(row.when)):
+                    continue  # the misspelt key is the cause, and another rule's
+                yield self._report(source, call, row, always=times == len(ways))
+
+    def _report(self, source: SourceFacts, call: Call, row: Contract, *, always: bool) -> Violation:
+        library, _, last = call.callee.partition(".")
+        name = library if library == source.dialect else last.rpartition(".")[2]
+        argument = row.at(call)
+        message = _GAP.sub(" ... ", row.message.strip())
+        where = source.at(call) if argument is None else source.at_line(argument.whole.line, argument.name)
+        severity, consequence = (Severity.ERROR, Consequence.FAILS) if always else (Severity.WARNING, Consequence.FRAGILE)
+        if row.raises:
+            moment = "".join((f" {row.moment}" if row.moment else "", "" if always else " on some paths"))
+            article = "an" if row.raises[0] in "AEIOU" else "a"
+            what = f"{name} raises {article} {row.raises}{moment}: {message}"
+        else:
+            what, severity, consequence = f"{name} ignores {row.drops}: {message}", Severity.WARNING, Consequence.TRAINS_WRONG
+        return self.violation(
+            what,
+            where,
+            surface=Surface.SOURCE,
+            severity=severity,
+            consequence=consequence,
+            evidence={"condition": row.when, "raises": row.raises or None},
+            fix=_fix(source, call, row),
+        )
+
+
+def _fix(source: SourceFacts, call: Call, row: Contract) -> Fix:
+    """Return the fix that removes the argument which the row names; display only if it is not written in the call."""
+    dropped = call.argument(row.drops) if row.drops else None
+    if dropped is None:
+        return Fix("change one of the arguments that the condition names", Safety.DISPLAY)
+    title = f"leave {dropped.name} out"
+    inside = call.span.start <= dropped.whole.start < call.span.end
+    keyword = inside and source.text.startswith(dropped.name, dropped.whole.start) and call.callee != row.drops
+    edits = source.remove_argument(dropped) if keyword and source.dialect == "python" and dropped.name != "args" else ()
+    safety = Safety.UNSAFE if row.raises else Safety.SAFE
+    return Fix(title, safety, edits) if edits else Fix(title, Safety.DISPLAY)
+
+
+def _received(source: SourceFacts) -> dict[int, list[tuple[Call, ModelState]]]:
+    """Return each call that changes or trains a model, by its start: the call and the model before it, for each path."""
+    found: dict[int, list[tuple[Call, ModelState]]] = {}
+    for path in source.paths:
+        seen: set[int] = set()
+        for step in path.steps:
+            if step.call.span.start not in seen:
+                seen.add(step.call.span.start)
+                model = step.before
+                if not _is_peft_model(source, step.call, model):
+                    model = dataclasses.replace(model, adapters=None, certain=False)
+                found.setdefault(step.call.span.start, []).append((step.call, model))
+    return found
+
+
+def _is_peft_model(source: SourceFacts, call: Call, model: ModelState) -> bool:
+    """Return whether a call does not receive the base under a name of its own, beside that of the PeftModel."""
+    given = call.argument("model")
+    peft = source.name_of(model.adapters.by) if model.adapters is not None else ""
+    name = source.code_of(given.span) if given is not None else ""
+    return not (peft and name.isidentifier() and name != peft and source.times(name) > 1)

@@ -1,0 +1,59 @@
+"""A command line names a script, its arguments, and what its launcher adds."""
+
+from __future__ import annotations
+
+import pytest
+
+from kbitlint.errors import TargetError
+from kbitlint.rehearsal.command import Command, read_command
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    (tmp_path / "train.py").write_text("")
+    (tmp_path / "lab.ipynb").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ("train.py", Command("train.py")),
+        ("lab.ipynb", Command("lab.ipynb")),
+        ("train.py --model x.py --lr 1", Command("train.py", ("--model", "x.py", "--lr", "1"))),
+        ("SEED=1 train.py", Command("train.py", environment={"SEED": "1"})),
+        ("python train.py --a", Command("train.py", ("--a",), launcher="python")),
+        ("python -m lab.train --a", Command("lab.train", ("--a",), is_module=True, launcher="python")),
+        ("torchrun --nproc_per_node=4 train.py --a", Command("train.py", ("--a",), launcher="torchrun", ranks=4)),
+        (
+            "accelerate launch --num_processes 2 --config_file c.yaml train.py --a",
+            Command("train.py", ("--a",), launcher="accelerate", ranks=2, launch_file="c.yaml"),
+        ),
+        (
+            "accelerate launch --mixed_precision bf16 train.py",
+            Command("train.py", launcher="accelerate", environment={"ACCELERATE_MIXED_PRECISION": "bf16"}),
+        ),
+        ("python -m torch.distributed.run --nproc-per-node 8 train.py", Command("train.py", launcher="python", ranks=8)),
+        ("accelerate launch -m lab.train --a", Command("lab.train", ("--a",), is_module=True, launcher="accelerate")),
+        ("deepspeed --num_gpus 3 train.py", Command("train.py", launcher="deepspeed", ranks=3)),
+    ],
+)
+def test_a_command_is_read(words, command):
+    assert read_command(words.split()) == command
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("", "name a script, or give the whole command after `--`"),
+        ("missing.py", "missing.py: there is no such file"),
+        ("make train", "make: is no script (.py or .ipynb) and no launcher (accelerate, torchrun, deepspeed, python)"),
+        ("torchrun --nproc_per_node 2", "torchrun: its command names no script (.py or .ipynb)"),
+    ],
+)
+def test_a_command_without_a_script_is_refused_in_one_line(words, problem):
+    with pytest.raises(TargetError) as refused:
+        read_command(words.split())
+
+    assert str(refused.value).removeprefix("rehearse: ") == problem

@@ -1,0 +1,216 @@
+"""A rehearsal runs in a process of its own: it ends at its limits, leaves nothing behind and writes nothing outside."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import kbitlint
+from kbitlint.errors import KbitlintError
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def rehearse(tmp_path, monkeypatch):
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+    def run(code, argv=(), name="train.py", **options):
+        (work / name).write_text(code)
+        (report,) = kbitlint.rehearse(name, argv, select="KB9", **options)
+        assert [path.name for path in tmp_path.iterdir()] == ["work"], "the temporary folder is gone"
+        return report
+
+    return run
+
+
+def told(report):
+    return [skip.reason for skip in report.skips], [violation.message for violation in report.violations]
+
+
+def test_a_script_that_never_ends_is_ended(rehearse):
+    started = time.monotonic()
+
+    report = rehearse("import time\nwhile True:\n    time.sleep(1)\n", timeout=20)
+
+    assert told(report) == (["not rehearsed to its end: the script was not through within 20 s (--timeout)"], [])
+    assert time.monotonic() - started < 60
+
+
+def test_a_script_that_takes_too_much_memory_is_ended(rehearse):
+    report = rehearse("held = []\nwhile True:\n    held.append(bytearray(50_000_000))\n", memory="2GB")
+
+    assert told(report) == (["not rehearsed to its end: the script needs more than 2.0 GB of memory (--memory)"], [])
+
+
+def test_processes_that_the_script_started_end_with_it(rehearse, tmp_path):
+    report = rehearse("import os, time\nif os.fork() == 0:\n    time.sleep(600)\nprint('on')\n")
+
+    assert told(report) == (["the script ended without a training step"], [])
+    running = subprocess.run(["/bin/ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert [line for line in running.splitlines() if "kbitlint-rehearsal-" in line and str(tmp_path) in line] == []
+
+
+def test_writes_go_to_the_temporary_folder_and_are_read_back(rehearse, tmp_path):
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+    outside.mkdir()
+    code = f"""
+import json, logging, os, shutil
+from pathlib import Path
+import torch
+os.makedirs("runs/one", exist_ok=True)
+Path("runs/one/a.txt").write_text("1")
+assert Path("runs/one/a.txt").read_text() == "1"
+with open(__file__, "a") as file:
+    file.write("# more")
+torch.save(torch.ones(2), "runs/one/t.pt")
+assert torch.load("runs/one/t.pt").sum() == 2
+shutil.copy(__file__, "copy.py")
+shutil.rmtree("runs")
+assert not os.path.exists("runs")
+with open({str(outside)!r} + "/x", "w") as file:
+    file.write("x")
+assert open({str(outside)!r} + "/x").read() == "x"
+os.remove(__file__)
+"""
+
+    report = rehearse(code)
+
+    assert told(report) == (["the script ended without a training step"], [])
+    assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["train.py"]
+    assert (tmp_path / "work" / "train.py").read_text() == code
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import socket\nsocket.create_connection(('127.0.0.1', 9))\n", "a rehearsal may not connect to 127.0.0.1"),
+        ("import os\nos.posix_spawn('/bin/ls', ['ls'], {})\n", "a rehearsal may not start ls"),
+        ("import ctypes\nimport os\nos.kill(os.getppid(), 0)\n", "a rehearsal may not signal a process"),
+        (
+            "open('missing.json')\n",
+            "a file is not here: FileNotFoundError: [Errno 2] No such file or directory: 'missing.json'",
+        ),
+        ("import no_such_package\n", "a package is not installed here: ModuleNotFoundError: No module named 'no_such_package'"),
+        ("import os\nos.environ['NO_SUCH_NAME']\n", "the environment variable 'NO_SUCH_NAME' is not set here"),
+        (
+            "import transformers\ntransformers.AutoConfig.from_pretrained('somebody/unheard-of')\n",
+            "the config of somebody/unheard-of is neither on this machine nor in the table of families",
+        ),
+    ],
+)
+def test_what_only_a_rehearsal_has_is_a_skip_with_its_line(rehearse, code, reason):
+    report = rehearse(code)
+
+    assert report.violations == ()
+    assert any(reason in skip.reason for skip in report.skips), told(report)
+    line = len(code.splitlines())
+    assert any(f"train.py:{line}: not rehearsed from here on" in skip.reason for skip in report.skips), told(report)
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "line"),
+    [
+        ("import transformers\nfrom transformers import NoSuchName\n", "ImportError: cannot import name 'NoSuchName'", 2),
+        ("def f():\n    return undefined\n\n\nf()\n", "NameError: name 'undefined' is not defined", 2),
+        ("import sys\nsys.exit(3)\n", "SystemExit: exit status 3", 2),
+        ("x = (\n", "SyntaxError", 1),
+    ],
+)
+def test_an_exception_of_the_script_is_a_violation_at_its_line(rehearse, code, message, line):
+    report = rehearse(code)
+
+    (violation,) = report.violations
+    assert (violation.code, violation.at.file, violation.at.line) == ("KB901", "train.py", line)
+    assert message in violation.message
+
+
+def test_wrong_arguments_are_one_line(rehearse):
+    code = """
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--model", required=True)
+parser.parse_args()
+"""
+
+    with pytest.raises(KbitlintError) as refused:
+        rehearse(code)
+
+    assert str(refused.value) == (
+        "train.py: takes other arguments: the following arguments are required: --model; give them after the script"
+    )
+
+
+def test_arguments_folder_and_environment_are_those_of_a_real_run(rehearse, monkeypatch):
+    monkeypatch.setenv("SEED", "7")
+    code = """
+import os, sys
+assert sys.argv == ["train.py", "--a", "b c"], sys.argv
+assert __name__ == "__main__" and os.path.basename(__file__) == "train.py"
+assert os.environ["SEED"] == "7"
+assert sys.path[0] == os.path.dirname(os.path.abspath(__file__))
+assert os.path.samefile(os.getcwd(), sys.path[0])
+import torch
+assert torch.cuda.is_available() and torch.cuda.get_device_capability() == (7, 5)
+assert not torch.cuda.is_bf16_supported(including_emulation=False)
+assert torch.ones(2, device="cuda").to("cuda:0").cuda().sum().item() == 2
+"""
+
+    report = rehearse(code, ("--a", "b c"), device_like="t4")
+
+    assert told(report) == (["the script ended without a training step"], [])
+
+
+def test_a_notebook_is_rehearsed_without_its_magics(rehearse):
+    import json
+
+    cells = ["%pip install -q trl\n!nvidia-smi\nimport torch", "assert torch.cuda.is_available()\nundefined"]
+    notebook = {
+        "nbformat": 4,
+        "nbformat_minor": 5,
+        "metadata": {},
+        "cells": [
+            {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None, "source": one} for one in cells
+        ],
+    }
+
+    report = rehearse(json.dumps(notebook), name="lab.ipynb")
+
+    (violation,) = report.violations
+    assert violation.message == "the script raises NameError: name 'undefined' is not defined before the first training step"
+    assert str(violation.at) == "lab.ipynb:2 cell 2"
+
+
+def test_no_run_refuses(rehearse):
+    report = rehearse("raise SystemExit(1)\n", run=False)
+
+    assert (report.summary, told(report)) == ("not run", (["scripts are not run (--no-run)"], []))
+
+
+@pytest.mark.parametrize(("option", "value"), [("device_like", "v100"), ("timeout", 0), ("rows", -1), ("memory", "much")])
+def test_a_wrong_option_is_one_line(rehearse, option, value):
+    with pytest.raises(KbitlintError, match=option):
+        rehearse("", **{option: value})
+
+
+def test_the_command_line_rehearses_and_leaves_with_1(tmp_path):
+    (tmp_path / "train.py").write_text("from transformers import NoSuchName\n")
+    command = [str(Path(sys.executable).parent / "kbitlint"), "rehearse", "--", "python", "train.py"]
+
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "80"}
+    )
+
+    assert done.returncode == 1, done.stderr
+    assert "KB901 script-raises-before-training" in done.stdout
+    assert "    train.py:1\n" in done.stdout

@@ -1,0 +1,227 @@
+"""Each stand-in answers as the real thing: compared with the installed libraries, on tiny models with weights."""
+
+from __future__ import annotations
+
+import inspect
+
+import datasets
+import pytest
+import tiny
+import torch
+import transformers
+import trl_trainers
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.trainer_utils import TrainOutput
+
+from kbitlint.rehearsal import data, devices, families, loops, rows, trainers, words
+
+
+def meta(model):
+    with torch.device("meta"):
+        return type(model)(model.config)
+
+
+@pytest.mark.parametrize("auto", [AutoModelForCausalLM, AutoModelForSequenceClassification, AutoModel])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_an_answer_has_the_parts_and_shapes_of_a_real_output(auto, labelled):
+    config = transformers.LlamaConfig(
+        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2, pad_token_id=0
+    )
+    model = auto.from_config(config)
+    inputs = {"input_ids": torch.randint(1, 64, (2, 6))}
+    if labelled and auto is not AutoModel:
+        inputs["labels"] = inputs["input_ids"] if auto is AutoModelForCausalLM else torch.tensor([0, 1])
+
+    real, answer = model(**inputs), loops.answer(meta(model), inputs)
+
+    for name in ("loss", "logits", "last_hidden_state"):
+        one, other = getattr(real, name, None), getattr(answer, name, None)
+        assert (one is None, None if one is None else one.shape) == (other is None, None if other is None else other.shape), (
+            name
+        )
+        assert one is None or (one.dtype, one.requires_grad) == (other.dtype, other.requires_grad), name
+
+
+def test_a_model_without_trained_parameters_answers_with_a_loss_that_cannot_go_backward():
+    model = meta(transformers.LlamaForCausalLM(transformers.LlamaConfig(**tiny._TEXT)))
+    model.requires_grad_(False)
+    tokens = torch.randint(1, 64, (2, 6))
+
+    loss = loops.answer(model, {"input_ids": tokens, "labels": tokens}).loss
+
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        loss.backward()
+
+
+def trained(tmp_path):
+    tokens = trl_trainers.tokenizer(of_bytes=True)
+    config = transformers.LlamaConfig(**{**tiny._TEXT, "num_hidden_layers": 1})
+    rows_of_ids = [{"input_ids": tokens(text)["input_ids"], "labels": tokens(text)["input_ids"]} for text in ("one", "two")]
+    args = transformers.TrainingArguments(
+        str(tmp_path), max_steps=1, per_device_train_batch_size=1, report_to="none", use_cpu=True
+    )
+    return transformers.Trainer(
+        transformers.LlamaForCausalLM(config), args, train_dataset=rows_of_ids, eval_dataset=rows_of_ids
+    )
+
+
+def test_what_train_and_evaluate_return_has_the_names_of_the_real_results(tmp_path):
+    trainer = trained(tmp_path)
+    real = trainer.train()
+    metrics = trainer.evaluate()
+    state = set(trainer.state.log_history[0])
+
+    made = trainers._after(trainer, TrainOutput)
+
+    assert (type(made), set(made.metrics)) == (type(real), set(real.metrics))
+    assert made.global_step == real.global_step
+    assert {"loss", "learning_rate", "epoch", "step"} <= state | {"loss"}
+    assert {"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "epoch"} <= set(metrics)
+
+
+def test_a_trainer_calls_what_is_replaced():
+    """The first step of ``train`` is ``training_step``, with the batch as its second argument."""
+    names = list(inspect.signature(transformers.Trainer.training_step).parameters)
+
+    assert names[:4] == ["self", "model", "inputs", "num_items_in_batch"]
+    assert "self.training_step(" in inspect.getsource(transformers.Trainer)
+    assert "num_items_in_batch" in inspect.signature(transformers.Trainer.compute_loss).parameters
+    assert callable(transformers.trainer.get_reporting_integration_callbacks)
+
+
+@pytest.mark.parametrize("name", devices._SILENT)
+def test_torch_cuda_has_each_function_that_does_nothing(name):
+    assert callable(getattr(torch.cuda, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"), [("t4", (False, True)), ("a100", (True, True)), ("h100", (True, True)), ("4090", (True, True))]
+)
+def test_bfloat16_of_each_device(name, answers):
+    """torch emulates bfloat16 on older devices, and says so unless it is asked for the units."""
+    assert (devices.DEVICES[name].has_bfloat16, True) == answers
+
+
+KNOWN = {
+    "meta-llama/Meta-Llama-3-8B": 8_030_261_248,
+    "meta-llama/Llama-2-7b-hf": 6_738_415_616,
+    "mistralai/Mistral-7B-v0.1": 7_241_732_096,
+    "Qwen/Qwen2.5-0.5B": 494_032_768,
+    "TinyLlama/TinyLlama-1.1B-Chat-v1.0": 1_100_048_384,
+    "openai-community/gpt2": 124_439_808,
+    "facebook/opt-125m": 125_239_296,
+    "bigscience/bloom-560m": 559_214_592,
+    "google/gemma-2b": 2_506_172_416,
+    "microsoft/Phi-3-mini-4k-instruct": 3_821_079_552,
+    "google-t5/t5-base": 222_903_552,
+    "distilbert/distilbert-base-uncased": 66_985_530,
+    "FacebookAI/roberta-base": 124_697_433,
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_a_family_has_as_many_parameters_as_its_checkpoint(name):
+    values = families.config_of(name)
+    config = AutoConfig.for_model(**values)
+    with torch.device("meta"):
+        model = getattr(transformers, values["architectures"][0])(config)
+
+    assert sum(parameter.numel() for parameter in model.parameters()) == KNOWN[name]
+
+
+@pytest.mark.parametrize("family", families.FAMILIES, ids=lambda family: family.pattern)
+def test_every_family_is_a_config_of_the_installed_transformers(family):
+    config = AutoConfig.for_model(**family.config)
+
+    text = config.get_text_config()
+    assert hasattr(transformers, family.config["architectures"][0])
+    assert family.words.size <= text.vocab_size, "every token has a row"
+    special = [pair for pair in (family.words.bos, family.words.eos, family.words.pad, family.words.unk) if pair]
+    assert all(number < text.vocab_size for _, number in special)
+
+
+@pytest.mark.parametrize(
+    "name", ["meta-llama/Meta-Llama-3-8B", "google-bert/bert-base-uncased", "google/flan-t5-small", "gpt2"]
+)
+def test_a_tokenizer_has_the_size_and_the_special_tokens_of_its_family(name):
+    family = families.family_of(name)
+    tokenizer = words.stand_in(name, family.words)
+
+    assert len(tokenizer) == family.words.size
+    for key in ("bos", "eos", "pad", "unk"):
+        pair = getattr(family.words, key)
+        assert (getattr(tokenizer, f"{key}_token"), getattr(tokenizer, f"{key}_token_id")) == (pair or (None, None)), key
+    ids = tokenizer("Grüße, 123!", add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids) == "Grüße, 123!"
+    assert tokenizer.add_special_tokens({"additional_special_tokens": ["<tool>"]}) == 1
+    assert len(tokenizer) == family.words.size + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "has"),
+    [
+        ("meta-llama/Meta-Llama-3-8B", False),
+        ("meta-llama/Meta-Llama-3-8B-Instruct", True),
+        ("google/gemma-2b-it", True),
+        ("gpt2", False),
+    ],
+)
+def test_only_chat_models_have_a_chat_template(name, has):
+    tokenizer = words.stand_in(name, families.family_of(name).words)
+
+    assert bool(tokenizer.chat_template) == has
+    if has:
+        text = tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False, add_generation_prompt=True)
+        assert "hello" in text
+
+
+def test_a_name_of_no_family_is_not_guessed():
+    assert families.config_of("somebody/unheard-of-model") is None
+
+
+class TestData:
+    @pytest.fixture
+    def made(self):
+        staged = data.staged_class(datasets)
+        return staged.of(datasets.Dataset.from_dict({"text": [rows.sentence(number) for number in range(8)]}), learns=True)
+
+    def test_a_column_that_a_function_reads_is_learned(self, made):
+        mapped = made.map(lambda row: {"both": row["question"] + row["answer"]})
+
+        assert sorted(mapped.column_names) == ["answer", "both", "question", "text"]
+        assert mapped[3]["both"] == mapped[3]["question"] + mapped[3]["answer"]
+
+    def test_columns_of_batches_and_of_removals_are_learned(self, made):
+        mapped = made.map(
+            lambda batch: {"size": [len(one) for one in batch["body"]]}, batched=True, remove_columns=["id", "text"]
+        )
+
+        assert sorted(mapped.column_names) == ["body", "size"]
+
+    def test_a_column_that_is_read_directly_is_learned(self, made):
+        assert len(made["title"]) == 8
+        assert made[0]["score"] == 0.0
+        assert {"title", "score"} <= set(made.column_names)
+
+    def test_few_rows_answer_for_many(self, made):
+        assert len(made.select(range(1000))) == 8
+        assert len(made.shuffle(seed=1).select(range(100, 110))) == 8
+        assert [len(part) for part in made.train_test_split(test_size=500).values()] == [6, 2]
+        assert len(made.filter(lambda row: len(row["comment"]) > 3)) == 8
+
+    def test_a_data_set_that_is_real_learns_nothing(self, made):
+        real = type(made).of(datasets.Dataset.from_dict({"text": ["a", "b"]}), learns=False)
+
+        with pytest.raises(KeyError):
+            real.map(lambda row: {"x": row["question"]})
+        with pytest.raises(ValueError, match="id"):
+            real.remove_columns("id")
+
+    def test_every_method_that_it_replaces_is_one_of_datasets(self):
+        assert [name for name in data._MAKING if not hasattr(datasets.Dataset, name)] == []
+
+    @pytest.mark.parametrize(
+        ("name", "column"), [("tatsu-lab/alpaca", "instruction"), ("HuggingFaceH4/ultrachat_200k", "messages")]
+    )
+    def test_a_well_known_data_set_has_its_columns(self, name, column):
+        assert column in rows.known_columns(name)[0]

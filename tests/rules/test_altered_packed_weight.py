@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import plants
+import pytest
+import tiny
+import torch
+from peft import prepare_model_for_kbit_training
+
+import kbitlint
+
+CODE = "KB123"
+Q_PROJ = "model.layers.0.self_attn.q_proj"
+
+
+def found(model):
+    return {v.at.path: v.message.partition(": ")[2] for v in kbitlint.check(model, select=CODE).violations}
+
+
+def stored(dtype=torch.bfloat16):
+    return tiny.load(bnb_4bit_quant_storage=dtype)
+
+
+def test_weights_as_they_are_packed_are_not_flagged():
+    for model in (
+        tiny.load(),
+        tiny.load(kind="int8"),
+        stored(),
+        stored(torch.float32),
+        tiny.load(bnb_4bit_use_double_quant=True),
+    ):
+        assert found(model) == {}
+    assert found(tiny.with_lora(prepare_model_for_kbit_training(stored()))) == {}
+    assert found(tiny.load("gpt2 (Conv1D)")) == found(tiny.load("gpt2 (Conv1D)", kind="int8")) == {}
+
+
+def test_weights_that_the_cpu_kernel_has_repacked_are_not_flagged():
+    model = stored().eval()
+    tiny.step(model, train=False)
+    with torch.no_grad():
+        model(torch.arange(1, 9)[None])
+
+    assert found(model) == {}
+    assert tiny.step(tiny.with_lora(model)).trains
+    assert found(model) == {}
+
+
+@pytest.mark.parametrize("cast", ["float16", "float32"])
+def test_a_cast_of_bytes_that_pose_as_numbers_destroys_every_weight(cast):
+    model = tiny.with_lora(stored())
+    loss = tiny.step(model).loss
+    model.to(getattr(torch, cast))
+
+    message = f"its bytes were packed as bfloat16 and then cast to {cast} as if they were numbers"
+    assert found(model) == {f"{path}.base_layer": message for path in plants.QUANTIZED}
+    step = tiny.step(model)
+    assert step.error is not None or step.loss != pytest.approx(loss, abs=1e-3)
+
+
+def test_a_cast_of_a_model_that_is_stored_in_bytes_leaves_them_alone():
+    assert found(tiny.with_lora(tiny.load()).to(torch.float16)) == {}
+
+
+def test_a_state_of_another_weight_is_named():
+    model = tiny.load()
+    layer = model.model.layers[0]
+    layer.self_attn.q_proj.weight.quant_state = layer.mlp.up_proj.weight.quant_state
+
+    assert found(model) == {Q_PROJ: "its state records the shape [128, 64], and the layer has [64, 64]"}
+    assert tiny.step(tiny.with_lora(model, target_modules=["k_proj"])).error is not None
+
+
+def test_a_state_with_another_number_of_blocks_is_named():
+    model = tiny.load()
+    state = model.model.layers[0].self_attn.q_proj.weight.quant_state
+    state.absmax = state.absmax[:32]
+
+    assert found(model) == {Q_PROJ: "its state has 32 block maxima, and 64 blocks"}
+
+
+def test_fewer_bytes_than_the_shape_takes_are_named():
+    model = tiny.load()
+    weight = model.model.layers[0].self_attn.q_proj.weight
+    weight.data = weight.data[:1024]
+
+    assert found(model) == {Q_PROJ: "it holds 1024 bytes, and 64 x 64 values take 2048"}
+
+
+def test_row_maxima_of_another_layer_are_named():
+    model = tiny.load(kind="int8")
+    projection = model.model.layers[0].self_attn.q_proj
+    projection.weight.SCB = projection.weight.SCB[:8]
+
+    assert found(model) == {Q_PROJ: "its state has 8 row maxima, and the layer has 64 rows"}
+
+
+def test_unquantized_models_are_skipped():
+    assert kbitlint.check(tiny.load(kind="none"), select=CODE).skips[0].reason == "no layer is quantized"

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+from checkpoint_cases import adapter, findings, lora, skipped
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+CODE = "KB634"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_one_value_that_is_not_finite_is_found_and_spreads_to_every_output(tmp_path, dtype, value):
+    tiny.with_lora(tiny.load(), target_modules=["v_proj"]).save_pretrained(tmp_path)
+    file = tmp_path / "adapter_model.safetensors"
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(file).items()}
+    assert findings(CODE, tmp_path) == []
+    first = min(tensors)
+    tensors[first][0, 3] = value
+    save_file(tensors, file)
+
+    message = "1 of 4 adapter tensors hold NaN or infinity"
+    assert findings(CODE, tmp_path) == [("error", f"adapter_model.safetensors {first}", message)]
+    with torch.no_grad():
+        logits = PeftModel.from_pretrained(tiny.load(), tmp_path)(torch.arange(1, 9)[None]).logits
+    assert not logits.isfinite().any()
+
+
+def test_large_and_small_values_are_finite(tmp_path):
+    for byte in (0, 1, 0x7E, 0xFE):
+        assert findings(CODE, adapter(tmp_path / str(byte), lora("q_proj", byte))) == []
+
+
+def test_without_tensors_the_rule_is_skipped(tmp_path):
+    assert skipped(CODE, adapter(tmp_path, None)) == ["no adapter_model.safetensors here"]

@@ -1,0 +1,181 @@
+"""KB535: arguments that a constructor refuses or ignores, and trainers that are constructed for the verdicts."""
+
+from __future__ import annotations
+
+import peft
+import pytest
+import tiny
+import transformers
+import trl
+import trl_trainers
+from script_cases import ADAPTED, LOADED, OLD, PREPARED, RECIPE, findings, fixed_text, flagged_lines
+
+from kbitlint.upstream.versions import installed, number
+
+newest = pytest.mark.skipif(number(installed()["trl"]) < (1, 16), reason="the trainers of older versions differ")
+
+
+def said(body, **how):
+    return [(severity, message) for severity, _, message in findings("KB535", body, **how)]
+
+
+def test_what_the_library_takes_is_clean():
+    assert said(RECIPE) == []
+    assert said("args = TrainingArguments('out', load_best_model_at_end=True, eval_strategy='steps', eval_steps=100)\n") == []
+    assert said(LOADED + "SFTTrainer(model, SFTConfig('out'), peft_config=LoraConfig(), train_dataset=data).train()\n") == []
+
+
+def test_an_unknown_value_decides_nothing():
+    assert said("import cfg\nLoraConfig(target_parameters=cfg.parameters, lora_dropout=cfg.dropout)\n") == []
+    assert said("LoraConfig(use_dora=True, lora_bias=True, **further)\n") == []
+    assert said("import cfg\nTrainingArguments('out', fp16=cfg.half, bf16=not cfg.half)\n") == []
+
+
+def test_a_pinned_older_version_without_the_check_is_clean():
+    body = LOADED + PREPARED + ADAPTED + "SFTTrainer(model, peft_config=LoraConfig(), train_dataset=data).train()\n"
+
+    assert said(body) == [
+        (
+            "error",
+            "SFTTrainer raises a ValueError: You passed a `PeftModel` instance together with a `peft_config` to the trainer",
+        )
+    ]
+    assert said(body, versions=OLD) == []
+
+
+def test_a_branch_that_reaches_the_refusal_makes_a_warning():
+    body = (
+        LOADED + PREPARED + f"if flag:\n    {ADAPTED}SFTTrainer(model, peft_config=LoraConfig(), train_dataset=data).train()\n"
+    )
+
+    assert said(body) == [
+        (
+            "warning",
+            "SFTTrainer raises a ValueError on some paths: You passed a `PeftModel` instance together with a `peft_config` to the"
+            + " trainer",
+        )
+    ]
+
+
+def test_a_subclass_of_training_arguments_is_judged_as_its_base():
+    body = "from dataclasses import dataclass\n@dataclass\nclass Mine(TrainingArguments):\n    bits: int = 4\n"
+
+    assert said(body + "Mine('out', fp16=True, bf16=True)\n") == [
+        ("error", "TrainingArguments raises a ValueError: At most one of fp16 and bf16 can be True, but not both")
+    ]
+    assert said(body + "Mine('out', bf16=True, bits=8)\n") == []
+
+
+def test_an_ignored_argument_is_removed(tmp_path):
+    body = "config = LoraConfig(r=8, loftq_config={'loftq_bits': 4})\n"
+
+    assert flagged_lines("KB535", body) == [("warning", "config = LoraConfig(r=8, loftq_config={'loftq_bits': 4})")]
+    assert fixed_text("KB535", body, tmp_path, unsafe=False) == "config = LoraConfig(r=8)\n"
+
+
+def test_a_refused_argument_is_removed_only_if_asked(tmp_path):
+    body = "config = LoraConfig(\n    r=8,\n    target_parameters=['mlp.experts.down_proj'],\n    lora_dropout=0.05,\n)\n"
+
+    assert fixed_text("KB535", body, tmp_path, unsafe=False) == body
+    assert fixed_text("KB535", body, tmp_path) == body.replace("    lora_dropout=0.05,\n", "")
+
+
+TRAINERS = {
+    "a PeftModel and peft_config": ("SFT", True, {"peft_config": True}, {}),
+    "quantization_config for a loaded model (refused)": ("DPO", False, {"quantization_config": True}, {}),
+    "quantization_config for a loaded model (ignored)": ("SFT", False, {"quantization_config": True}, {}),
+    "model_init_kwargs for a loaded model": ("SFT", False, {}, {"model_init_kwargs": {}}),
+    "a synchronised reference": ("DPO", True, {}, {"sync_ref_model": True}),
+    "an evaluation without data": ("SFT", False, {}, {"eval_strategy": "steps", "eval_steps": 5}),
+    "the best checkpoint of no metric": ("SFT", False, {}, {"save_strategy": "best"}),
+    "KTO of one example": ("KTO", True, {}, {"per_device_train_batch_size": 1}),
+    "nothing wrong": ("SFT", False, {}, {}),
+    "adapters on the head": ("DPO", "lm_head", {}, {}),
+}
+
+
+@newest
+@pytest.mark.parametrize("case", TRAINERS.values(), ids=TRAINERS)
+def test_the_verdict_on_a_trainer_is_what_its_constructor_does(case, caplog):
+    name, adapted, further, arguments = case
+    adapters = ("q_proj", "lm_head") if adapted == "lm_head" else ("q_proj",)
+    body = LOADED + (f"model = get_peft_model(model, LoraConfig(target_modules={list(adapters)}))\n" if adapted else "")
+    given = {"peft_config": "LoraConfig()", "quantization_config": "bnb"}
+    extra = "".join(f", {key}={given[key]}" for key in further)
+    settings = "".join(f", {key}={value!r}" for key, value in arguments.items())
+    body += f"from trl import {name}Trainer, {name}Config\n" if name != "SFT" else ""
+    body += f"{name}Trainer(model=model, args={name}Config('out'{settings}), train_dataset=data{extra}).train()\n"
+
+    refusal = built(name, adapters if adapted else (), further, arguments)
+    ignored = [record.getMessage() for record in caplog.records if "will be ignored" in record.getMessage()]
+
+    verdicts = [message.partition(": ") for _, message in said(body)]
+    assert [what.partition(" ")[2].split()[0] for what, _, _ in verdicts] == ["raises"] * bool(refusal) + ["ignores"] * len(
+        ignored
+    )
+    for (what, _, message), real in zip(verdicts, [refusal] * bool(refusal) + ignored, strict=True):
+        assert not refusal or type(refusal).__name__ in what
+        assert message.split(" ... ")[0] in str(real)
+
+
+def built(name, adapters, further, arguments):
+    """Return the exception that the trainer's constructor raises around a tiny nf4 model; None if it raises none."""
+    from datasets import Dataset
+
+    model = tiny.load()
+    if adapters:
+        model = peft.get_peft_model(model, peft.LoraConfig(target_modules=list(adapters)))
+    given = {"peft_config": peft.LoraConfig(), "quantization_config": tiny.quantization("nf4")}
+    rows = {"SFT": trl_trainers.TEXT, "DPO": trl_trainers.PAIR, "KTO": trl_trainers.LABELLED}[name]
+    quiet = {"report_to": "none", "use_cpu": True, "output_dir": str(tiny.checkpoint("llama").parent / "run")}
+    if not adapters and "peft_config" not in further:
+        model = tiny.load(kind="none")  # a Trainer refuses a quantized model without adapters, which is another rule's
+    try:
+        getattr(trl, f"{name}Trainer")(
+            model=model,
+            args=getattr(trl, f"{name}Config")(**quiet, **arguments),
+            train_dataset=Dataset.from_list([rows] * 4),
+            processing_class=trl_trainers.tokenizer(),
+            **{key: given[key] for key in further},
+        )
+    except (ValueError, TypeError, NotImplementedError) as error:
+        return error
+    return None
+
+
+@newest
+def test_prefix_tuning_is_refused_where_layers_checkpoint():
+    body = (
+        LOADED + PREPARED + "model = get_peft_model(model, PrefixTuningConfig(task_type='CAUSAL_LM', num_virtual_tokens=4))\n"
+    )
+    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    model = peft.prepare_model_for_kbit_training(tiny.load())
+
+    with pytest.raises(ValueError, match="does not work with gradient checkpointing"):
+        peft.get_peft_model(model, config)
+    assert said(body) == [("error", "get_peft_model raises a ValueError: does not work with gradient checkpointing")]
+    off = body.replace(", gradient_checkpointing_kwargs=", ", use_gradient_checkpointing=False, gradient_checkpointing_kwargs=")
+    assert said(off) == []
+
+
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="the versions of the script are those of transformers 5")
+def test_a_task_wrapper_passes_input_ids_to_models_that_take_none():
+    body = LOADED.replace("AutoModelForCausalLM", "WhisperForConditionalGeneration") + PREPARED
+    body = "from transformers import WhisperForConditionalGeneration\n" + body
+    attached = body + "model = get_peft_model(model, LoraConfig(target_modules=['q_proj']{}))\n"
+    sizes = {f"{part}_{name}": 1 for part in ("encoder", "decoder") for name in ("layers", "attention_heads", "ffn_dim")}
+    tokens = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    config = transformers.WhisperConfig(d_model=32, vocab_size=64, max_source_positions=8, **sizes, **tokens)
+    model = peft.get_peft_model(
+        transformers.WhisperForConditionalGeneration(config),
+        peft.LoraConfig(target_modules=["q_proj"], task_type="SEQ_2_SEQ_LM"),
+    )
+
+    with pytest.raises(TypeError, match="input_ids"):
+        model(input_features=transformers.WhisperFeatureExtractor()([0.0] * 160, return_tensors="pt").input_features[..., :16])
+    assert [severity for severity, _ in said(attached.replace("{}", ", task_type='SEQ_2_SEQ_LM'"))] == ["error"]
+    assert said(attached.replace("{}", "")) == []
+
+
+def test_each_call_is_reported_at_the_place_of_the_argument():
+    assert flagged_lines("KB535", "LoraConfig(\n    r=8,\n    bias='some',\n)\n") == [("error", "bias='some',")]
