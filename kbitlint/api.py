@@ -14,7 +14,6 @@ from kbitlint.audit.open import apply_stored, open_target, target_of
 from kbitlint.audit.options import options_of
 from kbitlint.audit.run import audit, model_of
 from kbitlint.audit.turn import turn
-from kbitlint.context.step_plan import StepPlan, loss_named
 from kbitlint.engine import needs_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
@@ -26,6 +25,7 @@ from kbitlint.fixes.lora import DEFAULT_LORA, parse_lora
 from kbitlint.fixes.preview import preview
 from kbitlint.limits import held_to
 from kbitlint.output.text import render
+from kbitlint.step_plan import StepPlan, loss_named
 from kbitlint.target import Kind, held, parse
 from kbitlint.upstream import cards, optimizers
 from kbitlint.violation import Edit, Safety, Severity

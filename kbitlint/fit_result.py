@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kbitlint.context.step_plan import StepPlan
+    from kbitlint.step_plan import StepPlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from kbitlint.violation import Edit, Severity, Surface, Violation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kbitlint.context.step_plan import StepPlan
+    from kbitlint.step_plan import StepPlan
 
 #: kinds of resident bytes, in their order in reports
 KINDS = ("quantized weights", "quantization state", "norms", "embeddings and head", "other weights", "adapters", "buffers")

@@ -24,7 +24,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.goals import Goal, leave
 from kbitlint.context import TrainingContext
-from kbitlint.context.step_plan import StepPlan
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.inspect.walk import collect
 from kbitlint.model.memory.live_bytes import LiveBytes
@@ -33,6 +32,7 @@ from kbitlint.model.trace.cost import run_twin
 from kbitlint.model.trace.trace import trace
 from kbitlint.model.trace.twin import twin_of
 from kbitlint.result import ON
+from kbitlint.step_plan import StepPlan
 from tests.support import tiny
 
 BATCH, SEQ_LEN = 4, 64

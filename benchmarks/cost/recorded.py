@@ -25,11 +25,11 @@ from benchmarks.goals import Goal, leave
 from kbitlint.audit.open import open_target, target_of
 from kbitlint.audit.options import options_of
 from kbitlint.audit.run import model_of
-from kbitlint.context.step_plan import Loss, StepPlan
 from kbitlint.fixes.budget import AS_IT_IS, PEFT, PREPARATIONS, prepared_twin
 from kbitlint.fixes.lora import Lora
 from kbitlint.model.memory.step_memory import measure
 from kbitlint.result import OFF, ON
+from kbitlint.step_plan import Loss, StepPlan
 
 FILE = Path(__file__).with_name("data") / "h200.json"
 #: set-up -> why the table differs from the card. They are printed, and the goal leaves them out.

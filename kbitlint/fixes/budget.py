@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from kbitlint.audit.open import OpenTarget
     from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
-    from kbitlint.context.step_plan import StepPlan
     from kbitlint.facts.model import ModelFacts
     from kbitlint.fixes.lora import Lora
+    from kbitlint.step_plan import StepPlan
 
 
 def budget_of(

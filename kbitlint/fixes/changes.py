@@ -11,10 +11,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.context.step_plan import Loss
 from kbitlint.errors import KbitlintError
 from kbitlint.fit_result import Change
 from kbitlint.result import OFF, ON
+from kbitlint.step_plan import Loss
 from kbitlint.upstream import optimizers
 
 if TYPE_CHECKING:

@@ -1,4 +1,7 @@
-"""``kbitlint fit``: whether a run fits its cards, the largest batch that does, or the cheapest changes that make it fit."""
+"""``kbitlint fit``: whether a run fits its cards, the largest batch that does, or the cheapest changes that make it fit.
+
+Imports of torch, PEFT and ``kbitlint.model`` are inside functions: audits of scripts and files need none of them.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,8 @@ if TYPE_CHECKING:
     from kbitlint.audit.open import OpenTarget
     from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
-    from kbitlint.context.step_plan import StepPlan
     from kbitlint.fixes.lora import Lora
+    from kbitlint.step_plan import StepPlan
     from kbitlint.upstream.cards import Card
 
 #: combinations of changes that are tried at most, cheapest first

@@ -1,4 +1,7 @@
-"""The LoRA that a measurement attaches where a model has no adapters: its text form, and its attachment."""
+"""The LoRA that a measurement attaches where a model has no adapters: its text form, and its attachment.
+
+Imports of torch, PEFT and ``kbitlint.model`` are inside functions: audits of scripts and files need none of them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The memory of one rank under any settings of a run. Each distinct step is traced once."""
+"""The memory of one rank under any settings of a run. Each distinct step is traced once.
+
+Imports of torch, PEFT and ``kbitlint.model`` are inside functions: audits of scripts and files need none of them.
+"""
 
 from __future__ import annotations
 

@@ -6,13 +6,13 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.audit.run import context_of, model_of
-from kbitlint.context.step_plan import StepPlan
 from kbitlint.errors import KbitlintError
 from kbitlint.fixes.budget import budget_of
 from kbitlint.fixes.files import mend_files, mend_target
 from kbitlint.fixes.lora import DEFAULT_LORA, parse_lora
 from kbitlint.fixes.model import plan_model
 from kbitlint.result import Plan
+from kbitlint.step_plan import StepPlan
 from kbitlint.target import SOURCES
 from kbitlint.upstream import optimizers
 from kbitlint.violation import Safety

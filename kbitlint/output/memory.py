@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.context.step_plan import SAID
 from kbitlint.output.json import dumped
 from kbitlint.output.wording import header, printable, wrapped
 from kbitlint.result import KINDS, ON
 from kbitlint.sizes import size
+from kbitlint.step_plan import SAID
 from kbitlint.upstream.cards import WORKSPACE, on_card
 
 if TYPE_CHECKING:

@@ -89,11 +89,11 @@ def test_other_words_are_no_card(name):
 
 
 def test_every_group_of_changes_goes_from_the_cheapest_to_the_strongest():
-    from kbitlint.context.step_plan import StepPlan
     from kbitlint.fit_result import Setup
     from kbitlint.fixes.lora import parse_lora
     from kbitlint.fixes.meter import Meter
     from kbitlint.result import OFF
+    from kbitlint.step_plan import StepPlan
 
     meter = Meter(tiny.load(), SHAPE["context"], cards.find("24GB"), 2, parse_lora("r=16"))
     assert meter.saved_by_double == 0  # its tables are larger than what so small a model saves

@@ -11,7 +11,6 @@ import torch
 from trace_cases import wrap_layer
 
 import kbitlint
-from kbitlint.context.step_plan import StepPlan
 from kbitlint.model.batch import training_batch
 from kbitlint.model.inspect.walk import collect
 from kbitlint.model.memory.live_bytes import LiveBytes
@@ -23,6 +22,7 @@ from kbitlint.model.trace.ledger import Ledger
 from kbitlint.model.trace.trace import trace
 from kbitlint.model.trace.twin import twin_of
 from kbitlint.result import OFF, ON
+from kbitlint.step_plan import StepPlan
 
 SMALL = kbitlint.TrainingContext(autocast_dtype="float32", batch_size=2, seq_len=64)
 

@@ -8,9 +8,9 @@ import tiny
 import torch
 
 import kbitlint
-from kbitlint.context.step_plan import Loss, StepPlan
 from kbitlint.model.memory import stacks, step_memory
 from kbitlint.model.trace.twin import twin_of
+from kbitlint.step_plan import Loss, StepPlan
 
 CONTEXT = kbitlint.TrainingContext(autocast_dtype="float32", batch_size=2, seq_len=48)
 LAYERS = 9

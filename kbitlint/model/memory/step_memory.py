@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.context.step_plan import Loss
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.layers import adapters, checkpointing
 from kbitlint.model.memory.live_bytes import CUDA_BLOCK, LiveBytes
@@ -21,6 +20,7 @@ from kbitlint.model.trace.cost import run_twin
 from kbitlint.model.trace.step import UntraceableError
 from kbitlint.model.trace.twin import twin_of
 from kbitlint.result import KINDS, OFF, ON, StateMemory, StepMemory
+from kbitlint.step_plan import Loss
 from kbitlint.upstream import optimizers
 from kbitlint.upstream.cards import WORKSPACE
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kbitlint.context import TrainingContext
-    from kbitlint.context.step_plan import StepPlan
     from kbitlint.model.memory.stacks import Stack
+    from kbitlint.step_plan import StepPlan
 
 OPTIMIZER_STEP = "the optimizer's step"
 
