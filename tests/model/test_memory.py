@@ -8,6 +8,7 @@ import peft
 import pytest
 import tiny
 import torch
+from allocations import peak_of
 from trace_cases import wrap_layer
 
 import kbitlint
@@ -106,20 +107,6 @@ def test_a_class_that_cannot_checkpoint_is_measured_without():
         assert list(state_of(model).steps) == [OFF]
     finally:
         type(tiny.adapters_base(model)).supports_gradient_checkpointing = before
-
-
-def peak_of(model, step):
-    """The most bytes that were allocated at once while a real step ran, from the profiler's own record."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    now = most = 0
-    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2 (Conv1D)", "gemma3 (1 + weight)"])
