@@ -21,7 +21,7 @@ _GROUPS = {
     "KB6": "Adapters",
     "KB7": "Devices and ranks",
     "KB8": "Checkpoint files",
-    "KB9": "kbitlint itself",
+    "KB9": "Rehearsals, and kbitlint itself",
 }
 _HEAD = """# Rules
 

@@ -10,19 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry
+from kbitlint.audit.keywords import Keywords, with_keywords
 from kbitlint.audit.open import apply_stored, open_target, target_of
-from kbitlint.audit.options import options_of
+from kbitlint.audit.options import DEFAULT_LORA, options_of
 from kbitlint.audit.run import audit, model_of
 from kbitlint.audit.turn import turn
 from kbitlint.engine import needs_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
-from kbitlint.fixes import run
-from kbitlint.fixes.budget import memory_of
-from kbitlint.fixes.fit import Asked, fit_target, launch_of, mode_of
-from kbitlint.fixes.lora import DEFAULT_LORA, parse_lora
-from kbitlint.fixes.preview import preview
 from kbitlint.limits import held_to
 from kbitlint.output.text import render
 from kbitlint.step_plan import StepPlan, loss_named
@@ -31,11 +27,14 @@ from kbitlint.upstream import cards, optimizers
 from kbitlint.violation import Edit, Safety, Severity
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from kbitlint.report import FitReport, MemoryReport, Report
     from kbitlint.target import Target
 
 
-def check(target: Any, **options: Any) -> Report:
+@with_keywords
+def check(target: Any, **options: Unpack[Keywords]) -> Report:
     """Audit a model, a Trainer, or the target that a string names.
 
     Args:
@@ -57,9 +56,15 @@ def check(target: Any, **options: Any) -> Report:
     parsed = target_of(target)
     with held_to(chosen.limits), turn(parsed):
         opened = open_target(parsed, chosen, model=needs_model(rules))
-        return preview(audit(opened, rules, chosen), opened, rules, chosen)
+        report = audit(opened, rules, chosen)
+        if not (chosen.plan or chosen.memory):
+            return report
+        from kbitlint.fixes.preview import preview  # an audit alone plans no fix
+
+        return preview(report, opened, rules, chosen)
 
 
+@with_keywords
 def fix(
     target: Any,
     *,
@@ -67,7 +72,7 @@ def fix(
     device: str | None = None,
     probe: bool | None = None,
     optimizer: Any = None,
-    **options: Any,
+    **options: Unpack[Keywords],
 ) -> Report:
     """Audit, fix what can be fixed, and audit again.
 
@@ -95,6 +100,8 @@ def fix(
     parsed = target_of(target)
     if optimizer is not None:
         _check_optimizer(optimizer, parsed)
+    from kbitlint.fixes import run  # an audit changes nothing
+
     fixing = run.Fixing(Safety.UNSAFE if unsafe else Safety.SAFE, device, probe, optimizer)
     with held_to(chosen.limits), turn(parsed):
         return run.fix(parsed, rules, chosen, fixing)
@@ -108,9 +115,11 @@ def _check_optimizer(optimizer: Any, target: Target) -> None:
     unwrapped(optimizer)
 
 
-def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ...]:
+@with_keywords
+def plan(target: Any, *, unsafe: bool = False, **options: Unpack[Keywords]) -> tuple[Edit, ...]:
     """Return the edits that ``fix`` would make, as data; the model is left as it was."""
-    planned = check(target, **options, plan=True).planned
+    options["plan"] = True
+    planned = check(target, **options).planned
     if planned is None:
         return ()
     if not unsafe:
@@ -118,6 +127,7 @@ def plan(target: Any, *, unsafe: bool = False, **options: Any) -> tuple[Edit, ..
     return (*(edit for edit in planned.safe if edit not in planned.spared), *planned.unsafe)
 
 
+@with_keywords
 def memory(  # noqa: PLR0913  # each is one setting of a training step
     target: Any,
     *,
@@ -129,7 +139,7 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
     loss: str = "full",
     accumulation: int = 1,
     attention: str | None = None,
-    **options: Any,
+    **options: Unpack[Keywords],
 ) -> MemoryReport:
     """Return the memory of one training step in bytes: as the model is, after PEFT's prepare, after kbitlint's fix.
 
@@ -152,6 +162,9 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
         KbitlintError: As for ``check``; or an argument is wrong.
     """
     chosen = options_of(options)
+    from kbitlint.fixes.budget import memory_of  # an audit measures no step
+    from kbitlint.fixes.lora import parse_lora  # as above
+
     adapter = None if lora is None else parse_lora(lora)
     name = optimizer or optimizers.known(chosen.context.optimizer) or "adamw"
     optimizers.find(name)
@@ -162,6 +175,7 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
         return memory_of(opened, chosen, (batch, seq_len), lora=adapter, plan=plan)
 
 
+@with_keywords
 def fit(  # noqa: PLR0913  # each is one setting of a run
     target: Any,
     *,
@@ -177,7 +191,7 @@ def fit(  # noqa: PLR0913  # each is one setting of a run
     loss: str = "full",
     accumulation: int = 1,
     attention: str | None = None,
-    **options: Any,
+    **options: Unpack[Keywords],
 ) -> FitReport:
     """Return whether a run fits its cards, the largest batch that does, or the cheapest changes that make it fit.
 
@@ -201,6 +215,9 @@ def fit(  # noqa: PLR0913  # each is one setting of a run
     Raises:
         KbitlintError: As for ``check``; or an argument is wrong.
     """
+    from kbitlint.fixes.fit import Asked, fit_target, launch_of, mode_of  # an audit measures no step
+    from kbitlint.fixes.lora import parse_lora  # as above
+
     chosen = options_of(options)
     adapter = None if lora is None else parse_lora(lora)
     name = optimizer or optimizers.known(chosen.context.optimizer) or "adamw"
@@ -222,7 +239,19 @@ def undo(model: Any) -> int:
         return journal.undo(model_of(model))
 
 
-def assert_ready(target: Any, *, fail_on: str | Severity = Severity.ERROR, **options: Any) -> None:
+def ready(target: Any, *, fail_on: str | Severity = Severity.ERROR, **options: Unpack[Keywords]) -> Report:
+    """Return the report of a target; raise as ``assert_ready`` does."""
+    names = [severity.value for severity in Severity]
+    if isinstance(fail_on, str) and fail_on not in names:
+        raise KbitlintError(f"fail_on: {fail_on!r} is none of {', '.join(names)}{did_you_mean(fail_on, names)}")
+    report = check(target, **options)
+    if report.exit_code(Severity(fail_on) if isinstance(fail_on, str) else fail_on):
+        raise AssertionError("\n" + render(report, color=False, width=80))
+    return report
+
+
+@with_keywords
+def assert_ready(target: Any, *, fail_on: str | Severity = Severity.ERROR, **options: Unpack[Keywords]) -> None:
     """Raise AssertionError with the text report unless training works and learns: an assertion for tests of a project.
 
     Errors fail: training would raise, or train nothing or the wrong parameters. The ordinary recipe passes, with PEFT's
@@ -232,12 +261,7 @@ def assert_ready(target: Any, *, fail_on: str | Severity = Severity.ERROR, **opt
         AssertionError: A violation has at least the severity ``fail_on``, or the audit is incomplete.
         KbitlintError: As for ``check``; or ``fail_on`` is no severity.
     """
-    names = [severity.value for severity in Severity]
-    if isinstance(fail_on, str) and fail_on not in names:
-        raise KbitlintError(f"fail_on: {fail_on!r} is none of {', '.join(names)}{did_you_mean(fail_on, names)}")
-    report = check(target, **options)
-    if report.exit_code(Severity(fail_on) if isinstance(fail_on, str) else fail_on):
-        raise AssertionError("\n" + render(report, color=False, width=80))
+    ready(target, fail_on=fail_on, **options)
 
 
 def load_prepared(folder: str | Path, *, device: str | None = None, **kwargs: Any) -> Any:

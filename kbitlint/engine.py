@@ -95,6 +95,6 @@ def merge(outcomes: Iterable[Outcome]) -> Outcome:
     return Outcome(
         tuple(sorted((v for outcome in outcomes for v in outcome.violations), key=lambda v: v.sort_key)),
         tuple(sorted({skip for outcome in outcomes for skip in outcome.skips})),
-        tuple(sorted(crash for outcome in outcomes for crash in outcome.crashes)),
+        tuple(sorted({crash for outcome in outcomes for crash in outcome.crashes})),
         tuple(sorted({pair for outcome in outcomes for pair in outcome.ran}, key=lambda pair: (pair[0], pair[1].value))),
     )

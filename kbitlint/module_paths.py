@@ -90,3 +90,19 @@ def _fits(part: str, name: str) -> bool:
             return False
         at = found + len(piece)
     return len(name) - len(last) >= at and name.endswith(last)
+
+
+def matches_pattern(pattern: str, path: str) -> bool:
+    """Return whether a key of ``rank_pattern`` or ``alpha_pattern`` matches a module, as PEFT 0.21 matches it.
+
+    A key that is no regular expression matches nothing here, and PEFT raises an error for it. (peft/utils/other.py)
+
+    >>> matches_pattern("q_proj", "model.layers.0.self_attn.q_proj")
+    True
+    >>> matches_pattern("^q_proj", "model.layers.0.self_attn.q_proj")
+    False
+    """
+    try:
+        return re.match(rf"(.*\.)?({pattern})$", path) is not None
+    except (re.error, RecursionError, OverflowError):
+        return False

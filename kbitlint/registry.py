@@ -6,11 +6,13 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
-from kbitlint.errors import KbitlintError, SelectionError, did_you_mean
-from kbitlint.rule import CODE, SLUG, Rule
+from kbitlint.errors import KbitlintError, SelectionError, did_you_mean, one_line
+from kbitlint.rule import CODE, SLUG, Meta, Rule
+from kbitlint.violation import Consequence, Severity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,8 +34,8 @@ def _rules_of(package: str) -> list[type[Rule]]:
     """
     try:
         root = importlib.import_module(package)
-    except ImportError as error:
-        raise RuleShapeError(f"rule pack {package!r} cannot be imported: {error}") from error
+    except Exception as error:
+        raise RuleShapeError(f"it cannot be imported: {error}") from error
     found = []
     for info in sorted(pkgutil.iter_modules(root.__path__), key=lambda info: info.name):
         module = importlib.import_module(f"{package}.{info.name}")
@@ -56,7 +58,7 @@ def _check_shape(rule: type[Rule], module: str) -> None:
     if meta is None:
         raise RuleShapeError(f"{name} has no meta")
     if not CODE.fullmatch(meta.code):
-        raise RuleShapeError(f"{name}: code {meta.code!r} is not KB and three digits")
+        raise RuleShapeError(f"{name}: code {meta.code!r} is not capital letters and three digits")
     if not SLUG.fullmatch(meta.slug):
         raise RuleShapeError(f"{name}: slug {meta.slug!r} is not words joined by hyphens")
     if module != meta.slug.replace("-", "_"):
@@ -65,24 +67,78 @@ def _check_shape(rule: type[Rule], module: str) -> None:
         raise RuleShapeError(f"{name} overrides no check method")
 
 
-@functools.cache
-def all_rules() -> tuple[Rule, ...]:
-    """Return every rule, built in or from the entry point group ``kbitlint.rules``, ordered by code.
+@dataclass(frozen=True, slots=True)
+class BrokenPack:
+    """A rule pack that is left out, and why."""
 
-    Raises:
-        RuleShapeError: If a pack cannot be imported, or a rule has the wrong shape. Also if two rules share a code
-            or slug.
-    """
-    packages = [BUILT_IN, *sorted({entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)})]
-    rules = [rule() for package in packages for rule in _rules_of(package)]
+    package: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the rule pack {self.package} is left out: {self.reason}"
+
+
+@functools.cache
+def _loaded() -> tuple[tuple[Rule, ...], tuple[BrokenPack, ...]]:
+    """Return every rule, and the packs that have a fault; those of kbitlint itself have none, or the run ends."""
+    rules = {rule.meta.code: rule for rule in (rule() for rule in _rules_of(BUILT_IN))}
+    broken = []
+    for package in sorted({entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)}):
+        try:
+            new = [rule() for rule in _rules_of(package)]
+            _must_differ(new, rules.values())
+        except Exception as error:  # noqa: BLE001  # a pack is code of others, and must not end the commands that need none
+            broken.append(BrokenPack(package, str(error) if isinstance(error, RuleShapeError) else one_line(error)))
+        else:
+            rules |= {rule.meta.code: rule for rule in new}
+    return tuple(rules[code] for code in sorted(rules)), tuple(broken)
+
+
+def _must_differ(new: Iterable[Rule], known: Iterable[Rule]) -> None:
+    """Raise RuleShapeError if two rules share a code or slug."""
     for attribute in ("code", "slug"):
-        seen: dict[str, Rule] = {}
-        for rule in rules:
+        seen = {getattr(rule.meta, attribute): rule for rule in known}
+        for rule in new:
             value = getattr(rule.meta, attribute)
             if value in seen:
                 raise RuleShapeError(f"{type(rule).__name__} and {type(seen[value]).__name__} share the {attribute} {value}")
             seen[value] = rule
-    return tuple(sorted(rules, key=lambda rule: rule.meta.code))
+
+
+def all_rules() -> tuple[Rule, ...]:
+    """Return every rule, built in or from the entry point group ``kbitlint.rules``, ordered by code.
+
+    Raises:
+        RuleShapeError: If a built-in rule has the wrong shape. A pack with a fault is left out; ``broken_packs`` has it.
+    """
+    return _loaded()[0]
+
+
+def broken_packs() -> tuple[BrokenPack, ...]:
+    """Return the packs that cannot be imported, have a rule of the wrong shape, or share a code or slug."""
+    return _loaded()[1]
+
+
+class _LeftOut(Rule):
+    """The rules of a pack that is left out: each check raises, so that the audit counts as incomplete."""
+
+    def __init__(self, pack: BrokenPack) -> None:
+        super().__init__()
+        self.pack = pack
+
+    meta = Meta("", "", Severity.ERROR, Consequence.FAILS, "")
+
+    def check_source(self, source: object, context: object) -> NoReturn:  # noqa: ARG002  # as checks are called
+        """Raise RuleShapeError."""
+        raise RuleShapeError(str(self.pack))
+
+    def check_files(self, checkpoint: object, context: object) -> NoReturn:
+        """Raise RuleShapeError."""
+        self.check_source(checkpoint, context)
+
+    def check_model(self, model: object, context: object) -> NoReturn:
+        """Raise RuleShapeError."""
+        self.check_source(model, context)
 
 
 def find(name: str) -> Rule:
@@ -95,8 +151,15 @@ def find(name: str) -> Rule:
         if name.upper() == rule.meta.code or name.lower() == rule.meta.slug:
             return rule
     known = [word for rule in all_rules() for word in (rule.meta.code, rule.meta.slug)]
-    hint = did_you_mean(name, known) or "; `kbitlint rules` lists them"
+    hint = _where(name, known)
     raise SelectionError(f"no rule is called {name!r}{hint}")
+
+
+def _where(name: str, known: Iterable[str]) -> str:
+    """Return where a rule may be that no name fits: in a pack that is left out, or under a similar name."""
+    if broken_packs():
+        return "; " + "; ".join(map(str, broken_packs()))
+    return did_you_mean(name, known) or "; `kbitlint rules` lists them"
 
 
 def _matches(rule: Rule, selector: str) -> int:
@@ -118,8 +181,8 @@ Given = Mapping[str, Mapping[str, bool | float | str]]
 def select(selected: Iterable[str] = (), ignored: Iterable[str] = (), options: Given | None = None) -> tuple[Rule, ...]:
     """Return the selected rules with their options set. Selectors are codes, prefixes (``KB4``), slugs or ``ALL``.
 
-    Without ``selected`` every rule is selected. The more specific selector wins: ``select=["KB401"],
-    ignore=["KB4"]`` selects KB401.
+    Without ``selected`` every rule is selected, and a pack that is left out makes the audit incomplete. The more specific
+    selector wins: ``select=["KB401"], ignore=["KB4"]`` selects KB401.
 
     Raises:
         SelectionError: If a selector matches no rule.
@@ -131,7 +194,7 @@ def select(selected: Iterable[str] = (), ignored: Iterable[str] = (), options: G
     for selector in (*selected, *ignored):
         if not selector or not any(_matches(rule, selector) for rule in rules):
             known = [word for rule in rules for word in (rule.meta.code, rule.meta.slug)]
-            hint = did_you_mean(selector, known) or "; `kbitlint rules` lists them"
+            hint = _where(selector, known)
             raise SelectionError(f"{selector!r} selects no rule{hint}")
 
     def chosen(rule: Rule) -> bool:
@@ -139,7 +202,9 @@ def select(selected: Iterable[str] = (), ignored: Iterable[str] = (), options: G
         unwanted = max((_matches(rule, selector) for selector in ignored), default=0)
         return wanted > unwanted
 
-    return tuple(_with(rule, given.get(rule.meta.code)) for rule in rules if chosen(rule))
+    asked = not selected or any(selector.upper() == "ALL" for selector in selected)
+    left_out = tuple(map(_LeftOut, broken_packs())) if asked else ()
+    return (*(_with(rule, given.get(rule.meta.code)) for rule in rules if chosen(rule)), *left_out)
 
 
 def _with(rule: Rule, values: Mapping[str, bool | float | str] | None) -> Rule:

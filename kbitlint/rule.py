@@ -155,5 +155,6 @@ class Rule(ABC):
         )
 
 
-CODE = re.compile(r"KB[1-9]\d\d")
+#: of a rule: ``KB`` for those of kbitlint, any capital letters for those of packs
+CODE = re.compile(r"[A-Z]{2,8}\d{3}")
 SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")

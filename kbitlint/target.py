@@ -12,7 +12,7 @@ from kbitlint.errors import TargetError, did_you_mean
 from kbitlint.violation import Surface
 
 #: of a script, a notebook or a training configuration; a Hub id has none of them
-SUFFIXES = (".py", ".ipynb", ".yaml", ".yml", ".json")
+SUFFIXES = (".py", ".ipynb", ".yaml", ".yml", ".json", ".sh")
 _HEADERS = (".safetensors", ".safetensors.index.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _HUB_URL = re.compile(

@@ -77,7 +77,7 @@ def hold_document(rule: type[Rule]) -> None:
         AssertionError: If the rule breaks a line of the contract.
     """
     sections = rule_docs.sections(rule)
-    _must(CODE.fullmatch(rule.meta.code) is not None, f"code {rule.meta.code!r} is KB and three digits")
+    _must(CODE.fullmatch(rule.meta.code) is not None, f"code {rule.meta.code!r} is capital letters and three digits")
     _must(SLUG.fullmatch(rule.meta.slug) is not None, f"slug {rule.meta.slug!r} is words joined by hyphens")
     _must(rule.title().endswith("."), "the first line of the document is a sentence")
     _must(

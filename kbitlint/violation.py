@@ -161,6 +161,23 @@ class Violation:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     fix: Fix | None = None
 
+    def __repr__(self) -> str:
+        """Return the rule, the severity, the place and the message on one line."""
+        return f"<Violation {self.code} {self.severity.value} at {self.at}: {self.message}>"
+
+    def _repr_html_(self) -> str:
+        """Return a card for a notebook, in colours that suit its light and dark theme."""
+        from html import escape  # only a notebook needs it
+
+        fix = f"<br>fix: {escape(self.fix.title)} <small>[{self.fix.safety.value}]</small>" if self.fix else ""
+        color = {Severity.ERROR: "#d1242f", Severity.WARNING: "#9a6700", Severity.INFO: "#0969da"}[self.severity]
+        return (
+            f'<div style="border-left: 4px solid {color}; padding: .3em .8em; font-family: sans-serif">'
+            f'<b style="color: {color}">{self.severity.value}</b> <b>{escape(self.message)}</b>'
+            f" <code>{escape(self.code)} {escape(self.slug)}</code><br><code>{escape(str(self.at))}</code>"
+            f"<br>means: {escape(self.consequence.value)}{fix}</div>"
+        )
+
     @property
     def sort_key(self) -> tuple[str, int, str, str, str]:
         """Return the key that orders violations by file, line, path, code and message."""

@@ -19,10 +19,11 @@ class AdapterContradictsConfig(Rule):
 
     ## What it does
 
-    Compares the names and shapes in adapter_model.safetensors with adapter_config.json. Reports ranks that differ from `r`
-    and `rank_pattern`, modules that `target_modules` do not match, requested modules and copies (`modules_to_save`) without
-    a tensor, one factor without the other, and names that PEFT does not look for: a doubled prefix, the adapter's name, a
-    wrapper's name.
+    Compares the names and shapes in adapter_model.safetensors with adapter_config.json, and with the headers of the base if
+    it is a folder on this machine. Reports ranks that differ from `r` and `rank_pattern`, and factors of another size.
+    Reports modules that `target_modules` do not match, requested modules and copies (`modules_to_save`) without a tensor, and
+    one factor without the other. Reports names that PEFT does not look for: a doubled prefix, the name of an adapter or of a
+    wrapper.
 
     ## Why is this bad?
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.checkpoint import packed_in
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -61,6 +60,8 @@ class AdapterVocabularyMismatch(Rule):
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each embedding or head with another number of rows."""
+        from kbitlint.facts.checkpoint import packed_in  # an audit of a script needs none of these facts
+
         if not checkpoint.adapter_tensors:
             raise Unchecked("no adapter_model.safetensors here")
         base = checkpoint.base

@@ -27,6 +27,7 @@ class DeadTargetModule(Rule):
     ## What it does
 
     Reports entries of `target_modules` that are neither the name of a module nor the end of a module path. Reports
+    linear layers that the targets match and that have no adapter, as a layer that was replaced later. Reports
     entries of `modules_to_save`, `exclude_modules`, `target_parameters`, `rank_pattern`, `alpha_pattern` and
     `layers_to_transform` that match nothing, as PEFT compares them.
 
@@ -75,6 +76,14 @@ class DeadTargetModule(Rule):
         for unmatched in model.unmatched:
             title = "name experts in target_parameters" if banks else "name a module of this architecture"
             key, entry = unmatched.key, unmatched.entry
+            if key == "left out":
+                yield self.violation(
+                    f"target_modules of adapter {unmatched.adapter!r} match this layer, and it has no adapter",
+                    Location(entry),
+                    evidence={"adapter": unmatched.adapter, "key": key},
+                    fix=Fix("attach the adapters after layers are replaced", Safety.DISPLAY),
+                )
+                continue
             yield self.violation(
                 f"{key} of adapter {unmatched.adapter!r} name {entry!r}, and {_EFFECTS[key]}",
                 Location(entry),

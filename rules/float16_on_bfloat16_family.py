@@ -38,7 +38,7 @@ class Place:
 
 
 class Float16OnBfloat16Family(Rule):
-    """A model of a family with weights in bfloat16, or that overflows in float16, is set to compute in float16.
+    """A model with weights in bfloat16, or that overflows in float16, is set to compute in float16.
 
     ## What it does
 
@@ -65,8 +65,7 @@ class Float16OnBfloat16Family(Rule):
 
     ## Fix safety
 
-    Unsafe: the model computes other values, and older GPUs emulate bfloat16. Display only if the argument is not
-    written with the word `float16`.
+    Unsafe: other values, and older GPUs emulate bfloat16. Display only if the argument is not written as `float16`.
 
     ## References
 

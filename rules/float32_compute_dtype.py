@@ -116,7 +116,7 @@ class Float32ComputeDtype(Rule):
             dtype = call.dtype("bnb_4bit_compute_dtype")
             if dtype not in (None, "float32"):
                 continue
-            name, imported = source.importing("torch")
+            name, imported = source.importing("torch", call.span)
             edits = source.set_argument(call, "bnb_4bit_compute_dtype", f"{name}.bfloat16") + imported
             yield self.violation(
                 "4-bit layers multiply in float32"

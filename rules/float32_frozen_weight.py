@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.source import Action
 from kbitlint.facts.step_bytes import WARN_FROM, is_cast_after_loading, step_bytes
 from kbitlint.rule import Meta, Option, Rule
-from kbitlint.upstream import families
-from kbitlint.upstream.hub_names import stored_quantized
+from kbitlint.upstream.upcast import cost_of_cast
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -19,16 +17,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts, NormFacts, ParameterFacts
-    from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
-
-#: the smallest vocabulary that a script's finding is about
-_VOCABULARY = 100_000
-#: bytes of float32 experts beyond those of 16 bits that fit no GPU of 80 GB beside the rest
-_LARGE = 40e9
-#: the share of the parameters of a model with experts that its stacked experts hold
-_OF_EXPERTS = 0.95
-_EIGHT_BITS = 8
 
 
 class Float32FrozenWeight(Rule):
@@ -45,9 +34,8 @@ class Float32FrozenWeight(Rule):
 
     The values come from half precision and do not change, so the extra digits hold nothing. The evidence states their
     bytes: at Llama-3-8B shape, embeddings and head grow from 2.1 to 4.2 GB; at Mixtral-8x7B shape, unpacked experts
-    grow from 90 to 180 GB. A float32 embedding also turns the residual stream float32.
-
-    Autocast also copies a float32 head to half precision, which adds half of its bytes again.
+    grow from 90 to 180 GB. A float32 embedding also turns the residual stream float32. Autocast also copies a float32
+    head to half precision, which adds half of its bytes again.
 
     It is a warning if the extra bytes are a tenth of the step's peak (option `warn-from`), and an info below that. The
     peak is estimated for the batch of the context, or for one sequence of 2048 tokens. `kbitlint memory` measures it.
@@ -60,8 +48,7 @@ class Float32FrozenWeight(Rule):
     ## Fix
 
     Store them in half precision again. If PEFT's prepare made them float32, `kbitlint.fix(model)` in its place does not.
-    Also let float32 norms cast their output back to their input's dtype, because no
-    later layer takes float32 any more.
+    Also let float32 norms cast their output back to their input's dtype: no later layer takes float32 any more.
 
     ## Fix safety
 
@@ -124,18 +111,15 @@ class Float32FrozenWeight(Rule):
         """Yield one violation for each preparation that casts a large vocabulary, or stacked experts, on every path."""
         five = number(source.versions.get("transformers", "5")) >= (5,)
         for call, steps in source.steps_at(Action.PREPARE):
-            if not call.callee.startswith("peft.prepare") or not all(_is_packed_half(step.before) for step in steps):
-                continue
-            costs = {_cost(step.before, five=five) for step in steps}
-            cost = costs.pop()
+            costs = {cost_of_cast(step.before, five=five) for step in steps}
+            cost = costs.pop() if call.callee.startswith("peft.prepare") else None
             if costs or cost is None or (cost.share < self.option("warn-from") and not cost.experts):
                 continue
-            fails = cost.experts > _LARGE
             yield self.violation(
                 f"the {cost.what} of {cost.checkpoint} become float32: {cost.extra / 1e9:.1f} GB more",
                 source.at(call),
                 surface=Surface.SOURCE,
-                severity=Severity.ERROR if fails else Severity.WARNING,
+                severity=Severity.ERROR if cost.fits_no_gpu else Severity.WARNING,
                 evidence={"extra_bytes": cost.extra, "checkpoint": cost.checkpoint},
                 fix=Fix("leave the call out: get_peft_model freezes the base, and the arguments checkpoint", Safety.DISPLAY),
             )
@@ -146,41 +130,6 @@ class Float32FrozenWeight(Rule):
             parameter.requires_grad or parameter.adapter or parameter.norm or parameter.held
         )
         return ours and not any(f".{name}." in f".{parameter.path}." for name in model.keeps_float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What a preparation costs: bytes beyond those in half precision."""
-
-    checkpoint: str
-    what: str
-    extra: int
-    share: float
-    """The share of the bytes of the quantized model."""
-    experts: int = 0
-    """The bytes of stacked experts among them."""
-
-
-def _is_packed_half(model: ModelState) -> bool:
-    return model.method == "bitsandbytes" and model.dtype != "float32" and model.load is not None
-
-
-def _cost(model: ModelState, *, five: bool) -> Cost | None:
-    """Return the cost of casting a model's unquantized weights to float32; None if its family does not tell it."""
-    name = model.load.value("pretrained_model_name_or_path") if model.load is not None else None
-    known = families.facts_of(name, model.named)
-    if known.dtype == "float32" or not isinstance(name, str):
-        return None
-    architecture = known.architecture
-    packed = known.billions * 1e9 * (0.55 if model.bits != _EIGHT_BITS else 1.05)
-    if five and architecture is not None and architecture.experts and known.billions and not stored_quantized(name):
-        experts = int(known.billions * 1e9 * _OF_EXPERTS * 2)
-        return Cost(name, "stacked experts", experts, 1.0, experts)
-    if known.vocabulary < _VOCABULARY or not known.hidden or not packed:
-        return None
-    extra = known.vocabulary * known.hidden * 2 * (1 if known.tied else 2)
-    what = "embeddings" if known.tied else "embeddings and head"
-    return Cost(name, what, extra, extra / packed)
 
 
 def _narrow(parameter: ParameterFacts, half: str) -> Edit:

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.upstream.quantization import method_named
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.trace import TraceFacts
 
 
 class InferenceOnlyQuantization(Rule):
@@ -29,6 +30,9 @@ class InferenceOnlyQuantization(Rule):
     Adapters before such a layer would get their gradient through it. There is none, so the backward pass raises or
     stops. transformers calls torchao's `Int8DynamicActivationInt8WeightConfig` trainable, but the output of its layers
     does not require grad: `element 0 of tensors does not require grad`.
+
+    If every such layer has an adapter, gradients pass through the adapters. All of them then learn, from gradients that
+    lack the share of the layers themselves. A traced step that shows this makes it a warning.
 
     If the quantizer declares it, Trainer raises before the first step: `that quantization method do not support
     training`. A custom loop runs if the kernels have a backward pass, so without a Trainer it is a warning.
@@ -65,11 +69,24 @@ class InferenceOnlyQuantization(Rule):
         """Yield one violation for each layer without a backward pass, else at most one for the model."""
         if not model.quantized:
             raise Unchecked("no layer is quantized")
+        yield from self._violations(model, context)
+
+    def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield the same violations. A layer is a warning if each adapter gets a gradient in spite of it."""
+        if not trace.model.quantized:
+            raise Unchecked("no layer is quantized")
+        attached = [gradient for gradient in trace.gradients if gradient.adapter and not gradient.virtual]
+        yield from self._violations(trace.model, context, passed=bool(attached) and all(g.arrives for g in attached))
+
+    def _violations(self, model: ModelFacts, context: TrainingContext, *, passed: bool = False) -> Iterator[Violation]:
         stuck = [facts for facts in model.quantized if facts.packing.trains is False]
         for facts in stuck:
             yield self.violation(
-                f"{facts.packing.method} kernel has no backward",
+                f"{facts.packing.method} kernel has no backward" + (": gradients pass its adapter alone" if passed else ""),
                 Location(facts.path),
+                surface=Surface.TRACE if passed else Surface.MODEL,
+                severity=Severity.WARNING if passed else None,
+                consequence=Consequence.TRAINS_WRONG if passed else None,
                 evidence={"method": facts.packing.method, "bits": facts.packing.bits},
                 fix=Fix(method_named(facts.packing.method).instead, Safety.DISPLAY),
             )

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.trace import TraceFacts
 
 
@@ -22,7 +23,7 @@ class InferenceTensor(Rule):
 
     Reports trainable parameters that are inference tensors. Runs a training step without weights, and also reports the
     module whose backward pass needs a frozen one. Frozen inference tensors that no backward pass needs are not
-    reported: embeddings, packed weights.
+    reported: embeddings, packed weights. In a script, reports a load or an attachment inside inference mode.
 
     ## Why is this bad?
 
@@ -60,6 +61,14 @@ class InferenceTensor(Rule):
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each trainable parameter; only a traced step knows which frozen ones are needed."""
         yield from self._trainable(model, Surface.MODEL)
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each training of a model that every path loads under inference mode."""
+        for trained in source.trained():
+            load = trained.models[0].load
+            if load is not None and trained.certain and all(model.inferred for model in trained.models):
+                message = "the model is loaded under inference mode, so its tensors cannot take part in training"
+                yield self.violation(message, source.at(load), surface=Surface.SOURCE, fix=_FIX)
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each trainable parameter, and one at the module where the step is refused."""

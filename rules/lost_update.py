@@ -63,7 +63,7 @@ class LostUpdate(Rule):
         """Yield one violation for each vector of an adapter that no step of the learning rate changes."""
         if not model.has_adapters:
             raise Unchecked("no adapters are attached yet")
-        rate = float(self.option("learning-rate"))
+        rate = context.learning_rate or float(self.option("learning-rate"))
         for parameter in model.trainable:
             lost = parameter.least * _HALF_UNIT
             if parameter.adapter and parameter.dtype == "bfloat16" and lost >= rate:

@@ -6,7 +6,6 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.trace import Cut
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -121,6 +120,8 @@ class MissingInputGradHook(Rule):
                 evidence={"trainable_inside": inside[path], "seen_in_attributes": path in unseen},
                 fix=self._fix(layers.get(path)),
             )
+        from kbitlint.facts.trace import Cut  # an audit of a script needs no facts of a trace
+
         idle = {facts.at for facts in trace.gradients if facts.cut is Cut.NOT_CALLED and not facts.virtual}
         for path, violation in unseen.items():  # layers of a tower that this batch does not run
             if path not in trace.called and any(f"{path}.".startswith(f"{at}.") for at in idle):

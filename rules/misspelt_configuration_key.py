@@ -20,7 +20,7 @@ SILENT = ("axolotl",)
 
 
 class MisspeltConfigurationKey(Rule):
-    """A key of a training configuration that the program does not know, and that resembles one that it knows.
+    """A key of a training configuration that the program does not know, beside a similar one.
 
     ## What it does
 
@@ -47,7 +47,7 @@ class MisspeltConfigurationKey(Rule):
 
     ## References
 
-    - https://github.com/axolotl-ai-cloud/axolotl/issues/634
+    - https://github.com/axolotl-ai-cloud/axolotl/blob/main/src/axolotl/utils/schemas/config.py
     """
 
     meta: ClassVar[Meta] = Meta(

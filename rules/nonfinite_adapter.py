@@ -12,14 +12,16 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
+    from kbitlint.facts.model import ModelFacts
 
 
 class NonfiniteAdapter(Rule):
-    """A saved adapter that holds NaN or infinity.
+    """An adapter, or a vector of the base model, that holds NaN or infinity.
 
     ## What it does
 
-    Reads the first values of each tensor in adapter_model.safetensors. Reports tensors with a value that is not finite.
+    Reads the first values of each tensor in adapter_model.safetensors. Reports tensors with a value that is not finite. On a
+    model with weights, reports adapter parameters and vectors (norms, biases) with such a value.
 
     ## Why is this bad?
 
@@ -51,6 +53,16 @@ class NonfiniteAdapter(Rule):
         consequence=Consequence.TRAINS_WRONG,
         since="0.1.0",
     )
+
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield at most one violation, on the first parameter."""
+        if model.nonfinite:
+            yield self.violation(
+                f"{len(model.nonfinite)} parameters of adapters, norms or biases hold NaN or infinity",
+                Location(model.nonfinite[0]),
+                evidence={"parameters": len(model.nonfinite)},
+                fix=Fix("load the model, or the adapter of an earlier checkpoint, again", Safety.DISPLAY),
+            )
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield at most one violation, on the first tensor."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.source import Action
+from kbitlint.facts.histories import prepared_last
 from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.checkpoint import CheckpointFacts
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import Adapters
-    from kbitlint.facts.source import ExecutionPath, SourceFacts
+    from kbitlint.facts.source import SourceFacts
 
 
 class NothingTrainable(Rule):
@@ -107,10 +107,10 @@ class NothingTrainable(Rule):
                 else:
                     trained.add(training.model_id)
             spared |= {step.call for step in path.steps if step.model_id in trained}
-            frozen |= dict(_prepared_last(path))
+            frozen |= dict(prepared_last(path))
         for call, adapters in frozen.items():
             if call not in spared:
-                depends = _is_of_saved_config(adapters)
+                depends = adapters.of_saved_config
                 yield self.violation(
                     "the adapters are frozen, so no parameter requires grad"
                     + (", if the saved config is in inference mode, as PEFT saves it" if depends else ""),
@@ -120,24 +120,6 @@ class NothingTrainable(Rule):
                     evidence={"attached_by": adapters.by.callee, "frozen_by": call.callee},
                     fix=_source_fix(source, adapters, call),
                 )
-
-
-def _prepared_last(path: ExecutionPath) -> Iterator[tuple[Call, Adapters]]:
-    """Yield each preparation that leaves adapters frozen at the end of a path that trains no model."""
-    trained = {training.model_id for training in path.trainings}
-    for step in path.steps:
-        left = path.models.get(step.model_id)
-        if step.action is not Action.PREPARE or left is None or left.adapters is None or step.model_id in trained:
-            continue
-        if left.adapters.frozen_by == step.call and left.adapters.trainable is False and left.certain == step.before.certain:
-            yield step.call, left.adapters
-
-
-def _is_of_saved_config(adapters: Adapters) -> bool:
-    """Return whether the adapters are frozen by the config of a folder, which the script does not change."""
-    config = adapters.config
-    mode = config.argument("inference_mode") if isinstance(config, Call) else None
-    return isinstance(config, Call) and mode is not None and mode.span == config.span and adapters.frozen_by is None
 
 
 def _source_fix(source: SourceFacts, adapters: Adapters, call: Call) -> Fix:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.checkpoint import packed_in
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -62,6 +61,8 @@ class PackedCopyToSave(Rule):
 
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each packed weight in the file of an adapter."""
+        from kbitlint.facts.checkpoint import packed_in  # an audit of a script needs none of these facts
+
         if not checkpoint.adapter_tensors:
             raise Unchecked("no adapter_model.safetensors here")
         for weight in packed_in(checkpoint.adapter_tensors):

@@ -74,7 +74,7 @@ class PackedStorageUnderFsdp(Rule):
             given = config.argument("bnb_4bit_quant_storage")
             first = _version(trained.paths[0].arguments) == 1
             if source.dialect == "python":
-                name, imported = source.importing("torch")
+                name, imported = source.importing("torch", config.span)
                 edits = source.set_argument(config, "bnb_4bit_quant_storage", f"{name}.bfloat16") + imported
             else:
                 edits = source.set_value(config, "bnb_4bit_quant_storage", "bfloat16")

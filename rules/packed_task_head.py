@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import Call, Symbol
 from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.task_heads import BIASED, HEADS, OTHER_ANSWERS
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -18,20 +18,6 @@ if TYPE_CHECKING:
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Value
-
-#: the names of the heads of each kind of class, and the task types for which PEFT trains a copy of them
-HEADS = {
-    "ForTokenClassification": (("classifier", "score"), ("TOKEN_CLS", "SEQ_CLS")),
-    "ForSequenceClassification": (("classifier", "score", "pre_classifier", "pooler"), ("TOKEN_CLS", "SEQ_CLS")),
-    "ForQuestionAnswering": (("qa_outputs",), ("QUESTION_ANS",)),
-}
-#: published names of checkpoints whose sequence classifiers have a bias
-_BIASED = re.compile(
-    r"(google-bert/|FacebookAI/|distilbert/|albert/)?(bert|roberta|xlm-roberta|distilbert|albert)-[\w-]+"
-    r"|microsoft/m?deberta-[\w-]+|google/(electra|mobilebert|bigbird|canine|fnet)-[\w-]+|answerdotai/ModernBERT-\w+"
-)
-#: models without ``qa_outputs``, in which PEFT's task type finds no head to copy
-_OTHER_ANSWERS = re.compile("modernbert", re.IGNORECASE)
 
 
 class PackedTaskHead(Rule):
@@ -136,8 +122,8 @@ def _packed(model: ModelState) -> tuple[str, ...] | None:
     if skipped is not None or not isinstance(name, str):
         return heads if skipped is None and kind == "ForTokenClassification" else None
     if kind == "ForSequenceClassification":
-        return heads if _BIASED.fullmatch(name) else None
-    return None if kind == "ForQuestionAnswering" and _OTHER_ANSWERS.search(name) else heads
+        return heads if BIASED.fullmatch(name) else None
+    return None if kind == "ForQuestionAnswering" and OTHER_ANSWERS.search(name) else heads
 
 
 def _trains(attach: Call, model: ModelState) -> bool:

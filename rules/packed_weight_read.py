@@ -25,8 +25,8 @@ class PackedWeightRead(Rule):
     ## Why is this bad?
 
     A 4-bit weight is stored as one column of bytes. `F.linear(x, self.proj.weight)`, `self.proj.weight[:n]` or
-    `self.dt_proj.weight @ x` then raises a shape or dtype error. If the code casts the bytes first, as PEANuT of PEFT does in 8 bits, it computes
-    with values without their scales, and the severity is warning.
+    `self.dt_proj.weight @ x` then raises a shape or dtype error. If the code casts the bytes first, as PEANuT of PEFT
+    does in 8 bits, it computes with values without their scales, and the severity is warning.
 
     ## Example
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy, TrainingContext
-from kbitlint.facts.values import UNKNOWN, Call
+from kbitlint.facts.histories import deciding
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.upstream.versions import takes_kwargs
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import CheckpointingState, ModelState
     from kbitlint.facts.source import SourceFacts, Training
-    from kbitlint.facts.values import Span
+    from kbitlint.facts.values import Call
 
 TITLE = "checkpoint without reentry"
 UNSET = "use_reentrant is not passed, so torch checkpoints reentrantly"
@@ -98,22 +98,8 @@ class ReentrantCheckpointing(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each call that sets reentrant checkpointing on every path through it."""
-        decided: dict[Span, list[tuple[ModelState, Training | None]]] = {}
-        overruled: set[Span] = set()
-        shards = "deepspeed" in source.text.lower()  # else no option of the command line is meant to
-        for path in source.paths:
-            for model, training, steps in path.histories():
-                how = model.checkpointing
-                by, holds = how.by, how.enabled and how.reentry.reentrant
-                stage = None if training is None or (training.zero_stage is UNKNOWN and not shards) else training.zero_stage
-                spared = stage not in (None, 0, 1, 2)
-                if by is not None and holds and not spared and context.strategy is not Strategy.ZERO3:
-                    decided.setdefault(by.span, []).append((model, training))
-                last = None if by is None or not holds or spared else by.span
-                overruled |= {step.call.span for step in steps if step.call.span != last}
-        for span, found in decided.items():
-            if span not in overruled:
-                yield self._decision(source, found[0][0].checkpointing, found)
+        for found in deciding(source, zero3=context.strategy is Strategy.ZERO3):
+            yield self._decision(source, found[0][0].checkpointing, found)
         for call in source.calls_of("torch.checkpoint", "torch.checkpoint_sequential"):
             if call.value("use_reentrant") is None:
                 edits = source.set_value(call, "use_reentrant", value=False)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kbitlint.upstream.contracts.rows import Contract
 
 #: the places of values in the library's message
-_GAP = re.compile(r" {2,}")
+_GAP = re.compile(r" {2,}|''")
 
 
 class RefusedArguments(Rule):
@@ -34,8 +34,7 @@ class RefusedArguments(Rule):
     LLaMA-Factory or ms-swift raises an exception (an error), or drops an argument (a warning). The message is the
     library's own. A combination that only some paths reach is a warning.
 
-    The combinations are rows by library and version. A test reads every `raise` of the installed libraries, and
-    constructs each refused combination.
+    The rows are by library and version. A test reads every `raise` of the installed libraries, and runs each refusal.
 
     ## Why is this bad?
 
@@ -49,7 +48,7 @@ class RefusedArguments(Rule):
 
     ## Fix
 
-    Remove the argument that is ignored, or the one that the other excludes. Other combinations name what to change.
+    Remove the argument that is ignored, or the one that the other excludes.
 
     ## Fix safety
 
@@ -58,7 +57,7 @@ class RefusedArguments(Rule):
     ## References
 
     - https://github.com/huggingface/peft/issues/2638
-    - https://github.com/huggingface/trl/issues/3654
+    - https://github.com/huggingface/peft/issues/1988
     """
 
     meta: ClassVar[Meta] = Meta(
@@ -73,7 +72,7 @@ class RefusedArguments(Rule):
         """Yield one violation for each combination that a call refuses or ignores."""
         received = _received(source)
         for call in source.calls:
-            ways: list[tuple[Call, ModelState | None]] = [(call, None)]
+            ways: list[tuple[Call, ModelState | None]] = [(one, None) for one in source.variants.get(call.span) or (call,)]
             if any(one.callee == call.callee for one, _ in received.get(call.span.start, ())):
                 ways = [*received[call.span.start]]
             found: dict[Contract, int] = {}
@@ -90,7 +89,7 @@ class RefusedArguments(Rule):
         library, _, last = call.callee.partition(".")
         name = library if library == source.dialect else last.rpartition(".")[2]
         argument = row.at(call)
-        message = _GAP.sub(" ... ", row.message.strip())
+        message = " ".join(_GAP.sub(" ... ", row.message.strip()).split())
         where = source.at(call) if argument is None else source.at_line(argument.whole.line, argument.name)
         severity, consequence = (Severity.ERROR, Consequence.FAILS) if always else (Severity.WARNING, Consequence.FRAGILE)
         if row.raises:
@@ -139,7 +138,7 @@ def _received(source: SourceFacts) -> dict[int, list[tuple[Call, ModelState]]]:
 
 
 def _is_peft_model(source: SourceFacts, call: Call, model: ModelState) -> bool:
-    """Return whether a call does not receive the base under a name of its own, beside that of the PeftModel."""
+    """Return whether a call receives the PeftModel, and not the base under a name of its own."""
     given = call.argument("model")
     peft = source.name_of(model.adapters.by) if model.adapters is not None else ""
     name = source.code_of(given.span) if given is not None else ""

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
     from kbitlint.facts.values import Argument, Call
 
 
-#: the file may choose a branch by version, and pass the argument to an older one only
+#: the code may choose a branch by version, and pass the argument to an older one only
 _VERSION = re.compile(r"version|\bsignature\(", re.IGNORECASE)
-#: comments and texts of several lines, whose versions decide nothing
 _STORY = re.compile(r"(\"\"\"|''').*?\1|#[^\n]*", re.DOTALL)
 FLAGS = ("load_in_4bit", "load_in_8bit")
 
@@ -99,9 +98,8 @@ class RemovedLoadInKbitArgument(Rule):
                     evidence={"quant_type": config.value("quant_type")},
                     fix=Fix("pass a config of torchao.quantization", Safety.DISPLAY),
                 )
-        gone = number(source.versions.get("peft", "1")) >= (0, 10)
-        for name, local in source.imports if gone else ():
-            if name == "peft.prepare_model_for_int8_training":
+        for name, local in source.imports:
+            if name == "peft.prepare_model_for_int8_training" and number(source.versions.get("peft", "1")) >= (0, 10):
                 yield self.violation(
                     "peft has no prepare_model_for_int8_training any more: an ImportError",
                     source.at_line(source.line_of(local), "import"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.rehearsal import Phase
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Location, Severity, Surface, Violation
 
@@ -56,6 +55,8 @@ class ScriptRaisesBeforeTraining(Rule):
 
     def check_rehearsal(self, rehearsal: RehearsalFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield at most one violation, at the innermost line of the user's code."""
+        from kbitlint.facts.rehearsal import Phase  # an audit of a script needs none of these facts
+
         raised = rehearsal.raised
         if raised is None or raised.phase is not Phase.BEFORE:
             return

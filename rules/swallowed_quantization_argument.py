@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.source import STORED
+from kbitlint.facts.values import STORED
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.quantization import NEUTRAL, QUANTIZATION_ARGUMENTS, meant_argument, method_named
 from kbitlint.upstream.versions import number

@@ -59,7 +59,7 @@ def test_what_applies_is_printed(configured, tmp_path):
 
     assert result.output == (
         f"# {tmp_path}/pyproject.toml\n"
-        'targets = ["plants:clean"]\nselect = []\nignore = []\nfail-on = "error"\n'
+        'targets = ["plants:clean"]\nrehearse = []\nselect = []\nignore = []\nfail-on = "error"\n'
         "quantize = # not set\ndevice = # not set\nmeta = false\n"
         "training = # not set\nbaseline = # not set\n"
         'exclude = ["__pycache__", "node_modules", "site-packages", "venv", "build", "dist"]\n'

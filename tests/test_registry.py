@@ -58,7 +58,7 @@ CHECK = "def check_model(self, model, context): return []"
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("planted", RULE.format(code="KB1", slug="planted", body=CHECK), "code 'KB1' is not KB and three digits"),
+        ("planted", RULE.format(code="KB1", slug="planted", body=CHECK), "code 'KB1' is not capital letters and three digits"),
         ("planted", RULE.format(code="KB101", slug="Planted", body=CHECK), "slug 'Planted' is not words joined by hyphens"),
         ("other", RULE.format(code="KB199", slug="planted", body=CHECK), "the module of 'planted' must be called planted.py"),
         ("planted", RULE.format(code="KB199", slug="planted", body=""), "overrides no check method"),
@@ -80,7 +80,7 @@ def test_a_pack_with_a_rule_of_the_wrong_shape_is_refused(tmp_path, monkeypatch,
 
 
 def test_a_pack_that_cannot_be_imported_is_no_silent_pass():
-    with pytest.raises(RuleShapeError, match="rule pack 'no_such_pack' cannot be imported"):
+    with pytest.raises(RuleShapeError, match="it cannot be imported: No module named 'no_such_pack'"):
         registry._rules_of("no_such_pack")
 
 
@@ -97,11 +97,11 @@ def second_pack(tmp_path, monkeypatch):
         (folder / "planted.py").write_text(RULE.format(code=code, slug="planted", body=CHECK))
         importlib.invalidate_caches()
         monkeypatch.setattr(registry, "entry_points", lambda group: [EntryPoint("second", name, group)])
-        registry.all_rules.cache_clear()
+        registry._loaded.cache_clear()
 
     monkeypatch.syspath_prepend(tmp_path)
     yield install
-    registry.all_rules.cache_clear()
+    registry._loaded.cache_clear()
 
 
 def test_packs_are_found_by_entry_point(second_pack):
@@ -110,8 +110,63 @@ def test_packs_are_found_by_entry_point(second_pack):
     assert [rule.meta.code for rule in registry.all_rules()] == sorted([*ALL, "KB199"])
 
 
-def test_packs_may_not_share_a_code(second_pack):
+def test_a_pack_has_a_prefix_of_its_own(second_pack):
+    second_pack("HOU001")
+
+    assert registry.find("hou001").meta.slug == "planted"
+    assert [rule.meta.code for rule in select(["HOU"])] == ["HOU001"]
+
+
+def test_a_pack_with_a_code_of_another_is_left_out(second_pack):
     second_pack("KB101")
 
-    with pytest.raises(RuleShapeError, match="share the code KB101"):
-        registry.all_rules()
+    assert [rule.meta.code for rule in registry.all_rules()] == ALL
+    assert list(map(str, registry.broken_packs())) == [
+        "the rule pack pack_kb101 is left out: Planted and LowPrecisionNorm share the code KB101"
+    ]
+
+
+@pytest.mark.parametrize("fault", ["raise ValueError('not today')", "import no_such_module", "x = 1"])
+def test_a_broken_pack_is_a_named_warning_and_fails_what_asked_for_it_alone(second_pack, run, tmp_path, fault):
+    second_pack("HOU001")
+    (tmp_path / "pack_hou001" / "planted.py").write_text(fault)
+    (tmp_path / "train.py").write_text("from peft import get_peft_model\n")
+    for name in ("pack_hou001", "pack_hou001.planted"):
+        sys.modules.pop(name, None)
+
+    rules, asked, other = run("rules"), run("check", "train.py"), run("check", "train.py", "--select", "KB4")
+    gone, document = run("check", "train.py", "--select", "HOU001"), run("explain", "KB401")
+
+    line = "kbitlint: warning: the rule pack pack_hou001 is left out: "
+    assert (rules.exit_code, rules.stderr.startswith(line), "KB101" in rules.stdout) == (0, True, True)
+    assert (asked.exit_code, asked.stderr.startswith(line)) == (2, True)
+    assert "RuleShapeError: the rule pack pack_hou001 is left out: " in " ".join(asked.stdout.split())
+    assert (other.exit_code, document.exit_code) == (0, 0)
+    assert (gone.exit_code, "the rule pack pack_hou001 is left out" in gone.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_new_rule_writes_two_files_whose_test_passes(run, tmp_path):
+    import os
+    import subprocess
+
+    made = run("new-rule", "own-head", "--code", "HOU001", "--package", "house")
+    again = run("new-rule", "own-head", "--code", "HOU001", "--package", "house")
+    wrong = run("new-rule", "own-head", "--code", "house1", "--package", "house")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_own_head.py"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert made.stdout.splitlines()[1:] == [
+        "written: house/__init__.py",
+        "written: house/own_head.py",
+        "written: test_own_head.py",
+    ]
+    assert again.stderr == "kbitlint: new-rule own-head: house/own_head.py is there already\n"
+    assert wrong.stderr == ("kbitlint: new-rule own-head: --code house1: a code is capital letters and three digits: HOU001\n")
+    assert "1 passed" in done.stdout, done.stdout + done.stderr

@@ -149,7 +149,10 @@ def test_a_fix_that_causes_another_violation_is_caught(example):
 @pytest.mark.parametrize(
     ("changes", "line"),
     [
-        ({"meta": Meta("X1", "trainable-head", Severity.INFO, Consequence.HARMLESS, "1")}, "code 'X1' is KB and three digits"),
+        (
+            {"meta": Meta("X1", "trainable-head", Severity.INFO, Consequence.HARMLESS, "1")},
+            "code 'X1' is capital letters and three digits",
+        ),
         ({"meta": Meta("KB991", "Head!", Severity.INFO, Consequence.HARMLESS, "1")}, "slug 'Head!' is words joined by hyphens"),
         ({"__doc__": "No sentence"}, "the first line of the document is a sentence"),
         (

@@ -2,9 +2,9 @@
 
     python -m benchmarks.truth.adapters [--only NAME ...] [--kind nf4 int8] [--out FILE]
 
-Each state is a tiny Llama, quantized through ``from_pretrained``. It is prepared, gets its adapters, is audited, and trains a
-step. A state agrees if an error is reported exactly where the step raises or where no adapter gets a gradient, and if the traced
-step reaches the same parameters. Results that ``--out`` already has are not measured again.
+Each state is a tiny Llama, quantized through ``from_pretrained``. It is prepared, gets its adapters, is audited, and trains
+two steps. A state agrees if an error is reported exactly where a step raises or where no adapter gets a gradient, and if the
+traced step reaches the same parameters. Results that ``--out`` already has are not measured again.
 """
 
 from __future__ import annotations

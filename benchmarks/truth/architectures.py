@@ -114,6 +114,8 @@ _ROPE = {"rope_type": "default", "rope_theta": 1e4}
 #: marks an attribute that keeps its default, in spite of the rules
 LEFT_OUT = object()
 _SLIDING = ["sliding_attention", "full_attention"]
+#: what a backbone with several outputs keeps
+_STAGES = ("depths", "num_heads", "window_size")
 _SWIN = {"depths": [1, 1], "num_heads": [2, 4], "window_size": 4}
 _SHARED_KEYS = {"num_hidden_layers": 4, "layer_types": _SLIDING * 2, "num_kv_shared_layers": 2}
 
@@ -190,6 +192,9 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "gemma4_text": {"global_head_dim": HEAD_SIZE},
     "gemma4_unified_text": {"global_head_dim": HEAD_SIZE},
     "glm5_next_text": {"index_kpool": 4, "index_topk": 8, "qk_rope_head_dim": 0, "head_dim": 0},
+    "dpt": {"num_hidden_layers": 4, "backbone_out_indices": [0, 1, 2, 3]},
+    "sam": {"vision_config.num_pos_feats": 32},
+    "sam_hq": {"vision_config.num_pos_feats": 32},
     "efficientnet": {"hidden_dim": LEFT_OUT},
     "swin": _SWIN,
     "swinv2": _SWIN,
@@ -317,7 +322,13 @@ def shrunk(config: Any, model_type: str = "", further: dict[str, Any] | None = N
     changes |= further or {}
     here = {name: value for name, value in changes.items() if "." not in name}
     values = _values(config)
-    made = _small(values) | _outputs(config, values) | _small_parts(values, changes) | here
+    outputs = _outputs(config, values)
+    if outputs:  # a backbone, whose further values its model relies on
+        here = {name: value for name, value in here.items() if name not in _STAGES}
+        made = dict(values)
+    else:
+        made = {}
+    made |= _small(values) | outputs | _small_parts(values, changes) | here
     return cls(**{name: value for name, value in made.items() if value is not LEFT_OUT})
 
 
@@ -342,12 +353,24 @@ def _values(config: Any) -> dict[str, Any]:
 
 def _small_parts(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return {
-        name: shrunk(
-            value, further={key.partition(".")[2]: item for key, item in changes.items() if key.startswith(f"{name}.")}
-        )
+        name: _resnet(value)
+        if value.model_type == "timm_backbone"
+        else shrunk(value, further={key.partition(".")[2]: item for key, item in changes.items() if key.startswith(f"{name}.")})
         for name, value in values.items()
         if isinstance(value, PreTrainedConfig)
     }
+
+
+def _resnet(timm: Any) -> Any:
+    """Return a small ResNet of transformers in place of a backbone of timm, which needs a further library."""
+    count = len(list(getattr(timm, "out_indices", None) or [4]))
+    return transformers.ResNetConfig(
+        embedding_size=16,
+        hidden_sizes=[16, 16, 32, 32],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=[f"stage{index}" for index in range(5 - count, 5)],
+    )
 
 
 def _small(values: dict[str, Any]) -> dict[str, Any]:

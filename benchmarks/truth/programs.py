@@ -1,6 +1,7 @@
 """Training scripts composed at random out of what people do: one list of options for each step, and the text of each option.
 
-A program is a choice of one option for each step. The first option of a step is the plain one: a program of plain options trains.
+A program is a choice of one option for each step. The first option of a step is the plain one, and a program of plain options
+trains.
 The script has a line ``# train`` between the part that makes the model and the part that trains it.
 """
 
@@ -62,7 +63,8 @@ STEPS: dict[str, dict[str, str]] = {
         "train": "model.train()",
     },
     "prepared": {
-        "without reentry": 'model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})',
+        "without reentry": "model = prepare_model_for_kbit_training("
+        'model, gradient_checkpointing_kwargs={"use_reentrant": False})',
         "peft": "model = prepare_model_for_kbit_training(model)",
         "without checkpointing": "model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)",
         "no": "",
@@ -264,22 +266,24 @@ def _loop(kind: str) -> list[str]:
         return [
             *batch,
             'data = [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row} for row in tokens]',
-            "arguments = TrainingArguments(output_dir=folder, per_device_train_batch_size=2, max_steps=2, use_cpu=True, "
-            f'report_to="none", save_strategy="no", learning_rate=1e-2{_TRAINER[kind]})',
+            (
+                "arguments = TrainingArguments(output_dir=folder, per_device_train_batch_size=2, max_steps=2, use_cpu=True, "
+                f'report_to="none", save_strategy="no", learning_rate=1e-2{_TRAINER[kind]})'
+            ),
             "trainer = Trainer(model=model, args=arguments, train_dataset=data)",
             "trainer.train()",
         ]
     opened = {"plain": "", "accelerate": "", "autocast": 'with torch.autocast("cpu", torch.bfloat16):'}[kind]
     call = "loss = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), labels=tokens).loss"
-    lines = [
+    wrapped = [
+        "from accelerate import Accelerator",
+        "accelerator = Accelerator(cpu=True)",
+        "model, optimizer = accelerator.prepare(model, optimizer)",
+    ]
+    return [
         *batch,
         "optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)",
-        *(
-            ["from accelerate import Accelerator", "accelerator = Accelerator(cpu=True)"]
-            + ["model, optimizer = accelerator.prepare(model, optimizer)"]
-            if kind == "accelerate"
-            else []
-        ),
+        *(wrapped if kind == "accelerate" else []),
         "model.train()",
         "for _ in range(2):",
         *([f"    {opened}", f"        {call}"] if opened else [f"    {call}"]),
@@ -287,4 +291,3 @@ def _loop(kind: str) -> list[str]:
         "    optimizer.step()",
         "    optimizer.zero_grad()",
     ]
-    return lines

@@ -54,7 +54,8 @@ BUILD = "build"
 _KINDS = {
     "no-checkpointing": r"does not support (gradient|activation) checkpointing",
     "no-grad": r"does not require grad",
-    "dtype": r"dtype|scalar type|Input type .* and bias type|result type .* can't be cast|without overflow",
+    "dtype": r"not implemented for '(BFloat16|Half)'|"
+    r"dtype|scalar type|Input type .* and bias type|result type .* can't be cast|without overflow",
 }
 
 Key = tuple[str, str, str]

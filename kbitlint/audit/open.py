@@ -18,7 +18,6 @@ from kbitlint.audit.turn import plain_errors
 from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
-from kbitlint.files.checkpoint import base_of_adapter, read_checkpoint
 from kbitlint.result import Skip
 from kbitlint.runtime import import_state
 from kbitlint.runtime.confinement import confined
@@ -86,6 +85,8 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
         return OpenTarget(target)
     prepared = None if target.kind in (Kind.HUB, *FACTORIES) else manifest.read(target.folder)
     if target.kind is Kind.FILE:
+        from kbitlint.files.checkpoint import read_checkpoint  # an audit of a script reads none
+
         files = read_checkpoint(target.folder, Path(target.place))
         skips = () if files else (Skip("", Surface.FILES, "the file configures neither a model nor an adapter"),)
         return OpenTarget(target, files, skips=skips)
@@ -116,6 +117,8 @@ def _build(target: Target, options: Options, prepared: manifest.Manifest | None)
     base, trust = target.place, options.trust_remote_code
     notes: tuple[str, ...] = ()
     if target.kind is Kind.ADAPTER:
+        from kbitlint.files.checkpoint import base_of_adapter  # only adapters have one
+
         base = base_of_adapter(target.folder)
         notes = (f"the adapter's base is {base}", "attached as with is_trainable=True")
     source = Source(base, target.revision, trust)
@@ -139,6 +142,8 @@ def _files(target: Target) -> CheckpointFacts | None:
         from kbitlint.files.hub import read_hub
 
         return read_hub(target.place, target.revision)
+    from kbitlint.files.checkpoint import read_checkpoint  # an audit of a script reads none
+
     return read_checkpoint(target.folder) if Surface.FILES in target.surfaces else None
 
 
@@ -189,6 +194,7 @@ def has_weights(target: Target) -> bool:
 def load_target(target: Target, options: Options, device: str) -> OpenTarget:
     """Open a folder with its weights on a device, and apply its ``kbitlint.json``."""
     require_model_extra("--fix")
+    from kbitlint.files.checkpoint import read_checkpoint
     from kbitlint.model.build.checkpoint_config import Source
     from kbitlint.model.build.weights import base_folder, load
     from kbitlint.model.isolation import quiet

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from kbitlint.target import Target
 
 
-def options_of(options: dict[str, Any]) -> Options:
+def options_of(options: Mapping[str, Any]) -> Options:
     """Return keyword arguments as Options; None means the default.
 
     Raises:
@@ -63,6 +63,10 @@ class Norms(enum.Enum):
     """As ``prepare_model_for_kbit_training``: every half-precision parameter, and so the residual stream, in float32."""
     KEEP = "keep"
     """Norms stay as they were loaded."""
+
+
+#: the adapters for which the memory of a step is measured if none are named
+DEFAULT_LORA = "r=16,targets=all-linear"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from kbitlint import engine
 from kbitlint.engine import NOTHING, merge
 from kbitlint.errors import TargetError
-from kbitlint.files.checkpoint import read_checkpoint
 from kbitlint.report import Report, report_of
 from kbitlint.result import Skip
 from kbitlint.runtime import content
@@ -108,9 +107,20 @@ def _run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) 
     """Return the outcome of the rules, with a skip if the file was not followed to its end."""
     unjudged = bool(facts.unfollowed) and not facts.paths and not facts.calls and facts.dialect != "python"
     outcome = NOTHING if unjudged else engine.run(rules, {Surface.SOURCE: facts}, context)
+    if facts.file.endswith(".sh"):
+        outcome = _by_hand(outcome)
     if not facts.unfollowed:
         return outcome
     return dataclasses.replace(outcome, skips=(*outcome.skips, Skip("", Surface.SOURCE, f"{facts.file} {facts.unfollowed}")))
+
+
+def _by_hand(outcome: engine.Outcome) -> engine.Outcome:
+    """Return the outcome with fixes that are display only: edits are in the language of configurations, and not of a shell."""
+    shown = tuple(
+        v if v.fix is None else dataclasses.replace(v, fix=dataclasses.replace(v.fix, safety=Safety.DISPLAY, edits=()))
+        for v in outcome.violations
+    )
+    return dataclasses.replace(outcome, violations=shown)
 
 
 def _found(violation: Violation) -> Found:
@@ -179,6 +189,8 @@ def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: Training
 
 def _audit_stored(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> ScriptAudit:
     """Audit the config of a checkpoint or adapter in a folder of scripts."""
+    from kbitlint.files.checkpoint import read_checkpoint  # only a folder with a checkpoint needs it
+
     try:
         facts = read_checkpoint(path.parent, path)
     except TargetError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kbitlint import api, suppress
+from kbitlint import api, registry, suppress
 from kbitlint.cli.exits import EXIT_FAILED
 from kbitlint.cli.inputs import must_be_no_input
 from kbitlint.cli.terminal import (
@@ -74,7 +74,8 @@ def check_targets(targets: tuple[str, ...], options: CheckOptions, settings: Con
     """Audit or fix targets, write the report, and return the exit code."""
     gc.set_threshold(10_000)  # a collection walks all that torch and transformers import: an eighth of a folder's audit
     named = bool(targets)
-    targets = targets or (*settings.targets, *settings.rehearse) or HERE
+    listed = (*settings.targets, *(() if options.fixes else settings.rehearse))
+    targets = targets or listed or HERE
     must_be_no_input(options.output_file, targets, options.other_files(settings))
     if options.unsafe_fixes and not (options.fix or options.diff):
         click.echo("kbitlint: --unsafe-fixes changes nothing by itself: give --fix too", err=True)
@@ -89,16 +90,18 @@ def check_targets(targets: tuple[str, ...], options: CheckOptions, settings: Con
     if STDIN in targets:
         return _check_stdin(targets, options, settings)
     if options.run and not named:
-        _name_functions(settings)
+        _name_functions(settings, options)
     rehearsed = targets if options.rehearsal is not None else tuple(one for one in targets if one in settings.rehearse)
     audited = _audit_all(targets, rehearsed, options.arguments(settings), options, options.device or settings.device)
-    return _finish(audited, options, settings, everything=targets == (*settings.targets, *settings.rehearse))
+    return _finish(audited, options, settings, everything=targets == listed)
 
 
 def _finish(audited: Audited, options: CheckOptions, settings: Config, *, everything: bool = False) -> int:
     """Apply the project's suppressions, write the report, and return the exit code."""
     result = apply_suppressions(audited.reports, settings, options, everything=everything)
     fail_on = Severity(options.fail_on) if options.fail_on else settings.fail_on
+    for pack in registry.broken_packs():
+        click.echo(escape(f"kbitlint: warning: {pack}"), err=True)
     if audited.speaks:
         _write(result, audited.failures, options, fail_on)
         for line in (*(() if options.quiet else result.lines), *(failure.error for failure in audited.failures)):
@@ -108,7 +111,8 @@ def _finish(audited: Audited, options: CheckOptions, settings: Config, *, everyt
     if worst == EXIT_CLEAN and options.exit_non_zero_on_fix and any(r.applied and r.applied.edits for r in result.reports):
         return EXIT_VIOLATIONS
     if worst == EXIT_CLEAN and all(report.left_out for report in result.reports):
-        click.echo("kbitlint: nothing was checked: every target is a function, and --no-run runs none", err=True)
+        what = "function" if options.rehearsal is None and not settings.rehearse else "function or a script to rehearse"
+        click.echo(f"kbitlint: nothing was checked: every target is a {what}, and --no-run runs none", err=True)
         return EXIT_FAILED
     return EXIT_CLEAN if (options.exit_zero or result.accepted) and worst == EXIT_VIOLATIONS else worst
 
@@ -133,9 +137,9 @@ def _without_excluded(targets: tuple[str, ...], settings: Config) -> tuple[str, 
         return tuple(target for target in targets if not (os.path.exists(target) and is_excluded(Path(target))))  # noqa: PTH110  # a target may be no valid path
 
 
-def _name_functions(settings: Config) -> None:
+def _name_functions(settings: Config, options: CheckOptions) -> None:
     """Name on the error stream each function that runs because the project lists it, before it runs."""
-    for target in (*settings.targets, *settings.rehearse):
+    for target in (*settings.targets, *(() if options.fixes else settings.rehearse)):
         if target in settings.rehearse or is_function(target):
             file = os.path.relpath(settings.file or "")
             click.echo(escape(f"kbitlint: running {target}, named by {file}"), err=True)
@@ -180,9 +184,10 @@ def _audit_all(
     if options.isolates:
         if options.fixes:
             raise click.UsageError("--jobs, --target-timeout and --target-memory audit; they cannot be used with --fix")
-        return _audit_isolated(targets, arguments, options)
-    reports: list[Report] = []
-    failures: list[Failure] = []
+        isolated = _audit_isolated([target for target in targets if target not in rehearsed], arguments, options)
+        reports, failures, targets = list(isolated.reports), list(isolated.failures), rehearsed
+    else:
+        reports, failures = list[Report](), list[Failure]()
     speaks = True
     for target in targets:
         try:
@@ -194,7 +199,7 @@ def _audit_all(
                 report, speaks = _audit_one(target, arguments, options, device)
             reports.append(report)
         except KbitlintError as error:
-            if len(targets) == 1:
+            if len(targets) == 1 and not options.isolates:
                 raise
             failures.append(Failure(target, line_of(error)))
             if options.verbose:
@@ -218,7 +223,7 @@ def _rehearse(target: str, arguments: dict[str, Any], options: CheckOptions) -> 
     """Return the reports of a rehearsal. Its process has its own limits."""
     import shlex  # only rehearsals need these
 
-    from kbitlint.rehearsal.run import Rehearsal, run
+    from kbitlint.rehearsal.run import Rehearsal, run  # see above
 
     if options.fixes:
         raise click.UsageError("--fix repairs files and models: name the script itself, without a rehearsal")

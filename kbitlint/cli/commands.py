@@ -14,7 +14,7 @@ import click
 from kbitlint import __version__
 from kbitlint.cli.exits import EXIT_FAILED, CommandLine
 from kbitlint.cli.options import CHECK_OPTIONS, OPENING_OPTIONS, REHEARSAL_OPTIONS, STEP_OPTIONS, with_options
-from kbitlint.cli.terminal import color, width
+from kbitlint.cli.terminal import color, escape, width
 from kbitlint.errors import did_you_mean
 from kbitlint.output.formats import FIT as FIT_FORMATS
 from kbitlint.output.formats import MEMORY as MEMORY_FORMATS
@@ -180,8 +180,10 @@ def fit(target: str, **options: Any) -> int:
 def rules(format_: str) -> None:
     """List all rules."""
     from kbitlint import rule_docs
-    from kbitlint.registry import all_rules
+    from kbitlint.registry import all_rules, broken_packs
 
+    for pack in broken_packs():
+        click.echo(escape(f"kbitlint: warning: {pack}"), err=True)
     if format_ == "json":
         click.echo(rule_docs.as_json(all_rules()))
         return
@@ -192,13 +194,32 @@ def rules(format_: str) -> None:
 
 
 @main.command()
-@click.argument("rules", nargs=-1, required=True, metavar="RULE...")
+@click.argument("rules", nargs=-1, required=True, metavar="RULE|MESSAGE|FILE...")
 def explain(rules: tuple[str, ...]) -> None:
-    """Print the documents of rules, by code or slug."""
-    from kbitlint import registry, rule_docs
+    """Print the documents of rules, by code or slug; or what a warning, an error, a log or a trainer_state.json means.
 
+    A message is pasted in quotes. - reads the standard input: train.py 2>&1 | kbitlint explain -
+    """
+    from kbitlint import registry, rule_docs
+    from kbitlint.cli import diagnosis
+
+    if not diagnosis.is_rules(rules):
+        click.echo(diagnosis.diagnose(rules, width()))
+        return
     found = [registry.find(rule) for rule in rules]
     click.echo("\n".join(map(rule_docs.explain, found)), nl=False)
+
+
+@main.command("new-rule", short_help="Write the two files of a rule of your own.")
+@click.argument("slug")
+@click.option("--code", required=True, help="Capital letters and three digits: HOU001.")
+@click.option("--package", required=True, help="The package of your rule pack, in this folder.")
+def new_rule(slug: str, code: str, package: str) -> None:
+    """Write a rule and its test, which run and are yours to edit: docs/rule-packs.md explains them."""
+    from kbitlint.cli import new_rule as files
+
+    for line in files.create(Path.cwd(), package, slug, code):
+        click.echo(line)
 
 
 @main.command("config", short_help="Print the configuration that applies here.")

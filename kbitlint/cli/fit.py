@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint import api
+from kbitlint.audit.options import DEFAULT_LORA
 from kbitlint.cli.inputs import must_be_no_input
 from kbitlint.cli.shared_options import SharedOptions
 from kbitlint.cli.terminal import progress, reserve_stdout, text_layout, write_report
-from kbitlint.fixes.lora import DEFAULT_LORA
 from kbitlint.output import formats
 
 if TYPE_CHECKING:

@@ -88,6 +88,8 @@ class CheckpointFacts:
     """The tensors of adapter_model.safetensors, by name."""
     adapter_file: bool = False
     """Whether adapter_model.safetensors is there and its header was read."""
+    highest_token: int = -1
+    """The highest id among the added tokens of the tokenizer in the folder; -1 if it names none."""
     damages: tuple[Damage, ...] = ()
     """Files whose content does not match their format."""
     unread: tuple[Damage, ...] = ()

@@ -56,7 +56,7 @@ def into_new_config(
     if flag.name == "load_in_4bit" and "bnb_4bit_quant_type" not in given:
         added.append('bnb_4bit_quant_type="nf4"')
     if flag.name == "load_in_4bit" and "bnb_4bit_compute_dtype" not in given:
-        torch, needed = source.importing("torch")
+        torch, needed = source.importing("torch", call.span)
         added.append(f"bnb_4bit_compute_dtype={torch}.bfloat16")
         edits += needed
     inner = ", ".join([f"{flag.name}=True", *added, *(source.code_of(one.whole) for one in beside)])

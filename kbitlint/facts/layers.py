@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kbitlint.facts.reentry import Reentry
 
 
 @functools.cache
@@ -84,22 +87,6 @@ class LinearFacts:
     class_name: str
     dtype: str
     numel: int
-
-
-class Reentry(enum.Enum):
-    """The value of ``use_reentrant`` for one checkpointed module."""
-
-    NO = "False"
-    YES = "True"
-    UNSET = "unset"
-    """The argument is not passed. torch warns and uses True (still so in torch 2.13)."""
-    UNKNOWN = "unknown"
-    """The arguments of the bound checkpoint function cannot be read."""
-
-    @property
-    def reentrant(self) -> bool:
-        """Return whether the checkpoint is certainly reentrant."""
-        return self in (Reentry.YES, Reentry.UNSET)
 
 
 @dataclass(frozen=True, slots=True)

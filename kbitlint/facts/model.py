@@ -130,6 +130,8 @@ class AdaptedFacts:
     """Whether the adapter is currently merged into the layer's weight."""
     reader: str = ""
     """The class whose forward computes with the layer's weight instead of calling the layer; empty if none does."""
+    dead: tuple[tuple[str, str], ...] = ()
+    """(adapter, reason) of each trainable LoRA adapter here whose gradient is zero for every input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,16 +204,18 @@ class ModelFacts:
     heads: tuple[HeadFacts, ...] = ()
     towers: tuple[TowerFacts, ...] = ()
     adapted: tuple[AdaptedFacts, ...] = ()
+    vocabulary: tuple[tuple[str, int, int], ...] = ()
+    """(key of a config, its value, rows of the input embedding) of sizes and token ids that need more rows than there are."""
     unmatched: tuple[UnmatchedEntry, ...] = ()
     """Entries of adapter configs that match nothing in the model."""
     dead_skips: tuple[DeadSkip, ...] = ()
     """Names that quantization should have left out, and that match no module."""
     untied: tuple[tuple[str, str], ...] = ()
     """(output embedding, input embedding) that the config ties and that are two tensors."""
+    nonfinite: tuple[str, ...] = ()
+    """Adapter parameters, and vectors of the base model, that hold NaN or infinity."""
     adapter_levels: int = 0
     """How many times PEFT wraps the model. More than one means that adapters were attached to an adapted model."""
-    dropouts: tuple[str, ...] = ()
-    """Modules that drop a share of their input in training."""
     quantizer_trains: bool | None = None
     """Whether the quantizer that loaded the model supports training. None if there is no quantizer or it gives no answer."""
     device_map: tuple[str, ...] = ()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
-from kbitlint.facts.layers import Reentry
+from kbitlint.facts.reentry import Reentry
 from kbitlint.facts.values import UNKNOWN, Call, Value
 
 
@@ -43,6 +44,12 @@ class Adapters:
     """The later call that froze them; None if none did."""
     kept: bool = True
     """Whether the script keeps the PeftModel. If it drops the result of ``get_peft_model``, it keeps only the base model."""
+
+    @property
+    def of_saved_config(self) -> bool:
+        """Return whether the config of a folder, which the script does not change, freezes the adapters."""
+        mode = self.config.argument("inference_mode") if isinstance(self.config, Call) else None
+        return isinstance(self.config, Call) and mode is not None and mode.span == self.config.span and self.frozen_by is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +99,8 @@ class ModelState:
     """Whether the base model is frozen. None if no call froze or unfroze it since loading, or if it is not known."""
     training_mode: bool | None = None
     """False after loading and ``eval()``, True after ``train()``; None if it is not known."""
+    inferred: bool = False
+    """Whether the model was loaded under ``torch.inference_mode``."""
     certain: bool = True
     """Whether the interpreter followed every operation on the model."""
     named: CheckpointConfig | None = None
@@ -101,3 +110,8 @@ class ModelState:
     def kbit(self) -> bool:
         """Return whether the model is certainly quantized."""
         return isinstance(self.method, str)
+
+
+def same_but_for_mode(one: ModelState, other: ModelState) -> bool:
+    """Return whether two states are equal, their training mode aside."""
+    return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)

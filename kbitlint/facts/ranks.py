@@ -64,6 +64,26 @@ class ReferenceFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class BatchFacts:
+    """The first sequences of a trainer's data, as its collator batches them."""
+
+    sequences: int
+    tokens: int
+    learned: int | None = None
+    """Number of labels that are not -100; None if the batch has no labels."""
+    highest: int = -1
+    """The highest id among tokens and labels; -1 without ids."""
+    rows: int | None = None
+    """Rows of the model's input embedding; None if they are not known."""
+    ends: int = 0
+    """Number of end-of-sequence tokens that the model attends to."""
+    learned_ends: int = 0
+    """How many of them have a label."""
+    learned_padding: int = 0
+    """Number of labels at positions that the attention mask leaves out."""
+
+
+@dataclass(frozen=True, slots=True)
 class RanksFacts:
     """The models of all ranks of one run, and the optimizer."""
 
@@ -75,6 +95,10 @@ class RanksFacts:
     """The optimizer of the lowest rank. None if there is no optimizer or its tensors are shards."""
     reference: ReferenceFacts | None = None
     """None if no trainer is known, or it has no reference."""
+    batch: BatchFacts | None = None
+    """None if no trainer is known, or its data cannot be read ahead."""
+    allocates: bool | None = None
+    """Whether the trainer or a callback calls ``update_and_allocate`` of AdaLoRA. None if no trainer is known."""
 
 
 def named(ranks: tuple[int, ...]) -> str:

@@ -9,7 +9,6 @@ import bisect
 import enum
 import functools
 import operator
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.values import Ignore
     from kbitlint.violation import Edit
-
-
-#: the callee of an assignment to a key of a quantization config that a checkpoint stores
-STORED = "stored.quantization_config"
 
 
 class Action(enum.Enum):
@@ -59,11 +54,8 @@ class Step:
     before: ModelState
     model_id: int = 0
     detail: Value = None
-    """A further parameter of the action.
-
-    For a cast it is the dtype, for a wrapper its name, for a save the folder. For a stored quantization it is the
-    method.
-    """
+    """The dtype of a cast, the name of a wrapper, the folder of a save, the method of a stored quantization, or the load of a
+    Trainer's quantized reference model."""
 
 
 class Loop(enum.Enum):
@@ -220,34 +212,28 @@ class SourceFacts(SourceText):
             line: The 1-based line in the file, or in the joined code cells of a notebook.
             what: The name at this line, appended to the path of the location.
         """
-        index = bisect.bisect_right(self.modules, line, key=operator.itemgetter(0))
-        if index:
-            first, name = self.modules[index - 1]
-            return Location(what, name, line - first + 1)
         return self._at(line, what)
 
     def _at(self, line: int, what: str, span: Span | None = None) -> Location:
-        index = bisect.bisect_right(self.cells, line, key=operator.itemgetter(0))
-        first, number = self.cells[index - 1] if index else (1, 0)
+        file, number = self.file, 0
+        index = bisect.bisect_right(self.modules, line, key=operator.itemgetter(0))
+        if index:
+            first, file = self.modules[index - 1]
+        else:
+            index = bisect.bisect_right(self.cells, line, key=operator.itemgetter(0))
+            first, number = self.cells[index - 1] if index else (1, 0)
         place = f"cell {number}" if number else ""
         path, here = " ".join(filter(None, (place, what))), line - first + 1
         if span is None:
-            return Location(path, self.file, here, code=_line(self.text, line))
+            return Location(path, file, here, code=_line(self.text, line))
         start, end = self.line_start(span.start), self.line_start(span.end)
         ends = here + self.text.count("\n", span.start, span.end)
         columns = span.start - start + 1, span.end - end + 1
-        return Location(path, self.file, here, columns[0], ends, columns[1], _line(self.text, line))
+        return Location(path, file, here, columns[0], ends, columns[1], _line(self.text, line))
 
     def name_in_comment(self, ignore: Ignore, codes: str) -> tuple[Edit, ...]:
         """Return the edit that lets an ignore comment name rules, beside those that it names."""
-        comment = self.text[ignore.start : ignore.end]
-        if ignore.names:
-            end = ignore.start + comment.index("]")
-            return self.replace(Span(end, end, ignore.line), f", {codes}")
-        word = comment.index("ignore") + len("ignore")
-        stale = re.match(r"\[[^\]\n]*\]", comment[word:])  # brackets without a name
-        place = Span(ignore.start + word, ignore.start + word + (stale.end() if stale else 0), ignore.line)
-        return self.replace(place, f"[{codes}]")
+        return self.replace(*ignore.naming(self.text, codes))
 
     @property
     def own_text(self) -> str:
@@ -284,10 +270,9 @@ class SourceFacts(SourceText):
     def trainings(self) -> Iterator[tuple[Training, ...]]:
         """Yield each call that trains a model as the tuple of its trainings, one for each path."""
         found: dict[Span, list[Training]] = {}
-        for path in self.paths:
-            for training in path.trainings:
-                found.setdefault(training.call.span, []).append(training)
-        return (tuple(trainings) for trainings in found.values())
+        for training in (training for path in self.paths for training in path.trainings):
+            found.setdefault(training.call.span, []).append(training)
+        return map(tuple, found.values())
 
 
 def _line(text: str, number: int) -> str:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.literals import Literal, literal, written
-from kbitlint.facts.span_edits import KIND, bounds
+from kbitlint.facts.local_imports import imported_around
+from kbitlint.facts.span_edits import KIND, blanks_before, bounds
 from kbitlint.facts.values import Style
 from kbitlint.violation import Edit
 
@@ -67,7 +68,7 @@ class SourceText:
         """
         start, end = argument.whole.start, argument.whole.end
         behind = re.compile(r"\s*,[ \t]*").match(self.text, end)
-        before = _BEFORE.search(self.text, _blanks_before(self.text, start), start)
+        before = _BEFORE.search(self.text, blanks_before(self.text, start), start)
         if behind is not None:
             line, after = self.line_start(start), self._next_line(behind.end())
             alone = not self.text[line:start].strip() and not self.text[behind.end() : after].strip()
@@ -204,12 +205,17 @@ class SourceText:
             return ()
         return (self._edit(start, start, f"{indent}{code}\n"),)
 
-    def importing(self, name: str) -> tuple[str, tuple[Edit, ...]]:
-        """Return the name by which the file calls ``module`` or ``module.name``, and the edit that adds a missing import."""
+    def importing(self, name: str, at: Span | None = None) -> tuple[str, tuple[Edit, ...]]:
+        """Return the name by which the file calls ``module`` or ``module.name``, and the edit that adds a missing import.
+
+        ``at`` is the place that uses the name: the function around it may import the module itself.
+        """
         module, _, last = name.rpartition(".")
         known = dict(self.imports)
         if name in known:
             return known[name], ()
+        if at is not None and not module and imported_around(self.text, at.start, name):
+            return name, ()
         if module and module in known:
             return f"{known[module]}.{last}", ()
         statement = f"from {module} import {last}" if module else f"import {name}"
@@ -278,13 +284,6 @@ def _first_lines(text: str) -> dict[str, int]:
         for word in re.findall(r"\w+", line):
             found.setdefault(word, number)
     return found
-
-
-def _blanks_before(text: str, end: int) -> int:
-    """Return where the blanks before an offset start, less one character."""
-    while end > 0 and text[end - 1].isspace():
-        end -= 1
-    return max(end - 1, 0)
 
 
 def _is_code(line: str) -> bool:

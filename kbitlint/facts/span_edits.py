@@ -26,3 +26,10 @@ def bounds(edit: Edit) -> tuple[int, int]:
     if not isinstance(start, int) or not isinstance(end, int):
         raise OverlapError(f"{edit.path}: an edit without bounds")
     return start, end
+
+
+def blanks_before(text: str, end: int) -> int:
+    """Return where the blanks before an offset start, less one character."""
+    while end > 0 and text[end - 1].isspace():
+        end -= 1
+    return max(end - 1, 0)

@@ -6,6 +6,7 @@ Every value is frozen. This module imports no ``ast``.
 from __future__ import annotations
 
 import enum
+import re
 from dataclasses import dataclass
 
 
@@ -19,6 +20,8 @@ class Unknown(enum.Enum):
 
 
 UNKNOWN = Unknown.UNKNOWN
+#: the callee of an assignment to a key of a quantization config that a checkpoint stores
+STORED = "stored.quantization_config"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,17 @@ class Ignore:
     """The line of the comment, 1-based."""
     silences: tuple[str, ...] = ()
     """For a comment that names no rule: the codes that it suppresses; filled after the other rules have run."""
+
+    def naming(self, text: str, codes: str) -> tuple[Span, str]:
+        """Return the place in the text, and what is written there, so that the comment also names these rules."""
+        comment = text[self.start : self.end]
+        if self.names:
+            end = self.start + comment.index("]")
+            return Span(end, end, self.line), f", {codes}"
+        word = comment.index("ignore") + len("ignore")
+        stale = re.match(r"\[[^\]\n]*\]", comment[word:])  # brackets without a name
+        start = self.start + word
+        return Span(start, start + (stale.end() if stale else 0), self.line), f"[{codes}]"
 
     def names_rule(self, code: str, slug: str) -> bool:
         """Return whether the comment names a rule, or all of them."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.checkpoint import Contradiction
+from kbitlint.facts.checkpoint import FLOATS, Contradiction
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ _NAMED = re.compile(r"\.lora_(embedding_)?[AB]\.(?P<adapter>(?!(weight|bias|defa
 
 
 def contradictions(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Iterable[str] | None
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Mapping[str, Tensor] | None
 ) -> tuple[Contradiction, ...]:
     """Return what PEFT would refuse, or drop without an error, when it loads these tensors under this configuration.
 
@@ -35,7 +35,7 @@ def contradictions(
     Args:
         config: The content of adapter_config.json.
         tensors: The tensors of adapter_model.safetensors, by name.
-        base: The names of the base model's tensors; None if they are not known.
+        base: The tensors of the base model, by name; None if they are not known.
     """
     if str(config.get("peft_type")) != "LORA" or not tensors or config.get("target_parameters"):
         return ()
@@ -47,7 +47,7 @@ def contradictions(
         match = _LORA.fullmatch(name.removeprefix(_PREFIX))
         if match is not None and "expert" not in match["module"]:  # transformers 5 renames experts while it loads
             modules.setdefault(match["module"], {})[match["part"]] = tensor
-    found = (*_ranks(config, modules), *_parts(config, modules), *_dropped(config, modules))
+    found = (*_ranks(config, modules), *_sizes(modules, base or {}), *_parts(config, modules), *_dropped(config, modules))
     converted = any("expert" in name for name in tensors)
     return (*found, *_missing_copies(config, tensors, base), *(() if converted else _missing_targets(config, modules, base)))
 
@@ -82,6 +82,23 @@ def _ranks(config: Mapping[str, Any], modules: Mapping[str, Mapping[str, Tensor]
                     f"{module}.{part}", f"it has rank {shape[axis]}, and the configuration {wanted}", fails=True
                 )
                 break
+
+
+def _sizes(modules: Mapping[str, Mapping[str, Tensor]], base: Mapping[str, Tensor]) -> Iterator[Contradiction]:
+    """Yield factors whose sizes differ from those of the base's matrix. GPT-2 stores its matrices transposed."""
+    for module, parts in modules.items():
+        weight, first, second = base.get(f"{module}.weight"), parts.get("lora_A"), parts.get("lora_B")
+        if (
+            weight is None
+            or first is None
+            or second is None
+            or not len(weight.shape) == len(first.shape) == len(second.shape) == 2
+        ):
+            continue
+        made = second.shape[0], first.shape[1]
+        if weight.dtype in FLOATS and made not in (weight.shape, weight.shape[::-1]) and 0 not in made:
+            problem = f"it makes a matrix of {list(made)}, and the base has {list(weight.shape)}"
+            yield Contradiction(f"{module}.lora_A", problem, fails=True)
 
 
 def _by_pattern(patterns: Mapping[str, Any], module: str, default: int) -> Any:

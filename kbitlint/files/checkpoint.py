@@ -6,50 +6,22 @@ This module imports no torch. It reads no weights, except for ``lora_B`` tensors
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from kbitlint.errors import TargetError
 from kbitlint.facts.checkpoint import CheckpointFacts, Damage, Tensor
 from kbitlint.files.adapter_tensors import contradictions
+from kbitlint.files.json_object import read_json
 from kbitlint.files.packing import packing_of
 from kbitlint.files.safetensors import HeaderError, all_zero, nonfinite, read_header
-from kbitlint.runtime import content
 
-#: a larger JSON file is no config and is not read
-MAX_BYTES = 64 * 1024 * 1024
 #: the largest public checkpoints have about 200 shards
 MAX_SHARDS = 2_000
 #: bytes of ``lora_B`` that are read to find tensors of zeros
 MAX_LOOKED_AT = 64 * 1024 * 1024
 _OUTSIDE = "leads out of the folder, and is not followed"
 INDEX = "model.safetensors.index.json"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the JSON object of a file.
-
-    Raises:
-        TargetError: If it cannot be read or is no JSON object. The message names the file, the line and the fault.
-    """
-    try:
-        text = content.read_text(path, MAX_BYTES)
-    except content.TooLargeError as error:
-        raise TargetError(path, f"is larger than {MAX_BYTES // 2**20} MiB; this is no configuration") from error
-    except UnicodeDecodeError as error:
-        raise TargetError(path, f"is not UTF-8 (byte {error.start})") from error
-    except OSError as error:
-        raise TargetError(path, f"cannot be read: {error.strerror or error}") from error
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise TargetError(path, f"is not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
-    except (RecursionError, ValueError) as error:  # nested too deeply, or a number with too many digits
-        raise TargetError(path, f"is not usable JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise TargetError(path, f"holds a JSON {type(value).__name__}, not an object")
-    return value
 
 
 def read_checkpoint(folder: Path, only: Path | None = None) -> CheckpointFacts | None:
@@ -76,8 +48,19 @@ def read_checkpoint(folder: Path, only: Path | None = None) -> CheckpointFacts |
         if (config is None or "model_type" not in config) and (adapter is None or "peft_type" not in adapter):
             return None
         return CheckpointFacts(str(folder), config, adapter)
-    facts = _weights(CheckpointFacts(str(folder), config, adapter, found["generation"]), folder)
+    own = CheckpointFacts(str(folder), config, adapter, found["generation"], highest_token=_highest_token(folder))
+    facts = _weights(own, folder)
     return facts if adapter is None else _adapter(facts, folder)
+
+
+def _highest_token(folder: Path) -> int:
+    """Return the highest id among the added tokens in tokenizer_config.json; -1 if there is none or it cannot be read."""
+    path = folder / "tokenizer_config.json"
+    try:
+        added = read_json(path).get("added_tokens_decoder") if path.is_file() and inside(path, folder) else None
+    except TargetError:
+        return -1
+    return max((int(key) for key in added if key.isdecimal()), default=-1) if isinstance(added, dict) else -1
 
 
 def _weights(facts: CheckpointFacts, folder: Path, only: Path | None = None) -> CheckpointFacts:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError
 from kbitlint.facts.checkpoint import CheckpointFacts, Damage, Tensor
-from kbitlint.files.checkpoint import read_json
+from kbitlint.files.json_object import read_json
 from kbitlint.files.packing import packing_of
 from kbitlint.files.safetensors import MAX_TENSORS
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError
-from kbitlint.files.checkpoint import read_json
+from kbitlint.files.json_object import read_json
 from kbitlint.runtime import content
 
 if TYPE_CHECKING:

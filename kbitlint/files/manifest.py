@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError
 from kbitlint.files import atomic
-from kbitlint.files.checkpoint import read_json
+from kbitlint.files.json_object import read_json
 from kbitlint.upstream.quantization import QUANTIZATIONS
 from kbitlint.version import VERSION
 from kbitlint.violation import Edit

@@ -87,7 +87,7 @@ def _states(
         yield measure(state, twin, context, plan, owned=True)
 
 
-AS_IT_IS, PEFT, FIXED, UNSAFE = "as it is", "PEFT's prepare", "kbitlint's fix", "with --unsafe-fixes"
+AS_IT_IS, PEFT, FIXED, UNSAFE = "as it is", "PEFT's prepare", "kbitlint's fix", "unsafe fixes"
 
 
 def prepared_twin(

@@ -16,7 +16,6 @@ from kbitlint.extras import require
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-DEFAULT_LORA = "r=16,targets=all-linear"
 _KEYS = ("r", "targets", "alpha", "dropout", "dora", "rslora", "exclude", "ranks", "save", "layers")
 _FORMS = "r=RANK, targets=all-linear, targets=q_proj+v_proj, alpha=N, dropout=P, dora, rslora, exclude=NAME+NAME, "
 _FORMS += "ranks=PATTERN:RANK+PATTERN:RANK, save=NAME+NAME, layers=FIRST-LAST"

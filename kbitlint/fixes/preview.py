@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.audit.options import DEFAULT_LORA
 from kbitlint.audit.run import context_of, model_of
 from kbitlint.errors import KbitlintError
 from kbitlint.fixes.budget import budget_of
 from kbitlint.fixes.files import mend_files, mend_target
-from kbitlint.fixes.lora import DEFAULT_LORA, parse_lora
+from kbitlint.fixes.lora import parse_lora
 from kbitlint.fixes.model import plan_model
 from kbitlint.result import Plan
 from kbitlint.step_plan import StepPlan

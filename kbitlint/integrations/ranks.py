@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from kbitlint.facts.model import ModelFacts
-    from kbitlint.facts.ranks import Aspects, OptimizerFacts, ReferenceFacts
+    from kbitlint.facts.ranks import Aspects, BatchFacts, OptimizerFacts, ReferenceFacts
     from kbitlint.rule import Rule
     from kbitlint.violation import Violation
 
@@ -49,6 +49,10 @@ class RankAudit:
     """None if there is no optimizer, or if its tensors are shards."""
     reference: ReferenceFacts | None = None
     """None if no Trainer is known, or it has no reference."""
+    batch: BatchFacts | None = None
+    """None if no Trainer is known, or its data cannot be read ahead."""
+    allocates: bool | None = None
+    """Whether the Trainer's code allocates the ranks of AdaLoRA; None if no Trainer is known."""
     error: str = ""
     """The reason why there is no report, on one line; empty if there is one."""
 
@@ -93,15 +97,18 @@ def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> R
 
 def seen(target: Any, report: Report, context: TrainingContext, optimizer: Any = None, trainer: Any = None) -> RankAudit:
     """Return the result of this rank for an audited model, or for the model of a Trainer."""
+    from kbitlint.model.inspect.first_batch import first_batch  # imports torch
     from kbitlint.model.inspect.optimizer import adapter_settings, is_sharded, optimizer_facts  # imports torch
-    from kbitlint.model.inspect.reference import reference_facts  # imports torch
+    from kbitlint.model.inspect.reference import ALLOCATE, reference_facts  # imports torch
+    from kbitlint.model.inspect.trainer_code import calls  # loads what imports torch
     from kbitlint.model.inspect.walk import collect  # imports torch
 
     model = model_of(target)
     facts = collect(model)
     aspects = aspects_of(facts, adapter_settings(model), sharded=is_sharded(model))
     held = None if optimizer is None else optimizer_facts(model, optimizer)
-    return RankAudit(report, context_of(target, context), facts, aspects, held, reference_facts(trainer, model))
+    read = (reference_facts(trainer, model), first_batch(trainer, model), calls(trainer, ALLOCATE))
+    return RankAudit(report, context_of(target, context), facts, aspects, held, *read)
 
 
 def over_ranks(
@@ -158,7 +165,8 @@ def merge_ranks(records: Mapping[int, RankAudit], lost: Mapping[int, str], world
     if known:
         _, lowest, facts = known[0]
         divergences = compare({rank: record.aspects for rank, record, _ in known})
-        ranked = RanksFacts(world_size, facts, divergences, lowest.optimizer, lowest.reference)
+        told = (lowest.optimizer, lowest.reference, lowest.batch, lowest.allocates)
+        ranked = RanksFacts(world_size, facts, divergences, *told)
         outcome = engine.merge((outcome, engine.run(rules, {Surface.RANKS: ranked}, lowest.context)))
     notes = (*first.notes, f"audited on {len(reports)} of {world_size} ranks") if world_size > 1 else first.notes
     return dataclasses.replace(

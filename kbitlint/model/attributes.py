@@ -35,3 +35,14 @@ def unread_noted() -> Iterator[dict[tuple[str, str], None]]:
         yield unread
     finally:
         _UNREAD.reset(token)
+
+
+def is_inference(tensor: Any) -> bool:
+    """Return whether a tensor was created under ``torch.inference_mode``, so that autograd refuses to save it.
+
+    A new value for its ``data`` makes ``is_inference()`` False. The tensor still has no version counter, which raises.
+    """
+    try:
+        return bool(tensor.is_inference()) or tensor._version < 0  # noqa: SLF001  # autograd reads it when it saves the tensor
+    except RuntimeError:
+        return True

@@ -15,6 +15,7 @@ from kbitlint.model.inputs.labels import label_names, labels_of
 from kbitlint.model.inputs.media import float_dtype, media_of
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
 from kbitlint.model.inputs.positions import limited
+from kbitlint.model.inputs.structure import accepted, config_of, described, input_of
 from kbitlint.model.inputs.supplied import own_batch
 from kbitlint.model.inputs.tensors import made_for
 from kbitlint.model.inputs.tokens import placeholders, tokens_of
@@ -43,12 +44,12 @@ def training_batch(
         seq_len: Tokens in each sequence. Models with fewer positions get shorter ones.
         plan: Changes of the batch, as a correction found them.
     """
-    base: Any = adapters.base_of(model)
+    base: Any = described(model)
     own = own_batch(base, device)
     if own is not None:
         return own
     arguments = interface_of(base)
-    config: Any = getattr(base, "config", None)
+    config: Any = config_of(base)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     length = limited(base, text, plan.seq_len or seq_len)
     dimensions = Dimensions(config, batch, length, plan.dimensions)
@@ -62,21 +63,15 @@ def training_batch(
         made |= conditions_of(arguments, dimensions, float_dtype(base), plan)
     made |= _documented(base, arguments, dimensions, plan, made)
     made |= labels_of(base, arguments, dimensions, tokens, books, plan)
-    made = {name: _on(value, device) for name, value in made.items() if name not in plan.without}
     if "use_cache" in _parameters(base):
         made["use_cache"] = False
-    return with_adapter_inputs(model, _taken(model, base, made))
-
-
-def _taken(model: nn.Module, base: nn.Module, batch: dict[str, Any]) -> dict[str, Any]:
-    """Return the inputs that a module around the base takes. A user's own module rarely takes all those of its backbone."""
-    if model is base:
-        return batch
-    asked = inspect.signature(model.forward).parameters.values()
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in asked):
-        return batch
-    names = {parameter.name for parameter in asked}
-    return {name: value for name, value in batch.items() if name in names} or batch
+    names = accepted(model)
+    taken = {
+        name: _on(value, device)
+        for name, value in made.items()
+        if name not in plan.without and (names is None or name in names)
+    }
+    return with_adapter_inputs(model, taken)
 
 
 def _text(
@@ -121,13 +116,24 @@ def _documented(
         wanted = (argument.required or (name == main and not made)) and name not in made
         if (planned or wanted) and name not in labels:
             value = made_for(argument, dimensions, dtype, plan)
+            if value is None and argument.kind == "features":
+                value = _text_of(dimensions)
+            elif value is None and argument.required and argument.kind in ("float", "long"):
+                value = input_of(base, name, dimensions, dtype, plan)
             if value is not None:
                 found[name] = value
     return found
 
 
-def _parameters(base: nn.Module) -> Mapping[str, Any]:
+def _text_of(dimensions: Dimensions) -> dict[str, Tensor]:
+    """Return token ids and their mask as one dictionary, which is the only argument of sentence-transformers' modules."""
+    config = dimensions.config
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    tokens = tokens_of(config, text, (dimensions.batch, dimensions.seq_len))
+    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
 
+
+def _parameters(base: nn.Module) -> Mapping[str, Any]:
     return inspect.signature(base.forward).parameters
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.output.json import dumped
@@ -93,7 +94,9 @@ def _settings(report: MemoryResult) -> Iterator[str]:
 
 def _table(states: tuple[StateMemory, ...], width: int) -> Iterator[str]:
     column = (width - _LABEL) // len(states)
-    yield " " * _LABEL + "".join(f"{state.name:>{column}}" for state in states)
+    names = [textwrap.wrap(state.name, column - 1) for state in states]
+    for line in range(max(map(len, names))):
+        yield " " * _LABEL + "".join(f"{' '.join(name[line : line + 1]):>{column}}" for name in names).rstrip()
 
     def row(label: str, value: Callable[[StateMemory], int | None]) -> Iterator[str]:
         values = [value(state) for state in states]

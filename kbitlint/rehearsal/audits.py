@@ -60,15 +60,15 @@ def _report(record: Record, live: Any, inputs: Mapping[str, Any], optimizer: Any
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
 
     def look() -> ranks.RankAudit:
-        with turn(held(model)):
+        with turn(held(live)):
             own = dict(inputs)
             with supplied(own) if own else nullcontext():
-                report = api.check(model, **options)
+                report = api.check(live, **options)
             if own and any(skip.surface is Surface.TRACE and not skip.code for skip in report.skips):
-                again = api.check(model, **options)  # the step may need another batch than this one
+                again = api.check(live, **options)  # the step may need another batch than this one
                 if len(again.ran) > len(report.ran):
                     report = again
-            return ranks.seen(live, report, context, optimizer)
+            return ranks.seen(live, report, context, optimizer, None if live is model else live)
 
     training = model.training
     model.train()

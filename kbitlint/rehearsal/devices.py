@@ -64,7 +64,7 @@ def install(record: Record) -> None:
     )
     answers: dict[str, Callable[..., Any]] = {
         "is_available": lambda: True,
-        "device_count": lambda: 1,
+        "device_count": lambda: max(1, record.request.command.ranks or 1),
         "current_device": lambda: 0,
         "get_device_name": lambda *_, **__: device.name,
         "get_device_capability": lambda *_, **__: device.capability,

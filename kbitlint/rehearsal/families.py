@@ -6,6 +6,7 @@ Source of each row: the ``config.json`` and ``tokenizer_config.json`` of the fam
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from kbitlint.rehearsal.geometries import (
     roberta,
     t5,
 )
+from kbitlint.upstream.families import facts_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,6 +58,8 @@ class Family:
     """A regular expression that is searched in the lower-case name."""
     config: Mapping[str, Any]
     words: Words
+    exact: bool = True
+    """Whether the config has the checkpoint's geometry; if not, only its architecture is known."""
 
 
 _LLAMA3 = Words(128256, ("<|begin_of_text|>", 128000), ("<|end_of_text|>", 128001), longest=131072)
@@ -220,7 +224,18 @@ _CHAT = re.compile(r"instruct|chat|(^|[-_])it([-_]|$)|zephyr|hermes|vicuna|disti
 def family_of(name: str) -> Family | None:
     """Return the row of a checkpoint's name; None if the name is of no known family."""
     lowered = name.lower().rstrip("/")
-    return next((family for family in FAMILIES if re.search(family.pattern, lowered)), None)
+    return next((family for family in FAMILIES if re.search(family.pattern, lowered)), None) or _by_architecture(name)
+
+
+def _by_architecture(name: str) -> Family | None:
+    """Return a row for a name of which the table of upstream knows the architecture alone, in its default geometry."""
+    known = facts_of(name)
+    if not known.model_type:
+        return None
+    config: dict[str, Any] = {"model_type": known.model_type, "dtype": known.dtype or "bfloat16"}
+    if known.vocabulary:
+        config["vocab_size"] = known.vocabulary
+    return Family(known.model_type, config, dataclasses.replace(_LLAMA2, size=known.vocabulary or _LLAMA2.size), exact=False)
 
 
 def config_of(name: str) -> dict[str, Any] | None:

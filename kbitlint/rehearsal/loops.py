@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kbitlint.model.layers import adapters
 from kbitlint.rehearsal.adapters import is_without_weights
 from kbitlint.rehearsal.audits import audit_training
-from kbitlint.rehearsal.imports import replace
+from kbitlint.rehearsal.imports import after_import, replace
 
 if TYPE_CHECKING:
     from kbitlint.rehearsal.record import Record
@@ -49,6 +49,13 @@ def install(record: Record) -> None:
     replace(nn.Module, "__call__", lambda original: _call(loops, original))
     replace(Tensor, "backward", lambda original: _backward(loops, original))
     replace(torch.optim.Optimizer, "__init__", lambda original: _optimizer(loops, original))
+    for name in ("unscale_", "step", "update"):
+        replace(torch.amp.GradScaler, name, functools.partial(_scaling, loops))
+    after_import("bitsandbytes.optim.optimizer", lambda module: _bitsandbytes(loops, module))
+
+
+def _bitsandbytes(loops: _Loops, module: Any) -> None:
+    replace(module.Optimizer8bit, "step", functools.partial(_stepping, loops))
 
 
 def _optimizer(loops: _Loops, original: Any) -> Any:
@@ -139,9 +146,42 @@ def _backward(loops: _Loops, original: Any) -> Any:
         if loops.record.paused:
             return original(self, *arguments, **options)
         _reach(loops)
-        return original(self, *arguments, **options)
+        made = original(self, *arguments, **options)
+        if loops.waiting is not None:
+            for parameter in loops.waiting[0].parameters():  # the pass ends at the answer, which depends on no parameter
+                if parameter.requires_grad and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+        return made
 
     return backward
+
+
+def _holds_none(optimizer: Any) -> bool:
+    """Return whether an optimizer holds a parameter without a value."""
+    return any(parameter.is_meta for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _scaling(loops: _Loops, original: Any) -> Any:
+    """Return a method of a gradient scaler that does nothing for parameters without values."""
+
+    @functools.wraps(original)
+    def method(self: Any, optimizer: Any = None, *arguments: Any, **options: Any) -> Any:
+        known = optimizer if hasattr(optimizer, "param_groups") else None
+        if loops.record.paused or not (any(map(_holds_none, loops.optimizers)) if known is None else _holds_none(known)):
+            return original(self, optimizer, *arguments, **options)
+        return None
+
+    return method
+
+
+def _stepping(loops: _Loops, original: Any) -> Any:
+    """Return the step of an optimizer of bitsandbytes, whose kernels need values."""
+
+    @functools.wraps(original)
+    def step(self: Any, *arguments: Any, **options: Any) -> Any:
+        return None if not loops.record.paused and _holds_none(self) else original(self, *arguments, **options)
+
+    return step
 
 
 def _reach(loops: _Loops) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,14 +52,18 @@ def reports_of(received: Received, command: Command, rules: tuple[Rule, ...], op
     return (first, *further)
 
 
+#: the last line of argparse and of click: ``train.py: error: unrecognized arguments: --x``, ``Error: No such option``
+_ERROR = re.compile(r"(\S+: )?error: ", re.IGNORECASE)
+
+
 def _left(received: Received, command: Command) -> Raised | None:
     """Return an exit status as what the script raised; None if it left with none."""
     if received.exit is None:
         return None
     lines = [line.strip() for line in received.output.splitlines() if line.strip()]
-    last = next((line for line in reversed(lines) if "error" in line.lower()), "")
+    last = next((line for line in reversed(lines) if _ERROR.match(line)), "")
     if received.exit.status == 2 and not received.trainings and any(line.startswith("usage:") for line in lines):
-        why = last.partition("error: ")[2] or "its arguments are wrong"
+        why = _ERROR.sub("", last, count=1) or "its arguments are wrong"
         raise TargetError(command.script, f"takes other arguments: {why}; give them after the script")
     phase = Phase.AFTER if received.trainings else Phase.BEFORE
     message = f"exit status {received.exit.status}" + (f": {last}" if last else "")

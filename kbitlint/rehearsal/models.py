@@ -11,7 +11,7 @@ from torch import nn
 from kbitlint.errors import KbitlintError
 from kbitlint.model.build.factory import built_instead
 from kbitlint.model.build.packed_weights import unpackable
-from kbitlint.rehearsal.families import config_of
+from kbitlint.rehearsal.families import config_of, family_of
 from kbitlint.rehearsal.imports import replace
 from kbitlint.rehearsal.outcome import NotAtHandError
 
@@ -55,7 +55,9 @@ def _config_dict(record: Record, original: Any) -> Any:
                 if Path(str(name)).is_dir():
                     raise
                 raise NotAtHandError(f"the config of {name} is neither on this machine nor in the table of families") from error
-        record.stand_in(f"the config of {name} (from the table of families)")
+        family = family_of(str(name))
+        how = "from the table of families" if family is not None and family.exact else "its architecture, in the default size"
+        record.stand_in(f"the config of {name} ({how})")
         known["_name_or_path"] = str(name)
         rest = {key: value for key, value in options.items() if key not in _LOADING and not key.startswith("_")}
         return known, rest

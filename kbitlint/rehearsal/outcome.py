@@ -35,6 +35,13 @@ _OFFLINE_WORDS = re.compile(
 )
 _META = re.compile(r"\bmeta\b|without data|has no data", re.IGNORECASE)
 _DEVICE = re.compile(r"\bCUDA\b|\bcuda\b|NVIDIA|\bnvcc\b|\bGPU\b|libcuda|libnccl|\bNCCL\b")
+#: packages whose objects hold data
+_OF_DATA = frozenset(("builtins", "numpy", "torch", "pandas", "datasets", "transformers", "kbitlint", "PIL"))
+#: stand-ins around functions of libraries, whose exceptions are those of the libraries
+_PASSING = frozenset(
+    f"kbitlint.rehearsal.{name}"
+    for name in ("devices", "trainers", "loops", "saving", "adapters", "writing", "services", "words")
+)
 #: messages of libraries about a package that they can do without
 _UNINSTALLED = re.compile(r"\binstalled\b|pip install", re.IGNORECASE)
 #: messages of Python about the arguments of a call, which depend on no values
@@ -49,12 +56,12 @@ class NotAtHandError(OSError):
 
 def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
     """Return how the script ended: what it raised, why the rest could not be rehearsed, or its exit status."""
-    place = record.users_frame(error.__traceback__)
+    place = record.users_frame(error)
     line = place[1] if place else 0
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
         return Exit(status, line) if status else None
-    why = _only_here(error, record)
+    why = None if isinstance(error, SyntaxError) else _only_here(error, record)  # a file that does not compile has no frame
     if why is not None or place is None:
         file = f"{record.name_of(place[0])}:{line}" if place else record.request.command.script
         return Skip("", Surface.REHEARSAL, f"{file}: not rehearsed from here on, {why or one_line(error)}")
@@ -104,8 +111,13 @@ def _because_of_stand_ins(error: BaseException, record: Record, text: str) -> st
     last = _last(error.__traceback__)
     if last is not None and last[0].startswith("kbitlint."):
         return f"because of the rehearsal itself: {text}"
-    if record.synthetic_data and isinstance(error, _OF_VALUES) and (_in_data(error.__traceback__) or _in_users(error, record)):
+    if type(getattr(error, "obj", None)).__module__ == "transformers.modeling_outputs":  # answers of ``loops.py``
+        return f"because it depends on results that need weights: {text}"
+    made_up = isinstance(error, _OF_VALUES) and (_in_data(error.__traceback__) or _in_users(error, record))
+    if record.synthetic_data and made_up:
         return f"because it depends on the data, which were made up: {text}"
+    if record.synthetic_words and made_up:
+        return f"because it depends on the tokenizer, which was stood in for: {text}"
     if record.guessed and isinstance(error, _OF_VALUES) and _in_users(error, record):
         return f"because it depends on results that need weights: {text}"
     return None
@@ -113,17 +125,21 @@ def _because_of_stand_ins(error: BaseException, record: Record, text: str) -> st
 
 def _in_users(error: BaseException, record: Record) -> bool:
     """Return whether the user's own code raised, as opposed to a library that it called."""
-    traceback, file = error.__traceback__, ""
-    while traceback is not None:
-        file = traceback.tb_frame.f_code.co_filename
-        traceback = traceback.tb_next
-    apart = isinstance(error, (ImportError, NameError)) or _is_of_a_module(error) or _SIGNATURE.search(str(error)) is not None
+    last = _last(error.__traceback__)
+    file = last[1].co_filename if last is not None else ""
+    apart = (
+        isinstance(error, (ImportError, NameError)) or _is_apart_from_values(error) or _SIGNATURE.search(str(error)) is not None
+    )
     return record.is_users(file) and not apart
 
 
-def _is_of_a_module(error: BaseException) -> bool:
-    """Return whether an attribute of a module or class is missing, which depends on no values."""
-    return isinstance(error, AttributeError) and isinstance(getattr(error, "obj", None), (type, type(sys)))
+def _is_apart_from_values(error: BaseException) -> bool:
+    """Return whether an attribute is missing of an object that holds no data: a module, a class, a trainer, parsed options."""
+    owner = getattr(error, "obj", None)
+    if not isinstance(error, AttributeError) or owner is None:
+        return False
+    module = type(owner).__module__
+    return isinstance(owner, (type, type(sys))) or module.split(".")[0] not in _OF_DATA
 
 
 def _in_data(traceback: TracebackType | None) -> bool:
@@ -168,10 +184,12 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _last(traceback: TracebackType | None) -> tuple[str, Any] | None:
-    """Return the module and the code of the innermost frame."""
+    """Return the module and the code of the innermost frame that does not only pass a call on to a library."""
     found = None
     while traceback is not None:
-        found = (str(traceback.tb_frame.f_globals.get("__name__", "")), traceback.tb_frame.f_code)
+        module = str(traceback.tb_frame.f_globals.get("__name__", ""))
+        if module not in _PASSING:
+            found = (module, traceback.tb_frame.f_code)
         traceback = traceback.tb_next
     return found
 

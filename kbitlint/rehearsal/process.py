@@ -46,6 +46,8 @@ def run(request: Request, limits: Limits) -> Received:
     Raises:
         KbitlintError: The process cannot be started, or kbitlint itself failed in it.
     """
+    if not hasattr(os, "fork"):
+        raise KbitlintError("rehearse needs a system with POSIX processes: Linux or macOS")
     folder = Path(request.folder)
     file = folder / "request"
     file.write_bytes(pickle.dumps(request))
@@ -88,8 +90,9 @@ def environment(request: Request, folder: Path) -> dict[str, str]:
     made = {name: str(folder / "caches" / name.lower()) for name in (*caches, "NUMBA_CACHE_DIR", "TORCH_EXTENSIONS_DIR")}
     off = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"), "1")
     services = {"WANDB_MODE": "disabled", "WANDB_SILENT": "true", "COMET_MODE": "disabled", "CLEARML_OFFLINE_MODE": "1"}
-    rank = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
-    launched = {**rank, "MASTER_PORT": "29500"} if request.command.launcher in ("torchrun", "deepspeed") else {}
+    count = request.command.ranks or 1
+    several = count > 1 or request.command.launcher in ("torchrun", "deepspeed")
+    launched = _rank_zero(count) if several else {}
     return {
         **os.environ,
         "HF_HOME": home,
@@ -103,6 +106,12 @@ def environment(request: Request, folder: Path) -> dict[str, str]:
         "PYTHONDONTWRITEBYTECODE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+def _rank_zero(count: int) -> dict[str, str]:
+    """Return what a launcher tells the first of several ranks."""
+    rank = {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    return {**rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
 def _receive(pipe: BinaryIO, child: subprocess.Popen[bytes], limits: Limits, received: Received) -> str:

@@ -16,7 +16,7 @@ from kbitlint.violation import Surface
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import FrameType, TracebackType
+    from types import FrameType
 
     from kbitlint.rehearsal.folders import Mirror
     from kbitlint.rehearsal.messages import Request
@@ -107,9 +107,14 @@ class Record:
             frame = frame.f_back
         return found
 
-    def users_frame(self, traceback: TracebackType | None) -> tuple[str, int, str] | None:
-        """Return the file, line and function of the innermost frame of the user's; None if there is none."""
-        found = None
+    def users_frame(self, error: BaseException) -> tuple[str, int, str] | None:
+        """Return the file, line and function of the innermost frame of the user's; None if there is none.
+
+        A file that does not compile has no frame. Its error names the line.
+        """
+        if isinstance(error, SyntaxError) and self.is_users(error.filename or ""):
+            return error.filename or "", error.lineno or 1, "<module>"
+        found, traceback = None, error.__traceback__
         while traceback is not None:
             code = traceback.tb_frame.f_code
             if self.is_users(code.co_filename):

@@ -19,6 +19,7 @@ _WORDS = tuple(_PROSE.split())
 KNOWN: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     (r"guanaco|openassistant-guanaco", ("text",), ("train", "test")),
     (r"ultrachat", ("prompt", "prompt_id", "messages"), ("train_sft", "test_sft", "train_gen", "test_gen")),
+    (r"trl-lib/ultrafeedback", ("chosen@messages", "rejected@messages", "score_chosen", "score_rejected"), ("train", "test")),
     (r"ultrafeedback", ("prompt", "chosen@messages", "rejected@messages"), ("train", "test", "train_prefs", "test_prefs")),
     (r"capybara", ("messages",), ("train", "test")),
     (r"dolly", ("instruction", "context", "response", "category"), ("train",)),

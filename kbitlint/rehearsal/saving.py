@@ -108,19 +108,29 @@ def _generating(record: Record, owner: Any) -> None:
 
 
 def _evaluating(record: Record, owner: Any) -> None:
-    def evaluate(self: Any, eval_dataset: Any = None, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        if eval_dataset is None and getattr(self, "eval_dataset", None) is None:
-            raise ValueError("Trainer: evaluation requires an eval_dataset.")
+    """Replace ``evaluate`` of Trainer, and of the trainers of TRL that have one of their own."""
+    replace(owner, "evaluate", functools.partial(_evaluate, record))
+    for name in ("sft_trainer", "dpo_trainer", "kto_trainer", "reward_trainer"):
+        after_import(f"trl.trainer.{name}", lambda module: _evaluating_trl(record, module))
+
+
+def _evaluating_trl(record: Record, module: Any) -> None:
+    for owner in list(vars(module).values()):
+        if isinstance(owner, type) and owner.__module__ == module.__name__ and "evaluate" in vars(owner):
+            replace(owner, "evaluate", functools.partial(_evaluate, record))
+
+
+def _evaluate(record: Record, original: Any) -> Any:
+    @functools.wraps(original)
+    def evaluate(self: Any, *arguments: Any, **options: Any) -> Any:
+        given = arguments[0] if arguments else options.get("eval_dataset")
+        known = self.eval_dataset if given is None else given
+        if record.paused or known is None or not is_without_weights(self.model):  # the library says that it needs a data set
+            return original(self, *arguments, **options)
         record.guessed = True
         record.stand_in("metrics of evaluations")
+        prefix = arguments[2] if len(arguments) > 2 else options.get("metric_key_prefix", "eval")
         names = ("loss", "runtime", "samples_per_second", "steps_per_second")
-        return {**{f"{metric_key_prefix}_{name}": 1.0 for name in names}, "epoch": 1.0}
+        return {**{f"{prefix}_{name}": 1.0 for name in names}, "epoch": 1.0}
 
-    def make(original: Any) -> Any:
-        @functools.wraps(original)
-        def function(self: Any, *arguments: Any, **options: Any) -> Any:
-            return (evaluate if is_without_weights(self.model) else original)(self, *arguments, **options)
-
-        return function
-
-    replace(owner, "evaluate", make)
+    return evaluate

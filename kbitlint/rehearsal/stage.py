@@ -84,8 +84,8 @@ def _set_up(record: Record) -> None:
     for name in ("tmp", "caches"):
         Path(request.folder, name).mkdir(exist_ok=True)
     os.chdir(mirror.open_up(request.working_folder))
-    from kbitlint.extras import load_bitsandbytes
-    from kbitlint.rehearsal import services
+    from kbitlint.extras import load_bitsandbytes  # its import is for this process
+    from kbitlint.rehearsal import services  # see above
 
     if _is_installed("bitsandbytes"):
         load_bitsandbytes("a rehearsal")
@@ -96,25 +96,26 @@ def _set_up(record: Record) -> None:
 
 
 def _is_installed(package: str) -> bool:
-    from importlib.util import find_spec
+    from importlib.util import find_spec  # see above
 
     return find_spec(package) is not None
 
 
 def _stand_ins(record: Record) -> None:
-    import torch
+    import torch  # after the folder and the environment are set
 
-    from kbitlint.rehearsal import devices, saving
+    from kbitlint.rehearsal import devices, saving  # these import torch
 
     saving.install_files(record)
     devices.install(record)
-    import transformers
+    import transformers  # after the functions that it imports by name are replaced
 
-    from kbitlint.rehearsal import adapters, data, loops, models, trainers, words
+    from kbitlint.rehearsal import adapters, data, loops, models, ranks, trainers, words  # see above
 
     models.install(record, transformers)
     words.install(record, transformers)
     loops.install(record)
+    ranks.install(record)
     saving.install(record)
     after_import("transformers.trainer", lambda module: trainers.install(record, module))
     after_import("datasets", lambda module: data.install(record, module))

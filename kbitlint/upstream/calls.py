@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kbitlint.facts.layers import Reentry
+from kbitlint.facts.reentry import Reentry
 from kbitlint.facts.source import Action
 
 

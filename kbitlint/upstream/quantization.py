@@ -58,6 +58,8 @@ class Method:
     """Whether a packed tensor reports a float dtype and raises if PEFT's prepare function casts it."""
     neutral: tuple[tuple[str, object], ...] = ()
     """Arguments of earlier versions, each with the value that the method has without them: dropping these changes nothing."""
+    keeps_input: bool = False
+    """Whether its layers multiply their input as it is, in their ``compute_dtype``. Another dtype of the input raises."""
     takes_attributes: bool = False
     """Whether a passed config is merged into a stored one (LOADING_ATTRIBUTES_CONFIG_TYPES)."""
     instead: str = 'load with backend="auto_trainable"'
@@ -118,6 +120,7 @@ METHODS: tuple[Method, ...] = (
         neutral=(("quant_zero", False), ("quant_scale", False), ("offload_meta", False)),
         prepared=True,
         refuses_bare=True,
+        keeps_input=True,  # verified by execution with hqq 0.2.8
     ),
     Method(
         "quanto",
@@ -203,8 +206,15 @@ METHODS: tuple[Method, ...] = (
     Method("nvfp4", "NVFP4Config", layers=(Layer("NVFP4Linear", 4, "nvfp4"),), trains=False),
     Method("fouroversix", "FourOverSixConfig", trains_with=("keep_master_weights", True)),
     Method("sinq", "SinqConfig", layers=(Layer("SINQLinear", None, "sinq"),)),
-    Method("metal", layers=(Layer("MetalLinear", None, "metal"),)),
-    Method("gemma", layers=(Layer("*Linear*", None, "gemma", package="transformers.integrations.gemma_quant"),), trains=False),
+    Method("metal", "MetalConfig", layers=(Layer("MetalLinear", None, "metal"),), trains=False),
+    Method("mxfp8", layers=(), takes_attributes=True),  # loaded as fp8, with its layer classes
+    Method("gguf", "GgufConfig", ("gguf_file", "dequantize"), (Layer("Gguf*", None, "gguf"),), trains=False, hub_name="gguf"),
+    Method(
+        "gemma",
+        "GemmaQuantizationConfig",
+        layers=(Layer("*Linear*", None, "gemma", package="transformers.integrations.gemma_quant"),),
+        trains=False,
+    ),
 )
 
 _BY_NAME = {method.name: method for method in METHODS}

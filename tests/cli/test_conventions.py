@@ -155,7 +155,10 @@ def test_the_text_of_an_editor_is_audited_fixed_and_shown_as_a_diff(project):
     assert (code, report.splitlines()[0].split(" ")[:2]) == (1, [f"src/new.py:{LINE}:9:", "KB401"])
     assert (fixed, errors, text) == (0, "", FAULTY.replace("training(model)", FIXED))
     assert (again, "-model = prepare_model_for_kbit_training(model)\n" in diff) == (0, True)
-    assert (refused, problem) == (2, "kbitlint: notes.txt: the name of a text ends in one of .py, .ipynb, .yaml, .yml, .json\n")
+    assert (refused, problem) == (
+        2,
+        "kbitlint: notes.txt: the name of a text ends in one of .py, .ipynb, .yaml, .yml, .json, .sh\n",
+    )
 
 
 FIXED = 'training(model, gradient_checkpointing_kwargs={"use_reentrant": False})'

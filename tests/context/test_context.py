@@ -35,6 +35,7 @@ def test_plain_training_arguments(tmp_path):
         "gradient_checkpointing": Checkpointing(enabled=False, installs_hook=tiny.TRANSFORMERS_5),
         "sets_training_mode": True,
         "optimizer": "adamw_torch_fused" if tiny.TRANSFORMERS_5 else context.optimizer,
+        "learning_rate": 5e-5,
         "batch_size": 3,
         "world_size": 1,
     }

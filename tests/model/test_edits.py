@@ -419,6 +419,22 @@ class TestProof:
         assert probe(model).failure == "1 trained parameters are not finite after the optimizer's step"
         assert tiny.state(model) == before
 
+    def test_trained_parameters_that_keep_every_bit_are_a_failure(self, monkeypatch):
+        from kbitlint.model.probe import probe
+
+        model = tiny.with_lora(tiny.prepared())
+        monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: None)
+
+        trained = sum(parameter.requires_grad for parameter in model.parameters())
+        assert probe(model).failure == f"{trained} trained parameters did not change, although a gradient arrived"
+
+    def test_norms_in_bfloat16_that_no_step_moves_are_a_failure(self):
+        from kbitlint.model.probe import probe
+
+        model = tiny.with_lora(tiny.load(), modules_to_save=["norm"])
+
+        assert probe(model).failure == "5 trained parameters did not change, although a gradient arrived"
+
     def test_a_base_without_adapters_makes_no_step(self):
         from kbitlint.model.probe import probe
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import csv
 import functools
 import gc
 import io
@@ -177,15 +178,22 @@ def test_a_dispatcher_runs_the_model_after_an_audit():
     assert tiny.step(model).trains
 
 
-def test_no_value_is_taken_from_an_iterator_of_the_model_and_the_skip_says_so():
+@pytest.mark.parametrize(
+    ("name", "values", "first"),
+    [
+        ("generator", lambda: (number for number in range(100)), 0),
+        ("reader", lambda: csv.reader(["1", "2"]), ["1"]),  # a heap type that is written in C
+    ],
+)
+def test_no_value_is_taken_from_an_iterator_of_the_model_and_the_skip_says_so(name, values, first):
     model, layers = adapted()
-    values = (number for number in range(100))
+    values = values()
     layers[0].register_forward_hook(lambda *_: (next(values), None)[1])
 
     (reason,) = unread(kbitlint.check(model, context=NO_AUTOCAST))
 
-    assert "it takes the next value of a generator of the model itself, which cannot be copied" in reason
-    assert next(values) == 0
+    assert f"it takes the next value of a {name} of the model itself, which cannot be copied" in reason
+    assert next(values) == first
 
 
 ENDED = []

@@ -191,6 +191,27 @@ def test_a_notebook_is_rehearsed_without_its_magics(rehearse):
     assert str(violation.at) == "lab.ipynb:2 cell 2"
 
 
+def test_a_launcher_gives_the_ranks_and_the_script_is_the_first_of_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text("""
+import os
+import torch
+import torch.distributed as dist
+assert (os.environ["LOCAL_RANK"], os.environ["WORLD_SIZE"]) == ("0", "3")
+dist.init_process_group("nccl")
+assert (dist.get_rank(), dist.get_world_size(), torch.cuda.device_count()) == (0, 3, 3)
+value = torch.ones(2, device="cuda")
+dist.all_reduce(value)
+dist.barrier()
+dist.destroy_process_group()
+""")
+
+    (report,) = kbitlint.rehearse("torchrun --nproc_per_node 3 train.py", select="KB9")
+
+    assert told(report) == (["the script ended without a training step"], [])
+    assert "stood in for: the other 2 of 3 ranks" in report.notes
+
+
 def test_no_run_refuses(rehearse):
     report = rehearse("raise SystemExit(1)\n", run=False)
 
@@ -214,3 +235,21 @@ def test_the_command_line_rehearses_and_leaves_with_1(tmp_path):
     assert done.returncode == 1, done.stderr
     assert "KB901 script-raises-before-training" in done.stdout
     assert "    train.py:1\n" in done.stdout
+
+
+def test_check_rehearses_the_scripts_that_the_project_lists(tmp_path):
+    (tmp_path / "train.py").write_text("import sys\nfrom transformers import NoSuchName\n")
+    (tmp_path / "pyproject.toml").write_text('[tool.kbitlint]\nrehearse = ["train.py --a 1"]\n')
+    command = [str(Path(sys.executable).parent / "kbitlint"), "check"]
+
+    done = [
+        subprocess.run([*command, *further], cwd=tmp_path, capture_output=True, text=True, check=False)
+        for further in ((), ("--no-run",), ("train.py",))
+    ]
+
+    assert [one.returncode for one in done] == [1, 2, 0]
+    assert done[0].stderr == "kbitlint: running train.py --a 1, named by pyproject.toml\n"
+    assert "    train.py:2\n" in done[0].stdout
+    assert "scripts are not run (--no-run)" in done[1].stdout
+    assert "nothing was checked" in done[1].stderr
+    assert "KB901" not in done[2].stdout, "a script that is named without its arguments is read only"

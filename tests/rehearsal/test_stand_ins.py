@@ -225,3 +225,15 @@ class TestData:
     )
     def test_a_well_known_data_set_has_its_columns(self, name, column):
         assert column in rows.known_columns(name)[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["ibm-granite/granite-3.0-8b-instruct", "CohereForAI/c4ai-command-r-v01", "stabilityai/stablelm-2-1_6b"]
+)
+def test_a_name_of_which_only_the_architecture_is_known_has_its_default_size(name):
+    family = families.family_of(name)
+    config = AutoConfig.for_model(**families.config_of(name))
+
+    assert not family.exact
+    assert config.model_type == family.config["model_type"]
+    assert family.words.size <= config.get_text_config().vocab_size

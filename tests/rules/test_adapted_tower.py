@@ -38,3 +38,23 @@ def test_models_without_a_tower_are_not_flagged():
 
 def test_without_adapters_the_rule_is_skipped():
     assert kbitlint.check(tiny.load("llava (vision-language)"), select=CODE).skips[0].reason == "no adapters are attached yet"
+
+
+def test_an_encoder_that_reads_sound_may_have_adapters():
+    model = tiny.with_lora(tiny.load("whisper (reads sound)"))
+
+    assert kbitlint.check(model, select=CODE).violations == ()
+    assert tiny.step(model).trains
+
+
+def test_the_proposed_pattern_leaves_out_the_tower_alone():
+    import re
+
+    model = tiny.with_lora(tiny.load("llava (vision-language)"))
+    (violation,) = kbitlint.check(model, select=CODE).violations
+    pattern = re.search(r'r"(.*?)"', violation.fix.title).group(1)
+    paths = [name for name, _ in tiny.adapters_base(model).named_modules()]
+
+    assert {name for name in paths if re.fullmatch(pattern, name)} == {
+        name for name in paths if name.startswith("model.vision_tower.")
+    }

@@ -156,3 +156,31 @@ def test_without_tensors_the_rule_is_skipped(tmp_path):
     folder = checkpoint_cases.adapter(tmp_path / "adapter", None)
 
     assert checkpoint_cases.skipped(CODE, folder) == ["no adapter_model.safetensors here"]
+
+
+def test_factors_for_a_larger_base_stop_the_load(saved):
+    folder = saved()
+    wider = tiny.transformers.AutoConfig.from_pretrained(tiny.checkpoint(), hidden_size=96, head_dim=24)
+    torch.manual_seed(0)
+    tiny.transformers.LlamaForCausalLM._from_config(wider).save_pretrained(folder / "wider")
+    content = json.loads((folder / CONFIG).read_text()) | {"base_model_name_or_path": str(folder / "wider")}
+    (folder / CONFIG).write_text(json.dumps(content))
+
+    problems = [(severity, message.partition(" (")[0]) for severity, _, message in checkpoint_cases.findings(CODE, folder)]
+    assert problems == [
+        ("error", "it makes a matrix of [64, 64], and the base has [96, 96]"),
+        ("error", "it makes a matrix of [32, 64], and the base has [48, 96]"),
+    ]
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        PeftModel.from_pretrained(tiny.transformers.AutoModelForCausalLM.from_pretrained(folder / "wider"), folder)
+
+
+def test_transposed_matrices_of_gpt2_fit(tmp_path):
+    model = get_peft_model(
+        tiny.load("gpt2 (Conv1D)", kind="none"), LoraConfig(r=4, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
+    )
+    model.save_pretrained(tmp_path)
+    content = json.loads((tmp_path / CONFIG).read_text()) | {"base_model_name_or_path": str(tiny.checkpoint("gpt2 (Conv1D)"))}
+    (tmp_path / CONFIG).write_text(json.dumps(content))
+
+    assert found(tmp_path) == []

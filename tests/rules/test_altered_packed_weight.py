@@ -95,3 +95,11 @@ def test_row_maxima_of_another_layer_are_named():
 
 def test_unquantized_models_are_skipped():
     assert kbitlint.check(tiny.load(kind="none"), select=CODE).skips[0].reason == "no layer is quantized"
+
+
+def test_double_quantization_that_is_recorded_and_not_there_is_named():
+    model = tiny.load(bnb_4bit_use_double_quant=True)
+    state = model.model.layers[0].self_attn.q_proj.weight.quant_state
+    state.absmax = state.absmax.float()
+
+    assert found(model) == {Q_PROJ: "its state records double quantization, and its block maxima are not quantized"}

@@ -57,3 +57,63 @@ def test_a_layer_that_is_wrapped_after_its_adapters_were_attached_keeps_them():
 
 def test_without_adapters_the_rule_is_skipped():
     assert kbitlint.check(tiny.load(), select=CODE).skips[0].reason == "no adapters are attached yet"
+
+
+def test_entries_of_every_other_key_that_match_nothing_are_flagged():
+    config = {
+        "modules_to_save": ["embed_tokns"],
+        "exclude_modules": ["visual"],
+        "rank_pattern": {"^q_proj": 8},
+        "alpha_pattern": {"model.q_proj": 8},
+        "layers_to_transform": [0, 7],
+    }
+    model = adapted("llama", ["q_proj"], **config)
+    keys = {v.evidence["key"]: v.evidence["target"] for v in kbitlint.check(model, select=CODE).violations}
+
+    assert keys == {key: str(next(reversed(value))) for key, value in config.items()}
+    assert model.get_base_model().model.layers[0].self_attn.q_proj.r == {"default": 4}
+    assert {name.split(".")[4] for name in tiny.step(model).arrived} == {"0"}
+
+
+def test_entries_that_match_as_peft_matches_them_are_not_flagged():
+    config = {
+        "modules_to_save": ["lm_head"],
+        "exclude_modules": ["v_proj"],
+        "rank_pattern": {"layers.0.self_attn.q_proj": 8, r".*\.k_proj": 2},
+        "alpha_pattern": {"q_proj": 8},
+        "layers_to_transform": [1],
+    }
+    for more in ({}, {"layers_to_transform": None}):
+        assert found(adapted("llama", ["q_proj", "k_proj", "v_proj"], **{**config, **more})) == (
+            [("layers.0.self_attn.q_proj", "warning", "name adapted layers by the end of their path, without ^")]
+            if not more
+            else []
+        )
+
+
+def test_heads_that_peft_adds_for_a_task_are_not_flagged():
+    model = get_peft_model(tiny.load("llama (classifier)"), LoraConfig(r=4, target_modules=["q_proj"], task_type="SEQ_CLS"))
+
+    assert "classifier" in model.peft_config["default"].modules_to_save
+    assert found(model) == []
+
+
+def test_a_layer_that_was_replaced_after_its_adapters_were_attached_has_lost_them():
+    model = adapted("llama", ["q_proj"])
+    attention = model.get_base_model().model.layers[0].self_attn
+    attention.q_proj = attention.q_proj.base_layer
+
+    assert [path for path, _, _ in found(model)] == ["model.layers.0.self_attn.q_proj"]
+    assert {name.split(".")[4] for name in tiny.step(model).arrived} == {"1"}
+
+
+def test_layers_that_exclusions_ranges_and_copies_leave_out_are_not_flagged():
+    assert found(adapted("llama", ["q_proj"], layers_to_transform=[1])) == []
+    assert found(adapted("llama", "all-linear", exclude_modules=["down_proj"])) == []
+    assert found(adapted("llama", ["q_proj", "lm_head"], modules_to_save=["lm_head"])) == []
+    assert (
+        found(
+            adapted("llava (vision-language)", ["q_proj"], exclude_modules=["vision_tower.encoder.layers.0.self_attn.q_proj"])
+        )
+        == []
+    )

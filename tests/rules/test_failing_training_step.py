@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import peft
+import pytest
 import tiny
 import torch
 import trace_cases
+
+from kbitlint.context import TrainingContext
 
 CODE = "KB304"
 
@@ -48,3 +52,70 @@ def test_steps_that_run_or_fail_for_a_reason_of_another_rule_are_not_reported():
     assert trace_cases.trace_findings(trace_cases.adapted(), CODE) == []
     assert trace_cases.trace_findings(reentrant, CODE) == []
     assert trace_cases.trace_findings(trace_cases.bare_norms(), CODE) == []
+
+
+def whisper(task):
+    """Whisper with LoRA for a task of PEFT, or for none."""
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], task_type=task)
+    return peft.get_peft_model(tiny.load("whisper (reads sound)"), config)
+
+
+def classifier(*, padding):
+    model = tiny.load("llama (classifier)")
+    model.config.pad_token_id = padding
+    return peft.get_peft_model(model, peft.LoraConfig(r=4, target_modules=["q_proj"], task_type="SEQ_CLS"))
+
+
+def raised(model):
+    """The error of a real step, in one line."""
+    from kbitlint.errors import one_line
+    from kbitlint.model.batch import training_batch
+
+    with pytest.raises(Exception, match=".") as told:
+        model.train()(**training_batch(model, "cpu")).loss.backward()
+    return one_line(told.value)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: whisper("SEQ_2_SEQ_LM"), lambda: classifier(padding=None)],
+    ids=["another task in PEFT", "no padding token"],
+)
+def test_what_the_class_or_peft_raises_for_its_own_batch_is_an_error_with_that_message(make):
+    model = make()
+    told = trace_cases.trace_findings(model, CODE)
+
+    assert [(severity, message) for _, severity, message in told] == [
+        ("error", f"the training step raises {raised(make())}"),
+    ]
+
+
+@pytest.mark.parametrize("make", [lambda: whisper(None), lambda: classifier(padding=0)], ids=["whisper", "classifier"])
+def test_with_the_cause_gone_the_step_trains(make):
+    assert trace_cases.trace_findings(make(), CODE) == []
+    assert trace_cases.skipped(make(), CODE) == []
+    assert tiny.step(make()).trains
+
+
+def test_one_sequence_needs_no_padding_and_the_skip_says_that_a_copy_with_weights_trains():
+    context = TrainingContext(autocast_dtype="float32", batch_size=1)
+
+    assert trace_cases.trace_findings(classifier(padding=None), CODE, context) == []
+    (reason,) = trace_cases.skipped(classifier(padding=None), CODE, context)
+    assert reason.endswith("(a small copy with weights trains on such a batch)")
+
+
+def test_what_a_module_of_the_users_own_raises_for_a_made_batch_is_a_skip():
+    class Own(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids, labels):
+            raise KeyError("a field of the user's batch")
+
+    model = Own(trace_cases.adapted())
+
+    assert trace_cases.trace_findings(model, CODE) == []
+    (reason,) = trace_cases.skipped(model, CODE)
+    assert reason.endswith("(a module of the user's own has no small copy to try the batch on)")

@@ -117,3 +117,16 @@ def test_the_source_fix_computes_in_bfloat16_and_imports_torch(tmp_path):
     assert fixed_text("KB502", imports + UNSET, tmp_path, imports="") == "import torch\n" + imports + UNSET.replace(
         "'nf4')", "'nf4', bnb_4bit_compute_dtype=torch.bfloat16)"
     )
+
+
+def test_a_module_that_the_function_imports_is_not_imported_again(tmp_path):
+    body = (
+        "def build():\n    import torch\n    from transformers import BitsAndBytesConfig\n\n    if ready:\n"
+        "        return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4')\n\n\nbuild()\n"
+    )
+    elsewhere = body.replace("    import torch\n", "").replace("build():", "other():\n    import torch\n\n\ndef build():", 1)
+
+    fixed = fixed_text("KB502", body, tmp_path, imports="")
+
+    assert fixed == body.replace("'nf4')", "'nf4', bnb_4bit_compute_dtype=torch.bfloat16)")
+    assert fixed_text("KB502", elsewhere, tmp_path, imports="").startswith("import torch\n")

@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 import trace_cases
+from script_cases import ADAPTED, LOADED, PREPARED, TRAINED, flagged_lines
 
 import kbitlint
 
@@ -109,3 +110,23 @@ def test_look_alikes_train():
     for model in (ungraded, embedding, packed, trace_cases.adapted()):
         assert trace_cases.trace_findings(model, CODE) == []
         assert real(model) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "flagged"),
+    [("with torch.inference_mode():", True), ("with torch.no_grad():", False), ("with torch.inference_mode(False):", False),
+     ("if True:", False)],
+)  # fmt: skip
+def test_a_script_that_loads_under_inference_mode(header, flagged):
+    quantization, load = LOADED.splitlines()
+    body = f"{quantization}\n{header}\n    {load}\n" + PREPARED + ADAPTED + TRAINED
+
+    assert flagged_lines("KB306", body) == ([("error", load)] if flagged else [])
+
+
+def test_a_function_with_the_decorator():
+    quantization, load = LOADED.splitlines()
+    body = f"@torch.inference_mode()\ndef load():\n    {quantization}\n    {load}\n    return model\nmodel = load()\n"
+
+    assert flagged_lines("KB306", body + PREPARED + ADAPTED + TRAINED) == [("error", load)]
+    assert flagged_lines("KB306", body.replace("@torch.inference_mode()\n", "") + PREPARED + ADAPTED + TRAINED) == []

@@ -7,6 +7,8 @@ from checkpoint_cases import adapter, findings, lora, skipped
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
+import kbitlint
+
 CODE = "KB634"
 
 
@@ -35,3 +37,23 @@ def test_large_and_small_values_are_finite(tmp_path):
 
 def test_without_tensors_the_rule_is_skipped(tmp_path):
     assert skipped(CODE, adapter(tmp_path, None)) == ["no adapter_model.safetensors here"]
+
+
+def live(model):
+    return [(v.at.path, v.severity.value) for v in kbitlint.check(model, select=CODE).violations]
+
+
+def test_a_norm_and_an_adapter_with_such_values_are_found_on_a_model():
+    model = tiny.with_lora(tiny.load(), target_modules=["v_proj"])
+    assert live(model) == []
+    model.get_base_model().model.norm.weight.data[3] = float("inf")
+
+    assert live(model) == [("model.norm.weight", "error")]
+    assert not tiny.step(model).arrived
+    factor = "model.layers.0.self_attn.v_proj.lora_A.default.weight"
+    model.get_parameter(f"base_model.model.{factor}").data[0, 0] = float("nan")
+    assert [path for path, _ in live(model)] == [factor]
+
+
+def test_weights_without_data_are_not_read():
+    assert live(torch.nn.LayerNorm(8, device="meta")) == []

@@ -140,3 +140,23 @@ def test_the_stage_of_a_deepspeed_file_beside_the_script(tmp_path):
         None,
         None,
     ]
+
+
+AXOLOTL = "base_model: base\nload_in_4bit: true\nadapter: qlora\nmicro_batch_size: 2\ngradient_checkpointing: true\n"
+FACTORY = "model_name_or_path: base\nstage: sft\nfinetuning_type: lora\ntemplate: x\nquantization_bit: 4\n"
+
+
+DROPPED = "the checkpoint is stored quantized (gptq), and `quantization_bit` will not affect on the PTQ-quantized models"
+
+
+@pytest.mark.parametrize(("text", "found"), [(AXOLOTL, []), (FACTORY, [("warning", DROPPED)])])
+def test_a_program_that_looks_at_the_stored_config_first_refuses_nothing(tmp_path, text, found):
+    """axolotl builds its config from the stored one, and LLaMA-Factory drops its own with a warning."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(
+        json.dumps({"model_type": "llama", "quantization_config": {"quant_method": "gptq", "bits": 4}})
+    )
+    (tmp_path / "train.yaml").write_text(text)
+    report = kbitlint.check(str(tmp_path / "train.yaml"), select="KB526")
+
+    assert [(v.severity.value, v.message) for v in report.violations] == found

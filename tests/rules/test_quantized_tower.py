@@ -34,3 +34,7 @@ def test_a_tower_that_was_left_out_is_not_flagged():
 def test_models_without_a_tower_are_not_flagged_and_unquantized_ones_are_skipped():
     assert found(tiny.load()) == []
     assert kbitlint.check(tiny.load(kind="none"), select=CODE).skips[0].reason == "no layer is quantized"
+
+
+def test_an_encoder_that_reads_sound_is_half_of_the_model_and_no_tower():
+    assert found(tiny.load("whisper (reads sound)")) == []

@@ -44,17 +44,11 @@ def test_a_pinned_older_version_without_the_check_is_clean():
 
 
 def test_a_branch_that_reaches_the_refusal_makes_a_warning():
-    body = (
-        LOADED + PREPARED + f"if flag:\n    {ADAPTED}SFTTrainer(model, peft_config=LoraConfig(), train_dataset=data).train()\n"
-    )
+    train = "SFTTrainer(model, peft_config=LoraConfig(), train_dataset=data).train()\n"
+    message = "You passed a `PeftModel` instance together with a `peft_config` to the trainer"
+    body = f"{LOADED}{PREPARED}if flag:\n    {ADAPTED}{train}"
 
-    assert said(body) == [
-        (
-            "warning",
-            "SFTTrainer raises a ValueError on some paths: You passed a `PeftModel` instance together with a `peft_config` to the"
-            + " trainer",
-        )
-    ]
+    assert said(body) == [("warning", f"SFTTrainer raises a ValueError on some paths: {message}")]
 
 
 def test_a_subclass_of_training_arguments_is_judged_as_its_base():

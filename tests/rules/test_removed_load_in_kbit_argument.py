@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import OLD, findings, fixed_text, flagged_lines
+import torch
+import transformers
+from script_cases import NEWEST, OLD, findings, fixed_text, flagged_lines
 
 OLD_STYLE = "model = AutoModelForCausalLM.from_pretrained('org/base', load_in_8bit=True, device_map='auto')\n"
 
@@ -189,3 +191,53 @@ def test_what_only_some_paths_pass_fails_on_these(tmp_path):
 
 def test_a_branch_for_an_older_version_is_not_flagged():
     assert findings("KB522", SOMETIMES.replace("args.eight", "transformers.__version__ < '5'")) == []
+
+
+CONFIG = 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16{})'
+ALONE = 'model = AutoModelForCausalLM.from_pretrained("m", quantization_config={}, bnb_4bit_use_double_quant=True)\n'
+
+
+def test_an_argument_of_the_config_in_the_load_moves_into_the_config(tmp_path):
+    body = ALONE.format(CONFIG.format(""))
+
+    assert flagged_lines("KB522", body) == [("error", body.strip())]
+    moved = CONFIG.format(", bnb_4bit_use_double_quant=True")
+    assert (
+        fixed_text("KB522", body, tmp_path)
+        == f'model = AutoModelForCausalLM.from_pretrained("m", quantization_config={moved})\n'
+    )
+
+
+def test_an_argument_beside_a_config_of_elsewhere_is_shown_only(tmp_path):
+    body = f"config = {CONFIG.format('')}\n" + ALONE.format("config")
+
+    assert [line for _, line in flagged_lines("KB522", body)] == [ALONE.format("config").strip()]
+    assert fixed_text("KB522", body, tmp_path) == body
+
+
+def test_the_fix_keeps_the_values_of_the_user_and_what_it_writes_is_taken(tmp_path):
+    arguments = ("load_in_4bit=True", "bnb_4bit_compute_dtype=torch.half", "bnb_4bit_use_double_quant=True")
+    body = 'model = AutoModelForCausalLM.from_pretrained(\n    "m",\n' + "".join(f"    {one},\n" for one in arguments) + ")\n"
+    fixed = fixed_text("KB522", body, tmp_path)
+
+    assert fixed.count("bnb_4bit_compute_dtype=torch.half") == fixed.count("bnb_4bit_use_double_quant=True") == 1
+    assert [flagged_lines(code, fixed) for code in ("KB522", "KB535")] == [[], []]
+    made = fixed[fixed.index("BitsAndBytesConfig(") : fixed.rindex(")\n)") if ")\n)" in fixed else fixed.rindex("),") + 1]
+    config = eval(made, {"BitsAndBytesConfig": transformers.BitsAndBytesConfig, "torch": torch})  # noqa: S307  # our own code
+    assert (config.bnb_4bit_compute_dtype, config.bnb_4bit_use_double_quant) == (torch.float16, True)
+
+
+def test_an_older_peft_has_the_function_for_int8():
+    body = "from peft import prepare_model_for_int8_training\nmodel = prepare_model_for_int8_training(model)\n"
+    pinned = {**NEWEST, "transformers": "4.30.2", "peft": "0.4.0"}
+
+    assert [severity for severity, _ in flagged_lines("KB522", body)] == ["error"]
+    assert flagged_lines("KB522", body, versions=pinned) == []
+
+
+def test_a_misspelt_argument_is_one_finding_and_its_fix_repeats_no_keyword(tmp_path):
+    body = 'config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_type=torch.bfloat16)\n'
+
+    assert flagged_lines("KB502", body) == flagged_lines("KB520", body) == []
+    assert [severity for severity, _ in flagged_lines("KB521", body)] == ["warning"]
+    assert fixed_text("KB521", body, tmp_path) == body.replace("compute_type", "compute_dtype")

@@ -100,3 +100,43 @@ def test_plain_lora_needs_to_be_told_nothing():
 
 def test_without_adapters_the_rule_is_skipped():
     assert kbitlint.check(tiny.prepared(), select=CODE).skips[0].reason == "no adapters are attached yet"
+
+
+def test_the_first_of_transformers_own_layers_needs_an_input_that_requires_grad_and_the_fix_gives_it():
+    import pytest
+
+    model = adapted()
+    model.get_base_model().gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.get_base_model().disable_input_require_grads()
+
+    assert found(model) == [LAYERS[0]]
+    with pytest.raises(torch.utils.checkpoint.CheckpointError):
+        gradients(model)
+
+    fixed = adapted()
+    kbitlint.fix(fixed)
+
+    assert found(fixed) == []
+    assert gradients(fixed).all()
+
+
+def test_tasks_of_poly_are_not_known_where_layers_are_computed_again():
+    from peft import PolyConfig
+
+    def trained(*, checkpointing):
+        model = tiny.load()
+        if checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        config = PolyConfig(r=4, target_modules=["q_proj"], n_tasks=2, n_skills=2, n_splits=1, task_type="CAUSAL_LM")
+        return get_peft_model(model, config)
+
+    def error(model):
+        try:
+            return tiny.step(model).error
+        except ValueError as raised:
+            return str(raised)
+
+    assert found(trained(checkpointing=True)) == LAYERS
+    assert error(trained(checkpointing=True)) == "task_ids should not be None."
+    assert found(trained(checkpointing=False)) == []
+    assert error(trained(checkpointing=False)) is None

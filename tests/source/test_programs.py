@@ -110,7 +110,11 @@ CASES = [
     (FACTORY, {"quantization_bit: 4": "quantization_bits: 4"}, [("KB536", "error", "quantization_bits: 4")]),
     (FACTORY, {"bf16: true": "bf16: true\npissa_init: true"}, [("KB535", "error", "pissa_init: true")]),
     (FACTORY, {"bf16: true": "bf16: true\nresize_vocab: true"}, [("KB535", "error", "resize_vocab: true")]),
-    (FACTORY, {"bf16: true": "bf16: true\nfp16: true"}, [("KB535", "error", "fp16: true")]),
+    (
+        FACTORY,
+        {"bf16: true": "bf16: true\nfp16: true"},
+        [("KB535", "error", "fp16: true"), ("KB121", "warning", "fp16: true")],
+    ),
     (
         FACTORY,
         {"finetuning_type: lora": "finetuning_type: full"},
@@ -144,9 +148,9 @@ CASES = [
 ]
 
 
-def reported(text):
+def reported(text, suffix=".yaml"):
     """Return (code, severity, line) of everything that the rules report of a configuration, infos left out."""
-    read = document(text, ".yaml")
+    read = document(text, suffix)
     outcome, _ = run(all_rules(), read.facts, TrainingContext())
     lines = text.split("\n")
 
@@ -163,6 +167,56 @@ def test_a_configuration_gives_its_fault_and_nothing_else(text, change, expected
         text = text.replace(old, new)
 
     assert reported(text) == sorted(expected)
+
+
+SHELL = """\
+#!/bin/bash
+# quant_bits 4, as swift sft has it
+CUDA_VISIBLE_DEVICES=0 \\
+swift sft \\
+    --model Qwen/Qwen2.5-7B-Instruct \\
+    --tuner_type lora \\
+    --dataset 'some/data#500' other/data \\
+    --quant_method bnb --quant_bits 4 \\
+    --output_dir "$OUT" \\
+    --learning_rate=1e-4   # the end
+echo --quant_bits 3
+"""
+LINE = "llamafactory-cli train --model_name_or_path a/b --stage sft --finetuning_type lora --quantization_bit 4{}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (SHELL, []),
+        (SHELL.replace("--quant_method bnb ", ""), [("KB535", "warning", "--quant_bits 4 \\\\")]),
+        (SHELL.replace("--quant_bits 4", "--quant_bits $BITS"), []),
+        (SHELL.replace("--quant_bits 4", "--quant_bits=3"), [("KB535", "error", "--quant_method bnb --quant_bits=3 \\\\")]),
+        (LINE.format(" --use_reentrant_gc false"), []),
+        (LINE.format(" --pissa_init"), [("KB535", "error", LINE.format(" --pissa_init").strip())]),
+        (
+            "trl sft --model_name_or_path a/b --use_peft --load_in_4bit --load_in_8bit\n",
+            [("KB535", "error", "trl sft --model_name_or_path a/b --use_peft --load_in_4bit --load_in_8bit")],
+        ),
+    ],
+)
+def test_the_flags_of_a_training_command_are_its_configuration(text, expected):
+    assert reported(text, ".sh") == [(code, severity, line.replace("\\\\", "\\")) for code, severity, line in expected]
+
+
+@pytest.mark.parametrize(
+    "text", ["echo load_in_4bit\n", "swift sft\n", "./swift sft --quant_bits 4\n", "python train.py --bits 4\n"]
+)
+def test_a_shell_script_without_such_a_command_is_not_judged(text):
+    assert document(text, ".sh") is None
+
+
+def test_a_fix_of_a_shell_script_is_display_only():
+    outcome, _ = run(all_rules(), document(SHELL + "", ".sh").facts, TrainingContext())
+    wrong, _ = run(all_rules(), document(LINE.format(" --gradient_checkpoint true"), ".sh").facts, TrainingContext())
+
+    assert [v.fix.edits for v in (*outcome.violations, *wrong.violations) if v.fix is not None and v.fix.edits] == []
+    assert "KB536" in {v.code for v in wrong.violations}
 
 
 RECIPES = {

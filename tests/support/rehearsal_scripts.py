@@ -121,6 +121,7 @@ FAULTS = (
     _fault("adamw_of_transformers", _LM, "import transformers\n", "import transformers\nfrom transformers import AdamW\n"),
     _fault("config_key", "class_based", 'self.cfg["lora"]', 'self.cfg["peft"]'),
     _fault("helper_name", "local_module", "build, dataset\n", "build, data_set\n"),
+    _fault("token_beyond", "resized", "model.resize_token_embeddings(len(tokenizer))\n", ""),
     _fault(
         "merged_twice",
         _SFT,

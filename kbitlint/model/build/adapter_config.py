@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError, did_you_mean
 from kbitlint.extras import require
-from kbitlint.files.checkpoint import read_json
 from kbitlint.files.config_keys import adapter_values
+from kbitlint.files.json_object import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,9 @@ import torch
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes
-from kbitlint.files.checkpoint import homes, read_json
+from kbitlint.files.checkpoint import homes
 from kbitlint.files.config_keys import refuse_places
+from kbitlint.files.json_object import read_json
 from kbitlint.runtime.confinement import confined
 
 #: Keys that count modules, and the most modules and labels that are built.

@@ -13,8 +13,8 @@ import torch
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes, require
 from kbitlint.facts.layers import short_name
-from kbitlint.files.checkpoint import read_json
 from kbitlint.files.config_keys import refuse_places
+from kbitlint.files.json_object import read_json
 from kbitlint.model.build.packed_weights import pack
 from kbitlint.model.layers.quantized import method_of
 from kbitlint.runtime.deadline import deadline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import EditError
-from kbitlint.facts.layers import Reentry
+from kbitlint.facts.reentry import Reentry
 from kbitlint.model.edits.journal import Journal, restore_attribute_on_rollback, restore_hooks_on_rollback, set_attribute
 from kbitlint.model.layers import checkpointing
 from kbitlint.model.layers.checkpointing import makes_require_grad

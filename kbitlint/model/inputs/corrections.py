@@ -137,18 +137,27 @@ def _shape(text: str) -> Shape:
     return tuple(int(number) for number in re.findall(r"\d+", text))
 
 
+#: Messages about a last dimension: of a product on the CPU and on meta, and of a norm.
+_LAST = (
+    re.compile(r"multiplied \(\d+x(?P<had>\d+) and (?P<wanted>\d+)x\d+\)"),
+    re.compile(r"reduction dim, but got \[[\d, ]*?(?P<had>\d+)\] X \[[\d, ]*?(?P<wanted>\d+), \d+\]"),
+    re.compile(r"normalized_shape=\[(?P<wanted>\d+)\].*?size ?(?:torch.Size)?\(?\[[\d, ]*?(?P<had>\d+)\]"),
+)
+
+
 def _last_dimension(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """A linear layer or a norm expects another last dimension."""
-    found = re.search(
-        r"multiplied \(\d+x(\d+) and (\d+)x\d+\)|normalized_shape=\[(\d+)\].*?size ?\[[\d, ]*?(\d+)\]", failure.message
-    )
+    found = next((match for pattern in _LAST if (match := pattern.search(failure.message))), None)
     if found is None:
         return
-    had, wanted = (int(found.group(1)), int(found.group(2))) if found.group(1) else (int(found.group(4)), int(found.group(3)))
+    had, wanted = int(found["had"]), int(found["wanted"])
     for name in batch.floats:
         shape = batch.shapes[name]
+        if len(shape) == 3 and shape[-1] == wanted and shape[-2] * shape[-1] == had:  # code flattens all but the samples
+            yield plan.changed(shapes={name: (shape[0], wanted)})
         if len(shape) < 2 or shape[-1] != had:
             continue
+        yield plan.changed(shapes={name: (*shape[:-1], wanted)})
         if shape[-2] == wanted:
             yield plan.changed(shapes={name: (*shape[:-2], had, wanted)})
         rows = batch.dimensions.patches() if name.startswith("pixel") else 16
@@ -175,20 +184,22 @@ def _channels(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
 
 
 def _rank(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
-    """Code unpacks another number of dimensions."""
-    found = re.search(r"unpack \(expected (\d)(?:, got (\d))?\)|Expected (\d)D .*?got input of size|be (\d)D", failure.message)
-    if found is None and "dimension" not in failure.message and "permute" not in failure.message:
+    """The line that raised takes an input apart into another number of dimensions."""
+    found = re.search(r"unpack \(expected (\d)|Expected (\d)D|(\d)D tensor|ordering of dimensions", failure.message)
+    if found is None:
         return
-    wanted = next((int(number) for number in (found.groups() if found else ()) if number), None)
+    wanted = next((int(number) for number in found.groups() if number), None)
     for name in batch.floats:
         shape = batch.shapes[name]
+        if name not in failure.line and "unpack" in failure.message:
+            continue
         for changed in (
             (shape[0], 1, *shape[1:]),
-            (shape[0], *shape[2:]) if len(shape) > 2 and shape[1] == 1 else shape,
             (shape[0], batch.dimensions.of("num_frames"), *shape[1:]),
-            shape[1:],
+            (shape[0], 2, *shape[1:]),
+            (shape[0], *shape[2:]),
         ):
-            if changed != shape and len(changed) in (wanted or len(changed), (wanted or len(changed)) + 1):
+            if len(changed) == (wanted or len(shape) + 1):
                 yield plan.changed(shapes={name: changed})
 
 

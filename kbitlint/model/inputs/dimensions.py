@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 #: A dimension in the words of several classes -> the fields of the config that hold it.
 _FIELDS = {
+    "context_length": ("context_length",),
     "feature_dim": (
         "feature_projection_input_dim",
         "num_mel_bins",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 #: Frames from the innermost one outwards in which a missing argument is looked for.
-_NEAR = 6
+_NEAR = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,8 @@ class Failure:
     message: str
     absent: tuple[str, ...]
     """Arguments that were None near the line that raised: those that the line names first."""
+    line: str
+    """The line that raised."""
     in_loss: bool
     """Whether the loss raised, or the model said that it computes none."""
 
@@ -63,4 +65,5 @@ def failure_of(error: BaseException, arguments: Collection[str]) -> Failure:
         later |= dict.fromkeys(none)
     functions = [frame.f_code.co_name for frame, _ in frames]
     in_loss = any("loss" in name.lower() for name in functions) or bool(_NO_LOSS.search(str(error)))
-    return Failure(type(error).__name__, str(error), tuple(absent | later), in_loss)
+    raised = linecache.getline(frames[-1][0].f_code.co_filename, frames[-1][1]) if frames else ""
+    return Failure(type(error).__name__, str(error), tuple(absent | later), raised, in_loss)

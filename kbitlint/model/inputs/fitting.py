@@ -12,7 +12,7 @@ from kbitlint.model.inputs.failure import failure_of
 from kbitlint.model.inputs.interface import interface_of
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
 from kbitlint.model.inputs.positions import limited
-from kbitlint.model.layers import adapters
+from kbitlint.model.inputs.structure import config_of, described
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,7 +53,7 @@ class _Search:
         self.run = run
         self.batch = batch
         self.seq_len = seq_len
-        self.arguments = interface_of(adapters.base_of(model))
+        self.arguments = interface_of(described(model))
         self.tried = {repr(DOCUMENTED)}
         self.failures: set[str] = set()
 
@@ -93,7 +93,7 @@ def _template(failure: Failure) -> str:
 
 
 def _dimensions(model: nn.Module, plan: Plan, batch: int, seq_len: int) -> Dimensions:
-    base = adapters.base_of(model)
-    config: Any = getattr(base, "config", None)
+    base = described(model)
+    config: Any = config_of(base)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     return Dimensions(config, batch, limited(base, text, plan.seq_len or seq_len), plan.dimensions)

@@ -66,7 +66,7 @@ class Argument:
     required: bool
     kind: str
     """``long``, ``bool`` or ``float`` for a tensor, ``targets`` for a list of dictionaries, ``long list`` or ``float list``
-    for a list of tensors, ``flag`` for a bool, ``other`` for the rest."""
+    for a list of tensors, ``features`` for a dictionary of tensors, ``flag`` for a bool, ``other`` for the rest."""
     shape: tuple[str, ...] | None
     """The documented dimensions, such as ``batch_size``. None if the class documents none."""
     text: str
@@ -116,6 +116,8 @@ def _kind(name: str, written: str) -> str:
     """Return the kind of an argument from its name, and from its documented type and its annotation."""
     if re.search(r"list\[ *dict", written, re.IGNORECASE):
         return "targets"
+    if re.match(r"dict\[ *str, *(torch\.)?Tensor", written.strip(), re.IGNORECASE):
+        return "features"
     number = "long" if _LONG.search(written) or (_INTEGER_NAMES.search(name) and "Float" not in written) else "float"
     if re.search(r"list\[ *(torch\.)?\w*Tensor|Sequence\[", written, re.IGNORECASE):
         return f"{number} list"

@@ -94,7 +94,7 @@ def _documented(kind: str, argument: Argument, dimensions: Dimensions, tokens: T
 def _filled(
     kind: str, argument: Argument, number: str, shape: tuple[int, ...], dimensions: Dimensions, tokens: Tensor
 ) -> Tensor:
-    if number == "float":
+    if number == "float" or "num_labels" in (argument.shape or ()):  # a score for each class
         return torch.rand(shape)
     if number == "bool":
         return torch.ones(shape, dtype=torch.bool)

@@ -30,7 +30,9 @@ def made_for(argument: Argument, dimensions: Dimensions, dtype: torch.dtype, pla
     if kind == "flag":
         return True
     shape = plan.shapes.get(argument.name) or shape_of(argument, dimensions)
-    if shape is None or kind in ("other", "targets"):
+    if shape is None and kind == "float list":  # series of numbers, such as those of a forecast
+        shape = (dimensions.batch, dimensions.of("context_length"))
+    if shape is None or kind in ("other", "targets", "features"):
         return None
     if kind.endswith(" list"):
         return [_filled(argument.name, kind.split()[0], shape[1:] or (1,), dimensions, dtype) for _ in range(shape[0])]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.layers import Reentry
+from kbitlint.facts.reentry import Reentry
 from kbitlint.model.inspect.walk import named_modules
 from kbitlint.model.layers.adapters import base_of
 from kbitlint.result import ModuleOutline

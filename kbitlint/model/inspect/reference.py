@@ -1,4 +1,4 @@
-"""Facts of a Trainer beyond its model: the reference model, and the optimizer that it holds."""
+"""Facts of a Trainer beyond its model: the reference model, the optimizer that it holds, its first sequences."""
 
 from __future__ import annotations
 
@@ -8,15 +8,21 @@ from torch import nn
 
 from kbitlint.facts.ranks import RanksFacts, ReferenceFacts
 from kbitlint.model.attributes import attribute
+from kbitlint.model.inspect.first_batch import first_batch
 from kbitlint.model.inspect.optimizer import optimizer_facts
+from kbitlint.model.inspect.trainer_code import calls
 from kbitlint.model.layers.adapters import base_of
 
 if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
 
 
+#: The method of AdaLoRA that prunes ranks. PEFT leaves its call to the loop.
+ALLOCATE = "update_and_allocate"
+
+
 def run_facts(live: Any, model: nn.Module, facts: ModelFacts, optimizer: Any) -> RanksFacts | None:
-    """Return the facts of a run in one process; None if neither an optimizer nor a reference is at hand.
+    """Return the facts of a run in one process; None if neither an optimizer, nor a reference, nor data are at hand.
 
     Args:
         live: The Trainer, or the model itself.
@@ -28,7 +34,10 @@ def run_facts(live: Any, model: nn.Module, facts: ModelFacts, optimizer: Any) ->
     optimizer = attribute(trainer, "optimizer") if optimizer is None else optimizer
     held = None if optimizer is None else optimizer_facts(model, optimizer)
     reference = reference_facts(trainer, model)
-    return None if held is None and reference is None else RanksFacts(1, facts, (), held, reference)
+    batch = first_batch(trainer, model)
+    pruned = trainer is not None and any(adapter.kind == "ADALORA" for adapter in facts.adapters)
+    known = pruned or any(found is not None for found in (held, reference, batch))
+    return RanksFacts(1, facts, (), held, reference, batch, calls(trainer, ALLOCATE)) if known else None
 
 
 def reference_facts(trainer: Any, model: nn.Module) -> ReferenceFacts | None:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.layers import Packing, UnpackedLayerFacts, short_name
 from kbitlint.facts.model import AdaptedFacts, NormFacts, ParameterFacts, QuantizedFacts
+from kbitlint.model.attributes import is_inference
 from kbitlint.model.layers import adapters, norms, packed_state, quantized
 from kbitlint.model.layers import quantized as layers_quantized
+from kbitlint.model.layers.dead_adapters import nonfinite
 from kbitlint.model.layers.experts import is_bank, packed_kind, packed_shape, path_of
 from kbitlint.model.layers.norm_interface import is_transparent
 
@@ -70,8 +72,8 @@ class Walk:
     """(path, module) of the base model's plain linear layers."""
     entered: set[str] = field(default_factory=set)
     """Paths of checkpointed layers whose own pre-hook makes their input require grad before they checkpoint."""
-    dropouts: list[str] = field(default_factory=list)
-    """Paths of modules that drop a share of their input in training."""
+    nonfinite: list[str] = field(default_factory=list)
+    """Paths of adapter parameters and vectors that hold NaN or infinity."""
     compiled: bool = False
     disabled: int = 0
     """The number of PEFT layers whose adapters are disabled."""
@@ -108,6 +110,7 @@ def look_at_tensors(module: nn.Module, path: str, parent: nn.Module | None, walk
             added = origin is not None or adapters.looks_added(full) or (walk.trains_biases and name == "bias")
             with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # every read of a Params4bit's size would go through Python
                 facts = _parameter_facts(parameter, full, path, packing, origin, norm=norm, adapter=added, held=held)
+            walk.nonfinite.extend(nonfinite(parameter, facts))
             if is_bank(module, full, parameter):
                 facts = dataclasses.replace(facts, bank=True)
             walk.parameters.append(facts)
@@ -175,7 +178,7 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
         norm=norm or (packing is None and floating and norms.is_bare_norm(name, len(shape))),
         floating=floating,
         held=held,
-        inference=parameter.is_inference(),
+        inference=is_inference(parameter),
         least=_least(parameter) if adapter and parameter.requires_grad else 0.0,
     )
 

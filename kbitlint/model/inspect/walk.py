@@ -6,10 +6,10 @@ Facts of tensors are in ``kbitlint.model.inspect.tensors``, facts of gradients i
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from torch.nn.modules.dropout import _DropoutNd as _Dropout
 from torch.nn.parameter import is_lazy
 
 from kbitlint.errors import one_line
@@ -18,9 +18,10 @@ from kbitlint.model.attributes import attribute, unread_noted
 from kbitlint.model.inspect.gradient_feeds import GradientFlow, gradient_feeds
 from kbitlint.model.inspect.tensors import Origin, Walk, look_at_tensors
 from kbitlint.model.layers import adapters, checkpointing, heads, norms
-from kbitlint.model.layers.adapter_entries import unmatched
+from kbitlint.model.layers.adapter_entries import left_out, unmatched
 from kbitlint.model.layers.adapters import below_wrappers
 from kbitlint.model.layers.checkpointing import makes_require_grad
+from kbitlint.model.layers.dead_adapters import dead_adapters
 from kbitlint.model.layers.quantized import method_of, quantizer_trains, unconverted
 from kbitlint.model.layers.skip_names import dead_skips
 from kbitlint.model.layers.weight_reads import reader_of
@@ -99,11 +100,15 @@ def _collect(model: nn.Module) -> ModelFacts:
         heads=tuple(heads.heads(base, walk.where)),
         towers=tuple(heads.towers(walk.models)),
         adapted=tuple(walk.adapted),
-        unmatched=tuple(unmatched(known, plain, [layer.path for layer in walk.adapted], _own_parameters(walk))),
+        unmatched=(
+            *unmatched(known, plain, [layer.path for layer in walk.adapted], _own_parameters(walk)),
+            *left_out(adapters.owner_of(model, base), itertools.chain(*_linears(walk)), _touched(walk)),
+        ),
         dead_skips=tuple(dead_skips(base, plain, *_linears(walk))),
         untied=tuple(heads.untied(base, walk.where)),
+        vocabulary=tuple(heads.beyond_embedding(base)),
+        nonfinite=tuple(walk.nonfinite),
         adapter_levels=adapters.levels(_path_to(model, base), base),
-        dropouts=tuple(walk.dropouts),
         quantizer_trains=quantizer_trains(base),
         device_map=_device_map(base),
         unread=tuple(walk.unread),
@@ -113,6 +118,13 @@ def _collect(model: nn.Module) -> ModelFacts:
 def _linears(walk: Walk) -> tuple[list[str], list[str]]:
     """Return the paths of the linear layers that are quantized, and of those that are not, without PEFT's names."""
     return [below_wrappers(layer.path) for layer in walk.quantized], [below_wrappers(path) for path, _ in walk.linears]
+
+
+def _touched(walk: Walk) -> set[str]:
+    """Return the paths of the modules that hold anything that an adapter added, copies to save included."""
+    return {below_wrappers(layer.path) for layer in walk.adapted} | {
+        below_wrappers(parameter.path.partition(".modules_to_save.")[0]) for parameter in walk.parameters if parameter.adapter
+    }
 
 
 def _own_parameters(walk: Walk) -> list[str]:
@@ -205,7 +217,9 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: Walk,
     wrapped = adapters.wrapped_child(module)
     if wrapped == "base_layer" and attribute(module, "adapter_layer_names") is not None:
         reader = reader_of(parent, path.rpartition(".")[2])
-        walk.adapted.append(AdaptedFacts(path, bool(attribute(module, "merged_adapters")), reader))
+        walk.adapted.append(
+            AdaptedFacts(path, bool(attribute(module, "merged_adapters")), reader, tuple(dead_adapters(module)))
+        )
         walk.disabled += bool(attribute(module, "_disable_adapters"))
     if origin is not None and not origin.outside:
         walk.adapter_modes.add(module.training)
@@ -214,8 +228,6 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: Walk,
     elif module._parameters or module._buffers:  # noqa: SLF001  # see _modules
         own = Origin(path, outside=False) if origin is None and wrapped is not None else origin
         look_at_tensors(module, path, parent, walk, own)
-    if _drops(module):
-        walk.dropouts.append(path)
     if not walk.compiled:
         walk.compiled = _is_compiled(module)
     if "_hf_hook" in module.__dict__ and heads.is_offloaded(module._hf_hook):  # noqa: SLF001  # accelerate has no public name for it
@@ -225,13 +237,6 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: Walk,
     checkpoint = checkpointing.checkpoint_facts(module, path)
     if checkpoint is not None:
         walk.checkpoints.append(checkpoint)
-
-
-def _drops(module: nn.Module) -> bool:
-    """Return whether a module drops values in training: a dropout layer, or an attention with a rate of its own."""
-    own = module.__dict__
-    rate = own.get("p") if isinstance(module, _Dropout) else own.get("attention_dropout", own.get("dropout"))
-    return isinstance(rate, float) and rate > 0
 
 
 def _look_at_hooks(module: nn.Module, path: str, walk: Walk) -> None:

@@ -7,6 +7,7 @@ PEFT raises only if ``target_modules`` as a whole match nothing. The comparisons
 from __future__ import annotations
 
 import re
+import sys
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.requests import UnmatchedEntry
@@ -66,6 +67,36 @@ def unmatched(
                 found = _named(entry, (held or ()) if key == "target_parameters" else modules)
             if not found:
                 yield UnmatchedEntry(adapter.name, key, entry)
+
+
+def left_out(owner: Any, layers: Iterable[str], adapted: Collection[str]) -> Iterator[UnmatchedEntry]:
+    """Yield the linear layers that the targets of an adapter match and that have no adapter.
+
+    PEFT's own function compares them, so exclusions, copies and ranges of layers count as they do when it attaches.
+
+    Args:
+        owner: The object that holds ``peft_config``; None if there is none.
+        layers: The paths of the linear layers, without the names that PEFT inserts.
+        adapted: The paths of the modules that have adapters, without those names.
+    """
+    configs = attribute(owner, "peft_config")
+    if not isinstance(configs, dict) or not adapted or "peft" not in sys.modules:
+        return
+    from peft.tuners.tuners_utils import check_target_module_exists  # loaded already: it made the adapters
+
+    missing = [path for path in layers if path not in adapted]
+    for name, config in configs.items():
+        targets = attribute(config, "target_modules")
+        for path in missing if isinstance(targets, (set, list, tuple)) else ():
+            if (
+                _end_of(path) in {_end_of(str(target)) for target in targets}
+                and check_target_module_exists(config, path) is True
+            ):
+                yield UnmatchedEntry(str(name), "left out", path)
+
+
+def _end_of(path: str) -> str:
+    return path.rpartition(".")[2]
 
 
 def _named(entry: str, paths: Iterable[str]) -> bool:

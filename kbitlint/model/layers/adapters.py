@@ -76,7 +76,7 @@ def base_of(model: nn.Module) -> nn.Module:
     from transformers import PreTrainedModel  # takes a second to import
 
     if hasattr(type(model), "get_base_model"):  # prompt learning stores the base model under another name
-        model = _own_base(model)
+        model = own_base(model)
     if isinstance(model, PreTrainedModel):
         return model
     for module in model.modules():  # modules() yields a parent before its children, so the outermost comes first
@@ -85,7 +85,8 @@ def base_of(model: nn.Module) -> nn.Module:
     return model
 
 
-def _own_base(model: Any) -> nn.Module:
+def own_base(model: Any) -> nn.Module:
+    """Return the module inside a PEFT model, or the module itself if it has none."""
     try:
         found = model.get_base_model()
     except Exception:  # noqa: BLE001  # another class may have a method of this name, which may raise any error
@@ -93,11 +94,16 @@ def _own_base(model: Any) -> nn.Module:
     return found if isinstance(found, nn.Module) else model
 
 
-def adapters_of(model: nn.Module, base: nn.Module) -> tuple[AdapterFacts, ...]:
-    """Return the adapters in PEFT's configuration, in the order in which they were added."""
+def owner_of(model: nn.Module, base: nn.Module) -> Any:
+    """Return the module that holds the configurations of the adapters, or None."""
     wrappers = itertools.takewhile(lambda module: module is not base, model.modules())
     holders = (*wrappers, base, *model.children())
-    owner: Any = next((module for module in holders if isinstance(attribute(module, "peft_config"), dict)), None)
+    return next((module for module in holders if isinstance(attribute(module, "peft_config"), dict)), None)
+
+
+def adapters_of(model: nn.Module, base: nn.Module) -> tuple[AdapterFacts, ...]:
+    """Return the adapters in PEFT's configuration, in the order in which they were added."""
+    owner = owner_of(model, base)
     if owner is None:
         return ()
     configs = owner.peft_config

@@ -15,7 +15,8 @@ import textwrap
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.layers import LayerCheckpointing, Reentry
+from kbitlint.facts.layers import LayerCheckpointing
+from kbitlint.facts.reentry import Reentry
 from kbitlint.model.attributes import attribute
 from kbitlint.model.layers.norms import function_of
 

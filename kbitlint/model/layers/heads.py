@@ -131,3 +131,28 @@ def _own_weight(module: nn.Module) -> torch.Tensor | None:
         found = found._modules[name]  # noqa: SLF001  # None where PEFT ties the copy to another module
     weight = None if found is None else found._parameters.get("weight")  # noqa: SLF001  # one dictionary read instead of a property chain
     return weight if weight is not None and weight.is_floating_point() else None
+
+
+def beyond_embedding(base: Any) -> Iterator[tuple[str, int, int]]:
+    """Yield (key, value, rows) of the config's vocabulary size and pad token that the input embedding has no row for.
+
+    Other special tokens are not compared: many small configs keep the defaults of their class and never use them.
+    """
+    config = attribute(base, "config")
+    text = attribute(config, "get_text_config")
+    config = text(decoder=True) if callable(text) else config
+    embedding = input_embedding(base)
+    weight = None if embedding is None else _own_weight(embedding)
+    if weight is None or weight.dim() != 2 or attribute(config, "is_encoder_decoder"):
+        return
+    rows = int(weight.shape[0])
+    size = attribute(config, "vocab_size")
+    if _is_count(size) and size > rows:
+        yield "vocab_size", size, rows
+    padding = attribute(config, "pad_token_id")
+    if _is_count(padding) and padding >= rows:
+        yield "pad_token_id", padding, rows
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

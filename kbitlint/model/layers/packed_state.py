@@ -48,6 +48,9 @@ def _four_bits(module: nn.Module, weight: Any, features: tuple[int, int]) -> Ite
     blocks, size = attribute(state, "absmax"), attribute(state, "blocksize")
     if isinstance(blocks, Tensor) and isinstance(size, int) and blocks.numel() != -(-count // size):
         yield f"its state has {blocks.numel()} block maxima, and {-(-count // size)} blocks"
+    double, held = attribute(attribute(state, "state2"), "absmax"), isinstance(blocks, Tensor) and blocks.dtype is torch.uint8
+    if attribute(state, "nested") and (not isinstance(double, Tensor) or not held):
+        yield "its state records double quantization, and its block maxima are not quantized"
 
 
 def _eight_bits(module: nn.Module, weight: Any, features: tuple[int, int]) -> Iterator[str]:

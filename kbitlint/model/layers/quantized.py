@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from kbitlint.facts.layers import LinearFacts, Packing, UnpackedLayerFacts, short_name
 from kbitlint.model.attributes import attribute
-from kbitlint.upstream.quantization import INFERENCE_KERNELS, layer_of
+from kbitlint.upstream.quantization import INFERENCE_KERNELS, layer_of, method_named
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,7 +34,9 @@ def packing_of(module: nn.Module) -> Packing | None:
         return _bitsandbytes_4bit(module) if bits == 4 else _bitsandbytes_8bit(module)
     if method:
         bits = bits or attribute(module, "w_bit") or attribute(module, "bits")
-        return Packing(method, bits, kind, features=_features(module), trains=_trains(cls))
+        compute = attribute(module, "compute_dtype") if method_named(method).keeps_input else None
+        computes_in = None if compute is None else short_name(compute)
+        return Packing(method, bits, kind, computes_in, features=_features(module), trains=_trains(cls))
     weight = module._parameters.get("weight")  # noqa: SLF001  # one dictionary read instead of a property chain
     if weight is not None and type(weight.data).__module__.startswith("torchao"):
         return _torchao(module, weight.data)

@@ -66,9 +66,7 @@ class MetaKernels(TorchDispatchMode):
         if func is aten.detach.default:
             self._note_detached(tensors[0])
         else:
-            self._note_uses(tensors)
-        if ledger.packed_reads and func in _PRODUCTS:
-            ledger.mixes_packed = ledger.mixes_packed or len({tensor.is_floating_point() for tensor in tensors}) > 1
+            self._note_uses(func, tensors)
         if kernel_dtypes.checks(func):
             args = self._matched(func, args, kwargs.get("dtype"))
         if "device" in kwargs:
@@ -91,10 +89,12 @@ class MetaKernels(TorchDispatchMode):
         if tensor.requires_grad and torch.is_grad_enabled() and ledger.allocated is None:
             ledger.detached.append((ledger.where(), tensor))
 
-    def _note_uses(self, tensors: Sequence[Tensor]) -> None:
-        """Record the first use of each watched parameter, and each read of a packed weight."""
+    def _note_uses(self, func: Any, tensors: Sequence[Tensor]) -> None:
+        """Record the first use of each watched parameter, each read of a packed weight, and a product with one."""
         ledger = self.ledger
-        unpacks = getattr(ledger.last, "namespace", "") == "bitsandbytes"  # its kernels are made to read packed weights
+        if ledger.packed_reads and func in _PRODUCTS:
+            ledger.mixes_packed = ledger.mixes_packed or len({tensor.is_floating_point() for tensor in tensors}) > 1
+        unpacks = getattr(func, "namespace", "") == "bitsandbytes"  # its kernels are made to read packed weights
         for tensor in tensors:
             key = id(tensor)
             if key in ledger.packed and not unpacks:
@@ -127,9 +127,7 @@ class MetaKernels(TorchDispatchMode):
         name = func.overloadpacket.__name__
         if name in _FILLING and _result_dtype(name, args, kwargs).is_floating_point:
             return func(*args, **{**kwargs, "device": META})
-        if func not in ANSWERS and _may_be_large(
-            name, args, tensors
-        ):  # the shapes of ANSWERS depend on values, which are known
+        if func not in ANSWERS and _may_be_large(name, args, tensors):
             shape = func(
                 *on_meta(args),
                 **on_meta({**kwargs, **({"device": META} if not tensors or "device" in kwargs else {})}),

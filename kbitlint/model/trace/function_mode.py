@@ -43,7 +43,10 @@ def _same_values(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
 
 
 def _split(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    """Split a tensor. If the sizes were guessed, the last part takes the rest."""
+    """Split a tensor. If the sizes were guessed, the last part takes the rest.
+
+    If the length was guessed, as that of ``nonzero``, the sizes tell the true one.
+    """
     tensor = args[0]
     sizes = (
         args[1] if len(args) > 1 else kwargs.get("split_size_or_sections", kwargs.get("split_sizes", kwargs.get("split_size")))
@@ -53,6 +56,8 @@ def _split(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
         rest = tensor.shape[dim] - sum(sizes)
         if rest and set(sizes) == {1}:
             return func(tensor, [*sizes[:-1], 1 + rest], dim)
+    if tensor.is_meta and isinstance(sizes, (list, tuple)) and ledger.guesses["nonzero"] and sum(sizes) < tensor.shape[dim]:
+        return func(tensor.narrow(dim, 0, sum(sizes)), sizes, dim)
     return func(*args, **kwargs)
 
 
@@ -76,6 +81,15 @@ def _dropout(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     share, tensor = given.get("p", 0.5), given["input"]
     fused = ledger.device == "cuda" and given.get("training", True) and not given.get("inplace") and 0 < share < 1
     return torch.native_dropout(tensor, share, True)[0] if fused and tensor.is_meta else func(*args, **kwargs)  # noqa: FBT003  # its own signature
+
+
+def _numpy(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """Return an array of zeros for a tensor without contents, and count a guess. An assignment of its rows is valid."""
+    tensor = args[0]
+    if not tensor.is_meta:
+        return func(*args, **kwargs)
+    ledger.guess("numpy")
+    return torch.zeros(tensor.shape, dtype=torch.float32 if tensor.is_floating_point() else tensor.dtype, device="cpu").numpy()
 
 
 def _without_device(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
@@ -107,6 +121,8 @@ _DEVICE_QUERIES: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     Tensor.cpu: _itself,
     Tensor.cuda: _itself,
     Tensor.tolist: _tolist,
+    Tensor.numpy: _numpy,
+    Tensor.__array__: _numpy,
     Tensor.split: _split,
     Tensor.split_with_sizes: _split,
     torch.split: _split,

@@ -83,6 +83,9 @@ _SAME: dict[Any, tuple[int, ...]] = {
     aten.nll_loss2d_forward.default: (0, 2),
 }
 
+#: operators whose kernels exist for float32 and wider only, on the CPU and on CUDA
+_WIDE_ONLY = frozenset([aten._cdist_forward.default])  # noqa: SLF001  # see above
+
 #: operator -> positions of a norm's input and of its parameters
 _NORMS: dict[Any, tuple[int, ...]] = {
     aten.native_layer_norm.default: (0, 2, 3),
@@ -107,6 +110,8 @@ def refused(func: Any, args: Sequence[Any], device: str, dtype: torch.dtype | No
         device: ``cpu`` or ``cuda``.
         dtype: The dtype that the call asks for, or None.
     """
+    if func in _WIDE_ONLY and args[0].dtype in HALF:
+        return _dtypes(args, (0, 1))
     if func in _SAME:  # integers count as well: code that reads a packed weight itself multiplies by bytes
         dtypes = _dtypes(args, _SAME[func])
         return dtypes if len(set(dtypes)) > 1 else ()

@@ -45,8 +45,9 @@ _BUILTIN = (types.SimpleNamespace,)
 _DATA = (bytearray, array.array, io.BytesIO, io.StringIO, random.Random, torch.Generator)
 #: larger data are tables to read, not counts of a hook
 _MAX_BYTES = 2**24
-#: bit of ``type.__flags__`` of classes that a ``class`` statement makes (``Py_TPFLAGS_HEAPTYPE`` in CPython's object.h)
-_MADE_BY_STATEMENT = 1 << 9
+#: bits of ``type.__flags__`` (CPython's object.h): ``Py_TPFLAGS_HEAPTYPE``, which classes of a ``class`` statement have, and
+#: ``Py_TPFLAGS_IMMUTABLETYPE``, which classes written in C have that have the first one too: those of itertools since 3.12
+_HEAP, _IMMUTABLE = 1 << 9, 1 << 8
 
 
 def is_copyable(value: Any, held: dict[str, frozenset[int]]) -> bool:
@@ -61,7 +62,7 @@ def is_copyable(value: Any, held: dict[str, frozenset[int]]) -> bool:
     if isinstance(value, _BUILTIN):
         return True
     cls = type(value)
-    if not cls.__flags__ & _MADE_BY_STATEMENT or isinstance(value, enum.Enum) or not attributes(value):
+    if not _is_made_by_statement(cls) or isinstance(value, enum.Enum) or not attributes(value):
         return False
     if any(base.__module__.partition(".")[0] in _SHARED for base in cls.__mro__):
         return False
@@ -116,7 +117,12 @@ def copied_data(value: Any) -> Any:
 def is_iterator(value: Any) -> bool:
     """Return whether an object is an iterator of the interpreter, such as a generator. Files are iterators, but are shared."""
     cls = type(value)
-    return hasattr(cls, "__next__") and not cls.__flags__ & _MADE_BY_STATEMENT and not isinstance(value, io.IOBase)
+    return hasattr(cls, "__next__") and not _is_made_by_statement(cls) and not isinstance(value, io.IOBase)
+
+
+def _is_made_by_statement(cls: type) -> bool:
+    """Return whether a ``class`` statement made a class, so that its objects are written in Python."""
+    return bool(cls.__flags__ & _HEAP) and not cls.__flags__ & _IMMUTABLE
 
 
 class KeptIterator:

@@ -1,8 +1,8 @@
 """Why a traced step failed, tried on a small copy of the model's class that has weights.
 
-A step without weights may fail where training does not: a stand-in, a guess or the made batch is at fault. So the same batch runs
-on a small copy: the same class and adapters, two layers, random weights on the CPU. Only an error that this copy raises too, and
-that a copy without the cause does not raise, is an error of training.
+A step without weights may fail where training does not: a stand-in, a guess or the made batch is at fault. So the same batch
+runs on a small copy: the same class and adapters, two layers, random weights on the CPU. Only an error that this copy raises
+too, and that a copy without the cause does not raise, is an error of training.
 """
 
 from __future__ import annotations
@@ -33,15 +33,8 @@ _LAYERS = 2
 _HEADS = 4
 _LAYER_COUNTS = frozenset(
     [
-        "num_hidden_layers",
-        "n_layer",
-        "n_layers",
-        "num_layers",
-        "decoder_layers",
-        "encoder_layers",
-        "num_decoder_layers",
-        "num_encoder_layers",
-        "depth",
+        *("num_hidden_layers", "n_layer", "n_layers", "num_layers", "depth"),
+        *("decoder_layers", "encoder_layers", "num_decoder_layers", "num_encoder_layers"),
     ]
 )
 _HEAD_COUNTS = ("num_attention_heads", "n_head", "num_heads", "encoder_attention_heads", "decoder_attention_heads")

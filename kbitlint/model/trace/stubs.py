@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kbitlint.upstream.quantization import method_named
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -21,19 +23,20 @@ class _Multiply(torch.autograd.Function):
     """``linear`` with a weight that is unpacked for each product and then freed, forward and backward."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917  # autograd passes arguments by position
         ctx: Any,
         incoming: Tensor,
         bias: Tensor | None,
         adapter: Tensor | None,
         shape: tuple[int, int],
+        unpacked: torch.dtype | None,
         integers: bool,  # noqa: FBT001  # autograd passes arguments by position
     ) -> Tensor:
         ctx.shape, ctx.incoming, ctx.bias = shape, (incoming.shape, incoming.dtype), bias
         ctx.adapter = None if adapter is None else adapter.shape
         if integers:
             return _integer_product(ctx, incoming, shape)
-        weight = torch.empty(shape, dtype=incoming.dtype, device="meta")
+        weight = torch.empty(shape, dtype=unpacked or incoming.dtype, device="meta")
         return functional.linear(incoming, weight, bias)
 
     @staticmethod
@@ -47,7 +50,7 @@ class _Multiply(torch.autograd.Function):
             bias = torch.empty_like(ctx.bias)
         if ctx.needs_input_grad[2]:
             adapter = torch.empty(ctx.adapter, device="meta")
-        return incoming, bias, adapter, None, None
+        return incoming, bias, adapter, None, None, None
 
 
 def _integer_product(ctx: Any, incoming: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -91,7 +94,7 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
         adapter: A scalar in place of an adapter on this layer. It receives a gradient if the adapter would. None adds no
             scalar.
     """
-    features = packing.features
+    features, as_is = packing.features, method_named(packing.method).keeps_input
     compute = getattr(torch, packing.compute_dtype) if packing.compute_dtype else None
     if features is None:
         return lambda incoming, *_, **__: _Gives.apply(incoming, adapter)  # type: ignore[no-any-return,no-untyped-call]  # torch's
@@ -100,13 +103,15 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
     def forward(incoming: Tensor, *_: Any, **__: Any) -> Tensor:
         dtype = incoming.dtype
         bias: Any = module._parameters.get("bias")  # noqa: SLF001  # a dictionary read; layers without bias may lack the attribute
-        wide = incoming if compute is None else incoming.to(compute)
+        passing = incoming.detach() if packing.trains is False else incoming  # a kernel without a backward
+        wide = passing if compute is None or as_is else passing.to(compute)
         if bias is not None and bias.dtype is not wide.dtype:
             bias = bias.to(wide.dtype)
         backwards = wide.shape[-1] == fan_out != fan_in and packing.method == "bitsandbytes" and packing.bits == 4
         integers = packing.method == "bitsandbytes" and packing.bits == 8 and device == "cuda"
         shape = (fan_in, fan_out) if backwards else (fan_out, fan_in)  # bitsandbytes accepts a transposed weight with a warning
-        product: Tensor = _Multiply.apply(wide, bias, adapter, shape, integers)  # type: ignore[no-untyped-call]  # torch's
+        unpacked = compute if as_is else None
+        product: Tensor = _Multiply.apply(wide, bias, adapter, shape, unpacked, integers)  # type: ignore[no-untyped-call]  # torch's
         # bitsandbytes calls torch's own linear for int8 on the CPU, so its output has the autocast dtype
         autocast_shows = packing.bits == 8 and device == "cpu"
         return product if autocast_shows else product.to(dtype)

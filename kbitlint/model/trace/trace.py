@@ -8,12 +8,10 @@ gradients, kernels that refuse their dtypes, and the bytes saved for the backwar
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
-
-import torch
 
 from kbitlint.context import TrainingContext
 from kbitlint.errors import one_line
@@ -39,8 +37,8 @@ if TYPE_CHECKING:
     from kbitlint.model.trace.ledger import Refusal
     from kbitlint.model.trace.recorder import ExpectedGradient, StepRecorder
 
-#: The folder of installed libraries.
-_INSTALLED = os.path.dirname(os.path.dirname(torch.__file__))  # noqa: PTH120  # a prefix of other paths, and no path to open
+#: Folders of installed libraries.
+_INSTALLED = frozenset(["site-packages", "dist-packages"])
 
 __all__ = ["UntraceableError", "trace"]
 
@@ -261,9 +259,8 @@ def _is_library_code(step: StepRecorder, gradient: GradientFacts) -> bool:
 
 def _is_installed(module: str) -> bool:
     """Return whether a Python module belongs to an installed library, or to a checkpoint's remote code."""
-    root = module.partition(".")[0]
-    source = getattr(sys.modules.get(module), "__file__", None) or ""
-    return root in ("transformers", "transformers_modules") or source.startswith(f"{_INSTALLED}{os.sep}")
+    source = Path(getattr(sys.modules.get(module), "__file__", None) or "")
+    return module.partition(".")[0] in ("transformers", "transformers_modules") or bool(_INSTALLED.intersection(source.parts))
 
 
 def _refusal(refusal: Refusal) -> RefusalFacts:

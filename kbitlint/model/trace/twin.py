@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kbitlint.errors import KbitlintError, one_line
+from kbitlint.model.attributes import is_inference
 from kbitlint.model.layers.quantized import TOLD, packing_of
 from kbitlint.model.trace.packed_state import give_state
 from kbitlint.model.trace.rebinding import Rebinding
@@ -124,7 +125,7 @@ def _empty(tensor: Tensor) -> Tensor:
 
     An inference tensor stays one, since autograd refuses to save it for the backward pass.
     """
-    with torch.inference_mode(mode=True) if tensor.is_inference() else contextlib.nullcontext():
+    with torch.inference_mode(mode=True) if is_inference(tensor) else contextlib.nullcontext():
         return _emptied(tensor)
 
 

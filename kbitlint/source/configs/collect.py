@@ -10,11 +10,12 @@ import dataclasses
 import re
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.layers import Reentry
 from kbitlint.facts.model_state import CheckpointingState
+from kbitlint.facts.reentry import Reentry
 from kbitlint.facts.source import Action, ExecutionPath, SourceFacts
 from kbitlint.facts.values import UNKNOWN, Argument, Call
 from kbitlint.source.comments import ignores
+from kbitlint.source.configs.shell import COMMAND, shell_items
 from kbitlint.source.configs.tree import json_items, yaml_items
 from kbitlint.source.interpreter.objects import Constant, Entry, Record, TrackedModel, Trainer, frozen
 from kbitlint.source.interpreter.path_state import PathState
@@ -29,11 +30,14 @@ if TYPE_CHECKING:
     from kbitlint.upstream.programs import Program
 
 
+SHELL = ".sh"
 _SEEDS = tuple({seed.encode() for program in PROGRAMS for seed in program.seeds} | {recipe.seed for recipe in RECIPES})
 
 
-def worth_parsing(content: bytes) -> bool:
-    """Return whether a file can be a training configuration."""
+def worth_parsing(content: bytes, suffix: str) -> bool:
+    """Return whether a file can be a training configuration, or a shell script with a training command."""
+    if suffix == SHELL:
+        return COMMAND.search(content.decode("utf-8", "replace")) is not None
     return any(seed in content for seed in _SEEDS)
 
 
@@ -45,22 +49,23 @@ def collect(
     Args:
         file: The file's name, as reports print it.
         text: Its text, with line feeds as line ends.
-        suffix: ``.json`` for JSON; every other suffix means YAML.
+        suffix: ``.json`` for JSON, ``.sh`` for a shell script; every other suffix means YAML.
         versions: The versions of the libraries whose behaviour is modelled; None means the installed ones.
         beside: The folder of the file, in which configuration files that it names are searched.
 
     Raises:
         ConfigurationError: The text is invalid, or too large.
     """
-    root = json_items(text) if suffix == ".json" else yaml_items(text)
+    root = json_items(text) if suffix == ".json" else shell_items(text) if suffix == SHELL else yaml_items(text)
     if root is None:
         return None
     versions = installed() if versions is None else versions
-    recipe = next((one for one in RECIPES if re.search(one.sign, text, re.MULTILINE)), None)
+    recipe = None if suffix == SHELL else next((one for one in RECIPES if re.search(one.sign, text, re.MULTILINE)), None)
     if recipe is not None:
         unfollowed = f"is a configuration of {recipe.name}, which is recognized and not judged"
         return SourceFacts(file, text, versions=versions, dialect=recipe.name, unfollowed=unfollowed)
-    program = next((p for p in PROGRAMS if sum(key in root.items for key in p.marks) >= p.least), None)
+    named = COMMAND.search(text) if suffix == SHELL else None
+    program = next((p for p in PROGRAMS if _is_of(p, root, named[1] if named is not None else "")), None)
     if program is None or not program.trainer:
         return None  # it describes processes and no model: the user passes it as --training to the check of a model
     trail = PathState(versions, beside=beside)
@@ -74,6 +79,13 @@ def collect(
         dialect=program.name,
         ignores=ignores(text) if suffix != ".json" else (),
     )
+
+
+def _is_of(program: Program, root: Record, command: str) -> bool:
+    """Return whether keys are those of a program; the command of a shell script names its program."""
+    if command:
+        return command.replace("-cli", "").split()[0] == program.name
+    return sum(key in root.items for key in program.marks) >= program.least
 
 
 def _trained(program: Program, root: Record, trail: PathState) -> tuple[ExecutionPath, tuple[Call, ...]]:
@@ -110,7 +122,9 @@ def _load(program: Program, root: Record) -> tuple[Record, int | None]:
     if name is not None:
         load.items["pretrained_model_name_or_path"] = name
     half = next((root.items[key] for key in ("fp16", "float16") if _is_true(root, key)), None)
-    if half is not None and program.name != "trl":  # these programs compute in the dtype of the mixed precision
+    if (
+        half is not None and program.name != "trl" and not _is_true(root, "bf16")
+    ):  # these programs compute in the dtype of the mixed precision
         load.items.setdefault("dtype", Entry(Constant("float16"), half.span, half.whole))
     bits = 4 if _is_true(quantization, "load_in_4bit") else 8 if _is_true(quantization, "load_in_8bit") else None
     said = root.get(program.bits) if program.bits else UNKNOWN

@@ -39,12 +39,12 @@ def json_items(text: str) -> Record | None:
         raise ConfigurationError(_TOO_MUCH) from error
     except (JSONTextError, RecursionError) as error:
         raise ConfigurationError(f"is not valid JSON: {error}") from error
-    lines = _Lines(text)
+    lines = Lines(text)
     value = _json_value(node, lines)
     return value if isinstance(value, Record) else None
 
 
-def _json_value(node: JSONNode, lines: _Lines) -> Object:
+def _json_value(node: JSONNode, lines: Lines) -> Object:
     if isinstance(node.value, list):
         return Sequence([_json_value(item, lines) for item in node.value], lines.span(node.start, node.end))
     if not isinstance(node.value, dict):
@@ -96,7 +96,7 @@ def _too_many(events: Iterable[Any]) -> bool:
     return False
 
 
-class _Lines:
+class Lines:
     """The line number of each offset of a text."""
 
     def __init__(self, text: str) -> None:
@@ -104,6 +104,7 @@ class _Lines:
         self._starts = [0, *(index + 1 for index, character in enumerate(text) if character == "\n")]
 
     def span(self, start: int, end: int) -> Span:
+        """Return the span between two offsets."""
         return Span(start, end, self._find(self._starts, start))
 
 
@@ -112,7 +113,7 @@ class _YAML:
 
     def __init__(self, text: str, loader: Any) -> None:
         self._text = text
-        self._lines = _Lines(text)
+        self._lines = Lines(text)
         self._scalar: Callable[[Any], Any] = loader("").construct_object
         self._left = MAX_NODES
         self._spans: dict[int, Span] = {}

@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.layers import Reentry
 from kbitlint.facts.model_state import CheckpointConfig
+from kbitlint.facts.reentry import Reentry
 from kbitlint.facts.values import UNKNOWN, Call, Symbol, Value
 from kbitlint.files.local_configs import zero_stage
 from kbitlint.upstream.calls import EXPERT_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi

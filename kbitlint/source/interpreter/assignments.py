@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import dataclasses
 
-from kbitlint.facts.source import STORED, Action
-from kbitlint.facts.values import UNKNOWN, Call, Span
+from kbitlint.facts.source import Action
+from kbitlint.facts.values import STORED, UNKNOWN, Call, Span
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.names import known_text
 from kbitlint.source.interpreter.objects import (

@@ -7,7 +7,7 @@ import dataclasses
 
 from kbitlint.facts.values import UNKNOWN, Style, Symbol
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft, Returned
-from kbitlint.source.interpreter.names import canonical, lets_no_gradient_through
+from kbitlint.source.interpreter.names import canonical, lets_no_gradient_through, makes_inference_tensors
 from kbitlint.source.interpreter.objects import Class, Constant, Effort, Entry, Function, Object, Record, Scope
 from kbitlint.upstream.calls import TRAINERS, TRAINING_ARGUMENTS
 
@@ -40,7 +40,8 @@ class Functions(Interpreter):
         outer, self.scope = self.scope, scope
         loops, self.loops = self.loops, self.loops[:1]
         untracked = not isinstance(node, ast.Lambda) and any(map(lets_no_gradient_through, node.decorator_list))
-        self.untracked += untracked
+        inferred = not isinstance(node, ast.Lambda) and any(map(makes_inference_tensors, node.decorator_list))
+        self.untracked, self.trail.inferred = self.untracked + untracked, self.trail.inferred + inferred
         self.depth += 1
         try:
             if isinstance(node, ast.Lambda):
@@ -52,7 +53,7 @@ class Functions(Interpreter):
             pass
         finally:
             self.depth -= 1
-            self.untracked -= untracked
+            self.untracked, self.trail.inferred = self.untracked - untracked, self.trail.inferred - inferred
             self.scope, self.loops = outer, loops
         return Constant(None)
 

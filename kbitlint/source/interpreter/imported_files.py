@@ -40,19 +40,20 @@ _MARKS = (b"resize_token_embeddings", b"from_pretrained", b"TrainingArguments", 
 
 #: what a script that trains contains, and its imports
 _TRAINS = (b"Trainer", b".backward(")
-_IMPORT = re.compile(rb"^[ \t]*(?:from[ \t]+(\.*)([\w.]*)[ \t]+import|import[ \t]+([\w.]+))", re.MULTILINE)
+_IMPORT = re.compile(rb"^[ \t]*(?:from[ \t]+(\.*)([\w.]*)[ \t]+import[ \t]+(\w*)|import[ \t]+([\w.]+))", re.MULTILINE)
 
 
 def brings_models(beside: Path, data: bytes) -> bool:
     """Return whether a script trains, and a file of the repository that it imports makes or prepares k-bit models."""
     if not any(mark in data for mark in _TRAINS):
         return False
-    for dots, relative, absolute in _IMPORT.findall(data):
+    for dots, relative, member, absolute in _IMPORT.findall(data):
         name, level = (relative or absolute).decode("utf-8", "replace"), len(dots)
         if is_searched(name, level):
             for place in places(beside, level):
                 base = place.joinpath(*filter(None, name.split(".")))
-                if any(_makes_models(path) for path in (base.with_name(f"{base.name}.py"), base / "__init__.py")):
+                inner = base / f"{member.decode('utf-8', 'replace') or '__init__'}.py"
+                if any(map(_makes_models, (base.with_name(f"{base.name}.py"), base / "__init__.py", inner))):
                     return True
     return False
 

@@ -9,8 +9,8 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.source import STORED, Action
-from kbitlint.facts.values import UNKNOWN, Span, Style, Symbol
+from kbitlint.facts.source import Action
+from kbitlint.facts.values import STORED, UNKNOWN, Span, Style, Symbol
 from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.base import Interpreter, PathEnd
 from kbitlint.source.interpreter.names import canonical, numbered

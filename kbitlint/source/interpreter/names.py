@@ -93,6 +93,18 @@ def known_text(value: Object) -> str | None:
 
 def lets_no_gradient_through(node: ast.expr) -> bool:
     """Return whether a context manager or decorator disables gradients: ``no_grad`` or ``inference_mode``."""
+    return _last_name(node) in ("no_grad", "inference_mode")
+
+
+def makes_inference_tensors(node: ast.expr) -> bool:
+    """Return whether tensors that a context manager or decorator surrounds are created under ``inference_mode``."""
+    off = isinstance(node, ast.Call) and any(
+        isinstance(value, ast.Constant) and value.value is False
+        for value in (*node.args, *(word.value for word in node.keywords))
+    )
+    return _last_name(node) == "inference_mode" and not off
+
+
+def _last_name(node: ast.expr) -> str:
     name = node.func if isinstance(node, ast.Call) else node
-    last = name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else ""
-    return last in ("no_grad", "inference_mode")
+    return name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else ""

@@ -58,6 +58,8 @@ class PathState:
     """The steps that the path may still take."""
     loops: set[tuple[Span, int]] = field(default_factory=set)
     """The recorded trainings in loops of the file: the place of ``backward()`` and the number of the model."""
+    inferred: int = 0
+    """The number of ``inference_mode`` contexts and decorators around the current statement."""
     wraps: dict[int, Call] = field(default_factory=dict)
     """The last call that wraps a model in DistributedDataParallel, by the model's number."""
     base_names: set[tuple[int, str]] = field(default_factory=set)
@@ -116,7 +118,7 @@ class PathState:
         method, bits, config = quantization_of(call) if quantized is None else (None, None, None)
         stored = self._config_of(call) if quantized is None else None
         own = (stored or {}).get("quantization_config")
-        named = stored_by_name(call) if stored is None and quantized is None else None
+        named = stored_by_name(call) if (stored, quantized) == (None, None) else None
         if named is not None:
             own, (method, bits) = named, named
         elif stored is not None and own is not None:
@@ -128,6 +130,7 @@ class PathState:
             dtype = call.dtype("torch_dtype", UNKNOWN)
         dtype = UNKNOWN if dtype == "auto" else dtype
         state = ModelState(call, method, bits, config, dtype, training_mode=quantized is not None, named=named_of(stored))
+        state = dataclasses.replace(state, inferred=self.inferred > 0)
         net = self.net(state)
         self.steps.append(Step(Action.LOAD, call, state, net.number, None if own is None else method))
         return net
@@ -154,14 +157,7 @@ class PathState:
         )
 
     def apply(self, api: Api, call: Call, net: TrackedModel, *, by_base_name: bool = False) -> None:
-        """Apply a function or method of a framework to a model.
-
-        Args:
-            api: The row of the function.
-            call: The call.
-            net: The model.
-            by_base_name: Whether the script calls a method on a name that still holds the base model without adapters.
-        """
+        """Apply a function or method of a framework to a model, which its name may hold without the adapters around it."""
         state = net.state
         match api.action:
             case Action.PREPARE:
@@ -205,7 +201,8 @@ class PathState:
     def _attach(self, call: Call, net: TrackedModel, config: Value, detail: Value) -> None:
         inference: Value = UNKNOWN if config is UNKNOWN else False
         if isinstance(config, Call):
-            inference = config.value("inference_mode", False)  # noqa: FBT003  # the default of the argument
+            # add_adapter of transformers trains them in spite of the argument
+            inference = call.callee != "add_adapter" and config.value("inference_mode", False)  # noqa: FBT003  # the default
         trainable = None if inference is UNKNOWN else inference is not True
         cast = call.value("autocast_adapter_dtype", True)  # noqa: FBT003  # the default of the argument
         dtype: Value = "float32" if cast is True else net.state.dtype if cast is False else UNKNOWN
@@ -233,7 +230,9 @@ class PathState:
         state = trainer.net.state
         given = arguments if arguments is not None else Call(trainer.api.arguments, trainer.call.span)
         certain = arguments is not None or trainer.arguments is None
-        state, fp16, bf16 = with_arguments(self, state, given if certain else None, defaults, trainer.prepared)
+        state, fp16, bf16 = with_arguments(
+            self.versions, self.enable_checkpointing, state, given if certain else None, defaults, trainer.prepared
+        )
         zero, fsdp = sharding_of(given, self.beside) if certain else (UNKNOWN, None)
         self.trainings.append(
             Training(
@@ -296,8 +295,3 @@ class PathState:
             asleep = self.nets[training.model_id].state.training_mode is False
             if awake and asleep and modes and modes[0][0] >= self.reached[number]:
                 self.trainings[number] = dataclasses.replace(training, sleeps=modes[-1][1])
-
-
-def same_but_for_mode(one: ModelState, other: ModelState) -> bool:
-    """Return whether two states are equal, their training mode aside."""
-    return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)

@@ -6,16 +6,16 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
+from kbitlint.facts.model_state import same_but_for_mode
 from kbitlint.facts.values import UNKNOWN
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft, PathEnd, Returned
-from kbitlint.source.interpreter.names import lets_no_gradient_through
+from kbitlint.source.interpreter.names import lets_no_gradient_through, makes_inference_tensors
 from kbitlint.source.interpreter.objects import (
     Function,
     Record,
     TrackedModel,
     Trainer,
 )
-from kbitlint.source.interpreter.path_state import same_but_for_mode
 from kbitlint.source.interpreter.predicates import truth_value
 from kbitlint.source.interpreter.uncalled_functions import UncalledFunction, blur_order, called_in_order
 
@@ -136,11 +136,12 @@ class Statements(Interpreter):
             if item.optional_vars is not None:
                 self.bind(item.optional_vars, value)
         tracked = not any(lets_no_gradient_through(item.context_expr) for item in node.items)
-        self.untracked += not tracked
+        inferred = any(makes_inference_tensors(item.context_expr) for item in node.items)
+        self.untracked, self.trail.inferred = self.untracked + (not tracked), self.trail.inferred + inferred
         try:
             self.block(node.body)
         finally:
-            self.untracked -= not tracked
+            self.untracked, self.trail.inferred = self.untracked - (not tracked), self.trail.inferred - inferred
 
     _do_asyncwith = _do_with
 

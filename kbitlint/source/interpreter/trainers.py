@@ -39,7 +39,9 @@ class Trainers(Interpreter):
         if net is not None and api.attaches:
             self._attach_in_trainer(arguments, call, trainer, net, base=base)
         if net is not None:
-            self.trail.step(Action.TRAINER, call, net, net.state)
+            other = arguments.get("ref_model")
+            copy = other.state.load if isinstance(other, TrackedModel) and other is not net and other.state.kbit else None
+            self.trail.step(Action.TRAINER, call, net, net.state, copy)
         self.trail.trainers.append(trainer)
         return trainer
 

@@ -134,6 +134,7 @@ _ADALORA_ROWS = (
         "total_step is None or (number(total_step) and total_step <= 0)",
         "AdaLoRA does not work when `total_step` is None, supply a value > 0",
         since="0.14",
+        unset=True,
     ),
     Contract(
         _ADALORA,

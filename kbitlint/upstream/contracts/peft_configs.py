@@ -153,6 +153,7 @@ _OTHERS = (
         _peft("CPTConfig"),
         "task_type != 'CAUSAL_LM'",
         " only supports task_type",
+        unset=True,
         example="task_type='SEQ_CLS'",
     ),
     Contract(

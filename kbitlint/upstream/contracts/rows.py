@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from kbitlint.facts.values import Call
 from kbitlint.upstream.contracts.conditions import Subject, names, truth
 from kbitlint.upstream.contracts.defaults import DEFAULTS
 from kbitlint.upstream.versions import number
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kbitlint.facts.model_state import ModelState
-    from kbitlint.facts.values import Argument, Call
+    from kbitlint.facts.values import Argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +40,12 @@ class Contract:
     """The first version with this behaviour; empty for any."""
     until: str = ""
     """The first version without it; empty if there is none."""
+    unset: bool = False
+    """Whether the condition holds if a call passes none of its arguments."""
 
     def concerns(self, callee: str) -> bool:
         """Return whether the row is about a function or class."""
-        return any(fnmatchcase(callee, name) for name in self.callees)
+        return any(_fits(name, callee) for name in self.callees)
 
     def holds_for(self, version: str) -> bool:
         """Return whether a version of the library behaves so; an unknown version counts as the newest."""
@@ -52,8 +54,29 @@ class Contract:
 
     def at(self, call: Call) -> Argument | None:
         """Return the argument of a call to which a report points; None if the call passes none that the row names."""
-        given = (call.argument(name) for name in (self.drops, *names(self.when)) if name)
+        said = sorted(names(self.when), key=lambda name: name == "model")  # often its state, which no argument shows
+        given = (call.argument(name) for name in (self.drops, *said) if name)
         return next((argument for argument in given if argument is not None), None)
+
+
+def _fits(name: str, callee: str) -> bool:
+    """Return whether a full name, or one with a ``*`` in it, is that of a callee."""
+    start, star, end = name.partition("*")
+    return callee == name or (bool(star) and callee.startswith(start) and callee.endswith(end))
+
+
+def _touches(call: Call, condition: str) -> bool:
+    """Return whether a call may pass an argument that a condition names: most rows need no evaluation."""
+    if not call.complete or "model." in condition:
+        return True
+    for argument in call.arguments:
+        name, value = argument.name, argument.value
+        plain = any(f"{name}{sign}" in condition for sign in (" ", ")", ",")) or condition.endswith(name)
+        known = isinstance(value, Call) and value.complete
+        inner = [f"{name}.{one.name}" for one in value.arguments] if isinstance(value, Call) and known else [f"{name}."]
+        if plain or any(one in condition for one in inner):
+            return True
+    return False
 
 
 #: library or program -> module with its rows; each is imported when a file uses the library
@@ -89,5 +112,7 @@ def broken(call: Call, versions: Mapping[str, str], model: ModelState | None = N
     own = call.callee.partition(".")[0]
     for library in (own, "transformers") if own == "trl" else (own,):  # TRL's classes extend those of transformers
         for row in rows_of(library):
-            if row.concerns(call.callee) and row.holds_for(versions.get(library, "")) and truth(row.when, subject):
+            if not row.concerns(call.callee) or not (row.unset or _touches(call, row.when)):
+                continue
+            if row.holds_for(versions.get(library, "")) and truth(row.when, subject):
                 yield row

@@ -3,7 +3,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from trl import SFTConfig, SFTTrainer
 
-bnb = BitsAndBytesConfig(  # fault: KB502
+bnb = BitsAndBytesConfig(
     load_in_4bit=True,
     bnb_4bit_quant_type="nf4",
     bnb_4bit_compute_type=torch.bfloat16,  # fault: KB521

@@ -1,0 +1,49 @@
+"""What happens to the models of a script in the end: the calls that decide, over all paths."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kbitlint.facts.source import Action
+from kbitlint.facts.values import UNKNOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.facts.model_state import Adapters, ModelState
+    from kbitlint.facts.source import ExecutionPath, SourceFacts, Training
+    from kbitlint.facts.values import Call, Span
+
+
+def prepared_last(path: ExecutionPath) -> Iterator[tuple[Call, Adapters]]:
+    """Yield each preparation that leaves adapters frozen at the end of a path that trains no model."""
+    trained = {training.model_id for training in path.trainings}
+    for step in path.steps:
+        left = path.models.get(step.model_id)
+        if step.action is not Action.PREPARE or left is None or left.adapters is None or step.model_id in trained:
+            continue
+        if left.adapters.frozen_by == step.call and left.adapters.trainable is False and left.certain == step.before.certain:
+            yield step.call, left.adapters
+
+
+def deciding(source: SourceFacts, *, zero3: bool) -> Iterator[list[tuple[ModelState, Training | None]]]:
+    """Yield the models, each with its training, for each call that makes checkpointing reentrant on every path through it.
+
+    Args:
+        source: The facts of the script.
+        zero3: Whether the user trains under DeepSpeed ZeRO-3, which needs reentry.
+    """
+    decided: dict[Span, list[tuple[ModelState, Training | None]]] = {}
+    overruled: set[Span] = set()
+    shards = "deepspeed" in source.text.lower()  # else no option of the command line is meant to
+    for path in source.paths:
+        for model, training, steps in path.histories():
+            how = model.checkpointing
+            by, holds = how.by, how.enabled and how.reentry.reentrant
+            stage = None if training is None or (training.zero_stage is UNKNOWN and not shards) else training.zero_stage
+            spared = zero3 or stage not in (None, 0, 1, 2)
+            if by is not None and holds and not spared:
+                decided.setdefault(by.span, []).append((model, training))
+            last = None if by is None or not holds or spared else by.span
+            overruled |= {step.call.span for step in steps if step.call.span != last}
+    yield from (found for span, found in decided.items() if span not in overruled)

@@ -1,0 +1,85 @@
+"""Facts of the first sequences that a Trainer will train on, batched by its own collator."""
+
+from __future__ import annotations
+
+import random
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from kbitlint.facts.ranks import BatchFacts
+from kbitlint.model.attributes import attribute
+from kbitlint.model.layers.adapters import base_of, input_embedding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: The sequences that are looked at. A data set whose first ones have no label has none elsewhere, as a rule.
+SEQUENCES = 8
+#: The label that losses of transformers ignore (``CrossEntropyLoss.ignore_index``).
+IGNORED = -100
+
+
+def first_batch(trainer: Any, model: nn.Module) -> BatchFacts | None:
+    """Return the facts of the first sequences of a Trainer's training data.
+
+    None if there is no Trainer, the data cannot be indexed (a stream), or reading or collating them raises. The random state
+    is restored. Nothing runs on the model.
+    """
+    data = attribute(trainer, "train_dataset")
+    if trainer is None or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        return None
+    try:
+        with _random_state_kept():
+            batch = _collator(trainer)([data[index] for index in range(min(SEQUENCES, len(data)))])
+        return _facts(batch, model, _end_of(trainer))
+    except Exception:  # noqa: BLE001  # code of the user; what it raises, training raises too
+        return None
+
+
+def _collator(trainer: Any) -> Any:
+    """Return the collator as Trainer calls it: without the columns that the model does not take."""
+    collate = trainer.data_collator
+    removes = attribute(attribute(trainer, "args"), "remove_unused_columns") and hasattr(
+        trainer, "_get_collator_with_removed_columns"
+    )
+    return trainer._get_collator_with_removed_columns(collate) if removes else collate  # noqa: SLF001  # Trainer has no public one
+
+
+def _end_of(trainer: Any) -> int | None:
+    tokenizer = attribute(trainer, "processing_class")
+    found = attribute(attribute(tokenizer, "tokenizer", tokenizer), "eos_token_id")
+    return found if isinstance(found, int) else None
+
+
+def _facts(batch: Any, model: nn.Module, end: int | None) -> BatchFacts | None:
+    ids, labels, mask = (batch.get(key) for key in ("input_ids", "labels", "attention_mask"))
+    if not isinstance(ids, Tensor) or ids.is_floating_point() or not ids.numel():
+        return None
+    weight: Any = attribute(input_embedding(base_of(model)), "weight")
+    ends = (ids == end) if end is not None else torch.zeros_like(ids, dtype=torch.bool)
+    seen = mask.bool() if isinstance(mask, Tensor) and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
+    ends = ends & seen
+    learned = labels.ne(IGNORED) if isinstance(labels, Tensor) and labels.shape == ids.shape else None
+    return BatchFacts(
+        sequences=int(ids.shape[0]),
+        tokens=ids.numel(),
+        learned=None if learned is None else int(learned.sum()),
+        highest=int(ids.max() if learned is None else torch.maximum(ids, labels).max()),
+        rows=int(weight.shape[0]) if isinstance(weight, Tensor) and weight.dim() == 2 else None,
+        ends=int(ends.sum()),
+        learned_ends=0 if learned is None else int((ends & learned).sum()),
+        learned_padding=0 if learned is None else int((learned & ~seen).sum()),
+    )
+
+
+@contextmanager
+def _random_state_kept() -> Iterator[None]:
+    state = random.getstate()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(state)

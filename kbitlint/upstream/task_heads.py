@@ -1,0 +1,19 @@
+"""Heads of task classes of transformers: their names, and the checkpoints in which PEFT finds them."""
+
+from __future__ import annotations
+
+import re
+
+#: the names of the heads of each kind of class, and the task types for which PEFT trains a copy of them
+HEADS = {
+    "ForTokenClassification": (("classifier", "score"), ("TOKEN_CLS", "SEQ_CLS")),
+    "ForSequenceClassification": (("classifier", "score", "pre_classifier", "pooler"), ("TOKEN_CLS", "SEQ_CLS")),
+    "ForQuestionAnswering": (("qa_outputs",), ("QUESTION_ANS",)),
+}
+#: published names of checkpoints whose sequence classifiers have a bias
+BIASED = re.compile(
+    r"(google-bert/|FacebookAI/|distilbert/|albert/)?(bert|roberta|xlm-roberta|distilbert|albert)-[\w-]+"
+    r"|microsoft/m?deberta-[\w-]+|google/(electra|mobilebert|bigbird|canine|fnet)-[\w-]+|answerdotai/ModernBERT-\w+"
+)
+#: models without ``qa_outputs``, in which PEFT's task type finds no head to copy
+OTHER_ANSWERS = re.compile("modernbert", re.IGNORECASE)

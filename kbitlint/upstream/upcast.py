@@ -1,0 +1,58 @@
+"""The bytes that PEFT's preparation adds to a checkpoint: it casts every weight that is not packed to float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kbitlint.upstream import families
+from kbitlint.upstream.hub_names import stored_quantized
+
+if TYPE_CHECKING:
+    from kbitlint.facts.model_state import ModelState
+
+#: the smallest vocabulary that a script's finding is about
+_VOCABULARY = 100_000
+#: bytes of float32 experts beyond those of 16 bits that fit no GPU of 80 GB beside the rest
+_LARGE = 40e9
+#: the share of the parameters of a model with experts that its stacked experts hold
+_OF_EXPERTS = 0.95
+_EIGHT_BITS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a preparation costs: bytes beyond those in half precision."""
+
+    checkpoint: str
+    what: str
+    extra: int
+    share: float
+    """The share of the bytes of the quantized model."""
+    experts: int = 0
+    """The bytes of stacked experts among them."""
+
+    @property
+    def fits_no_gpu(self) -> bool:
+        """Return whether the experts alone exceed what a GPU of 80 GB holds."""
+        return self.experts > _LARGE
+
+
+def cost_of_cast(model: ModelState, *, five: bool) -> Cost | None:
+    """Return the cost of casting a model's unquantized weights to float32; None if its family does not tell it."""
+    if model.method != "bitsandbytes" or model.dtype == "float32":
+        return None  # nothing is packed, or nothing is left to cast
+    name = model.load.value("pretrained_model_name_or_path") if model.load is not None else None
+    known = families.facts_of(name, model.named)
+    if known.dtype == "float32" or not isinstance(name, str):
+        return None
+    architecture = known.architecture
+    packed = known.billions * 1e9 * (0.55 if model.bits != _EIGHT_BITS else 1.05)
+    if five and architecture is not None and architecture.experts and known.billions and not stored_quantized(name):
+        experts = int(known.billions * 1e9 * _OF_EXPERTS * 2)
+        return Cost(name, "stacked experts", experts, 1.0, experts)
+    if known.vocabulary < _VOCABULARY or not known.hidden or not packed:
+        return None
+    extra = known.vocabulary * known.hidden * 2 * (1 if known.tied else 2)
+    what = "embeddings" if known.tied else "embeddings and head"
+    return Cost(name, what, extra, extra / packed)

@@ -1,0 +1,440 @@
+"""What ``kbitlint explain`` says of messages: each is provoked for real, or its text is in the installed library."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import logging
+import re
+import tempfile
+import warnings
+from pathlib import Path
+
+import pytest
+import tiny
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from kbitlint.registry import all_rules
+from kbitlint.upstream.messages import Verdict, found_in, messages
+
+LIBRARIES = ("torch", "transformers", "peft", "trl", "bitsandbytes", "accelerate")
+#: what only a GPU's allocator, or a second rank, can say
+UNSEEN = {"CUDA out of memory", "Expected to mark a variable ready only once"}
+
+
+def grad():
+    return torch.ones(2, 4, requires_grad=True)
+
+
+def lora_on(model, **further):
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(model, LoraConfig(**{"target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **further}))
+
+
+def scaler():
+    return torch.amp.GradScaler("cpu")
+
+
+def recomputed_otherwise():
+    sizes = iter((4, 8))
+
+    def layer(value):
+        return (value.sum() * torch.ones(next(sizes), requires_grad=True)).sin()
+
+    checkpoint(layer, grad(), use_reentrant=False).sum().backward()
+
+
+def recomputed_less():
+    times = iter((2, 1))
+
+    def layer(value):
+        for _ in range(next(times)):
+            value = value.sin()
+        return value
+
+    checkpoint(layer, grad(), use_reentrant=False).sum().backward()
+
+
+def twice():
+    loss = (grad() * grad()).sum()
+    loss.backward()
+    loss.backward()
+
+
+def changed_in_place():
+    value = grad() * 2
+    result = value.sin().sum() + (value * value).sum()
+    value += 1
+    result.backward()
+
+
+def of_inference():
+    with torch.inference_mode():
+        weight = torch.ones(4)
+    (grad() * weight).sum().backward()
+
+
+def nothing_needs_it():
+    value = grad()
+    checkpoint(lambda given: given.detach(), value, use_reentrant=True).sum().backward()
+
+
+def inputs_of_backward():
+    value = grad()
+    checkpoint(torch.sin, value, use_reentrant=True).sum().backward(inputs=[value])
+
+
+def unscaled():
+    weight = nn.Parameter(torch.ones(2, dtype=torch.float16))
+    optimizer = torch.optim.SGD([weight], 0.1)
+    made = scaler()
+    made.scale(weight.sum()).backward()
+    made.unscale_(optimizer)
+
+
+def nothing_scaled():
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([weight], 0.1)
+    made = scaler()
+    made.scale(torch.ones(1))
+    made.step(optimizer)
+
+
+def scheduled_first():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], 0.1)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    scheduler.step()
+    scheduler.step()
+
+
+def in_place_on_a_leaf():
+    value = grad()
+    value += 1
+
+
+def linear4bit(**further):
+    import bitsandbytes as bnb
+
+    return bnb.nn.Linear4bit(64, 64, bias=False, quant_type="nf4", **further)
+
+
+def slow_compute():
+    layer = linear4bit().to("cpu")
+    layer(torch.ones(4, 64, dtype=torch.float16))
+
+
+def paged():
+    import bitsandbytes as bnb
+
+    optimizer = bnb.optim.PagedAdamW8bit([nn.Parameter(torch.ones(8192))])
+    optimizer.param_groups[0]["params"][0].grad = torch.ones(8192)
+    optimizer.step()
+
+
+def packed_twice():
+    import bitsandbytes as bnb
+
+    bnb.functional.quantize_4bit(torch.ones(64, 64, dtype=torch.uint8))
+
+
+def amsgrad():
+    import bitsandbytes as bnb
+
+    bnb.optim.AdamW8bit([nn.Parameter(torch.ones(2))], amsgrad=True)
+
+
+def merged(kind):
+    lora_on(tiny.load(kind=kind)).merge_adapter()
+
+
+def merged_twice():
+    model = lora_on(tiny.load())
+    model.merge_adapter()
+    model.merge_adapter()
+
+
+def adapter_of_merged():
+    model = lora_on(tiny.load())
+    model.add_adapter("other", model.peft_config["default"])
+    model.merge_adapter()
+    model.set_adapter("other")
+
+
+def ia3_merged():
+    from peft import IA3Config, get_peft_model
+
+    get_peft_model(tiny.load(), IA3Config(target_modules=["q_proj"], feedforward_modules=[])).merge_and_unload()
+
+
+def without_targets():
+    from peft import LoraConfig, get_peft_model
+
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.config = {"model_type": "mine"}
+            self.layer = nn.Linear(2, 2)
+
+    get_peft_model(Own(), LoraConfig())
+
+
+def missing_keys():
+    from peft import PeftModel
+    from safetensors.torch import load_file, save_file
+
+    with tempfile.TemporaryDirectory() as folder:
+        lora_on(tiny.load()).save_pretrained(folder)
+        file = Path(folder) / "adapter_model.safetensors"
+        tensors = load_file(file)
+        tensors.pop(next(iter(tensors)))
+        save_file(tensors, file)
+        PeftModel.from_pretrained(tiny.load(), folder)
+
+
+def saved_embeddings():
+    with tempfile.TemporaryDirectory() as folder:
+        lora_on(tiny.load(), target_modules=["q_proj", "embed_tokens"]).save_pretrained(folder)
+
+
+def purely_quantized():
+    from transformers import Trainer, TrainingArguments
+
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(tiny.load(), TrainingArguments(folder, report_to=[], use_cpu=True))
+
+
+def cached():
+    model = tiny.with_lora(tiny.load())
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.train()
+    model(input_ids=torch.ones(1, 4, dtype=torch.long), use_cache=True)
+
+
+def both_halves():
+    from transformers import TrainingArguments
+
+    TrainingArguments("out", fp16=True, bf16=True, use_cpu=True)
+
+
+def misspelt():
+    from transformers import BitsAndBytesConfig
+
+    BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_type="bfloat16")
+
+
+def removed_argument():
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(tiny.checkpoint(), load_in_4bit=True)
+
+
+def old_dtype():
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_pretrained(tiny.checkpoint(), torch_dtype=torch.bfloat16)
+
+
+def moved(kind):
+    tiny.load(kind=kind).cuda()
+
+
+def unchecked_class():
+    model = tiny.load(kind="none")
+    type(model).supports_gradient_checkpointing, before = False, type(model).supports_gradient_checkpointing
+    try:
+        model.gradient_checkpointing_enable()
+    finally:
+        type(model).supports_gradient_checkpointing = before
+
+
+def unknown_loss():
+    model = tiny.load(kind="none")
+    model.config.loss_type = "Mine"
+    model.loss_type = "Mine"
+    model(input_ids=torch.ones(1, 4, dtype=torch.long), labels=torch.ones(1, 4, dtype=torch.long))
+
+
+#: beginning of a message -> what provokes it
+PROVOCATIONS = {
+    "None of the inputs": lambda: checkpoint(torch.sin, torch.ones(2), use_reentrant=True),
+    "the use_reentrant parameter": lambda: checkpoint(torch.sin, grad()),
+    "element 0 of tensors": lambda: torch.ones(1).backward(),
+    "none of output has": nothing_needs_it,
+    "torch.utils.checkpoint is incompatible": inputs_of_backward,
+    "Trying to backward": twice,
+    "modified by an inplace": changed_in_place,
+    "Inference tensors": of_inference,
+    "A different number": recomputed_less,
+    "Recomputed values": recomputed_otherwise,
+    "only Tensors of floating": lambda: torch.ones(2, dtype=torch.uint8).requires_grad_(),
+    "a leaf Variable": in_place_on_a_leaf,
+    "optimizer got an empty": lambda: torch.optim.SGD([], 0.1),
+    "have the same dtype": lambda: nn.functional.linear(torch.ones(2, 2, dtype=torch.bfloat16), torch.ones(2, 2)),
+    "Attempting to unscale": unscaled,
+    "No inf checks": nothing_scaled,
+    "`lr_scheduler.step()`": scheduled_first,
+    "shapes cannot be multiplied": lambda: torch.ones(2, 4) @ torch.ones(8, 1),
+    "index out of range": lambda: nn.Embedding(2, 2)(torch.tensor([5])),
+    "size mismatch for": lambda: nn.Linear(2, 2).load_state_dict(nn.Linear(3, 2).state_dict()),
+    "Cannot copy out of meta": lambda: torch.ones(2, device="meta").to("cpu"),
+    "Input type into Linear4bit": slow_compute,
+    "quantization state not": lambda: linear4bit()(torch.ones(4, 64)),
+    "Paged optimizers": paged,
+    "quantization only supports": packed_twice,
+    "does not support amsgrad": amsgrad,
+    "Merge lora module to 4-bit": lambda: merged("nf4"),
+    "Merge lora module to 8-bit": lambda: merged("int8"),
+    "not found in the base": lambda: lora_on(tiny.load(), target_modules=["nowhere"]),
+    "Please specify `target_modules`": without_targets,
+    "Already found a `peft_config`": lambda: lora_on(lora_on(tiny.load())),
+    "Found missing adapter keys": missing_keys,
+    "Adapter cannot be set": adapter_of_merged,
+    "All adapters are already": merged_twice,
+    "Cannot merge ia3": ia3_merged,
+    "Setting `save_embedding_layers`": saved_embeddings,
+    "`use_cache=True`": cached,
+    "You cannot perform": purely_quantized,
+    "is not supported for `8-bit`": lambda: moved("int8"),
+    "At most one of": both_halves,
+    "Unused kwargs": misspelt,
+    "got an unexpected keyword": removed_argument,
+    "`torch_dtype` is": old_dtype,
+    "does not support * checkpointing": unchecked_class,
+    "`gradient_checkpointing_enable`": lambda: tiny.load(kind="none").gradient_checkpointing_enable(),
+    "`loss_type=": unknown_loss,
+}
+
+
+class _Lines(logging.Handler):
+    def __init__(self):
+        super().__init__(0)
+        self.lines = []
+
+    def emit(self, record):
+        self.lines.append(record.getMessage())
+
+
+def said(provoke):
+    """All that a call warns, logs, prints and raises."""
+    lines, streams = _Lines(), io.StringIO()
+    loggers = [logging.getLogger(name) for name in (None, *LIBRARIES)]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(lines)
+        logger.setLevel(logging.INFO)
+    for function in vars(logging.Logger).values():  # warning_once of transformers says it once a process
+        getattr(function, "cache_clear", lambda: None)()
+    try:
+        with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stderr(streams):
+            warnings.simplefilter("always")
+            try:
+                provoke()
+            except Exception as error:  # noqa: BLE001  # its text is what is wanted
+                lines.lines.append(str(error))
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(lines)
+            logger.setLevel(level)
+    return " ".join([*lines.lines, *(str(warning.message) for warning in caught), streams.getvalue()])
+
+
+@pytest.mark.parametrize("start", [*PROVOCATIONS])
+def test_a_message_is_what_the_library_really_says(start):
+    (message,) = [message for message in messages() if message.sign.startswith(start)]
+
+    assert message in found_in(said(PROVOCATIONS[start])), said(PROVOCATIONS[start])
+
+
+@functools.cache
+def text_of(library):
+    """The source of a library, with the pieces of its texts joined."""
+    import importlib.util
+
+    root = Path(importlib.util.find_spec(library).origin).parent
+    files = (path for path in root.rglob("*.py") if "models" not in path.relative_to(root).parts)
+    joined = re.sub(r"[\"']\s*\n\s*[fr]*[\"']", "", "\n".join(path.read_text(errors="replace") for path in files))
+    return " ".join(joined.split()).lower()
+
+
+def test_every_other_message_is_in_the_installed_library():
+    provoked = {message.sign for message in messages() if message.sign.startswith(tuple(PROVOCATIONS))}
+    missing = [
+        (message.library, message.sign)
+        for message in messages()
+        if message.sign not in provoked | UNSEEN
+        and not all(part.strip().lower() in text_of(message.library) for part in message.sign.split("*"))
+    ]
+
+    assert missing == []
+    assert len(messages()) >= 60
+    assert len(provoked) == len(PROVOCATIONS)
+
+
+def test_each_row_names_rules_that_exist_and_says_what_to_do():
+    codes = {rule.meta.code for rule in all_rules()}
+
+    assert {code for message in messages() for code in message.rules} <= codes
+    assert {message.sign for message in messages() if message.verdict is Verdict.FAULT and not message.meaning} == set()
+    assert {message.library for message in messages()} == set(LIBRARIES)
+
+
+def test_a_pasted_warning_a_traceback_and_a_rule(run, tmp_path):
+    warning = (
+        "/env/torch/utils/checkpoint.py:91: UserWarning: None of the inputs have requires_grad=True.\n"
+        "Gradients will be None\n  warnings.warn("
+    )
+    log = tmp_path / "train.log"
+    log.write_text(
+        f"loading\n{warning}\nRuntimeError: element 0 of tensors does not require grad and does not have a grad_fn\n"
+    )
+
+    pasted, file, rule = run("explain", warning), run("explain", log), run("explain", "KB301")
+    unknown, misspelt = run("explain", "hello there"), run("explain", "KB999")
+
+    assert pasted.stdout == (
+        "torch: None of the inputs have requires_grad=True. Gradients will be None\n"
+        "  depends on the model: A reentrant checkpoint got inputs without grad:\n"
+        "  everything inside it trains nothing. Harmless only where nothing inside\n"
+        "  trains, as in evaluation.\n"
+        "  rules: KB301, KB401\n"
+        "  run: kbitlint check train.py:build_model --meta\n"
+    )
+    assert [line for line in file.stdout.splitlines() if line.startswith("torch: ")] == [
+        "torch: None of the inputs have requires_grad=True. Gradients will be None",
+        "torch: element 0 of tensors does not require grad and does not have a grad_fn",
+    ]
+    assert rule.stdout.startswith("# missing-input-grad-hook (KB301)")
+    assert (unknown.exit_code, misspelt.exit_code) == (2, 2)
+    assert "no known message is in it" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("entries", "signs"),
+    [
+        ([{"loss": 0.0, "grad_norm": float("nan"), "learning_rate": 2e-4}], ["loss 0", "grad_norm nan or inf"]),
+        ([{"loss": float("nan"), "grad_norm": 1.0}], ["loss nan or inf"]),
+        ([{"loss": 2.5, "grad_norm": 0.0}] * 6, ["grad_norm 0", "a loss that never changes"]),
+        ([{"loss": 2.5 - n / 10, "grad_norm": 1.0, "learning_rate": 0.0} for n in range(3)], ["learning_rate 0"]),
+    ],
+)
+@pytest.mark.parametrize("form", ["trainer_state.json", "log"])
+def test_the_numbers_of_a_run(run, tmp_path, entries, signs, form):
+    file = tmp_path / ("trainer_state.json" if form != "log" else "train.log")
+    text = "\n".join(map(str, entries)) if form == "log" else json.dumps({"log_history": entries})
+    file.write_text(text)
+
+    result = run("explain", file)
+
+    assert [line.removeprefix("the log: ") for line in result.stdout.splitlines() if line.startswith("the log: ")] == signs
+
+
+def test_a_healthy_run_has_no_sign(run, tmp_path):
+    file = tmp_path / "trainer_state.json"
+    file.write_text(json.dumps({"log_history": [{"loss": 2.5 - n / 10, "grad_norm": 1.0} for n in range(9)]}))
+
+    assert run("explain", file).exit_code == 2

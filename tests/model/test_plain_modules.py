@@ -1,0 +1,119 @@
+"""Modules of no library, with quantized layers, adapters and a loop of the user's own: the traced step is the real one."""
+
+from __future__ import annotations
+
+import re
+
+import bitsandbytes as bnb
+import plain
+import pytest
+import torch
+from diffusion import quantized
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from torch import nn
+
+import kbitlint
+from kbitlint.context import TrainingContext
+from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.inputs.plan import DOCUMENTED
+from kbitlint.model.layers.norms import is_norm
+from kbitlint.model.trace.fitting import plan_for
+from kbitlint.model.trace.trace import trace
+
+CONTEXT = TrainingContext(autocast_dtype="float32")
+
+
+def module(kind):
+    torch.manual_seed(0)
+    model = quantized(kind().to(torch.bfloat16), leave=("router", "v_head", "lm_head"))
+    model.requires_grad_(requires_grad=False)
+    return model
+
+
+def adapted(model):
+    targets = [path for path, layer in model.named_modules() if isinstance(layer, bnb.nn.Linear4bit)]
+    return get_peft_model(model, LoraConfig(r=4, init_lora_weights=False, target_modules=targets))
+
+
+def cast_norms(model):
+    for layer in model.modules():
+        if is_norm(layer):
+            layer.float()
+
+
+def prepared_by_peft(model):
+    prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+
+
+def fixed(model):
+    assert kbitlint.fix(model).crashes == ()
+
+
+def step(model):
+    """Return the parameters that a real step reaches, or the error that it raises."""
+    batch = training_batch(model.train(), "cpu", plan=plan_for(model, "cpu") or DOCUMENTED)
+    try:
+        loss_of(model(**batch)).backward()
+    except RuntimeError as error:
+        return str(error)
+    return sorted(name for name, parameter in model.named_parameters() if parameter.grad is not None)
+
+
+def below_wrappers(paths):
+    """Return paths without the names of wrappers. Those of facts begin at the transformers model, if there is one."""
+    return sorted(re.sub(r"(base_model\.model|auto_model|pretrained_model)\.", "", path) for path in paths)
+
+
+@pytest.mark.parametrize("prepare", [lambda _: None, prepared_by_peft, cast_norms, fixed], ids=["none", "peft", "norms", "fix"])
+@pytest.mark.parametrize("kind", plain.KINDS, ids=lambda kind: kind.__name__)
+def test_the_traced_step_of_a_plain_module_is_the_real_one(kind, prepare):
+    model = module(kind)
+    prepare(model)
+    model = adapted(model)
+
+    traced = trace(model, CONTEXT)
+    report = kbitlint.check(model, context=CONTEXT)
+    real = step(model)
+
+    errors = [violation for violation in report.violations if violation.severity.value == "error"]
+    assert report.crashes == ()
+    if isinstance(real, str):
+        assert prepare in (prepared_by_peft, cast_norms), real
+        assert traced.refusals
+        assert errors
+    else:
+        assert below_wrappers(gradient.path for gradient in traced.gradients if gradient.arrives) == below_wrappers(real)
+        assert (traced.refusals, traced.failure, errors) == ((), None, [])
+
+
+def test_a_backbone_under_no_grad_is_an_error_if_no_adapter_learns():
+    model = module(plain.FrozenBackbone)
+    targets = [path for path, layer in model.backbone.named_modules() if isinstance(layer, bnb.nn.Linear4bit)]
+    model = get_peft_model(model, LoraConfig(r=4, target_modules=[f"backbone.{path}" for path in targets]))
+    model.base_model.model.head.requires_grad_(requires_grad=False)
+
+    report = kbitlint.check(model, context=CONTEXT)
+
+    assert "does not require grad" in step(model)
+    assert report.crashes == ()
+    assert {violation.severity.value for violation in report.violations if violation.code in ("KB301", "KB303")} == {"error"}
+
+
+@pytest.mark.parametrize("kind", [plain.MLP, plain.Language], ids=lambda kind: kind.__name__)
+def test_the_memory_of_a_plain_module_has_activations(kind):
+    assert "activations" in str(kbitlint.memory(adapted(module(kind))))
+
+
+def test_a_module_of_which_no_layer_tells_an_input_is_skipped_with_a_reason():
+    class Opaque(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(3))
+
+        def forward(self, scene):
+            return self.weight * scene.meshes
+
+    report = kbitlint.check(nn.ModuleDict({"inner": Opaque(), "packed": module(plain.MLP)}), context=CONTEXT)
+
+    assert report.crashes == ()
+    assert any("without weights" in skip.reason for skip in report.skips)

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import tiny
+import torch
+import transformers
+from trl_trainers import tokenizer
+
+import kbitlint
+
+CODE = "KB714"
+END = 1
+
+
+def trainer(folder, *, pad_is_end, rows=None):
+    special = {"eos_token": "1", "pad_token": "1" if pad_is_end else "0"}
+    made = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer()._tokenizer, **special)
+    collate = transformers.DataCollatorForLanguageModeling(made, mlm=False)
+    args = transformers.TrainingArguments(str(folder), use_cpu=True, report_to=[], max_steps=1)
+    data = [{"input_ids": row, "attention_mask": [1] * len(row)} for row in rows or ([5, 6, 7, END], [8, 9, END])]
+    model = tiny.with_lora(tiny.load())
+    return transformers.Trainer(model, args, train_dataset=data, data_collator=collate, processing_class=made)
+
+
+def found(target):
+    report = kbitlint.check(target, select=CODE, trace=False)
+    assert not report.crashes
+    return [(v.at.path, v.severity.value, v.message) for v in report.violations]
+
+
+def labels_of(made):
+    return made.data_collator([made.train_dataset[0], made.train_dataset[1]])["labels"]
+
+
+def test_an_end_that_is_the_pad_token_is_masked(tmp_path):
+    made = trainer(tmp_path, pad_is_end=True)
+
+    assert found(made) == [("labels", "warning", "none of the 2 end tokens of the first 2 sequences has a label")]
+    assert not (labels_of(made) == END).any()
+
+
+def test_another_pad_token_leaves_the_end_a_label(tmp_path):
+    made = trainer(tmp_path, pad_is_end=False)
+
+    assert found(made) == []
+    assert int((labels_of(made) == END).sum()) == 2
+
+
+def test_sequences_without_an_end_are_not_flagged(tmp_path):
+    assert found(trainer(tmp_path, pad_is_end=True, rows=([5, 6, 7], [8, 9]))) == []
+
+
+def test_a_model_alone_has_no_data():
+    assert kbitlint.check(tiny.load(), select=CODE).violations == ()
+    assert torch.is_tensor(tiny.load().lm_head.weight)

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+import tiny
+import torch
+import transformers
+
+import kbitlint
+
+CODE = "KB715"
+
+
+def trainer(folder, labels, mask=(0, 0, 1, 1)):
+    args = transformers.TrainingArguments(str(folder), use_cpu=True, report_to=[], max_steps=1)
+    row = {"input_ids": [0, 0, 7, 8], "attention_mask": list(mask), "labels": labels}
+    data = [{key: torch.tensor(value) for key, value in row.items()}] * 3
+    return transformers.Trainer(tiny.with_lora(tiny.load()), args, train_dataset=data)
+
+
+def found(target):
+    report = kbitlint.check(target, select=CODE, trace=False)
+    assert not report.crashes
+    return [(v.at.path, v.severity.value, v.message) for v in report.violations]
+
+
+def test_labels_that_are_a_copy_of_padded_tokens_are_flagged(tmp_path):
+    made = trainer(tmp_path, [0, 0, 7, 8])
+
+    assert found(made) == [("labels", "warning", "6 of 12 labels of the first 3 sequences are of padding")]
+
+
+@pytest.mark.parametrize("labels", [[-100, -100, 7, 8], [-100] * 4])
+def test_masked_padding_is_not_flagged(tmp_path, labels):
+    assert found(trainer(tmp_path, labels)) == []
+
+
+def test_a_mask_without_padding_is_not_flagged(tmp_path):
+    assert found(trainer(tmp_path, [0, 0, 7, 8], mask=(1, 1, 1, 1))) == []
+
+
+def test_a_label_without_a_row_is_an_error_and_stops_the_loss(tmp_path):
+    made = trainer(tmp_path, [-100, -100, 7, 256])
+
+    report = kbitlint.check(made, select="KB637", trace=False)
+    message = "the first batch has a token 256, and the input embedding 256 rows"
+    assert [(v.at.path, v.severity.value, v.message) for v in report.violations] == [("input_ids", "error", message)]
+    with pytest.raises(IndexError, match="out of bounds"):
+        made.train()
