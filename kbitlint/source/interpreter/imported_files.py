@@ -6,6 +6,7 @@ Their texts are appended to the script's own, so every span lies in one text. A 
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import sys
@@ -36,6 +37,19 @@ _LIBRARIES = frozenset(
 )
 #: further strings of files that are worth following: what they hold reaches a model through the importing script
 _MARKS = (b"resize_token_embeddings", b"from_pretrained", b"TrainingArguments", b"add_argument", b"@dataclass", b"Trainer")
+
+
+#: Number of parsed files that are kept for the next script of a folder, which often imports the same ones.
+_KEPT = 32
+
+
+@functools.lru_cache(_KEPT)
+def _parsed(raw: str) -> tuple[ast.Module, Relevance]:
+    """Return the syntax tree of a file, and the statements in it that matter for a model. No caller changes either."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # invalid escape sequences in the script's strings
+        module = ast.parse(raw)
+    return module, Relevance(module)
 
 
 #: what a script that trains contains, and its imports
@@ -108,6 +122,7 @@ class ImportedFiles:
     """The number of lines of the joined text so far."""
     files: list[ImportedFile] = field(default_factory=list)
     _known: dict[Path, ImportedFile | None] = field(default_factory=dict)
+    _found: dict[tuple[str, int, Path], ImportedFile | None] = field(default_factory=dict)
 
     def find(self, name: str, level: int, here: ImportedFile | None) -> ImportedFile | None:
         """Return the file of a module; None if the repository has none that concerns models.
@@ -117,9 +132,13 @@ class ImportedFiles:
             level: The number of leading dots.
             here: The file with the import; None for the script itself.
         """
-        if not is_searched(name, level):
-            return None
         folder = self.beside if here is None else here.path.parent
+        key = (name, level, folder)
+        if key not in self._found:  # every path of a script meets its imports again
+            self._found[key] = self._searched(name, level, folder) if is_searched(name, level) else None
+        return self._found[key]
+
+    def _searched(self, name: str, level: int, folder: Path) -> ImportedFile | None:
         for place in places(folder, level):
             base = place.joinpath(*filter(None, name.split(".")))
             for path in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
@@ -138,13 +157,11 @@ class ImportedFiles:
             raw = unified(data.decode("utf-8")) if worth_following(data) or any(mark in data for mark in _MARKS) else ""
             if not raw or has_more_tokens(raw, limits.max_tokens // MAX_FILES):
                 return None
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # invalid escape sequences in the script's strings
-                module = ast.parse(raw)
+            module, relevance = _parsed(raw)
         except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):  # the file's own audit reports these
             return None
         name = os.path.normpath(Path(self.shown).parent / os.path.relpath(path, self.beside))
-        found = ImportedFile(path, Path(name).as_posix(), Text(raw, self.length + 1, self.lines), module, Relevance(module))
+        found = ImportedFile(path, Path(name).as_posix(), Text(raw, self.length + 1, self.lines), module, relevance)
         self.files.append(found)
         self.length += len(raw) + 1
         self.lines += raw.count("\n") + 1
