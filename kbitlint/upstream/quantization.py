@@ -235,7 +235,7 @@ PREPARED_METHODS = frozenset(method.name for method in METHODS if method.prepare
 INFERENCE_KERNELS = tuple(start for method in METHODS for start in method.inference_kernels)
 
 #: quantizations of an unquantized checkpoint on load: the values of ``--quantize``
-QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
+QUANTIZATIONS = ("nf4", "nf4-double", "fp4", "fp4-double", "int8", "none")
 
 #: (method, layer): rows with a package first, then exact names, then patterns
 _LAYERS = sorted(

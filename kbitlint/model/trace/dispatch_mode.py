@@ -64,8 +64,7 @@ class MetaKernels(TorchDispatchMode):
         if ledger.guard is not None:
             ledger.guard.see(tensors)
         if func is aten.detach.default:
-            if tensors[0].requires_grad and torch.is_grad_enabled():
-                ledger.detached.append((ledger.where(), tensors[0]))
+            self._note_detached(tensors[0])
         else:
             self._note_uses(func, tensors)
         if kernel_dtypes.checks(func):
@@ -79,6 +78,12 @@ class MetaKernels(TorchDispatchMode):
             for tensor in tensors_in(result if isinstance(result, (tuple, list)) else (result,)):
                 ledger.allocated(tensor)
         return result
+
+    def _note_detached(self, tensor: Tensor) -> None:
+        """Record a tensor that requires grad and is detached. An observer counts bytes, which the record would keep alive."""
+        ledger = self.ledger
+        if tensor.requires_grad and torch.is_grad_enabled() and ledger.allocated is None:
+            ledger.detached.append((ledger.where(), tensor))
 
     def _note_uses(self, func: Any, tensors: Sequence[Tensor]) -> None:
         """Record the first use of each watched parameter, each read of a packed weight, and a product with one."""
