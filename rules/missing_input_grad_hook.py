@@ -50,7 +50,6 @@ class MissingInputGradHook(Rule):
     ## References
 
     - https://github.com/huggingface/peft/issues/137
-    - https://github.com/huggingface/peft/issues/1142
     - https://github.com/huggingface/transformers/issues/42489
     """
 
