@@ -262,10 +262,7 @@ class ModelFacts:
 
     @property
     def quantized_share(self) -> float:
-        """Return the packed share of the base model's parameters, from 0 to 1.
-
-        A packed layer counts only if it records its features.
-        """
+        """Return the packed share of the base model's parameters, from 0 to 1, of layers that record their features."""
         return self._packed_numel / (self.numel or 1)
 
     @property
