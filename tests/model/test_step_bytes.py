@@ -60,7 +60,7 @@ def test_the_estimate_is_near_the_measured_table(tmp_path, shape, checkpointing)
     saved = estimate.stream + estimate.cast + weights
 
     assert 0.75 < estimate.peak / wide < 1.25
-    assert abs(saved / estimate.peak - (wide - narrow) / wide) < 0.05
+    assert abs(saved / estimate.peak - (wide - narrow) / wide) < 0.06
 
 
 def test_the_severity_follows_the_cost(tmp_path):
