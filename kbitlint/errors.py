@@ -30,10 +30,10 @@ class ConfigError(KbitlintError):
 
 
 class MissingExtraError(KbitlintError):
-    """A missing package of the extra ``kbitlint[model]``."""
+    """A missing package of an extra, such as ``kbitlint[model]``."""
 
-    def __init__(self, package: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'kbitlint[model]'")
+    def __init__(self, package: str, purpose: str, extra: str = "model") -> None:
+        super().__init__(f"{purpose} needs {package}, which is not installed: pip install 'kbitlint[{extra}]'")
 
 
 class SelectionError(KbitlintError):

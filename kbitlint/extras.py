@@ -15,14 +15,19 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 
-def require(package: str, purpose: str) -> ModuleType:
-    """Import a package of the extra and return it.
+def require(package: str, purpose: str, extra: str = "model") -> ModuleType:
+    """Import a package of an extra and return it.
+
+    Args:
+        package: The package.
+        purpose: What needs it, for the message.
+        extra: The extra of kbitlint that installs it.
 
     Raises:
         MissingExtraError: If it is not installed.
     """
     if importlib.util.find_spec(package) is None:
-        raise MissingExtraError(package, purpose)
+        raise MissingExtraError(package, purpose, extra)
     with lifted():  # kbitlint asks for this package, not the config that is being built
         return importlib.import_module(package)
 

@@ -83,7 +83,7 @@ class Float32FrozenWeight(Rule):
         wide = [p for p in model.parameters if self._is_wide(p, model)]
         matrices = [p for p in wide if len(p.shape) > 1]
         extra = sum(p.nbytes // 2 for p in matrices)
-        cost = step_bytes(model, context)
+        cost = step_bytes(model, (context.batch_size, context.seq_len), context.autocast_dtype)
         share = (extra + cost.cast) / cost.peak
         cause = ", as PEFT's prepare leaves it" if is_cast_after_loading(model) else ""
         vectors = {p.path: p for p in wide if len(p.shape) <= 1}

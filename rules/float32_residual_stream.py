@@ -85,7 +85,7 @@ class Float32ResidualStream(Rule):
             fix = _by_hand(trace) if entered else None
         else:
             fix = Fix("let float32 norms give back the dtype that came in", Safety.SAFE, edits)
-        cost = step_bytes(trace.model, context)
+        cost = step_bytes(trace.model, (context.batch_size, context.seq_len), context.autocast_dtype)
         share = cost.stream / cost.peak
         yield self.violation(
             f"{what}: {len(wide)} of {len(trace.layers)} layers pass on float32 while quantized layers compute in {half[0]}",

@@ -193,7 +193,7 @@ def rules(format_: str) -> None:
         click.echo(f"       {type(rule).title()}")
 
 
-@main.command()
+@main.command(short_help="Print a rule, or what a message or log means.")
 @click.argument("rules", nargs=-1, required=True, metavar="RULE|MESSAGE|FILE...")
 def explain(rules: tuple[str, ...]) -> None:
     """Print the documents of rules, by code or slug; or what a warning, an error, a log or a trainer_state.json means.
@@ -222,6 +222,17 @@ def new_rule(slug: str, code: str, package: str) -> None:
         click.echo(line)
 
 
+@main.command(short_help="Serve an editor: findings, fixes and rules while you type.")
+def lsp() -> None:
+    """Serve an editor over the standard streams with the Language Server Protocol (needs kbitlint[lsp])."""
+    from kbitlint.extras import require
+
+    require("pygls", "kbitlint lsp", "lsp")
+    from kbitlint.lsp import main as serve
+
+    serve()
+
+
 @main.command("config", short_help="Print the configuration that applies here.")
 def show_config() -> None:
     """Print the configuration that applies in this folder, and where it comes from."""
@@ -240,7 +251,7 @@ def completion(shell: str, install: bool) -> None:  # noqa: FBT001  # as click p
     click.echo(scripts.install(main, shell) if install else scripts.script(main, shell), nl=install)
 
 
-@main.command()
+@main.command(short_help="Set up a project: settings, pre-commit, baseline.")
 @click.option("--run", is_flag=True, help="Run the functions that build models too, without weights, and list them.")
 @click.option("--no-baseline", "baseline", flag_value=False, default=True, type=bool, help="Accept no violation.")
 def init(run: bool, baseline: bool) -> None:  # noqa: FBT001  # as click passes them

@@ -47,7 +47,7 @@ def print_fixed(target: Target, options: CheckOptions, settings: Config) -> bool
 def accept(targets: Iterable[str], options: CheckOptions, settings: Config) -> None:
     """Write an ignore comment beside each violation that would fail the run, and print how many there are."""
     from kbitlint.fixes.files import write  # an audit changes nothing
-    from kbitlint.fixes.ignores import add_ignores
+    from kbitlint.fixes.ignores import add_ignores  # only --add-ignore needs it
 
     rules = registry.select(options.select or settings.select, options.ignore or settings.ignore, dict(settings.options))
     least = Severity(options.fail_on) if options.fail_on else settings.fail_on

@@ -94,10 +94,7 @@ class QuantizedFacts:
     path: str
     packing: Packing
     lacks: str = ""
-    """The attribute that a bitsandbytes weight needs to be unpacked and that is None: ``quant_state`` or ``SCB``.
-
-    Empty if none is missing.
-    """
+    """The attribute that a bitsandbytes weight needs and that is None: ``quant_state`` or ``SCB``; empty if it has both."""
     conflict: str = ""
     """The difference between the packed bytes and the recorded state; empty if they agree."""
 
@@ -265,10 +262,7 @@ class ModelFacts:
 
     @property
     def quantized_share(self) -> float:
-        """Return the packed share of the base model's parameters, from 0 to 1.
-
-        A packed layer counts only if it records its features.
-        """
+        """Return the packed share of the base model's parameters, from 0 to 1, of layers that record their features."""
         return self._packed_numel / (self.numel or 1)
 
     @property

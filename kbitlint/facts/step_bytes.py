@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from kbitlint.facts.dtypes import LOW_PRECISION
 
 if TYPE_CHECKING:
-    from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
 
 #: the batch of ``kbitlint memory`` where the context has none: sequences, tokens
@@ -41,9 +40,15 @@ class StepBytes:
     """The bytes of the half-precision copies that autocast makes of float32 heads."""
 
 
-def step_bytes(model: ModelFacts, context: TrainingContext) -> StepBytes:
-    """Return the estimate for AdamW and the batch of the context, or one sequence of 2048 tokens."""
-    tokens = (context.batch_size or DEFAULT_BATCH[0]) * (context.seq_len or DEFAULT_BATCH[1])
+def step_bytes(model: ModelFacts, batch: tuple[int | None, int | None], autocast: str | None) -> StepBytes:
+    """Return the estimate for AdamW.
+
+    Args:
+        model: The facts of the model.
+        batch: (sequences, tokens a sequence); None for one sequence, or for 2048 tokens.
+        autocast: The dtype of the autocast region; None if there is none, or it is not known.
+    """
+    tokens = (batch[0] or DEFAULT_BATCH[0]) * (batch[1] or DEFAULT_BATCH[1])
     shapes = {parameter.path: parameter for parameter in model.parameters}
     embeddings = [shapes[path] for path in (f"{item.path}.weight" for item in model.embeddings) if path in shapes]
     heads = [shapes[path] for path in (f"{item.path}.weight" for item in model.heads) if path in shapes]
@@ -58,10 +63,8 @@ def step_bytes(model: ModelFacts, context: TrainingContext) -> StepBytes:
     head, layer = _LOGITS * tokens * vocabulary * _WIDE, 2 * max(layers.values(), default=0) * tokens * _WIDE
     resident = sum(parameter.nbytes for parameter in model.parameters)
     trained = sum(3 * parameter.nbytes for parameter in model.trainable)  # its gradient and AdamW's two moments
-    autocast = context.autocast_dtype in LOW_PRECISION
-    cast = (
-        sum(weight.numel * 2 for weight in heads if weight.dtype == "float32" and not weight.requires_grad) if autocast else 0
-    )
+    casts = autocast in LOW_PRECISION
+    cast = sum(weight.numel * 2 for weight in heads if weight.dtype == "float32" and not weight.requires_grad) if casts else 0
     return StepBytes(max(1, resident + trained + activations + max(head, layer) + cast), stream, cast)
 
 

@@ -207,6 +207,10 @@ METHODS: tuple[Method, ...] = (
     Method("fouroversix", "FourOverSixConfig", trains_with=("keep_master_weights", True)),
     Method("sinq", "SinqConfig", layers=(Layer("SINQLinear", None, "sinq"),)),
     Method("metal", "MetalConfig", layers=(Layer("MetalLinear", None, "metal"),), trains=False),
+    # unknown to transformers 5.23, which warns, skips the quantization and finds none of the weights
+    Method("exl2", trains=False, hub_name="exl2"),
+    Method("exl3", trains=False, hub_name="exl3"),
+    Method("modelopt", trains=False),
     Method("mxfp8", layers=(), takes_attributes=True),  # loaded as fp8, with its layer classes
     Method("gguf", "GgufConfig", ("gguf_file", "dequantize"), (Layer("Gguf*", None, "gguf"),), trains=False, hub_name="gguf"),
     Method(

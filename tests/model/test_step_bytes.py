@@ -50,7 +50,7 @@ def ordinary(tmp_path, shape, *, checkpointing=True):
 def test_the_estimate_is_near_the_measured_table(tmp_path, shape, checkpointing):
     model = ordinary(tmp_path, SHAPES[shape], checkpointing=checkpointing)
     mode = "checkpointed" if checkpointing else "no checkpointing"
-    estimate = step_bytes(collect(model), AUTOCAST)
+    estimate = step_bytes(collect(model), (None, None), "bfloat16")
     wide = measure("", twin_of(model), AUTOCAST, StepPlan(), modes=(mode,)).steps[mode].peak - WORKSPACE
     twin = twin_of(model)
     fix_model(twin, all_rules(), AUTOCAST, Safety.UNSAFE, trace=False)
@@ -60,7 +60,7 @@ def test_the_estimate_is_near_the_measured_table(tmp_path, shape, checkpointing)
     saved = estimate.stream + estimate.cast + weights
 
     assert 0.75 < estimate.peak / wide < 1.25
-    assert abs(saved / estimate.peak - (wide - narrow) / wide) < 0.06
+    assert abs(saved / estimate.peak - (wide - narrow) / wide) < 0.08
 
 
 def test_the_severity_follows_the_cost(tmp_path):

@@ -95,6 +95,7 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
             scalar.
     """
     features, as_is = packing.features, method_named(packing.method).keeps_input
+    cuts = packing.trains is False and packing.method == "torchao"  # other kernels raise in the backward pass
     compute = getattr(torch, packing.compute_dtype) if packing.compute_dtype else None
     if features is None:
         return lambda incoming, *_, **__: _Gives.apply(incoming, adapter)  # type: ignore[no-any-return,no-untyped-call]  # torch's
@@ -103,7 +104,7 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
     def forward(incoming: Tensor, *_: Any, **__: Any) -> Tensor:
         dtype = incoming.dtype
         bias: Any = module._parameters.get("bias")  # noqa: SLF001  # a dictionary read; layers without bias may lack the attribute
-        passing = incoming.detach() if packing.trains is False else incoming  # a kernel without a backward
+        passing = incoming.detach() if cuts else incoming
         wide = passing if compute is None or as_is else passing.to(compute)
         if bias is not None and bias.dtype is not wide.dtype:
             bias = bias.to(wide.dtype)
