@@ -23,6 +23,7 @@ __all__ = [
     "__version__",
     "assert_ready",
     "check",
+    "fit",
     "fix",
     "load_prepared",
     "memory",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from kbitlint.api import assert_ready, check, fix, load_prepared, memory, plan, prepare, undo
+    from kbitlint.api import assert_ready, check, fit, fix, load_prepared, memory, plan, prepare, undo
     from kbitlint.context import TrainingContext
     from kbitlint.errors import KbitlintError
     from kbitlint.rehearsal.run import rehearse
@@ -47,7 +48,7 @@ _HOMES = {
     "Severity": "kbitlint.violation",
     "TrainingContext": "kbitlint.context",
     "Violation": "kbitlint.violation",
-} | dict.fromkeys(("assert_ready", "check", "fix", "load_prepared", "memory", "plan", "prepare", "undo"), "kbitlint.api")
+} | dict.fromkeys(("assert_ready", "check", "fit", "fix", "load_prepared", "memory", "plan", "prepare", "undo"), "kbitlint.api")
 
 
 def __getattr__(name: str) -> object:

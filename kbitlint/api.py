@@ -1,4 +1,4 @@
-"""The public functions: check, fix, plan, undo, memory, assert_ready, prepare and load_prepared.
+"""The public functions: check, fix, plan, undo, memory, fit, assert_ready, prepare and load_prepared.
 
 Notebooks, tests and the command line call them. A target is parsed here, once.
 Imports of torch and ``kbitlint.model`` are inside functions: audits of scripts and files need none of them.
@@ -21,13 +21,15 @@ from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
 from kbitlint.limits import held_to
 from kbitlint.output.text import render
+from kbitlint.step_plan import StepPlan, loss_named
 from kbitlint.target import Kind, held, parse
+from kbitlint.upstream import cards, optimizers
 from kbitlint.violation import Edit, Safety, Severity
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from kbitlint.report import MemoryReport, Report
+    from kbitlint.report import FitReport, MemoryReport, Report
     from kbitlint.target import Target
 
 
@@ -126,14 +128,17 @@ def plan(target: Any, *, unsafe: bool = False, **options: Unpack[Keywords]) -> t
 
 
 @with_keywords
-def memory(
+def memory(  # noqa: PLR0913  # each is one setting of a training step
     target: Any,
     *,
     lora: str | None = DEFAULT_LORA,
-    optimizer: str = "adamw",
+    optimizer: str | None = None,
     every: int = 2,
     batch: int | None = None,
     seq_len: int | None = None,
+    loss: str = "full",
+    accumulation: int = 1,
+    attention: str | None = None,
     **options: Unpack[Keywords],
 ) -> MemoryReport:
     """Return the memory of one training step in bytes: as the model is, after PEFT's prepare, after kbitlint's fix.
@@ -142,25 +147,88 @@ def memory(
 
     Args:
         target: As for ``check``.
-        lora: LoRA to attach if the model has no adapters, ``r=16,targets=all-linear`` or ``r=8,targets=q_proj+v_proj``;
+        lora: LoRA to attach if the model has no adapters, ``r=16,targets=all-linear`` or ``r=8,dropout=0.05,dora``;
             None attaches none.
-        optimizer: ``adamw``, ``adamw8bit``, ``paged_adamw_8bit`` or ``sgd``.
+        optimizer: A name of ``TrainingArguments.optim``; None for that of the context, or ``adamw``.
         every: Also measure with every n-th layer checkpointed.
         batch: Sequences in a batch; None for the value of the context, or 1.
         seq_len: Tokens in a sequence; None for the value of the context, or 2048.
+        loss: ``full`` as transformers' Trainer, ``fused`` as TRL's SFTTrainer, ``kept`` if the loop keeps the outputs.
+        accumulation: Batches before each step of the optimizer.
+        attention: ``eager`` or ``sdpa``; None for that of the model.
         **options: As for ``check``.
 
     Raises:
         KbitlintError: As for ``check``; or an argument is wrong.
     """
     chosen = options_of(options)
-    from kbitlint.fixes.budget import memory_of, parse_lora  # an audit measures no step
+    from kbitlint.fixes.budget import memory_of  # an audit measures no step
+    from kbitlint.fixes.lora import parse_lora  # as above
 
     adapter = None if lora is None else parse_lora(lora)
+    name = optimizer or optimizers.known(chosen.context.optimizer) or "adamw"
+    optimizers.find(name)
+    plan = StepPlan(name, every, loss_named(loss), accumulation, attention)
     parsed = target_of(target)
     with turn(parsed):
         opened = open_target(parsed, chosen)
-        return memory_of(opened, chosen, (batch, seq_len), lora=adapter, optimizer=optimizer, every=every)
+        return memory_of(opened, chosen, (batch, seq_len), lora=adapter, plan=plan)
+
+
+@with_keywords
+def fit(  # noqa: PLR0913  # each is one setting of a run
+    target: Any,
+    *,
+    gpu: str,
+    gpus: int = 1,
+    strategy: str | None = None,
+    offload: bool = False,
+    checkpointing: str | None = None,
+    lora: str | None = DEFAULT_LORA,
+    optimizer: str | None = None,
+    batch: int | None = None,
+    seq_len: int | None = None,
+    loss: str = "full",
+    accumulation: int = 1,
+    attention: str | None = None,
+    **options: Unpack[Keywords],
+) -> FitReport:
+    """Return whether a run fits its cards, the largest batch that does, or the cheapest changes that make it fit.
+
+    Args:
+        target: As for ``check``.
+        gpu: A card (``4090``, ``A100-40``) or its size (``24GB``).
+        gpus: Cards of that kind.
+        strategy: ``ddp``, ``fsdp1``, ``fsdp2``, ``zero1``, ``zero2``, ``zero3`` or ``device_map``; None for that of the
+            context, ``ddp`` for several cards, and ``single`` for one.
+        offload: Whether sharded weights lie in host memory.
+        checkpointing: ``none`` or ``all``; None for the setting of the context, or ``none``.
+        lora: As for ``memory``.
+        optimizer: As for ``memory``.
+        batch: Sequences in a batch of one card; None for the value of the context, or 1.
+        seq_len: As for ``memory``.
+        loss: As for ``memory``.
+        accumulation: As for ``memory``.
+        attention: As for ``memory``.
+        **options: As for ``check``.
+
+    Raises:
+        KbitlintError: As for ``check``; or an argument is wrong.
+    """
+    from kbitlint.fixes.fit import Asked, fit_target, launch_of, mode_of  # an audit measures no step
+    from kbitlint.fixes.lora import parse_lora  # as above
+
+    chosen = options_of(options)
+    adapter = None if lora is None else parse_lora(lora)
+    name = optimizer or optimizers.known(chosen.context.optimizer) or "adamw"
+    optimizers.find(name)
+    plan = StepPlan(name, None, loss_named(loss), accumulation, attention)
+    card, launch = cards.find(gpu), launch_of(strategy, gpus, chosen.context, offload=offload)
+    mode = mode_of(checkpointing, chosen.context)
+    parsed = target_of(target)
+    with turn(parsed):
+        opened = open_target(parsed, chosen)
+        return fit_target(opened, chosen, (batch, seq_len), Asked(card, launch, plan, mode, adapter))
 
 
 def undo(model: Any) -> int:

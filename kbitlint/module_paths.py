@@ -92,17 +92,18 @@ def _fits(part: str, name: str) -> bool:
     return len(name) - len(last) >= at and name.endswith(last)
 
 
-def matches_pattern(pattern: str, path: str) -> bool:
-    """Return whether a key of ``rank_pattern`` or ``alpha_pattern`` matches a module, as PEFT 0.21 matches it.
+def matches_key(key: str, path: str) -> bool:
+    r"""Return whether a plain key of ``rank_pattern`` or ``alpha_pattern`` matches a module, as PEFT 0.21 matches it.
 
-    A key that is no regular expression matches nothing here, and PEFT raises an error for it. (peft/utils/other.py)
+    PEFT compares ``(.*\.)?(key)$`` with the path (peft/utils/other.py). A key that starts with ``^`` is a whole path.
 
-    >>> matches_pattern("q_proj", "model.layers.0.self_attn.q_proj")
+    Args:
+        key: A name or a path, possibly behind ``^``, without other signs of a regular expression.
+        path: The path of the module below the PeftModel.
+
+    >>> matches_key("q_proj", "model.layers.0.self_attn.q_proj")
     True
-    >>> matches_pattern("^q_proj", "model.layers.0.self_attn.q_proj")
+    >>> matches_key("^q_proj", "model.layers.0.self_attn.q_proj")
     False
     """
-    try:
-        return re.match(rf"(.*\.)?({pattern})$", path) is not None
-    except (re.error, RecursionError, OverflowError):
-        return False
+    return path == key.removeprefix("^") or (not key.startswith("^") and path.endswith(f".{key}"))

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError
 from kbitlint.files import atomic
-from kbitlint.output import formats, memory, text
+from kbitlint.fit_result import FitResult
+from kbitlint.output import fit, formats, memory, text
 from kbitlint.output.wording import plural
 from kbitlint.result import AuditResult, MemoryResult
 from kbitlint.sizes import size
@@ -145,6 +146,16 @@ def _saved(path: Path, content: str) -> Path:
     except OSError as error:
         raise KbitlintError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
+
+
+class FitReport(FitResult):
+    """Whether a run fits its cards."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Return the report in the format of ``kbitlint fit``."""
+        return fit.render_text(self)
 
 
 def report_of(name: str, facts: Any, outcome: Outcome, trace: Any = None, **further: Any) -> Report:

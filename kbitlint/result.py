@@ -14,6 +14,8 @@ from kbitlint.violation import Edit, Severity, Surface, Violation
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kbitlint.step_plan import StepPlan
+
 #: kinds of resident bytes, in their order in reports
 KINDS = ("quantized weights", "quantization state", "norms", "embeddings and head", "other weights", "adapters", "buffers")
 #: the summary of a function that was not to be run
@@ -186,6 +188,8 @@ class StateMemory:
     """The step's memory by mode of checkpointing. A mode that the class does not support is absent."""
     failure: str | None = None
     """Why the step could not run; None if it ran."""
+    host: int = 0
+    """Bytes of the optimizer's state that lie in the memory of the host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +200,8 @@ class MemoryResult:
     summary: str
     batch: tuple[int, int]
     """(sequences, tokens per sequence)."""
-    optimizer: str
-    """The name of the optimizer."""
+    plan: StepPlan
+    """The optimizer and the other settings of the step."""
     autocast: str | None
     """The dtype of autocast; None without autocast."""
     states: tuple[StateMemory, ...]

@@ -62,7 +62,7 @@ class AdaptersUnfitForGradScaler(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each training of 16-bit adapters with a gradient scaler on every path."""
-        for trained in source.trained():
+        for trained in source.trained(quantized=True):
             dtypes = {getattr(model.adapters, "dtype", None) for model in trained.models}
             narrow = len(dtypes) == 1 and dtypes <= {"float16", "bfloat16"}
             scaled = all(training.fp16 is True for training in trained.paths)
@@ -74,7 +74,7 @@ class AdaptersUnfitForGradScaler(Rule):
             edits = source.rename_argument(given, "bf16") if given is not None else ()
             title = "train in bfloat16: bf16=True"
             yield self.violation(
-                f"the adapters are {dtype}, and the gradient scaler of float16 training unscales float32 only",
+                f"the adapters are {dtype}{trained.where}, and the gradient scaler of float16 training unscales float32 only",
                 source.at(arguments or trained.call),
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if dtype == "float16" else Severity.WARNING,

@@ -99,7 +99,7 @@ class CheckpointingOff(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each training of a quantized model with checkpointing off on every path."""
-        for trained in source.trained():
+        for trained in source.trained(quantized=True):
             off = all(model.checkpointing.enabled is False for model in trained.models)
             sharded = any(training.fsdp is not False for training in trained.paths)
             through_cache = any("Prefix" in getattr(m.adapters and m.adapters.config, "callee", "") for m in trained.models)
@@ -111,7 +111,7 @@ class CheckpointingOff(Rule):
                 edits = source.set_value(arguments, "gradient_checkpointing", value=True)
             title = "enable it: gradient_checkpointing=True"
             yield self.violation(
-                "checkpointing is off: every layer keeps its activations",
+                f"checkpointing is off{trained.where}: every layer keeps its activations",
                 source.at(trained.call),
                 surface=Surface.SOURCE,
                 fix=Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY),

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
-from kbitlint.module_paths import matches_pattern
+from kbitlint.module_paths import matches_key
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -90,8 +90,8 @@ class DeadRankPattern(Rule):
         modules = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in checkpoint.adapter_tensors}
         for name in PATTERNS:
             patterns = (checkpoint.adapter or {}).get(name)
-            for key in patterns if isinstance(patterns, dict) else ():
-                if not any(matches_pattern(key, module) for module in modules):
+            for key in filter(_NAME.fullmatch, patterns) if isinstance(patterns, dict) else ():
+                if not any(matches_key(key, module) for module in modules):
                     yield self.violation(
                         f"{name} names {key!r}, which matches no module of the adapter: the default was used",
                         Location(name, "adapter_config.json"),
@@ -114,7 +114,7 @@ def _matches_none(pattern: str, targets: tuple[str, ...]) -> bool:
         return False
     name = pattern.removeprefix("^").replace("\\.", ".")
     paths = [above.format(number) + target for target in targets for above in _ABOVE for number in (0, 1, 11)]
-    known = any(matches_pattern(pattern, path) for path in paths)
+    known = any(matches_key(pattern, path) for path in paths)
     longer = not pattern.startswith("^") and any(name.endswith(f".{target}") for target in targets)  # a path of its own
     whole = "." in name and any(name.endswith(f".{target}") for target in targets)
     return not (known or longer or whole)

@@ -76,16 +76,9 @@ class DeadTargetModule(Rule):
         for unmatched in model.unmatched:
             title = "name experts in target_parameters" if banks else "name a module of this architecture"
             key, entry = unmatched.key, unmatched.entry
-            if key == "left out":
-                yield self.violation(
-                    f"target_modules of adapter {unmatched.adapter!r} match this layer, and it has no adapter",
-                    Location(entry),
-                    evidence={"adapter": unmatched.adapter, "key": key},
-                    fix=Fix("attach the adapters after layers are replaced", Safety.DISPLAY),
-                )
-                continue
+            what = f"name {entry!r}, and {_EFFECTS[key]}" if key in _EFFECTS else "match this layer, and it has no adapter"
             yield self.violation(
-                f"{key} of adapter {unmatched.adapter!r} name {entry!r}, and {_EFFECTS[key]}",
+                f"{key if key in _EFFECTS else 'target_modules'} of adapter {unmatched.adapter!r} {what}",
                 Location(entry),
                 evidence={"adapter": unmatched.adapter, "target": entry, "key": key, "fused_experts": len(banks)},
                 fix=Fix(title if key == "target_modules" else _TITLES.get(key, _TITLE), Safety.DISPLAY),
@@ -123,17 +116,15 @@ def _dead(config: Call, model: ModelState) -> tuple[str, ...]:
     if load is None or not isinstance(targets, tuple) or not all(isinstance(name, str) for name in targets):
         return ()
     known = families.facts_of(load.value("pretrained_model_name_or_path"), model.named)
-    architecture = known.architecture
-    if architecture is None or (load.value("trust_remote_code") is not None and known.model_type != "phi"):
+    if known.architecture is None or (load.value("trust_remote_code") is not None and known.model_type != "phi"):
         return ()  # the code of the checkpoint may name its modules otherwise
-    renamed = EXPERT_PROJECTIONS.get(architecture.renames, ())
-    here = architecture.names | set(renamed)
-    names = (str(name) for name in targets if "." not in str(name))
-    return tuple(name for name in names if name in every_name() and name not in here)
+    here = known.architecture.names | set(EXPERT_PROJECTIONS.get(known.architecture.renames, ()))
+    return tuple(str(name) for name in targets if name in every_name() and name not in here)
 
 
 _TITLE = "name a module of this architecture"
 _TITLES = {
+    "left out": "attach the adapters after layers are replaced",
     "target_parameters": "name a parameter of this model",
     "layers_to_transform": "count the layers from 0",
 } | dict.fromkeys(("rank_pattern", "alpha_pattern"), "name adapted layers by the end of their path, without ^")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.source import Action, Loop
+from kbitlint.facts.source import Action
+from kbitlint.facts.training import Loop
 from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation

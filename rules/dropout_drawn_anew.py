@@ -47,7 +47,6 @@ class DropoutDrawnAnew(Rule):
 
     ## References
 
-    - https://pytorch.org/docs/stable/checkpoint.html
     - https://github.com/allenai/OLMo/pull/702
     """
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FailingTrainingStep(Rule):
-    """A training step that autograd stops, independent of the data.
+    """A training step that autograd, the model's class or PEFT stops, independent of the data.
 
     ## What it does
 
@@ -23,12 +23,18 @@ class FailingTrainingStep(Rule):
     grad is written in place; a value that the backward pass needs was overwritten; a checkpoint recomputes something
     else.
 
+    Also reports what the model's class or PEFT raises for a batch of the class. A small copy of the class with weights
+    must raise it too, and must not raise it without the adapters, or once its special tokens have numbers.
+
     ## Why is this bad?
 
     The first training step raises. These errors depend on flags and on the order of operations, not on values. A step
     without weights therefore raises them as a real step does.
 
     ## Example
+
+    Whisper under `task_type="SEQ_2_SEQ_LM"`, for which PEFT passes `input_ids` to a model that reads sound. A
+    classifier without `pad_token_id`: `Cannot handle batch sizes > 1 if no padding token is defined`.
 
     A hook that makes the embeddings' output require grad, on a model that writes into its embeddings in place (BLT,
     GIT): `a leaf Variable that requires grad is being used in an in-place operation`.
@@ -40,7 +46,7 @@ class FailingTrainingStep(Rule):
 
     ## Fix safety
 
-    No fix is offered: the cause is in code.
+    No fix is offered: the cause is in code or in a setting that the message names.
 
     ## References
 

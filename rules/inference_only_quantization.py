@@ -76,15 +76,16 @@ class InferenceOnlyQuantization(Rule):
         if not trace.model.quantized:
             raise Unchecked("no layer is quantized")
         attached = [gradient for gradient in trace.gradients if gradient.adapter and not gradient.virtual]
-        yield from self._violations(trace.model, context, passed=bool(attached) and all(g.arrives for g in attached))
+        yield from self._violations(trace.model, context, around=bool(attached) and all(g.arrives for g in attached))
 
-    def _violations(self, model: ModelFacts, context: TrainingContext, *, passed: bool = False) -> Iterator[Violation]:
+    def _violations(self, model: ModelFacts, context: TrainingContext, *, around: bool = False) -> Iterator[Violation]:
         stuck = [facts for facts in model.quantized if facts.packing.trains is False]
         for facts in stuck:
+            passed = around and facts.packing.method == "torchao"  # other kernels raise in the backward pass
             yield self.violation(
                 f"{facts.packing.method} kernel has no backward" + (": gradients pass its adapter alone" if passed else ""),
                 Location(facts.path),
-                surface=Surface.TRACE if passed else Surface.MODEL,
+                surface=Surface.TRACE if around else Surface.MODEL,
                 severity=Severity.WARNING if passed else None,
                 consequence=Consequence.TRAINS_WRONG if passed else None,
                 evidence={"method": facts.packing.method, "bits": facts.packing.bits},

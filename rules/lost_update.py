@@ -18,7 +18,7 @@ _HALF_UNIT = 2.0**-9
 
 
 class LostUpdate(Rule):
-    """Adapter parameters in bfloat16 whose values are too large for a step of the optimizer to change them.
+    """Adapter vectors in bfloat16 whose values are too large for a step of the optimizer to change.
 
     ## What it does
 

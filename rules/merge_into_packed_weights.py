@@ -85,13 +85,13 @@ class MergeIntoPackedWeights(Rule):
                     consequence=Consequence.FAILS,
                     fix=Fix("merge trainer.model after loading it on an unquantized base", Safety.DISPLAY),
                 )
-            elif all(step.before.kbit for step in steps):
-                bits = steps[0].before.bits
+            elif packs := [step for step in steps if step.before.kbit]:
+                bits = packs[0].before.bits
                 packed = f"{bits}-bit" if isinstance(bits, int) else "packed"
                 yield self.violation(
                     f"the adapters are merged into {packed} weights, whose rounding swallows much of them",
                     source.at(call),
                     surface=Surface.SOURCE,
-                    evidence={"method": steps[0].before.method},
+                    evidence={"method": packs[0].before.method},
                     fix=Fix("merge into the dequantized base, or into one that is loaded in bfloat16", Safety.DISPLAY),
                 )

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from kbitlint.facts.layers import LayerCheckpointing
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import CheckpointingState, ModelState
-    from kbitlint.facts.source import SourceFacts, Training
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.training import Training
     from kbitlint.facts.values import Call
 
 TITLE = "checkpoint without reentry"

@@ -21,7 +21,8 @@ class StateLostInRecompute(Rule):
 
     Reports an active adapter with invocation tokens (aLoRA) on modules that checkpoint and are not transformers' own
     checkpointed layers. Of transformers' own layers, reports the first one with adapters if its input does not require
-    grad. Reports an active Poly adapter on every module that checkpoints.
+    grad. Reports an active Poly adapter on every module that checkpoints, and an aLoRA
+    that `add_adapter` of transformers attached: no code looks for its tokens.
 
     ## Why is this bad?
 
@@ -68,6 +69,14 @@ class StateLostInRecompute(Rule):
             raise Unchecked("no adapters are attached yet")
         active = [adapter for adapter in model.adapters if adapter.active]
         invoked, tasks = [a.name for a in active if a.invoked], [a.name for a in active if a.by_task]
+        if any(adapter.invoked and not adapter.wrapped for adapter in active):
+            yield self.violation(
+                "invocation tokens are looked for by PEFT's own model only, so the adapter acts on no token",
+                Location(),
+                evidence={"adapters": invoked},
+                fix=Fix("attach the adapter with get_peft_model", Safety.DISPLAY),
+            )
+            return
         bare = _first_layers(model, context) if invoked else frozenset()
         for facts in model.checkpointing if invoked or tasks else ():
             if tasks:

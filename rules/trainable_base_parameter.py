@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.source import Action, Loop
+from kbitlint.facts.source import Action
+from kbitlint.facts.training import Loop
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 

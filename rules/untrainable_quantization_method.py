@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.source import Action, Loop
+from kbitlint.facts.source import Action
+from kbitlint.facts.training import Loop
 from kbitlint.facts.values import UNKNOWN
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.quantization import method_named

@@ -26,11 +26,13 @@ from benchmarks.goals import Goal, leave
 from kbitlint.context import TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.inspect.walk import collect
+from kbitlint.model.memory.live_bytes import LiveBytes
+from kbitlint.model.memory.step_memory import measure
 from kbitlint.model.trace.cost import run_twin
-from kbitlint.model.trace.memory import LiveBytes, measure
 from kbitlint.model.trace.trace import trace
 from kbitlint.model.trace.twin import twin_of
 from kbitlint.result import ON
+from kbitlint.step_plan import StepPlan
 from tests.support import tiny
 
 BATCH, SEQ_LEN = 4, 64
@@ -145,7 +147,7 @@ def on_cuda():
             optimizer.zero_grad(set_to_none=True)
         real = torch.cuda.max_memory_allocated()
         context = TrainingContext(autocast_dtype="float32", batch_size=1, seq_len=seq_len)
-        told = measure("as it is", model, context, optimizer="adamw", every=2).steps[ON].peak
+        told = measure("as it is", model, context, StepPlan(), modes=(ON,)).steps[ON].peak
         yield PEAK, f"1.1B Llama, {seq_len} tokens, {torch.cuda.get_device_name()}", told / real
 
 

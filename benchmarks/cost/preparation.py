@@ -43,8 +43,9 @@ from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.build.meta import instantiate
 from kbitlint.model.inspect.walk import collect
 from kbitlint.model.layers import checkpointing
-from kbitlint.model.trace.memory import measure
+from kbitlint.model.memory.step_memory import measure
 from kbitlint.result import ON
+from kbitlint.step_plan import StepPlan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -153,7 +154,7 @@ def state_on_meta(geometry: Geometry, name: str, context: TrainingContext) -> St
     weights = unquantized_bytes(model)
     with torch.device("meta"):
         adapted = with_lora(model)
-    found = measure(name, adapted, context, optimizer="adamw", every=2)
+    found = measure(name, adapted, context, StepPlan(), modes=(ON,))
     if found.failure:
         raise SystemExit(f"{geometry.name}, {name}: {found.failure}")
     step = found.steps[ON]

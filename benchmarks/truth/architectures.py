@@ -1,4 +1,4 @@
-"""Every architecture of four transformers tasks, tiny: with random weights, or on the meta device.
+"""Every class of transformers' auto mappings, tiny: with random weights, or on the meta device.
 
     python -m benchmarks.truth.architectures [--task TASK]        which can be built, and how many
 
@@ -22,7 +22,7 @@ from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.utils import logging
 
 #: the tasks of most fine-tuning: task -> the Auto class whose mapping lists its architectures
-_COMMON = {
+COMMON = {
     "causal-lm": "AutoModelForCausalLM",
     "seq2seq": "AutoModelForSeq2SeqLM",
     "image-text-to-text": "AutoModelForImageTextToText",
@@ -34,7 +34,7 @@ def _further() -> dict[str, str]:
     """Return the tasks of the other Auto classes of transformers. Heads come first, bare models and backbones last."""
     names = [name for name in dir(transformers) if re.match(r"AutoModelFor|AutoBackbone$|AutoModel$", name)]
     names.sort(key=lambda name: not name.startswith("AutoModelFor"))
-    return {_task(name): name for name in names if name not in _COMMON.values()}
+    return {_task(name): name for name in names if name not in COMMON.values()}
 
 
 def _task(auto: str) -> str:
@@ -44,7 +44,7 @@ def _task(auto: str) -> str:
 
 
 #: task -> the Auto class whose mapping lists its architectures
-TASKS = _COMMON | _further()
+TASKS = COMMON | _further()
 
 HIDDEN, INTERMEDIATE, HEADS, HEAD_SIZE, LAYERS, VOCABULARY = 64, 128, 4, 16, 2, 256
 
@@ -56,7 +56,7 @@ _NAMES = {
         adapter_in_dim adapter_out_dim vision_output_dim projector_input_dim projector_output_dim attention_hidden_size
         lru_width pronunciation_embed_dim shape_embed_dim text_hidden_size vision_hidden_size audio_hidden_size
         cross_attention_hidden_size encoder_hidden_size decoder_hidden_size backbone_hidden_size hidden_size_global
-        output_channels fpn_hidden_size""",
+        output_channels fpn_hidden_size reassemble_hidden_size""",
     INTERMEDIATE: """
         intermediate_size ffn_dim ffn_hidden_size decoder_ffn_dim encoder_ffn_dim d_ff dff dim_ff n_inner d_inner mlp_dim
         moe_intermediate_size shared_expert_intermediate_size shared_intermediate_size expert_ffn_hidden_size
@@ -232,7 +232,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
 def architectures(task: str) -> list[str]:
     """Return the model types of a task, sorted. Beyond the common tasks, a class counts for the first task that lists it."""
     mapping = _mapping(task)
-    if task in _COMMON:
+    if task in COMMON:
         return sorted(mapping)
     earlier = {name for other in list(TASKS)[: list(TASKS).index(task)] for name in _mapping(other).values()}
     own: dict[str, str] = {}

@@ -49,6 +49,8 @@ class ScriptAudit:
     skips: tuple[Skip, ...] = field(default=())
     silenced: int = 0
     """How many violations a comment silences."""
+    decided: frozenset[tuple[str, int | None]] = frozenset()
+    """(file, line) of each call in an imported file after which a script trains the model."""
 
 
 def run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -> tuple[engine.Outcome, int]:
@@ -135,7 +137,7 @@ def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Scri
     results = list(_each(worth, root, rules, context))
     outcome = merge(result.outcome for result in results)
     return ScriptAudit(
-        dataclasses.replace(outcome, violations=_once(outcome.violations)),
+        dataclasses.replace(outcome, violations=_once(outcome.violations, {place for one in results for place in one.decided})),
         len(paths),
         sum(result.read for result in results),
         (*(Skip("", Surface.SOURCE, note) for note in notes), *(skip for result in results for skip in result.skips)),
@@ -143,13 +145,16 @@ def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Scri
     )
 
 
-def _once(violations: Iterable[Violation]) -> tuple[Violation, ...]:
+def _once(violations: Iterable[Violation], decided: set[tuple[str, int | None]]) -> tuple[Violation, ...]:
     """Return the violations of a folder, each once: a file's own audit and those of the files that import it find the same.
 
-    The most severe one remains, with the fix of the file's own audit.
+    The most severe one remains, with the fix of the file's own audit. What a later call may decide is left out where the file
+    that imports the call shows the decision.
     """
     found: dict[tuple[object, ...], Violation] = {}
     for violation in violations:
+        if violation.evidence.get("trained_here") is False and (violation.at.file, violation.at.line) in decided:
+            continue
         key = (violation.code, violation.at)
         other = found.setdefault(key, violation)
         worse = violation if violation.severity > other.severity else other
@@ -184,7 +189,15 @@ def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: Training
     if document is None:
         return ScriptAudit(NOTHING, 1)
     outcome, silenced = run(rules, document.facts, context)
-    return ScriptAudit(outcome, 1, 1, silenced=silenced)
+    return ScriptAudit(outcome, 1, 1, silenced=silenced, decided=frozenset(_decided(document.facts)))
+
+
+def _decided(facts: SourceFacts) -> Iterable[tuple[str, int | None]]:
+    """Yield the place of each call in an imported file after which the file trains the model."""
+    for path in facts.paths if facts.modules else ():
+        for _, training, steps in path.histories():
+            places = (facts.at(step.call) for step in steps if training is not None and facts.is_imported(step.call))
+            yield from ((place.file, place.line) for place in places)
 
 
 def _audit_stored(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> ScriptAudit:

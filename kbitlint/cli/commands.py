@@ -13,9 +13,10 @@ import click
 
 from kbitlint import __version__
 from kbitlint.cli.exits import EXIT_FAILED, CommandLine
-from kbitlint.cli.options import CHECK_OPTIONS, OPENING_OPTIONS, REHEARSAL_OPTIONS, with_options
+from kbitlint.cli.options import CHECK_OPTIONS, OPENING_OPTIONS, REHEARSAL_OPTIONS, STEP_OPTIONS, with_options
 from kbitlint.cli.terminal import color, escape, width
 from kbitlint.errors import did_you_mean
+from kbitlint.output.formats import FIT as FIT_FORMATS
 from kbitlint.output.formats import MEMORY as MEMORY_FORMATS
 from kbitlint.runtime import import_paths
 from kbitlint.runtime.optimized_python import keep_docstrings
@@ -128,11 +129,10 @@ def rehearse(words: tuple[str, ...], **options: Any) -> int:
 
 @main.command(epilog="Exit codes: 0 measured, 2 kbitlint could not do its job.", short_help="What training takes in memory.")
 @click.argument("target")
-@click.option("--lora", metavar="SPEC", help="LoRA to attach where there is none: r=16,targets=all-linear (default) or none.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Sequences in a batch.")
-@click.option("--seq-len", type=click.IntRange(min=2), default=2048, show_default=True, help="Tokens a sequence.")
-@click.option("--optimizer", type=click.Choice(["adamw", "adamw8bit", "paged_adamw_8bit", "sgd"]), default="adamw")
+@click.option("--batch", type=click.IntRange(min=1), help="Sequences in a batch (default: 1).")
+@click.option("--seq-len", type=click.IntRange(min=2), help="Tokens in a sequence (default: 2048).")
 @click.option("--every", type=click.IntRange(min=2), default=2, help="Also with every n-th layer checkpointed (default: 2).")
+@with_options(STEP_OPTIONS)
 @click.option("--format", "format_", type=click.Choice(MEMORY_FORMATS), default="text", help="How to report.")
 @with_options(OPENING_OPTIONS)
 def memory(target: str, **options: Any) -> None:
@@ -145,6 +145,34 @@ def memory(target: str, **options: Any) -> None:
         from kbitlint.cli.memory import MemoryOptions, measure
 
         measure(target, MemoryOptions(**options), config.load(config.find(Path.cwd())))
+
+
+@main.command(
+    epilog="Exit codes: 0 it fits, 1 it does not, 2 kbitlint could not do its job.", short_help="Does this run fit that card?"
+)
+@click.argument("target")
+@click.option("--gpu", required=True, metavar="CARD", help="A card (4090, A100-40, H100) or its size (24GB).")
+@click.option("--gpus", type=click.IntRange(min=1), default=1, help="Cards of that kind.")
+@click.option(
+    "--strategy", metavar="NAME", help="ddp (default for several cards), fsdp1, fsdp2, zero1, zero2, zero3, device_map."
+)
+@click.option("--offload", is_flag=True, help="Sharded weights lie in host memory.")
+@click.option("--checkpointing", type=click.Choice(["none", "all"]), help="Activation checkpointing (default: none).")
+@click.option("--batch", type=click.IntRange(min=1), help="Sequences in a batch of one card (default: 1).")
+@click.option("--seq-len", type=click.IntRange(min=2), help="Tokens in a sequence (default: 2048).")
+@with_options(STEP_OPTIONS)
+@click.option("--format", "format_", type=click.Choice(FIT_FORMATS), default="text", help="How to report.")
+@with_options(OPENING_OPTIONS)
+def fit(target: str, **options: Any) -> int:
+    """Tell whether a run fits a card, and the largest batch that does.
+
+    If it does not fit, the cheapest changes that make it fit follow, each with its bytes and with what to paste.
+    """
+    with import_paths.closed_to(import_paths.reached_by([target])):
+        from kbitlint import config
+        from kbitlint.cli.fit import FitOptions, search
+
+        return search(target, FitOptions(**options), config.load(config.find(Path.cwd())))
 
 
 @main.command()

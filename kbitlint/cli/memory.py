@@ -21,10 +21,13 @@ class MemoryOptions(SharedOptions):
     """The arguments of ``kbitlint memory``, as click parses them, without the target."""
 
     lora: str | None
-    batch: int
-    seq_len: int
-    optimizer: str
+    batch: int | None
+    seq_len: int | None
+    optimizer: str | None
     every: int
+    loss: str
+    accumulation: int
+    attention: str | None
     format_: str
 
 
@@ -40,6 +43,9 @@ def measure(target: str, options: MemoryOptions, settings: Config) -> None:
             every=options.every,
             batch=options.batch,
             seq_len=options.seq_len,
+            loss=options.loss,
+            accumulation=options.accumulation,
+            attention=options.attention,
             **options.arguments(settings),
         )
     colour, columns = text_layout(options.output_file)

@@ -9,6 +9,7 @@ import click
 
 from kbitlint.output.formats import NAMES as FORMATS
 from kbitlint.sizes import size_of
+from kbitlint.upstream.quantization import QUANTIZATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,7 +34,7 @@ TRAINING_OPTION = click.option(
 OPENING_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--quantize",
-        type=click.Choice(["nf4", "fp4", "int8", "none"]),
+        type=click.Choice(QUANTIZATIONS),
         help="How an unquantized checkpoint will be loaded. Its own quantization_config wins.",
     ),
     click.option("--meta/--no-meta", default=None, help="Run factories without weights: from_pretrained builds on meta."),
@@ -97,6 +98,25 @@ SUPPRESSING_OPTIONS = (
     ),
     click.option("--write-baseline", is_flag=True, help="Accept all violations: write them to --baseline and leave with 0."),
     click.option("--prune-baseline", is_flag=True, help="Take out of --baseline what is not there any more."),
+)
+
+
+#: options of memory and fit: the step that is measured
+STEP_OPTIONS = (
+    click.option(
+        "--lora", metavar="SPEC", help="LoRA where there is none: r=16,targets=all-linear (default), dropout=0.05, dora."
+    ),
+    click.option(
+        "--optimizer", metavar="NAME", help="As TrainingArguments.optim: adamw_8bit, paged_adamw_8bit, ... (default: adamw)."
+    ),
+    click.option(
+        "--loss",
+        type=click.Choice(["full", "fused", "kept"]),
+        default="full",
+        help="Logits: full as transformers' Trainer (default), fused as TRL's, kept by a loop that holds the outputs.",
+    ),
+    click.option("--accumulation", type=click.IntRange(min=1), default=1, help="Batches before each step of the optimizer."),
+    click.option("--attention", type=click.Choice(["eager", "sdpa"]), help="Attention implementation (default: the model's)."),
 )
 
 

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.facts.model_state import Adapters, ModelState
-    from kbitlint.facts.source import ExecutionPath, SourceFacts, Training
+    from kbitlint.facts.source import ExecutionPath, SourceFacts
+    from kbitlint.facts.training import Training
     from kbitlint.facts.values import Call, Span
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 
 def imported_around(text: str, offset: int, module: str) -> bool:
     """Return whether the function around an offset imports a module under its own name, in a line above.
@@ -15,12 +13,11 @@ def imported_around(text: str, offset: int, module: str) -> bool:
     """
     lines = text[: text.find("\n", offset) + 1 or None].split("\n")[:-1] or [text]
     left = _indent(lines[-1])
-    wanted = re.compile(rf"\s*import\s+{re.escape(module)}\s*(#.*)?")
     for line in reversed(lines[:-1]):
         if not line.strip() or _indent(line) > left:
             continue
         left = _indent(line)
-        if left and wanted.fullmatch(line):
+        if left and line.partition("#")[0].split() == ["import", module]:
             return True
     return False
 

@@ -94,10 +94,7 @@ class QuantizedFacts:
     path: str
     packing: Packing
     lacks: str = ""
-    """The attribute that a bitsandbytes weight needs to be unpacked and that is None: ``quant_state`` or ``SCB``.
-
-    Empty if none is missing.
-    """
+    """The attribute that a bitsandbytes weight needs and that is None: ``quant_state`` or ``SCB``; empty if it has both."""
     conflict: str = ""
     """The difference between the packed bytes and the recorded state; empty if they agree."""
 

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.source_text import SourceText
-from kbitlint.facts.values import UNKNOWN, Call, Span, Value
+from kbitlint.facts.training import Trained
 from kbitlint.violation import Location
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kbitlint.facts.model_state import ModelState
-    from kbitlint.facts.values import Ignore
+    from kbitlint.facts.training import Training
+    from kbitlint.facts.values import Call, Ignore, Span, Value
     from kbitlint.violation import Edit
 
 
@@ -56,81 +57,6 @@ class Step:
     detail: Value = None
     """The dtype of a cast, the name of a wrapper, the folder of a save, the method of a stored quantization, or the load of a
     Trainer's quantized reference model."""
-
-
-class Loop(enum.Enum):
-    """The owner of the training loop."""
-
-    TRAINER = "Trainer"
-    OWN = "a loop of the file"
-
-
-@dataclass(frozen=True, slots=True)
-class Training:
-    """One training of a model on one path, with the model's state at its start."""
-
-    call: Call
-    """The construction of the Trainer, or the call of ``backward()``."""
-    loop: Loop
-    model: ModelState
-    model_id: int = 0
-    arguments: Call | None = None
-    """The call that makes the TrainingArguments; None if it is not known."""
-    fp16: Value = UNKNOWN
-    bf16: Value = UNKNOWN
-    zero_stage: Value = None
-    """The ZeRO stage of DeepSpeed; None without DeepSpeed."""
-    fsdp: bool | None = False
-    """Whether FSDP shards the model; None if it is not known."""
-    distributed: bool = False
-    """Whether the loop wraps the model for several ranks."""
-    find_unused: Value = None
-    """The argument ``find_unused_parameters`` of DDP; None if it is not passed."""
-    optimized: bool = True
-    """Whether an optimizer may receive the model's parameters. If none does, ``backward()`` only computes gradients."""
-    early_optimizer: Call | None = None
-    """The call that made an optimizer of the base model's parameters before the adapters were attached.
-
-    None if an optimizer may hold the adapters' parameters.
-    """
-    loop_span: Span | None = None
-    """The loop of the file around the ``backward()``."""
-    name: str = ""
-    """The name of the model's variable where it is trained."""
-    sleeps: Call | None = None
-    """The call in the loop that leaves the model in eval mode for the next iteration; None if there is none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """One call that trains a model, on every path that reaches it."""
-
-    paths: tuple[Training, ...]
-
-    @property
-    def call(self) -> Call:
-        """Return the call that trains the model."""
-        return self.paths[0].call
-
-    @property
-    def models(self) -> tuple[ModelState, ...]:
-        """Return the model's state at the start of the training on each path."""
-        return tuple(training.model for training in self.paths)
-
-    @property
-    def certain(self) -> bool:
-        """Return whether the interpreter followed every operation on the model on every path."""
-        return all(model.certain for model in self.models)
-
-    @property
-    def optimized(self) -> bool:
-        """Return whether an optimizer may receive the model's parameters on every path."""
-        return all(training.optimized for training in self.paths)
-
-    @property
-    def kbit(self) -> bool:
-        """Return whether the model is quantized on every path."""
-        return all(model.kbit for model in self.models)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,9 +189,15 @@ class SourceFacts(SourceText):
         for steps in found.values():
             yield steps[0].call, tuple(steps)
 
-    def trained(self) -> Iterator[Trained]:
-        """Yield each call that trains a model as one ``Trained``."""
-        return (Trained(trainings) for trainings in self.trainings())
+    def trained(self, *, quantized: bool = False) -> Iterator[Trained]:
+        """Yield each call that trains a model as one ``Trained``.
+
+        Args:
+            quantized: Whether only the paths on which the model is quantized count, if there are such paths.
+        """
+        for trainings in self.trainings():
+            paths = tuple(training for training in trainings if training.model.kbit) if quantized else ()
+            yield Trained(paths or trainings, () if len(paths or trainings) == len(trainings) else trainings)
 
     def trainings(self) -> Iterator[tuple[Training, ...]]:
         """Yield each call that trains a model as the tuple of its trainings, one for each path."""

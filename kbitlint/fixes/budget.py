@@ -6,57 +6,28 @@ Imports of torch, PEFT and ``kbitlint.model`` are inside functions: audits of sc
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine, registry
 from kbitlint.audit.options import is_left_out
 from kbitlint.audit.run import context_of, model_of
-from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
+from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require
+from kbitlint.fixes.lora import attached
 from kbitlint.fixes.model import fix_model
 from kbitlint.report import MemoryReport
 from kbitlint.result import StateMemory
 from kbitlint.violation import Safety, Surface
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from kbitlint.audit.open import OpenTarget
     from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
-    from kbitlint.rule import Rule
-
-#: kbitlint.model.trace.memory has the state that each optimizer keeps
-OPTIMIZERS = ("adamw", "adamw8bit", "paged_adamw_8bit", "sgd")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Lora:
-    """The LoRA that is attached for the measurement, as PEFT attaches it."""
-
-    rank: int
-    targets: str | tuple[str, ...]
-
-
-def parse_lora(text: str) -> Lora:
-    """Return the LoRA of a text like ``r=16,targets=q_proj+v_proj``.
-
-    Raises:
-        KbitlintError: A key or its value is wrong; the message names it.
-    """
-    given = dict.fromkeys(("r", "targets"), "") | {"r": "16", "targets": "all-linear"}
-    for part in filter(None, text.split(",")):
-        key, separator, value = part.partition("=")
-        if key not in given or not separator or not value:
-            hint = did_you_mean(key, given)
-            raise KbitlintError(f"--lora {text}: {part!r} is none of r=RANK, targets=all-linear, targets=q_proj+v_proj{hint}")
-        given[key] = value
-    if not given["r"].isdigit() or not int(given["r"]):
-        raise KbitlintError(f"--lora {text}: r must be a positive number, not {given['r']!r}")
-    targets = given["targets"]
-    return Lora(int(given["r"]), targets if targets == "all-linear" else tuple(targets.split("+")))
+    from kbitlint.fixes.lora import Lora
+    from kbitlint.step_plan import StepPlan
 
 
 def budget_of(
@@ -64,8 +35,7 @@ def budget_of(
     context: TrainingContext,
     *,
     lora: Lora | None,
-    optimizer: str,
-    every: int | None = None,
+    plan: StepPlan,
     named: tuple[str, tuple[str, ...]] = ("", ()),
     against_peft: bool = True,
 ) -> MemoryReport:
@@ -77,119 +47,133 @@ def budget_of(
         model: A model, live or on meta.
         context: Autocast, batch size and sequence length (1 and 2048 if they are not set).
         lora: The LoRA to attach if the model has no adapters.
-        optimizer: One of ``OPTIMIZERS``.
-        every: Also measure with every n-th layer checkpointed; None measures with none and with all.
+        plan: The optimizer and the other settings of the step.
         named: The target, and the notes on how it was built.
         against_peft: Whether to measure PEFT's preparation too.
     """
+    from kbitlint.model.inputs.positions import length_for
     from kbitlint.model.inspect.walk import collect
-    from kbitlint.model.trace.memory import measure
 
-    _check_arguments(optimizer, every)
     name, notes = named
     facts = collect(model)
-    rules = registry.select((), ())
+    context = dataclasses.replace(context, seq_len=length_for(model, context.seq_len))
+    attached_here = None if facts.has_adapters else lora
+    states = tuple(_states(model, context, attached_here, plan, against_peft=against_peft))
+    if attached_here is not None:
+        notes = (*notes, f"with {attached_here.words} attached for this")
+    batch = (context.batch_size or 1, context.seq_len or 0)
+    autocast = None if context.autocast_dtype == "float32" else context.autocast_dtype
+    return MemoryReport(name, facts.summary(), batch, plan, autocast, states, notes)
 
-    def fixed(twin: Any) -> None:
-        fix_model(twin, rules, context, Safety.SAFE, trace=False)
 
-    def narrowed(twin: Any) -> None:
-        fix_model(twin, rules, context, Safety.UNSAFE, trace=False)
+def _states(
+    model: Any, context: TrainingContext, lora: Lora | None, plan: StepPlan, *, against_peft: bool
+) -> Iterator[StateMemory]:
+    """Yield the memory of each state of a model. Unsafe fixes are a state of their own where they give back memory."""
+    from kbitlint.model.memory.step_memory import measure
 
-    states: list[StateMemory] = []
-    preparations: dict[str, Callable[[Any], None] | None] = {"as it is": None}
-    if against_peft:
-        preparations["PEFT's prepare"] = _peft_prepared
-    preparations["kbitlint's fix"] = fixed
-    if _gains_by_unsafe_fixes(facts, rules, context):
-        preparations["unsafe fixes"] = narrowed
-    missing = None if facts.has_adapters else lora
-    for state, prepare in preparations.items():
+    for state, prepare in PREPARATIONS.items():
+        if state == PEFT and not against_peft:
+            continue
         try:
-            twin = _prepared_twin(model, prepare, missing)
+            twin = prepared_twin(model, prepare, context, lora)
         except KbitlintError:
             raise
         except Exception as error:  # noqa: BLE001  # PEFT's prepare refuses some models, which is a result
-            states.append(StateMemory(state, {}, 0, 0, {}, one_line(error)))
+            yield StateMemory(state, {}, 0, 0, {}, one_line(error))
             continue
-        states.append(measure(state, twin, context, optimizer=optimizer, every=every))
-    if not facts.has_adapters and lora is not None:
-        targets = lora.targets if isinstance(lora.targets, str) else ", ".join(lora.targets)
-        notes = (*notes, f"with LoRA r={lora.rank} on {targets} attached for this")
-    batch = (context.batch_size or 1, context.seq_len or 2048)
-    autocast = None if context.autocast_dtype == "float32" else context.autocast_dtype
-    return MemoryReport(name, facts.summary(), batch, optimizer, autocast, tuple(states), notes)
+        if twin is None:
+            continue
+        yield measure(state, twin, context, plan, owned=True)
 
 
-def _gains_by_unsafe_fixes(facts: ModelFacts, rules: tuple[Rule, ...], context: TrainingContext) -> bool:
-    """Return whether an unsafe fix gives back memory: it is then a state of its own."""
-    violations = engine.run(rules, {Surface.MODEL: facts}, context).violations
-    unsafe = [v.fix for v in violations if v.fix is not None and v.fix.safety is Safety.UNSAFE]
-    return any(fix.adds_bytes < 0 for fix in unsafe)
+AS_IT_IS, PEFT, FIXED, UNSAFE = "as it is", "PEFT's prepare", "kbitlint's fix", "unsafe fixes"
 
 
-def _prepared_twin(model: Any, prepare: Callable[[Any], None] | None, lora: Lora | None) -> Any:
-    """Return a copy of the model, prepared as before adapters were attached, with a LoRA if one is given."""
+def prepared_twin(
+    model: Any, prepare: Callable[[Any, TrainingContext], bool] | None, context: TrainingContext, lora: Lora | None
+) -> Any:
+    """Return a copy of a model without weights, prepared in one way and with a LoRA. None if that way changes nothing.
+
+    Args:
+        model: The model, which is only read.
+        prepare: One of ``PREPARATIONS``.
+        context: How it will be trained.
+        lora: The LoRA to attach; None attaches none.
+    """
     from kbitlint.model.trace.twin import twin_of
 
     twin: Any = twin_of(model)
-    if prepare is not None:
-        _as_before_adapters(twin, prepare)
-    return twin if lora is None else _adapted(twin, lora)
+    if prepare is not None and not _as_before_adapters(twin, prepare, context):
+        return None
+    return twin if lora is None else attached(twin, lora)
 
 
-def _check_arguments(optimizer: str, every: int | None) -> None:
-    if optimizer not in OPTIMIZERS:
-        raise KbitlintError(f"optimizer {optimizer!r} is none of {', '.join(OPTIMIZERS)}{did_you_mean(optimizer, OPTIMIZERS)}")
-    if every is not None and every < 2:
-        raise KbitlintError(f"every must be 2 or more, not {every}")
+def _as_before_adapters(twin: Any, prepare: Callable[[Any, TrainingContext], bool], context: TrainingContext) -> bool:
+    """Prepare the base of a model as if its adapters were attached later: their trainable parameters stay trainable.
 
-
-def _as_before_adapters(twin: Any, prepare: Callable[[Any], None]) -> None:
-    """Prepare the base of a model as if its adapters were attached later: their trainable parameters stay trainable."""
+    Return whether the preparation applies to the model.
+    """
     from kbitlint.model.inspect.walk import collect, named_modules
     from kbitlint.model.layers.adapters import base_of
 
     added = {parameter.path for parameter in collect(twin).parameters if parameter.adapter and parameter.requires_grad}
-    prepare(base_of(twin))
+    applies = prepare(base_of(twin), context)
     for path, module in named_modules(twin):
         for name, parameter in module.named_parameters(recurse=False):
             if (f"{path}.{name}" if path else name) in added:
                 parameter.requires_grad = True
+    return applies
 
 
-def _peft_prepared(base: Any) -> None:
+def _peft_prepared(base: Any, _: TrainingContext) -> bool:
     peft = require("peft", "the comparison with PEFT's prepare")
     peft.prepare_model_for_kbit_training(base, gradient_checkpointing_kwargs={"use_reentrant": False})
+    return True
 
 
-def _adapted(twin: Any, lora: Lora) -> Any:
-    peft = require("peft", "--lora")
-    import torch
-
-    targets = lora.targets if isinstance(lora.targets, str) else list(lora.targets)
-    try:
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # PEFT warns of patterns that it made itself
-            return peft.get_peft_model(twin, peft.LoraConfig(r=lora.rank, target_modules=targets))
-    except Exception as error:
-        raise KbitlintError(f"--lora: PEFT cannot attach it: {one_line(error)}") from error
+def _fixed(base: Any, context: TrainingContext) -> bool:
+    fix_model(base, registry.select((), ()), context, Safety.SAFE, trace=False)
+    return True
 
 
-def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None], **chosen: Any) -> MemoryReport:
-    """Return what one training step of an open target takes.
+def _narrowed(base: Any, context: TrainingContext) -> bool:
+    """Apply the unsafe fixes too. Return whether one of them gives back memory, as packed experts do."""
+    facts, rules = _facts_of(base), registry.select((), ())
+    violations = engine.run(rules, {Surface.MODEL: facts}, context).violations
+    unsafe = [v.fix for v in violations if v.fix is not None and v.fix.safety is Safety.UNSAFE]
+    if not any(fix.adds_bytes < 0 for fix in unsafe):
+        return False
+    fix_model(base, rules, context, Safety.UNSAFE, trace=False)
+    return True
+
+
+def _facts_of(base: Any) -> ModelFacts:
+    from kbitlint.model.inspect.walk import collect
+
+    return collect(base)
+
+
+#: state -> how a copy without weights gets there
+PREPARATIONS: dict[str, Callable[[Any, TrainingContext], bool] | None] = {
+    AS_IT_IS: None,
+    PEFT: _peft_prepared,
+    FIXED: _fixed,
+    UNSAFE: _narrowed,
+}
+
+
+def measurable(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None]) -> tuple[Any, TrainingContext]:
+    """Return the model of an open target, and the context with a batch and a length.
 
     Args:
         opened: The target.
         options: ``context`` gives the batch that ``shape`` leaves open.
         shape: (sequences, tokens a sequence); None for those of the context.
-        **chosen: As for ``budget_of``: ``lora``, ``optimizer``, ``every``.
 
     Raises:
         TargetError: The target holds no model, or is a function that must not run.
     """
-    from kbitlint.model.isolation import quiet
-
     target = opened.target
     if is_left_out(target, options):
         raise TargetError(target.text, "is a function, and functions are not run (run=False)")
@@ -197,6 +181,23 @@ def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int
         raise TargetError(target.text, "holds no model whose memory could be measured")
     context = context_of(opened.live, options.context)
     batch, seq_len = (given or known for given, known in zip(shape, (context.batch_size, context.seq_len), strict=True))
-    context = dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
+    return model_of(opened.live), dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
+
+
+def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None], **chosen: Any) -> MemoryReport:
+    """Return what one training step of an open target takes.
+
+    Args:
+        opened: The target.
+        options: As for ``measurable``.
+        shape: As for ``measurable``.
+        **chosen: As for ``budget_of``: ``lora``, ``plan``.
+
+    Raises:
+        TargetError: The target holds no model, or is a function that must not run.
+    """
+    from kbitlint.model.isolation import quiet
+
+    model, context = measurable(opened, options, shape)
     with quiet(), opened.confined():
-        return budget_of(model_of(opened.live), context, named=(target.text, opened.notes), **chosen)
+        return budget_of(model, context, named=(opened.target.text, opened.notes), **chosen)

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.audit.options import DEFAULT_LORA
 from kbitlint.audit.run import context_of, model_of
 from kbitlint.errors import KbitlintError
-from kbitlint.fixes.budget import OPTIMIZERS, budget_of, parse_lora
+from kbitlint.fixes.budget import budget_of
 from kbitlint.fixes.files import mend_files, mend_target
+from kbitlint.fixes.lora import parse_lora
 from kbitlint.fixes.model import plan_model
 from kbitlint.result import Plan
+from kbitlint.step_plan import StepPlan
 from kbitlint.target import SOURCES
+from kbitlint.upstream import optimizers
 from kbitlint.violation import Safety
 
 if TYPE_CHECKING:
@@ -48,11 +51,11 @@ def memory_fields(live: Any, context: TrainingContext, options: Options) -> dict
 
     if not options.trace:
         return {"unmeasured": "no training step may be run (--no-trace)"}
-    optimizer = context.optimizer if context.optimizer in OPTIMIZERS else "adamw"
+    plan = StepPlan(optimizers.known(context.optimizer) or "adamw")
     lora = parse_lora(DEFAULT_LORA)
     try:
         with quiet():
-            budget = budget_of(model_of(live), context, lora=lora, optimizer=optimizer, against_peft=False)
+            budget = budget_of(model_of(live), context, lora=lora, plan=plan, against_peft=False)
     except KbitlintError as error:
         return {"unmeasured": str(error)}
     return {"memory": budget}

@@ -14,10 +14,11 @@ from kbitlint.model.inputs.interface import interface_of
 from kbitlint.model.inputs.labels import label_names, labels_of
 from kbitlint.model.inputs.media import float_dtype, media_of
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
+from kbitlint.model.inputs.positions import limited
 from kbitlint.model.inputs.structure import accepted, config_of, described, input_of
 from kbitlint.model.inputs.supplied import own_batch
 from kbitlint.model.inputs.tensors import made_for
-from kbitlint.model.inputs.tokens import length_of, placeholders, tokens_of
+from kbitlint.model.inputs.tokens import placeholders, tokens_of
 from kbitlint.model.layers import adapters
 from kbitlint.model.layers.adapter_inputs import with_adapter_inputs
 
@@ -50,7 +51,7 @@ def training_batch(
     arguments = interface_of(base)
     config: Any = config_of(base)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    length = length_of(text, plan.seq_len or seq_len)
+    length = limited(base, text, plan.seq_len or seq_len)
     dimensions = Dimensions(config, batch, length, plan.dimensions)
     tokens = tokens_of(config, text, (batch, length))
     made: dict[str, Any] = media_of(base, arguments, getattr(base, "main_input_name", "input_ids"), dimensions, tokens)

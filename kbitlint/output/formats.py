@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from kbitlint.fit_result import FitResult
     from kbitlint.result import AuditResult, Failure, MemoryResult
     from kbitlint.violation import Severity
 
@@ -27,12 +28,14 @@ class Format:
     """The function that renders the reports of a run, which are its first argument."""
     memory: str = ""
     """The function that renders the memory of a training step; empty if the format has none."""
+    fit: str = ""
+    """The function that renders whether a run fits; empty if the format has none."""
 
 
 FORMATS = (
-    Format("text", "text:render_all", "memory:render_text"),
+    Format("text", "text:render_all", "memory:render_text", "fit:render_text"),
     Format("concise", "concise:render"),
-    Format("json", "json:render", "memory:render_json"),
+    Format("json", "json:render", "memory:render_json", "fit:render_json"),
     Format("sarif", "sarif:render"),
     Format("github", "github:render"),
     Format("junit", "junit:render"),
@@ -41,6 +44,8 @@ FORMATS = (
 NAMES = tuple(row.name for row in FORMATS)
 #: The formats of ``kbitlint memory``.
 MEMORY = tuple(row.name for row in FORMATS if row.memory)
+#: The formats of ``kbitlint fit``.
+FIT = tuple(row.name for row in FORMATS if row.fit)
 
 
 def render(
@@ -69,6 +74,11 @@ def render(
 def render_memory(name: str, report: MemoryResult, *, color: bool = False, width: int = 80) -> str:
     """Return the memory of a training step in one of the formats of ``MEMORY``."""
     return _call(_row(name).memory, report, {"color": color, "width": width})
+
+
+def render_fit(name: str, report: FitResult, *, color: bool = False, width: int = 80) -> str:
+    """Return whether a run fits in one of the formats of ``FIT``."""
+    return _call(_row(name).fit, report, {"color": color, "width": width})
 
 
 def _row(name: str) -> Format:

@@ -9,6 +9,8 @@ from kbitlint.output.json import dumped
 from kbitlint.output.wording import header, printable, wrapped
 from kbitlint.result import KINDS, ON
 from kbitlint.sizes import size
+from kbitlint.step_plan import SAID
+from kbitlint.upstream.cards import WORKSPACE, on_card
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from kbitlint.result import MemoryResult, StateMemory
 
 VERSION = 1
-_LABEL = 28
+_LABEL = 24
 _BLOCKS = " ▏▎▍▌▋▊▉"
 
 
@@ -29,9 +31,16 @@ def render_json(report: MemoryResult) -> str:
             "gradients": state.gradients,
             "optimizer": state.optimizer,
             "steps": {
-                mode: {"activations": step.activations, "logits": step.logits, "peak": step.peak, "peak_at": step.peak_at}
+                mode: {
+                    "activations": step.activations,
+                    "logits": step.logits,
+                    "peak": step.peak,
+                    "peak_at": step.peak_at,
+                    "on_card": on_card(step.peak),
+                }
                 for mode, step in state.steps.items()
             },
+            "host": state.host,
             "failure": state.failure,
         }
         for state in report.states
@@ -43,7 +52,11 @@ def render_json(report: MemoryResult) -> str:
         "notes": list(report.notes),
         "batch_size": report.batch[0],
         "seq_len": report.batch[1],
-        "optimizer": report.optimizer,
+        "optimizer": report.plan.optimizer,
+        "accumulation": report.plan.accumulation,
+        "loss": report.plan.loss.value,
+        "attention": report.plan.attention,
+        "workspaces": WORKSPACE,
         "autocast": report.autocast,
         "states": states,
     }
@@ -56,15 +69,27 @@ def render_text(report: MemoryResult, *, color: bool = False, width: int = 80) -
     The table has a column for each state. Each state has one bar for its peak. ``width`` is in columns.
     """
     batch, seq_len = report.batch
-    region = f", {report.autocast} autocast" if report.autocast else ""
     lines = [*header(report.target, [report.summary, *report.notes], width)]
-    lines += ["", f"one step of {batch} x {seq_len} tokens, {report.optimizer}{region}", ""]
+    lines += ["", *wrapped(f"one step of {batch} x {seq_len} tokens, {', '.join(_settings(report))}", width, ""), ""]
     lines += _table(report.states, width)
     lines += ["", *_bars(report.states, width, color=color)]
     for state in report.states:
         if state.failure:
             lines += ["", *wrapped(f"{state.name}: not measured: {state.failure}", width, "")]
     return "\n".join(lines)
+
+
+def _settings(report: MemoryResult) -> Iterator[str]:
+    """Yield the settings of the step in words."""
+    plan = report.plan
+    yield plan.optimizer
+    if report.autocast:
+        yield f"{report.autocast} autocast"
+    if plan.accumulation > 1:
+        yield f"{plan.accumulation} batches accumulated"
+    if plan.attention:
+        yield f"{plan.attention} attention"
+    yield SAID[plan.loss]
 
 
 def _table(states: tuple[StateMemory, ...], width: int) -> Iterator[str]:
@@ -83,6 +108,8 @@ def _table(states: tuple[StateMemory, ...], width: int) -> Iterator[str]:
         yield from row(kind, lambda state, kind=kind: state.resident.get(kind))  # type: ignore[misc]  # bound early
     yield from row("gradients", lambda state: None if not state.steps else state.gradients)
     yield from row("optimizer state", lambda state: None if not state.steps else state.optimizer)
+    yield from row("  beside, on the host", lambda state: state.host or None)
+    yield from row("cuBLAS workspaces", lambda state: WORKSPACE if state.steps else None)
     yield from row("logits and loss", lambda state: next((step.logits for step in state.steps.values()), None))
     yield "activations"
     for mode in _modes(states):
@@ -90,6 +117,14 @@ def _table(states: tuple[StateMemory, ...], width: int) -> Iterator[str]:
     yield "peak"
     for mode in _modes(states):
         yield from row(f"  {mode}", lambda state, mode=mode: _of(state, mode, "peak"))  # type: ignore[misc]  # bound early
+    yield "on the card, with CUDA's context and what torch reserves"
+    for mode in _modes(states):
+        yield from row(f"  {mode}", lambda state, mode=mode: _on_card(state, mode))  # type: ignore[misc]  # bound early
+
+
+def _on_card(state: StateMemory, mode: str) -> int | None:
+    step = state.steps.get(mode)
+    return None if step is None else on_card(step.peak)
 
 
 def _of(state: StateMemory, mode: str, name: str) -> int | None:
@@ -112,10 +147,10 @@ def _bars(states: tuple[StateMemory, ...], width: int, *, color: bool) -> Iterat
         return
     mode = ON if any(ON in state.steps for state, _ in shown) else "without checkpointing"
     yield f"peak, {mode}"
-    room = width - _LABEL + 10 - 12
+    room = width - 28
     for state, step in shown:
         eighths = round(step.peak / most * room * 8)
         bar = "█" * (eighths // 8) + _BLOCKS[eighths % 8].strip()
         painted = f"\x1b[36m{bar}\x1b[0m" if color else bar
-        yield f"  {state.name:<{_LABEL - 12}}{painted}{' ' * (room - len(bar))}{size(step.peak):>10}"
-        yield f"  {'':<{_LABEL - 12}}at {printable(step.peak_at)}"
+        yield f"  {state.name:<{16}}{painted}{' ' * (room - len(bar))}{size(step.peak):>10}"
+        yield f"  {'':<{16}}at {printable(step.peak_at)}"

@@ -100,6 +100,8 @@ def function_of(target: Target) -> Callable[[], Any]:
     Raises:
         TargetError: If it cannot be imported, or there is no such function.
     """
+    if target.kind is Kind.FACTORY_FILE:
+        _must_be_bound(target)
     try:
         module = _module_of_file(target) if target.kind is Kind.FACTORY_FILE else importlib.import_module(target.place)
     except KbitlintError:
@@ -117,6 +119,26 @@ def function_of(target: Target) -> Callable[[], Any]:
         known = sorted(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
         raise TargetError(target.text, f"has no function {target.attribute!r}{did_you_mean(target.attribute, known)}")
     return found  # type: ignore[no-any-return]  # checked to be callable
+
+
+def _must_be_bound(target: Target) -> None:
+    """Raise an error, before any code of the file runs, if the file has no such function.
+
+    A file that binds names in ways which its text does not show is not judged, and neither is one that is no Python.
+    """
+    import ast  # only a target with a function needs it
+
+    try:
+        nodes = list(ast.walk(ast.parse(Path(target.place).read_bytes())))
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        return  # the import reports it
+    functions = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
+    names = {node.id for node in nodes if isinstance(node, ast.Name)} | functions
+    names |= {(node.asname or node.name).partition(".")[0] for node in nodes if isinstance(node, ast.alias)}
+    wanted = target.attribute.partition(".")[0]
+    if wanted not in names and not names & {"*", "globals", "exec", "vars", "setattr", "__getattr__"}:
+        known = sorted(name for name in functions if not name.startswith("_"))
+        raise TargetError(target.text, f"has no function {wanted!r}{did_you_mean(wanted, known)}")
 
 
 def _module_of_file(target: Target) -> ModuleType:

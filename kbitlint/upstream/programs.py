@@ -6,6 +6,8 @@ takes those that are no setting of the program for arguments of its Trainer. The
 
 from __future__ import annotations
 
+import functools
+import re
 from dataclasses import dataclass
 
 
@@ -64,22 +66,37 @@ class Recipe:
 
     name: str
     """The program, as reports name it."""
-    sign: str
-    """A pattern that only files of this program contain."""
-    seed: bytes
-    """A string that every such file contains."""
+    signs: tuple[re.Pattern[str], ...]
+    """Patterns that together only files of this program contain."""
 
 
-RECIPES: tuple[Recipe, ...] = (
-    Recipe("torchtune", r"_component_:\s*torchtune\.", b"_component_"),
-    Recipe("NeMo AutoModel", r"_target_:\s*nemo_automodel\.", b"nemo_automodel"),
-    Recipe("verl", r"^actor_rollout_ref\s*:", b"actor_rollout_ref"),
-    Recipe("AutoTrain", r"^task:\s*[\"']?(llm|seq2seq|text|vlm|sentence)[\w:-]*[\"']?\s*$(?=[\s\S]*^backend\s*:)", b"backend"),
-    Recipe("Ludwig", r"^model_type:\s*llm\b", b"model_type: llm"),
-    Recipe("H2O LLM Studio", r"^\s*backbone_dtype\s*:", b"backbone_dtype"),
-    Recipe("LitGPT", r"^quantize:\s*[\"']?bnb\.", b"bnb."),
-    Recipe("OpenRLHF", r"^(actor_num_nodes|vllm_num_engines)\s*:", b"actor_num_nodes"),
+#: strings of which every file of such a program contains one
+RECIPE_SEEDS: tuple[bytes, ...] = (
+    *(b"_component_", b"nemo_automodel", b"actor_rollout_ref", b"model_type: llm", b"backbone_dtype", b"quantize:"),
+    *(b"task: llm", b"task: seq2seq", b"task: text", b"task: vlm", b"task: sentence", b"actor_num_nodes", b"vllm_num_engines"),
 )
+
+
+@functools.cache
+def recipes() -> tuple[Recipe, ...]:
+    """Return the recipes; most runs need none of their patterns."""
+    return (
+        Recipe("torchtune", (re.compile(r"_component_:[ \t]*torchtune\."),)),
+        Recipe("NeMo AutoModel", (re.compile(r"_target_:[ \t]*nemo_automodel\."),)),
+        Recipe("verl", (re.compile(r"^actor_rollout_ref[ \t]*:", re.MULTILINE),)),
+        Recipe(
+            "AutoTrain",
+            (
+                re.compile(r"^task:[ \t]*[\"']?(?:llm|seq2seq|text|vlm|sentence)", re.MULTILINE),
+                re.compile(r"^backend[ \t]*:", re.MULTILINE),
+            ),
+        ),
+        Recipe("Ludwig", (re.compile(r"^model_type:[ \t]*llm\b", re.MULTILINE),)),
+        Recipe("H2O LLM Studio", (re.compile(r"^[ \t]*backbone_dtype[ \t]*:", re.MULTILINE),)),
+        Recipe("LitGPT", (re.compile(r"^quantize:[ \t]*[\"']?bnb\.", re.MULTILINE),)),
+        Recipe("OpenRLHF", (re.compile(r"^(?:actor_num_nodes|vllm_num_engines)[ \t]*:", re.MULTILINE),)),
+    )
+
 
 PROGRAMS: tuple[Program, ...] = (
     Program(

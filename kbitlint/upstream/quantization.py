@@ -207,6 +207,10 @@ METHODS: tuple[Method, ...] = (
     Method("fouroversix", "FourOverSixConfig", trains_with=("keep_master_weights", True)),
     Method("sinq", "SinqConfig", layers=(Layer("SINQLinear", None, "sinq"),)),
     Method("metal", "MetalConfig", layers=(Layer("MetalLinear", None, "metal"),), trains=False),
+    # unknown to transformers 5.23, which warns, skips the quantization and finds none of the weights
+    Method("exl2", trains=False, hub_name="exl2"),
+    Method("exl3", trains=False, hub_name="exl3"),
+    Method("modelopt", trains=False),
     Method("mxfp8", layers=(), takes_attributes=True),  # loaded as fp8, with its layer classes
     Method("gguf", "GgufConfig", ("gguf_file", "dequantize"), (Layer("Gguf*", None, "gguf"),), trains=False, hub_name="gguf"),
     Method(
@@ -231,7 +235,7 @@ PREPARED_METHODS = frozenset(method.name for method in METHODS if method.prepare
 INFERENCE_KERNELS = tuple(start for method in METHODS for start in method.inference_kernels)
 
 #: quantizations of an unquantized checkpoint on load: the values of ``--quantize``
-QUANTIZATIONS = ("nf4", "fp4", "int8", "none")
+QUANTIZATIONS = ("nf4", "nf4-double", "fp4", "fp4-double", "int8", "none")
 
 #: (method, layer): rows with a package first, then exact names, then patterns
 _LAYERS = sorted(

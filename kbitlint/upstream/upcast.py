@@ -18,6 +18,8 @@ _LARGE = 40e9
 #: the share of the parameters of a model with experts that its stacked experts hold
 _OF_EXPERTS = 0.95
 _EIGHT_BITS = 8
+#: ends of the names of classes whose head has no row for each token
+_NO_VOCABULARY = ("ForTokenClassification", "ForSequenceClassification", "ForQuestionAnswering", "AutoModel")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ def cost_of_cast(model: ModelState, *, five: bool) -> Cost | None:
         return Cost(name, "stacked experts", experts, 1.0, experts)
     if known.vocabulary < _VOCABULARY or not known.hidden or not packed:
         return None
-    extra = known.vocabulary * known.hidden * 2 * (1 if known.tied else 2)
-    what = "embeddings" if known.tied else "embeddings and head"
+    headless = model.load is not None and model.load.callee.rpartition(".")[0].endswith(_NO_VOCABULARY)
+    alone = known.tied or headless
+    extra = known.vocabulary * known.hidden * 2 * (1 if alone else 2)
+    what = "embeddings" if alone else "embeddings and head"
     return Cost(name, what, extra, extra / packed)

@@ -186,3 +186,14 @@ def test_a_factory_may_import_what_stands_beside_it(run, tmp_path):
     (tmp_path / "whole.py").write_text("from part import made\n")
 
     assert run("check", "whole.py:made").exit_code == 0
+
+
+def test_a_missing_function_is_named_before_the_file_runs(run, tmp_path):
+    path = tmp_path / "train.py"
+    path.write_text("raise OSError('no network')\n\ndef build():\n    pass\n")
+
+    result = run("check", f"{path}:bild")
+
+    assert (result.exit_code, result.stderr) == (2, f"kbitlint: {path}:bild: has no function 'bild'; did you mean 'build'?\n")
+    path.write_text("from other import *\nraise OSError('no network')\n")
+    assert "importing it raised" in run("check", f"{path}:bild").stderr

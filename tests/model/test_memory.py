@@ -8,25 +8,28 @@ import peft
 import pytest
 import tiny
 import torch
+from allocations import peak_of
 from trace_cases import wrap_layer
 
 import kbitlint
 from kbitlint.model.batch import training_batch
 from kbitlint.model.inspect.walk import collect
+from kbitlint.model.memory.live_bytes import LiveBytes
+from kbitlint.model.memory.step_memory import measure
 from kbitlint.model.trace.cost import run_twin
 from kbitlint.model.trace.dispatch_mode import MetaKernels
 from kbitlint.model.trace.function_mode import PretendCPU
 from kbitlint.model.trace.ledger import Ledger
-from kbitlint.model.trace.memory import LiveBytes, measure
 from kbitlint.model.trace.trace import trace
 from kbitlint.model.trace.twin import twin_of
 from kbitlint.result import OFF, ON
+from kbitlint.step_plan import StepPlan
 
 SMALL = kbitlint.TrainingContext(autocast_dtype="float32", batch_size=2, seq_len=64)
 
 
 def state_of(model, **arguments):
-    return measure("as it is", model, SMALL, **({"optimizer": "adamw", "every": 2} | arguments))
+    return measure("as it is", model, SMALL, StepPlan(**({"every": 2} | arguments)))
 
 
 def test_resident_bytes_are_those_of_the_tensors():
@@ -79,7 +82,7 @@ def test_gradients_and_optimizer_state_follow_the_trainable_parameters():
     assert states == {
         "adamw": real,
         "adamw8bit": sum(round((2 + 8 / 256) * p.numel()) if p.numel() >= 4096 else 8 * p.numel() for p in trained),
-        "paged_adamw_8bit": 0,
+        "paged_adamw_8bit": sum(round((2 + 8 / 256) * p.numel()) if p.numel() >= 4096 else 8 * p.numel() for p in trained),
         "sgd": 0,
     }
 
@@ -104,20 +107,6 @@ def test_a_class_that_cannot_checkpoint_is_measured_without():
         assert list(state_of(model).steps) == [OFF]
     finally:
         type(tiny.adapters_base(model)).supports_gradient_checkpointing = before
-
-
-def peak_of(model, step):
-    """The most bytes that were allocated at once while a real step ran, from the profiler's own record."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
-    now = most = 0
-    for event in sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
-        if event.name() == "[memory]":
-            now += event.nbytes()
-            most = max(most, now)
-    return most
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2 (Conv1D)", "gemma3 (1 + weight)"])
@@ -173,7 +162,7 @@ def test_three_states_stand_side_by_side():
     assert peft.resident["embeddings and head"] == 2 * ours.resident["embeddings and head"]
     assert ours.resident["norms"] == peft.resident["norms"] == 2 * as_it_is.resident["norms"]
     assert as_it_is.steps[ON].activations == ours.steps[ON].activations < peft.steps[ON].activations
-    assert (report.batch, report.optimizer, report.autocast) == ((2, 64), "adamw", None)
+    assert (report.batch, report.plan.optimizer, report.autocast) == ((2, 64), "adamw", None)
 
 
 def test_the_model_is_untouched():
@@ -222,7 +211,7 @@ def test_json_holds_bytes(run):
 
     assert (told["version"], told["batch_size"], told["seq_len"], told["optimizer"]) == (1, 1, 32, "sgd")
     assert [state["name"] for state in told["states"]] == ["as it is", "PEFT's prepare", "kbitlint's fix"]
-    assert set(told["states"][0]["steps"][ON]) == {"activations", "logits", "peak", "peak_at"}
+    assert set(told["states"][0]["steps"][ON]) == {"activations", "logits", "peak", "peak_at", "on_card"}
     assert told["states"][0]["optimizer"] == 0
 
 

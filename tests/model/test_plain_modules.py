@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 
 import bitsandbytes as bnb
@@ -117,3 +118,42 @@ def test_a_module_of_which_no_layer_tells_an_input_is_skipped_with_a_reason():
 
     assert report.crashes == ()
     assert any("without weights" in skip.reason for skip in report.skips)
+
+
+def remembered(function):
+    """Decorate a method as transformers' ``compile_compatible_method_lru_cache`` does."""
+    cached = functools.lru_cache(maxsize=1)(function)
+
+    @functools.wraps(function)
+    def wrapper(*args, **kwargs):
+        return cached(*args, **kwargs)
+
+    return wrapper
+
+
+class Positions(nn.Module):
+    """It keeps its positions in a cache behind a decorator, which its copy shares."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(48, 48), nn.Linear(48, 8)
+
+    @staticmethod
+    @remembered
+    def positions(length, dtype):
+        return torch.ones(length, dtype=dtype).cumsum(0).unsqueeze(-1)
+
+    def forward(self, x):
+        return self.last(self.first(x) + self.positions(x.shape[-2], x.dtype))
+
+
+@pytest.mark.parametrize("warm", [False, True])
+def test_a_traced_step_leaves_nothing_in_a_cache_behind_a_decorator(warm):
+    model = adapted(module(Positions)).train()
+    if warm:
+        step(model)
+
+    trace(model, CONTEXT)
+
+    assert Positions.positions(16, torch.bfloat16).device.type == "cpu"
+    assert not isinstance(step(model), str)

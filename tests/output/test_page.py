@@ -25,6 +25,7 @@ from kbitlint.output.html.tree import Child, tree_of
 from kbitlint.registry import all_rules
 from kbitlint.report import MemoryReport, Report
 from kbitlint.result import Applied, Crash, Failure, ModuleOutline, Plan, Probe, Skip, StateMemory, StepMemory, Suppressed
+from kbitlint.step_plan import StepPlan
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}{% raw %}\u2028\u202e\x00\x1b[31m\ud800"
@@ -348,7 +349,9 @@ def test_the_page_of_memory_shows_what_could_not_be_measured():
     step = StepMemory(50, 10, 400, "lm_head, backward")
     state = StateMemory("as it is", {"quantized weights": 100, "norms": 100}, 20, 40, {"no checkpointing": step})
     failed = StateMemory("PEFT's prepare", {}, 0, 0, {}, "it <refuses>")
-    made = MemoryReport("t", "Llama", (1, 16), "adamw", "bfloat16", (state, failed), ("with LoRA r=16 on q attached for this",))
+    made = MemoryReport(
+        "t", "Llama", (1, 16), StepPlan(), "bfloat16", (state, failed), ("with LoRA r=16 on q attached for this",)
+    )
 
     text = render_memory(made)
 

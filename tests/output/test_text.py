@@ -26,6 +26,7 @@ from kbitlint.output import text
 from kbitlint.report import MemoryReport, Report
 from kbitlint.result import Crash, Skip, StateMemory
 from kbitlint.sizes import size
+from kbitlint.step_plan import StepPlan
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 UNPREPARED = """\
@@ -115,7 +116,7 @@ def test_a_report_prints_as_text():
     "report",
     [
         Report("t", crashes=(Crash("KB101", Surface.MODEL, "ValueError: planted"),), ran=(("KB102", Surface.MODEL),)),
-        MemoryReport("t", "Llama", (1, 16), "adamw", None, (StateMemory("as it is", {"norms": 8}, 0, 0, {}),)),
+        MemoryReport("t", "Llama", (1, 16), StepPlan(), None, (StateMemory("as it is", {"norms": 8}, 0, 0, {}),)),
     ],
     ids=["audit", "memory"],
 )

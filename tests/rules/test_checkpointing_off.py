@@ -119,3 +119,24 @@ def test_where_it_is_said_to_be_off_the_fix_is_shown_only(tmp_path):
 
     assert len(findings("KB402", script)) == 1
     assert fixed_text("KB402", script, tmp_path) == script
+
+
+FLAG = """\
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument('--bits', type=int, default=16)
+options = parser.parse_args()
+config = None
+if options.bits == 4:
+    config = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type='nf4', bnb_4bit_compute_dtype=torch.bfloat16)
+model = AutoModelForCausalLM.from_pretrained('org/base', quantization_config=config)
+model = get_peft_model(model, LoraConfig(r=8))
+Trainer(model=model, args=TrainingArguments('out', bf16=True), train_dataset=data).train()
+"""
+
+
+def test_the_option_that_quantizes_is_in_the_message():
+    ((severity, line, message),) = findings("KB402", FLAG)
+
+    assert (severity, message) == ("warning", "checkpointing is off (with --bits 4): every layer keeps its activations")
+    assert line.startswith("Trainer(")

@@ -110,3 +110,40 @@ def test_a_quantizer_that_cannot_say_is_no_violation(monkeypatch):
 
 def test_unquantized_models_are_skipped():
     assert kbitlint.check(tiny.load(kind="none"), select=CODE).skips[0].reason == "no layer is quantized"
+
+
+class Int8Tensor(torch.Tensor):
+    """A weight as torchao's dynamic types pack it: the product with it does not require grad."""
+
+    __module__ = "torchao.quantization"
+    act_quant_kwargs = "dynamic"
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is not torch.nn.functional.linear:
+            return super().__torch_function__(func, types, args, kwargs or {})
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **(kwargs or {})).detach()
+
+
+def dynamic(targets):
+    from peft import LoraConfig, get_peft_model
+
+    model = tiny.load(kind="none")
+    for module in model.model.layers.modules():
+        if isinstance(module, torch.nn.Linear):
+            packed = module.weight.detach().as_subclass(Int8Tensor)
+            module.weight = torch.nn.Parameter(packed, requires_grad=False)
+    return get_peft_model(model, LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
+
+
+@pytest.mark.parametrize(
+    ("targets", "severity"),
+    [(["q_proj", "up_proj"], "error"), (r".*layers.*_proj", "warning")],
+    ids=["some", "all"],
+)
+def test_adapters_around_every_layer_carry_the_gradient_past_torchaos_dynamic_types(targets, severity):
+    model = dynamic(targets)
+
+    assert {told for _, _, told in found(model)} == {severity}
+    assert tiny.step(model).trains is (severity == "warning")

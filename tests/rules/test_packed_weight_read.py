@@ -47,3 +47,13 @@ def test_layers_that_are_called_are_clean_and_so_is_reading_a_float_weight():
 
     model.lm_head.register_forward_hook(lambda module, args, output: output + module.weight.sum())
     assert trace_cases.trace_findings(model, CODE) == []
+
+
+def test_code_that_casts_packed_values_runs_with_wrong_ones_and_is_a_warning():
+    import peft
+
+    config = peft.PeanutConfig(target_modules=["q_proj"])
+    model = peft.get_peft_model(tiny.load(kind="int8"), config)
+
+    assert {severity for _, severity, _ in trace_cases.trace_findings(model, CODE)} == {"warning"}
+    assert tiny.step(model).trains

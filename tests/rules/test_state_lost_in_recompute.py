@@ -140,3 +140,13 @@ def test_tasks_of_poly_are_not_known_where_layers_are_computed_again():
     assert error(trained(checkpointing=True)) == "task_ids should not be None."
     assert found(trained(checkpointing=False)) == []
     assert error(trained(checkpointing=False)) is None
+
+
+def test_add_adapter_of_transformers_leaves_the_tokens_unknown():
+    model = tiny.load()
+    torch.manual_seed(0)
+    config = LoraConfig(r=4, target_modules=["q_proj"], alora_invocation_tokens=[5, 6], init_lora_weights=False)
+    model.add_adapter(config)
+
+    assert found(model) == [("", "error")]
+    assert not gradients(model.train()).any()

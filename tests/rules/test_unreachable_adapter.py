@@ -5,6 +5,7 @@ import tiny
 import torch
 import trace_cases
 
+import kbitlint
 from kbitlint.context import Strategy, TrainingContext
 
 CODE = "KB303"
@@ -89,3 +90,23 @@ def test_a_step_that_stops_before_any_gradient_is_a_skip():
     trace_cases.wrap_layer(model, 0, lambda layer, hidden, *_, **__: layer.self_attn.q_proj.weight @ hidden)
 
     assert trace_cases.skipped(model, CODE) == ["the step stops before a gradient could arrive"]
+
+
+def test_a_users_own_module_that_runs_its_backbone_without_gradients_is_an_error():
+    class Classifier(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model, self.head = model, torch.nn.Linear(64, 2)
+
+        def forward(self, input_ids, attention_mask=None):
+            with torch.no_grad():
+                backbone = tiny.adapters_base(self.model).model
+                hidden = backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+            return self.head(hidden.float()[:, -1])
+
+    model = Classifier(tiny.with_lora(tiny.prepared()))
+    told = [(v.at.path, v.severity.value) for v in kbitlint.check(model, select="KB303").violations]
+    step = tiny.step(model)
+
+    assert told == [("model", "error")]
+    assert (step.error, step.arrived) == (None, ("head.weight", "head.bias"))

@@ -114,3 +114,11 @@ def test_a_dataclass_of_another_file_gives_the_options_their_defaults(project):
     )
 
     assert found(kbitlint.check(str(project / "train.py"))) == [("KB523", "warning", "train.py", 6)]
+
+
+def test_what_a_later_call_decides_in_another_file_is_no_info_of_this_one(project):
+    text = MODELS.replace(', gradient_checkpointing_kwargs={"use_reentrant": False}', "")
+    (project / "lib" / "models.py").write_text(text)
+
+    assert "KB401" in {code for code, *_ in found(kbitlint.check(str(project / "lib" / "models.py")))}
+    assert found(kbitlint.check(str(project))) == EXPECTED

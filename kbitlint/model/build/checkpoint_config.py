@@ -195,7 +195,13 @@ def quantization_config(name: str, dtype: torch.dtype) -> Any:
     load_bitsandbytes(f"--quantize {name}")
     if name == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=name, bnb_4bit_compute_dtype=dtype)
+    kind, _, double = name.partition("-")
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=double == "double",
+    )
 
 
 def dtype_of(config: Any, *, quantized: bool) -> torch.dtype:

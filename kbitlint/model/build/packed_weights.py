@@ -44,6 +44,14 @@ def _pack_4bit(module: Any, weight: Any) -> None:
     weight.bnb_quantized = True
 
 
+def _copy_in_twin(weight: Any) -> Any:
+    """Return a copy of a packed weight of a twin, which has its format but not all that bitsandbytes copies."""
+    copied: Any = torch.nn.Parameter(torch.empty_like(weight.data), requires_grad=weight.requires_grad)
+    copied.__class__ = type(weight)
+    copied.__dict__.update(weight.__dict__)
+    return copied
+
+
 @contextmanager
 def unpackable() -> Iterator[None]:
     """Let PEFT copy and unpack packed weights on meta inside the ``with`` statement, as DoRA and OLoRA do.
@@ -60,7 +68,7 @@ def unpackable() -> Iterator[None]:
 
     def copy_on_meta(weight: Any, memo: dict[int, Any]) -> Any:
         with torch.device("meta") if weight.is_meta else nullcontext():
-            copied = copy(weight, memo)
+            copied = copy(weight, memo) if "module" in weight.__dict__ else _copy_in_twin(weight)
         if hasattr(weight, UNPACKED):
             setattr(copied, UNPACKED, getattr(weight, UNPACKED))
         return copied

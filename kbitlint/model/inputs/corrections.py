@@ -157,7 +157,8 @@ def _last_dimension(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan
             yield plan.changed(shapes={name: (shape[0], wanted)})
         if len(shape) < 2 or shape[-1] != had:
             continue
-        yield plan.changed(shapes={name: (*shape[:-1], wanted)})
+        if len(shape) < 4:
+            yield plan.changed(shapes={name: (*shape[:-1], wanted)})
         if shape[-2] == wanted:
             yield plan.changed(shapes={name: (*shape[:-2], had, wanted)})
         rows = batch.dimensions.patches() if name.startswith("pixel") else 16
@@ -205,7 +206,7 @@ def _rank(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
 
 def _image_size(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """An image does not have the size that the class expects, or is too small for its strides."""
-    if not any(name.startswith(("pixel", "input_masks")) for name in batch.shapes):
+    if "NoneType" in failure.message or not any(name.startswith(("pixel", "input_masks")) for name in batch.shapes):
         return
     height = batch.dimensions.image()[0]
     if re.search(r"mage.{0,30}size|height|width", failure.message):
@@ -219,11 +220,13 @@ def _image_size(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
 
 def _length(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """A sequence does not have the length that the class expects, or is too short for its strides."""
+    if "NoneType" in failure.message or failure.in_loss:
+        return
     config = batch.dimensions.config
     sequence = batch.dimensions.seq_len
     fields = ("max_position_embeddings", "max_length", "block_size", "chunk_size", "context_length", "prediction_length")
     longest = [value for name in fields if isinstance(value := getattr(config, name, None), int)]
-    if re.search(r"size|length|match|shape|out of range|out of bounds", failure.message) and not failure.in_loss:
+    if re.search(r"size|length|match|shape|out of range|out of bounds", failure.message):
         named = [number for number in failure.numbers if 1 < number <= 512]
         for length in dict.fromkeys([*(number for number in longest if number <= 2048), *named, 64, 4, 1]):
             if length != sequence:

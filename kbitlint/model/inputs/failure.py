@@ -41,7 +41,8 @@ class Failure:
 
 
 _NO_LOSS = re.compile(
-    r"raining is not|training (is )?not|not support training|not trainable|no labels|\btarget\b|labels? (should|must)|BCE|"
+    r"Loss\(\)|raining is not|training (is )?not|not support training|not trainable|no labels|\btarget\b"
+    r"|labels? (should|must)|BCE|"
     r"requires the scipy|is not yet? (implemented|supported)|not implemented for '(Long|Bool)'",
     re.IGNORECASE,
 )

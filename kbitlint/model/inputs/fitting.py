@@ -11,8 +11,8 @@ from kbitlint.model.inputs.dimensions import Dimensions
 from kbitlint.model.inputs.failure import failure_of
 from kbitlint.model.inputs.interface import interface_of
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
+from kbitlint.model.inputs.positions import limited
 from kbitlint.model.inputs.structure import config_of, described
-from kbitlint.model.inputs.tokens import length_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,6 +93,7 @@ def _template(failure: Failure) -> str:
 
 
 def _dimensions(model: nn.Module, plan: Plan, batch: int, seq_len: int) -> Dimensions:
-    config: Any = config_of(described(model))
+    base = described(model)
+    config: Any = config_of(base)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    return Dimensions(config, batch, length_of(text, plan.seq_len or seq_len), plan.dimensions)
+    return Dimensions(config, batch, limited(base, text, plan.seq_len or seq_len), plan.dimensions)

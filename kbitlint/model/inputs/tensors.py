@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -58,6 +59,8 @@ def _filled(name: str, kind: str, shape: tuple[int, ...], dimensions: Dimensions
         return torch.ones(shape, dtype=dtype) if name.endswith("mask") else torch.randn(shape, dtype=dtype)
     if name.endswith("mask"):
         return torch.ones(shape, dtype=torch.long)
+    if name == "spatial_shapes":  # rows and columns of the patches of each image
+        return torch.full(shape, math.isqrt(dimensions.patches()), dtype=torch.long)
     if name.endswith("position_ids"):
         return torch.arange(shape[-1]).expand(shape).clone()
     if name.endswith("_ids") and "type" not in name and len(shape) > 1:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def tokens_of(config: Any, text: Any, shape: tuple[int, ...]) -> Tensor:
@@ -36,19 +32,6 @@ def integers_of(config: Any) -> list[tuple[str, int]]:
     """Return the fields of a config that hold an integer."""
     values = config.to_dict() if hasattr(config, "to_dict") else {}
     return [(name, value) for name, value in values.items() if isinstance(value, int)]
-
-
-def length_of(text: Any, seq_len: int) -> int:
-    """Return the tokens in a sequence, limited by the model's positions. Axial position embeddings fix the number."""
-    axes = getattr(text, "axial_pos_shape", None) if getattr(text, "axial_pos_embds", False) else None
-    return math.prod(axes) if axes else min([seq_len, *_lengths(text)])
-
-
-def _lengths(config: Any) -> Iterator[int]:
-    for name in ("max_position_embeddings", "n_positions", "max_target_positions", "max_source_positions"):
-        value = getattr(config, name, None)
-        if isinstance(value, int) and value > 0:
-            yield value
 
 
 def placeholders(config: Any, batch: int) -> Tensor:

@@ -118,6 +118,7 @@ def adapters_of(model: nn.Module, base: nn.Module) -> tuple[AdapterFacts, ...]:
             bias=str(attribute(config, "bias", "none")),
             targets=_targets(config),
             invoked=bool(attribute(config, "alora_invocation_tokens")),
+            wrapped=owner is not base,
             entries=tuple(adapter_entries.entries_of(config)),
         )
         for name, config in configs.items()

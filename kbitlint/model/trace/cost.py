@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
+
 from kbitlint.model.isolation import seeded
 from kbitlint.model.trace.step import StepSettings, runnable, step_of
 
@@ -36,6 +38,8 @@ def run_twin(
     facts: ModelFacts,
     live: AllocationObserver,
     device: str = "cuda",
+    keeps_outputs: bool = False,
+    accumulated: bool = False,
 ) -> StepCost:
     """Run one step on a twin, and report each allocation to an observer. The twin cannot be used again.
 
@@ -46,12 +50,18 @@ def run_twin(
         live: The observer. It receives the model's tensors, then each tensor that an operator returns, and the module that
             runs.
         device: The device whose kernels are simulated, ``cpu`` or ``cuda``.
+        keeps_outputs: Whether the loop holds the model's outputs during the backward pass.
+        accumulated: Whether an earlier batch left its gradients. The observer does not receive them.
 
     Raises:
         UntraceableError: The step needs values or kernels that do not exist without weights.
     """
     context = dataclasses.replace(context, gradient_checkpointing=None)
     how = StepSettings(context, device, context.batch_size or 1, context.seq_len or 2048, facts, virtual=False)
+    how = dataclasses.replace(how, keeps_outputs=keeps_outputs)
+    if accumulated:
+        for parameter in twin.parameters():
+            parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
     with seeded():
         step, watched, end = step_of(runnable(twin), how, live)
     return StepCost(step.saved, end.failure, sum(one.parameter.grad is not None for one in watched))

@@ -64,25 +64,26 @@ class MetaKernels(TorchDispatchMode):
         if ledger.guard is not None:
             ledger.guard.see(tensors)
         if func is aten.detach.default:
-            if tensors[0].requires_grad and torch.is_grad_enabled():
-                ledger.detached.append((ledger.where(), tensors[0]))
+            self._note_detached(tensors[0])
         else:
             self._note_uses(func, tensors)
         if kernel_dtypes.checks(func):
             args = self._matched(func, args, kwargs.get("dtype"))
         if "device" in kwargs:
             kwargs = {**kwargs, "device": META if unknown else CPU}
-        if not unknown:
-            result = self._known(func, args, kwargs, tensors)
-        else:
-            special = ANSWERS.get(func)
-            result = special(ledger, func, args, kwargs) if special else self._unknown(func, args, kwargs, tensors)
+        result = (self._unknown if unknown else self._known)(func, args, kwargs, tensors)
         if unknown and isinstance(result, Tensor):
             expect(func, args, result)
         if ledger.allocated is not None:
             for tensor in tensors_in(result if isinstance(result, (tuple, list)) else (result,)):
                 ledger.allocated(tensor)
         return result
+
+    def _note_detached(self, tensor: Tensor) -> None:
+        """Record a tensor that requires grad and is detached. An observer counts bytes, which the record would keep alive."""
+        ledger = self.ledger
+        if tensor.requires_grad and torch.is_grad_enabled() and ledger.allocated is None:
+            ledger.detached.append((ledger.where(), tensor))
 
     def _note_uses(self, func: Any, tensors: Sequence[Tensor]) -> None:
         """Record the first use of each watched parameter, each read of a packed weight, and a product with one."""
@@ -133,7 +134,10 @@ class MetaKernels(TorchDispatchMode):
         return func(*args, **kwargs)
 
     def _unknown(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[Tensor]) -> Any:
-        """Run the meta kernel. Real arguments are replaced by empty ones, and a write into a real tensor is skipped."""
+        """Answer the operator, or run its meta kernel on empty arguments. A write into a real tensor is skipped."""
+        special = ANSWERS.get(func)
+        if special is not None:
+            return special(self.ledger, func, args, kwargs)
         if all(tensor.is_meta for tensor in tensors):
             return self.shapes.run(func, args, kwargs)
         if _is_in_place(func) and not args[0].is_meta:

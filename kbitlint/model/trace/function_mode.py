@@ -75,6 +75,14 @@ def _tolist(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     return nested(tuple(tensor.shape))
 
 
+def _dropout(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """Run dropout as the device does. The kernel of CUDA keeps a mask of booleans, that of the CPU one of floats."""
+    given = dict(zip(("input", "p", "training", "inplace"), args, strict=False)) | kwargs
+    share, tensor = given.get("p", 0.5), given["input"]
+    fused = ledger.device == "cuda" and given.get("training", True) and not given.get("inplace") and 0 < share < 1
+    return torch.native_dropout(tensor, share, True)[0] if fused and tensor.is_meta else func(*args, **kwargs)  # noqa: FBT003  # its own signature
+
+
 def _numpy(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     """Return an array of zeros for a tensor without contents, and count a guess. An assignment of its rows is valid."""
     tensor = args[0]
@@ -121,6 +129,7 @@ _DEVICE_QUERIES: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     torch.allclose: _same_values,
     torch.equal: _same_values,
     torch.nn.functional.one_hot: one_hot,
+    torch.nn.functional.dropout: _dropout,
 }
 
 

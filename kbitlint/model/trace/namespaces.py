@@ -39,7 +39,7 @@ def without_leftovers(model: nn.Module) -> Iterator[None]:
     before = [(owner, dict(vars(owner))) for owner in owners]
     values = [value for _, names in before for value in names.values()]
     contents = {id(value): (value, value.copy()) for value in values if type(value) in (dict, list)}
-    filled = [(value, value.cache_info().currsize) for value in values if isinstance(value, LRU_CACHE)]
+    filled = [(cached, cached.cache_info().misses) for value in values for cached in _caches(value)]
     try:
         yield
     finally:
@@ -49,9 +49,23 @@ def without_leftovers(model: nn.Module) -> Iterator[None]:
                     _put_back(owner, name, names.get(name, _ABSENT))
         for value, former in contents.values():
             _restore(value, former)
-        for cached, size in filled:
-            if cached.cache_info().currsize > size:
+        for cached, misses in filled:
+            if cached.cache_info().misses > misses:
                 cached.cache_clear()
+
+
+def _caches(value: Any) -> Iterator[Any]:
+    """Yield the LRU caches that a value of a namespace is, or that a decorator keeps in the closure of a function.
+
+    transformers decorates methods so (``compile_compatible_method_lru_cache``), such as those of position embeddings.
+    """
+    function = getattr(value, "__func__", value)
+    if isinstance(function, LRU_CACHE):
+        yield function
+    for cell in getattr(function, "__closure__", None) or ():
+        with contextlib.suppress(ValueError):  # an empty cell
+            if isinstance(cell.cell_contents, LRU_CACHE):
+                yield cell.cell_contents
 
 
 def _owners(model: nn.Module) -> list[Any]:

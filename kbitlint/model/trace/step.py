@@ -59,6 +59,8 @@ class StepSettings:
     """Whether each quantized layer holds a trainable scalar in place of an adapter that is not attached yet."""
     plan: Plan = DOCUMENTED
     """How the batch differs from the documented one."""
+    keeps_outputs: bool = False
+    """Whether the loop holds the model's outputs during the backward pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,8 @@ def step_of(
     step = prepared(twin, how.device, how.facts)
     if live is not None:
         step.ledger.allocated, step.moment = live.see, live.name
-        for tensor in (*twin.parameters(), *twin.buffers()):
+        gradients = (parameter.grad for parameter in twin.parameters() if parameter.grad is not None)
+        for tensor in (*twin.parameters(), *twin.buffers(), *gradients):
             live.own(tensor)
     step.ledger.packed = {id(weight): step.paths[id(module)] for module, weight in stood_in.packed}
     step.ledger.guard = Guard({original: path for path, module in step.modules.items() for original in originals_of(module)})
@@ -161,8 +164,11 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
         inputs = without_contents(training_batch(step.twin, "cpu", how.batch, how.seq_len, how.plan))
         with observed(step.twin, lambda *seen: _see_checkpoint(step, *seen)), weightless(step.ledger), _autocast(how):
             with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _pack(step, tensor), _unpack):
-                loss = loss_of(step.twin(**inputs))
+                output = step.twin(**inputs)
+                loss = loss_of(output)
             forward_done = True
+            if not how.keeps_outputs:
+                del output
             step.ledger.in_backward = True
             step.tell()
             _backward(loss)

@@ -23,16 +23,19 @@ class _Multiply(torch.autograd.Function):
     """``linear`` with a weight that is unpacked for each product and then freed, forward and backward."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0917  # autograd passes arguments by position
         ctx: Any,
         incoming: Tensor,
         bias: Tensor | None,
         adapter: Tensor | None,
         shape: tuple[int, int],
         unpacked: torch.dtype | None,
+        integers: bool,  # noqa: FBT001  # autograd passes arguments by position
     ) -> Tensor:
         ctx.shape, ctx.incoming, ctx.bias = shape, (incoming.shape, incoming.dtype), bias
         ctx.adapter = None if adapter is None else adapter.shape
+        if integers:
+            return _integer_product(ctx, incoming, shape)
         weight = torch.empty(shape, dtype=unpacked or incoming.dtype, device="meta")
         return functional.linear(incoming, weight, bias)
 
@@ -47,7 +50,24 @@ class _Multiply(torch.autograd.Function):
             bias = torch.empty_like(ctx.bias)
         if ctx.needs_input_grad[2]:
             adapter = torch.empty(ctx.adapter, device="meta")
-        return incoming, bias, adapter, None, None
+        return incoming, bias, adapter, None, None, None
+
+
+def _integer_product(ctx: Any, incoming: Tensor, shape: tuple[int, int]) -> Tensor:
+    """Return the product of LLM.int8() on CUDA, with the memory of ``MatMul8bitLt`` of bitsandbytes 0.50.
+
+    Its context holds the input as an attribute and not as a saved tensor, so checkpointing frees none of them. Rows become
+    float16 and then int8. The product is int32, and float16 before it gets its dtype.
+    """
+    rows = incoming.reshape(-1, incoming.shape[-1])
+    ctx.input = rows if any(ctx.needs_input_grad[:2]) else None
+    halves = rows.to(torch.float16)
+    integers = torch.empty(halves.shape, dtype=torch.int8, device="meta")
+    del halves
+    product = torch.empty((len(rows), shape[0]), dtype=torch.int32, device="meta")
+    halves = torch.empty(product.shape, dtype=torch.float16, device="meta")
+    del product, integers
+    return halves.to(incoming.dtype).reshape(*incoming.shape[:-1], shape[0])
 
 
 class _Gives(torch.autograd.Function):
@@ -75,6 +95,7 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
             scalar.
     """
     features, as_is = packing.features, method_named(packing.method).keeps_input
+    cuts = packing.trains is False and packing.method == "torchao"  # other kernels raise in the backward pass
     compute = getattr(torch, packing.compute_dtype) if packing.compute_dtype else None
     if features is None:
         return lambda incoming, *_, **__: _Gives.apply(incoming, adapter)  # type: ignore[no-any-return,no-untyped-call]  # torch's
@@ -83,13 +104,15 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
     def forward(incoming: Tensor, *_: Any, **__: Any) -> Tensor:
         dtype = incoming.dtype
         bias: Any = module._parameters.get("bias")  # noqa: SLF001  # a dictionary read; layers without bias may lack the attribute
-        passing = incoming.detach() if packing.trains is False else incoming  # a kernel without a backward
+        passing = incoming.detach() if cuts else incoming
         wide = passing if compute is None or as_is else passing.to(compute)
         if bias is not None and bias.dtype is not wide.dtype:
             bias = bias.to(wide.dtype)
         backwards = wide.shape[-1] == fan_out != fan_in and packing.method == "bitsandbytes" and packing.bits == 4
+        integers = packing.method == "bitsandbytes" and packing.bits == 8 and device == "cuda"
         shape = (fan_in, fan_out) if backwards else (fan_out, fan_in)  # bitsandbytes accepts a transposed weight with a warning
-        product: Tensor = _Multiply.apply(wide, bias, adapter, shape, compute if as_is else None)  # type: ignore[no-untyped-call]  # torch's
+        unpacked = compute if as_is else None
+        product: Tensor = _Multiply.apply(wide, bias, adapter, shape, unpacked, integers)  # type: ignore[no-untyped-call]  # torch's
         # bitsandbytes calls torch's own linear for int8 on the CPU, so its output has the autocast dtype
         autocast_shows = packing.bits == 8 and device == "cpu"
         return product if autocast_shows else product.to(dtype)
@@ -126,6 +149,16 @@ def _heads_fit(query: Tensor, key: Tensor, value: Tensor, *, grouped: bool) -> b
     return same and len(several) == 1 and all(tensor.stride(-1) == 1 for tensor in (query, key, value))
 
 
+def _cuda_takes(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
+    """Return whether one of CUDA's fused kernels accepts the call: flash, or the memory-efficient one.
+
+    Flash takes half precision without a mask, up to 256 features. The other one takes any dtype and mask, but repeats no
+    heads (``sdp_utils.cpp`` of torch 2.11, where an H200 stored the scores of float32 queries with fewer key heads).
+    """
+    half = query.dtype in (torch.float16, torch.bfloat16)
+    return (half and mask is None and query.shape[-1] <= 256) or query.shape[1] == key.shape[1]
+
+
 def attend(
     query: Tensor,
     key: Tensor,
@@ -152,6 +185,7 @@ def attend(
         and _heads_fit(query, key, value, grouped=bool(options.get("enable_gqa")))
         and (attn_mask is None or (attn_mask.ndim in (2, 4) and not attn_mask.requires_grad))
         and (dropout_p == 0.0 or device == "cuda")  # the flash kernel of the CPU has no dropout
+        and (device != "cuda" or _cuda_takes(query, key, attn_mask))
         and query.is_meta
     )
     if fused:

@@ -200,6 +200,19 @@ def _equal(ledger: Ledger, _: Any, __: Any, ___: Any) -> Any:
     return True
 
 
+def _ctc_loss(_: Ledger, __: Any, args: Any, ___: Any) -> Any:
+    """Return the loss of each sample, and the table that the backward pass reads. Meta has no such kernel."""
+    scores, targets, lengths = args[0], args[1], args[3]
+    samples = scores.shape[1] if scores.ndim == 3 else 1
+    known = not isinstance(lengths, Tensor) or not lengths.is_meta
+    longest = int(max(lengths)) if known and len(lengths) else targets.shape[-1]
+    return scores.new_empty((samples,)), scores.new_empty((samples, scores.shape[0], 2 * longest + 1))
+
+
+def _ctc_loss_backward(_: Ledger, __: Any, args: Any, ___: Any) -> Any:
+    return torch.empty_like(args[1])
+
+
 ANSWERS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     aten._local_scalar_dense.default: _value_of,  # noqa: SLF001  # an operator's name, as the dispatcher spells it
     aten.nonzero.default: _nonzero,
@@ -214,6 +227,10 @@ ANSWERS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     aten.repeat_interleave.Tensor: _repeat_interleave,
     **({GROUPED_MM: _grouped_mm} if GROUPED_MM is not None else {}),
     aten.equal.default: _equal,
+    aten._ctc_loss.default: _ctc_loss,  # noqa: SLF001  # see above
+    aten._ctc_loss.Tensor: _ctc_loss,  # noqa: SLF001  # see above
+    aten._ctc_loss_backward.default: _ctc_loss_backward,  # noqa: SLF001  # see above
+    aten._ctc_loss_backward.Tensor: _ctc_loss_backward,  # noqa: SLF001  # see above
     aten.topk.default: _topk,
     aten.native_layer_norm.default: _normalise,
     aten.native_group_norm.default: _normalise,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.result import KINDS
 from kbitlint.sizes import size
+from kbitlint.upstream.cards import WORKSPACE, on_card
 
 if TYPE_CHECKING:
     from kbitlint.result import MemoryResult, StateMemory
@@ -67,11 +68,14 @@ def budget(report: MemoryResult, now: str = "") -> dict[str, Any]:
         row(kind, [state.resident.get(kind) for state in report.states])
     row("gradients", [state.gradients if state.steps else None for state in report.states])
     row("optimizer state", [state.optimizer if state.steps else None for state in report.states])
+    row("cuBLAS workspaces", [WORKSPACE if state.steps else None for state in report.states])
     row("logits and loss", [next((s.logits for s in state.steps.values()), None) for state in report.states])
     for title, name in (("activations", "activations"), ("peak", "peak")):
         for mode in modes:
             values = [getattr(state.steps[mode], name) if mode in state.steps else None for state in report.states]
             row(f"{title}, {mode}", values)
+    for mode in modes:
+        row(f"on the card, {mode}", [on_card(s.steps[mode].peak) if mode in s.steps else None for s in report.states])
     return {
         "report": report,
         "attached": [note for note in report.notes if note.startswith("with ")],

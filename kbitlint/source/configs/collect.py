@@ -7,7 +7,6 @@ A program turns its keys into calls; ``upstream/programs.py`` lists them as data
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.model_state import CheckpointingState
@@ -20,7 +19,7 @@ from kbitlint.source.configs.tree import json_items, yaml_items
 from kbitlint.source.interpreter.objects import Constant, Entry, Record, TrackedModel, Trainer, frozen
 from kbitlint.source.interpreter.path_state import PathState
 from kbitlint.upstream.calls import FUNCTIONS, TRAINERS
-from kbitlint.upstream.programs import PROGRAMS, RECIPES
+from kbitlint.upstream.programs import PROGRAMS, RECIPE_SEEDS, recipes
 from kbitlint.upstream.versions import installed
 
 if TYPE_CHECKING:
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 
 
 SHELL = ".sh"
-_SEEDS = tuple({seed.encode() for program in PROGRAMS for seed in program.seeds} | {recipe.seed for recipe in RECIPES})
+_SEEDS = tuple({seed.encode() for program in PROGRAMS for seed in program.seeds} | set(RECIPE_SEEDS))
 
 
 def worth_parsing(content: bytes, suffix: str) -> bool:
@@ -60,7 +59,7 @@ def collect(
     if root is None:
         return None
     versions = installed() if versions is None else versions
-    recipe = None if suffix == SHELL else next((one for one in RECIPES if re.search(one.sign, text, re.MULTILINE)), None)
+    recipe = next((one for one in recipes() if suffix != SHELL and all(sign.search(text) for sign in one.signs)), None)
     if recipe is not None:
         unfollowed = f"is a configuration of {recipe.name}, which is recognized and not judged"
         return SourceFacts(file, text, versions=versions, dialect=recipe.name, unfollowed=unfollowed)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.model_state import Adapters, CheckpointingState, ModelState
-from kbitlint.facts.source import Action, ExecutionPath, Loop, Step, Training
+from kbitlint.facts.source import Action, ExecutionPath, Step
+from kbitlint.facts.training import Loop, Training
 from kbitlint.facts.values import UNKNOWN, Call, Span, Value
 from kbitlint.files.local_configs import checkpoint_config
 from kbitlint.limits import current
@@ -82,6 +83,8 @@ class PathState:
             else dataclasses.replace(training, optimized=False)
             for training in self.trainings
         )
+        flags = tuple(f"--{name} {value}".rstrip() for name, value in sorted(self.flags.items()))
+        trainings = tuple(dataclasses.replace(training, flags=flags) for training in trainings) if flags else trainings
         left = {net.number: net.state if whole else dataclasses.replace(net.state, certain=False) for net in self.nets}
         return ExecutionPath(tuple(self.steps), trainings, left)
 
@@ -230,9 +233,8 @@ class PathState:
         state = trainer.net.state
         given = arguments if arguments is not None else Call(trainer.api.arguments, trainer.call.span)
         certain = arguments is not None or trainer.arguments is None
-        state, fp16, bf16 = with_arguments(
-            self.versions, self.enable_checkpointing, state, given if certain else None, defaults, trainer.prepared
-        )
+        how = self.versions, self.enable_checkpointing, state, given if certain else None, defaults, trainer.prepared
+        state, fp16, bf16 = with_arguments(*how)
         zero, fsdp = sharding_of(given, self.beside) if certain else (UNKNOWN, None)
         self.trainings.append(
             Training(

@@ -19,7 +19,7 @@ _TRAINER_ROWS = (
         "peft_config is not None and model.adapted and not has(model.loader, 'unsloth')",
         "You passed a `PeftModel` instance together with a `peft_config` to the trainer",
         drops="peft_config",
-        since="1",
+        since="0.27",
     ),
     Contract(
         _ALL,
@@ -33,14 +33,14 @@ _TRAINER_ROWS = (
         "text(model) and quantization_config is not None and args.model_init_kwargs.quantization_config is not None",
         "You set `quantization_config` both as a trainer argument and in `args.model_init_kwargs`",
         drops="quantization_config",
-        since="1",
+        since="1.9",
     ),
     Contract(
         _REFUSES_LATE,
         _LATE,
         "You passed `quantization_config` to the trainer, but your model is already instantiated",
         drops="quantization_config",
-        since="1",
+        since="1.9",
     ),
     Contract(
         _IGNORES_LATE,
@@ -49,7 +49,7 @@ _TRAINER_ROWS = (
         " The `quantization_config` will be ignored",
         "",
         "quantization_config",
-        since="1",
+        since="1.9",
     ),
     Contract(
         _ALL,

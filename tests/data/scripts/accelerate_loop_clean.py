@@ -9,7 +9,7 @@ def main():
     accelerator = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=8)
     bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
     model = AutoModelForCausalLM.from_pretrained(
-        "meta-llama/Llama-3.2-3B", quantization_config=bnb, device_map={"": accelerator.process_index}
+        "mistralai/Mistral-7B-v0.3", quantization_config=bnb, device_map={"": accelerator.process_index}
     )
     model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
     model = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))

@@ -15,7 +15,7 @@ model = AutoModelForCausalLM.from_pretrained(
     quantization_config=bnb,
     device_map="auto",  # fault: KB720
 )
-model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
+model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})  # fault: KB104
 model = get_peft_model(model, LoraConfig(r=16, target_modules="all-linear"))
 model = DDP(model, device_ids=[local_rank])
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)

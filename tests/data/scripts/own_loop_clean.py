@@ -17,7 +17,7 @@ def build(name):
 
 
 def train():
-    model = build("Qwen/Qwen2.5-1.5B")
+    model = build("mistralai/Mistral-7B-v0.3")
     loader = DataLoader(dataset, batch_size=4, shuffle=True)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LR)
     schedule = get_cosine_schedule_with_warmup(optimizer, 100, EPOCHS * len(loader))

@@ -21,6 +21,6 @@ class CastOutputToFloat(nn.Sequential):
         return super().forward(x).to(torch.float32)
 
 
-model.lm_head = CastOutputToFloat(model.lm_head)
+model.lm_head = CastOutputToFloat(model.lm_head)  # note: KB628
 model = get_peft_model(model, LoraConfig(r=16, target_modules=["q_proj", "v_proj"]))
 Trainer(model=model, args=TrainingArguments("o", fp16=True), train_dataset=data).train()

@@ -12,7 +12,7 @@ args = parser.parse_args()
 
 bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16)
 model = AutoModelForCausalLM.from_pretrained("google/gemma-2-2b", quantization_config=bnb, attn_implementation="eager")
-model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
+model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})  # fault: KB104
 if args.resume_from:
     model = PeftModel.from_pretrained(model, args.resume_from)  # fault: KB202
 else:

@@ -8,6 +8,6 @@ base = AutoModelForCausalLM.from_pretrained(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
     ),
 )
-base = prepare_model_for_kbit_training(base, gradient_checkpointing_kwargs={"use_reentrant": False})
+base = prepare_model_for_kbit_training(base, gradient_checkpointing_kwargs={"use_reentrant": False})  # fault: KB104
 model = PeftModel.from_pretrained(base, "runs/first/adapter", is_trainable=True)
 Trainer(model=model, args=TrainingArguments("runs/second", bf16=True), train_dataset=data).train()

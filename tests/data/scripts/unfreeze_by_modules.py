@@ -7,7 +7,7 @@ quantization = BitsAndBytesConfig(
     load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
 )
 model = AutoModelForCausalLM.from_pretrained("Qwen/Qwen2-7B", quantization_config=quantization)
-model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
+model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})  # fault: KB104
 model = PeftModel.from_pretrained(model, "out/stage1")
 for name, module in model.named_modules():
     if "lora_" in name:

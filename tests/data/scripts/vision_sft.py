@@ -11,6 +11,6 @@ peft_config = LoraConfig(lora_alpha=16, lora_dropout=0.05, r=8, bias="none", tar
 peft_model = get_peft_model(model, peft_config)
 peft_model.print_trainable_parameters()
 training_args = SFTConfig(output_dir="out", num_train_epochs=3, gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False}, bf16=True, remove_unused_columns=False)
-trainer = SFTTrainer(model=model, args=training_args, train_dataset=ds, data_collator=collate_fn, peft_config=peft_config, processing_class=processor.tokenizer)
+trainer = SFTTrainer(model=model, args=training_args, train_dataset=ds, data_collator=collate_fn, peft_config=peft_config, processing_class=processor.tokenizer)  # fault: KB631
 trainer.train()
 trainer.save_model(training_args.output_dir)

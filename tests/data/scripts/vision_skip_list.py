@@ -6,7 +6,7 @@ bnb = BitsAndBytesConfig(
     load_in_4bit=True,
     bnb_4bit_quant_type="nf4",
     bnb_4bit_compute_dtype=torch.bfloat16,
-    llm_int8_skip_modules=["vision_tower", "multi_modal_projector"],  # fault: KB523
+    llm_int8_skip_modules=["vision_tower", "multi_modal_projector"],  # fault: KB523 # fault: KB124
 )
 model = AutoModelForImageTextToText.from_pretrained("llava-hf/llava-1.5-7b-hf", quantization_config=bnb)
 model.gradient_checkpointing_enable()

@@ -6,7 +6,7 @@ bnb = BitsAndBytesConfig(
     load_in_4bit=True,
     bnb_4bit_quant_type="nf4",
     bnb_4bit_compute_dtype=torch.bfloat16,
-    llm_int8_skip_modules=["vision_tower", "multi_modal_projector", "lm_head"],
+    llm_int8_skip_modules=["model.vision_tower", "model.multi_modal_projector", "lm_head"],
 )
 model = AutoModelForImageTextToText.from_pretrained("llava-hf/llava-1.5-7b-hf", quantization_config=bnb)
 model.gradient_checkpointing_enable()

@@ -1,0 +1,197 @@
+"""``kbitlint fit``: whether a run fits its cards, the largest batch that does, or the cheapest changes that make it fit.
+
+Imports of torch, PEFT and ``kbitlint.model`` are inside functions: audits of scripts and files need none of them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.context.launch import Launch
+from kbitlint.errors import KbitlintError
+from kbitlint.fit_result import Setup
+from kbitlint.fixes.budget import measurable
+from kbitlint.fixes.changes import Option, changes_of, options_of
+from kbitlint.fixes.meter import Meter
+from kbitlint.report import FitReport
+from kbitlint.result import OFF, ON
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.audit.open import OpenTarget
+    from kbitlint.audit.options import Options
+    from kbitlint.context import TrainingContext
+    from kbitlint.fixes.lora import Lora
+    from kbitlint.step_plan import StepPlan
+    from kbitlint.upstream.cards import Card
+
+#: combinations of changes that are tried at most, cheapest first
+MAX_TRIED = 400
+#: lengths are multiples of so many tokens
+STRIDE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The run that the user asked about."""
+
+    card: Card
+    launch: Launch
+    plan: StepPlan
+    mode: str
+    lora: Lora | None
+
+
+def launch_of(strategy: str | None, gpus: int, context: TrainingContext, *, offload: bool) -> Launch:
+    """Return how a run is spread over cards.
+
+    Raises:
+        KbitlintError: The strategy is unknown or does not go with the number of cards.
+    """
+    if strategy is None and gpus > 1:
+        known = None if context.strategy is None else context.strategy.value
+        strategy = known if known not in (None, "single") else "ddp"
+    return Launch(strategy or "single", gpus, offload)
+
+
+def mode_of(checkpointing: str | None, context: TrainingContext) -> str:
+    """Return the mode of checkpointing of a run.
+
+    Raises:
+        KbitlintError: There is no such mode.
+    """
+    if checkpointing not in (None, "none", "all"):
+        raise KbitlintError(f"checkpointing {checkpointing!r} is none of none, all")
+    if checkpointing is None:
+        loop = context.gradient_checkpointing
+        return ON if loop is not None and loop.enabled else OFF
+    return ON if checkpointing == "all" else OFF
+
+
+def fit_target(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None], asked: Asked) -> FitReport:
+    """Return whether the run of an open target fits.
+
+    Raises:
+        TargetError: The target holds no model, or is a function that must not run.
+    """
+    from kbitlint.model.isolation import quiet
+
+    model, context = measurable(opened, options, shape)
+    with quiet(), opened.confined():
+        return fit_of(model, context, asked, (opened.target.text, opened.notes))
+
+
+def fit_of(model: Any, context: TrainingContext, asked: Asked, named: tuple[str, tuple[str, ...]]) -> FitReport:
+    """Return whether a run fits, and what would make it fit.
+
+    Args:
+        model: A model, live or on meta. It is only read.
+        context: Autocast, batch and length.
+        asked: The cards and the other settings.
+        named: The target, and the notes on how it was built.
+    """
+    meter = Meter(model, context, asked.card, asked.launch.ranks, asked.lora)
+    plan = asked.plan.but(every=2)
+    setup = Setup(
+        plan,
+        context.batch_size or 1,
+        meter.seq_len,
+        asked.mode if asked.mode in meter.modes else OFF,
+        meter.lora.rank if meter.lora is not None else None,
+        strategy=asked.launch.strategy,
+        offload=asked.launch.offload,
+    )
+    memory = meter.rank(setup)
+    fits = memory.on_card <= asked.card.total
+    chosen, answer = ((), setup) if fits else _cheapest(setup, meter)
+    largest = tuple(_largest(answer, meter)) if answer is not None else ()
+    name, notes = named
+    if meter.lora is not None:
+        notes = (*notes, f"with {meter.lora.words} attached for this")
+    return FitReport(
+        target=name,
+        summary=meter.summary,
+        card=asked.card.name,
+        total=asked.card.total,
+        gpus=asked.launch.ranks,
+        asked=setup,
+        memory=memory,
+        changes=() if fits else changes_of(setup, meter),
+        chosen=tuple(option.change(setup, meter) for option in chosen),
+        answer=answer,
+        answer_memory=None if answer is None else meter.rank(answer),
+        largest=largest,
+        steps=meter.steps,
+        notes=notes,
+    )
+
+
+def _cheapest(setup: Setup, meter: Meter) -> tuple[tuple[Option, ...], Setup | None]:
+    """Return the changes of the least price that make a run fit together, and the run with them."""
+    groups = [[None, *group] for group in options_of(setup, meter)]
+    combinations = sorted(
+        ([option for option in combination if option is not None] for combination in itertools.product(*groups)),
+        key=lambda options: (sum(option.price for option in options), len(options)),
+    )
+    strongest = [group[-1] for group in groups if group[-1] is not None]
+    if not meter.fits(_with(setup, strongest)):
+        return (), None
+    for options in combinations[1 : MAX_TRIED + 1]:
+        changed = _with(setup, options)
+        if meter.fits(changed):
+            return tuple(options), changed
+    return tuple(strongest), _with(setup, strongest)
+
+
+def _with(setup: Setup, options: list[Option]) -> Setup:
+    for option in options:
+        setup = option.apply(setup)
+    return setup
+
+
+def _largest(setup: Setup, meter: Meter) -> Iterator[tuple[int, int]]:
+    """Yield (batch, tokens) of the largest batches that fit: of the same length, and of one sequence."""
+    yield _most(setup, meter, "batch"), setup.seq_len
+    longest = _most(setup, meter, "seq_len")
+    if longest > setup.seq_len:
+        yield setup.batch, longest
+
+
+def _most(setup: Setup, meter: Meter, name: str) -> int:
+    """Return the largest value of ``batch`` or ``seq_len`` that fits, in steps of one sequence or ``STRIDE`` tokens.
+
+    The peak is affine in both, or quadratic in the length where scores are stored. Each guess is a secant through the two
+    nearest traced steps, and the answer is a traced step that fits, whose successor does not.
+    """
+    unit = 1 if name == "batch" else STRIDE
+    start = getattr(setup, name) // unit or 1
+    limit = meter.most_tokens // unit if name == "seq_len" else 2**16
+    known: dict[int, int] = {}
+
+    def peak(count: int) -> int:
+        if count not in known:
+            changed = {name: count * unit}
+            known[count] = meter.rank(dataclasses.replace(setup, **changed)).on_card  # type: ignore[arg-type]  # batch or seq_len
+        return known[count]
+
+    low, high = start, min(2 * start, limit)
+    if peak(low) > meter.card.total:
+        return start * unit
+    while peak(high) <= meter.card.total and high < limit:
+        slope = (peak(high) - peak(low)) / max(high - low, 1)
+        guess = high + (int((meter.card.total - peak(high)) / slope) if slope > 0 else high)
+        low, high = high, min(max(guess, high + 1), limit, 64 * high)
+    if peak(high) <= meter.card.total:
+        return high * unit
+    while high - low > 1:
+        slope = (peak(high) - peak(low)) / (high - low)
+        guess = low + int((meter.card.total - peak(low)) / slope)
+        guess = min(max(guess, low + 1), high - 1)
+        low, high = (guess, high) if peak(guess) <= meter.card.total else (low, guess)
+        if low + 1 < high and peak(low + 1) > meter.card.total:
+            high = low + 1
+    return low * unit

@@ -1,0 +1,1 @@
+"""The memory of a training step, measured on a step without weights."""

@@ -1,0 +1,67 @@
+"""The bytes that live at each moment of a traced step."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+#: torch's CUDA allocator gives out multiples of so many bytes (``kMinBlockSize``)
+CUDA_BLOCK = 512
+
+
+@dataclass(slots=True)
+class LiveBytes:
+    """The bytes of all live storages, their peak, and the peak at each moment."""
+
+    block: int = 1
+    """Each storage takes a multiple of so many bytes."""
+    now: int = 0
+    peak: int = 0
+    peak_at: str = ""
+    """The module and pass that ran at the peak."""
+    at: str = ""
+    """The module and pass that run now."""
+    layer: str = ""
+    """The layer whose backward pass runs. It names moments in which no module runs, which backward has many of."""
+    moments: dict[str, int] = field(default_factory=dict)
+    """The most bytes at each moment, in the order in which the moments came first."""
+    _alive: dict[int, tuple[weakref.ref[Any], int]] = field(default_factory=dict)
+    """(weak reference, bytes) of each live storage, by its address."""
+
+    def name(self, moment: str) -> None:
+        """Set the module and pass that run from now on."""
+        self.at = f"{self.layer}, backward" if self.layer and moment.startswith("the model,") else moment
+        self._raise()
+
+    def enter_backward(self, layer: str) -> None:
+        """Set the layer whose backward pass runs from now on."""
+        self.layer = layer
+        self.name("the model, backward")
+
+    def see(self, tensor: Tensor) -> None:
+        """Count a tensor's storage until it is freed."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata  # noqa: SLF001  # the only identity of a storage
+        if key in self._alive:
+            return
+        nbytes = -(-storage.nbytes() // self.block) * self.block
+        self._alive[key] = (weakref.ref(storage, lambda _: self._free(key)), nbytes)
+        self.now += nbytes
+        self._raise()
+
+    def own(self, tensor: Tensor) -> None:
+        """Exclude a tensor that counts among the resident ones."""
+        self._alive[tensor.untyped_storage()._cdata] = (weakref.ref(tensor.untyped_storage()), 0)  # noqa: SLF001  # see above
+
+    def _raise(self) -> None:
+        if self.now > self.moments.get(self.at, -1):
+            self.moments[self.at] = self.now
+            if self.now > self.peak:
+                self.peak, self.peak_at = self.now, self.at
+
+    def _free(self, key: int) -> None:
+        self.now -= self._alive.pop(key)[1]

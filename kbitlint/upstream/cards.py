@@ -1,0 +1,120 @@
+"""Accelerator cards by the names that people use, and what a process holds on one besides its tensors.
+
+The memory on the box is in GiB. A process can use less: the driver keeps a part, and error correction of GDDR memory takes a
+sixteenth on data-centre cards. The total of an H200 is that of ``torch.cuda.mem_get_info``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+
+from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.sizes import size_of
+
+GIB = 2**30
+#: Bytes of the CUDA context and the loaded kernels (165 to 169 MB by ``mem_get_info`` on an H200, torch 2.11, CUDA 13).
+CONTEXT = 169_000_000
+#: Bytes that torch's allocator reserves for each byte of the peak: the median of 43 steps on an H200 (1.02 to 1.25).
+RESERVED = 1.13
+#: The least of these. The allocator returns cached blocks before it gives up, so a step may run with so little.
+LEAST_RESERVED = 1.02
+#: Bytes of cuBLAS' workspaces from Hopper on, one for the forward thread and one for autograd's (torch's CUDABlas.cpp).
+WORKSPACE = 2 * 32 * 2**20
+#: The same before Hopper: 2 x 4096 KiB and 8 x 16 KiB for each thread.
+_OLDER = 2 * (2 * 4096 + 8 * 16) * 1024
+#: The share of its memory that a card's driver keeps for itself.
+_DRIVER = 0.015
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One accelerator card."""
+
+    name: str
+    total: int
+    """Bytes that a process can use."""
+    workspace: int = WORKSPACE
+    """Bytes of cuBLAS' workspaces: one for the forward thread and one for autograd's thread."""
+
+
+#: name -> (GiB, whether it is of Hopper or later)
+_CARDS: dict[str, tuple[float, bool]] = {
+    "T4": (16, False),
+    "P100": (16, False),
+    "V100": (32, False),
+    "V100-16": (16, False),
+    "L4": (24, False),
+    "A10": (24, False),
+    "A10G": (24, False),
+    "A16": (16, False),
+    "A30": (24, False),
+    "A40": (48, False),
+    "A6000": (48, False),
+    "A5000": (24, False),
+    "A4000": (16, False),
+    "L40": (48, False),
+    "L40S": (48, False),
+    "RTX6000Ada": (48, False),
+    "A100": (80, False),
+    "A100-40": (40, False),
+    "H100": (80, True),
+    "H100-NVL": (94, True),
+    "GH200": (96, True),
+    "H200": (141, True),
+    "B200": (180, True),
+    "RTX-PRO-6000": (96, True),
+    "2080Ti": (11, False),
+    "3060": (12, False),
+    "3080": (10, False),
+    "3090": (24, False),
+    "4060Ti": (16, False),
+    "4070": (12, False),
+    "4080": (16, False),
+    "4090": (24, False),
+    "5070": (12, True),
+    "5080": (16, True),
+    "5090": (32, True),
+}
+NAMES = tuple(_CARDS)
+#: data-centre cards with GDDR memory, whose error correction is on by default
+_CORRECTED = frozenset(["T4", "L4", "A10", "A10G", "A16", "A40", "L40", "L40S"])
+#: usable bytes where a real card said more than the number on its box
+_SAID = {"H200": 150_109_880_320}
+
+
+def find(text: str) -> Card:
+    """Return the card of a name such as ``4090`` or ``RTX 4090``, or a card of a size such as ``24GB``.
+
+    A size is taken as the usable bytes; ``24GB`` is the number on a box and means GiB, as vendors use it.
+
+    Raises:
+        KbitlintError: It is neither a known card nor a size.
+    """
+    plain = _plain(text)
+    for name, (gib, new) in _CARDS.items():
+        if plain == _plain(name):
+            share = (1 - _DRIVER) * (15 / 16 if name in _CORRECTED else 1)
+            return Card(name, _SAID.get(name, round(gib * GIB * share)), _workspace(new=new))
+    boxed = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*g(?:i?b)?\s*", text, re.IGNORECASE)
+    if boxed and float(boxed[1]) > 0:
+        return Card(text.strip(), round(float(boxed[1]) * GIB * (1 - _DRIVER)))
+    if re.search(r"[kmt]i?b?\s*$|^\d{7,}$", text.strip(), re.IGNORECASE):
+        with contextlib.suppress(ValueError):
+            return Card(text.strip(), size_of(text))
+    hint = did_you_mean(text, NAMES)
+    raise KbitlintError(f"--gpu {text}: neither a size such as 24GB nor a known card{hint}; known are {', '.join(NAMES)}")
+
+
+def _workspace(*, new: bool) -> int:
+    return WORKSPACE if new else _OLDER
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"nvidia|geforce|tesla|rtx|gtx|[\s_-]|gb$", "", text.lower())
+
+
+def on_card(allocated: int, reserved: float = RESERVED) -> int:
+    """Return the bytes that a process holds on its card when its tensors held ``allocated`` bytes at most."""
+    return round(allocated * reserved) + CONTEXT
