@@ -116,13 +116,10 @@ def _dead(config: Call, model: ModelState) -> tuple[str, ...]:
     if load is None or not isinstance(targets, tuple) or not all(isinstance(name, str) for name in targets):
         return ()
     known = families.facts_of(load.value("pretrained_model_name_or_path"), model.named)
-    architecture = known.architecture
-    if architecture is None or (load.value("trust_remote_code") is not None and known.model_type != "phi"):
+    if known.architecture is None or (load.value("trust_remote_code") is not None and known.model_type != "phi"):
         return ()  # the code of the checkpoint may name its modules otherwise
-    renamed = EXPERT_PROJECTIONS.get(architecture.renames, ())
-    here = architecture.names | set(renamed)
-    names = (str(name) for name in targets if "." not in str(name))
-    return tuple(name for name in names if name in every_name() and name not in here)
+    here = known.architecture.names | set(EXPERT_PROJECTIONS.get(known.architecture.renames, ()))
+    return tuple(str(name) for name in targets if name in every_name() and name not in here)
 
 
 _TITLE = "name a module of this architecture"

@@ -24,10 +24,9 @@ class MissingInputGradHook(Rule):
 
     ## What it does
 
-    Reports checkpointed layers that cut the gradient. They checkpoint reentrantly, and hold adapters, or will hold them once
-    adapters are attached to the frozen base. No parameter upstream is trainable, and no hook on the embeddings makes their
-    input require grad. It is a warning that names the module if a trainable one may run before the layers, and a warning for
-    layers of a tower that text alone does not run.
+    Reports checkpointed layers that cut the gradient. They checkpoint reentrantly, and hold adapters or will hold them. No
+    parameter upstream is trainable, and no hook on the embeddings makes their input require grad. It is a warning for layers
+    of a tower that text alone does not run, and one that names the module if a trainable one may run before the layers.
 
     ## Why is this bad?
 

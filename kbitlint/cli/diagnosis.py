@@ -22,6 +22,8 @@ _MOST = 16 * 1024 * 1024
 #: a line that Trainer prints for its logs, as Python writes a dictionary
 _LOGGED = re.compile(r"\{[^{}]*'(?:loss|grad_norm)'[^{}]*\}")
 _NUMBER = re.compile(r"'(loss|grad_norm|learning_rate)': '?(-?[\d.]+(?:e[-+]?\d+)?|nan|-?inf)'?", re.IGNORECASE)
+#: characters of an unknown text that its error repeats
+_SHOWN = 60
 #: entries from which on an unchanged loss is a sign
 _CONSTANT = 5
 #: what the numbers of a run say: the sign, what it means, the rules that find the cause
@@ -66,7 +68,8 @@ def diagnose(words: Sequence[str], columns: int) -> str:
     text = " ".join(map(_text_of, words))
     blocks = [*_runs(text, columns), *(_block(message, columns) for message in found_in(text))]
     if not blocks:
-        raise KbitlintError("explain: no rule has this name, and no known message is in it; `kbitlint rules` lists the rules")
+        given = " ".join(" ".join(words).split())[:_SHOWN]
+        raise KbitlintError(f"explain: no rule is called {given!r}, and it holds no message that is known")
     return "\n\n".join(blocks)
 
 

@@ -233,9 +233,8 @@ class PathState:
         state = trainer.net.state
         given = arguments if arguments is not None else Call(trainer.api.arguments, trainer.call.span)
         certain = arguments is not None or trainer.arguments is None
-        state, fp16, bf16 = with_arguments(
-            self.versions, self.enable_checkpointing, state, given if certain else None, defaults, trainer.prepared
-        )
+        how = self.versions, self.enable_checkpointing, state, given if certain else None, defaults, trainer.prepared
+        state, fp16, bf16 = with_arguments(*how)
         zero, fsdp = sharding_of(given, self.beside) if certain else (UNKNOWN, None)
         self.trainings.append(
             Training(
