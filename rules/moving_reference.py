@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -13,11 +12,6 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.ranks import RanksFacts
-    from kbitlint.facts.source import SourceFacts
-
-
-#: Trainers that always compare with a reference; without ``ref_model`` it is the model itself (TRL 1.16).
-REFERRING = ("trl.DPOTrainer", "trl.KTOTrainer")
 
 
 class MovingReference(Rule):
@@ -26,8 +20,7 @@ class MovingReference(Rule):
     ## What it does
 
     Reports a Trainer with a reference and no reference model, if parameters train that disabling the adapters does not
-    restore: biases (`bias="all"`), norms, embeddings that were unfrozen by hand. In a script, reports a DPO or KTO trainer
-    without `ref_model` whose adapters train biases.
+    restore: biases (`bias="all"`), norms, embeddings that were unfrozen by hand.
 
     ## Why is this bad?
 
@@ -60,20 +53,6 @@ class MovingReference(Rule):
         consequence=Consequence.TRAINS_WRONG,
         since="0.1.0",
     )
-
-    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each trainer whose adapters train biases and whose reference is the model itself."""
-        for trained in source.trained():
-            configs = [model.adapters.config if model.adapters is not None else None for model in trained.models]
-            moves = all(isinstance(config, Call) and config.value("bias") in ("all", "lora_only") for config in configs)
-            own = trained.call.callee in REFERRING and not trained.call.gives("ref_model")
-            if moves and own and trained.certain:
-                yield self.violation(
-                    "the reference is this model without its adapters, and the biases that train stay in it",
-                    source.at(trained.call),
-                    surface=Surface.SOURCE,
-                    fix=Fix('bias="none", or modules_to_save for whole modules', Safety.DISPLAY),
-                )
 
     def check_ranks(self, ranks: RanksFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield at most one violation, on the first of the parameters."""

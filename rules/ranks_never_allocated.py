@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -13,7 +12,6 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.ranks import RanksFacts
-    from kbitlint.facts.source import SourceFacts
 
 
 class RanksNeverAllocated(Rule):
@@ -21,8 +19,7 @@ class RanksNeverAllocated(Rule):
 
     ## What it does
 
-    Reports an active AdaLoRA adapter, if neither the Trainer nor one of its callbacks calls `update_and_allocate`. In a
-    script, reports a Trainer around AdaLoRA if the file names neither the method nor callbacks.
+    Reports an active AdaLoRA adapter, if neither the Trainer nor one of its callbacks calls `update_and_allocate`.
 
     ## Why is this bad?
 
@@ -54,21 +51,6 @@ class RanksNeverAllocated(Rule):
         consequence=Consequence.TRAINS_WRONG,
         since="0.1.0",
     )
-
-    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each training of AdaLoRA in a file that never names ``update_and_allocate``."""
-        if "update_and_allocate" in source.text or "callbacks" in source.text or "add_callback" in source.text:
-            return
-        for trained in source.trained():
-            configs = [model.adapters.config if model.adapters is not None else None for model in trained.models]
-            known = all(isinstance(config, Call) and config.callee == "peft.AdaLoraConfig" for config in configs)
-            if known and trained.certain and trained.call.callee.startswith(("transformers.", "trl.")):
-                yield self.violation(
-                    "nothing calls update_and_allocate, so the ranks of AdaLoRA stay as they begin",
-                    source.at(trained.call),
-                    surface=Surface.SOURCE,
-                    fix=Fix("call update_and_allocate(step) in a callback, in on_optimizer_step", Safety.DISPLAY),
-                )
 
     def check_ranks(self, ranks: RanksFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each active AdaLoRA adapter."""

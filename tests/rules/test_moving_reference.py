@@ -6,7 +6,6 @@ import tiny
 import torch
 import transformers
 from peft import LoraConfig
-from script_cases import LOADED, findings
 from trl_trainers import PAIR, tokenizer
 
 import kbitlint
@@ -86,13 +85,3 @@ def test_a_reference_model_of_its_own_does_not_move(trainer):
 
 def test_a_model_alone_has_no_reference():
     assert kbitlint.check(tiny.with_lora(tiny.load()), select=CODE).violations == ()
-
-
-DPO = "from trl import DPOConfig, DPOTrainer\nDPOTrainer(model, {}args=DPOConfig('out'), peft_config=LoraConfig({})).train()\n"
-
-
-def test_a_script_whose_adapters_train_biases_is_flagged():
-    assert [severity for severity, _, _ in findings(CODE, LOADED + DPO.format("", "bias='all'"))] == ["warning"]
-
-    for given, config in (("", "bias='none'"), ("", ""), ("ref_model=other, ", "bias='all'")):
-        assert findings(CODE, LOADED + DPO.format(given, config)) == []

@@ -5,7 +5,6 @@ import tiny
 import torch
 import transformers
 from peft import AdaLoraConfig, get_peft_model
-from script_cases import ADAPTED, LOADED, LOOP, TRAINED, findings
 
 import kbitlint
 from kbitlint.integrations.trainer import KbitlintCallback
@@ -75,15 +74,3 @@ def test_lora_has_no_ranks_to_allocate(tmp_path):
 
     assert found(trainer(tmp_path, adapters=LoraConfig(r=4, target_modules=["q_proj"]))) == []
     assert kbitlint.check(tiny.load(), select=CODE).violations == ()
-
-
-ADALORA = "from peft import AdaLoraConfig\nmodel = get_peft_model(model, AdaLoraConfig(total_step=100))\n"
-
-
-def test_a_script_without_a_call_or_a_callback_is_flagged():
-    (one,) = findings(CODE, LOADED + ADALORA + TRAINED)
-
-    assert one[:2] == ("warning", TRAINED.strip())
-    assert findings(CODE, LOADED + ADALORA + TRAINED.replace("data)", "data, callbacks=[Allocate()])")) == []
-    assert findings(CODE, LOADED + ADALORA + LOOP + "    model.base_model.update_and_allocate(step)\n") == []
-    assert findings(CODE, LOADED + ADAPTED + TRAINED) == []
