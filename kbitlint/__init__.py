@@ -34,9 +34,10 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from kbitlint.api import assert_ready, check, fit, fix, load_prepared, memory, plan, prepare, undo
+    from kbitlint.api import assert_ready, check, fit, fix, memory, plan, undo
     from kbitlint.context import TrainingContext
     from kbitlint.errors import KbitlintError
+    from kbitlint.fixes.prepared import load_prepared, prepare
     from kbitlint.rehearsal.run import rehearse
     from kbitlint.report import Report
     from kbitlint.violation import Severity, Violation
@@ -48,7 +49,9 @@ _HOMES = {
     "Severity": "kbitlint.violation",
     "TrainingContext": "kbitlint.context",
     "Violation": "kbitlint.violation",
-} | dict.fromkeys(("assert_ready", "check", "fit", "fix", "load_prepared", "memory", "plan", "prepare", "undo"), "kbitlint.api")
+    "load_prepared": "kbitlint.fixes.prepared",
+    "prepare": "kbitlint.fixes.prepared",
+} | dict.fromkeys(("assert_ready", "check", "fit", "fix", "memory", "plan", "undo"), "kbitlint.api")
 
 
 def __getattr__(name: str) -> object:

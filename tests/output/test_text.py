@@ -57,7 +57,7 @@ KB402 checkpointing-off                                                  warning
 
 13 warnings; 3 of 3 causes fixable with --fix
 N rules ran on model and trace
-  skipped 12 rules (KB105 and others): no adapters are attached yet"""
+  skipped 16 rules (KB105 and others): no adapters are attached yet"""
 
 
 def same_each_time(report):
