@@ -197,52 +197,52 @@ def test_a_quantization_method_is_two_files(copy):
     assert copy.written == {"kbitlint/upstream/quantization.py", "tests/model/test_quantized.py"}
 
 
-#: the keys of ms-swift's ``swift sft``
+#: the keys of a framework that does not exist
 PROGRAM = """\
     Program(
-        "swift",
-        ("model", "train_type", "quant_bits", "quant_method", "target_modules", "lora_rank", "dataset"),
+        "tunesmith",
+        ("model", "tuning_kind", "packed_bits", "packed_by", "target_modules", "adapter_rank", "dataset"),
         3,
-        ("quant_bits",),
+        ("packed_bits",),
         "model",
         "transformers.Trainer",
-        adapter="train_type",
+        adapter="tuning_kind",
         not_adapters=("full",),
         adapts_by_default=True,
-        bits="quant_bits",
+        bits="packed_bits",
     ),
 """
 SCRIPT = """\
 model: Qwen/Qwen2.5-7B-Instruct
-train_type: lora
-quant_method: bnb
-quant_bits: 4
+tuning_kind: lora
+packed_by: bnb
+packed_bits: 4
 target_modules: all-linear
-lora_rank: 8
+adapter_rank: 8
 dataset: AI-ModelScope/alpaca-gpt4-data-en
 bf16: true
 gradient_checkpointing: true
 gradient_checkpointing_kwargs:  # fault: KB401
   use_reentrant: true
 """
-PROGRAM_TEST = '        ("model: a/b\\ntrain_type: lora\\nquant_bits: 4\\nlora_rank: 8\\n", ".yaml", "swift"),\n'
+PROGRAM_TEST = '        ("model: a/b\\ntuning_kind: lora\\npacked_bits: 4\\nadapter_rank: 8\\n", ".yaml", "tunesmith"),\n'
 
 
 def test_the_configuration_of_a_framework_is_three_files_and_one_row(copy):
-    copy.write("tests/data/scripts/swift_qlora.yaml", SCRIPT)
+    copy.write("tests/data/scripts/tunesmith_qlora.yaml", SCRIPT)
     copy.insert("tests/source/test_configs.py", '        ("name: web\\nload_in_4bit: true\\n"', PROGRAM_TEST)
-    selected = ("tests/source/test_configs.py", "tests/source/test_scripts.py", "-k", "swift or known_by_its_keys")
+    selected = ("tests/source/test_configs.py", "tests/source/test_scripts.py", "-k", "tunesmith or known_by_its_keys")
     assert copy.tests(*selected)[0] == 1
     copy.insert("kbitlint/upstream/programs.py", '    Program(\n        "accelerate",', PROGRAM)
 
     code, said = copy.tests(*selected)
 
     assert (code, "failed" in said) == (0, False)
-    recipe = str(copy.folder / "tests/data/scripts/swift_qlora.yaml")
+    recipe = str(copy.folder / "tests/data/scripts/tunesmith_qlora.yaml")
     found = copy.run("kbitlint", "check", recipe, "--select", "KB401", "--format", "github").stdout
-    assert "swift_qlora.yaml,line=10" in found
+    assert "tunesmith_qlora.yaml,line=10" in found
     assert copy.written == {
         "kbitlint/upstream/programs.py",
-        "tests/data/scripts/swift_qlora.yaml",
+        "tests/data/scripts/tunesmith_qlora.yaml",
         "tests/source/test_configs.py",
     }

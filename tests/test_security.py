@@ -101,7 +101,7 @@ def project(tmp_path):
         f"def build():\n    return AutoModelForCausalLM.from_pretrained({str(tmp_path / 'model')!r})\n"
     )
     (tmp_path / "launch.json").write_text('{"zero_optimization": {"stage": 2}}')
-    (tmp_path / "baseline.json").write_text('{"version": 1, "targets": {}}')
+    (tmp_path / "baseline.json").write_text('{"version": 2, "files": {}}')
     (tmp_path / "pyproject.toml").write_text("[tool.kbitlint]\nfail-on = 'error'\n")
     return tmp_path
 

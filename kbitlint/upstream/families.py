@@ -17,7 +17,7 @@ from kbitlint.upstream.family_rows import FAMILIES, Family
 if TYPE_CHECKING:
     from kbitlint.facts.model_state import CheckpointConfig
 
-_SIZE = re.compile(r"\d+x\d+(?:\.\d+)?b|\d+(?:\.\d+)?[bmk]")
+_SIZE = re.compile(r"(?<!\d)(?:\d{1,4}x\d{1,4}(?:\.\d{1,4})?b|\d{1,4}(?:\.\d{1,4})?[bmk])")
 _DTYPES = ("", "bfloat16", "float16", "float32")
 _NAMED = re.compile(r"(bf16|bfloat16)|(fp16|float16|f16)|(fp32|float32)")
 
