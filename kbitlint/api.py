@@ -18,9 +18,7 @@ from kbitlint.engine import needs_model
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean
 from kbitlint.limits import held_to
 from kbitlint.output.text import render
-from kbitlint.step_plan import StepPlan, loss_named
 from kbitlint.target import Kind, held
-from kbitlint.upstream import cards, optimizers
 from kbitlint.violation import Edit, Safety, Severity
 
 if TYPE_CHECKING:
@@ -140,12 +138,11 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
 ) -> MemoryReport:
     """Return the memory of one training step in bytes: as the model is, after PEFT's prepare, after kbitlint's fix.
 
-    The step runs without weights, so a model of any size can be measured on any machine. The model is only read.
+    The step runs without weights. The model is only read.
 
     Args:
         target: As for ``check``.
-        lora: LoRA to attach if the model has no adapters, ``r=16,targets=all-linear`` or ``r=8,dropout=0.05,dora``;
-            None attaches none.
+        lora: LoRA where there are no adapters: ``r=16,targets=all-linear``, ``r=8,dropout=0.05,dora``. None attaches none.
         optimizer: A name of ``TrainingArguments.optim``; None for that of the context, or ``adamw``.
         every: Also measure with every n-th layer checkpointed.
         batch: Sequences in a batch; None for the value of the context, or 1.
@@ -159,21 +156,19 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
         KbitlintError: As for ``check``; or an argument is wrong.
     """
     chosen = options_of(options)
-    from kbitlint.fixes.budget import memory_of  # an audit measures no step
+    from kbitlint.fixes.budget import memory_of, plan_of  # an audit measures no step
     from kbitlint.fixes.lora import parse_lora  # as above
 
+    step = plan_of(chosen.context, optimizer, loss, every, accumulation, attention)
     adapter = None if lora is None else parse_lora(lora)
-    name = optimizer or optimizers.known(chosen.context.optimizer) or "adamw"
-    optimizers.find(name)
-    plan = StepPlan(name, every, loss_named(loss), accumulation, attention)
     parsed = target_of(target)
     with turn(parsed):
         opened = open_target(parsed, chosen)
-        return memory_of(opened, chosen, (batch, seq_len), lora=adapter, plan=plan)
+        return memory_of(opened, chosen, (batch, seq_len), lora=adapter, plan=step)
 
 
 @with_keywords
-def fit(  # noqa: PLR0913  # each is one setting of a run
+def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those of memory
     target: Any,
     *,
     gpu: str,
@@ -196,36 +191,25 @@ def fit(  # noqa: PLR0913  # each is one setting of a run
         target: As for ``check``.
         gpu: A card (``4090``, ``A100-40``) or its size (``24GB``).
         gpus: Cards of that kind.
-        strategy: ``ddp``, ``fsdp1``, ``fsdp2``, ``zero1``, ``zero2``, ``zero3`` or ``device_map``; None for that of the
-            context, ``ddp`` for several cards, and ``single`` for one.
+        strategy: A name of ``context.launch``; None for that of the context, or ``ddp`` for several cards.
         offload: Whether sharded weights lie in host memory.
         checkpointing: ``none`` or ``all``; None for the setting of the context, or ``none``.
-        lora: As for ``memory``.
-        optimizer: As for ``memory``.
         batch: Sequences in a batch of one card; None for the value of the context, or 1.
-        seq_len: As for ``memory``.
-        loss: As for ``memory``.
-        accumulation: As for ``memory``.
-        attention: As for ``memory``.
-        **options: As for ``check``.
+        **options: As for ``check``. The other arguments are those of ``memory``.
 
     Raises:
         KbitlintError: As for ``check``; or an argument is wrong.
     """
-    from kbitlint.fixes.fit import Asked, fit_target, launch_of, mode_of  # an audit measures no step
-    from kbitlint.fixes.lora import parse_lora  # as above
+    from kbitlint.fixes.budget import plan_of  # an audit measures no step
+    from kbitlint.fixes.fit import asked_of, fit_target  # as above
 
     chosen = options_of(options)
-    adapter = None if lora is None else parse_lora(lora)
-    name = optimizer or optimizers.known(chosen.context.optimizer) or "adamw"
-    optimizers.find(name)
-    plan = StepPlan(name, None, loss_named(loss), accumulation, attention)
-    card, launch = cards.find(gpu), launch_of(strategy, gpus, chosen.context, offload=offload)
-    mode = mode_of(checkpointing, chosen.context)
+    step = plan_of(chosen.context, optimizer, loss, None, accumulation, attention)
+    asked = asked_of(gpu, (strategy, gpus, offload), checkpointing, chosen.context, step, lora)
     parsed = target_of(target)
     with turn(parsed):
         opened = open_target(parsed, chosen)
-        return fit_target(opened, chosen, (batch, seq_len), Asked(card, launch, plan, mode, adapter))
+        return fit_target(opened, chosen, (batch, seq_len), asked)
 
 
 def undo(model: Any) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: the class whose body calls the method, judged by the last class above it
 _CLASS = re.compile(r"^class\s+(\w+)", re.MULTILINE)
-METHOD = "update_and_allocate"
+_CALL = re.compile(r"\.update_and_allocate\(")
 
 
 class UnallocatedAdalora(Rule):
@@ -79,7 +79,7 @@ class UnallocatedAdalora(Rule):
 
 def _allocates(source: SourceFacts) -> bool:
     """Return whether code of the file that may run calls the method."""
-    for place in re.finditer(rf"\.{METHOD}\(", source.text):
+    for place in _CALL.finditer(source.text):
         above = list(_CLASS.finditer(source.text, 0, place.start()))
         line = source.text[source.line_start(place.start()) : place.start()]
         inside = bool(above) and line[:1].isspace()

@@ -17,6 +17,8 @@ from kbitlint.fixes.lora import attached
 from kbitlint.fixes.model import fix_model
 from kbitlint.report import MemoryReport
 from kbitlint.result import StateMemory
+from kbitlint.step_plan import StepPlan, loss_named
+from kbitlint.upstream import optimizers
 from kbitlint.violation import Safety, Surface
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
     from kbitlint.fixes.lora import Lora
-    from kbitlint.step_plan import StepPlan
 
 
 def budget_of(
@@ -161,6 +162,24 @@ PREPARATIONS: dict[str, Callable[[Any, TrainingContext], bool] | None] = {
     FIXED: _fixed,
     UNSAFE: _narrowed,
 }
+
+
+def plan_of(context: TrainingContext, optimizer: str | None, loss: str, *settings: Any) -> StepPlan:
+    """Return the plan of a step.
+
+    Args:
+        context: Gives the optimizer that is left open.
+        optimizer: A name of ``TrainingArguments.optim``; None for that of the context, or ``adamw``.
+        loss: ``full``, ``fused`` or ``kept``.
+        *settings: ``every``, ``accumulation`` and ``attention`` of the plan.
+
+    Raises:
+        KbitlintError: One of them is wrong.
+    """
+    name = optimizer or optimizers.known(context.optimizer) or "adamw"
+    optimizers.find(name)
+    every, accumulation, attention = settings
+    return StepPlan(name, every, loss_named(loss), accumulation, attention)
 
 
 def measurable(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None]) -> tuple[Any, TrainingContext]:

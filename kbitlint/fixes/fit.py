@@ -15,9 +15,11 @@ from kbitlint.errors import KbitlintError
 from kbitlint.fit_result import Setup
 from kbitlint.fixes.budget import measurable
 from kbitlint.fixes.changes import Option, changes_of, options_of
+from kbitlint.fixes.lora import parse_lora
 from kbitlint.fixes.meter import Meter
 from kbitlint.report import FitReport
 from kbitlint.result import OFF, ON
+from kbitlint.upstream import cards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +46,24 @@ class Asked:
     plan: StepPlan
     mode: str
     lora: Lora | None
+
+
+def asked_of(  # each is one setting of the run
+    gpu: str,
+    spread: tuple[str | None, int, bool],
+    checkpointing: str | None,
+    context: TrainingContext,
+    plan: StepPlan,
+    lora: str | None,
+) -> Asked:
+    """Return the run that the user asked about. ``spread`` is (strategy, cards, whether weights are offloaded).
+
+    Raises:
+        KbitlintError: The card, the strategy or the mode of checkpointing is unknown.
+    """
+    strategy, gpus, offload = spread
+    launch = launch_of(strategy, gpus, context, offload=offload)
+    return Asked(cards.find(gpu), launch, plan, mode_of(checkpointing, context), None if lora is None else parse_lora(lora))
 
 
 def launch_of(strategy: str | None, gpus: int, context: TrainingContext, *, offload: bool) -> Launch:

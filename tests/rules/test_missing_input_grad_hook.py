@@ -271,8 +271,9 @@ class ValueHead(torch.nn.Module):
         return self.head(self.lm(input_ids=input_ids).logits.float()).mean()
 
 
-@pytest.mark.parametrize(("wrapper", "severity"), [(SoftPrompt, "warning"), (ValueHead, "error")])
-def test_a_wrapper_that_feeds_the_layers_is_told_from_one_that_reads_them(wrapper, severity):
+@pytest.mark.parametrize(("wrapper", "severity", "feeds"), [(SoftPrompt, "warning", True), (ValueHead, "error", False)])
+def test_a_wrapper_that_feeds_the_layers_is_told_from_one_that_reads_them(wrapper, severity, feeds):
+    """The attributes alone cannot exclude that the prompt feeds the layers; the traced step shows that it does."""
     lm = adapted()
     tiny.bind_reentrant(lm)
     model = wrapper(lm)
@@ -281,10 +282,12 @@ def test_a_wrapper_that_feeds_the_layers_is_told_from_one_that_reads_them(wrappe
     output = model(tokens, tokens)
     (output if isinstance(output, torch.Tensor) else output.loss).backward()
 
-    verdicts = {v.severity.value for v in kbitlint.check(model, select=CODE).violations}
+    attributes, traced = (kbitlint.check(model, select=CODE, trace=trace).violations for trace in (False, True))
 
     arrived = [name for name, p in model.named_parameters() if ".layers." in name and p.grad is not None]
-    assert (verdicts, bool(arrived)) == ({severity}, severity == "warning")
+    assert {v.severity.value for v in attributes} == {severity}
+    assert {v.severity.value for v in traced} == (set() if feeds else {severity})
+    assert bool(arrived) is feeds
 
 
 def test_a_pre_hook_of_a_layer_feeds_it_where_it_runs_before_the_checkpoint():
