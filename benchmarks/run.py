@@ -83,7 +83,14 @@ PARTS = {
         (("benchmarks.truth.real_steps", "--jobs", "2"), ("benchmarks.truth.verdicts", "--jobs", "2")),
         kept=("truth.jsonl", "verdicts.jsonl"),
     ),
+    "generated": Part(
+        "Generated training programs, run for real",
+        (("benchmarks.truth.generated", "--programs", "200", "--seed", "5000"),),
+        kept=("generated.jsonl",),
+    ),
     "memory": Part("Bytes of a step, as told and as they are", (("benchmarks.cost.memory",),)),
+    "recorded": Part("Bytes of a step, as an H200 took them", (("benchmarks.cost.recorded",),)),
+    "published": Part("Bytes of a step, as others published them", (("benchmarks.cost.published",),)),
     "preparation": Part("What the fix costs, beside PEFT's prepare", (("benchmarks.cost.preparation",),)),
     "learning": Part(
         "What is learned after the fix, beside PEFT's prepare",

@@ -190,7 +190,7 @@ def goals(lines: list[dict[str, Any]]) -> list[Goal]:
     known = [line for line in lines if line["source"] is not None]
     trains = [line for line in known if line["real"] == TRAINS]
     broken = [line for line in known if line["real"] in (FAILS, NOTHING) and line["model"] and not _is_bare(line["program"])]
-    wrong = [line for line in [*broken, *known] if line["real"] in (FAILS, NOTHING, NOT_MADE)]
+    wrong = [line for line in known if line["real"] in (FAILS, NOTHING, NOT_MADE)]
     false = [line for line in trains if "false" in (difference(line) or "")]
     told = [line for line in broken if line["model"]["errors"]]
     by_script = [line for line in wrong if line["source"]["errors"]]
@@ -204,12 +204,13 @@ def goals(lines: list[dict[str, Any]]) -> list[Goal]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--programs", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("generated.jsonl"))
-    parser.add_argument("--shrink", action="store_true")
-    parser.add_argument("--show", type=int)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--programs", type=int, default=200, help="how many, each of a seed of its own")
+    parser.add_argument("--seed", type=int, default=0, help="the seed of the first")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "generated.jsonl", help="the results file")
+    parser.add_argument("--shrink", action="store_true", help="look for a smaller program with the same difference")
+    parser.add_argument("--show", type=int, metavar="SEED", help="print the script of this seed and leave")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
     if options.show is not None:
         print(script(drawn(options.show), "base", "folder"))
@@ -231,7 +232,7 @@ def main() -> int:
         kind = difference(line) if line["source"] else "no answer"
         if kind:
             print(f"  {line['seed']}: {kind} | {line['error'][:160]} | {line.get('smallest', odd(line['program']))}")
-    return leave(goals(lines), None)
+    return leave(goals(lines), options.json)
 
 
 if __name__ == "__main__":
