@@ -1,6 +1,6 @@
 """Verdicts on generated training scripts, compared with what the scripts do when they run.
 
-    python -m benchmarks.truth.generated [--programs N] [--seed S] [--out FILE] [--jobs N] [--shrink] [--show INDEX]
+    python -m benchmarks.truth.generated [--programs N] [--seed S] [--out FILE] [--shrink] [--show SEED] [--json FILE]
 
 ``benchmarks.truth.programs`` composes each script from a seed. A forked process runs it on a tiny random model, and holds three
 verdicts against it: that of the script (source), that of the finished model and its traced step, and that of the Trainer. A
