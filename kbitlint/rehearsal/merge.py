@@ -62,8 +62,9 @@ def _left(received: Received, command: Command) -> Raised | None:
         return None
     lines = [line.strip() for line in received.output.splitlines() if line.strip()]
     last = next((line for line in reversed(lines) if _ERROR.match(line)), "")
+    start = _ERROR.match(last)
     if received.exit.status == 2 and not received.trainings and any(line.startswith("usage:") for line in lines):
-        why = _ERROR.sub("", last, count=1) or "its arguments are wrong"
+        why = last[start.end() :] if start else "its arguments are wrong"
         raise TargetError(command.script, f"takes other arguments: {why}; give them after the script")
     phase = Phase.AFTER if received.trainings else Phase.BEFORE
     message = f"exit status {received.exit.status}" + (f": {last}" if last else "")
