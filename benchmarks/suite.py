@@ -27,15 +27,26 @@ ROOT = Path(__file__).resolve().parents[1]
 PROMISES = {
     "planted faults are named exactly, fixed, and training proves it": ("test_main_job", "test_families"),
     "every rule: what it flags, what it does not, its fix": ("test_rules_meta", "rules/"),
-    "80 root causes, by id": ("test_model_causes", "test_file_causes", "test_rank_causes"),
+    "80 and 33 root causes, by id": ("test_model_causes", "test_file_causes", "test_rank_causes", "test_further_causes"),
     "norms of 601 classes, labelled by hand": ("test_norms", "test_norm_list"),
     "the trace leaves the model as it is, and says what it cannot trace": ("test_trace", "test_twin", "test_kernel_dtypes"),
-    "the memory table": ("test_memory",),
+    "the memory table, and what fits a card": (
+        *("test_memory", "test_memory_of_like_layers", "test_step_bytes", "test_step_settings", "test_fit"),
+    ),
+    "an error of a step is one of training, seen on a small copy": ("test_small_copy",),
+    "diffusion models and plain modules": ("test_diffusion", "test_plain_modules", "test_fitted_batches"),
+    "a rehearsal ends as the real run does, in its enclosure": (
+        *("test_command", "test_process", "test_folders", "test_stand_ins", "test_enclosure"),
+    ),
     "edits: all or nothing, undone bit for bit": ("test_edits", "test_fixed_models"),
     "folders: fixed, loaded again, trained": ("test_checkpoint_folder", "test_experts"),
     "wrapped models get the verdict of the bare one": ("test_wrappers", "test_quantized"),
     "a sample of real steps against verdicts": ("test_truth",),
-    "scripts, notebooks, configurations": ("test_documents", "test_interpreter", "test_scripts", "test_configs"),
+    "scripts, notebooks, configurations": (
+        *("test_documents", "test_interpreter", "test_scripts", "test_configs", "test_programs", "test_exports"),
+        *("test_expert_scripts", "test_checkpoint_families", "test_imported_files", "test_trl_versions", "test_source_folder"),
+    ),
+    "what constructors refuse, against the installed libraries": ("test_contracts",),
     "time and memory that grow with a file as the file does": ("test_growth",),
     "live models of every kind, in the modes of any caller": (
         *("test_isolation", "test_odd_models", "test_optimizers"),
@@ -44,7 +55,9 @@ PROMISES = {
     "targets: Hub, factories, remote code": ("test_hub", "test_factories", "test_build"),
     "several ranks: verdict = outcome": ("test_ranks", "test_context"),
     "the callback in real Trainers": ("test_trainer", "test_trl"),
-    "reports: text, JSON, SARIF, GitHub, JUnit": ("test_formats", "test_text"),
+    "reports: text, JSON, SARIF, GitHub, JUnit": ("test_formats", "test_text", "test_physical_places"),
+    "editors, notebooks, CI, the shell": ("test_lsp", "test_notebook", "test_published", "test_conventions"),
+    "messages, logs and trainer states explained": ("test_diagnosis",),
     "the page, in a browser": ("test_page",),
     "bad and hostile input: one line, exit code 2": ("test_bad_input", "test_hostile", "test_terminal", "test_exits"),
     "what is executed, read and written, by kind of target": (

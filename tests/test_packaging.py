@@ -190,7 +190,10 @@ def test_the_light_hook_lets_other_peoples_config_json_pass(run, tmp_path):
         ('{"format": 1, "edits": [{"path": "x"}]}', "edits[0].kind: must name a kind of edit"),
         ('{"format": 1, "edits": [{"kind": "freeze", "path": 3}]}', "edits[0].path: must be a module path"),
         ('{"format": 1, "edits": [{"kind": "freeze", "arguments": 3}]}', "edits[0].arguments: must be an object"),
-        ('{"format": 1, "edits": [], "quantize": "int3"}', "quantize: 'int3' is none of nf4, fp4, int8, none"),
+        (
+            '{"format": 1, "edits": [], "quantize": "int3"}',
+            "quantize: 'int3' is none of nf4, nf4-double, fp4, fp4-double, int8, none",
+        ),
     ],
 )
 def test_a_kbitlint_json_that_kbitlint_did_not_write_is_refused(run, tmp_path, content, problem):

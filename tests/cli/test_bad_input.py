@@ -201,7 +201,9 @@ def test_one_bad_target_does_not_hide_the_others(run):
 def test_a_python_caller_gets_the_same_line():
     with pytest.raises(kbitlint.KbitlintError, match=r"^a int is neither a target string, nor a model, nor a Trainer$"):
         kbitlint.check(3)
-    with pytest.raises(kbitlint.KbitlintError, match=r"^quantize: 'int4' is none of nf4, fp4, int8, none$"):
+    with pytest.raises(
+        kbitlint.KbitlintError, match=r"^quantize: 'int4' is none of nf4, nf4-double, fp4, fp4-double, int8, none$"
+    ):
         kbitlint.check("x/y", quantize="int4")
     with pytest.raises(TypeError, match=r"^unknown argument 'slect'; known are context, ignore, limits, memory, meta, "):
         kbitlint.check("x/y", slect="KB101")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 
@@ -68,7 +69,16 @@ def test_each_fault_of_the_benchmark_ends_with_its_code(tmp_path, part):
     assert tally.tried >= {"_outputs": 40, "_names": 26, "_dead": 2}[part]
 
 
+@pytest.fixture
+def heeded():
+    """Let what the test starts heed Ctrl-C: a shell has its background jobs ignore it, and their processes inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_at_any_moment_is_130_and_one_line(tmp_path):
     (tmp_path / "clean.py").write_text("x = 1\n")
     (tmp_path / "f.py").write_text("import time\ndef build():\n    time.sleep(600)\n")
@@ -82,6 +92,7 @@ def test_ctrl_c_at_any_moment_is_130_and_one_line(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_that_a_library_swallows_ends_the_run_all_the_same(tmp_path):
     """Extension modules and callbacks make other exceptions of it, or none."""
     code = (

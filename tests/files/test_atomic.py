@@ -288,7 +288,7 @@ def fixable(request, tmp_path):
 def refused(run, path, name):
     """The line with which --fix refuses; the file and its folder are as they were."""
     before = path.read_bytes(), path.stat(), sorted(path.parent.iterdir())
-    result = run("check", "--unsafe-fixes", name)
+    result = run("--fix", "--unsafe-fixes", name)
     assert (path.read_bytes(), path.stat(), sorted(path.parent.iterdir())) == before
     assert (result.exit_code, result.stdout) == (2, "")
     return result.stderr
@@ -333,7 +333,7 @@ def test_a_preparation_that_cannot_be_written_keeps_the_config_as_it_is(run, tmp
     place.write_text('{"format": 1, "edits": []}')
     place.chmod(0o444)
 
-    result = run("check", "--unsafe-fixes", ".", "--device", "cpu", *output)
+    result = run("--fix", "--unsafe-fixes", ".", "--device", "cpu", *output)
 
     named = place.relative_to(tmp_path)
     assert (result.exit_code, result.stderr) == (2, f"kbitlint: {named}: cannot be written: it has no write permission\n")
@@ -360,7 +360,7 @@ def test_extended_attributes_and_access_lists_stay(run, fixable, name, value):
     with_attribute(path, name, value)
     before = path.read_bytes(), path.stat().st_mode
 
-    run("check", "--unsafe-fixes", target)
+    run("--fix", "--unsafe-fixes", target)
 
     assert (os.getxattr(path, name), path.stat().st_mode) == (value, before[1])
     assert path.read_bytes() != before[0]
@@ -414,7 +414,7 @@ def inputs(tmp_path):
         "lib/other.py": SCRIPT,
         "lib/n.ipynb": json.dumps({"cells": [{"cell_type": "code", "source": SCRIPT}]}),
         "lib/axolotl.yml": "base_model: a\nload_in_4bit: true\nadapter: qlora\n",
-        "kbitlint-baseline.json": '{"version": 1, "targets": {}}',
+        "kbitlint-baseline.json": '{"version": 2, "files": {}}',
         "accelerate.yaml": "distributed_type: MULTI_GPU\nnum_processes: 2\n",
         "base/config.json": '{"model_type": "llama"}',
         "base/model.safetensors": "",
@@ -455,7 +455,8 @@ def test_a_report_does_not_take_the_place_of_an_input(run, inputs, through, targ
         output.symlink_to(inputs / read) if through == "a link" else os.link(inputs / read, output)
     before = {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()}
 
-    for command in (["check", *targets], ["check", "--fix", "--device", "cpu", *targets]):
+    device = ["--device", "cpu"] if targets[0] in {"base", "adapter", "train.py:build"} else []  # others refuse the option
+    for command in (["check", *targets], ["check", "--fix", *device, *targets]):
         result = run(*command, "--output-file", output)
         assert (result.exit_code, result.stdout) == (2, "")
         assert result.stderr.startswith(f"kbitlint: --output-file {output}: is ")

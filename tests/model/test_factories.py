@@ -168,9 +168,12 @@ def test_verbose_shows_the_traceback(run):
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("import nothing_like_this", "importing it raised ModuleNotFoundError: No module named 'nothing_like_this'"),
+        (
+            "import nothing_like_this\ndef build(): ...\n",
+            "importing it raised ModuleNotFoundError: No module named 'nothing_like_this'",
+        ),
         ("def build(:", "importing it raised SyntaxError: invalid syntax (broken.py, line 1)"),
-        ("raise SystemExit(4)", "importing it left the program with exit status 4"),
+        ("raise SystemExit(4)\ndef build(): ...\n", "importing it left the program with exit status 4"),
     ],
 )
 def test_a_file_that_cannot_be_imported_is_one_line(run, tmp_path, text, line):

@@ -60,6 +60,15 @@ def test_a_subclass_of_training_arguments_is_judged_as_its_base():
     assert said(body + "Mine('out', bf16=True, bits=8)\n") == []
 
 
+@pytest.mark.parametrize(("own", "count"), [('    optimizer: str = "adamw_torch"\n', 0), ("    other: int = 1\n", 1)])
+def test_a_default_of_a_subclass_hides_the_inherited_one(own, count):
+    head = "from dataclasses import dataclass\nfrom transformers import TrainingArguments\n"
+    base = '@dataclass\nclass Base:\n    optimizer: str = "AdamW"\n\n@dataclass\nclass Own(Base):\n'
+    use = 'own = Own()\nargs = TrainingArguments("out", optim=own.optimizer)\n'
+
+    assert len(said(head + LOADED + base + own + use)) == count
+
+
 def test_an_ignored_argument_is_removed(tmp_path):
     body = "config = LoraConfig(r=8, loftq_config={'loftq_bits': 4})\n"
 

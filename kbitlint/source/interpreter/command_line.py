@@ -160,6 +160,8 @@ class CommandLine(Interpreter):
             value.value = _optional(value.value, name)
             if value.value is not UNKNOWN:
                 made.items[name] = value
+            else:
+                made.items.pop(name, None)  # a default that is not known hides an inherited one
         return made
 
     def _accelerate(self, node: ast.Call, name: str) -> Object:

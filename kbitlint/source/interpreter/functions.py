@@ -135,7 +135,7 @@ class Functions(Interpreter):
             return self.trainer(cls.base, dataclasses.replace(arguments, items=renamed))
         self.effort.spend(len(arguments.items) // _CHEAP)
         made = dataclasses.replace(arguments, callee=cls.base or cls.node.name, of=cls, items=dict(arguments.items))
-        for name, given in self.fields(cls):
+        for name, given in dict(self.fields(cls)).items():  # the class's own default in place of an inherited one
             made.items.setdefault(name, given)
         if cls.base in TRAINING_ARGUMENTS:
             self.trail.calls[made.span] = made.frozen(self.effort)
