@@ -13,7 +13,8 @@ from kbitlint.model.trace.twin import twin_of
 from kbitlint.step_plan import Loss, StepPlan
 
 CONTEXT = kbitlint.TrainingContext(autocast_dtype="float32", batch_size=2, seq_len=48)
-LAYERS = 9
+#: enough for five blocks of two layers, one of which checkpoints
+LAYERS = 11
 #: names of the number of layers in configs
 COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers")
 

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 #: Factors of LoRA on layers and on embeddings. Their product is added to the layer.
 _FACTORS = (("lora_A", "lora_B"), ("lora_embedding_A", "lora_embedding_B"))
+#: Elements that are read at once.
+_PIECE = 2**22
 
 
 def dead_adapters(layer: nn.Module) -> Iterator[tuple[str, str]]:
@@ -52,7 +54,14 @@ def _has_value(weight: Tensor) -> bool:
 
 
 def nonfinite(parameter: Tensor, facts: ParameterFacts) -> Iterator[str]:
-    """Yield the path of a parameter of an adapter, or of a vector, that holds NaN or infinity. Larger ones are not read."""
+    """Yield the path of a parameter of an adapter, or of a vector, that holds NaN or infinity. Others are not read."""
     small = facts.adapter or (len(facts.shape) < 2 and not facts.packed)
-    if small and facts.floating and facts.numel and not parameter.is_meta and not bool(parameter.detach().isfinite().all()):
+    if small and facts.floating and facts.numel and not parameter.is_meta and not _is_finite(parameter.detach()):
         yield facts.path
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Return whether every value is finite. A large tensor is read in pieces: ``isfinite`` allocates more than it is given."""
+    if tensor.numel() <= _PIECE or not tensor.is_contiguous() or type(tensor).__name__ == "DTensor":
+        return bool(tensor.isfinite().all())
+    return all(bool(piece.isfinite().all()) for piece in tensor.flatten().split(_PIECE))
