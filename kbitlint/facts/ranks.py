@@ -58,7 +58,7 @@ class ReferenceFacts:
     class_name: str = ""
     """The class of a separate reference model; empty if the reference is the trained model without its adapters."""
     same_base: bool = False
-    """Whether the separate model is of the class and checkpoint of the trained model's base."""
+    """Whether the separate model is of the class and checkpoint of the trained model's base, and has no adapters."""
     nbytes: int = 0
     """Bytes of the separate model's parameters."""
 

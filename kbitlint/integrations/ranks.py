@@ -167,7 +167,10 @@ def merge_ranks(records: Mapping[int, RankAudit], lost: Mapping[int, str], world
         divergences = compare({rank: record.aspects for rank, record, _ in known})
         told = (lowest.optimizer, lowest.reference, lowest.batch, lowest.allocates)
         ranked = RanksFacts(world_size, facts, divergences, *told)
-        outcome = engine.merge((outcome, engine.run(rules, {Surface.RANKS: ranked}, lowest.context)))
+        seen_here = engine.run(rules, {Surface.RANKS: ranked}, lowest.context)
+        # the audit of a Trainer has run these rules on its own run already
+        alone = tuple(one for one in outcome.violations if one not in seen_here.violations)
+        outcome = engine.merge((dataclasses.replace(outcome, violations=alone), seen_here))
     notes = (*first.notes, f"audited on {len(reports)} of {world_size} ranks") if world_size > 1 else first.notes
     return dataclasses.replace(
         first,

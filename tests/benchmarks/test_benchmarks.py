@@ -148,18 +148,21 @@ def test_a_ratio_is_a_regression_where_it_is_worse_by_more_than_noise():
     from benchmarks.goals import Goal
 
     known = [Goal("cold / click", 2.0, 5), Goal("jobs", 2.0, 1.5, at_least=True), Goal("noisy", 1.0, 5, noise=0.2)]
+    known += [Goal("slow", 1.1, 1), Goal("slower", 1.1, 1)]  # the record misses these two, with a reason
     fine = [
         Goal("cold / click", 2.5, 5),
         Goal("jobs", 1.7, 1.5, at_least=True),
         Goal("noisy", 1.5, 5),
         Goal("seconds", 9, 1, "s"),  # another machine may be slow
         Goal("new", 1, 2),
+        Goal("slow", 1.2, 1),
     ]
     worse = [
         Goal("cold / click", 2.7, 5),
         Goal("jobs", 1.4, 1.5, at_least=True),
         Goal("noisy", 1.7, 5),
         Goal("peak", 200, 150, "MB"),
+        Goal("slower", 1.5, 1),
     ]
 
     assert list(benchmarks_run.regressions(fine, known)) == []
@@ -169,6 +172,7 @@ def test_a_ratio_is_a_regression_where_it_is_worse_by_more_than_noise():
         "worse than 2 x by more than 30%",
         "worse than 1 x by more than 60%",
         "missed",
+        "worse than 1.1 x by more than 30%",
     ]
 
 

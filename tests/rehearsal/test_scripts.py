@@ -71,8 +71,11 @@ def test_a_rehearsal_ends_as_the_real_run_does(name, source, truth, tmp_path, mo
 
     if real["kind"] is not None and raised_in(reports) == (None, None):  # the step itself raises, which its trace shows
         fails = [one for report in reports for one in report.violations if one.consequence is Consequence.FAILS]
-        assert {one.surface for one in fails} <= {Surface.TRACE, Surface.REHEARSAL}
+        # its trace, or its first batch: that of the script, or the first rows of the Trainer's data
+        assert {one.surface for one in fails} <= {Surface.TRACE, Surface.REHEARSAL, Surface.RANKS}
+        assert {one.code for one in fails if one.surface is Surface.RANKS} <= {"KB637"}
         assert fails != []
+        assert len({(one.code, one.message, one.at) for one in fails}) == len(fails), "each is shown once"
         assert f"training reached at line {real['line']}" in reports[0].notes
     else:
         assert raised_in(reports) == (real["kind"], real["line"])

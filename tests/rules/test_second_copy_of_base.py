@@ -54,6 +54,14 @@ def test_another_model_is_no_copy(trainer):
     assert found(trainer(tiny.load("llama (tied)"))) == []
 
 
+def test_a_copy_with_adapters_is_no_copy_of_the_base_alone(trainer):
+    """What the model gives without its adapters is another reference than the copy."""
+    made = trainer(None)
+    made.ref_model = tiny.with_lora(tiny.load())
+
+    assert found(made) == []
+
+
 def test_the_callback_knows_its_trainer(trainer):
     made = trainer(tiny.load())
     callback = KbitlintCallback(fail_on="never", select=CODE)

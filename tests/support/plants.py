@@ -117,7 +117,7 @@ FAULTS = {
     "checkpointing-inactive": Fault(_checkpointing_inactive, _all_of("KB403", LAYERS), "warning"),
     "cache-with-checkpointing": Fault(_cache_with_checkpointing, _all_of("KB404", ["config"]), "info"),
     "float32-compute-dtype": Fault(_float32_compute_dtype, _all_of("KB502", QUANTIZED), "warning"),
-    "float32-frozen-weight": Fault(_float32_frozen_weight, _all_of("KB104", ["model.tower.weight"]), "warning"),
+    "float32-frozen-weight": Fault(_float32_frozen_weight, _all_of("KB104", ["model.tower.weight"]), "info"),  # of few bytes
     "float16-compute": Fault(_float16_compute, _all_of("KB106", QUANTIZED), "warning"),
 }
 

@@ -11,7 +11,7 @@ from kbitlint.model.attributes import attribute
 from kbitlint.model.inspect.first_batch import first_batch
 from kbitlint.model.inspect.optimizer import optimizer_facts
 from kbitlint.model.inspect.trainer_code import calls
-from kbitlint.model.layers.adapters import base_of
+from kbitlint.model.layers.adapters import base_of, owner_of
 
 if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
@@ -53,7 +53,9 @@ def reference_facts(trainer: Any, model: nn.Module) -> ReferenceFacts | None:
     if not isinstance(found, nn.Module):
         return ReferenceFacts()
     base, other = base_of(model), base_of(found)
-    same = type(base) is type(other) and _origin(base) == _origin(other) != ""
+    # a copy with adapters (A2POTrainer makes one) is not what the model gives with its own disabled
+    adapted = owner_of(found, other) is not None
+    same = type(base) is type(other) and _origin(base) == _origin(other) != "" and not adapted
     with_data = {id(p): p.numel() * p.element_size() for p in other.parameters()}
     shared = {id(p) for p in base.parameters()}
     nbytes = sum(size for key, size in with_data.items() if key not in shared)
