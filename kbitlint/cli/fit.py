@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint import api
-from kbitlint.audit.options import DEFAULT_LORA
 from kbitlint.cli.inputs import must_be_no_input
-from kbitlint.cli.shared_options import SharedOptions
+from kbitlint.cli.step_options import StepOptions
 from kbitlint.cli.terminal import progress, reserve_stdout, text_layout, write_report
 from kbitlint.output import formats
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class FitOptions(SharedOptions):
+class FitOptions(StepOptions):
     """The arguments of ``kbitlint fit``, as click parses them, without the target."""
 
     gpu: str
@@ -25,20 +24,11 @@ class FitOptions(SharedOptions):
     strategy: str | None
     offload: bool
     checkpointing: str | None
-    lora: str | None
-    batch: int | None
-    seq_len: int | None
-    optimizer: str | None
-    loss: str
-    accumulation: int
-    attention: str | None
-    format_: str
 
 
 def search(target: str, options: FitOptions, settings: Config) -> int:
     """Search what fits, write the report, and return the exit code: 0 if the run fits as it was asked for, otherwise 1."""
     must_be_no_input(options.output_file, [target], options.other_files(settings))
-    lora = options.lora or DEFAULT_LORA
     with reserve_stdout(), progress(f"fitting {target}"):
         report = api.fit(
             target,
@@ -47,14 +37,7 @@ def search(target: str, options: FitOptions, settings: Config) -> int:
             strategy=options.strategy,
             offload=options.offload,
             checkpointing=options.checkpointing,
-            lora=None if lora == "none" else lora,
-            optimizer=options.optimizer,
-            batch=options.batch,
-            seq_len=options.seq_len,
-            loss=options.loss,
-            accumulation=options.accumulation,
-            attention=options.attention,
-            **options.arguments(settings),
+            **options.step(settings),
         )
     colour, columns = text_layout(options.output_file)
     write_report(formats.render_fit(options.format_, report, color=colour, width=columns), options.output_file)

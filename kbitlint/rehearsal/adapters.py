@@ -17,7 +17,8 @@ from kbitlint.rehearsal.outcome import NotAtHandError
 if TYPE_CHECKING:
     from kbitlint.rehearsal.record import Record
 
-_ARTEFACTS = (RuntimeError, NotImplementedError, ValueError, AttributeError, TypeError)
+#: the exceptions that may come from values that a model without weights lacks; ``needs_values`` decides
+ARTEFACTS = (RuntimeError, NotImplementedError, ValueError, AttributeError, TypeError)
 
 
 def install(record: Record, peft: Any) -> None:
@@ -87,7 +88,7 @@ def _merging(record: Record, original: Any) -> Any:
             return original(self, *arguments, **options)
         try:
             return original(self, *arguments, **options)
-        except _ARTEFACTS as error:
+        except ARTEFACTS as error:
             if not needs_values(error):
                 raise
         record.skip("merging adapters needs weights")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from kbitlint.rehearsal.adapters import is_without_weights, needs_values
+from kbitlint.rehearsal.adapters import ARTEFACTS, is_without_weights, needs_values
 from kbitlint.rehearsal.imports import after_import, replace
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _saving(record: Record, owner: Any) -> None:
             place = record.mirror.own_entries(str(save_directory))
             try:
                 return original(self, place, *arguments, **options)
-            except (RuntimeError, NotImplementedError, ValueError, AttributeError, TypeError) as error:
+            except ARTEFACTS as error:
                 if not is_without_weights(self) or not needs_values(error):
                     raise
             record.skip("saving a model needs its weights")

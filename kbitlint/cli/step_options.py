@@ -1,0 +1,40 @@
+"""Options that memory and fit share: the training step that is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.audit.options import DEFAULT_LORA
+from kbitlint.cli.shared_options import SharedOptions
+
+if TYPE_CHECKING:
+    from kbitlint.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class StepOptions(SharedOptions):
+    """The arguments that describe a step, as click parses them."""
+
+    lora: str | None
+    batch: int | None
+    seq_len: int | None
+    optimizer: str | None
+    loss: str
+    accumulation: int
+    attention: str | None
+    format_: str
+
+    def step(self, settings: Config) -> dict[str, Any]:
+        """Return the arguments of ``kbitlint.memory`` and ``kbitlint.fit`` that say what is opened, and which step it takes."""
+        lora = self.lora or DEFAULT_LORA
+        return {
+            "lora": None if lora == "none" else lora,
+            "optimizer": self.optimizer,
+            "batch": self.batch,
+            "seq_len": self.seq_len,
+            "loss": self.loss,
+            "accumulation": self.accumulation,
+            "attention": self.attention,
+            **self.arguments(settings),
+        }
