@@ -87,7 +87,9 @@ def _patterns():
                     used = {chained[id(node)]}
                 elif called.attr == "compile":
                     name = names.get(id(node), "compile")
-                    used = set(re.findall(rf"\b{name}(?:\(\))?\.(search|match|fullmatch|finditer|findall|sub)\b", _CODE)) or {
+                    # Modules share no private name: another module's `_NAME` is another pattern.
+                    users = text if name.startswith("_") else _CODE
+                    used = set(re.findall(rf"\b{name}(?:\(\))?\.(search|match|fullmatch|finditer|findall|sub)\b", users)) or {
                         "search"
                     }
                 yield f"{path.relative_to(ROOT)}:{node.lineno}", used, node.args[0]
