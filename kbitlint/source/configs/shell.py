@@ -19,7 +19,7 @@ COMMAND = re.compile(
 )
 #: a word of the command: quoted, a line that continues, the end, or plain; a comment ends with its line
 _WORD = re.compile(r"""\\\n|(?P<end>\n|;|&|\||\#[^\n]*)|(?P<word>(?:"[^"\n]*"|'[^'\n]*'|[^\s;&|"'\\]|\\(?!\n))+)|\s""")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _LITERALS = {"true": True, "false": False, "none": None, "null": None}
 
 
