@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from kbitlint.runtime import content
+from kbitlint.runtime.observations import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -73,16 +74,16 @@ def pins(text: str) -> dict[str, str]:
     return found
 
 
-@functools.cache
+@remembered(None)
 def pinned(folder: Path) -> Mapping[str, str]:
     """Return the versions that the requirements files pin, in a folder and those above it in the same repository."""
     found: dict[str, str] = {}
     for place in (folder, *folder.parents)[:MAX_UP]:
         for pattern in _PIN_FILES:
-            for path in sorted(path for path in place.glob(pattern) if path.is_file()):  # skips named pipes
+            for path in content.files_like(place, pattern):
                 with contextlib.suppress(OSError):
                     found = pins(content.head(path, MAX_TEXT).decode("utf-8", "replace")) | found
-        if (place / ".git").exists():
+        if content.exists(place / ".git"):
             break
     return found
 
