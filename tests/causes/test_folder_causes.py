@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 import tiny
+import transformers  # noqa: F401  # the lines under test name it
 from cause_cases import LAYERS, adapted, said_of_files
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
