@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import one_line
-from kbitlint.rehearsal import script
+from kbitlint.rehearsal import made_up_files, script
 from kbitlint.rehearsal.folders import Mirror
 from kbitlint.rehearsal.imports import after_import
 from kbitlint.rehearsal.messages import Done
@@ -85,13 +85,15 @@ def _set_up(record: Record) -> None:
         Path(request.folder, name).mkdir(exist_ok=True)
     os.chdir(mirror.open_up(request.working_folder))
     from kbitlint.extras import load_bitsandbytes  # its import is for this process
-    from kbitlint.rehearsal import services  # see above
+    from kbitlint.rehearsal import absent, services, unsloth  # see above
 
     if _is_installed("bitsandbytes"):
         load_bitsandbytes("a rehearsal")
     _stand_ins(record)
     services.install(record)
-    redirect(mirror)
+    absent.install(record)
+    unsloth.install(record)
+    redirect(mirror, lambda place: made_up_files.fill(record, place))
     enclose(request.folder, lambda act: record.skip(f"a rehearsal may not {act}"), services.may_start, real_path)
 
 
