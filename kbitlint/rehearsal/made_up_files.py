@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kbitlint.rehearsal.checkpoints import checkpoint_of
 from kbitlint.rehearsal.rows import ROWS, sentence, value_of
 
 if TYPE_CHECKING:
@@ -29,19 +30,62 @@ _COLUMN = re.compile(r"[a-z][A-Za-z0-9_]*")
 _NO_COLUMNS = frozenset(
     ("input_ids", "attention_mask", "labels", "train", "test", "validation", "model", "data", "training", "lora")
 )
+#: modules that open and look for files on behalf of the code that calls them
+_ON_BEHALF = frozenset(
+    ("genericpath", "posixpath", "pathlib", "os", "contextlib", "io", "codecs", "csv", "pandas", "functools")
+)
+_HOOKS = frozenset(f"kbitlint.rehearsal.{name}" for name in ("made_up_files", "writing", "stage"))
 #: the columns where the code names none
 _USUAL = ("instruction", "input", "output", "text")
 
 
 def fill(record: Record, place: str) -> None:
     """Write made-up rows to a path of the mirror at which the script expects data, if there is no file."""
-    if record.paused or not is_data(place) or not record.line():
+    if record.paused or not is_data(place) or not _asks_itself(record):
         return
     real = record.mirror.real(os.path.abspath(place))  # noqa: PTH100  # a string, as the caller has it
     mirrored = record.mirror.for_new_file(real)
     Path(mirrored).write_text(_content(place, _columns()), "utf-8")
     record.synthetic_data = True
     record.stand_in(f"the data of {record.name_of(mirrored)} ({ROWS} made-up rows)")
+
+
+def ask(record: Record, place: str) -> None:
+    """Remember a path that the user's code looks for and that is not there, if it can be made up."""
+    if not record.paused and _asks_itself(record):
+        real = record.mirror.real(os.path.abspath(place))  # noqa: PTH100  # see above
+        if is_data(real) or _is_model(real):
+            record.missing.add(real)
+
+
+def assume(record: Record, place: str) -> None:
+    """Make up a path before the script starts: a data file, or the folder of a well-known checkpoint without its weights."""
+    if is_data(place):
+        columns = _named_in(str(Path(record.request.working_folder, record.request.command.script))) or _USUAL
+        Path(record.mirror.for_new_file(place)).write_text(_content(place, columns), "utf-8")
+        record.synthetic_data = True
+        record.stand_in(f"the data of {place} ({ROWS} made-up rows)")
+        return
+    known = checkpoint_of(place)
+    if known is not None:
+        config = record.mirror.for_new_file(os.path.join(place, "config.json"))  # noqa: PTH118  # see above
+        Path(config).write_text(json.dumps(dict(known.config)), "utf-8")
+        record.stand_in(f"the folder {place} (the config of a checkpoint of that name)")
+
+
+def _is_model(place: str) -> bool:
+    return not os.path.splitext(place)[1].lower().strip(".").isalpha() and checkpoint_of(place) is not None  # noqa: PTH122  # see above
+
+
+def _asks_itself(record: Record) -> bool:
+    """Return whether the user's code asks, not a library: the innermost frame outside of Python's own modules is the user's."""
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # the stack says who asks
+    while frame is not None:
+        name = str(frame.f_globals.get("__name__", ""))
+        if name not in _HOOKS and name.partition(".")[0] not in _ON_BEHALF:
+            return record.is_users(frame.f_code.co_filename)
+        frame = frame.f_back
+    return False
 
 
 def is_data(place: str) -> bool:

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import TargetError
+from kbitlint.runtime import content
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -75,7 +76,10 @@ def _file_of(name: str) -> str | None:
 
 
 def _code(name: str, place: str, cells: list[tuple[int, int]]) -> CodeType:
-    data = Path(place).read_bytes()
+    try:
+        data = content.read(Path(place))
+    except OSError as error:
+        raise TargetError(name, f"cannot be read: {error.strerror or error}") from error
     if not place.endswith(".ipynb"):
         return compile(data, place, "exec", dont_inherit=True)
     from kbitlint.source import notebooks  # only a notebook needs it

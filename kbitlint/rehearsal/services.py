@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import os
 import subprocess
@@ -24,9 +25,17 @@ def install(record: Record) -> None:
     after_import("huggingface_hub", lambda module: _hub(record, module))
     after_import("transformers.utils.hub", lambda module: _uploads(record, module.PushToHubMixin))
     after_import("datasets", lambda module: _uploads(record, module.Dataset, module.DatasetDict))
+    replace(builtins, "input", lambda _: lambda *_: _answer(record))
     replace(os, "system", lambda _: lambda command: _run_nothing(record, command))
     for name in ("run", "call", "check_call", "check_output"):
         replace(subprocess, name, functools.partial(_program, record, name))
+
+
+def _answer(record: Record) -> str:
+    """Return the answer to ``input``: an empty line."""
+    record.guessed = True
+    record.stand_in("what a user types (an empty line)")
+    return ""
 
 
 def may_start(program: str) -> bool:

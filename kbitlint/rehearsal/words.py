@@ -49,9 +49,9 @@ def _is_here(name: str) -> bool:
     """Return whether a folder or the cache has the files of a tokenizer."""
     from huggingface_hub import try_to_load_from_cache  # comes with transformers
 
-    if Path(name).is_dir():
-        return True
     files = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "tokenizer.model", "preprocessor_config.json")
+    if Path(name).is_dir():
+        return any(Path(name, file).exists() for file in files) or not Path(name, "config.json").exists()
     return any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
 
 

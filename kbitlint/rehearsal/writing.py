@@ -56,12 +56,15 @@ def _quietly(move: Callable[..., str]) -> Callable[..., str]:
     return moved
 
 
-def redirect(mirror: Mirror, missing: Callable[[str], None] = lambda _: None) -> None:
+def redirect(
+    mirror: Mirror, missing: Callable[[str], None] = lambda _: None, asked: Callable[[str], None] = lambda _: None
+) -> None:
     """Send every write of this process's Python code into the mirror, until the process ends.
 
     Args:
         mirror: The mirror.
         missing: Receives the path of a file that is opened to be read, and does not exist.
+        asked: Receives a path that is looked for, and does not exist.
     """
     read, write = _quietly(mirror.for_reading), _quietly(mirror.for_writing)
     builtins.open = io.open = _opening(builtins.open, read, write, missing)  # type: ignore[assignment]  # a wrapper of the same function
@@ -78,6 +81,7 @@ def redirect(mirror: Mirror, missing: Callable[[str], None] = lambda _: None) ->
     os.open = open_low  # type: ignore[assignment]  # see above
     for name in _READ:
         setattr(os, name, _moved(getattr(os, name), read, 1))
+    os.stat = _telling(os.stat, asked)
     for name in _WRITE_ONE:
         setattr(os, name, _moved(getattr(os, name), write, 1))
     for name in _WRITE_TWO:
@@ -106,6 +110,22 @@ def _opening(original: Any, read: Callable[..., str], write: Callable[..., str],
         return original(file, mode, *arguments, **options)
 
     return opened
+
+
+def _telling(original: Callable[..., Any], asked: Callable[[str], None]) -> Callable[..., Any]:
+    """Return ``os.stat``, which tells of paths that do not exist."""
+
+    @wraps(original)
+    def stat(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        try:
+            return original(path, *arguments, **options)  # type: ignore[no-any-return]  # os.stat's own
+        except FileNotFoundError:
+            if not _STATE.moving and _is_path(path):
+                with _unmoved():
+                    asked(os.fspath(path))
+            raise
+
+    return stat
 
 
 def _moved(original: Callable[..., Any], move: Callable[..., str], count: int) -> Callable[..., Any]:

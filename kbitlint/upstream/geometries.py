@@ -150,7 +150,8 @@ def config_of(known: Known) -> tuple[dict[str, Any], bool] | None:
     size = known.size if known.size in shapes else next(iter(shapes))
     kind = family.architecture or family.word
     hidden = int(dict(item.split(":") for item in family.hidden.split())[size])
-    own = _MAKERS.get(kind, _decoder)(kind, hidden, *shapes[size])
+    make: Callable[..., dict[str, Any]] = _MAKERS.get(kind, _decoder)
+    own = make(kind, hidden, *shapes[size])
     config = {"model_type": kind, "vocab_size": family.vocabulary, "dtype": family.dtype, **own}
     tied = family.tied == "*" or size in family.tied.split()
     return {**config, **({"tie_word_embeddings": True} if tied else {}), **_of_size(family, size, config)}, size == known.size
