@@ -27,6 +27,8 @@ class Request:
     options: Options
     rows: int
     """The most rows of a data set that are read."""
+    network: bool = False
+    """Whether connections are allowed."""
     assumed: tuple[str, ...] = ()
     """Paths of the user's that are missing, and that the script demands: they are made up before it starts."""
 

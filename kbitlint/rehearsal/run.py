@@ -43,6 +43,8 @@ class Rehearsal:
     """The most bytes of memory of its processes."""
     rows: int = 64
     """The most rows of a data set that are read."""
+    allow_network: bool = False
+    """Whether the script may open connections. Configs and tokenizers then come from the Hub; weights never do."""
     show: Callable[[str], None] | None = None
     """Receives the end of what the script printed; None shows nothing."""
 
@@ -64,12 +66,13 @@ def rehearse(
     timeout: float = 600.0,
     memory: int | str = 8_000_000_000,
     rows: int = 64,
+    allow_network: bool = False,
     **options: Any,
 ) -> tuple[Report, ...]:
     """Run a training script up to its first training step and behind it, without weights, GPU or data, and report.
 
     The script is code of the user's own, and runs with the user's rights in a process of its own. The process writes into a
-    temporary folder only, opens no connection, and ends at its limits.
+    temporary folder only, opens no connection without leave, and ends at its limits.
 
     Args:
         path: The script or notebook; or a whole command, such as ``accelerate launch train.py --flag``.
@@ -78,6 +81,7 @@ def rehearse(
         timeout: The most seconds that the script may take.
         memory: The most bytes of memory, as a number or a size such as ``8GB``.
         rows: The most rows of a data set that are read.
+        allow_network: Whether the script may open connections. Configs and tokenizers then come from the Hub.
         **options: As for ``kbitlint.check``. ``run=False`` refuses to run the script.
 
     Returns:
@@ -91,7 +95,7 @@ def rehearse(
         nbytes = size_of(memory) if isinstance(memory, str) else int(memory)
     except ValueError as error:
         raise KbitlintError(f"memory: {error}") from error
-    return run(words, Rehearsal(device_like, timeout, nbytes, rows), options)
+    return run(words, Rehearsal(device_like, timeout, nbytes, rows, allow_network), options)
 
 
 def run(words: Sequence[str], how: Rehearsal, options: dict[str, Any]) -> tuple[Report, ...]:
@@ -104,7 +108,9 @@ def run(words: Sequence[str], how: Rehearsal, options: dict[str, Any]) -> tuple[
     require_model_extra(f"rehearsing {command.script}")
     limits = Limits(how.timeout, how.memory if process_memory.can_be_counted() else None)
     with held_to(chosen.limits):
-        received = _performed(Request(command, "", str(Path.cwd()), how.device_like, chosen, how.rows), limits)
+        received = _performed(
+            Request(command, "", str(Path.cwd()), how.device_like, chosen, how.rows, network=how.allow_network), limits
+        )
         with contextlib.suppress(OSError):
             if how.show is not None:
                 how.show(received.output)

@@ -99,7 +99,13 @@ def _set_up(record: Record) -> None:
     for place in request.assumed:
         made_up_files.assume(record, place)
     redirect(mirror, lambda place: made_up_files.fill(record, place), lambda place: made_up_files.ask(record, place))
-    enclose(request.folder, lambda act: record.skip(f"a rehearsal may not {act}"), services.may_start, real_path)
+    enclose(
+        request.folder,
+        lambda act: record.skip(f"a rehearsal may not {act}"),
+        services.may_start,
+        real_path,
+        network=request.network,
+    )
 
 
 def _is_installed(package: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,9 @@ def _loading(record: Record, original: Any) -> Any:
         known = None if _is_here(str(name)) else checkpoint_of(str(name))
         if known is None:
             with record.pause():
+                return original(cls, name, *arguments, **options)
+        if record.request.network:
+            with record.pause(), contextlib.suppress(OSError, ValueError):
                 return original(cls, name, *arguments, **options)
         record.synthetic_words = True
         record.stand_in(f"the tokenizer of {name} (bytes, with its special tokens)")
