@@ -133,6 +133,15 @@ def _targets(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
             yield plan.changed(kinds={"labels": kind})
 
 
+def _numbers(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """A kernel takes no integers: labels that are numbers."""
+    if re.search(r"long int|\bLong\b|int64", failure.message):
+        integers = [name for name in sorted(batch.labels) if batch.arguments[name].kind == "long"]
+        yield plan.changed(kinds=dict.fromkeys(integers, "float"))
+        for name in integers:
+            yield plan.changed(kinds={name: "float"})
+
+
 def _shape(text: str) -> Shape:
     return tuple(int(number) for number in re.findall(r"\d+", text))
 
@@ -256,6 +265,7 @@ _RULES: tuple[Callable[[Failure, Plan, Batch], Iterator[Plan]], ...] = (
     _not_both,
     _missing,
     _targets,
+    _numbers,
     _last_dimension,
     _channels,
     _rank,
