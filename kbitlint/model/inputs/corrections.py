@@ -183,6 +183,8 @@ def _channels(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     seen, wanted = _shape(found.group(1)), int(found.group(2))
     for name in batch.floats:
         shape = batch.shapes[name]
+        if len(shape) == 2 and "feature" in name:  # a spectrogram that is documented as sound
+            yield plan.changed(shapes={name: (shape[0], 128, batch.dimensions.of("feature_dim", name))})
         if wanted in shape[2:]:  # the channels come last
             at = shape.index(wanted, 2)
             yield plan.changed(shapes={name: (shape[0], wanted, *shape[1:at], *shape[at + 1 :])})

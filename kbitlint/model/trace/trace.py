@@ -21,7 +21,7 @@ from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.isolation import seeded
 from kbitlint.model.layers import checkpointing, experts
 from kbitlint.model.trace.fitting import mixes_integers, plan_for
-from kbitlint.model.trace.float32_modules import float32_modules
+from kbitlint.model.trace.float32_modules import float32_modules, float32_outputs
 from kbitlint.model.trace.gradients import why_cut
 from kbitlint.model.trace.guard import TouchedError
 from kbitlint.model.trace.small_copy import NotBuiltError, is_of_training
@@ -91,7 +91,8 @@ def trace(
     if traced.refusals and not any(norm.promotes for norm in facts.norms):
         with seeded():
             found = float32_modules(inner, how, [refusal.path for refusal in traced.refusals])
-        traced = dataclasses.replace(traced, float32_modules=found)
+            outputs = float32_outputs(inner, how) if not traced.refusals[0].path else ()
+        traced = dataclasses.replace(traced, float32_modules=found, float32_outputs=outputs)
     return dataclasses.replace(traced, seconds=time.perf_counter() - start)
 
 
