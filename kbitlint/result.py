@@ -30,6 +30,8 @@ class Skip:
 
     JSON reports always list such a skip, text reports only with ``--verbose``.
     """
+    unreached: bool = False
+    """Whether a part of the target could not be reached, so that the audit is incomplete."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -210,6 +212,8 @@ class AuditResult:
         or that the probe refutes the fix.
         """
         probe = self.applied.probe if self.applied else None
-        if self.crashes or not (self.ran or self.skips) or (probe is not None and probe.refutes):
+        if self.crashes or any(skip.unreached for skip in self.skips) or not (self.ran or self.skips):
+            return 2
+        if probe is not None and probe.refutes:
             return 2
         return 1 if self.at_least(fail_on) else 0
