@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import pytest
 
 import kbitlint
 from kbitlint.audit import cache as caches
-from kbitlint.audit import scripts
+from kbitlint.audit import sources
 from kbitlint.audit.packed import packed, unpacked
 from kbitlint.version import VERSION
 from kbitlint.violation import Severity
@@ -49,8 +50,8 @@ def audited(monkeypatch):
     def audit(folder, **options):
         names = []
         with monkeypatch.context() as patch:
-            patch.setattr(scripts, "MANY", 10**9)
-            patch.setattr(scripts, "audit_file", lambda path, name, *rest: names.append(name) or AUDIT(path, name, *rest))
+            patch.setattr(sources, "MANY", 10**9)
+            patch.setattr(sources, "audit_file", lambda path, name, *rest: names.append(name) or AUDIT(path, name, *rest))
             report = kbitlint.check(str(folder), cache=folder / ".kbitlint_cache", **options)
         assert report.to_dict() == kbitlint.check(str(folder), **options).to_dict()
         return report, names
@@ -58,7 +59,7 @@ def audited(monkeypatch):
     return audit
 
 
-AUDIT = scripts.audit_file
+AUDIT = sources.audit_file
 
 
 def errors(report):
@@ -137,8 +138,8 @@ def test_every_script_depends_on_the_checkpoint_that_it_names(project, audited):
 def audited_afresh(folder):
     """Return the files that a new process audits: this one keeps the configs of checkpoints."""
     code = (
-        "import sys, kbitlint\nfrom kbitlint.audit import scripts\nscripts.MANY = 10**9\naudit = scripts.audit_file\n"
-        "scripts.audit_file = lambda path, name, *rest: print(name) or audit(path, name, *rest)\n"
+        "import sys, kbitlint\nfrom kbitlint.audit import sources\nsources.MANY = 10**9\naudit = sources.audit_file\n"
+        "sources.audit_file = lambda path, name, *rest: print(name) or audit(path, name, *rest)\n"
         "kbitlint.check(sys.argv[1], cache=sys.argv[1] + '/.kbitlint_cache')\n"
     )
     ran = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
@@ -278,7 +279,7 @@ def test_every_result_is_restored_exactly():
     rules = kbitlint.registry.all_rules()
     for path in sorted(DATA.iterdir()):
         if path.suffix in (".py", ".ipynb", ".yaml", ".json", ".sh"):
-            audit = scripts.audit_file(path, path.name, rules, kbitlint.TrainingContext())
+            audit = sources.audit_file(path, path.name, rules, kbitlint.TrainingContext())
             if unpacked(json.loads(json.dumps(packed(audit)))) != audit:
                 different.append(path.name)
 
@@ -298,6 +299,8 @@ ASKING = {"is_file", "is_dir", "exists", "glob", "rglob", "iterdir", "read_text"
 }
 #: what finds the files of a folder, and reads the settings, before any result is asked for; and a table of kbitlint itself
 FINDING = {"source/folders.py", "source/gitignore.py", "context/launchers.py", "upstream/messages.py"}
+#: the versions of the installed libraries are part of the key
+KEYED = {"upstream/versions.py read_text"}
 
 
 def test_what_a_script_s_audit_asks_the_file_system_is_recorded():
@@ -317,11 +320,11 @@ def test_what_a_script_s_audit_asks_the_file_system_is_recorded():
             elif isinstance(called, ast.Name) and called.id == "open":
                 found.append(f"{name}:{node.lineno} open")
 
-    assert found == []
+    assert [line for line in found if re.sub(r":\d+", "", line) not in KEYED] == []
 
 
 def test_the_second_audit_of_a_package_is_five_times_faster(tmp_path, monkeypatch):
-    monkeypatch.setattr(scripts, "MANY", 10**9)
+    monkeypatch.setattr(sources, "MANY", 10**9)
     folder = tmp_path / "package"
     folder.mkdir()
     (folder / ".git").mkdir()
