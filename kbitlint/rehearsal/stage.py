@@ -33,7 +33,8 @@ def perform(request_file: str, pipe: int, parent: int) -> None:
         parent: The process that started this one. This one ends with it.
     """
     processes.die_with_parent(parent)
-    os.register_at_fork(after_in_child=lambda: processes.die_with_parent(os.getppid()))  # workers of data loaders
+    if sys.platform != "win32":
+        os.register_at_fork(after_in_child=lambda: processes.die_with_parent(os.getppid()))  # workers of data loaders
     os.set_inheritable(pipe, False)  # noqa: FBT003  # a positional argument of Python's
     request: Request = pickle.loads(Path(request_file).read_bytes())  # noqa: S301  # written by this program
     mirror = Mirror(request.folder)
