@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,6 @@ def test_a_rehearsal_on_windows_is_refused_in_one_line(tmp_path, monkeypatch):
 
 
 def test_a_signal_without_a_name_is_told_by_its_number():
-    assert processes.ending(-9) == "was ended by SIGKILL"
+    assert processes.ending(-signal.SIGTERM) == "was ended by SIGTERM"
     assert processes.ending(-35) == "was ended by signal 35"
     assert processes.ending(3) == "ended with exit status 3 and no report"
