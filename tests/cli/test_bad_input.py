@@ -202,7 +202,7 @@ def test_a_python_caller_gets_the_same_line():
     with pytest.raises(kbitlint.KbitlintError, match=r"^a int is neither a target string, nor a model, nor a Trainer$"):
         kbitlint.check(3)
     with pytest.raises(
-        kbitlint.KbitlintError, match=r"^quantize: 'int4' is none of nf4, nf4-double, fp4, fp4-double, int8, none$"
+        kbitlint.KbitlintError, match=r"^quantize: 'int4' is none of nf4, nf4-double, nf4-bf16, nf4-double-bf16, fp4, fp4-double, fp4-bf16, fp4-double-bf16, int8, none$"
     ):
         kbitlint.check("x/y", quantize="int4")
     with pytest.raises(TypeError, match=r"^unknown argument 'slect'; known are context, ignore, limits, memory, meta, "):
