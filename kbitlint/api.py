@@ -23,6 +23,8 @@ from kbitlint.target import Kind, held
 from kbitlint.violation import Edit, Safety, Severity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Unpack
 
     from kbitlint.report import FitReport, MemoryReport, Report
@@ -138,6 +140,7 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
     gpus: int = 1,
     strategy: str | None = None,
     offload: bool = False,
+    told: Callable[[str], None] | None = None,
     **options: Unpack[Keywords],
 ) -> MemoryReport:
     """Return the memory of one training step in bytes: as the model is, after PEFT's prepare, after kbitlint's fix.
@@ -158,6 +161,7 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
         gpus: The cards of the run. The figures are those of one rank.
         strategy: A name of ``context.launch``; None for that of the context, or ``ddp`` for several cards.
         offload: Whether sharded weights lie in host memory.
+        told: Receives the first peak in words, before the rest of the table is measured.
         **options: As for ``check``.
 
     Raises:
@@ -175,7 +179,7 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
     with turn(parsed):
         opened = open_target(parsed, chosen)
         step = plan_of_target(opened, chosen, *settings)
-        return memory_of(opened, chosen, (batch, seq_len), lora=adapter, plan=step, launch=launch)
+        return memory_of(opened, chosen, (batch, seq_len), lora=adapter, plan=step, launch=launch, told=told)
 
 
 @with_keywords

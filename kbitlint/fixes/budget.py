@@ -6,6 +6,7 @@ Imports of torch, PEFT and ``kbitlint.model`` are inside functions: audits of sc
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine, registry
@@ -17,9 +18,11 @@ from kbitlint.extras import require
 from kbitlint.fixes.lora import attached
 from kbitlint.fixes.model import fix_model
 from kbitlint.report import MemoryReport
-from kbitlint.result import StateMemory
+from kbitlint.result import ON, StateMemory
+from kbitlint.sizes import size
 from kbitlint.step_plan import StepPlan, loss_named
 from kbitlint.upstream import optimizers
+from kbitlint.upstream.cards import on_card
 from kbitlint.violation import Safety, Surface
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
     from kbitlint.fixes.lora import Lora
 
 
-def budget_of(
+def budget_of(  # noqa: PLR0913  # each is one setting of a measurement
     model: Any,
     context: TrainingContext,
     *,
@@ -41,6 +44,7 @@ def budget_of(
     named: tuple[str, tuple[str, ...]] = ("", ()),
     against_peft: bool = True,
     launch: Launch | None = None,
+    told: Callable[[str], None] | None = None,
 ) -> MemoryReport:
     """Measure a model as it is, after PEFT's preparation and after kbitlint's fix; it is only read.
 
@@ -54,6 +58,7 @@ def budget_of(
         named: The target, and the notes on how it was built.
         against_peft: Whether to measure PEFT's preparation too.
         launch: The ranks of the run; None for one card.
+        told: Receives the first peak in words, before the others are measured.
     """
     from kbitlint.model.inputs.positions import length_for
     from kbitlint.model.inspect.walk import collect
@@ -63,7 +68,8 @@ def budget_of(
     context = dataclasses.replace(context, seq_len=length_for(model, context.seq_len))
     attached_here = None if facts.has_adapters else lora
     launch = launch or Launch()
-    states = tuple(_states(model, context, attached_here, plan, launch, against_peft=against_peft))
+    how = _How(context, attached_here, plan, launch, told)
+    states = tuple(_states(model, how, against_peft=against_peft))
     if attached_here is not None:
         notes = (*notes, f"with {attached_here.words} attached for this")
     batch = (context.batch_size or 1, context.seq_len or 0)
@@ -71,27 +77,49 @@ def budget_of(
     return MemoryReport(name, facts.summary(), batch, plan, autocast, states, notes, launch.words)
 
 
-def _states(
-    model: Any, context: TrainingContext, lora: Lora | None, plan: StepPlan, launch: Launch, *, against_peft: bool
-) -> Iterator[StateMemory]:
-    """Yield the memory of each state of a model. Unsafe fixes are a state of their own where they give back memory."""
-    from kbitlint.model.memory.ranks import Rank, units_of
-    from kbitlint.model.memory.step_memory import measure
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What all states of a measurement share."""
 
+    context: TrainingContext
+    lora: Lora | None
+    plan: StepPlan
+    launch: Launch
+    told: Callable[[str], None] | None
+    known: dict[Any, dict[Any, Any]] = field(default_factory=dict)
+    """Steps that ran, by what decides the bytes of a model: states that are alike share theirs."""
+
+
+def _states(model: Any, how: _How, *, against_peft: bool) -> Iterator[StateMemory]:
+    """Yield the memory of each state of a model. Unsafe fixes are a state of their own where they give back memory."""
     for state, prepare in PREPARATIONS.items():
         if state == PEFT and not against_peft:
             continue
         try:
-            twin = prepared_twin(model, prepare, context, lora)
+            twin = prepared_twin(model, prepare, how.context, how.lora)
         except KbitlintError:
             raise
         except Exception as error:  # noqa: BLE001  # PEFT's prepare refuses some models, which is a result
             yield StateMemory(state, {}, 0, 0, {}, one_line(error))
             continue
-        if twin is None:
-            continue
-        rank = None if launch.strategy == "single" else Rank(launch, units_of(twin))
-        yield measure(state, twin, context, plan, owned=True, rank=rank)
+        if twin is not None:
+            yield _measured(state, twin, how)
+
+
+def _measured(state: str, twin: Any, how: _How) -> StateMemory:
+    """Return the memory of one state. The peak with checkpointing is told first."""
+    from kbitlint.model.memory.ranks import Rank, units_of
+    from kbitlint.model.memory.stacks import mark_of
+    from kbitlint.model.memory.step_memory import measure
+
+    rank = None if how.launch.strategy == "single" else Rank(how.launch, units_of(twin))
+    first, known = not how.known, how.known.setdefault(mark_of(twin), {})
+    arguments: dict[str, Any] = {"owned": True, "rank": rank, "known": known}
+    if first and how.told is not None:
+        step = measure(state, twin, how.context, how.plan, modes=(ON,), **arguments).steps.get(ON)
+        if step is not None:
+            how.told(f"{state}, {ON}: {size(step.peak)}, {size(on_card(step.peak))} on the card")
+    return measure(state, twin, how.context, how.plan, **arguments)
 
 
 AS_IT_IS, PEFT, FIXED, UNSAFE = "as it is", "PEFT's prepare", "kbitlint's fix", "unsafe fixes"
@@ -237,7 +265,7 @@ def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int
         opened: The target.
         options: As for ``measurable``.
         shape: As for ``measurable``.
-        **chosen: As for ``budget_of``: ``lora``, ``plan``, ``launch``.
+        **chosen: As for ``budget_of``: ``lora``, ``plan``, ``launch``, ``told``.
 
     Raises:
         TargetError: The target holds no model, or is a function that must not run.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kbitlint.result import Moment, StepMemory
 
 #: kinds of bytes, from the bottom of a chart to its top
-KINDS = ("weights and optimizer state", "activations", "logits", "gradients", "temporary")
+KINDS = ("weights and state", "activations", "logits", "gradients", "temporary")
 _SIGNS = "█▓▒░·"
 _LAYER = re.compile(r"(.*?\.)?(\d+)(?:\..*)?")
 _ROWS = 8
@@ -111,7 +111,7 @@ def chart(step: StepMemory, width: int) -> Iterator[str]:
         yield f"{label:>10} {''.join(_sign(point, most * (row - 0.5) / _ROWS) for point in columns)}".rstrip()
     yield f"{'':>11}{_phases(columns)}".rstrip()
     used = [number for number in range(len(KINDS)) if any(point.parts[number] for point in columns)]
-    yield f"{'':>11}" + "  ".join(f"{_SIGNS[number]} {printable(KINDS[number])}" for number in used)
+    yield "  ".join(f"{_SIGNS[number]} {printable(KINDS[number])}" for number in used)
 
 
 def _columns(points: Sequence[Point], most: int) -> list[Point]:
@@ -138,6 +138,7 @@ def _phases(columns: list[Point]) -> str:
     line = ""
     for phase in ("forward", "backward", "update"):
         start = next((number for number, point in enumerate(columns) if point.phase == phase), None)
-        if start is not None and start >= len(line):
-            line = line.ljust(start) + phase + " "
-    return line
+        if start is not None:
+            start = min(start, len(columns) - len(phase))
+            line = line.ljust(start) + phase + " " if start >= len(line) else line
+    return line.rstrip()
