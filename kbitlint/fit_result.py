@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kbitlint.result import StepMemory
+    from kbitlint.memory_result import StepMemory
     from kbitlint.step_plan import StepPlan
 
 

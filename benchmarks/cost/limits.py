@@ -22,9 +22,9 @@ from benchmarks.goals import Goal, leave
 from kbitlint.context import TrainingContext
 from kbitlint.context.launch import Launch
 from kbitlint.fixes.fit import STRIDE, Asked, fit_of
+from kbitlint.memory_result import OFF, ON
 from kbitlint.model.layers.adapters import base_of
 from kbitlint.model.layers.checkpointing import enable
-from kbitlint.result import OFF, ON
 from kbitlint.step_plan import StepPlan
 from kbitlint.upstream import cards
 from tests.support import allocations, tiny

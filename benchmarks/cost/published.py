@@ -29,9 +29,9 @@ from kbitlint.audit.run import model_of
 from kbitlint.context.launch import Launch
 from kbitlint.fixes.budget import AS_IT_IS, PEFT, PREPARATIONS, prepared_twin
 from kbitlint.fixes.lora import parse_lora
+from kbitlint.memory_result import OFF, ON
 from kbitlint.model.memory.ranks import Rank, units_of
 from kbitlint.model.memory.step_memory import measure
-from kbitlint.result import OFF, ON
 from kbitlint.step_plan import StepPlan
 from kbitlint.upstream import cards
 from kbitlint.upstream.cards import GIB

@@ -3,8 +3,9 @@
     python -m benchmarks.cost.ranks [--json FILE]
 
 2 and 4 processes train six tiny quantized architectures together, with and without checkpointing. The peak of a rank is what it
-holds between two steps, and what torch's profiler records of the allocator in the third one. accelerate shards for FSDP2. The told figure is that of ``kbitlint memory --gpus N --strategy NAME``, with the CPU's kernels. A
-stopped run goes on from ``benchmarks/ranks.jsonl``. The exit code is 1 if a goal is missed.
+holds between two steps, and what torch's profiler records of the allocator in a later one. accelerate shards for FSDP2. The
+told figure is that of ``kbitlint memory --gpus N --strategy NAME``, with the CPU's kernels. A stopped run goes on from
+``benchmarks/ranks.jsonl``. The exit code is 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ def sharded(model):
 def real_peak(model, strategy, *, checkpointed):
     """Return the most bytes of torch's allocator in a step of a rank, with what it holds between two steps.
 
-    DDP arranges its buckets anew in the second step, so the third is measured.
+    DDP arranges its buckets anew in the second step, so later ones are measured: two, as the profiler may lose records.
     """
     import torch
 
@@ -162,16 +163,16 @@ def real_peak(model, strategy, *, checkpointed):
 
     for _ in range(2):
         step()
-    return held(ready, optimizer) + peak_of(ready, step)
+    return held(ready, optimizer) + max(peak_of(ready, step) for _ in range(2))
 
 
 def told_peak(model, strategy, world, *, checkpointed):
     """Return the peak of a rank that kbitlint gives for a model before it is wrapped."""
     from kbitlint.context import TrainingContext
     from kbitlint.context.launch import Launch
+    from kbitlint.memory_result import OFF, ON
     from kbitlint.model.memory.ranks import Rank, units_of
     from kbitlint.model.memory.step_memory import measure
-    from kbitlint.result import OFF, ON
     from kbitlint.step_plan import StepPlan
 
     context = TrainingContext(autocast_dtype="float32", batch_size=BATCH, seq_len=SEQ_LEN)

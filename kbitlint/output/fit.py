@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.memory_result import OFF
 from kbitlint.output.json import dumped
 from kbitlint.output.timeline import chart
 from kbitlint.output.wording import header, wrapped
-from kbitlint.result import OFF
 from kbitlint.sizes import size
 from kbitlint.upstream.cards import smallest
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.memory_result import KINDS, ON
 from kbitlint.output.json import dumped
 from kbitlint.output.timeline import chart
 from kbitlint.output.wording import header, printable, wrapped
-from kbitlint.result import KINDS, ON
 from kbitlint.sizes import size
 from kbitlint.step_plan import SAID
 from kbitlint.upstream.cards import WORKSPACE, on_card
@@ -16,7 +16,7 @@ from kbitlint.upstream.cards import WORKSPACE, on_card
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from kbitlint.result import MemoryResult, Moment, StateMemory
+    from kbitlint.memory_result import MemoryResult, Moment, StateMemory
 
 VERSION = 1
 _LABEL = 24

@@ -13,7 +13,7 @@ from kbitlint.sizes import size
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kbitlint.result import Moment, StepMemory
+    from kbitlint.memory_result import Moment, StepMemory
 
 #: kinds of bytes, from the bottom of a chart to its top
 KINDS = ("weights and state", "activations", "logits", "gradients", "temporary")

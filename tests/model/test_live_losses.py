@@ -11,8 +11,8 @@ from peft import LoraConfig
 
 import kbitlint
 from kbitlint.audit.run import context_of
+from kbitlint.memory_result import OFF
 from kbitlint.model.memory.step_memory import measure
-from kbitlint.result import OFF
 from kbitlint.step_plan import Loss, StepPlan
 
 trl_trainers = pytest.importorskip("trl_trainers", reason="TRL is not installed")

@@ -10,9 +10,9 @@ import torch
 
 import kbitlint
 from kbitlint.context.launch import Launch
+from kbitlint.memory_result import OFF
 from kbitlint.model.memory.live_bytes import Alive
 from kbitlint.model.memory.ranks import Rank, Unit, Units, units_of
-from kbitlint.result import OFF
 
 RANKS = 4
 

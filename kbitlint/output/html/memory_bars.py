@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.memory_result import KINDS
 from kbitlint.output.html.step_chart import step_chart
 from kbitlint.output.timeline import KINDS as KINDS_OVER_TIME
-from kbitlint.result import KINDS
 from kbitlint.sizes import size
 from kbitlint.upstream.cards import WORKSPACE, on_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kbitlint.memory_result import MemoryResult, StateMemory
     from kbitlint.output.html.step_chart import StepChart
-    from kbitlint.result import MemoryResult, StateMemory
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from kbitlint.upstream.cards import smallest
 
 if TYPE_CHECKING:
     from kbitlint.fit_result import FitResult
+    from kbitlint.memory_result import StepMemory
     from kbitlint.output.timeline import Point
-    from kbitlint.result import StepMemory
 
 #: the size of the chart's drawing; the page stretches it
 WIDTH, HEIGHT = 1000, 220
