@@ -233,6 +233,20 @@ def lsp() -> None:
     serve()
 
 
+@main.command(short_help="Installed versions, and what they allow.")
+@click.option("--output-format", "--format", "format_", type=click.Choice(["text", "json"]), default="text", help="How.")
+def env(format_: str) -> int:
+    """Tell whether the installed versions go together, and which quantization, strategies and features they allow.
+
+    The exit code is 1 if a package requires another version than the installed one.
+    """
+    from kbitlint.cli.env import environment
+
+    found = environment()
+    click.echo(found.as_json() if format_ == "json" else found.as_text(width(), color=color()))
+    return 1 if found.conflicts else 0
+
+
 @main.command("config", short_help="Print the configuration that applies here.")
 def show_config() -> None:
     """Print the configuration that applies in this folder, and where it comes from."""
