@@ -72,8 +72,12 @@ class Environment:
         """Return the environment as text."""
         good, bad, faint = (Pen(ansi if color else "") for ansi in ("32", "31", "2"))
         shown = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        lines = wrapped(f"kbitlint {VERSION}, Python {platform.python_version()}, {shown or 'no package of a model'}", columns, "")
-        lines += wrapped("; ".join(self.devices.names) or "no accelerator: models are audited and fixed on the CPU", columns, "")
+        lines = wrapped(
+            f"kbitlint {VERSION}, Python {platform.python_version()}, {shown or 'no package of a model'}", columns, ""
+        )
+        lines += wrapped(
+            "; ".join(self.devices.names) or "no accelerator: models are audited and fixed on the CPU", columns, ""
+        )
         for conflict in self.conflicts:
             lines += wrapped(f"conflict: {conflict}", columns, "  ", bad)
         if not self.conflicts and self.versions:
