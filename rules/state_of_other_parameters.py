@@ -45,8 +45,8 @@ class StateOfOtherParameters(Rule):
     ## References
 
     - https://github.com/huggingface/peft/issues/859
+    - https://github.com/huggingface/peft/issues/1313
     - https://github.com/unslothai/unsloth/issues/3108
-    - https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.load_state_dict.html
     """
 
     meta: ClassVar[Meta] = Meta(
