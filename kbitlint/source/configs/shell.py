@@ -1,7 +1,7 @@
 """The training command of a shell script, as the table that its program would read from a configuration file.
 
-Only commands of programs that take their whole configuration as flags are read: ``swift sft``, ``llamafactory-cli train`` and
-``trl sft``. A value with a variable of the shell is unknown.
+Only commands of programs that take their whole configuration as flags are read: ``swift sft`` and ``swift export``,
+``llamafactory-cli train`` and ``trl sft``. A value with a variable of the shell is unknown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kbitlint.source.interpreter.objects import Constant, Entry, Object, Record,
 
 #: the start of such a command
 COMMAND = re.compile(
-    r"^(?:[^#\n]*[\s;&|(])?(swift\s+(?:sft|pt|rlhf)|llamafactory-cli\s+train|trl\s+(?:sft|dpo|kto|grpo|reward|rloo))\s",
+    r"^(?:[^#\n]*[\s;&|(])?(swift\s+(?:sft|pt|rlhf|export)|llamafactory-cli\s+(?:train|export)|trl\s+(?:sft|dpo|kto|grpo|reward|rloo))\s",
     re.MULTILINE,
 )
 #: a word of the command: quoted, a line that continues, the end, or plain; a comment ends with its line
