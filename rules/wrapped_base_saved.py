@@ -21,7 +21,7 @@ _CHAINED = re.compile(r"\.(?:get_base_model\(\)|base_model\.model)\s*\.\s*save_p
 
 
 class WrappedBaseSaved(Rule):
-    """The base inside of a PeftModel is saved as a model of its own, with the adapters still in its layers.
+    """The base inside of a PeftModel is saved as a model, with the adapters still in its layers.
 
     ## What it does
 

@@ -42,7 +42,7 @@ def shell_items(text: str) -> Record | None:
         while not assigned and number < len(words) and not text.startswith("--", words[number][0]):
             values.append(words[number])
             number += 1
-        read = [_value(text[first:last]) for first, last in values]
+        read = [value_of(text[first:last]) for first, last in values]
         whole = lines.span(start, values[-1][1] if values else end)
         inner = lines.span(values[0][0], values[-1][1]) if values else whole
         held: Object = Constant(True) if not read else read[0] if len(read) == 1 else Sequence(read, inner)  # noqa: FBT003
@@ -62,7 +62,7 @@ def _words(text: str, start: int) -> list[tuple[int, int]]:
     return found
 
 
-def _value(word: str) -> Object:
+def value_of(word: str) -> Object:
     """Return the value of a word as a configuration file would hold it."""
     if "$" in word or "`" in word:
         return UNKNOWN

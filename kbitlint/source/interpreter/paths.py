@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.source import ExecutionPath
     from kbitlint.source.interpreter.imported_files import ImportedFiles
+    from kbitlint.source.launches import Launch
     from kbitlint.source.offsets import Text
 
 #: Number of paths that are followed. A real script seldom has more than twelve branches that matter.
@@ -124,6 +125,7 @@ class ExecutionPaths:
         versions: Mapping[str, str],
         beside: FilePath | None,
         files: ImportedFiles | None = None,
+        launch: Launch | None = None,
     ) -> None:
         """Follow the file once for each path.
 
@@ -133,6 +135,7 @@ class ExecutionPaths:
             versions: The versions of the libraries whose behaviour is modelled.
             beside: The folder of the script, in which configuration files that it names are searched.
             files: The files of the repository that the script imports; None if they are not followed.
+            launch: How the files beside the script launch it; None if they do not.
         """
         relevance = Relevance(module)
         search = PathSearch()
@@ -142,7 +145,7 @@ class ExecutionPaths:
                 self.unfollowed = _too_long(most)
                 break
             share = min(most // _SHARE + 1, left)
-            trail = PathState(versions, beside=beside, effort=Effort(share))
+            trail = PathState(versions, beside=beside, launch=launch, effort=Effort(share))
             interpreter = ScriptInterpreter(source, trail, relevance, decisions, files)
             whole = True
             try:
