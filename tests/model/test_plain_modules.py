@@ -71,7 +71,7 @@ def below_wrappers(paths):
 
 
 @pytest.mark.parametrize("prepare", [lambda _: None, prepared_by_peft, cast_norms, fixed], ids=["none", "peft", "norms", "fix"])
-@pytest.mark.parametrize("kind", (*plain.KINDS, *unusual.KINDS), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*plain.KINDS, *unusual.KINDS], ids=lambda kind: kind.__name__)
 def test_the_traced_step_of_a_plain_module_is_the_real_one(kind, prepare):
     model = module(kind)
     prepare(model)
