@@ -44,13 +44,12 @@ def checkpoint(family: str, task: str, layers: int, tied: bool) -> Path:  # noqa
     """Return the folder of a tiny random model and its tokenizer, made once a process."""
     folder = tempfile.mkdtemp(prefix="kbitlint-generated-")
     known = FAMILIES[family]
+    listed = {"attention_types": [[["global"], layers]]} if family == "gpt_neo" else {}
     config = transformers.AutoConfig.for_model(
-        family, **{**SIZES, **known.config, known.layers: layers, "tie_word_embeddings": tied, "num_labels": 2}
+        family, **{**SIZES, **listed, **known.config, known.layers: layers, "tie_word_embeddings": tied, "num_labels": 2}
     )
     for name in ("bos_token_id", "eos_token_id"):
         setattr(config, name, 1)
-    if family == "gpt_neo":
-        config.attention_types, config.attention_layers = [[["global"], layers]], ["global"] * layers
     torch.manual_seed(0)
     made = getattr(transformers, TASKS[task][0]).from_config(config, dtype=torch.bfloat16)
     made.save_pretrained(folder)
