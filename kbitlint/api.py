@@ -24,7 +24,8 @@ from kbitlint.violation import Edit, Safety, Severity
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from kbitlint.report import FitReport, MemoryReport, Report
+    from kbitlint.report import Report
+    from kbitlint.step_report import FitReport, MemoryReport
     from kbitlint.target import Target
 
 

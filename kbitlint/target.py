@@ -127,7 +127,7 @@ def parse(text: str) -> Target:
     if factory:
         place, attribute = factory["place"], factory["attribute"]
         if place.endswith(".py"):
-            if not Path(place).is_file():
+            if not Path(place).exists():  # what is there and is no file is refused where it is read
                 raise TargetError(text, f"there is no file {place}{_near(Path(place))}")
             return Target(text, Kind.FACTORY_FILE, place, attribute)
         if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", place):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.violation import Consequence, Location, Severity, Surface, Violation
+from kbitlint.violation import Consequence, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,14 +55,6 @@ class ScriptRaisesAfterTraining(Rule):
 
     def check_rehearsal(self, rehearsal: RehearsalFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield at most one violation, at the innermost line of the user's code."""
-        from kbitlint.facts.rehearsal import Phase  # an audit of a script needs none of these facts
-
-        raised = rehearsal.raised
-        if raised is None or raised.phase is not Phase.AFTER:
-            return
-        yield self.violation(
-            f"the script raises {raised.text} {raised.phase.value}",
-            Location(raised.cell, raised.file, raised.line or None),
-            surface=Surface.REHEARSAL,
-            evidence={"raised": raised.text, "in": raised.function, "by": raised.by},
-        )
+        raised = rehearsal.raised_in("AFTER")
+        if raised is not None:
+            yield self.violation(raised.sentence, raised.at, surface=Surface.REHEARSAL, evidence=raised.evidence)

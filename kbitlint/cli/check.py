@@ -225,13 +225,15 @@ def _rehearse(target: str, arguments: dict[str, Any], options: CheckOptions) -> 
 
     from kbitlint.rehearsal.run import Rehearsal, run  # see above
 
-    if options.fixes:
-        raise click.UsageError("--fix repairs files and models: name the script itself, without a rehearsal")
     how = options.rehearsal or Rehearsal()
     try:
         words = shlex.split(target)
     except ValueError as error:
         raise KbitlintError(f"{target}: is no command line: {error}") from error
+    if options.fixes:
+        from kbitlint.rehearsal.repair import repair  # only a fix needs it
+
+        return repair(words, how, {**arguments, "memory": False}, unsafe=options.unsafe_fixes)
     return run(words, how, {**arguments, "plan": False, "memory": False})
 
 

@@ -114,7 +114,8 @@ def rehearse(words: tuple[str, ...], **options: Any) -> int:
     kbitlint rehearse -- accelerate launch --num_processes 4 train.py --flag
 
     The script is run, with your rights, in a process of its own. It writes into a temporary folder only, opens no
-    connection, and ends at its limits.
+    connection without --allow-network, and ends at its limits. Options of kbitlint stand before SCRIPT. With --fix, the
+    script is repaired first where its text shows the cause, and then rehearsed.
     """
     import shlex
 

@@ -202,6 +202,9 @@ _OF_REHEARSALS = frozenset(
             "prune_baseline",
             "fail_on",
             "exit_zero",
+            "exit_non_zero_on_fix",
+            "fix",
+            "unsafe_fixes",
         ),
         *("amp", "training", "trust_remote_code", "output_file", "verbose", "statistics", "quiet"),
     )
@@ -237,6 +240,11 @@ REHEARSAL_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--memory", callback=_size, metavar="SIZE", default="8GB", help="Give it no more memory (default: 8GB)."),
     click.option(
         "--rows", type=click.IntRange(min=1), metavar="N", default=64, help="Read no more rows of a data set (default: 64)."
+    ),
+    click.option(
+        "--allow-network",
+        is_flag=True,
+        help="Let the script open connections: configs and tokenizers come from the Hub, weights do not.",
     ),
     *(option for option in CHECK_OPTIONS if _name_of(option) in _OF_REHEARSALS),
 )

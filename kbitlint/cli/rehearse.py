@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 #: what check's other options are in a rehearsal
 _FIXED: dict[str, Any] = {
-    "fix": False,
-    "unsafe_fixes": False,
     "diff": False,
     "norms": "transparent",
     "output": None,
@@ -31,7 +29,6 @@ _FIXED: dict[str, Any] = {
     "target_memory": None,
     "quantize": None,
     "meta": None,
-    "exit_non_zero_on_fix": False,
     "add_ignore": False,
     "stdin_filename": None,
 }

@@ -61,6 +61,24 @@ def trainer_fields(trainer: Any) -> dict[str, Any]:
     return read | {name: bool(getattr(handler, name, read[name])) for name in names}
 
 
+def accelerator_fields(accelerator: Any) -> dict[str, Any]:
+    """Return the fields of an ``accelerate.Accelerator``. A loop of one's own may open an autocast region of its own.
+
+    Its optimizer, batches and checkpointing are unknown.
+    """
+    dtype = {"fp16": "float16", "bf16": "bfloat16"}.get(str(getattr(accelerator, "mixed_precision", "no")))
+    kind = str(getattr(accelerator, "distributed_type", ""))
+    deepspeed = kind.endswith("DEEPSPEED")  # casts the model and opens no autocast region; its engine names the stage
+    scaler = getattr(accelerator, "scaler", None)
+    return {
+        "autocast_dtype": None if deepspeed else dtype,
+        "grad_scaler": False if deepspeed else scaler is not None,
+        "strategy": None if deepspeed else _strategy_of(accelerator, renamed=True),
+        "world_size": _positive(getattr(accelerator, "num_processes", None)),
+        "device": _accelerator(getattr(accelerator, "device", None)),
+    }
+
+
 def _strategy_of(arguments: Any, *, renamed: bool) -> Strategy | None:
     """Return the strategy that the arguments set, or the launcher through the environment; None if neither does."""
     config = getattr(arguments, "deepspeed", None)
@@ -71,7 +89,8 @@ def _strategy_of(arguments: Any, *, renamed: bool) -> Strategy | None:
     if getattr(arguments, "fsdp", None):
         version = fsdp.get("version", fsdp.get("fsdp_version")) if isinstance(fsdp, dict) else None
         return Strategy.FSDP2 if str(version or (2 if renamed else 1)) == "2" else Strategy.FSDP1
-    kind = str(getattr(getattr(arguments, "distributed_state", None), "distributed_type", "")).rpartition(".")[2]
+    state = getattr(arguments, "distributed_state", arguments)  # an Accelerator names the type itself
+    kind = str(getattr(state, "distributed_type", "")).rpartition(".")[2]
     if kind == "FSDP":
         return Strategy.FSDP2 if os.environ.get("FSDP_VERSION") == "2" else Strategy.FSDP1
     if kind == "NO":

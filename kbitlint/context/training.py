@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kbitlint.context import launchers
-from kbitlint.context.arguments import arguments_fields, trainer_fields
+from kbitlint.context.arguments import accelerator_fields, arguments_fields, trainer_fields
 from kbitlint.context.strategy import Checkpointing, Strategy
 
 
@@ -73,6 +73,11 @@ class TrainingContext:
     def from_trainer(cls, trainer: Any) -> TrainingContext:
         """Return the context of a Trainer: its arguments, overridden by the settings of its accelerator."""
         return cls(**trainer_fields(trainer))
+
+    @classmethod
+    def from_accelerator(cls, accelerator: Any) -> TrainingContext:
+        """Return the context of an ``accelerate.Accelerator``."""
+        return cls(**accelerator_fields(accelerator))
 
     @classmethod
     def from_launcher_file(cls, file: str | Path) -> TrainingContext:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Any
+
+from kbitlint.violation import Location
 
 
 class Phase(enum.Enum):
@@ -38,6 +41,21 @@ class Raised:
         """Return the class and the message, as Python prints them."""
         return f"{self.kind}: {self.message}" if self.message else self.kind
 
+    @property
+    def sentence(self) -> str:
+        """Return what happens and when."""
+        return f"the script raises {self.text} {self.phase.value}"
+
+    @property
+    def at(self) -> Location:
+        """Return the innermost line of the user's."""
+        return Location(self.cell, self.file, self.line or None)
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """Return the exception, the user's function and the one that raised, as a violation shows them."""
+        return {"raised": self.text, "in": self.function, "by": self.by}
+
 
 @dataclass(frozen=True, slots=True)
 class BatchFacts:
@@ -68,3 +86,7 @@ class RehearsalFacts:
     """How many trainings the script reached."""
     raised: Raised | None = None
     batches: tuple[BatchFacts, ...] = ()
+
+    def raised_in(self, phase: str) -> Raised | None:
+        """Return what the script raised in a part of it, ``BEFORE`` or ``AFTER``; None if it raised nothing there."""
+        return self.raised if self.raised is not None and self.raised.phase is Phase[phase] else None

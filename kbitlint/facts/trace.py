@@ -169,6 +169,8 @@ class TraceFacts:
 
     Empty if no kernel refuses its dtypes, or if float32 modules do not help.
     """
+    float32_outputs: tuple[str, ...] = ()
+    """Heads that let the step run if they return float32. Empty unless a kernel refuses its dtypes outside of all modules."""
     seconds: float = field(default=0.0, compare=False)
     """Duration of the tracing in seconds."""
 

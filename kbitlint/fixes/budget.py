@@ -15,9 +15,9 @@ from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require
 from kbitlint.fixes.lora import attached
 from kbitlint.fixes.model import fix_model
-from kbitlint.report import MemoryReport
-from kbitlint.result import StateMemory
+from kbitlint.memory_result import StateMemory
 from kbitlint.step_plan import StepPlan, loss_named
+from kbitlint.step_report import MemoryReport
 from kbitlint.upstream import optimizers
 from kbitlint.violation import Safety, Surface
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError
 from kbitlint.fit_result import Change
-from kbitlint.result import OFF, ON
+from kbitlint.memory_result import OFF, ON
 from kbitlint.step_plan import Loss
 from kbitlint.upstream import optimizers
 

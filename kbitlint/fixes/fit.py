@@ -17,8 +17,8 @@ from kbitlint.fixes.budget import measurable
 from kbitlint.fixes.changes import Option, changes_of, options_of
 from kbitlint.fixes.lora import parse_lora
 from kbitlint.fixes.meter import Meter
-from kbitlint.report import FitReport
-from kbitlint.result import OFF, ON
+from kbitlint.memory_result import OFF, ON
+from kbitlint.step_report import FitReport
 from kbitlint.upstream import cards
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.fit_result import Setup
     from kbitlint.fixes.lora import Lora
+    from kbitlint.memory_result import StateMemory
     from kbitlint.model.memory.ranks import Units
-    from kbitlint.result import StateMemory
     from kbitlint.upstream.cards import Card
 
 #: The share that fragments of torch's allocator add to the peak. Public records show 4 to 18 %, less with expandable segments.
@@ -30,12 +30,12 @@ class Meter:
     """Measures settings of a run on copies of one model without weights."""
 
     def __init__(self, model: Any, context: TrainingContext, card: Card, ranks: int, lora: Lora | None) -> None:
+        from kbitlint.memory_result import OFF, ON
         from kbitlint.model.inputs.positions import length_for, most_positions
         from kbitlint.model.inspect.walk import collect
         from kbitlint.model.layers.adapters import base_of
         from kbitlint.model.layers.checkpointing import supports_checkpointing
         from kbitlint.model.memory.resident import saved_by_double_quantization
-        from kbitlint.result import OFF, ON
 
         facts = collect(model)
         self.model, self.context, self.card, self.ranks = model, context, card, ranks

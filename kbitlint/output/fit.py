@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.memory_result import OFF
 from kbitlint.output.json import dumped
 from kbitlint.output.wording import header, wrapped
-from kbitlint.result import OFF
 from kbitlint.sizes import size
 
 if TYPE_CHECKING:

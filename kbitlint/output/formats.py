@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kbitlint.fit_result import FitResult
-    from kbitlint.result import AuditResult, Failure, MemoryResult
+    from kbitlint.memory_result import MemoryResult
+    from kbitlint.result import AuditResult, Failure
     from kbitlint.violation import Severity
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.memory_result import KINDS, ON
 from kbitlint.output.json import dumped
 from kbitlint.output.wording import header, printable, wrapped
-from kbitlint.result import KINDS, ON
 from kbitlint.sizes import size
 from kbitlint.step_plan import SAID
 from kbitlint.upstream.cards import WORKSPACE, on_card
@@ -15,7 +15,7 @@ from kbitlint.upstream.cards import WORKSPACE, on_card
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from kbitlint.result import MemoryResult, StateMemory
+    from kbitlint.memory_result import MemoryResult, StateMemory
 
 VERSION = 1
 _LABEL = 24

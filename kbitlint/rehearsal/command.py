@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import TargetError
+from kbitlint.runtime import content
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -102,9 +103,13 @@ def _precision(words: Sequence[str]) -> str:
 
 
 def _checked(command: Command) -> Command:
-    path = Path(command.script)
-    if not path.is_file():
-        raise TargetError(command.script, "there is no such file")
-    if not os.access(path, os.R_OK):
-        raise TargetError(command.script, "cannot be read")
+    try:
+        with content.opened(Path(command.script)) as file:
+            size = os.fstat(file.fileno()).st_size
+    except FileNotFoundError as error:
+        raise TargetError(command.script, "there is no such file") from error
+    except OSError as error:
+        raise TargetError(command.script, f"cannot be read: {error.strerror or error}") from error
+    if size > content.MAX_BYTES:
+        raise TargetError(command.script, f"cannot be read: it is larger than {content.MAX_BYTES / 2**20:g} MiB")
     return command

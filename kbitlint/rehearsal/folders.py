@@ -97,6 +97,14 @@ class Mirror:
                     shutil.copyfile(real, mirrored)
         return mirrored
 
+    def for_new_file(self, place: str) -> str:
+        """Return the path of a new file of the mirror. Its folders are made, whether the user has them or not."""
+        mirrored = self.inside(place)
+        made = os.path.dirname(mirrored)  # noqa: PTH120  # see above
+        self.own_folder(made)
+        os.makedirs(made, exist_ok=True)  # noqa: PTH103  # see above
+        return mirrored
+
     def own_entries(self, place: str) -> str:
         """Return the path of a folder for native code that writes into it: no entry of the folder is a link to a file.
 

@@ -15,6 +15,7 @@ from kbitlint.facts.rehearsal import Phase, Raised, RehearsalFacts
 from kbitlint.rehearsal.messages import Kind
 from kbitlint.report import Report, report_of
 from kbitlint.result import Skip
+from kbitlint.runtime import content
 from kbitlint.target import parse
 from kbitlint.violation import Consequence, Surface, Violation
 
@@ -43,7 +44,7 @@ def reports_of(received: Received, command: Command, rules: tuple[Rule, ...], op
         skips.append(Skip("", Surface.REHEARSAL, "the script ended without a training step"))
     static = None if command.is_module else _read(command, rules, options)
     rehearsed = report_of(command.text, None, outcome, notes=tuple(_notes(received)), skips=tuple(skips))
-    reports = [one.report for one in received.trainings]
+    reports = [_without(one.report, rehearsed.violations) for one in received.trainings]
     first = _merged(rehearsed, static, reports[0] if reports else None, command)
     further = [
         dataclasses.replace(report, target=f"{command.text}, training {number}", notes=(f"started at line {one.line}",))
@@ -118,6 +119,15 @@ def _merged(rehearsed: Report, static: Report | None, live: Report | None, comma
     )
 
 
+def _without(report: Report, known: tuple[Violation, ...]) -> Report:
+    """Return a training's report without what the rehearsal itself reports of its batch: it has the same evidence."""
+
+    def is_known(one: Violation) -> bool:
+        return bool(one.evidence) and any(one.evidence.items() <= other.evidence.items() for other in known)
+
+    return dataclasses.replace(report, violations=tuple(one for one in report.violations if not is_known(one)))
+
+
 def _same_cause(raised: Violation, read: list[Violation], command: Command) -> Violation | None:
     """Return the violation of the text that is the cause of an exception: it fails, in the same statement."""
     first, last = _statement(command, raised.at.line or 0)
@@ -138,7 +148,7 @@ def _with_proof(known: Violation, raised: Violation) -> Violation:
 def _statement(command: Command, line: int) -> tuple[int, int]:
     """Return the first and last line of the innermost statement at a line."""
     try:
-        tree = ast.parse(Path(command.script).read_bytes())
+        tree = ast.parse(content.read(Path(command.script)))
     except (SyntaxError, ValueError, OSError, RecursionError):
         return line, line
     around = [

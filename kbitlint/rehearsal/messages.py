@@ -27,6 +27,17 @@ class Request:
     options: Options
     rows: int
     """The most rows of a data set that are read."""
+    network: bool = False
+    """Whether connections are allowed."""
+    assumed: tuple[str, ...] = ()
+    """Paths of the user's that are missing, and that the script demands: they are made up before it starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A path that the script asked for by its name, and that is not there."""
+
+    path: str
 
 
 class Kind(enum.Enum):
@@ -80,5 +91,7 @@ class Received:
     done: bool = False
     unfinished: str = ""
     """Why the process ended before the script did; empty if it did not."""
+    missing: list[str] = field(default_factory=list)
+    """Paths that the script asked for, and that are not there."""
     output: str = ""
     """The end of what the script printed."""

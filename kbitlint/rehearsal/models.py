@@ -11,7 +11,7 @@ from torch import nn
 from kbitlint.errors import KbitlintError
 from kbitlint.model.build.factory import built_instead
 from kbitlint.model.build.packed_weights import unpackable
-from kbitlint.rehearsal.families import config_of, family_of
+from kbitlint.rehearsal.checkpoints import checkpoint_of
 from kbitlint.rehearsal.imports import replace
 from kbitlint.rehearsal.outcome import NotAtHandError
 
@@ -49,18 +49,18 @@ def _config_dict(record: Record, original: Any) -> Any:
     def get_config_dict(cls: Any, name: Any, **options: Any) -> Any:
         try:
             return original(cls, name, **options)
-        except OSError as error:
-            known = None if Path(str(name)).is_dir() else config_of(str(name))
+        except (OSError, ValueError) as error:
+            if isinstance(error, ValueError) and type(error).__name__ != "HFValidationError":  # a path that is not here
+                raise
+            known = None if Path(str(name)).is_dir() else checkpoint_of(str(name))
             if known is None:
                 if Path(str(name)).is_dir():
                     raise
                 raise NotAtHandError(f"the config of {name} is neither on this machine nor in the table of families") from error
-        family = family_of(str(name))
-        how = "from the table of families" if family is not None and family.exact else "its architecture, in the default size"
+        how = "from the table of families" if known.exact else "its architecture, in the default size"
         record.stand_in(f"the config of {name} ({how})")
-        known["_name_or_path"] = str(name)
         rest = {key: value for key, value in options.items() if key not in _LOADING and not key.startswith("_")}
-        return known, rest
+        return {**known.config, "_name_or_path": str(name)}, rest
 
     return get_config_dict
 
@@ -69,12 +69,13 @@ def _generation(record: Record, original: Any) -> Any:
     def from_pretrained(cls: Any, name: Any, *arguments: Any, **options: Any) -> Any:
         try:
             return original(cls, name, *arguments, **options)
-        except OSError:
-            known = config_of(str(name))
+        except (OSError, ValueError):
+            known = checkpoint_of(str(name))
             if known is None:
                 raise
         record.stand_in(f"the generation config of {name}")
-        return cls(**{key: known[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in known})
+        held = known.config
+        return cls(**{key: held[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id") if key in held})
 
     return from_pretrained
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 import sys
 from importlib.util import find_spec
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.rehearsal import Phase, Raised
+from kbitlint.rehearsal.absent import is_touched
 from kbitlint.rehearsal.messages import Exit
 from kbitlint.result import Skip
 from kbitlint.runtime.enclosure import EnclosedError
@@ -46,6 +48,9 @@ _PASSING = frozenset(
 _UNINSTALLED = re.compile(r"\binstalled\b|pip install", re.IGNORECASE)
 #: messages of Python about the arguments of a call, which depend on no values
 _SIGNATURE = re.compile(r"unexpected keyword argument|required (positional|keyword-only) argument|positional arguments? but")
+#: messages about the special tokens of a tokenizer, which the table of families has
+_OF_TOKENIZERS = re.compile(r"does not have a padding token|no chat template")
+_UNEXPECTED = re.compile(r"unexpected keyword argument")
 #: exceptions of code that meets values it did not expect
 _OF_VALUES = (KeyError, IndexError, TypeError, ValueError, AttributeError, ZeroDivisionError, AssertionError)
 
@@ -60,6 +65,8 @@ def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
     line = place[1] if place else 0
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
+        if status and _demands_path(error, record):
+            return Skip("", Surface.REHEARSAL, f"line {line}: the script leaves, {_missing(record)}")
         return Exit(status, line) if status else None
     why = None if isinstance(error, SyntaxError) else _only_here(error, record)  # a file that does not compile has no frame
     if why is not None or place is None:
@@ -85,8 +92,35 @@ def _only_here(error: BaseException, record: Record) -> str | None:
             return f"because a rehearsal may not {str(one).partition('may not ')[2]}"
         if type(one).__name__ in _OFFLINE or (isinstance(one, OSError) and _OFFLINE_WORDS.search(str(one))):
             return f"because it needs what is not on this machine: {one_line(one)}"
+        if isinstance(one, ImportError) and one is not error and _is_missing(one):
+            return f"because a package is not installed here: {one_line(one)}"
+    if _demands_path(error, record):
+        return _missing(record)
     text = one_line(error)
     return _because_of_machine(error, text) or _because_of_stand_ins(error, record, text)
+
+
+def _demands_path(error: BaseException, record: Record) -> bool:
+    """Return whether the user's code itself ends the script, after it looked for a path that is not there."""
+    place = record.users_frame(error)
+    last = _last(error.__traceback__)
+    return (
+        bool(record.missing)
+        and not record.trainings
+        and place is not None
+        and last is not None
+        and (last[1].co_filename == place[0] and _raises_there(place[0], place[1]))
+    )
+
+
+def _missing(record: Record) -> str:
+    return f"because a path is not here: {', '.join(sorted(record.missing))}"
+
+
+def _raises_there(file: str, line: int) -> bool:
+    """Return whether a line of the user's raises or leaves by itself."""
+    words = linecache.getline(file, line).split("#")[0]
+    return re.search(r"\b(raise|assert|exit|_exit|quit)\b", words) is not None
 
 
 def _because_of_machine(error: BaseException, text: str) -> str | None:
@@ -111,9 +145,15 @@ def _because_of_stand_ins(error: BaseException, record: Record, text: str) -> st
     last = _last(error.__traceback__)
     if last is not None and last[0].startswith("kbitlint."):
         return f"because of the rehearsal itself: {text}"
+    if record.absent and _depends_on_absent(error, record):
+        return f"because it depends on a package that is not installed here ({', '.join(sorted(record.absent))}): {text}"
     if type(getattr(error, "obj", None)).__module__ == "transformers.modeling_outputs":  # answers of ``loops.py``
         return f"because it depends on results that need weights: {text}"
-    made_up = isinstance(error, _OF_VALUES) and (_in_data(error.__traceback__) or _in_users(error, record))
+    made_up = (
+        not _OF_TOKENIZERS.search(text)
+        and isinstance(error, _OF_VALUES)
+        and (_in_data(error.__traceback__) or _in_users(error, record))
+    )
     if record.synthetic_data and made_up:
         return f"because it depends on the data, which were made up: {text}"
     if record.synthetic_words and made_up:
@@ -123,14 +163,27 @@ def _because_of_stand_ins(error: BaseException, record: Record, text: str) -> st
     return None
 
 
+def _depends_on_absent(error: BaseException, record: Record) -> bool:
+    """Return whether an exception may come from the empty module of a package that is not installed."""
+    if isinstance(error, (ImportError, NameError, SyntaxError)) or _is_apart_from_values(error):
+        return False
+    if _UNEXPECTED.search(str(error)):
+        return is_touched(error.__traceback__)
+    return is_touched(error.__traceback__) or (isinstance(error, _OF_VALUES) and _is_users_own(error, record))
+
+
+def _is_users_own(error: BaseException, record: Record) -> bool:
+    """Return whether the innermost code is the user's."""
+    last = _last(error.__traceback__)
+    return last is not None and record.is_users(last[1].co_filename)
+
+
 def _in_users(error: BaseException, record: Record) -> bool:
     """Return whether the user's own code raised, as opposed to a library that it called."""
-    last = _last(error.__traceback__)
-    file = last[1].co_filename if last is not None else ""
     apart = (
         isinstance(error, (ImportError, NameError)) or _is_apart_from_values(error) or _SIGNATURE.search(str(error)) is not None
     )
-    return record.is_users(file) and not apart
+    return _is_users_own(error, record) and not apart
 
 
 def _is_apart_from_values(error: BaseException) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kbitlint.errors import KbitlintError
-from kbitlint.rehearsal.messages import Done, Exit, Note, Received, Request, Training
+from kbitlint.rehearsal.messages import Done, Exit, Missing, Note, Received, Request, Training
 from kbitlint.result import Skip
 from kbitlint.runtime import process_memory, processes
 from kbitlint.sizes import size
@@ -81,14 +81,15 @@ def run(request: Request, limits: Limits) -> Received:
 
 
 def environment(request: Request, folder: Path) -> dict[str, str]:
-    """Return the environment of the script: the user's, without network and services, with caches in the folder."""
+    """Return the environment of the script: the user's, without services, with caches in the folder."""
     home = os.environ.get("HF_HOME") or os.path.join(  # noqa: PTH118  # a string for the environment
         os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"),  # noqa: PTH111  # a string for the environment
         "huggingface",
     )
     caches = ("HF_DATASETS_CACHE", "HF_MODULES_CACHE", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "MPLCONFIGDIR")
     made = {name: str(folder / "caches" / name.lower()) for name in (*caches, "NUMBA_CACHE_DIR", "TORCH_EXTENSIONS_DIR")}
-    off = dict.fromkeys(("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"), "1")
+    offline = () if request.network else ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE")
+    off = dict.fromkeys((*offline, "HF_HUB_DISABLE_TELEMETRY"), "1")
     services = {"WANDB_MODE": "disabled", "WANDB_SILENT": "true", "COMET_MODE": "disabled", "CLEARML_OFFLINE_MODE": "1"}
     count = request.command.ranks or 1
     several = count > 1 or request.command.launcher in ("torchrun", "deepspeed")
@@ -148,6 +149,8 @@ def _keep(message: Any, received: Received) -> None:
         received.skips.append(message)
     elif isinstance(message, Training):
         received.trainings.append(message)
+    elif isinstance(message, Missing):
+        received.missing.append(message.path)
     elif isinstance(message, Exit):
         received.exit = message
     elif isinstance(message, Done):

@@ -45,6 +45,10 @@ class Record:
         """Whether a tokenizer was stood in for."""
         self.guessed = False
         """Whether the script received a result that a real run computes from weights."""
+        self.missing: set[str] = set()
+        """Paths that the script looked for, and that are not there."""
+        self.absent: set[str] = set()
+        """Packages that are not installed, for which an empty module stands."""
         self.paused = False
         """Whether kbitlint's own code runs, which the stand-ins must not answer."""
 

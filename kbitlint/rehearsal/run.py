@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import dataclasses
 import shlex
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +14,9 @@ from kbitlint.audit.options import options_of
 from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.limits import held_to
-from kbitlint.rehearsal import merge, process
+from kbitlint.rehearsal import merge, own_folder, process
 from kbitlint.rehearsal.command import read_command
-from kbitlint.rehearsal.messages import Request
+from kbitlint.rehearsal.messages import Received, Request
 from kbitlint.report import Report
 from kbitlint.result import Skip
 from kbitlint.runtime import process_memory
@@ -44,6 +43,8 @@ class Rehearsal:
     """The most bytes of memory of its processes."""
     rows: int = 64
     """The most rows of a data set that are read."""
+    allow_network: bool = False
+    """Whether the script may open connections. Configs and tokenizers then come from the Hub; weights never do."""
     show: Callable[[str], None] | None = None
     """Receives the end of what the script printed; None shows nothing."""
 
@@ -65,12 +66,13 @@ def rehearse(
     timeout: float = 600.0,
     memory: int | str = 8_000_000_000,
     rows: int = 64,
+    allow_network: bool = False,
     **options: Any,
 ) -> tuple[Report, ...]:
     """Run a training script up to its first training step and behind it, without weights, GPU or data, and report.
 
     The script is code of the user's own, and runs with the user's rights in a process of its own. The process writes into a
-    temporary folder only, opens no connection, and ends at its limits.
+    temporary folder only, opens no connection without leave, and ends at its limits.
 
     Args:
         path: The script or notebook; or a whole command, such as ``accelerate launch train.py --flag``.
@@ -79,6 +81,7 @@ def rehearse(
         timeout: The most seconds that the script may take.
         memory: The most bytes of memory, as a number or a size such as ``8GB``.
         rows: The most rows of a data set that are read.
+        allow_network: Whether the script may open connections. Configs and tokenizers then come from the Hub.
         **options: As for ``kbitlint.check``. ``run=False`` refuses to run the script.
 
     Returns:
@@ -87,12 +90,12 @@ def rehearse(
     Raises:
         KbitlintError: There is no such script, an argument is wrong, or the process cannot be started.
     """
-    words = [str(path), *argv] if Path(path).is_file() else [*shlex.split(str(path)), *argv]
+    words = [str(path), *argv] if Path(path).exists() else [*shlex.split(str(path)), *argv]
     try:
         nbytes = size_of(memory) if isinstance(memory, str) else int(memory)
     except ValueError as error:
         raise KbitlintError(f"memory: {error}") from error
-    return run(words, Rehearsal(device_like, timeout, nbytes, rows), options)
+    return run(words, Rehearsal(device_like, timeout, nbytes, rows, allow_network), options)
 
 
 def run(words: Sequence[str], how: Rehearsal, options: dict[str, Any]) -> tuple[Report, ...]:
@@ -104,13 +107,25 @@ def run(words: Sequence[str], how: Rehearsal, options: dict[str, Any]) -> tuple[
         return (Report(command.text, "not run", skips=(Skip("", Surface.REHEARSAL, "scripts are not run (--no-run)"),)),)
     require_model_extra(f"rehearsing {command.script}")
     limits = Limits(how.timeout, how.memory if process_memory.can_be_counted() else None)
-    with (
-        held_to(chosen.limits),
-        tempfile.TemporaryDirectory(prefix="kbitlint-rehearsal-", ignore_cleanup_errors=True) as folder,
-    ):
-        request = Request(command, os.path.realpath(folder), str(Path.cwd()), how.device_like, chosen, how.rows)
-        received = process.run(request, limits)
+    with held_to(chosen.limits):
+        received = _performed(
+            Request(command, "", str(Path.cwd()), how.device_like, chosen, how.rows, network=how.allow_network), limits
+        )
         with contextlib.suppress(OSError):
             if how.show is not None:
                 how.show(received.output)
         return merge.reports_of(received, command, rules, chosen)
+
+
+def _performed(request: Request, limits: Limits) -> Received:
+    """Rehearse a request. A script that ends because a path is missing is rehearsed again with the path made up."""
+    received = _once(request, limits)
+    if received.trainings or not received.missing:
+        return received
+    again = _once(dataclasses.replace(request, assumed=tuple(received.missing)), limits)
+    return again if again.trainings or len(again.missing) < len(received.missing) else received
+
+
+def _once(request: Request, limits: Limits) -> Received:
+    with own_folder.made() as folder:
+        return process.run(dataclasses.replace(request, folder=folder), limits)

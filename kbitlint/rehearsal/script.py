@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import TargetError
+from kbitlint.runtime import content
 
 if TYPE_CHECKING:
     from types import CodeType
@@ -50,20 +51,35 @@ def _place(request: Request, mirror: Mirror) -> str:
         return mirror.inside(str(file))
     sys.path.insert(0, os.getcwd())  # noqa: PTH109  # as `python -m` does
     try:
-        spec = importlib.util.find_spec(command.script)
-        if spec is not None and spec.submodule_search_locations is not None:
-            spec = importlib.util.find_spec(f"{command.script}.__main__")
-    except ModuleNotFoundError:
-        spec = None
+        found = _file_of(command.script)
     finally:
         del sys.path[0]
-    if spec is None or not spec.origin:
+    if found is None:
         raise TargetError(command.script, "there is no such module")
-    return spec.origin
+    return found
+
+
+def _file_of(name: str) -> str | None:
+    """Return the file of a module, or of its ``__main__`` if it is a package. No package is imported to find it."""
+    top, *parts = name.split(".")
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        return None
+    if not parts and spec.submodule_search_locations is None:
+        return spec.origin
+    for folder in spec.submodule_search_locations or ():
+        place = Path(folder, *parts)
+        for file in (place.with_suffix(".py"), place / "__main__.py") if parts else (place / "__main__.py",):
+            if file.is_file():
+                return str(file)
+    return None
 
 
 def _code(name: str, place: str, cells: list[tuple[int, int]]) -> CodeType:
-    data = Path(place).read_bytes()
+    try:
+        data = content.read(Path(place))
+    except OSError as error:
+        raise TargetError(name, f"cannot be read: {error.strerror or error}") from error
     if not place.endswith(".ipynb"):
         return compile(data, place, "exec", dont_inherit=True)
     from kbitlint.source import notebooks  # only a notebook needs it

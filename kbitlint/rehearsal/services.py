@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
-import importlib.abc
-import importlib.machinery
 import os
 import subprocess
 import sys
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.rehearsal.imports import after_import, replace
@@ -16,8 +15,6 @@ from kbitlint.rehearsal.imports import after_import, replace
 if TYPE_CHECKING:
     from kbitlint.rehearsal.record import Record
 
-#: trackers that a script may import without having them; they only receive what training reports
-TRACKERS = ("wandb", "mlflow", "comet_ml", "neptune", "clearml", "swanlab", "trackio", "aim", "dvclive", "codecarbon")
 #: programs that a library asks about the machine
 _ASKED = ("ldconfig", "/sbin/ldconfig", "uname", "lscpu", "gcc", "cc", "ld", "objdump")
 _UPLOADS = ("push_to_hub",)
@@ -25,13 +22,20 @@ _UPLOADS = ("push_to_hub",)
 
 def install(record: Record) -> None:
     """Switch services off, until the process ends."""
-    sys.meta_path.append(_Trackers(record))
     after_import("huggingface_hub", lambda module: _hub(record, module))
     after_import("transformers.utils.hub", lambda module: _uploads(record, module.PushToHubMixin))
     after_import("datasets", lambda module: _uploads(record, module.Dataset, module.DatasetDict))
+    replace(builtins, "input", lambda _: lambda *_: _answer(record))
     replace(os, "system", lambda _: lambda command: _run_nothing(record, command))
     for name in ("run", "call", "check_call", "check_output"):
         replace(subprocess, name, functools.partial(_program, record, name))
+
+
+def _answer(record: Record) -> str:
+    """Return the answer to ``input``: an empty line."""
+    record.guessed = True
+    record.stand_in("what a user types (an empty line)")
+    return ""
 
 
 def may_start(program: str) -> bool:
@@ -96,69 +100,3 @@ def _uploads(record: Record, *owners: Any) -> None:
     for owner in owners:
         for name in _UPLOADS:
             setattr(owner, name, push_to_hub)
-
-
-class _Silent(ModuleType):
-    """A module of a tracker: every name in it can be called, entered, iterated over and written to."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Anything()
-
-
-class _Anything:
-    """An object that takes everything and does nothing."""
-
-    def __call__(self, *_: Any, **__: Any) -> _Anything:
-        return self
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return self
-
-    def __getitem__(self, _: Any) -> _Anything:
-        return self
-
-    def __setitem__(self, _: Any, __: Any) -> None:
-        return None
-
-    def __enter__(self) -> Any:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def __iter__(self) -> Any:
-        return iter(())
-
-    def __bool__(self) -> bool:
-        return False
-
-
-class _Trackers(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """A finder of trackers that are not installed. It comes last, so that installed ones are found first."""
-
-    def __init__(self, record: Record) -> None:
-        self._record = record
-
-    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:  # noqa: ARG002  # importlib passes them
-        if name.split(".", maxsplit=1)[0] not in TRACKERS or not self._record.line() or not _by_script():
-            return None
-        return importlib.machinery.ModuleSpec(name, self, is_package=True)
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        self._record.switch_off(spec.name)
-        return _Silent(spec.name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__path__ = []
-
-
-def _by_script() -> bool:
-    """Return whether the innermost code outside importlib is no library's: a library asks what is installed."""
-    frame = sys._getframe(2)  # noqa: SLF001  # the importing frame
-    while frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
-        frame = frame.f_back  # type: ignore[assignment]  # None ends the loop
-    return frame is not None and "site-packages" not in frame.f_code.co_filename and "importlib" not in frame.f_code.co_filename

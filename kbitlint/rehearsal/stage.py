@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import one_line
-from kbitlint.rehearsal import script
+from kbitlint.rehearsal import made_up_files, script
 from kbitlint.rehearsal.folders import Mirror
 from kbitlint.rehearsal.imports import after_import
-from kbitlint.rehearsal.messages import Done
+from kbitlint.rehearsal.messages import Done, Missing
 from kbitlint.rehearsal.record import Record
 from kbitlint.rehearsal.writing import real_path, redirect
 from kbitlint.runtime import processes
@@ -33,6 +33,7 @@ def perform(request_file: str, pipe: int, parent: int) -> None:
         parent: The process that started this one. This one ends with it.
     """
     processes.die_with_parent(parent)
+    os.register_at_fork(after_in_child=lambda: processes.die_with_parent(os.getppid()))  # workers of data loaders
     os.set_inheritable(pipe, False)  # noqa: FBT003  # a positional argument of Python's
     request: Request = pickle.loads(Path(request_file).read_bytes())  # noqa: S301  # written by this program
     mirror = Mirror(request.folder)
@@ -68,6 +69,8 @@ def _send_ending(error: BaseException, record: Record) -> None:
     traceback.print_exception(type(error), error, error.__traceback__)
     if isinstance(error, LoopLeft):
         return
+    for path in sorted(record.missing):
+        record.send(Missing(path))
     try:
         found = ending(error, record)
     except Exception as own:  # noqa: BLE001  # kbitlint's own fault
@@ -85,14 +88,24 @@ def _set_up(record: Record) -> None:
         Path(request.folder, name).mkdir(exist_ok=True)
     os.chdir(mirror.open_up(request.working_folder))
     from kbitlint.extras import load_bitsandbytes  # its import is for this process
-    from kbitlint.rehearsal import services  # see above
+    from kbitlint.rehearsal import absent, services, unsloth  # see above
 
     if _is_installed("bitsandbytes"):
         load_bitsandbytes("a rehearsal")
     _stand_ins(record)
     services.install(record)
-    redirect(mirror)
-    enclose(request.folder, lambda act: record.skip(f"a rehearsal may not {act}"), services.may_start, real_path)
+    absent.install(record)
+    unsloth.install(record)
+    for place in request.assumed:
+        made_up_files.assume(record, place)
+    redirect(mirror, lambda place: made_up_files.fill(record, place), lambda place: made_up_files.ask(record, place))
+    enclose(
+        request.folder,
+        lambda act: record.skip(f"a rehearsal may not {act}"),
+        services.may_start,
+        real_path,
+        network=request.network,
+    )
 
 
 def _is_installed(package: str) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.rehearsal.families import Words, family_of, has_chat_template
+from kbitlint.rehearsal.checkpoints import checkpoint_of
 from kbitlint.rehearsal.imports import replace
+from kbitlint.upstream.special_tokens import Words, has_chat_template
 
 if TYPE_CHECKING:
     from kbitlint.rehearsal.record import Record
 
-_TEMPLATE = (
+TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
@@ -32,14 +34,17 @@ def _loading(record: Record, original: Any) -> Any:
     def from_pretrained(cls: Any, name: Any, *arguments: Any, **options: Any) -> Any:
         if record.paused:
             return original(cls, name, *arguments, **options)
-        family = None if _is_here(str(name)) else family_of(str(name))
-        if family is None:
+        known = None if _is_here(str(name)) else checkpoint_of(str(name))
+        if known is None:
             with record.pause():
+                return original(cls, name, *arguments, **options)
+        if record.request.network:
+            with record.pause(), contextlib.suppress(OSError, ValueError):
                 return original(cls, name, *arguments, **options)
         record.synthetic_words = True
         record.stand_in(f"the tokenizer of {name} (bytes, with its special tokens)")
         chosen = {key: value for key, value in options.items() if key.endswith("_token") or key in _KEPT}
-        return stand_in(str(name), family.words, **chosen)
+        return stand_in(str(name), known.words, **chosen)
 
     return from_pretrained
 
@@ -48,9 +53,9 @@ def _is_here(name: str) -> bool:
     """Return whether a folder or the cache has the files of a tokenizer."""
     from huggingface_hub import try_to_load_from_cache  # comes with transformers
 
-    if Path(name).is_dir():
-        return True
     files = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "tokenizer.model", "preprocessor_config.json")
+    if Path(name).is_dir():
+        return any(Path(name, file).exists() for file in files) or not Path(name, "config.json").exists()
     return any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
 
 
@@ -91,7 +96,7 @@ def stand_in(name: str, words: Words, **options: Any) -> Any:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, **given)
     tokenizer.name_or_path = name
     if has_chat_template(name):
-        tokenizer.chat_template = _TEMPLATE
+        tokenizer.chat_template = TEMPLATE
     return tokenizer
 
 

@@ -56,10 +56,18 @@ def _quietly(move: Callable[..., str]) -> Callable[..., str]:
     return moved
 
 
-def redirect(mirror: Mirror) -> None:
-    """Send every write of this process's Python code into the mirror, until the process ends."""
+def redirect(
+    mirror: Mirror, missing: Callable[[str], None] = lambda _: None, asked: Callable[[str], None] = lambda _: None
+) -> None:
+    """Send every write of this process's Python code into the mirror, until the process ends.
+
+    Args:
+        mirror: The mirror.
+        missing: Receives the path of a file that is opened to be read, and does not exist.
+        asked: Receives a path that is looked for, and does not exist.
+    """
     read, write = _quietly(mirror.for_reading), _quietly(mirror.for_writing)
-    builtins.open = io.open = _opening(builtins.open, read, write)  # type: ignore[assignment]  # a wrapper of the same function
+    builtins.open = io.open = _opening(builtins.open, read, write, missing)  # type: ignore[assignment]  # a wrapper of the same function
     low = os.open
 
     @wraps(low)
@@ -73,6 +81,7 @@ def redirect(mirror: Mirror) -> None:
     os.open = open_low  # type: ignore[assignment]  # see above
     for name in _READ:
         setattr(os, name, _moved(getattr(os, name), read, 1))
+    os.stat = _telling(os.stat, asked)
     for name in _WRITE_ONE:
         setattr(os, name, _moved(getattr(os, name), write, 1))
     for name in _WRITE_TWO:
@@ -86,17 +95,37 @@ def redirect(mirror: Mirror) -> None:
     os.symlink = symlink  # type: ignore[assignment]  # see above
 
 
-def _opening(original: Any, read: Callable[..., str], write: Callable[..., str]) -> Any:
+def _opening(original: Any, read: Callable[..., str], write: Callable[..., str], missing: Callable[[str], None]) -> Any:
     @wraps(original)
     def opened(file: Any, mode: Any = "r", *arguments: Any, **options: Any) -> Any:
         if _is_path(file):
             place = os.fspath(file)
             writes = isinstance(mode, str) and set(mode) & set("wax+")
             place = write(place, keep="w" not in mode) if writes else read(place)
+            if not writes and not _STATE.moving and not os.path.lexists(place):
+                with _unmoved():
+                    missing(place)
+                place = read(place)
             return original(place, mode, *arguments, **options)
         return original(file, mode, *arguments, **options)
 
     return opened
+
+
+def _telling(original: Callable[..., Any], asked: Callable[[str], None]) -> Callable[..., Any]:
+    """Return ``os.stat``, which tells of paths that do not exist."""
+
+    @wraps(original)
+    def stat(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        try:
+            return original(path, *arguments, **options)  # type: ignore[no-any-return]  # os.stat's own
+        except FileNotFoundError:
+            if not _STATE.moving and _is_path(path):
+                with _unmoved():
+                    asked(os.fspath(path))
+            raise
+
+    return stat
 
 
 def _moved(original: Callable[..., Any], move: Callable[..., str], count: int) -> Callable[..., Any]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
+from kbitlint.runtime import content
 from kbitlint.target import FACTORIES, Kind, Target
 
 if TYPE_CHECKING:
@@ -129,8 +130,12 @@ def _must_be_bound(target: Target) -> None:
     import ast  # only a target with a function needs it
 
     try:
-        nodes = list(ast.walk(ast.parse(Path(target.place).read_bytes())))
-    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
+        data = content.read(Path(target.place))
+    except OSError as error:
+        raise TargetError(target.text, f"cannot be read: {error.strerror or error}") from error
+    try:
+        nodes = list(ast.walk(ast.parse(data)))
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return  # the import reports it
     functions = {node.name for node in nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
     names = {node.id for node in nodes if isinstance(node, ast.Name)} | functions

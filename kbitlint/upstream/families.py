@@ -34,6 +34,8 @@ class Known:
     billions: float = 0
     """The number of parameters in billions, as the name gives it."""
     model_type: str = ""
+    size: str = ""
+    """The size among those that the family's row lists: ``8b``, ``large``; empty if the name gives none of them."""
 
     @property
     def architecture(self) -> Architecture | None:
@@ -63,6 +65,12 @@ def _holds(name: str, word: str) -> bool:
     return False
 
 
+def _parts(name: str) -> list[str]:
+    """Return the words of the last part of a name, lower case."""
+    last = name.replace("\\", "/").rstrip("/").rpartition("/")[2].lower()
+    return re.split(r"[^a-z0-9.]+", last)
+
+
 @functools.lru_cache(maxsize=64)
 def family_of(name: str) -> Family | None:
     """Return the family of a checkpoint, judged by its name; None if no row fits."""
@@ -77,12 +85,13 @@ def _from_name(name: str) -> Known:
     billions = _billions(found[0]) if found else 0.0
     if row is None:
         return Known(billions=billions)
-    size = next((word for word in (*found, *re.split(r"[^\w.]+", normal)) if f"{word}:" in f"{row.hidden} "), "")
-    hidden = next((int(item.partition(":")[2]) for item in row.hidden.split() if item.startswith(f"{size}:")), 0) if size else 0
+    sizes = {size: int(width) for size, _, width in (item.partition(":") for item in row.hidden.split())}
+    parts = (*found, *reversed(_parts(name)), *reversed(_parts(normal)))
+    size = next((word for word in parts if word in sizes), "")
     said = _NAMED.search(normal)
     dtype = _DTYPES[said.lastindex or 0] if said is not None else row.dtype
     tied = row.tied == "*" or (bool(size) and size in row.tied.split())
-    return Known(row, dtype, row.vocabulary, hidden, tied, billions, row.architecture)
+    return Known(row, dtype, row.vocabulary, sizes.get(size, 0), tied, billions, row.architecture, size)
 
 
 def facts_of(name: object, config: CheckpointConfig | None = None) -> Known:

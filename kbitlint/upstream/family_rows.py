@@ -14,6 +14,7 @@ _QWEN1 = "0.5b:1024 1.8b:2048 4b:2560 7b:4096 14b:5120 72b:8192"
 _QWEN3 = "0.6b:1024 1.7b:2048 4b:2560 8b:4096 14b:5120 32b:5120"
 _T5 = "small:512 base:768 large:1024 xl:2048 3b:1024 11b:1024 xxl:4096"
 _PYTHIA = "70m:512 160m:768 410m:1024 1b:2048 1.4b:2048 2.8b:2560 6.9b:4096 12b:5120"
+_GPT2 = "gpt2:768 distilgpt2:768 small:768 medium:1024 large:1280 xl:1600"
 _GRANITE = "granite3.0 granite3.1 granite3.2 granite3.3"
 _GRANITE_MOE = "granite3.0-1b-a400m granite3.0-3b-a800m granite3.1-1b-a400m granite3.1-3b-a800m"
 
@@ -85,7 +86,7 @@ FAMILIES: tuple[Family, ...] = (
     _row("codellama/CodeLlama-7b-hf", "codellama", "llama", _B, 32016, "7b:4096 13b:5120 34b:8192 70b:8192"),
     _row("openlm-research/open_llama_7b", "open-llama", "llama", _H, 32000, "3b:3200 7b:4096 13b:5120"),
     _row("huggyllama/llama-7b", "llama", "llama", _H, 32000, "7b:4096 13b:5120 30b:6656 65b:8192"),
-    _row("lmsys/vicuna-7b-v1.5", "vicuna", "llama", _H, 32000, "7b:4096 13b:5120 33b:6656"),
+    _row("lmsys/vicuna-7b-v1.5", "vicuna alpaca", "llama", _H, 32000, "7b:4096 13b:5120 33b:6656"),
     _row("WizardLMTeam/WizardLM-13B-V1.2", "wizardlm wizardcoder-python", "llama", _H, 32000, "7b:4096 13b:5120"),
     _row("garage-bAInd/Platypus2-7B", "platypus2 stable-platypus2", "llama", _H, 32000, "7b:4096 13b:5120 70b:8192"),
     _row("upstage/SOLAR-10.7B-v1.0", "solar10.7b", "llama", _H, 32000, "10.7b:4096"),
@@ -112,10 +113,12 @@ FAMILIES: tuple[Family, ...] = (
     _row("mistralai/Devstral-Small-2505", "devstral", "mistral", _B, 131072, "small:5120"),
     _row("mistralai/Magistral-Small-2506", "magistral", "mistral", _B, 131072, "small:5120"),
     _row("mistral-community/pixtral-12b", "pixtral", "llava", _B, 131072, "12b:5120"),
-    _row("HuggingFaceH4/zephyr-7b-beta", "zephyr7b", "mistral", _B, 32000, "7b:4096"),
+    _row("HuggingFaceH4/zephyr-7b-beta", "zephyr7b zephyr-sft", "mistral", _B, 32000, "7b:4096"),
     _row("Intel/neural-chat-7b-v3-1", "neural-chat7b", "mistral", _H, 32000, "7b:4096"),
     _row("berkeley-nest/Starling-LM-7B-alpha", "starling-lm", "mistral", _B, 32002, "7b:4096"),
+    _row("openchat/openchat-3.5-0106", "openchat openchat3.5", "mistral", _B, 32002, "7b:4096"),
     _row("BioMistral/BioMistral-7B", "biomistral", "mistral", _B, 32000, "7b:4096"),
+    _row("mistralai/Mistral-7B-v0.3", "mistral7b-v0.3 mistral7b-instruct-v0.3", "mistral", _B, 32768, "7b:4096"),
     _row("mistralai/Mistral-7B-v0.1", "mistral", "mistral", _B, 32000, "7b:4096"),
     # Qwen
     _row("Qwen/Qwen3.5-35B-A3B", "qwen3.5-35b-a3b qwen3.5-122b-a10b qwen3.5-397b-a17b", "qwen3_5_moe", _B, 248320, "35b:2048"),
@@ -190,7 +193,7 @@ FAMILIES: tuple[Family, ...] = (
     _row("CohereForAI/c4ai-command-r-v01", "command-r command-r08", "cohere", _H, 256000, "r:8192", "*"),
     # GPT and its relatives
     _row("openai/gpt-oss-20b", "gpt-oss", "gpt_oss", _B, 201088, "20b:2880 120b:2880"),
-    _row("openai-community/gpt2-xl", "gpt2 distilgpt2", "gpt2", _F, 50257, "medium:1024 large:1280 xl:1600", "*"),
+    _row("openai-community/gpt2-xl", "gpt2 distilgpt2 dialogpt", "gpt2", _F, 50257, _GPT2, "*"),
     _row("EleutherAI/gpt-neox-20b", "gpt-neox", "gpt_neox", _H, 50432, "20b:6144"),
     _row("EleutherAI/gpt-j-6b", "gpt-j", "gptj", _F, 50400, "6b:4096"),
     _row("EleutherAI/gpt-neo-2.7B", "gpt-neo", "gpt_neo", _F, 50257, "125m:768 1.3b:2048 2.7b:2560", "*"),
@@ -200,7 +203,9 @@ FAMILIES: tuple[Family, ...] = (
     _row("togethercomputer/GPT-NeoXT-Chat-Base-20B", "gpt-neoxt", "gpt_neox", _H, 50432, "20b:6144"),
     _row("Salesforce/codegen25-7b-multi", "codegen25", "llama", _F, 51200, "7b:4096"),
     _row("Salesforce/codegen-2B-mono", "codegen codegen2", "codegen", _H, 51200, "350m:1024 2b:2560 6b:4096 16b:6144"),
-    _row("facebook/opt-6.7b", "opt", "opt", _H, 50272, "350m:512 1.3b:2048 2.7b:2560 6.7b:4096 13b:5120 30b:7168", "*"),
+    _row(
+        "facebook/opt-6.7b", "opt", "opt", _H, 50272, "125m:768 350m:512 1.3b:2048 2.7b:2560 6.7b:4096 13b:5120 30b:7168", "*"
+    ),
     _row("facebook/galactica-6.7b", "galactica", "opt", _H, 50000, "1.3b:2048 6.7b:4096 30b:7168", "*"),
     _row("bigscience/bloomz-7b1", "bloomz", "bloom", _H, 250880, "560m:1024 1b1:1536 1b7:2048 3b:2560 7b1:4096", "*"),
     _row("bigscience/bloom-7b1", "bloom", "bloom", _H, 250880, "560m:1024 1b1:1536 1b7:2048 3b:2560 7b1:4096", "*"),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kbitlint
+from kbitlint.violation import Surface
 
 
 @pytest.fixture
@@ -248,3 +249,15 @@ def test_json_that_is_nested_too_deeply(fails, tmp_path):
     (tmp_path / "config.json").write_text("[" * 100_000)
 
     assert fails("check", tmp_path / "config.json").startswith(f"kbitlint: {tmp_path}/config.json: is not usable JSON: ")
+
+
+def test_an_adapter_whose_base_is_nowhere_keeps_the_verdicts_on_its_files(tmp_path):
+    config = {"peft_type": "LORA", "base_model_name_or_path": "/home/else/model", "target_modules": ["q_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+
+    report = kbitlint.check(str(tmp_path))
+
+    assert report.surfaces == (Surface.FILES,)
+    (reason,) = [skip.reason for skip in report.skips if skip.unreached]
+    assert reason.startswith("the base of the adapter: /home/else/model: no such folder, and no such model on the Hub")
+    assert report.exit_code() == 2

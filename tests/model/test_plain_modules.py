@@ -18,6 +18,7 @@ from kbitlint.context import TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.inputs.plan import DOCUMENTED
 from kbitlint.model.layers.norms import is_norm
+from kbitlint.model.probe import probe
 from kbitlint.model.trace.fitting import plan_for
 from kbitlint.model.trace.trace import trace
 
@@ -157,3 +158,35 @@ def test_a_traced_step_leaves_nothing_in_a_cache_behind_a_decorator(warm):
 
     assert Positions.positions(16, torch.bfloat16).device.type == "cpu"
     assert not isinstance(step(model), str)
+
+
+class Tabled(nn.Module):
+    """It needs an optional input that nothing describes, after a norm."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(48, 48), nn.LayerNorm(48), nn.Linear(48, 8)
+
+    def forward(self, x, table=None):
+        return self.last(self.norm(self.first(x)).to(self.norm.weight.dtype)) + table.values
+
+
+def test_a_dtype_that_a_step_refuses_is_a_fact_although_its_batch_does_not_fit():
+    model = module(Tabled)
+    model.norm.float()
+    model.last = nn.Linear(48, 8, dtype=torch.bfloat16)
+    model = get_peft_model(model, LoraConfig(r=4, target_modules=["first"]))
+
+    traced = trace(model, CONTEXT)
+
+    assert [(refusal.path, refusal.dtypes) for refusal in traced.refusals] == [("last", ("bfloat16", "float32", "bfloat16"))]
+    assert step(model).startswith("mat1 and mat2 must have the same dtype")
+
+
+@pytest.mark.parametrize("kind", [plain.Flattening, plain.TwoTowers], ids=lambda kind: kind.__name__)
+def test_a_probe_runs_on_the_batch_that_a_trace_corrects(kind):
+    model = adapted(module(kind))
+
+    found = probe(model)
+
+    assert (found.failure, found.stepped) == (None, True)

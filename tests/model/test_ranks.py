@@ -10,8 +10,8 @@ import torch
 
 import kbitlint
 from kbitlint.context.launch import Launch
+from kbitlint.memory_result import StateMemory, StepMemory
 from kbitlint.model.memory.ranks import rank_bytes, units_of
-from kbitlint.result import StateMemory, StepMemory
 
 RANKS = 4
 

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import pytest
 
+import kbitlint
 from kbitlint.errors import TargetError
 from kbitlint.rehearsal.command import Command, read_command
+from kbitlint.runtime import import_state
+from kbitlint.target import parse
 
 
 @pytest.fixture(autouse=True)
@@ -57,3 +63,38 @@ def test_a_command_without_a_script_is_refused_in_one_line(words, problem):
         read_command(words.split())
 
     assert str(refused.value).removeprefix("rehearse: ") == problem
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (os.mkfifo, "it is a named pipe, not a file"),
+        (os.mkdir, "Is a directory"),
+        (lambda name: Path(name).symlink_to("/dev/zero"), "it is a device, not a file"),
+        (lambda name: os.truncate(os.open(name, os.O_CREAT | os.O_WRONLY), 65 * 2**20), "it is larger than 64 MiB"),
+    ],
+    ids=["pipe", "folder", "device", "huge"],
+)
+@pytest.mark.parametrize("suffix", [".py", ".ipynb"])
+def test_a_script_that_is_no_file_of_text_is_refused_in_one_line(make, problem, suffix):
+    make(f"odd{suffix}")
+
+    for refuse in (lambda: read_command([f"odd{suffix}"]), lambda: kbitlint.rehearse(f"odd{suffix}")):
+        with pytest.raises(TargetError) as refused:
+            refuse()
+        assert str(refused.value) == f"odd{suffix}: cannot be read: {problem}"
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (os.mkfifo, "it is a named pipe, not a file"),
+        (lambda name: Path(name).symlink_to("/dev/zero"), "it is a device, not a file"),
+    ],
+    ids=["pipe", "device"],
+)
+def test_a_function_in_what_is_no_file_is_refused_in_one_line(make, problem):
+    make("odd.py")
+
+    with pytest.raises(TargetError, match=problem):
+        import_state.function_of(parse("odd.py:make"))

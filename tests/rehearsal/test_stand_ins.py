@@ -13,7 +13,10 @@ import trl_trainers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.trainer_utils import TrainOutput
 
-from kbitlint.rehearsal import data, devices, families, loops, rows, trainers, words
+from kbitlint.rehearsal import checkpoints, data, devices, loops, rows, trainers, words
+from kbitlint.upstream import geometries, special_tokens
+from kbitlint.upstream.families import Known
+from kbitlint.upstream.family_rows import FAMILIES
 
 
 def meta(model):
@@ -121,7 +124,7 @@ KNOWN = {
 
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_family_has_as_many_parameters_as_its_checkpoint(name):
-    values = families.config_of(name)
+    values = checkpoints.checkpoint_of(name).config
     config = AutoConfig.for_model(**values)
     with torch.device("meta"):
         model = getattr(transformers, values["architectures"][0])(config)
@@ -129,22 +132,43 @@ def test_a_family_has_as_many_parameters_as_its_checkpoint(name):
     assert sum(parameter.numel() for parameter in model.parameters()) == KNOWN[name]
 
 
-@pytest.mark.parametrize("family", families.FAMILIES, ids=lambda family: family.pattern)
-def test_every_family_is_a_config_of_the_installed_transformers(family):
-    config = AutoConfig.for_model(**family.config)
+#: (family, size) of each shape
+SHAPES = [
+    (row, item.partition(":")[0])
+    for key, sizes in geometries.SHAPES.items()
+    for row in FAMILIES
+    if set(row.word.split()) & set(key.split())
+    for item in sizes.split()
+    if f"{item.partition(':')[0]}:" in row.hidden
+]
 
-    text = config.get_text_config()
-    assert hasattr(transformers, family.config["architectures"][0])
-    assert family.words.size <= text.vocab_size, "every token has a row"
-    special = [pair for pair in (family.words.bos, family.words.eos, family.words.pad, family.words.unk) if pair]
+
+@pytest.mark.parametrize(("family", "size"), SHAPES, ids=lambda one: one if isinstance(one, str) else one.word)
+def test_every_shape_is_a_config_of_the_installed_transformers(family, size):
+    known = Known(family, model_type=family.architecture, size=size)
+    values, exact = geometries.config_of(known)
+    text = AutoConfig.for_model(**values).get_text_config()
+    tokens = special_tokens.tokens_of(known)
+
+    assert exact
+    assert "architectures" not in values or hasattr(transformers, values["architectures"][0])
+    assert tokens.size <= text.vocab_size, "every token has a row"
+    special = [pair for pair in (tokens.bos, tokens.eos, tokens.pad, tokens.unk) if pair]
     assert all(number < text.vocab_size for _, number in special)
+
+
+def test_every_shape_belongs_to_a_family_of_the_table():
+    words_of_rows = {word for row in FAMILIES for word in row.word.split()}
+
+    assert {word for key in geometries.SHAPES for word in key.split()} - words_of_rows == set()
+    assert [key for key in geometries.SHAPES if not any(set(row.word.split()) & set(key.split()) for row, _ in SHAPES)] == []
 
 
 @pytest.mark.parametrize(
     "name", ["meta-llama/Meta-Llama-3-8B", "google-bert/bert-base-uncased", "google/flan-t5-small", "gpt2"]
 )
 def test_a_tokenizer_has_the_size_and_the_special_tokens_of_its_family(name):
-    family = families.family_of(name)
+    family = checkpoints.checkpoint_of(name)
     tokenizer = words.stand_in(name, family.words)
 
     assert len(tokenizer) == family.words.size
@@ -167,7 +191,7 @@ def test_a_tokenizer_has_the_size_and_the_special_tokens_of_its_family(name):
     ],
 )
 def test_only_chat_models_have_a_chat_template(name, has):
-    tokenizer = words.stand_in(name, families.family_of(name).words)
+    tokenizer = words.stand_in(name, checkpoints.checkpoint_of(name).words)
 
     assert bool(tokenizer.chat_template) == has
     if has:
@@ -176,7 +200,7 @@ def test_only_chat_models_have_a_chat_template(name, has):
 
 
 def test_a_name_of_no_family_is_not_guessed():
-    assert families.config_of("somebody/unheard-of-model") is None
+    assert checkpoints.checkpoint_of("somebody/unheard-of-model") is None
 
 
 class TestData:
@@ -231,8 +255,8 @@ class TestData:
     "name", ["ibm-granite/granite-3.0-8b-instruct", "CohereForAI/c4ai-command-r-v01", "stabilityai/stablelm-2-1_6b"]
 )
 def test_a_name_of_which_only_the_architecture_is_known_has_its_default_size(name):
-    family = families.family_of(name)
-    config = AutoConfig.for_model(**families.config_of(name))
+    family = checkpoints.checkpoint_of(name)
+    config = AutoConfig.for_model(**family.config)
 
     assert not family.exact
     assert config.model_type == family.config["model_type"]

@@ -114,7 +114,7 @@ def test_patterns_that_are_made_while_running_are_few_and_known():
         "kbitlint/model/layers/adapter_entries.py",
         "kbitlint/model/layers/quantized.py",
         "kbitlint/model/layers/skip_names.py",
-        "kbitlint/rehearsal/families.py",
+        "kbitlint/rehearsal/checkpoints.py",
         "kbitlint/rehearsal/rows.py",
         "kbitlint/source/gitignore.py",
         "kbitlint/upstream/hub_names.py",

@@ -133,6 +133,15 @@ def _targets(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
             yield plan.changed(kinds={"labels": kind})
 
 
+def _numbers(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """A kernel takes no integers: labels that are numbers."""
+    if re.search(r"long int|\bLong\b|int64", failure.message):
+        integers = [name for name in sorted(batch.labels) if batch.arguments[name].kind == "long"]
+        yield plan.changed(kinds=dict.fromkeys(integers, "float"))
+        for name in integers:
+            yield plan.changed(kinds={name: "float"})
+
+
 def _shape(text: str) -> Shape:
     return tuple(int(number) for number in re.findall(r"\d+", text))
 
@@ -174,6 +183,8 @@ def _channels(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     seen, wanted = _shape(found.group(1)), int(found.group(2))
     for name in batch.floats:
         shape = batch.shapes[name]
+        if len(shape) == 2 and "feature" in name:  # a spectrogram that is documented as sound
+            yield plan.changed(shapes={name: (shape[0], 128, batch.dimensions.of("feature_dim", name))})
         if wanted in shape[2:]:  # the channels come last
             at = shape.index(wanted, 2)
             yield plan.changed(shapes={name: (shape[0], wanted, *shape[1:at], *shape[at + 1 :])})
@@ -256,6 +267,7 @@ _RULES: tuple[Callable[[Failure, Plan, Batch], Iterator[Plan]], ...] = (
     _not_both,
     _missing,
     _targets,
+    _numbers,
     _last_dimension,
     _channels,
     _rank,

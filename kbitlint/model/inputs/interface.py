@@ -118,7 +118,8 @@ def _kind(name: str, written: str) -> str:
         return "targets"
     if re.match(r"dict\[ *str, *(torch\.)?Tensor", written.strip(), re.IGNORECASE):
         return "features"
-    number = "long" if _LONG.search(written) or (_INTEGER_NAMES.search(name) and "Float" not in written) else "float"
+    named = _INTEGER_NAMES.search(name) and "Float" not in written and not _of_features(name, written)
+    number = "long" if _LONG.search(written) or named else "float"
     if re.search(r"list\[ *(torch\.)?\w*Tensor|Sequence\[", written, re.IGNORECASE):
         return f"{number} list"
     if "BoolTensor" in written:
@@ -126,6 +127,11 @@ def _kind(name: str, written: str) -> str:
     if "tensor" in written.lower() or not written.strip(" -"):
         return number
     return "flag" if "bool" in written else "other"
+
+
+def _of_features(name: str, written: str) -> bool:
+    """Return whether labels are numbers: a plain tensor with a dimension behind that of the sequence."""
+    return name.endswith("labels") and "LongTensor" not in written and len(_shape(written) or ()) > 2
 
 
 def _shape(declared: str) -> tuple[str, ...] | None:

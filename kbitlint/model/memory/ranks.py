@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kbitlint.context.launch import Launch
-    from kbitlint.result import StateMemory, StepMemory
+    from kbitlint.memory_result import StateMemory, StepMemory
 
 
 @dataclass(frozen=True, slots=True)

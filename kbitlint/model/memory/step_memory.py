@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.memory_result import KINDS, OFF, ON, StateMemory, StepMemory
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.layers import adapters, checkpointing
 from kbitlint.model.memory.live_bytes import CUDA_BLOCK, LiveBytes
@@ -19,7 +20,6 @@ from kbitlint.model.memory.stacks import KEPT, canonical, repeated, shortened
 from kbitlint.model.trace.cost import run_twin
 from kbitlint.model.trace.step import UntraceableError
 from kbitlint.model.trace.twin import twin_of
-from kbitlint.result import KINDS, OFF, ON, StateMemory, StepMemory
 from kbitlint.step_plan import Loss
 from kbitlint.upstream import optimizers
 from kbitlint.upstream.cards import WORKSPACE

@@ -34,6 +34,8 @@ _AUTOGRADS_OWN = re.compile(
     r"|Recomputed values|different number of tensors was saved|Inference tensors cannot be saved"
 )
 _ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias type|can't be cast")
+#: The dtype of ids and labels. No weight has it, so a message that names it speaks of the batch.
+LONG = re.compile(r"long int|\bLong\b|int64|LongTensor")
 
 
 class UntraceableError(KbitlintError):
@@ -41,6 +43,8 @@ class UntraceableError(KbitlintError):
 
     module: str = ""
     """The path of the module that raised; empty if none is known."""
+    refusals: bool = False
+    """Whether kernels refused dtypes before the step raised."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,8 @@ class StepSettings:
     """Whether each quantized layer holds a trainable scalar in place of an adapter that is not attached yet."""
     plan: Plan = DOCUMENTED
     """How the batch differs from the documented one."""
+    refusal_ends: bool = False
+    """Whether a refused dtype ends the step, so that a later error of the batch does not count."""
     keeps_outputs: bool = False
     """Whether the loop holds the model's outputs during the backward pass."""
 
@@ -176,7 +182,9 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
         where, text, ledger = _module_of(error, step.paths), str(error), step.ledger
         if ledger.guard is not None and ledger.guard.touched:
             return StepEnd(one_line(error), where, forward_done)
-        if _ABOUT_DTYPES.search(text) and isinstance(error, (RuntimeError, ValueError)):
+        if how.refusal_ends and ledger.refusals:
+            return StepEnd(one_line(error), where, forward_done)
+        if _ABOUT_DTYPES.search(text) and not LONG.search(text) and isinstance(error, (RuntimeError, ValueError)):
             refusal = Refusal(where, ledger.last_operator, _dtypes_in(text), ledger.in_backward)
             ledger.refusals.setdefault((where, refusal.operator), refusal)
         elif not (_AUTOGRADS_OWN.search(text) or ledger.packed_reads):
@@ -184,7 +192,7 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
             place = f" in {where}" if where else ""
             operator = f"{ledger.last_operator}{place} raised " if ledger.last_operator else ""
             untraceable = UntraceableError(f"no training step without weights: {operator}{one_line(error)}")
-            untraceable.module = where
+            untraceable.module, untraceable.refusals = where, bool(ledger.refusals)
             raise untraceable from error
         return StepEnd(one_line(error), where, forward_done)
     return StepEnd()

@@ -37,7 +37,9 @@ class _Multiply(torch.autograd.Function):
         if integers:
             return _integer_product(ctx, incoming, shape)
         weight = torch.empty(shape, dtype=unpacked or incoming.dtype, device="meta")
-        return functional.linear(incoming, weight, bias)
+        product = functional.linear(incoming, weight, bias)
+        # code may write into a slice of the sum that an adapter makes, and autograd forbids it for a view made in here
+        return product if adapter is None else product.new_empty(product.shape)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

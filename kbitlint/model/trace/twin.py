@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.model.attributes import is_inference
 from kbitlint.model.layers.quantized import TOLD, packing_of
-from kbitlint.model.trace.packed_state import give_state
+from kbitlint.model.trace.quant_state import give_state
 from kbitlint.model.trace.rebinding import Rebinding
 from kbitlint.model.trace.references import ORIGINAL
 from kbitlint.model.trace.shells import has_end, without_end

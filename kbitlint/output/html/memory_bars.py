@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.result import KINDS
+from kbitlint.memory_result import KINDS
 from kbitlint.sizes import size
 from kbitlint.upstream.cards import WORKSPACE, on_card
 
 if TYPE_CHECKING:
-    from kbitlint.result import MemoryResult, StateMemory
+    from kbitlint.memory_result import MemoryResult, StateMemory
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,8 @@ from kbitlint.violation import Safety, Severity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from kbitlint.result import AuditResult, Failure, MemoryResult
+    from kbitlint.memory_result import MemoryResult
+    from kbitlint.result import AuditResult, Failure
     from kbitlint.rule import Rule
     from kbitlint.violation import Violation
 

@@ -1,0 +1,80 @@
+"""Special tokens of the tokenizers of well-known families, with their ids.
+
+Source of each row: the ``tokenizer_config.json`` of the family on the Hub. Only rehearsals need them.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kbitlint.upstream.families import Known
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The special tokens of a family's tokenizer, each with its id."""
+
+    size: int
+    """How many tokens the tokenizer knows. The embedding may have more rows."""
+    bos: tuple[str, int] | None = None
+    eos: tuple[str, int] | None = None
+    pad: tuple[str, int] | None = None
+    unk: tuple[str, int] | None = None
+    others: Mapping[str, int] = field(default_factory=dict)
+    """Further special tokens, such as those of classifiers: ``[CLS]``."""
+    longest: int = 4096
+    """``model_max_length``."""
+
+
+_QWEN = Words(
+    151665, None, ("<|endoftext|>", 151643), ("<|endoftext|>", 151643), None, {"<|im_start|>": 151644, "<|im_end|>": 151645}
+)
+_END = ("<|endoftext|>", 0)
+_GPT2 = ("<|endoftext|>", 50256)
+#: model type -> its tokens; the size of decoders of Llama's kind is that of the family's vocabulary
+_OF_TYPE: dict[str, Words] = {
+    "qwen2": _QWEN,
+    "qwen3": _QWEN,
+    "gemma": Words(256000, ("<bos>", 2), ("<eos>", 1), ("<pad>", 0), ("<unk>", 3)),
+    "gemma2": Words(256000, ("<bos>", 2), ("<eos>", 1), ("<pad>", 0), ("<unk>", 3)),
+    "gemma3_text": Words(262144, ("<bos>", 2), ("<eos>", 1), ("<pad>", 0), ("<unk>", 3)),
+    "gemma3": Words(262144, ("<bos>", 2), ("<eos>", 1), ("<pad>", 0), ("<unk>", 3)),
+    "gpt2": Words(50257, _GPT2, _GPT2, None, _GPT2, longest=1024),
+    "gpt_neox": Words(50277, _END, _END, None, _END, longest=2048),
+    "phi": Words(50295, _GPT2, _GPT2, None, _GPT2, longest=2048),
+    "phi3": Words(32011, ("<s>", 1), ("<|endoftext|>", 32000), ("<|endoftext|>", 32000), ("<unk>", 0)),
+    "opt": Words(50265, ("</s>", 2), ("</s>", 2), ("<pad>", 1), ("</s>", 2), longest=2048),
+    "bloom": Words(250680, ("<s>", 1), ("</s>", 2), ("<pad>", 3), ("<unk>", 0), longest=2048),
+    "falcon": Words(65024, None, ("<|endoftext|>", 11), None, None, longest=2048),
+    "bert": Words(30522, None, None, ("[PAD]", 0), ("[UNK]", 100), {"[CLS]": 101, "[SEP]": 102, "[MASK]": 103}, 512),
+    "distilbert": Words(30522, None, None, ("[PAD]", 0), ("[UNK]", 100), {"[CLS]": 101, "[SEP]": 102, "[MASK]": 103}, 512),
+    "roberta": Words(50265, ("<s>", 0), ("</s>", 2), ("<pad>", 1), ("<unk>", 3), {"<mask>": 50264}, 512),
+    "t5": Words(32100, None, ("</s>", 1), ("<pad>", 0), ("<unk>", 2), longest=512),
+}
+_CHAT = re.compile(r"instruct|chat|(^|[-_])it([-_]|$)|zephyr|hermes|vicuna|distill|qwen|smollm.*instruct")
+
+
+def tokens_of(known: Known) -> Words:
+    """Return the special tokens of a checkpoint's tokenizer. A family without a row has those of Llama 2, in its own size."""
+    family, kind = known.family, known.model_type or (known.family.word if known.family is not None else "")
+    own = _OF_TYPE.get(kind)
+    if own is not None and family is not None and own is not _OF_TYPE.get("phi3"):
+        return own
+    if own is not None and family is not None and family.vocabulary == 32064:
+        return own
+    rows = family.vocabulary if family is not None and family.vocabulary else 32000
+    if 128000 < rows <= 128300:
+        return Words(128256, ("<|begin_of_text|>", 128000), ("<|end_of_text|>", 128001), longest=131072)
+    if family is not None and family.word.startswith("smollm"):
+        return Words(rows, _END, _END, None, _END, longest=8192)
+    return Words(rows, ("<s>", 1), ("</s>", 2), None, ("<unk>", 0))
+
+
+def has_chat_template(name: str) -> bool:
+    """Return whether a checkpoint's name is that of a chat model. Base models of most families have no chat template."""
+    return bool(_CHAT.search(name.lower()))
