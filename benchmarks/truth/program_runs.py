@@ -14,6 +14,7 @@ import time
 import traceback
 import types
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,23 @@ def base_of(program: Program) -> Path:
 
 
 def place(program: Program, folder: Path) -> Path:
-    """Write a program into a folder, with its base model under the name of the checkpoint. Return the file."""
+    """Write a program into a folder, with its base model under the name of the checkpoint. Return the file.
+
+    Its requirements name the installed versions, as those of a project do.
+    """
     name = folder / checkpoint_of(program)
     name.parent.mkdir(parents=True)
     name.symlink_to(base_of(program))
+    (folder / "requirements.txt").write_text(_requirements())
     file = folder / "train.py"
     file.write_text(script(program))
     return file
+
+
+@functools.cache
+def _requirements() -> str:
+    names = ("accelerate", "bitsandbytes", "datasets", "peft", "torch", "transformers", "trl")
+    return "".join(f"{name}=={metadata.version(name)}\n" for name in names)
 
 
 def outcome(program: Program) -> dict[str, Any]:
