@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path as FilePath
 
     from kbitlint.source.interpreter.relevance import Tree
+    from kbitlint.source.launches import Launch
 
 _DISTRIBUTED = re.compile(
     r"\b(LOCAL_RANK|init_process_group|torchrun|accelerate launch|DistributedDataParallel|ddp_find_unused_parameters"
@@ -55,7 +56,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
     Raises:
         SourceError: The text is no Python, has too many tokens, or is nested too deeply.
     """
-    limits = current()
+    limits, launch = current(), None
     if has_more_tokens(text, limits.max_tokens):
         raise SourceError(
             f"holds more than {limits.max_tokens:,} words and signs, and is skipped"
@@ -70,7 +71,8 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
     try:
         data = text.encode("utf-8", "replace")
         if worth_following(data) or (beside is not None and brings_models(beside, data)):
-            ways.follow(source, tree, versions, beside, files)
+            launch = _launch(beside, file, text)
+            ways.follow(source, tree, versions, beside, files, launch)
         calls = ways.calls
         calls.append({call.span: call for call in checkpoint_calls(source, module)})
     except RecursionError as error:
@@ -86,7 +88,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         agreed(calls),
         variants(calls),
         tuple(ways.paths),
-        tuple(sorted(_mentions(text, module), key=lambda mention: mention.line)),
+        tuple(sorted(_mentions(text, module), key=lambda mention: mention.line)) + _launcher(launch),
         versions,
         ignores=ignores(text, module),
         unfollowed=ways.unfollowed or _unjudged(imports, text),
@@ -94,6 +96,19 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         modules=tuple((start, one.name) for start, one in zip(starts, imported, strict=False)),
         module_ignores={one.name: ignores(one.text.text, one.module) for one in imported},
     )
+
+
+def _launch(beside: FilePath | None, file: str, text: str) -> Launch | None:
+    """Return how the files beside a script that trains launch it; None if they do not."""
+    if beside is None or not file.endswith(".py") or ("Trainer" not in text and "backward(" not in text):
+        return None
+    from kbitlint.source.launches import launch_of  # many audits need no launch
+
+    return launch_of(beside / file.replace("\\", "/").rpartition("/")[2])
+
+
+def _launcher(launch: Launch | None) -> tuple[LaunchSign, ...]:
+    return (LaunchSign(launch.ranks, 1, launcher=True),) if launch is not None and launch.ranks else ()
 
 
 def _unjudged(imports: Iterable[tuple[str, str]], text: str) -> str:

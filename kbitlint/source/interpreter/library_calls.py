@@ -206,7 +206,8 @@ class LibraryCalls(Interpreter):
             made.items["quantization_config"] = Entry(stored, made.span, made.span)
             made.complete = False
             return made
-        if cls.endswith(_NO_MODEL) or library in ("datasets", "diffusers"):
+        denoiser = library == "diffusers" and cls.endswith("Model") and ("Transformer" in cls or "UNet" in cls)
+        if cls.endswith(_NO_MODEL) or library == "datasets" or (library == "diffusers" and not denoiser):
             self.arguments(node, name)
             return UNKNOWN
         if library == "peft" and not cls.startswith("Auto"):
@@ -214,7 +215,7 @@ class LibraryCalls(Interpreter):
         if library == "unsloth" and cls.startswith("Fast"):
             return self._unsloth(node, name)
         made = self.arguments(node, name, ("pretrained_model_name_or_path",))
-        if library not in ("transformers", "peft"):
+        if library not in ("transformers", "peft") and not denoiser:
             net = self.trail.adopt()
             if library in FOREIGN:
                 return Sequence([net, UNKNOWN])

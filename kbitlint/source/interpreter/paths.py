@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import ExecutionPath
     from kbitlint.source.interpreter.imported_files import ImportedFiles
     from kbitlint.source.interpreter.relevance import Tree
+    from kbitlint.source.launches import Launch
     from kbitlint.source.offsets import Text
 
 #: Number of paths that are followed. A real script seldom has more than twelve branches that matter.
@@ -136,6 +137,7 @@ class ExecutionPaths:
         versions: Mapping[str, str],
         beside: FilePath | None,
         files: ImportedFiles | None = None,
+        launch: Launch | None = None,
     ) -> None:
         """Follow the file once for each path.
 
@@ -145,6 +147,7 @@ class ExecutionPaths:
             versions: The versions of the libraries whose behaviour is modelled.
             beside: The folder of the script, in which configuration files that it names are searched.
             files: The files of the repository that the script imports; None if they are not followed.
+            launch: How the files beside the script launch it; None if they do not.
         """
         relevance, stages = tree.relevance, tuple(stages_of(tree.module))
         search, snapshots = PathSearch(), Snapshots()
@@ -154,7 +157,7 @@ class ExecutionPaths:
                 self.unfollowed = _too_long(most)
                 break
             share = min(most // _SHARE + 1, left)
-            new = PathState(versions, beside=beside, effort=Effort(share))
+            new = PathState(versions, beside=beside, launch=launch, effort=Effort(share))
             interpreter = ScriptInterpreter(source, new, relevance, way.answers, files)
             whole, recording = True, Recording(snapshots, share, way.stage, snapshots.resume(interpreter))
             try:
