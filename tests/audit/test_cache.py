@@ -180,6 +180,19 @@ def audited_afresh(folder):
     return ran.stdout.split()
 
 
+@pytest.mark.parametrize("name", ["run.sh", "README.md", "scripts/run.sh"])
+def test_a_command_that_launches_a_script_decides_anew(project, name):
+    audited_afresh(project)
+    (project / name).parent.mkdir(exist_ok=True)
+    (project / name).write_text("torchrun --nproc_per_node 4 train.py --bf16\n")
+
+    assert "train.py" in audited_afresh(project)
+
+    (project / name).write_text("torchrun --nproc_per_node 8 train.py --fp16\n")
+    assert "train.py" in audited_afresh(project)
+    assert audited_afresh(project) == []
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -331,8 +344,8 @@ def test_what_is_no_result_is_not_kept():
 ASKING = {"is_file", "is_dir", "exists", "glob", "rglob", "iterdir", "read_text", "read_bytes", "stat", "lstat"} | {
     *("scandir", "listdir", "walk", "open", "isfile", "isdir", "lexists")
 }
-#: what finds the files of a folder, and reads the settings, before any result is asked for; and a table of kbitlint itself
-FINDING = {"source/folders.py", "source/gitignore.py", "context/launchers.py", "upstream/messages.py"}
+#: what finds the files of a folder, and reads the settings, before any result is asked for; and tables of kbitlint itself
+FINDING = {"source/folders.py", "source/gitignore.py", "context/launchers.py", "upstream/messages.py", "upstream/features.py"}
 #: the versions of the installed libraries are part of the key
 KEYED = {"upstream/versions.py read_text"}
 
