@@ -147,6 +147,8 @@ class _Here(TorchFunctionMode):
         if func in _VALUES and args and isinstance(args[0], Tensor) and args[0].is_meta:
             self._record.guessed = True
             return _VALUES[func](args[0])
+        if func is Tensor.__getitem__ and _picks_unknown(*args):
+            return args[0].flatten(0, args[1].dim() - 1)  # all of them: how many a mask picks is a value
         if kwargs and is_cuda(kwargs.get("device")):
             kwargs = {**kwargs, "device": "cpu"}
         kwargs.pop("pin_memory", None)
@@ -203,7 +205,17 @@ _VALUES: dict[Any, Callable[[Tensor], Any]] = {
     Tensor.__format__: lambda tensor: str(_number(tensor)),
     Tensor.cpu: lambda tensor: tensor,
     Tensor.numpy: _array,
+    torch.allclose: lambda _: True,
+    Tensor.allclose: lambda _: True,
+    torch.equal: lambda _: True,
+    Tensor.equal: lambda _: True,
+    torch.is_nonzero: lambda _: True,
 }
+
+
+def _picks_unknown(tensor: Any, index: Any) -> bool:
+    """Return whether an index is a mask, and it or the tensor has no values."""
+    return isinstance(index, Tensor) and index.dtype is torch.bool and index.dim() > 0 and (tensor.is_meta or index.is_meta)
 
 
 def _mixed(values: Any) -> bool:

@@ -65,7 +65,7 @@ def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
     line = place[1] if place else 0
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-        if status and _demands_path(error, record):
+        if status and demands_path(error, record):
             return Skip("", Surface.REHEARSAL, f"line {line}: the script leaves, {_missing(record)}")
         return Exit(status, line) if status else None
     why = None if isinstance(error, SyntaxError) else _only_here(error, record)  # a file that does not compile has no frame
@@ -94,13 +94,13 @@ def _only_here(error: BaseException, record: Record) -> str | None:
             return f"because it needs what is not on this machine: {one_line(one)}"
         if isinstance(one, ImportError) and one is not error and _is_missing(one):
             return f"because a package is not installed here: {one_line(one)}"
-    if _demands_path(error, record):
+    if demands_path(error, record):
         return _missing(record)
     text = one_line(error)
     return _because_of_machine(error, text) or _because_of_stand_ins(error, record, text)
 
 
-def _demands_path(error: BaseException, record: Record) -> bool:
+def demands_path(error: BaseException, record: Record) -> bool:
     """Return whether the user's code itself ends the script, after it looked for a path that is not there."""
     place = record.users_frame(error)
     last = _last(error.__traceback__)

@@ -48,6 +48,9 @@ def perform(request_file: str, pipe: int, parent: int) -> None:
         script.run(request, mirror, record.cells)
     except BaseException as error:  # noqa: BLE001  # every end of the script is a result
         _send_ending(error, record)
+    else:
+        if not record.trainings:
+            _send_missing(record)
     record.send(Done())
     _leave()
 
@@ -64,20 +67,25 @@ def _leave() -> None:
 def _send_ending(error: BaseException, record: Record) -> None:
     """Send how the script ended. Its own traceback goes to its output, as a real run prints it."""
     from kbitlint.rehearsal.loops import LoopLeft  # imports torch
-    from kbitlint.rehearsal.outcome import ending  # see above
+    from kbitlint.rehearsal.outcome import demands_path, ending  # see above
 
     traceback.print_exception(type(error), error, error.__traceback__)
     if isinstance(error, LoopLeft):
         return
-    for path in sorted(record.missing):
-        record.send(Missing(path))
     try:
+        if demands_path(error, record):
+            _send_missing(record)
         found = ending(error, record)
     except Exception as own:  # noqa: BLE001  # kbitlint's own fault
         record.send(f"the end of the script could not be judged: {one_line(own)}")
         return
     if found is not None:
         record.send(found)
+
+
+def _send_missing(record: Record) -> None:
+    for path in sorted(record.missing):
+        record.send(Missing(path))
 
 
 def _set_up(record: Record) -> None:
