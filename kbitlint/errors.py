@@ -22,6 +22,10 @@ class TargetError(KbitlintError):
         super().__init__(f"{target}: {problem}")
 
 
+class UnreachableError(TargetError):
+    """An error in a target that is no folder, and as a Hub id neither in the cache nor reachable."""
+
+
 class ConfigError(KbitlintError):
     """An error in a key of the configuration: it is unknown or has a wrong value."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +67,8 @@ def load_bitsandbytes(purpose: str) -> ModuleType:
             return compiled[0](*args, **kwargs)
 
         return call
+
+    import logging  # an audit of files needs none
 
     torch.compile = compile_at_first_call
     log = logging.getLogger("bitsandbytes")

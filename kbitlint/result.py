@@ -12,16 +12,10 @@ from typing import TYPE_CHECKING
 from kbitlint.violation import Edit, Severity, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from kbitlint.memory_result import MemoryResult
 
-    from kbitlint.step_plan import StepPlan
-
-#: kinds of resident bytes, in their order in reports
-KINDS = ("quantized weights", "quantization state", "norms", "embeddings and head", "other weights", "adapters", "buffers")
 #: the summary of a function that was not to be run
 NOT_RUN = "not run"
-#: modes of checkpointing, in their order in reports; a third one, ``every n-th layer``, follows them
-OFF, ON = "no checkpointing", "checkpointed"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,6 +30,8 @@ class Skip:
 
     JSON reports always list such a skip, text reports only with ``--verbose``.
     """
+    unreached: bool = False
+    """Whether a part of the target could not be reached, so that the audit is incomplete."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -160,55 +156,6 @@ class ModuleOutline:
 
 
 @dataclass(frozen=True, slots=True)
-class StepMemory:
-    """The memory of one training step in one mode of checkpointing."""
-
-    activations: int
-    """Bytes saved for the backward pass by the layers and the modules before them."""
-    logits: int
-    """Bytes saved for the backward pass by the head and the loss."""
-    peak: int
-    """Peak bytes of a step after the first, including weights and optimizer state."""
-    peak_at: str
-    """The module and the pass at the peak: ``lm_head, backward``."""
-
-
-@dataclass(frozen=True, slots=True)
-class StateMemory:
-    """The memory of one state of the model: unchanged, or prepared in one way."""
-
-    name: str
-    resident: Mapping[str, int]
-    """Bytes by kind; the kinds are those of ``KINDS``."""
-    gradients: int
-    """Bytes of all gradients."""
-    optimizer: int
-    """Bytes of the optimizer's state."""
-    steps: Mapping[str, StepMemory]
-    """The step's memory by mode of checkpointing. A mode that the class does not support is absent."""
-    failure: str | None = None
-    """Why the step could not run; None if it ran."""
-    host: int = 0
-    """Bytes of the optimizer's state that lie in the memory of the host."""
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryResult:
-    """The memory of training for several states of one model."""
-
-    target: str
-    summary: str
-    batch: tuple[int, int]
-    """(sequences, tokens per sequence)."""
-    plan: StepPlan
-    """The optimizer and the other settings of the step."""
-    autocast: str | None
-    """The dtype of autocast; None without autocast."""
-    states: tuple[StateMemory, ...]
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class AuditResult:
     """The outcome of one audit of one target, including the checks that could not run."""
 
@@ -265,6 +212,8 @@ class AuditResult:
         or that the probe refutes the fix.
         """
         probe = self.applied.probe if self.applied else None
-        if self.crashes or not (self.ran or self.skips) or (probe is not None and probe.refutes):
+        if self.crashes or any(skip.unreached for skip in self.skips) or not (self.ran or self.skips):
+            return 2
+        if probe is not None and probe.refutes:
             return 2
         return 1 if self.at_least(fail_on) else 0

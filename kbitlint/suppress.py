@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import re
 from collections import Counter
@@ -152,6 +151,8 @@ def _without_ignored(report: AuditResult, patterns: Sequence[IgnoreIn], used: se
 
 
 def _without_baseline(report: AuditResult, chosen: Suppressions) -> tuple[AuditResult, list[str]]:
+    if not chosen.baseline:
+        return report, []
     keys = {id(violation): key_of(report, violation, chosen.root) for violation in report.violations}
     found = Counter(keys.values())
     limits = dict(_entries(chosen.baseline))
@@ -182,6 +183,8 @@ def key_of(report: AuditResult, violation: Violation, root: Path) -> Key:
     file = name_in(root, file_of(report.target, at.file) if at.file else report.target)
     if not at.line:
         return file, violation.code, fold(at.path) or ("(file)" if at.file else "(model)")
+    import hashlib  # only a baseline needs OpenSSL
+
     digest = hashlib.sha256(" ".join(at.code.split()).encode("utf-8", "surrogatepass")).hexdigest()[:12]
     return file, violation.code, " ".join(filter(None, [_CELL.sub("", at.path), digest]))
 

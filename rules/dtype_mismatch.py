@@ -72,6 +72,12 @@ class DtypeMismatch(Rule):
         if fix is None and trace.float32_modules:
             widened = tuple(Edit("float32-module", path, adds_bytes=_widened(path, trace)) for path in trace.float32_modules)
             fix = Fix("let what refuses compute in float32, same dtype in and out", Safety.SAFE, widened)
+        if fix is None and trace.float32_outputs:
+            heads = tuple(
+                Edit("float32-module", path, {"output": "float32"}, adds_bytes=_widened(path, trace))
+                for path in trace.float32_outputs
+            )
+            fix = Fix("let the heads give float32 to the loss", Safety.SAFE, heads)
         for refusal in trace.refusals:
             absorbed = trace.absorbed and context.autocast_dtype is None
             dtypes = " and ".join(dict.fromkeys(refusal.dtypes)) or "its operands"

@@ -54,8 +54,8 @@ class EndTokenNeverLearned(Rule):
 
     def check_ranks(self, ranks: RanksFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield at most one violation, on the data as a whole."""
-        batch = ranks.batch
-        if batch is None or batch.learned is None:
+        batch = ranks.labelled
+        if batch is None:
             raise Unchecked("no trainer whose first batch has labels is at hand")
         if batch.learned and batch.ends and not batch.learned_ends:
             yield self.violation(

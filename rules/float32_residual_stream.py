@@ -111,8 +111,11 @@ class Float32ResidualStream(Rule):
             embedding = next((e.path for e in trace.model.embeddings if e.path in trace.called), "")
             cause = ", as PEFT's prepare makes the embeddings" if is_cast_after_loading(trace.model) else ""
             return embedding, f"the residual stream is float32 from its start{cause}"
-        turning = next(layer.path for layer in trace.layers if layer.outgoing == "float32")
-        return turning, "the residual stream turns float32"
+        wide = [layer for layer in trace.layers if "float32" in (layer.incoming, layer.outgoing)]
+        turning = next(
+            (layer for layer in wide if layer.outgoing == "float32"), wide[0]
+        )  # code between layers may cast as well
+        return turning.path, "the residual stream turns float32"
 
 
 def _by_hand(trace: TraceFacts) -> Fix:

@@ -55,8 +55,8 @@ class PaddingWithLabels(Rule):
 
     def check_ranks(self, ranks: RanksFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield at most one violation, on the data as a whole."""
-        batch = ranks.batch
-        if batch is None or batch.learned is None:
+        batch = ranks.labelled
+        if batch is None:
             raise Unchecked("no trainer whose first batch has labels is at hand")
         if batch.learned_padding:
             yield self.violation(

@@ -31,9 +31,12 @@ def _by_arguments(method: object, value: Callable[[str], object], layout: object
     row = method_named(method)
     if not row.trains:
         return f"{method} cannot be trained through"
-    if row.trains_with is not None:
-        name, wanted = row.trains_with
-        return None if value(name) in (wanted, UNKNOWN) else f"{method} cannot be trained through without {name}={wanted!r}"
+    for name, wanted in row.trains_with:
+        if value(name) not in (wanted, UNKNOWN):
+            return f"{method} cannot be trained through without {name}={wanted!r}"
+    if row.fails_with is not None and value(row.fails_with[0]) == row.fails_with[1]:
+        name, wanted = row.fails_with
+        return f"{method} cannot be trained through with {name}={wanted!r}"
     if method == "torchao" and isinstance(layout, str):
         found = _WEIGHT_BITS.search(layout)
         return None if found is not None and found[1] == "8" else f"torchao's {layout} cannot be trained through"
@@ -53,20 +56,39 @@ def _asked(model: ModelState) -> str | None:
     return _by_arguments(model.method, config.value, layout.callee.rpartition(".")[2] if layout is not None else None)
 
 
+def _depends(method: object) -> bool:
+    """Return whether the machine decides: transformers dequantizes without the method's kernel, or leaves the kernel out."""
+    row = method_named(method)
+    return row.falls_back or row.fails_with is not None
+
+
+def _unread(checkpoint: CheckpointFacts) -> str | None:
+    """Return why transformers does not read a quantized checkpoint at all, or None if it may."""
+    quantization, packed = checkpoint.quantization or {}, (checkpoint.config or {}).get("quantization")
+    if isinstance(packed, Mapping) and {"group_size", "bits"} <= packed.keys() and not quantization.get("quant_method"):
+        return "its weights are packed by MLX, which transformers does not unpack"
+    asked = any(quantization.get(name) for name in ("quant_method", "load_in_4bit", "load_in_8bit"))
+    return (
+        "quantization_config names no quant_method, so transformers refuses to load it" if quantization and not asked else None
+    )
+
+
 class UntrainableQuantizationMethod(Rule):
     """A quantization method that transformers cannot train through.
 
     ## What it does
 
     Reports checkpoints and scripts whose quantization config names a method that transformers 5.23 declares untrainable:
-    auto-round, fbgemm_fp8, gemma, higgs, nvfp4, quark, spqr, vptq, and mxfp4 unless it is dequantized at load. It also reports
-    torchao with weights of other than 8 bits, and bitnet, fouroversix and fp_quant without the argument that makes them train.
+    auto-round, fbgemm_fp8, gemma, higgs, nvfp4, quark, spqr, vptq, and gguf, metal and mxfp4 unless they are dequantized at
+    load. It also reports torchao with weights of other than 8 bits, and bitnet, fouroversix and fp_quant without the arguments
+    that make them train, and compressed-tensors with `use_optimized_inference`. So are checkpoints that transformers does not
+    read: exl2, exl3, modelopt, MLX, and a `quantization_config` without `quant_method`.
 
     ## Why is this bad?
 
     Trainer refuses such a model: `that quantization method do not support training`. A custom loop fails in the backward pass
-    or has none, because the kernels are made for inference: a warning. transformers dequantizes mxfp4 silently if its kernels
-    are missing, which makes the run plain 16-bit LoRA: also a warning.
+    or has none, because the kernels are made for inference: a warning. transformers dequantizes gguf, metal and mxfp4 silently
+    if their kernels are missing, which makes the run plain 16-bit LoRA: also a warning.
 
     ## Example
 
@@ -107,7 +129,7 @@ class UntrainableQuantizationMethod(Rule):
             reasons = {_asked(model) for model in models}
             reason = next(iter(reasons), None)
             if len(reasons) == 1 and reason is not None:
-                fails = consequence is Consequence.FAILS and models[0].method != "mxfp4"
+                fails = consequence is Consequence.FAILS and not _depends(models[0].method)
                 yield self.violation(
                     reason,
                     source.at(call),
@@ -123,14 +145,16 @@ class UntrainableQuantizationMethod(Rule):
         quantization = checkpoint.quantization or {}
         method, layout = quantization.get("quant_method"), quantization.get("quant_type")
         kind = layout.get("default") if isinstance(layout, Mapping) else None
+        dense = quantization.get("dequantize") is True
         reason = _by_arguments(method, quantization.get, kind.get("_type") if isinstance(kind, Mapping) else None)
+        reason = _unread(checkpoint) or (None if dense else reason)
         if reason is not None:
             yield self.violation(
                 reason,
-                Location("quantization_config.quant_method", "config.json"),
+                Location("quantization_config.quant_method" if method else "quantization_config", "config.json"),
                 surface=Surface.FILES,
-                severity=Severity.WARNING if method == "mxfp4" else Severity.ERROR,
-                consequence=Consequence.COSTS_MEMORY if method == "mxfp4" else None,
+                severity=Severity.WARNING if _depends(method) else Severity.ERROR,
+                consequence=Consequence.COSTS_MEMORY if _depends(method) else None,
                 evidence={"method": method},
                 fix=Fix(TITLE, Safety.DISPLAY),
             )

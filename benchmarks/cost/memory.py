@@ -24,6 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.goals import Goal, leave
 from kbitlint.context import TrainingContext
+from kbitlint.memory_result import ON
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.inspect.walk import collect
 from kbitlint.model.memory.live_bytes import LiveBytes
@@ -31,7 +32,6 @@ from kbitlint.model.memory.step_memory import measure
 from kbitlint.model.trace.cost import run_twin
 from kbitlint.model.trace.trace import trace
 from kbitlint.model.trace.twin import twin_of
-from kbitlint.result import ON
 from kbitlint.step_plan import StepPlan
 from tests.support import tiny
 

@@ -39,12 +39,12 @@ import kbitlint
 from benchmarks.goals import Goal, leave
 from benchmarks.truth.preparations import PREPARATIONS, quantization
 from kbitlint.context import TrainingContext
+from kbitlint.memory_result import ON
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.build.meta import instantiate
 from kbitlint.model.inspect.walk import collect
 from kbitlint.model.layers import checkpointing
 from kbitlint.model.memory.step_memory import measure
-from kbitlint.result import ON
 from kbitlint.step_plan import StepPlan
 
 if TYPE_CHECKING:

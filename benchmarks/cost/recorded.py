@@ -27,8 +27,8 @@ from kbitlint.audit.options import options_of
 from kbitlint.audit.run import model_of
 from kbitlint.fixes.budget import AS_IT_IS, PEFT, PREPARATIONS, prepared_twin
 from kbitlint.fixes.lora import Lora
+from kbitlint.memory_result import OFF, ON
 from kbitlint.model.memory.step_memory import measure
-from kbitlint.result import OFF, ON
 from kbitlint.step_plan import Loss, StepPlan
 
 FILE = Path(__file__).with_name("data") / "h200.json"

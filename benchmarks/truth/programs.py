@@ -1,205 +1,67 @@
-"""Training scripts composed at random out of what people do: one list of options for each step, and the text of each option.
+"""Training scripts composed at random out of what people do.
 
 A program is a choice of one option for each step. The first option of a step is the plain one, and a program of plain options
 trains.
-The script has a line ``# train`` between the part that makes the model and the part that trains it.
+The script has a line ``# train`` directly before its training. The base model lies in a folder with the name of a checkpoint.
 """
 
 from __future__ import annotations
 
 import random
-from typing import Any
+import re
+import textwrap
+from typing import TYPE_CHECKING
+
+from benchmarks.truth.program_families import CAUSAL, CLASSIFIER, FAMILIES, SEQ2SEQ, TASKS, Family
+from benchmarks.truth.program_loops import ENDS, LOOPS, TRAINERS, Loop
+from benchmarks.truth.program_options import ATTACHING, LOADING, PREPARING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 Program = dict[str, str]
 
-#: model type -> arguments of its config, beside the sizes that all share
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    "llama": {"num_key_value_heads": 2, "intermediate_size": 128},
-    "qwen2": {"num_key_value_heads": 2, "intermediate_size": 128},
-    "qwen3": {"num_key_value_heads": 2, "intermediate_size": 128, "head_dim": 16},
-    "mistral": {"num_key_value_heads": 2, "intermediate_size": 128, "sliding_window": 8},
-    "gemma2": {"num_key_value_heads": 2, "intermediate_size": 128, "head_dim": 16},
-    "phi3": {"num_key_value_heads": 2, "intermediate_size": 128},
-    "olmo2": {"num_key_value_heads": 2, "intermediate_size": 128},
-    "gpt2": {"n_inner": 128},
-    "gpt_neox": {"intermediate_size": 128},
-    "opt": {"ffn_dim": 128, "word_embed_proj_dim": 64},
-    "falcon": {"new_decoder_architecture": False},
-    "bloom": {},
-}
-SIZES = {"hidden_size": 64, "num_attention_heads": 4, "vocab_size": 256, "max_position_embeddings": 64, "pad_token_id": 0}
-
+FLAT, MAIN, FUNCTIONS = "flat", "in main", "in functions"
 #: step -> option -> lines of the script; the first option is the plain one
 STEPS: dict[str, dict[str, str]] = {
-    "family": dict.fromkeys(ARCHITECTURES, ""),
-    "layers": {"2": "", "1": "", "3": ""},
-    "tied": {"no": "", "yes": ""},
-    "dtype": {"bfloat16": "", "float16": "", "float32": ""},
-    "quantization": {
-        "nf4": 'quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4"{compute})',
-        "nf4 twice": 'quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", '
-        "bnb_4bit_use_double_quant=True{compute})",
-        "fp4": "quantization = BitsAndBytesConfig(load_in_4bit=True{compute})",
-        "nf4, more left out": 'quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", '
-        'llm_int8_skip_modules=["lm_head", "down_proj", "fc2"]{compute})',
-        "nf4, head packed": 'quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", '
-        'llm_int8_skip_modules=["score"]{compute})',
-        "nf4 in bfloat16": 'quantization = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", '
-        "bnb_4bit_quant_storage=torch.bfloat16{compute})",
-        "int8": "quantization = BitsAndBytesConfig(load_in_8bit=True)",
-        "none": "quantization = None",
-    },
-    "compute": {
-        "of the model": ", bnb_4bit_compute_dtype=torch.{dtype}",
-        "default": "",
-        "bfloat16": ", bnb_4bit_compute_dtype=torch.bfloat16",
-        "float16": ", bnb_4bit_compute_dtype=torch.float16",
-    },
-    "loaded": {
-        "plain": "",
-        "no cache": "model.config.use_cache = False",
-        "resized": "model.resize_token_embeddings(264)",
-        "under inference mode": "",
-        "train": "model.train()",
-    },
-    "prepared": {
-        "without reentry": "model = prepare_model_for_kbit_training("
-        'model, gradient_checkpointing_kwargs={"use_reentrant": False})',
-        "peft": "model = prepare_model_for_kbit_training(model)",
-        "without checkpointing": "model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)",
-        "no": "",
-        "frozen": "for parameter in model.parameters():\n    parameter.requires_grad = False",
-        "norms by hand": "for name, parameter in model.named_parameters():\n    parameter.requires_grad = False\n"
-        "    if parameter.ndim == 1:\n        parameter.data = parameter.data.float()",
-        "after the adapters": "",
-    },
-    "checkpointing": {
-        "as prepared": "",
-        "off": "model.gradient_checkpointing_disable()",
-        "on": "model.gradient_checkpointing_enable()",
-        "reentrant": 'model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})',
-        "not reentrant": 'model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})',
-        "reentrant without hook": 'model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})\n'
-        "model.disable_input_require_grads()",
-        "hook": "model.enable_input_require_grads()",
-    },
-    "base": {
-        "as it is": "",
-        "embeddings in float32": "model.get_input_embeddings().float()",
-        "head in float32": "model.get_output_embeddings().float()",
-        "half": "model.half()",
-        "to bfloat16": "model.to(torch.bfloat16)",
-        "head trains": "model.get_output_embeddings().weight.requires_grad_(True)",
-        "evaluated": "model.eval()",
-        "hook that detaches": "model.base_model.register_forward_pre_hook(lambda module, args: None)\n"
-        "model.get_input_embeddings().register_forward_hook(lambda module, args, output: output.detach())",
-        "hook that casts": "model.get_input_embeddings().register_forward_hook(lambda module, args, output: output.float())",
-    },
-    "adapter": {
-        "lora": 'config = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"{further})',
-        "lora, some": 'config = LoraConfig(r=4, target_modules={some}, task_type="CAUSAL_LM"{further})',
-        "lora, no task": "config = LoraConfig(r=4, target_modules={some}{further})",
-        "dora": 'config = LoraConfig(r=4, target_modules={some}, use_dora=True, task_type="CAUSAL_LM"{further})',
-        "ia3": 'config = IA3Config(target_modules={some}, feedforward_modules=[], task_type="CAUSAL_LM")',
-        "oft": 'config = OFTConfig(oft_block_size=16, target_modules={some}, task_type="CAUSAL_LM")',
-        "vera": 'config = VeraConfig(r=4, target_modules={some}, task_type="CAUSAL_LM")',
-        "loha": 'config = LoHaConfig(r=4, target_modules={some}, task_type="CAUSAL_LM")',
-        "prompt tuning": 'config = PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")',
-        "prefix tuning": 'config = PrefixTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM")',
-        "ln tuning": 'config = LNTuningConfig(task_type="CAUSAL_LM")',
-        "none": "",
-    },
-    "further": {
-        "plain": "",
-        "dropout": ", lora_dropout=0.1",
-        "rslora": ", use_rslora=True",
-        "head saved": ', modules_to_save=["lm_head"]',
-        "embeddings saved": ', modules_to_save=["embed_tokens"]',
-        "bias": ', bias="all"',
-        "inference": ", inference_mode=True",
-        "first layer": ", layers_to_transform=[0]",
-        "invoked": ", alora_invocation_tokens=[5, 6]",
-    },
-    "attached": {
-        "get_peft_model": "model = get_peft_model(model, config)",
-        "not cast": "model = get_peft_model(model, config, autocast_adapter_dtype=False)",
-        "add_adapter": "model.add_adapter(config)",
-    },
-    "adapted": {
-        "plain": "",
-        "frozen": "model.requires_grad_(False)",
-        "everything trains": "for parameter in model.parameters():\n    if parameter.is_floating_point():\n"
-        "        parameter.requires_grad_(True)",
-        "half": "for parameter in model.parameters():\n    if parameter.requires_grad:\n"
-        "        parameter.data = parameter.data.half()",
-        "bfloat16": "for parameter in model.parameters():\n    if parameter.requires_grad:\n"
-        "        parameter.data = parameter.data.bfloat16()",
-        "merged": "model.merge_adapter()",
-        "merged and unloaded": "model = model.merge_and_unload()",
-        "second": 'model.add_adapter("second", config)',
-        "second active": 'model.add_adapter("second", config)\nmodel.set_adapter("second")',
-        "disabled": "model.base_model.disable_adapter_layers()",
-        "saved and loaded": "model.save_pretrained(folder)\nmodel = PeftModel.from_pretrained(model.unload(), folder)",
-        "saved and loaded to train": "model.save_pretrained(folder)\n"
-        "model = PeftModel.from_pretrained(model.unload(), folder, is_trainable=True)",
-        "layers frozen": 'for name, parameter in model.named_parameters():\n    if ".0." in name:\n'
-        "        parameter.requires_grad = False",
-    },
-    "loop": {
-        "plain": "",
-        "autocast": "",
-        "accelerate": "",
-        "trainer": "",
-        "trainer, bf16": "",
-        "trainer, checkpointing": "",
-    },
+    "family": dict.fromkeys(FAMILIES, ""),
+    "task": {CAUSAL: "", CLASSIFIER: "", SEQ2SEQ: ""},
+    "style": dict.fromkeys((FLAT, MAIN, FUNCTIONS), ""),
+    "named": {"constant": "", "literal": "", "argument": ""},
+    **LOADING,
+    **PREPARING,
+    **ATTACHING,
+    "loop": dict.fromkeys((*LOOPS, *TRAINERS), ""),
+    "end": ENDS,
 }
-
-_SOME = {
-    "gpt2": ["c_attn", "c_fc"],
-    "gpt_neox": ["query_key_value", "dense_h_to_4h"],
-    "falcon": ["query_key_value", "dense_h_to_4h"],
-    "bloom": ["query_key_value", "dense_h_to_4h"],
-    "phi3": ["qkv_proj", "gate_up_proj"],
-    "opt": ["q_proj", "v_proj", "fc1"],
-}
+#: steps that are seldom plain, because no option of theirs is a fault
+_EVEN = ("family", "layers", "style", "named")
+#: the share of plain options in the other steps
+_PLAIN = 0.74
 #: options that only PEFT's own model has a method for
-_OF_PEFT_MODEL = (
-    "merged",
-    "merged and unloaded",
-    "second",
-    "second active",
-    "disabled",
-    "saved and loaded",
-    "saved and loaded to train",
-)
-#: families whose input embedding has another name than ``embed_tokens``
-_EMBEDDINGS = {"gpt2": "wte", "gpt_neox": "embed_in", "falcon": "word_embeddings", "bloom": "word_embeddings"}
-_TRAINER = {"trainer": "", "trainer, bf16": ", bf16=True", "trainer, checkpointing": ", gradient_checkpointing=True"}
+_NOT_OF_PEFT = ("plain", "frozen", "frozen one by one", "everything trains", "half", "bfloat16", "in float32", "cast whole")
+#: ways to attach after which the script's variable is no model of PEFT's
+_OTHERS_MODEL = ("add_adapter", "dropped")
+_LORA = ("lora", "lora, some", "lora, by default", "lora, no task", "lora, a pattern", "dora")
+_NO_HEAD = ("head in float32", "head trains")
+_LIBRARIES = {
+    "peft": r"prepare_model_for_\w+|get_peft_model|PeftModel|\w+Config(?=\()",
+    "transformers": r"Auto\w+|BitsAndBytesConfig|Trainer|TrainingArguments|DataCollator\w+",
+    "trl": r"(?:SFT|DPO)(?:Trainer|Config)",
+    "datasets": r"Dataset",
+    "accelerate": r"Accelerator",
+    "torch.nn.parallel": r"DistributedDataParallel",
+}
 
 
 def drawn(seed: int) -> Program:
-    """Return the program of a seed. Each step is plain in half of the programs, so that single faults and pairs are common."""
+    """Return the program of a seed. Most of its steps are plain, so that single faults and pairs are common."""
     dice = random.Random(seed)  # noqa: S311  # a sample, not a secret
     chosen = {}
     for step, options in STEPS.items():
-        often = 0.0 if step in ("family", "layers") else 0.6
+        often = 0.0 if step in _EVEN else 0.35 if step == "loop" else _PLAIN
         chosen[step] = next(iter(options)) if dice.random() < often else dice.choice(list(options))
     return _possible(chosen)
-
-
-def _possible(program: Program) -> Program:
-    """Return a program without options that the libraries refuse by their signature, which no script keeps for long."""
-    made = dict(program)
-    if made["attached"] == "add_adapter" and made["adapted"] in _OF_PEFT_MODEL:
-        made["attached"] = plain("attached")
-    if made["further"] == "first layer" and made["adapter"] == "lora":
-        made["adapter"] = "lora, some"
-    if made["further"] == "embeddings saved" and "embed_tokens" not in _EMBEDDINGS.get(made["family"], "embed_tokens"):
-        made["further"] = plain("further")
-    if made["adapter"] == "ln tuning" and made["family"] == "opt":
-        made["adapter"] = plain("adapter")
-    return made
 
 
 def plain(step: str) -> str:
@@ -207,87 +69,241 @@ def plain(step: str) -> str:
     return next(iter(STEPS[step]))
 
 
-def script(program: Program, checkpoint: str, folder: str) -> str:
-    """Return the text of a program.
-
-    Args:
-        program: The option of each step.
-        checkpoint: The folder of the base model.
-        folder: An empty folder, for what the program saves.
-    """
-
-    def text(step: str) -> str:
-        return STEPS[step][program[step]]
-
-    quantization = text("quantization").replace("{compute}", text("compute").replace("{dtype}", program["dtype"]))
-    some = str(_SOME.get(program["family"], ["q_proj", "v_proj", "up_proj"]))
-    load = (
-        f'model = AutoModelForCausalLM.from_pretrained("{checkpoint}", dtype=torch.{program["dtype"]}, '
-        'device_map={"": "cpu"}, quantization_config=quantization)'
-    )
-    if program["loaded"] == "under inference mode":
-        load = f"with torch.inference_mode():\n    {load}"
-    late = STEPS["prepared"]["without reentry"] if program["prepared"] == "after the adapters" else ""
-    adapter = text("adapter").replace("{some}", some).replace("{further}", text("further"))
-    attached = [adapter, text("attached"), text("adapted")] if program["adapter"] != "none" else []
-    lines = [
-        *_HEAD,
-        f'folder = "{folder}"',
-        quantization,
-        load,
-        text("loaded"),
-        text("prepared"),
-        text("checkpointing"),
-        text("base"),
-        *attached,
-        late,
-        "# train",
-        *_loop(program["loop"]),
-    ]
-    return "\n".join(line for line in lines if line) + "\n"
+def checkpoint_of(program: Program) -> str:
+    """Return the name of the checkpoint that a program loads."""
+    return FAMILIES[program["family"]].checkpoint
 
 
-_HEAD = (
-    "import torch",
-    "from peft import IA3Config, LNTuningConfig, LoHaConfig, LoraConfig, OFTConfig, PeftModel, PrefixTuningConfig",
-    "from peft import PromptTuningConfig, VeraConfig, get_peft_model, prepare_model_for_kbit_training",
-    "from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Trainer, TrainingArguments",
-    "torch.manual_seed(0)",
+def has_faulty_loop(program: Program) -> bool:
+    """Return whether the fault of a program may be in its loop or its data, where the model does not show it."""
+    loop = LOOPS.get(program["loop"])
+    bare = program["adapter"] == "none" or "unloaded" in program["adapted"]
+    return program["loaded"] == "cut" or (loop is not None and (loop.own or bare))
+
+
+def _possible(program: Program) -> Program:
+    """Return a program without what makes no sense: what a task has no use for, and methods that an object never had."""
+    made = dict(program)
+    for senseless, changed in _SENSELESS:
+        if senseless(made):
+            made.update(changed if isinstance(changed, dict) else {step: plain(step) for step in changed})
+    tasks = FAMILIES[made["family"]].tasks
+    if made["task"] not in tasks:
+        made["task"] = tasks[0]
+    if made["task"] != CAUSAL and any(word in made["loop"] for word in ("sft", "dpo", "collator")):
+        made["loop"] = "trainer"
+    if made["task"] == CLASSIFIER and made["base"] in _NO_HEAD:
+        made["base"] = plain("base")
+    return made
+
+
+#: (whether a program has something senseless, steps that become plain or what they become instead), in this order
+_SENSELESS: tuple[tuple[Callable[[Program], bool], tuple[str, ...] | Program], ...] = (
+    (lambda made: made["attached"] == "add_adapter" and made["adapted"] not in _NOT_OF_PEFT, ("attached",)),
+    (lambda made: made["adapter"] == "none" and "config" in made["loop"], ("adapter",)),
+    (lambda made: made["adapter"] == "none" or "config" in made["loop"], ("attached", "adapted")),
+    (lambda made: made["loop"] in TRAINERS, ("wrapped",)),
+    (lambda made: made["loop"] == "optimizer first", {"style": FLAT}),
+    (lambda made: made["loop"] not in TRAINERS and made["end"] == "trainer saved", {"end": "saved"}),
+    (lambda made: made["wrapped"] != "no" or made["adapter"] == "none" or made["attached"] in _OTHERS_MODEL, ("end",)),
+    (lambda made: "unloaded" in made["adapted"] and made["end"] != "trainer saved", ("end",)),
+    (lambda made: made["adapter"] not in _LORA, ("further",)),
 )
 
 
-def _loop(kind: str) -> list[str]:
-    """Return the lines that train a model for two steps. The batch holds the invocation tokens 5 and 6."""
-    batch = [
+def script(program: Program) -> str:
+    """Return the text of a program."""
+    family = FAMILIES[program["family"]]
+    parts = _Parts(program, family)
+    style = program["style"]
+    if style == FLAT:
+        body = [*parts.load(), *parts.adapt(), *parts.train()]
+    elif style == MAIN:
+        body = ["def main():", *_indented([*parts.load(), *parts.adapt(), *parts.train()]), "", *_CALL]
+    else:
+        body = [
+            "def load_model():",
+            *_indented([*parts.load(), "return model"]),
+            "",
+            "def add_adapters(model):",
+            *_indented([*parts.adapt(), "return model"]),
+            "",
+            "def main():",
+            *_indented(["model = add_adapters(load_model())", *parts.train()]),
+            "",
+            *_CALL,
+        ]
+    text = "\n".join([*parts.settings(), *body]) + "\n"
+    return "\n".join([*_imports(text), "", text])
+
+
+_CALL = ('if __name__ == "__main__":', "    main()")
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return textwrap.indent("\n".join(lines), "    ").split("\n")
+
+
+def _imports(text: str) -> list[str]:
+    """Return the imports of the names that a script uses."""
+    lines = [*(["import argparse"] if "argparse." in text else []), "import torch"]
+    taken: set[str] = {"BitsAndBytesConfig", "SFTConfig", "DPOConfig"}
+    for library, pattern in _LIBRARIES.items():
+        found = {name for name in re.findall(rf"(?<![\w.])(?:{pattern})\b", text) if name in text}
+        if library == "peft":
+            found -= {name for name in found if name in taken or name == "AutoConfig"}
+        if found:
+            lines.append(f"from {library} import {', '.join(sorted(found))}")
+    return lines
+
+
+class _Parts:
+    """The parts of the script of a program.
+
+    Args:
+        program: The program.
+        family: Its family.
+    """
+
+    def __init__(self, program: Program, family: Family) -> None:
+        self.program = program
+        task = program["task"]
+        head = family.head if task != CLASSIFIER else "score" if CAUSAL in family.tasks else "classifier"
+        dtype = program["dtype"] if program["dtype"] in ("float16", "float32") else "bfloat16"
+        self.values = {
+            "some": str(list(family.some)),
+            "some0": family.some[0],
+            "some_pattern": "|".join(family.some),
+            "head": head,
+            "embeddings": family.embeddings,
+            "class": TASKS[task][0],
+            "task": TASKS[task][1],
+            "dtype": dtype,
+        }
+        self.name = {"constant": "MODEL", "literal": f'"{family.checkpoint}"', "argument": "args.model"}[program["named"]]
+        self.is_given_config = "config" in program["loop"]
+
+    def text(self, step: str) -> list[str]:
+        """Return the lines of a step."""
+        lines = STEPS[step][self.program[step]]
+        if step == "adapter":
+            lines = lines.replace("{further}", STEPS["further"][self.program["further"]])
+        if step == "quantization":
+            lines = lines.replace("{compute}", STEPS["compute"][self.program["compute"]])
+        for name, value in self.values.items():
+            lines = lines.replace(f"{{{name}}}", value)
+        return lines.split("\n") if lines else []
+
+    def settings(self) -> list[str]:
+        """Return the lines before the parts: names and arguments."""
+        checkpoint, named = checkpoint_of(self.program), self.program["named"]
+        made = ["torch.manual_seed(0)", 'folder = "out"']
+        if named == "constant":
+            made.append(f'MODEL = "{checkpoint}"')
+        if named == "argument":
+            made += [
+                "parser = argparse.ArgumentParser()",
+                f'parser.add_argument("--model", default="{checkpoint}")',
+                "args = parser.parse_args()",
+            ]
+        return [*made, ""]
+
+    def load(self) -> list[str]:
+        """Return the lines that load and prepare the model."""
+        chosen, quantization = self.program, self.text("quantization")
+        kind = chosen["quantization"]
+        given = ", load_in_4bit=True" if kind == "by the old argument" else ", quantization_config=quantization"
+        given = "" if kind == "none" else given
+        further = "".join("".join(self.text(step)) for step in ("dtype", "placed", "attention"))
+        heads = ", num_labels=2" if chosen["task"] == CLASSIFIER else ""
+        load = f"model = {self.values['class']}.from_pretrained({self.name}{given}{further}{heads})"
+        if chosen["loaded"] == "under inference mode":
+            load = f"with torch.inference_mode():\n    {load}"
+        first = "optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)" if chosen["loop"] == "optimizer first" else ""
+        return [
+            *(quantization if kind != "none" else []),
+            *load.split("\n"),
+            *self.text("loaded"),
+            *self.text("prepared"),
+            *self.text("checkpointing"),
+            *self.text("base"),
+            *([first] if first else []),
+        ]
+
+    def adapt(self) -> list[str]:
+        """Return the lines that attach and change the adapters."""
+        late = "after the adapters" in self.program["prepared"]
+        after = [PREPARING["prepared"][plain("prepared")].replace("{{", "{")] if late else []
+        if self.program["adapter"] == "none" or self.is_given_config:
+            return after or ["pass" if self.program["style"] == FUNCTIONS else ""]
+        return [*self.text("adapter"), *self.text("attached"), *self.text("adapted"), *after]
+
+    def train(self) -> list[str]:
+        """Return the lines that wrap and train the model."""
+        given = self.text("adapter") if self.is_given_config else []
+        process = ['torch.distributed.init_process_group("gloo")'] if "ddp" in self.program["wrapped"] else []
+        loop = self.program["loop"]
+        lines = _trainer(self, loop) if loop in TRAINERS else _loop(self, LOOPS[loop])
+        return [*given, *process, *self.text("wrapped"), *lines, *self.text("end")]
+
+
+def _batch(task: str) -> list[str]:
+    """Return the lines that make a batch, which holds the invocation tokens 5 and 6."""
+    labels = "torch.tensor([0, 1])" if task == CLASSIFIER else "tokens.clone()"
+    return [
         "tokens = torch.randint(7, 250, (2, 16))",
         "tokens[:, 4], tokens[:, 5] = 5, 6",
+        f'batch = {{"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "labels": {labels}}}',
     ]
-    if kind in _TRAINER:
-        return [
-            *batch,
-            'data = [{"input_ids": row, "attention_mask": torch.ones_like(row), "labels": row} for row in tokens]',
-            (
-                "arguments = TrainingArguments(output_dir=folder, per_device_train_batch_size=2, max_steps=2, use_cpu=True, "
-                f'report_to="none", save_strategy="no", learning_rate=1e-2{_TRAINER[kind]})'
-            ),
-            "trainer = Trainer(model=model, args=arguments, train_dataset=data)",
-            "trainer.train()",
-        ]
-    opened = {"plain": "", "accelerate": "", "autocast": 'with torch.autocast("cpu", torch.bfloat16):'}[kind]
-    call = "loss = model(input_ids=tokens, attention_mask=torch.ones_like(tokens), labels=tokens).loss"
+
+
+def _loop(parts: _Parts, loop: Loop) -> list[str]:
+    """Return the lines that train a model for two steps."""
+    first = parts.program["loop"] == "optimizer first"
     wrapped = [
-        "from accelerate import Accelerator",
-        "accelerator = Accelerator(cpu=True)",
+        f"accelerator = Accelerator({loop.accelerator})",
         "model, optimizer = accelerator.prepare(model, optimizer)",
     ]
+    call = loop.loss.split("\n")
+    backward = ["accelerator.backward(loss)" if loop.accelerator and "backward" in line else line for line in loop.backward]
     return [
-        *batch,
-        "optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)",
-        *(wrapped if kind == "accelerate" else []),
-        "model.train()",
+        *_batch(parts.program["task"]),
+        *([loop.batch] if loop.batch else []),
+        *([] if first else [f"optimizer = {loop.optimizer}"]),
+        *(wrapped if loop.accelerator else []),
+        loop.mode,
+        "# train",
         "for _ in range(2):",
-        *([f"    {opened}", f"        {call}"] if opened else [f"    {call}"]),
-        "    accelerator.backward(loss)" if kind == "accelerate" else "    loss.backward()",
-        "    optimizer.step()",
-        "    optimizer.zero_grad()",
+        *_indented([loop.opened, *_indented(call)] if loop.opened else call),
+        *_indented(backward),
+    ]
+
+
+_TEXT = "10 11 5 6 14 15 16 17"
+_DATA = {
+    "Trainer": "data = Dataset.from_dict({name: values.tolist() for name, values in batch.items()})",
+    "SFTTrainer": f'data = Dataset.from_list([{{"text": "{_TEXT}"}}] * 4)',
+    "DPOTrainer": f'data = Dataset.from_list([{{"prompt": "{_TEXT}", "chosen": " 20 21 22", "rejected": " 23 24 25"}}] * 4)',
+}
+
+
+def _trainer(parts: _Parts, loop: str) -> list[str]:
+    """Return the lines that train a model with a Trainer for two steps."""
+    name, further, own = TRAINERS[loop]
+    arguments = {"Trainer": "TrainingArguments", "SFTTrainer": "SFTConfig", "DPOTrainer": "DPOConfig"}[name]
+    words = name != "Trainer" or "tokenizer" in own
+    given = "processing_class=tokenizer" if words and "tokenizer=" not in own else ""
+    rest = "".join(f", {one}" for one in (given, own) if one)
+    common = (
+        "output_dir=folder, per_device_train_batch_size=2, max_steps=2, use_cpu=True, "
+        'report_to="none", save_strategy="no", learning_rate=1e-2'
+    )
+    return [
+        *(_batch(parts.program["task"]) if name == "Trainer" else []),
+        _DATA[name],
+        *([f"tokenizer = AutoTokenizer.from_pretrained({parts.name})"] if words else []),
+        f"arguments = {arguments}({common}{', ' if further else ''}{further})",
+        f"trainer = {name}(model=model, args=arguments, train_dataset=data{rest})",
+        "# train",
+        "trainer.train()",
     ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.audit.options import is_left_out
 from kbitlint.audit.turn import plain_errors
-from kbitlint.errors import KbitlintError, TargetError
+from kbitlint.errors import KbitlintError, TargetError, UnreachableError
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
 from kbitlint.result import Skip
@@ -97,7 +97,14 @@ def open_target(target: Target, options: Options, *, model: bool = True) -> Open
     require_model_extra(f"auditing {target.text}")
     if target.kind in FACTORIES:
         return _call(target, options)
-    return dataclasses.replace(_build(target, options, prepared), files=files, skips=unread)
+    try:
+        return dataclasses.replace(_build(target, options, prepared), files=files, skips=unread)
+    except UnreachableError as error:
+        if target.kind is not Kind.ADAPTER:
+            raise
+        return OpenTarget(
+            target, files, skips=(*unread, Skip("", Surface.MODEL, f"the base of the adapter: {error}", unreached=True))
+        )
 
 
 def _call(target: Target, options: Options) -> OpenTarget:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kbitlint.context import launchers
-from kbitlint.context.arguments import arguments_fields, trainer_fields
+from kbitlint.context.arguments import accelerator_fields, arguments_fields, trainer_fields
 from kbitlint.context.strategy import Checkpointing, Strategy
 
 
@@ -35,6 +35,10 @@ class TrainingContext:
     """Whether FSDP wraps the layers in its own checkpoints."""
     sets_training_mode: bool | None = None
     """Whether the loop calls ``model.train()`` before the first step, as Trainer does."""
+    loss: str | None = None
+    """``full`` if the loop computes logits of a whole batch, ``fused`` if its head and loss run in tiles."""
+    accumulation: int | None = None
+    """Batches before each step of the optimizer."""
     optimizer: str | None = None
     """The optimizer's name in the spelling of ``TrainingArguments.optim`` or of the DeepSpeed file."""
     learning_rate: float | None = None
@@ -73,6 +77,11 @@ class TrainingContext:
     def from_trainer(cls, trainer: Any) -> TrainingContext:
         """Return the context of a Trainer: its arguments, overridden by the settings of its accelerator."""
         return cls(**trainer_fields(trainer))
+
+    @classmethod
+    def from_accelerator(cls, accelerator: Any) -> TrainingContext:
+        """Return the context of an ``accelerate.Accelerator``."""
+        return cls(**accelerator_fields(accelerator))
 
     @classmethod
     def from_launcher_file(cls, file: str | Path) -> TrainingContext:

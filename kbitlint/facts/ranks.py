@@ -100,6 +100,11 @@ class RanksFacts:
     allocates: bool | None = None
     """Whether the trainer or a callback calls ``update_and_allocate`` of AdaLoRA. None if no trainer is known."""
 
+    @property
+    def labelled(self) -> BatchFacts | None:
+        """The first batch, or None if it is not known or has no labels."""
+        return None if self.batch is None or self.batch.learned is None else self.batch
+
 
 def named(ranks: tuple[int, ...]) -> str:
     """Return ranks in words: ``rank 1``, ``ranks 0-2, 5``."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.training import Training
-    from kbitlint.facts.values import Call, Ignore, Span, Value
+    from kbitlint.facts.values import Argument, Call, Ignore, Span, Value
     from kbitlint.violation import Edit
 
 
@@ -91,6 +91,8 @@ class LaunchSign:
     line: int
     within: tuple[int, int] | None = None
     """The first and last line of the function or class around the name; None at the top level."""
+    launcher: bool = False
+    """Whether it is a command beside the file that starts several processes of it."""
 
     def concerns(self, line: int) -> bool:
         """Return whether the code on a line runs together with the name."""
@@ -165,6 +167,17 @@ class SourceFacts(SourceText):
     def own_text(self) -> str:
         """Return the text of the file without those of the files that it imports."""
         return self.text if self.length is None else self.text[: self.length]
+
+    def writes(self, call: Call, argument: Argument) -> bool:
+        """Return whether an argument is a keyword in the text of the call, and does not come from ``**kwargs``."""
+        inside = call.span.start <= argument.whole.start and argument.whole.end <= call.span.end
+        return inside and self.text.startswith(argument.name, argument.whole.start)
+
+    def names_class(self, call: Call) -> bool:
+        """Return whether a call names the class of its library itself, and not a subclass, which may take more arguments."""
+        name = self.code_of(call.span).partition("(")[0].strip().rpartition(".")[2]
+        last = call.callee.rpartition(".")[2]
+        return name == last or any(local == name and full.rpartition(".")[2] == last for full, local in self.imports)
 
     def is_imported(self, call: Call) -> bool:
         """Return whether a call stands in a file that the file imports."""

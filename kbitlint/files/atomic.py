@@ -11,7 +11,6 @@ import contextlib
 import errno
 import glob
 import os
-import secrets
 import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -50,7 +49,7 @@ def replace(path: Path, content: bytes, *, follow: bool = True) -> None:
         return
     _must_be_replaceable(place, before)
     _remove_abandoned(place)
-    temporary = place.with_name(f".{place.name[:_KEPT]}.{secrets.token_hex(4)}{_SUFFIX}")
+    temporary = place.with_name(f".{place.name[:_KEPT]}.{os.urandom(4).hex()}{_SUFFIX}")
     # A new file gets its permissions from the umask. The temporary file of an existing one is private until it takes
     # over that one's permissions.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600 if before else 0o666)

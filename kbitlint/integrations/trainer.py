@@ -1,48 +1,30 @@
 """A callback for transformers' Trainer, and so for TRL's: it audits the model that is about to train.
 
-trainer = SFTTrainer(model, args=args, callbacks=[KbitlintCallback()], ...)
+trainer = SFTTrainer(model, args=args, callbacks=[KbitlintCallback(watch=3)], ...)
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-import logging
-from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
-from kbitlint import api, registry
-from kbitlint.audit.options import options_of
-from kbitlint.audit.run import context_of, model_of
-from kbitlint.audit.turn import turn
-from kbitlint.context import Strategy, TrainingContext
-from kbitlint.errors import KbitlintError, did_you_mean
-from kbitlint.files import atomic
-from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, group
-from kbitlint.integrations.ranks import RankAudit, over_ranks, seen
-from kbitlint.output import json, text
-from kbitlint.target import held
-from kbitlint.violation import Severity
+from kbitlint.context import TrainingContext
+from kbitlint.integrations.exchange import DEFAULT_TIMEOUT
+from kbitlint.integrations.gate import REPORT, Gate, NotReadyError, Run, summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from kbitlint.integrations.watch import Watch, WatchReport
     from kbitlint.report import Report
+    from kbitlint.violation import Severity
 
-_log = logging.getLogger("kbitlint")
-REPORT = "kbitlint-report.json"
-"""The name of the report in Trainer's output directory."""
-NEVER = "never"
-
-
-class NotReadyError(KbitlintError):
-    """The callback stopped training before its first step; the message is the report."""
-
-    def __init__(self, report: Report) -> None:
-        self.report = report
-        super().__init__("training was stopped before its first step\n\n" + text.render(report))
+__all__ = ["REPORT", "KbitlintCallback", "NotReadyError", "summary"]
 
 
 class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers is Any to mypy here
@@ -52,12 +34,14 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         fail_on: The least severity that stops training: ``info``, ``warning``, ``error``, or ``never``.
         fix: Whether to apply safe fixes first. This needs a run with one process: in other runs, wrappers have already read
             the model.
-        report_to: A function that receives the summary, a dictionary of numbers. None means Trainer's own loggers.
+        report_to: A function that receives numbers: the summary of the audit, and the counts of the watch. None passes the
+            summary to Trainer's own loggers.
         timeout: Seconds that a rank waits for the others.
+        watch: Optimizer steps to watch, 2 or more; 0 watches none. The report on them is logged once, and stops nothing.
         **options: As for ``kbitlint.check``: ``select``, ``ignore``, ``context``, ``trace``.
 
     Raises:
-        KbitlintError: ``fail_on`` is no severity, or an option is wrong.
+        KbitlintError: ``fail_on`` is no severity, ``watch`` is wrong, or an option is.
     """
 
     def __init__(
@@ -67,19 +51,24 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
         report_to: Callable[[dict[str, float]], object] | None = None,
         *,
         timeout: float = DEFAULT_TIMEOUT,
+        watch: int = 0,
         **options: Any,
     ) -> None:
-        word = fail_on.value if isinstance(fail_on, Severity) else fail_on
-        known = [*(severity.value for severity in Severity), NEVER]
-        if word not in known:
-            raise KbitlintError(f"fail_on: {word!r} is none of {', '.join(known)}{did_you_mean(str(word), known)}")
-        self.fail_on = None if word == NEVER else Severity(word)
-        self.fix, self.report_to, self.timeout = fix, report_to, timeout
-        self.options = options
-        self.chosen = options_of(options)
-        self.rules = registry.select(self.chosen.select, self.chosen.ignore, self.chosen.rule_options)
-        self.report: Report | None = None
-        """The report of the last audit; None before the first."""
+        self._gate = Gate(fail_on, fix=fix, report_to=report_to, timeout=timeout, watch=watch, options=options)
+        self._watch: Watch | None = None
+        self._optimizer: Any = None
+        self._accelerator: Any = None
+        self._unlogged: tuple[Any, dict[str, float]] | None = None
+
+    @property
+    def report(self) -> Report | None:
+        """Return the report of the last audit; None before the first."""
+        return self._gate.report
+
+    @property
+    def watched(self) -> WatchReport | None:
+        """Return the report on the first steps; None until they are over."""
+        return self._gate.watched
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **prepared: Any) -> None:  # noqa: ARG002  # Trainer passes control
         """Audit the model and write the report.
@@ -88,87 +77,70 @@ class KbitlintCallback(TrainerCallback):  # type: ignore[misc]  # transformers i
             NotReadyError: A violation has at least the severity ``fail_on``, or an audit failed.
         """
         trainer = _calling("Trainer", "train")
-        model, optimizer = prepared.get("model"), prepared.get("optimizer")
-        target = _Prepared(model, args, getattr(trainer, "accelerator", None), getattr(trainer, "model_wrapped", None))
-        ranks = group(self.timeout)
+        run = _run(args, state, trainer, prepared.get("model"), prepared.get("optimizer"))
 
-        def look() -> RankAudit:
-            with turn(held(model)):
-                return self._look(target, optimizer, trainer, alone=ranks is None)
+        def log(report: Report, complete: bool) -> None:  # noqa: FBT001  # as the gate passes it
+            self._log(trainer if complete else None, state, report)
 
-        joint = over_ranks(ranks, look, self.rules, self.timeout)
-        self.report = joint.report
-        if state.is_world_process_zero:
-            self._tell(args)
-        self._log(None if ranks is not None and joint.report.crashes else trainer, state)
-        if joint.report.crashes and self.fail_on is not None:
-            raise NotReadyError(joint.report)
-        if self.fail_on is not None and joint.report.at_least(self.fail_on):
-            raise NotReadyError(joint.report)
+        self._gate.audit(run, log)
+        self._watch, self._optimizer = self._gate.watch(run), prepared.get("optimizer")
+        self._accelerator = getattr(trainer, "accelerator", None)
 
-    def _look(self, target: _Prepared, optimizer: Any, trainer: Any, *, alone: bool) -> RankAudit:
-        context = target.context(self.chosen.context)
-        options = {**self.options, "context": context}
-        if context.strategy in (Strategy.FSDP1, Strategy.FSDP2, Strategy.ZERO3):
-            options["trace"] = False  # a rank holds shards, from which the trace cannot copy the model
-        training = target.model.training
-        target.model.train()  # as Trainer does before each step
-        try:
-            if self.fix:
-                if not alone:
-                    raise KbitlintError("fix=True works in one process: call kbitlint.fix(model) before Trainer is built")
-                api.fix(target.model, optimizer=optimizer, **options)
-            return seen(target.wrapped, api.check(target.model, **options), context, optimizer, trainer)
-        finally:
-            target.model.train(training)
-
-    def _tell(self, args: Any) -> None:
-        """Write the report into the output directory, and log its text."""
-        report = self.report
-        assert report is not None  # noqa: S101  # on_train_begin has just set it
-        folder = Path(args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic.replace(folder / REPORT, (json.render([report]) + "\n").encode())
-        level = logging.WARNING if report.violations or report.crashes else logging.INFO
-        _log.log(level, "%s", text.render(report))
-
-    def _log(self, trainer: Any, state: Any) -> None:
+    def _log(self, trainer: Any, state: Any, report: Report) -> None:
         """Log the summary on every rank, as Trainer does: the ``log`` of some trainers gathers values from all ranks.
 
-        If a rank is lost, ``trainer`` is None. The summary is then added to the state only, because a gather would wait for
-        that rank.
+        If a rank is lost, that gather would wait for it. ``trainer`` is then None, and the summary is in the state only.
+        Other callbacks may not have begun yet, so that a run that goes on logs at its first step.
         """
-        assert self.report is not None  # noqa: S101  # on_train_begin has just set it
-        numbers = summary(self.report)
-        if self.report_to is not None:
-            if state.is_world_process_zero:
-                self.report_to(numbers)
-        elif trainer is not None:
+        numbers = summary(report)
+        if trainer is not None and not self._gate.stops(report):
+            self._unlogged = (trainer, numbers)
+            return
+        with contextlib.suppress(Exception):  # a callback that has not begun must not hide the report
+            if trainer is not None:
+                trainer.log(dict(numbers))
+                return
+        state.log_history.append({**numbers, "step": state.global_step})  # also if a user's own loop calls the event
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Log the summary of a run that goes on."""
+        if self._unlogged is not None:
+            trainer, numbers = self._unlogged
+            self._unlogged = None
             trainer.log(dict(numbers))
-        else:  # also if a user's own loop calls the event
-            state.log_history.append({**numbers, "step": state.global_step})
+
+    def on_pre_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Read the gradients of a step that is watched."""
+        if self._watch is not None:
+            self._watch.gradients(group["lr"] for group in getattr(self._optimizer, "param_groups", ()))
+
+    def on_optimizer_step(self, *_: Any, **__: Any) -> None:
+        """Count a step that is watched, and report after the last of them."""
+        if self._watch is not None:
+            self._watch.stepped(skipped=bool(getattr(self._accelerator, "optimizer_step_was_skipped", False)))
+            self._watch = None if self._watch.done else self._watch
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Report on the steps of a run that has fewer than were to be watched."""
+        if self._watch is not None:
+            self._watch.finish()
+        self._watch = self._optimizer = self._accelerator = None
 
 
-def summary(report: Report) -> dict[str, float]:
-    """Return the numbers to log: violations of each severity and of each rule, and crashes."""
-    severities = Counter(violation.severity for violation in report.violations)
-    codes = Counter(violation.code for violation in report.violations)
-    numbers = {f"kbitlint/{severity.value}": float(severities[severity]) for severity in Severity}
-    numbers |= {f"kbitlint/{code}": float(count) for code, count in sorted(codes.items())}
-    return {**numbers, "kbitlint/crashes": float(len(report.crashes))}
-
-
-class _Prepared:
-    """A prepared model with its arguments and accelerator, with the attributes of a Trainer."""
-
-    def __init__(self, model: Any, args: Any, accelerator: Any, wrapped: Any) -> None:
-        self.model, self.args, self.accelerator = model, args, accelerator
-        self.wrapped = model if wrapped is None else wrapped
-
-    def context(self, given: TrainingContext) -> TrainingContext:
-        """Return the context of the arguments, the accelerator and the wrappers; values in ``given`` override it."""
-        read = context_of(model_of(self.wrapped), TrainingContext())
-        return TrainingContext.from_trainer(self).updated(read).updated(given)
+def _run(args: Any, state: Any, trainer: Any, model: Any, optimizer: Any) -> Run:
+    """Return the run of a Trainer; without one, that of the arguments."""
+    accelerator, wrapped = getattr(trainer, "accelerator", None), getattr(trainer, "model_wrapped", None)
+    context = TrainingContext.from_trainer(SimpleNamespace(args=args, model=model, accelerator=accelerator))
+    return Run(
+        model,
+        model if wrapped is None else wrapped,
+        optimizer,
+        context,
+        trainer,
+        enters_training=True,  # as Trainer does before each step
+        first=state.is_world_process_zero,
+        folder=Path(args.output_dir),
+    )
 
 
 def _calling(name: str, method: str) -> Any:

@@ -10,18 +10,25 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from kbitlint.errors import one_line
+from kbitlint.errors import KbitlintError, one_line
 from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.inputs.plan import DOCUMENTED
 from kbitlint.model.inspect.walk import collect
 from kbitlint.model.layers import adapters
+from kbitlint.model.trace.fitting import plan_for
+from kbitlint.model.trace.step import runnable
 from kbitlint.result import Probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from kbitlint.model.inputs.plan import Plan
+
 
 def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0, at_embeddings: bool = False) -> Probe:
     """Run one training step on random tokens, and check the loss, every gradient and every frozen parameter.
+
+    The batch is the one on which the trace runs.
 
     If adapters are trained, AdamW makes a step as well. The model is restored afterwards: parameters, gradients, modes, buffers
     and the random state. A model without trainable parameters is probed at its input embeddings. A finite gradient there has
@@ -41,6 +48,7 @@ def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0,
     device = next((parameter.device for parameter in parameters), torch.device("cpu"))
     if any(parameter.is_meta for parameter in parameters):
         return Probe("meta", None, 0, 0, failure="the model has no weights")
+    plan = _plan(model, device.type, batch, seq_len)
     trainable = [] if at_embeddings else [parameter for parameter in parameters if parameter.requires_grad]
     steps = bool(trainable) and collect(model).has_adapters
     with _restored(model, device, written=trainable if steps else []), _entrances(model, active=not trainable) as entrances:
@@ -51,7 +59,7 @@ def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0,
         if at_embeddings:
             model.requires_grad_(requires_grad=False)
         try:
-            loss = loss_of(model(**training_batch(model, device, batch, seq_len)))
+            loss = loss_of(model(**training_batch(model, device, batch, seq_len, plan)))
             loss.backward()
         except Exception as error:  # noqa: BLE001  # an error of the training step is the result of the probe
             return Probe(str(device), None, 0, len(trainable), not trainable, one_line(error))
@@ -71,6 +79,14 @@ def probe(model: nn.Module, *, batch: int = 2, seq_len: int = 16, seed: int = 0,
         peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
         stepped = steps and failure is None
         return Probe(str(device), value, finite, len(watched), not trainable, failure, stepped, peak)
+
+
+def _plan(model: nn.Module, device: str, batch: int, seq_len: int) -> Plan:
+    """Return the plan of a batch that runs, as the trace finds it. It is the documented one where none is found."""
+    try:
+        return plan_for(runnable(model), device if device in ("cpu", "cuda") else "cuda", batch, seq_len) or DOCUMENTED
+    except KbitlintError:
+        return DOCUMENTED
 
 
 def _optimizer_step(model: nn.Module, trainable: list[nn.Parameter]) -> str | None:

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from kbitlint.fit_result import FitResult
-    from kbitlint.result import AuditResult, Failure, MemoryResult
+    from kbitlint.memory_result import MemoryResult
+    from kbitlint.result import AuditResult, Failure
     from kbitlint.violation import Severity
 
 
@@ -39,7 +40,7 @@ FORMATS = (
     Format("sarif", "sarif:render"),
     Format("github", "github:render"),
     Format("junit", "junit:render"),
-    Format("html", "html.page:render", "html.page:render_memory"),
+    Format("html", "html.page:render", "html.page:render_memory", "html.page:render_fit"),
 )
 NAMES = tuple(row.name for row in FORMATS)
 #: The formats of ``kbitlint memory``.

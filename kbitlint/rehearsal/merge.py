@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint import engine
-from kbitlint.audit.scripts import audit_source
+from kbitlint.audit.sources import audit_source
 from kbitlint.errors import TargetError
 from kbitlint.facts.rehearsal import Phase, Raised, RehearsalFacts
 from kbitlint.rehearsal.messages import Kind

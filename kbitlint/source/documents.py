@@ -19,9 +19,6 @@ from kbitlint.files import atomic
 from kbitlint.limits import current
 from kbitlint.runtime import content
 from kbitlint.source import edits as source_edits
-from kbitlint.source import notebooks
-from kbitlint.source.configs import collect as configs
-from kbitlint.source.configs import tree as config_tree
 from kbitlint.source.interpreter import imported_files, relevance
 from kbitlint.source.line_ends import LineEnds, unified
 from kbitlint.source.python import SourceError, collect
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kbitlint.facts.source import SourceFacts
+    from kbitlint.source.notebooks import Notebook
     from kbitlint.violation import Edit
 
 PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json", ".sh")
@@ -50,7 +48,7 @@ class Document:
     """The text with the file's own line ends; those of ``facts.text`` are all ``\\n``."""
     encoding: str
     facts: SourceFacts
-    notebook: notebooks.Notebook | None = None
+    notebook: Notebook | None = None
     masked: str = ""
     """The Python text of an export with magics among its lines; empty for other files."""
 
@@ -84,6 +82,8 @@ def of(path: Path, name: str, data: bytes | None) -> Document | None:
 def worth_parsing(path: Path, data: bytes) -> bool:
     """Return whether a file's bytes can concern the training of a k-bit model; this rejects most files of a repository."""
     if path.suffix in CONFIGS:
+        from kbitlint.source.configs import collect as configs  # a script needs none of it
+
         return configs.worth_parsing(data, path.suffix)
     return relevance.worth_parsing(data) or (path.suffix in PYTHON and imported_files.brings_models(path.parent, data))
 
@@ -96,14 +96,7 @@ def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[st
     if path.suffix not in NOTEBOOK:
         _must_be_small(path, len(data))
     if path.suffix in CONFIGS:
-        encoding = _utf8(data)
-        raw = _decoded(path, data, encoding)
-        text = unified(raw)
-        try:
-            facts = configs.collect(shown, text, path.suffix, versions or versions_for(path, text), path.parent)
-        except config_tree.ConfigurationError as error:
-            raise TargetError(path, str(error)) from error
-        return None if facts is None else Document(path, raw, encoding, facts)
+        return _configuration(path, data, shown, versions)
     if path.suffix in NOTEBOOK:
         encoding = _utf8(data)
         return _notebook(path, _decoded(path, data, encoding), encoding, shown, versions)
@@ -120,6 +113,20 @@ def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[st
         facts = _facts(path, masked, shown, versions, text)
         facts = dataclasses.replace(facts, text=text + facts.text[len(masked) :], unfollowed=facts.unfollowed or left)
         return Document(path, raw, encoding, facts, masked=masked)
+
+
+def _configuration(path: Path, data: bytes, shown: str, versions: Mapping[str, str] | None) -> Document | None:
+    from kbitlint.source.configs.collect import collect as collect_configuration  # as above
+    from kbitlint.source.configs.tree import ConfigurationError  # as above
+
+    encoding = _utf8(data)
+    raw = _decoded(path, data, encoding)
+    text = unified(raw)
+    try:
+        facts = collect_configuration(shown, text, path.suffix, versions or versions_for(path, text), path.parent)
+    except ConfigurationError as error:
+        raise TargetError(path, str(error)) from error
+    return None if facts is None else Document(path, raw, encoding, facts)
 
 
 class InvalidPythonError(TargetError):
@@ -157,6 +164,8 @@ def _facts(path: Path, text: str, shown: str, versions: Mapping[str, str] | None
 
 
 def _notebook(path: Path, raw: str, encoding: str, shown: str, versions: Mapping[str, str] | None) -> Document | None:
+    from kbitlint.source import notebooks  # as above
+
     try:
         notebook = notebooks.read(raw)
     except notebooks.NotebookError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -48,8 +48,12 @@ class Method:
     """A pattern in the names of published checkpoints of this method; empty if there is none."""
     trains: bool = True
     """Whether ``HfQuantizer.is_trainable`` is True for all arguments."""
-    trains_with: tuple[str, object] | None = None
-    """The argument and the value with which the method trains; None if no argument decides."""
+    trains_with: tuple[tuple[str, object], ...] = ()
+    """The arguments with which the method trains, each with its value; empty if no argument decides."""
+    fails_with: tuple[str, object] | None = None
+    """The argument and the value with which the method does not train on a GPU that has its kernel; None if there is none."""
+    falls_back: bool = False
+    """Whether transformers dequantizes the checkpoint where no kernel for it is at hand, so that it trains as a plain model."""
     prepared: bool = False
     """Whether ``prepare_model_for_kbit_training`` of PEFT recognizes the layers and enables checkpointing."""
     refuses_bare: bool = False
@@ -161,6 +165,7 @@ METHODS: tuple[Method, ...] = (
         (Layer("Mxfp4GptOssExperts", 4, "mxfp4"),),
         tensors=r"_(blocks|scales)$",
         trains=False,
+        falls_back=True,
         takes_attributes=True,
     ),
     Method(
@@ -175,6 +180,7 @@ METHODS: tuple[Method, ...] = (
         "CompressedTensorsConfig",
         layers=(Layer("CompressedLinear", None, "compressed"), Layer("CompressedTensorsFP8Linear", 8, "fp8")),
         tensors=r"\.weight_packed$",
+        fails_with=("use_optimized_inference", True),
         takes_attributes=True,
     ),
     Method("higgs", "HiggsConfig", layers=(Layer("HiggsLinear", None, "higgs"),), trains=False, refuses_bare=True),
@@ -188,13 +194,15 @@ METHODS: tuple[Method, ...] = (
     ),
     Method("quark", "QuarkConfig", layers=(Layer("*Linear*", None, "quark", package="quark"),), trains=False),
     Method("auto-round", "AutoRoundConfig", trains=False),
-    Method("fp_quant", "FPQuantConfig", layers=(Layer("FPQuantLinear", 4, "fp4"),), trains_with=("store_master_weights", True)),
+    Method(
+        "fp_quant", "FPQuantConfig", layers=(Layer("FPQuantLinear", 4, "fp4"),), trains_with=(("store_master_weights", True),)
+    ),
     Method(
         "bitnet",
         "BitNetQuantConfig",
         layers=(Layer("BitLinear", 2, "ternary"), Layer("AutoBitLinear", 2, "ternary")),
         hub_name="bitnet",
-        trains_with=("linear_class", "autobitlinear"),
+        trains_with=(("linear_class", "autobitlinear"), ("quantization_mode", "online")),
     ),
     Method(
         "spqr",
@@ -204,15 +212,23 @@ METHODS: tuple[Method, ...] = (
         refuses_bare=True,
     ),
     Method("nvfp4", "NVFP4Config", layers=(Layer("NVFP4Linear", 4, "nvfp4"),), trains=False),
-    Method("fouroversix", "FourOverSixConfig", trains_with=("keep_master_weights", True)),
+    Method("fouroversix", "FourOverSixConfig", trains_with=(("keep_master_weights", True),)),
     Method("sinq", "SinqConfig", layers=(Layer("SINQLinear", None, "sinq"),)),
-    Method("metal", "MetalConfig", layers=(Layer("MetalLinear", None, "metal"),), trains=False),
+    Method("metal", "MetalConfig", layers=(Layer("MetalLinear", None, "metal"),), trains=False, falls_back=True),
     # unknown to transformers 5.23, which warns, skips the quantization and finds none of the weights
     Method("exl2", trains=False, hub_name="exl2"),
     Method("exl3", trains=False, hub_name="exl3"),
     Method("modelopt", trains=False),
     Method("mxfp8", layers=(), takes_attributes=True),  # loaded as fp8, with its layer classes
-    Method("gguf", "GgufConfig", ("gguf_file", "dequantize"), (Layer("Gguf*", None, "gguf"),), trains=False, hub_name="gguf"),
+    Method(
+        "gguf",
+        "GgufConfig",
+        ("gguf_file", "dequantize"),
+        (Layer("Gguf*", None, "gguf"),),
+        trains=False,
+        falls_back=True,
+        hub_name="gguf",
+    ),
     Method(
         "gemma",
         "GemmaQuantizationConfig",
@@ -235,7 +251,19 @@ PREPARED_METHODS = frozenset(method.name for method in METHODS if method.prepare
 INFERENCE_KERNELS = tuple(start for method in METHODS for start in method.inference_kernels)
 
 #: quantizations of an unquantized checkpoint on load: the values of ``--quantize``
-QUANTIZATIONS = ("nf4", "nf4-double", "fp4", "fp4-double", "int8", "none")
+_OPTIONS = ("", "-double", "-bf16", "-double-bf16")
+QUANTIZATIONS = (*(f"{kind}{options}" for kind in ("nf4", "fp4") for options in _OPTIONS), "int8", "none")
+
+
+def four_bit_arguments(name: str) -> dict[str, Any]:
+    """Return the arguments of ``BitsAndBytesConfig`` for a 4-bit value of ``--quantize``.
+
+    ``-double`` quantizes the scales too. ``-bf16`` stores the packed weights as bfloat16, which FSDP can shard.
+    """
+    kind, *options = name.split("-")
+    arguments = {"load_in_4bit": True, "bnb_4bit_quant_type": kind, "bnb_4bit_use_double_quant": "double" in options}
+    return arguments | ({"bnb_4bit_quant_storage": "bfloat16"} if "bf16" in options else {})
+
 
 #: (method, layer): rows with a package first, then exact names, then patterns
 _LAYERS = sorted(

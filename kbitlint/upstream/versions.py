@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kbitlint.runtime import content
+from kbitlint.runtime.observations import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -37,18 +39,30 @@ MAX_TEXT = 200_000
 @functools.cache
 def installed() -> Mapping[str, str]:
     """Return the installed versions of the modelled packages; the newest modelled version of a missing one."""
-    from importlib.metadata import PackageNotFoundError, version  # takes 10 ms to import
+    from importlib.metadata import PackageNotFoundError, distribution  # takes 10 ms to import
 
     found = dict(NEWEST)
     for package in NEWEST:
         try:
-            found[package] = version(package)
+            known = distribution(package)
         except PackageNotFoundError:
             continue
+        # `version` of importlib.metadata parses the whole metadata as an email, which takes 10 ms to import as well
+        stated = _VERSION.search(known.read_text("METADATA") or "")
+        found[package] = stated[1] if stated else known.version
     return found
 
 
-_PIN = re.compile(r"\b(transformers|peft|trl|deepspeed)\s*(?:\[[\w,-]*\]\s*)?(==|~=|<)\s*(\d[\d.]*)")
+_VERSION = re.compile(r"^Version: (\S+)$", re.MULTILINE)
+
+
+_LIBRARIES = "transformers|peft|trl|deepspeed|accelerate"
+#: a requirement, as pip, conda (``trl=0.8``) and Poetry (``trl = "^0.8"``) write it
+_REQUIREMENT = re.compile(
+    rf"\b({_LIBRARIES})(?:[ \t]?\[[\w,-]{{0,80}}\])?(?:[ \t]?\(|[ \t]?=[ \t]?[\"'](?=[\^~<>=]))?"
+    r"((?:[ \t]{0,2}(?:==|~=|<=|>=|!=|[<>^~]|=(?=\d))[ \t]{0,2}\d[\w.]{0,40}(?:\.\*)?(?:[ \t]{0,2},)?)+)"
+)
+_BOUND = re.compile(r"(==|~=|<=|>=|!=|[<>^~=])[ \t]{0,2}(\d[\d.]*)")
 #: a longer number is no version, and Python refuses to convert thousands of digits
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,9}){0,9}(?!\d)")
 #: texts of several lines, and comments
@@ -57,39 +71,93 @@ _PROSE = re.compile(r"(\"\"\"|\'\'\').*?\1|#[^\n]*", re.DOTALL)
 _INSTALLS = re.compile(
     r"\bpip3?\b|\binstall\b|^[\s#\"',\[\]]*(?:[\w-]+(?:\[[\w,-]*\])?\s*[=<>~!]=?=?\s*[\w.*]+(?:[\s\"',\]]+|$))+$"
 )
-_PIN_FILES = ("requirements*.txt", "pyproject.toml", "setup.cfg", "setup.py", "environment*.y*ml")
+_PIN_FILES = ("requirements*.txt", "pyproject.toml", "setup.cfg", "setup.py", "environment*.y*ml", "PKG-INFO")
+#: the metadata of an unpacked wheel; a folder with several of them holds many packages, and none of them speaks for a script
+_METADATA = "*.dist-info/METADATA"
+_OWN = re.compile(r"\AMetadata-Version:.*?^Name: (\w+)\s+^Version: (\d[\d.]*)", re.DOTALL | re.MULTILINE)
 _LAST_BEFORE = {("transformers", 5): "4.57.1", ("peft", 1): "0.21.2", ("trl", 1): "0.29.0"}
 
 
+class Versions(dict[str, str]):
+    """The version of each library, and those of them that the script or its project declares."""
+
+    declared: Mapping[str, str] = MappingProxyType({})
+    """The lowest version with which the script certainly runs, by library: a pinned one, or the lower bound of a range."""
+
+
 def pins(text: str) -> dict[str, str]:
-    """Return the versions that a text pins: ``transformers==4.38``, ``transformers<5``."""
-    found = {}
-    for package, sign, version in _PIN.findall(text):
-        major, *rest = number(version) or (0, -1)
-        if rest == [-1]:
-            continue  # no version has so many digits
-        below = _LAST_BEFORE.get((package, major)) if rest in ([], [0]) else version
-        found[package] = (below or version) if sign == "<" else version
-    return found
+    """Return the versions that a text pins: ``transformers==4.38``, ``transformers>=4.31,<5``."""
+    return _bounds(text)[0]
 
 
-@functools.cache
-def pinned(folder: Path) -> Mapping[str, str]:
-    """Return the versions that the requirements files pin, in a folder and those above it in the same repository."""
+def _bounds(text: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the newest version that each requirement of a text allows, and the lowest one. Open ends are left out."""
+    newest: dict[str, str] = {}
+    lowest: dict[str, str] = {}
+    for package, bounds in _REQUIREMENT.findall(text):
+        for sign, version in _BOUND.findall(bounds):
+            parts = number(version)
+            if not parts:
+                continue  # no version has so many digits
+            if sign in (">=", ">"):
+                lowest[package] = version
+            elif sign != "!=":
+                newest[package] = _newest_below(package, sign, version, parts)
+    return newest, lowest
+
+
+def _before(parts: tuple[int, ...]) -> str:
+    """Return a version below another one, and above all others below it: ``0.8.99`` for ``0.9``, ``4.57.1`` for ``4.57.2``."""
+    last = max(index for index, part in enumerate(parts) if part)
+    rest = (99,) if last < 2 else ()
+    return ".".join(map(str, (*parts[:last], parts[last] - 1, *rest)))
+
+
+def _required(text: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the bounds of a requirements file; the metadata of a library's own package tell its version."""
+    newest, lowest = _bounds(text)
+    own = _OWN.match(text)
+    return ({**newest, own[1]: own[2]} if own is not None and own[1] in NEWEST else newest), lowest
+
+
+def _newest_below(package: str, sign: str, version: str, parts: tuple[int, ...]) -> str:
+    """Return the newest version that a bound allows, as far as the rows of this package need it."""
+    major, *rest = parts
+    if sign == "<":
+        return _LAST_BEFORE.get((package, major), version) if not any(rest) else _before(parts)
+    if sign == "^":
+        return _LAST_BEFORE.get((package, major + 1), version)
+    return version
+
+
+@remembered(None)
+def pinned(folder: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return the newest and the lowest versions that requirements files allow, in a folder and those above it.
+
+    The search ends at the root of the repository.
+    """
     found: dict[str, str] = {}
+    floors: dict[str, str] = {}
     for place in (folder, *folder.parents)[:MAX_UP]:
-        for pattern in _PIN_FILES:
-            for path in sorted(path for path in place.glob(pattern) if path.is_file()):  # skips named pipes
-                with contextlib.suppress(OSError):
-                    found = pins(content.head(path, MAX_TEXT).decode("utf-8", "replace")) | found
-        if (place / ".git").exists():
+        metadata = content.files_like(place, _METADATA)
+        files = (path for pattern in _PIN_FILES for path in content.files_like(place, pattern))
+        for path in (*files, *(metadata if len(metadata) == 1 else ())):
+            with contextlib.suppress(OSError):
+                newest, lowest = _required(content.head(path, MAX_TEXT).decode("utf-8", "replace"))
+                found, floors = newest | found, lowest | floors
+        if content.exists(place / ".git"):
             break
-    return found
+    return found, floors
 
 
-def versions_for(path: Path, text: str) -> Mapping[str, str]:
+def versions_for(path: Path, text: str) -> Versions:
     """Return the versions of a script: pinned by it, else by its project, else installed, else the newest modelled ones."""
-    return {**installed(), **pinned(path.resolve().parent), **pins(_said(text))}
+    project, floors = pinned(path.resolve().parent)
+    own, lowest = _bounds(_said(text))
+    chosen = {**project, **own}
+    found = Versions({**installed(), **chosen})
+    found.declared = {**floors, **lowest, **chosen}
+    return found
 
 
 def _said(text: str) -> str:
@@ -120,3 +188,17 @@ def takes_kwargs(call: Call, versions: Mapping[str, str]) -> bool:
     """Return whether a call accepts ``gradient_checkpointing_kwargs`` in these versions."""
     library = "peft" if call.callee.startswith("peft.") else "transformers"
     return number(versions.get(library, NEWEST[library])) >= number(KWARGS_SINCE[library])
+
+
+def declared(versions: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the versions that a script or its project declares, by library; empty if it declares none."""
+    return versions.declared if isinstance(versions, Versions) else {}
+
+
+def short(version: str) -> str:
+    """Return a version without its third number.
+
+    >>> short("4.57.1")
+    '4.57'
+    """
+    return ".".join(version.split(".")[:2])

@@ -1,7 +1,8 @@
 """Root causes that users reported, each built on a tiny model, with the exact violation that names it.
 
 A test is named after the id of its cause. What scripts and files show is in ``test_file_causes.py``, what only several
-ranks show in ``test_rank_causes.py``, the second list in ``test_further_causes.py``, what nothing shows in ``causes.md``.
+ranks show in ``test_rank_causes.py``, the second list in ``test_gradient_causes.py``,
+``test_layer_causes.py`` and ``test_folder_causes.py``, what nothing shows in ``causes.md``.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ IDS = [
     "no-trainable-params-or-all-masked",
 ]
 
-#: the second list, built in ``test_further_causes.py``
+#: the second list, built in ``test_gradient_causes.py``, ``test_layer_causes.py`` and ``test_folder_causes.py``
 FURTHER = [
     "missing-hook-non-text-input",
     "input-hook-masks-zero-trainable",

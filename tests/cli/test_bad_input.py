@@ -10,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import kbitlint
+from kbitlint.upstream.quantization import QUANTIZATIONS
+from kbitlint.violation import Surface
 
 
 @pytest.fixture
@@ -202,7 +204,8 @@ def test_a_python_caller_gets_the_same_line():
     with pytest.raises(kbitlint.KbitlintError, match=r"^a int is neither a target string, nor a model, nor a Trainer$"):
         kbitlint.check(3)
     with pytest.raises(
-        kbitlint.KbitlintError, match=r"^quantize: 'int4' is none of nf4, nf4-double, fp4, fp4-double, int8, none$"
+        kbitlint.KbitlintError,
+        match=rf"^quantize: 'int4' is none of {', '.join(QUANTIZATIONS)}$",
     ):
         kbitlint.check("x/y", quantize="int4")
     with pytest.raises(TypeError, match=r"^unknown argument 'slect'; known are context, ignore, limits, memory, meta, "):
@@ -248,3 +251,15 @@ def test_json_that_is_nested_too_deeply(fails, tmp_path):
     (tmp_path / "config.json").write_text("[" * 100_000)
 
     assert fails("check", tmp_path / "config.json").startswith(f"kbitlint: {tmp_path}/config.json: is not usable JSON: ")
+
+
+def test_an_adapter_whose_base_is_nowhere_keeps_the_verdicts_on_its_files(tmp_path):
+    config = {"peft_type": "LORA", "base_model_name_or_path": "/home/else/model", "target_modules": ["q_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+
+    report = kbitlint.check(str(tmp_path))
+
+    assert report.surfaces == (Surface.FILES,)
+    (reason,) = [skip.reason for skip in report.skips if skip.unreached]
+    assert reason.startswith("the base of the adapter: /home/else/model: no such folder, and no such model on the Hub")
+    assert report.exit_code() == 2

@@ -92,7 +92,7 @@ def test_every_group_of_changes_goes_from_the_cheapest_to_the_strongest():
     from kbitlint.fit_result import Setup
     from kbitlint.fixes.lora import parse_lora
     from kbitlint.fixes.meter import Meter
-    from kbitlint.result import OFF
+    from kbitlint.memory_result import OFF
     from kbitlint.step_plan import StepPlan
 
     meter = Meter(tiny.load(), SHAPE["context"], cards.find("24GB"), 2, parse_lora("r=16"))

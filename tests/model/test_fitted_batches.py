@@ -43,6 +43,7 @@ TRANSFORMERS_5 = int(transformers.__version__.split(".")[0]) >= 5
             ),
         ),
         ("question-answering", "lxmert", None),
+        ("tdt", "parakeet_tdt", None),
     ],
 )
 def test_a_class_of_any_mapping_gets_a_batch_that_trains_it(task, model_type, plan):
@@ -66,6 +67,15 @@ def test_the_documentation_gives_kinds_and_shapes():
     assert shapes["pixel_mask"] == ("long", ("batch_size", "height", "width"), False)
     assert shapes["labels"][0] == "targets"
     assert "past_key_values" not in shapes
+
+    labels = interface_of(build("text-to-spectrogram", "fastspeech2_conformer", "meta"))
+    kinds = {name: argument.kind for name, argument in labels.items() if name.endswith("labels")}
+    assert kinds == {
+        "spectrogram_labels": "float",
+        "duration_labels": "long",
+        "pitch_labels": "float",
+        "energy_labels": "float",
+    }
 
 
 def failure(message, *, kind="ValueError", absent=(), line="", in_loss=False):

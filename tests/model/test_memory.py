@@ -12,6 +12,7 @@ from allocations import peak_of
 from trace_cases import wrap_layer
 
 import kbitlint
+from kbitlint.memory_result import OFF, ON
 from kbitlint.model.batch import training_batch
 from kbitlint.model.inspect.walk import collect
 from kbitlint.model.memory.live_bytes import LiveBytes
@@ -22,7 +23,6 @@ from kbitlint.model.trace.function_mode import PretendCPU
 from kbitlint.model.trace.ledger import Ledger
 from kbitlint.model.trace.trace import trace
 from kbitlint.model.trace.twin import twin_of
-from kbitlint.result import OFF, ON
 from kbitlint.step_plan import StepPlan
 
 SMALL = kbitlint.TrainingContext(autocast_dtype="float32", batch_size=2, seq_len=64)

@@ -12,12 +12,12 @@ from allocations import peak_of
 
 import kbitlint
 from kbitlint.fixes.lora import Lora, parse_lora
+from kbitlint.memory_result import OFF, ON
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.inspect.walk import collect
 from kbitlint.model.memory.live_bytes import LiveBytes
 from kbitlint.model.trace.cost import run_twin
 from kbitlint.model.trace.twin import twin_of
-from kbitlint.result import OFF, ON
 from kbitlint.upstream import optimizers
 
 CONTEXT = kbitlint.TrainingContext(autocast_dtype="float32", batch_size=4, seq_len=64)

@@ -19,13 +19,15 @@ import torch
 import transformers
 
 import kbitlint
+from kbitlint.memory_result import StateMemory, StepMemory
 from kbitlint.model.build import meta
 from kbitlint.output.html.page import render, render_memory
 from kbitlint.output.html.tree import Child, tree_of
 from kbitlint.registry import all_rules
-from kbitlint.report import MemoryReport, Report
-from kbitlint.result import Applied, Crash, Failure, ModuleOutline, Plan, Probe, Skip, StateMemory, StepMemory, Suppressed
+from kbitlint.report import Report
+from kbitlint.result import Applied, Crash, Failure, ModuleOutline, Plan, Probe, Skip, Suppressed
 from kbitlint.step_plan import StepPlan
+from kbitlint.step_report import MemoryReport
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&{{ 7 * 7 }}{% raw %}\u2028\u202e\x00\x1b[31m\ud800"

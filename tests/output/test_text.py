@@ -20,13 +20,15 @@ from hypothesis import strategies as st
 
 import kbitlint
 from kbitlint.integrations.ranks import RankAudit, merge_ranks
+from kbitlint.memory_result import StateMemory
 from kbitlint.module_paths import fold, fold_all
 from kbitlint.output import json as json_report
 from kbitlint.output import text
-from kbitlint.report import MemoryReport, Report
-from kbitlint.result import Crash, Skip, StateMemory
+from kbitlint.report import Report
+from kbitlint.result import Crash, Skip
 from kbitlint.sizes import size
 from kbitlint.step_plan import StepPlan
+from kbitlint.step_report import MemoryReport
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 UNPREPARED = """\

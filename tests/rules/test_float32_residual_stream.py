@@ -3,6 +3,9 @@ from __future__ import annotations
 import tiny
 import torch
 import trace_cases
+from diffusion import quantized
+from peft import LoraConfig, get_peft_model
+from torch import nn
 
 import kbitlint
 from kbitlint.context import TrainingContext
@@ -91,3 +94,40 @@ def test_a_model_that_computes_in_float32_is_skipped():
     model = tiny.load(dtype=torch.float32, compute=torch.float32)
 
     assert trace_cases.skipped(model, CODE) == ["no quantized layer is known to compute in half precision"]
+
+
+class Narrowing(nn.Module):
+    """A layer that returns half precision for any input."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(48, 48)
+
+    def forward(self, hidden):
+        return self.linear(hidden).to(torch.bfloat16)
+
+
+class WideBetweenLayers(nn.Module):
+    """Its own code casts to float32 between two layers, and no layer gives float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([Narrowing(), Narrowing()])
+
+    def forward(self, x):
+        return self.layers[1](self.layers[0](x).float())
+
+
+def test_a_stream_that_turns_float32_between_layers_is_found_at_the_next_one():
+    model = quantized(WideBetweenLayers().to(torch.bfloat16))
+    model = get_peft_model(model.requires_grad_(requires_grad=False), LoraConfig(r=4, target_modules=["linear"]))
+
+    report = kbitlint.check(model, context=trace_cases.NO_AUTOCAST, select=CODE)
+
+    assert report.crashes == ()
+    assert [(violation.at.path, violation.message) for violation in report.violations] == [
+        (
+            "layers.1",
+            "the residual stream turns float32: 1 of 2 layers pass on float32 while quantized layers compute in bfloat16",
+        )
+    ]

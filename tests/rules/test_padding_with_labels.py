@@ -46,3 +46,26 @@ def test_a_label_without_a_row_is_an_error_and_stops_the_loss(tmp_path):
     assert [(v.at.path, v.severity.value, v.message) for v in report.violations] == [("input_ids", "error", message)]
     with pytest.raises(IndexError, match="out of bounds"):
         made.train()
+
+
+def pairs(folder, learned):
+    """Return a trainer of pairs of sequences, as CPO and ORPO batch them. The padding is learned, or not."""
+    from trl.experimental.utils import DPODataCollatorWithPadding
+
+    half = {"input_ids": [5, 6, 7, 0], "attention_mask": [1, 1, 1, 0], "labels": [-100, 6, 7, 0 if learned else -100]}
+    whole = {"input_ids": [5, 8, 9], "attention_mask": [1, 1, 1], "labels": [-100, 8, 9]}
+    row = {f"{name}_{key}": value for name, one in (("chosen", half), ("rejected", whole)) for key, value in one.items()}
+    row |= {"prompt_input_ids": [5], "prompt_attention_mask": [1]}
+    args = transformers.TrainingArguments(str(folder), use_cpu=True, report_to=[], max_steps=1, remove_unused_columns=False)
+    model = tiny.with_lora(tiny.load())
+    return transformers.Trainer(model, args, train_dataset=[row] * 2, data_collator=DPODataCollatorWithPadding())
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_pairs_of_sequences_are_one_batch(tmp_path, learned):
+    pytest.importorskip("trl.experimental.utils")
+    report = kbitlint.check(pairs(tmp_path, learned), select=CODE, trace=False)
+
+    wanted = ["2 of 10 labels of the first 4 sequences are of padding"] if learned else []
+    assert [violation.message for violation in report.violations] == wanted
+    assert (report.crashes, report.skips) == ((), ())

@@ -4,9 +4,12 @@ import json
 
 import pytest
 from script_cases import ADAPTED, IMPORTS, LOOP, RECIPE, TRAINED, findings, flagged_lines
+from transformers.quantizers import AutoHfQuantizer
 
 from kbitlint.api import check
 
+#: what mlx_lm writes into config.json
+MLX = {"group_size": 64, "bits": 4, "mode": "affine"}
 MXFP4 = "model = AutoModelForCausalLM.from_pretrained('openai/gpt-oss-20b', quantization_config=Mxfp4Config())\n"
 
 
@@ -44,6 +47,10 @@ def quantized(config):
         ("TorchAoConfig(quant_type=ao.IntxWeightOnlyConfig())", "torchao's IntxWeightOnlyConfig cannot be trained through"),
         ("FPQuantConfig()", "fp_quant cannot be trained through without store_master_weights=True"),
         ("BitNetQuantConfig()", "bitnet cannot be trained through without linear_class='autobitlinear'"),
+        (
+            "BitNetQuantConfig(linear_class='autobitlinear')",
+            "bitnet cannot be trained through without quantization_mode='online'",
+        ),
     ],
 )
 def test_arguments_that_no_trainer_takes(config, message):
@@ -109,10 +116,50 @@ def test_config_json_names_the_layout_of_torchao(tmp_path, stored, expected):
 
 
 @pytest.mark.parametrize(
-    ("method", "expected"), [("vptq", ["error"]), ("mxfp4", ["warning"]), ("gptq", []), (None, []), ({}, [])]
+    ("method", "expected"),
+    [
+        *((method, ["error"]) for method in ("vptq", "exl2", "exl3", "modelopt")),
+        *((method, ["warning"]) for method in ("mxfp4", "gguf", "metal")),
+        *((method, []) for method in ("gptq", "compressed-tensors", "fp8", "mxfp8", "a method of tomorrow")),
+        (None, ["error"]),
+        ({}, ["error"]),
+    ],
 )
 def test_config_json_names_the_method(tmp_path, method, expected):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model_type": "llama", "quantization_config": {"quant_method": method}}))
 
     assert [v.severity.value for v in check(str(path), select="KB524").violations] == expected
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (
+            {"quantization": MLX, "quantization_config": MLX},
+            "its weights are packed by MLX, which transformers does not unpack",
+        ),
+        ({"quantization": MLX}, "its weights are packed by MLX, which transformers does not unpack"),
+        (
+            {"quantization_config": {"bits": 4}},
+            "quantization_config names no quant_method, so transformers refuses to load it",
+        ),
+        ({"quantization_config": {"load_in_4bit": True}}, None),
+        ({"quantization_config": {}}, None),
+        ({"quantization_config": {"quant_method": "mxfp4", "dequantize": True}}, None),
+        (
+            {"quantization_config": {"quant_method": "compressed-tensors", "use_optimized_inference": True}},
+            "compressed-tensors cannot be trained through with use_optimized_inference=True",
+        ),
+    ],
+)
+def test_config_json_of_a_checkpoint_that_transformers_does_not_read(tmp_path, config, expected):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model_type": "llama", **config}))
+
+    assert [v.message for v in check(str(path), select="KB524").violations] == ([] if expected is None else [expected])
+
+
+def test_transformers_refuses_a_config_without_a_method():
+    with pytest.raises(ValueError, match="no `quant_method` attribute"):
+        AutoHfQuantizer.supports_quant_method(MLX)

@@ -11,17 +11,24 @@ from typing import Any
 
 import torch
 
-from kbitlint.errors import KbitlintError, TargetError, one_line
+from kbitlint.errors import KbitlintError, TargetError, UnreachableError, one_line
 from kbitlint.extras import load_bitsandbytes
 from kbitlint.files.checkpoint import homes
 from kbitlint.files.config_keys import refuse_places
 from kbitlint.files.json_object import read_json
 from kbitlint.runtime.confinement import confined
+from kbitlint.upstream.quantization import four_bit_arguments
 
 #: Keys that count modules, and the most modules and labels that are built.
 #: The largest public models have at most 126 layers and 512 experts.
 _COUNTS = re.compile(r"layers?$|depths?$|experts?$|blocks?$|stages?$")
 _MOST, _MOST_LABELS = 10_000, 1_000_000
+#: Why the config of a name is not at hand.
+_NOWHERE = "no such folder, and no such model on the Hub (or it is private: log in with `hf auth login`)"
+_UNREACHABLE = (
+    "there is no such folder, and as a Hub id its config is neither in the cache nor reachable: "
+    "check the name, the network and HF_HUB_OFFLINE"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ def load_config(source: Source) -> Any:
     except KbitlintError:
         raise
     except Exception as error:
-        raise TargetError(source.name, _why_no_config(error)) from error
+        raise _no_config(source, error) from error
     _refuse_giants(source, config.to_dict())
     if not source.trust_remote_code:
         refuse_places(source.asks, _implementations(config))
@@ -127,6 +134,12 @@ def _implementations(config: Any) -> dict[str, Any]:
     return own | {name: _implementations(part) for name in parts if (part := getattr(config, name, None)) is not None}
 
 
+def _no_config(source: Source, error: Exception) -> TargetError:
+    """Return the error of a config that transformers cannot read, with a reason in one line."""
+    reason = _why_no_config(error)
+    return (UnreachableError if reason in (_NOWHERE, _UNREACHABLE) else TargetError)(source.name, reason)
+
+
 def _why_no_config(error: Exception) -> str:
     """Return the error of transformers as one line that names the cause and the remedy."""
     text = " ".join(str(error).split())
@@ -142,12 +155,9 @@ def _why_no_config(error: Exception) -> str:
             "upgrade it, or pass --trust-remote-code where the checkpoint brings its own code"
         )
     if "Repo id must" in text or "not a local folder" in text or "404" in text:
-        return "no such folder, and no such model on the Hub (or it is private: log in with `hf auth login`)"
+        return _NOWHERE
     if any(sign in text for sign in ("offline", "couldn't connect", "Can't load", "Connection", "cached")):
-        return (
-            "there is no such folder, and as a Hub id its config is neither in the cache nor reachable: "
-            "check the name, the network and HF_HUB_OFFLINE"
-        )
+        return _UNREACHABLE
     return f"its config cannot be read: {one_line(error)}"
 
 
@@ -195,13 +205,7 @@ def quantization_config(name: str, dtype: torch.dtype) -> Any:
     load_bitsandbytes(f"--quantize {name}")
     if name == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
-    kind, _, double = name.partition("-")
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=kind,
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_use_double_quant=double == "double",
-    )
+    return BitsAndBytesConfig(bnb_4bit_compute_dtype=dtype, **four_bit_arguments(name))
 
 
 def dtype_of(config: Any, *, quantized: bool) -> torch.dtype:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from kbitlint.model.trace.packed_state import UNPACKED
+from kbitlint.model.trace.quant_state import UNPACKED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

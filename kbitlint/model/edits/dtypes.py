@@ -28,16 +28,16 @@ def float32_norm(place: EditPlace, journal: Journal) -> None:
     _cast_own_tensors(module, place, journal)
     if place.arguments.get("interface") == "transparent":
         output = place.arguments.get("output")
-        _make_transparent(module, getattr(torch, output) if output else None, journal)
+        _make_transparent(module, DtypeTransparency(getattr(torch, output) if output else None), journal)
 
 
 def float32_module(place: EditPlace, journal: Journal) -> None:
-    """Let a module compute in float32 and give back the dtype that comes in; the modules in it stay as they are."""
+    """Let a module compute in float32 and give back the dtype that comes in, or float32. The modules in it stay as they are."""
     module = place.module()
     if not place.edit.path or adapters.wrapped_child(module) is not None:
         raise EditError(f"{place.edit.kind}: {place.edit.path or 'the model'!r} is no module of its own")
     _cast_own_tensors(module, place, journal)
-    _make_transparent(module, None, journal)
+    _make_transparent(module, DtypeTransparency(widens=place.arguments.get("output") == "float32"), journal)
 
 
 def _cast_own_tensors(module: nn.Module, place: EditPlace, journal: Journal) -> None:
@@ -50,10 +50,9 @@ def _cast_own_tensors(module: nn.Module, place: EditPlace, journal: Journal) -> 
             module._buffers[name] = buffer.float()  # noqa: SLF001  # register_buffer would drop its persistence
 
 
-def _make_transparent(module: nn.Module, output: torch.dtype | None, journal: Journal) -> None:
+def _make_transparent(module: nn.Module, transparency: DtypeTransparency, journal: Journal) -> None:
     if is_transparent(module):
         return
-    transparency = DtypeTransparency(output)
     restore_hooks_on_rollback(module, journal)
     module.register_forward_pre_hook(transparency.enter, with_kwargs=True)
     module.register_forward_hook(transparency.leave)

@@ -27,6 +27,11 @@ _LONG = re.compile(r"Long|Int\b|IntTensor|integer", re.IGNORECASE)
 _INTEGER_NAMES = re.compile(
     r"_ids?$|_id$|mask|labels?$|positions?$|_thw$|_index$|lengths?$|sizes?$|^langs$|bbox$|freq$|timesteps"
 )
+#: The annotation of a dictionary of tensors.
+_FEATURES = re.compile(
+    r"(<class ')?(typing\.)?(dict(\[ *str, *((torch\.)?Tensor|(typing\.)?Any)\b.*)?|.*BatchEncoding|.*BatchFeature)('>)?$",
+    re.IGNORECASE,
+)
 #: Arguments that a training step leaves out: caches, flags of the output, and second forms of another argument.
 _LEFT_OUT = frozenset(
     [
@@ -116,9 +121,10 @@ def _kind(name: str, written: str) -> str:
     """Return the kind of an argument from its name, and from its documented type and its annotation."""
     if re.search(r"list\[ *dict", written, re.IGNORECASE):
         return "targets"
-    if re.match(r"dict\[ *str, *(torch\.)?Tensor", written.strip(), re.IGNORECASE):
+    if _FEATURES.match(written.strip()):
         return "features"
-    number = "long" if _LONG.search(written) or (_INTEGER_NAMES.search(name) and "Float" not in written) else "float"
+    named = _INTEGER_NAMES.search(name) and "Float" not in written and not _of_features(name, written)
+    number = "long" if _LONG.search(written) or named else "float"
     if re.search(r"list\[ *(torch\.)?\w*Tensor|Sequence\[", written, re.IGNORECASE):
         return f"{number} list"
     if "BoolTensor" in written:
@@ -126,6 +132,11 @@ def _kind(name: str, written: str) -> str:
     if "tensor" in written.lower() or not written.strip(" -"):
         return number
     return "flag" if "bool" in written else "other"
+
+
+def _of_features(name: str, written: str) -> bool:
+    """Return whether labels are numbers: a plain tensor with a dimension behind that of the sequence."""
+    return name.endswith("labels") and "LongTensor" not in written and len(_shape(written) or ()) > 2
 
 
 def _shape(declared: str) -> tuple[str, ...] | None:

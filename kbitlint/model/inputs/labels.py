@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kbitlint.model.inputs.media import float_dtype
 from kbitlint.model.inputs.tensors import shape_of
 
 if TYPE_CHECKING:
@@ -53,8 +54,17 @@ def labels_of(
         else:
             value = _documented(type(base).__name__, argument, dimensions, tokens, plan)
         if value is not None:
-            found[name] = value
+            found[name] = _in_the_dtype_of_inputs(value, float_dtype(base))
     return found
+
+
+def _in_the_dtype_of_inputs(value: Any, dtype: torch.dtype) -> Any:
+    """Return labels with their features and masks in the dtype of the inputs, because code mixes them with its outputs."""
+    if isinstance(value, list):
+        return [_in_the_dtype_of_inputs(item, dtype) for item in value]
+    if isinstance(value, dict):
+        return {name: _in_the_dtype_of_inputs(item, dtype) for name, item in value.items()}
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 2 else value
 
 
 def _main_labels(kind: str, argument: Argument, dimensions: Dimensions, tokens: Tensor, books: int) -> Any:

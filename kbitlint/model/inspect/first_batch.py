@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 SEQUENCES = 8
 #: The label that losses of transformers ignore (``CrossEntropyLoss.ignore_index``).
 IGNORED = -100
+#: The end of the keys of token ids. TRL's collator for CPO and ORPO has ``chosen_input_ids`` and ``rejected_input_ids``.
+_IDS = "input_ids"
 
 
 def first_batch(trainer: Any, model: nn.Module) -> BatchFacts | None:
@@ -55,10 +58,20 @@ def _end_of(trainer: Any) -> int | None:
 
 
 def _facts(batch: Any, model: nn.Module, end: int | None) -> BatchFacts | None:
-    ids, labels, mask = (batch.get(key) for key in ("input_ids", "labels", "attention_mask"))
+    """Return the facts of a batch: of its ``input_ids``, and of the others that have labels, such as ``chosen_input_ids``."""
+    weight: Any = attribute(input_embedding(base_of(model)), "weight")
+    rows = int(weight.shape[0]) if isinstance(weight, Tensor) and weight.dim() == 2 else None
+    prefixes = [key.removesuffix(_IDS) for key in batch if isinstance(key, str) and key.endswith(_IDS)]
+    prefixes = [prefix for prefix in prefixes if not prefix or f"{prefix}labels" in batch]
+    found = [one for prefix in prefixes if (one := _of_sequences(batch, prefix, rows, end)) is not None]
+    return functools.reduce(_both, found) if found else None
+
+
+def _of_sequences(batch: Any, prefix: str, rows: int | None, end: int | None) -> BatchFacts | None:
+    """Return the facts of the sequences whose keys start with a prefix, or None if there are none."""
+    ids, labels, mask = (batch.get(f"{prefix}{key}") for key in (_IDS, "labels", "attention_mask"))
     if not isinstance(ids, Tensor) or ids.is_floating_point() or not ids.numel():
         return None
-    weight: Any = attribute(input_embedding(base_of(model)), "weight")
     ends = (ids == end) if end is not None else torch.zeros_like(ids, dtype=torch.bool)
     seen = mask.bool() if isinstance(mask, Tensor) and mask.shape == ids.shape else torch.ones_like(ids, dtype=torch.bool)
     ends = ends & seen
@@ -68,10 +81,25 @@ def _facts(batch: Any, model: nn.Module, end: int | None) -> BatchFacts | None:
         tokens=ids.numel(),
         learned=None if learned is None else int(learned.sum()),
         highest=int(ids.max() if learned is None else torch.maximum(ids, labels).max()),
-        rows=int(weight.shape[0]) if isinstance(weight, Tensor) and weight.dim() == 2 else None,
+        rows=rows,
         ends=int(ends.sum()),
         learned_ends=0 if learned is None else int((ends & learned).sum()),
         learned_padding=0 if learned is None else int((learned & ~seen).sum()),
+    )
+
+
+def _both(first: BatchFacts, second: BatchFacts) -> BatchFacts:
+    """Return the facts of two halves of one batch."""
+    labelled = [one.learned for one in (first, second) if one.learned is not None]
+    return BatchFacts(
+        sequences=first.sequences + second.sequences,
+        tokens=first.tokens + second.tokens,
+        learned=sum(labelled) if labelled else None,
+        highest=max(first.highest, second.highest),
+        rows=first.rows,
+        ends=first.ends + second.ends,
+        learned_ends=first.learned_ends + second.learned_ends,
+        learned_padding=first.learned_padding + second.learned_padding,
     )
 
 

@@ -27,6 +27,9 @@ _FOREIGN = re.compile(
 )
 #: Names of the child that is the base model's module, in a module that wraps it.
 _WRAPPED = ("base_layer", "original_module")
+#: names that PEFT inserts between a module and its wrapped module
+_INSERTED = (*_WRAPPED, "token_adapter")
+_NAMES_INSERTED = re.compile("|".join(_INSERTED))
 
 
 #: Names of the child in transparent wrappers: torch.compile, FSDP and its activation checkpointing.
@@ -60,7 +63,9 @@ def wrapped_child(module: nn.Module) -> str | None:
 
 def below_wrappers(path: str) -> str:
     """Return a path without the names that PEFT inserts between a module and its wrapped module."""
-    return ".".join(name for name in path.split(".") if name not in (*_WRAPPED, "token_adapter"))
+    if _NAMES_INSERTED.search(path) is None:
+        return path  # as nearly all are, and a model has thousands
+    return ".".join(name for name in path.split(".") if name not in _INSERTED)
 
 
 def looks_added(path: str) -> bool:

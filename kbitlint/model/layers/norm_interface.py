@@ -19,10 +19,12 @@ class DtypeTransparency:
     Args:
         output: The dtype of the output if the input is float32, for norms whose caller casts to ``norm.weight.dtype``. None
             leaves the output unchanged.
+        widens: Whether the output stays in float32 for any input, for heads whose loss has no half-precision kernel.
     """
 
-    def __init__(self, output: torch.dtype | None = None) -> None:
+    def __init__(self, output: torch.dtype | None = None, *, widens: bool = False) -> None:
         self.output = output
+        self.widens = widens
         self.incoming: torch.dtype | None = None
 
     def enter(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -35,7 +37,9 @@ class DtypeTransparency:
         return tuple(_float32(value) for value in args), {name: _float32(value) for name, value in kwargs.items()}
 
     def leave(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
-        """Cast float32 outputs to the dtype of the input."""
+        """Cast float32 outputs to the dtype of the input, unless they stay in float32."""
+        if self.widens:
+            return output
         wanted = self.incoming if self.incoming in HALF else self.output
         return output if wanted is None else _cast(output, wanted)
 

@@ -138,12 +138,24 @@ class MetaKernels(TorchDispatchMode):
         special = ANSWERS.get(func)
         if special is not None:
             return special(self.ledger, func, args, kwargs)
+        if func is aten.convolution.default:
+            _check_channels(*args[:2], transposed=args[6], groups=args[8])
         if all(tensor.is_meta for tensor in tensors):
             return self.shapes.run(func, args, kwargs)
         if _is_in_place(func) and not args[0].is_meta:
             self.ledger.guess("write into known values")
             return args[0]
         return self.shapes.run(func, on_meta(args), on_meta(kwargs))
+
+
+def _check_channels(incoming: Tensor, weight: Tensor, *, transposed: bool, groups: int) -> None:
+    """Raise the error of the real kernels for a wrong number of channels. Those of meta name no numbers."""
+    wanted, had = weight.shape[1] * groups, incoming.shape[1]
+    if not transposed and had != wanted:
+        raise RuntimeError(
+            f"Given groups={groups}, weight of size {list(weight.shape)}, expected input{list(incoming.shape)} to have "
+            f"{wanted} channels, but got {had} channels instead"
+        )
 
 
 def tensors_in(values: Sequence[Any]) -> list[Tensor]:

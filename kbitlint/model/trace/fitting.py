@@ -14,15 +14,16 @@ from kbitlint.model.trace.function_mode import weightless
 from kbitlint.model.trace.guard import Guard
 from kbitlint.model.trace.ledger import Ledger
 from kbitlint.model.trace.namespaces import without_leftovers
-from kbitlint.model.trace.step import without_contents
+from kbitlint.model.trace.step import LONG, without_contents
 from kbitlint.model.trace.twin import originals_of, stand_in_quantized, twin_of
 
 if TYPE_CHECKING:
     from torch import nn
 
     from kbitlint.model.inputs.plan import Plan
+    from kbitlint.model.trace.ledger import Refusal
 
-#: Failures that no other batch mends: dtypes that do not fit, and what autograd refuses.
+#: Failures that no other batch mends: floating-point dtypes that do not fit, and what autograd refuses.
 _NOT_OF_THE_BATCH = re.compile(
     r"dtype|scalar type|same type|without overflow|bias type|can't be cast|not implemented for '(BFloat16|Half)'"
     r"|leaf Variable that requires grad|modified by an inplace operation"
@@ -59,7 +60,23 @@ def plan_for(model: nn.Module, device: str, batch: int = 2, seq_len: int = 16) -
                 with torch.no_grad(), guard.watching(), without_leftovers(twin), weightless(ledger):
                     loss_of(twin(**without_contents(made)))
             except Exception as error:  # noqa: BLE001  # the error is the answer
-                return None if _NOT_OF_THE_BATCH.search(str(error)) or ledger.refusals else error
-            return None
+                return None if is_no_matter_of_the_batch(error) else error
+            return next(map(_raised, filter(mixes_integers, ledger.refusals.values())), None)
 
         return fitted_plan(twin, run, batch, seq_len)
+
+
+def is_no_matter_of_the_batch(error: BaseException) -> bool:
+    """Return whether no other batch mends an error of a forward."""
+    return bool(_NOT_OF_THE_BATCH.search(str(error))) and not LONG.search(str(error))
+
+
+def mixes_integers(refusal: Refusal) -> bool:
+    """Return whether a kernel refused integers of a batch beside floating-point numbers."""
+    return torch.int64 in refusal.dtypes and any(dtype.is_floating_point for dtype in refusal.dtypes)
+
+
+def _raised(refusal: Refusal) -> BaseException:
+    """Return the error of a refusal of integers. A kernel without weights raises none."""
+    names = " and ".join(map(str, refusal.dtypes))
+    return RuntimeError(f"{refusal.operator}: expected one dtype, but got {names}")

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import nn
+from transformers import PreTrainedModel
+
 from kbitlint.errors import EditError
 from kbitlint.model.edits import apply
 from kbitlint.model.edits.journal import Journal
+from kbitlint.model.layers import adapters
 from kbitlint.model.trace.step import UntraceableError, step_of
 from kbitlint.model.trace.twin import twin_of
 from kbitlint.module_paths import fold
 from kbitlint.violation import Edit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from torch import nn
+    from collections.abc import Iterable, Iterator
 
     from kbitlint.model.trace.step import StepSettings
 
@@ -54,6 +56,40 @@ def float32_modules(inner: nn.Module, how: StepSettings, refusing: Iterable[str]
         if not refusing:
             return tuple(found) if end.failure is None else ()
     return ()
+
+
+def float32_outputs(inner: nn.Module, how: StepSettings) -> tuple[str, ...]:
+    """Return the heads that let the step run if they compute in float32 and return float32.
+
+    A loss in the model's own code, such as the distances of boxes in DETR, may have no half-precision kernel. No module holds
+    it, so its inputs are widened: the outputs of all heads beside the transformers model in the model.
+
+    Args:
+        inner: The model to trace. It is only read.
+        how: The settings of the step.
+
+    Returns:
+        Paths in the order of the model. The tuple is empty if they do not let the step run.
+    """
+    heads = tuple(_heads(adapters.base_of(inner)))
+    twin = twin_of(inner)
+    try:
+        apply.apply(twin, [Edit(apply.FLOAT32_MODULE, path, {"output": "float32"}) for path in heads], Journal())
+        step, _, end = step_of(twin, how)
+    except (EditError, UntraceableError):
+        return ()
+    return heads if heads and end.failure is None and not step.ledger.refusals else ()
+
+
+def _heads(base: nn.Module) -> Iterator[str]:
+    """Yield the paths of the modules beside the transformers models in a model."""
+    for name, child in base.named_children():
+        if any(isinstance(module, PreTrainedModel) for module in child.modules()):
+            continue
+        if isinstance(child, nn.ModuleList):
+            yield from (f"{name}.{index}" for index in range(len(child)))
+        elif any(True for _ in child.parameters()):
+            yield name
 
 
 def _alike(refusing: list[str]) -> list[str]:

@@ -89,7 +89,10 @@ def _numpy(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     if not tensor.is_meta:
         return func(*args, **kwargs)
     ledger.guess("numpy")
-    return torch.zeros(tensor.shape, dtype=torch.float32 if tensor.is_floating_point() else tensor.dtype, device="cpu").numpy()
+    import numpy as np  # an optional dependency of torch, which this code has imported
+
+    name = "float32" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
+    return np.zeros(tuple(tensor.shape), dtype=name)  # zeros of torch would be on meta, below this mode
 
 
 def _without_device(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:

@@ -75,7 +75,7 @@ def is_of_training(model: nn.Module, error: BaseException, how: StepSettings) ->
 
 def _raised(model: nn.Module, base: PreTrainedModel, how: StepSettings, *, numbered: bool = False) -> Exception | None:
     """Return the error of a step on a small copy with weights, or None if it trains."""
-    made = _built(base, numbered=numbered)
+    made = _built(base, numbered=numbered, narrow=not how.plan.shapes)
     try:
         if model is not base:
             made = _adapted(model, made)
@@ -84,7 +84,7 @@ def _raised(model: nn.Module, base: PreTrainedModel, how: StepSettings, *, numbe
     made.train()
     try:
         _checkpoint(made, how)
-        loss_of(made(**training_batch(made, "cpu", how.batch, how.seq_len))).backward()
+        loss_of(made(**training_batch(made, "cpu", how.batch, how.seq_len, how.plan))).backward()
     except Exception as error:  # noqa: BLE001  # the error is the result
         return error
     return None
@@ -126,20 +126,21 @@ def _adapted(model: Any, base: Any) -> Any:
     return get_peft_model(base, config, adapter_name=name)
 
 
-def _built(base: PreTrainedModel, *, numbered: bool) -> Any:
+def _built(base: PreTrainedModel, *, numbered: bool, narrow: bool = True) -> Any:
     """Return a small model of the class of a base, in float32 on the CPU.
 
     Args:
         base: The base model.
         numbered: Whether special tokens without a number get one, as training scripts set them.
+        narrow: Whether the width may be divided. The shapes of a corrected batch fit the model's own width.
 
     Raises:
         NotBuiltError: The class cannot be built small.
     """
     reason = "its class cannot be built small"
-    for narrow in (True, False):
+    for narrowed in (True, False) if narrow else (False,):
         try:
-            config = small(base.config, narrow=narrow)
+            config = small(base.config, narrow=narrowed)
             if numbered:
                 _number_tokens(config)
             with torch.device("meta"):

@@ -20,8 +20,9 @@ from kbitlint.facts.trace import Cut, GradientFacts, PackedReadFacts, RefusalFac
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.isolation import seeded
 from kbitlint.model.layers import checkpointing, experts
-from kbitlint.model.trace.fitting import plan_for
-from kbitlint.model.trace.float32_modules import float32_modules
+from kbitlint.model.layers.replaced import replaced_layers
+from kbitlint.model.trace.fitting import mixes_integers, plan_for
+from kbitlint.model.trace.float32_modules import float32_modules, float32_outputs
 from kbitlint.model.trace.gradients import why_cut
 from kbitlint.model.trace.guard import TouchedError
 from kbitlint.model.trace.small_copy import NotBuiltError, is_of_training
@@ -91,34 +92,47 @@ def trace(
     if traced.refusals and not any(norm.promotes for norm in facts.norms):
         with seeded():
             found = float32_modules(inner, how, [refusal.path for refusal in traced.refusals])
-        traced = dataclasses.replace(traced, float32_modules=found)
+            outputs = float32_outputs(inner, how) if not traced.refusals[0].path else ()
+        traced = dataclasses.replace(traced, float32_modules=found, float32_outputs=outputs)
     return dataclasses.replace(traced, seconds=time.perf_counter() - start)
 
 
 def _traced_on_a_batch_that_runs(inner: nn.Module, how: StepSettings) -> tuple[TraceFacts, StepSettings]:
     """Return the facts of one step, and its settings. If the documented batch does not run, a corrected one is tried.
 
+    Without such a batch, a dtype that the step refuses before it raises is still a fact.
+
     Raises:
-        UntraceableError: No correction leads to a batch that runs.
+        UntraceableError: No correction leads to a batch that runs, and no dtype is refused.
     """
     try:
         return _traced(inner, how), how
-    except UntraceableError:
-        plan = plan_for(inner, how.device, how.batch, how.seq_len)
-        if plan is None or plan == how.plan:
-            raise
-        corrected = dataclasses.replace(how, plan=plan)
-        return _traced(inner, corrected), corrected
+    except UntraceableError as error:
+        reason = error
+    plan = plan_for(inner, how.device, how.batch, how.seq_len)
+    if plan is not None and plan != how.plan:
+        how = dataclasses.replace(how, plan=plan)
+        try:
+            return _traced(inner, how), how
+        except UntraceableError as error:
+            reason = error
+    if reason.refusals:
+        ended = dataclasses.replace(how, refusal_ends=True)
+        return _traced(inner, ended), ended
+    return _raising(inner, how, reason), how
 
 
 def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
-    """Return the facts of one step, without the search for modules that need float32."""
+    """Return the facts of one step, without the search for modules that need float32.
+
+    Raises:
+        UntraceableError: The step raises, or its batch holds integers where a kernel takes none.
+    """
     with seeded():
         twin = twin_of(inner)
-        try:
-            step, watched, end = step_of(twin, how)
-        except UntraceableError as error:
-            return _raising(inner, how, error)
+        step, watched, end = step_of(twin, how)
+        if any(map(mixes_integers, step.ledger.refusals.values())):
+            raise UntraceableError("no training step without weights: a kernel takes no integers of the made batch")
         grown = experts.new_parametrizations(named_modules(inner), named_modules(twin))
         gradients = tuple(_gradients(step, watched)) if end.has_graph else ()
         if any(gradient.cut is not None and gradient.runs and not gradient.reentrant for gradient in gradients):
@@ -144,6 +158,7 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         called=frozenset(step.passage.gives_grad),
         guesses=tuple(sorted(ledger.guesses.items())),
         grown=grown,
+        replaced=tuple(one for one, _ in replaced_layers(inner) if one.place in step.replaced) if step.replaced else (),
         failure=end.failure,
         failed_at=end.module,
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.memory_result import OFF, ON
 from kbitlint.output.wording import printable
-from kbitlint.result import OFF, ON
 from kbitlint.sizes import short_count, size
 from kbitlint.violation import Severity
 

@@ -1,0 +1,235 @@
+"""What people do in a training script: for each step its options, and the lines of each option.
+
+The first option of a step is the plain one. ``programs.py`` fills in the names in braces. The trainings are in
+``program_loops.py``.
+"""
+
+from __future__ import annotations
+
+_NF4 = 'load_in_4bit=True, bnb_4bit_quant_type="nf4"'
+_PREPARE = "model = prepare_model_for_kbit_training(model{})"
+_REENTRANT = 'gradient_checkpointing_kwargs={{"use_reentrant": {}}}'
+_ENABLE = f"model.gradient_checkpointing_enable({_REENTRANT})"
+_EACH = "for name, parameter in model.named_parameters():\n"
+_TRAINED = "for parameter in model.parameters():\n    if parameter.requires_grad:\n        parameter.data = parameter.data."
+
+
+def _skipping(names: str) -> str:
+    return f"quantization = BitsAndBytesConfig({_NF4}, llm_int8_skip_modules={names}{{compute}})"
+
+
+def _adapter(name: str, arguments: str) -> str:
+    return f"config = {name}Config({arguments})"
+
+
+def _layered(name: str, arguments: str = "") -> str:
+    return _adapter(name, f"target_modules={{some}}{', ' if arguments else ''}{arguments}")
+
+
+LOADING: dict[str, dict[str, str]] = {
+    "layers": {"2": "", "1": "", "3": ""},
+    "tied": {"no": "", "yes": ""},
+    "dtype": {
+        "bfloat16": ", dtype=torch.bfloat16",
+        "float16": ", dtype=torch.float16",
+        "float32": ", dtype=torch.float32",
+        "of the checkpoint": ', dtype="auto"',
+        "not given": "",
+        "by its old name": ", torch_dtype=torch.bfloat16",
+    },
+    "placed": {
+        "on one device": ', device_map={"": "cpu"}',
+        "by name": ', device_map="cpu"',
+        "automatically": ', device_map="auto"',
+        "not": "",
+    },
+    "attention": {
+        "default": "",
+        "eager": ', attn_implementation="eager"',
+        "sdpa": ', attn_implementation="sdpa"',
+    },
+    "quantization": {
+        "nf4": f"quantization = BitsAndBytesConfig({_NF4}{{compute}})",
+        "nf4 twice": f"quantization = BitsAndBytesConfig({_NF4}, bnb_4bit_use_double_quant=True{{compute}})",
+        "fp4": "quantization = BitsAndBytesConfig(load_in_4bit=True{compute})",
+        "nf4, more left out": _skipping('["{head}", "down_proj", "fc2"]'),
+        "nf4, head packed": _skipping('["{some0}"]'),
+        "nf4, a name that is not there": _skipping('["{head}", "projector"]'),
+        "nf4 in bfloat16": f"quantization = BitsAndBytesConfig({_NF4}, bnb_4bit_quant_storage=torch.bfloat16{{compute}})",
+        "nf4 as a dict": 'quantization = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}',
+        "int8": "quantization = BitsAndBytesConfig(load_in_8bit=True)",
+        "int8, no outliers": "quantization = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)",
+        "int8, 16 bits kept": "quantization = BitsAndBytesConfig(load_in_8bit=True, llm_int8_has_fp16_weight=True)",
+        "by the old argument": "",
+        "both": "quantization = BitsAndBytesConfig(load_in_4bit=True, load_in_8bit=True)",
+        "none": "quantization = None",
+    },
+    "compute": {
+        "of the model": ", bnb_4bit_compute_dtype=torch.{dtype}",
+        "default": "",
+        "bfloat16": ', bnb_4bit_compute_dtype="bfloat16"',
+        "float16": ", bnb_4bit_compute_dtype=torch.float16",
+        "half": ', bnb_4bit_compute_dtype="half"',
+        "misspelt": ", bnb_4bit_compute_type=torch.bfloat16",
+    },
+}
+PREPARING: dict[str, dict[str, str]] = {
+    "loaded": {
+        "plain": "",
+        "no cache": "model.config.use_cache = False",
+        "resized": "model.resize_token_embeddings(264)",
+        "resized to a multiple": "model.resize_token_embeddings(250, pad_to_multiple_of=64)",
+        "cut": "model.resize_token_embeddings(128)",
+        "tied by hand": "model.tie_weights()",
+        "under inference mode": "",
+        "train": "model.train()",
+        "moved": 'model.to("cpu")',
+    },
+    "prepared": {
+        "without reentry": _PREPARE.format(", " + _REENTRANT.format("False")),
+        "peft": _PREPARE.format(""),
+        "with reentry": _PREPARE.format(", " + _REENTRANT.format("True")),
+        "without checkpointing": _PREPARE.format(", use_gradient_checkpointing=False"),
+        "by the old function": "model = prepare_model_for_int8_training(model)",
+        "in place": "prepare_model_for_kbit_training(model)",
+        "no": "",
+        "frozen": "for parameter in model.parameters():\n    parameter.requires_grad = False",
+        "norms by hand": _EACH + "    parameter.requires_grad = False\n"
+        "    if parameter.ndim == 1:\n        parameter.data = parameter.data.float()",
+        "after the adapters": "",
+        "before and after the adapters": _PREPARE.format(""),
+    },
+    "checkpointing": {
+        "as prepared": "",
+        "off": "model.gradient_checkpointing_disable()",
+        "on": "model.gradient_checkpointing_enable()",
+        "reentrant": _ENABLE.format("True"),
+        "not reentrant": _ENABLE.format("False"),
+        "not reentrant, by position": 'model.gradient_checkpointing_enable({"use_reentrant": False})',
+        "reentrant without hook": 'model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": True})\n'
+        "model.disable_input_require_grads()",
+        "hook": "model.enable_input_require_grads()",
+        "on with a hook by hand": "model.gradient_checkpointing_enable()\n"
+        "def require_grad(module, arguments, output):\n    output.requires_grad_(True)\n"
+        "model.get_input_embeddings().register_forward_hook(require_grad)",
+        "random state not kept": 'model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False, '
+        '"preserve_rng_state": False})',
+    },
+    "base": {
+        "as it is": "",
+        "embeddings in float32": "model.get_input_embeddings().float()",
+        "head in float32": "model.get_output_embeddings().float()",
+        "half": "model.half()",
+        "to bfloat16": "model.to(torch.bfloat16)",
+        "head trains": "model.get_output_embeddings().weight.requires_grad_(True)",
+        "norms train": _EACH + '    if "norm" in name or "ln_" in name:\n        parameter.requires_grad = True',
+        "frozen": "model.requires_grad_(False)",
+        "everything trains": "for parameter in model.parameters():\n    parameter.requires_grad = True",
+        "evaluated": "model.eval()",
+        "hook that detaches": "model.get_input_embeddings().register_forward_hook("
+        "lambda module, arguments, output: output.detach())",
+        "hook that casts": "model.get_input_embeddings().register_forward_hook("
+        "lambda module, arguments, output: output.float())",
+        "head behind a cast": "class CastOutputToFloat(torch.nn.Sequential):\n"
+        "    def forward(self, x):\n        return super().forward(x).to(torch.float32)\n"
+        "model.{head} = CastOutputToFloat(model.{head})",
+    },
+}
+_TASK = 'task_type="{task}"'
+ATTACHING: dict[str, dict[str, str]] = {
+    "adapter": {
+        "lora": _adapter("Lora", f'r=4, target_modules="all-linear", {_TASK}{{further}}'),
+        "lora, some": _adapter("Lora", f"r=4, lora_alpha=8, target_modules={{some}}, {_TASK}{{further}}"),
+        "lora, by default": _adapter("Lora", f"r=4, {_TASK}{{further}}"),
+        "lora, no task": _adapter("Lora", "r=4, target_modules={some}{further}"),
+        "lora, a pattern": _adapter("Lora", f'r=4, target_modules=r".*({{some_pattern}})", {_TASK}{{further}}'),
+        "lora, no such layer": _adapter("Lora", f'r=4, target_modules=["query_proj"], {_TASK}{{further}}'),
+        "dora": _adapter("Lora", f"r=4, target_modules={{some}}, use_dora=True, {_TASK}{{further}}"),
+        "adalora": _layered("AdaLora", f"init_r=4, target_r=2, total_step=10, {_TASK}"),
+        "ia3": _layered("IA3", f"feedforward_modules=[], {_TASK}"),
+        "oft": _layered("OFT", f"oft_block_size=16, {_TASK}"),
+        "boft": _layered("BOFT", f"boft_block_size=4, {_TASK}"),
+        "vera": _layered("Vera", f"r=4, {_TASK}"),
+        "loha": _layered("LoHa", f"r=4, {_TASK}"),
+        "lokr": _layered("LoKr", f"r=4, {_TASK}"),
+        "hra": _layered("HRA", f"r=4, {_TASK}"),
+        "miss": _layered("Miss", f"r=4, {_TASK}"),
+        "road": _layered("Road", f"group_size=16, {_TASK}"),
+        "randlora": _layered("RandLora", f"r=4, {_TASK}"),
+        "fourierft": _layered("FourierFT", f"n_frequency=10, {_TASK}"),
+        "shira": _layered("Shira", f"r=4, {_TASK}"),
+        "trainable tokens": _adapter("TrainableTokens", f'token_indices=[5, 6], target_modules=["{{embeddings}}"], {_TASK}'),
+        "prompt tuning": _adapter("PromptTuning", f"num_virtual_tokens=4, {_TASK}"),
+        "p-tuning": _adapter("PromptEncoder", f"num_virtual_tokens=4, encoder_hidden_size=32, {_TASK}"),
+        "prefix tuning": _adapter("PrefixTuning", f"num_virtual_tokens=4, {_TASK}"),
+        "ln tuning": _adapter("LNTuning", _TASK),
+        "none": "",
+    },
+    "further": {
+        "plain": "",
+        "dropout": ", lora_dropout=0.1",
+        "rslora": ", use_rslora=True",
+        "head saved": ', modules_to_save=["{head}"]',
+        "embeddings saved": ', modules_to_save=["{embeddings}"]',
+        "both saved": ', modules_to_save=["{embeddings}", "{head}"]',
+        "a packed layer saved": ', modules_to_save=["{some0}"]',
+        "bias": ', bias="all"',
+        "bias of adapters": ", lora_bias=True",
+        "inference": ", inference_mode=True",
+        "first layer": ", layers_to_transform=[0]",
+        "invoked": ", alora_invocation_tokens=[5, 6]",
+        "pissa": ', init_lora_weights="pissa"',
+        "olora": ', init_lora_weights="olora"',
+        "gaussian": ', init_lora_weights="gaussian"',
+        "loftq": ', init_lora_weights="loftq", loftq_config=LoftQConfig(loftq_bits=4)',
+        "tokens": ", trainable_token_indices=[5, 6]",
+        "no rank": ", rank=8",
+        "ranks by name": ', rank_pattern={"{some0}": 2}',
+    },
+    "attached": {
+        "get_peft_model": "model = get_peft_model(model, config)",
+        "not cast": "model = get_peft_model(model, config, autocast_adapter_dtype=False)",
+        "add_adapter": "model.add_adapter(config)",
+        "dropped": "get_peft_model(model, config)",
+        "twice": "model = get_peft_model(model, config)\nmodel = get_peft_model(model, config)",
+        "named": 'model = get_peft_model(model, config, adapter_name="mine")',
+        "mixed": "model = get_peft_model(model, config, mixed=True)",
+    },
+    "adapted": {
+        "plain": "",
+        "counted": "model.print_trainable_parameters()",
+        "frozen": "model.requires_grad_(False)",
+        "frozen one by one": "for parameter in model.parameters():\n    parameter.requires_grad = False",
+        "everything trains": "for parameter in model.parameters():\n    if parameter.is_floating_point():\n"
+        "        parameter.requires_grad_(True)",
+        "half": _TRAINED + "half()",
+        "bfloat16": _TRAINED + "bfloat16()",
+        "in float32": _TRAINED + "to(torch.float32)",
+        "cast whole": "model = model.to(torch.bfloat16)",
+        "merged": "model.merge_adapter()",
+        "merged and unloaded": "model = model.merge_and_unload()",
+        "unloaded": "model = model.unload()",
+        "second": 'model.add_adapter("second", config)',
+        "second active": 'model.add_adapter("second", config)\nmodel.set_adapter("second")',
+        "both active": 'model.add_adapter("second", config)\nmodel.base_model.set_adapter(["default", "second"])',
+        "deleted": 'model.add_adapter("second", config)\nmodel.delete_adapter("default")',
+        "disabled": "model.base_model.disable_adapter_layers()",
+        "disabled and enabled": "model.base_model.disable_adapter_layers()\nmodel.base_model.enable_adapter_layers()",
+        "saved and loaded": "model.save_pretrained(folder)\nmodel = PeftModel.from_pretrained(model.unload(), folder)",
+        "saved and loaded to train": "model.save_pretrained(folder)\n"
+        "model = PeftModel.from_pretrained(model.unload(), folder, is_trainable=True)",
+        "loaded beside": 'model.save_pretrained(folder)\nmodel.load_adapter(folder, "loaded")\nmodel.set_adapter("loaded")',
+        "loaded over": "model.save_pretrained(folder)\nmodel = PeftModel.from_pretrained(model, folder)",
+        "layers frozen": _EACH + '    if ".0." in name:\n        parameter.requires_grad = False',
+        "only B trains": _EACH + '    parameter.requires_grad = "lora_B" in name',
+        "evaluated": "model.eval()",
+        "checkpointed": "model.gradient_checkpointing_enable()",
+        "hook": "model.enable_input_require_grads()",
+    },
+    "wrapped": {
+        "no": "",
+        "ddp": "model = DistributedDataParallel(model)",
+        "ddp, unused": "model = DistributedDataParallel(model, find_unused_parameters=True)",
+        "compiled": 'model = torch.compile(model, backend="eager")',
+    },
+}

@@ -1,0 +1,281 @@
+"""The real run of a generated program, beside the verdicts on it, in a process forked after the libraries are warm."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gc
+import io
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+import traceback
+import types
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import datasets
+import peft
+import tokenizers
+import torch
+import transformers
+import trl  # noqa: F401  # imported once, before the processes fork
+
+import kbitlint
+from benchmarks.truth.program_families import CAUSAL, CLASSIFIER, FAMILIES, SIZES, TASKS
+from benchmarks.truth.programs import Program, checkpoint_of, drawn, plain, script
+from kbitlint import registry
+from kbitlint.context import TrainingContext
+from kbitlint.integrations import ranks
+
+#: seconds after which a program is given up
+TIMEOUT = 60
+#: what a program does
+TRAINS, PARTLY, NOTHING, FAILS, NOT_MADE = "trains", "trains in part", "trains nothing", "fails", "is not made"
+AFTER, LOST = "fails after its training", "trains, and what it saves cannot be loaded"
+
+
+@functools.cache
+def checkpoint(family: str, task: str, layers: int, tied: bool) -> Path:  # noqa: FBT001  # a key
+    """Return the folder of a tiny random model and its tokenizer, made once a process."""
+    folder = tempfile.mkdtemp(prefix="kbitlint-generated-")
+    known = FAMILIES[family]
+    listed = {"attention_types": [[["global"], layers]]} if family == "gpt_neo" else {}
+    config = transformers.AutoConfig.for_model(
+        family, **{**SIZES, **listed, **known.config, known.layers: layers, "tie_word_embeddings": tied, "num_labels": 2}
+    )
+    for name in ("bos_token_id", "eos_token_id"):
+        setattr(config, name, 1)
+    torch.manual_seed(0)
+    made = getattr(transformers, TASKS[task][0]).from_config(config, dtype=torch.bfloat16)
+    made.save_pretrained(folder)
+    _tokenizer().save_pretrained(folder)
+    return Path(folder)
+
+
+def _tokenizer() -> Any:
+    """Return a tokenizer whose words are the numbers of its vocabulary."""
+    words = tokenizers.models.WordLevel({str(number): number for number in range(SIZES["vocab_size"])}, unk_token="0")  # noqa: S106  # a word
+    made = tokenizers.Tokenizer(words)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="0", eos_token="1")  # noqa: S106  # see above
+
+
+def base_of(program: Program) -> Path:
+    """Return the folder of the base model of a program. A classifier has a new head on a causal model, if there is one."""
+    task = program["task"]
+    if task == CLASSIFIER and CAUSAL in FAMILIES[program["family"]].tasks:
+        task = CAUSAL
+    return checkpoint(program["family"], task, int(program["layers"]), program["tied"] == "yes")
+
+
+def place(program: Program, folder: Path) -> Path:
+    """Write a program into a folder, with its base model under the name of the checkpoint. Return the file.
+
+    Its requirements name the installed versions, as those of a project do.
+    """
+    name = folder / checkpoint_of(program)
+    name.parent.mkdir(parents=True)
+    name.symlink_to(base_of(program))
+    (folder / "requirements.txt").write_text(_requirements())
+    file = folder / "train.py"
+    file.write_text(script(program))
+    return file
+
+
+@functools.cache
+def _requirements() -> str:
+    names = ("accelerate", "bitsandbytes", "datasets", "peft", "torch", "transformers", "trl")
+    return "".join(f"{name}=={metadata.version(name)}\n" for name in names)
+
+
+def outcome(program: Program) -> dict[str, Any]:
+    """Run a program in this process, and return what it does and what kbitlint says of it."""
+    with tempfile.TemporaryDirectory(prefix="kbitlint-program-") as folder, contextlib.redirect_stdout(io.StringIO()):
+        file = place(program, Path(folder))
+        os.chdir(folder)
+        started = time.perf_counter()
+        line: dict[str, Any] = {"program": program, "source": said(kbitlint.check(Path(file.name)))}
+        middle = time.perf_counter()
+        line |= _Run(program).of(file)
+        line["seconds"] = [round(middle - started, 2), round(time.perf_counter() - middle, 2)]
+        os.chdir("/")
+        return line
+
+
+class _Run:
+    """A real run.
+
+    Args:
+        program: The program.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.model: dict[str, Any] | None = None
+        self.seen: dict[str, bool] = {}
+        self.trained: dict[str, torch.nn.Parameter] = {}
+        self.before: dict[str, torch.Tensor] = {}
+        self.is_marked = False
+        self.subject: Any = None
+
+    def of(self, file: Path) -> dict[str, Any]:
+        """Run the script, with its marks as calls, and return what it does."""
+        text = file.read_text().replace("# train\n", "__mark__(locals())\n")
+        main = types.ModuleType("__main__")
+        main.__dict__.update(__mark__=self._mark, __file__=str(file))
+        sys.modules["__main__"], sys.argv = main, [file.name]
+        error: dict[str, Any] = {"error": "", "line": None}
+        try:
+            exec(compile(text, str(file), "exec"), main.__dict__)  # noqa: S102  # the benchmark wrote it
+        except Exception as raised:  # noqa: BLE001  # the error is the result
+            own = [frame.lineno for frame in traceback.extract_tb(raised.__traceback__) if frame.filename == str(file)]
+            error = {"error": _text(raised), "line": own[-1] if own else None}
+        after = self._ends_at(file)
+        learns, idle = self._learning()
+        real = TRAINS if learns and not idle else PARTLY if learns else NOTHING
+        if error["error"]:
+            real = NOT_MADE if not self.is_marked else FAILS if error["line"] is None or error["line"] <= after else AFTER
+        if real == TRAINS and self.model and self.model["errors"] and self._loses():
+            real = LOST
+        return {"real": real, **error, "idle": idle[:3], "trained": sorted(self.trained), "model": self.model}
+
+    def _loses(self) -> bool:
+        """Return whether adapters, saved and loaded into a fresh base, are not all there."""
+        model = getattr(self.subject, "module", self.subject)
+        if not isinstance(model, peft.PeftModel):
+            return False
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            base = getattr(transformers, TASKS[self.program["task"]][0]).from_pretrained(base_of(self.program))
+            saved = folder if (Path(folder) / "adapter_config.json").exists() else next(Path(folder).iterdir())
+            again = peft.PeftModel.from_pretrained(base, str(saved))
+            loaded = again.load_adapter(str(saved), "again")
+        return bool(loaded.unexpected_keys) or any("again" in key for key in loaded.missing_keys)
+
+    def _ends_at(self, file: Path) -> int:
+        """Return the last line of the training."""
+        lines = file.read_text().splitlines()
+        last = [n for n, line in enumerate(lines, 1) if "trainer.train()" in line or line.strip().startswith("optimizer.")]
+        return max((*last, max((n for n, line in enumerate(lines, 1) if "# train" in line), default=0) + 3))
+
+    def _mark(self, names: dict[str, Any]) -> None:
+        """Audit what is about to be trained, and watch its parameters."""
+        self.is_marked = True
+        trainer = names.get("trainer")
+        model = self.subject = names["model"] if trainer is None else trainer.model
+        try:
+            report = self._report(model, trainer, names.get("optimizer"))
+        except kbitlint.KbitlintError as error:
+            report = None
+            self.model = {"errors": [], "untraced": [str(error)], "crashes": []}
+        if report is not None:
+            self.model = said(report)
+        self.trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        self.before = {name: one.detach().clone() for name, one in self.trained.items()}
+        for name, parameter in self.trained.items():
+            if not parameter.is_inference():
+                parameter.register_hook(functools.partial(self._note, name))
+
+    def _report(self, model: Any, trainer: Any, optimizer: Any) -> Any:
+        """Return the report on a Trainer, or on a model with its optimizer, as one rank sees it."""
+        autocast = "bfloat16" if self.program["loop"] in ("autocast", "accelerate, bf16") else "float32"
+        context = TrainingContext() if trainer is not None else TrainingContext(autocast_dtype=autocast)
+        target = model if trainer is None else trainer
+        report = kbitlint.check(target) if trainer is not None else kbitlint.check(target, context=context)
+        seen = ranks.seen(target, report, context, optimizer, trainer)
+        return ranks.over_ranks(None, lambda: seen, registry.select((), (), {})).report
+
+    def _note(self, name: str, gradient: torch.Tensor | None) -> None:
+        learns = gradient is not None and bool(gradient.any()) and bool(gradient.isfinite().all())
+        self.seen[name] = self.seen.get(name, False) or learns
+
+    def _learning(self) -> tuple[list[str], list[str]]:
+        """Return the parameters that got a gradient and another value, and the others."""
+        learns = [
+            name
+            for name, one in self.trained.items()
+            if self.seen.get(name) and not torch.equal(one.detach(), self.before[name])
+        ]
+        return learns, [name for name in self.trained if name not in learns]
+
+
+def said(report: Any) -> dict[str, Any]:
+    """Return the verdicts of a report that are compared."""
+    return {
+        "errors": sorted({f"{v.code} {v.message}" for v in report.violations if v.severity.value == "error"}),
+        "warnings": sorted({v.code for v in report.violations if v.severity.value == "warning"}),
+        "untraced": [skip.reason for skip in report.skips if skip.surface.value == "trace" and not skip.code],
+        "crashes": [crash.traceback for crash in report.crashes],
+    }
+
+
+def _text(error: BaseException) -> str:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]} [{Path(place.filename).name}:{place.lineno}]"
+
+
+@functools.cache
+def warm() -> None:
+    """Load, once, all that a program needs, so that forked processes share it."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    usual = {step: plain(step) for step in drawn(0)}
+    here = Path.cwd()
+    for loop in ("plain", "trainer", "sft", "dpo"):
+        outcome(usual | {"loop": loop})
+        os.chdir(here)
+    accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001  # as accelerate's own tests do
+    gc.collect()
+    gc.freeze()
+
+
+def forked(program: Program) -> dict[str, Any]:
+    """Return the outcome of a program that runs in a process of its own, with a limit on its time."""
+    warm()
+    base_of(program)
+    receive, send = multiprocessing.get_context("fork").Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=_child, args=(program, send))
+    process.start()
+    send.close()
+    line = None
+    with contextlib.suppress(EOFError):
+        line = receive.recv() if receive.poll(TIMEOUT) else None
+    process.kill()
+    process.join()
+    receive.close()
+    return line or {"program": program, "source": None, "model": None, "real": "no answer", "error": "", "line": None}
+
+
+def script_again(program: Program) -> dict[str, Any]:
+    """Return the verdict on the script of a program, without running it."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory(prefix="kbitlint-program-") as folder:
+        file = place(program, Path(folder))
+        os.chdir(folder)
+        try:
+            return said(kbitlint.check(Path(file.name)))
+        finally:
+            os.chdir(before)
+
+
+def _child(program: Program, send: Any) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    if "ddp" in program["wrapped"]:
+        port = str(20000 + os.getpid() % 20000)
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    try:
+        send.send(outcome(program))
+    except Exception:  # noqa: BLE001  # a crash of kbitlint itself is a result
+        crashed = {"errors": [], "warnings": [], "untraced": [], "crashes": [traceback.format_exc()]}
+        send.send({"program": program, "source": crashed, "model": None, "real": "crash", "error": "", "line": None})
+    os._exit(0)  # without the end of the interpreter, which costs a second

@@ -1,0 +1,70 @@
+"""Code that expects a refusal: a ``try`` around a place, or a choice by version, found in the text."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+_TRY = re.compile(r"try[ \t]*:")
+_EXCEPT = re.compile(r"except\b([^:\n]*):")
+#: comparisons of versions, and questions for the parameters of a function
+_CHOICE = re.compile(
+    r"__version__[^\n]{0,40}(?:[<>]|[!=]=|startswith|split)|version\.parse\(|\bparse_version\(|\bVersion\(|\bsignature\("
+    r"|metadata\.version\(|__dataclass_fields__|\bis_\w{1,40}_(?:version|greater|available)\w{0,40}\([\"']|compare_versions?\("
+    r"|[<>]=?[ \t]*version\.|\b_?version_?info\b|\bis_(?:transformers|trl|peft)_\w{1,40}\("
+)
+_WORD = re.compile(r"\w+")
+#: a name that is neither an attribute, nor the target of an assignment, nor a keyword
+_READ = re.compile(r"(?<![\w.])[A-Za-z_]\w*+(?![ \t]*+=(?!=))")
+_PROSE = re.compile(r"(\"\"\"|\'\'\').*?\1|#[^\n]*", re.DOTALL)
+
+
+def chooses_by_version(text: str) -> bool:
+    """Return whether a file compares versions of libraries, or reads a function's parameters, in its code."""
+    return _CHOICE.search(text) is not None and _CHOICE.search(_PROSE.sub("", text)) is not None
+
+
+def is_read(text: str, name: str) -> bool:
+    """Return whether the code of a file reads a name, or all local names at once."""
+    read = set(_READ.findall(_PROSE.sub("", text)))
+    return name in read or "locals" in read
+
+
+def is_guarded(text: str, offset: int, errors: Collection[str]) -> bool:
+    """Return whether a ``try`` around a place catches one of these exceptions by name.
+
+    Args:
+        text: The source text.
+        offset: A place in it.
+        errors: The names of the exceptions.
+    """
+    lines = text.split("\n")
+    here = text.count("\n", 0, offset)
+    left = _indent(lines[here])
+    for number in range(here - 1, -1, -1):
+        line = lines[number]
+        if not left or not line.strip() or _indent(line) >= left:
+            continue
+        left = _indent(line)
+        if _TRY.match(line, left) and any(_catches(lines, here, left, error) for error in errors):
+            return True
+    return False
+
+
+def _catches(lines: list[str], start: int, left: int, error: str) -> bool:
+    for line in lines[start + 1 :]:
+        if not line.strip() or _indent(line) > left:
+            continue
+        handler = _EXCEPT.match(line, left) if _indent(line) == left else None
+        if handler is None:
+            return False
+        if error in _WORD.findall(handler[1]):
+            return True
+    return False
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())

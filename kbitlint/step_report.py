@@ -1,0 +1,67 @@
+"""The memory of training steps and the answer of ``kbitlint fit``, as results that show and save themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from kbitlint.fit_result import FitResult
+from kbitlint.memory_result import MemoryResult
+from kbitlint.output import fit, formats, memory, saved
+from kbitlint.sizes import size
+
+
+class MemoryReport(MemoryResult):
+    """The memory of training for several states of one model; ``print`` shows a table, a notebook a page."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Return the report in the format of ``kbitlint memory``."""
+        return memory.render_text(self)
+
+    def __repr__(self) -> str:
+        """Return the batch and the least peak of each state, on one line."""
+        peaks = {state.name: min(step.peak for step in state.steps.values()) for state in self.states if state.steps}
+        named = ", ".join(f"{name} {size(peak)}" for name, peak in peaks.items())
+        return (
+            f"<MemoryReport {self.target or self.summary}, {self.batch[0]} x {self.batch[1]} tokens: {named or 'not measured'}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return saved.framed(self.to_html())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the memory as plain data; all sizes are bytes."""
+        return dict(json.loads(self.to_json()))
+
+    def to_json(self) -> str:
+        """Return the memory as a JSON document; all sizes are bytes."""
+        return formats.render_memory("json", self)
+
+    def to_html(self) -> str:
+        """Return the memory as a page."""
+        return formats.render_memory("html", self)
+
+    def save(self, file: str | Path) -> Path:
+        """Write the memory to a file, and return its path.
+
+        Args:
+            file: The file. Its suffix decides the format: .html, .json or .txt.
+
+        Raises:
+            KbitlintError: The suffix is none of these, or the file cannot be written.
+        """
+        path = Path(file)
+        return saved.write(path, formats.render_memory(saved.format_of(path, formats.MEMORY), self))
+
+
+class FitReport(FitResult):
+    """Whether a run fits its cards."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        """Return the report in the format of ``kbitlint fit``."""
+        return fit.render_text(self)

@@ -1,0 +1,147 @@
+"""KB543: keywords that a constructor does not take, against the constructors themselves."""
+
+from __future__ import annotations
+
+import pytest
+import transformers
+import trl
+from script_cases import ADAPTED, IMPORTS, LOADED, OLD, PREPARED, RECIPE, findings, fixed_text
+
+from kbitlint.audit.scripts import run
+from kbitlint.context import TrainingContext
+from kbitlint.registry import find
+from kbitlint.source import documents
+from kbitlint.upstream.versions import Versions, installed, number
+
+newest = pytest.mark.skipif(number(installed()["trl"]) < (1, 16), reason="older versions take other keywords")
+
+
+def said(body, **how):
+    return [(severity, message) for severity, _, message in findings("KB543", body, **how)]
+
+
+def declaring(**versions):
+    found = Versions({**installed(), **versions})
+    found.declared = versions
+    return found
+
+
+OF_2024 = LOADED + PREPARED + ADAPTED + "SFTTrainer(model, tokenizer=tok, max_seq_length=512, train_dataset=data).train()\n"
+REFUSED = "SFTTrainer takes no tokenizer (since trl 0.16), max_seq_length (since trl 0.13): a TypeError"
+
+
+def test_what_the_classes_take_is_clean():
+    assert said(RECIPE) == []
+    assert said("TrainingArguments('out', eval_strategy='no', warmup_steps=0.1)\nSFTConfig('out', max_length=8)\n") == []
+    assert said(OF_2024, versions=OLD) == []
+
+
+def test_a_keyword_of_older_versions_is_a_warning_without_a_declared_version():
+    assert said(OF_2024) == [("warning", REFUSED)]
+
+
+def test_it_is_an_error_if_the_project_declares_a_version_that_refuses_it():
+    assert said(OF_2024, versions=declaring(trl="0.24.0")) == [("error", REFUSED)]
+    assert said(OF_2024, versions=declaring(trl="0.8.6", transformers="4.40.2")) == []
+
+
+@pytest.mark.parametrize(
+    ("pins", "severity"),
+    [
+        ("trl==0.24.0\ntransformers==4.56.2\n", "error"),
+        ("trl>=0.20\n", "error"),
+        ("trl>=0.7\n", "warning"),
+        ("trl>=0.7,<0.12\ntransformers<4.45\n", None),
+        ("trl~=0.11.4\n", None),
+        ("", "warning"),
+    ],
+)
+def test_requirements_beside_the_script_decide(tmp_path, pins, severity):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "requirements.txt").write_text(pins)
+    path = tmp_path / "train.py"
+    path.write_text(IMPORTS + OF_2024)
+
+    found = run((find("KB543"),), documents.read(path, path.name).facts, TrainingContext())[0].violations
+
+    assert [v.severity.value for v in found] == ([severity] if severity else [])
+
+
+def test_a_keyword_that_no_version_takes_is_an_error():
+    assert said("LoraConfig(rank=8)\n") == [("error", "LoraConfig takes no rank: a TypeError")]
+    assert said("LoraConfig(rank=8)\n", versions=OLD) == [("error", "LoraConfig takes no rank: a TypeError")]
+
+
+def test_a_keyword_of_newer_versions_is_an_error_if_an_older_one_is_declared():
+    body = "TrainingArguments('out', eval_strategy='no')\n"
+
+    assert said(body, versions=declaring(transformers="4.38.2")) == [
+        ("error", "TrainingArguments takes no eval_strategy (up to transformers 4.40): a TypeError")
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "class Mine(SFTTrainer):\n    pass\nMine(model, tokenizer=tok)\n",
+        "from dataclasses import dataclass\n@dataclass\nclass Own(TrainingArguments):\n    bits: int = 4\nOwn('out', bits=8)\n",
+        "try:\n    args = TrainingArguments('out', no_cuda=True)\nexcept TypeError:\n    args = TrainingArguments('out')\n",
+        "import transformers\nif transformers.__version__ < '5':\n    a = TrainingArguments('out', no_cuda=True)\n",
+        "settings = {'no_cuda': True}\nTrainingArguments('out', **settings)\n",
+    ],
+)
+def test_a_call_that_expects_the_refusal_or_another_class_is_clean(body):
+    assert said(body) == []
+
+
+@newest
+@pytest.mark.parametrize(
+    ("body", "make"),
+    [
+        ("TrainingArguments('out', logging_dir='runs')\n", lambda: transformers.TrainingArguments("out", logging_dir="runs")),
+        ("SFTConfig('out', max_seq_length=8)\n", lambda: trl.SFTConfig("out", max_seq_length=8)),
+        ("SFTTrainer(model, packing=True)\n", lambda: trl.SFTTrainer("org/base", packing=True)),
+        ("Trainer(model, tokenizer=tok)\n", lambda: transformers.Trainer(None, tokenizer=None)),
+    ],
+)
+def test_the_constructor_raises_what_the_message_says(body, make):
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        make()
+
+    assert [severity for severity, _ in said(body)] == ["warning"]
+
+
+def test_new_names_and_inert_values_are_a_safe_fix(tmp_path):
+    body = (
+        "args = TrainingArguments(\n    'out',\n    evaluation_strategy='no',\n    overwrite_output_dir=True,\n    seed=1,\n)\n"
+    )
+
+    assert fixed_text("KB543", body, tmp_path, unsafe=False) == (
+        "args = TrainingArguments(\n    'out',\n    eval_strategy='no',\n    seed=1,\n)\n"
+    )
+
+
+def test_arguments_of_a_trainer_move_into_its_config_only_if_asked(tmp_path):
+    body = (
+        f"{LOADED}args = SFTConfig('out', seed=1)\n"
+        "SFTTrainer(model, args=args, peft_config=LoraConfig(), dataset_text_field='text', max_seq_length=64).train()\n"
+    )
+
+    assert fixed_text("KB543", body, tmp_path, unsafe=False) == body
+    assert fixed_text("KB543", body, tmp_path) == (
+        f"{LOADED}args = SFTConfig('out', seed=1, dataset_text_field='text', max_length=64)\n"
+        "SFTTrainer(model, args=args, peft_config=LoraConfig()).train()\n"
+    )
+
+
+def test_a_misspelt_keyword_is_renamed_only_if_asked(tmp_path):
+    body = "args = TrainingArguments('out', gradient_checkpoint=True)\n"
+
+    assert fixed_text("KB543", body, tmp_path, unsafe=False) == body
+    assert fixed_text("KB543", body, tmp_path) == body.replace("gradient_checkpoint=", "gradient_checkpointing=")
+
+
+def test_what_has_no_successor_is_by_hand(tmp_path):
+    body = "args = TrainingArguments('out', past_index=1)\n"
+
+    assert fixed_text("KB543", body, tmp_path) == body
