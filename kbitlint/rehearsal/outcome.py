@@ -135,6 +135,9 @@ def _because_of_machine(error: BaseException, text: str) -> str | None:
         return f"because it needs values, which a model without weights lacks: {text}"
     if not isinstance(error, (ImportError, TypeError)) and _DEVICE.search(text) and not _is_checked_by_libraries(error):
         return f"because it asks the GPU itself: {text}"
+    last = _last(error.__traceback__)
+    if last is not None and last[0].startswith("torch.cuda"):
+        return f"because it asks the GPU itself: {text}"
     if _names_environment(error):
         return f"because the environment variable {text.partition(': ')[2]} is not set here"
     return None
