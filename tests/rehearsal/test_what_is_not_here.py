@@ -7,6 +7,8 @@ import json
 import threading
 
 import pytest
+import tiny
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 import kbitlint
 
@@ -313,3 +315,20 @@ def test_a_loss_of_the_script_from_hooked_states_is_a_training_of_the_whole_mode
     assert "training reached at line 8" in report.notes
     assert raised(report) == []
     assert {one.code for one in report.violations} <= {"KB501", "KB402"}, "the optimizer holds the parameters of the model"
+
+
+@pytest.mark.parametrize("argument", ["use_auth_token", "resume_download", "use_flash_attention_2", "load_in_4bit"])
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="transformers 4 takes them")
+def test_an_argument_that_transformers_took_once_raises_as_it_does_with_weights(rehearse, tmp_path, argument):
+    real = AutoModelForCausalLM.from_config(
+        LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    )
+    real.save_pretrained(tmp_path / "real")
+    with pytest.raises(TypeError) as refused:
+        AutoModelForCausalLM.from_pretrained(tmp_path / "real", **{argument: True})
+
+    report = rehearse(
+        f"from transformers import AutoModelForCausalLM\nAutoModelForCausalLM.from_pretrained('real', {argument}=True)\n"
+    )
+
+    assert raised(report) == [(2, f"TypeError: {refused.value}")]
