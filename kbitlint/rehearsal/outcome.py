@@ -217,7 +217,7 @@ def _is_checked_by_libraries(error: BaseException) -> bool:
 def _is_missing(error: ImportError) -> bool:
     """Return whether a whole package is missing, as opposed to a module of an installed one, or to a name in it."""
     if not isinstance(error, ModuleNotFoundError):
-        return _UNINSTALLED.search(str(error)) is not None
+        return error.name is None or _UNINSTALLED.search(str(error)) is not None  # Python's own name what they lack
     package = (error.name or "").split(".")[0]
     try:
         return not package or find_spec(package) is None
