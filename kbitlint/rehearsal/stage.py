@@ -138,6 +138,7 @@ def _stand_ins(record: Record) -> None:
     loops.install(record)
     ranks.install(record)
     saving.install(record)
+    after_import("transformers.training_args", lambda module: trainers.install_arguments(record, module))
     after_import("transformers.trainer", lambda module: trainers.install(record, module))
     after_import("datasets", lambda module: data.install(record, module))
     after_import("peft", lambda module: adapters.install(record, module))

@@ -35,6 +35,10 @@ def install(record: Record, module: Any) -> None:
     replace(trainer, "training_step", lambda original: _step(record, original, trainer))
     replace(trainer, "train", lambda original: _train(record, original, module.TrainOutput))
     replace(module, "get_reporting_integration_callbacks", lambda original: _reports(record, original))
+
+
+def install_arguments(record: Record, module: Any) -> None:
+    """Let training arguments go on without packages that are not installed, until the process ends."""
     replace(module.TrainingArguments, "__post_init__", lambda original: _arguments(record, original))
 
 
