@@ -33,7 +33,7 @@ STEP = StepMemory(
         moment("the model, backward", 190, 60, 20),
         moment("layers.5, backward", 165, 60),
         moment("layers.4, backward", 155, 50, 0, 5),
-        moment("layers.0, backward", 120, 10, 0, 15),
+        moment("layers.0, backward", 131, 10, 0, 15),
         moment("the optimizer's step", 130, 0, 0, 20),
     ),
 )
@@ -54,10 +54,10 @@ def test_a_point_is_the_most_of_a_layer_and_layers_between_lie_on_a_line():
         ("the model, backward", "backward", 190),
         ("layers.5, backward", "backward", 165),
         ("layers.4, backward", "backward", 155),
-        ("layers.3, backward", "backward", 146),
-        ("layers.2, backward", "backward", 138),
-        ("layers.1, backward", "backward", 129),
-        ("layers.0, backward", "backward", 120),
+        ("layers.3, backward", "backward", 149),
+        ("layers.2, backward", "backward", 143),
+        ("layers.1, backward", "backward", 137),
+        ("layers.0, backward", "backward", 131),
         ("the optimizer's step", "update", 130),
     ]
     assert points[3] == Point("layers.2, forward", "forward", (100, 30, 0, 0, 0))
@@ -69,7 +69,7 @@ def test_the_chart_in_text_is_as_high_as_the_peak():
     assert lines[0].split()[:2] == ["190", "B"]
     assert len(lines) == 10
     assert max(map(len, lines)) <= 80
-    assert lines[0].count("·") + lines[0].count("▒") + lines[0].count("▓") == 4  # one moment, four columns wide
+    assert lines[0].count("·") + lines[0].count("▒") + lines[0].count("▓") == 8  # two moments, four columns each
     assert lines[8].split() == ["forward", "backward", "update"]
     assert lines[9].split("  ") == ["█ weights and state", "▓ activations", "▒ logits", "░ gradients", "· temporary"]
 
