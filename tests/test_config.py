@@ -65,7 +65,7 @@ def test_what_applies_is_printed(configured, tmp_path):
         f"# {tmp_path}/pyproject.toml\n"
         'targets = ["plants:clean"]\nrehearse = []\nselect = []\nignore = []\nfail-on = "error"\n'
         "quantize = # not set\ndevice = # not set\nmeta = false\n"
-        "training = # not set\nbaseline = # not set\n"
+        "training = # not set\nbaseline = # not set\ncache-dir = # not set\n"
         'exclude = ["__pycache__", "node_modules", "site-packages", "venv", "build", "dist"]\n'
         "extend-exclude = []\nforce-exclude = false\n"
         "max-file-size = 2000000\nmax-tokens = 200000\nmax-steps = 120000\nignore-in = []\nseverity = {}\noptions = {}\n"

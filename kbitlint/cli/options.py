@@ -183,6 +183,7 @@ CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--stdin-filename", metavar="FILE", help="The name of the text that the target - reads from the standard input."
     ),
     *FILE_OPTIONS,
+    click.option("--no-cache", is_flag=True, help="Audit every file of a folder anew, and keep no result."),
     *SUPPRESSING_OPTIONS,
     RANK_OPTION,
     *JOBS_OPTIONS,

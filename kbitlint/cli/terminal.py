@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from kbitlint.errors import KbitlintError
+from kbitlint.runtime import amount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -145,7 +146,7 @@ def progress(what: str, after: float = 2.0) -> Iterator[Callable[[str], None]]:
     def show() -> None:
         wait = after
         while not done.wait(wait):
-            click.echo(f"\r{escape(what)} ... {time.monotonic() - start:.0f} s", err=True, nl=False)
+            click.echo(f"\r{escape(what)} ...{amount.text()} {time.monotonic() - start:.0f} s\x1b[K", err=True, nl=False)
             wait = 1.0
 
     thread = threading.Thread(target=show, name="kbitlint progress", daemon=True)
