@@ -21,6 +21,7 @@ import transformers
 import kbitlint
 from kbitlint.memory_result import StateMemory, StepMemory
 from kbitlint.model.build import meta
+from kbitlint.output.html import origin
 from kbitlint.output.html.page import render, render_memory
 from kbitlint.output.html.tree import Child, tree_of
 from kbitlint.registry import all_rules
@@ -586,7 +587,7 @@ def test_nothing_is_wider_than_the_window(visit, name, width):
 def test_a_hostile_model_is_shown_as_it_is_named(visit):
     page = visit("hostile")
 
-    assert page.title() == f"{SHOWN} – kbitlint"
+    assert page.title() == f"{origin.project()}: {SHOWN} – kbitlint"
     assert [label for _, label, _ in rows(page)] == [SHOWN, SHOWN]
     assert page.locator("img").count() == 0
 
