@@ -153,11 +153,6 @@ def memory(target: str, **options: Any) -> None:
 )
 @click.argument("target")
 @click.option("--gpu", required=True, metavar="CARD", help="A card (4090, A100-40, H100) or its size (24GB).")
-@click.option("--gpus", type=click.IntRange(min=1), default=1, help="Cards of that kind.")
-@click.option(
-    "--strategy", metavar="NAME", help="ddp (default for several cards), fsdp1, fsdp2, zero1, zero2, zero3, device_map."
-)
-@click.option("--offload", is_flag=True, help="Sharded weights lie in host memory.")
 @click.option("--checkpointing", type=click.Choice(["none", "all"]), help="Activation checkpointing (default: none).")
 @click.option("--batch", type=click.IntRange(min=1), help="Sequences in a batch of one card (default: 1).")
 @click.option("--seq-len", type=click.IntRange(min=2), help="Tokens in a sequence (default: 2048).")
