@@ -12,7 +12,6 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 
-
 #: characters of a part of a message from which on it stands for the whole
 _LEAST = 20
 
