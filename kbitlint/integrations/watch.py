@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.errors import one_line
 from kbitlint.files import atomic
 from kbitlint.integrations.exchange import world_size
+from kbitlint.memory_result import OFF, ON
 from kbitlint.model.inspect.first_steps import FirstSteps, LargestBatch, Peak, has_cuda
 from kbitlint.output.wording import plural, printable
-from kbitlint.result import OFF, ON
 from kbitlint.sizes import size
 
 if TYPE_CHECKING:

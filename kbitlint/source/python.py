@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-import warnings
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.source import LaunchSign, SourceFacts
@@ -17,7 +16,7 @@ from kbitlint.source.comments import ignores
 from kbitlint.source.interpreter.checkpoint_calls import checkpoint_calls
 from kbitlint.source.interpreter.imported_files import ImportedFiles, brings_models
 from kbitlint.source.interpreter.paths import ExecutionPaths, agreed, variants
-from kbitlint.source.interpreter.relevance import worth_following
+from kbitlint.source.interpreter.relevance import tree_of, worth_following
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
 from kbitlint.upstream.calls import UNJUDGED
 from kbitlint.upstream.versions import installed
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path as FilePath
 
+    from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
 
 _DISTRIBUTED = re.compile(
@@ -62,7 +62,8 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
             f"holds more than {limits.max_tokens:,} words and signs, and is skipped"
             " (max-tokens of [tool.kbitlint] sets how many)"
         )
-    module = parsed(text)
+    tree = _tree(text)
+    module = tree.module
     versions = installed() if versions is None else versions
     source = Text(text)
     ways = ExecutionPaths()
@@ -71,7 +72,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         data = text.encode("utf-8", "replace")
         if worth_following(data) or (beside is not None and brings_models(beside, data)):
             launch = _launch(beside, file, text)
-            ways.follow(source, module, versions, beside, files, launch)
+            ways.follow(source, tree, versions, beside, files, launch)
         calls = ways.calls
         calls.append({call.span: call for call in checkpoint_calls(source, module)})
     except RecursionError as error:
@@ -124,10 +125,12 @@ def parsed(text: str) -> ast.Module:
     Raises:
         SourceError: The text is no valid Python.
     """
+    return _tree(text).module
+
+
+def _tree(text: str) -> Tree:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escape sequences in the script's strings
-            return ast.parse(text)
+        return tree_of(text)
     except SyntaxError as error:
         raise SourceError(f"is not valid Python: {error.msg}", error.lineno) from error
     except (ValueError, RecursionError, MemoryError) as error:
