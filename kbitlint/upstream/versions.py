@@ -58,7 +58,8 @@ _VERSION = re.compile(r"^Version: (\S+)$", re.MULTILINE)
 
 #: a requirement, as pip, conda (``trl=0.8``) and Poetry (``trl = "^0.8"``) write it
 _REQUIREMENT = re.compile(
-    r"\b(transformers|peft|trl|deepspeed|accelerate)(?:[ \t]?\[[\w,-]{0,80}\])?(?:[ \t]?\(|[ \t]?=[ \t]?[\"'](?=[\^~<>=]))?"
+    r"(?<![\w-])(transformers|peft|trl|deepspeed|accelerate)"
+    r"(?:[ \t]?\[[\w,-]{0,80}\])?(?:[ \t]?\(|[ \t]?=[ \t]?[\"'](?=[\^~<>=]))?"
     r"((?:[ \t]{0,2}(?:==|~=|<=|>=|!=|[<>^~]|=(?=\d))[ \t]{0,2}\d[\w.]{0,40}(?:\.\*)?(?:[ \t]{0,2},)?)+)"
 )
 _BOUND = re.compile(r"(==|~=|<=|>=|!=|[<>^~=])[ \t]{0,2}(\d[\d.]*)")
