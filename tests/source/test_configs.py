@@ -162,6 +162,6 @@ def test_an_export_of_llama_factory_refuses_a_quantized_base(tmp_path):
 
     for text, expected in ((head, []), (f"{head}quantization_bit: 4\n", [message])):
         path.write_text(text)
-        facts = documents.read(path, path.name).facts
-        found = run((find("KB535"),), facts, TrainingContext())[0].violations if facts else ()
+        read = documents.read(path, path.name)
+        found = run((find("KB535"),), read.facts, TrainingContext())[0].violations if read is not None else ()
         assert [violation.message for violation in found] == expected
