@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.upstream.architectures import INNER_LINEARS
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts, Step
 
 
 class PackedCopyToSave(Rule):
@@ -74,6 +77,23 @@ class PackedCopyToSave(Rule):
                 fix=Fix('load the base with llm_int8_skip_modules=["lm_head", ...], and train again', Safety.DISPLAY),
             )
 
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each adapter config that copies a packed layer on every path."""
+        for _, steps in source.steps_at(Action.ATTACH):
+            found = [_packed_copy(step) for step in steps]
+            config = steps[0].call.within("peft_config")
+            argument = config.argument("modules_to_save") if config is not None else None
+            if argument is not None and all(found) and len({*found}) == 1:
+                yield self.violation(
+                    f"{found[0]} is to be trained as a copy, and is packed",
+                    source.at_line(argument.whole.line, "modules_to_save"),
+                    surface=Surface.SOURCE,
+                    evidence={"method": steps[0].before.method, "bits": steps[0].before.bits},
+                    fix=Fix(
+                        f"attach adapters to it, or load with llm_int8_skip_modules=['{found[0]}', 'lm_head']", Safety.DISPLAY
+                    ),
+                )
+
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each packed copy."""
         if not model.has_adapters:
@@ -88,3 +108,15 @@ class PackedCopyToSave(Rule):
                     evidence={"adapter": adapter, "method": facts.packing.method, "bits": facts.packing.bits},
                     fix=Fix(f'load with llm_int8_skip_modules=["{name}", "lm_head"]', Safety.DISPLAY),
                 )
+
+
+def _packed_copy(step: Step) -> str:
+    """Return a linear layer of a packed model that an adapter config copies to train it; empty if it copies none."""
+    config, model = step.call.within("peft_config"), step.before
+    if config is None or not model.certain or model.method != "bitsandbytes" or model.quantization is None:
+        return ""
+    skipped = model.quantization.value("llm_int8_skip_modules")
+    named = config.value("modules_to_save")
+    if skipped is not None or not isinstance(named, tuple):
+        return ""
+    return next((name for name in named if isinstance(name, str) and name in INNER_LINEARS), "")
