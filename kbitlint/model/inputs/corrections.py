@@ -140,12 +140,13 @@ def _targets(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
 
 
 def _numbers(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
-    """A kernel takes no integers: labels that are numbers."""
+    """A kernel takes no integers: labels that are numbers, or sound in place of text."""
+    if "can require gradients" in failure.message:
+        sounds = [name for name in batch.floats if len(batch.shapes[name]) == 2]
+        yield from (plan.changed(kinds={n: "float"}, shapes={n: (batch.dimensions.batch, 16000)}) for n in sounds)
     if re.search(r"long int|\bLong\b|int64", failure.message):
         integers = [name for name in sorted(batch.labels) if batch.arguments[name].kind == "long"]
-        yield plan.changed(kinds=dict.fromkeys(integers, "float"))
-        for name in integers:
-            yield plan.changed(kinds={name: "float"})
+        yield from (plan.changed(kinds=dict.fromkeys(some, "float")) for some in (integers, *([name] for name in integers)))
 
 
 def _shape(text: str) -> Shape:

@@ -149,8 +149,8 @@ def _can_be_enabled(model: nn.Module) -> bool:
     """Return whether a model's ``_set_gradient_checkpointing`` takes the arguments that the installed transformers passes."""
     from transformers import PreTrainedModel  # takes a second to import
 
-    own = getattr(type(model), _SETS, None)
-    ours = getattr(PreTrainedModel, _SETS, None)
+    own: Any = getattr(type(model), _SETS, None)
+    ours: Any = getattr(PreTrainedModel, _SETS, None)
     if not isinstance(model, PreTrainedModel) or own is ours:
         return True
     taken = inspect.signature(own).parameters.values()
