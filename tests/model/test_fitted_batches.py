@@ -8,8 +8,9 @@ import transformers
 
 from benchmarks.truth.architectures import build
 from kbitlint.model.batch import loss_of, training_batch
-from kbitlint.model.inputs.corrections import Batch, corrections
+from kbitlint.model.inputs.corrections import corrections
 from kbitlint.model.inputs.dimensions import Dimensions
+from kbitlint.model.inputs.failed_batch import Batch
 from kbitlint.model.inputs.failure import Failure
 from kbitlint.model.inputs.interface import Argument, interface_of
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
@@ -44,6 +45,14 @@ TRANSFORMERS_5 = int(transformers.__version__.split(".")[0]) >= 5
         ),
         ("question-answering", "lxmert", None),
         ("tdt", "parakeet_tdt", None),
+        ("model", "qwen2_5_vl_vision", DOCUMENTED),
+        ("model", "kimi_k25_vision", Plan(shapes={"pixel_values": (32, 3, 14, 14)})),
+        ("speech-seq2seq", "canary", None),
+        (
+            "speech-seq2seq",
+            "speech-encoder-decoder",
+            Plan(shapes={"inputs": (2, 16000)}, kinds={"inputs": "float"}),
+        ),
     ],
 )
 def test_a_class_of_any_mapping_gets_a_batch_that_trains_it(task, model_type, plan):

@@ -8,39 +8,16 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from kbitlint.model.inputs.labels import label_names
 from kbitlint.model.inputs.tensors import shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from kbitlint.model.inputs.dimensions import Dimensions
+    from kbitlint.model.inputs.failed_batch import Batch
     from kbitlint.model.inputs.failure import Failure
-    from kbitlint.model.inputs.interface import Argument
     from kbitlint.model.inputs.plan import Plan
 
 Shape = tuple[int, ...]
-
-
-class Batch:
-    """A batch that failed: the arguments of the forward, and the shape of each tensor that was passed."""
-
-    def __init__(self, arguments: Mapping[str, Argument], shapes: Mapping[str, Shape], dimensions: Dimensions) -> None:
-        self.arguments = arguments
-        self.shapes = shapes
-        self.dimensions = dimensions
-
-    @property
-    def floats(self) -> list[str]:
-        """The inputs of floating point, those of the highest rank first. Labels are none."""
-        labels = label_names(self.arguments)
-        found = [name for name in self.shapes if name not in labels and self.arguments[name].kind == "float"]
-        return sorted(found, key=lambda name: -len(self.shapes[name]))
-
-    @property
-    def labels(self) -> frozenset[str]:
-        """The labels that were passed."""
-        return frozenset(label_names(self.arguments)) & self.shapes.keys()
 
 
 def corrections(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
@@ -212,6 +189,9 @@ def _rank(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
         shape = batch.shapes[name]
         if name not in failure.line and "unpack" in failure.message:
             continue
+        if len(shape) == 2 and "conv2d" in failure.message:  # the rows of patches are images of their own
+            edges = batch.dimensions.pair("patch_size", 14)
+            yield plan.changed(shapes={name: (shape[0], max(shape[1] // (edges[0] * edges[1]), 1), *edges)})
         for changed in (
             (shape[0], 1, *shape[1:]),
             (shape[0], batch.dimensions.of("num_frames"), *shape[1:]),
