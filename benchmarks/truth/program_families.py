@@ -47,11 +47,11 @@ FAMILIES: dict[str, Family] = {
     "starcoder2": Family("bigcode/starcoder2-3b", _GATED, ("q_proj", "v_proj", "c_fc")),
     "granite": Family("ibm-granite/granite-3.1-2b-base", _GATED, tasks=(CAUSAL,)),
     "smollm3": Family("HuggingFaceTB/SmolLM3-3B", _GATED),
-    "mixtral": Family("mistralai/Mixtral-8x7B-v0.1", _GATED | {"num_local_experts": 2}, ("q_proj", "v_proj")),
+    "mixtral": Family("mistralai/Mixtral-tiny", _GATED | {"num_local_experts": 2}, ("q_proj", "v_proj")),
     "gpt2": Family("openai-community/gpt2", {"n_inner": 128}, ("c_attn", "c_fc"), "wte"),
     "gpt_neo": Family(
         "EleutherAI/gpt-neo-125m",
-        {"num_heads": 4, "intermediate_size": 128, "attention_types": [[["global"], 1]]},
+        {"num_heads": 4, "intermediate_size": 128},
         ("q_proj", "v_proj", "c_fc"),
         "wte",
         layers="num_layers",

@@ -14,6 +14,7 @@ import time
 import traceback
 import types
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,12 @@ def checkpoint(family: str, task: str, layers: int, tied: bool) -> Path:  # noqa
     """Return the folder of a tiny random model and its tokenizer, made once a process."""
     folder = tempfile.mkdtemp(prefix="kbitlint-generated-")
     known = FAMILIES[family]
+    listed = {"attention_types": [[["global"], layers]]} if family == "gpt_neo" else {}
     config = transformers.AutoConfig.for_model(
-        family, **{**SIZES, **known.config, known.layers: layers, "tie_word_embeddings": tied, "num_labels": 2}
+        family, **{**SIZES, **listed, **known.config, known.layers: layers, "tie_word_embeddings": tied, "num_labels": 2}
     )
     for name in ("bos_token_id", "eos_token_id"):
         setattr(config, name, 1)
-    if family == "gpt_neo":
-        config.attention_types, config.attention_layers = [[["global"], layers]], ["global"] * layers
     torch.manual_seed(0)
     made = getattr(transformers, TASKS[task][0]).from_config(config, dtype=torch.bfloat16)
     made.save_pretrained(folder)
@@ -75,13 +75,23 @@ def base_of(program: Program) -> Path:
 
 
 def place(program: Program, folder: Path) -> Path:
-    """Write a program into a folder, with its base model under the name of the checkpoint. Return the file."""
+    """Write a program into a folder, with its base model under the name of the checkpoint. Return the file.
+
+    Its requirements name the installed versions, as those of a project do.
+    """
     name = folder / checkpoint_of(program)
     name.parent.mkdir(parents=True)
     name.symlink_to(base_of(program))
+    (folder / "requirements.txt").write_text(_requirements())
     file = folder / "train.py"
     file.write_text(script(program))
     return file
+
+
+@functools.cache
+def _requirements() -> str:
+    names = ("accelerate", "bitsandbytes", "datasets", "peft", "torch", "transformers", "trl")
+    return "".join(f"{name}=={metadata.version(name)}\n" for name in names)
 
 
 def outcome(program: Program) -> dict[str, Any]:

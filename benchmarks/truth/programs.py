@@ -75,9 +75,10 @@ def checkpoint_of(program: Program) -> str:
 
 
 def has_faulty_loop(program: Program) -> bool:
-    """Return whether the fault of a program may be in its loop, where the model does not show it."""
+    """Return whether the fault of a program may be in its loop or its data, where the model does not show it."""
     loop = LOOPS.get(program["loop"])
-    return loop is not None and (loop.own or program["adapter"] == "none" or "unloaded" in program["adapted"])
+    bare = program["adapter"] == "none" or "unloaded" in program["adapted"]
+    return program["loaded"] == "cut" or (loop is not None and (loop.own or bare))
 
 
 def _possible(program: Program) -> Program:

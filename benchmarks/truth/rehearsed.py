@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import kbitlint
 from benchmarks.truth.program_runs import place
+from benchmarks.truth.rehearsal_server import Server
 
 if TYPE_CHECKING:
     from benchmarks.truth.programs import Program
+
+
+@functools.cache
+def _server() -> Server:
+    return Server(Path(tempfile.mkdtemp(prefix="kbitlint-rehearsals-")))
 
 
 def rehearsed(program: Program) -> dict[str, Any]:
     """Return how the rehearsal of a program ends, what it trains, and its errors."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="kbitlint-program-") as folder:
-        file = place(program, Path(folder))
-        os.chdir(folder)
+        place(program, Path(folder))
+        os.chdir(folder)  # the findings on the script are merged into the reports
         try:
-            reports = kbitlint.rehearse(file.name, outline=True, timeout=120)
+            reports = _server().reports(folder)
         finally:
             os.chdir(before)
     violations = [violation for report in reports for violation in report.violations]

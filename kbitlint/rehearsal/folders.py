@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 
 #: the system's own functions, before ``writing.py`` replaces them
-_UNLINK, _MKDIR, _SYMLINK = os.unlink, os.mkdir, os.symlink
+_UNLINK, _MKDIR, _SYMLINK, _SCANDIR = os.unlink, os.mkdir, os.symlink, os.scandir
 _DEVICES = ("/dev/", "/proc/", "/sys/")
 
 
@@ -58,7 +58,7 @@ class Mirror:
 
     def _link_entries(self, real: str, made: str) -> None:
         with contextlib.suppress(OSError):
-            for entry in os.scandir(real):
+            for entry in _SCANDIR(real):
                 if entry.path != self.folder and not entry.path.startswith(_DEVICES):
                     with contextlib.suppress(OSError):
                         _SYMLINK(entry.path, os.path.join(made, entry.name))  # noqa: PTH118  # see above

@@ -151,7 +151,7 @@ def _can_be_enabled(model: nn.Module) -> bool:
 
     own: Any = getattr(type(model), _SETS, None)
     ours: Any = getattr(PreTrainedModel, _SETS, None)
-    if not isinstance(model, PreTrainedModel) or own is ours:
+    if own is None or ours is None or own is ours or not isinstance(model, PreTrainedModel):
         return True
     taken = inspect.signature(own).parameters.values()
     names = {parameter.name for parameter in taken}

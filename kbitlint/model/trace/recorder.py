@@ -48,6 +48,8 @@ class StepRecorder:
     """Places of the layers that ran although quantization has replaced them."""
     moment: Callable[[str], None] | None = None
     """Receives the module and pass that run from now on. None observes nothing."""
+    kept: Callable[[Tensor, str], None] | None = None
+    """Receives each tensor that is saved for the backward pass, and the module's path. None observes nothing."""
 
     def tell(self) -> None:
         """Report the running module and pass to the observer, if there is one."""

@@ -92,6 +92,9 @@ class AllocationObserver(Protocol):
     def see(self, tensor: Tensor) -> None:
         """Receive a tensor that an operator returned. It may share the storage of an earlier tensor."""
 
+    def keep(self, tensor: Tensor, where: str) -> None:
+        """Receive a tensor that the module at a path saved for the backward pass. Each storage comes once."""
+
     def name(self, moment: str) -> None:
         """Receive the module and pass that run from now on, such as ``model.layers.3.mlp, forward``."""
 
@@ -118,7 +121,7 @@ def step_of(
     stood_in = stand_in_quantized(twin, how.device, adapters=how.virtual)
     step = prepared(twin, how.device, how.facts)
     if live is not None:
-        step.ledger.allocated, step.moment = live.see, live.name
+        step.ledger.allocated, step.moment, step.kept = live.see, live.name, live.keep
         gradients = (parameter.grad for parameter in twin.parameters() if parameter.grad is not None)
         for tensor in (*twin.parameters(), *twin.buffers(), *gradients):
             live.own(tensor)
@@ -259,6 +262,8 @@ def _pack(step: StepRecorder, tensor: Tensor) -> tuple[Tensor, int]:
         step.counted[key] = weakref.ref(storage, lambda _: step.counted.pop(key, None))  # a later storage may reuse the address
         place = step.where()
         step.saved[place] = step.saved.get(place, 0) + storage.nbytes()
+        if step.kept is not None:
+            step.kept(tensor, place)
     return tensor, tensor._version  # noqa: SLF001  # autograd compares this number as well
 
 
