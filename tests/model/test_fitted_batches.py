@@ -112,6 +112,37 @@ LABELS = argument("labels", "long", "batch_size")
             {"input_ids": (2, 16)},
             {"given": {"attention_mask"}},
         ),
+        (
+            failure("You must specify exactly one of input_ids or inputs_embeds"),
+            (TEXT, argument("decoder_input_ids", "long", "batch_size", "sequence_length")),
+            {"input_ids": (2, 16)},
+            {"given": {"decoder_input_ids"}},
+        ),
+        (
+            failure("it expects the length to be a multiple of `n_window * 2` (100), but got 128."),
+            (SOUND,),
+            {"input_features": (2, 128, 80)},
+            {"shapes": {"input_features": (2, 200, 80)}},
+        ),
+        (
+            failure("Input height (32) doesn't match model (56)."),
+            (argument("x", "float"),),
+            {"x": (2, 3, 32, 32)},
+            {"shapes": {"x": (2, 3, 56, 56)}},
+        ),
+        (
+            failure("Input type (long int) and bias type (c10::BFloat16) should be the same"),
+            (TEXT, LABELS),
+            {"input_ids": (2, 16), "labels": (2,)},
+            {"kinds": {"labels": "float"}},
+        ),
+        (failure("'labels'", kind="KeyError"), (argument("batch", "features"),), {}, {"given": {"labels"}}),
+        (
+            failure("only Tensors of floating point and complex dtype can require gradients"),
+            (argument("inputs", "float"),),
+            {"inputs": (2, 16)},
+            {"kinds": {"inputs": "float"}, "shapes": {"inputs": (2, 16000)}},
+        ),
         (failure("Training is not supported"), (IMAGE, LABELS), {"labels": (2,)}, {"without": {"labels"}}),
         (
             failure("You cannot use both input_ids and pixel_values"),

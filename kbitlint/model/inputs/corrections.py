@@ -5,6 +5,7 @@ A message names a missing argument, or it relates two shapes. Each rule here rea
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING
 
@@ -45,7 +46,8 @@ def _not_both(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
 def _missing(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """The message names arguments that were not passed, or a line used one that was None: pass it."""
     unknown = [name for name in batch.arguments if name not in batch.shapes and name not in plan.without]
-    named = [name for name in unknown if name in failure.words]
+    named = [name for name in unknown if name in failure.words]  # a decoder speaks of its own arguments
+    named += [name for name in unknown if name.removeprefix("decoder_") in failure.words and name not in named]
     made = [name for name in named if _can_make(batch, name)]
     if made:
         yield plan.changed(given=frozenset(made))
@@ -255,6 +257,17 @@ def _grow(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
                 yield plan.changed(shapes={name: (*shape[:at], min(shape[at] * factor, 64000), *shape[at + 1 :])})
 
 
+def _multiple(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """A length is no multiple of another number in the message."""
+    if "multiple" not in failure.message and "divisible" not in failure.message:
+        return
+    for name in batch.floats:
+        shape = batch.shapes[name]
+        for at, unit in itertools.product(range(1, len(shape)), dict.fromkeys(failure.numbers)):
+            if shape[at] in failure.numbers and unit > 1 and shape[at] % unit:
+                yield plan.changed(shapes={name: (*shape[:at], -(-shape[at] // unit) * unit, *shape[at + 1 :])})
+
+
 def _drop_labels(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """The loss raised and no shape of the labels is known to mend it: the step trains the mean of the output."""
     if failure.in_loss and batch.labels:
@@ -271,6 +284,7 @@ _RULES: tuple[Callable[[Failure, Plan, Batch], Iterator[Plan]], ...] = (
     _last_dimension,
     _channels,
     _rank,
+    _multiple,
     _grow,
     _image_size,
     _length,
