@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.families import facts_of
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
+    from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
-    from kbitlint.facts.values import Span
+    from kbitlint.facts.values import Call, Span
 
+FOUR = 4
 KEY = "quantization_config.llm_int8_skip_modules"
 _WRITES = re.compile("ForCausalLM|ForConditionalGeneration|Seq2SeqLM|Vision2Seq|ToText|LMHead|MaskedLM|MultimodalLM")
 #: the names of output heads
@@ -40,6 +43,30 @@ def _without_output_head(source: SourceFacts) -> set[Span]:
     return {span for span, writes in used.items() if not writes}
 
 
+def _why_it_fails(source: SourceFacts, config: Call) -> str:
+    """Return why a model with this config raises, as the end of a sentence; empty if it may train."""
+    resized = [s for _, steps in source.steps_at(Action.RESIZE) for s in steps if _is_of(s.before, config)]
+    if any(step.before.bits == FOUR and step.detail is None for step in resized):
+        return ", and a packed head cannot be resized"
+    loads = [step.before for _, steps in source.steps_at(Action.LOAD) for step in steps if _is_of(step.before, config)]
+    trainers = {training.call.callee for path in source.paths for training in path.trainings}
+    if loads and all(map(_is_tied, loads)) and not any(name.startswith("trl.") for name in trainers):
+        return ", and a head that is tied to the embeddings is not packed, which its layer refuses"
+    return ""
+
+
+def _is_of(model: ModelState, config: Call) -> bool:
+    return model.quantization is not None and model.quantization.span == config.span
+
+
+def _is_tied(model: ModelState) -> bool:
+    """Return whether a causal model or a translator ties its head, by its config or its family."""
+    load = model.load
+    if load is None or not load.callee.endswith(("CausalLM.from_pretrained", "Seq2SeqLM.from_pretrained")):
+        return False
+    return facts_of(load.value("pretrained_model_name_or_path"), model.named).tied is True
+
+
 def _has_head(names: tuple[str, ...]) -> bool:
     return any(name.rpartition(".")[2] in HEADS for name in names)
 
@@ -50,8 +77,9 @@ class SkipListWithoutHead(Rule):
     ## What it does
 
     Reports `llm_int8_skip_modules` without `lm_head` (or another head name), in a script and in the `quantization_config` of
-    config.json. It is an error if config.json ties the head to the embeddings, or if a script's adapter config saves `lm_head`.
-    It is a warning otherwise.
+    config.json. It is an error if the head is tied to the embeddings, or if a script's adapter config saves `lm_head`, or if a
+    script resizes the embeddings of a 4-bit model. It is a warning otherwise. TRL's trainers may read the weight of a tied head
+    without its layer, so that their scripts get the warning.
 
     ## Why is this bad?
 
@@ -103,10 +131,10 @@ class SkipListWithoutHead(Rule):
                 if written.endswith("]")
                 else ()
             )
-            fails = "lm_head" in saved
+            why = ", and modules_to_save cannot train a packed head" if "lm_head" in saved else _why_it_fails(source, call)
+            fails = bool(why)
             yield self.violation(
-                "the output head is quantized too: the skip list replaces the default one"
-                + (", and modules_to_save cannot train a packed head" if fails else ""),
+                f"the output head is quantized too: the skip list replaces the default one{why}",
                 source.at_line(argument.whole.line, "llm_int8_skip_modules"),
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if fails else Severity.WARNING,

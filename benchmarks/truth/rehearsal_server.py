@@ -2,9 +2,9 @@
 
     python -m benchmarks.truth.rehearsal_server FOLDER PIPE
 
-``kbitlint rehearse`` starts an interpreter for each script, which costs seconds. The forked process does the same afterwards: the
-guards and stand-ins are those of ``kbitlint.rehearsal.stage``. It reads a pickled request in hexadecimal from each line of its
-input, and writes the messages of the rehearsal into the pipe, then END.
+``kbitlint rehearse`` starts an interpreter for each script, which costs seconds. The forked process does the same afterwards:
+the guards and stand-ins are those of ``kbitlint.rehearsal.stage``. It reads a pickled request in hexadecimal from each line of
+its input, and writes the messages of the rehearsal into the pipe, then END.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 END = "end of a rehearsal"
 #: seconds after which a script is given up

@@ -56,7 +56,7 @@ def compared(line: dict[str, Any]) -> str | None:
         return f"rehearsal: {raised} is raised"
     if error and (kind != raised or line["line"] != played["line"]):
         return f"rehearsal: {raised} at line {played['line']}, not {kind} at line {line['line']}"
-    real = sorted({_module(name) for name in line["trained"]})
+    real = sorted({_module(name) for name in line.get("trained", ())})
     if not error and real != sorted(_module(f"{path}.x") for path in played["trained"]):
         return "rehearsal: other parameters train"
     return None

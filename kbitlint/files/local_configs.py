@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-@functools.lru_cache(maxsize=256)
 def checkpoint_config(name: str, beside: Path) -> Mapping[str, Any] | None:
     """Return config.json of a checkpoint; None if there is none.
 
@@ -41,7 +40,6 @@ def checkpoint_config(name: str, beside: Path) -> Mapping[str, Any] | None:
     return _json(repository / "snapshots" / revision / "config.json") if re.fullmatch(r"\w+", revision) else None
 
 
-@functools.lru_cache(maxsize=256)
 def zero_stage(name: str, beside: Path) -> int | None:
     """Return the ZeRO stage of a DeepSpeed configuration; None if the file is missing or does not set it."""
     for place in (beside / name, Path(name)):
@@ -60,6 +58,16 @@ def _cache() -> Path:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        return read_json(path) if path.is_file() else None
+        stamp = path.stat() if path.is_file() else None
+    except (OSError, ValueError):
+        return None
+    return None if stamp is None else _content(path.absolute(), (stamp.st_mtime_ns, stamp.st_size, stamp.st_ino))
+
+
+@functools.lru_cache(maxsize=256)
+def _content(path: Path, _: tuple[int, int, int]) -> dict[str, Any] | None:
+    """Return the object in a file. A file that changes, or lies in another working folder, is read again."""
+    try:
+        return read_json(path)
     except (TargetError, OSError, ValueError):
         return None
