@@ -6,6 +6,7 @@ Imports of torch and ``kbitlint.model`` are inside functions: audits of scripts 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry
@@ -22,6 +23,8 @@ from kbitlint.target import Kind, held
 from kbitlint.violation import Edit, Safety, Severity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from typing_extensions import Unpack
 
     from kbitlint.report import Report
@@ -132,9 +135,13 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
     every: int = 2,
     batch: int | None = None,
     seq_len: int | None = None,
-    loss: str = "full",
-    accumulation: int = 1,
+    loss: str | None = None,
+    accumulation: int | None = None,
     attention: str | None = None,
+    gpus: int = 1,
+    strategy: str | None = None,
+    offload: bool = False,
+    told: Callable[[str], None] | None = None,
     **options: Unpack[Keywords],
 ) -> MemoryReport:
     """Return the memory of one training step in bytes: as the model is, after PEFT's prepare, after kbitlint's fix.
@@ -148,24 +155,32 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
         every: Also measure with every n-th layer checkpointed.
         batch: Sequences in a batch; None for the value of the context, or 1.
         seq_len: Tokens in a sequence; None for the value of the context, or 2048.
-        loss: ``full`` as transformers' Trainer, ``fused`` as TRL's SFTTrainer, ``kept`` if the loop keeps the outputs.
-        accumulation: Batches before each step of the optimizer.
+        loss: ``full`` as transformers' Trainer, ``fused`` as TRL's SFTTrainer, ``kept`` if the loop keeps the outputs; None
+            for that of a live Trainer, or ``full``.
+        accumulation: Batches before each step of the optimizer; None for that of a live Trainer, or 1.
         attention: ``eager`` or ``sdpa``; None for that of the model.
+        gpus: The cards of the run. The figures are those of one rank.
+        strategy: A name of ``context.launch``; None for that of the context, or ``ddp`` for several cards.
+        offload: Whether sharded weights lie in host memory.
+        told: Receives the first peak in words, before the rest of the table is measured.
         **options: As for ``check``.
 
     Raises:
         KbitlintError: As for ``check``; or an argument is wrong.
     """
     chosen = options_of(options)
-    from kbitlint.fixes.budget import memory_of, plan_of  # an audit measures no step
+    from kbitlint.fixes.budget import launch_of, memory_of, plan_of, plan_of_target  # an audit measures no step
     from kbitlint.fixes.lora import parse_lora  # as above
 
-    step = plan_of(chosen.context, optimizer, loss, every, accumulation, attention)
+    settings = (optimizer, loss, accumulation, every, attention)
+    plan_of(chosen.context, *settings)  # wrong settings raise before the target is opened
+    launch = launch_of(strategy, gpus, chosen.context, offload=offload)
     adapter = None if lora is None else parse_lora(lora)
     parsed = target_of(target)
     with turn(parsed):
         opened = open_target(parsed, chosen)
-        return memory_of(opened, chosen, (batch, seq_len), lora=adapter, plan=step)
+        step = plan_of_target(opened, chosen, *settings)
+        return memory_of(opened, chosen, (batch, seq_len), lora=adapter, plan=step, launch=launch, told=told)
 
 
 @with_keywords
@@ -181,8 +196,8 @@ def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those 
     optimizer: str | None = None,
     batch: int | None = None,
     seq_len: int | None = None,
-    loss: str = "full",
-    accumulation: int = 1,
+    loss: str | None = None,
+    accumulation: int | None = None,
     attention: str | None = None,
     **options: Unpack[Keywords],
 ) -> FitReport:
@@ -191,9 +206,6 @@ def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those 
     Args:
         target: As for ``check``.
         gpu: A card (``4090``, ``A100-40``) or its size (``24GB``).
-        gpus: Cards of that kind.
-        strategy: A name of ``context.launch``; None for that of the context, or ``ddp`` for several cards.
-        offload: Whether sharded weights lie in host memory.
         checkpointing: ``none`` or ``all``; None for the setting of the context, or ``none``.
         batch: Sequences in a batch of one card; None for the value of the context, or 1.
         **options: As for ``check``. The other arguments are those of ``memory``.
@@ -201,15 +213,16 @@ def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those 
     Raises:
         KbitlintError: As for ``check``; or an argument is wrong.
     """
-    from kbitlint.fixes.budget import plan_of  # an audit measures no step
+    from kbitlint.fixes.budget import plan_of, plan_of_target  # an audit measures no step
     from kbitlint.fixes.fit import asked_of, fit_target  # as above
 
     chosen = options_of(options)
-    step = plan_of(chosen.context, optimizer, loss, None, accumulation, attention)
-    asked = asked_of(gpu, (strategy, gpus, offload), checkpointing, chosen.context, step, lora)
+    settings = (optimizer, loss, accumulation, None, attention)
+    asked = asked_of(gpu, (strategy, gpus, offload), checkpointing, chosen.context, plan_of(chosen.context, *settings), lora)
     parsed = target_of(target)
     with turn(parsed):
         opened = open_target(parsed, chosen)
+        asked = dataclasses.replace(asked, plan=plan_of_target(opened, chosen, *settings))
         return fit_target(opened, chosen, (batch, seq_len), asked)
 
 

@@ -54,6 +54,8 @@ class Config:
     """The accelerate or DeepSpeed file with which training is launched; None if it is not known."""
     baseline: str | None = None
     """The file of accepted violations; None for no baseline."""
+    cache_dir: str | None = None
+    """The folder of kept results; None for ``.kbitlint_cache`` in the root of the project."""
     exclude: tuple[str, ...] = EXCLUDED
     """What audits of folders leave out beside what git ignores, as lines of a .gitignore."""
     extend_exclude: tuple[str, ...] = ()
@@ -116,9 +118,9 @@ def load(path: Path | None, overrides: Iterable[str] = ()) -> Config:
     if path is None:
         return Config(**values)
     values["targets"] = tuple(_beside(path, target) for target in values.get("targets", ()))
-    for key in ("training", "baseline"):
-        if key in table and values.get(key):
-            values[key] = os.path.relpath(path.parent / values[key])
+    for name in ("training", "baseline", "cache_dir"):
+        if name.replace("_", "-") in table and values.get(name):
+            values[name] = os.path.relpath(path.parent / values[name])
     return Config(**values, file=str(path))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kbitlint.memory_result import StepMemory
     from kbitlint.step_plan import StepPlan
 
 
@@ -29,6 +30,8 @@ class Setup:
     strategy: str = "single"
     offload: bool = False
     """Whether sharded weights lie in host memory."""
+    stored: bool = False
+    """Whether packed weights are stored as bfloat16, which FSDP can shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,17 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Grid:
+    """The bytes on a card of many batches."""
+
+    batches: tuple[int, ...]
+    """Sequences in a batch, for each row."""
+    lengths: tuple[int, ...]
+    """Tokens in a sequence, for each column."""
+    on_card: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FitResult:
     """Whether a run fits its cards."""
 
@@ -86,6 +100,10 @@ class FitResult:
     steps: int = 0
     """How many steps were traced."""
     notes: tuple[str, ...] = ()
+    step: StepMemory | None = None
+    """The step of the run as it was asked for, moment by moment."""
+    grid: Grid | None = None
+    """The bytes of other batches of ``answer``, or of the run as it was asked for if nothing makes it fit."""
 
     @property
     def fits(self) -> bool:

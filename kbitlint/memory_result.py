@@ -17,6 +17,29 @@ OFF, ON = "no checkpointing", "checkpointed"
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """One moment of a training step, at its most bytes."""
+
+    name: str
+    """The module and the pass: ``model.layers.3.mlp, backward``."""
+    total: int
+    held: int
+    """Bytes that live for the whole run."""
+    activations: int
+    """Bytes saved for the backward pass by the layers and the modules before them."""
+    logits: int
+    """Bytes saved for the backward pass by the head and the loss."""
+    gradients: int
+    beside: int
+    """Bytes that a rank gathers beside what its step on one card holds; negative if it holds less."""
+
+    @property
+    def temporary(self) -> int:
+        """Return the bytes of all other tensors: recomputed layers, unpacked weights, products."""
+        return self.total - self.held - self.activations - self.logits - self.gradients - self.beside
+
+
+@dataclass(frozen=True, slots=True)
 class StepMemory:
     """The memory of one training step in one mode of checkpointing."""
 
@@ -28,6 +51,8 @@ class StepMemory:
     """Peak bytes of a step after the first, including weights and optimizer state."""
     peak_at: str
     """The module and the pass at the peak: ``lm_head, backward``."""
+    timeline: tuple[Moment, ...] = ()
+    """The moments of the step in their order. Of layers that are alike, the first and the last are there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +71,9 @@ class StateMemory:
     failure: str | None = None
     """Why the step could not run; None if it ran."""
     host: int = 0
-    """Bytes of the optimizer's state that lie in the memory of the host."""
+    """Bytes of the optimizer's state, and of offloaded weights, that lie in the memory of the host."""
+    buckets: int = 0
+    """Bytes of DDP's gradient buckets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +90,5 @@ class MemoryResult:
     """The dtype of autocast; None without autocast."""
     states: tuple[StateMemory, ...]
     notes: tuple[str, ...] = ()
+    launch: str = ""
+    """How the run is spread over cards, in words: ``one of 2 ranks, fsdp2``. Empty for one card."""

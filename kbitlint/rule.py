@@ -75,6 +75,10 @@ class Rule(ABC):
     def __init__(self, given: Mapping[str, bool | float | str] | None = None) -> None:
         self._given = dict(given or {})
 
+    def given(self) -> tuple[tuple[str, bool | float | str], ...]:
+        """Return the options that the project set, sorted by name."""
+        return tuple(sorted(self._given.items()))
+
     def option(self, name: str) -> Any:
         """Return the value that the project set for an option of this rule, or its default.
 

@@ -46,6 +46,7 @@ class Consequence(enum.Enum):
     TRAINS_NOTHING = "training runs but these parameters never learn"
     TRAINS_WRONG = "training changes what it should not"
     UNSTABLE = "training may become unstable"
+    OUTDATED = "training fails with the newest versions"
     FRAGILE = "training works here and fails in other set-ups (DDP, hooks missing)"
     COSTS_MEMORY = "training needs more memory"
     COSTS_TIME = "training is slower"

@@ -72,7 +72,7 @@ class DeviceMapIgnoresRank(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each load whose map is the same on every rank, on every path."""
-        strong = [mention for mention in source.distributed if mention.what in STRONG]
+        strong = [mention for mention in source.distributed if mention.launcher or mention.what in STRONG]
         if not source.distributed:
             return
         wrapped = {step.model_id for path in source.paths for step in path.steps if step.detail == "ddp"}

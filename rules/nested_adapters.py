@@ -73,6 +73,14 @@ class NestedAdapters(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each ``get_peft_model`` that wraps an adapted model on every path."""
+        for call, steps in source.steps_at(Action.LOAD_ADAPTERS):
+            if call.callee == "peft.PeftModel.from_pretrained" and all(_wraps_again(source, step) for step in steps):
+                yield self.violation(
+                    "the model has adapters already: the saved ones wrap them, and their weights match no module",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    fix=Fix("load them into the base, or with load_adapter(folder, name)", Safety.DISPLAY),
+                )
         for call, steps in source.steps_at(Action.ATTACH):
             before = [step.before for step in steps]
             bare = all(map(_is_bare, steps))
@@ -86,6 +94,15 @@ class NestedAdapters(Rule):
                     severity=Severity.WARNING if bare else None,
                     fix=_FIX,
                 )
+
+
+def _wraps_again(source: SourceFacts, step: Step) -> bool:
+    """Return whether a PeftModel, and not the base inside of it, is wrapped once more."""
+    adapters, given = step.before.adapters, step.call.argument("model")
+    if adapters is None or not step.before.certain or _is_bare(step) or not adapters.kept:
+        return False
+    peft, name = source.name_of(adapters.by), source.code_of(given.span) if given is not None else ""
+    return bool(name) and (not peft or name == peft)
 
 
 def _is_bare(step: Step) -> bool:

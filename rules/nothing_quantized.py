@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.guards import is_read
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
@@ -14,6 +17,12 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
+
+#: arguments that load a model quantized, or may
+_QUANTIZES = ("quantization_config", "load_in_4bit", "load_in_8bit", "config")
+#: a line that begins another scope, which may not know the config's name
+_SCOPE = re.compile(r"^(?:async def |def |class |if __name__)", re.MULTILINE)
 
 
 class NothingQuantized(Rule):
@@ -24,7 +33,7 @@ class NothingQuantized(Rule):
     Reports a model in which no layer holds packed weights. Only the tensors count, even if the config or flags of the
     model record a quantization method.
 
-    In a script, reports a quantization config that is never used, if every trained model is loaded without one.
+    In a script, reports a quantization config whose name is never read, before a model is loaded without one.
 
     ## Why is this bad?
 
@@ -43,7 +52,7 @@ class NothingQuantized(Rule):
 
     ## Fix safety
 
-    Display only: a loaded model cannot be quantized in place.
+    Unsafe in a script. Display only for a model: a loaded one cannot be quantized in place.
 
     ## References
 
@@ -75,17 +84,34 @@ class NothingQuantized(Rule):
         )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each unused quantization config, if every trained model is unquantized."""
-        trained = [model for place in source.trained() for model in place.models]
-        if not trained or not all(model.load is not None and model.method is None for model in trained):
-            return
-        for config in source.calls_of(*(f"transformers.{name}" for name in QUANTIZATION_CONFIGS)):
-            name = source.name_of(config)
-            if name and source.times(name) == 1:
+        """Yield one violation for each quantization config whose name is never read, before a load without quantization."""
+        configs = [
+            (call, name)
+            for call in (source.calls if source.dialect == "python" else ())
+            if call.callee.rpartition(".")[2] in QUANTIZATION_CONFIGS and call.span.start < len(source.own_text)
+            if (name := source.name_of(call)) and not is_read(source.text, name)
+        ]
+        plain = [call for call, _ in source.steps_at(Action.LOAD) if _is_plain(call)] if configs else []
+        for config, name in configs:
+            load = next((one for one in plain if one.span.start > config.span.start), None)
+            if load is not None:
                 yield self.violation(
-                    f"{name} is made and never used: the model that is trained is not quantized",
+                    f"{name} is made and never used: the model loads without it",
                     source.at(config),
                     surface=Surface.SOURCE,
-                    evidence={"config": config.callee},
-                    fix=Fix(f"pass quantization_config={name} to from_pretrained", Safety.DISPLAY),
+                    evidence={"config": config.callee, "load": source.at(load).line},
+                    fix=_fix(source, config, load, name),
                 )
+
+
+def _is_plain(call: Call) -> bool:
+    """Return whether a load of a model certainly passes no quantization."""
+    model = call.callee.startswith("transformers.Auto") and "Config" not in call.callee
+    return model and call.complete and not any(call.argument(name) for name in _QUANTIZES)
+
+
+def _fix(source: SourceFacts, config: Call, load: Call, name: str) -> Fix:
+    title = f"pass quantization_config={name} to from_pretrained"
+    if _SCOPE.search(source.text, config.span.end, load.span.start):
+        return Fix(title, Safety.DISPLAY)
+    return Fix(title, Safety.UNSAFE, source.set_argument(load, "quantization_config", name))

@@ -10,6 +10,7 @@ from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.contracts.conditions import names
 from kbitlint.upstream.contracts.rows import broken
 from kbitlint.upstream.keys import meant_keys
+from kbitlint.upstream.signatures.lookup import replaced
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ class RefusedArguments(Rule):
     Reports combinations of arguments, and orders of calls, for which PEFT, transformers, TRL, unsloth, axolotl,
     LLaMA-Factory or ms-swift raises an exception (an error), or drops an argument (a warning). The message is the
     library's own. A combination that only some paths reach is a warning.
-
-    The rows are by library and version. A test reads every `raise` of the installed libraries, and runs each refusal.
 
     ## Why is this bad?
 
@@ -79,10 +78,11 @@ class RefusedArguments(Rule):
             for one, model in ways:
                 for row in broken(one, source.versions, model):
                     found[row] = found.get(row, 0) + 1
-            misspelt = set(meant_keys(source.dialect, [one.name for one in call.arguments]).values())
+            names_given = [one.name for one in call.arguments] if found else []
+            causes = {*meant_keys(source.dialect, names_given).values(), *replaced(call.callee, names_given, source.versions)}
             for row, times in found.items():
-                if misspelt & set(names(row.when)):
-                    continue  # the misspelt key is the cause, and another rule's
+                if causes & set(names(row.when)):
+                    continue  # the misspelt or former key is the cause, and another rule's
                 yield self._report(source, call, row, always=times == len(ways))
 
     def _report(self, source: SourceFacts, call: Call, row: Contract, *, always: bool) -> Violation:

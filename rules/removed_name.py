@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.guards import chooses_by_version
@@ -76,6 +75,7 @@ class RemovedName(Rule):
                 source.at_line(source.line_of(local), name),
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if certain else Severity.WARNING,
+                consequence=None if certain else Consequence.OUTDATED,
                 evidence={"name": name, library: source.versions.get(library)},
                 fix=_fix(source, library, name),
             )
@@ -84,12 +84,14 @@ class RemovedName(Rule):
 def _fix(source: SourceFacts, library: str, name: str) -> Fix:
     """Return the fix that imports the name from its new place; display only if it has none, or shares its statement."""
     module, new = MOVED.get(name, ("", ""))
-    alone = re.search(rf"^from {library} import {name}[ \t]*(?:#.*)?$", source.own_text, re.MULTILINE)
+    statement = f"from {library} import {name}"
+    line = next((number for number, text in enumerate(source.own_text.split("\n"), 1) if text.rstrip() == statement), 0)
     if not module:
         return Fix(f"use what replaced it, or declare an older version of {library}", Safety.DISPLAY)
     title = f"import {new} from {module}"
-    if alone is None:
+    if not line:
         return Fix(title, Safety.DISPLAY)
-    line = source.own_text.count("\n", 0, alone.start()) + 1
+    start = f"\n{source.own_text}".index(f"\n{statement}")
     renamed = "" if new == name else f" as {name}"
-    return Fix(title, Safety.UNSAFE, source.replace(Span(*alone.span(), line), f"from {module} import {new}{renamed}"))
+    place = Span(start, start + len(statement), line)
+    return Fix(title, Safety.UNSAFE, source.replace(place, f"from {module} import {new}{renamed}"))

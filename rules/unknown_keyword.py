@@ -67,6 +67,8 @@ class UnknownKeyword(Rule):
         for call in source.calls:
             given = [one for one in call.arguments if source.writes(call, one)]
             refused = {one: found for one in given if (found := refusal(call.callee, one.name, source.versions)) is not None}
+            if refused and call.callee.startswith("trl.") and _has_unsloth(source):
+                continue  # unsloth/trainer.py renames keywords of TRL's trainers, and moves them to the config
             if not refused or not source.names_class(call) or is_guarded(source.text, call.span.start, ("TypeError",)):
                 continue
             chooses = chooses_by_version(source.text) if chooses is None else chooses
@@ -83,12 +85,17 @@ class UnknownKeyword(Rule):
             source.at_line(first.whole.line, first.name),
             surface=Surface.SOURCE,
             severity=Severity.ERROR if certain else Severity.WARNING,
+            consequence=None if certain else Consequence.OUTDATED,
             evidence={
                 "keywords": [one.name for one in refused],
                 **{one.library: source.versions.get(one.library) for one in refused.values()},
             },
             fix=_fix(source, call, refused),
         )
+
+
+def _has_unsloth(source: SourceFacts) -> bool:
+    return any(name.partition(".")[0] == "unsloth" for name, _ in source.imports)
 
 
 def _fix(source: SourceFacts, call: Call, refused: dict[Argument, Keyword]) -> Fix:

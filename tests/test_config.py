@@ -4,6 +4,7 @@ import pytest
 import tiny
 
 import kbitlint
+from kbitlint.upstream.quantization import QUANTIZATIONS
 
 
 @pytest.fixture
@@ -23,7 +24,10 @@ def configured(run, tmp_path):
         ("select = [1]", "select: must be a list of strings"),
         ('fail-on = "warn"', "fail-on: 'warn' is none of info, warning, error"),
         ("fail-on = 1", "fail-on: must be a string"),
-        ('quantize = "nf5"', "quantize: 'nf5' is none of nf4, nf4-double, fp4, fp4-double, int8, none; did you mean 'nf4'?"),
+        (
+            'quantize = "nf5"',
+            f"quantize: 'nf5' is none of {', '.join(QUANTIZATIONS)}; did you mean 'nf4'?",
+        ),
         ('meta = "yes"', "meta: must be true or false"),
         ("max-stepz = 1", "max-stepz: unknown key; did you mean 'max-steps'?"),
         ("max-steps = 0", "max-steps: must be a number, more than 0"),
@@ -61,7 +65,7 @@ def test_what_applies_is_printed(configured, tmp_path):
         f"# {tmp_path}/pyproject.toml\n"
         'targets = ["plants:clean"]\nrehearse = []\nselect = []\nignore = []\nfail-on = "error"\n'
         "quantize = # not set\ndevice = # not set\nmeta = false\n"
-        "training = # not set\nbaseline = # not set\n"
+        "training = # not set\nbaseline = # not set\ncache-dir = # not set\n"
         'exclude = ["__pycache__", "node_modules", "site-packages", "venv", "build", "dist"]\n'
         "extend-exclude = []\nforce-exclude = false\n"
         "max-file-size = 2000000\nmax-tokens = 200000\nmax-steps = 120000\nignore-in = []\nseverity = {}\noptions = {}\n"

@@ -40,7 +40,7 @@ class Recorder:
     def find_spec(name, path=None, target=None):
         asked.add(name.partition(".")[0])
 sys.meta_path.insert(0, Recorder)
-import kbitlint.cli, kbitlint.jobs.server, kbitlint.runtime.processes, kbitlint.audit.scripts
+import kbitlint.cli, kbitlint.jobs.server, kbitlint.runtime.processes, kbitlint.audit.sources
 if sys.argv[2:]:
     import kbitlint.jobs.preload
     for target in sys.argv[2:]:

@@ -154,8 +154,11 @@ class _Run:
             model.save_pretrained(folder)
             base = getattr(transformers, TASKS[self.program["task"]][0]).from_pretrained(base_of(self.program))
             saved = folder if (Path(folder) / "adapter_config.json").exists() else next(Path(folder).iterdir())
-            again = peft.PeftModel.from_pretrained(base, str(saved))
-            loaded = again.load_adapter(str(saved), "again")
+            try:
+                again = peft.PeftModel.from_pretrained(base, str(saved))
+                loaded = again.load_adapter(str(saved), "again")
+            except (KeyError, RuntimeError, ValueError):  # its keys fit no module
+                return True
         return bool(loaded.unexpected_keys) or any("again" in key for key in loaded.missing_keys)
 
     def _ends_at(self, file: Path) -> int:

@@ -39,6 +39,8 @@ class Keywords(TypedDict, total=False):
     norms: str | None
     """For a fix: ``transparent``, ``keep`` or ``peft``."""
     output: str | Path | None
+    cache: str | Path | None
+    """For folders of scripts: where the results of files are kept for the next audit."""
     probe_batch: int | None
     probe_seq: int | None
 

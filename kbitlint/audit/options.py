@@ -37,8 +37,9 @@ def options_of(options: Mapping[str, Any]) -> Options:
         values[name] = (value,) if isinstance(value, str) else tuple(value)
     if isinstance(values.get("norms"), str):
         values["norms"] = _norms(values["norms"])
-    if "output" in values:
-        values["output"] = Path(values["output"])
+    for name in ("output", "cache"):
+        if name in values:
+            values[name] = Path(values[name])
     return Options(**values)
 
 
@@ -97,6 +98,8 @@ class Options:
     """The treatment of norms by a fix."""
     output: Path | None = None
     """The file for the edits of a checkpoint; None for kbitlint.json beside its config.json."""
+    cache: Path | None = None
+    """The folder in which the results of a folder's files are kept; None keeps none."""
     optimizer: Any = None
     """An optimizer whose parameters are compared with those that the model trains."""
     probe_batch: int = 2

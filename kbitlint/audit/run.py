@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine
 from kbitlint.audit.options import is_left_out
-from kbitlint.audit.scripts import audit_source
+from kbitlint.audit.sources import audit_source
 from kbitlint.context import TrainingContext
 from kbitlint.model.collect import collect
 from kbitlint.report import Report, report_of

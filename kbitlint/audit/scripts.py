@@ -1,56 +1,29 @@
-"""Audits source files: one file, or all files of a folder, in parallel processes if there are many."""
+"""Audits one source file."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
-import threading
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint import engine
-from kbitlint.engine import NOTHING, merge
+from kbitlint.audit.script_audit import ScriptAudit
+from kbitlint.engine import NOTHING
 from kbitlint.errors import TargetError
-from kbitlint.report import Report, report_of
 from kbitlint.result import Skip
-from kbitlint.runtime import content
 from kbitlint.source import documents
 from kbitlint.source.comments import silencing
-from kbitlint.source.folders import walk
-from kbitlint.target import CHECKPOINT_FILES, Kind, Target
+from kbitlint.target import CHECKPOINT_FILES
 from kbitlint.violation import Fix, Safety, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
+    from pathlib import Path
 
-    from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Ignore
     from kbitlint.rule import Rule
     from kbitlint.source.comments import Found
-
-#: the beginning of the names of kbitlint's own threads; they hold no lock that an audit needs
-OWN_THREADS = "kbitlint "
-#: from this number of files on, more processes are faster than one
-MANY = 64
-
-
-@dataclass(frozen=True, slots=True)
-class ScriptAudit:
-    """The result of auditing source files."""
-
-    outcome: engine.Outcome
-    files: int = 0
-    """How many files were audited."""
-    read: int = 0
-    """How many of them concern the training of a k-bit model."""
-    skips: tuple[Skip, ...] = field(default=())
-    silenced: int = 0
-    """How many violations a comment silences."""
-    decided: frozenset[tuple[str, int | None]] = frozenset()
-    """(file, line) of each call in an imported file after which a script trains the model."""
 
 
 def run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) -> tuple[engine.Outcome, int]:
@@ -129,54 +102,6 @@ def _found(violation: Violation) -> Found:
     return violation.at.line, violation.code, violation.slug
 
 
-def sweep(root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> ScriptAudit:
-    """Audit every file of a folder that can configure or run a training."""
-    notes: list[str] = []
-    paths = walk(root, notes)
-    worth = [path for path in paths if _worth(path)]
-    results = list(_each(worth, root, rules, context))
-    outcome = merge(result.outcome for result in results)
-    return ScriptAudit(
-        dataclasses.replace(outcome, violations=_once(outcome.violations, {place for one in results for place in one.decided})),
-        len(paths),
-        sum(result.read for result in results),
-        (*(Skip("", Surface.SOURCE, note) for note in notes), *(skip for result in results for skip in result.skips)),
-        sum(result.silenced for result in results),
-    )
-
-
-def _once(violations: Iterable[Violation], decided: set[tuple[str, int | None]]) -> tuple[Violation, ...]:
-    """Return the violations of a folder, each once: a file's own audit and those of the files that import it find the same.
-
-    The most severe one remains, with the fix of the file's own audit. What a later call may decide is left out where the file
-    that imports the call shows the decision.
-    """
-    found: dict[tuple[object, ...], Violation] = {}
-    for violation in violations:
-        if violation.evidence.get("trained_here") is False and (violation.at.file, violation.at.line) in decided:
-            continue
-        key = (violation.code, violation.at)
-        other = found.setdefault(key, violation)
-        worse = violation if violation.severity > other.severity else other
-        fix = next((one.fix for one in (other, violation) if one.fix is not None and one.fix.edits), worse.fix)
-        found[key] = dataclasses.replace(worse, fix=fix)
-    return tuple(found.values())
-
-
-def _worth(path: Path) -> bool:
-    """Return whether the bytes of a file mention training; most files of a repository do not.
-
-    True for a file that is too large or cannot be read: the audit of the file reports that.
-    """
-    try:
-        data = content.read(path, documents.MAX_BYTES)
-    except OSError:
-        return True
-    if path.name in CHECKPOINT_FILES:
-        return b"quantization_config" in data or b"peft_type" in data
-    return documents.worth_parsing(path, data)
-
-
 def audit_file(path: Path, name: str, rules: tuple[Rule, ...], context: TrainingContext) -> ScriptAudit:
     """Audit one file of a folder; a file that cannot be read is a skip."""
     if path.name in CHECKPOINT_FILES:
@@ -214,59 +139,3 @@ def _audit_stored(path: Path, name: str, rules: tuple[Rule, ...], context: Train
     outcome = engine.run(rules, {Surface.FILES: facts}, context)
     here = tuple(dataclasses.replace(v, at=dataclasses.replace(v.at, file=name)) for v in outcome.violations)
     return ScriptAudit(dataclasses.replace(outcome, violations=here, skips=()), 1, 1)
-
-
-def _each(paths: Sequence[Path], root: Path, rules: tuple[Rule, ...], context: TrainingContext) -> Iterable[ScriptAudit]:
-    named = [(path, path.relative_to(root).as_posix()) for path in paths]
-    cores = os.cpu_count() or 1
-    if len(named) < MANY or cores < 2 or _has_threads() or not hasattr(os, "fork"):  # one core gains nothing
-        return [audit_file(path, name, rules, context) for path, name in named]
-    from kbitlint.runtime import import_paths, processes  # only a large folder needs multiprocessing
-
-    parent = os.getpid()
-
-    def audit(chunk: Sequence[tuple[Path, str]]) -> list[ScriptAudit]:
-        processes.die_with_parent(parent)
-        return [audit_file(path, name, rules, context) for path, name in chunk]
-
-    size = max(1, len(named) // (4 * cores))
-    chunks = [named[start : start + size] for start in range(0, len(named), size)]
-    pool = processes.Pool(audit, cores, folders=import_paths.reached_by([str(root)]))
-    found: dict[int, list[ScriptAudit]] = {}
-    for number, result in processes.run(pool, chunks):
-        if isinstance(result, processes.Unfinished):
-            raise TargetError(root, result.reason)
-        found[number] = result
-    return [swept for number in range(len(chunks)) for swept in found[number]]
-
-
-def _has_threads() -> bool:
-    """Return whether other threads run: a process forked beside them may wait forever for a lock that one of them held."""
-    return any(
-        not thread.name.startswith(OWN_THREADS) for thread in threading.enumerate() if thread is not threading.main_thread()
-    )
-
-
-def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Report:
-    """Audit a script or a folder of scripts; no model is built and no code of a script runs."""
-    path = Path(target.place)
-    nothing = "nothing here loads, prepares or trains a quantized model"
-    if target.kind is Kind.TREE:
-        swept = sweep(path, rules, options.context)
-        counted = f"{swept.read} of {swept.files} files" if (swept.files, swept.read) != (1, 1) else "1 file"
-        summary = f"{counted} {'concerns' if swept.read == 1 else 'concern'} the training of quantized models"
-        if not swept.files:
-            summary, nothing = "", "the folder holds no checkpoint, script, notebook or training configuration"
-    else:
-        document = documents.of(path, target.text, target.data)
-        swept = ScriptAudit(NOTHING, 1)
-        summary = ""
-        if document is not None:
-            outcome, silenced = run(rules, document.facts, options.context)
-            swept = ScriptAudit(outcome, 1, 1, silenced=silenced)
-    skips = swept.skips
-    if not swept.read and not skips:
-        skips = (Skip("", Surface.SOURCE, nothing),)
-    notes = (f"{swept.silenced} silenced by comments",) if swept.silenced else ()
-    report = report_of(target.text, None, swept.outcome, notes=notes, skips=skips)
-    return dataclasses.replace(report, summary=summary)

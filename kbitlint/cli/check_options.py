@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.cli.shared_options import SharedOptions
+from kbitlint.files.project import project_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kbitlint.config import Config
     from kbitlint.rehearsal.run import Rehearsal
 
@@ -46,6 +46,7 @@ class CheckOptions(SharedOptions):
     statistics: bool
     quiet: bool
     stdin_filename: str | None
+    no_cache: bool = False
     rehearsal: Rehearsal | None = None
     """How all targets are rehearsed; None where only those are that the project lists so."""
 
@@ -70,10 +71,20 @@ class CheckOptions(SharedOptions):
             "trace": self.trace,
             "norms": self.norms,
             "output": self.output,
+            "cache": self.cache(settings),
             "probe_batch": self.probe_batch,
             "probe_seq": self.probe_seq,
             **dict.fromkeys(("outline", "memory"), self.format_ == "html"),
         }
+
+    def cache(self, settings: Config) -> Path | None:
+        """Return the folder of kept results: the project's, or the one that its settings name; None outside a project."""
+        if self.no_cache:
+            return None
+        if settings.cache_dir is not None:
+            return Path(settings.cache_dir)
+        root = project_of(Path.cwd())
+        return None if root is None else root / ".kbitlint_cache"
 
     def other_files(self, settings: Config) -> tuple[str | Path | None, ...]:
         """Return the files that a run reads or writes beside its targets and its report; None for those not given."""

@@ -14,7 +14,7 @@ import click
 from kbitlint import __version__
 from kbitlint.cli.exits import EXIT_FAILED, CommandLine
 from kbitlint.cli.options import CHECK_OPTIONS, OPENING_OPTIONS, REHEARSAL_OPTIONS, STEP_OPTIONS, with_options
-from kbitlint.cli.terminal import color, escape, width
+from kbitlint.cli.terminal import color, escape, escape_lines, width
 from kbitlint.errors import did_you_mean
 from kbitlint.output.formats import FIT as FIT_FORMATS
 from kbitlint.output.formats import MEMORY as MEMORY_FORMATS
@@ -153,11 +153,6 @@ def memory(target: str, **options: Any) -> None:
 )
 @click.argument("target")
 @click.option("--gpu", required=True, metavar="CARD", help="A card (4090, A100-40, H100) or its size (24GB).")
-@click.option("--gpus", type=click.IntRange(min=1), default=1, help="Cards of that kind.")
-@click.option(
-    "--strategy", metavar="NAME", help="ddp (default for several cards), fsdp1, fsdp2, zero1, zero2, zero3, device_map."
-)
-@click.option("--offload", is_flag=True, help="Sharded weights lie in host memory.")
 @click.option("--checkpointing", type=click.Choice(["none", "all"]), help="Activation checkpointing (default: none).")
 @click.option("--batch", type=click.IntRange(min=1), help="Sequences in a batch of one card (default: 1).")
 @click.option("--seq-len", type=click.IntRange(min=2), help="Tokens in a sequence (default: 2048).")
@@ -232,6 +227,45 @@ def lsp() -> None:
     from kbitlint.lsp import main as serve
 
     serve()
+
+
+@main.command(
+    epilog="Exit codes: 0 the adapter is in the weights, 1 it is not, or not alone, 2 kbitlint could not tell.",
+    short_help="Is the adapter in these merged weights?",
+)
+@click.argument("merged", type=click.Path(path_type=Path))
+@click.option("--adapter", required=True, type=click.Path(path_type=Path), help="The folder of the adapter.")
+@click.option(
+    "--base", type=click.Path(path_type=Path), help="The folder of the base (default: the one that the adapter names)."
+)
+@click.option("--output-format", "--format", "format_", type=click.Choice(["text", "json"]), default="text", help="How.")
+def merged(merged: Path, adapter: Path, base: Path | None, format_: str) -> int:
+    """Compare a merged checkpoint with its base and its adapter: headers, then some rows of each weight.
+
+    It finds a merge that was lost, done twice, or rounded by 4-bit packing. torch is not needed.
+    """
+    from kbitlint.files.checkpoint import base_of_adapter
+    from kbitlint.files.merged import compare
+    from kbitlint.output import merged as output
+
+    seen = compare(merged, Path(base_of_adapter(adapter)) if base is None else base, adapter)
+    name = str(merged)
+    click.echo(output.render_json(name, seen) if format_ == "json" else escape_lines(output.render_text(name, seen, width())))
+    return (1 if list(output.findings_of(seen)) else 0) if output.is_known(seen) else EXIT_FAILED
+
+
+@main.command(short_help="Installed versions, and what they allow.")
+@click.option("--output-format", "--format", "format_", type=click.Choice(["text", "json"]), default="text", help="How.")
+def env(format_: str) -> int:
+    """Tell whether the installed versions go together, and which quantization, strategies and features they allow.
+
+    The exit code is 1 if a package requires another version than the installed one.
+    """
+    from kbitlint.cli.env import environment
+
+    found = environment()
+    click.echo(found.as_json() if format_ == "json" else found.as_text(width(), color=color()))
+    return 1 if found.conflicts else 0
 
 
 @main.command("config", short_help="Print the configuration that applies here.")

@@ -20,9 +20,6 @@ class FitOptions(StepOptions):
     """The arguments of ``kbitlint fit``, as click parses them, without the target."""
 
     gpu: str
-    gpus: int
-    strategy: str | None
-    offload: bool
     checkpointing: str | None
 
 
@@ -33,9 +30,6 @@ def search(target: str, options: FitOptions, settings: Config) -> int:
         report = api.fit(
             target,
             gpu=options.gpu,
-            gpus=options.gpus,
-            strategy=options.strategy,
-            offload=options.offload,
             checkpointing=options.checkpointing,
             **options.step(settings),
         )

@@ -25,7 +25,7 @@ class MemoryOptions(StepOptions):
 def measure(target: str, options: MemoryOptions, settings: Config) -> None:
     """Measure the memory of a training step of a target, and write the report."""
     must_be_no_input(options.output_file, [target], options.other_files(settings))
-    with reserve_stdout(), progress(f"measuring {target}"):
-        report = api.memory(target, every=options.every, **options.step(settings))
+    with reserve_stdout(), progress(f"measuring {target}") as told:
+        report = api.memory(target, every=options.every, told=told, **options.step(settings))
     colour, columns = text_layout(options.output_file)
     write_report(formats.render_memory(options.format_, report, color=colour, width=columns), options.output_file)

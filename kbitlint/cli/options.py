@@ -112,11 +112,15 @@ STEP_OPTIONS = (
     click.option(
         "--loss",
         type=click.Choice(["full", "fused", "kept"]),
-        default="full",
         help="Logits: full as transformers' Trainer (default), fused as TRL's, kept by a loop that holds the outputs.",
     ),
-    click.option("--accumulation", type=click.IntRange(min=1), default=1, help="Batches before each step of the optimizer."),
+    click.option("--accumulation", type=click.IntRange(min=1), help="Batches before each step of the optimizer (default: 1)."),
     click.option("--attention", type=click.Choice(["eager", "sdpa"]), help="Attention implementation (default: the model's)."),
+    click.option("--gpus", type=click.IntRange(min=1), default=1, help="Cards of the run; the figures are those of one rank."),
+    click.option(
+        "--strategy", metavar="NAME", help="ddp (default for several cards), fsdp1, fsdp2, zero1, zero2, zero3, device_map."
+    ),
+    click.option("--offload", is_flag=True, help="Sharded weights lie in host memory."),
 )
 
 
@@ -179,6 +183,7 @@ CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--stdin-filename", metavar="FILE", help="The name of the text that the target - reads from the standard input."
     ),
     *FILE_OPTIONS,
+    click.option("--no-cache", is_flag=True, help="Audit every file of a folder anew, and keep no result."),
     *SUPPRESSING_OPTIONS,
     RANK_OPTION,
     *JOBS_OPTIONS,

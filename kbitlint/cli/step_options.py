@@ -20,9 +20,12 @@ class StepOptions(SharedOptions):
     batch: int | None
     seq_len: int | None
     optimizer: str | None
-    loss: str
-    accumulation: int
+    loss: str | None
+    accumulation: int | None
     attention: str | None
+    gpus: int
+    strategy: str | None
+    offload: bool
     format_: str
 
     def step(self, settings: Config) -> dict[str, Any]:
@@ -36,5 +39,8 @@ class StepOptions(SharedOptions):
             "loss": self.loss,
             "accumulation": self.accumulation,
             "attention": self.attention,
+            "gpus": self.gpus,
+            "strategy": self.strategy,
+            "offload": self.offload,
             **self.arguments(settings),
         }

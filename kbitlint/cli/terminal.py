@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 import click
 
 from kbitlint.errors import KbitlintError
+from kbitlint.runtime import amount
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -131,10 +132,13 @@ def show_traceback() -> None:
 
 
 @contextmanager
-def progress(what: str, after: float = 2.0) -> Iterator[None]:
-    """Show a line on the terminal while the body runs for longer than ``after`` seconds."""
+def progress(what: str, after: float = 2.0) -> Iterator[Callable[[str], None]]:
+    """Show a line on the terminal while the body runs for longer than ``after`` seconds.
+
+    Yield a function that shows a first result above that line. Off a terminal it shows nothing.
+    """
     if not sys.stderr.isatty():
-        yield
+        yield lambda _: None
         return
     done = threading.Event()
     start = time.monotonic()
@@ -142,13 +146,13 @@ def progress(what: str, after: float = 2.0) -> Iterator[None]:
     def show() -> None:
         wait = after
         while not done.wait(wait):
-            click.echo(f"\r{escape(what)} ... {time.monotonic() - start:.0f} s", err=True, nl=False)
+            click.echo(f"\r{escape(what)} ...{amount.text()} {time.monotonic() - start:.0f} s\x1b[K", err=True, nl=False)
             wait = 1.0
 
     thread = threading.Thread(target=show, name="kbitlint progress", daemon=True)
     thread.start()
     try:
-        yield
+        yield lambda text: click.echo(f"\r\x1b[K{escape(text)}", err=True)
     finally:
         done.set()
         thread.join()

@@ -45,6 +45,7 @@ def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
         "optimizer": None if optimizer is None else str(getattr(optimizer, "value", optimizer)),
         "learning_rate": _rate(getattr(arguments, "learning_rate", None)),
         "batch_size": getattr(arguments, "per_device_train_batch_size", None),
+        "accumulation": _positive(getattr(arguments, "gradient_accumulation_steps", None)),
         "seq_len": _seq_len(arguments),
         "world_size": _positive(getattr(arguments, "world_size", None)),
         "device": _accelerator(getattr(arguments, "device", None)),
@@ -53,12 +54,36 @@ def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
 
 def trainer_fields(trainer: Any) -> dict[str, Any]:
     """Return the fields of a Trainer. The settings of its accelerator override those of its arguments."""
-    read = arguments_fields(trainer.args, trainer.model)
+    read = arguments_fields(trainer.args, trainer.model) | {"loss": _loss_of(trainer)}
     handler = getattr(getattr(trainer, "accelerator", None), "ddp_handler", None)
     if handler is None:
         return read
     names = ("find_unused_parameters", "static_graph")
     return read | {name: bool(getattr(handler, name, read[name])) for name in names}
+
+
+def _loss_of(trainer: Any) -> str | None:
+    """Return where the logits of a Trainer's step live, in the words of ``TrainingContext.loss``; None if that is unknown.
+
+    A loss function of the user and label smoothing need the logits of a whole batch (``SFTTrainer.compute_loss``, TRL 1.16).
+    Without them, TRL's trainers call the fused head that they attached, and Liger's kernel fuses head and loss.
+    """
+    if getattr(trainer, "compute_loss_func", None) is not None or getattr(trainer, "label_smoother", None) is not None:
+        return "full"
+    liger = getattr(trainer.args, "liger_kernel_config", None) or {}
+    fuses = getattr(trainer.args, "use_liger_kernel", False) and liger.get("fused_linear_cross_entropy", True)
+    chunked = getattr(trainer.args, "loss_type", None) == "chunked_nll"  # TRL before 1.16
+    if fuses or chunked or _has_fused_head(trainer.model):
+        return "fused"
+    return "full" if type(trainer).__module__.startswith("transformers.") else None
+
+
+def _has_fused_head(model: Any) -> bool:
+    """Return whether TRL's ``add_fused_lm_head`` replaced the forward of a model, or of the model below PEFT."""
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    forward = vars(inner).get("forward")
+    code = getattr(getattr(forward, "__func__", forward), "__code__", None)
+    return code is not None and "fused_lm_head" in code.co_varnames
 
 
 def accelerator_fields(accelerator: Any) -> dict[str, Any]:

@@ -29,6 +29,15 @@ class Launch:
     offload: bool = False
     """Whether sharded weights, and the optimizer's state, lie in host memory between uses."""
 
+    @property
+    def words(self) -> str:
+        """Return the launch in words: ``one of 2 ranks, fsdp2, weights on the host``. Empty for one card."""
+        if self.strategy == "single":
+            return ""
+        one = "the last" if self.strategy == "device_map" else "one"
+        of = "cards" if self.strategy == "device_map" else "ranks"
+        return f"{one} of {self.ranks} {of}, {self.strategy}" + (", weights on the host" if self.offload else "")
+
     def __post_init__(self) -> None:
         if self.strategy not in STRATEGIES:
             hint = did_you_mean(self.strategy, STRATEGIES)

@@ -35,6 +35,10 @@ class TrainingContext:
     """Whether FSDP wraps the layers in its own checkpoints."""
     sets_training_mode: bool | None = None
     """Whether the loop calls ``model.train()`` before the first step, as Trainer does."""
+    loss: str | None = None
+    """``full`` if the loop computes logits of a whole batch, ``fused`` if its head and loss run in tiles."""
+    accumulation: int | None = None
+    """Batches before each step of the optimizer."""
     optimizer: str | None = None
     """The optimizer's name in the spelling of ``TrainingArguments.optim`` or of the DeepSpeed file."""
     learning_rate: float | None = None

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kbitlint.facts.resume import ResumeFacts
 
 #: bits of one element, by safetensors dtype
 BITS = {
@@ -106,6 +109,8 @@ class CheckpointFacts:
     """Tensors of the adapter whose first values contain NaN or infinity."""
     packing: PackedTensors = field(default_factory=PackedTensors)
     """What is packed among the tensors."""
+    resume: ResumeFacts | None = None
+    """What Trainer has saved beside an adapter or a model; None if no run resumes from the folder."""
 
     @property
     def quantization(self) -> Mapping[str, Any] | None:

@@ -16,12 +16,21 @@ _CHOICE = re.compile(
     r"|metadata\.version\(|__dataclass_fields__|\bis_\w{1,40}_(?:version|greater|available)\w{0,40}\([\"']|compare_versions?\("
     r"|[<>]=?[ \t]*version\.|\b_?version_?info\b|\bis_(?:transformers|trl|peft)_\w{1,40}\("
 )
+_WORD = re.compile(r"\w+")
+#: a name that is neither an attribute, nor the target of an assignment, nor a keyword
+_READ = re.compile(r"(?<![\w.])[A-Za-z_]\w*+(?![ \t]*+=(?!=))")
 _PROSE = re.compile(r"(\"\"\"|\'\'\').*?\1|#[^\n]*", re.DOTALL)
 
 
 def chooses_by_version(text: str) -> bool:
     """Return whether a file compares versions of libraries, or reads a function's parameters, in its code."""
     return _CHOICE.search(text) is not None and _CHOICE.search(_PROSE.sub("", text)) is not None
+
+
+def is_read(text: str, name: str) -> bool:
+    """Return whether the code of a file reads a name, or all local names at once."""
+    read = set(_READ.findall(_PROSE.sub("", text)))
+    return name in read or "locals" in read
 
 
 def is_guarded(text: str, offset: int, errors: Collection[str]) -> bool:
@@ -52,7 +61,7 @@ def _catches(lines: list[str], start: int, left: int, error: str) -> bool:
         handler = _EXCEPT.match(line, left) if _indent(line) == left else None
         if handler is None:
             return False
-        if re.search(rf"\b{error}\b", handler[1]):
+        if error in _WORD.findall(handler[1]):
             return True
     return False
 

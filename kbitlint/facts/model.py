@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kbitlint.facts.coverage import coverage_of
 from kbitlint.sizes import short_count
 
 if TYPE_CHECKING:
@@ -292,4 +293,6 @@ class ModelFacts:
             rank = f" r={adapter.rank}" if adapter.rank else ""
             where = f" on {self.adapter_layers} layer{'s' * (self.adapter_layers != 1)}" if self.adapter_layers else ""
             parts.append(f"{adapter.kind.replace('_', ' ').lower().replace('lora', 'LoRA')}{rank}{where}")
+        covered = coverage_of(self)
+        parts += [] if covered is None else [str(covered)]
         return ", ".join(parts)

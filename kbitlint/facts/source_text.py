@@ -222,6 +222,10 @@ class SourceText:
         alone = self.line_start(self.import_at) == self.import_at
         return last or name, (self._edit(self.import_at, self.import_at, f"{statement}\n" if alone else f"{statement}; "),)
 
+    def insert_at(self, offset: int, code: str) -> tuple[Edit, ...]:
+        """Return the edit that inserts code at the start of a line."""
+        return (self._edit(offset, offset, code),)
+
     def code_of(self, span: Span) -> str:
         """Return the text of a span."""
         return self.text[span.start : span.end]

@@ -105,6 +105,20 @@ class PromotionFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplacedLayerFacts:
+    """A layer in a list of a module, called in the step although quantization has replaced it."""
+
+    place: str
+    """The list and the index: ``mask_embedder.0.layers[0]``."""
+    path: str
+    """The module that holds the list."""
+    layer: str
+    """The name in that module of a quantized layer of the same features."""
+    meta: bool
+    """Whether the layer has no weights."""
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointCall:
     """One call of ``torch.utils.checkpoint.checkpoint`` in the forward pass."""
 
@@ -171,6 +185,8 @@ class TraceFacts:
     """
     float32_outputs: tuple[str, ...] = ()
     """Heads that let the step run if they return float32. Empty unless a kernel refuses its dtypes outside of all modules."""
+    replaced: tuple[ReplacedLayerFacts, ...] = ()
+    """Layers that the step called although quantization has replaced them."""
     seconds: float = field(default=0.0, compare=False)
     """Duration of the tracing in seconds."""
 

@@ -14,6 +14,7 @@ from kbitlint.facts.checkpoint import CheckpointFacts, Damage, Tensor
 from kbitlint.files.adapter_tensors import contradictions
 from kbitlint.files.json_object import read_json
 from kbitlint.files.packing import packing_of
+from kbitlint.files.resume import resume_facts
 from kbitlint.files.safetensors import HeaderError, all_zero, nonfinite, read_header
 
 #: the largest public checkpoints have about 200 shards
@@ -48,7 +49,14 @@ def read_checkpoint(folder: Path, only: Path | None = None) -> CheckpointFacts |
         if (config is None or "model_type" not in config) and (adapter is None or "peft_type" not in adapter):
             return None
         return CheckpointFacts(str(folder), config, adapter)
-    own = CheckpointFacts(str(folder), config, adapter, found["generation"], highest_token=_highest_token(folder))
+    own = CheckpointFacts(
+        str(folder),
+        config,
+        adapter,
+        found["generation"],
+        highest_token=_highest_token(folder),
+        resume=resume_facts(folder),
+    )
     facts = _weights(own, folder)
     return facts if adapter is None else _adapter(facts, folder)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.errors import TargetError
 from kbitlint.files.json_object import read_json
 from kbitlint.runtime import content
+from kbitlint.runtime.observations import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
+@remembered(256)
 def checkpoint_config(name: str, beside: Path) -> Mapping[str, Any] | None:
     """Return config.json of a checkpoint; None if there is none.
 
@@ -40,6 +41,7 @@ def checkpoint_config(name: str, beside: Path) -> Mapping[str, Any] | None:
     return _json(repository / "snapshots" / revision / "config.json") if re.fullmatch(r"\w+", revision) else None
 
 
+@remembered(256)
 def zero_stage(name: str, beside: Path) -> int | None:
     """Return the ZeRO stage of a DeepSpeed configuration; None if the file is missing or does not set it."""
     for place in (beside / name, Path(name)):
@@ -58,16 +60,6 @@ def _cache() -> Path:
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        stamp = path.stat() if path.is_file() else None
-    except (OSError, ValueError):
-        return None
-    return None if stamp is None else _content(path.absolute(), (stamp.st_mtime_ns, stamp.st_size, stamp.st_ino))
-
-
-@functools.lru_cache(maxsize=256)
-def _content(path: Path, _: tuple[int, int, int]) -> dict[str, Any] | None:
-    """Return the object in a file. A file that changes, or lies in another working folder, is read again."""
-    try:
-        return read_json(path)
+        return read_json(path) if content.is_file(path) else None
     except (TargetError, OSError, ValueError):
         return None

@@ -7,17 +7,19 @@ from pathlib import Path
 
 
 def root_of(start: Path) -> Path:
-    """Return the root of the project around a folder: its git repository, else the folder of its pyproject.toml.
+    """Return the root of the project around a folder; the folder itself if it is in none."""
+    return project_of(start) or start.resolve()
 
-    Return the folder itself if it is in neither.
-    """
+
+def project_of(start: Path) -> Path | None:
+    """Return the git repository around a folder, else the folder of its pyproject.toml; None if it is in neither."""
     folder = start.resolve()
     above = (folder, *folder.parents)
     for mark in (".git", "pyproject.toml"):
         for place in above:
             if (place / mark).exists():
                 return place
-    return folder
+    return None
 
 
 def file_of(target: str, file: str) -> str:

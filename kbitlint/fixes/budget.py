@@ -6,19 +6,23 @@ Imports of torch, PEFT and ``kbitlint.model`` are inside functions: audits of sc
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine, registry
 from kbitlint.audit.options import is_left_out
 from kbitlint.audit.run import context_of, model_of
+from kbitlint.context.launch import Launch
 from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require
 from kbitlint.fixes.lora import attached
 from kbitlint.fixes.model import fix_model
-from kbitlint.memory_result import StateMemory
+from kbitlint.memory_result import ON, StateMemory
+from kbitlint.sizes import size
 from kbitlint.step_plan import StepPlan, loss_named
 from kbitlint.step_report import MemoryReport
 from kbitlint.upstream import optimizers
+from kbitlint.upstream.cards import on_card
 from kbitlint.violation import Safety, Surface
 
 if TYPE_CHECKING:
@@ -31,7 +35,7 @@ if TYPE_CHECKING:
     from kbitlint.fixes.lora import Lora
 
 
-def budget_of(
+def budget_of(  # noqa: PLR0913  # each is one setting of a measurement
     model: Any,
     context: TrainingContext,
     *,
@@ -39,6 +43,8 @@ def budget_of(
     plan: StepPlan,
     named: tuple[str, tuple[str, ...]] = ("", ()),
     against_peft: bool = True,
+    launch: Launch | None = None,
+    told: Callable[[str], None] | None = None,
 ) -> MemoryReport:
     """Measure a model as it is, after PEFT's preparation and after kbitlint's fix; it is only read.
 
@@ -51,6 +57,8 @@ def budget_of(
         plan: The optimizer and the other settings of the step.
         named: The target, and the notes on how it was built.
         against_peft: Whether to measure PEFT's preparation too.
+        launch: The ranks of the run; None for one card.
+        told: Receives the first peak in words, before the others are measured.
     """
     from kbitlint.model.inputs.positions import length_for
     from kbitlint.model.inspect.walk import collect
@@ -59,33 +67,59 @@ def budget_of(
     facts = collect(model)
     context = dataclasses.replace(context, seq_len=length_for(model, context.seq_len))
     attached_here = None if facts.has_adapters else lora
-    states = tuple(_states(model, context, attached_here, plan, against_peft=against_peft))
+    launch = launch or Launch()
+    how = _How(context, attached_here, plan, launch, told)
+    states = tuple(_states(model, how, against_peft=against_peft))
     if attached_here is not None:
         notes = (*notes, f"with {attached_here.words} attached for this")
     batch = (context.batch_size or 1, context.seq_len or 0)
     autocast = None if context.autocast_dtype == "float32" else context.autocast_dtype
-    return MemoryReport(name, facts.summary(), batch, plan, autocast, states, notes)
+    return MemoryReport(name, facts.summary(), batch, plan, autocast, states, notes, launch.words)
 
 
-def _states(
-    model: Any, context: TrainingContext, lora: Lora | None, plan: StepPlan, *, against_peft: bool
-) -> Iterator[StateMemory]:
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What all states of a measurement share."""
+
+    context: TrainingContext
+    lora: Lora | None
+    plan: StepPlan
+    launch: Launch
+    told: Callable[[str], None] | None
+    known: dict[Any, dict[Any, Any]] = field(default_factory=dict)
+    """Steps that ran, by what decides the bytes of a model: states that are alike share theirs."""
+
+
+def _states(model: Any, how: _How, *, against_peft: bool) -> Iterator[StateMemory]:
     """Yield the memory of each state of a model. Unsafe fixes are a state of their own where they give back memory."""
-    from kbitlint.model.memory.step_memory import measure
-
     for state, prepare in PREPARATIONS.items():
         if state == PEFT and not against_peft:
             continue
         try:
-            twin = prepared_twin(model, prepare, context, lora)
+            twin = prepared_twin(model, prepare, how.context, how.lora)
         except KbitlintError:
             raise
         except Exception as error:  # noqa: BLE001  # PEFT's prepare refuses some models, which is a result
             yield StateMemory(state, {}, 0, 0, {}, one_line(error))
             continue
-        if twin is None:
-            continue
-        yield measure(state, twin, context, plan, owned=True)
+        if twin is not None:
+            yield _measured(state, twin, how)
+
+
+def _measured(state: str, twin: Any, how: _How) -> StateMemory:
+    """Return the memory of one state. The peak with checkpointing is told first."""
+    from kbitlint.model.memory.ranks import Rank, units_of
+    from kbitlint.model.memory.stacks import mark_of
+    from kbitlint.model.memory.step_memory import measure
+
+    rank = None if how.launch.strategy == "single" else Rank(how.launch, units_of(twin))
+    first, known = not how.known, how.known.setdefault(mark_of(twin), {})
+    arguments: dict[str, Any] = {"owned": True, "rank": rank, "known": known}
+    if first and how.told is not None:
+        step = measure(state, twin, how.context, how.plan, modes=(ON,), **arguments).steps.get(ON)
+        if step is not None:
+            how.told(f"{state}, {ON}: {size(step.peak)}, {size(on_card(step.peak))} on the card")
+    return measure(state, twin, how.context, how.plan, **arguments)
 
 
 AS_IT_IS, PEFT, FIXED, UNSAFE = "as it is", "PEFT's prepare", "kbitlint's fix", "unsafe fixes"
@@ -164,22 +198,43 @@ PREPARATIONS: dict[str, Callable[[Any, TrainingContext], bool] | None] = {
 }
 
 
-def plan_of(context: TrainingContext, optimizer: str | None, loss: str, *settings: Any) -> StepPlan:
-    """Return the plan of a step.
+def plan_of(
+    context: TrainingContext, optimizer: str | None, loss: str | None, accumulation: int | None, *more: Any
+) -> StepPlan:
+    """Return the plan of a step. The context gives what is left open.
 
     Args:
-        context: Gives the optimizer that is left open.
+        context: The context of the training.
         optimizer: A name of ``TrainingArguments.optim``; None for that of the context, or ``adamw``.
-        loss: ``full``, ``fused`` or ``kept``.
-        *settings: ``every``, ``accumulation`` and ``attention`` of the plan.
+        loss: ``full``, ``fused`` or ``kept``; None for that of the context, or ``full``.
+        accumulation: Batches before each step of the optimizer; None for that of the context, or 1.
+        *more: ``every`` and ``attention`` of the plan.
 
     Raises:
         KbitlintError: One of them is wrong.
     """
     name = optimizer or optimizers.known(context.optimizer) or "adamw"
     optimizers.find(name)
-    every, accumulation, attention = settings
-    return StepPlan(name, every, loss_named(loss), accumulation, attention)
+    every, attention = more
+    batches = accumulation if accumulation is not None else context.accumulation or 1
+    return StepPlan(name, every, loss_named(loss or context.loss or "full"), batches, attention)
+
+
+def plan_of_target(opened: OpenTarget, options: Options, *settings: Any) -> StepPlan:
+    """Return the plan of a step of an open target. A live Trainer gives what is left open. ``settings`` as for ``plan_of``."""
+    return plan_of(options.context if opened.live is None else context_of(opened.live, options.context), *settings)
+
+
+def launch_of(strategy: str | None, gpus: int, context: TrainingContext, *, offload: bool) -> Launch:
+    """Return how a run is spread over cards.
+
+    Raises:
+        KbitlintError: The strategy is unknown or does not go with the number of cards.
+    """
+    if strategy is None and gpus > 1:
+        known = None if context.strategy is None else context.strategy.value
+        strategy = known if known not in (None, "single") else "ddp"
+    return Launch(strategy or "single", gpus, offload)
 
 
 def measurable(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None]) -> tuple[Any, TrainingContext]:
@@ -210,7 +265,7 @@ def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int
         opened: The target.
         options: As for ``measurable``.
         shape: As for ``measurable``.
-        **chosen: As for ``budget_of``: ``lora``, ``plan``.
+        **chosen: As for ``budget_of``: ``lora``, ``plan``, ``launch``, ``told``.
 
     Raises:
         TargetError: The target holds no model, or is a function that must not run.

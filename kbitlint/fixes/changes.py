@@ -53,7 +53,14 @@ class Option:
 
 def options_of(setup: Setup, meter: Meter) -> Iterator[list[Option]]:
     """Yield groups of changes of which one can be made at a time, each group from the cheapest to the strongest."""
-    groups = (_double(meter), _optimizer(setup), _loss(setup, meter), _checkpointing(setup, meter), _experts(meter))
+    groups = (
+        _storage(setup, meter),
+        _double(meter),
+        _optimizer(setup),
+        _loss(setup, meter),
+        _checkpointing(setup, meter),
+        _experts(meter),
+    )
     yield from filter(None, (*groups, _batch(setup), _sharding(setup, meter), _rank(setup), _length(setup)))
 
 
@@ -62,6 +69,13 @@ def changes_of(setup: Setup, meter: Meter) -> tuple[Change, ...]:
     options = [option for group in options_of(setup, meter) for option in group]
     made = [option.change(setup, meter) for option in sorted(options, key=lambda option: option.price)]
     return tuple(change for change in made if change.saves > 0)
+
+
+def _storage(setup: Setup, meter: Meter) -> list[Option]:
+    if setup.strategy != "fsdp2" or setup.stored or not meter.has_integers:
+        return []
+    flags = "BitsAndBytesConfig(bnb_4bit_quant_storage=torch.bfloat16)"
+    return [Option("packed weights stored as bfloat16", 0.5, "no time", flags, (("stored", True),))]
 
 
 def _double(meter: Meter) -> list[Option]:
@@ -125,14 +139,14 @@ def _sharding(setup: Setup, meter: Meter) -> list[Option]:
     if meter.ranks == 1 or setup.strategy in ("fsdp1", "zero3", "device_map"):
         return []
     flags = "accelerate: fsdp_version: 2, fsdp_reshard_after_forward: true; bnb_4bit_quant_storage=torch.bfloat16"
-    fields = (("strategy", "fsdp2"), ("offload", False))
+    fields = (("strategy", "fsdp2"), ("offload", False), ("stored", True))
     shard = Option(f"FSDP2 over {meter.ranks} cards", 25, "weights travel between cards", flags, fields)
     offload = Option(
         "FSDP2 with weights in host memory",
         90,
         "weights travel to and from the host",
         f"{flags}; fsdp_offload_params: true",
-        (("strategy", "fsdp2"), ("offload", True)),
+        (("strategy", "fsdp2"), ("offload", True), ("stored", True)),
     )
     return [offload] if setup.strategy == "fsdp2" else [shard, offload]
 

@@ -10,11 +10,11 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.context.launch import Launch
 from kbitlint.errors import KbitlintError
 from kbitlint.fit_result import Setup
-from kbitlint.fixes.budget import measurable
+from kbitlint.fixes.budget import launch_of, measurable
 from kbitlint.fixes.changes import Option, changes_of, options_of
+from kbitlint.fixes.grid import grid_of
 from kbitlint.fixes.lora import parse_lora
 from kbitlint.fixes.meter import Meter
 from kbitlint.memory_result import OFF, ON
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from kbitlint.audit.open import OpenTarget
     from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
+    from kbitlint.context.launch import Launch
     from kbitlint.fixes.lora import Lora
     from kbitlint.step_plan import StepPlan
     from kbitlint.upstream.cards import Card
@@ -64,18 +65,6 @@ def asked_of(  # each is one setting of the run
     strategy, gpus, offload = spread
     launch = launch_of(strategy, gpus, context, offload=offload)
     return Asked(cards.find(gpu), launch, plan, mode_of(checkpointing, context), None if lora is None else parse_lora(lora))
-
-
-def launch_of(strategy: str | None, gpus: int, context: TrainingContext, *, offload: bool) -> Launch:
-    """Return how a run is spread over cards.
-
-    Raises:
-        KbitlintError: The strategy is unknown or does not go with the number of cards.
-    """
-    if strategy is None and gpus > 1:
-        known = None if context.strategy is None else context.strategy.value
-        strategy = known if known not in (None, "single") else "ddp"
-    return Launch(strategy or "single", gpus, offload)
 
 
 def mode_of(checkpointing: str | None, context: TrainingContext) -> str:
@@ -129,6 +118,7 @@ def fit_of(model: Any, context: TrainingContext, asked: Asked, named: tuple[str,
     fits = memory.on_card <= asked.card.total
     chosen, answer = ((), setup) if fits else _cheapest(setup, meter)
     largest = tuple(_largest(answer, meter)) if answer is not None else ()
+    grid = grid_of(answer or setup, meter)
     name, notes = named
     if meter.lora is not None:
         notes = (*notes, f"with {meter.lora.words} attached for this")
@@ -147,6 +137,8 @@ def fit_of(model: Any, context: TrainingContext, asked: Asked, named: tuple[str,
         largest=largest,
         steps=meter.steps,
         notes=notes,
+        step=meter.state(setup).steps[setup.mode],
+        grid=grid,
     )
 
 

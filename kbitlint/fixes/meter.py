@@ -12,18 +12,15 @@ from kbitlint.context.launch import Launch
 from kbitlint.errors import KbitlintError
 from kbitlint.fit_result import RankMemory
 from kbitlint.fixes.budget import AS_IT_IS, PREPARATIONS, UNSAFE, prepared_twin
-from kbitlint.upstream.cards import CONTEXT, WORKSPACE
+from kbitlint.upstream.cards import WORKSPACE
 
 if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.fit_result import Setup
     from kbitlint.fixes.lora import Lora
     from kbitlint.memory_result import StateMemory
-    from kbitlint.model.memory.ranks import Units
+    from kbitlint.model.memory.ranks import Rank
     from kbitlint.upstream.cards import Card
-
-#: The share that fragments of torch's allocator add to the peak. Public records show 4 to 18 %, less with expandable segments.
-FRAGMENTS = 1.05
 
 
 class Meter:
@@ -46,7 +43,7 @@ class Meter:
         self.modes = (OFF, ON) if supports_checkpointing(base_of(model)) else (OFF,)
         self.saved_by_double = saved_by_double_quantization(model)
         self._twins: dict[tuple[bool, int | None], Any] = {}
-        self._units: dict[tuple[bool, int | None], Units] = {}
+        self._ranks: dict[tuple[bool, int | None, Launch, bool], Rank] = {}
         self._known: dict[tuple[bool, int | None], dict[Any, Any]] = {}
 
     @property
@@ -59,6 +56,13 @@ class Meter:
         """Return whether kbitlint's unsafe fix packs experts of the model."""
         return self._twin(packed=True, rank=self.lora.rank if self.lora else None) is not None
 
+    @property
+    def has_integers(self) -> bool:
+        """Return whether packed 4-bit weights are stored as integers, which no strategy shards."""
+        from kbitlint.model.memory.ranks import units_of
+
+        return bool(units_of(self.model).integers)
+
     def fits(self, setup: Setup) -> bool:
         """Return whether a rank fits its card."""
         return self.rank(setup).on_card <= self.card.total
@@ -69,39 +73,65 @@ class Meter:
         Raises:
             KbitlintError: The step cannot run.
         """
-        from kbitlint.model.memory.ranks import rank_bytes
-
         state = self.state(setup)
         step = state.steps[setup.mode]
-        launch = Launch(setup.strategy, 1 if setup.strategy == "single" else self.ranks, setup.offload)
-        peak, host = rank_bytes(self._units[setup.packed, setup.rank], state, step, launch)
-        peak += self.card.workspace - WORKSPACE
-        if setup.double:
-            peak -= self.saved_by_double
-        return RankMemory(peak, round(peak * FRAGMENTS) + CONTEXT, host, step.peak_at)
+        peak = step.peak + self._further(setup)
+        return RankMemory(peak, self.card.on_card(peak), state.host, step.peak_at)
+
+    def moments(self, setup: Setup) -> dict[str, int]:
+        """Return the bytes at each moment of a step of one rank.
+
+        Raises:
+            KbitlintError: As for ``rank``.
+        """
+        further = self._further(setup)
+        return {moment.name: moment.total + further for moment in self.state(setup).steps[setup.mode].timeline}
+
+    def _further(self, setup: Setup) -> int:
+        """Return the bytes that a card needs beside those of a traced step, negative if it needs less."""
+        workspace = self.card.workspace - WORKSPACE if self.card.device == "cuda" else 0
+        return workspace - (self.saved_by_double if setup.double else 0)
 
     def state(self, setup: Setup) -> StateMemory:
-        """Return the memory of a run on one card."""
+        """Return the memory of one rank, by kind.
+
+        Raises:
+            KbitlintError: The step cannot run, or the strategy refuses the model.
+        """
         from kbitlint.model.memory.step_memory import measure
 
         key = (setup.packed, setup.rank)
         twin = self._twin(packed=setup.packed, rank=setup.rank)
         context = dataclasses.replace(self.context, batch_size=setup.batch, seq_len=setup.seq_len)
         state = measure(
-            AS_IT_IS, twin, context, setup.plan, modes=(setup.mode,), owned=True, known=self._known.setdefault(key, {})
+            AS_IT_IS,
+            twin,
+            context,
+            setup.plan,
+            modes=(setup.mode,),
+            owned=True,
+            known=self._known.setdefault(key, {}),
+            rank=self._rank(setup, twin),
+            device=self.card.device,
         )
         if state.failure or setup.mode not in state.steps:
             raise KbitlintError(f"the step cannot be measured: {state.failure or f'the class has no mode {setup.mode!r}'}")
         return state
 
-    def _twin(self, *, packed: bool, rank: int | None) -> Any:
-        from kbitlint.model.memory.ranks import units_of
+    def _rank(self, setup: Setup, twin: Any) -> Rank | None:
+        from kbitlint.model.memory.ranks import Rank, units_of
 
+        if setup.strategy == "single":
+            return None
+        launch = Launch(setup.strategy, self.ranks, setup.offload)
+        key = (setup.packed, setup.rank, launch, setup.stored)
+        if key not in self._ranks:
+            self._ranks[key] = Rank(launch, units_of(twin, stored=setup.stored))
+        return self._ranks[key]
+
+    def _twin(self, *, packed: bool, rank: int | None) -> Any:
         key = (packed, rank)
         if key not in self._twins:
             lora = dataclasses.replace(self.lora, rank=rank) if self.lora is not None and rank is not None else None
-            twin = prepared_twin(self.model, PREPARATIONS[UNSAFE if packed else AS_IT_IS], self.context, lora)
-            self._twins[key] = twin
-            if twin is not None:
-                self._units[key] = units_of(twin)
+            self._twins[key] = prepared_twin(self.model, PREPARATIONS[UNSAFE if packed else AS_IT_IS], self.context, lora)
         return self._twins[key]

@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.audit.options import DEFAULT_LORA
 from kbitlint.audit.run import context_of, model_of
 from kbitlint.errors import KbitlintError
-from kbitlint.fixes.budget import budget_of
+from kbitlint.fixes.budget import budget_of, plan_of
 from kbitlint.fixes.files import mend_files, mend_target
 from kbitlint.fixes.lora import parse_lora
 from kbitlint.fixes.model import plan_model
 from kbitlint.result import Plan
-from kbitlint.step_plan import StepPlan
 from kbitlint.target import SOURCES
-from kbitlint.upstream import optimizers
 from kbitlint.violation import Safety
 
 if TYPE_CHECKING:
@@ -51,7 +49,7 @@ def memory_fields(live: Any, context: TrainingContext, options: Options) -> dict
 
     if not options.trace:
         return {"unmeasured": "no training step may be run (--no-trace)"}
-    plan = StepPlan(optimizers.known(context.optimizer) or "adamw")
+    plan = plan_of(context, None, None, None, None, None)
     lora = parse_lora(DEFAULT_LORA)
     try:
         with quiet():

@@ -23,7 +23,7 @@ from kbitlint.model.layers import adapters
 from kbitlint.model.layers.adapter_inputs import with_adapter_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from kbitlint.model.inputs.interface import Argument
 
@@ -117,7 +117,7 @@ def _documented(
         if (planned or wanted) and name not in labels:
             value = made_for(argument, dimensions, dtype, plan)
             if value is None and argument.kind == "features":
-                value = _text_of(dimensions)
+                value = _text_of(dimensions, plan.given - arguments.keys())
             elif value is None and argument.required and argument.kind in ("float", "long"):
                 value = input_of(base, name, dimensions, dtype, plan)
             if value is not None:
@@ -125,12 +125,18 @@ def _documented(
     return found
 
 
-def _text_of(dimensions: Dimensions) -> dict[str, Tensor]:
-    """Return token ids and their mask as one dictionary, which is the only argument of sentence-transformers' modules."""
+def _text_of(dimensions: Dimensions, keys: Iterable[str]) -> dict[str, Tensor]:
+    """Return token ids and their mask as one dictionary, which is the only argument of sentence-transformers' modules.
+
+    Args:
+        dimensions: The dimensions of the batch.
+        keys: Further keys that the code reads. They get one number for each token.
+    """
     config = dimensions.config
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     tokens = tokens_of(config, text, (dimensions.batch, dimensions.seq_len))
-    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    further = {key: tokens.clone() if key == "labels" else torch.zeros_like(tokens) for key in sorted(keys)}
+    return {**further, "input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
 
 
 def _parameters(base: nn.Module) -> Mapping[str, Any]:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.memory_result import OFF
 from kbitlint.output.json import dumped
+from kbitlint.output.timeline import chart
 from kbitlint.output.wording import header, wrapped
 from kbitlint.sizes import size
+from kbitlint.upstream.cards import smallest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.fit_result import Change, FitResult, RankMemory, Setup
+    from kbitlint.fit_result import Change, FitResult, Grid, RankMemory, Setup
 
 VERSION = 1
 
@@ -29,25 +31,41 @@ def render_json(report: FitResult) -> str:
 
 def render_text(report: FitResult, *, color: bool = False, width: int = 80) -> str:
     """Return the answer as text. ``width`` is in columns."""
-    cards = f"{report.gpus} x {report.card}" if report.gpus > 1 else report.card
     lines = [*header(report.target, [report.summary, *report.notes], width), ""]
-    lines += wrapped(f"{cards}, {size(report.total)} usable: {', '.join(_words(report.asked))}", width, "")
-    verdict = f"fits, {size(report.room)} left" if report.fits else f"does not fit, {size(-report.room)} too much"
+    lines += wrapped(f"{card_words(report)}: {', '.join(setup_words(report.asked))}", width, "")
+    verdict = verdict_words(report)
     painted = f"\x1b[{32 if report.fits else 31}m{verdict}\x1b[0m" if color else verdict
-    lines += ["", f"{painted}: {_sum(report.memory)}"]
+    lines += ["", f"{painted}: {sum_words(report.memory)}"]
     if not report.fits:
         lines += ["", *_answer(report, width), "", *_changes(report.changes, width)]
     lines += ["", *_largest(report, width)] if report.largest else []
-    lines += ["", *wrapped(_assumptions(report), width, "")]
+    if report.step is not None:
+        lines += ["", "the step as it was asked for, layer by layer", *chart(report.step, width)]
+    if report.grid is not None:
+        lines += ["", *_map(report, report.grid, width, color=color)]
+    lines += ["", *wrapped(assumptions(report), width, "")]
     return "\n".join(lines)
 
 
-def _sum(memory: RankMemory) -> str:
+def verdict_words(report: FitResult) -> str:
+    """Return whether a run fits, with its room."""
+    return f"fits, {size(report.room)} left" if report.fits else f"does not fit, {size(-report.room)} too much"
+
+
+def card_words(report: FitResult) -> str:
+    """Return the cards with what a process can use of each."""
+    cards = f"{report.gpus} x {report.card}" if report.gpus > 1 else report.card
+    return f"{cards}, {size(report.total)} usable"
+
+
+def sum_words(memory: RankMemory) -> str:
+    """Return the bytes of a rank in words."""
     host = f", {size(memory.host)} on the host" if memory.host else ""
     return f"{size(memory.on_card)} on the card ({size(memory.peak)} of tensors{host})"
 
 
-def _words(setup: Setup) -> Iterator[str]:
+def setup_words(setup: Setup) -> Iterator[str]:
+    """Yield the settings of a run in words."""
     yield f"{setup.batch} x {setup.seq_len} tokens"
     yield setup.mode if setup.mode == OFF else f"{setup.mode}".replace("checkpointed", "checkpointing")
     yield setup.plan.optimizer
@@ -62,7 +80,7 @@ def _answer(report: FitResult, width: int) -> Iterator[str]:
     if report.answer is None or report.answer_memory is None:
         yield "nothing that kbitlint knows makes it fit"
         return
-    yield f"cheapest way to fit: {_sum(report.answer_memory)}"
+    yield f"cheapest way to fit: {sum_words(report.answer_memory)}"
     for change in report.chosen:
         yield from wrapped(f"{change.name}: {change.flags}", width, "  ")
 
@@ -76,11 +94,31 @@ def _changes(changes: tuple[Change, ...], width: int) -> Iterator[str]:
 
 
 def _largest(report: FitResult, width: int) -> Iterator[str]:
+    yield from wrapped(f"largest that fits{'' if report.fits else ' then'}: {largest_words(report)}", width, "")
+
+
+def largest_words(report: FitResult) -> str:
+    """Return the largest batches in words; empty if there is none."""
     found = " or ".join(f"{batch} x {tokens}" for batch, tokens in report.largest)
-    yield from wrapped(f"largest that fits{'' if report.fits else ' then'}: {found} tokens", width, "")
+    return f"{found} tokens" if found else ""
 
 
-def _assumptions(report: FitResult) -> str:
+def _map(report: FitResult, grid: Grid, width: int, *, color: bool) -> Iterator[str]:
+    """Yield the map of batch and length: the smallest card that takes each batch, in GB as on its box."""
+    of = "of the cheapest way to fit" if report.chosen else "of this run"
+    yield from wrapped(f"the smallest card in GB for each batch {of} (sequences down, tokens across)", width, "")
+    yield f"{'':>6}" + "".join(f"{tokens:>7}" for tokens in grid.lengths)
+    for batch, row in zip(grid.batches, grid.on_card, strict=True):
+        cells = []
+        for nbytes in row:
+            card = smallest(nbytes)
+            text = f"{card if card is not None else '-':>7}"
+            cells.append(f"\x1b[32m{text}\x1b[0m" if color and nbytes <= report.total else text)
+        yield f"{batch:>6}" + "".join(cells)
+
+
+def assumptions(report: FitResult) -> str:
+    """Return what the figures assume."""
     text = f"Figures of {report.steps} traced steps, with 169 MB for CUDA's context and 5 % for fragments of the allocator."
     shards = {setup.strategy for setup in (report.asked, report.answer) if setup is not None} - {"single"}
     return text + (" Each rank is computed from the step of one card." if shards else "")

@@ -40,7 +40,7 @@ FORMATS = (
     Format("sarif", "sarif:render"),
     Format("github", "github:render"),
     Format("junit", "junit:render"),
-    Format("html", "html.page:render", "html.page:render_memory"),
+    Format("html", "html.page:render", "html.page:render_memory", "html.page:render_fit"),
 )
 NAMES = tuple(row.name for row in FORMATS)
 #: The formats of ``kbitlint memory``.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.memory_result import KINDS, ON
 from kbitlint.output.json import dumped
+from kbitlint.output.timeline import chart
 from kbitlint.output.wording import header, printable, wrapped
 from kbitlint.sizes import size
 from kbitlint.step_plan import SAID
@@ -15,7 +16,7 @@ from kbitlint.upstream.cards import WORKSPACE, on_card
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from kbitlint.memory_result import MemoryResult, StateMemory
+    from kbitlint.memory_result import MemoryResult, Moment, StateMemory
 
 VERSION = 1
 _LABEL = 24
@@ -37,10 +38,12 @@ def render_json(report: MemoryResult) -> str:
                     "peak": step.peak,
                     "peak_at": step.peak_at,
                     "on_card": on_card(step.peak),
+                    "timeline": [_moment(moment) for moment in step.timeline],
                 }
                 for mode, step in state.steps.items()
             },
             "host": state.host,
+            "buckets": state.buckets,
             "failure": state.failure,
         }
         for state in report.states
@@ -57,10 +60,23 @@ def render_json(report: MemoryResult) -> str:
         "loss": report.plan.loss.value,
         "attention": report.plan.attention,
         "workspaces": WORKSPACE,
+        "launch": report.launch,
         "autocast": report.autocast,
         "states": states,
     }
     return dumped(record)
+
+
+def _moment(moment: Moment) -> dict[str, Any]:
+    return {
+        "name": moment.name,
+        "total": moment.total,
+        "held": moment.held,
+        "activations": moment.activations,
+        "logits": moment.logits,
+        "gradients": moment.gradients,
+        "gathered": moment.beside,
+    }
 
 
 def render_text(report: MemoryResult, *, color: bool = False, width: int = 80) -> str:
@@ -73,6 +89,10 @@ def render_text(report: MemoryResult, *, color: bool = False, width: int = 80) -
     lines += ["", *wrapped(f"one step of {batch} x {seq_len} tokens, {', '.join(_settings(report))}", width, ""), ""]
     lines += _table(report.states, width)
     lines += ["", *_bars(report.states, width, color=color)]
+    first = next((state for state in report.states if state.steps), None)
+    if first is not None:
+        mode = ON if ON in first.steps else next(iter(first.steps))
+        lines += ["", f"the step {first.name}, {mode}, layer by layer", *chart(first.steps[mode], width)]
     for state in report.states:
         if state.failure:
             lines += ["", *wrapped(f"{state.name}: not measured: {state.failure}", width, "")]
@@ -82,6 +102,8 @@ def render_text(report: MemoryResult, *, color: bool = False, width: int = 80) -
 def _settings(report: MemoryResult) -> Iterator[str]:
     """Yield the settings of the step in words."""
     plan = report.plan
+    if report.launch:
+        yield report.launch
     yield plan.optimizer
     if report.autocast:
         yield f"{report.autocast} autocast"
@@ -108,6 +130,7 @@ def _table(states: tuple[StateMemory, ...], width: int) -> Iterator[str]:
         yield from row(kind, lambda state, kind=kind: state.resident.get(kind))  # type: ignore[misc]  # bound early
     yield from row("gradients", lambda state: None if not state.steps else state.gradients)
     yield from row("optimizer state", lambda state: None if not state.steps else state.optimizer)
+    yield from row("gradient buckets", lambda state: state.buckets)
     yield from row("  beside, on the host", lambda state: state.host or None)
     yield from row("cuBLAS workspaces", lambda state: WORKSPACE if state.steps else None)
     yield from row("logits and loss", lambda state: next((step.logits for step in state.steps.values()), None))

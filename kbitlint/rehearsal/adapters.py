@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from kbitlint.model.build.packed_weights import pack
 from kbitlint.rehearsal.imports import replace
@@ -41,13 +42,24 @@ def _on_meta(original: Any) -> Any:
     def function(self: Any, *arguments: Any, **options: Any) -> Any:
         base = next((one for one in (*arguments, *options.values(), self) if isinstance(one, nn.Module)), None)
         known = is_without_weights(base) if getattr(base, "_modules", None) is not None else False
-        with torch.device("meta") if known else nullcontext():
+        with torch.device("meta") if known else nullcontext(), _Draws() if known else nullcontext():
             made = original(self, *arguments, **options)
         if known:
             pack(self)
         return made
 
     return function
+
+
+class _Draws(TorchFunctionMode):
+    """Random numbers that decide the structure of an adapter, such as BOFT's permutations: they have values."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function, on the CPU if it draws integers."""
+        given = dict(kwargs or {})
+        if function in (torch.randint, torch.randperm):
+            given.setdefault("device", "cpu")
+        return function(*args, **given)
 
 
 def _loading(original: Any) -> Any:

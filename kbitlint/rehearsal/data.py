@@ -31,10 +31,12 @@ def install(record: Record, datasets: Any) -> None:
     datasets.disable_caching()
     replace(datasets, "load_dataset", lambda original: _loading(record, original, staged, datasets))
     datasets.load.load_dataset = datasets.load_dataset
-    replace(datasets, "load_from_disk", lambda original: _loading(record, original, staged, datasets))
+    replace(datasets, "load_from_disk", lambda original: _loading(record, original, staged, datasets, either=True))
 
 
-def _loading(record: Record, original: Any, staged: Any, datasets: Any) -> Any:
+def _loading(record: Record, original: Any, staged: Any, datasets: Any, *, either: bool = False) -> Any:
+    """Return a function that loads data. ``either``: a folder may hold a data set or several, and made-up data is both."""
+
     @functools.wraps(original)
     def load(path: Any, *arguments: Any, **options: Any) -> Any:
         if record.paused:
@@ -51,7 +53,7 @@ def _loading(record: Record, original: Any, staged: Any, datasets: Any) -> Any:
                 name = _named(options) or name
         record.synthetic_data = True
         record.stand_in(f"the data of {name} ({ROWS} made-up rows)")
-        return _made_up(name, options.get("split"), staged, datasets)
+        return _made_up(name, options.get("split"), staged, datasets, either=either)
 
     return load
 
@@ -65,7 +67,7 @@ def _named(options: dict[str, Any]) -> str:
     return str(files) if files else ""
 
 
-def _made_up(name: str, split: Any, staged: Any, datasets: Any) -> Any:
+def _made_up(name: str, split: Any, staged: Any, datasets: Any, *, either: bool = False) -> Any:
     columns, splits = known_columns(name)
 
     def one(part: str) -> Any:
@@ -74,17 +76,19 @@ def _made_up(name: str, split: Any, staged: Any, datasets: Any) -> Any:
         return staged.of(made, learns=True)
 
     if split is None:
-        return _splits_class(datasets, one)({part: one(part) for part in splits})
+        return _splits_class(datasets, one, either=either)({part: one(part) for part in splits})
     if isinstance(split, (list, tuple)):
         return [one(str(part).partition("[")[0]) for part in split]
     return one(str(split).partition("[")[0].partition("+")[0])
 
 
-def _splits_class(datasets: Any, make: Callable[[str], Any]) -> Any:
+def _splits_class(datasets: Any, make: Callable[[str], Any], *, either: bool) -> Any:
     class Splits(datasets.DatasetDict):  # type: ignore[misc,name-defined]  # datasets is Any
         """A dictionary of splits that makes up the one that is asked for."""
 
-        def __missing__(self, split: str) -> Any:
+        def __missing__(self, split: Any) -> Any:
+            if either and not isinstance(split, str):
+                return self["train"][split]
             if split not in ("test", "validation", "eval", "dev", "val", "train") and not split.startswith(("train", "test")):
                 raise KeyError(split)
             self[split] = make(split)
@@ -92,6 +96,11 @@ def _splits_class(datasets: Any, make: Callable[[str], Any]) -> Any:
 
         def __getitem__(self, split: Any) -> Any:
             return dict.__getitem__(self, split)
+
+        def __getattr__(self, name: str) -> Any:
+            if not either or name.startswith("__"):
+                raise AttributeError(f"'DatasetDict' object has no attribute '{name}'", name=name, obj=self)
+            return getattr(self["train"], name)
 
     Splits.__name__ = Splits.__qualname__ = "DatasetDict"
     return Splits

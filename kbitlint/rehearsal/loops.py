@@ -51,11 +51,23 @@ def install(record: Record) -> None:
     replace(torch.optim.Optimizer, "__init__", lambda original: _optimizer(loops, original))
     for name in ("unscale_", "step", "update"):
         replace(torch.amp.GradScaler, name, functools.partial(_scaling, loops))
+    replace(torch.utils.data.DataLoader, "__init__", _loader)
     after_import("bitsandbytes.optim.optimizer", lambda module: _bitsandbytes(loops, module))
 
 
 def _bitsandbytes(loops: _Loops, module: Any) -> None:
     replace(module.Optimizer8bit, "step", functools.partial(_stepping, loops))
+
+
+def _loader(original: Any) -> Any:
+    """Return a constructor of data loaders that load in this process. It checks its arguments as torch's does."""
+
+    @functools.wraps(original)
+    def __init__(self: Any, *arguments: Any, **options: Any) -> None:  # noqa: N807  # the name that torch's own has
+        original(self, *arguments, **options)
+        self.__dict__.update(num_workers=0, persistent_workers=False, prefetch_factor=None, timeout=0)
+
+    return __init__
 
 
 def _optimizer(loops: _Loops, original: Any) -> Any:
@@ -118,7 +130,9 @@ def answer(module: nn.Module, inputs: dict[str, Any]) -> Any:
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     given = next((value for value in inputs.values() if isinstance(value, Tensor) and value.dim() >= 2), None)
     shape = tuple(given.shape[:2]) if given is not None else (1, 1)
-    trains = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in module.parameters())
+    trains = torch.is_grad_enabled() and (
+        any(parameter.requires_grad for parameter in module.parameters()) or hasattr(base, "_require_grads_hook")
+    )
     dtype = next((p.dtype for p in base.parameters() if p.is_floating_point()), torch.float32)
 
     def empty(*sizes: int) -> Tensor:

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".txt")
 #: files of models and of programs, which are no data
-_NO_DATA = re.compile(r"config|tokenizer|vocab|merges|index|state|requirements|settings|secret|args|metrics|result|log|package")
+_NO_DATA = re.compile(
+    r"(^|[._-])(config|configs|tokenizer|vocab|merges|index|state|requirements|settings|secrets?|args|metrics|results?|logs?|package|map|deepspeed|ds|fsdp)"
+    r"(?![a-z])"
+)
 _COLUMN = re.compile(r"[a-z][A-Za-z0-9_]*")
 #: keys of batches, options and environments, which no data file has
 _NO_COLUMNS = frozenset(
@@ -34,6 +37,8 @@ _NO_COLUMNS = frozenset(
 _ON_BEHALF = frozenset(
     ("genericpath", "posixpath", "pathlib", "os", "contextlib", "io", "codecs", "csv", "pandas", "functools")
 )
+#: the most columns of a made-up file
+_MOST = 40
 _HOOKS = frozenset(f"kbitlint.rehearsal.{name}" for name in ("made_up_files", "writing", "stage"))
 #: the columns where the code names none
 _USUAL = ("instruction", "input", "output", "text")
@@ -45,7 +50,7 @@ def fill(record: Record, place: str) -> None:
         return
     real = record.mirror.real(os.path.abspath(place))  # noqa: PTH100  # a string, as the caller has it
     mirrored = record.mirror.for_new_file(real)
-    Path(mirrored).write_text(_content(place, _columns()), "utf-8")
+    Path(mirrored).write_text(_content(place, _columns(record)), "utf-8")
     record.synthetic_data = True
     record.stand_in(f"the data of {record.name_of(mirrored)} ({ROWS} made-up rows)")
 
@@ -109,21 +114,18 @@ def _content(place: str, columns: tuple[str, ...]) -> str:
     return text.getvalue()
 
 
-def _columns() -> tuple[str, ...]:
-    """Return the columns that the code asks its rows for: the files on the stack, from the innermost one on."""
-    for file in _files():
-        found = _named_in(file)
-        if found:
-            return found
-    return _USUAL
+def _columns(record: Record) -> tuple[str, ...]:
+    """Return the columns that the code asks its rows for, in the files on the stack, from the innermost one on."""
+    named = dict.fromkeys(key for file in _files(record) for key in _named_in(file))
+    return tuple(named)[:_MOST] or _USUAL
 
 
-def _files() -> Iterator[str]:
+def _files(record: Record) -> Iterator[str]:
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # the stack has the code that reads the file
-    seen = {__file__}
+    seen = set[str]()
     while frame is not None:
         file = frame.f_code.co_filename
-        if file not in seen and not any(part in file for part in ("site-packages", "importlib", "kbitlint")):
+        if file not in seen and record.is_users(file):
             seen.add(file)
             yield file
         frame = frame.f_back
@@ -137,7 +139,7 @@ def _named_in(file: str) -> tuple[str, ...]:
     except (OSError, SyntaxError, ValueError, RecursionError):
         return ()
     keys = [key for node in ast.walk(tree) if (key := _key(node)) and _COLUMN.fullmatch(key) and key not in _NO_COLUMNS]
-    return tuple(dict.fromkeys(keys))[:24]
+    return tuple(dict.fromkeys(keys))[:_MOST]
 
 
 def _key(node: ast.AST) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint import engine
-from kbitlint.audit.scripts import audit_source
+from kbitlint.audit.sources import audit_source
 from kbitlint.errors import TargetError
 from kbitlint.facts.rehearsal import Phase, Raised, RehearsalFacts
 from kbitlint.rehearsal.messages import Kind
@@ -99,7 +99,11 @@ def _merged(rehearsed: Report, static: Report | None, live: Report | None, comma
     raised = list(rehearsed.violations)
     for violation in list(raised):
         known = _same_cause(violation, read, command) if violation.evidence.get("raised") else None
-        if known is not None:
+        if known is None:
+            continue
+        if _names_other(known, violation):
+            read.remove(known)  # the statement ends otherwise, and before what the text alone suggests
+        else:
             raised.remove(violation)
             read[read.index(known)] = _with_proof(known, violation)
     codes = {violation.code for violation in read}
@@ -135,6 +139,15 @@ def _same_cause(raised: Violation, read: list[Violation], command: Command) -> V
         if one.consequence is Consequence.FAILS and one.at.file == raised.at.file and first <= (one.at.line or 0) <= last:
             return one
     return None
+
+
+_CLASS = re.compile(r"raises an? (\w+)")
+
+
+def _names_other(known: Violation, raised: Violation) -> bool:
+    """Return whether a violation of the text names another exception than the one that the statement raises."""
+    named = _CLASS.search(known.message)
+    return named is not None and named[1] != str(raised.evidence["raised"]).partition(":")[0]
 
 
 def _with_proof(known: Violation, raised: Violation) -> Violation:

@@ -154,14 +154,17 @@ def _adapted(
     use_gradient_checkpointing: Any = "unsloth",
     **options: Any,
 ) -> Any:
-    """Attach adapters as unsloth does: prepared for training, with PEFT's LoRA.
+    """Attach adapters as unsloth does: PEFT's LoRA on the frozen model, which checkpoints reentrantly.
 
     Raises:
         TypeError: An argument is unknown to unsloth and to ``LoraConfig``.
     """
     import peft  # see above
 
-    prepared = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=bool(use_gradient_checkpointing))
+    model.requires_grad_(False)  # noqa: FBT003  # torch's signature
+    if use_gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": True})
+        model.enable_input_require_grads()
     named = target_modules if isinstance(target_modules, str) else list(target_modules)
     config = peft.LoraConfig(
         r=r,
@@ -170,7 +173,7 @@ def _adapted(
         lora_dropout=lora_dropout,
         **{"task_type": "CAUSAL_LM", **{key: options[key] for key in _OF_LORA if options.get(key) is not None}},
     )
-    made = peft.get_peft_model(prepared, config)
+    made = peft.get_peft_model(model, config)
     made.max_seq_length = getattr(model, "max_seq_length", None)
     for name in ("save_pretrained_merged", "push_to_hub_merged", "save_pretrained_gguf", "push_to_hub_gguf"):
         setattr(made, name, lambda *_, **__: None)

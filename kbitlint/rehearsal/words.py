@@ -56,7 +56,10 @@ def _is_here(name: str) -> bool:
     files = ("tokenizer_config.json", "tokenizer.json", "vocab.json", "tokenizer.model", "preprocessor_config.json")
     if Path(name).is_dir():
         return any(Path(name, file).exists() for file in files) or not Path(name, "config.json").exists()
-    return any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
+    try:
+        return any(isinstance(try_to_load_from_cache(name, file), str) for file in files)
+    except ValueError:  # no name of a repository: a path of another machine
+        return False
 
 
 _KEPT = ("padding_side", "truncation_side", "model_max_length", "additional_special_tokens", "add_bos_token", "add_eos_token")

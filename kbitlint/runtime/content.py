@@ -2,6 +2,8 @@
 
 Only regular files are opened, and only up to a size. A named pipe would block, a device may never end or react to
 being opened, and a socket belongs to another process.
+
+A result that depends on files only can be kept: ``kbitlint.runtime.observations`` records which files were asked for.
 """
 
 from __future__ import annotations
@@ -9,9 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from kbitlint.runtime.observations import Question, observing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 #: configurations, baselines and .gitignore files are far smaller
@@ -58,6 +63,10 @@ def read(path: Path, most: int = MAX_BYTES) -> bytes:
         TooLargeError: If there are more than ``most`` bytes.
         OSError: If it cannot be read or is not a regular file.
     """
+    return observing(Question.BYTES, path, most, _read)
+
+
+def _read(path: Path, most: int) -> bytes:
     with opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         content = file.read(size + 1) if size <= most else b""
@@ -84,8 +93,49 @@ def head(path: Path, most: int) -> bytes:
     Raises:
         OSError: If it cannot be read or is not a regular file.
     """
+    return observing(Question.HEAD, path, most, _head)
+
+
+def _head(path: Path, most: int) -> bytes:
     with opened(path) as file:
         return file.read(most)
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a path leads to a regular file."""
+    return observing(Question.IS_FILE, path, "", _is_file)
+
+
+def _is_file(path: Path, _: str) -> bool:
+    return path.is_file()
+
+
+def exists(path: Path) -> bool:
+    """Return whether a path leads to anything."""
+    return observing(Question.EXISTS, path, "", _exists)
+
+
+def _exists(path: Path, _: str) -> bool:
+    return path.exists()
+
+
+def files_like(folder: Path, pattern: str) -> list[Path]:
+    """Return the regular files of a folder whose names match a pattern of a shell, sorted."""
+    return observing(Question.GLOB, folder, pattern, _files_like)
+
+
+def _files_like(folder: Path, pattern: str) -> list[Path]:
+    return sorted(path for path in folder.glob(pattern) if path.is_file())  # skips named pipes
+
+
+#: how each question is asked again
+ASKED: dict[Question, Callable[[Path, Any], Any]] = {
+    Question.BYTES: _read,
+    Question.HEAD: _head,
+    Question.IS_FILE: _is_file,
+    Question.EXISTS: _exists,
+    Question.GLOB: _files_like,
+}
 
 
 def must_hold_files(folder: Path) -> None:

@@ -41,6 +41,7 @@ class Text:
         for line in self._lines:
             self._starts.append(self._starts[-1] + len(line) + 1)
         self._wide: dict[int, tuple[list[int], list[int]]] = {}
+        self._spans: dict[tuple[int, int, int | None, int | None], Span] = {}
 
     def offset(self, line: int, column: int) -> int:
         """Return the offset in characters of a 1-based line and a 0-based column in UTF-8 bytes."""
@@ -67,9 +68,13 @@ class Text:
 
     def span(self, node: ast.expr | ast.stmt | ast.keyword) -> Span:
         """Return the span of a node."""
-        start = self.offset(node.lineno, node.col_offset)
-        end = self.offset(node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
-        return Span(start + self._from, end + self._from, node.lineno + self._lines_before)
+        place = node.lineno, node.col_offset, node.end_lineno, node.end_col_offset
+        known = self._spans.get(place)
+        if known is None:  # every path of a script meets its nodes again
+            start = self.offset(node.lineno, node.col_offset)
+            end = self.offset(node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
+            known = self._spans[place] = Span(start + self._from, end + self._from, node.lineno + self._lines_before)
+        return known
 
 
 def import_place(text: Text, body: Sequence[ast.stmt]) -> int:

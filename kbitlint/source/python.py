@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-import warnings
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.source import LaunchSign, SourceFacts
@@ -17,7 +16,7 @@ from kbitlint.source.comments import ignores
 from kbitlint.source.interpreter.checkpoint_calls import checkpoint_calls
 from kbitlint.source.interpreter.imported_files import ImportedFiles, brings_models
 from kbitlint.source.interpreter.paths import ExecutionPaths, agreed, variants
-from kbitlint.source.interpreter.relevance import worth_following
+from kbitlint.source.interpreter.relevance import tree_of, worth_following
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
 from kbitlint.source.own_loops import own_loops
 from kbitlint.upstream.calls import UNJUDGED
@@ -26,6 +25,9 @@ from kbitlint.upstream.versions import installed
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path as FilePath
+
+    from kbitlint.source.interpreter.relevance import Tree
+    from kbitlint.source.launches import Launch
 
 _DISTRIBUTED = re.compile(
     r"\b(LOCAL_RANK|init_process_group|torchrun|accelerate launch|DistributedDataParallel|ddp_find_unused_parameters"
@@ -55,13 +57,14 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
     Raises:
         SourceError: The text is no Python, has too many tokens, or is nested too deeply.
     """
-    limits = current()
+    limits, launch = current(), None
     if has_more_tokens(text, limits.max_tokens):
         raise SourceError(
             f"holds more than {limits.max_tokens:,} words and signs, and is skipped"
             " (max-tokens of [tool.kbitlint] sets how many)"
         )
-    module = parsed(text)
+    tree = _tree(text)
+    module = tree.module
     versions = installed() if versions is None else versions
     source = Text(text)
     ways = ExecutionPaths()
@@ -69,7 +72,8 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
     try:
         data = text.encode("utf-8", "replace")
         if worth_following(data) or (beside is not None and brings_models(beside, data)):
-            ways.follow(source, module, versions, beside, files)
+            launch = _launch(beside, file, text)
+            ways.follow(source, tree, versions, beside, files, launch)
         calls = ways.calls
         calls.append({call.span: call for call in checkpoint_calls(source, module)})
     except RecursionError as error:
@@ -85,7 +89,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         agreed(calls),
         variants(calls),
         tuple(ways.paths),
-        tuple(sorted(_mentions(text, module), key=lambda mention: mention.line)),
+        tuple(sorted(_mentions(text, module), key=lambda mention: mention.line)) + _launcher(launch),
         versions,
         ignores=ignores(text, module),
         unfollowed=ways.unfollowed or _unjudged(imports, text),
@@ -94,6 +98,19 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         module_ignores={one.name: ignores(one.text.text, one.module) for one in imported},
         own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
     )
+
+
+def _launch(beside: FilePath | None, file: str, text: str) -> Launch | None:
+    """Return how the files beside a script that trains launch it; None if they do not."""
+    if beside is None or not file.endswith(".py") or ("Trainer" not in text and "backward(" not in text):
+        return None
+    from kbitlint.source.launches import launch_of  # many audits need no launch
+
+    return launch_of(beside / file.replace("\\", "/").rpartition("/")[2])
+
+
+def _launcher(launch: Launch | None) -> tuple[LaunchSign, ...]:
+    return (LaunchSign(launch.ranks, 1, launcher=True),) if launch is not None and launch.ranks else ()
 
 
 def _unjudged(imports: Iterable[tuple[str, str]], text: str) -> str:
@@ -110,10 +127,12 @@ def parsed(text: str) -> ast.Module:
     Raises:
         SourceError: The text is no valid Python.
     """
+    return _tree(text).module
+
+
+def _tree(text: str) -> Tree:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # invalid escape sequences in the script's strings
-            return ast.parse(text)
+        return tree_of(text)
     except SyntaxError as error:
         raise SourceError(f"is not valid Python: {error.msg}", error.lineno) from error
     except (ValueError, RecursionError, MemoryError) as error:

@@ -20,6 +20,8 @@ CONTEXT = 169_000_000
 RESERVED = 1.13
 #: The least of these. The allocator returns cached blocks before it gives up, so a step may run with so little.
 LEAST_RESERVED = 1.02
+#: The share that fragments of torch's allocator add to the peak. Public records show 4 to 18 %, less with expandable segments.
+FRAGMENTS = 1.05
 #: Bytes of cuBLAS' workspaces from Hopper on, one for the forward thread and one for autograd's (torch's CUDABlas.cpp).
 WORKSPACE = 2 * 32 * 2**20
 #: The same before Hopper: 2 x 4096 KiB and 8 x 16 KiB for each thread.
@@ -37,6 +39,16 @@ class Card:
     """Bytes that a process can use."""
     workspace: int = WORKSPACE
     """Bytes of cuBLAS' workspaces: one for the forward thread and one for autograd's thread."""
+    context: int = CONTEXT
+    """Bytes of the context and the loaded kernels."""
+    fragments: float = FRAGMENTS
+    """Bytes that the allocator needs for each byte of the peak."""
+    device: str = "cuda"
+    """Whose kernels run: ``cuda`` or ``cpu``."""
+
+    def on_card(self, peak: int) -> int:
+        """Return the bytes that a process needs on the card if its tensors hold ``peak`` bytes at most."""
+        return round(peak * self.fragments) + self.context
 
 
 #: name -> (GiB, whether it is of Hopper or later)
@@ -105,6 +117,20 @@ def find(text: str) -> Card:
             return Card(text.strip(), size_of(text))
     hint = did_you_mean(text, NAMES)
     raise KbitlintError(f"--gpu {text}: neither a size such as 24GB nor a known card{hint}; known are {', '.join(NAMES)}")
+
+
+#: sizes of cards as on their boxes, in GB
+BOXES = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141, 180)
+
+
+def smallest(nbytes: int) -> int | None:
+    """Return the size of the smallest card that a process of so many bytes fits, as on its box; None if none does."""
+    return next((box for box in BOXES if nbytes <= find(f"{box}GB").total), None)
+
+
+def host(total: int) -> Card:
+    """Return a CPU whose allocator may give out so many bytes. It has neither a context nor fragments."""
+    return Card("cpu", total, 0, 0, 1.0, "cpu")
 
 
 def _workspace(*, new: bool) -> int:

@@ -56,6 +56,8 @@ class Program:
     """Whether the program checkpoints by default, with a choice of ``use_reentrant`` of its own."""
     own_arguments: bool = False
     """Whether the program makes the Trainer's arguments from keys of its own, so that their checks do not apply."""
+    exports: str = ""
+    """A key of files that merge and save a model instead of training it; empty if the program has no such files."""
     verb: str = "train"
     """The last part of the name under which ``upstream/contracts`` lists what its validators refuse."""
 
@@ -158,6 +160,7 @@ PROGRAMS: tuple[Program, ...] = (
         bits="quantization_bit",
         reentry="use_reentrant_gc",
         # the program replaces the method that Trainer calls for gradient_checkpointing
+        exports="export_dir",
         leaves_it=("disable_gradient_checkpointing", "use_unsloth_gc", "use_unsloth", "gradient_checkpointing"),
         # src/llamafactory/model/model_utils/quantization.py: the compute dtype, "crucial for fsdp+qlora"
         storage="bfloat16",
@@ -207,6 +210,7 @@ PROGRAMS: tuple[Program, ...] = (
             ("use_dora", "use_dora"),
             ("use_rslora", "use_rslora"),
         ),
+        exports="merge_lora",
         checkpoints=True,  # swift/trainers/mixin.py
         verb="sft",
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -253,7 +253,19 @@ PREPARED_METHODS = frozenset(method.name for method in METHODS if method.prepare
 INFERENCE_KERNELS = tuple(start for method in METHODS for start in method.inference_kernels)
 
 #: quantizations of an unquantized checkpoint on load: the values of ``--quantize``
-QUANTIZATIONS = ("nf4", "nf4-double", "fp4", "fp4-double", "int8", "none")
+_OPTIONS = ("", "-double", "-bf16", "-double-bf16")
+QUANTIZATIONS = (*(f"{kind}{options}" for kind in ("nf4", "fp4") for options in _OPTIONS), "int8", "none")
+
+
+def four_bit_arguments(name: str) -> dict[str, Any]:
+    """Return the arguments of ``BitsAndBytesConfig`` for a 4-bit value of ``--quantize``.
+
+    ``-double`` quantizes the scales too. ``-bf16`` stores the packed weights as bfloat16, which FSDP can shard.
+    """
+    kind, *options = name.split("-")
+    arguments = {"load_in_4bit": True, "bnb_4bit_quant_type": kind, "bnb_4bit_use_double_quant": "double" in options}
+    return arguments | ({"bnb_4bit_quant_storage": "bfloat16"} if "bf16" in options else {})
+
 
 #: (method, layer): rows with a package first, then exact names, then patterns
 _LAYERS = sorted(

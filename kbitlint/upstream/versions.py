@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kbitlint.runtime import content
+from kbitlint.runtime.observations import remembered
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -129,7 +130,7 @@ def _newest_below(package: str, sign: str, version: str, parts: tuple[int, ...])
     return version
 
 
-@functools.cache
+@remembered(None)
 def pinned(folder: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
     """Return the newest and the lowest versions that requirements files allow, in a folder and those above it.
 
@@ -138,14 +139,13 @@ def pinned(folder: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
     found: dict[str, str] = {}
     floors: dict[str, str] = {}
     for place in (folder, *folder.parents)[:MAX_UP]:
-        metadata = [*place.glob(_METADATA)]
-        files = (path for pattern in _PIN_FILES for path in sorted(place.glob(pattern)))
+        metadata = content.files_like(place, _METADATA)
+        files = (path for pattern in _PIN_FILES for path in content.files_like(place, pattern))
         for path in (*files, *(metadata if len(metadata) == 1 else ())):
-            if path.is_file():  # skips named pipes
-                with contextlib.suppress(OSError):
-                    newest, lowest = _required(content.head(path, MAX_TEXT).decode("utf-8", "replace"))
-                    found, floors = newest | found, lowest | floors
-        if (place / ".git").exists():
+            with contextlib.suppress(OSError):
+                newest, lowest = _required(content.head(path, MAX_TEXT).decode("utf-8", "replace"))
+                found, floors = newest | found, lowest | floors
+        if content.exists(place / ".git"):
             break
     return found, floors
 

@@ -16,7 +16,7 @@ import torch
 from script_cases import SCRIPT
 
 import kbitlint
-from kbitlint.audit import scripts
+from kbitlint.audit import sources
 from kbitlint.files import manifest
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "support")}
@@ -165,7 +165,7 @@ def test_a_thread_that_checks_while_another_fixes_sees_the_model_before_or_after
 
 
 def test_a_process_with_threads_forks_none_beside_them(tmp_path, monkeypatch):
-    for number in range(scripts.MANY + 1):
+    for number in range(sources.MANY + 1):
         (tmp_path / f"t{number}.py").write_text(SCRIPT)
     alone = kbitlint.check(tmp_path)
     import concurrent.futures
@@ -174,7 +174,7 @@ def test_a_process_with_threads_forks_none_beside_them(tmp_path, monkeypatch):
         raise AssertionError("a process was forked beside threads")
 
     monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", forbidden)
-    monkeypatch.setattr(scripts.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(sources.os, "cpu_count", lambda: 4)
 
     with ThreadPoolExecutor(2) as pool:
         assert same([alone, *pool.map(lambda _: kbitlint.check(tmp_path), range(2))])

@@ -182,7 +182,10 @@ def test_an_adapter_folder_is_its_base_with_the_adapter_attached(run, folder, tm
     result = run("check", tmp_path / "adapter", "--quantize", "nf4", "--format", "json")
 
     (target,) = json.loads(result.stdout)["targets"]
-    assert target["summary"] == "LlamaForCausalLM 106.8K, bitsandbytes nf4 on 14 layers, LoRA r=4 on 2 layers"
+    assert target["summary"] == (
+        "LlamaForCausalLM 106.8K, bitsandbytes nf4 on 14 layers, LoRA r=4 on 2 layers,"
+        " 11% of the linear weights have an adapter, none of gate_proj, up_proj, down_proj, o_proj, k_proj, ..."
+    )
     assert {violation["code"] for violation in target["violations"]} == {"KB101", "KB202", "KB402"}
     assert f"the adapter's base is {folder}" in target["notes"]
 

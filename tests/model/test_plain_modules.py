@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import re
 
 import bitsandbytes as bnb
 import plain
 import pytest
 import torch
+import transformers
+import unusual
 from diffusion import quantized
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch import nn
@@ -17,6 +20,7 @@ import kbitlint
 from kbitlint.context import TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.inputs.plan import DOCUMENTED
+from kbitlint.model.layers.checkpointing import supports_checkpointing
 from kbitlint.model.layers.norms import is_norm
 from kbitlint.model.probe import probe
 from kbitlint.model.trace.fitting import plan_for
@@ -67,7 +71,7 @@ def below_wrappers(paths):
 
 
 @pytest.mark.parametrize("prepare", [lambda _: None, prepared_by_peft, cast_norms, fixed], ids=["none", "peft", "norms", "fix"])
-@pytest.mark.parametrize("kind", plain.KINDS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*plain.KINDS, *unusual.KINDS], ids=lambda kind: kind.__name__)
 def test_the_traced_step_of_a_plain_module_is_the_real_one(kind, prepare):
     model = module(kind)
     prepare(model)
@@ -190,3 +194,35 @@ def test_a_probe_runs_on_the_batch_that_a_trace_corrects(kind):
     found = probe(model)
 
     assert (found.failure, found.stepped) == (None, True)
+
+
+def test_a_scripted_part_is_skipped_with_a_reason():
+    model = module(plain.MLP)
+    model.norm = torch.jit.script(model.norm)
+
+    report = kbitlint.check(adapted(model), context=CONTEXT)
+
+    assert report.crashes == ()
+    assert {skip.reason for skip in report.skips if "TorchScript" in skip.reason} == {
+        "base_model.model.norm is TorchScript, which runs with its own weights only"
+    }
+    assert not isinstance(step(adapted(module(plain.MLP))), str)
+
+
+class OldForm(transformers.LlamaForCausalLM):
+    """Remote code that overrides how checkpointing is enabled, as transformers called it before version 5."""
+
+    def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=None):  # noqa: ARG002, FBT002  # the old signature
+        self.model.gradient_checkpointing = enable
+
+
+def test_remote_code_whose_checkpointing_cannot_be_enabled_is_fixed_without_it():
+    model = OldForm(plain.small_llama().config).to(torch.bfloat16)
+    model = quantized(model, leave=("lm_head",)).requires_grad_(requires_grad=False)
+    takes = "every_n_layers" not in inspect.signature(transformers.PreTrainedModel._set_gradient_checkpointing).parameters
+
+    report = kbitlint.fix(model)
+
+    assert report.crashes == ()
+    assert supports_checkpointing(model) is takes
+    assert not isinstance(step(adapted(model)), str)

@@ -8,8 +8,12 @@ from typing import ClassVar
 import pytest
 import tiny
 import torch
+from diffusion import quantized
+from peft import LoraConfig, get_peft_model
 from torch import nn
 
+import kbitlint
+from kbitlint.context import TrainingContext
 from kbitlint.facts.layers import Packing
 from kbitlint.model.inspect.walk import collect
 from kbitlint.model.layers.quantized import packing_of
@@ -108,3 +112,33 @@ def test_a_layer_of_bitsandbytes_without_a_weight_is_not_quantized():
         del made._parameters["weight"]
 
         assert packing_of(made) is None
+
+
+class Scored(nn.Module):
+    """A head that turns two labels into one score, as those of XLM's multiple choice."""
+
+    def __init__(self, labels):
+        super().__init__()
+        self.first, self.score = nn.Linear(48, labels), nn.Linear(labels, 1)
+
+    def forward(self, x):
+        return self.score(self.first(x))
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_a_4_bit_layer_of_two_weights_has_no_backward(labels):
+    model = get_peft_model(quantized(Scored(labels).to(torch.bfloat16)), LoraConfig(r=2, target_modules=["first", "score"]))
+
+    report = kbitlint.check(model, context=TrainingContext(autocast_dtype="float32"))
+    try:
+        model(torch.randn(2, 48, dtype=torch.bfloat16)).sum().backward()
+    except RuntimeError as error:
+        real = str(error)
+    else:
+        real = ""
+
+    errors = [violation.message for violation in report.violations if violation.severity.value == "error"]
+    assert report.crashes == ()
+    assert (any("cannot be multiplied" in message for message in errors), bool(errors)) == (
+        ("cannot be multiplied" in real),
+    ) * 2

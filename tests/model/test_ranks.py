@@ -10,8 +10,9 @@ import torch
 
 import kbitlint
 from kbitlint.context.launch import Launch
-from kbitlint.memory_result import StateMemory, StepMemory
-from kbitlint.model.memory.ranks import rank_bytes, units_of
+from kbitlint.memory_result import OFF
+from kbitlint.model.memory.live_bytes import Alive
+from kbitlint.model.memory.ranks import Rank, Unit, Units, units_of
 
 RANKS = 4
 
@@ -42,31 +43,90 @@ def test_shards_are_those_of_fully_shard():
         fully_shard(model, mesh=mesh)
         local = sum(parameter.to_local().nbytes for parameter in model.parameters())
 
-    assert sum(units.layers) + units.root == whole
-    assert sum(-(-unit // RANKS) for unit in (*units.layers, units.root)) == pytest.approx(local, rel=0.02)
+    assert sum(unit.nbytes for unit in units.sharded) == whole
+    assert sum(-(-unit.nbytes // RANKS) for unit in units.sharded) == pytest.approx(local, rel=0.02)
+    assert units.integers == 0
 
 
-STATE = StateMemory("as it is", {"quantized weights": 1000}, 40, 80, {}, None, 8)
-STEP = StepMemory(100, 50, 1500, "lm_head, backward")
+def test_weights_that_are_stored_as_integers_are_whole_on_every_rank():
+    model = tiny.with_lora(tiny.load())
+    packed = sum(weight.nbytes for weight in model.parameters() if weight.dtype is torch.uint8)
+    left, stored = units_of(model), units_of(model, stored=True)
+    rank = Rank(Launch("fsdp2", RANKS), left)
+
+    assert (left.integers, stored.integers) == (packed, 0)
+    assert sum(unit.nbytes for unit in stored.sharded) == sum(unit.nbytes for unit in left.sharded) + packed
+    assert rank.resident({"quantized weights": packed, "norms": 400, "buffers": 8}) == {
+        "quantized weights": packed,
+        "norms": 100,
+        "buffers": 8,
+    }
+    with pytest.raises(
+        kbitlint.KbitlintError, match="'fsdp1' takes no packed weights that are stored as integers: set bnb_4bit"
+    ):
+        Rank(Launch("fsdp1", RANKS), left)
+
+
+UNITS = Units(tuple(Unit(f"layers.{number}", 200, 20) for number in range(4)), Unit("embed", 100), Unit("", 300))
+RESIDENT = {"quantized weights": 1000, "quantization state": 10, "adapters": 80}
+#: launch -> (resident, optimizer's state on the card and the host, gradients left, buckets)
+HELD = {
+    Launch("ddp", 2): (RESIDENT, (80, 8), 40, 40),
+    Launch("zero1", 2): (RESIDENT, (40, 4), 40, 0),
+    Launch("zero2", 2): (RESIDENT, (40, 4), 20, 0),
+    Launch("fsdp2", 2): ({**RESIDENT, "quantized weights": 500, "adapters": 40}, (40, 4), 20, 0),
+    Launch("zero3", 4): ({**RESIDENT, "quantized weights": 250, "adapters": 20}, (20, 2), 10, 0),
+    Launch("fsdp2", 2, offload=True): (
+        {**RESIDENT, "quantized weights": 0, "adapters": 0},
+        (0, 4 + 40 + 600),
+        20,
+        0,
+    ),
+    Launch("device_map", 2): (
+        {"quantized weights": 500, "quantization state": 5, "adapters": 40, "embeddings and head": 0},
+        (40, 8),
+        40,
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("launch", HELD, ids=str)
+def test_a_rank_holds_what_its_strategy_leaves(launch):
+    rank = Rank(launch, UNITS)
+
+    assert (rank.resident(RESIDENT), rank.optimizer(80, 8), rank.gradients(40), rank.buckets(40)) == HELD[launch]
 
 
 @pytest.mark.parametrize(
-    ("launch", "told"),
+    ("moment", "alive", "gathered"),
     [
-        (Launch("single", 1), (1500, 8)),
-        (Launch("ddp", 2), (1540, 8)),
-        (Launch("zero1", 2), (1460, 4)),
-        (Launch("zero2", 2), (1460, 4)),
-        (Launch("fsdp2", 2), (1500 - 40 - 1000 + 200 + 2 * 200 + 500, 4)),
-        (Launch("fsdp2", 2, offload=True), (1500 - 40 - 40 - 1000 + 200 + 2 * 200, 4 + 500 + 40)),
-        (Launch("zero3", 4), (1500 - 60 - 1000 + 200 + 2 * 200 + 250, 2)),
+        ("embed, forward", Alive(50), 200),
+        ("layers.1.mlp, forward", Alive(50), 400),
+        ("norm, forward", Alive(50), 600),
+        ("head, backward", Alive(50), 300 + 200),
+        ("layers.3, backward", Alive(50, gradients=10), 400),
+        ("layers.1.mlp, backward", Alive(50, gradients=50), 400 - 15 + 20),
+        ("layers.0, backward", Alive(50, gradients=80), 200 + 100 - 30 + 20),
     ],
-    ids=str,
 )
-def test_a_rank_holds_what_its_strategy_leaves(launch, told):
-    from kbitlint.model.memory.ranks import Units
+def test_fsdp2_gathers_the_unit_that_runs_and_the_next(moment, alive, gathered):
+    assert Rank(Launch("fsdp2", 2), UNITS).beside(moment, alive) == gathered
+    assert Rank(Launch("ddp", 2), UNITS).beside(moment, alive) == 0
 
-    assert rank_bytes(Units((200, 200, 200, 200), 200), STATE, STEP, launch) == told
+
+def test_the_table_of_a_rank_is_that_of_its_launch():
+    model = tiny.load(bnb_4bit_quant_storage=torch.bfloat16)
+    context = kbitlint.TrainingContext(autocast_dtype="float32")
+    one = kbitlint.memory(model, seq_len=64, context=context)
+    ranked = kbitlint.memory(model, seq_len=64, context=context, gpus=2, strategy="fsdp2")
+
+    assert (one.launch, ranked.launch) == ("", "one of 2 ranks, fsdp2")
+    whole, half = one.states[0], ranked.states[0]
+    assert half.resident["quantized weights"] * 2 == whole.resident["quantized weights"]
+    assert (half.optimizer * 2, half.gradients * 2) == (whole.optimizer, whole.gradients)
+    assert half.steps[OFF].activations == whole.steps[OFF].activations
+    assert "one of 2 ranks, fsdp2, adamw" in str(ranked)
 
 
 @pytest.mark.parametrize(

@@ -241,6 +241,8 @@ def hub():
 @pytest.mark.parametrize("allowed", [True, False])
 def test_a_config_comes_from_the_hub_only_with_leave(rehearse, hub, tmp_path, monkeypatch, allowed):
     endpoint, asked = hub
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_ENDPOINT", endpoint)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     code = """from transformers import AutoModelForCausalLM

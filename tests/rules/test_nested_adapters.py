@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import peft
+import pytest
 import tiny
 from peft import LoraConfig, get_peft_model
 from script_cases import ADAPTED, LOADED, findings
@@ -55,3 +57,34 @@ def test_a_script_that_attaches_twice_is_flagged_at_the_second_call():
     assert findings(CODE, LOADED + ADAPTED) == []
     assert findings(CODE, LOADED + ADAPTED + "model = model.merge_and_unload()\n" + second) == []
     assert findings(CODE, LOADED + "if flag:\n    " + ADAPTED + second) == []
+
+
+class TestLoadedIntoAdapted:
+    """``PeftModel.from_pretrained`` on a model that has adapters."""
+
+    MESSAGE = "the model has adapters already: the saved ones wrap them, and their weights match no module"
+    LOAD = "model = PeftModel.from_pretrained(model, 'folder')\n"
+
+    def test_the_saved_weights_are_not_loaded(self, tmp_path):
+        config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
+        model = peft.get_peft_model(tiny.load("llama", kind="none"), config)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data.fill_(0.5)
+        model.save_pretrained(tmp_path)
+
+        twice = peft.PeftModel.from_pretrained(peft.get_peft_model(tiny.load("llama", kind="none"), config), tmp_path)
+
+        assert all(parameter.eq(0).all() for name, parameter in twice.named_parameters() if "lora_B" in name)
+        assert findings("KB631", LOADED + ADAPTED + self.LOAD) == [("error", self.LOAD.strip(), self.MESSAGE)]
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "peft_model = get_peft_model(model, LoraConfig())\nother = PeftModel.from_pretrained(model, 'folder')\n",
+            ADAPTED + "model = model.merge_and_unload()\nmodel = PeftModel.from_pretrained(model, 'folder')\n",
+            "model = PeftModel.from_pretrained(model, 'folder')\n",
+        ],
+    )
+    def test_the_base_itself_or_a_merged_model_is_clean(self, body):
+        assert findings("KB631", LOADED + body) == []

@@ -43,7 +43,7 @@ FORGOTTEN = LOADED.replace("quantization_config=bnb, ", "") + ADAPTED + TRAINED
 
 def test_a_script_that_makes_a_config_and_forgets_it():
     assert findings(CODE, FORGOTTEN) == [
-        ("warning", FORGOTTEN.split("\n")[0], "bnb is made and never used: the model that is trained is not quantized")
+        ("warning", FORGOTTEN.split("\n")[0], "bnb is made and never used: the model loads without it")
     ]
     assert len(findings(CODE, FORGOTTEN + "# quantization_config=bnb\n")) == 1
 
@@ -53,8 +53,6 @@ def test_a_script_that_makes_a_config_and_forgets_it():
     [
         pytest.param(LOADED + ADAPTED + TRAINED, id="used"),
         pytest.param(FORGOTTEN + "other = load(quantization_config=bnb)\n", id="used for something else"),
-        pytest.param(FORGOTTEN.replace(TRAINED, ""), id="not trained here"),
-        pytest.param(FORGOTTEN.replace("'org/base'", "name").replace('"org/base"', "name"), id="perhaps stored quantized"),
         pytest.param(
             FORGOTTEN.replace("bnb = ", "register(").replace("bfloat16)\nmodel", "bfloat16))\nmodel", 1), id="handed on"
         ),

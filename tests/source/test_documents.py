@@ -12,7 +12,7 @@ import pytest
 from script_cases import ADAPTED, IMPORTS, LOADED, PREPARED, TRAINED
 
 import kbitlint
-from kbitlint.audit import scripts
+from kbitlint.audit import scripts, sources
 from kbitlint.files import atomic
 from kbitlint.source import documents
 from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS
@@ -262,7 +262,7 @@ def test_a_file_that_vanishes_is_a_skip(tmp_path):
     result = scripts.audit_file(tmp_path / "gone.py", "gone.py", (), kbitlint.TrainingContext())
 
     assert [skip.reason for skip in result.skips] == ["gone.py cannot be read: No such file or directory"]
-    assert scripts._worth(tmp_path / "gone.py")
+    assert sources._worth(tmp_path / "gone.py")
     assert len(kbitlint.check(str(tmp_path)).violations) == 1
 
 

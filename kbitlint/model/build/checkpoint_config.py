@@ -17,6 +17,7 @@ from kbitlint.files.checkpoint import homes
 from kbitlint.files.config_keys import refuse_places
 from kbitlint.files.json_object import read_json
 from kbitlint.runtime.confinement import confined
+from kbitlint.upstream.quantization import four_bit_arguments
 
 #: Keys that count modules, and the most modules and labels that are built.
 #: The largest public models have at most 126 layers and 512 experts.
@@ -204,13 +205,7 @@ def quantization_config(name: str, dtype: torch.dtype) -> Any:
     load_bitsandbytes(f"--quantize {name}")
     if name == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
-    kind, _, double = name.partition("-")
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=kind,
-        bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_use_double_quant=double == "double",
-    )
+    return BitsAndBytesConfig(bnb_4bit_compute_dtype=dtype, **four_bit_arguments(name))
 
 
 def dtype_of(config: Any, *, quantized: bool) -> torch.dtype:

@@ -18,6 +18,7 @@ from kbitlint.files.json_object import read_json
 from kbitlint.model.build.packed_weights import pack
 from kbitlint.model.layers.quantized import method_of
 from kbitlint.runtime.deadline import deadline
+from kbitlint.upstream.quantization import four_bit_arguments
 
 if TYPE_CHECKING:
     from torch import nn
@@ -105,7 +106,7 @@ def quantization_of(quantize: str | None, dtype: torch.dtype) -> Any:
     load_bitsandbytes(f"--quantize {quantize}")
     if quantize == "int8":
         return diffusers.BitsAndBytesConfig(load_in_8bit=True)
-    return diffusers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=quantize, bnb_4bit_compute_dtype=dtype)
+    return diffusers.BitsAndBytesConfig(bnb_4bit_compute_dtype=dtype, **four_bit_arguments(str(quantize)))
 
 
 def _cast(model: Any, dtype: torch.dtype) -> None:

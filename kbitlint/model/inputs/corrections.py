@@ -83,6 +83,12 @@ def _missing(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
             yield plan.changed(given=frozenset(absent))
 
 
+def _missing_key(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """Code reads a key that the dictionary of the batch lacks."""
+    if failure.kind == "KeyError" and any(argument.kind == "features" for argument in batch.arguments.values()):
+        yield from (plan.changed(given={name}) for name in failure.words if name not in batch.arguments)
+
+
 def _related(batch: Batch, name: str) -> Iterator[str]:
     """Yield an argument, and the features and masks that share a dimension of their own with it, such as the visual tokens."""
     common = {"batch_size", "sequence_length", "hidden_size"}
@@ -217,7 +223,10 @@ def _rank(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
 
 def _image_size(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """An image does not have the size that the class expects, or is too small for its strides."""
-    if "NoneType" in failure.message or not any(name.startswith(("pixel", "input_masks")) for name in batch.shapes):
+    if "NoneType" in failure.message:
+        return
+    if not any(name.startswith(("pixel", "input_masks")) for name in batch.shapes):
+        yield from _undocumented_image_size(failure, plan, batch) if not failure.in_loss else ()
         return
     height = batch.dimensions.image()[0]
     if re.search(r"mage.{0,30}size|height|width", failure.message):
@@ -227,6 +236,15 @@ def _image_size(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     for size in (64, 128, 224, 256):
         if size > height and not failure.in_loss:
             yield plan.changed(dimensions={"image_size": size})
+
+
+def _undocumented_image_size(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """An image under any name does not have the size that the module expects, or is too small for its strides."""
+    for name in batch.floats:
+        *outer, height, width = batch.shapes[name] if len(batch.shapes[name]) == 4 else (0, 0)
+        for size in dict.fromkeys([*failure.numbers, 64, 128, 224, 256] if outer else ()):
+            if 8 <= size <= 1024 and size not in (height, width):
+                yield plan.changed(shapes={name: (*outer, size, size)})
 
 
 def _length(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
@@ -266,6 +284,7 @@ _RULES: tuple[Callable[[Failure, Plan, Batch], Iterator[Plan]], ...] = (
     _no_loss,
     _not_both,
     _missing,
+    _missing_key,
     _targets,
     _numbers,
     _last_dimension,

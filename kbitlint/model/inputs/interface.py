@@ -27,6 +27,11 @@ _LONG = re.compile(r"Long|Int\b|IntTensor|integer", re.IGNORECASE)
 _INTEGER_NAMES = re.compile(
     r"_ids?$|_id$|mask|labels?$|positions?$|_thw$|_index$|lengths?$|sizes?$|^langs$|bbox$|freq$|timesteps"
 )
+#: The annotation of a dictionary of tensors.
+_FEATURES = re.compile(
+    r"(<class ')?(typing\.)?(dict(\[ *str, *((torch\.)?Tensor|(typing\.)?Any)\b.*)?|.*BatchEncoding|.*BatchFeature)('>)?$",
+    re.IGNORECASE,
+)
 #: Arguments that a training step leaves out: caches, flags of the output, and second forms of another argument.
 _LEFT_OUT = frozenset(
     [
@@ -116,7 +121,7 @@ def _kind(name: str, written: str) -> str:
     """Return the kind of an argument from its name, and from its documented type and its annotation."""
     if re.search(r"list\[ *dict", written, re.IGNORECASE):
         return "targets"
-    if re.match(r"dict\[ *str, *(torch\.)?Tensor", written.strip(), re.IGNORECASE):
+    if _FEATURES.match(written.strip()):
         return "features"
     named = _INTEGER_NAMES.search(name) and "Float" not in written and not _of_features(name, written)
     number = "long" if _LONG.search(written) or named else "float"

@@ -60,14 +60,23 @@ def _shape(module: nn.Module, dimensions: Dimensions) -> tuple[int, ...] | None:
 def described(model: nn.Module) -> nn.Module:
     """Return the module whose forward describes the batch: the model inside PEFT and value heads, or a wrapper of its own kind.
 
-    A wrapper passes on what its inner model takes if it accepts that model's main input. Otherwise its own signature counts.
+    A wrapper passes on what its inner model takes if it accepts that model's main input, and needs nothing else. Otherwise its
+    own signature counts.
     """
     base, outer = adapters.base_of(model), _called(model)
     if outer is base:
         return base
     parameters = inspect.signature(outer.forward).parameters
+    known = inspect.signature(base.forward).parameters
+    if any(name not in known for name, parameter in parameters.items() if _is_required(parameter)):
+        return outer
     passes = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return base if passes or getattr(base, "main_input_name", "") in parameters else outer
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    several = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not several
 
 
 def accepted(model: nn.Module) -> frozenset[str] | None:

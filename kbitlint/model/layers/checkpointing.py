@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 FLAG = "gradient_checkpointing"
 FUNCTION = "_gradient_checkpointing_func"
+_SETS = "_set_gradient_checkpointing"
 
 
 @functools.lru_cache(maxsize=4096)
@@ -136,10 +137,26 @@ def runs_hooks_outside(module: nn.Module) -> bool:
 
 
 def supports_checkpointing(model: nn.Module) -> bool:
-    """Return whether the model's class declares that its layers support checkpointing. diffusers writes the name privately."""
-    return any(
-        attribute(model, name) is True for name in ("supports_gradient_checkpointing", "_supports_gradient_checkpointing")
-    )
+    """Return whether the model's class declares that its layers support checkpointing. diffusers writes the name privately.
+
+    Remote code may override how a model enables it, in a form that the installed transformers does not call.
+    """
+    names = ("supports_gradient_checkpointing", "_supports_gradient_checkpointing")
+    return any(attribute(model, name) is True for name in names) and _can_be_enabled(model)
+
+
+def _can_be_enabled(model: nn.Module) -> bool:
+    """Return whether a model's ``_set_gradient_checkpointing`` takes the arguments that the installed transformers passes."""
+    from transformers import PreTrainedModel  # takes a second to import
+
+    own = getattr(type(model), _SETS, None)
+    ours = getattr(PreTrainedModel, _SETS, None)
+    if not isinstance(model, PreTrainedModel) or own is ours:
+        return True
+    taken = inspect.signature(own).parameters.values()
+    names = {parameter.name for parameter in taken}
+    any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken)
+    return any_name or "value" in names or set(inspect.signature(ours).parameters) <= names  # "value" is the form before 4.35
 
 
 def enable(model: Any, **kwargs: Any) -> None:

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 #: torch's CUDA allocator gives out multiples of so many bytes (``kMinBlockSize``)
 CUDA_BLOCK = 512
+
+
+class Alive(NamedTuple):
+    """The bytes that live at one moment, and parts of them by kind."""
+
+    total: int
+    activations: int = 0
+    """Saved for the backward pass by the layers and what runs before them."""
+    logits: int = 0
+    """Saved for the backward pass by the head and the loss."""
+    gradients: int = 0
 
 
 @dataclass(slots=True)
@@ -27,8 +38,14 @@ class LiveBytes:
     """The module and pass that run now."""
     layer: str = ""
     """The layer whose backward pass runs. It names moments in which no module runs, which backward has many of."""
-    moments: dict[str, int] = field(default_factory=dict)
+    ends: frozenset[str] = frozenset()
+    """Paths of the modules that compute logits and loss."""
+    moments: dict[str, Alive] = field(default_factory=dict)
     """The most bytes at each moment, in the order in which the moments came first."""
+    _held: dict[str, int] = field(default_factory=lambda: dict.fromkeys(Alive._fields[1:], 0))
+    """Live bytes by kind."""
+    _kinds: dict[int, str] = field(default_factory=dict)
+    """The kind of a live storage, by its address."""
     _alive: dict[int, tuple[weakref.ref[Any], int]] = field(default_factory=dict)
     """(weak reference, bytes) of each live storage, by its address."""
 
@@ -53,15 +70,34 @@ class LiveBytes:
         self.now += nbytes
         self._raise()
 
+    def keep(self, tensor: Tensor, where: str) -> None:
+        """Count a tensor's storage as saved for the backward pass by the module at a path."""
+        self._mark(tensor, "logits" if where in self.ends else "activations")
+
+    def accumulate(self, parameter: Tensor) -> None:
+        """Count the storage of a parameter's gradient as one."""
+        if parameter.grad is not None:
+            self._mark(parameter.grad, "gradients")
+
+    def _mark(self, tensor: Tensor, kind: str) -> None:
+        key = tensor.untyped_storage()._cdata  # noqa: SLF001  # as in see()
+        if key in self._alive and key not in self._kinds:
+            self._kinds[key] = kind
+            self._held[kind] += self._alive[key][1]
+
     def own(self, tensor: Tensor) -> None:
         """Exclude a tensor that counts among the resident ones."""
         self._alive[tensor.untyped_storage()._cdata] = (weakref.ref(tensor.untyped_storage()), 0)  # noqa: SLF001  # see above
 
     def _raise(self) -> None:
-        if self.now > self.moments.get(self.at, -1):
-            self.moments[self.at] = self.now
+        known = self.moments.get(self.at)
+        if known is None or self.now > known.total:
+            self.moments[self.at] = Alive(self.now, *self._held.values())
             if self.now > self.peak:
                 self.peak, self.peak_at = self.now, self.at
 
     def _free(self, key: int) -> None:
-        self.now -= self._alive.pop(key)[1]
+        nbytes = self._alive.pop(key)[1]
+        self.now -= nbytes
+        if key in self._kinds:
+            self._held[self._kinds.pop(key)] -= nbytes

@@ -1,96 +1,199 @@
-"""The bytes of one rank: what a strategy shards, what each rank holds whole, and what it gathers for a while.
+"""The bytes of one rank: what a strategy shards, what each rank holds whole, and what it gathers at each moment of a step.
 
-Sources: torch 2.11 (``DistributedDataParallel``, ``fully_shard``), accelerate's wrapping of decoder layers, DeepSpeed.
+Sources: torch 2.13 (``DistributedDataParallel``, ``fully_shard``), accelerate 1.14 (``fsdp2_prepare_model``), DeepSpeed.
+``benchmarks.cost.ranks`` compares them with real ranks.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kbitlint.context.launch import SHARDS
+from kbitlint.errors import KbitlintError
 from kbitlint.model.inspect.walk import named_modules
-from kbitlint.model.layers import checkpointing
+from kbitlint.model.layers import adapters, checkpointing, quantized
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from kbitlint.context.launch import Launch
-    from kbitlint.memory_result import StateMemory, StepMemory
+    from kbitlint.model.memory.live_bytes import Alive
+
+#: kinds of resident bytes that no strategy shards: they are no parameters
+_WHOLE = ("quantization state", "buffers")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A part of the model whose parameters are gathered at once."""
+
+    path: str
+    nbytes: int
+    trained: int = 0
+    """Bytes of its trainable parameters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """The bytes of parameters by the unit that is gathered at once."""
+    """The parameters of a model by the unit that is gathered at once. A tied parameter counts once."""
 
-    layers: tuple[int, ...]
-    """Bytes of each decoder layer."""
-    root: int
-    """Bytes of all other parameters: embeddings, head, last norm."""
+    layers: tuple[Unit, ...]
+    """The decoder layers, in their order."""
+    embedding: Unit
+    """The input embeddings. Empty if they are tied to the head, which then has them."""
+    tail: Unit
+    """All other parameters: the head, norms outside of layers."""
+    integers: int = 0
+    """Bytes of packed weights that are stored as integers, which FSDP2 leaves whole."""
+
+    @property
+    def sharded(self) -> tuple[Unit, ...]:
+        """Return all units."""
+        return (*self.layers, self.embedding, self.tail)
 
 
-def units_of(model: nn.Module) -> Units:
-    """Return the bytes of a model's parameters, by decoder layer and outside of them. A tied parameter counts once."""
-    layers: list[int] = []
+def units_of(model: nn.Module, *, stored: bool = False) -> Units:
+    """Return the units of a model.
+
+    Args:
+        model: A model with its adapters.
+        stored: Whether packed weights count as if ``bnb_4bit_quant_storage`` were a floating dtype, which can be sharded.
+    """
+    base: Any = adapters.base_of(model)
     seen: set[int] = set()
+    integers = 0
+    for module in model.modules() if not stored else ():
+        weight = getattr(module, "weight", None) if quantized.packing_of(module) is not None else None
+        if weight is not None and not weight.is_floating_point() and id(weight) not in seen:
+            seen.add(id(weight))
+            integers += weight.nbytes
+    layers = []
     for path, module in named_modules(model):
         facts = checkpointing.checkpoint_facts(module, path)
         if facts is not None and facts.is_layer:
-            layers.append(_bytes(module, seen))
-    return Units(tuple(layers), _bytes(model, seen))
+            layers.append(_unit(path, module, seen))
+    head = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+    ends = adapters.input_embedding(base)
+    tied = head is not None and getattr(head, "weight", None) is getattr(ends, "weight", None)
+    embedding = Unit("", 0)
+    if ends is not None and not tied:
+        embedding = next((_unit(path, module, seen) for path, module in named_modules(model) if module is ends), embedding)
+    return Units(tuple(layers), embedding, _unit("", model, seen), integers)
 
 
-def _bytes(module: nn.Module, seen: set[int]) -> int:
-    new = {id(parameter): parameter.nbytes for parameter in module.parameters() if id(parameter) not in seen}
+def _unit(path: str, module: nn.Module, seen: set[int]) -> Unit:
+    new = {id(parameter): parameter for parameter in module.parameters() if id(parameter) not in seen}
     seen.update(new)
-    return sum(new.values())
+    trained = sum(parameter.nbytes for parameter in new.values() if parameter.requires_grad)
+    return Unit(path, sum(parameter.nbytes for parameter in new.values()), trained)
 
 
-def rank_bytes(units: Units, state: StateMemory, step: StepMemory, launch: Launch) -> tuple[int, int]:
-    """Return the most bytes that the tensors of one rank hold on (its card, the host).
+@dataclass(frozen=True, slots=True)
+class Rank:
+    """One rank of a launch. Each rank runs a batch of its own, so its activations and logits are those of one card."""
 
-    Each rank runs its own batch, so activations and logits are those of one card. What differs:
+    launch: Launch
+    units: Units
 
-    - DDP copies the gradients into buckets.
-    - ZeRO 1 shards the optimizer's state, ZeRO 2 the gradients too.
-    - FSDP and ZeRO 3 shard parameters. A rank gathers two layers at once: that which runs, and the next. Embeddings and head
-      belong to the root, which stays gathered from its forward pass to the end of the backward pass. The quantization state
-      is no parameter, so every rank holds all of it.
-    - ``device_map`` puts an equal part of the layers on each card. The last one holds the head, the logits and the loss too.
-    """
-    ranks, (weights, gradients, optimizer) = launch.ranks, SHARDS[launch.strategy]
-    if launch.strategy == "device_map":
-        return _spread(units, state, step, ranks), state.host
-    peak, host = step.peak, state.host
-    if launch.strategy == "ddp":
-        peak += state.gradients
-    if optimizer:
-        rest = state.optimizer - _shard(state.optimizer, ranks)
-        peak -= rest
-        host = _shard(state.host, ranks)
-    if gradients and "optimizer" in step.peak_at:
-        peak -= state.gradients - _shard(state.gradients, ranks)
-    if weights:
-        whole = sum(units.layers) + units.root
-        shards = sum(_shard(unit, ranks) for unit in (*units.layers, units.root))
-        gathered = units.root + sum(sorted(units.layers)[-2:])
-        peak += gathered - whole
-        if launch.offload:
-            host += shards + _shard(state.optimizer, ranks)
-            peak -= _shard(state.optimizer, ranks)
-        else:
-            peak += shards
-    return peak, host
+    def __post_init__(self) -> None:
+        if self.launch.strategy in ("fsdp1", "zero3") and self.units.integers:
+            raise KbitlintError(
+                f"strategy {self.launch.strategy!r} takes no packed weights that are stored as integers: "
+                "set bnb_4bit_quant_storage=torch.bfloat16 (--quantize nf4-bf16)"
+            )
 
+    @property
+    def shards(self) -> tuple[bool, bool, bool]:
+        """Return whether it shards (weights, gradients, optimizer state)."""
+        return SHARDS[self.launch.strategy]
 
-def _shard(count: int, ranks: int) -> int:
-    return -(-count // ranks)
+    def share(self, nbytes: int) -> int:
+        """Return one rank's share of some bytes."""
+        return -(-nbytes // self.launch.ranks)
 
+    def resident(self, kinds: Mapping[str, int]) -> dict[str, int]:
+        """Return the bytes of the model's tensors that a rank holds on its card for the whole run, by kind.
 
-def _spread(units: Units, state: StateMemory, step: StepMemory, cards: int) -> int:
-    """Return the bytes of the last card if layers are spread evenly over cards."""
-    layers = sum(units.layers)
-    kept = step.activations
-    beside = step.peak - sum(state.resident.values()) - state.optimizer - kept
-    resident = sum(state.resident.values()) - layers - units.root
-    return units.root + _shard(layers + kept + resident + state.optimizer, cards) + beside
+        ``device_map`` puts an equal part of the layers on each card. The figures are those of the last one, which also holds
+        head, logits and loss.
+        """
+        found = dict(kinds)
+        if self.launch.strategy == "device_map":
+            ends = self.units.tail.nbytes
+            found["embeddings and head"] = min(found.get("embeddings and head", 0), ends)
+            return {kind: count if kind == "embeddings and head" else self.share(count) for kind, count in found.items()}
+        if not self.shards[0]:
+            return found
+        for kind in found.keys() - set(_WHOLE):
+            whole = self.units.integers if kind == "quantized weights" else 0
+            rest = 0 if self.launch.offload else self.share(found[kind] - whole)
+            found[kind] = whole + rest
+        return found
+
+    def gradients(self, nbytes: int) -> int:
+        """Return the bytes of the gradients that a rank holds at the end of a step."""
+        return self.share(nbytes) if self.shards[1] else nbytes
+
+    def buckets(self, gradients: int) -> int:
+        """Return the bytes of DDP's gradient buckets, which live for the whole run (``gradient_as_bucket_view=False``)."""
+        return gradients if self.launch.strategy == "ddp" else 0
+
+    def optimizer(self, device: int, host: int) -> tuple[int, int]:
+        """Return the bytes of the optimizer's state and of offloaded weights on (the card, the host)."""
+        if self.launch.strategy == "device_map":
+            return self.share(device), host
+        if not self.shards[2]:
+            return device, host
+        if not self.launch.offload:
+            return self.share(device), self.share(host)
+        weights = sum(unit.nbytes for unit in self.units.sharded)
+        return 0, self.share(host) + self.share(device) + self.share(weights)
+
+    def beside(self, moment: str, alive: Alive) -> int:
+        """Return the bytes that a rank holds at a moment beside what its step on one card holds; negative if it holds less."""
+        if self.launch.strategy == "device_map":
+            return self.share(alive.activations) - alive.activations
+        if not self.shards[0]:
+            return 0
+        number, backward = self._place(moment)
+        reduced = 0
+        if backward and alive.gradients:
+            here = min(alive.gradients, self.units.layers[number].trained if number is not None else 0)
+            after = self.units.layers[number + 1].trained if number is not None and number + 1 < len(self.units.layers) else 0
+            reduced = self.share(alive.gradients - here) - (alive.gradients - here)
+            if self.launch.offload:
+                reduced = here - alive.gradients
+            reduced += min(after, alive.gradients)  # the input of the last reduce-scatter is kept until the next one
+        return self._gathered(number, moment, backward=backward) + reduced
+
+    def _place(self, moment: str) -> tuple[int | None, bool]:
+        """Return (the number of the layer that runs at a moment or None, whether it is in the backward pass)."""
+        path, _, passed = moment.rpartition(", ")
+        number = next((n for n, unit in enumerate(self.units.layers) if f"{path}.".startswith(f"{unit.path}.")), None)
+        return number, passed == "backward"
+
+    def _gathered(self, number: int | None, moment: str, *, backward: bool) -> int:
+        """Return the bytes of weights that are gathered at a moment.
+
+        FSDP2 gathers a unit into one buffer and copies it out. In the forward pass the buffer lives until the next unit is
+        gathered; in the backward pass the buffer of the next unit is filled beside the one that runs. Embeddings are a unit
+        of their own, and the head keeps its weights from its forward to its backward pass. FSDP1 and ZeRO 3 have no second
+        buffer, and keep embeddings and head.
+        """
+        layers, embedding, tail = self.units.layers, self.units.embedding.nbytes, self.units.tail.nbytes
+        last = layers[-1].nbytes if layers else 0
+        fsdp2 = self.launch.strategy == "fsdp2"
+        tied = tail if fsdp2 and not embedding else 0
+        root = tied if fsdp2 else embedding + tail
+        if number is None:
+            if embedding and moment.startswith(f"{self.units.embedding.path},"):
+                return 2 * embedding if fsdp2 else root
+            return max(root, tail) + (last if backward or tied or not fsdp2 else tail)
+        here = layers[number].nbytes
+        if backward:
+            before = layers[number - 1].nbytes if number else embedding if fsdp2 else 0
+            return root + here + before
+        return root + here * (2 if fsdp2 else 1)

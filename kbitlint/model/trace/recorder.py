@@ -13,6 +13,7 @@ from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import LayerFacts, PromotionFacts
 from kbitlint.model.inspect.walk import named_modules
 from kbitlint.model.layers.norm_interface import HALF
+from kbitlint.model.layers.replaced import replaced_layers
 from kbitlint.model.trace.gradients import ForwardRecord
 from kbitlint.model.trace.ledger import Ledger
 
@@ -43,8 +44,12 @@ class StepRecorder:
     """Bytes saved for the backward pass, by module path."""
     counted: dict[int, weakref.ref[Any]] = field(default_factory=dict)
     """The live storages that are counted already, by address."""
+    replaced: set[str] = field(default_factory=set)
+    """Places of the layers that ran although quantization has replaced them."""
     moment: Callable[[str], None] | None = None
     """Receives the module and pass that run from now on. None observes nothing."""
+    kept: Callable[[Tensor, str], None] | None = None
+    """Receives each tensor that is saved for the backward pass, and the module's path. None observes nothing."""
 
     def tell(self) -> None:
         """Report the running module and pass to the observer, if there is one."""
@@ -64,6 +69,8 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts) -> StepRecorder:
     layers = {checkpoint.path for checkpoint in facts.checkpoints if checkpoint.is_layer} or _stacked(found)
     for path, module in found:
         _watch(module, path, step, is_layer=path in layers)
+    for facts_of_layer, layer in replaced_layers(twin):
+        layer.register_forward_pre_hook(lambda _, __, place=facts_of_layer.place: step.replaced.add(place))
     for _, module in found:
         for tensor in (*module._parameters.values(), *module._buffers.values()):  # noqa: SLF001  # parameters and buffers of the module alone
             if tensor is not None:

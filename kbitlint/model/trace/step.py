@@ -19,9 +19,11 @@ from kbitlint.model.layers import adapters, checkpointing
 from kbitlint.model.trace.checkpoint_calls import observed
 from kbitlint.model.trace.function_mode import autocast_region, weightless
 from kbitlint.model.trace.guard import Guard
+from kbitlint.model.trace.kernel_dtypes import dtypes_in
 from kbitlint.model.trace.ledger import Refusal
 from kbitlint.model.trace.namespaces import without_leftovers
 from kbitlint.model.trace.recorder import ExpectedGradient, StepRecorder, prepared, watched_in
+from kbitlint.model.trace.stubs import KernelError
 from kbitlint.model.trace.twin import originals_of, stand_in_quantized
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class StepSettings:
     plan: Plan = DOCUMENTED
     """How the batch differs from the documented one."""
     refusal_ends: bool = False
-    """Whether a refused dtype ends the step, so that a later error of the batch does not count."""
+    """Whether a refused dtype ends the step, so that no later error counts."""
     keeps_outputs: bool = False
     """Whether the loop holds the model's outputs during the backward pass."""
 
@@ -89,6 +91,9 @@ class AllocationObserver(Protocol):
 
     def see(self, tensor: Tensor) -> None:
         """Receive a tensor that an operator returned. It may share the storage of an earlier tensor."""
+
+    def keep(self, tensor: Tensor, where: str) -> None:
+        """Receive a tensor that the module at a path saved for the backward pass. Each storage comes once."""
 
     def name(self, moment: str) -> None:
         """Receive the module and pass that run from now on, such as ``model.layers.3.mlp, forward``."""
@@ -116,7 +121,7 @@ def step_of(
     stood_in = stand_in_quantized(twin, how.device, adapters=how.virtual)
     step = prepared(twin, how.device, how.facts)
     if live is not None:
-        step.ledger.allocated, step.moment = live.see, live.name
+        step.ledger.allocated, step.moment, step.kept = live.see, live.name, live.keep
         gradients = (parameter.grad for parameter in twin.parameters() if parameter.grad is not None)
         for tensor in (*twin.parameters(), *twin.buffers(), *gradients):
             live.own(tensor)
@@ -185,9 +190,9 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
         if how.refusal_ends and ledger.refusals:
             return StepEnd(one_line(error), where, forward_done)
         if _ABOUT_DTYPES.search(text) and not LONG.search(text) and isinstance(error, (RuntimeError, ValueError)):
-            refusal = Refusal(where, ledger.last_operator, _dtypes_in(text), ledger.in_backward)
+            refusal = Refusal(where, ledger.last_operator, dtypes_in(text), ledger.in_backward)
             ledger.refusals.setdefault((where, refusal.operator), refusal)
-        elif not (_AUTOGRADS_OWN.search(text) or ledger.packed_reads):
+        elif not (_AUTOGRADS_OWN.search(text) or ledger.packed_reads or isinstance(error, KernelError)):
             # the shapes or values of the synthetic batch, or guessed values, may have caused the error
             place = f" in {where}" if where else ""
             operator = f"{ledger.last_operator}{place} raised " if ledger.last_operator else ""
@@ -257,6 +262,8 @@ def _pack(step: StepRecorder, tensor: Tensor) -> tuple[Tensor, int]:
         step.counted[key] = weakref.ref(storage, lambda _: step.counted.pop(key, None))  # a later storage may reuse the address
         place = step.where()
         step.saved[place] = step.saved.get(place, 0) + storage.nbytes()
+        if step.kept is not None:
+            step.kept(tensor, place)
     return tensor, tensor._version  # noqa: SLF001  # autograd compares this number as well
 
 
@@ -283,18 +290,3 @@ def _module_of(error: BaseException, paths: dict[int, str]) -> str:
             found = paths[id(owner)]
         frames = frames.tb_next
     return found
-
-
-def _dtypes_in(text: str) -> tuple[torch.dtype, ...]:
-    """Return the dtypes that an error message names, in the spelling of C++ or of Python."""
-    names = {
-        "float": torch.float32,
-        "float32": torch.float32,
-        "half": torch.float16,
-        "float16": torch.float16,
-        "bfloat16": torch.bfloat16,
-        "byte": torch.uint8,
-        "uint8": torch.uint8,
-        "char": torch.int8,
-    }
-    return tuple(dict.fromkeys(names[word] for word in re.findall(r"[a-z]+\d*", text.lower()) if word in names))

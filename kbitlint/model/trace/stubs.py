@@ -86,6 +86,21 @@ class _Gives(torch.autograd.Function):
         return torch.empty_like(outgoing), None if ctx.adapter is None else torch.empty(ctx.adapter, device="meta")
 
 
+class KernelError(RuntimeError):
+    """An error that a real kernel raises too, whatever the batch is."""
+
+
+def _refuse_transposed(features: tuple[int, int]) -> None:
+    """Raise the error of a 4-bit layer of two weights. They are one byte of shape [1, 1].
+
+    ``dequantize_4bit`` of bitsandbytes 0.50 transposes weights whose packed form has one row, and so does not fit the gradient.
+    """
+    fan_in, fan_out = features
+    raise KernelError(
+        f"mat1 and mat2 shapes cannot be multiplied: bitsandbytes' backward pass transposes the {fan_out} x {fan_in} weight"
+    )
+
+
 def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor | None = None) -> Callable[..., Tensor]:
     """Return a forward for a quantized layer that needs no weight.
 
@@ -102,6 +117,7 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
     if features is None:
         return lambda incoming, *_, **__: _Gives.apply(incoming, adapter)  # type: ignore[no-any-return,no-untyped-call]  # torch's
     fan_in, fan_out = features
+    fails = packing.method == "bitsandbytes" and packing.bits == 4 and fan_in * fan_out == 2
 
     def forward(incoming: Tensor, *_: Any, **__: Any) -> Tensor:
         dtype = incoming.dtype
@@ -114,7 +130,10 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
         integers = packing.method == "bitsandbytes" and packing.bits == 8 and device == "cuda"
         shape = (fan_in, fan_out) if backwards else (fan_out, fan_in)  # bitsandbytes accepts a transposed weight with a warning
         unpacked = compute if as_is else None
+        backward_fails = fails and wide.requires_grad and torch.is_grad_enabled()
         product: Tensor = _Multiply.apply(wide, bias, adapter, shape, unpacked, integers)  # type: ignore[no-untyped-call]  # torch's
+        if backward_fails and product.requires_grad:
+            product.register_hook(lambda _: _refuse_transposed(features))
         # bitsandbytes calls torch's own linear for int8 on the CPU, so its output has the autocast dtype
         autocast_shows = packing.bits == 8 and device == "cpu"
         return product if autocast_shows else product.to(dtype)

@@ -20,6 +20,7 @@ from kbitlint.facts.trace import Cut, GradientFacts, PackedReadFacts, RefusalFac
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.isolation import seeded
 from kbitlint.model.layers import checkpointing, experts
+from kbitlint.model.layers.replaced import replaced_layers
 from kbitlint.model.trace.fitting import mixes_integers, plan_for
 from kbitlint.model.trace.float32_modules import float32_modules, float32_outputs
 from kbitlint.model.trace.gradients import why_cut
@@ -157,6 +158,7 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         called=frozenset(step.passage.gives_grad),
         guesses=tuple(sorted(ledger.guesses.items())),
         grown=grown,
+        replaced=tuple(one for one, _ in replaced_layers(inner) if one.place in step.replaced) if step.replaced else (),
         failure=end.failure,
         failed_at=end.module,
     )

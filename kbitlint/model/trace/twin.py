@@ -55,6 +55,9 @@ def twin_of(model: nn.Module) -> nn.Module:
     Raises:
         TwinError: A part of the model cannot be copied.
     """
+    scripted = next((name for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)), None)
+    if scripted is not None:
+        raise TwinError(f"{scripted or 'the model'} is TorchScript, which runs with its own weights only")
     memo: dict[int, Any] = {}
     try:
         with _EmptyCopies():

@@ -213,6 +213,20 @@ def _ctc_loss_backward(_: Ledger, __: Any, args: Any, ___: Any) -> Any:
     return torch.empty_like(args[1])
 
 
+def _pack(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    """Pack sequences of known lengths, or of the full length. The lengths stay on the CPU, where torch reads them."""
+    data, lengths, *rest = args
+    if lengths.is_meta:
+        ledger.guess("lengths")
+        first = bool(rest and rest[0])
+        lengths = torch.full(tuple(lengths.shape), data.shape[1 if first else 0], device="cpu")
+    return func(on_meta(data), lengths, *rest, **kwargs)
+
+
+def _unpack(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
+    return func(on_meta(args[0]), *args[1:], **kwargs)
+
+
 ANSWERS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     aten._local_scalar_dense.default: _value_of,  # noqa: SLF001  # an operator's name, as the dispatcher spells it
     aten.nonzero.default: _nonzero,
@@ -231,6 +245,8 @@ ANSWERS: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     aten._ctc_loss.Tensor: _ctc_loss,  # noqa: SLF001  # see above
     aten._ctc_loss_backward.default: _ctc_loss_backward,  # noqa: SLF001  # see above
     aten._ctc_loss_backward.Tensor: _ctc_loss_backward,  # noqa: SLF001  # see above
+    aten._pack_padded_sequence.default: _pack,  # noqa: SLF001  # see above
+    aten._pad_packed_sequence.default: _unpack,  # noqa: SLF001  # see above
     aten.topk.default: _topk,
     aten.native_layer_norm.default: _normalise,
     aten.native_group_norm.default: _normalise,

@@ -6,11 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.memory_result import KINDS
+from kbitlint.output.html.step_chart import step_chart
+from kbitlint.output.timeline import KINDS as KINDS_OVER_TIME
 from kbitlint.sizes import size
 from kbitlint.upstream.cards import WORKSPACE, on_card
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kbitlint.memory_result import MemoryResult, StateMemory
+    from kbitlint.output.html.step_chart import StepChart
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +89,17 @@ def budget(report: MemoryResult, now: str = "") -> dict[str, Any]:
         "rows": rows,
         "states": [state.name for state in report.states],
         "failures": [(state.name, state.failure) for state in report.states if state.failure],
+        "charts": [(mode, chart) for mode, chart in _charts(report) if chart is not None],
+        "chart_kinds": KINDS_OVER_TIME,
         "kinds": [*_PARTS, "optimizer state", "gradients, activations and temporaries"],
     }
+
+
+def _charts(report: MemoryResult) -> Iterator[tuple[str, StepChart | None]]:
+    """Yield (mode, chart) of each step of the first state that was measured."""
+    first = next((state for state in report.states if state.steps), None)
+    if first is not None:
+        yield from ((f"{first.name}, {mode}", step_chart(step)) for mode, step in first.steps.items())
 
 
 def _bar(state: StateMemory, mode: str, most: int) -> Bar:

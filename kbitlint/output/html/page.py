@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.errors import KbitlintError
 from kbitlint.module_paths import fold
 from kbitlint.output.html import tree_rows
+from kbitlint.output.html.fit_panels import fit_data
 from kbitlint.output.html.memory_bars import budget
 from kbitlint.output.html.tree import tree_of
 from kbitlint.output.physical_location import found
@@ -29,6 +30,7 @@ from kbitlint.violation import Safety, Severity
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from kbitlint.fit_result import FitResult
     from kbitlint.memory_result import MemoryResult
     from kbitlint.result import AuditResult, Failure
     from kbitlint.rule import Rule
@@ -87,7 +89,7 @@ def render(
     sections = [_section(number, report, known, fail_on) for number, report in enumerate(reports)]
     worst = max([report.exit_code(fail_on) for report in reports] + [2] * bool(failures), default=2)
     title = (reports[0].target or reports[0].summary) if len(reports) == 1 else plural(len(reports) + len(failures), "target")
-    return _page(sections=sections, failures=failures, unused=unused, title=title, worst=worst, budget=None)
+    return _page(sections=sections, failures=failures, unused=unused, title=title, worst=worst)
 
 
 def render_memory(report: MemoryResult) -> str:
@@ -99,7 +101,16 @@ def render_memory(report: MemoryResult) -> str:
     return _page(sections=[], failures=(), unused=(), title=report.target or report.summary, worst=None, budget=budget(report))
 
 
-def _page(**values: Any) -> str:
+def render_fit(report: FitResult) -> str:
+    """Return whether a run fits its cards as one page.
+
+    Raises:
+        KbitlintError: jinja2 is not installed.
+    """
+    return _page(sections=[], failures=(), unused=(), title=report.target or report.summary, worst=None, fit=fit_data(report))
+
+
+def _page(*, budget: Any = None, fit: Any = None, **values: Any) -> str:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined  # only the page needs it
         from markupsafe import Markup  # as above
@@ -126,6 +137,8 @@ def _page(**values: Any) -> str:
         script=Markup(script),  # noqa: S704  # our own file
         policy={"style": _hash(style), "script": _hash(script)},
         version=VERSION,
+        budget=budget,
+        fit=fit,
         **values,
     )
 

@@ -68,12 +68,17 @@ def collect(
     if program is None or not program.trainer:
         return None  # it describes processes and no model: the user passes it as --training to the check of a model
     trail = PathState(versions, beside=beside)
-    path, calls = _trained(program, root, trail)
+    if program.exports and (program.exports in root.items or (named is not None and named[1].endswith("export"))):
+        paths: tuple[ExecutionPath, ...] = ()
+        calls: tuple[Call, ...] = (dataclasses.replace(root.frozen(trail.effort), callee=f"{program.name}.export"),)
+    else:
+        path, calls = _trained(program, root, trail)
+        paths = (path,)
     return SourceFacts(
         file,
         text,
         calls=calls,
-        paths=(path,),
+        paths=paths,
         versions=versions,
         dialect=program.name,
         ignores=ignores(text) if suffix != ".json" else (),

@@ -1,7 +1,7 @@
 """The training command of a shell script, as the table that its program would read from a configuration file.
 
-Only commands of programs that take their whole configuration as flags are read: ``swift sft``, ``llamafactory-cli train`` and
-``trl sft``. A value with a variable of the shell is unknown.
+Only commands of programs that take their whole configuration as flags are read: ``swift sft`` and ``swift export``,
+``llamafactory-cli train`` and ``trl sft``. A value with a variable of the shell is unknown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from kbitlint.source.interpreter.objects import Constant, Entry, Object, Record,
 
 #: the start of such a command
 COMMAND = re.compile(
-    r"^(?:[^#\n]*[\s;&|(])?(swift\s+(?:sft|pt|rlhf)|llamafactory-cli\s+train|trl\s+(?:sft|dpo|kto|grpo|reward|rloo))\s",
+    r"^(?:[^#\n]*[\s;&|(])?(swift\s+(?:sft|pt|rlhf|export)|llamafactory-cli\s+(?:train|export)|trl\s+(?:sft|dpo|kto|grpo|reward|rloo))\s",
     re.MULTILINE,
 )
 #: a word of the command: quoted, a line that continues, the end, or plain; a comment ends with its line
@@ -42,7 +42,7 @@ def shell_items(text: str) -> Record | None:
         while not assigned and number < len(words) and not text.startswith("--", words[number][0]):
             values.append(words[number])
             number += 1
-        read = [_value(text[first:last]) for first, last in values]
+        read = [value_of(text[first:last]) for first, last in values]
         whole = lines.span(start, values[-1][1] if values else end)
         inner = lines.span(values[0][0], values[-1][1]) if values else whole
         held: Object = Constant(True) if not read else read[0] if len(read) == 1 else Sequence(read, inner)  # noqa: FBT003
@@ -62,7 +62,7 @@ def _words(text: str, start: int) -> list[tuple[int, int]]:
     return found
 
 
-def _value(word: str) -> Object:
+def value_of(word: str) -> Object:
     """Return the value of a word as a configuration file would hold it."""
     if "$" in word or "`" in word:
         return UNKNOWN

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path as FilePath
 
     from kbitlint.source.interpreter.objects import Trainer
+    from kbitlint.source.launches import Launch
 
 _ZERO3 = re.compile(r"(zero|z|stage)[-_]?3", re.IGNORECASE)
 _ZERO2 = re.compile(r"(zero|z|stage)[-_]?2", re.IGNORECASE)
@@ -134,12 +135,14 @@ def stored_by_name(call: Call) -> tuple[str, Value] | None:
     return stored_method(name) if isinstance(name, str) else None
 
 
-def sharding_of(arguments: Call, beside: FilePath | None = None) -> tuple[Value, bool | None]:
-    """Return the (ZeRO stage, FSDP) that training arguments ask for.
+def sharding_of(arguments: Call, beside: FilePath | None = None, launch: Launch | None = None) -> tuple[Value, bool | None]:
+    """Return the (ZeRO stage, FSDP) that training arguments or the launch of the script ask for.
 
     Stage None means no ZeRO, and UNKNOWN an unknown stage. FSDP is None if it is unknown.
     """
     fsdp = arguments.value("fsdp")
+    if launch is not None and (launch.fsdp or launch.zero is not None):
+        return launch.zero, launch.fsdp
     sharded = None if fsdp is UNKNOWN else bool(fsdp) if not isinstance(fsdp, Symbol) else None
     deepspeed = arguments.value("deepspeed")
     if isinstance(deepspeed, Call):

@@ -78,8 +78,12 @@ class Interpreter:
         """The answers with which the path started."""
         self.decisions = dict(decisions)
         """The answers of this path, by question; True for a question without a starting answer."""
-        self.asked: dict[str, None] = {}
-        """The questions that the path has answered, in their order."""
+        self.asked: dict[str, int] = {}
+        """The questions that the path has answered, in their order, with the stage of the file that asks each first."""
+        self.stage = 0
+        """The number of the stage that the path follows."""
+        self.instance: Record | None = None
+        """The instance whose methods the path follows one by one; None outside such a class."""
         self.equal: dict[str, Object] = {}
         """The values that unknown expressions have on this path, by key of the expression."""
         self.moved: dict[str, Object] = {}

@@ -124,7 +124,7 @@ class CommandLine(Interpreter):
             default = arguments.items.get("default")
             if dest:
                 given = Entry(default.value if default is not None and not switch else UNKNOWN, arguments.span, arguments.span)
-                given.value = _optional(given.value, dest)
+                given.value = self._launched(dest, arguments, _optional(given.value, dest), switch=switch)
                 owner.items[f"--{dest}"] = given
                 if switch or arguments.get("type") == Symbol("bool"):
                     owner.switches |= {dest}
@@ -139,6 +139,20 @@ class CommandLine(Interpreter):
             return space if name == "parse_args" else Sequence([space, UNKNOWN])
         return UNKNOWN
 
+    def _launched(self, name: str, arguments: Record, default: Object, *, switch: bool) -> Object:
+        """Return the value of an option that the command beside the script passes, else its default."""
+        given = self.trail.launch.flags.get(name) if self.trail.launch is not None else None
+        kind = arguments.get("type") if "type" in arguments.items else None
+        if not isinstance(given, Constant):
+            return default if given is None else UNKNOWN
+        if switch:
+            return Constant(value=True) if known_text(arguments.get("action")) == "store_true" else default
+        if kind == Symbol("bool"):
+            return Constant(value=True)
+        if kind in (None, Symbol("str")):
+            return Constant(str(given.value)) if isinstance(given.value, (str, int, float)) else UNKNOWN
+        return given if kind in (Symbol("int"), Symbol("float")) else UNKNOWN
+
     def _parsed(self, owner: Record) -> Object:
         given = owner.get("0") if "0" in owner.items else owner.get("dataclass_types")
         classes = given.values if isinstance(given, Sequence) else [given]
@@ -149,7 +163,14 @@ class CommandLine(Interpreter):
         if isinstance(cls, Symbol):
             named = canonical(cls.name)
             switches = TRAINING_SWITCHES if named in TRAINING_ARGUMENTS else frozenset[str]()
-            return Record(named, complete=False, span=owner.span, from_command_line=True, switches=switches)
+            made = Record(named, complete=False, span=owner.span, from_command_line=True, switches=switches)
+            flags = self.trail.launch.flags if self.trail.launch is not None else {}
+            made.items |= {
+                name: Entry(value, owner.span, owner.span)
+                for name, value in flags.items()
+                if name in (*switches, "deepspeed", "fsdp")
+            }
+            return made
         if not isinstance(cls, Class):
             return UNKNOWN
         self.used.add(id(cls.node))
@@ -157,12 +178,15 @@ class CommandLine(Interpreter):
         made = Record(base, complete=False, span=owner.span, of=cls, from_command_line=True)
         made.switches = (TRAINING_SWITCHES if base in TRAINING_ARGUMENTS else frozenset()) | frozenset(_switches(cls))
         for name, value in self.fields(cls):
-            value.value = _optional(value.value, name)
+            value.value = self._set_by_launch(name, _optional(value.value, name))
             if value.value is not UNKNOWN:
                 made.items[name] = value
             else:
                 made.items.pop(name, None)  # a default that is not known hides an inherited one
         return made
+
+    def _set_by_launch(self, name: str, default: Object) -> Object:
+        return self.trail.launch.flags.get(name, default) if self.trail.launch is not None else default
 
     def _accelerate(self, node: ast.Call, name: str) -> Object:
         arguments = self.arguments(node, name)

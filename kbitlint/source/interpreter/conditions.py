@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 
 from kbitlint.facts.values import UNKNOWN, Span
 from kbitlint.source.interpreter.base import Interpreter
@@ -28,8 +29,7 @@ class Conditions(Interpreter):
             return decisive if any(self.decide(value) is decisive for value in test.values) else not decisive
         if isinstance(test, ast.Compare) and len(test.ops) == 1 and type(test.ops[0]) in _NEGATED:
             # a condition and its negation are one question: a path answers it once
-            positive = ast.Compare(test.left, [_NEGATED[type(test.ops[0])]()], test.comparators)
-            return not self.decide(ast.copy_location(positive, test))
+            return not self.decide(_positive(test))
         value = self.value(test)
         known = truth_value(value)
         flag = value.flag if isinstance(value, Constant) else ""
@@ -98,9 +98,9 @@ class Conditions(Interpreter):
         if isinstance(node, ast.Name):
             return f"id='{node.id}'"
         if isinstance(node, ast.Compare) and len(node.ops) == 1 and isinstance(node.left, ast.Attribute):
-            text = f"{self.key_of(node.left)} {type(node.ops[0]).__name__} {ast.dump(node.comparators[0])}"
+            text = f"{self.key_of(node.left)} {type(node.ops[0]).__name__} {_written(node.comparators[0])}"
         else:
-            text = ast.dump(node)
+            text = _written(node)
         self.effort.spend(len(text) // _CHEAP)
         return text
 
@@ -113,5 +113,18 @@ class Conditions(Interpreter):
         """Return this path's answer to a question that the file leaves open; ``first`` is the one that is followed first."""
         if key not in self.decisions:
             self.decisions[key] = first
-        self.asked.setdefault(key)
+        self.asked.setdefault(key, self.stage)
         return self.decisions[key]
+
+
+@functools.lru_cache(maxsize=1_024)
+def _written(node: ast.expr) -> str:
+    """Return an expression as a text; every path asks again for those of the same conditions."""
+    return ast.dump(node)
+
+
+@functools.lru_cache(maxsize=1_024)
+def _positive(test: ast.Compare) -> ast.Compare:
+    """Return the condition that a comparison negates."""
+    positive = ast.Compare(test.left, [_NEGATED[type(test.ops[0])]()], test.comparators)
+    return ast.copy_location(positive, test)

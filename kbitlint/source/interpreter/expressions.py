@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _THROUGH = ("base_model", "model", "module", "_orig_mod", "pretrained_model")
 _MAX_TEXT = 4096
+#: The name of the method that evaluates each type of expression.
+_METHODS = {kind: f"_{kind.__name__.lower()}" for kind in ast.expr.__subclasses__()}
 #: Number of characters or values that take as long to process as one step.
 _CHEAP = 64
 
@@ -58,7 +60,7 @@ class Expressions(Interpreter):
     def evaluated(self, node: ast.expr) -> Object:
         """Return the value of an expression without what the path's answers tell about it."""
         self.effort.spend()
-        method: Callable[[Any], Object] | None = getattr(self, f"_{type(node).__name__.lower()}", None)
+        method: Callable[[Any], Object] | None = getattr(self, _METHODS.get(type(node), ""), None)
         return UNKNOWN if method is None else method(node)
 
     def _constant(self, node: ast.Constant) -> Object:

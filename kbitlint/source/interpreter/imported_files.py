@@ -5,24 +5,24 @@ Their texts are appended to the script's own, so every span lies in one text. A 
 
 from __future__ import annotations
 
-import ast
-import functools
 import os
 import re
 import sys
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint.limits import current
 from kbitlint.runtime import content
-from kbitlint.source.interpreter.relevance import Relevance, worth_following
+from kbitlint.source.interpreter.relevance import tree_of, worth_following
 from kbitlint.source.line_ends import unified
 from kbitlint.source.offsets import Text, has_more_tokens
 
 if TYPE_CHECKING:
+    import ast
     from collections.abc import Iterator
+
+    from kbitlint.source.interpreter.relevance import Relevance
 
 #: Number of files that one script brings along.
 MAX_FILES = 12
@@ -37,19 +37,6 @@ _LIBRARIES = frozenset(
 )
 #: further strings of files that are worth following: what they hold reaches a model through the importing script
 _MARKS = (b"resize_token_embeddings", b"from_pretrained", b"TrainingArguments", b"add_argument", b"@dataclass", b"Trainer")
-
-
-#: Number of parsed files that are kept for the next script of a folder, which often imports the same ones.
-_KEPT = 32
-
-
-@functools.lru_cache(_KEPT)
-def _parsed(raw: str) -> tuple[ast.Module, Relevance]:
-    """Return the syntax tree of a file, and the statements in it that matter for a model. No caller changes either."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # invalid escape sequences in the script's strings
-        module = ast.parse(raw)
-    return module, Relevance(module)
 
 
 #: what a script that trains contains, and its imports
@@ -74,7 +61,7 @@ def brings_models(beside: Path, data: bytes) -> bool:
 
 def _makes_models(path: Path) -> bool:
     try:
-        return path.is_file() and worth_following(content.read(path, current().max_file_size))
+        return content.is_file(path) and worth_following(content.read(path, current().max_file_size))
     except (OSError, ValueError):
         return False
 
@@ -92,7 +79,7 @@ def places(folder: Path, level: int) -> Iterator[Path]:
         return
     for place in (folder, *folder.parents[:_MAX_UP]):
         yield place
-        if (place / ".git").exists():
+        if content.exists(place / ".git"):
             return
 
 
@@ -106,6 +93,8 @@ class ImportedFile:
     text: Text
     module: ast.Module
     relevance: Relevance
+    folder: str
+    """The folder of the file, absolute or relative as ``path`` is."""
 
 
 @dataclass(slots=True)
@@ -122,7 +111,7 @@ class ImportedFiles:
     """The number of lines of the joined text so far."""
     files: list[ImportedFile] = field(default_factory=list)
     _known: dict[Path, ImportedFile | None] = field(default_factory=dict)
-    _found: dict[tuple[str, int, Path], ImportedFile | None] = field(default_factory=dict)
+    _found: dict[tuple[str, int, str], ImportedFile | None] = field(default_factory=dict)
 
     def find(self, name: str, level: int, here: ImportedFile | None) -> ImportedFile | None:
         """Return the file of a module; None if the repository has none that concerns models.
@@ -132,9 +121,9 @@ class ImportedFiles:
             level: The number of leading dots.
             here: The file with the import; None for the script itself.
         """
-        folder = self.beside if here is None else here.path.parent
-        key = (name, level, folder)
+        key = (name, level, "" if here is None else here.folder)
         if key not in self._found:  # every path of a script meets its imports again
+            folder = self.beside if here is None else here.path.parent
             self._found[key] = self._searched(name, level, folder) if is_searched(name, level) else None
         return self._found[key]
 
@@ -143,7 +132,7 @@ class ImportedFiles:
             base = place.joinpath(*filter(None, name.split(".")))
             for path in (base.with_name(f"{base.name}.py"), base / "__init__.py"):
                 if path not in self._known:
-                    self._known[path] = self._read(path) if path.is_file() else None
+                    self._known[path] = self._read(path) if content.is_file(path) else None
                 if self._known[path] is not None:
                     return self._known[path]
         return None
@@ -157,11 +146,14 @@ class ImportedFiles:
             raw = unified(data.decode("utf-8")) if worth_following(data) or any(mark in data for mark in _MARKS) else ""
             if not raw or has_more_tokens(raw, limits.max_tokens // MAX_FILES):
                 return None
-            module, relevance = _parsed(raw)
+            tree = tree_of(raw)
+            module, relevance = tree.module, tree.relevance
         except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):  # the file's own audit reports these
             return None
         name = os.path.normpath(Path(self.shown).parent / os.path.relpath(path, self.beside))
-        found = ImportedFile(path, Path(name).as_posix(), Text(raw, self.length + 1, self.lines), module, relevance)
+        found = ImportedFile(
+            path, Path(name).as_posix(), Text(raw, self.length + 1, self.lines), module, relevance, str(path.parent)
+        )
         self.files.append(found)
         self.length += len(raw) + 1
         self.lines += raw.count("\n") + 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.source import Action
@@ -47,10 +48,7 @@ class LibraryCalls(Interpreter):
         library, _, last = name.partition(".")
         if last.endswith("from_pretrained"):
             return self._from_pretrained(node, name)
-        api = row(
-            [api for api in FUNCTIONS if api.name == name or (not library and api.name.endswith(f".{name}"))],
-            self.trail.versions,
-        )
+        api = row(_rows_of(name), self.trail.versions)
         if api is None and name in RENAMED:
             api = next(api for api in FUNCTIONS if api.name == RENAMED[name])
         if api is not None:
@@ -210,7 +208,8 @@ class LibraryCalls(Interpreter):
             made.items["quantization_config"] = Entry(stored, made.span, made.span)
             made.complete = False
             return made
-        if cls.endswith(_NO_MODEL) or library in ("datasets", "diffusers"):
+        denoiser = library == "diffusers" and cls.endswith("Model") and ("Transformer" in cls or "UNet" in cls)
+        if cls.endswith(_NO_MODEL) or library == "datasets" or (library == "diffusers" and not denoiser):
             self.arguments(node, name)
             return UNKNOWN
         if library == "peft" and not cls.startswith("Auto"):
@@ -218,7 +217,7 @@ class LibraryCalls(Interpreter):
         if library == "unsloth" and cls.startswith("Fast"):
             return self._unsloth(node, name)
         made = self.arguments(node, name, ("pretrained_model_name_or_path",))
-        if library not in ("transformers", "peft"):
+        if library not in ("transformers", "peft") and not denoiser:
             net = self.trail.adopt()
             if library in FOREIGN:
                 return Sequence([net, UNKNOWN])
@@ -246,3 +245,10 @@ class LibraryCalls(Interpreter):
         self.trail.calls[call.span] = call
         self.trail.step(Action.CONTEXT, call, net, net.state, how)
         return Sequence([net, UNKNOWN, UNKNOWN, UNKNOWN]) if how == "deepspeed" else net
+
+
+@functools.lru_cache(maxsize=4_096)
+def _rows_of(name: str) -> list[Api]:
+    """Return the rows of a function by its canonical name."""
+    relative = name.startswith(".")
+    return [api for api in FUNCTIONS if api.name == name or (relative and api.name.endswith(f".{name}"))]

@@ -135,6 +135,9 @@ class ModelCalls(Interpreter):
             net.state = dataclasses.replace(
                 net.state, checkpointing=dataclasses.replace(net.state.checkpointing, enabled=False)
             )
+        if name == "enable_gradient_checkpointing":  # of diffusers, whose class chooses use_reentrant
+            net.state = dataclasses.replace(net.state, checkpointing=CheckpointingState(None))
+            return UNKNOWN
         if name in LOOKS_AT_MODEL:
             return UNKNOWN
         if name in ("forward", "__call__"):

@@ -32,6 +32,7 @@ BUILTINS = frozenset(
 )
 
 
+@functools.lru_cache(maxsize=4_096)
 def canonical(full: str) -> str:
     """Return the canonical form of a full name: library and last part, with the class of ``from_pretrained``.
 

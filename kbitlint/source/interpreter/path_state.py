@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path as FilePath
 
+    from kbitlint.source.launches import Launch
     from kbitlint.upstream.calls import Api, Checkpoints
 
 
@@ -54,6 +55,8 @@ class PathState:
     calls: dict[Span, Call] = field(default_factory=dict)
     beside: FilePath | None = None
     """The folder of the script, in which configuration files that it names are searched. None if it is unknown."""
+    launch: Launch | None = None
+    """How the files beside the script launch it; None if they do not."""
     reached: dict[int, int] = field(default_factory=dict)
     """The number of steps before each training in a loop of the file, by the training's number."""
     effort: Effort = field(default_factory=lambda: Effort(current().max_steps))
@@ -236,21 +239,10 @@ class PathState:
         certain = arguments is not None or trainer.arguments is None
         how = self.versions, self.enable_checkpointing, state, given if certain else None, defaults, trainer.prepared
         state, fp16, bf16 = with_arguments(*how)
-        zero, fsdp = sharding_of(given, self.beside) if certain else (UNKNOWN, None)
-        self.trainings.append(
-            Training(
-                trainer.call,
-                Loop.TRAINER,
-                state,
-                trainer.net.number,
-                arguments,
-                fp16,
-                bf16,
-                zero,
-                fsdp,
-                find_unused=given.value("ddp_find_unused_parameters"),
-            )
-        )
+        zero, fsdp = sharding_of(given, self.beside, self.launch) if certain else (UNKNOWN, None)
+        made = Training(trainer.call, Loop.TRAINER, state, trainer.net.number, arguments, fp16, bf16, zero, fsdp)
+        unused = given.value("ddp_find_unused_parameters")
+        self.trainings.append(dataclasses.replace(made, find_unused=unused))
 
     def backward(self, call: Call, net: TrackedModel, loop: Span | None, name: str) -> None:
         """Record that a loop of the file trains a model, once for each place and model."""

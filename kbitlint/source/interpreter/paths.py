@@ -6,6 +6,7 @@ This file combines the interpreter's parts. No part imports it.
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Argument, Call, Span
@@ -22,17 +23,19 @@ from kbitlint.source.interpreter.loops import Loops
 from kbitlint.source.interpreter.model_calls import ModelCalls
 from kbitlint.source.interpreter.objects import Effort, TooLong
 from kbitlint.source.interpreter.path_state import PathState
-from kbitlint.source.interpreter.relevance import Relevance
+from kbitlint.source.interpreter.snapshots import Recording, Snapshots
+from kbitlint.source.interpreter.stages import stages_of
 from kbitlint.source.interpreter.statements import Statements
 from kbitlint.source.interpreter.trainers import Trainers
 
 if TYPE_CHECKING:
-    import ast
     from collections.abc import Iterable, Mapping
     from pathlib import Path as FilePath
 
     from kbitlint.facts.source import ExecutionPath
     from kbitlint.source.interpreter.imported_files import ImportedFiles
+    from kbitlint.source.interpreter.relevance import Tree
+    from kbitlint.source.launches import Launch
     from kbitlint.source.offsets import Text
 
 #: Number of paths that are followed. A real script seldom has more than twelve branches that matter.
@@ -60,6 +63,16 @@ class ScriptInterpreter(
     """All parts combined: the interpreter of one path through a file."""
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A path that is left to follow."""
+
+    answers: dict[str, bool]
+    """The answers with which it starts, the one that is its own last."""
+    stage: int = -1
+    """The stage of the file in which it gives its own answer; -1 for the first path."""
+
+
 class PathSearch:
     """The ways through a file that are left to follow, and which of them is next.
 
@@ -68,7 +81,7 @@ class PathSearch:
     """
 
     def __init__(self) -> None:
-        self._queue: list[dict[str, bool]] = [{}]
+        self._queue = [Way({})]
         self._single: set[tuple[str, bool]] = set()
         self._pairs: set[frozenset[tuple[str, bool]]] = set()
         self._followed = 0
@@ -78,12 +91,12 @@ class PathSearch:
         """Return whether ``MAX_PATHS`` leaves a way out."""
         return bool(self._queue)
 
-    def pop(self) -> dict[str, bool] | None:
-        """Return the answers with which the next path starts; None if no path is left or ``MAX_PATHS`` are followed."""
+    def pop(self) -> Way | None:
+        """Return the next path; None if no path is left or ``MAX_PATHS`` are followed."""
         if not self._queue or self._followed >= MAX_PATHS:
             return None
         self._followed += 1
-        best = min(range(min(len(self._queue), _SEEN)), key=lambda index: (-self._worth(self._queue[index]), index))
+        best = min(range(min(len(self._queue), _SEEN)), key=lambda index: (-self._worth(self._queue[index].answers), index))
         return self._queue.pop(best)
 
     def _worth(self, decisions: dict[str, bool]) -> int:
@@ -104,7 +117,7 @@ class PathSearch:
             self._pairs.update(frozenset(pair) for pair in itertools.combinations(answers[:_SEEN], 2))
         for key, answer in answers:
             if key not in interpreter.given and len(self._queue) < _SEEN:
-                self._queue.append({**prefix, key: not answer})
+                self._queue.append(Way({**prefix, key: not answer}, interpreter.asked[key]))
             prefix[key] = answer
 
 
@@ -120,35 +133,38 @@ class ExecutionPaths:
     def follow(
         self,
         source: Text,
-        module: ast.Module,
+        tree: Tree,
         versions: Mapping[str, str],
         beside: FilePath | None,
         files: ImportedFiles | None = None,
+        launch: Launch | None = None,
     ) -> None:
         """Follow the file once for each path.
 
         Args:
             source: The text of the file.
-            module: Its syntax tree.
+            tree: Its syntax tree.
             versions: The versions of the libraries whose behaviour is modelled.
             beside: The folder of the script, in which configuration files that it names are searched.
             files: The files of the repository that the script imports; None if they are not followed.
+            launch: How the files beside the script launch it; None if they do not.
         """
-        relevance = Relevance(module)
-        search = PathSearch()
+        relevance, stages = tree.relevance, tuple(stages_of(tree.module))
+        search, snapshots = PathSearch(), Snapshots()
         most = left = current().max_steps
-        while (decisions := search.pop()) is not None:
+        while (way := search.pop()) is not None:
             if left <= 0:
                 self.unfollowed = _too_long(most)
                 break
             share = min(most // _SHARE + 1, left)
-            trail = PathState(versions, beside=beside, effort=Effort(share))
-            interpreter = ScriptInterpreter(source, trail, relevance, decisions, files)
-            whole = True
+            new = PathState(versions, beside=beside, launch=launch, effort=Effort(share))
+            interpreter = ScriptInterpreter(source, new, relevance, way.answers, files)
+            whole, recording = True, Recording(snapshots, share, way.stage, snapshots.resume(interpreter))
             try:
-                interpreter.follow(module)
+                interpreter.follow(stages, recording)
             except TooLong:
                 whole, self.unfollowed = False, _too_long(most)
+            trail = interpreter.trail
             left -= share - max(trail.effort.left, 0)
             self.paths.append(trail.path(whole=whole))
             self.calls.append(trail.calls)

@@ -6,6 +6,8 @@ The interpreter follows both branches of an unknown condition only if one of the
 from __future__ import annotations
 
 import ast
+import functools
+import warnings
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -189,6 +191,37 @@ class Relevance:
             name in self._names or name in SEEDS
             for name in ((alias.asname or alias.name).partition(".")[0] for alias in node.names)
         )
+
+
+class Tree:
+    """The syntax tree of a text, and the statements in it that matter. No caller changes either.
+
+    Raises:
+        SyntaxError: The text is no Python.
+        ValueError, RecursionError, MemoryError: Python cannot parse it.
+    """
+
+    def __init__(self, text: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escape sequences in the script's strings
+            self.module = ast.parse(text)
+
+    @functools.cached_property
+    def relevance(self) -> Relevance:
+        """Return the statements that matter for a model."""
+        return Relevance(self.module)
+
+
+#: Number of trees that are kept for the next script of a folder, which often imports the same files.
+_KEPT = 32
+#: Characters of the longest text whose tree is kept.
+_LONGEST = 200_000
+_kept_tree = functools.lru_cache(_KEPT)(Tree)
+
+
+def tree_of(text: str) -> Tree:
+    """Return the tree of a text; see ``Tree``."""
+    return _kept_tree(text) if len(text) <= _LONGEST else Tree(text)
 
 
 def _called(node: ast.Call) -> str:

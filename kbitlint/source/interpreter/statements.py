@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.model_state import same_but_for_mode
@@ -17,25 +18,31 @@ from kbitlint.source.interpreter.objects import (
     Trainer,
 )
 from kbitlint.source.interpreter.predicates import truth_value
+from kbitlint.source.interpreter.stages import Kind
 from kbitlint.source.interpreter.uncalled_functions import UncalledFunction, blur_order, called_in_order
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from kbitlint.source.interpreter.snapshots import Recording
+    from kbitlint.source.interpreter.stages import Stage
 
 #: Number of nodes or names that take as long to process as one step.
 _CHEAP = 16
+#: The name of the method that follows each type of statement.
+_METHODS = {kind: f"_do_{kind.__name__.lower()}" for kind in ast.stmt.__subclasses__()}
 
 
 class Statements(Interpreter):
     """The part of the interpreter that follows the statements of modules, functions and classes."""
 
-    def follow(self, module: ast.Module) -> None:
+    def follow(self, stages: Sequence[Stage], recording: Recording) -> None:
         """Follow the whole file, and then each function and class that the path has not used."""
         try:
-            self.block(module.body)
-            for statement in module.body:
-                if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-                    self._alone(statement)
+            for number in range(self.stage, len(stages)):
+                self.stage = number
+                recording.reached(self)
+                self._stage(stages[number])
         except (PathEnd, Returned, LoopLeft):
             pass
         self._finish(self.trail.trainers)
@@ -46,23 +53,33 @@ class Statements(Interpreter):
             if not trainer.judged:
                 self.trail.finish(trainer)
 
-    def _alone(self, statement: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> None:
-        if id(statement) in self.used or not self.relevance.matters([statement]):
+    def _stage(self, stage: Stage) -> None:
+        if stage.kind is Kind.STATEMENT:
+            self.block([stage.statement])
             return
         try:
-            if not isinstance(statement, ast.ClassDef):
-                self._at_any_time(Function(statement, self.module))
-                return
-            cls = self._class(statement)
-            instance = self.make(cls, Record(complete=False))
-            if isinstance(instance, Record):
-                for item in statement.body:
-                    if isinstance(item, (ast.FunctionDef, ast.AsyncFunctionDef)) and id(item) not in self.used:
-                        member = self.member(cls, item.name, instance)
-                        if isinstance(member, Function) and id(member.node) not in self.used:
-                            self._at_any_time(member)
+            self._alone(stage)
         except PathEnd:
+            self.instance = None
+
+    def _alone(self, stage: Stage) -> None:
+        """Follow a function, or one part of a class, that the path has not used."""
+        statement = stage.statement
+        if stage.kind is Kind.METHOD:
+            if self.instance is not None and self.instance.of is not None and id(statement) not in self.used:
+                assert isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef))  # noqa: S101  # as stages_of makes it
+                member = self.member(self.instance.of, statement.name, self.instance)
+                if isinstance(member, Function) and id(member.node) not in self.used:
+                    self._at_any_time(member)
             return
+        self.instance = None
+        if id(statement) in self.used or not self.relevance.matters([statement]):
+            return
+        if isinstance(statement, ast.ClassDef):
+            made = self.make(self._class(statement), Record(complete=False))
+            self.instance = made if isinstance(made, Record) else None
+        elif isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            self._at_any_time(Function(statement, self.module))
 
     def _at_any_time(self, function: Function) -> None:
         """Follow a function that only other files call.
@@ -87,7 +104,7 @@ class Statements(Interpreter):
         """Follow statements in order."""
         for statement in statements:
             self.effort.spend()
-            method = getattr(self, f"_do_{type(statement).__name__.lower()}", None)
+            method = getattr(self, _METHODS.get(type(statement), ""), None)
             if method is not None:
                 method(statement)
 
@@ -123,12 +140,17 @@ class Statements(Interpreter):
         The names that the branch assigns become UNKNOWN. The models that it passes to other functions become uncertain.
         """
         for statement in statements:
-            for number, inner in enumerate(ast.walk(statement)):
-                self.effort.spend(number % _CHEAP == 0)
+            size, effects = _effects(statement)
+            paid = 0
+            for number, inner in effects:
+                due = number // _CHEAP + 1
+                self.effort.spend(due - paid)
+                paid = due
                 if isinstance(inner, ast.Call):
                     self.give_away(inner)
-                if isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store):
+                else:
                     self.scope.names[inner.id] = UNKNOWN
+            self.effort.spend((size - 1) // _CHEAP + 1 - paid)
 
     def _do_with(self, node: ast.With | ast.AsyncWith) -> None:
         for item in node.items:
@@ -205,6 +227,17 @@ class Statements(Interpreter):
 
     def _do_classdef(self, node: ast.ClassDef) -> None:
         self.scope.names[node.name] = self._class(node)
+
+
+@functools.lru_cache(maxsize=1_024)
+def _effects(statement: ast.stmt) -> tuple[int, tuple[tuple[int, ast.Call | ast.Name], ...]]:
+    """Return the number of nodes of a statement, and its calls and the names that it binds, each with its number."""
+    size, found = 0, []
+    for inner in ast.walk(statement):
+        if isinstance(inner, ast.Call) or (isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)):
+            found.append((size, inner))
+        size += 1
+    return size, tuple(found)
 
 
 def _is_main(test: ast.expr) -> bool:

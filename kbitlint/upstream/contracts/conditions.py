@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import functools
 import operator
+import string
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.values import UNKNOWN, Call, Symbol, Value
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 #: libraries whose enum members and dtypes are known by their last name; other imported names may hold any value
 _LIBRARIES = ("torch.", "transformers.", "peft.", "trl.", "accelerate.")
+#: signs of a text that names modules and is no pattern
+_PLAIN = frozenset(f"{string.ascii_letters}{string.digits}_-., ")
 _COMPARE: dict[type, Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -214,5 +217,6 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "size": lambda value: len(value) if isinstance(value, (tuple, str)) else UNKNOWN,
     "starts": lambda value, start: isinstance(value, str) and value.lower().startswith(start),
     "has": lambda value, part: part in value.lower() if isinstance(value, str) else False,
+    "plain": lambda value: isinstance(value, str) and not set(value) - _PLAIN,
     "made": _is_made,
 }

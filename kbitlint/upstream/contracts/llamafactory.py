@@ -102,4 +102,18 @@ _ADAPTED = (
     _refused("stage in ('rm', 'ppo') and load_best_model_at_end", "RM and PPO stages do not support `load_best_model_at_end`"),
 )
 
-ROWS = (*_QUANTIZED, *_ADAPTED)
+_EXPORTED = (  # train/tuner.py, export_model
+    Contract(
+        ("llamafactory.export",),
+        "quantization_bit is not None and adapter_name_or_path is not None",
+        "Cannot merge adapters to a quantized model",
+        drops="quantization_bit",
+    ),
+    Contract(
+        ("llamafactory.export",),
+        "export_quantization_bit is not None and adapter_name_or_path is not None",
+        "Please merge adapters before quantizing the model",
+    ),
+)
+
+ROWS = (*_QUANTIZED, *_ADAPTED, *_EXPORTED)

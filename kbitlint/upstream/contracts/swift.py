@@ -51,4 +51,14 @@ ROWS = (
         drops="ref_model",
     ),
     _refused("packing and lazy_tokenize", "Packing and lazy_tokenize are incompatible"),
+    Contract(  # arguments/export_args.py
+        ("swift.export",),
+        "quant_bits is not None and quant_method is None",
+        "Please specify the quantization method using `--quant_method awq/gptq/bnb`",
+    ),
+    Contract(
+        ("swift.export",),
+        "quant_method is not None and quant_bits is None and quant_method != 'fp8'",
+        "Please specify `--quant_bits`",
+    ),
 )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kbitlint.upstream.versions import NEWEST, declared, number, short
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 _LIBRARIES = ("transformers", "trl", "peft")
 _MARKED = re.compile(r"([\w*]+)(?:>([\d.]+))?(?:<([\d.]+))?")
@@ -147,6 +147,14 @@ def _refused(callee: str, name: str, versions: Mapping[str, str]) -> Keyword | N
     since, until = row.get(name, ("", ""))
     past = bool(until) and have >= number(until)
     return Keyword(library, name, until if past else "", "" if past else since)
+
+
+def replaced(callee: str, names: Iterable[str], versions: Mapping[str, str]) -> Iterator[str]:
+    """Yield the new name of each keyword that a constructor took under a former name only."""
+    for name in names:
+        found = refusal(callee, name, versions)
+        if found is not None and found.replacement:
+            yield found.replacement
 
 
 def names_of(callee: str, versions: Mapping[str, str]) -> Iterator[str]:

@@ -12,5 +12,5 @@ del base, sft
 base = AutoModelForCausalLM.from_pretrained("mistralai/Mistral-7B-v0.1", quantization_config=bnb, dtype=torch.bfloat16)
 model = PeftModel.from_pretrained(base, "sft", is_trainable=True, adapter_name="train")
 model.load_adapter("sft", adapter_name="reference")
-dpo = DPOTrainer(model=model, args=DPOConfig("dpo", model_adapter_name="train", ref_adapter_name="reference"), train_dataset=pref)
+dpo = DPOTrainer(model=model, args=DPOConfig("dpo", model_adapter_name="train", ref_adapter_name="reference"), train_dataset=pref)  # fault: KB543
 dpo.train()

@@ -1,0 +1,34 @@
+"""Data of the page of ``kbitlint fit``: the verdict, the step over time, the changes, and batch x length as a map."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.output.fit import assumptions, card_words, largest_words, setup_words, sum_words, verdict_words
+from kbitlint.output.html.step_chart import map_of, step_chart
+from kbitlint.output.timeline import KINDS
+from kbitlint.sizes import size
+
+if TYPE_CHECKING:
+    from kbitlint.fit_result import FitResult
+
+
+def fit_data(report: FitResult) -> dict[str, Any]:
+    """Return what the page shows of an answer, as text and as shapes."""
+    # tensors may take as much of the card as the context and fragments leave
+    tensors = round(report.memory.peak * report.total / report.memory.on_card)
+    verdict = verdict_words(report)
+    return {
+        "report": report,
+        "verdict": verdict[0].upper() + verdict[1:],
+        "cards": card_words(report),
+        "asked": ", ".join(setup_words(report.asked)),
+        "sum": sum_words(report.memory),
+        "answer": "" if report.answer_memory is None else sum_words(report.answer_memory),
+        "chart": None if report.step is None else step_chart(report.step, tensors),
+        "kinds": KINDS,
+        "changes": [(change, size(-change.saves)) for change in report.changes],
+        "map": map_of(report),
+        "largest": largest_words(report),
+        "assumptions": assumptions(report),
+    }

@@ -1,0 +1,139 @@
+"""Commands that launch a script, in the shell scripts and READMEs beside it: the flags that it gets, and its ranks."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kbitlint.runtime import content
+from kbitlint.source.configs.shell import value_of
+from kbitlint.source.interpreter.objects import Constant
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from kbitlint.source.interpreter.objects import Object
+
+#: Number of files that are read in a folder, and of bytes in each.
+_MAX_FILES = 16
+_MAX_BYTES = 64_000
+_FILES = ("*.sh", "README*", "scripts/*.sh")
+_ENDS = re.compile(r"^(?:\|\|?|&&?|;|#.*|[12&]?>{1,2}.*|`+)$")
+_WORD = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'`]+")
+_ONE = ("1", "0")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """The command that launches a script, or the part on which several commands agree."""
+
+    flags: Mapping[str, Object] = field(default_factory=dict)
+    """The values of the options, by name without dashes."""
+    ranks: str = ""
+    """The launcher that starts several processes: ``torchrun in run.sh``. Empty if none certainly does."""
+    fsdp: bool = False
+    zero: int | None = None
+    """The ZeRO stage that the launcher's own configuration sets."""
+
+
+def launch_of(script: Path) -> Launch | None:
+    """Return how the files beside a script launch it; None if no command names it."""
+    found = [launch for place, command in _commands(script.parent) if (launch := _read(place, command, script.name))]
+    if not found:
+        return None
+    first, *others = found
+    flags = {name: value for name, value in first.flags.items() if all(one.flags.get(name) == value for one in others)}
+    ranks = next((one.ranks for one in found if one.ranks), "")
+    zero = first.zero if all(one.zero == first.zero for one in others) else None
+    return Launch(flags, ranks, all(one.fsdp for one in found), zero)
+
+
+@functools.lru_cache(maxsize=64)
+def _commands(folder: Path) -> tuple[tuple[Path, tuple[str, ...]], ...]:
+    """Return each line of the files beside a script that names a Python file, as (file, words)."""
+    found: list[tuple[Path, tuple[str, ...]]] = []
+    try:
+        paths = [path for pattern in _FILES for path in sorted(folder.glob(pattern))][:_MAX_FILES]
+        for path in filter(lambda one: one.is_file(), paths):
+            text = content.head(path, _MAX_BYTES).decode("utf-8", "replace").replace("\\\n", " ")
+            lines = (line for line in text.split("\n") if ".py" in line and not line.lstrip().startswith("#"))
+            found += [(path, tuple(word.strip("\"'") for word in _WORD.findall(line))) for line in lines]
+    except (OSError, ValueError):
+        return ()
+    return tuple(found)
+
+
+def _read(place: Path, words: tuple[str, ...], script: str) -> Launch | None:
+    """Return what one command tells about a script; None if it does not launch it."""
+    at = next((number for number, word in enumerate(words) if word.rpartition("/")[2] == script), None)
+    before = words[:at] if at is not None else ()
+    launcher = _launcher(before)
+    if at is None or not launcher:
+        return None
+    own = dict(_options(before))
+    flags = {name: value_of(value) if value else Constant(True) for name, value in _options(words[at + 1 :])}  # noqa: FBT003
+    several, fsdp, zero = _ranks(launcher, own, place.parent)
+    return Launch(flags, f"{launcher} in {place.name}" if several else "", fsdp, zero)
+
+
+def _launcher(words: Iterable[str]) -> str:
+    names = [word.rpartition("/")[2] for word in words]
+    for name, mark in (("torchrun", "torchrun"), ("accelerate launch", "accelerate"), ("deepspeed", "deepspeed")):
+        if mark in names:
+            return name
+    if any(name in ("torch.distributed.run", "torch.distributed.launch") for name in names):
+        return "torchrun"
+    return "python" if any(re.fullmatch(r"python[\d.]*", name) for name in names) else ""
+
+
+def _options(words: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield (name, value) of each option, up to the end of the command; an option without a value has an empty one."""
+    name = ""
+    values: list[str] = []
+    for word in (*words, "&&"):
+        ends = _ENDS.match(word) is not None
+        if ends or (word.startswith("-") and not re.match(r"-\.?\d", word)):
+            if name:
+                yield name.lstrip("-").replace("-", "_"), values[0] if len(values) == 1 else "$" if values else ""
+            given, equals, value = ("", "", "") if ends else word.partition("=")
+            name, values = given, [value] if equals else []
+        elif name:
+            values.append(word)
+        if ends:
+            return
+
+
+def _ranks(launcher: str, options: Mapping[str, str], folder: Path) -> tuple[bool, bool, int | None]:
+    """Return whether a launcher starts several processes, whether it sets up FSDP, and its ZeRO stage."""
+    if launcher == "torchrun":
+        return options.get("nproc_per_node", "1") not in _ONE or options.get("nnodes", "1") not in _ONE, False, None
+    if launcher == "deepspeed":
+        return options.get("num_gpus", "2") not in _ONE, False, None
+    if launcher == "python":
+        return False, False, None
+    stage = options.get("zero_stage", "") if "use_deepspeed" in options else ""
+    zero = int(stage) if stage.isdigit() and len(stage) == 1 else None
+    fsdp, several = "use_fsdp" in options, "multi_gpu" in options or options.get("num_processes", "1") not in _ONE
+    file = options.get("config_file", "")
+    return _with_config(folder, file, several=several, fsdp=fsdp, zero=zero) if file else (several, fsdp, zero)
+
+
+def _with_config(folder: Path, file: str, *, several: bool, fsdp: bool, zero: int | None) -> tuple[bool, bool, int | None]:
+    from kbitlint.context import launchers  # only a launch with a configuration file needs YAML
+    from kbitlint.context.strategy import Strategy
+    from kbitlint.errors import KbitlintError
+
+    for place in (folder / file, folder.parent / file):
+        try:
+            if place.is_file():
+                known = launchers.accelerate(place)
+                how, processes = known.get("strategy"), known.get("world_size")
+                stage = {Strategy.ZERO3: 3}.get(how) if how is not None else None
+                sharded = how in (Strategy.FSDP1, Strategy.FSDP2)
+                return several or (processes or 1) > 1, fsdp or sharded, stage or zero
+        except (KbitlintError, OSError, ValueError):
+            continue
+    return several, fsdp, zero

@@ -1,0 +1,58 @@
+"""KB609: the base of a PeftModel that is saved with the adapters in its layers."""
+
+from __future__ import annotations
+
+import peft
+import pytest
+import tiny
+from script_cases import ADAPTED, LOADED, PREPARED, TRAINED, findings
+
+MESSAGE = "the base is saved with the adapters in its layers, under names that from_pretrained does not find"
+TRAINS = LOADED + PREPARED + ADAPTED + TRAINED
+
+
+def said(body):
+    return [(severity, message) for severity, _, message in findings("KB609", body)]
+
+
+def test_the_saved_names_are_not_those_that_from_pretrained_looks_for(tmp_path):
+    from safetensors import safe_open
+
+    base = tiny.load("llama", kind="none")
+    wanted = {name for name, _ in base.named_parameters() if "q_proj" in name}
+    model = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
+    model.get_base_model().save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as stored:
+        names = set(stored.keys())
+
+    assert wanted
+    assert wanted & names == set()
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        "base = model.get_base_model()\nbase.save_pretrained('merged')\n",
+        "model.get_base_model().save_pretrained('merged')\n",
+        "model.base_model.model.save_pretrained('merged')\n",
+    ],
+)
+def test_a_base_with_adapters_in_it_is_an_error(save):
+    assert said(TRAINS + save) == [("error", MESSAGE)]
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        "model.save_pretrained('adapter')\n",
+        "merged = model.merge_and_unload()\nmerged.save_pretrained('merged')\n",
+        "model = model.merge_and_unload()\nmodel.save_pretrained('merged')\n",
+        "base = model.get_base_model()\nmodel.save_pretrained('adapter')\n",
+    ],
+)
+def test_an_adapter_or_a_merged_model_is_clean(save):
+    assert said(TRAINS + save) == []
+
+
+def test_a_base_without_adapters_is_clean():
+    assert said(LOADED + "model.save_pretrained('base')\n") == []

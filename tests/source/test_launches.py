@@ -1,0 +1,108 @@
+"""Commands beside a script: the flags that it gets and the ranks that they start."""
+
+from __future__ import annotations
+
+import pytest
+from script_cases import IMPORTS
+
+from kbitlint.audit.scripts import run
+from kbitlint.context import TrainingContext
+from kbitlint.registry import find
+from kbitlint.source import documents
+from kbitlint.source.interpreter.objects import Constant
+from kbitlint.source.launches import Launch, launch_of
+
+LOADS = IMPORTS + (
+    "import argparse\n"
+    "parser = argparse.ArgumentParser()\n"
+    "parser.add_argument('--bits', type=int, default=16)\n"
+    "parser.add_argument('--zero', default=None)\n"
+    "args = parser.parse_args()\n"
+    "bnb = BitsAndBytesConfig(load_in_4bit=args.bits == 4, bnb_4bit_quant_type='nf4', bnb_4bit_compute_dtype='bfloat16')\n"
+    "model = AutoModelForCausalLM.from_pretrained('org/base', quantization_config=bnb, device_map={'': 0})\n"
+    "Trainer(model=model, args=TrainingArguments('out', deepspeed=args.zero), train_dataset=data).train()\n"
+)
+
+
+def said(folder, code, script=LOADS):
+    path = folder / "train.py"
+    path.write_text(script)
+    facts = documents.read(path, path.name).facts
+    return [(v.severity.value, v.message) for v in run((find(code),), facts, TrainingContext())[0].violations]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "launch"),
+    [
+        ("run.sh", "python train.py --bits 4 --lr 1e-4\n", Launch({"bits": Constant(4), "lr": Constant(1e-4)})),
+        (
+            "run.sh",
+            "torchrun --nproc_per_node 4 \\\n  train.py --bf16\n",
+            Launch({"bf16": Constant(value=True)}, "torchrun in run.sh"),
+        ),
+        ("run.sh", "torchrun --nproc_per_node=1 src/train.py\n", Launch()),
+        (
+            "run.sh",
+            "deepspeed train.py --deepspeed z3.json > log\n",
+            Launch({"deepspeed": Constant("z3.json")}, "deepspeed in run.sh"),
+        ),
+        ("README.md", "    $ accelerate launch --num_processes 2 train.py\n", Launch({}, "accelerate launch in README.md")),
+        ("README.md", "`CUDA_VISIBLE_DEVICES=0 python train.py --bits 4`\n", Launch({"bits": Constant(4)})),
+        ("README.md", "Look at train.py, and run it with torchrun.\n", None),
+        ("run.sh", "# python train.py --bits 4\npython other.py --bits 8\n", None),
+        ("run.sh", "python train.py --bits 4 --seed 1\npython train.py --bits 4\n", Launch({"bits": Constant(4)})),
+        ("run.sh", "python train.py --bits 4\npython train.py --bits 8\n", Launch()),
+    ],
+)
+def test_a_command_tells_the_flags_and_the_ranks(tmp_path, name, text, launch):
+    (tmp_path / name).write_text(text)
+
+    assert launch_of(tmp_path / "train.py") == launch
+
+
+def test_a_variable_of_the_shell_is_unknown(tmp_path):
+    from kbitlint.facts.values import UNKNOWN
+
+    (tmp_path / "run.sh").write_text("python train.py --bits $BITS\n")
+
+    assert launch_of(tmp_path / "train.py") == Launch({"bits": UNKNOWN})
+
+
+def test_the_flags_decide_what_the_script_does(tmp_path):
+    assert said(tmp_path, "KB220") == []
+
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "run.sh").write_text("python train.py --bits 4\n")
+
+    assert [severity for severity, _ in said(tmp_path / "more", "KB220")] == ["error"]
+
+
+def test_several_ranks_make_a_constant_device_wrong(tmp_path):
+    assert said(tmp_path, "KB720") == []
+
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "launch.sh").write_text("torchrun --nproc_per_node 2 train.py --bits 4\n")
+
+    assert said(tmp_path / "two", "KB720") == [
+        ("warning", "every rank places the model by the same map, and torchrun in launch.sh tells of several")
+    ]
+
+
+def test_an_accelerate_configuration_with_fsdp_shards_the_model(tmp_path):
+    (tmp_path / "fsdp.yaml").write_text(
+        "compute_environment: LOCAL_MACHINE\ndistributed_type: FSDP\nmixed_precision: bf16\nnum_processes: 2\n"
+        "machine_rank: 0\nfsdp_config:\n  fsdp_sharding_strategy: FULL_SHARD\n"
+    )
+    (tmp_path / "run.sh").write_text("accelerate launch --config_file fsdp.yaml train.py --bits 4\n")
+
+    assert launch_of(tmp_path / "train.py") == Launch({"bits": Constant(4)}, "accelerate launch in run.sh", fsdp=True)
+    assert [message for _, message in said(tmp_path, "KB722")] == [
+        "4-bit weights are stored as integers, which FSDP cannot shard"
+    ]
+
+
+@pytest.mark.parametrize("text", ["accelerate launch --config_file missing.yaml train.py\n", "deepspeed train.py\n"])
+def test_a_missing_configuration_tells_nothing(tmp_path, text):
+    (tmp_path / "run.sh").write_text(text)
+
+    assert launch_of(tmp_path / "train.py").fsdp is False
