@@ -86,35 +86,19 @@ def _loading(record: Record, original: Any) -> Any:
             return original(cls, name, *arguments, **options)
         placed = options.get("device_map")
         _without_flash(record, options.get("config"))
-        infers = torch.is_inference_mode_enabled()
         try:
-            with torch.inference_mode(mode=False):  # bitsandbytes packs no weight on meta under it
+            with torch.inference_mode(
+                mode=False
+            ):  # on meta, PEFT's prepare cannot cast an inference tensor as it does on a CPU
                 made = built_instead(cls, name, dict(options))
         except KbitlintError as error:
             raise NotAtHandError(str(error)) from error
         model = made[0] if isinstance(made, tuple) else made
-        if infers:
-            _make_inference_tensors(model)
         if getattr(model, "hf_quantizer", None) is not None or placed is not None:
             model.hf_device_map = _map_of(placed)
         return made
 
     return from_pretrained
-
-
-def _make_inference_tensors(model: nn.Module) -> None:
-    """Replace the parameters of a model by inference tensors, as a load under ``torch.inference_mode`` makes them."""
-    made: dict[int, Any] = {}
-    for module in model.modules():
-        for name, parameter in module._parameters.items():  # noqa: SLF001  # torch has no public way to replace one in place
-            if parameter is not None:
-                if id(parameter) not in made:
-                    new: Any = torch.Tensor._make_subclass(  # noqa: SLF001  # the constructors of packed weights need values
-                        type(parameter), torch.empty_like(parameter, requires_grad=False), parameter.requires_grad
-                    )
-                    new.__dict__.update(parameter.__dict__)
-                    made[id(parameter)] = new
-                module._parameters[name] = made[id(parameter)]  # noqa: SLF001  # see above
 
 
 def _without_flash(record: Record, config: Any) -> None:
