@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.families import facts_of
+from kbitlint.upstream.packed_heads import why_it_fails
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -15,11 +15,9 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
-    from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
-    from kbitlint.facts.values import Call, Span
+    from kbitlint.facts.values import Span
 
-FOUR = 4
 KEY = "quantization_config.llm_int8_skip_modules"
 _WRITES = re.compile("ForCausalLM|ForConditionalGeneration|Seq2SeqLM|Vision2Seq|ToText|LMHead|MaskedLM|MultimodalLM")
 #: the names of output heads
@@ -41,30 +39,6 @@ def _without_output_head(source: SourceFacts) -> set[Span]:
             if config is not None:
                 used[config.span] = used.get(config.span, False) or writes
     return {span for span, writes in used.items() if not writes}
-
-
-def _why_it_fails(source: SourceFacts, config: Call) -> str:
-    """Return why a model with this config raises, as the end of a sentence; empty if it may train."""
-    resized = [s for _, steps in source.steps_at(Action.RESIZE) for s in steps if _is_of(s.before, config)]
-    if any(step.before.bits == FOUR and step.detail is None for step in resized):
-        return ", and a packed head cannot be resized"
-    loads = [step.before for _, steps in source.steps_at(Action.LOAD) for step in steps if _is_of(step.before, config)]
-    trainers = {training.call.callee for path in source.paths for training in path.trainings}
-    if loads and all(map(_is_tied, loads)) and not any(name.startswith("trl.") for name in trainers):
-        return ", and a head that is tied to the embeddings is not packed, which its layer refuses"
-    return ""
-
-
-def _is_of(model: ModelState, config: Call) -> bool:
-    return model.quantization is not None and model.quantization.span == config.span
-
-
-def _is_tied(model: ModelState) -> bool:
-    """Return whether a causal model or a translator ties its head, by its config or its family."""
-    load = model.load
-    if load is None or not load.callee.endswith(("CausalLM.from_pretrained", "Seq2SeqLM.from_pretrained")):
-        return False
-    return facts_of(load.value("pretrained_model_name_or_path"), model.named).tied is True
 
 
 def _has_head(names: tuple[str, ...]) -> bool:
@@ -131,7 +105,7 @@ class SkipListWithoutHead(Rule):
                 if written.endswith("]")
                 else ()
             )
-            why = ", and modules_to_save cannot train a packed head" if "lm_head" in saved else _why_it_fails(source, call)
+            why = ", and modules_to_save cannot train a packed head" if "lm_head" in saved else why_it_fails(source, call)
             fails = bool(why)
             yield self.violation(
                 f"the output head is quantized too: the skip list replaces the default one{why}",
