@@ -34,9 +34,9 @@ def deadline(seconds: float) -> Iterator[None]:
         raise OverdueError(f"it takes longer than {seconds:.0f} s")
 
     before = signal.signal(signal.SIGVTALRM, over)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    left, _ = signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, left)  # of a limit around this one, which starts anew
         signal.signal(signal.SIGVTALRM, before)
