@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = 300.0
 """Seconds that a rank waits for the others after its own audit."""
 _POLL = 0.05
-_ENDING = 0.3
+_ENDING = 1.0
 """Seconds in which a process that leaves has ended."""
 
 
