@@ -271,11 +271,12 @@ assert start.elapsed_time(end) >= 0
 with torch.cuda.device(0), torch.cuda.stream(torch.cuda.Stream()):
     assert torch.zeros(2, device="cuda").sum() == 0
 assert torch.cuda.utilization() == 0
+assert torch.accelerator.current_accelerator().type == "cuda"
 raise NotImplementedError(torch.cuda.get_rng_state().dtype)
 """
     )
 
-    assert raised(report) == [(10, "NotImplementedError: torch.uint8")]
+    assert raised(report) == [(11, "NotImplementedError: torch.uint8")]
 
 
 def test_arguments_that_need_a_package_go_on_without_it(rehearse):
