@@ -142,7 +142,9 @@ def answer(module: nn.Module, inputs: dict[str, Any]) -> Any:
     config, name = base.config, type(base).__name__
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     shape = shape_of(inputs)
-    trains = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in module.parameters())
+    trains = torch.is_grad_enabled() and (
+        any(parameter.requires_grad for parameter in module.parameters()) or hasattr(base, "_require_grads_hook")
+    )
     dtype = next((p.dtype for p in base.parameters() if p.is_floating_point()), torch.float32)
 
     def empty(*sizes: int) -> Tensor:

@@ -35,7 +35,7 @@ _OFFLINE_WORDS = re.compile(
     r"|Can't load (the )?(tokenizer|configuration|feature|image)"
     r"|cannot be found in our cached files|Couldn't find .* on the Hugging Face Hub|Couldn't reach"
 )
-_META = re.compile(r"\bmeta\b|without data|has no data", re.IGNORECASE)
+_META = re.compile(r"\bmeta\b|register_meta|without data|has no data", re.IGNORECASE)
 _DEVICE = re.compile(r"\bCUDA\b|\bcuda\b|NVIDIA|\bnvcc\b|\bGPU\b|libcuda|libnccl|\bNCCL\b")
 #: packages whose objects hold data
 _OF_DATA = frozenset(("builtins", "numpy", "torch", "pandas", "datasets", "transformers", "kbitlint", "PIL"))
