@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.upstream.architectures import INNER_LINEARS
+from kbitlint.upstream.families import facts_of
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.source import SourceFacts
 
 
 class PackedCopyToSave(Rule):
@@ -20,7 +25,8 @@ class PackedCopyToSave(Rule):
 
     ## What it does
 
-    Reports copies that PEFT made of packed layers.
+    Reports copies that PEFT made of packed layers. In a script, reports `modules_to_save` with the name of a linear layer of
+    the checkpoint's family, on a quantized model whose list of modules to skip does not name it.
 
     Also reports a packed weight in the file of a saved adapter.
 
@@ -74,6 +80,23 @@ class PackedCopyToSave(Rule):
                 fix=Fix('load the base with llm_int8_skip_modules=["lm_head", ...], and train again', Safety.DISPLAY),
             )
 
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each config that saves a linear layer which is packed on every path."""
+        for call, steps in source.steps_at(Action.ATTACH):
+            config = call.within("peft_config")
+            saved = config.argument("modules_to_save") if config is not None else None
+            packed = frozenset.intersection(*(_packed(step.before) for step in steps))
+            names = [name for name in (saved.value if saved and isinstance(saved.value, tuple) else ()) if name in packed]
+            if saved is not None and names:
+                yield self.violation(
+                    f"{names[0]} is to be trained as a copy, and is packed",
+                    source.at_line(saved.whole.line, "modules_to_save"),
+                    surface=Surface.SOURCE,
+                    fix=Fix(
+                        f'target it with adapters, or load with llm_int8_skip_modules=["{names[0]}", "lm_head"]', Safety.DISPLAY
+                    ),
+                )
+
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each packed copy."""
         if not model.has_adapters:
@@ -88,3 +111,17 @@ class PackedCopyToSave(Rule):
                     evidence={"adapter": adapter, "method": facts.packing.method, "bits": facts.packing.bits},
                     fix=Fix(f'load with llm_int8_skip_modules=["{name}", "lm_head"]', Safety.DISPLAY),
                 )
+
+
+def _packed(model: ModelState) -> frozenset[str]:
+    """Return the names of the linear layers of a model that are certainly packed."""
+    load, config = model.load, model.quantization
+    skipped = config.value("llm_int8_skip_modules") if config is not None else None
+    kept = config is not None and config.value("llm_int8_has_fp16_weight") is not None
+    if load is None or model.method != "bitsandbytes" or not model.certain or kept:
+        return frozenset()
+    if not (skipped is None or isinstance(skipped, tuple)):
+        return frozenset()
+    known = facts_of(load.value("pretrained_model_name_or_path"), model.named).architecture
+    names = known.names if known is not None else INNER_LINEARS
+    return frozenset(names) - {str(name).rpartition(".")[2] for name in skipped or ()}

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.own_loops import OwnLoop
     from kbitlint.facts.training import Training
     from kbitlint.facts.values import Argument, Call, Ignore, Span, Value
     from kbitlint.violation import Edit
@@ -126,6 +127,8 @@ class SourceFacts(SourceText):
     """(first line in the joined text, name) of each file of the repository that the file imports and that was followed."""
     module_ignores: Mapping[str, tuple[Ignore, ...]] = field(default_factory=dict)
     """The comments of these files that suppress rules, by name of the file."""
+    own_loops: tuple[OwnLoop, ...] = ()
+    """The training loops that the file writes itself."""
     unused: tuple[Ignore, ...] = ()
     """The comments that suppress no violation, or name no rule; filled after the other rules have run."""
 
@@ -175,9 +178,13 @@ class SourceFacts(SourceText):
 
     def names_class(self, call: Call) -> bool:
         """Return whether a call names the class of its library itself, and not a subclass, which may take more arguments."""
-        name = self.code_of(call.span).partition("(")[0].strip().rpartition(".")[2]
-        last = call.callee.rpartition(".")[2]
-        return name == last or any(local == name and full.rpartition(".")[2] == last for full, local in self.imports)
+        owner, _, name = self.code_of(call.span).partition("(")[0].strip().rpartition(".")
+        library, _, last = call.callee.partition(".")
+        known = [full for full, local in self.imports if local == (owner.partition(".")[0] or name) or full == f"{library}.*"]
+        if known:
+            return any(full.partition(".")[0] == library and (owner or full.endswith((f".{last}", ".*"))) for full in known)
+        lines = self.text.split("\n")  # an import inside a function
+        return any(line.lstrip().startswith(f"from {library}") and name in line for line in lines)
 
     def is_imported(self, call: Call) -> bool:
         """Return whether a call stands in a file that the file imports."""

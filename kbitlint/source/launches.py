@@ -122,8 +122,8 @@ def _ranks(launcher: str, options: Mapping[str, str], folder: Path) -> tuple[boo
 
 def _with_config(folder: Path, file: str, *, several: bool, fsdp: bool, zero: int | None) -> tuple[bool, bool, int | None]:
     from kbitlint.context import launchers  # only a launch with a configuration file needs YAML
-    from kbitlint.context.strategy import Strategy
-    from kbitlint.errors import KbitlintError
+    from kbitlint.context.strategy import Strategy  # as above
+    from kbitlint.errors import KbitlintError  # as above
 
     for place in (folder / file, folder.parent / file):
         try:

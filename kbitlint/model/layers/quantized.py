@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kbitlint.facts.layers import LinearFacts, Packing, UnpackedLayerFacts, short_name
 from kbitlint.model.attributes import attribute
+from kbitlint.runtime.patterns import matches
 from kbitlint.upstream.quantization import INFERENCE_KERNELS, layer_of, method_named
 
 if TYPE_CHECKING:
@@ -159,8 +160,9 @@ def hollow(module: nn.Module, path: str) -> Iterator[UnpackedLayerFacts]:
     """Yield the facts of the module if its class packs a weight and its weight is not packed."""
     bits, weight = packed_class(type(module)), module._parameters.get("weight")  # noqa: SLF001  # one dictionary read
     if bits is not None and weight is not None:
-        pending = type(weight).__name__ == "Params4bit"
-        yield UnpackedLayerFacts(path, type(module).__name__, bits, short_name(weight.dtype), pending)
+        kind = type(weight).__name__
+        foreign = kind not in ("Params4bit", "Int8Params")
+        yield UnpackedLayerFacts(path, type(module).__name__, bits, short_name(weight.dtype), kind == "Params4bit", foreign)
 
 
 def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[LinearFacts, ...] | None:
@@ -176,7 +178,7 @@ def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[Li
     return tuple(
         LinearFacts(path, type(module).__name__, short_name(module.weight.dtype), int(module.weight.numel()))
         for path, module in linears
-        if not any(key in path or re.match(key, path) for key in map(str, keys))
+        if not any(key in path or matches(key, path) is not False for key in map(str, keys))
     )
 
 
