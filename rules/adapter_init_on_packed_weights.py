@@ -70,7 +70,7 @@ class AdapterInitOnPackedWeights(Rule):
             config = call.within("peft_config")
             argument = config.argument("init_lora_weights") if config is not None else None
             method = str(argument.value).partition("_")[0] if argument is not None else ""
-            if argument is not None and method in FLOATS and all(step.before.method == "bitsandbytes" for step in steps):
+            if argument is not None and method in FLOATS and all(step.before.packed for step in steps):
                 column = all(step.before.bits == FOUR for step in steps)
                 wrong = method == "loftq" and not column
                 yield self.violation(

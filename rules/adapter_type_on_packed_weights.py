@@ -82,7 +82,7 @@ class AdapterTypeOnPackedWeights(Rule):
                 continue
             never = config.callee in NEVER
             bits = {step.before.bits for step in steps}
-            packed = all(step.before.method == "bitsandbytes" for step in steps)
+            packed = all(step.before.packed for step in steps)
             if packed and (never or (config.callee in NOT_IN_4_BITS and bits == {FOUR})):
                 yield self.violation(
                     f"{_name(config)} computes with the weights, which are packed",

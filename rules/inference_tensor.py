@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.trace import TraceFacts
 
@@ -66,7 +67,8 @@ class InferenceTensor(Rule):
         """Yield one violation for each training of a model that every path loads under inference mode."""
         for trained in source.trained():
             load = trained.models[0].load
-            if load is not None and trained.certain and all(model.inferred for model in trained.models):
+            inferred = all(model.inferred and not _is_cast(model) for model in trained.models)
+            if load is not None and trained.certain and inferred:
                 message = "the model is loaded under inference mode, so its tensors cannot take part in training"
                 yield self.violation(message, source.at(load), surface=Surface.SOURCE, fix=_FIX)
 
@@ -83,6 +85,11 @@ class InferenceTensor(Rule):
             if parameter.inference:
                 message = "a trainable parameter was created under inference mode"
                 yield self.violation(message, Location(parameter.path), surface=surface, fix=_FIX)
+
+
+def _is_cast(model: ModelState) -> bool:
+    """Return whether a preparation has replaced all weights: PEFT casts those of a model that is not packed."""
+    return model.prepared is not None and model.method is None
 
 
 _FIX = Fix("create the model outside of torch.inference_mode()", Safety.DISPLAY)

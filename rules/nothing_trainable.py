@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.histories import prepared_last
+from kbitlint.facts.histories import left_frozen, trained_bare
 from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
@@ -25,7 +25,8 @@ class NothingTrainable(Rule):
     ## What it does
 
     Reports a model with adapters and no trainable parameter. Also reports it if only idle, disabled or merged adapters train.
-    In a script, reports the call that leaves adapters frozen. In adapter_config.json, reports `inference_mode` as an info.
+    In a script, reports the call that leaves adapters frozen, and a loop that trains a frozen base without adapters, as
+    `merge_and_unload` leaves it. In adapter_config.json, reports `inference_mode` as an info.
 
     ## Why is this bad?
 
@@ -96,30 +97,24 @@ class NothingTrainable(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each call that leaves adapters frozen on every path that trains them."""
-        frozen: dict[Call, Adapters] = {}
-        spared: set[Call] = set()
-        for path in source.paths:
-            trained: set[int] = set()
-            for training in path.trainings:
-                state, adapters = training.model, training.model.adapters
-                if adapters is not None and adapters.trainable is False and state.base_frozen and state.certain:
-                    frozen[adapters.frozen_by or adapters.by] = adapters
-                else:
-                    trained.add(training.model_id)
-            spared |= {step.call for step in path.steps if step.model_id in trained}
-            frozen |= dict(prepared_last(path))
-        for call, adapters in frozen.items():
-            if call not in spared:
-                depends = adapters.of_saved_config
-                yield self.violation(
-                    "the adapters are frozen, so no parameter requires grad"
-                    + (", if the saved config is in inference mode, as PEFT saves it" if depends else ""),
-                    source.at(call),
-                    surface=Surface.SOURCE,
-                    severity=Severity.WARNING if depends else None,
-                    evidence={"attached_by": adapters.by.callee, "frozen_by": call.callee},
-                    fix=_source_fix(source, adapters, call),
-                )
+        for call in trained_bare(source):
+            yield self.violation(
+                "the base is frozen and has no adapters, so no parameter requires grad",
+                source.at(call),
+                surface=Surface.SOURCE,
+                fix=Fix("attach adapters: get_peft_model(model, LoraConfig(...))", Safety.DISPLAY),
+            )
+        for call, adapters in left_frozen(source):
+            depends = adapters.of_saved_config
+            yield self.violation(
+                "the adapters are frozen, so no parameter requires grad"
+                + (", if the saved config is in inference mode, as PEFT saves it" if depends else ""),
+                source.at(call),
+                surface=Surface.SOURCE,
+                severity=Severity.WARNING if depends else None,
+                evidence={"attached_by": adapters.by.callee, "frozen_by": call.callee},
+                fix=_source_fix(source, adapters, call),
+            )
 
 
 def _source_fix(source: SourceFacts, adapters: Adapters, call: Call) -> Fix:

@@ -110,7 +110,9 @@ def _is_named(model: ModelState) -> bool:
 def _packed(model: ModelState) -> tuple[str, ...] | None:
     """Return the names that the packed head may have; None if it stays unquantized or that is not known."""
     kind, config = _kind(model), model.quantization
-    if kind is None or config is None or model.load is None or model.method != "bitsandbytes" or not model.certain:
+    if kind is None or config is None or model.load is None or not model.packed or not model.certain:
+        return None
+    if config.value("llm_int8_has_fp16_weight") is True:
         return None
     skipped = config.value("llm_int8_skip_modules")
     heads = HEADS[kind][0]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.packed_heads import why_it_fails
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -50,8 +51,9 @@ class SkipListWithoutHead(Rule):
     ## What it does
 
     Reports `llm_int8_skip_modules` without `lm_head` (or another head name), in a script and in the `quantization_config` of
-    config.json. It is an error if config.json ties the head to the embeddings, or if a script's adapter config saves `lm_head`.
-    It is a warning otherwise.
+    config.json. It is an error if the head is tied to the embeddings, or if a script's adapter config saves `lm_head`, or if a
+    script resizes the embeddings of a 4-bit model. It is a warning otherwise. TRL's trainers may read the weight of a tied head
+    without its layer, so that their scripts get the warning.
 
     ## Why is this bad?
 
@@ -103,10 +105,10 @@ class SkipListWithoutHead(Rule):
                 if written.endswith("]")
                 else ()
             )
-            fails = "lm_head" in saved
+            why = ", and modules_to_save cannot train a packed head" if "lm_head" in saved else why_it_fails(source, call)
+            fails = bool(why)
             yield self.violation(
-                "the output head is quantized too: the skip list replaces the default one"
-                + (", and modules_to_save cannot train a packed head" if fails else ""),
+                f"the output head is quantized too: the skip list replaces the default one{why}",
                 source.at_line(argument.whole.line, "llm_int8_skip_modules"),
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if fails else Severity.WARNING,

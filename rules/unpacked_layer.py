@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.layers import UnpackedLayerFacts
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.trace import TraceFacts
 
 
 EIGHT = 8
@@ -28,7 +29,8 @@ class UnpackedLayer(Rule):
     ## Why is this bad?
 
     A 4-bit layer without a quantization state raises an `AssertionError` without text in the first forward pass. The
-    usual cause is a head that is tied to the embedding: the embedding's float weight replaces its packed weight.
+    usual cause is a head that is tied to the embedding: the embedding's float weight replaces its packed weight. An
+    8-bit layer with such a weight raises an `AttributeError`. A layer that the step does not run is not reported.
 
     An 8-bit layer keeps its float weight with `llm_int8_has_fp16_weight=True`: a warning. It trains, and takes the
     memory of 16 bits although the model is called 8-bit (32 after PEFT's preparation). A 4-bit layer that was built by
@@ -67,13 +69,25 @@ class UnpackedLayer(Rule):
         """Yield one violation for each layer of a quantizing class with a float weight."""
         if not (model.quantized or model.hollow):
             raise Unchecked("no layer is quantized")
+        yield from self._reported(model, model.hollow, Surface.MODEL)
+
+    def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each such layer that the step runs. A loss may read the weight of a head by itself."""
+        model = trace.model
+        if not (model.quantized or model.hollow):
+            raise Unchecked("no layer is quantized")
+        run = [layer for layer in model.hollow if trace.failure or layer.path in trace.called]
+        yield from self._reported(model, run, Surface.TRACE)
+
+    def _reported(self, model: ModelFacts, layers: Iterable[UnpackedLayerFacts], surface: Surface) -> Iterator[Violation]:
         tied = {path.rpartition(".")[0] for pair in model.tied for path in pair}
-        for layer in model.hollow:
+        for layer in layers:
             name = layer.path.removesuffix(".base_layer").rpartition(".")[2]
             message, severity, consequence, title = _verdict(layer, name)
             yield self.violation(
                 message,
                 Location(layer.path),
+                surface=surface,
                 severity=severity,
                 consequence=consequence,
                 evidence={"dtype": layer.dtype, "bits": layer.bits, "tied": layer.path in tied},
@@ -83,7 +97,7 @@ class UnpackedLayer(Rule):
 
 def _verdict(layer: UnpackedLayerFacts, name: str) -> tuple[str, Severity, Consequence, str]:
     what = f"{layer.class_name} holds a {layer.dtype} weight that is not packed"
-    if layer.bits == EIGHT:
+    if layer.bits == EIGHT and not layer.foreign:
         return what, Severity.WARNING, Consequence.COSTS_MEMORY, "load without llm_int8_has_fp16_weight"
     if layer.pending:
         return f"{what} until it is moved to its device", Severity.WARNING, Consequence.FAILS, "move the model to its device"

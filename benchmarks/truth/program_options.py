@@ -230,6 +230,5 @@ ATTACHING: dict[str, dict[str, str]] = {
         "no": "",
         "ddp": "model = DistributedDataParallel(model)",
         "ddp, unused": "model = DistributedDataParallel(model, find_unused_parameters=True)",
-        "compiled": 'model = torch.compile(model, backend="eager")',
     },
 }

@@ -17,8 +17,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 END = "end of a rehearsal"
 #: seconds after which a script is given up

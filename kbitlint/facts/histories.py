@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.source import Action
+from kbitlint.facts.training import Loop
 from kbitlint.facts.values import UNKNOWN
 
 if TYPE_CHECKING:
@@ -16,6 +17,23 @@ if TYPE_CHECKING:
     from kbitlint.facts.values import Call, Span
 
 
+def left_frozen(source: SourceFacts) -> Iterator[tuple[Call, Adapters]]:
+    """Yield each call that leaves adapters frozen on every path that trains them, with the adapters."""
+    frozen: dict[Call, Adapters] = {}
+    spared: set[Call] = set()
+    for path in source.paths:
+        trained: set[int] = set()
+        for training in path.trainings:
+            state, adapters = training.model, training.model.adapters
+            if adapters is not None and adapters.trainable is False and state.base_frozen and state.certain:
+                frozen[adapters.frozen_by or adapters.by] = adapters
+            else:
+                trained.add(training.model_id)
+        spared |= {step.call for step in path.steps if step.model_id in trained}
+        frozen |= dict(prepared_last(path))
+    return ((call, adapters) for call, adapters in frozen.items() if call not in spared)
+
+
 def prepared_last(path: ExecutionPath) -> Iterator[tuple[Call, Adapters]]:
     """Yield each preparation that leaves adapters frozen at the end of a path that trains no model."""
     trained = {training.model_id for training in path.trainings}
@@ -25,6 +43,15 @@ def prepared_last(path: ExecutionPath) -> Iterator[tuple[Call, Adapters]]:
             continue
         if left.adapters.frozen_by == step.call and left.adapters.trainable is False and left.certain == step.before.certain:
             yield step.call, left.adapters
+
+
+def trained_bare(source: SourceFacts) -> Iterator[Call]:
+    """Yield the backward pass of each loop that trains a frozen base without adapters on every path."""
+    for trained in source.trained():
+        frozen = all(model.adapters is None and model.base_frozen and model.load is not None for model in trained.models)
+        own = all(training.loop is Loop.OWN for training in trained.paths)
+        if frozen and own and trained.optimized and trained.certain:
+            yield trained.call
 
 
 def deciding(source: SourceFacts, *, zero3: bool) -> Iterator[list[tuple[ModelState, Training | None]]]:

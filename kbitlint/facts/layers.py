@@ -79,6 +79,8 @@ class UnpackedLayerFacts:
     dtype: str
     pending: bool
     """Whether the weight packs itself at its next move to a device."""
+    foreign: bool = False
+    """Whether the weight is a plain parameter, tied or put there by hand, and not of the class that packs."""
 
 
 @dataclass(frozen=True, slots=True)

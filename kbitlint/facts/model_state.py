@@ -99,12 +99,19 @@ class ModelState:
     """Whether the base model is frozen. None if no call froze or unfroze it since loading, or if it is not known."""
     training_mode: bool | None = None
     """False after loading and ``eval()``, True after ``train()``; None if it is not known."""
+    unconverted: bool = False
+    """Whether the model's linear layers are a class of its own, which transformers leaves unquantized."""
     inferred: bool = False
     """Whether the model was loaded under ``torch.inference_mode``."""
     certain: bool = True
     """Whether the interpreter followed every operation on the model."""
     named: CheckpointConfig | None = None
     """The config of the model's checkpoint; None if it is not known."""
+
+    @property
+    def packed(self) -> bool:
+        """Return whether the linear layers are certainly packed by bitsandbytes."""
+        return self.method == "bitsandbytes" and not self.unconverted
 
     @property
     def kbit(self) -> bool:

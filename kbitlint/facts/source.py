@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.own_loops import OwnLoop
     from kbitlint.facts.training import Training
     from kbitlint.facts.values import Argument, Call, Ignore, Span, Value
     from kbitlint.violation import Edit
@@ -126,6 +127,8 @@ class SourceFacts(SourceText):
     """(first line in the joined text, name) of each file of the repository that the file imports and that was followed."""
     module_ignores: Mapping[str, tuple[Ignore, ...]] = field(default_factory=dict)
     """The comments of these files that suppress rules, by name of the file."""
+    own_loops: tuple[OwnLoop, ...] = ()
+    """The training loops that the file writes itself."""
     unused: tuple[Ignore, ...] = ()
     """The comments that suppress no violation, or name no rule; filled after the other rules have run."""
 

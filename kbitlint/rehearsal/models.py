@@ -23,7 +23,7 @@ _KEPT = [unpackable()]
 _LOADING = frozenset(
     (
         *("cache_dir", "force_download", "local_files_only", "token", "revision", "trust_remote_code", "subfolder", "proxies"),
-        *("use_auth_token", "code_revision"),
+        "code_revision",
     )
 )
 
@@ -87,7 +87,10 @@ def _loading(record: Record, original: Any) -> Any:
         placed = options.get("device_map")
         _without_flash(record, options.get("config"))
         try:
-            made = built_instead(cls, name, dict(options))
+            with torch.inference_mode(
+                mode=False
+            ):  # on meta, PEFT's prepare cannot cast an inference tensor as it does on a CPU
+                made = built_instead(cls, name, dict(options))
         except KbitlintError as error:
             raise NotAtHandError(str(error)) from error
         model = made[0] if isinstance(made, tuple) else made

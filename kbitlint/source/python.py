@@ -18,6 +18,7 @@ from kbitlint.source.interpreter.imported_files import ImportedFiles, brings_mod
 from kbitlint.source.interpreter.paths import ExecutionPaths, agreed, variants
 from kbitlint.source.interpreter.relevance import tree_of, worth_following
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
+from kbitlint.source.own_loops import own_loops
 from kbitlint.upstream.calls import UNJUDGED
 from kbitlint.upstream.versions import installed
 
@@ -95,6 +96,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         length=len(text),
         modules=tuple((start, one.name) for start, one in zip(starts, imported, strict=False)),
         module_ignores={one.name: ignores(one.text.text, one.module) for one in imported},
+        own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
     )
 
 

@@ -143,12 +143,7 @@ METHODS: tuple[Method, ...] = (
         refuses_bare=True,
     ),
     Method(
-        "aqlm",
-        "AqlmConfig",
-        layers=(Layer("QuantizedLinear", 2, "aqlm"),),
-        hub_name="aqlm",
-        prepared=True,
-        refuses_bare=True,
+        "aqlm", "AqlmConfig", layers=(Layer("QuantizedLinear", 2, "aqlm"),), hub_name="aqlm", prepared=True, refuses_bare=True
     ),
     Method(
         "torchao",  # its layers are ordinary layers with packed tensors
@@ -245,6 +240,8 @@ QUANTIZATION_CONFIGS = {method.config: method.name for method in METHODS if meth
 QUANTIZATION_ARGUMENTS = {method.config: method.arguments for method in METHODS if method.arguments}
 #: (config class, argument, value) of dropped arguments that change nothing
 NEUTRAL = frozenset((method.config, *pair) for method in METHODS for pair in method.neutral)
+#: model types whose linear layers are a subclass of ``nn.Linear``: transformers 5 converts the class itself only
+OWN_LINEARS = frozenset({"falcon"})
 #: methods whose layers PEFT's prepare function recognizes
 PREPARED_METHODS = frozenset(method.name for method in METHODS if method.prepared)
 #: prefixes of the names of kernels without a backward

@@ -97,3 +97,15 @@ def test_a_clean_script_reaches_its_training_and_its_end(source, tmp_path, monke
     assert report.target == "train.py --steps 3"
     assert report.notes[:2] == ("training reached at line 28", "as on one NVIDIA A100-SXM4-80GB")
     assert [skip for skip in report.skips if not skip.code] == []
+
+
+def test_a_model_that_is_loaded_under_inference_mode_reaches_its_training(source, tmp_path, monkeypatch):
+    script = scripts.place(VARIANTS["torch_loop"], source, tmp_path / "work")
+    load = "model = AutoModelForCausalLM.from_pretrained("
+    script.write_text(script.read_text().replace(load, f"with torch.inference_mode():\n    {load}"))
+
+    (report,) = rehearsed(script.parent, (), monkeypatch)
+
+    assert report.notes[0].startswith("training reached at line ")
+    assert [(one.code, one.consequence) for one in report.violations if one.code == "KB306"] == [("KB306", Consequence.FAILS)]
+    assert raised_in((report,)) == (None, None)

@@ -41,3 +41,8 @@ def test_loftq_takes_integers_of_8_bits_for_the_matrix_and_trains_on_what_comes_
 
     assert [severity for severity, *_ in findings("KB620", eight + attach("loftq"))] == ["warning"]
     assert [severity for severity, *_ in findings("KB620", eight + attach("pissa"))] == ["error"]
+
+
+@pytest.mark.parametrize(("name", "flagged"), [("tiiuae/falcon-7b", 0), ("tiiuae/Falcon3-7B-Base", 1), ("org/base", 1)])
+def test_falcons_linear_layers_are_a_class_of_their_own_that_is_not_quantized(name, flagged):
+    assert len(findings("KB620", LOADED.replace("org/base", name) + attach("pissa"))) == flagged

@@ -130,3 +130,11 @@ def test_a_function_with_the_decorator():
 
     assert flagged_lines("KB306", body + PREPARED + ADAPTED + TRAINED) == [("error", load)]
     assert flagged_lines("KB306", body.replace("@torch.inference_mode()\n", "") + PREPARED + ADAPTED + TRAINED) == []
+
+
+def test_a_preparation_casts_every_weight_of_a_model_that_is_not_packed():
+    load = "    model = AutoModelForCausalLM.from_pretrained('org/base', dtype=torch.bfloat16)\n"
+    body = f"with torch.inference_mode():\n{load}"
+
+    assert flagged_lines("KB306", body + PREPARED + ADAPTED + TRAINED) == []
+    assert flagged_lines("KB306", body + ADAPTED + TRAINED) == [("error", load.strip())]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 from peft import LoraConfig, PeftModel, get_peft_model
-from script_cases import ADAPTED, LOADED, PREPARED, RECIPE, TRAINED, findings, fixed_text, flagged_lines
+from script_cases import ADAPTED, LOADED, LOOP, PREPARED, RECIPE, TRAINED, findings, fixed_text, flagged_lines
 
 import kbitlint
 
@@ -230,3 +230,21 @@ def test_an_adapter_config_that_was_set_to_train(tmp_path):
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA", "inference_mode": false}')
 
     assert check(str(tmp_path / "adapter_config.json"), select="KB202").violations == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "flagged"),
+    [
+        pytest.param(LOADED + PREPARED, 1, id="prepared, no adapters"),
+        pytest.param(LOADED + PREPARED + ADAPTED + "model = model.merge_and_unload()\n", 1, id="merged"),
+        pytest.param(LOADED + PREPARED + ADAPTED + "model = model.unload()\n", 1, id="unloaded"),
+        pytest.param(LOADED + PREPARED + ADAPTED, 0, id="adapted"),
+        pytest.param(LOADED, 0, id="norms and embeddings train"),
+        pytest.param(LOADED + PREPARED + "model.lm_head.weight.requires_grad_(True)\n", 0, id="the head trains"),
+        pytest.param(LOADED + PREPARED + "model = wrap(model)\n", 0, id="an unknown function"),
+    ],
+)
+def test_a_loop_that_trains_a_frozen_base_without_adapters(body, flagged):
+    assert findings("KB202", body + LOOP) == flagged * [
+        ("error", "loss.backward()", "the base is frozen and has no adapters, so no parameter requires grad")
+    ]

@@ -92,3 +92,12 @@ def test_the_head_of_a_checkpoint_without_a_name_is_a_warning(faulty):
     message = f"{MESSAGE}, unless the checkpoint's class has a head of another name"
 
     assert findings("KB528", faulty, imports=TASKS) == [("warning", faulty.split("\n")[0], message)]
+
+
+def test_layers_of_8_bits_that_keep_16_can_train_a_copy_of_the_head():
+    kept = "bnb = BitsAndBytesConfig(load_in_8bit=True, llm_int8_has_fp16_weight=True)\n"
+
+    assert findings("KB528", script(TOKENS, config=kept), imports=TASKS) == []
+    assert (
+        len(findings("KB528", script(TOKENS, config=kept.replace(", llm_int8_has_fp16_weight=True", "")), imports=TASKS)) == 1
+    )

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from script_cases import findings, fixed_text, flagged_lines
+from script_cases import ADAPTED, PREPARED, TRAINED, findings, fixed_text, flagged_lines
 
 from kbitlint.api import check, fix
 
@@ -80,3 +80,26 @@ def test_models_without_an_output_head_have_none_to_spare(cls, flagged):
     assert (
         len(flagged_lines("KB523", TASK + f"model = {cls}.from_pretrained('org/base', quantization_config=bnb)\n")) == flagged
     )
+
+
+LOADS = "model = AutoModelForCausalLM.from_pretrained('google/gemma-2-2b', quantization_config=bnb)\n"
+
+
+def test_a_tied_head_in_a_script_fails_in_the_first_step_of_a_loop_and_of_a_trainer():
+    (found,) = findings("KB523", LIST + LOADS + PREPARED + ADAPTED + TRAINED)
+
+    assert found[0] == "error"
+    assert found[2].endswith("and a head that is tied to the embeddings is not packed, which its layer refuses")
+
+
+def test_trl_may_read_the_weight_of_a_tied_head_without_its_layer():
+    training = "SFTTrainer(model=model, args=SFTConfig(), train_dataset=data).train()\n"
+
+    assert [one[0] for one in findings("KB523", LIST + LOADS + PREPARED + ADAPTED + training)] == ["warning"]
+
+
+def test_a_packed_head_cannot_be_resized():
+    named = LOADS.replace("google/gemma-2-2b", "org/base")
+    (found,) = findings("KB523", LIST + named + "model.resize_token_embeddings(32008)\n")
+
+    assert (found[0], found[2].endswith("and a packed head cannot be resized")) == ("error", True)

@@ -75,3 +75,36 @@ def test_packed_layers_are_not_flagged():
 
 def test_plain_models_are_skipped():
     assert kbitlint.check(tiny.load(kind="none"), select=CODE).skips[0].reason == "no layer is quantized"
+
+
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="transformers 4 cannot load it: test_unconverted_linear.py")
+def test_a_tied_head_in_an_8_bit_shell_raises_too():
+    model = tiny.load("llama (tied)", "int8", llm_int8_skip_modules=["k_proj"])
+
+    assert found(model) == {"lm_head": ("Linear8bitLt holds a bfloat16 weight that is not packed", "error", True)}
+    with pytest.raises(AttributeError, match="CB"):
+        tiny.step(tiny.with_lora(model, target_modules=["q_proj"]))
+
+
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="transformers 4 cannot load it: test_unconverted_linear.py")
+def test_a_layer_that_the_step_does_not_run_is_not_flagged():
+    import torch
+
+    model = tiny.load("llama (tied)", llm_int8_skip_modules=["k_proj"])
+    head = model.lm_head
+
+    class Loss(torch.nn.Module):
+        """A loss that reads the head's weight by itself, as TRL's chunked loss does."""
+
+        def __init__(self):
+            super().__init__()
+            self.head = head
+
+        def forward(self, hidden):
+            return torch.nn.functional.linear(hidden, self.head.weight)
+
+    model.lm_head = Loss()
+    adapted = tiny.with_lora(model, target_modules=["q_proj"])
+
+    assert found(adapted) == {}
+    assert tiny.step(adapted).trains

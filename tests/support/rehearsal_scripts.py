@@ -90,6 +90,12 @@ FAULTS = (
     _fault("not_tokenized", _LM, "data = data.map(tokenize, batched=True, remove_columns=data.column_names)\n", ""),
     _fault("masked_without_mask", _LM, "mlm=False", "mlm=True"),
     _fault(
+        "boft",
+        _LM,
+        'LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", lora_dropout=0.05, bias="none", ',
+        '__import__("peft").BOFTConfig(boft_block_size=4, target_modules=["q_proj", "v_proj"], ',
+    ),
+    _fault(
         "uneven_rows",
         _LM,
         "transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)",

@@ -160,8 +160,9 @@ def hollow(module: nn.Module, path: str) -> Iterator[UnpackedLayerFacts]:
     """Yield the facts of the module if its class packs a weight and its weight is not packed."""
     bits, weight = packed_class(type(module)), module._parameters.get("weight")  # noqa: SLF001  # one dictionary read
     if bits is not None and weight is not None:
-        pending = type(weight).__name__ == "Params4bit"
-        yield UnpackedLayerFacts(path, type(module).__name__, bits, short_name(weight.dtype), pending)
+        kind = type(weight).__name__
+        foreign = kind not in ("Params4bit", "Int8Params")
+        yield UnpackedLayerFacts(path, type(module).__name__, bits, short_name(weight.dtype), kind == "Params4bit", foreign)
 
 
 def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[LinearFacts, ...] | None:

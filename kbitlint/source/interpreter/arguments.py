@@ -14,8 +14,9 @@ from kbitlint.facts.values import UNKNOWN, Call, Symbol, Value
 from kbitlint.files.local_configs import zero_stage
 from kbitlint.upstream.calls import EXPERT_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
 from kbitlint.upstream.hub_names import is_hub_id, stored_method, stored_quantized
-from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
+from kbitlint.upstream.quantization import OWN_LINEARS, QUANTIZATION_CONFIGS
 from kbitlint.upstream.trl_versions import behavior
+from kbitlint.upstream.versions import number
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -116,6 +117,16 @@ def stored_of(own: Any, method: Value, bits: Value) -> tuple[Value, Value]:
     if not isinstance(own, dict) or not isinstance(own.get("quant_method"), str):
         return method, bits
     return own["quant_method"], 4 if own.get("load_in_4bit") is True else 8 if own.get("load_in_8bit") is True else UNKNOWN
+
+
+def has_linears_of_its_own(name: Value, config: CheckpointConfig | None, versions: Mapping[str, str]) -> bool:
+    """Return whether a checkpoint's class has linear layers of its own class, which transformers 5 leaves unquantized."""
+    kind = config.model_type if config is not None else ""
+    if not kind and isinstance(name, str) and any(word in name.lower() for word in OWN_LINEARS):
+        from kbitlint.upstream.families import facts_of  # the table of families, for few scripts
+
+        kind = facts_of(name).model_type
+    return kind in OWN_LINEARS and number(versions.get("transformers", "5")) >= (5,)
 
 
 def stored_by_name(call: Call) -> tuple[str, Value] | None:

@@ -101,8 +101,10 @@ class LibraryCalls(Interpreter):
         ):
             return self.special(name, arguments)
         if is_optimizer(last):
+            optimizer = arguments.frozen(self.effort)
+            self.trail.calls[optimizer.span] = optimizer
             for net in optimized(arguments):
-                net.optimizer = arguments.frozen(self.effort) if net.state.adapters is None else None
+                net.optimizer = optimizer if net.state.adapters is None else None
         if last in ("GradScaler", "autocast"):
             self.trail.scaler = "float16" if last == "GradScaler" else self.trail.scaler or UNKNOWN
         if name.partition(".")[0] not in _HARMLESS:

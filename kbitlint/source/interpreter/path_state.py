@@ -19,6 +19,7 @@ from kbitlint.limits import current
 from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.arguments import (
     defaults_of,
+    has_linears_of_its_own,
     named_of,
     quantization_of,
     reentry_of,
@@ -131,12 +132,12 @@ class PathState:
             method, bits = stored_of(own, method, bits)
         elif stored is not None and method is UNKNOWN and call.complete and call.value("quantization_config") is None:
             method = bits = None
-        dtype = call.dtype("dtype", UNKNOWN)
-        if dtype is UNKNOWN:
-            dtype = call.dtype("torch_dtype", UNKNOWN)
-        dtype = UNKNOWN if dtype == "auto" else dtype
+        given = call.dtype("dtype", UNKNOWN)
+        given = call.dtype("torch_dtype", UNKNOWN) if given is UNKNOWN else given
+        dtype = UNKNOWN if given == "auto" else given
         state = ModelState(call, method, bits, config, dtype, training_mode=quantized is not None, named=named_of(stored))
-        state = dataclasses.replace(state, inferred=self.inferred > 0)
+        unconverted = has_linears_of_its_own(call.value("pretrained_model_name_or_path"), state.named, self.versions)
+        state = dataclasses.replace(state, inferred=self.inferred > 0, unconverted=unconverted)
         net = self.net(state)
         self.steps.append(Step(Action.LOAD, call, state, net.number, None if own is None else method))
         return net

@@ -191,6 +191,11 @@ _ATTACH_ROWS = (
     ),
     Contract(
         _ATTACH,
+        "mixed is True and model.packed == 'bitsandbytes' and made(peft_config, 'LoraConfig')",
+        "8bit and 4bit quantization not supported for LORA (yet).",
+    ),
+    Contract(
+        _ATTACH,
         "model.packed == 'gptq' and peft_config.use_dora",
         " does not support DoRA yet, please set it to False",
     ),

@@ -1,0 +1,61 @@
+"""Facts of training loops that a file writes itself: what one round does, in the order of the text."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+
+class Act(enum.Enum):
+    """What a statement of a loop does."""
+
+    BACKWARD = "computes gradients"
+    STEP = "changes parameters"
+    CLEAR = "clears gradients"
+
+
+class Origin(enum.Enum):
+    """How a loss is made, if no gradient can flow through it."""
+
+    NUMBER = "is a number of Python's, which .item() returns"
+    DETACHED = "is detached from the model"
+    WITHOUT_GRAD = "is computed where gradients are off"
+    WITHOUT_LABELS = "is None, because the model is called without labels"
+
+
+@dataclass(frozen=True, slots=True)
+class LoopAct:
+    """One act of a loop."""
+
+    act: Act
+    name: str
+    """The name of the loss or of the optimizer; of the model, if its gradients are cleared."""
+    line: int
+    origin: Origin | None = None
+    """How the loss of a backward pass is made; None if a gradient may flow, or if it is not known."""
+    model: str = ""
+    """The name of the model that was called without labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLoop:
+    """One loop, the innermost one around its acts."""
+
+    line: int
+    acts: tuple[LoopAct, ...]
+    certain: bool = True
+    """Whether each round performs all acts, as opposed to some rounds only."""
+
+    @property
+    def cleared(self) -> LoopAct | None:
+        """Return the act that clears the gradients of every backward pass before the step; None if some reach it."""
+        round_twice, found = self.acts * 2, None
+        passes = [place for place, one in enumerate(self.acts) if one.act is Act.BACKWARD]
+        for start in passes:
+            rest = round_twice[start + 1 : start + 1 + len(self.acts)]
+            step = next((place for place, one in enumerate(rest) if one.act is Act.STEP), None)
+            clear = next((one for one in rest[: step or 0] if one.act is Act.CLEAR), None)
+            if step is None or clear is None:
+                return None
+            found = clear
+        return found if self.certain else None

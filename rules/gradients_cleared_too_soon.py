@@ -1,0 +1,78 @@
+"""Rule KB717: gradients-cleared-too-soon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.facts.own_loops import Act
+from kbitlint.rule import Meta, Rule
+from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.facts.own_loops import OwnLoop
+    from kbitlint.facts.source import SourceFacts
+
+
+class GradientsClearedTooSoon(Rule):
+    """A loop whose gradients never change a parameter.
+
+    ## What it does
+
+    Reads the loops that a script writes itself. Reports a loop that clears the gradients between the backward pass and the
+    optimizer's step. Reports a loop that computes and clears gradients in a file without any step, and one that steps in a
+    file without any backward pass. A loop that does so in some rounds only is not reported.
+
+    ## Why is this bad?
+
+    An optimizer skips parameters without a gradient. The loss is printed, nothing fails, and no adapter changes.
+
+    ## Example
+
+    `loss.backward(); optimizer.zero_grad(); optimizer.step()`.
+
+    ## Fix
+
+    Call `loss.backward()`, `optimizer.step()` and `optimizer.zero_grad()` in this order.
+
+    ## Fix safety
+
+    Display only: the order of the loop is the user's.
+
+    ## References
+
+    - https://docs.pytorch.org/docs/stable/optim.html#taking-an-optimization-step
+    - https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB717",
+        slug="gradients-cleared-too-soon",
+        severity=Severity.ERROR,
+        consequence=Consequence.TRAINS_NOTHING,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each such loop."""
+        does = {one.act for loop in source.own_loops for one in loop.acts}
+        for loop in source.own_loops:
+            if (found := _fault(source, loop, does)) is not None:
+                message, line, name = found
+                fix = Fix("backward first, then the step, then clear the gradients", Safety.DISPLAY)
+                yield self.violation(message, source.at_line(line, name), surface=Surface.SOURCE, fix=fix)
+
+
+def _fault(source: SourceFacts, loop: OwnLoop, does: set[Act]) -> tuple[str, int, str] | None:
+    """Return (message, line, name) of what keeps the gradients of a loop from the parameters; None if nothing does."""
+    cleared = loop.cleared
+    if cleared is not None:
+        return "the gradients are cleared before the optimizer uses them", cleared.line, f"{cleared.name}.zero_grad"
+    acts = {one.act: one for one in loop.acts}
+    if Act.CLEAR in acts and Act.BACKWARD in acts and Act.STEP not in does and ".step(" not in source.text:
+        return "the gradients are cleared, and no optimizer ever takes a step", acts[Act.BACKWARD].line, "backward"
+    if Act.CLEAR in acts and Act.STEP in acts and Act.BACKWARD not in does and "backward" not in source.text:
+        return "the optimizer takes steps, and no backward pass computes gradients", acts[Act.STEP].line, acts[Act.STEP].name
+    return None

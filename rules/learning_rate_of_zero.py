@@ -1,0 +1,72 @@
+"""Rule KB719: learning-rate-of-zero."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.calls import TRAINING_ARGUMENTS
+from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.context import TrainingContext
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Argument, Call
+
+
+class LearningRateOfZero(Rule):
+    """An optimizer with a learning rate of zero.
+
+    ## What it does
+
+    Reports `lr=0.0` of the optimizers of torch, and `learning_rate=0.0` of training arguments.
+
+    ## Why is this bad?
+
+    Every step multiplies the update with the rate. Nothing fails, and no adapter changes.
+
+    ## Example
+
+    `torch.optim.AdamW(model.parameters(), lr=0.0)`.
+
+    ## Fix
+
+    Set a rate: LoRA is usually trained with 1e-4 to 2e-4.
+
+    ## Fix safety
+
+    Display only: the rate is the user's choice.
+
+    ## References
+
+    - https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html
+    - https://huggingface.co/docs/transformers/main_classes/trainer
+    """
+
+    meta: ClassVar[Meta] = Meta(
+        code="KB719",
+        slug="learning-rate-of-zero",
+        severity=Severity.ERROR,
+        consequence=Consequence.TRAINS_NOTHING,
+        since="0.1.0",
+    )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each such call that every path makes alike."""
+        for call in source.calls:
+            rate = _rate(call)
+            if rate is not None and not isinstance(rate.value, bool) and rate.value == 0:
+                yield self.violation(
+                    "the learning rate is 0: no step changes a parameter",
+                    source.at_line(rate.whole.line, rate.name),
+                    surface=Surface.SOURCE,
+                    fix=Fix("set a rate, such as 2e-4", Safety.DISPLAY),
+                )
+
+
+def _rate(call: Call) -> Argument | None:
+    if call.callee in TRAINING_ARGUMENTS:
+        return call.argument("learning_rate")
+    return call.argument("lr") if call.callee.startswith("torch.") else None
