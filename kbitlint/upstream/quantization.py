@@ -200,11 +200,7 @@ METHODS: tuple[Method, ...] = (
         trains_with=(("linear_class", "autobitlinear"), ("quantization_mode", "online")),
     ),
     Method(
-        "spqr",
-        "SpQRConfig",
-        layers=(Layer("*Linear*", None, "spqr", package="spqr_quant"),),
-        trains=False,
-        refuses_bare=True,
+        "spqr", "SpQRConfig", layers=(Layer("*Linear*", None, "spqr", package="spqr_quant"),), trains=False, refuses_bare=True
     ),
     Method("nvfp4", "NVFP4Config", layers=(Layer("NVFP4Linear", 4, "nvfp4"),), trains=False),
     Method("fouroversix", "FourOverSixConfig", trains_with=(("keep_master_weights", True),)),
