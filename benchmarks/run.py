@@ -91,6 +91,8 @@ PARTS = {
     "memory": Part("Bytes of a step, as told and as they are", (("benchmarks.cost.memory",),)),
     "recorded": Part("Bytes of a step, as an H200 took them", (("benchmarks.cost.recorded",),)),
     "published": Part("Bytes of a step, as others published them", (("benchmarks.cost.published",),)),
+    "ranks": Part("Bytes of a rank, as real ranks held them", (("benchmarks.cost.ranks",),), kept=("ranks.jsonl",)),
+    "limits": Part("What is said to fit, under a limit that real steps must keep", (("benchmarks.cost.limits",),)),
     "preparation": Part("What the fix costs, beside PEFT's prepare", (("benchmarks.cost.preparation",),)),
     "learning": Part(
         "What is learned after the fix, beside PEFT's prepare",

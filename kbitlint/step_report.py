@@ -58,10 +58,33 @@ class MemoryReport(MemoryResult):
 
 
 class FitReport(FitResult):
-    """Whether a run fits its cards."""
+    """Whether a run fits its cards; ``print`` shows the answer as text, a notebook as a page."""
 
     __slots__ = ()
 
     def __str__(self) -> str:
         """Return the report in the format of ``kbitlint fit``."""
         return fit.render_text(self)
+
+    def _repr_html_(self) -> str:
+        return saved.framed(self.to_html())
+
+    def to_json(self) -> str:
+        """Return the answer as a JSON document; all sizes are bytes."""
+        return formats.render_fit("json", self)
+
+    def to_html(self) -> str:
+        """Return the answer as a page."""
+        return formats.render_fit("html", self)
+
+    def save(self, file: str | Path) -> Path:
+        """Write the answer to a file, and return its path.
+
+        Args:
+            file: The file. Its suffix decides the format: .html, .json or .txt.
+
+        Raises:
+            KbitlintError: The suffix is none of these, or the file cannot be written.
+        """
+        path = Path(file)
+        return saved.write(path, formats.render_fit(saved.format_of(path, formats.FIT), self))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.dtypes import LOW_PRECISION
+from kbitlint.facts.prepare_call import fix_instead
 from kbitlint.facts.source import Action
 from kbitlint.facts.step_bytes import WARN_FROM, is_cast_after_loading, step_bytes
 from kbitlint.rule import Meta, Option, Rule
@@ -47,8 +48,8 @@ class Float32FrozenWeight(Rule):
 
     ## Fix
 
-    Store them in half precision again. If PEFT's prepare made them float32, `kbitlint.fix(model)` in its place does not.
-    Also let float32 norms cast their output back to their input's dtype: no later layer takes float32 any more.
+    Store them in half precision, and let float32 norms cast their output back. If PEFT's prepare made them float32,
+    `kbitlint.fix(model)` in its place does not: in a script, the unsafe fix replaces the call.
 
     ## Fix safety
 
@@ -121,7 +122,7 @@ class Float32FrozenWeight(Rule):
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if cost.fits_no_gpu else Severity.WARNING,
                 evidence={"extra_bytes": cost.extra, "checkpoint": cost.checkpoint},
-                fix=Fix("leave the call out: get_peft_model freezes the base, and the arguments checkpoint", Safety.DISPLAY),
+                fix=fix_instead(source, call, bare=all(step.before.adapters is None for step in steps)),
             )
 
     @staticmethod

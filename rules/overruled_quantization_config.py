@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.guards import is_default
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule
@@ -76,6 +77,9 @@ class OverruledQuantizationConfig(Rule):
             outcome = next(iter(outcomes))
             if argument is None or outcome is None or len(outcomes) > 1:
                 continue
+            named = call.argument("pretrained_model_name_or_path")
+            if named is not None and is_default(source.text, source.code_of(named.span)):
+                continue  # a caller, who passes another checkpoint, decides
             if source.dialect == "axolotl":
                 continue  # it builds its config from the stored one (src/axolotl/loaders/model.py)
             severity, consequence, what = outcome

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.guards import chooses_by_version, is_guarded
@@ -127,6 +126,8 @@ def _fix(source: SourceFacts, call: Call, refused: dict[Argument, Keyword]) -> F
 
 
 def _meant(source: SourceFacts, call: Call, name: str) -> str:
+    import difflib  # only a finding needs it
+
     close = difflib.get_close_matches(name, [*names_of(call.callee, source.versions)], 1, 0.85)
     return close[0] if close else ""
 

@@ -50,6 +50,28 @@ def test_a_real_notebook_shows_reports_as_pages_and_completes_arguments(tmp_path
     assert "sys" not in shown[7]["text/plain"]
 
 
+@pytest.mark.slow
+def test_the_notebook_of_the_documentation_runs(tmp_path):
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    notebook = nbformat.read(ROOT / "docs" / "quickstart.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    assert [cell.source for cell in notebook.cells if "install" in cell.metadata.get("tags", [])] == [
+        "%pip install -q 'kbitlint[model]'"
+    ]
+    notebook.cells = [cell for cell in notebook.cells if "install" not in cell.metadata.get("tags", [])]
+    environment = {"metadata": {"path": tmp_path}}
+    nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=environment).execute()
+    outputs = [out for cell in notebook.cells for out in cell.get("outputs", [])]
+    said = "".join(out["text"] for out in outputs if out.get("name") == "stdout")
+    pages = [out["data"]["text/html"] for out in outputs if "text/html" in out.get("data", {})]
+
+    assert [page.count('<iframe title="kbitlint"') for page in pages] == [1, 1]
+    assert "LoRA r=8 on 4 layers, 20% of the linear weights have an adapter, none of gate_proj" in " ".join(said.split())
+    assert "8 parameters received a gradient" in said
+    assert "KB202 nothing-trainable" in said
+    assert [cell.outputs for cell in nbformat.read(ROOT / "docs" / "quickstart.ipynb", 4).cells if cell.get("outputs")] == []
+
+
 def test_texts_of_one_line():
     report = kbitlint.check(plants.unprepared())
 

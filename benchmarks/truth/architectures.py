@@ -173,6 +173,8 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "nemotron_h_omni": {"vision_config.video_temporal_patch_size": 2},
     "qwen2_5_omni_thinker": {"vision_start_token_id": 6},
     "qwen3_omni_moe_thinker": {"vision_start_token_id": 6},
+    "qwen2_5_vl_vision": {"window_size": 112},  # at least one patch after merging
+    "exaone4_5_vision": {"window_size": 112},
     "deepseek_v4": {"compress_rates": {"compressed_sparse_attention": 4, "heavily_compressed_attention": 8}},
     "vibevoice_acoustic_tokenizer_encoder": {"depths": [1, 1], "downsampling_ratios": [2]},
     "xlstm": {"chunk_size": 8},

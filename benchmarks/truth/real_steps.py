@@ -54,6 +54,7 @@ BUILD = "build"
 _KINDS = {
     "no-checkpointing": r"does not support (gradient|activation) checkpointing",
     "no-grad": r"does not require grad",
+    "packed": r"unsigned char|'Byte'|ByteTensor|uint8|Got Byte",  # the bytes of a packed weight where numbers are expected
     "dtype": r"not implemented for '(BFloat16|Half)'|"
     r"dtype|scalar type|Input type .* and bias type|result type .* can't be cast|without overflow",
 }

@@ -2,9 +2,9 @@
 
     python -m benchmarks.truth.rehearsal_server FOLDER PIPE
 
-``kbitlint rehearse`` starts an interpreter for each script, which costs seconds. The forked process does the same afterwards:
-the guards and stand-ins are those of ``kbitlint.rehearsal.stage``. It reads a pickled request in hexadecimal from each line of
-its input, and writes the messages of the rehearsal into the pipe, then END.
+``kbitlint rehearse`` starts an interpreter for each script, which costs seconds. The forked process does the same
+afterwards: the guards and stand-ins are those of ``kbitlint.rehearsal.stage``. It reads a pickled request in hexadecimal
+from each line of its input, and writes the messages of the rehearsal into the pipe, then END.
 """
 
 from __future__ import annotations

@@ -72,8 +72,8 @@ def _verdict(task: str, model_type: str, preparation: Preparation, device: str) 
     else:
         facts[Surface.TRACE] = traced
         made |= {
-            "verdict": "other"
-            if traced.packed_reads
+            "verdict": "packed"
+            if traced.packed_reads or any("uint8" in refusal.dtypes for refusal in traced.refusals)
             else "dtype"
             if traced.refusals
             else "no-grad"
@@ -100,7 +100,7 @@ def _no_grad(traced: Any) -> bool:
 def agrees(real: dict[str, Any], said: dict[str, Any]) -> bool:
     """Return whether the verdict is the outcome of the real step."""
     if real["outcome"] == "error":
-        kind = real["error"]["kind"]
+        kind = real_steps.kind_of(real["error"]["message"])
         return said["verdict"] == kind or (kind == "other" and said["verdict"] in ("other", "untraceable"))
     names = sorted(name.removeprefix("base_model.model.") for name in real["with_gradient"])
     return said["verdict"] == "ok" and names == said["reached"]

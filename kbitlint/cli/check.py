@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from kbitlint.result import AuditResult
 
 EXIT_CLEAN, EXIT_VIOLATIONS = 0, 1
+#: the ranks of the launcher that audited a target with this process, and the seconds to wait for them; empty without any
+_MET: list[tuple[Any, float]] = []
 #: the targets of a run that names none, in a project that lists none
 HERE = (".",)
 
@@ -97,6 +99,19 @@ def check_targets(targets: tuple[str, ...], options: CheckOptions, settings: Con
 
 
 def _finish(audited: Audited, options: CheckOptions, settings: Config, *, everything: bool = False) -> int:
+    """Write the report and return the exit code; of several ranks, the one that has written it returns it alone."""
+    code = _reported(audited, options, settings, everything=everything)
+    if not _MET:
+        return code
+    from kbitlint.integrations.exchange import leave  # only runs under torchrun need it
+
+    sys.stdout.flush()
+    ranks, patience = _MET.pop()
+    leave(ranks, speaks=audited.speaks, patience=patience)
+    return code if audited.speaks else EXIT_CLEAN
+
+
+def _reported(audited: Audited, options: CheckOptions, settings: Config, *, everything: bool) -> int:
     """Apply the project's suppressions, write the report, and return the exit code."""
     result = apply_suppressions(audited.reports, settings, options, everything=everything)
     fail_on = Severity(options.fail_on) if options.fail_on else settings.fail_on
@@ -215,6 +230,8 @@ def _audit_one(target: str, arguments: dict[str, Any], options: CheckOptions, de
         from kbitlint.integrations import ranks  # only runs under torchrun need it
 
         joint = ranks.check(target, timeout=options.rank_timeout, **arguments, plan=options.diff)
+        if joint.ranks is not None:
+            _MET[:] = [(joint.ranks, 2.0 if joint.lost else 60.0)]
         return joint.report, joint.speaks
     return api.check(target, **arguments, plan=options.diff), True
 

@@ -119,7 +119,7 @@ def create(folder: Path, package: str, slug: str, code: str) -> Iterator[str]:
     start = folder / package / "__init__.py"
     if not start.exists():
         written = {start: "", **written}
-        yield f'in pyproject.toml: [project.entry-points."kbitlint.rules"] {package} = "{package}"'
+        yield f'add to pyproject.toml, then pip install -e .: [project.entry-points."kbitlint.rules"] {package} = "{package}"'
     for path, text in written.items():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

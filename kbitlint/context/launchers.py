@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.context.strategy import Strategy
 from kbitlint.errors import KbitlintError, did_you_mean
-from kbitlint.runtime.content import read_text
+from kbitlint.runtime.content import is_file, read_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -90,7 +90,7 @@ def _through_accelerate(file: Path, content: dict[str, Any], processes: int | No
         stage = _stage(file, "deepspeed_config.zero_stage", table.get("zero_stage", 2))
         return {"strategy": stage, "world_size": processes}
     there = Path(str(own))
-    if not there.is_absolute() and not there.is_file():
+    if not there.is_absolute() and not is_file(there):
         there = file.parent / there
     return deepspeed(there) | {"world_size": processes}
 

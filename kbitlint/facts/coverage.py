@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from kbitlint.facts.model import ModelFacts
 
 _SHOWN = 5
 
@@ -30,8 +28,8 @@ class Coverage:
         return f"{share} of the linear weights have an adapter" + (f", none of {shown}" if shown else "")
 
 
-def coverage_of(facts: ModelFacts) -> Coverage | None:
-    """Return the coverage of a model's adapters. None if they reach every matrix, or work on none by design.
+def coverage_of(facts: Any) -> Coverage | None:
+    """Return the coverage of the adapters of ModelFacts. None if they reach every matrix, or work on none by design.
 
     PEFT wraps the module of fused experts for one of its parameters, so that the others cannot be told apart: None too.
     """
@@ -53,7 +51,7 @@ def coverage_of(facts: ModelFacts) -> Coverage | None:
     return Coverage(reached / total, tuple(without))
 
 
-def _matrices(facts: ModelFacts) -> Iterator[tuple[str, int]]:
+def _matrices(facts: Any) -> Iterator[tuple[str, int]]:
     """Yield (path of the module, or of the parameter of fused experts; elements before packing)."""
     known: set[str] = set()
     for packed in (*facts.quantized, *facts.packed_banks):

@@ -19,6 +19,12 @@ _CHOICE = re.compile(
 _WORD = re.compile(r"\w+")
 #: a name that is neither an attribute, nor the target of an assignment, nor a keyword
 _READ = re.compile(r"(?<![\w.])[A-Za-z_]\w*+(?![ \t]*+=(?!=))")
+#: ``name="text"``, as a statement or, before a comma or bracket, as a default of a signature that spans lines or not
+_TEXT_GIVEN = re.compile(
+    r"(?:^[ \t]*|def \w{1,60}\([^()\n]{0,200}?)(?P<name>[A-Za-z_]\w{0,60})[ \t]{0,20}(?::[ \t]?\w{1,20}[ \t]?)?=[ \t]{0,20}"
+    r"[\"'][^\"'\n]{0,200}[\"'][ \t]{0,8}(?P<end>[,)])?",
+    re.MULTILINE,
+)
 _PROSE = re.compile(r"(\"\"\"|\'\'\').*?\1|#[^\n]*", re.DOTALL)
 
 
@@ -31,6 +37,14 @@ def is_read(text: str, name: str) -> bool:
     """Return whether the code of a file reads a name, or all local names at once."""
     read = set(_READ.findall(_PROSE.sub("", text)))
     return name in read or "locals" in read
+
+
+def is_default(text: str, code: str) -> bool:
+    """Return whether an expression is a parameter of a function, to which the file itself gives a text only as its default."""
+    if not code.isidentifier():
+        return False
+    given = [match for match in _TEXT_GIVEN.finditer(text) if match["name"] == code]
+    return bool(given) and all(match["end"] for match in given)
 
 
 def is_guarded(text: str, offset: int, errors: Collection[str]) -> bool:

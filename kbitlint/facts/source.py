@@ -178,9 +178,13 @@ class SourceFacts(SourceText):
 
     def names_class(self, call: Call) -> bool:
         """Return whether a call names the class of its library itself, and not a subclass, which may take more arguments."""
-        name = self.code_of(call.span).partition("(")[0].strip().rpartition(".")[2]
-        last = call.callee.rpartition(".")[2]
-        return name == last or any(local == name and full.rpartition(".")[2] == last for full, local in self.imports)
+        owner, _, name = self.code_of(call.span).partition("(")[0].strip().rpartition(".")
+        library, _, last = call.callee.partition(".")
+        known = [full for full, local in self.imports if local == (owner.partition(".")[0] or name) or full == f"{library}.*"]
+        if known:
+            return any(full.partition(".")[0] == library and (owner or full.endswith((f".{last}", ".*"))) for full in known)
+        lines = self.text.split("\n")  # an import inside a function
+        return any(line.lstrip().startswith(f"from {library}") and name in line for line in lines)
 
     def is_imported(self, call: Call) -> bool:
         """Return whether a call stands in a file that the file imports."""

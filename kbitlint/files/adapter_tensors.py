@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.checkpoint import FLOATS, Contradiction
+from kbitlint.runtime.patterns import matches
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -104,11 +105,9 @@ def _sizes(modules: Mapping[str, Mapping[str, Tensor]], base: Mapping[str, Tenso
 def _by_pattern(patterns: Mapping[str, Any], module: str, default: int) -> Any:
     """Return the rank of a module (``get_pattern_key`` of PEFT)."""
     for pattern, value in patterns.items():
-        try:
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                return value
-        except re.error:
-            return default
+        found = matches(rf"(.*\.)?({pattern})$", module)
+        if found is not False:
+            return value if found else default
     return default
 
 
@@ -128,18 +127,11 @@ def _dropped(config: Mapping[str, Any], modules: Iterable[str]) -> Iterator[Cont
     targets = config.get("target_modules")
     for module in modules:
         if isinstance(targets, str):
-            attached = targets == "all-linear" or _matches(targets, module)
+            attached = targets == "all-linear" or matches(targets, module, whole=True) is not False
         else:
             attached = not isinstance(targets, list) or any(f".{module}".endswith(f".{target}") for target in targets)
         if not attached:
             yield Contradiction(module, "target_modules do not match it: PEFT drops its tensors", fails=False)
-
-
-def _matches(pattern: str, module: str) -> bool:
-    try:
-        return re.fullmatch(pattern, module) is not None
-    except re.error:
-        return True
 
 
 def _missing_targets(config: Mapping[str, Any], modules: Iterable[str], base: Iterable[str] | None) -> Iterator[Contradiction]:

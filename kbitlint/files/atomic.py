@@ -12,8 +12,9 @@ import errno
 import glob
 import os
 import stat
+import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError
 from kbitlint.runtime.content import opened
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-try:
+if sys.platform == "win32":  # it has other locks; nothing is locked there
+    fcntl: Any = None
+else:
     import fcntl
-except ImportError:  # pragma: no cover  # Windows has other locks; nothing is locked there
-    fcntl = None  # type: ignore[assignment]
 
+#: whether the system replaces files that are open; Windows does not
+_REPLACES_OPEN = sys.platform != "win32"
 _SUFFIX = ".kbitlint-tmp"
 #: characters of the name in the name of its temporary file; a name may have 255 bytes in any script
 _KEPT = 50
@@ -61,6 +64,9 @@ def replace(path: Path, content: bytes, *, follow: bool = True) -> None:
             os.fsync(file.fileno())
             if before is not None:
                 _take_over(temporary, place, before)
+            if _REPLACES_OPEN:  # and the lock keeps other processes from removing it until then
+                temporary.replace(place)
+        if not _REPLACES_OPEN:
             temporary.replace(place)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -117,23 +123,25 @@ def _take_over(temporary: Path, place: Path, before: os.stat_result) -> None:
     Raises:
         OSError: If one of them would be lost.
     """
-    with contextlib.suppress(OSError, AttributeError):  # only root can change an owner, and Windows has none
-        os.chown(temporary, before.st_uid, before.st_gid)
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):  # only root can change an owner
+            os.chown(temporary, before.st_uid, before.st_gid)
     new = temporary.stat()
     if (new.st_uid, new.st_gid) != (before.st_uid, before.st_gid):
         raise PermissionError(errno.EPERM, "it belongs to another user or group, which replacing it would change", str(place))
     temporary.chmod(stat.S_IMODE(before.st_mode))
-    attributes, others = _attributes(place), _attributes(temporary)
-    for name in others.keys() - attributes.keys():  # from the folder's default access list
-        os.removexattr(temporary, name)
-    for name, value in attributes.items():
-        if others.get(name) != value:
-            _set_attribute(temporary, place, name, value)
+    if sys.platform == "linux":  # Python has extended attributes nowhere else
+        attributes, others = _attributes(place), _attributes(temporary)
+        for name in others.keys() - attributes.keys():  # from the folder's default access list
+            os.removexattr(temporary, name)
+        for name, value in attributes.items():
+            if others.get(name) != value:
+                _set_attribute(temporary, place, name, value)
 
 
 def _attributes(path: Path) -> dict[str, bytes]:
     """Return the extended attributes of a file, including its access list; none if the system has none."""
-    if not hasattr(os, "listxattr"):  # only Linux has them
+    if sys.platform != "linux":
         return {}
     try:
         return {name: os.getxattr(path, name) for name in os.listxattr(path)}
@@ -144,6 +152,8 @@ def _attributes(path: Path) -> dict[str, bytes]:
 
 
 def _set_attribute(temporary: Path, place: Path, name: str, value: bytes) -> None:
+    if sys.platform != "linux":
+        return
     try:
         os.setxattr(temporary, name, value)
     except OSError as error:
@@ -179,7 +189,7 @@ def alone(folder: Path, target: str) -> Iterator[None]:
         TargetError: If another fix holds the lock.
     """
     handle = None
-    if fcntl is not None:
+    if fcntl is not None and sys.platform != "win32":
         with contextlib.suppress(OSError):
             if folder.is_dir() or folder.is_file():
                 handle = os.open(folder, os.O_RDONLY | os.O_NONBLOCK)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+
+from kbitlint.runtime import content
 
 
 def root_of(start: Path) -> Path:
@@ -20,6 +23,17 @@ def project_of(start: Path) -> Path | None:
             if (place / mark).exists():
                 return place
     return None
+
+
+def name_of(root: Path) -> str:
+    """Return the name in pyproject.toml of a project; empty if it has none, or cannot be read."""
+    try:
+        text = content.head(root / "pyproject.toml", 65_536).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    section = re.search(r"^\[project\]\s*$(.*?)(?=^\[|\Z)", text, re.MULTILINE | re.DOTALL)
+    found = re.search(r"""^name\s*=\s*["']([\w.-]{1,80})["']""", section[1], re.MULTILINE) if section else None
+    return found[1] if found else ""
 
 
 def file_of(target: str, file: str) -> str:

@@ -148,6 +148,10 @@ def _sharding(setup: Setup, meter: Meter) -> list[Option]:
         f"{flags}; fsdp_offload_params: true",
         (("strategy", "fsdp2"), ("offload", True), ("stored", True)),
     )
+    try:
+        meter.rank(offload.apply(setup))
+    except KbitlintError:  # int8 weights
+        return []
     return [offload] if setup.strategy == "fsdp2" else [shard, offload]
 
 

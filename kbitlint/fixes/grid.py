@@ -1,7 +1,8 @@
-"""Batch x length as a map: the bytes on the card of many batches, from three traced steps.
+"""Batch x length as a map: the bytes on the card of many batches, from four traced steps.
 
-At each moment of a step, a byte belongs to the whole run, to each token of a batch, or to each pair of tokens of a sequence
-where scores are stored. Three steps tell the three counts of each moment. The peak of any batch is the largest of the moments.
+At each moment of a step, a byte belongs to the whole run, to each position of a sequence (tables of positions), to each token of
+a batch, or to each pair of tokens of a sequence where scores are stored. Four steps tell the four counts of each moment. The
+peak of any batch is the largest of the moments.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 BATCHES = (1, 2, 4, 8, 16, 32)
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 #: the traced steps: (sequences, tokens). They are long enough that no table of a fixed size decides a moment.
-_TRACED = ((1, 512), (1, 1024), (2, 512))
+_TRACED = ((1, 512), (1, 1024), (2, 512), (2, 1024))
 
 
 def grid_of(setup: Setup, meter: Meter) -> Grid | None:
@@ -39,14 +40,16 @@ def grid_of(setup: Setup, meter: Meter) -> Grid | None:
 
 def _peak(steps: Sequence[Mapping[str, int]], batch: int, tokens: int) -> int:
     """Return the most bytes of any moment of a batch."""
-    one, longer, more = steps
-    (_, short), (_, long), _ = _TRACED
+    short, long = _TRACED[0][1], _TRACED[1][1]
     most = 0.0
-    for name, bytes_ in one.items():
-        sequence = more[name] - bytes_  # of one sequence of the short length
-        fixed = bytes_ - sequence
-        # a * short + b * short**2 = sequence, and a * long + b * long**2 = longer - fixed
-        square = ((longer[name] - fixed) / long - sequence / short) / (long - short)
+    for name in steps[0]:
+        one, longer, two, two_longer = (step[name] for step in steps)
+        # of one sequence: linear * tokens + square * tokens**2
+        sequence, longer_sequence = two - one, two_longer - longer
+        square = (longer_sequence / long - sequence / short) / (long - short)
         linear = sequence / short - square * short
-        most = max(most, fixed + batch * (linear * tokens + square * tokens**2))
+        # of no sequence: fixed + position * tokens
+        position = ((longer - longer_sequence) - (one - sequence)) / (long - short)
+        fixed = one - sequence - position * short
+        most = max(most, fixed + position * tokens + batch * (linear * tokens + square * tokens**2))
     return round(most)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = 300.0
 """Seconds that a rank waits for the others after its own audit."""
 _POLL = 0.05
+_ENDING = 0.3
+"""Seconds in which a process that leaves has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,30 @@ def _last_seen(ranks: Group, rank: int) -> str:
     if not ranks.store.check([key]):
         return "it never started its audit"
     return f"{ranks.store.get(key).decode()} hangs in its audit or died"
+
+
+def leave(ranks: Group, *, speaks: bool, patience: float = 60.0) -> None:
+    """Return when this rank may end its process: a launcher ends all ranks as soon as one leaves with an error.
+
+    The ranks that are silent wait until the report is out, and leave; the rank that speaks leaves after them.
+
+    Args:
+        ranks: The group.
+        speaks: Whether this rank has written the report.
+        patience: The most seconds to wait for the others.
+    """
+    deadline = time.monotonic() + patience
+    try:
+        if not speaks:
+            ranks.store.wait(["kbitlint/out"], timedelta(seconds=patience))
+            ranks.store.add("kbitlint/gone", 1)
+            return
+        ranks.store.set("kbitlint/out", "")
+        while ranks.store.add("kbitlint/gone", 0) < ranks.world_size - 1 and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        time.sleep(_ENDING)
+    except Exception:  # noqa: BLE001  # the store is gone with its host: there is nobody left to wait for
+        return
 
 
 def _leave(ranks: Group, prefix: str, answered: int, patience: float = 10.0) -> None:

@@ -89,7 +89,7 @@ class KbitlintCallback(Callback):  # type: ignore[misc]  # Lightning is Any to m
             optimizer,
             _context(trainer),
             first=trainer.is_global_zero,
-            folder=Path(trainer.default_root_dir),
+            folder=Path(trainer.log_dir or trainer.default_root_dir),
         )
 
         def log(report: Report, _: bool) -> None:  # noqa: FBT001  # as the gate passes it

@@ -64,6 +64,10 @@ class RankReport:
     report: Report
     speaks: bool = True
     """Whether this rank prints the report: it is the lowest rank that answered."""
+    ranks: Group | None = None
+    """The ranks that agree; None if there is one process."""
+    lost: bool = False
+    """Whether a rank did not answer: nobody waits for it."""
 
 
 def check(target: Any, *, timeout: float = DEFAULT_TIMEOUT, **options: Any) -> RankReport:
@@ -136,7 +140,7 @@ def over_ranks(
         own = RankAudit(None, error=f"{one_line(error)} (in {traceback.extract_tb(error.__traceback__)[-1].name})")
     heard = exchange(ranks, own, timeout)
     report = merge_ranks(heard.records, heard.lost, ranks.world_size, rules)
-    return RankReport(report, speaks=ranks.rank == min(heard.records))
+    return RankReport(report, ranks.rank == min(heard.records), ranks, bool(heard.lost))
 
 
 def merge_ranks(records: Mapping[int, RankAudit], lost: Mapping[int, str], world_size: int, rules: Sequence[Rule]) -> Report:

@@ -84,7 +84,7 @@ def audit_many(
         KbitlintError: The server cannot be started, or ``memory`` is set on a system that does not report memory.
     """
     if memory is not None and not process_memory.can_be_counted():
-        raise KbitlintError("--target-memory needs Linux: this system does not say what processes hold")
+        raise KbitlintError("--target-memory needs Linux, or psutil elsewhere: pip install 'kbitlint[processes]'")
     folders = import_paths.reached_by(targets)
     request = _Request(tuple(targets), dict(options), jobs, Limits(timeout, memory), folders, processes.can_fork())
     found: dict[int, Report | Failure] = {}

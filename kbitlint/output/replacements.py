@@ -17,7 +17,7 @@ from kbitlint.source import notebooks
 from kbitlint.source.line_ends import LineEnds, unified
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from kbitlint.violation import Edit
 
@@ -59,6 +59,36 @@ def replacements(file: str, edits: Iterable[Edit]) -> tuple[Replacement, ...]:
         if after != raw:
             found.append(_difference(unified(raw), unified(after)))
     return tuple(sorted(found, key=lambda item: (item.line, item.column)))
+
+
+def source_text(file: str, cell: int | None = None) -> str | None:
+    r"""Return the text of a file, or of one code cell of a notebook, with ``\n`` only; None if there is none."""
+    raw = text_of(file)
+    if raw is None or cell is None:
+        return None if raw is None else unified(raw)
+    try:
+        cells = notebooks.read(raw).cells
+    except notebooks.NotebookError:
+        return None
+    return next((one.source for one in cells if one.number == cell), None)
+
+
+def changed_text(file: str, edits: Sequence[Edit]) -> tuple[str, str] | None:
+    """Return the text of a file before and after edits, of a notebook that of its cells; None if they do not fit it."""
+    raw, path = text_of(file), Path(file)
+    if raw is None:
+        return None
+    try:
+        if all(edit.kind in json_edits.KINDS for edit in edits):
+            return unified(raw), unified(json_edits.changed(path, raw, list(edits)))
+        if any(edit.kind != KIND for edit in edits):
+            return None
+        if path.suffix != ".ipynb":
+            return unified(raw), unified(LineEnds.of(raw).written(edits))
+        before = notebooks.read(raw)
+        return before.joined(), notebooks.read(before.written(edits)).joined()
+    except (KbitlintError, OverlapError, ValueError):
+        return None
 
 
 def _after(path: Path, raw: str, edit: Edit) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,7 @@ _CUDA = "cuda"
 #: functions of ``torch.cuda`` that do nothing
 _SILENT = (
     *("set_device", "empty_cache", "synchronize", "ipc_collect", "init", "manual_seed", "manual_seed_all"),
+    *("set_rng_state", "set_rng_state_all", "reset_accumulated_memory_stats", "set_stream"),
     *("reset_peak_memory_stats", "reset_max_memory_allocated", "set_per_process_memory_fraction"),
 )
 
@@ -76,13 +78,43 @@ def install(record: Record) -> None:
     zeros = ("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved")
     answers |= dict.fromkeys(zeros, lambda *_, **__: 0)
     answers |= dict.fromkeys(_SILENT, lambda *_, **__: None)
-    answers |= {"memory_summary": lambda *_, **__: "", "memory_stats": lambda *_, **__: {}}
+    answers |= {"memory_summary": lambda *_, **__: "", "memory_stats": lambda *_, **__: {}, "memory_snapshot": lambda *_: []}
+    answers |= dict.fromkeys(("utilization", "temperature", "power_draw", "clock_rate"), lambda *_, **__: 0)
+    answers |= dict.fromkeys(("current_stream", "default_stream"), lambda *_, **__: _Stream())
+    answers |= {"get_rng_state": lambda *_: torch.get_rng_state(), "get_rng_state_all": lambda: [torch.get_rng_state()]}
+    answers |= {
+        "stream": lambda *_: nullcontext(),
+        "device": lambda *_: nullcontext(),
+        "can_device_access_peer": lambda *_: True,
+    }
     for name, answer in answers.items():
         replace(torch.cuda, name, functools.partial(_unless_paused, record, answer))
+    torch.cuda.Stream = torch.cuda.Event = _Stream  # type: ignore[assignment, misc]  # stand-ins
     if torch.version.cuda is None:
         torch.version.cuda = "12.8"
     _keep_tensors_here(record)
     record.note(f"as on one {device.name}")
+
+
+class _Stream:
+    """A stream or an event of a GPU: everything on it is done."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Take the arguments of a stream or an event."""
+
+    def elapsed_time(self, _: Any) -> float:
+        """Return milliseconds."""
+        return 1.0
+
+    def query(self) -> bool:
+        """Return whether everything is done."""
+        return True
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a method that does nothing, such as ``record`` and ``synchronize``."""
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return lambda *_, **__: None
 
 
 def _unless_paused(record: Record, answer: Callable[..., Any], original: Any) -> Callable[..., Any]:
@@ -147,6 +179,8 @@ class _Here(TorchFunctionMode):
         if func in _VALUES and args and isinstance(args[0], Tensor) and args[0].is_meta:
             self._record.guessed = True
             return _VALUES[func](args[0])
+        if func is Tensor.__getitem__ and _picks_unknown(*args):
+            return args[0].flatten(0, args[1].dim() - 1)  # all of them: how many a mask picks is a value
         if kwargs and is_cuda(kwargs.get("device")):
             kwargs = {**kwargs, "device": "cpu"}
         kwargs.pop("pin_memory", None)
@@ -203,7 +237,17 @@ _VALUES: dict[Any, Callable[[Tensor], Any]] = {
     Tensor.__format__: lambda tensor: str(_number(tensor)),
     Tensor.cpu: lambda tensor: tensor,
     Tensor.numpy: _array,
+    torch.allclose: lambda _: True,
+    Tensor.allclose: lambda _: True,
+    torch.equal: lambda _: True,
+    Tensor.equal: lambda _: True,
+    torch.is_nonzero: lambda _: True,
 }
+
+
+def _picks_unknown(tensor: Any, index: Any) -> bool:
+    """Return whether an index is a mask, and it or the tensor has no values."""
+    return isinstance(index, Tensor) and index.dtype is torch.bool and index.dim() > 0 and (tensor.is_meta or index.is_meta)
 
 
 def _mixed(values: Any) -> bool:

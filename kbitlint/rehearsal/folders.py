@@ -85,7 +85,7 @@ class Mirror:
             return place  # the script's own temporary files
         parent = os.path.dirname(mirrored)  # noqa: PTH120  # see above
         if not os.path.isdir(parent) and not os.path.isdir(self.real(parent)):  # noqa: PTH112  # see above
-            return mirrored if whole.startswith(self.folder) else place  # the system says that the folder is missing
+            return mirrored  # the system says that the folder is missing
         self.own_folder(parent)
         if os.path.islink(mirrored):  # noqa: PTH114  # see above
             real = os.path.realpath(mirrored)

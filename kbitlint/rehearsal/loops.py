@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kbitlint.model.layers import adapters
+from kbitlint.rehearsal import hooks
 from kbitlint.rehearsal.adapters import is_without_weights
 from kbitlint.rehearsal.audits import audit_training
 from kbitlint.rehearsal.imports import after_import, replace
@@ -85,7 +86,7 @@ def _call(loops: _Loops, original: Any) -> Any:
         if loops.record.paused or not is_without_weights(self):
             return original(self, *arguments, **options)
         outermost = loops.depth == 0
-        if outermost and torch.is_grad_enabled():
+        if outermost and torch.is_grad_enabled() and not _is_part(self, loops.waiting):
             loops.waiting = (self, _bound(self, arguments, options), loops.record.line())
         if not _is_of_transformers(self):
             loops.depth += 1
@@ -93,9 +94,15 @@ def _call(loops: _Loops, original: Any) -> Any:
                 return original(self, *arguments, **options)
             finally:
                 loops.depth -= 1
-        return answer(self, _bound(self, arguments, options))
+        inputs = _bound(self, arguments, options)
+        return hooks.fire(loops.record, self, shape_of(inputs), answer(self, inputs))
 
     return __call__
+
+
+def _is_part(module: nn.Module, waiting: tuple[nn.Module, dict[str, Any], int] | None) -> bool:
+    """Return whether a module is a part of the model of the last pass: a loss may call the head by itself."""
+    return waiting is not None and waiting[0] is not module and any(part is module for part in waiting[0].modules())
 
 
 def _is_of_transformers(module: nn.Module) -> bool:
@@ -116,6 +123,12 @@ def _bound(module: nn.Module, arguments: Any, options: Any) -> dict[str, Any]:
     return {**dict(zip(names, arguments, strict=False)), **options}
 
 
+def shape_of(inputs: dict[str, Any]) -> tuple[int, int]:
+    """Return the sequences and tokens of a batch: those of its first tensor that has both."""
+    given = next((value for value in inputs.values() if isinstance(value, Tensor) and value.dim() >= 2), None)
+    return (given.shape[0], given.shape[1]) if given is not None else (1, 1)
+
+
 def answer(module: nn.Module, inputs: dict[str, Any]) -> Any:
     """Return an output as the model's class returns it: a loss with a value, and logits without values.
 
@@ -128,8 +141,7 @@ def answer(module: nn.Module, inputs: dict[str, Any]) -> Any:
     base: Any = adapters.base_of(module)
     config, name = base.config, type(base).__name__
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
-    given = next((value for value in inputs.values() if isinstance(value, Tensor) and value.dim() >= 2), None)
-    shape = tuple(given.shape[:2]) if given is not None else (1, 1)
+    shape = shape_of(inputs)
     trains = torch.is_grad_enabled() and (
         any(parameter.requires_grad for parameter in module.parameters()) or hasattr(base, "_require_grads_hook")
     )

@@ -49,6 +49,7 @@ def fill(record: Record, place: str) -> None:
     if record.paused or not is_data(place) or not _asks_itself(record):
         return
     real = record.mirror.real(os.path.abspath(place))  # noqa: PTH100  # a string, as the caller has it
+    record.missing.discard(real)
     mirrored = record.mirror.for_new_file(real)
     Path(mirrored).write_text(_content(place, _columns(record)), "utf-8")
     record.synthetic_data = True
@@ -69,13 +70,13 @@ def assume(record: Record, place: str) -> None:
         columns = _named_in(str(Path(record.request.working_folder, record.request.command.script))) or _USUAL
         Path(record.mirror.for_new_file(place)).write_text(_content(place, columns), "utf-8")
         record.synthetic_data = True
-        record.stand_in(f"the data of {place} ({ROWS} made-up rows)")
+        record.stand_in(f"the data of {record.name_of(place)} ({ROWS} made-up rows)")
         return
     known = checkpoint_of(place)
     if known is not None:
         config = record.mirror.for_new_file(os.path.join(place, "config.json"))  # noqa: PTH118  # see above
         Path(config).write_text(json.dumps(dict(known.config)), "utf-8")
-        record.stand_in(f"the folder {place} (the config of a checkpoint of that name)")
+        record.stand_in(f"the folder {record.name_of(place)} (the config of a checkpoint of that name)")
 
 
 def _is_model(place: str) -> bool:

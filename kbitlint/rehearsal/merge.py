@@ -43,6 +43,8 @@ def reports_of(received: Received, command: Command, rules: tuple[Rule, ...], op
     elif not received.trainings and raised is None and not received.skips:
         skips.append(Skip("", Surface.REHEARSAL, "the script ended without a training step"))
     static = None if command.is_module else _read(command, rules, options)
+    if static is not None and raised is None:
+        static = _proved(static, [one.report for one in received.trainings])
     rehearsed = report_of(command.text, None, outcome, notes=tuple(_notes(received)), skips=tuple(skips))
     reports = [_without(one.report, rehearsed.violations) for one in received.trainings]
     first = _merged(rehearsed, static, reports[0] if reports else None, command)
@@ -121,6 +123,23 @@ def _merged(rehearsed: Report, static: Report | None, live: Report | None, comma
         ran=tuple(sorted(ran, key=lambda pair: (pair[0], pair[1].value))),
         notes=(*rehearsed.notes, *(live.notes if live else ()), *(static.notes if static else ())),
     )
+
+
+_LIVE = (Surface.MODEL, Surface.TRACE, Surface.RANKS)
+
+
+def _proved(static: Report, live: list[Report]) -> Report:
+    """Return the audit of the text without failures that the same rule, looking at each training itself, does not find."""
+
+    def is_disproved(one: Violation) -> bool:
+        return one.consequence is Consequence.FAILS and all(
+            any((one.code, surface) in report.ran for surface in _LIVE)
+            and one.code not in {other.code for other in report.violations}
+            for report in live
+        )
+
+    kept = tuple(one for one in static.violations if not (live and is_disproved(one)))
+    return dataclasses.replace(static, violations=kept)
 
 
 def _without(report: Report, known: tuple[Violation, ...]) -> Report:

@@ -23,7 +23,7 @@ _KEPT = [unpackable()]
 _LOADING = frozenset(
     (
         *("cache_dir", "force_download", "local_files_only", "token", "revision", "trust_remote_code", "subfolder", "proxies"),
-        *("use_auth_token", "code_revision"),
+        "code_revision",
     )
 )
 

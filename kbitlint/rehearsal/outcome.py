@@ -65,7 +65,7 @@ def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
     line = place[1] if place else 0
     if isinstance(error, SystemExit):
         status = error.code if isinstance(error.code, int) else 0 if error.code is None else 1
-        if status and _demands_path(error, record):
+        if status and demands_path(error, record):
             return Skip("", Surface.REHEARSAL, f"line {line}: the script leaves, {_missing(record)}")
         return Exit(status, line) if status else None
     why = None if isinstance(error, SyntaxError) else _only_here(error, record)  # a file that does not compile has no frame
@@ -94,13 +94,13 @@ def _only_here(error: BaseException, record: Record) -> str | None:
             return f"because it needs what is not on this machine: {one_line(one)}"
         if isinstance(one, ImportError) and one is not error and _is_missing(one):
             return f"because a package is not installed here: {one_line(one)}"
-    if _demands_path(error, record):
+    if demands_path(error, record):
         return _missing(record)
     text = one_line(error)
     return _because_of_machine(error, text) or _because_of_stand_ins(error, record, text)
 
 
-def _demands_path(error: BaseException, record: Record) -> bool:
+def demands_path(error: BaseException, record: Record) -> bool:
     """Return whether the user's code itself ends the script, after it looked for a path that is not there."""
     place = record.users_frame(error)
     last = _last(error.__traceback__)
@@ -134,6 +134,9 @@ def _because_of_machine(error: BaseException, text: str) -> str | None:
     if isinstance(error, (RuntimeError, NotImplementedError, ValueError, TypeError)) and _META.search(text):
         return f"because it needs values, which a model without weights lacks: {text}"
     if not isinstance(error, (ImportError, TypeError)) and _DEVICE.search(text) and not _is_checked_by_libraries(error):
+        return f"because it asks the GPU itself: {text}"
+    last = _last(error.__traceback__)
+    if last is not None and last[0].startswith("torch.cuda"):
         return f"because it asks the GPU itself: {text}"
     if _names_environment(error):
         return f"because the environment variable {text.partition(': ')[2]} is not set here"
@@ -214,7 +217,7 @@ def _is_checked_by_libraries(error: BaseException) -> bool:
 def _is_missing(error: ImportError) -> bool:
     """Return whether a whole package is missing, as opposed to a module of an installed one, or to a name in it."""
     if not isinstance(error, ModuleNotFoundError):
-        return _UNINSTALLED.search(str(error)) is not None
+        return error.name is None or _UNINSTALLED.search(str(error)) is not None  # Python's own name what they lack
     package = (error.name or "").split(".")[0]
     try:
         return not package or find_spec(package) is None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,7 @@ def sweep(parent: Path) -> None:
     """Remove the folders of rehearsals that have ended without removing them. Those of other users stay."""
     for lock in parent.glob(f"{_PREFIX}*/{_LOCK}"):
         with contextlib.suppress(OSError):
-            if lock.lstat().st_uid != os.getuid() or lock.parent.is_symlink():
+            if sys.platform == "win32" or lock.lstat().st_uid != os.getuid() or lock.parent.is_symlink():
                 continue
             handle = _locked(lock)
             if handle is not None:
@@ -48,10 +49,10 @@ def sweep(parent: Path) -> None:
 
 def _locked(file: Path, *, make: bool = False) -> int | None:
     """Return a descriptor of a file with the lock; None if another process has the lock, or the system has no locks."""
-    try:
-        import fcntl  # POSIX only
-    except ImportError:  # pragma: no cover  # rehearsals need POSIX
+    if sys.platform == "win32":  # rehearsals are refused there
         return None
+    import fcntl  # Windows has none
+
     handle = os.open(file, os.O_RDWR | os.O_NOFOLLOW | (os.O_CREAT if make else 0), 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

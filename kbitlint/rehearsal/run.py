@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,8 @@ def run(words: Sequence[str], how: Rehearsal, options: dict[str, Any]) -> tuple[
     command = read_command(words)
     if not chosen.run:
         return (Report(command.text, "not run", skips=(Skip("", Surface.REHEARSAL, "scripts are not run (--no-run)"),)),)
+    if sys.platform == "win32":
+        raise KbitlintError("rehearsals need Linux or macOS: on Windows, rehearse in WSL")
     require_model_extra(f"rehearsing {command.script}")
     limits = Limits(how.timeout, how.memory if process_memory.can_be_counted() else None)
     with held_to(chosen.limits):

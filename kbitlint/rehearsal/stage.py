@@ -33,7 +33,8 @@ def perform(request_file: str, pipe: int, parent: int) -> None:
         parent: The process that started this one. This one ends with it.
     """
     processes.die_with_parent(parent)
-    os.register_at_fork(after_in_child=lambda: processes.die_with_parent(os.getppid()))  # workers of data loaders
+    if sys.platform != "win32":
+        os.register_at_fork(after_in_child=lambda: processes.die_with_parent(os.getppid()))  # workers of data loaders
     os.set_inheritable(pipe, False)  # noqa: FBT003  # a positional argument of Python's
     request: Request = pickle.loads(Path(request_file).read_bytes())  # noqa: S301  # written by this program
     mirror = Mirror(request.folder)
@@ -48,6 +49,9 @@ def perform(request_file: str, pipe: int, parent: int) -> None:
         script.run(request, mirror, record.cells)
     except BaseException as error:  # noqa: BLE001  # every end of the script is a result
         _send_ending(error, record)
+    else:
+        if not record.trainings:
+            _send_missing(record)
     record.send(Done())
     _leave()
 
@@ -64,20 +68,25 @@ def _leave() -> None:
 def _send_ending(error: BaseException, record: Record) -> None:
     """Send how the script ended. Its own traceback goes to its output, as a real run prints it."""
     from kbitlint.rehearsal.loops import LoopLeft  # imports torch
-    from kbitlint.rehearsal.outcome import ending  # see above
+    from kbitlint.rehearsal.outcome import demands_path, ending  # see above
 
     traceback.print_exception(type(error), error, error.__traceback__)
     if isinstance(error, LoopLeft):
         return
-    for path in sorted(record.missing):
-        record.send(Missing(path))
     try:
+        if demands_path(error, record):
+            _send_missing(record)
         found = ending(error, record)
     except Exception as own:  # noqa: BLE001  # kbitlint's own fault
         record.send(f"the end of the script could not be judged: {one_line(own)}")
         return
     if found is not None:
         record.send(found)
+
+
+def _send_missing(record: Record) -> None:
+    for path in sorted(record.missing):
+        record.send(Missing(path))
 
 
 def _set_up(record: Record) -> None:
@@ -130,6 +139,7 @@ def _stand_ins(record: Record) -> None:
     loops.install(record)
     ranks.install(record)
     saving.install(record)
+    after_import("transformers.training_args", lambda module: trainers.install_arguments(record, module))
     after_import("transformers.trainer", lambda module: trainers.install(record, module))
     after_import("datasets", lambda module: data.install(record, module))
     after_import("peft", lambda module: adapters.install(record, module))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.model.build.checkpoint_config import major_version
@@ -34,6 +35,33 @@ def install(record: Record, module: Any) -> None:
     replace(trainer, "training_step", lambda original: _step(record, original, trainer))
     replace(trainer, "train", lambda original: _train(record, original, module.TrainOutput))
     replace(module, "get_reporting_integration_callbacks", lambda original: _reports(record, original))
+
+
+def install_arguments(record: Record, module: Any) -> None:
+    """Let training arguments go on without packages that are not installed, until the process ends."""
+    replace(module.TrainingArguments, "__post_init__", lambda original: _arguments(record, original))
+
+
+#: an argument that needs a package -> the package, and the value without it
+_NEEDING: dict[str, tuple[str, Any]] = {
+    "deepspeed": ("deepspeed", None),
+    "use_liger_kernel": ("liger_kernel", False),
+    "use_vllm": ("vllm", False),
+}
+
+
+def _arguments(record: Record, original: Any) -> Any:
+    """Return the check of training arguments, which go on without a package that is not installed here."""
+
+    @functools.wraps(original)
+    def __post_init__(self: Any) -> None:  # noqa: N807  # the name that dataclasses call
+        for name, (package, without) in _NEEDING.items():
+            if getattr(self, name, None) and find_spec(package) is None and not record.paused:
+                setattr(self, name, without)
+                record.skip(f"{name} needs {package}, which is not installed here: rehearsed without it")
+        original(self)
+
+    return __post_init__
 
 
 def _step(record: Record, original: Any, base: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ def deadline(seconds: float) -> Iterator[None]:
     Raises:
         OverdueError: If the time is over.
     """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "setitimer"):
+    if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
         yield
         return
 
@@ -33,9 +34,9 @@ def deadline(seconds: float) -> Iterator[None]:
         raise OverdueError(f"it takes longer than {seconds:.0f} s")
 
     before = signal.signal(signal.SIGVTALRM, over)
-    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
+    left, _ = signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.setitimer(signal.ITIMER_VIRTUAL, left)  # of a limit around this one, which starts anew
         signal.signal(signal.SIGVTALRM, before)

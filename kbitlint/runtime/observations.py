@@ -100,14 +100,16 @@ def remembered(maxsize: int | None) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         @functools.lru_cache(maxsize)
-        def kept(*arguments: Any) -> tuple[Any, Observations]:
+        def kept(recorded: bool, *arguments: Any) -> tuple[Any, Observations]:  # noqa: FBT001  # a key
+            if not recorded:  # most audits keep no result, and need no digests
+                return function(*arguments), {}
             with observed() as seen:
                 return function(*arguments), seen
 
         @functools.wraps(function)
         def asking(*arguments: Any) -> Any:
-            result, seen = kept(*arguments)
             outer = _OPEN.get()
+            result, seen = kept(outer is not None, *arguments)
             if outer is not None:
                 for asked, answer in seen.items():
                     outer.setdefault(asked, answer)

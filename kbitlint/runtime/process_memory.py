@@ -1,9 +1,11 @@
-"""Memory of a process and its children, from Linux's ``/proc``."""
+"""Processes that a process started, and their memory: from Linux's ``/proc``, elsewhere through psutil if it is installed."""
 
 from __future__ import annotations
 
 import re
+import sys
 from collections import defaultdict
+from importlib.util import find_spec
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -11,12 +13,18 @@ _PSS = re.compile(rb"^Pss:\s+(\d+) kB$", re.MULTILINE)
 
 
 def can_be_counted() -> bool:
-    """Return whether this system reports the memory of processes."""
+    """Return whether the memory of processes can be read: on Linux always, elsewhere with psutil (``kbitlint[processes]``)."""
+    return _has_proc() or find_spec("psutil") is not None
+
+
+def _has_proc() -> bool:
     return (_PROC / "self" / "smaps_rollup").is_file() or (_PROC / "self" / "statm").is_file()
 
 
 def family(process: int) -> list[int]:
-    """Return a process and its descendants. They include the processes of its session whose parent has ended."""
+    """Return a process and its descendants. On Linux they include those of its session whose parent has ended."""
+    if not _has_proc():
+        return sorted({process, *_descendants(process)})
     children = defaultdict(list)
     found = []
     for entry in _PROC.glob("[0-9]*"):
@@ -35,12 +43,25 @@ def family(process: int) -> list[int]:
     return sorted(known)
 
 
+def _descendants(process: int) -> list[int]:
+    """Return the descendants of a process as psutil sees them; none without psutil."""
+    if find_spec("psutil") is None:
+        return []
+    import psutil  # an extra, for systems without /proc
+
+    try:
+        return [child.pid for child in psutil.Process(process).children(recursive=True)]
+    except psutil.Error:  # it has ended
+        return []
+
+
 def held_by(process: int) -> int:
     """Return the bytes in memory of a process and its descendants.
 
-    A shared page is divided among the processes that share it.
+    A shared page is divided among the processes that share it. On macOS and Windows, only unshared pages count.
     """
-    return sum(map(_held, family(process)))
+    held = _held if _has_proc() else _unshared
+    return sum(map(held, family(process)))
 
 
 def _held(process: int) -> int:
@@ -58,7 +79,20 @@ def _held(process: int) -> int:
         return 0
 
 
+def _unshared(process: int) -> int:
+    if find_spec("psutil") is None:
+        return 0
+    import psutil  # an extra, for systems without /proc
+
+    try:
+        return int(psutil.Process(process).memory_full_info().uss)
+    except psutil.Error:  # it has ended, or belongs to another user
+        return 0
+
+
 def _page_size() -> int:
+    if sys.platform == "win32":
+        return 4096
     import resource  # Windows has none
 
     return resource.getpagesize()

@@ -32,6 +32,11 @@ _LOOK = 0.1
 _ROUNDS = 5
 #: prctl(2) option: the signal that a process receives when the thread that started it ends
 _PR_SET_PDEATHSIG = 1
+#: the signal that no process can ignore; Windows has none, and ends a process with any other one
+if sys.platform == "win32":
+    _KILL = signal.SIGTERM
+else:
+    _KILL = signal.SIGKILL
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +140,7 @@ def _start(context: Any, pool: Pool, job: Any) -> _Running:
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
     """Delay Ctrl-C: in this process until the context ends, in a process started inside until it leads a session."""
-    if not hasattr(signal, "pthread_sigmask"):  # pragma: no cover  # Windows
+    if sys.platform == "win32":  # it sends Ctrl-C to every process of the console
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -149,9 +154,9 @@ def _work(told: Connection, pool: Pool, job: Any) -> None:
     """Run one job in its own process, and send the result."""
     if hasattr(os, "setsid"):
         os.setsid()
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if hasattr(signal, "pthread_sigmask"):
+    if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if pool.forks:
         for handle in pool.private:
@@ -173,6 +178,8 @@ def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
+        if sys.platform == "win32":
+            os._exit(1)
         os.killpg(0, signal.SIGKILL)
 
 
@@ -224,7 +231,8 @@ def _without_result(one: _Running) -> Unfinished:
 def ending(code: int | None) -> str:
     """Return how a process without a result ended, from its exit status or the negative number of its signal."""
     if code is not None and code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        known = {one.value: one.name for one in signal.Signals}
+        return f"was ended by {known.get(-code, f'signal {-code}')}"
     return f"ended with exit status {code} and no report"
 
 
@@ -254,9 +262,9 @@ def end_family(leader: int, kill: Callable[[], bool]) -> None:
         started = [process for process in process_memory.family(leader) if process != leader]
         for process in started:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(process, signal.SIGKILL)
+                os.kill(process, _KILL)
         if not kill() and not started:
             break
-    if hasattr(os, "killpg"):  # for systems without /proc
+    if sys.platform != "win32":  # for systems without /proc
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(leader, signal.SIGKILL)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from kbitlint.runtime import content
+from kbitlint.runtime.observations import remembered
 from kbitlint.source.configs.shell import value_of
 from kbitlint.source.interpreter.objects import Constant
 
@@ -51,13 +51,12 @@ def launch_of(script: Path) -> Launch | None:
     return Launch(flags, ranks, all(one.fsdp for one in found), zero)
 
 
-@functools.lru_cache(maxsize=64)
+@remembered(64)
 def _commands(folder: Path) -> tuple[tuple[Path, tuple[str, ...]], ...]:
     """Return each line of the files beside a script that names a Python file, as (file, words)."""
     found: list[tuple[Path, tuple[str, ...]]] = []
     try:
-        paths = [path for pattern in _FILES for path in sorted(folder.glob(pattern))][:_MAX_FILES]
-        for path in filter(lambda one: one.is_file(), paths):
+        for path in [path for pattern in _FILES for path in content.files_like(folder, pattern)][:_MAX_FILES]:
             text = content.head(path, _MAX_BYTES).decode("utf-8", "replace").replace("\\\n", " ")
             lines = (line for line in text.split("\n") if ".py" in line and not line.lstrip().startswith("#"))
             found += [(path, tuple(word.strip("\"'") for word in _WORD.findall(line))) for line in lines]
@@ -123,12 +122,12 @@ def _ranks(launcher: str, options: Mapping[str, str], folder: Path) -> tuple[boo
 
 def _with_config(folder: Path, file: str, *, several: bool, fsdp: bool, zero: int | None) -> tuple[bool, bool, int | None]:
     from kbitlint.context import launchers  # only a launch with a configuration file needs YAML
-    from kbitlint.context.strategy import Strategy
-    from kbitlint.errors import KbitlintError
+    from kbitlint.context.strategy import Strategy  # as above
+    from kbitlint.errors import KbitlintError  # as above
 
     for place in (folder / file, folder.parent / file):
         try:
-            if place.is_file():
+            if content.is_file(place):
                 known = launchers.accelerate(place)
                 how, processes = known.get("strategy"), known.get("world_size")
                 stage = {Strategy.ZERO3: 3}.get(how) if how is not None else None

@@ -261,3 +261,10 @@ ARCHITECTURES: dict[str, Architecture] = {
 def every_name() -> frozenset[str]:
     """Return the names of linear layers of all architectures, and of code that they replace."""
     return frozenset(name for row in ARCHITECTURES.values() for name in row.names) | OLD_NAMES
+
+
+#: linear layers inside of blocks, of which no model has one at its top
+INNER_LINEARS = (
+    *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj", "out_proj"),
+    *("query_key_value", "c_attn", "c_proj", "Wqkv", "dense_h_to_4h", "dense_4h_to_h", "fc1", "fc2", "query", "value"),
+)

@@ -154,7 +154,8 @@ def config_of(known: Known) -> tuple[dict[str, Any], bool] | None:
     own = make(kind, hidden, *shapes[size])
     config = {"model_type": kind, "vocab_size": family.vocabulary, "dtype": family.dtype, **own}
     tied = family.tied == "*" or size in family.tied.split()
-    return {**config, **({"tie_word_embeddings": True} if tied else {}), **_of_size(family, size, config)}, size == known.size
+    head = {"tie_word_embeddings": tied} if tied or make is _decoder else {}  # encoders and T5 have their own default
+    return {**config, **head, **_of_size(family, size, config)}, size == known.size
 
 
 def _of_size(family: Family, size: str, config: dict[str, Any]) -> dict[str, Any]:

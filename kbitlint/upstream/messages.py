@@ -12,6 +12,9 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 
+#: characters of a part of a message from which on it stands for the whole
+_LEAST = 20
+
 
 class Verdict(enum.Enum):
     """What a message says about a training."""
@@ -38,7 +41,9 @@ class Message:
     def matches(self, text: str) -> bool:
         """Return whether a text with single blanks holds the message."""
         pattern = ".{0,400}?".join(re.escape(part) for part in self.sign.split("*"))
-        return re.search(pattern, text, re.IGNORECASE) is not None
+        if re.search(pattern, text, re.IGNORECASE) is not None:
+            return True
+        return len(text) >= _LEAST and text.lower().rstrip(".… ") in self.sign.lower()
 
 
 @functools.cache

@@ -143,12 +143,7 @@ METHODS: tuple[Method, ...] = (
         refuses_bare=True,
     ),
     Method(
-        "aqlm",
-        "AqlmConfig",
-        layers=(Layer("QuantizedLinear", 2, "aqlm"),),
-        hub_name="aqlm",
-        prepared=True,
-        refuses_bare=True,
+        "aqlm", "AqlmConfig", layers=(Layer("QuantizedLinear", 2, "aqlm"),), hub_name="aqlm", prepared=True, refuses_bare=True
     ),
     Method(
         "torchao",  # its layers are ordinary layers with packed tensors

@@ -56,10 +56,10 @@ def installed() -> Mapping[str, str]:
 _VERSION = re.compile(r"^Version: (\S+)$", re.MULTILINE)
 
 
-_LIBRARIES = "transformers|peft|trl|deepspeed|accelerate"
 #: a requirement, as pip, conda (``trl=0.8``) and Poetry (``trl = "^0.8"``) write it
 _REQUIREMENT = re.compile(
-    rf"\b({_LIBRARIES})(?:[ \t]?\[[\w,-]{{0,80}}\])?(?:[ \t]?\(|[ \t]?=[ \t]?[\"'](?=[\^~<>=]))?"
+    r"(?<![\w-])(transformers|peft|trl|deepspeed|accelerate)"
+    r"(?:[ \t]?\[[\w,-]{0,80}\])?(?:[ \t]?\(|[ \t]?=[ \t]?[\"'](?=[\^~<>=]))?"
     r"((?:[ \t]{0,2}(?:==|~=|<=|>=|!=|[<>^~]|=(?=\d))[ \t]{0,2}\d[\w.]{0,40}(?:\.\*)?(?:[ \t]{0,2},)?)+)"
 )
 _BOUND = re.compile(r"(==|~=|<=|>=|!=|[<>^~=])[ \t]{0,2}(\d[\d.]*)")

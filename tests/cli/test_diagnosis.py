@@ -438,3 +438,11 @@ def test_a_healthy_run_has_no_sign(run, tmp_path):
     file.write_text(json.dumps({"log_history": [{"loss": 2.5 - n / 10, "grad_norm": 1.0} for n in range(9)]}))
 
     assert run("explain", file).exit_code == 2
+
+
+@pytest.mark.parametrize("part", ["None of the inputs have requires_grad=True", "none of the inputs have requires_grad..."])
+def test_a_part_of_a_message_stands_for_the_whole(part):
+    assert [message.sign for message in found_in(part)] == [
+        "None of the inputs have requires_grad=True. Gradients will be None"
+    ]
+    assert found_in("None of the") == ()

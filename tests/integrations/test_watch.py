@@ -317,11 +317,13 @@ def test_the_summary_goes_to_the_loggers_of_lightning(tmp_path):
     trainer = lightning.Trainer(
         max_steps=1, accelerator="cpu", logger=CSVLogger(tmp_path), enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, callbacks=[in_lightning.KbitlintCallback("never", **QUIET)], log_every_n_steps=1,
+        default_root_dir=tmp_path,
     )  # fmt: skip
     trainer.fit(Module(good(), None, 0.01), torch.utils.data.DataLoader(ROWS, batch_size=2))
     trainer.logger.save()
 
     (metrics,) = tmp_path.rglob("metrics.csv")
+    assert (metrics.parent / REPORT).is_file()
     assert "kbitlint/error" in metrics.read_text()
 
 

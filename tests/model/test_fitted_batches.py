@@ -8,8 +8,9 @@ import transformers
 
 from benchmarks.truth.architectures import build
 from kbitlint.model.batch import loss_of, training_batch
-from kbitlint.model.inputs.corrections import Batch, corrections
+from kbitlint.model.inputs.corrections import corrections
 from kbitlint.model.inputs.dimensions import Dimensions
+from kbitlint.model.inputs.failed_batch import Batch
 from kbitlint.model.inputs.failure import Failure
 from kbitlint.model.inputs.interface import Argument, interface_of
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
@@ -44,6 +45,14 @@ TRANSFORMERS_5 = int(transformers.__version__.split(".")[0]) >= 5
         ),
         ("question-answering", "lxmert", None),
         ("tdt", "parakeet_tdt", None),
+        ("model", "qwen2_5_vl_vision", DOCUMENTED),
+        ("model", "kimi_k25_vision", Plan(shapes={"pixel_values": (32, 3, 14, 14)})),
+        ("speech-seq2seq", "canary", None),
+        (
+            "speech-seq2seq",
+            "speech-encoder-decoder",
+            Plan(shapes={"inputs": (2, 16000)}, kinds={"inputs": "float"}),
+        ),
     ],
 )
 def test_a_class_of_any_mapping_gets_a_batch_that_trains_it(task, model_type, plan):
@@ -102,6 +111,37 @@ LABELS = argument("labels", "long", "batch_size")
             (TEXT, MASK),
             {"input_ids": (2, 16)},
             {"given": {"attention_mask"}},
+        ),
+        (
+            failure("You must specify exactly one of input_ids or inputs_embeds"),
+            (TEXT, argument("decoder_input_ids", "long", "batch_size", "sequence_length")),
+            {"input_ids": (2, 16)},
+            {"given": {"decoder_input_ids"}},
+        ),
+        (
+            failure("it expects the length to be a multiple of `n_window * 2` (100), but got 128."),
+            (SOUND,),
+            {"input_features": (2, 128, 80)},
+            {"shapes": {"input_features": (2, 200, 80)}},
+        ),
+        (
+            failure("Input height (32) doesn't match model (56)."),
+            (argument("x", "float"),),
+            {"x": (2, 3, 32, 32)},
+            {"shapes": {"x": (2, 3, 56, 56)}},
+        ),
+        (
+            failure("Input type (long int) and bias type (c10::BFloat16) should be the same"),
+            (TEXT, LABELS),
+            {"input_ids": (2, 16), "labels": (2,)},
+            {"kinds": {"labels": "float"}},
+        ),
+        (failure("'labels'", kind="KeyError"), (argument("batch", "features"),), {}, {"given": {"labels"}}),
+        (
+            failure("only Tensors of floating point and complex dtype can require gradients"),
+            (argument("inputs", "float"),),
+            {"inputs": (2, 16)},
+            {"kinds": {"inputs": "float"}, "shapes": {"inputs": (2, 16000)}},
         ),
         (failure("Training is not supported"), (IMAGE, LABELS), {"labels": (2,)}, {"without": {"labels"}}),
         (

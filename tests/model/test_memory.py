@@ -202,7 +202,9 @@ def test_the_table_fits_80_columns(run):
     assert (
         "with LoRA r=4 on q_proj, v_proj" in " ".join(lines).replace("  ", "").replace("\n", " ") or "LoRA r=4" in result.stdout
     )
-    assert sum("█" in line for line in lines) == 3
+    chart = lines.index("the step as it is, checkpointed, layer by layer")
+    assert sum("█" in line for line in lines[:chart]) == 3
+    assert lines[chart + 9].split() == ["forward", "backward", "update"]
 
 
 def test_json_holds_bytes(run):
@@ -211,7 +213,10 @@ def test_json_holds_bytes(run):
 
     assert (told["version"], told["batch_size"], told["seq_len"], told["optimizer"]) == (1, 1, 32, "sgd")
     assert [state["name"] for state in told["states"]] == ["as it is", "PEFT's prepare", "kbitlint's fix"]
-    assert set(told["states"][0]["steps"][ON]) == {"activations", "logits", "peak", "peak_at", "on_card"}
+    assert set(told["states"][0]["steps"][ON]) == {"activations", "logits", "peak", "peak_at", "on_card", "timeline"}
+    timeline = told["states"][0]["steps"][ON]["timeline"]
+    assert max(moment["total"] for moment in timeline) == told["states"][0]["steps"][ON]["peak"]
+    assert timeline[-1]["name"] == "the optimizer's step"
     assert told["states"][0]["optimizer"] == 0
 
 

@@ -67,6 +67,18 @@ def test_weights_that_are_stored_as_integers_are_whole_on_every_rank():
         Rank(Launch("fsdp1", RANKS), left)
 
 
+def test_int8_weights_are_refused_where_weights_are_sharded(run):
+    units = units_of(tiny.with_lora(tiny.load(kind="int8")))
+
+    assert units.int8
+    assert Rank(Launch("ddp", 2), units).buckets(40) == 40
+    with pytest.raises(kbitlint.KbitlintError, match="'fsdp2' takes no int8 weights of bitsandbytes"):
+        Rank(Launch("fsdp2", 2), units)
+    wrong = run("memory", tiny.checkpoint(), "--quantize", "nf4", "--gpus", "2", "--strategy", "zero3")
+    assert (wrong.exit_code, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)
+    assert "takes no packed weights that are stored as integers" in wrong.stderr
+
+
 UNITS = Units(tuple(Unit(f"layers.{number}", 200, 20) for number in range(4)), Unit("embed", 100), Unit("", 300))
 RESIDENT = {"quantized weights": 1000, "quantization state": 10, "adapters": 80}
 #: launch -> (resident, optimizer's state on the card and the host, gradients left, buckets)

@@ -7,6 +7,8 @@ import json
 import threading
 
 import pytest
+import tiny
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 import kbitlint
 
@@ -256,3 +258,77 @@ raise NotImplementedError(model.config.n_embd)
     assert raised(report) == ([(3, "NotImplementedError: 32")] if allowed else [])
     assert not any("safetensors" in path and "index" not in path for path in asked if path.endswith(".safetensors"))
     assert not (tmp_path / "home").exists(), "nothing is written outside"
+
+
+def test_streams_and_events_of_the_gpu_answer(rehearse):
+    report = rehearse(
+        """import torch
+start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+start.record()
+end.record(torch.cuda.current_stream())
+torch.cuda.synchronize()
+assert start.elapsed_time(end) >= 0
+with torch.cuda.device(0), torch.cuda.stream(torch.cuda.Stream()):
+    assert torch.zeros(2, device="cuda").sum() == 0
+assert torch.cuda.utilization() == 0
+raise NotImplementedError(torch.cuda.get_rng_state().dtype)
+"""
+    )
+
+    assert raised(report) == [(10, "NotImplementedError: torch.uint8")]
+
+
+def test_arguments_that_need_a_package_go_on_without_it(rehearse):
+    report = rehearse(
+        """from transformers import TrainingArguments
+arguments = TrainingArguments(output_dir="out", deepspeed="ds.json", use_liger_kernel=True)
+raise NotImplementedError(f"{arguments.deepspeed} {arguments.use_liger_kernel}")
+"""
+    )
+
+    assert raised(report) == [(3, "NotImplementedError: None False")]
+    assert sorted(skips(report)) == [
+        "line 2: deepspeed needs deepspeed, which is not installed here: rehearsed without it",
+        "line 2: use_liger_kernel needs liger_kernel, which is not installed here: rehearsed without it",
+    ]
+
+
+HOOKED = """import torch
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained("meta-llama/Llama-3.2-1B")
+caught = []
+model.model.register_forward_hook(lambda module, arguments, output: caught.append(output.last_hidden_state))
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+tokens = torch.ones(2, 8, dtype=torch.long)
+model(input_ids=tokens)
+states = caught[-1]
+assert states.shape == (2, 8, 2048)
+logits = model.lm_head(states)[torch.ones(2, 8, dtype=torch.bool)]
+assert torch.allclose(logits, logits) and logits.shape == (16, 128256)
+logits.float().mean().backward()
+"""
+
+
+def test_a_loss_of_the_script_from_hooked_states_is_a_training_of_the_whole_model(rehearse):
+    report = rehearse(HOOKED)
+
+    assert "training reached at line 8" in report.notes
+    assert raised(report) == []
+    assert {one.code for one in report.violations} <= {"KB501", "KB402"}, "the optimizer holds the parameters of the model"
+
+
+@pytest.mark.parametrize("argument", ["use_auth_token", "resume_download", "use_flash_attention_2", "load_in_4bit"])
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="transformers 4 takes them")
+def test_an_argument_that_transformers_took_once_raises_as_it_does_with_weights(rehearse, tmp_path, argument):
+    real = AutoModelForCausalLM.from_config(
+        LlamaConfig(vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    )
+    real.save_pretrained(tmp_path / "real")
+    with pytest.raises(TypeError) as refused:
+        AutoModelForCausalLM.from_pretrained(tmp_path / "real", **{argument: True})
+
+    report = rehearse(
+        f"from transformers import AutoModelForCausalLM\nAutoModelForCausalLM.from_pretrained('real', {argument}=True)\n"
+    )
+
+    assert raised(report) == [(2, f"TypeError: {refused.value}")]

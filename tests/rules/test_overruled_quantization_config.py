@@ -4,7 +4,7 @@ import json
 
 import pytest
 from checkpoint_cases import BNB
-from script_cases import IMPORTS, LOADED, fixed_text
+from script_cases import IMPORTS, LOADED, findings, fixed_text
 
 import kbitlint
 
@@ -160,3 +160,18 @@ def test_a_program_that_looks_at_the_stored_config_first_refuses_nothing(tmp_pat
     report = kbitlint.check(str(tmp_path / "train.yaml"), select="KB526")
 
     assert [(v.severity.value, v.message) for v in report.violations] == found
+
+
+@pytest.mark.parametrize(
+    ("head", "found"),
+    [
+        ("def load(name='unsloth/llama-3-8b-bnb-4bit', r=1):\n    ", 0),
+        ("def load(\n    name: str = 'unsloth/llama-3-8b-bnb-4bit',\n):\n    ", 0),
+        ("name = 'unsloth/llama-3-8b-bnb-4bit'\n", 1),
+    ],
+)
+def test_a_default_of_a_parameter_is_no_checkpoint(head, found):
+    load = LOADED.splitlines()[1].replace('"org/base"', "name")
+    body = LOADED.splitlines()[0] + "\n" + head + load + "\n"
+
+    assert len(findings("KB526", body)) == found

@@ -60,7 +60,7 @@ NAMED = LOADED.replace("org/base", "meta-llama/Llama-3.2-1B")
                      id="left out of quantization"),
         pytest.param(NAMED.replace("4bit=True", "4bit=True, llm_int8_skip_modules=names"), 0, id="an unknown list"),
         pytest.param(NAMED.replace("quantization_config=bnb, ", ""), 0, id="not quantized"),
-        pytest.param(LOADED, 0, id="an unknown family"),
+        pytest.param(LOADED, 1, id="a name that every family packs"),
         pytest.param(LOADED.replace("org/base", "tiiuae/falcon-7b"), 0, id="another layer"),
     ],
 )  # fmt: skip
@@ -70,3 +70,35 @@ def test_a_script_that_saves_a_packed_layer(script, flagged):
     assert findings(CODE, script + attach) == flagged * [
         ("error", attach.strip(), "k_proj is to be trained as a copy, and is packed")
     ]
+
+
+class TestScripts:
+    """Adapter configs in scripts."""
+
+    @pytest.mark.parametrize(
+        ("settings", "skips", "found"),
+        [
+            ("modules_to_save=['down_proj']", "", True),
+            ("modules_to_save=['embed_tokens', 'lm_head']", "", False),
+            ("modules_to_save=['down_proj']", ", llm_int8_skip_modules=['down_proj', 'lm_head']", False),
+            ("target_modules=['down_proj']", "", False),
+        ],
+    )
+    def test_a_packed_layer_in_modules_to_save_is_an_error(self, settings, skips, found):
+        body = LOADED.replace("load_in_4bit=True", f"load_in_4bit=True{skips}")
+        body += f"model = get_peft_model(model, LoraConfig({settings}))\n"
+        message = "down_proj is to be trained as a copy, and is packed"
+
+        assert [(severity, said) for severity, _, said in findings("KB509", body)] == [("error", message)] * found
+
+    def test_a_model_that_is_not_packed_is_clean(self):
+        body = LOADED.replace("quantization_config=bnb, ", "")
+
+        assert findings("KB509", body + "model = get_peft_model(model, LoraConfig(modules_to_save=['down_proj']))\n") == []
+
+    def test_peft_raises_for_such_a_copy(self):
+        model = tiny.load("llama", kind="nf4")
+        config = LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"], modules_to_save=["down_proj"])
+
+        with pytest.raises(RuntimeError, match="floating point"):
+            get_peft_model(model, config)

@@ -6,6 +6,10 @@ import pytest
 from script_cases import NEWEST, fixed_text, flagged_lines
 
 from kbitlint.api import check, fix
+from kbitlint.audit.scripts import run
+from kbitlint.context import TrainingContext
+from kbitlint.registry import find
+from kbitlint.source import documents
 from kbitlint.source.configs import collect as configs
 
 AXOLOTL = """\
@@ -126,3 +130,38 @@ def test_llamafactory_checkpoints_reentrantly_unless_it_is_told_otherwise(tmp_pa
     fix(str(path), select=["KB401"])
     expected = LLAMAFACTORY + more.replace("gc: true", "gc: false") + ("use_reentrant_gc: false\n" if not more else "")
     assert path.read_text() == (expected if found else LLAMAFACTORY + more)
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("tune run lora_finetune_single_device --config llama3/8B_qlora_single_device", "torchtune"),
+        ("autotrain llm --train --use-peft --quantization int4", "AutoTrain"),
+        ("xtuner train llama3_8b_qlora.py --deepspeed zero2", "xtuner"),
+        ("ludwig train --config model.yaml  # 4bit", "Ludwig"),
+        ("litgpt finetune_lora org/base --quantize bnb.nf4", "LitGPT"),
+        ("python -m openrlhf.cli.train_sft --load_in_4bit", "OpenRLHF"),
+        ("python -m verl.trainer.main_ppo quantization=nf4", "verl"),
+    ],
+)
+def test_a_launch_of_a_program_that_is_not_judged_is_a_skip_with_its_name(tmp_path, command, name):
+    path = tmp_path / "run.sh"
+    path.write_text(f"#!/bin/bash\n{command} \n")
+
+    read = documents.read(path, path.name)
+
+    assert read.facts.unfollowed == f"launches {name}, which is recognized and not judged"
+
+
+def test_an_export_of_llama_factory_refuses_a_quantized_base(tmp_path):
+    path = tmp_path / "merge.yaml"
+    head = (
+        "model_name_or_path: org/base\nadapter_name_or_path: out\ntemplate: llama3\nfinetuning_type: lora\nexport_dir: merged\n"
+    )
+    message = "llamafactory raises a ValueError: Cannot merge adapters to a quantized model"
+
+    for text, expected in ((head, []), (f"{head}quantization_bit: 4\n", [message])):
+        path.write_text(text)
+        read = documents.read(path, path.name)
+        found = run((find("KB535"),), read.facts, TrainingContext())[0].violations if read is not None else ()
+        assert [violation.message for violation in found] == expected

@@ -106,16 +106,14 @@ def test_patterns_that_are_made_while_running_are_few_and_known():
     configuration gives to PEFT and transformers, which match names with them as well."""
     assert MADE == [
         "kbitlint/facts/source_text.py",
-        "kbitlint/files/adapter_tensors.py",
         "kbitlint/files/packing.py",
         "kbitlint/fixes/lora.py",
         "kbitlint/model/build/meta.py",
         "kbitlint/model/inputs/failure.py",
-        "kbitlint/model/layers/adapter_entries.py",
-        "kbitlint/model/layers/quantized.py",
-        "kbitlint/model/layers/skip_names.py",
+        "kbitlint/model/layers/adapters.py",
         "kbitlint/rehearsal/checkpoints.py",
         "kbitlint/rehearsal/rows.py",
+        "kbitlint/runtime/patterns.py",
         "kbitlint/source/gitignore.py",
         "kbitlint/upstream/hub_names.py",
         "kbitlint/upstream/messages.py",

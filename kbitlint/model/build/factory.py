@@ -68,13 +68,11 @@ _LOADING = frozenset(
         "offload_folder",
         "offload_state_dict",
         "output_loading_info",
-        "resume_download",
         "state_dict",
         "subfolder",
         "token",
         "tp_plan",
         "tp_size",
-        "use_auth_token",
         "use_kernels",
         "use_safetensors",
         "variant",
@@ -102,6 +100,8 @@ def built_instead(cls: Any, name: Any, kwargs: dict[str, Any]) -> Any:
     if major_version() < 5:  # transformers 5 raises for these arguments, and so does this build
         old: dict[str, Any] = {key: kwargs.pop(key) for key in ("load_in_4bit", "load_in_8bit") if key in kwargs}
         quantization = quantization or (_bits(old) if any(old.values()) else None)
+        for key in ("use_auth_token", "resume_download"):
+            kwargs.pop(key, None)
     attention = kwargs.get("attn_implementation")
     wants_info = kwargs.get("output_loading_info")
     rest = {key: value for key, value in kwargs.items() if key not in _LOADING and not key.startswith("_")}

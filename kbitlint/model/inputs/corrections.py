@@ -5,42 +5,20 @@ A message names a missing argument, or it relates two shapes. Each rule here rea
 
 from __future__ import annotations
 
+import itertools
 import re
 from typing import TYPE_CHECKING
 
-from kbitlint.model.inputs.labels import label_names
 from kbitlint.model.inputs.tensors import shape_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from kbitlint.model.inputs.dimensions import Dimensions
+    from kbitlint.model.inputs.failed_batch import Batch
     from kbitlint.model.inputs.failure import Failure
-    from kbitlint.model.inputs.interface import Argument
     from kbitlint.model.inputs.plan import Plan
 
 Shape = tuple[int, ...]
-
-
-class Batch:
-    """A batch that failed: the arguments of the forward, and the shape of each tensor that was passed."""
-
-    def __init__(self, arguments: Mapping[str, Argument], shapes: Mapping[str, Shape], dimensions: Dimensions) -> None:
-        self.arguments = arguments
-        self.shapes = shapes
-        self.dimensions = dimensions
-
-    @property
-    def floats(self) -> list[str]:
-        """The inputs of floating point, those of the highest rank first. Labels are none."""
-        labels = label_names(self.arguments)
-        found = [name for name in self.shapes if name not in labels and self.arguments[name].kind == "float"]
-        return sorted(found, key=lambda name: -len(self.shapes[name]))
-
-    @property
-    def labels(self) -> frozenset[str]:
-        """The labels that were passed."""
-        return frozenset(label_names(self.arguments)) & self.shapes.keys()
 
 
 def corrections(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
@@ -68,7 +46,8 @@ def _not_both(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
 def _missing(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """The message names arguments that were not passed, or a line used one that was None: pass it."""
     unknown = [name for name in batch.arguments if name not in batch.shapes and name not in plan.without]
-    named = [name for name in unknown if name in failure.words]
+    named = [name for name in unknown if name in failure.words]  # a decoder speaks of its own arguments
+    named += [name for name in unknown if name.removeprefix("decoder_") in failure.words and name not in named]
     made = [name for name in named if _can_make(batch, name)]
     if made:
         yield plan.changed(given=frozenset(made))
@@ -140,12 +119,13 @@ def _targets(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
 
 
 def _numbers(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
-    """A kernel takes no integers: labels that are numbers."""
+    """A kernel takes no integers: labels that are numbers, or sound in place of text."""
+    if "can require gradients" in failure.message:
+        sounds = [name for name in batch.floats if len(batch.shapes[name]) == 2]
+        yield from (plan.changed(kinds={n: "float"}, shapes={n: (batch.dimensions.batch, 16000)}) for n in sounds)
     if re.search(r"long int|\bLong\b|int64", failure.message):
         integers = [name for name in sorted(batch.labels) if batch.arguments[name].kind == "long"]
-        yield plan.changed(kinds=dict.fromkeys(integers, "float"))
-        for name in integers:
-            yield plan.changed(kinds={name: "float"})
+        yield from (plan.changed(kinds=dict.fromkeys(some, "float")) for some in (integers, *([name] for name in integers)))
 
 
 def _shape(text: str) -> Shape:
@@ -211,6 +191,9 @@ def _rank(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
         shape = batch.shapes[name]
         if name not in failure.line and "unpack" in failure.message:
             continue
+        if len(shape) == 2 and "conv2d" in failure.message:  # the rows of patches are images of their own
+            edges = batch.dimensions.pair("patch_size", 14)
+            yield plan.changed(shapes={name: (shape[0], max(shape[1] // (edges[0] * edges[1]), 1), *edges)})
         for changed in (
             (shape[0], 1, *shape[1:]),
             (shape[0], batch.dimensions.of("num_frames"), *shape[1:]),
@@ -274,6 +257,17 @@ def _grow(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
                 yield plan.changed(shapes={name: (*shape[:at], min(shape[at] * factor, 64000), *shape[at + 1 :])})
 
 
+def _multiple(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
+    """A length is no multiple of another number in the message."""
+    if "multiple" not in failure.message and "divisible" not in failure.message:
+        return
+    for name in batch.floats:
+        shape = batch.shapes[name]
+        for at, unit in itertools.product(range(1, len(shape)), dict.fromkeys(failure.numbers)):
+            if shape[at] in failure.numbers and unit > 1 and shape[at] % unit:
+                yield plan.changed(shapes={name: (*shape[:at], -(-shape[at] // unit) * unit, *shape[at + 1 :])})
+
+
 def _drop_labels(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """The loss raised and no shape of the labels is known to mend it: the step trains the mean of the output."""
     if failure.in_loss and batch.labels:
@@ -290,6 +284,7 @@ _RULES: tuple[Callable[[Failure, Plan, Batch], Iterator[Plan]], ...] = (
     _last_dimension,
     _channels,
     _rank,
+    _multiple,
     _grow,
     _image_size,
     _length,

@@ -6,8 +6,9 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.model.batch import training_batch
-from kbitlint.model.inputs.corrections import Batch, corrections
+from kbitlint.model.inputs.corrections import corrections
 from kbitlint.model.inputs.dimensions import Dimensions
+from kbitlint.model.inputs.failed_batch import Batch
 from kbitlint.model.inputs.failure import failure_of
 from kbitlint.model.inputs.interface import interface_of
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from kbitlint.model.inputs.tokens import integers_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from kbitlint.model.inputs.dimensions import Dimensions
     from kbitlint.model.inputs.interface import Argument
@@ -25,7 +25,9 @@ def media_of(
     """
     config: Any = dimensions.config
     dtype, batch = float_dtype(base), dimensions.batch
-    made: dict[str, Tensor] = {}
+    made: dict[str, Tensor] = dict(_grids(arguments, dimensions, dtype))
+    if made:
+        return made
     if "pixel_values" in arguments and (main == "pixel_values" or not announces_images(config)):
         made |= _images(arguments, dimensions, tokens, dtype)
     if main == "flattened_patches":
@@ -35,6 +37,23 @@ def media_of(
     elif main == "input_values" and len(arguments["input_values"].shape or ("", "")) == 2:
         made["input_values"] = torch.randn((batch, 16000), dtype=dtype)
     return made
+
+
+def _grids(arguments: Mapping[str, Argument], dimensions: Dimensions, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Yield the rows of all patches and the grids of the images, as the towers of Qwen2-VL and its kin take them.
+
+    The patches of all images are one sequence. Each row holds the pixels of one patch, of all its channels and frames.
+    """
+    grid = next((name for name, one in arguments.items() if name.endswith("grid_thw") and one.required), None)
+    rows = next((name for name in ("hidden_states", "pixel_values") if name in arguments and arguments[name].required), None)
+    if grid is None or rows is None:
+        return
+    edge = 2 * (dimensions.field(("spatial_merge_size", "merge_size"), "pixel_values") or 2)
+    frames = dimensions.field(("temporal_patch_size",), "pixel_values") or 1
+    height, width = dimensions.pair("patch_size", 14)
+    features = dimensions.of("num_channels", "pixel_values") * frames * height * width
+    yield rows, torch.randn(dimensions.batch * edge * edge, features, dtype=dtype)
+    yield grid, torch.tensor([[1, edge, edge]] * dimensions.batch)
 
 
 def _images(arguments: Mapping[str, Argument], dimensions: Dimensions, tokens: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:

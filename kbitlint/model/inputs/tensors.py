@@ -57,10 +57,10 @@ def _filled(name: str, kind: str, shape: tuple[int, ...], dimensions: Dimensions
         return _some(shape) if "mask" in name and ("pos" in name or "time" in name) else torch.ones(shape, dtype=torch.bool)
     if kind == "float":
         return torch.ones(shape, dtype=dtype) if name.endswith("mask") else torch.randn(shape, dtype=dtype)
-    if name.endswith("mask"):
-        return torch.ones(shape, dtype=torch.long)
-    if name == "spatial_shapes":  # rows and columns of the patches of each image
-        return torch.full(shape, math.isqrt(dimensions.patches()), dtype=torch.long)
+    if (number := _number(name, dimensions)) is not None:
+        return torch.full(shape, number, dtype=torch.long)
+    if name.endswith("image_sizes") and shape[-1] == 2:
+        return torch.tensor(dimensions.image()).expand(shape).clone()
     if name.endswith("position_ids"):
         return torch.arange(shape[-1]).expand(shape).clone()
     if name.endswith("_ids") and "type" not in name and len(shape) > 1:
@@ -68,6 +68,15 @@ def _filled(name: str, kind: str, shape: tuple[int, ...], dimensions: Dimensions
         text = part.get_text_config() if hasattr(part, "get_text_config") else part
         return tokens_of(part, text, shape)
     return torch.zeros(shape, dtype=torch.long)
+
+
+def _number(name: str, dimensions: Dimensions) -> int | None:
+    """Return the number that each element of an argument has, or None if they differ or are zero."""
+    if name.endswith("mask") or name == "merge_sizes":  # edges of the squares of patches that become one
+        return 1
+    if name.endswith("lengths"):
+        return dimensions.seq_len
+    return math.isqrt(dimensions.patches()) if name == "spatial_shapes" else None  # rows and columns of patches
 
 
 def _some(shape: tuple[int, ...]) -> Tensor:

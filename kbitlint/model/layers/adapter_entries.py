@@ -6,12 +6,12 @@ PEFT raises only if ``target_modules`` as a whole match nothing. The comparisons
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.requests import UnmatchedEntry
 from kbitlint.model.attributes import attribute
+from kbitlint.runtime.patterns import matches
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -104,12 +104,11 @@ def _named(entry: str, paths: Iterable[str]) -> bool:
 
 
 def _by_pattern(entry: str, adapted: Iterable[str]) -> bool:
-    """Return whether a pattern of ranks or alphas matches a layer. An invalid pattern counts as a match: PEFT raises."""
-    try:
-        pattern = re.compile(rf"(.*\.)?({entry})$")
-    except re.error:
-        return True
-    return any(pattern.match(path) for path in adapted)
+    """Return whether a pattern of ranks or alphas matches a layer.
+
+    An invalid pattern counts as a match, because PEFT raises. So does one that takes too long.
+    """
+    return any(matches(rf"(.*\.)?({entry})$", path) is not False for path in adapted)
 
 
 def _dead(targets: tuple[str, ...], modules: Collection[str], adapted: Iterable[str]) -> Iterator[str]:

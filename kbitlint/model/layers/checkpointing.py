@@ -149,9 +149,9 @@ def _can_be_enabled(model: nn.Module) -> bool:
     """Return whether a model's ``_set_gradient_checkpointing`` takes the arguments that the installed transformers passes."""
     from transformers import PreTrainedModel  # takes a second to import
 
-    own = getattr(type(model), _SETS, None)
-    ours = getattr(PreTrainedModel, _SETS, None)
-    if not isinstance(model, PreTrainedModel) or own is ours:
+    own: Any = getattr(type(model), _SETS, None)
+    ours: Any = getattr(PreTrainedModel, _SETS, None)
+    if own is None or ours is None or own is ours or not isinstance(model, PreTrainedModel):
         return True
     taken = inspect.signature(own).parameters.values()
     names = {parameter.name for parameter in taken}

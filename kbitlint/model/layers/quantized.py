@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from kbitlint.facts.layers import LinearFacts, Packing, UnpackedLayerFacts, short_name
 from kbitlint.model.attributes import attribute
+from kbitlint.runtime.patterns import matches
 from kbitlint.upstream.quantization import INFERENCE_KERNELS, layer_of, method_named
 
 if TYPE_CHECKING:
@@ -177,7 +178,7 @@ def unconverted(base: Any, linears: Iterable[tuple[str, nn.Module]]) -> tuple[Li
     return tuple(
         LinearFacts(path, type(module).__name__, short_name(module.weight.dtype), int(module.weight.numel()))
         for path, module in linears
-        if not any(key in path or re.match(key, path) for key in map(str, keys))
+        if not any(key in path or matches(key, path) is not False for key in map(str, keys))
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.requests import DeadSkip
 from kbitlint.model.attributes import attribute
+from kbitlint.runtime.patterns import matches
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
@@ -40,10 +40,7 @@ def _spares(name: str, path: str) -> bool:
 
     transformers 4 compares it with each part of the path as well. What it spares counts as spared.
     """
-    try:
-        return path.endswith(name) or re.match(rf"(?:{name})(?:(?<=\.)|(?=\.|$))", path) is not None or _spared_by_4(name, path)
-    except re.error:
-        return True
+    return path.endswith(name) or matches(rf"(?:{name})(?:(?<=\.)|(?=\.|$))", path) is not False or _spared_by_4(name, path)
 
 
 def _spared_by_4(name: str, path: str) -> bool:

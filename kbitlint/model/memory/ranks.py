@@ -48,6 +48,8 @@ class Units:
     """All other parameters: the head, norms outside of layers."""
     integers: int = 0
     """Bytes of packed weights that are stored as integers, which FSDP2 leaves whole."""
+    int8: bool = False
+    """Whether some weights are bitsandbytes' int8, whose scales are attributes of the weight."""
 
     @property
     def sharded(self) -> tuple[Unit, ...]:
@@ -64,10 +66,14 @@ def units_of(model: nn.Module, *, stored: bool = False) -> Units:
     """
     base: Any = adapters.base_of(model)
     seen: set[int] = set()
-    integers = 0
-    for module in model.modules() if not stored else ():
-        weight = getattr(module, "weight", None) if quantized.packing_of(module) is not None else None
-        if weight is not None and not weight.is_floating_point() and id(weight) not in seen:
+    integers, int8 = 0, False
+    for module in model.modules():
+        packing = quantized.packing_of(module)
+        weight = None if packing is None else getattr(module, "weight", None)
+        if packing is None or weight is None or weight.is_floating_point() or id(weight) in seen:
+            continue
+        int8 = int8 or (packing.method == "bitsandbytes" and packing.bits == 8)
+        if not stored:
             seen.add(id(weight))
             integers += weight.nbytes
     layers = []
@@ -81,7 +87,7 @@ def units_of(model: nn.Module, *, stored: bool = False) -> Units:
     embedding = Unit("", 0)
     if ends is not None and not tied:
         embedding = next((_unit(path, module, seen) for path, module in named_modules(model) if module is ends), embedding)
-    return Units(tuple(layers), embedding, _unit("", model, seen), integers)
+    return Units(tuple(layers), embedding, _unit("", model, seen), integers, int8)
 
 
 def _unit(path: str, module: nn.Module, seen: set[int]) -> Unit:
@@ -99,6 +105,11 @@ class Rank:
     units: Units
 
     def __post_init__(self) -> None:
+        if self.shards[0] and self.units.int8:
+            raise KbitlintError(
+                f"strategy {self.launch.strategy!r} takes no int8 weights of bitsandbytes: it parts them from their scales; "
+                "use ddp, or 4 bits"
+            )
         if self.launch.strategy in ("fsdp1", "zero3") and self.units.integers:
             raise KbitlintError(
                 f"strategy {self.launch.strategy!r} takes no packed weights that are stored as integers: "

@@ -79,6 +79,8 @@ def _dropout(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     """Run dropout as the device does. The kernel of CUDA keeps a mask of booleans, that of the CPU one of floats."""
     given = dict(zip(("input", "p", "training", "inplace"), args, strict=False)) | kwargs
     share, tensor = given.get("p", 0.5), given["input"]
+    if ledger.device == "cuda" and not tensor.is_floating_point():  # as ``"fused_dropout" not implemented for 'Byte'``
+        raise RuntimeError(f"dropout is not implemented for dtype {tensor.dtype}")
     fused = ledger.device == "cuda" and given.get("training", True) and not given.get("inplace") and 0 < share < 1
     return torch.native_dropout(tensor, share, True)[0] if fused and tensor.is_meta else func(*args, **kwargs)  # noqa: FBT003  # its own signature
 

@@ -37,7 +37,7 @@ _AUTOGRADS_OWN = re.compile(
 )
 _ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias type|can't be cast")
 #: The dtype of ids and labels. No weight has it, so a message that names it speaks of the batch.
-LONG = re.compile(r"long int|\bLong\b|int64|LongTensor")
+LONG = re.compile(r"long int|\bLong\b|int64|LongTensor|dtype can require gradients")
 
 
 class UntraceableError(KbitlintError):

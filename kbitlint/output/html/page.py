@@ -12,11 +12,12 @@ import hashlib
 import json
 from collections import Counter
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kbitlint.errors import KbitlintError
 from kbitlint.module_paths import fold
-from kbitlint.output.html import tree_rows
+from kbitlint.output.html import origin, tree_rows
+from kbitlint.output.html.excerpts import excerpts
 from kbitlint.output.html.fit_panels import fit_data
 from kbitlint.output.html.memory_bars import budget
 from kbitlint.output.html.tree import tree_of
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from kbitlint.fit_result import FitResult
     from kbitlint.memory_result import MemoryResult
+    from kbitlint.output.html.excerpts import Excerpt
     from kbitlint.result import AuditResult, Failure
     from kbitlint.rule import Rule
     from kbitlint.violation import Violation
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 #: Most rows of one cause. JSON has all of them.
 _MAX_PLACES = 60
 _WHOLE = "the whole model"
+_WHY = "Why is this bad?"
+_Paragraphs: TypeAlias = "tuple[tuple[tuple[str, bool], ...], ...]"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,12 +61,15 @@ class _Cause:
     count: int
     title: str
     """The first line of the rule's document."""
-    why: tuple[tuple[tuple[str, bool], ...], ...]
+    why: _Paragraphs
     """Paragraphs of (text, whether it is code) pairs."""
     places: tuple[_Place, ...]
     further: int
     """The number of places that the page leaves out."""
     marks: tuple[str, ...]
+    excerpts: tuple[Excerpt, ...]
+    document: tuple[tuple[str, _Paragraphs], ...]
+    """(heading, paragraphs) of the other sections of the rule's document."""
 
 
 def render(
@@ -137,6 +144,8 @@ def _page(*, budget: Any = None, fit: Any = None, **values: Any) -> str:
         script=Markup(script),  # noqa: S704  # our own file
         policy={"style": _hash(style), "script": _hash(script)},
         version=VERSION,
+        project=origin.project(),
+        origin=origin.words(),
         budget=budget,
         fit=fit,
         **values,
@@ -151,7 +160,7 @@ def _section(number: int, report: AuditResult, rules: Mapping[str, type[Rule]], 
     groups = causes(report.violations)
     counts = Counter(violation.severity for violation in report.violations)
     in_tree = bool(report.outline)
-    shown = [_cause(n, group, rules, in_tree=in_tree) for n, group in enumerate(groups)]
+    shown = [_cause(report.target, n, group, rules, in_tree=in_tree) for n, group in enumerate(groups)]
     tree = None
     if report.outline:
         at: dict[str, list[int]] = {}
@@ -202,9 +211,10 @@ def _state(report: AuditResult, code: int) -> str:
     return "warned" if code == 1 and not report.at_least(Severity.ERROR) else "failing"
 
 
-def _cause(number: int, group: list[Violation], rules: Mapping[str, type[Rule]], *, in_tree: bool) -> _Cause:
+def _cause(target: str, number: int, group: list[Violation], rules: Mapping[str, type[Rule]], *, in_tree: bool) -> _Cause:
     first = group[0]
     rule = rules.get(first.code)
+    document = sections(rule) if rule else {}
     places = _places(group, in_tree=in_tree)
     marks: list[str] = []
     if first.fix is not None:
@@ -216,16 +226,18 @@ def _cause(number: int, group: list[Violation], rules: Mapping[str, type[Rule]],
         first=first,
         count=len(group),
         title=rule.title() if rule else first.slug,
-        why=_paragraphs(sections(rule).get("Why is this bad?", "")) if rule else (),
+        why=_paragraphs(document.get(_WHY, "")),
         places=tuple(places[:_MAX_PLACES]),
         further=sum(place.count for place in places[_MAX_PLACES:]),
         marks=tuple(marks),
+        excerpts=excerpts(target, group),
+        document=tuple((heading, _paragraphs(text)) for heading, text in document.items() if heading != _WHY),
     )
 
 
-def _paragraphs(text: str) -> tuple[tuple[tuple[str, bool], ...], ...]:
+def _paragraphs(text: str) -> _Paragraphs:
     """Return the paragraphs of a rule's Markdown, which uses backticks and no other markup."""
-    blocks = (" ".join(block.split()) for block in text.split("\n\n"))
+    blocks = (" ".join(block.removeprefix("- ").split()) for block in text.replace("\n- ", "\n\n- ").split("\n\n"))
     return tuple(tuple((part, bool(number % 2)) for number, part in enumerate(block.split("`"))) for block in blocks if block)
 
 

@@ -73,7 +73,7 @@ def step_chart(step: StepMemory, total: int | None = None) -> StepChart | None:
     limit = None if total is None or total > most else round(100 - 100 * total / most, 2)
     return StepChart(
         tuple(areas),
-        tuple((phase, round(min(start, 90), 2)) for phase, start in sorted(starts.items(), key=lambda item: item[1])),
+        tuple((phase, round(start, 2)) for phase, start in sorted(starts.items(), key=lambda item: item[1])),
         size(step.peak),
         step.peak_at,
         size(round(most)),

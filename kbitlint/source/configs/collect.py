@@ -7,6 +7,7 @@ A program turns its keys into calls; ``upstream/programs.py`` lists them as data
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.model_state import CheckpointingState
@@ -14,7 +15,7 @@ from kbitlint.facts.reentry import Reentry
 from kbitlint.facts.source import Action, ExecutionPath, SourceFacts
 from kbitlint.facts.values import UNKNOWN, Argument, Call
 from kbitlint.source.comments import ignores
-from kbitlint.source.configs.shell import COMMAND, shell_items
+from kbitlint.source.configs.shell import COMMAND, OTHER, shell_items
 from kbitlint.source.configs.tree import json_items, yaml_items
 from kbitlint.source.interpreter.objects import Constant, Entry, Record, TrackedModel, Trainer, frozen
 from kbitlint.source.interpreter.path_state import PathState
@@ -30,13 +31,16 @@ if TYPE_CHECKING:
 
 
 SHELL = ".sh"
+#: words about quantized training
+_BITS = re.compile(r"[48][-_ ]?bit|int[48]\b|qlora|nf4|quantiz", re.IGNORECASE)
 _SEEDS = tuple({seed.encode() for program in PROGRAMS for seed in program.seeds} | set(RECIPE_SEEDS))
 
 
 def worth_parsing(content: bytes, suffix: str) -> bool:
     """Return whether a file can be a training configuration, or a shell script with a training command."""
     if suffix == SHELL:
-        return COMMAND.search(content.decode("utf-8", "replace")) is not None
+        text = content.decode("utf-8", "replace")
+        return COMMAND.search(text) is not None or (_BITS.search(text) is not None and OTHER.search(text) is not None)
     return any(seed in content for seed in _SEEDS)
 
 
@@ -55,6 +59,10 @@ def collect(
     Raises:
         ConfigurationError: The text is invalid, or too large.
     """
+    other = OTHER.search(text) if suffix == SHELL and COMMAND.search(text) is None else None
+    if other is not None and other.lastgroup is not None:
+        unfollowed = f"launches {other.lastgroup}, which is recognized and not judged"
+        return SourceFacts(file, text, versions=versions or installed(), dialect=other.lastgroup, unfollowed=unfollowed)
     root = json_items(text) if suffix == ".json" else shell_items(text) if suffix == SHELL else yaml_items(text)
     if root is None:
         return None

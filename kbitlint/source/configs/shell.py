@@ -17,6 +17,12 @@ COMMAND = re.compile(
     r"^(?:[^#\n]*[\s;&|(])?(swift\s+(?:sft|pt|rlhf|export)|llamafactory-cli\s+(?:train|export)|trl\s+(?:sft|dpo|kto|grpo|reward|rloo))\s",
     re.MULTILINE,
 )
+#: the start of a command of another program, which is recognized and not judged, and its name
+OTHER = re.compile(
+    r"^(?:[^#\n]*[\s;&|(])?(?:(?P<torchtune>tune\s+run)|(?P<AutoTrain>autotrain\s+\S+)|(?P<xtuner>xtuner\s+train)"
+    r"|(?P<Ludwig>ludwig\s+train)|(?P<LitGPT>litgpt\s+finetune\w*)|(?P<OpenRLHF>-m\s+openrlhf\.\S+)|(?P<verl>-m\s+verl\.\S+))\s",
+    re.MULTILINE,
+)
 #: a word of the command: quoted, a line that continues, the end, or plain; a comment ends with its line
 _WORD = re.compile(r"""\\\n|(?P<end>\n|;|&|\||\#[^\n]*)|(?P<word>(?:"[^"\n]*"|'[^'\n]*'|[^\s;&|"'\\]|\\(?!\n))+)|\s""")
 _NUMBER = re.compile(r"[+-]?(\d+(?:\.\d*)?|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)

@@ -124,7 +124,7 @@ class CommandLine(Interpreter):
             default = arguments.items.get("default")
             if dest:
                 given = Entry(default.value if default is not None and not switch else UNKNOWN, arguments.span, arguments.span)
-                given.value = self._launched(dest, arguments, _optional(given.value, dest), switch=switch)
+                given.value = self._launched(node, dest, _optional(given.value, dest))
                 owner.items[f"--{dest}"] = given
                 if switch or arguments.get("type") == Symbol("bool"):
                     owner.switches |= {dest}
@@ -139,19 +139,23 @@ class CommandLine(Interpreter):
             return space if name == "parse_args" else Sequence([space, UNKNOWN])
         return UNKNOWN
 
-    def _launched(self, name: str, arguments: Record, default: Object, *, switch: bool) -> Object:
+    def _launched(self, node: ast.Call, name: str, default: Object) -> Object:
         """Return the value of an option that the command beside the script passes, else its default."""
         given = self.trail.launch.flags.get(name) if self.trail.launch is not None else None
-        kind = arguments.get("type") if "type" in arguments.items else None
         if not isinstance(given, Constant):
             return default if given is None else UNKNOWN
-        if switch:
-            return Constant(value=True) if known_text(arguments.get("action")) == "store_true" else default
-        if kind == Symbol("bool"):
-            return Constant(value=True)
-        if kind in (None, Symbol("str")):
-            return Constant(str(given.value)) if isinstance(given.value, (str, int, float)) else UNKNOWN
-        return given if kind in (Symbol("int"), Symbol("float")) else UNKNOWN
+        written = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg in ("type", "action")}
+        if "action" in written:
+            return Constant(value=True) if written["action"].strip("\"'") == "store_true" else default
+        match written.get("type", "str"):
+            case "bool":
+                return Constant(value=True)
+            case "str":
+                return Constant(str(given.value)) if isinstance(given.value, (str, int, float)) else UNKNOWN
+            case "int" | "float":
+                return given
+            case _:
+                return UNKNOWN
 
     def _parsed(self, owner: Record) -> Object:
         given = owner.get("0") if "0" in owner.items else owner.get("dataclass_types")

@@ -36,7 +36,15 @@ _LIBRARIES = frozenset(
     )
 )
 #: further strings of files that are worth following: what they hold reaches a model through the importing script
-_MARKS = (b"resize_token_embeddings", b"from_pretrained", b"TrainingArguments", b"add_argument", b"@dataclass", b"Trainer")
+_MARKS = (
+    b"resize_token_embeddings",
+    b"from_pretrained",
+    b"TrainingArguments",
+    b"add_argument",
+    b"@dataclass",
+    b"Trainer",
+    b"bnb.nn.",
+)
 
 
 #: what a script that trains contains, and its imports

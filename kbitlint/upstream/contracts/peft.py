@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kbitlint.upstream.architectures import INNER_LINEARS
 from kbitlint.upstream.contracts.peft_configs import CONFIG_ROWS
 from kbitlint.upstream.contracts.rows import Contract
 
@@ -15,11 +16,6 @@ _PARAMETERS = {
     "velora_config": ("velora_config is not None", "{}", "does not work when `velora_config` is set"),
     "kasa_config": ("kasa_config is not None", "{}", "does not work when `kasa_config` is set"),
 }
-#: layers below a block, whose full paths a text without ``.`` or ``*`` never equals
-_INNER = (
-    *("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "qkv_proj", "gate_up_proj", "out_proj"),
-    *("query_key_value", "c_attn", "c_proj", "Wqkv", "dense_h_to_4h", "dense_4h_to_h", "fc1", "fc2", "query", "value"),
-)
 _LORA_ROWS = (
     # PEFT matches a text as a whole with the path of each module (check_target_module_exists)
     Contract(
@@ -32,7 +28,7 @@ _LORA_ROWS = (
     ),
     Contract(
         _LORA,
-        f"text(target_modules) and target_modules in {_INNER!r}",
+        f"text(target_modules) and target_modules in {INNER_LINEARS!r}",
         "Target modules  not found in the base model",
         "NoMatchingPeftModuleError",  # a ValueError
         moment=_ATTACHED,

@@ -1,0 +1,42 @@
+"""The benchmarks of memory: one fast case of each, and their records."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.cost import limits, published, ranks
+
+
+def test_real_ranks_hold_what_is_told(monkeypatch):
+    small = {**ranks.FAMILIES["llama"][2], "num_hidden_layers": 5}
+    monkeypatch.setitem(ranks.FAMILIES, "llama", ("LlamaForCausalLM", "LlamaConfig", small))
+    found = list(ranks.peaks_of(["llama"], 2))
+
+    assert [(record["strategy"], record["checkpointed"]) for record in found] == [
+        ("ddp", False),
+        ("ddp", True),
+        ("fsdp2", False),
+        ("fsdp2", True),
+    ]
+    for record in found:
+        assert record["real"] == pytest.approx([record["told"]] * 2, rel=ranks.GOAL), record
+
+
+def test_what_fit_says_runs_under_its_limit_and_the_next_batch_does_not():
+    found = {what: (exact, slack) for what, exact, slack in limits.answers("llama", checkpointed=True)}
+
+    assert list(found) == ["batch 5 x 32", "length 1 x 128"]
+    assert all(slack == (True, False) for _, slack in found.values())
+
+
+def test_published_rows_name_their_source_and_a_reason_where_it_is_needed():
+    assert len([row for row in published.ROWS if not row.bound]) >= 12
+    assert all(row.url.startswith("https://") and row.kind in published.KINDS for row in published.ROWS)
+    assert all(row.geometry in published.GEOMETRIES for row in published.ROWS)
+    away = [(row, 1.01) for row in published.ROWS if not row.bound]
+    reasoned = [(row, 2.0 if row.reason else ratio) for row, ratio in away]
+    bounds = [row for row in published.ROWS if row.bound]
+    kept, broken = [(row, 0.9) for row in bounds], [(row, 1.1) for row in bounds]
+
+    assert [goal.met for goal in published.goals([*reasoned, *kept])] == [True] * 3
+    assert [goal.met for goal in published.goals([*((row, 2.0) for row, _ in away), *broken])] == [False] * 3
