@@ -130,5 +130,5 @@ def _packed(model: ModelState) -> frozenset[str]:
     if config.value("llm_int8_has_fp16_weight") is not None or not (skipped is None or isinstance(skipped, tuple)):
         return frozenset()
     known = facts_of(load.value("pretrained_model_name_or_path"), model.named).architecture
-    names = INNER_LINEARS | (known.names if known is not None else frozenset())
+    names = frozenset(INNER_LINEARS) | (known.names if known is not None else frozenset())
     return names - {str(name).rpartition(".")[2] for name in skipped or ()}
