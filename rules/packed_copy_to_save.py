@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.checkpoint import CheckpointFacts
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import ModelState
-    from kbitlint.facts.source import SourceFacts, Step
+    from kbitlint.facts.source import SourceFacts
 
 
 class PackedCopyToSave(Rule):
@@ -81,19 +81,19 @@ class PackedCopyToSave(Rule):
             )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each adapter config that copies a packed layer on every path."""
-        for _, steps in source.steps_at(Action.ATTACH):
-            found = [_packed_copy(step) for step in steps]
-            config = steps[0].call.within("peft_config")
-            argument = config.argument("modules_to_save") if config is not None else None
-            if argument is not None and all(found) and len({*found}) == 1:
+        """Yield one violation for each config that saves a linear layer which is packed on every path."""
+        for call, steps in source.steps_at(Action.ATTACH):
+            config = call.within("peft_config")
+            saved = config.argument("modules_to_save") if config is not None else None
+            packed = frozenset.intersection(*(_packed(step.before) for step in steps))
+            names = [name for name in (saved.value if saved and isinstance(saved.value, tuple) else ()) if name in packed]
+            if saved is not None and names:
                 yield self.violation(
-                    f"{found[0]} is to be trained as a copy, and is packed",
-                    source.at_line(argument.whole.line, "modules_to_save"),
+                    f"{names[0]} is to be trained as a copy, and is packed",
+                    source.at_line(saved.whole.line, "modules_to_save"),
                     surface=Surface.SOURCE,
-                    evidence={"method": steps[0].before.method, "bits": steps[0].before.bits},
                     fix=Fix(
-                        f"attach adapters to it, or load with llm_int8_skip_modules=['{found[0]}', 'lm_head']", Safety.DISPLAY
+                        f'target it with adapters, or load with llm_int8_skip_modules=["{names[0]}", "lm_head"]', Safety.DISPLAY
                     ),
                 )
 
@@ -113,22 +113,15 @@ class PackedCopyToSave(Rule):
                 )
 
 
-def _packed_copy(step: Step) -> str:
-    """Return a linear layer of a packed model that an adapter config copies to train it; empty if it copies none."""
-    config = step.call.within("peft_config")
-    named = config.value("modules_to_save") if config is not None else None
-    packed = _packed(step.before) if isinstance(named, tuple) else frozenset()
-    return next((name for name in named if isinstance(name, str) and name in packed), "") if isinstance(named, tuple) else ""
-
-
 def _packed(model: ModelState) -> frozenset[str]:
     """Return the names of the linear layers of a model that are certainly packed."""
     load, config = model.load, model.quantization
-    if load is None or config is None or not model.packed or not model.certain:
+    skipped = config.value("llm_int8_skip_modules") if config is not None else None
+    kept = config is not None and config.value("llm_int8_has_fp16_weight") is not None
+    if load is None or not model.packed or not model.certain or kept:
         return frozenset()
-    skipped = config.value("llm_int8_skip_modules")
-    if config.value("llm_int8_has_fp16_weight") is not None or not (skipped is None or isinstance(skipped, tuple)):
+    if not (skipped is None or isinstance(skipped, tuple)):
         return frozenset()
     known = facts_of(load.value("pretrained_model_name_or_path"), model.named).architecture
-    names = frozenset(INNER_LINEARS) | (known.names if known is not None else frozenset())
-    return names - {str(name).rpartition(".")[2] for name in skipped or ()}
+    names = known.names if known is not None else INNER_LINEARS
+    return frozenset(names) - {str(name).rpartition(".")[2] for name in skipped or ()}
