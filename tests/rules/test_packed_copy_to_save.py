@@ -62,6 +62,7 @@ NAMED = LOADED.replace("org/base", "meta-llama/Llama-3.2-1B")
         pytest.param(NAMED.replace("quantization_config=bnb, ", ""), 0, id="not quantized"),
         pytest.param(LOADED, 1, id="a name that every family packs"),
         pytest.param(LOADED.replace("org/base", "tiiuae/falcon-7b"), 0, id="another layer"),
+        pytest.param(NAMED.replace("quantization_config=bnb, ", "").replace("3.2-1B", "3.2-1B-GPTQ"), 0, id="another method"),
     ],
 )  # fmt: skip
 def test_a_script_that_saves_a_packed_layer(script, flagged):
