@@ -118,7 +118,7 @@ def _packed(model: ModelState) -> frozenset[str]:
     load, config = model.load, model.quantization
     skipped = config.value("llm_int8_skip_modules") if config is not None else None
     kept = config is not None and config.value("llm_int8_has_fp16_weight") is not None
-    if load is None or model.method != "bitsandbytes" or not model.certain or kept:
+    if load is None or not model.packed or not model.certain or kept:
         return frozenset()
     if not (skipped is None or isinstance(skipped, tuple)):
         return frozenset()

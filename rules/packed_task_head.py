@@ -136,7 +136,8 @@ def _trains(attach: Call, model: ModelState) -> bool:
     heads, tasks = HEADS[kind]
     task = _text(config.value("task_type"))
     saved = config.value("modules_to_save")
-    return task in tasks or (isinstance(saved, tuple) and any(name in heads for name in saved))
+    by_task = task in tasks and attach.callee != "add_adapter"  # transformers' own method adds no head to a task's adapters
+    return by_task or (isinstance(saved, tuple) and any(name in heads for name in saved))
 
 
 def _text(value: Value) -> str:

@@ -38,6 +38,7 @@ TIMEOUT = 60
 #: what a program does
 TRAINS, PARTLY, NOTHING, FAILS, NOT_MADE = "trains", "trains in part", "trains nothing", "fails", "is not made"
 AFTER, LOST = "fails after its training", "trains, and what it saves cannot be loaded"
+REDRAWN = "trains with gradients of another dropout mask"
 
 
 @functools.cache
@@ -123,6 +124,7 @@ class _Run:
         self.before: dict[str, torch.Tensor] = {}
         self.is_marked = False
         self.subject: Any = None
+        self.is_redrawn = False
 
     def of(self, file: Path) -> dict[str, Any]:
         """Run the script, with its marks as calls, and return what it does."""
@@ -141,8 +143,8 @@ class _Run:
         real = TRAINS if learns and not idle else PARTLY if learns else NOTHING
         if error["error"]:
             real = NOT_MADE if not self.is_marked else FAILS if error["line"] is None or error["line"] <= after else AFTER
-        if real == TRAINS and self.model and self.model["errors"] and self._loses():
-            real = LOST
+        if real == TRAINS and self.model and self.model["errors"]:
+            real = LOST if self._loses() else REDRAWN if self.is_redrawn else TRAINS
         return {"real": real, **error, "idle": idle[:3], "trained": sorted(self.trained), "model": self.model}
 
     def _loses(self) -> bool:
@@ -160,6 +162,22 @@ class _Run:
             except (KeyError, RuntimeError, ValueError):  # its keys fit no module
                 return True
         return bool(loaded.unexpected_keys) or any("again" in key for key in loaded.missing_keys)
+
+    def _draws_anew(self, model: Any, batch: dict[str, torch.Tensor]) -> bool:
+        """Return whether the backward pass draws dropout anew: its random state changes the gradients."""
+        state, was_training = torch.get_rng_state(), model.training
+        found = []
+        for seed in (1, 2):
+            torch.manual_seed(0)
+            model.train()
+            loss = model(**batch).loss
+            torch.manual_seed(seed)
+            loss.backward()
+            found.append({name: one.grad.clone() for name, one in self.trained.items() if one.grad is not None})
+            model.zero_grad()
+        model.train(was_training)
+        torch.set_rng_state(state)
+        return any(not torch.equal(one, found[1][name]) for name, one in found[0].items())
 
     def _ends_at(self, file: Path) -> int:
         """Return the last line of the training."""
@@ -181,6 +199,8 @@ class _Run:
             self.model = said(report)
         self.trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
         self.before = {name: one.detach().clone() for name, one in self.trained.items()}
+        if "batch" in names and any(error.startswith("KB308") for error in (self.model or {}).get("errors", ())):
+            self.is_redrawn = self._draws_anew(model, names["batch"])
         for name, parameter in self.trained.items():
             if not parameter.is_inference():
                 parameter.register_hook(functools.partial(self._note, name))

@@ -122,3 +122,11 @@ class ModelState:
 def same_but_for_mode(one: ModelState, other: ModelState) -> bool:
     """Return whether two states are equal, their training mode aside."""
     return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)
+
+
+def without_adapters(state: ModelState) -> ModelState:
+    """Return the state after the adapters left the model. Copies of modules and biases that they trained go on to train."""
+    config = state.adapters.config if state.adapters is not None else None
+    further = ("modules_to_save", "trainable_token_indices", "bias")
+    alone = isinstance(config, Call) and not any(config.gives(name) for name in further)
+    return dataclasses.replace(state, adapters=None, base_frozen=state.base_frozen if alone else None)

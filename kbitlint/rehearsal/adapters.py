@@ -30,6 +30,7 @@ def install(record: Record, peft: Any) -> None:
     model = peft.PeftModel
     replace(model, "__init__", _on_meta)
     replace(model, "add_adapter", _on_meta)
+    replace(peft.tuners.shira.layer.ShiraLayer, "update_layer", _masking)
     replace(model, "from_pretrained", _loading)
     replace(model, "load_adapter", lambda original: _load_adapter(record, original))
     for name in ("merge_and_unload", "merge_adapter"):
@@ -54,6 +55,18 @@ def _on_meta(original: Any) -> Any:
     return function
 
 
+def _masking(original: Any) -> Any:
+    """Return SHiRA's method that takes the places of a mask. A mask without values gets as many places, the first ones."""
+
+    def update_layer(self: Any, adapter_name: str, mask: Any, r: int, *arguments: Any, **options: Any) -> Any:
+        if mask is not None and mask.is_meta:
+            count = r * sum(mask.shape)
+            mask = (torch.arange(mask.numel(), device="cpu") < count).view(mask.shape)
+        return original(self, adapter_name, mask, r, *arguments, **options)
+
+    return update_layer
+
+
 class _Integers(TorchFunctionMode):
     """Integers that decide the structure of an adapter, such as BOFT's permutations: they have values."""
 
@@ -74,7 +87,7 @@ def _loading(original: Any) -> Any:
         except ValueError as error:
             if "adapter_config.json" in str(error) and not Path(str(model_id)).is_dir():
                 raise NotAtHandError(f"the adapter {model_id} is not on this machine") from error
-            raise
+            raise ValueError(*error.args) from None  # without the request to the Hub that PEFT made before
 
     return from_pretrained
 

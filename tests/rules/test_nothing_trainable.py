@@ -239,6 +239,11 @@ def test_an_adapter_config_that_was_set_to_train(tmp_path):
         pytest.param(LOADED + PREPARED + ADAPTED + "model = model.merge_and_unload()\n", 1, id="merged"),
         pytest.param(LOADED + PREPARED + ADAPTED + "model = model.unload()\n", 1, id="unloaded"),
         pytest.param(LOADED + PREPARED + ADAPTED, 0, id="adapted"),
+        pytest.param(
+            LOADED + PREPARED + ADAPTED.replace("r=8", "r=8, modules_to_save=['lm_head']") + "model = model.unload()\n",
+            0,
+            id="the copy of the head goes on to train",
+        ),
         pytest.param(LOADED, 0, id="norms and embeddings train"),
         pytest.param(LOADED + PREPARED + "model.lm_head.weight.requires_grad_(True)\n", 0, id="the head trains"),
         pytest.param(LOADED + PREPARED + "model = wrap(model)\n", 0, id="an unknown function"),

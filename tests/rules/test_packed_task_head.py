@@ -101,3 +101,12 @@ def test_layers_of_8_bits_that_keep_16_can_train_a_copy_of_the_head():
     assert (
         len(findings("KB528", script(TOKENS, config=kept.replace(", llm_int8_has_fp16_weight=True", "")), imports=TASKS)) == 1
     )
+
+
+def test_transformers_own_method_trains_no_head_unless_it_is_named():
+    attach = "model.add_adapter(LoraConfig(r=8, task_type='TOKEN_CLS'))\n"
+    body = script(TOKENS).split("\n", 2)
+
+    assert findings("KB528", "\n".join(body[:2]) + "\n" + attach, imports=TASKS) == []
+    named = attach.replace("r=8", "r=8, modules_to_save=['classifier']")
+    assert len(findings("KB528", "\n".join(body[:2]) + "\n" + named, imports=TASKS)) == 1

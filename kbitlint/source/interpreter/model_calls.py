@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 
-from kbitlint.facts.model_state import Adapters, CheckpointingState
+from kbitlint.facts.model_state import Adapters, CheckpointingState, without_adapters
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import UNKNOWN, Call, Span
 from kbitlint.source.interpreter.base import Interpreter
@@ -101,7 +101,7 @@ class ModelCalls(Interpreter):
         Adapters that are off are frozen too. When they are switched on again, the active ones require gradients.
         """
         if name == "unload":
-            net.state = dataclasses.replace(net.state, adapters=None)
+            net.state = without_adapters(net.state)
             return net
         on = _SWITCHES[name]
         switched = dataclasses.replace(adapters, trainable=on, frozen_by=None if on else call)

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.model_state import Adapters, CheckpointingState, ModelState
+from kbitlint.facts.model_state import Adapters, CheckpointingState, ModelState, without_adapters
 from kbitlint.facts.source import Action, ExecutionPath, Step
 from kbitlint.facts.training import Loop, Training
 from kbitlint.facts.values import UNKNOWN, Call, Span, Value
@@ -182,7 +182,7 @@ class PathState:
                 self.step(Action.HOOK, call, net, dataclasses.replace(state, hooks=(*state.hooks, call)))
             case Action.MERGE:
                 merged = call.callee.endswith("merge_and_unload")
-                after = dataclasses.replace(state, adapters=None) if merged else state
+                after = without_adapters(state) if merged else state
                 self.step(Action.MERGE, call, net, after, "base" if by_base_name else None)
             case Action.RESIZE:
                 self.step(Action.RESIZE, call, net, state, "tokens" if api.returns else None)
