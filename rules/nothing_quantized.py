@@ -91,7 +91,8 @@ class NothingQuantized(Rule):
             if call.callee.rpartition(".")[2] in QUANTIZATION_CONFIGS and call.span.start < len(source.own_text)
             if (name := source.name_of(call)) and not is_read(source.text, name)
         ]
-        plain = [call for call, _ in source.steps_at(Action.LOAD) if _is_plain(call)] if configs else []
+        loads = source.steps_at(Action.LOAD) if configs else ()
+        plain = [call for call, steps in loads if _is_plain(call) and not any(isinstance(step.detail, str) for step in steps)]
         for config, name in configs:
             load = next((one for one in plain if one.span.start > config.span.start), None)
             if load is not None:

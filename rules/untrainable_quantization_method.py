@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,36 +10,18 @@ from kbitlint.facts.training import Loop
 from kbitlint.facts.values import UNKNOWN
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.quantization import method_named
+from kbitlint.upstream.trainability import machine_decides, why_unread, why_untrainable
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
 
-_WEIGHT_BITS = re.compile(r"(\d)weight", re.IGNORECASE)
-
 TITLE = "quantize the unquantized checkpoint with a method that trains"
-
-
-def _by_arguments(method: object, value: Callable[[str], object], layout: object) -> str | None:
-    """Return why a method does not train with these arguments; None if it does or the arguments leave it open."""
-    row = method_named(method)
-    if not row.trains:
-        return f"{method} cannot be trained through"
-    for name, wanted in row.trains_with:
-        if value(name) not in (wanted, UNKNOWN):
-            return f"{method} cannot be trained through without {name}={wanted!r}"
-    if row.fails_with is not None and value(row.fails_with[0]) == row.fails_with[1]:
-        name, wanted = row.fails_with
-        return f"{method} cannot be trained through with {name}={wanted!r}"
-    if method == "torchao" and isinstance(layout, str):
-        found = _WEIGHT_BITS.search(layout)
-        return None if found is not None and found[1] == "8" else f"torchao's {layout} cannot be trained through"
-    return None
 
 
 def _asked(model: ModelState) -> str | None:
@@ -49,28 +30,11 @@ def _asked(model: ModelState) -> str | None:
     if not model.certain:
         return None
     if config is None:
-        return _by_arguments(model.method, lambda _: UNKNOWN, None)
+        return why_untrainable(model.method, lambda _: UNKNOWN, None)
     layout = config.within("quant_type")
     if config.value("dequantize", unset=False) is not False:
         return None
-    return _by_arguments(model.method, config.value, layout.callee.rpartition(".")[2] if layout is not None else None)
-
-
-def _depends(method: object) -> bool:
-    """Return whether the machine decides: transformers dequantizes without the method's kernel, or leaves the kernel out."""
-    row = method_named(method)
-    return row.falls_back or row.fails_with is not None
-
-
-def _unread(checkpoint: CheckpointFacts) -> str | None:
-    """Return why transformers does not read a quantized checkpoint at all, or None if it may."""
-    quantization, packed = checkpoint.quantization or {}, (checkpoint.config or {}).get("quantization")
-    if isinstance(packed, Mapping) and {"group_size", "bits"} <= packed.keys() and not quantization.get("quant_method"):
-        return "its weights are packed by MLX, which transformers does not unpack"
-    asked = any(quantization.get(name) for name in ("quant_method", "load_in_4bit", "load_in_8bit"))
-    return (
-        "quantization_config names no quant_method, so transformers refuses to load it" if quantization and not asked else None
-    )
+    return why_untrainable(model.method, config.value, layout.callee.rpartition(".")[2] if layout is not None else None)
 
 
 class UntrainableQuantizationMethod(Rule):
@@ -129,7 +93,7 @@ class UntrainableQuantizationMethod(Rule):
             reasons = {_asked(model) for model in models}
             reason = next(iter(reasons), None)
             if len(reasons) == 1 and reason is not None:
-                fails = consequence is Consequence.FAILS and not _depends(models[0].method)
+                fails = consequence is Consequence.FAILS and not machine_decides(models[0].method)
                 yield self.violation(
                     reason,
                     source.at(call),
@@ -146,15 +110,15 @@ class UntrainableQuantizationMethod(Rule):
         method, layout = quantization.get("quant_method"), quantization.get("quant_type")
         kind = layout.get("default") if isinstance(layout, Mapping) else None
         dense = quantization.get("dequantize") is True
-        reason = _by_arguments(method, quantization.get, kind.get("_type") if isinstance(kind, Mapping) else None)
-        reason = _unread(checkpoint) or (None if dense else reason)
+        reason = why_untrainable(method, quantization.get, kind.get("_type") if isinstance(kind, Mapping) else None)
+        reason = why_unread(checkpoint.config or {}) or (None if dense else reason)
         if reason is not None:
             yield self.violation(
                 reason,
                 Location("quantization_config.quant_method" if method else "quantization_config", "config.json"),
                 surface=Surface.FILES,
-                severity=Severity.WARNING if _depends(method) else Severity.ERROR,
-                consequence=Consequence.COSTS_MEMORY if _depends(method) else None,
+                severity=Severity.WARNING if machine_decides(method) else Severity.ERROR,
+                consequence=Consequence.COSTS_MEMORY if machine_decides(method) else None,
                 evidence={"method": method},
                 fix=Fix(TITLE, Safety.DISPLAY),
             )

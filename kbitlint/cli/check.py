@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from kbitlint.result import AuditResult
 
 EXIT_CLEAN, EXIT_VIOLATIONS = 0, 1
-#: the ranks of the launcher that audited a target with this process, and the seconds to wait for them; empty without any
-_MET: list[tuple[Any, float]] = []
+#: the ranks of the launcher that audited a target with this process, and whether one is lost; empty without a launcher
+_MET: list[tuple[Any, bool]] = []
 #: the targets of a run that names none, in a project that lists none
 HERE = (".",)
 
@@ -106,9 +106,9 @@ def _finish(audited: Audited, options: CheckOptions, settings: Config, *, everyt
     from kbitlint.integrations.exchange import leave  # only runs under torchrun need it
 
     sys.stdout.flush()
-    ranks, patience = _MET.pop()
-    leave(ranks, speaks=audited.speaks, patience=patience)
-    return code if audited.speaks else EXIT_CLEAN
+    ranks, lost = _MET.pop()
+    leave(ranks, speaks=audited.speaks, patience=2.0 if lost else 60.0)
+    return code if audited.speaks or lost else EXIT_CLEAN
 
 
 def _reported(audited: Audited, options: CheckOptions, settings: Config, *, everything: bool) -> int:
@@ -231,7 +231,7 @@ def _audit_one(target: str, arguments: dict[str, Any], options: CheckOptions, de
 
         joint = ranks.check(target, timeout=options.rank_timeout, **arguments, plan=options.diff)
         if joint.ranks is not None:
-            _MET[:] = [(joint.ranks, 2.0 if joint.lost else 60.0)]
+            _MET[:] = [(joint.ranks, joint.lost)]
         return joint.report, joint.speaks
     return api.check(target, **arguments, plan=options.diff), True
 

@@ -12,14 +12,13 @@ from typing import Any
 import click
 
 from kbitlint import __version__
-from kbitlint.cli.exits import EXIT_FAILED, CommandLine
+from kbitlint.cli.exits import EXIT_FAILED
+from kbitlint.cli.group import Commands
 from kbitlint.cli.options import CHECK_OPTIONS, OPENING_OPTIONS, REHEARSAL_OPTIONS, STEP_OPTIONS, with_options
 from kbitlint.cli.terminal import color, escape, escape_lines, width
-from kbitlint.errors import did_you_mean
 from kbitlint.output.formats import FIT as FIT_FORMATS
 from kbitlint.output.formats import MEMORY as MEMORY_FORMATS
 from kbitlint.runtime import import_paths
-from kbitlint.runtime.optimized_python import keep_docstrings
 
 EXIT_HELP = """\b
 Exit codes: 0 clean, 1 violations at or above --fail-on are left,
@@ -27,32 +26,8 @@ Exit codes: 0 clean, 1 violations at or above --fail-on are left,
 crash, nothing checked, a report that could not be written), 130 Ctrl-C."""
 
 
-class _Commands(CommandLine):
-    """A group in which ``kbitlint --fix TARGET`` means ``kbitlint check --fix TARGET``."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        keep_docstrings()
-        return super().main(*args, **kwargs)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        own = {"--help", "-h", "--version"}
-        if args and args[0].startswith("-") and not own & set(args):
-            rest = list(args)
-            if "check" in rest and not Path("check").exists():  # kbitlint --verbose check TARGET
-                rest.remove("check")
-            args = ["check", *rest]
-        return super().parse_args(ctx, args)
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and self.get_command(ctx, args[0]) is None:
-            hint = did_you_mean(args[0], self.commands)
-            target = f"; to audit a target: kbitlint check {args[0]}"
-            ctx.fail(f"there is no command {args[0]!r}{hint or target}")
-        return super().resolve_command(ctx, args)
-
-
 @click.group(
-    cls=_Commands,
+    cls=Commands,
     no_args_is_help=False,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

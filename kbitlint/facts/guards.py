@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING
 
@@ -10,27 +11,35 @@ if TYPE_CHECKING:
 
 _TRY = re.compile(r"try[ \t]*:")
 _EXCEPT = re.compile(r"except\b([^:\n]*):")
-#: comparisons of versions, and questions for the parameters of a function
-_CHOICE = re.compile(
-    r"__version__[^\n]{0,40}(?:[<>]|[!=]=|startswith|split)|version\.parse\(|\bparse_version\(|\bVersion\(|\bsignature\("
-    r"|metadata\.version\(|__dataclass_fields__|\bis_\w{1,40}_(?:version|greater|available)\w{0,40}\([\"']|compare_versions?\("
-    r"|[<>]=?[ \t]*version\.|\b_?version_?info\b|\bis_(?:transformers|trl|peft)_\w{1,40}\("
-)
 _WORD = re.compile(r"\w+")
 #: a name that is neither an attribute, nor the target of an assignment, nor a keyword
-_READ = re.compile(r"(?<![\w.])[A-Za-z_]\w*+(?![ \t]*+=(?!=))")
-#: ``name="text"``, as a statement or, before a comma or bracket, as a default of a signature that spans lines or not
-_TEXT_GIVEN = re.compile(
-    r"(?:^[ \t]*|def \w{1,60}\([^()\n]{0,200}?)(?P<name>[A-Za-z_]\w{0,60})[ \t]{0,20}(?::[ \t]?\w{1,20}[ \t]?)?=[ \t]{0,20}"
-    r"[\"'][^\"'\n]{0,200}[\"'][ \t]{0,8}(?P<end>[,)])?",
-    re.MULTILINE,
-)
+_READ = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?!\w)(?![ \t]*=(?!=))")
 _PROSE = re.compile(r"(\"\"\"|\'\'\').*?\1|#[^\n]*", re.DOTALL)
+
+
+@functools.cache
+def _choice() -> re.Pattern[str]:
+    """Return the pattern of comparisons of versions, and of questions for the parameters of a function."""
+    return re.compile(
+        r"__version__[^\n]{0,40}(?:[<>]|[!=]=|startswith|split)|version\.parse\(|\bparse_version\(|\bVersion\(|\bsignature\("
+        r"|metadata\.version\(|__dataclass_fields__|\bis_\w{1,40}_(?:version|greater|available)\w{0,40}\([\"']|compare_versions?\("
+        r"|[<>]=?[ \t]*version\.|\b_?version_?info\b|\bis_(?:transformers|trl|peft)_\w{1,40}\("
+    )
+
+
+@functools.cache
+def _text_given() -> re.Pattern[str]:
+    """Return the pattern of ``name="text"``: a statement, or before a comma or bracket a default of a signature."""
+    return re.compile(
+        r"(?:^[ \t]*|def \w{1,60}\([^()\n]{0,200}?)(?P<name>[A-Za-z_]\w{0,60})[ \t]{0,20}(?::[ \t]?\w{1,20}[ \t]?)?=[ \t]{0,20}"
+        r"[\"'][^\"'\n]{0,200}[\"'][ \t]{0,8}(?P<end>[,)])?",
+        re.MULTILINE,
+    )
 
 
 def chooses_by_version(text: str) -> bool:
     """Return whether a file compares versions of libraries, or reads a function's parameters, in its code."""
-    return _CHOICE.search(text) is not None and _CHOICE.search(_PROSE.sub("", text)) is not None
+    return _choice().search(text) is not None and _choice().search(_PROSE.sub("", text)) is not None
 
 
 def is_read(text: str, name: str) -> bool:
@@ -43,7 +52,7 @@ def is_default(text: str, code: str) -> bool:
     """Return whether an expression is a parameter of a function, to which the file itself gives a text only as its default."""
     if not code.isidentifier():
         return False
-    given = [match for match in _TEXT_GIVEN.finditer(text) if match["name"] == code]
+    given = [match for match in _text_given().finditer(text) if match["name"] == code]
     return bool(given) and all(match["end"] for match in given)
 
 

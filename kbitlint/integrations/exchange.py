@@ -8,7 +8,6 @@ the list of answers to the store. All ranks then use that list, including ranks 
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 import sys
 import time
@@ -17,6 +16,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError, one_line
+from kbitlint.integrations import records
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT = 300.0
 """Seconds that a rank waits for the others after its own audit."""
 _POLL = 0.05
-_ENDING = 0.3
+_ENDING = 1.0
 """Seconds in which a process that leaves has ended."""
 
 
@@ -96,17 +96,17 @@ def exchange(ranks: Group, record: Any, timeout: float = DEFAULT_TIMEOUT) -> Ans
 
     Args:
         ranks: The group.
-        record: The record of this rank; it is pickled.
+        record: The record of this rank: frozen dataclasses of kbitlint, enums and plain values.
         timeout: Seconds to wait for the others.
     """
     global _calls  # noqa: PLW0603  # every rank counts its calls, so each exchange has its own keys
     _calls += 1
     prefix = f"kbitlint/{_calls}"
     try:
-        ranks.store.set(f"{prefix}/record/{ranks.rank}", pickle.dumps(record))
+        ranks.store.set(f"{prefix}/record/{ranks.rank}", records.dumps(record))
         answered = _wait(ranks, prefix, timeout)
         heard = Answers(
-            {rank: pickle.loads(ranks.store.get(f"{prefix}/record/{rank}")) for rank in answered},  # noqa: S301  # written by ranks of this run
+            {rank: records.loads(ranks.store.get(f"{prefix}/record/{rank}")) for rank in answered},
             {rank: _last_seen(ranks, rank) for rank in range(ranks.world_size) if rank not in answered},
         )
         _leave(ranks, prefix, len(answered))

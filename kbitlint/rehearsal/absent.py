@@ -126,6 +126,8 @@ def _importing() -> FrameType | None:
     """Return the frame that imports, if it is no library's: a library asks what is installed."""
     frame: FrameType | None = sys._getframe(2)  # noqa: SLF001  # the importing frame
     while frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        if frame.f_globals.get("__name__") == "importlib.util":
+            return None  # a question whether the package is there
         frame = frame.f_back
     if frame is None or any(part in frame.f_code.co_filename for part in ("site-packages", "dist-packages", "importlib")):
         return None

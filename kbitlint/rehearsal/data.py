@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 #: builders of ``datasets`` that read files
 _FILES = ("json", "csv", "parquet", "text", "arrow", "imagefolder", "audiofolder", "pandas", "xml", "webdataset")
+#: exceptions of ``datasets`` for files that are not here, or only on the network
+_NOT_HERE = (
+    *("FileNotFoundError", "DataFilesNotFoundError", "EmptyDatasetError", "OfflineModeIsEnabled", "ConnectionError"),
+    "LocalEntryNotFoundError",
+)
 #: methods that return a data set, or several
 _MAKING = (
     *("map", "filter", "select", "shuffle", "train_test_split", "remove_columns", "rename_column", "rename_columns"),
@@ -48,7 +53,7 @@ def _loading(record: Record, original: Any, staged: Any, datasets: Any, *, eithe
                 made = original(path, *arguments, **{**options, "streaming": False} if "streaming" in options else options)
                 return _limited(record, made, staged)
             except (FileNotFoundError, OSError) as error:
-                if type(error).__name__ not in ("FileNotFoundError", "DataFilesNotFoundError", "EmptyDatasetError"):
+                if type(error).__name__ not in _NOT_HERE:
                     raise
                 name = _named(options) or name
         record.synthetic_data = True

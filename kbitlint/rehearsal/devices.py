@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from contextlib import nullcontext
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -89,11 +90,30 @@ def install(record: Record) -> None:
     }
     for name, answer in answers.items():
         replace(torch.cuda, name, functools.partial(_unless_paused, record, answer))
+    for name, answer in _ACCELERATOR.items():
+        if hasattr(torch, "accelerator") and hasattr(torch.accelerator, name):
+            replace(torch.accelerator, name, functools.partial(_for_users, record, answer))
     torch.cuda.Stream = torch.cuda.Event = _Stream  # type: ignore[assignment, misc]  # stand-ins
     if torch.version.cuda is None:
         torch.version.cuda = "12.8"
     _keep_tensors_here(record)
     record.note(f"as on one {device.name}")
+
+
+#: answers of ``torch.accelerator`` to the script; torch itself asks it where it pins memory
+_ACCELERATOR: dict[str, Callable[..., Any]] = {
+    "current_accelerator": lambda *_, **__: torch.device(_CUDA),
+    "is_available": lambda: True,
+    "device_count": lambda: 1,
+}
+
+
+def _for_users(record: Record, answer: Callable[..., Any], original: Any) -> Callable[..., Any]:
+    def function(*arguments: Any, **options: Any) -> Any:
+        asks = record.is_users(sys._getframe(1).f_code.co_filename)  # noqa: SLF001  # the caller
+        return (answer if asks and not record.paused else original)(*arguments, **options)
+
+    return function
 
 
 class _Stream:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from kbitlint.runtime import content
 from kbitlint.runtime.observations import remembered
-from kbitlint.source.configs.shell import value_of
 from kbitlint.source.interpreter.objects import Constant
 
 if TYPE_CHECKING:
@@ -72,6 +71,8 @@ def _read(place: Path, words: tuple[str, ...], script: str) -> Launch | None:
     launcher = _launcher(before)
     if at is None or not launcher:
         return None
+    from kbitlint.source.configs.shell import value_of  # takes as long as a small script, and few scripts have a launch
+
     own = dict(_options(before))
     flags = {name: value_of(value) if value else Constant(True) for name, value in _options(words[at + 1 :])}  # noqa: FBT003
     several, fsdp, zero = _ranks(launcher, own, place.parent)

@@ -200,11 +200,7 @@ METHODS: tuple[Method, ...] = (
         trains_with=(("linear_class", "autobitlinear"), ("quantization_mode", "online")),
     ),
     Method(
-        "spqr",
-        "SpQRConfig",
-        layers=(Layer("*Linear*", None, "spqr", package="spqr_quant"),),
-        trains=False,
-        refuses_bare=True,
+        "spqr", "SpQRConfig", layers=(Layer("*Linear*", None, "spqr", package="spqr_quant"),), trains=False, refuses_bare=True
     ),
     Method("nvfp4", "NVFP4Config", layers=(Layer("NVFP4Linear", 4, "nvfp4"),), trains=False),
     Method("fouroversix", "FourOverSixConfig", trains_with=(("keep_master_weights", True),)),
@@ -281,6 +277,8 @@ def layer_of(package: str, name: str) -> tuple[str, int | None, str] | None:
         package: The module that defines the class.
         name: The name of the class.
     """
+    if package.startswith("transformers.models."):  # I-BERT simulates integers in a QuantLinear of its own
+        return None
     for method, layer in _LAYERS:
         if package.startswith(layer.package) and fnmatchcase(name, layer.name):
             return method, layer.bits, layer.kind

@@ -135,40 +135,6 @@ def test_every_script_depends_on_the_checkpoint_that_it_names(project, audited):
     assert {"run0.py", "run1.py", "run2.py"} <= set(names)
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("run.sh", "torchrun --nproc_per_node 4 train.py --bits 4\n"),
-        ("README.md", "    accelerate launch --config_file four.yaml train.py\n"),
-    ],
-)
-def test_the_command_beside_a_script_decides_anew(project, name, text):
-    (project / "four.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 4\n")
-    audited_afresh(project)
-
-    (project / name).write_text(text)
-    assert "train.py" in audited_afresh(project)
-
-    (project / "four.yaml").write_text("distributed_type: 'NO'\nnum_processes: 1\n")
-    assert ("train.py" in audited_afresh(project)) == ("four" in text)
-
-
-@pytest.mark.parametrize("path", sorted(Path(kbitlint.__file__).parent.glob("source/**/*.py")), ids=lambda path: path.name)
-def test_the_source_asks_its_questions_where_they_are_recorded(path):
-    """A folder's own walk and the writing of a fixed file are no question of a file's audit."""
-    asks = {"is_file", "exists", "glob", "rglob", "iterdir", "read_text", "read_bytes", "open", "stat"}
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    asked = {
-        node.func.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Attribute)
-        and node.func.attr in asks
-        and not (isinstance(node.func.value, ast.Name) and node.func.value.id == "content")
-    }
-    assert asked == ({"is_file", "exists"} if path.name == "folders.py" else set())
-
-
 def audited_afresh(folder):
     """Return the files that a new process audits: this one keeps the configs of checkpoints."""
     code = (
@@ -178,6 +144,28 @@ def audited_afresh(folder):
     )
     ran = subprocess.run([sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True)
     return ran.stdout.split()
+
+
+@pytest.mark.parametrize("name", ["run.sh", "README.md", "scripts/run.sh"])
+def test_a_command_that_launches_a_script_decides_anew(project, name):
+    audited_afresh(project)
+    (project / name).parent.mkdir(exist_ok=True)
+    (project / name).write_text("torchrun --nproc_per_node 4 train.py --bf16\n")
+
+    assert "train.py" in audited_afresh(project)
+
+    (project / name).write_text("torchrun --nproc_per_node 8 train.py --fp16\n")
+    assert "train.py" in audited_afresh(project)
+    assert audited_afresh(project) == []
+
+
+def test_the_configuration_that_a_command_names_decides_anew(project):
+    (project / "run.sh").write_text("accelerate launch --config_file four.yaml train.py\n")
+    (project / "four.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 4\n")
+    audited_afresh(project)
+
+    (project / "four.yaml").write_text("distributed_type: 'NO'\nnum_processes: 1\n")
+    assert "train.py" in audited_afresh(project)
 
 
 @pytest.mark.parametrize(
@@ -331,8 +319,8 @@ def test_what_is_no_result_is_not_kept():
 ASKING = {"is_file", "is_dir", "exists", "glob", "rglob", "iterdir", "read_text", "read_bytes", "stat", "lstat"} | {
     *("scandir", "listdir", "walk", "open", "isfile", "isdir", "lexists")
 }
-#: what finds the files of a folder, and reads the settings, before any result is asked for; and a table of kbitlint itself
-FINDING = {"source/folders.py", "source/gitignore.py", "context/launchers.py", "upstream/messages.py"}
+#: what finds the files of a folder, and reads the settings, before any result is asked for; and tables of kbitlint itself
+FINDING = {"source/folders.py", "source/gitignore.py", "context/launchers.py", "upstream/messages.py", "upstream/features.py"}
 #: the versions of the installed libraries are part of the key
 KEYED = {"upstream/versions.py read_text"}
 

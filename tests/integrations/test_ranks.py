@@ -181,10 +181,10 @@ def test_ranks_that_agree_report_once_and_leave_alike(launched):
     )
 
 
-def test_a_planted_divergence_is_found_and_every_rank_leaves_with_1(launched):
+def test_a_planted_divergence_is_found_and_the_rank_that_reports_leaves_with_1(launched):
     done, _ = launched("diverges", 2, "--select", "KB705", "--format", "json")
 
-    assert [code for code, _, _ in done] == [1, 1]
+    assert [code for code, _, _ in done] == [1, 0]
     (target,) = json.loads(done[0][1])["targets"]
     found = {v["at"]["path"]: v["message"] for v in target["violations"] if v["evidence"]["aspect"] == "trainable parameters"}
     assert found == {
@@ -219,10 +219,10 @@ def test_a_rank_that_hangs_is_named_and_the_others_leave_within_the_timeout(laun
     assert waited < 60
 
 
-def test_a_rank_whose_audit_fails_is_named_and_all_leave_with_2(launched):
+def test_a_rank_whose_audit_fails_is_named_and_the_rank_that_reports_leaves_with_2(launched):
     done, _ = launched("raises", 2)
 
-    assert [code for code, _, _ in done] == [2, 2]
+    assert [code for code, _, _ in done] == [2, 0]
     assert "rank 1: " in " ".join(done[0][1].split())
     assert "the checkpoint of this node is gone" in " ".join(done[0][1].split())
 

@@ -67,7 +67,8 @@ def test_the_loss_of_a_live_sft_trainer_runs_in_tiles_as_its_real_step_does(tmp_
     with Widest() as whole:
         model(**batch).loss.backward()
 
-    assert (tiles.rows, whole.rows) == (0, rows)
+    assert tiles.rows == 0
+    assert whole.rows >= rows
     assert loss_of(trainer) == "fused"
 
 

@@ -56,6 +56,10 @@ def test_layers_are_recognised_by_the_class_that_their_package_gives_them(module
     assert packing_of(module) == packing
 
 
+def test_a_class_of_a_model_is_no_layer_of_a_library():
+    assert packing_of(layer("QuantLinear", package="transformers.models.ibert.quant_modules")) is None
+
+
 def test_bitsandbytes_layers_are_read_off_their_tensors():
     four, eight = tiny.load(), tiny.load(kind="int8")
     path = "model.layers.0.mlp.up_proj"

@@ -49,6 +49,30 @@ def test_without_adapters_the_rule_is_skipped():
     assert kbitlint.check(tiny.load(), select=CODE).skips[0].reason == "no adapters are attached yet"
 
 
+NAMED = LOADED.replace("org/base", "meta-llama/Llama-3.2-1B")
+
+
+@pytest.mark.parametrize(
+    ("script", "flagged"),
+    [
+        pytest.param(NAMED, 1, id="a family whose layers are known"),
+        pytest.param(NAMED.replace("load_in_4bit=True", "load_in_4bit=True, llm_int8_skip_modules=['k_proj', 'lm_head']"), 0,
+                     id="left out of quantization"),
+        pytest.param(NAMED.replace("4bit=True", "4bit=True, llm_int8_skip_modules=names"), 0, id="an unknown list"),
+        pytest.param(NAMED.replace("quantization_config=bnb, ", ""), 0, id="not quantized"),
+        pytest.param(LOADED, 1, id="a name that every family packs"),
+        pytest.param(LOADED.replace("org/base", "tiiuae/falcon-7b"), 0, id="another layer"),
+        pytest.param(NAMED.replace("quantization_config=bnb, ", "").replace("3.2-1B", "3.2-1B-GPTQ"), 0, id="another method"),
+    ],
+)  # fmt: skip
+def test_a_script_that_saves_a_packed_layer(script, flagged):
+    attach = "model = get_peft_model(model, LoraConfig(target_modules=['q_proj'], modules_to_save=['k_proj']))\n"
+
+    assert findings(CODE, script + attach) == flagged * [
+        ("error", attach.strip(), "k_proj is to be trained as a copy, and is packed")
+    ]
+
+
 class TestScripts:
     """Adapter configs in scripts."""
 
@@ -79,26 +103,3 @@ class TestScripts:
 
         with pytest.raises(RuntimeError, match="floating point"):
             get_peft_model(model, config)
-
-
-NAMED = LOADED.replace("org/base", "meta-llama/Llama-3.2-1B")
-
-
-@pytest.mark.parametrize(
-    ("script", "flagged"),
-    [
-        pytest.param(NAMED, 1, id="a family whose layers are known"),
-        pytest.param(NAMED.replace("load_in_4bit=True", "load_in_4bit=True, llm_int8_skip_modules=['k_proj', 'lm_head']"), 0,
-                     id="left out of quantization"),
-        pytest.param(NAMED.replace("4bit=True", "4bit=True, llm_int8_skip_modules=names"), 0, id="an unknown list"),
-        pytest.param(NAMED.replace("quantization_config=bnb, ", ""), 0, id="not quantized"),
-        pytest.param(LOADED, 1, id="an unknown family, and a name that every family uses for such a layer"),
-        pytest.param(LOADED.replace("org/base", "tiiuae/falcon-7b"), 0, id="another layer"),
-    ],
-)  # fmt: skip
-def test_a_script_that_saves_a_packed_layer(script, flagged):
-    attach = "model = get_peft_model(model, LoraConfig(target_modules=['q_proj'], modules_to_save=['k_proj']))\n"
-
-    assert findings(CODE, script + attach) == flagged * [
-        ("error", attach.strip(), "k_proj is to be trained as a copy, and is packed")
-    ]

@@ -106,6 +106,7 @@ def test_patterns_that_are_made_while_running_are_few_and_known():
     configuration gives to PEFT and transformers, which match names with them as well."""
     assert MADE == [
         "kbitlint/facts/source_text.py",
+        "kbitlint/files/merged.py",
         "kbitlint/files/packing.py",
         "kbitlint/fixes/lora.py",
         "kbitlint/model/build/meta.py",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 _LIBRARIES = ("transformers", "trl", "peft")
-_MARKED = re.compile(r"([\w*]+)(?:>([\d.]+))?(?:<([\d.]+))?")
 
 #: former name -> the name that replaces it, by the end of the class's name
 _RENAMED: Mapping[str, Mapping[str, str]] = {
@@ -96,7 +94,14 @@ def _row(callee: str) -> Mapping[str, tuple[str, str]]:
     if library not in _LIBRARIES:
         return {}
     module = importlib.import_module(f"kbitlint.upstream.signatures.{library}")
-    return {found[1]: (found[2] or "", found[3] or "") for found in _MARKED.finditer(module.ROWS.get(callee, ""))}
+    return {name: (since, until) for name, since, until in map(_marks, module.ROWS.get(callee, "").split())}
+
+
+def _marks(text: str) -> tuple[str, str, str]:
+    """Return the name of a parameter and its two marks: ``name>0.7.2<0.16.1``."""
+    rest, _, until = text.partition("<")
+    name, _, since = rest.partition(">")
+    return name, since, until
 
 
 def base_of(callee: str) -> str:
