@@ -3,7 +3,7 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check --quiet
 INPUTS = pyproject.toml constraints.txt
 
-.PHONY: help demo test lint docs bench bench-light test-oldest test-newest release-check coverage clean
+.PHONY: help demo test lint docs bench bench-light bench-programs test-oldest test-newest release-check coverage clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -72,6 +72,9 @@ bench: .venv/installed  ## Measure every promise: benchmarks/RESULTS.md (hours; 
 
 bench-light: .venv/installed  ## The minute of it that CI runs: fails where a ratio became worse
 	.venv/bin/python -m benchmarks.run --light
+
+bench-programs: .venv/installed  ## A hundred generated programs of today's seeds: a report, which fails nothing
+	-.venv/bin/python -m benchmarks.truth.generated --programs 100 --seed $$(date +%y%j000) --out .generated.jsonl; rm -f .generated.jsonl
 
 clean:  ## Remove what make made
 	rm -rf site .venv .venv-oldest .venv-newest .venv-release build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

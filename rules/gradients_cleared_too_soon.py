@@ -43,8 +43,8 @@ class GradientsClearedTooSoon(Rule):
 
     ## References
 
-    - https://docs.pytorch.org/docs/stable/optim.html#taking-an-optimization-step
-    - https://docs.pytorch.org/docs/stable/generated/torch.optim.Optimizer.zero_grad.html
+    - https://github.com/patrickloeber/pytorchTutorial/issues/19
+    - https://github.com/pytorch/tutorials/issues/156
     """
 
     meta: ClassVar[Meta] = Meta(

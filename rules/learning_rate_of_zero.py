@@ -41,8 +41,8 @@ class LearningRateOfZero(Rule):
 
     ## References
 
-    - https://docs.pytorch.org/docs/stable/generated/torch.optim.AdamW.html
-    - https://huggingface.co/docs/transformers/main_classes/trainer
+    - https://github.com/lm-sys/FastChat/issues/2558
+    - https://github.com/EricFillion/happy-transformer/issues/129
     """
 
     meta: ClassVar[Meta] = Meta(

@@ -42,8 +42,8 @@ class LossWithoutGradient(Rule):
 
     ## References
 
-    - https://docs.pytorch.org/docs/stable/generated/torch.no_grad.html
-    - https://huggingface.co/docs/transformers/main_classes/output
+    - https://github.com/meta-llama/llama/issues/122
+    - https://github.com/huggingface/peft/issues/1980
     """
 
     meta: ClassVar[Meta] = Meta(

@@ -104,6 +104,8 @@ _SENSELESS: tuple[tuple[Callable[[Program], bool], tuple[str, ...] | Program], .
     (lambda made: made["adapter"] == "none" or "config" in made["loop"], ("attached", "adapted")),
     (lambda made: made["loop"] in TRAINERS, ("wrapped",)),
     (lambda made: made["loop"] == "optimizer first", {"style": FLAT}),
+    # one rank on a CPU cannot show that all ranks would load on the same GPUs
+    (lambda made: "ddp" in made["wrapped"] and made["placed"] == "automatically", ("placed",)),
     (lambda made: made["loop"] not in TRAINERS and made["end"] == "trainer saved", {"end": "saved"}),
     (lambda made: made["wrapped"] != "no" or made["adapter"] == "none" or made["attached"] in _OTHERS_MODEL, ("end",)),
     (lambda made: "unloaded" in made["adapted"] and made["end"] != "trainer saved", ("end",)),
