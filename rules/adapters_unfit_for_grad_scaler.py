@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
+from kbitlint.facts.training import Loop
+from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -12,6 +15,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.training import Training
 
 
 class AdaptersUnfitForGradScaler(Rule):
@@ -21,7 +25,8 @@ class AdaptersUnfitForGradScaler(Rule):
 
     Reports float16 mixed precision (`fp16=True`, or a `GradScaler`) for a quantized model whose adapters are not
     float32. Three causes make adapters 16-bit: `half()`, `autocast_adapter_dtype=False`, and TRL trainers, which cast
-    the adapters of every quantized model to bfloat16.
+    the adapters of every quantized model to bfloat16. A fourth concerns models that are not quantized as well:
+    `modules_to_save` copies the modules of a model in float16 as they are.
 
     Float16 adapters are an error: torch refuses to unscale their gradients on every device. Bfloat16 adapters are a
     warning: CUDA had no kernel to unscale them in the versions that were checked.
@@ -62,19 +67,22 @@ class AdaptersUnfitForGradScaler(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each training of 16-bit adapters with a gradient scaler on every path."""
+        by_hand = any(True for _ in source.steps_at(Action.PREPARED_BY_HAND))  # casts parameters that a filter chooses
         for trained in source.trained(quantized=True):
             dtypes = {getattr(model.adapters, "dtype", None) for model in trained.models}
             narrow = len(dtypes) == 1 and dtypes <= {"float16", "bfloat16"}
             scaled = all(training.fp16 is True for training in trained.paths)
-            if not (narrow and scaled and trained.kbit and trained.certain):
+            copies = not by_hand and all(map(_narrow_copies, trained.paths))
+            if not (scaled and trained.certain and ((narrow and trained.kbit) or copies)):
                 continue
-            dtype = dtypes.pop()
+            dtype = dtypes.pop() if narrow else "float16"
+            what = "the adapters are" if narrow else "what modules_to_save copies is"
             arguments = trained.paths[0].arguments
             given = arguments.argument("fp16") if arguments is not None and not arguments.gives("bf16") else None
             edits = source.rename_argument(given, "bf16") if given is not None else ()
             title = "train in bfloat16: bf16=True"
             yield self.violation(
-                f"the adapters are {dtype}{trained.where}, and the gradient scaler of float16 training unscales float32 only",
+                f"{what} {dtype}{trained.where}, and the gradient scaler of float16 training unscales float32 only",
                 source.at(arguments or trained.call),
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if dtype == "float16" else Severity.WARNING,
@@ -82,3 +90,20 @@ class AdaptersUnfitForGradScaler(Rule):
                 evidence={"adapter_dtype": dtype},
                 fix=Fix(title, Safety.UNSAFE, edits) if edits else Fix(title, Safety.DISPLAY),
             )
+
+
+def _narrow_copies(training: Training) -> bool:
+    """Return whether a Trainer of transformers gets copies of float16 modules, which PEFT leaves in their dtype.
+
+    ``autocast_adapter_dtype`` casts adapters only (``cast_adapter_dtype`` of PEFT 0.21). TRL casts all that trains.
+    """
+    model = training.model
+    config = model.adapters.config if model.adapters is not None else None
+    saved = config.value("modules_to_save") if isinstance(config, Call) else None
+    return (
+        model.dtype == "float16"
+        and isinstance(saved, tuple)
+        and bool(saved)
+        and training.loop is Loop.TRAINER
+        and training.call.callee.startswith("transformers.")
+    )

@@ -23,6 +23,9 @@ TASKS = {
     "ForTokenClassification": "TOKEN_CLS",
     "ForQuestionAnswering": "QUESTION_ANS",
 }
+#: further classes with a head of the task, for which PEFT has no task type, and the arguments that ask for a new head
+_FURTHER = ("ForImageClassification", "ForAudioClassification", "ForVideoClassification", "ForMultipleChoice", "ForCTC")
+_ASKS = ("num_labels", "id2label", "label2id", "ignore_mismatched_sizes", "vocab_size")
 _HEAD = re.compile("score|classifi|qa_outputs|head|dense|out_proj|linear|summary")
 
 
@@ -35,7 +38,8 @@ class FrozenTaskHead(Rule):
     adapters train.
 
     In a script, reports a LoRA config that names neither the task nor the head. The model must be loaded for sequence
-    classification, token classification or question answering.
+    classification, token classification or question answering, or with labels of its own for the classification of images,
+    sound or video. PEFT has no task type for the latter.
 
     ## Why is this bad?
 
@@ -105,13 +109,16 @@ class FrozenTaskHead(Rule):
                     source.at(config),
                     surface=Surface.SOURCE,
                     evidence={"task_type": str(config.value("task_type"))},
-                    fix=Fix("give the config its task_type, or modules_to_save", Safety.DISPLAY),
+                    fix=Fix("give the config the task's task_type if PEFT has one, or modules_to_save", Safety.DISPLAY),
                 )
 
 
 def _forgets(config: Call, load: Call | None) -> bool:
     """Return whether a LoRA config is certain to train no parameter of a task model's head."""
-    if load is None or not load.callee.startswith("transformers.") or not any(kind in load.callee for kind in TASKS):
+    if load is None or not load.callee.startswith("transformers."):
+        return False
+    new = any(kind in load.callee for kind in _FURTHER) and any(load.argument(name) is not None for name in _ASKS)
+    if not (new or any(kind in load.callee for kind in TASKS)):
         return False
     if config.callee != "peft.LoraConfig" or not config.complete or config.argument("0") is not None:
         return False

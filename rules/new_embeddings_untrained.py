@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
-from kbitlint.facts.values import Call
+from kbitlint.facts.values import Call, Style
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -20,11 +20,12 @@ _TRAINS_ROWS = ("modules_to_save", "trainable_token_indices", "target_parameters
 
 def _forgets(config: Call) -> bool:
     """Return whether an adapter config is certain to train no embedding."""
+    whole = config.complete or config.style in (Style.YAML, Style.JSON)  # a program takes these from its file alone
     if config.callee != "peft.LoraConfig" or any(
-        config.gives(name) and config.value(name) is not None for name in _TRAINS_ROWS
+        (config.argument(name) is not None or not whole) and config.value(name) is not None for name in _TRAINS_ROWS
     ):
         return False
-    targets = config.value("target_modules")
+    targets = None if whole and config.argument("target_modules") is None else config.value("target_modules")
     names = targets if isinstance(targets, tuple) else (targets,)
     return all(name is None or (isinstance(name, str) and "emb" not in name and "wte" not in name) for name in names)
 

@@ -56,6 +56,8 @@ class Program:
     """Whether the program checkpoints by default, with a choice of ``use_reentrant`` of its own."""
     own_arguments: bool = False
     """Whether the program makes the Trainer's arguments from keys of its own, so that their checks do not apply."""
+    adds: str = ""
+    """The key for tokens that the program adds to tokenizer and embeddings, and trains only as adapters say; empty if none."""
     exports: str = ""
     """A key of files that merge and save a model instead of training it; empty if the program has no such files."""
     verb: str = "train"
@@ -117,6 +119,7 @@ PROGRAMS: tuple[Program, ...] = (
         ("load_in_4bit", "load_in_8bit", "gradient_checkpointing", "activation_checkpointing"),
         "base_model",
         "transformers.Trainer",
+        adds="tokens",
         adapter="adapter",
         # src/axolotl/loaders/model.py, _set_quantization_config
         storage="bfloat16",

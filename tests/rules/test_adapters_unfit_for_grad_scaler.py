@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import pytest
+import tiny
+import torch
+from peft import LoraConfig, get_peft_model
 from script_cases import ADAPTED, LOADED, LOOP, PREPARED, findings, fixed_text, flagged_lines
 
 HALF = LOADED + PREPARED + ADAPTED + "model.half()\n"
@@ -22,9 +25,41 @@ def test_trl_casts_adapters_of_a_quantized_model_to_bfloat16():
     assert flagged_lines("KB120", LOADED + SFT) == [("warning", SFT.strip())]
 
 
+COPIED = """
+model = AutoModelForCausalLM.from_pretrained("org/base", dtype=torch.float16)
+model = get_peft_model(model, LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]))
+"""
+BY_HAND = "for p in model.parameters():\n    if p.requires_grad:\n        p.data = p.data.float()\n"
+
+
+def test_copies_of_modules_in_float16_stay_float16():
+    assert findings("KB120", COPIED + FP16) == [
+        (
+            "error",
+            "args = TrainingArguments('out', fp16=True)",
+            "what modules_to_save copies is float16, and the gradient scaler of float16 training unscales float32 only",
+        )
+    ]
+
+    model = tiny.load(kind="none", dtype=torch.float16)
+    adapted = get_peft_model(model, LoraConfig(target_modules=["q_proj"], modules_to_save=["lm_head"]))
+    found = {p.dtype for name, p in adapted.named_parameters() if p.requires_grad and "modules_to_save" in name}
+    assert found == {torch.float16}
+    parameter = next(p for name, p in adapted.named_parameters() if p.requires_grad and "modules_to_save" in name)
+    parameter.grad = torch.zeros_like(parameter)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(()))
+    with pytest.raises(ValueError, match="Attempting to unscale FP16 gradients"):
+        scaler.unscale_(torch.optim.AdamW([parameter]))
+
+
 @pytest.mark.parametrize(
     "script",
     [
+        pytest.param(COPIED + BY_HAND + FP16, id="cast by hand"),
+        pytest.param(COPIED + "model.float()\n" + FP16, id="cast whole"),
+        pytest.param(COPIED.replace(', modules_to_save=["lm_head"]', "") + FP16, id="no copies"),
+        pytest.param(COPIED.replace("dtype=torch.float16", "dtype=torch.bfloat16") + FP16, id="copies in bfloat16"),
         pytest.param(LOADED + PREPARED + ADAPTED + FP16, id="float32 adapters"),
         pytest.param(LOADED + SFT.replace("fp16", "bf16"), id="bfloat16 needs no scaler"),
         pytest.param(HALF + FP16.replace("fp16=True", "fp16=flag"), id="unknown precision"),

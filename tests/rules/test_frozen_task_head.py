@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
+import transformers
 from peft import LoraConfig, get_peft_model
 from script_cases import IMPORTS, PREPARED, TRAINED, findings
 
@@ -95,9 +96,32 @@ def test_a_script_whose_config_names_neither_task_nor_head(config):
     ]
 
 
+def test_a_new_head_of_a_task_that_peft_does_not_know_is_frozen_too():
+    """PEFT's guide to image classification names ``classifier`` in ``modules_to_save`` for this reason."""
+    script = SCRIPT.replace("AutoModelForSequenceClassification.f", "AutoModelForImageClassification.f")
+    assert findings(CODE, script, imports=IMPORTS) == [
+        (
+            "warning",
+            CONFIG.strip(),
+            "the head of the task stays frozen: if the checkpoint had none, it is random and saved nowhere",
+        )
+    ]
+
+    sizes = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 32, "image_size": 32}
+    model = transformers.ViTForImageClassification(transformers.ViTConfig(num_labels=2, **sizes))
+    adapted = get_peft_model(model, LoraConfig(r=8, target_modules=["q_proj"]))
+    assert not any(p.requires_grad for name, p in adapted.named_parameters() if "classifier" in name)
+
+
 @pytest.mark.parametrize(
     "script",
     [
+        pytest.param(
+            SCRIPT.replace("AutoModelForSequenceClassification.f", "AutoModelForImageClassification.f").replace(
+                "num_labels=2, ", ""
+            ),
+            id="the checkpoint's own labels",
+        ),
         pytest.param(SCRIPT.replace("r=8", "r=8, task_type='SEQ_CLS'"), id="the task by name"),
         pytest.param(SCRIPT.replace("r=8", "r=8, task_type=TaskType.SEQ_CLS"), id="the task as an enum"),
         pytest.param(SCRIPT.replace("r=8", "r=8, task_type=task"), id="an unknown task"),

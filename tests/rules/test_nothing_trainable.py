@@ -253,3 +253,35 @@ def test_a_loop_that_trains_a_frozen_base_without_adapters(body, flagged):
     assert findings("KB202", body + LOOP) == flagged * [
         ("error", "loss.backward()", "the base is frozen and has no adapters, so no parameter requires grad")
     ]
+
+
+MODULE = """
+import lightning.pytorch as pl
+
+class Continued(pl.LightningModule):
+    def __init__(self, folder):
+        super().__init__()
+        base = AutoModelForCausalLM.from_pretrained("org/base", quantization_config=bnb)
+        self.model = PeftModel.from_pretrained(base, folder)
+
+    def training_step(self, batch, number):
+        return self.model(**batch).loss
+
+bnb = BitsAndBytesConfig(load_in_4bit=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("returned", "loaded", "found"),
+    [
+        ("self.model(**batch).loss", "folder)", ["error"]),
+        ("{'loss': self.model(**batch).loss}", "folder)", ["error"]),
+        ("self.model(**batch).loss", "folder, is_trainable=True)", []),
+        ("None", "folder)", []),
+    ],
+)
+def test_lightning_trains_what_a_training_step_returns(returned, loaded, found):
+    script = MODULE.replace("self.model(**batch).loss", returned).replace("folder)\n\n", f"{loaded}\n\n")
+    fit = "module = Continued('first')\npl.Trainer(max_steps=10).fit(module, data)\n"
+
+    assert [severity for severity, *_ in findings("KB202", script + fit)] == found

@@ -99,3 +99,21 @@ def test_other_methods_are_refused_too(config):
 )
 def test_look_alikes(script):
     assert findings("KB220", script) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("unsloth/llama-3-8b-bnb-4bit", ["error"]),
+        ("lora_model", []),
+        ("outputs/checkpoint-60", []),
+        ("me/my-second-round", []),
+    ],
+)
+def test_unsloth_may_load_a_folder_of_adapters(name, found):
+    script = f"""
+from unsloth import FastLanguageModel
+model, tokenizer = FastLanguageModel.from_pretrained("{name}", load_in_4bit=True)
+SFTTrainer(model=model, args=SFTConfig("out"), train_dataset=data).train()
+"""
+    assert [severity for severity, *_ in findings("KB220", script)] == found

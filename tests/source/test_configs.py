@@ -106,6 +106,23 @@ def test_comments_silence_keys_too():
     assert flagged_lines("KB401", text, suffix=".yaml") == []
 
 
+@pytest.mark.parametrize(
+    ("more", "found"),
+    [
+        ('tokens:\n  - "<|im_start|>"\n', [("warning", 8)]),
+        ('tokens:\n  - "<|im_start|>"\nlora_modules_to_save: [embed_tokens, lm_head]\n', []),
+        ("tokens: []\n", []),
+        ('special_tokens:\n  pad_token: "<|end_of_text|>"\n', []),
+    ],
+)
+def test_axolotl_adds_tokens_that_only_its_adapters_train(tmp_path, more, found):
+    path = tmp_path / "train.yaml"
+    path.write_text(AXOLOTL + "lora_target_linear: true\n" + more)
+
+    said = check(str(path), select=["KB622"]).violations
+    assert [(v.severity.value, v.at.line) for v in said] == found
+
+
 LLAMAFACTORY = "stage: sft\nfinetuning_type: lora\ntemplate: llama3\nquantization_bit: 4\n"
 
 

@@ -17,7 +17,7 @@ from kbitlint.facts.values import UNKNOWN, Argument, Call
 from kbitlint.source.comments import ignores
 from kbitlint.source.configs.shell import COMMAND, OTHER, shell_items
 from kbitlint.source.configs.tree import json_items, yaml_items
-from kbitlint.source.interpreter.objects import Constant, Entry, Record, TrackedModel, Trainer, frozen
+from kbitlint.source.interpreter.objects import Constant, Entry, Record, Sequence, TrackedModel, Trainer, frozen
 from kbitlint.source.interpreter.path_state import PathState
 from kbitlint.upstream.calls import FUNCTIONS, TRAINERS
 from kbitlint.upstream.programs import PROGRAMS, RECIPE_SEEDS, recipes
@@ -110,6 +110,9 @@ def _trained(program: Program, root: Record, trail: PathState) -> tuple[Executio
         hooks = () if how.by is None else (how.by,)  # the program's function makes the layers' inputs require gradients
         net.state = dataclasses.replace(net.state, checkpointing=how, hooks=hooks)
     arguments = _arguments(program, root, api.arguments)
+    added = root.get(program.adds) if program.adds else None
+    if isinstance(added, Sequence) and added.values:
+        trail.step(Action.RESIZE, Call(program.adds, root.items[program.adds].whole), net, net.state, "tokens")
     asked = root.items.get(program.adapter)
     trainer = Trainer(Call(program.name, root.span), net, arguments, api)
     if asked is None and program.adapts_by_default:

@@ -39,10 +39,11 @@ class PathEnd(Exception):  # noqa: N818  # control flow, not an error
 
 
 class Returned(Exception):  # noqa: N818  # control flow, not an error
-    """A ``return`` statement, with the value that the function returns."""
+    """A ``return`` statement, with the value that the function returns and its expression."""
 
-    def __init__(self, value: Object) -> None:
+    def __init__(self, value: Object, node: ast.expr | None) -> None:
         self.value = value
+        self.node = node
 
 
 class LoopLeft(Exception):  # noqa: N818  # control flow, not an error

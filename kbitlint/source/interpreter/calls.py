@@ -103,8 +103,22 @@ class Calls(Interpreter):
             return owner
         if owner is UNKNOWN and self._changes_models(node, name):
             return self._model_method(node, name, self._adopted(func.value))
-        self._escape(self.arguments(node, name), name)
+        arguments = self.arguments(node, name)
+        if name == "fit":
+            self._fit(arguments)
+        self._escape(arguments, name)
         return UNKNOWN
+
+    def _fit(self, arguments: Record) -> None:
+        """Follow what Lightning's ``fit`` calls of a module of the file: its optimizers, then a step."""
+        modules = [given.value for given in arguments.items.values() if isinstance(given.value, Record)]
+        for module in modules:
+            if module.of is None or not module.of.base.endswith("LightningModule"):
+                continue
+            for hook in ("configure_optimizers", "training_step"):
+                method = self.member(module.of, hook, module)
+                if isinstance(method, Function):
+                    self.run(method, Record())
 
     def _class_method(self, node: ast.Call, name: str, cls: Class) -> Object:
         """Apply a method that the script calls on a class of the file itself."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 import dataclasses
 
-from kbitlint.facts.values import UNKNOWN, Style, Symbol
+from kbitlint.facts.values import UNKNOWN, Call, Style, Symbol
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft, Returned
 from kbitlint.source.interpreter.names import canonical, lets_no_gradient_through, makes_inference_tensors
-from kbitlint.source.interpreter.objects import Class, Constant, Effort, Entry, Function, Object, Record, Scope
+from kbitlint.source.interpreter.objects import Class, Constant, Effort, Entry, Function, Object, Output, Record, Scope
 from kbitlint.upstream.calls import TRAINERS, TRAINING_ARGUMENTS
 
 _DEEPEST = 12
@@ -48,6 +48,7 @@ class Functions(Interpreter):
                 return self.value(node.body)
             self.block(node.body)
         except Returned as returned:
+            self._steps_of_lightning(function, returned)
             return returned.value
         except LoopLeft:
             pass
@@ -56,6 +57,16 @@ class Functions(Interpreter):
             self.untracked, self.trail.inferred = self.untracked - untracked, self.trail.inferred - inferred
             self.scope, self.loops = outer, loops
         return Constant(None)
+
+    def _steps_of_lightning(self, function: Function, returned: Returned) -> None:
+        """Record the training of a ``training_step``: Lightning goes backward from the loss that it returns."""
+        node = function.node
+        if function.of is None or isinstance(node, ast.Lambda) or node.name != "training_step":
+            return
+        value = returned.value.get("loss") if isinstance(returned.value, Record) else returned.value
+        if isinstance(value, Output) and function.of.base.endswith("LightningModule"):
+            call = Call("training_step", self.text.span(returned.node or node))
+            self.trail.backward(call, value.net, None, "model")
 
     def _bound(self, parameters: ast.arguments, arguments: Record, function: Function) -> dict[str, Object]:
         names = [argument.arg for argument in (*parameters.posonlyargs, *parameters.args)]

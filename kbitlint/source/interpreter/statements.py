@@ -204,7 +204,7 @@ class Statements(Interpreter):
         return self.answer(key)
 
     def _do_return(self, node: ast.Return) -> None:
-        raise Returned(self.value(node.value))
+        raise Returned(self.value(node.value), node.value)
 
     def _do_raise(self, _: ast.Raise) -> None:
         raise PathEnd

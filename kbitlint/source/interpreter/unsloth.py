@@ -9,6 +9,7 @@ import dataclasses
 
 from kbitlint.facts.model_state import Adapters, CheckpointingState, ModelState
 from kbitlint.facts.values import UNKNOWN, Call, Value
+from kbitlint.upstream.families import family_of
 from kbitlint.upstream.hub_names import stored_quantized
 
 #: the positional parameters of ``FastLanguageModel.from_pretrained``
@@ -21,8 +22,13 @@ def is_unsloth(state: ModelState) -> bool:
 
 
 def loaded(call: Call) -> ModelState:
-    """Return the state of the model that ``from_pretrained`` of unsloth returns; it loads in 4 bits by default."""
+    """Return the state of the model that ``from_pretrained`` of unsloth returns; it loads in 4 bits by default.
+
+    A folder of adapters, which it loads with their base and trains further, is told by its files alone. So what is known of a
+    model is certain only under the name of a known family.
+    """
     method, bits = _quantization(call)
+    name = call.value("model_name", UNKNOWN)
     dtype = call.dtype("dtype", UNKNOWN)
     return ModelState(
         call,
@@ -31,6 +37,7 @@ def loaded(call: Call) -> ModelState:
         dtype=UNKNOWN if dtype is None else dtype,
         checkpointing=CheckpointingState(None),
         training_mode=None,
+        certain=isinstance(name, str) and family_of(name) is not None,
     )
 
 
