@@ -47,6 +47,7 @@ PACKAGES = ("torch", "transformers", "bitsandbytes", "accelerate", "peft", "trl"
 #: a ratio may be worse than the page's by the share SLACK, or by NOISES times the noise of its run
 SLACK, NOISES = 0.3, 3
 ROBUSTNESS = "robustness"
+GPU = "a GPU"
 #: the sections of ``benchmarks.robustness.run``, each a part with a date of its own
 SECTIONS = (
     *("parsers", "kills", "faults", "edits", "disk", "locked", "code", "configs", "inputs"),
@@ -64,8 +65,8 @@ class Part:
     """The command for CI. None means that CI leaves the part out."""
     kept: tuple[str, ...] = ()
     """Files from which a stopped part resumes. A finished part moves them to benchmarks/results."""
-    gpu: bool = False
-    """Whether the part needs a GPU. Without one it is left out unless ``--only`` names it."""
+    needs: str = ""
+    """What it needs that not every machine has, such as ``a GPU``. Without that it runs only if ``--only`` names it."""
 
 
 PARTS = {
@@ -87,6 +88,16 @@ PARTS = {
         "Generated training programs, run for real",
         (("benchmarks.truth.generated", "--programs", "200", "--seed", "5000"),),
         kept=("generated.jsonl",),
+    ),
+    "public": Part(
+        "Public training scripts, rehearsed",
+        (
+            (
+                *("benchmarks.truth.public_rehearsals", "benchmarks/public-scripts.jsonl"),
+                *("--out", "benchmarks/public-rehearsed.jsonl", "--verdicts", "benchmarks/public-verdicts.jsonl"),
+            ),
+        ),
+        needs="a list of scripts that are not part of this repository, benchmarks/public-scripts.jsonl",
     ),
     "memory": Part("Bytes of a step, as told and as they are", (("benchmarks.cost.memory",),)),
     "recorded": Part("Bytes of a step, as an H200 took them", (("benchmarks.cost.recorded",),)),
@@ -122,13 +133,13 @@ PARTS = {
             ),
         ),
         kept=("truth-cuda.jsonl", "verdicts-cuda.jsonl"),
-        gpu=True,
+        needs=GPU,
     ),
-    "memory-cuda": Part("On a GPU: bytes of a step", (("benchmarks.cost.memory", "--cuda"),), gpu=True),
+    "memory-cuda": Part("On a GPU: bytes of a step", (("benchmarks.cost.memory", "--cuda"),), needs=GPU),
     "preparation-cuda": Part(
-        "On a GPU: what the fix costs, beside PEFT's prepare", (("benchmarks.cost.preparation", "--cuda"),), gpu=True
+        "On a GPU: what the fix costs, beside PEFT's prepare", (("benchmarks.cost.preparation", "--cuda"),), needs=GPU
     ),
-    "promises-cuda": Part("On a GPU: held by tests", (("benchmarks.suite", "--cuda"),), gpu=True),
+    "promises-cuda": Part("On a GPU: held by tests", (("benchmarks.suite", "--cuda"),), needs=GPU),
 }
 
 
@@ -202,7 +213,7 @@ def page(known: dict[str, Any], reasons: dict[str, Any]) -> Iterator[str]:
         shown = list(names)
         yield f"\n## {title}"
         command = PARTS[shown[0]].commands[-1]
-        yield f"\n`python -m {' '.join(command) if PARTS[shown[0]].gpu else command[0]}`\n"
+        yield f"\n`python -m {' '.join(command) if PARTS[shown[0]].needs == GPU else command[0]}`\n"
         yield "| | measured | goal | | on |"
         yield "|---|---:|---:|---|---|"
         for part in (known[name] for name in shown):
@@ -217,10 +228,10 @@ def page(known: dict[str, Any], reasons: dict[str, Any]) -> Iterator[str]:
         yield f"\n{told['reason'].strip()}"
         if "profile" in told:
             yield f"\n```text\n{told['profile'].strip()}\n```"
-    if unmeasured := [name for name, part in PARTS.items() if part.gpu and name not in known]:
+    if unmeasured := [name for name, part in PARTS.items() if part.needs and name not in known]:
         yield "\n## Not measured\n"
     for name in unmeasured:
-        yield f"- {PARTS[name].title}: `python -m benchmarks.run --only {name}` needs a GPU."
+        yield f"- {PARTS[name].title}: `python -m benchmarks.run --only {name}` needs {PARTS[name].needs}."
     yield "\n## Versions\n"
     for shown in dict.fromkeys(
         ", ".join(f"{key} {value}" for key, value in part["versions"].items()) for part in known.values()
@@ -286,7 +297,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.light:
         return light()
-    only = options.only or [name for name, part in PARTS.items() if not part.gpu or torch.cuda.is_available()]
+    only = options.only or [
+        name for name, part in PARTS.items() if not part.needs or (part.needs == GPU and torch.cuda.is_available())
+    ]
     whole = measure([name for name in PARTS if name in only or (ROBUSTNESS in only and name.startswith(f"{ROBUSTNESS}-"))])
     for name, part in load().items():
         print(f"\n{PARTS[name].title} ({part['date']})", *(Goal(**goal) for goal in part["goals"]), sep="\n  ")

@@ -199,9 +199,9 @@ def test_the_page_says_what_is_missed_and_why():
         "\n```text\n61 % main\n```",
         "\n## Not measured\n",
         *(
-            f"- {part.title}: `python -m benchmarks.run --only {name}` needs a GPU."
+            f"- {part.title}: `python -m benchmarks.run --only {name}` needs {part.needs}."
             for name, part in benchmarks_run.PARTS.items()
-            if part.gpu
+            if part.needs
         ),
         "\n## Versions\n",
         "- torch 2.13.0",
