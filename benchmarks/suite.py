@@ -27,16 +27,21 @@ ROOT = Path(__file__).resolve().parents[1]
 PROMISES = {
     "planted faults are named exactly, fixed, and training proves it": ("test_main_job", "test_families"),
     "every rule: what it flags, what it does not, its fix": ("test_rules_meta", "rules/"),
-    "80 and 33 root causes, by id": ("test_model_causes", "test_file_causes", "test_rank_causes", "test_further_causes"),
+    "80 and 33 root causes, by id": (
+        *("test_model_causes", "test_file_causes", "test_rank_causes"),
+        *("test_gradient_causes", "test_layer_causes", "test_folder_causes"),
+    ),
     "norms of 601 classes, labelled by hand": ("test_norms", "test_norm_list"),
     "the trace leaves the model as it is, and says what it cannot trace": ("test_trace", "test_twin", "test_kernel_dtypes"),
     "the memory table, and what fits a card": (
         *("test_memory", "test_memory_of_like_layers", "test_step_bytes", "test_step_settings", "test_fit"),
+        *("test_live_losses", "test_timeline", "test_memory_benchmarks"),
     ),
     "an error of a step is one of training, seen on a small copy": ("test_small_copy",),
     "diffusion models and plain modules": ("test_diffusion", "test_plain_modules", "test_fitted_batches"),
     "a rehearsal ends as the real run does, in its enclosure": (
         *("test_command", "test_process", "test_folders", "test_stand_ins", "test_enclosure"),
+        *("test_what_is_not_here", "test_repair", "test_public_rehearsals"),
     ),
     "edits: all or nothing, undone bit for bit": ("test_edits", "test_fixed_models"),
     "folders: fixed, loaded again, trained": ("test_checkpoint_folder", "test_experts"),
@@ -45,21 +50,29 @@ PROMISES = {
     "scripts, notebooks, configurations": (
         *("test_documents", "test_interpreter", "test_scripts", "test_configs", "test_programs", "test_exports"),
         *("test_expert_scripts", "test_checkpoint_families", "test_imported_files", "test_trl_versions", "test_source_folder"),
+        *("test_launches", "test_own_loops", "test_snapshots", "test_cache"),
     ),
-    "what constructors refuse, against the installed libraries": ("test_contracts",),
+    "what constructors refuse, against the installed libraries": ("test_contracts", "test_signatures", "test_quantization"),
     "time and memory that grow with a file as the file does": ("test_growth",),
     "live models of every kind, in the modes of any caller": (
         *("test_isolation", "test_odd_models", "test_optimizers"),
         "test_shared_state",
     ),
     "targets: Hub, factories, remote code": ("test_hub", "test_factories", "test_build"),
-    "several ranks: verdict = outcome": ("test_ranks", "test_context"),
-    "the callback in real Trainers": ("test_trainer", "test_trl"),
-    "reports: text, JSON, SARIF, GitHub, JUnit": ("test_formats", "test_text", "test_physical_places"),
-    "editors, notebooks, CI, the shell": ("test_lsp", "test_notebook", "test_published", "test_conventions"),
+    "several ranks: verdict = outcome": ("test_ranks", "test_context", "test_torchrun", "test_records"),
+    "the callback in real Trainers, and its counterparts": ("test_trainer", "test_trl", "test_watch", "test_frameworks"),
+    "the whole life of a run: what targets cover, what versions allow, what was merged": (
+        *("test_coverage", "test_env", "test_merged"),
+    ),
+    "reports: text, JSON, SARIF, GitHub, JUnit": ("test_formats", "test_text", "test_physical_places", "test_excerpts"),
+    "editors, notebooks, CI, the shell": (
+        *("test_lsp", "test_notebook", "test_published", "test_conventions", "test_automation"),
+    ),
     "messages, logs and trainer states explained": ("test_diagnosis",),
     "the page, in a browser": ("test_page",),
-    "bad and hostile input: one line, exit code 2": ("test_bad_input", "test_hostile", "test_terminal", "test_exits"),
+    "bad and hostile input: one line, exit code 2": (
+        *("test_bad_input", "test_hostile", "test_terminal", "test_exits", "test_patterns", "test_other_systems"),
+    ),
     "what is executed, read and written, by kind of target": (
         "test_security",
         "test_confinement",

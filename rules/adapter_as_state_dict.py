@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 _READ = re.compile(
     r"^[ \t]*(\w+)[ \t]*=[ \t]*[\w.]{0,60}load(?:_file)?\([^\n]{0,200}adapter_model\.(?:safetensors|bin)", re.MULTILINE
 )
-_LOADED = re.compile(r"(\w+)\.load_state_dict\([ \t]*(\w+)[ \t]*,[ \t]*strict[ \t]*=[ \t]*False")
+_LOADED = re.compile(
+    r"(?<!\w)(\w{1,80})\.load_state_dict\([ \t]{0,9}(\w{1,80})[ \t]{0,9},[ \t]{0,9}strict[ \t]{0,9}=[ \t]{0,9}False"
+)
 
 
 class AdapterAsStateDict(Rule):

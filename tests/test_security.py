@@ -111,9 +111,9 @@ CHECKS = (
     ("check", "model", "--quantize", "nf4", "--format", "html", "--diff"),
     ("check", "model/config.json"),
     ("check", "adapter"),
-    ("check", "scripts"),
+    ("check", "scripts", "--no-cache"),
     ("check", "scripts/train.py", "--diff"),
-    ("check", "scripts", "--baseline", "baseline.json", "--training", "launch.json"),
+    ("check", "scripts", "--no-cache", "--baseline", "baseline.json", "--training", "launch.json"),
     ("memory", "model", "--quantize", "nf4"),
     ("config",),
     ("rules",),
@@ -126,6 +126,15 @@ def test_a_check_of_files_runs_nothing_writes_nothing_and_reaches_nobody(project
         assert found == {"command": found["command"], "reached": [], "run": [], "written": []}
 
 
+def test_the_results_of_a_folder_are_kept_in_one_place(project):
+    (found,) = seen(project, ("check", "scripts"))
+
+    assert found.pop("code") in (0, 1)
+    written = found.pop("written")
+    assert written == [path for path in written if path.startswith(CACHE)] != []
+    assert found == {"command": found["command"], "reached": [], "run": []}
+
+
 def test_a_factory_is_run_and_nothing_else(project):
     (found,) = seen(project, ("check", "build.py:build", "--meta"))
 
@@ -133,7 +142,9 @@ def test_a_factory_is_run_and_nothing_else(project):
     assert found == {"command": found["command"], "reached": [], "run": ["code of build.py"], "written": []}
 
 
-#: command -> the files that it may write
+#: the folder of kept results
+CACHE = ".kbitlint_cache"
+#: command -> the files that it may write, beside kept results
 WRITING = {
     ("--fix", "scripts"): {"scripts/train.py", "scripts/recipe.yaml"},
     ("--fix", "model", "--quantize", "nf4", "--device", "cpu"): {"model/kbitlint.json"},
@@ -148,11 +159,12 @@ def test_what_is_asked_for_is_written_and_nothing_else(project):
     temporary = re.compile(r"\.([^/]+)\.[0-9a-f]{8}\.kbitlint-tmp$")
 
     for found, (command, written) in zip(seen(project, *WRITING), WRITING.items(), strict=True):
-        places = {temporary.sub(lambda match: match[1], path) for path in found["written"]}
+        places = {temporary.sub(lambda match: match[1], path) for path in found["written"] if not path.startswith(CACHE)}
         assert (found["code"] in (0, 1), found["reached"], found["run"], places) == (True, [], [], written), command
 
     after = {path for path in project.rglob("*") if "__pycache__" not in path.parts}
     made = {path.relative_to(project).as_posix() for path in after - before}
+    made = {path for path in made if not path.startswith(CACHE)}
     assert made == {"model/kbitlint.json", "b.json", "report.txt", ".pre-commit-config.yaml"}
 
 

@@ -37,6 +37,7 @@ def test_plain_training_arguments(tmp_path):
         "optimizer": "adamw_torch_fused" if tiny.TRANSFORMERS_5 else context.optimizer,
         "learning_rate": 5e-5,
         "batch_size": 3,
+        "accumulation": 1,
         "world_size": 1,
     }
 

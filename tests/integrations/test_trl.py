@@ -57,7 +57,10 @@ NO_TOKENS = NO_LABELS | {"KB637": "no trainer whose first batch has token ids is
 SKIPPED = {
     # without a reference, and with prompts or with tokens under other names: there is nothing for rules on a run to read
     **dict.fromkeys(trl_trainers.RECIPES, EVERYWHERE),
-    **dict.fromkeys(("SFTTrainer", "GKDTrainer", "GOLDTrainer", "IWOPDTrainer"), EVERYWHERE | UNOPTIMIZED | NO_REFERENCE),
+    **dict.fromkeys(
+        ("SFTTrainer", "GKDTrainer", "GOLDTrainer", "IWOPDTrainer", "CPOTrainer", "ORPOTrainer"),
+        EVERYWHERE | UNOPTIMIZED | NO_REFERENCE,
+    ),
     **dict.fromkeys(("DPOTrainer", "DPOTrainer of bema_for_ref_model", "KTOTrainer"), EVERYWHERE | UNOPTIMIZED | NO_LABELS),
     **dict.fromkeys(("RewardTrainer", "TPOTrainer"), EVERYWHERE | UNOPTIMIZED | NO_REFERENCE | NO_LABELS),
     **dict.fromkeys(("RLOOTrainer", "OnlineDPOTrainer", "A2POTrainer"), EVERYWHERE | UNOPTIMIZED | NO_TOKENS),

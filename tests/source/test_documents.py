@@ -248,8 +248,8 @@ def test_many_files_are_checked_in_parallel_with_the_same_result(tmp_path, monke
     for number in range(9):
         (tmp_path / f"train{number}.py").write_text(FAULTY)
     alone = kbitlint.check(str(tmp_path))
-    monkeypatch.setattr(scripts, "MANY", 2)
-    monkeypatch.setattr(scripts.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(sources, "MANY", 2)
+    monkeypatch.setattr(sources.os, "cpu_count", lambda: 2)
 
     assert kbitlint.check(str(tmp_path)) == alone
     assert len(alone.violations) == 9

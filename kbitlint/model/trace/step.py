@@ -189,7 +189,8 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
             return StepEnd(one_line(error), where, forward_done)
         if how.refusal_ends and ledger.refusals:
             return StepEnd(one_line(error), where, forward_done)
-        if _ABOUT_DTYPES.search(text) and not LONG.search(text) and isinstance(error, (RuntimeError, ValueError)):
+        of_batch = LONG.search(text) is not None and not ledger.in_backward  # a batch that fits once fits a recomputation
+        if _ABOUT_DTYPES.search(text) and not of_batch and isinstance(error, (RuntimeError, ValueError)):
             refusal = Refusal(where, ledger.last_operator, dtypes_in(text), ledger.in_backward)
             ledger.refusals.setdefault((where, refusal.operator), refusal)
         elif not (_AUTOGRADS_OWN.search(text) or ledger.packed_reads or isinstance(error, KernelError)):
