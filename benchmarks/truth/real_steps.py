@@ -54,7 +54,8 @@ BUILD = "build"
 _KINDS = {
     "no-checkpointing": r"does not support (gradient|activation) checkpointing",
     "no-grad": r"does not require grad",
-    "packed": r"unsigned char|'Byte'|ByteTensor|uint8|Got Byte",  # the bytes of a packed weight where numbers are expected
+    # the bytes of a packed weight, which lie in one column, where a matrix of numbers is expected
+    "packed": r"unsigned char|'Byte'|ByteTensor|uint8|Got Byte|cannot be multiplied \(\d+x\d+ and (1x\d+|\d+x1)\)",
     "dtype": r"not implemented for '(BFloat16|Half)'|"
     r"dtype|scalar type|Input type .* and bias type|result type .* can't be cast|without overflow",
 }

@@ -93,7 +93,7 @@ def started(folder, seed):
 def test_every_output_and_every_file_is_the_same_in_every_process(tmp_path):
     found = []
     for seed in ("0", "4242"):
-        process = started(made(tmp_path / seed), seed)
+        process = started(made(tmp_path / seed / "project"), seed)  # a page bears the name of its folder
         out, errors = process.communicate(timeout=300)
         assert process.returncode == 0, errors[-2000:]
         found.append(json.loads(out.strip().splitlines()[-1]))
