@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Main inputs that are text or another model's output. A model with any other main input is a tower.
 _TEXT = frozenset(["input_ids", "inputs_embeds", "hidden_states", "decoder_input_ids"])
-_TASK = re.compile(r"For(\w*Classification|QuestionAnswering|MultipleChoice)$")
+_TASK = re.compile(r"For(\w{0,60}Classification|QuestionAnswering|MultipleChoice)$")
 
 
 def is_offloaded(hook: Any) -> bool:
