@@ -33,7 +33,7 @@ def test_a_script_that_really_ends_so_is_no_miss_and_an_exception_without_a_verd
     found = {goal.what: (goal.value, goal.of) for goal in summary(RESULTS, VERDICTS)}
 
     assert found == {
-        "scripts rehearsed, of as many repositories": (3, None),
+        "scripts, or drivers from a README, of as many repositories": (3, None),
         "reached their first training step, of those that do so really": (1 / 3, None),
         "exceptions reported that the script does not have": (1, 2),
         "crashes of rules": (1, None),
