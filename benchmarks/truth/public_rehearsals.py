@@ -105,7 +105,13 @@ def summary(results: Iterable[dict[str, Any]], verdicts: Iterable[dict[str, Any]
     seconds = sorted(one.get("seconds", 0.0) for one in results)
     can = len(results) - len(real)
     return [
-        Goal("scripts, or drivers from a README, of as many repositories", len({one["repository"] for one in results}), 60, "", at_least=True),
+        Goal(
+            "scripts, or drivers from a README, of as many repositories",
+            len({one["repository"] for one in results}),
+            60,
+            "",
+            at_least=True,
+        ),
         Goal(
             "reached their first training step, of those that do so really", len(reached) / max(can, 1), 0.8, "%", at_least=True
         ),

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kbitlint.rule import Rule
 
 #: Raise it when the form of the file changes.
-_FORM = 1
+_FORM = 2
 _VERSION = re.compile(r"\d+(\.\d+)+[\w.+-]*")
 _FILE = re.compile(r"[0-9a-f]{32}\.json")
 #: Files of this version that are kept: one for each folder and key.

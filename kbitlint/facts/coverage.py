@@ -34,6 +34,8 @@ def coverage_of(facts: Any) -> Coverage | None:
     PEFT wraps the module of fused experts for one of its parameters, so that the others cannot be told apart: None too.
     """
     adapted = {layer.path for layer in facts.adapted}
+    if not adapted:
+        return None  # most audited models have no adapters, and thousands of matrices
     if any(parameter.bank and parameter.module in adapted for parameter in facts.parameters):
         return None
     sizes: dict[str, int] = {}

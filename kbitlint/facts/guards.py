@@ -14,7 +14,8 @@ _EXCEPT = re.compile(r"except\b([^:\n]*):")
 _WORD = re.compile(r"\w+")
 #: a name that is neither an attribute, nor the target of an assignment, nor a keyword
 _READ = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?!\w)(?![ \t]*=(?!=))")
-_PROSE = re.compile(r"(\"\"\"|\'\'\').*?\1|#[^\n]*", re.DOTALL)
+#: texts of several lines, and comments
+PROSE = re.compile(r"(\"\"\"|\'\'\').*?\1|#[^\n]*", re.DOTALL)
 
 
 @functools.cache
@@ -39,12 +40,12 @@ def _text_given() -> re.Pattern[str]:
 
 def chooses_by_version(text: str) -> bool:
     """Return whether a file compares versions of libraries, or reads a function's parameters, in its code."""
-    return _choice().search(text) is not None and _choice().search(_PROSE.sub("", text)) is not None
+    return _choice().search(text) is not None and _choice().search(PROSE.sub("", text)) is not None
 
 
 def is_read(text: str, name: str) -> bool:
     """Return whether the code of a file reads a name, or all local names at once."""
-    read = set(_READ.findall(_PROSE.sub("", text)))
+    read = set(_READ.findall(PROSE.sub("", text)))
     return name in read or "locals" in read
 
 

@@ -183,8 +183,8 @@ class SourceFacts(SourceText):
         known = [full for full, local in self.imports if local == (owner.partition(".")[0] or name) or full == f"{library}.*"]
         if known:
             return any(full.partition(".")[0] == library and (owner or full.endswith((f".{last}", ".*"))) for full in known)
-        lines = self.text.split("\n")  # an import inside a function
-        return any(line.lstrip().startswith(f"from {library}") and name in line for line in lines)
+        # an import inside a function
+        return any(line.lstrip().startswith(f"from {library}") and name in line for line in _lines(self.text))
 
     def is_imported(self, call: Call) -> bool:
         """Return whether a call stands in a file that the file imports."""

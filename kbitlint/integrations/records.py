@@ -6,11 +6,9 @@ import dataclasses
 import enum
 import importlib
 import json
-from collections.abc import Mapping
 from typing import Any
 
-_PLAIN = (bool, int, float, str, type(None))
-_MANY: dict[str, Any] = {kind.__name__: kind for kind in (list, tuple, set, frozenset)}
+from kbitlint.runtime.records import Codec
 
 
 def dumps(record: Any) -> bytes:
@@ -19,7 +17,7 @@ def dumps(record: Any) -> bytes:
     Raises:
         TypeError: It holds an object of another type.
     """
-    return json.dumps(_packed(record), separators=(",", ":")).encode()
+    return json.dumps(_CODEC.packed(record), separators=(",", ":")).encode()
 
 
 def loads(data: bytes) -> Any:
@@ -28,38 +26,12 @@ def loads(data: bytes) -> Any:
     Raises:
         ValueError, TypeError, LookupError, AttributeError, ImportError: The data are none.
     """
-    return _unpacked(json.loads(data))
+    return _CODEC.unpacked(json.loads(data))
 
 
-def _packed(value: Any) -> Any:
-    kind = type(value)
-    if kind in _PLAIN:
-        return value
-    if _MANY.get(kind.__name__) is kind:
-        return [kind.__name__, *map(_packed, value)]
-    if isinstance(value, Mapping):
-        return ["dict", *([_packed(name), _packed(item)] for name, item in value.items())]
+def _name(kind: type) -> str | None:
     name = f"{kind.__module__}:{kind.__qualname__}"
-    if _is_known(name, kind):
-        if isinstance(value, enum.Enum):
-            return ["enum", name, value.name]
-        return ["object", name, {field.name: _packed(getattr(value, field.name)) for field in dataclasses.fields(value)}]
-    raise TypeError(f"a record of a rank holds a {name}")
-
-
-def _unpacked(value: Any) -> Any:
-    if not isinstance(value, list):
-        return value
-    kind, *parts = value
-    if kind == "dict":
-        return {_unpacked(name): _unpacked(item) for name, item in parts}
-    if kind in _MANY:
-        return _MANY[kind](map(_unpacked, parts))
-    name, content = parts
-    found = _class(name)
-    if kind == "enum":
-        return found[content]
-    return found(**{field: _unpacked(item) for field, item in content.items()})
+    return name if _is_known(name, kind) else None
 
 
 def _class(name: str) -> Any:
@@ -78,3 +50,6 @@ def _is_known(name: str, kind: Any) -> bool:
         and kind.__module__ == name.partition(":")[0]
         and (dataclasses.is_dataclass(kind) or issubclass(kind, enum.Enum))
     )
+
+
+_CODEC = Codec(_name, _class, "a record of a rank holds a {}", (list, tuple, set, frozenset))

@@ -17,7 +17,7 @@ from kbitlint.files import atomic
 from kbitlint.integrations.exchange import world_size
 from kbitlint.memory_result import OFF, ON
 from kbitlint.model.inspect.first_steps import FirstSteps, LargestBatch, Peak, has_cuda
-from kbitlint.output.wording import plural, printable
+from kbitlint.output.wording import plural, some
 from kbitlint.sizes import size
 
 if TYPE_CHECKING:
@@ -50,9 +50,8 @@ class Finding:
     """The rules that find its cause before a run."""
 
     def __str__(self) -> str:
-        shown = ", ".join(map(printable, self.paths[:_SHOWN]))
-        more = f", and {len(self.paths) - _SHOWN} more" if len(self.paths) > _SHOWN else ""
-        return self.what + (f": {shown}{more}" if shown else "") + (f" ({self.rules})" if self.rules else "")
+        shown = some(self.paths, _SHOWN)
+        return self.what + (f": {shown}" if shown else "") + (f" ({self.rules})" if self.rules else "")
 
 
 @dataclass(frozen=True, slots=True)

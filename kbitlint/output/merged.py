@@ -8,10 +8,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.merged import MergeComparison, Verdict
-from kbitlint.output.wording import plural, printable, wrapped
+from kbitlint.output.wording import plural, printable, some, wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 _SHOWN = 4
 _FAULTS = {
@@ -26,21 +26,21 @@ def findings_of(seen: MergeComparison) -> Iterator[str]:
     if seen.packed:
         yield "the merged weights are packed, or config.json says so: they were rounded after the merge"
     if seen.missing:
-        yield f"{plural(len(seen.missing), 'tensor')} of the base missing: {_some(seen.missing)}"
+        yield f"{plural(len(seen.missing), 'tensor')} of the base missing: {some(seen.missing, _SHOWN)}"
     if seen.reshaped:
-        yield f"{plural(len(seen.reshaped), 'tensor')} with another shape than in the base: {_some(seen.reshaped)}"
+        yield f"{plural(len(seen.reshaped), 'tensor')} with another shape than in the base: {some(seen.reshaped, _SHOWN)}"
     for verdict, words in _FAULTS.items():
         names = [layer.name for layer in seen.of(verdict)]
         if names:
-            yield f"{len(names)} of {plural(len(seen.layers), 'adapted weight')} {words}: {_some(names)}"
+            yield f"{len(names)} of {plural(len(seen.layers), 'adapted weight')} {words}: {some(names, _SHOWN)}"
     gridded = [layer.name for layer in seen.layers if layer.on_grid]
     if gridded:
         yield (
             f"{plural(len(gridded), 'adapted weight')} with values of 4-bit packing: the merge was into packed weights, "
-            f"and was rounded with them: {_some(gridded)}"
+            f"and was rounded with them: {some(gridded, _SHOWN)}"
         )
     if seen.changed and not seen.of(Verdict.ROUNDED) and not gridded:
-        yield f"{plural(len(seen.changed), 'weight')} without an adapter differ from the base: {_some(seen.changed)}"
+        yield f"{plural(len(seen.changed), 'weight')} without an adapter differ from the base: {some(seen.changed, _SHOWN)}"
 
 
 def notes_of(seen: MergeComparison) -> Iterator[str]:
@@ -85,8 +85,3 @@ def is_known(seen: MergeComparison) -> bool:
     """Return whether there is a finding, or any adapted weight could be compared."""
     untold = len(seen.of(Verdict.UNKNOWN)) + len(seen.of(Verdict.TOO_SMALL))
     return untold < len(seen.layers) or any(True for _ in findings_of(seen))
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(map(printable, names[:_SHOWN])) + (f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -10,7 +10,7 @@ from kbitlint.sizes import size
 from kbitlint.violation import Severity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from kbitlint.result import AuditResult, Probe
     from kbitlint.violation import Edit, Violation
@@ -116,6 +116,12 @@ def skipped(report: AuditResult, *, verbose: bool = False) -> list[tuple[str, li
             reasons.setdefault(skip.reason, []).append(name)
     ordered = sorted(reasons.items(), key=lambda item: item[1])
     return [(reason, list(dict.fromkeys(filter(None, names)))) for reason, names in ordered]
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """Return the first of some names, and how many more there are: ``a, b, and 3 more``."""
+    shown = ", ".join(map(printable, names[:most]))
+    return f"{shown}, and {len(names) - most} more" if len(names) > most else shown
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

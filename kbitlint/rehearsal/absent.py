@@ -12,9 +12,10 @@ import importlib.abc
 import importlib.machinery
 import itertools
 import sys
-from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
+
+from kbitlint.rehearsal.user_code import nodes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,13 +143,9 @@ def _is_expected(frame: FrameType) -> bool:
 @functools.cache
 def _guarded(file: str) -> tuple[tuple[int, int], ...]:
     """Return the first and last line of each ``try`` that expects a failed import."""
-    try:
-        tree = ast.parse(Path(file).read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError):
-        return ()
     return tuple(
         (one.body[0].lineno, one.body[-1].end_lineno or one.body[-1].lineno)
-        for one in ast.walk(tree)
+        for one in nodes_of(file)
         if isinstance(one, ast.Try) and _expects(one)
     )
 

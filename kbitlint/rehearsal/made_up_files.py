@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.rehearsal.checkpoints import checkpoint_of
 from kbitlint.rehearsal.rows import ROWS, sentence, value_of
+from kbitlint.rehearsal.user_code import nodes_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,11 +136,7 @@ def _files(record: Record) -> Iterator[str]:
 @functools.cache
 def _named_in(file: str) -> tuple[str, ...]:
     """Return the constant keys by which a file's code reads values, in their order."""
-    try:
-        tree = ast.parse(Path(file).read_bytes())
-    except (OSError, SyntaxError, ValueError, RecursionError):
-        return ()
-    keys = [key for node in ast.walk(tree) if (key := _key(node)) and _COLUMN.fullmatch(key) and key not in _NO_COLUMNS]
+    keys = [key for node in nodes_of(file) if (key := _key(node)) and _COLUMN.fullmatch(key) and key not in _NO_COLUMNS]
     return tuple(dict.fromkeys(keys))[:_MOST]
 
 

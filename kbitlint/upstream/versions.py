@@ -8,6 +8,7 @@ import re
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from kbitlint.facts.guards import PROSE
 from kbitlint.runtime import content
 from kbitlint.runtime.observations import remembered
 
@@ -65,8 +66,6 @@ _REQUIREMENT = re.compile(
 _BOUND = re.compile(r"(==|~=|<=|>=|!=|[<>^~=])[ \t]{0,2}(\d[\d.]*)")
 #: a longer number is no version, and Python refuses to convert thousands of digits
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,9}){0,9}(?!\d)")
-#: texts of several lines, and comments
-_PROSE = re.compile(r"(\"\"\"|\'\'\').*?\1|#[^\n]*", re.DOTALL)
 #: a line of prose that installs packages, or lists nothing but requirements
 _INSTALLS = re.compile(
     r"\bpip3?\b|\binstall\b|^[\s#\"',\[\]]*(?:[\w-]+(?:\[[\w,-]*\])?\s*[=<>~!]=?=?\s*[\w.*]+(?:[\s\"',\]]+|$))+$"
@@ -85,13 +84,11 @@ class Versions(dict[str, str]):
     """The lowest version with which the script certainly runs, by library: a pinned one, or the lower bound of a range."""
 
 
-def pins(text: str) -> dict[str, str]:
-    """Return the versions that a text pins: ``transformers==4.38``, ``transformers>=4.31,<5``."""
-    return _bounds(text)[0]
+def bounds_in(text: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the newest version that each requirement of a text allows, and the lowest one. Open ends are left out.
 
-
-def _bounds(text: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the newest version that each requirement of a text allows, and the lowest one. Open ends are left out."""
+    A requirement is ``transformers==4.38`` or ``transformers>=4.31,<5``.
+    """
     newest: dict[str, str] = {}
     lowest: dict[str, str] = {}
     for package, bounds in _REQUIREMENT.findall(text):
@@ -115,7 +112,7 @@ def _before(parts: tuple[int, ...]) -> str:
 
 def _required(text: str) -> tuple[dict[str, str], dict[str, str]]:
     """Return the bounds of a requirements file; the metadata of a library's own package tell its version."""
-    newest, lowest = _bounds(text)
+    newest, lowest = bounds_in(text)
     own = _OWN.match(text)
     return ({**newest, own[1]: own[2]} if own is not None and own[1] in NEWEST else newest), lowest
 
@@ -153,7 +150,7 @@ def pinned(folder: Path) -> tuple[Mapping[str, str], Mapping[str, str]]:
 def versions_for(path: Path, text: str) -> Versions:
     """Return the versions of a script: pinned by it, else by its project, else installed, else the newest modelled ones."""
     project, floors = pinned(path.resolve().parent)
-    own, lowest = _bounds(_said(text))
+    own, lowest = bounds_in(_said(text))
     chosen = {**project, **own}
     found = Versions({**installed(), **chosen})
     found.declared = {**floors, **lowest, **chosen}
@@ -162,7 +159,7 @@ def versions_for(path: Path, text: str) -> Versions:
 
 def _said(text: str) -> str:
     """Return a script without the prose of its comments and docstrings; their lines that install packages remain."""
-    return _PROSE.sub(lambda found: "\n".join(filter(_INSTALLS.search, found[0].split("\n"))), text)
+    return PROSE.sub(lambda found: "\n".join(filter(_INSTALLS.search, found[0].split("\n"))), text)
 
 
 def number(version: str) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import torch
 
 from kbitlint.facts.first_steps import FirstStepsFacts
 from kbitlint.model.inspect.walk import named_modules
+from kbitlint.model.layers.dead_adapters import is_finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -42,7 +43,7 @@ def _bits(parameter: torch.Tensor) -> _Bits | None:
 
 
 def _finite(tensor: torch.Tensor) -> bool:
-    return not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum()) or torch.isfinite(tensor).all())
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor.sum())) or is_finite(tensor)
 
 
 def _gradient(parameter: torch.Tensor) -> torch.Tensor | None:

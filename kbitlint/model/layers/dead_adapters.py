@@ -56,11 +56,11 @@ def _has_value(weight: Tensor) -> bool:
 def nonfinite(parameter: Tensor, facts: ParameterFacts) -> Iterator[str]:
     """Yield the path of a parameter of an adapter, or of a vector, that holds NaN or infinity. Others are not read."""
     small = facts.adapter or (len(facts.shape) < 2 and not facts.packed)
-    if small and facts.floating and facts.numel and not parameter.is_meta and not _is_finite(parameter.detach()):
+    if small and facts.floating and facts.numel and not parameter.is_meta and not is_finite(parameter.detach()):
         yield facts.path
 
 
-def _is_finite(tensor: Tensor) -> bool:
+def is_finite(tensor: Tensor) -> bool:
     """Return whether every value is finite. A large tensor is read in pieces: ``isfinite`` allocates more than it is given."""
     if tensor.numel() <= _PIECE or not tensor.is_contiguous() or type(tensor).__name__ == "DTensor":
         return bool(tensor.isfinite().all())
