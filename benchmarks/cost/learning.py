@@ -132,7 +132,7 @@ def batches(seed: int) -> Iterator[Tensor]:
         yield (start + step * torch.arange(LENGTH)) % VOCAB
 
 
-def made(run: Run, folder: str) -> type:
+def made(run: Run, folder: str) -> type[transformers.PreTrainedModel]:
     """Save a random checkpoint of the architecture, and return its class.
 
     The initial weights are large enough to learn the task.

@@ -272,7 +272,7 @@ def _refuse(call: str, number: int, code: int) -> None:
             return getattr(os, name)
 
     calls = Calls()
-    atomic.os = calls  # type: ignore[assignment]  # this process ends soon
+    atomic.os = calls  # type: ignore[assignment, attr-defined]  # this process ends soon
     if call in ("os.open", "os.fsync"):
         setattr(calls, call[3:], refusing(getattr(os, call[3:])))
     elif call == "io.write":

@@ -20,7 +20,7 @@ from kbitlint.audit.scripts import run
 from kbitlint.context import TrainingContext
 from kbitlint.registry import all_rules
 from kbitlint.source import documents
-from kbitlint.upstream.versions import NEWEST, pins
+from kbitlint.upstream.versions import NEWEST, bounds_in
 from kbitlint.violation import Severity
 
 SCRIPTS = Path(__file__).parents[2] / "tests" / "data" / "scripts"
@@ -55,7 +55,7 @@ def findings(facts):
 def judged(path):
     """Return (labels, findings) of one script."""
     content = path.read_bytes()
-    document = documents.parse(path, content, path.name, NEWEST | pins(content.decode()))
+    document = documents.parse(path, content, path.name, NEWEST | bounds_in(content.decode())[0])
     if document is None:
         return labels(path, content.decode()), set()
     return labels(path, document.facts.text), findings(document.facts)
