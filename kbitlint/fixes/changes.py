@@ -8,11 +8,11 @@ shorter length. The figures order the changes and are no promise of speed.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError
 from kbitlint.fit_result import Change
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import OFF, ON
 from kbitlint.step_plan import Loss
 from kbitlint.upstream import optimizers
