@@ -97,7 +97,9 @@ def test_a_viewer_of_sarif_shows_each_finding_at_its_place(run, tmp_path):
 
     assert (result.exit_code, sorted(lines)) == (1, ["notebook_frozen.ipynb", "prepared_too_late.py"])
     assert {row["Tool"] for row in rows} == {"kbitlint"}
-    assert [row for row in rows if row["Code"] not in lines[row["Location"]][int(row["Line"]) - 1].partition("# fault: ")[2]] == []
+    assert [
+        row for row in rows if row["Code"] not in lines[row["Location"]][int(row["Line"]) - 1].partition("# fault: ")[2]
+    ] == []
 
 
 def test_the_addresses_agree():
