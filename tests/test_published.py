@@ -85,6 +85,23 @@ def test_the_action_is_green_where_nothing_is_found_and_fails_where_nothing_coul
     assert (gone[0], "there is no such file or folder" in gone[2]) == ((0, 2), True)
 
 
+def test_a_viewer_of_sarif_shows_each_finding_at_its_place(run, tmp_path):
+    """sarif-tools, with which people read logs and convert them."""
+    loader = pytest.importorskip("sarif.loader", reason="sarif-tools is not installed")
+    for name in ("notebook_frozen.ipynb", "prepared_too_late.py"):
+        shutil.copy(ROOT / "tests" / "data" / "scripts" / name, tmp_path)
+    result = run("check", ".", "--output-format", "sarif", "--output-file", "kbitlint.sarif")
+
+    rows = loader.load_sarif_file(str(tmp_path / "kbitlint.sarif")).get_records()
+    lines = {name: (tmp_path / name).read_text().splitlines() for name in {row["Location"] for row in rows}}
+
+    assert (result.exit_code, sorted(lines)) == (1, ["notebook_frozen.ipynb", "prepared_too_late.py"])
+    assert {row["Tool"] for row in rows} == {"kbitlint"}
+    assert [
+        row for row in rows if row["Code"] not in lines[row["Location"]][int(row["Line"]) - 1].partition("# fault: ")[2]
+    ] == []
+
+
 def test_the_addresses_agree():
     urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
 

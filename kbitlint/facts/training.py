@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from kbitlint.facts.model_state import ModelState

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Argument, Call, Span
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.source.interpreter.assignments import Assignments
 from kbitlint.source.interpreter.calls import Calls
