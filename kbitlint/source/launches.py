@@ -1,4 +1,4 @@
-"""Commands that launch a script, in the shell scripts and READMEs beside it: the flags that it gets, and its ranks."""
+"""Commands that launch a script, in the shell scripts and READMEs beside it: its arguments and its ranks."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _commands(folder: Path) -> tuple[tuple[Path, tuple[str, ...]], ...]:
 
 
 def _read(place: Path, words: tuple[str, ...], script: str) -> Launch | None:
-    """Return what one command tells about a script; None if it does not launch it."""
+    """Return the launch of a script that one command describes; None if it does not launch the script."""
     at = next((number for number, word in enumerate(words) if word.rpartition("/")[2] == script), None)
     before = words[:at] if at is not None else ()
     launcher = _launcher(before)
