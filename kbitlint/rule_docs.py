@@ -29,6 +29,12 @@ def sections(rule: type[Rule]) -> dict[str, str]:
     return {name: text.strip() for name, text in found.items()}
 
 
+def summary(rule: Rule) -> str:
+    """Return the first paragraph on what a rule does, as plain text in one line; its title if it has none."""
+    paragraph = sections(type(rule)).get("What it does", "").partition("\n\n")[0]
+    return " ".join(paragraph.split()) or type(rule).title()
+
+
 def page_of(code: str) -> str:
     """Return the address of the page of a built-in rule, of this version."""
     return f"{HOME}/blob/v{VERSION}/docs/rules/{code}.md"

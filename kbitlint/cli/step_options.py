@@ -23,7 +23,7 @@ class StepOptions(SharedOptions):
     loss: str | None
     accumulation: int | None
     attention: str | None
-    gpus: int
+    gpus: int | None
     strategy: str | None
     offload: bool
     format_: str

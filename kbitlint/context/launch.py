@@ -15,6 +15,7 @@ SHARDS: dict[str, tuple[bool, bool, bool]] = {
     "fsdp1": (True, True, True),
     "fsdp2": (True, True, True),
     "device_map": (False, False, False),
+    "tp": (False, False, False),
 }
 STRATEGIES = tuple(SHARDS)
 

@@ -30,3 +30,5 @@ class Checkpointing:
     """
     installs_hook: bool = False
     """Whether the loop also makes the output of the input embedding require grad, as transformers 5 does."""
+    every: int = 1
+    """Every how many layers checkpoint."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.audit.open import OpenTarget, has_weights, load_target, open_target
 from kbitlint.audit.options import is_left_out
 from kbitlint.audit.run import audit, context_of, model_of, outline
-from kbitlint.errors import KbitlintError, TargetError, one_line
+from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
 from kbitlint.files.atomic import alone
@@ -78,19 +78,18 @@ def _device(device: str | None, *, needed: bool) -> str:
     """
     if device is None and not needed:
         return "cpu"
-    wanted = device or "cuda"
-    if wanted.split(":")[0] == "cpu":
-        return wanted
+    if device == "cpu":
+        return device
     require_model_extra("--fix")
+    from kbitlint.model.devices import usable  # imports torch
+
+    if device is not None:
+        return usable(device)
     import torch
 
-    try:
-        torch.device(wanted)
-    except RuntimeError as error:
-        raise KbitlintError(f"--device {wanted}: {one_line(error)}") from error
-    if wanted.split(":")[0] == "cuda" and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         raise KbitlintError("--fix applies on CUDA and there is none here; --device cpu works everywhere")
-    return wanted
+    return "cuda"
 
 
 def _fix_named(target: Target, rules: tuple[Rule, ...], options: Options, fixing: Fixing) -> Report:

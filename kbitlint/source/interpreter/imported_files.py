@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 MAX_FILES = 12
 #: Number of folders above the script in which a module is searched.
 _MAX_UP = 3
+#: The folder of a project that is installed from a "src layout" (packaging.python.org); examples and tests import from it.
+_SOURCES = "src"
 #: packages that are not searched for beside a script
 _LIBRARIES = frozenset(
     (
@@ -88,6 +90,8 @@ def places(folder: Path, level: int) -> Iterator[Path]:
         return
     for place in (folder, *folder.parents[:_MAX_UP]):
         yield place
+        if content.exists(place / _SOURCES):
+            yield place / _SOURCES
         if content.exists(place / ".git"):
             return
 
