@@ -124,7 +124,7 @@ def test_a_report_format_is_three_files(copy):
     selected = ("tests/output/test_formats.py", "-k", "tsv")
     assert copy.tests(*selected) == (1, "1 failed")
     copy.write("kbitlint/output/tsv.py", TSV)
-    copy.insert("kbitlint/output/formats.py", '    Format("html",', '    Format("tsv", "spreadsheets", "tsv:render"),\n')
+    copy.insert("kbitlint/output/formats.py", '    Format("junit",', '    Format("tsv", "spreadsheets", "tsv:render"),\n')
 
     assert copy.tests(*selected) == (0, "2 passed")  # the other is about hostile names, in every format
     assert "|tsv|" in copy.run("kbitlint", "check", "--help").stdout
