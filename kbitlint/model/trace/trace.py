@@ -161,6 +161,7 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         replaced=tuple(one for one, _ in replaced_layers(inner) if one.place in step.replaced) if step.replaced else (),
         failure=end.failure,
         failed_at=end.module,
+        undefined_loss=ledger.undefined_loss,
     )
 
 
@@ -234,7 +235,8 @@ def _gradients(step: StepRecorder, watched: list[ExpectedGradient]) -> Iterator[
     ledger = step.ledger
     for one in watched:
         if one.parameter.grad is not None:
-            yield GradientFacts(one.path, arrives=True, adapter=one.adapter, virtual=one.virtual)
+            cause = ledger.zeros.cause(one.parameter.grad)
+            yield GradientFacts(one.path, arrives=True, adapter=one.adapter, virtual=one.virtual, zeroed_by=cause)
             continue
         key = id(one.parameter)
         used, without = ledger.used.get(key), ledger.used_without_grad.get(key)
