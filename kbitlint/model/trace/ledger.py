@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.trace.zeros import Zeros, storage_key
 
 if TYPE_CHECKING:
