@@ -55,7 +55,7 @@ class Asked:
 
 def asked_of(  # each is one setting of the run
     gpu: str,
-    spread: tuple[str | None, int, bool],
+    spread: tuple[str | None, int | None, bool],
     checkpointing: str | None,
     context: TrainingContext,
     plan: StepPlan,
