@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from dataclasses import dataclass
 
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.lazy_dataclass import dataclass
 
 
 class Loss(enum.Enum):

@@ -17,12 +17,13 @@ import os
 import re
 import stat
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.audit.packed import packed, unpacked
 from kbitlint.files import atomic
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.runtime import content
 from kbitlint.runtime.observations import Asked, Observations, Question, answer_now, digest

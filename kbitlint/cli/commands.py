@@ -164,10 +164,7 @@ def rules(format_: str) -> None:
     if format_ == "json":
         click.echo(rule_docs.as_json(all_rules()))
         return
-    for rule in all_rules():
-        surfaces = ", ".join(surface.value for surface in rule.checks())
-        click.echo(f"{rule.meta.code}  {rule.meta.slug:<36}{rule.meta.severity.value:<9}{surfaces}")
-        click.echo(f"       {type(rule).title()}")
+    click.echo("\n".join(map(rule_docs.entry, all_rules())))
 
 
 @main.command(short_help="Print a rule, or what a message or log means.")

@@ -38,7 +38,9 @@ def run(device: str | None, show: Callable[[str], None], *, color: bool = False,
     peft = require("peft", "the demo's LoRA step")
     import torch
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    from kbitlint.model.devices import usable  # imports torch
+
+    device = usable(device) if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
     show(f"1. A Llama with seeded random weights, quantized to nf4 by bitsandbytes on {device}\n")
     model = _quantized_llama(device)
     report = api.check(model)

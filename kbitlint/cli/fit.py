@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint import api
@@ -10,6 +9,7 @@ from kbitlint.cli.inputs import must_be_no_input
 from kbitlint.cli.step_options import StepOptions
 from kbitlint.cli.terminal import progress, reserve_stdout, text_layout, write_report
 from kbitlint.errors import TargetError
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output import formats
 from kbitlint.rehearsal.measured import fit_script, is_command
 from kbitlint.rehearsal.run import Rehearsal

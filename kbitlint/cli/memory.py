@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint import api
 from kbitlint.cli.inputs import must_be_no_input
 from kbitlint.cli.step_options import StepOptions
 from kbitlint.cli.terminal import progress, reserve_stdout, text_layout, write_report
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output import formats
 from kbitlint.rehearsal.measured import is_command, memory_of_script
 from kbitlint.rehearsal.run import Rehearsal

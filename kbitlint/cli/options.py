@@ -172,7 +172,7 @@ CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--probe-seq", metavar="N", type=click.IntRange(min=2), default=16, help="Tokens a sequence in it (default: 16)."
     ),
-    click.option("--device", metavar="DEVICE", help="Where --fix works: cuda (default), cuda:1, cpu."),
+    click.option("--device", metavar="DEVICE", help="Where --fix works: cuda (default; AMD's too), cuda:1, xpu, mps, cpu."),
     RUN_OPTION,
     click.option("--trace/--no-trace", default=True, help="Run a training step without weights (default), or do not."),
     click.option("--add-ignore", is_flag=True, help="Write a comment that silences it beside each violation."),

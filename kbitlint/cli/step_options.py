@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.audit.options import DEFAULT_LORA
 from kbitlint.cli.shared_options import SharedOptions
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from kbitlint.config import Config

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.lazy_dataclass import dataclass
 
 #: strategy -> whether it shards (weights, gradients, optimizer state)
 SHARDS: dict[str, tuple[bool, bool, bool]] = {

@@ -9,11 +9,12 @@ import bisect
 import enum
 import functools
 import operator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.source_text import SourceText
 from kbitlint.facts.training import Trained
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.violation import Location
 
 if TYPE_CHECKING:

@@ -6,8 +6,10 @@ They contain no tensor and no module. ``kbitlint.model.trace.trace`` collects th
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
+
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from kbitlint.facts.model_state import ModelState
@@ -56,6 +56,14 @@ class Training:
     """The options of the command line that lead to the path: ``--bits 4``."""
     sleeps: Call | None = None
     """The call in the loop that leaves the model in eval mode for the next iteration; None if there is none."""
+
+    @property
+    def lets_ddp_search(self) -> bool:
+        """Return whether Trainer may pass ``find_unused_parameters=True`` to DDP: its default for a ``PeftModel``."""
+        if self.loop is not Loop.TRAINER or self.fsdp or self.zero_stage is not None:
+            return False
+        wrapped = self.model.adapters is not None or not self.model.certain
+        return wrapped if self.find_unused is None else self.find_unused is not False
 
 
 @dataclass(frozen=True, slots=True)

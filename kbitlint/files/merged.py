@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError
 from kbitlint.facts.merged import LayerComparison, MergeComparison, Verdict
 from kbitlint.files.checkpoint import read_checkpoint
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime.content import opened
 
 if TYPE_CHECKING:

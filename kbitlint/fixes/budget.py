@@ -6,7 +6,7 @@ Imports of torch, PEFT and ``kbitlint.model`` are inside functions: audits of sc
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine, registry
@@ -17,6 +17,7 @@ from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require
 from kbitlint.fixes.lora import attached
 from kbitlint.fixes.model import fix_model
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import ON, StateMemory
 from kbitlint.sizes import size
 from kbitlint.step_plan import StepPlan, loss_named

@@ -8,13 +8,13 @@ shorter length. The figures order the changes and are no promise of speed.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError
 from kbitlint.facts.literals import Literal, literal
 from kbitlint.facts.values import Call, Span
 from kbitlint.fit_result import Change, Owner, Setting
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import OFF, ON
 from kbitlint.step_plan import Loss
 from kbitlint.upstream import optimizers

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from kbitlint.facts.span_edits import OverlapError
 from kbitlint.files.checkpoint import inside, read_checkpoint
 from kbitlint.files.json_edits import KINDS, changed
 from kbitlint.fixes.model import MAX_PASSES, FixError, edits_of, fixes_of, held_back
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
 from kbitlint.source import documents
 from kbitlint.source.folders import walk

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError
@@ -17,6 +16,7 @@ from kbitlint.fixes.changes import Option, changes_of, options_of
 from kbitlint.fixes.grid import grid_of
 from kbitlint.fixes.lora import parse_lora
 from kbitlint.fixes.meter import Meter
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import ON, mode_of
 from kbitlint.step_report import FitReport
 from kbitlint.upstream import cards

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from kbitlint import registry
 from kbitlint.audit.options import options_of
 from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.extras import require_model_extra
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import held_to
 from kbitlint.rehearsal import merge, own_folder, process
 from kbitlint.rehearsal.command import read_command

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from kbitlint.lazy_dataclass import dataclass
 
 _PLAIN = (bool, int, float, str, type(None))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
 from kbitlint.runtime.observations import remembered
 from kbitlint.source.interpreter.objects import Constant

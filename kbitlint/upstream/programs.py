@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+
+from kbitlint.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from script_cases import ADAPTED, IMPORTS, LOADED, PREPARED, TRAINED
+from script_cases import ADAPTED, IMPORTS, LOADED, PREPARED, RANKED, TRAINED
 
 import kbitlint
 from kbitlint.audit import scripts, sources
@@ -19,7 +19,7 @@ from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS
 
 SCRIPTS = Path(__file__).parents[1] / "data" / "scripts"
 PREPARE = "model = prepare_model_for_kbit_training(model)\n"
-FAULTY = IMPORTS + LOADED + PREPARE + ADAPTED + TRAINED
+FAULTY = IMPORTS + LOADED + PREPARE + ADAPTED + RANKED
 CLEAN = IMPORTS + LOADED + PREPARED + ADAPTED + TRAINED
 
 

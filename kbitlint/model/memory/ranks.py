@@ -6,11 +6,11 @@ Sources: torch 2.13 (``DistributedDataParallel``, ``fully_shard``), accelerate 1
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.context.launch import SHARDS
 from kbitlint.errors import KbitlintError
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.inspect.walk import named_modules
 from kbitlint.model.layers import adapters, checkpointing, quantized
 

@@ -7,9 +7,9 @@ the float32 copy of the logits and cuBLAS' workspaces. It excludes the CUDA cont
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import KINDS, Moment, StateMemory, StepMemory, mode_of
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.layers import adapters, checkpointing

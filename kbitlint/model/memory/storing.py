@@ -5,11 +5,11 @@ Sources: transformers 5.23 (``core_model_loading.py``, ``integrations/bitsandbyt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import Phase
 from kbitlint.model.attributes import attribute
 from kbitlint.model.inspect.walk import named_modules

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import LayerFacts, PromotionFacts
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.inspect.walk import named_modules
 from kbitlint.model.layers.norm_interface import HALF
 from kbitlint.model.layers.replaced import replaced_layers

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.trace import CheckpointCall
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
 from kbitlint.model.layers import adapters, checkpointing

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint.files.project import file_of
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output.replacements import changed_text, source_text
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import KINDS
 from kbitlint.output.html.step_chart import step_chart
 from kbitlint.output.memory import phase_rows

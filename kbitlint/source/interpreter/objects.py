@@ -6,10 +6,11 @@ This file holds the types and ``frozen``, which turns them into facts. The inter
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.values import UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ which calls a path makes. This file imports no part.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.model_state import Adapters, CheckpointingState, ModelState, without_adapters
@@ -15,6 +15,7 @@ from kbitlint.facts.source import Action, ExecutionPath, Step
 from kbitlint.facts.training import Loop, Training
 from kbitlint.facts.values import UNKNOWN, Call, Span, Value
 from kbitlint.files.local_configs import checkpoint_config
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.arguments import (
