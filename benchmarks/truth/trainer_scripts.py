@@ -6,8 +6,8 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
-import tiny
-import trl_trainers
+import tiny  # type: ignore[import-not-found]  # on the path since ``trainers`` was imported
+import trl_trainers  # type: ignore[import-not-found]  # see above
 
 if TYPE_CHECKING:
     from pathlib import Path

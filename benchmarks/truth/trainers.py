@@ -34,8 +34,8 @@ from kbitlint.model.layers.norms import is_norm
 from kbitlint.model.trace.trace import trace
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))  # its modules import each other by name
-import tiny  # see above
-import trl_trainers  # see above
+import tiny  # type: ignore[import-not-found]  # see above
+import trl_trainers  # type: ignore[import-not-found]  # see above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
