@@ -37,7 +37,7 @@ def path(tmp_path, monkeypatch):
 def test_every_installed_version_is_that_of_importlib_metadata():
     names = sorted({one.name for one in metadata.distributions()})
 
-    assert len(names) > 50
+    assert {"pytest", "torch"} <= set(names)
     assert {name: distributions.version(name) for name in names} == {name: metadata.version(name) for name in names}
 
 
