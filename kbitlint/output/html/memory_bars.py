@@ -93,7 +93,9 @@ def budget(report: MemoryResult, now: str = "") -> dict[str, Any]:
         "states": [state.name for state in report.states],
         "failures": [(state.name, state.failure) for state in report.states if state.failure],
         "charts": [(mode, chart) for mode, chart in _charts(report) if chart is not None],
-        "phases": next(([phase_words(phase) for phase in state.phases] for state in report.states if state.steps), []),
+        "phases": next(
+            ([f"{phase.name}: {phase_words(phase)}" for phase in state.phases] for state in report.states if state.steps), []
+        ),
         "chart_kinds": KINDS_OVER_TIME,
         "kinds": [*_PARTS, "optimizer state", "gradients, activations and temporaries"],
     }
