@@ -6,8 +6,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
-import tiny
-import trl_trainers
+from tests.support import tiny, trl_trainers
 
 if TYPE_CHECKING:
     from pathlib import Path
