@@ -14,7 +14,7 @@ from kbitlint.audit.options import options_of
 from kbitlint.audit.run import context_of, model_of
 from kbitlint.audit.turn import turn
 from kbitlint.context import Strategy, TrainingContext
-from kbitlint.errors import KbitlintError
+from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.rehearsal import BatchFacts
 from kbitlint.integrations import ranks
 from kbitlint.model.inputs.supplied import supplied
@@ -70,6 +70,8 @@ def _measure(record: Record, measure: Measure, live: Any, inputs: Mapping[str, A
             report = getattr(api, measure.function)(live, context=context, **arguments)
         except KbitlintError as error:
             record.send(Measured(line, failure=str(error)))
+        except Exception as error:  # noqa: BLE001  # kbitlint's own fault, which must not look like the script's
+            record.send(Measured(line, failure=f"an error of kbitlint's own: {one_line(error)}"))
         else:
             record.send(Measured(line, report))
 
