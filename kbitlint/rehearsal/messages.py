@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from kbitlint.audit.options import Options
-    from kbitlint.facts.rehearsal import BatchFacts, Raised
+    from kbitlint.facts.rehearsal import BatchFacts, Raised, Stall
     from kbitlint.rehearsal.command import Command
     from kbitlint.report import Report
     from kbitlint.result import Skip
@@ -95,3 +95,7 @@ class Received:
     """Paths that the script asked for, and that are not there."""
     output: str = ""
     """The end of what the script printed."""
+    stalls: list[Stall] = field(default_factory=list)
+    """Ranks that waited for another one in vain."""
+    ranks: dict[int, Received] = field(default_factory=dict)
+    """What each rank other than 0 sent."""

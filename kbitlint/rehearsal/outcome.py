@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import linecache
+import os
 import re
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError, one_line
-from kbitlint.facts.rehearsal import Phase, Raised
+from kbitlint.facts.rehearsal import Phase, Raised, Stall
 from kbitlint.rehearsal.absent import is_touched
 from kbitlint.rehearsal.messages import Exit
 from kbitlint.result import Skip
@@ -42,7 +43,7 @@ _OF_DATA = frozenset(("builtins", "numpy", "torch", "pandas", "datasets", "trans
 #: stand-ins around functions of libraries, whose exceptions are those of the libraries
 _PASSING = frozenset(
     f"kbitlint.rehearsal.{name}"
-    for name in ("devices", "trainers", "loops", "saving", "adapters", "writing", "services", "words")
+    for name in ("devices", "trainers", "loops", "saving", "adapters", "writing", "services", "words", "ranks")
 )
 #: messages of libraries about a package that they can do without
 _UNINSTALLED = re.compile(r"\binstalled\b|pip install", re.IGNORECASE)
@@ -59,8 +60,8 @@ class NotAtHandError(OSError):
     """Something that a rehearsal can neither find on this machine nor stand in for."""
 
 
-def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
-    """Return how the script ended: what it raised, why the rest could not be rehearsed, or its exit status."""
+def ending(error: BaseException, record: Record) -> Raised | Stall | Skip | Exit | None:
+    """Return how the script ended: what it raised, where it waited, why the rest was not rehearsed, or its exit status."""
     place = record.users_frame(error)
     line = place[1] if place else 0
     if isinstance(error, SystemExit):
@@ -68,6 +69,10 @@ def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
         if status and demands_path(error, record):
             return Skip("", Surface.REHEARSAL, f"line {line}: the script leaves, {_missing(record)}")
         return Exit(status, line) if status else None
+    meanwhile = _of_other_ranks(error)
+    if meanwhile and place is not None:
+        cell, line = record.in_cell(line)
+        return Stall(int(os.environ.get("RANK", "0")), record.name_of(place[0]), line, meanwhile, cell)
     why = None if isinstance(error, SyntaxError) else _only_here(error, record)  # a file that does not compile has no frame
     if why is not None or place is None:
         file = f"{record.name_of(place[0])}:{line}" if place else record.request.command.script
@@ -83,6 +88,33 @@ def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
         phase=Phase.AFTER if record.trainings else Phase.BEFORE,
         cell=cell,
     )
+
+
+#: messages of gloo about a rank that is gone, and of torch about ranks that meet in different collectives
+_GONE = re.compile(r"[Cc]onnection (was )?(closed|reset)|failed to pass monitoredBarrier|Broken pipe|Timed out waiting|timeout")
+_DIFFERENT = re.compile(r"Detected mismatch between collectives on ranks\.\s*(.*)", re.DOTALL)
+_FINGERPRINT = re.compile(r"(?P<rank>[Rr]ank \d+) is running collective: CollectiveFingerPrint\((?P<what>[^)]*)\)?")
+_WHAT = re.compile(r"(?:OpType|TensorShape)=(\[[^\]]*\]|\w+)")
+
+
+def _of_other_ranks(error: BaseException) -> str:
+    """Return what other ranks do while this one waits for them in a collective, as a clause; empty if it does not."""
+    text = str(error)
+    if not isinstance(error, RuntimeError) or not _in_collective(error.__traceback__):
+        return ""
+    if _DIFFERENT.search(text):
+        runs = [f"{one['rank'].lower()} runs {' of '.join(_WHAT.findall(one['what']))}" for one in _FINGERPRINT.finditer(text)]
+        return " and ".join(runs) or "another rank runs another collective"
+    return "another rank has ended" if _GONE.search(text) else ""
+
+
+def _in_collective(traceback: TracebackType | None) -> bool:
+    """Return whether an exception passed through ``torch.distributed``."""
+    while traceback is not None:
+        if str(traceback.tb_frame.f_globals.get("__name__", "")).startswith("torch.distributed"):
+            return True
+        traceback = traceback.tb_next
+    return False
 
 
 def _only_here(error: BaseException, record: Record) -> str | None:
