@@ -155,7 +155,7 @@ def _rehearse(record: Any, request: Request, environment: dict[str, str], folder
     from kbitlint.rehearsal.folders import Mirror
 
     os.setsid()
-    record.request, record.mirror = request, Mirror(request.folder)
+    record.request, record.mirror = request, Mirror(folder, request.folder)  # the caches of the server are its own
     output = os.open(Path(request.folder, "output"), os.O_WRONLY | os.O_CREAT)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for number, descriptor in ((0, nothing), (1, output), (2, output)):

@@ -10,11 +10,13 @@ import faulthandler
 import os
 import re
 import signal
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.rehearsal import Stall
+from kbitlint.rehearsal.messages import Done
 
 if TYPE_CHECKING:
     from kbitlint.rehearsal.record import Record
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
 #: the most ranks that run: the GPUs of one machine
 MOST = 8
 #: seconds that the other ranks may take after the first one has ended
-_PATIENCE = 30.0
+_PATIENCE = 20.0
+#: seconds in which the other ranks may fail by themselves after one has
+_GRACE = 10.0
 _LOOK = 0.05
 _FRAME = re.compile(r'File "(.+)", line (\d+) in ')
 
@@ -39,7 +43,7 @@ def messages(folder: str, rank: int) -> Path:
 
 
 class Peers:
-    """The ranks that this process has forked.
+    """The ranks that this process has forked. If one fails, all end soon afterwards, as under a launcher.
 
     Args:
         record: The record of the rehearsal.
@@ -48,27 +52,50 @@ class Peers:
 
     def __init__(self, record: Record, running: dict[int, int]) -> None:
         self._record, self._running = record, running
+        if running:
+            threading.Thread(target=self._watch, daemon=True).start()
 
-    def wait(self) -> None:
-        """Wait until every rank has ended. One that still waits long after this rank has ended is sent as a stall."""
-        deadline = time.monotonic() + _PATIENCE
-        while self._running and time.monotonic() < deadline:
+    def _watch(self) -> None:
+        """Take note of the ranks that end. End all of them, and this process, once one has failed."""
+        failed = False
+        while self._running and not failed:
             for rank, process in list(self._running.items()):
-                if os.waitpid(process, os.WNOHANG)[0]:
+                ended, status = os.waitpid(process, os.WNOHANG)
+                if ended:
                     del self._running[rank]
+                    failed = failed or status != 0
             time.sleep(_LOOK)
-        for rank, process in self._running.items():
+        if failed:
+            time.sleep(_GRACE)
+            self._kill()
+            self._record.send(Done())
+            os._exit(0)
+
+    def wait(self, *, failed: bool) -> None:
+        """Wait until every rank has ended. One that still waits long after this rank has ended is sent as a stall.
+
+        Args:
+            failed: Whether this rank has failed, so that the others need not end by themselves.
+        """
+        deadline = time.monotonic() + (_GRACE if failed else _PATIENCE)
+        while self._running and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+        for rank, process in [] if failed else list(self._running.items()):
             place = self._place_of(rank, process)
-            os.kill(process, signal.SIGKILL)
-            os.waitpid(process, 0)
             if place is not None:
                 self._record.send(Stall(rank, *place, "rank 0 has ended"))
+        self._kill()
+
+    def _kill(self) -> None:
+        for process in list(self._running.values()):
+            with contextlib.suppress(OSError):
+                os.kill(process, signal.SIGKILL)
 
     def _place_of(self, rank: int, process: int) -> tuple[str, int] | None:
         """Return the innermost line of the user's that a rank runs; None if it runs none."""
-        os.kill(process, signal.SIGUSR1)
-        time.sleep(4 * _LOOK)
         with contextlib.suppress(OSError):
+            os.kill(process, signal.SIGUSR1)
+            time.sleep(10 * _LOOK)
             for file, line in _FRAME.findall(_stack(self._record.request.folder, rank).read_text("utf-8", "replace")):
                 if self._record.is_users(file):
                     return self._record.name_of(file), int(line)

@@ -50,45 +50,46 @@ def perform(request_file: str, pipe: int, parent: int) -> None:
 
 def play(record: Record) -> None:
     """Run the script on each rank, send how it ends, and end the process."""
-    others = peers.fork(record)
+    others, failed = peers.fork(record), False
     try:
         script.run(record.request, record.mirror, record.cells)
     except BaseException as error:  # noqa: BLE001  # every end of the script is a result
-        _send_ending(error, record)
+        failed = _send_ending(error, record)
     else:
         if not record.trainings:
             _send_missing(record)
-    others.wait()
+    others.wait(failed=failed)
     record.send(Done())
-    _leave()
+    _leave(int(failed))
 
 
-def _leave() -> None:
+def _leave(status: int = 0) -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             continue
-    os._exit(0)  # the script's threads and exit handlers have nothing left to do
+    os._exit(status)  # the script's threads and exit handlers have nothing left to do
 
 
-def _send_ending(error: BaseException, record: Record) -> None:
-    """Send how the script ended. Its own traceback goes to its output, as a real run prints it."""
+def _send_ending(error: BaseException, record: Record) -> bool:
+    """Send how the script ended, and return whether it failed. Its traceback goes to its output, as a real run prints it."""
     from kbitlint.rehearsal.loops import LoopLeft  # imports torch
     from kbitlint.rehearsal.outcome import demands_path, ending  # see above
 
     traceback.print_exception(type(error), error, error.__traceback__)
     if isinstance(error, LoopLeft):
-        return
+        return False
     try:
         if demands_path(error, record):
             _send_missing(record)
         found = ending(error, record)
     except Exception as own:  # noqa: BLE001  # kbitlint's own fault
         record.send(f"the end of the script could not be judged: {one_line(own)}")
-        return
+        return True
     if found is not None:
         record.send(found)
+    return found is not None
 
 
 def _send_missing(record: Record) -> None:
