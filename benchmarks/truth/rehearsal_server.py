@@ -132,7 +132,7 @@ def _serve(folder: str, pipe: int) -> None:
     import torch
     import trl  # noqa: F401  # see above
     from transformers import Trainer  # noqa: F401  # see above
-    from trl import DPOTrainer, SFTTrainer  # noqa: F401  # see above
+    from trl.trainer import dpo_trainer, sft_trainer  # noqa: F401  # see above
 
     import kbitlint.api  # noqa: F401  # see above
     from kbitlint import registry

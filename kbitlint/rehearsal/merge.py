@@ -35,7 +35,9 @@ def reports_of(received: Received, command: Command, rules: tuple[Rule, ...], op
     """
     raised = received.raised or _left(received, command) or _raised_elsewhere(received)
     batches = tuple(one.batch for one in received.trainings if one.batch is not None)
-    facts = RehearsalFacts(command.script, len(received.trainings), raised, batches, _stalls(received) if raised is None else ())
+    facts = RehearsalFacts(
+        command.script, len(received.trainings), raised, batches, _stalls(received) if raised is None else ()
+    )
     outcome = engine.run(rules, {Surface.REHEARSAL: facts}, options.context)
     skips = [*received.skips, *_skips_elsewhere(received)]
     if received.unfinished:
@@ -156,13 +158,10 @@ def _proved(static: Report, live: list[Report]) -> Report:
     """Return the audit of the text without failures that the same rule, looking at each training itself, does not find."""
 
     def is_disproved(one: Violation) -> bool:
-        return (
-            one.consequence is Consequence.FAILS
-            and all(
-                any((one.code, surface) in report.ran for surface in _LIVE)
-                and one.code not in {other.code for other in report.violations}
-                for report in live
-            )
+        return one.consequence is Consequence.FAILS and all(
+            any((one.code, surface) in report.ran for surface in _LIVE)
+            and one.code not in {other.code for other in report.violations}
+            for report in live
         )
 
     kept = tuple(one for one in static.violations if not (live and is_disproved(one)))

@@ -104,14 +104,15 @@ def _of_other_ranks(error: BaseException) -> str:
         return ""
     if _DIFFERENT.search(text):
         runs = [f"{one['rank'].lower()} runs {' of '.join(_WHAT.findall(one['what']))}" for one in _FINGERPRINT.finditer(text)]
-        return " and ".join(runs) or "another rank runs another collective"
+        return " and ".join(sorted(runs)) or "another rank runs another collective"
     return "another rank has ended" if _GONE.search(text) else ""
 
 
 def _in_collective(traceback: TracebackType | None) -> bool:
-    """Return whether an exception passed through ``torch.distributed``."""
+    """Return whether an exception passed through ``torch.distributed``, or through DDP's native check of ``ranks.py``."""
     while traceback is not None:
-        if str(traceback.tb_frame.f_globals.get("__name__", "")).startswith("torch.distributed"):
+        name = str(traceback.tb_frame.f_globals.get("__name__", ""))
+        if name.startswith(("torch.distributed", "kbitlint.rehearsal.ranks")):
             return True
         traceback = traceback.tb_next
     return False

@@ -127,5 +127,3 @@ def _become(record: Record, rank: int) -> None:
     record.send_to(os.open(messages(folder, rank), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
     # a rank that waits in native code runs no handler of Python's; this one writes its stack
     faulthandler.register(signal.SIGUSR1, _stack(folder, rank).open("w"), all_threads=True)
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import functools
 import os
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,7 @@ def _meet(record: Record, original: Any) -> None:
     torch.distributed.set_debug_level(torch.distributed.DebugLevel.DETAIL)
     count = peers.count_of(record)
     store = torch.distributed.FileStore(os.path.join(record.request.folder, "group"), count)  # noqa: PTH118  # native code takes a string
-    patience = datetime.timedelta(seconds=_PATIENCE)
+    patience = dt.timedelta(seconds=_PATIENCE)
     original("gloo", store=store, rank=int(os.environ["RANK"]), world_size=count, timeout=patience)
     record.stand_in("NCCL (gloo)")
 
