@@ -25,8 +25,8 @@ class CollectiveMismatch(Rule):
 
     ## Why is this bad?
 
-    On NCCL no error names the cause. The ranks hang until the watchdog ends them, 10 minutes later by default. Tensors of
-    different sizes may also be read past their ends.
+    On NCCL no error names the cause. The ranks hang until the watchdog ends them, 10 minutes later by default. Where only the
+    sizes or dtypes of tensors differ, they hang or compute wrong values.
 
     ## Example
 
@@ -43,8 +43,9 @@ class CollectiveMismatch(Rule):
 
     ## References
 
-    - https://docs.pytorch.org/docs/stable/distributed.html#torch-distributed-debug
-    - https://github.com/huggingface/accelerate/issues/223
+    - https://github.com/huggingface/accelerate/issues/2785
+    - https://github.com/NVIDIA/nccl/issues/1417
+    - https://github.com/pytorch/pytorch/issues/150433
     """
 
     meta: ClassVar[Meta] = Meta(
@@ -58,8 +59,13 @@ class CollectiveMismatch(Rule):
     def check_rehearsal(self, rehearsal: RehearsalFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each line at which a rank waits."""
         for stall in rehearsal.stalls:
+            where = (
+                f"rank {stall.rank} waits here for the other ranks"
+                if stall.waits
+                else "the ranks run different collectives here"
+            )
             yield self.violation(
-                f"rank {stall.rank} waits here for the other ranks: {stall.meanwhile}",
+                f"{where}: {stall.meanwhile}",
                 stall.at,
                 surface=Surface.REHEARSAL,
                 evidence={"rank": stall.rank, "meanwhile": stall.meanwhile},

@@ -72,6 +72,8 @@ class Stall:
     meanwhile: str
     """What another rank does, as a clause: ``rank 0 has ended``."""
     cell: str = ""
+    waits: bool = True
+    """Whether another rank enters no collective. If False, all enter one, and these differ."""
 
     @property
     def at(self) -> Location:

@@ -33,7 +33,7 @@ def reports_of(received: Received, command: Command, rules: tuple[Rule, ...], op
 
     The first one also holds what concerns the whole script.
     """
-    raised = received.raised or _left(received, command) or _raised_elsewhere(received)
+    raised = received.raised or _left(received, command) or _raised_elsewhere(received, command)
     batches = tuple(one.batch for one in received.trainings if one.batch is not None)
     facts = RehearsalFacts(
         command.script, len(received.trainings), raised, batches, _stalls(received) if raised is None else ()
@@ -76,17 +76,23 @@ def _left(received: Received, command: Command) -> Raised | None:
     return Raised("SystemExit", message, command.script, received.exit.line, "<module>", "sys.exit", phase)
 
 
-def _raised_elsewhere(received: Received) -> Raised | None:
+def _raised_elsewhere(received: Received, command: Command) -> Raised | None:
     """Return what the lowest rank raised that raised anything."""
     for rank, sent in sorted(received.ranks.items()):
-        if sent.raised is not None:
-            return dataclasses.replace(sent.raised, rank=rank)
+        raised = sent.raised or _left(sent, command)
+        if raised is not None:
+            return dataclasses.replace(raised, rank=rank)
     return None
 
 
 def _stalls(received: Received) -> tuple[Stall, ...]:
-    """Return where ranks waited for others in vain, each place once: the same line of several ranks is one stall."""
-    found = [*received.stalls, *(stall for _, sent in sorted(received.ranks.items()) for stall in sent.stalls)]
+    """Return where ranks waited for others in vain, each place once: several ranks at a line are one stall.
+
+    A rank that could not be rehearsed to its end is waited for in a rehearsal only.
+    """
+    every = {0: received, **received.ranks}
+    ended = {rank for rank, sent in every.items() if sent.whole}
+    found = [one for _, sent in sorted(every.items()) for one in sent.stalls if not one.waits or ended - {one.rank}]
     return tuple({(stall.file, stall.line, stall.meanwhile): stall for stall in reversed(found)}.values())[::-1]
 
 

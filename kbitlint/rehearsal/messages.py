@@ -76,7 +76,10 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The script ended."""
+    """The process has nothing more to send."""
+
+    whole: bool = True
+    """Whether the script ran to its end."""
 
 
 @dataclass(slots=True)
@@ -89,6 +92,8 @@ class Received:
     raised: Raised | None = None
     exit: Exit | None = None
     done: bool = False
+    whole: bool = False
+    """Whether the script ran to its end."""
     unfinished: str = ""
     """Why the process ended before the script did; empty if it did not."""
     missing: list[str] = field(default_factory=list)

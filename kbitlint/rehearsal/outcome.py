@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.rehearsal import Phase, Raised, Stall
+from kbitlint.rehearsal import collectives
 from kbitlint.rehearsal.absent import is_touched
 from kbitlint.rehearsal.messages import Exit
 from kbitlint.result import Skip
@@ -69,10 +70,10 @@ def ending(error: BaseException, record: Record) -> Raised | Stall | Skip | Exit
         if status and demands_path(error, record):
             return Skip("", Surface.REHEARSAL, f"line {line}: the script leaves, {_missing(record)}")
         return Exit(status, line) if status else None
-    meanwhile = _of_other_ranks(error)
-    if meanwhile and place is not None:
+    meanwhile = collectives.of_other_ranks(error)
+    if meanwhile is not None and place is not None:
         cell, line = record.in_cell(line)
-        return Stall(int(os.environ.get("RANK", "0")), record.name_of(place[0]), line, meanwhile, cell)
+        return Stall(int(os.environ.get("RANK", "0")), record.name_of(place[0]), line, meanwhile[0], cell, meanwhile[1])
     why = None if isinstance(error, SyntaxError) else _only_here(error, record)  # a file that does not compile has no frame
     if why is not None or place is None:
         file = f"{record.name_of(place[0])}:{line}" if place else record.request.command.script
@@ -90,34 +91,6 @@ def ending(error: BaseException, record: Record) -> Raised | Stall | Skip | Exit
     )
 
 
-#: messages of gloo about a rank that is gone, and of torch about ranks that meet in different collectives
-_GONE = re.compile(r"[Cc]onnection (was )?(closed|reset)|failed to pass monitoredBarrier|Broken pipe|Timed out waiting|timeout")
-_DIFFERENT = re.compile(r"Detected mismatch between collectives on ranks\.\s*(.*)", re.DOTALL)
-_FINGERPRINT = re.compile(r"(?P<rank>[Rr]ank \d+) is running collective: CollectiveFingerPrint\((?P<what>[^)]*)\)?")
-_WHAT = re.compile(r"(?:OpType|TensorShape)=(\[[^\]]*\]|\w+)")
-
-
-def _of_other_ranks(error: BaseException) -> str:
-    """Return what other ranks do while this one waits for them in a collective, as a clause; empty if it does not."""
-    text = str(error)
-    if not isinstance(error, RuntimeError) or not _in_collective(error.__traceback__):
-        return ""
-    if _DIFFERENT.search(text):
-        runs = [f"{one['rank'].lower()} runs {' of '.join(_WHAT.findall(one['what']))}" for one in _FINGERPRINT.finditer(text)]
-        return " and ".join(sorted(runs)) or "another rank runs another collective"
-    return "another rank has ended" if _GONE.search(text) else ""
-
-
-def _in_collective(traceback: TracebackType | None) -> bool:
-    """Return whether an exception passed through ``torch.distributed``, or through DDP's native check of ``ranks.py``."""
-    while traceback is not None:
-        name = str(traceback.tb_frame.f_globals.get("__name__", ""))
-        if name.startswith(("torch.distributed", "kbitlint.rehearsal.ranks")):
-            return True
-        traceback = traceback.tb_next
-    return False
-
-
 def _only_here(error: BaseException, record: Record) -> str | None:
     """Return why a real run may not have an exception, as a clause; None if it has it."""
     for one in _chain(error):
@@ -127,6 +100,8 @@ def _only_here(error: BaseException, record: Record) -> str | None:
             return f"because it needs what is not on this machine: {one_line(one)}"
         if isinstance(one, ImportError) and one is not error and _is_missing(one):
             return f"because a package is not installed here: {one_line(one)}"
+        if collectives.is_of_gloo(one):
+            return f"because gloo, which stands in for NCCL, cannot do it: {one_line(one)}"
     if demands_path(error, record):
         return _missing(record)
     text = one_line(error)

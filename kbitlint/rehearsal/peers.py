@@ -68,7 +68,7 @@ class Peers:
         if failed:
             time.sleep(_GRACE)
             self._kill()
-            self._record.send(Done())
+            self._record.send(Done(whole=False))
             os._exit(0)
 
     def wait(self, *, failed: bool) -> None:

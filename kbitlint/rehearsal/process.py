@@ -173,7 +173,7 @@ def _keep(message: Any, received: Received) -> None:
     elif isinstance(message, Exit):
         received.exit = message
     elif isinstance(message, Done):
-        received.done = True
+        received.done, received.whole = True, message.whole
     elif isinstance(message, str):
         raise KbitlintError(message)
     else:

@@ -59,7 +59,7 @@ def play(record: Record) -> None:
         if not record.trainings:
             _send_missing(record)
     others.wait(failed=failed)
-    record.send(Done())
+    record.send(Done(whole=not failed))
     _leave(int(failed))
 
 

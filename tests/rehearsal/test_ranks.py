@@ -118,12 +118,12 @@ def test_an_exception_of_any_rank_is_reported_with_its_rank(rehearse, code, mess
         (
             "dist.all_reduce(torch.ones(2 + rank))\n",
             7,
-            "waits here for the other ranks: rank 0 runs ALLREDUCE of [2] and rank 1 runs ALLREDUCE of [3]",
+            "run different collectives here: rank 0 runs allreduce of float [2] and rank 1 runs allreduce of float [3]",
         ),
         (
             "value = torch.ones(2)\ndist.all_reduce(value) if rank else dist.broadcast(value, 0)\n",
             8,
-            "waits here for the other ranks: rank 0 runs BROADCAST of [2] and rank 1 runs ALLREDUCE of [2]",
+            "run different collectives here: rank 0 runs broadcast of float [2] and rank 1 runs allreduce of float [2]",
         ),
     ],
     ids=["rank 0 alone", "rank 1 alone", "shapes", "operations"],
@@ -135,6 +135,35 @@ def test_ranks_that_would_wait_for_ever_are_reported(rehearse, code, line, meanw
     assert found == line
     assert meanwhile in said
     assert raised(report) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (
+            "if rank == 1:\n    open('missing.bin')\ndist.barrier()\n",
+            "rank 1: train.py:8: not rehearsed from here on, because a file",
+        ),
+        (
+            "held = [torch.ones(2), torch.ones(3)]\ndist.all_gather(held, torch.ones(2 + rank))\nraise SystemExit\n",
+            "train.py:8: not rehearsed from here on, because gloo, which stands in for NCCL, cannot do it",
+        ),
+    ],
+    ids=["a rank that is not rehearsed", "uneven tensors, which NCCL takes"],
+)
+def test_what_only_a_rehearsal_has_is_no_stall(rehearse, code, reason):
+    report = rehearse(START + code)
+
+    assert (raised(report), stalls(report)) == ([], [])
+    assert any(skip.startswith(reason) for skip in unrehearsed(report)), unrehearsed(report)
+
+
+def test_the_file_of_a_launcher_gives_the_ranks(rehearse, tmp_path):
+    (tmp_path / "two.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 2\n")
+    report = rehearse(START + "assert dist.get_world_size() == 2\n", "accelerate launch --config_file two.yaml")
+
+    assert raised(report) == []
+    assert "rehearsed on 2 ranks" in report.notes
 
 
 DDP = """from torch.nn.parallel import DistributedDataParallel

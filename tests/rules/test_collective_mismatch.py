@@ -24,5 +24,11 @@ def test_each_line_at_which_a_rank_waits_is_reported():
     assert second.evidence == {"rank": 0, "meanwhile": "another rank has ended"}
 
 
+def test_ranks_that_meet_in_different_collectives_may_not_wait():
+    (violation,) = verdicts(Stall(0, "train.py", 7, "rank 0 runs a and rank 1 runs b", waits=False))
+
+    assert violation.message == "the ranks run different collectives here: rank 0 runs a and rank 1 runs b"
+
+
 def test_ranks_that_wait_for_none_are_not_reported():
     assert verdicts() == ()
