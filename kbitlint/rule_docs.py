@@ -49,6 +49,12 @@ def explain(rule: Rule) -> str:
     return f"# {rule.meta.slug} ({rule.meta.code})\n\n{rule.meta.severity.value}, since {rule.meta.since}\n\n{body}\n"
 
 
+def entry(rule: Rule) -> str:
+    """Return the two lines of a rule in the list of all: code, slug, severity and surfaces; below them its title."""
+    surfaces = ", ".join(surface.value for surface in rule.checks())
+    return f"{rule.meta.code}  {rule.meta.slug:<36}{rule.meta.severity.value:<9}{surfaces}\n       {type(rule).title()}"
+
+
 def as_json(rules: Iterable[Rule]) -> str:
     """Return rules as a JSON list: identity, surfaces, options and document."""
     return json.dumps(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kbitlint.errors import TargetError, did_you_mean
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.violation import Surface
 
 #: of a script, a notebook or a training configuration; a Hub id has none of them

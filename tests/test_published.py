@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from jsonschema import Draft7Validator
-from script_cases import ADAPTED, IMPORTS, LOADED, TRAINED
+from script_cases import ADAPTED, IMPORTS, LOADED, RANKED
 
 from kbitlint import config
 from kbitlint.version import HOME, VERSION
@@ -27,7 +27,7 @@ else:
 
 BASH = shutil.which("bash") or "bash"
 ROOT = Path(__file__).parents[1]
-FAULTY = IMPORTS + LOADED + "model = prepare_model_for_kbit_training(model)\n" + ADAPTED + TRAINED
+FAULTY = IMPORTS + LOADED + "model = prepare_model_for_kbit_training(model)\n" + ADAPTED + RANKED
 
 
 def action(folder, **inputs):

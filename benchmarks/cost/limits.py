@@ -1,4 +1,4 @@
-"""What ``kbitlint fit`` says fits, under an artificial limit: real steps on the CPU that raise where they hold more bytes.
+"""Answers of ``kbitlint fit`` beside real steps on the CPU, which raise above an artificial limit of bytes.
 
     python -m benchmarks.cost.limits [--json FILE]
 
@@ -35,7 +35,7 @@ FAMILIES = (
 )
 #: the batch whose peak is the limit, and its tokens
 BATCH, SEQ_LEN = 5, 32
-#: how far a real step may be from what was told, as a share of the limit
+#: largest difference between a real step and the answer, as a share of the limit
 SLACK = 0.10
 
 
@@ -91,7 +91,7 @@ def main():
 
 
 def goals(found):
-    """Yield the goals: what fits runs and the next does not, with slack and exactly."""
+    """Yield the goals: the largest run that fits does run, and the next does not; with slack and exactly."""
     kept = sum(ran and not beyond for _, (ran, beyond) in found.values())
     exact = sum(ran and not beyond for (ran, beyond), _ in found.values())
     yield Goal(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.target import SUFFIXES
 
 PUBLISHED = ".pre-commit-hooks.yaml"

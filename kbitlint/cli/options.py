@@ -116,9 +116,11 @@ STEP_OPTIONS = (
     ),
     click.option("--accumulation", type=click.IntRange(min=1), help="Batches before each step of the optimizer (default: 1)."),
     click.option("--attention", type=click.Choice(["eager", "sdpa"]), help="Attention implementation (default: the model's)."),
-    click.option("--gpus", type=click.IntRange(min=1), default=1, help="Cards of the run; the figures are those of one rank."),
     click.option(
-        "--strategy", metavar="NAME", help="ddp (default for several cards), fsdp1, fsdp2, zero1, zero2, zero3, device_map."
+        "--gpus", type=click.IntRange(min=1), help="Cards of the run (default: 1); the figures are those of one rank."
+    ),
+    click.option(
+        "--strategy", metavar="NAME", help="ddp (default for several cards), fsdp1, fsdp2, zero1, zero2, zero3, device_map, tp."
     ),
     click.option("--offload", is_flag=True, help="Sharded weights lie in host memory."),
 )

@@ -6,7 +6,6 @@ Imports of ``kbitlint.model`` are inside functions: they load torch, and fixes o
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +20,10 @@ from kbitlint.files.checkpoint import read_checkpoint
 from kbitlint.fixes.files import leading_out, mend_files, mend_target, write
 from kbitlint.fixes.model import fix_model
 from kbitlint.fixes.preview import memory_fields, preview
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.report import Report, report_of
 from kbitlint.result import Applied, Probe
+from kbitlint.runtime import distributions
 from kbitlint.target import FACTORIES, SOURCES, Kind, Target
 from kbitlint.violation import Edit, Safety
 
@@ -241,15 +242,8 @@ def _must_be_on(model: Any, device: str, target: Target) -> None:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version  # takes 10 ms to import
-
-    found = {}
-    for package in ("bitsandbytes", "peft", "torch", "transformers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    known = {package: distributions.version(package) for package in ("bitsandbytes", "peft", "torch", "transformers")}
+    return {package: version for package, version in known.items() if version}
 
 
 def _lines(applied: Applied, *, unsafe: bool) -> tuple[str, ...]:

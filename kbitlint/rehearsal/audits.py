@@ -19,7 +19,7 @@ from kbitlint.facts.rehearsal import BatchFacts
 from kbitlint.integrations import ranks
 from kbitlint.model.inputs.supplied import supplied
 from kbitlint.model.layers import adapters
-from kbitlint.rehearsal.messages import Training
+from kbitlint.rehearsal.messages import Measured, Training
 from kbitlint.report import Report
 from kbitlint.result import Skip
 from kbitlint.target import held
@@ -28,6 +28,7 @@ from kbitlint.violation import Surface
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kbitlint.rehearsal.messages import Measure
     from kbitlint.rehearsal.record import Record
 
 
@@ -42,6 +43,9 @@ def audit_training(record: Record, live: Any, inputs: Mapping[str, Any], optimiz
         line: The line of the script that started it.
     """
     record.trainings += 1
+    if record.request.measure is not None:
+        _measure(record, record.request.measure, live, inputs, line)
+        return
     with record.pause():
         try:
             report = _report(record, live, inputs, optimizer)
@@ -49,6 +53,25 @@ def audit_training(record: Record, live: Any, inputs: Mapping[str, Any], optimiz
             report = Report("", skips=(Skip("", Surface.MODEL, f"line {line}: the training could not be audited: {error}"),))
         batch = batch_facts(record, model_of(live), inputs, line)
     record.send(Training(report, line, batch))
+
+
+def _measure(record: Record, measure: Measure, live: Any, inputs: Mapping[str, Any], line: int) -> None:
+    """Measure a training and send what it takes.
+
+    A length that nothing sets is that of the first batch, if its data are the user's.
+    """
+    arguments = dict(measure.arguments)
+    with record.pause():
+        context = context_of(live, _launched(record))
+        batch = batch_facts(record, model_of(live), inputs, line)
+        if context.seq_len is None and arguments.get("seq_len") is None and batch is not None and batch.genuine:
+            arguments["seq_len"] = batch.shape[1]
+        try:
+            report = getattr(api, measure.function)(live, context=context, **arguments)
+        except KbitlintError as error:
+            record.send(Measured(line, failure=str(error)))
+        else:
+            record.send(Measured(line, report))
 
 
 def _report(record: Record, live: Any, inputs: Mapping[str, Any], optimizer: Any) -> Report:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import TargetError
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
 from kbitlint.source.launches import commands_in
 from kbitlint.target import SHELLS

@@ -11,11 +11,11 @@ import io
 import itertools
 import tokenize
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import TargetError
 from kbitlint.files import atomic
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.runtime import content
 from kbitlint.source import edits as source_edits

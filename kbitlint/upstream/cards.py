@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
 
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.sizes import size_of
 
 GIB = 2**30

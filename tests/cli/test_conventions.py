@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from script_cases import ADAPTED, IMPORTS, LOADED, TRAINED
+from script_cases import ADAPTED, IMPORTS, LOADED, RANKED
 
 from kbitlint.cli import main
 
-FAULTY = IMPORTS + LOADED + "model = prepare_model_for_kbit_training(model)\n" + ADAPTED + TRAINED
+FAULTY = IMPORTS + LOADED + "model = prepare_model_for_kbit_training(model)\n" + ADAPTED + RANKED
 LINE = FAULTY.splitlines().index("model = prepare_model_for_kbit_training(model)") + 1
 MESSAGE = "use_reentrant is not passed, so torch checkpoints reentrantly"
+MESSAGE += ", and on several ranks Trainer lets DDP look for unused parameters"
 
 
 @pytest.fixture

@@ -43,6 +43,8 @@ model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"u
 """
 ADAPTED = "model = get_peft_model(model, LoraConfig(r=8, target_modules='all-linear'))\n"
 TRAINED = "Trainer(model=model, args=TrainingArguments('out', bf16=True), train_dataset=data).train()\n"
+#: Trainer tells DDP to look for unused parameters of a PeftModel
+RANKED = TRAINED.replace("bf16", "ddp_backend='nccl', bf16")
 LOOP = """\
 optimizer = torch.optim.AdamW(model.parameters())
 for batch in loader:

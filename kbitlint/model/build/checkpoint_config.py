@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from kbitlint.files.checkpoint import homes
 from kbitlint.files.config_keys import refuse_places
 from kbitlint.files.hub import local_only
 from kbitlint.files.json_object import read_json
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime.confinement import confined
 from kbitlint.upstream.quantization import four_bit_arguments
 

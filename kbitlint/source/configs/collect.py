@@ -137,15 +137,14 @@ def _load(program: Program, root: Record) -> tuple[Record, int | None]:
     if name is not None:
         load.items["pretrained_model_name_or_path"] = name
     half = next((root.items[key] for key in ("fp16", "float16") if _is_true(root, key)), None)
-    if (
-        half is not None and program.name != "trl" and not _is_true(root, "bf16")
-    ):  # these programs compute in the dtype of the mixed precision
+    if half is not None and program.half_by_flag and not _is_true(root, "bf16"):
         load.items.setdefault("dtype", Entry(Constant("float16"), half.span, half.whole))
     bits = 4 if _is_true(quantization, "load_in_4bit") else 8 if _is_true(quantization, "load_in_8bit") else None
-    said = root.get(program.bits) if program.bits else UNKNOWN
-    if isinstance(said, Constant) and said.value in (4, 8) and _by_bitsandbytes(program, root):
-        quantization.items[f"load_in_{said.value}bit"] = Entry(Constant(True), *2 * (root.items[program.bits].whole,))  # noqa: FBT003
-        bits = int(said.value)
+    asked = root.get(program.bits) if program.bits else UNKNOWN
+    meant = next((n for value, n in program.bits_values if isinstance(asked, Constant) and asked.value == value), None)
+    if meant is not None and _by_bitsandbytes(program, root):
+        quantization.items[f"load_in_{meant}bit"] = Entry(Constant(True), *2 * (root.items[program.bits].whole,))  # noqa: FBT003
+        bits = meant
     if bits is not None and not _heeded(program, root, bits):
         return load, None
     if bits is not None:
@@ -158,7 +157,7 @@ def _by_bitsandbytes(program: Program, root: Record) -> bool:
     key, values = program.bits_method
     said = root.get(key) if key in root.items else None
     if said is None:
-        return program.name != "swift"  # ms-swift quantizes only if a method is named
+        return not program.method_required
     return isinstance(said, Constant) and said.value in values
 
 

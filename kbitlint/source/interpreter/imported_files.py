@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.runtime import content
 from kbitlint.source.interpreter.relevance import tree_of, worth_following
