@@ -62,9 +62,9 @@ class UnloadedAdaptersSaved(Rule):
             for step, kept in _lost(path):
                 lost.setdefault(step.call.span, []).append(kept)
         for call, steps in source.steps_at(Action.UNLOAD):
-            kept = lost.get(call.span, [])
-            if kept and len(kept) == len(steps):
-                yield self._violation(source, call, kept=any(kept))
+            lost_there = lost.get(call.span, [])
+            if lost_there and len(lost_there) == len(steps):
+                yield self._violation(source, call, kept=any(lost_there))
 
     def _violation(self, source: SourceFacts, call: Call, *, kept: bool) -> Violation:
         start = source.text.rfind("unload", call.span.start, call.span.end)

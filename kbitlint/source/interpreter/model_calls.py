@@ -99,13 +99,16 @@ class ModelCalls(Interpreter):
     def _adapters_method(self, call: Call, name: str, net: TrackedModel, adapters: Adapters) -> Object:
         """Apply a method that switches adapters off or on, or removes them.
 
-        Adapters that are off are frozen too. When they are switched on again, the active ones require gradients.
+        Adapters that are off are frozen too, and biases of the base that train beside them are not. When they are switched on
+        again, the active ones require gradients.
         """
         if name == "unload":
             self.trail.step(Action.UNLOAD, call, net, without_adapters(net.state))
             return net
         on = _SWITCHES[name]
-        switched = dataclasses.replace(adapters, trainable=on, frozen_by=None if on else call)
+        others = isinstance(adapters.config, Call) and adapters.config.value("bias", "none") not in (UNKNOWN, "none")
+        off = None if others else False  # biases of the base learn on beside adapters that are off
+        switched = dataclasses.replace(adapters, trainable=on or off, frozen_by=None if on else call)
         self.trail.step(Action.FREEZE, call, net, dataclasses.replace(net.state, adapters=switched))
         return UNKNOWN
 
