@@ -383,7 +383,7 @@ def test_line_ends_of_a_notebook_stay_as_they_are(tmp_path, inner, outer, listed
         source = json.dumps(lines if listed else "".join(lines), indent=1).replace("\u00e9", "\\u00e9")
         return mark + f'{{\n "cells": [\n  {{"cell_type": "code", "source": {source}}}\n ]\n}}\n'.replace("\n", outer)
 
-    before, after = (f"%pip install peft\nname = 'é😀\\t'\n{text}x = 'é'" for text in (MOVED, CLEAN))
+    before, after = (f"%pip install peft\nname = 'é😀\\t'\n{text}x = 'é'" for text in (MOVED, CLEAN.replace(RANKED, TRAINED)))
     path = tmp_path / "n.ipynb"
     path.write_bytes(notebook(before).encode())
 
