@@ -110,3 +110,9 @@ def test_transformers_own_method_trains_no_head_unless_it_is_named():
     assert findings("KB528", "\n".join(body[:2]) + "\n" + attach, imports=TASKS) == []
     named = attach.replace("r=8", "r=8, modules_to_save=['classifier']")
     assert len(findings("KB528", "\n".join(body[:2]) + "\n" + named, imports=TASKS)) == 1
+
+
+def test_a_head_that_is_spared_on_some_path_is_not_flagged():
+    spared = CONFIG.replace(")\n", ", llm_int8_skip_modules=['classifier', 'score'] if careful else None)\n")
+
+    assert findings("KB528", script(TOKENS, config=spared), imports=TASKS) == []
