@@ -55,6 +55,9 @@ def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
 def trainer_fields(trainer: Any) -> dict[str, Any]:
     """Return the fields of a Trainer. The settings of its accelerator override those of its arguments."""
     read = arguments_fields(trainer.args, trainer.model) | {"loss": _loss_of(trainer)}
+    groups = getattr(getattr(trainer, "optimizer", None), "param_groups", ())  # the user's, or made from the arguments
+    rates = [rate for group in groups if (rate := _rate(group.get("initial_lr", group.get("lr")))) is not None]
+    read |= {"learning_rate": max(rates)} if rates else {}
     handler = getattr(getattr(trainer, "accelerator", None), "ddp_handler", None)
     if handler is None:
         return read
@@ -157,7 +160,7 @@ def _accelerator(device: Any) -> str | None:
 
 
 def _rate(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
 
 
 def _positive(value: Any) -> int | None:

@@ -110,3 +110,11 @@ def test_transformers_own_method_trains_no_head_unless_it_is_named():
     assert findings("KB528", "\n".join(body[:2]) + "\n" + attach, imports=TASKS) == []
     named = attach.replace("r=8", "r=8, modules_to_save=['classifier']")
     assert len(findings("KB528", "\n".join(body[:2]) + "\n" + named, imports=TASKS)) == 1
+
+
+def test_a_config_without_a_field_for_saved_modules_trains_no_head():
+    body = script(TOKENS).replace("LoraConfig(r=8, ", "TrainableTokensConfig(token_indices=[5], ")
+
+    assert findings("KB528", body, imports=TASKS + "from peft import TrainableTokensConfig\n") == []
+    lora = body.replace("TrainableTokensConfig(token_indices=[5], ", "IA3Config(")
+    assert len(findings("KB528", lora, imports=TASKS + "from peft import IA3Config\n")) == 1

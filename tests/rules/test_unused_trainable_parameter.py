@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import peft
 import tiny
 import torch
 import trace_cases
@@ -54,3 +55,15 @@ def test_a_step_that_stops_before_any_gradient_is_a_skip():
     tiny.adapters_base(model).lm_head.register_forward_hook(lambda module, args, output: output + output[0, 0, :3] @ output[0])
 
     assert trace_cases.skipped(model, CODE)[0].startswith("no training step without weights: aten.")
+
+
+def test_an_embedding_that_no_batch_reads_is_an_error_if_nothing_else_learns():
+    """Each half of BART looks its tokens up by itself, so that adapters on the shared embedding never run."""
+    alone = peft.TrainableTokensConfig(token_indices=[5, 6], target_modules=["shared"])
+    model = peft.get_peft_model(tiny.load("bart (encoder-decoder)"), alone)
+
+    assert trace_cases.trace_findings(model, CODE) == [("model.shared", "error", IDLE)]
+    assert tiny.step(model).arrived == set()
+    beside = peft.LoraConfig(r=4, target_modules=["q_proj"], trainable_token_indices={"shared": [5, 6]})
+    model = peft.get_peft_model(tiny.load("bart (encoder-decoder)"), beside)
+    assert trace_cases.trace_findings(model, CODE) == [("model.shared", "info", IDLE)]
