@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Argument, Call
 
+_NO_STEP = "the learning rate is 0: no step changes a parameter"
+_NO_LOSS = "beta is 0: the loss multiplies what the model says with it, and no gradient is left"
+_RATE = Fix("set a rate, such as 2e-4", Safety.DISPLAY)
+_BETA = Fix("set beta, such as 0.1", Safety.DISPLAY)
+
 
 class LearningRateOfZero(Rule):
     """An optimizer with a learning rate of zero.
@@ -58,8 +63,9 @@ class LearningRateOfZero(Rule):
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield at most one violation, on the model as a whole."""
         if context.learning_rate == 0:
-            fix = Fix("set a rate, such as 2e-4", Safety.DISPLAY)
-            yield self.violation("the learning rate is 0: no step changes a parameter", Location(), fix=fix)
+            yield self.violation(_NO_STEP, Location(), fix=_RATE)
+        if context.beta == 0:
+            yield self.violation(_NO_LOSS, Location(), fix=_BETA)
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each such call that every path makes alike."""
@@ -67,18 +73,18 @@ class LearningRateOfZero(Rule):
             rate = _rate(call)
             if rate is not None and not isinstance(rate.value, bool) and rate.value == 0:
                 yield self.violation(
-                    "the learning rate is 0: no step changes a parameter",
+                    _NO_STEP,
                     source.at_line(rate.whole.line, rate.name),
                     surface=Surface.SOURCE,
-                    fix=Fix("set a rate, such as 2e-4", Safety.DISPLAY),
+                    fix=_RATE,
                 )
             beta = call.argument("beta") if call.callee in _PREFERENCES else None
             if beta is not None and not isinstance(beta.value, bool) and beta.value == 0 and _is_scaled(call):
                 yield self.violation(
-                    "beta is 0: the loss multiplies what the model says with it, and no gradient is left",
+                    _NO_LOSS,
                     source.at_line(beta.whole.line, beta.name),
                     surface=Surface.SOURCE,
-                    fix=Fix("set beta, such as 0.1", Safety.DISPLAY),
+                    fix=_BETA,
                 )
 
 

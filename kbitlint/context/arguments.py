@@ -44,6 +44,7 @@ def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
         "sets_training_mode": True,
         "optimizer": None if optimizer is None else str(getattr(optimizer, "value", optimizer)),
         "learning_rate": _rate(getattr(arguments, "learning_rate", None)),
+        "beta": _beta(arguments),
         "batch_size": getattr(arguments, "per_device_train_batch_size", None),
         "accumulation": _positive(getattr(arguments, "gradient_accumulation_steps", None)),
         "seq_len": _seq_len(arguments),
@@ -161,6 +162,14 @@ def _accelerator(device: Any) -> str | None:
 
 def _rate(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _beta(arguments: Any) -> float | None:
+    """Return the factor in the loss of TRL's ``DPOConfig`` and ``KTOConfig``. IPO divides by it."""
+    kinds = getattr(arguments, "loss_type", None)
+    scaled = {"sigmoid", "hinge", "robust", "kto"}.issuperset([kinds] if isinstance(kinds, str) else kinds or [""])
+    named = any(cls.__name__ in ("DPOConfig", "KTOConfig") for cls in type(arguments).__mro__)
+    return _rate(getattr(arguments, "beta", None)) if named and scaled else None
 
 
 def _positive(value: Any) -> int | None:

@@ -96,3 +96,30 @@ def test_a_bias_that_bitsandbytes_recasts_is_told_and_is_recast_for_real():
     assert {dtypes for _, *dtypes in map(tuple, traced.recast) for dtypes in [tuple(dtypes)]} == {("float32", "bfloat16")}
     assert len(recast) == 2 * 4
     assert torch.isfinite(model.get_base_model().lm_head.weight).all()
+
+
+def test_a_head_that_lacks_what_trl_reads_fails():
+    class CastOutputToFloat(torch.nn.Sequential):
+        def forward(self, hidden):
+            return super().forward(hidden).float()
+
+    model = tiny.with_lora(tiny.load(), target_modules=["q_proj"])
+    base = model.get_base_model()
+    base.lm_head = CastOutputToFloat(base.lm_head)
+
+    assert trace_cases.trace_findings(model, "KB304") == []
+    add_fused_lm_head(base)
+    message = "the training step raises AttributeError: 'CastOutputToFloat' object has no attribute 'weight'"
+    assert [text for *_, text in trace_cases.trace_findings(model, "KB304")] == [message]
+    with pytest.raises(AttributeError, match="no attribute 'weight'"):
+        outcome(model)
+
+
+def test_an_alora_acts_on_no_token_of_a_class_that_looks_for_none():
+    config = LoraConfig(r=4, target_modules=["q", "v"], alora_invocation_tokens=[5, 6], task_type="SEQ_2_SEQ_LM")
+    model = get_peft_model(tiny.load("t5 (encoder-decoder)"), config)
+
+    told = "invocation tokens are looked for by PEFT's model for causal LM only, so the adapter acts on no token"
+    assert [(severity, text) for _, severity, text in trace_cases.trace_findings(model, "KB305")] == [("error", told)]
+    assert outcome(model) is None
+    assert not any(one.grad.any() for one in model.parameters() if one.grad is not None)

@@ -202,6 +202,15 @@ def test_source_look_alikes(script):
     assert findings("KB202", script) == []
 
 
+def test_a_model_of_peft_that_is_constructed_has_adapters():
+    construct = "model = PeftModel(model, LoraConfig(r=8))\n"
+
+    assert findings("KB202", LOADED + construct + PREPARE + TRAINED) == [
+        ("error", PREPARE.strip(), "the adapters are frozen, so no parameter requires grad")
+    ]
+    assert findings("KB202", LOADED + PREPARE + construct + TRAINED) == []
+
+
 def test_the_source_fix_moves_the_preparation(tmp_path):
     assert fixed_text("KB202", LATE, tmp_path, unsafe=False) == LOADED + PREPARE + ADAPTED + TRAINED
 
