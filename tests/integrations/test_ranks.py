@@ -46,8 +46,8 @@ def test_ddp_fails_exactly_where_the_rule_says_so(world):
 def test_ddp_loses_biases_that_the_first_step_recasts():
     for found in gloo.run("recast_biases"):
         assert found == {
-            False: ("Expected to have finished reduction in the prior iteration", ["error"], False, True),
-            True: (None, ["warning"], False, True),
+            False: ("Expected to have finished reduction in the prior iteration", ["error"], False, False),
+            True: ("Expected Float, got BFloat16", ["error"], False, True),
         }
 
 

@@ -28,11 +28,13 @@ def test_each_float32_bias_of_a_layer_that_computes_in_bfloat16_is_reported():
         for layer in (0, 1)
     ]
 
-    for context, severity in (
-        (ddp(), "error"),
-        (ddp(find_unused_parameters=True), "warning"),
-        (ddp(static_graph=True), "warning"),
-    ):
+    cases = {
+        ddp(): "error",
+        ddp(find_unused_parameters=True): "warning",
+        ddp(find_unused_parameters=True, world_size=2): "error",
+        ddp(static_graph=True): "warning",
+    }
+    for context, severity in cases.items():
         found = trace_cases.trace_findings(model, CODE, context)
         assert found == [(path, severity, text) for path, text in told]
 

@@ -102,7 +102,8 @@ def recast_biases():
     for unused in (False, True):
         model = prepare_model_for_kbit_training(tiny.load("gpt2 (Conv1D)"), use_gradient_checkpointing=False)
         model = get_peft_model(model, LoraConfig(r=4, target_modules=["c_attn"], bias="all"))
-        context = TrainingContext("float32", strategy=Strategy.DDP, find_unused_parameters=unused)
+        known = {"find_unused_parameters": unused, "world_size": dist.get_world_size()}
+        context = TrainingContext("float32", strategy=Strategy.DDP, **known)
         report = kbitlint.check(model, select="KB725", context=context)
         wrapped = DistributedDataParallel(model, find_unused_parameters=unused)
         trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
@@ -478,7 +479,11 @@ def main():
     function, folder, *_ = sys.argv[1:]
     os.environ["FOLDER"] = folder
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    for family in ("llama", "llama (reward model)"):  # before the process group exists, in which only rank 0 would write them
+    for family in (
+        "llama",
+        "llama (reward model)",
+        "gpt2 (Conv1D)",
+    ):  # before the process group exists, in which only rank 0 would write them
         tiny.checkpoint(family)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=120))
