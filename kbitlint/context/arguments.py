@@ -10,6 +10,7 @@ import os
 from typing import Any
 
 from kbitlint.context.launchers import zero_stage
+from kbitlint.context.passes import rows_of_an_example
 from kbitlint.context.strategy import Checkpointing, Strategy
 
 
@@ -39,7 +40,9 @@ def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
         "strategy": strategy,
         "find_unused_parameters": _find_unused(arguments, model, enabled=enabled),
         "static_graph": bool(getattr(arguments, "ddp_static_graph", None)),
-        "gradient_checkpointing": Checkpointing(enabled, kwargs.get("use_reentrant") if enabled else None, renamed),
+        "gradient_checkpointing": Checkpointing(
+            enabled, kwargs.get("use_reentrant") if enabled else None, renamed, _positive(kwargs.get("every_n_layers")) or 1
+        ),
         "fsdp_checkpointing": _fsdp_checkpointing(arguments),
         "sets_training_mode": True,
         "optimizer": None if optimizer is None else str(getattr(optimizer, "value", optimizer)),
@@ -59,6 +62,8 @@ def trainer_fields(trainer: Any) -> dict[str, Any]:
     groups = getattr(getattr(trainer, "optimizer", None), "param_groups", ())  # the user's, or made from the arguments
     rates = [rate for group in groups if (rate := _rate(group.get("initial_lr", group.get("lr")))) is not None]
     read |= {"learning_rate": max(rates)} if rates else {}
+    if isinstance(read["batch_size"], int):
+        read["batch_size"] *= rows_of_an_example(trainer)
     handler = getattr(getattr(trainer, "accelerator", None), "ddp_handler", None)
     if handler is None:
         return read

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kbitlint.context import launchers
 from kbitlint.context.arguments import accelerator_fields, arguments_fields, trainer_fields
 from kbitlint.context.strategy import Checkpointing, Strategy
+from kbitlint.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

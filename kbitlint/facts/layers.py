@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from kbitlint.facts.reentry import Reentry

@@ -1,4 +1,4 @@
-"""Which files a result depends on: every question about the file system, with a digest of its answer.
+"""The files that a result depends on: each question about the file system, with a digest of its answer.
 
 A result that was kept holds as long as each question has the same answer. ``content.py`` asks all of them.
 """
@@ -41,7 +41,7 @@ def observing(question: Question, path: Path, argument: Any, ask: Callable[[Path
     """Return the answer to a question, and record it for the result that is being observed, if there is one.
 
     Raises:
-        OSError: Asking raised it; that is an answer too.
+        OSError: The question raised it; the error is recorded as the answer.
     """
     seen = _OPEN.get()
     if seen is None:

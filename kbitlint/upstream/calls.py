@@ -6,10 +6,9 @@ behaviour of transformers 4 has rows of its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kbitlint.facts.reentry import Reentry
 from kbitlint.facts.source import Action
+from kbitlint.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

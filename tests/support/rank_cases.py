@@ -508,5 +508,86 @@ def loss_and_gradients(model, run=None, autocast=None):
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
+def shared_embeddings():
+    """Return (class of the error of T5, of Llama) under FSDP2, as accelerate shards them; None if training succeeds."""
+    from benchmarks.cost.ranks import sharded
+
+    found = []
+    for family in ("t5 (encoder-decoder)", "llama"):
+        model = tiny.with_lora(tiny.load(family, bnb_4bit_quant_storage=BF16))
+        batch = training_batch(model, "cpu")
+        ready = sharded(model)
+        try:
+            loss_of(ready(**batch)).backward()
+        except ValueError as error:
+            found.append(type(error).__name__)
+        else:
+            found.append(None)
+    return tuple(found)
+
+
+def tensor_parallel():
+    """Return (case -> outcome of the first step, what is told), and (real peak, told peak) of a rank, in bytes."""
+    import transformers
+    from allocations import peak_of, tensors_of
+    from transformers.distributed.configuration_utils import DistributedConfig
+
+    from kbitlint.errors import KbitlintError
+    from kbitlint.memory_result import OFF
+    from kbitlint.model.memory.step_memory import measure
+    from kbitlint.model.memory.tensor_parallel import split
+    from kbitlint.model.trace.twin import twin_of
+    from kbitlint.step_plan import StepPlan
+
+    folder, world = sys.argv[3], dist.get_world_size()
+    context = TrainingContext(autocast_dtype="float32", batch_size=1, seq_len=64)
+    plain = transformers.AutoModelForCausalLM.from_pretrained
+
+    def adapted(targets, **arguments):
+        model = plain(folder, dtype=BF16, **arguments).requires_grad_(requires_grad=False)
+        return get_peft_model(model, LoraConfig(r=8, target_modules=targets)).train()
+
+    def parted(targets, **arguments):
+        return adapted(targets, distributed_config=DistributedConfig(tp_size=world), **arguments)
+
+    def told(targets, **arguments):
+        twin = split(twin_of(adapted(targets, **arguments)), world)
+        return measure("", twin, context, StepPlan(), modes=(OFF,), owned=True, device="cpu").steps[OFF].peak
+
+    cases = {
+        "columns": (["q_proj", "v_proj", "gate_proj"], {}),
+        "rows": (["o_proj"], {}),
+        "nf4": (["q_proj"], {"quantization_config": tiny.quantization()}),
+        "int8": (["q_proj"], {"quantization_config": tiny.quantization("int8")}),
+    }
+    found = {}
+    for name, (targets, arguments) in cases.items():
+        try:
+            model = parted(targets, **arguments)
+            outcome = steps(model, model, 1)
+        except (RuntimeError, AttributeError) as error:  # PEFT cannot attach
+            outcome = str(error).splitlines()[0]
+        try:
+            refusal = None
+            told(targets, **arguments)
+        except KbitlintError as error:
+            refusal = str(error)
+        found[name] = (outcome, refusal)
+        dist.barrier()
+    model = parted(*cases["columns"][:1])
+    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], foreach=False)
+    batch = training_batch(model, "cpu", 1, 64)
+
+    def step():
+        loss_of(model(**batch)).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    step()
+    local = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors_of(model, optimizer)]
+    parts = {tensor.data_ptr(): tensor.nbytes for tensor in local}  # on the CPU, a part is a view of the mapped file
+    return found, (sum(parts.values()) + min(peak_of(model, step) for _ in range(3)), told(cases["columns"][0]))
+
+
 if __name__ == "__main__":
     main()

@@ -74,6 +74,7 @@ class MetaKernels(TorchDispatchMode):
         result = (self._unknown if unknown else self._known)(func, args, kwargs, tensors)
         if unknown and isinstance(result, Tensor):
             expect(func, args, result)
+        ledger.zeros.see(func, args, result)
         if ledger.allocated is not None:
             for tensor in tensors_in(result if isinstance(result, (tuple, list)) else (result,)):
                 if tensor.layout is torch.strided:  # a sparse tensor has no storage
@@ -94,8 +95,8 @@ class MetaKernels(TorchDispatchMode):
         unpacks = getattr(func, "namespace", "") == "bitsandbytes"  # its kernels are made to read packed weights
         for tensor in tensors:
             key = id(tensor)
-            if key in ledger.packed and not unpacks:
-                ledger.packed_reads.setdefault((ledger.packed[key], ledger.where()), ledger.last_operator)
+            if not unpacks and (path := ledger.packed_path(tensor)):
+                ledger.packed_reads.setdefault((path, ledger.where()), ledger.last_operator)
             elif key in ledger.watched:
                 place = ledger.used if torch.is_grad_enabled() else ledger.used_without_grad
                 if key not in place:

@@ -166,6 +166,7 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         failure=end.failure,
         failed_at=end.module,
         recast=tuple(_recast(watched, how.facts)),
+        undefined_loss=ledger.undefined_loss,
     )
 
 
@@ -248,7 +249,8 @@ def _gradients(step: StepRecorder, watched: list[ExpectedGradient]) -> Iterator[
     ledger = step.ledger
     for one in watched:
         if one.parameter.grad is not None:
-            yield GradientFacts(one.path, arrives=True, adapter=one.adapter, virtual=one.virtual)
+            cause = ledger.zeros.cause(one.parameter.grad)
+            yield GradientFacts(one.path, arrives=True, adapter=one.adapter, virtual=one.virtual, zeroed_by=cause)
             continue
         key = id(one.parameter)
         used, without = ledger.used.get(key), ledger.used_without_grad.get(key)

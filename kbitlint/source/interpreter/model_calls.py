@@ -23,6 +23,7 @@ from kbitlint.source.interpreter.objects import (
     Sequence,
     Submodule,
     TrackedModel,
+    Weights,
 )
 from kbitlint.source.interpreter.unsloth import is_unsloth
 from kbitlint.upstream.calls import KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, UNSLOTH_METHODS
@@ -111,7 +112,7 @@ class ModelCalls(Interpreter):
         again, the active ones require gradients.
         """
         if name == "unload":
-            net.state = without_adapters(net.state)
+            self.trail.step(Action.UNLOAD, call, net, without_adapters(net.state))
             return net
         on = _SWITCHES[name]
         others = isinstance(adapters.config, Call) and adapters.config.value("bias", "none") not in (UNKNOWN, "none")
@@ -134,6 +135,19 @@ class ModelCalls(Interpreter):
         self._escape(arguments, name)
         return UNKNOWN
 
+    def weights_method(self, node: ast.Call, name: str, net: TrackedModel) -> Object:
+        """Return the state dict of a model, or record that it gets that of a model that the path has followed."""
+        arguments = self.arguments(node, name, ("state_dict", "strict", "assign") if name == "load_state_dict" else ())
+        weights = arguments.get("state_dict")
+        if name == "state_dict":
+            return Weights(net.state)
+        if isinstance(weights, Weights):
+            source = weights.state.load if weights.state.packed else None
+            self.trail.step(Action.STATE, arguments.frozen(self.effort), net, net.state, source)
+        else:
+            net.state = dataclasses.replace(net.state, certain=False)
+        return UNKNOWN
+
     def _other_method(self, call: Call, name: str, net: TrackedModel) -> Object:
         if net.state.adapters is not None and (name in _SWITCHES or name == "unload"):
             return self._adapters_method(call, name, net, net.state.adapters)
@@ -141,8 +155,9 @@ class ModelCalls(Interpreter):
             called = dataclasses.replace(call, callee=f"unsloth.{name}")
             self.trail.calls[called.span] = called
             return UNKNOWN
-        if name == "save_pretrained":
-            self.trail.step(Action.SAVE, call, net, net.state, call.value("0", call.value("save_directory", UNKNOWN)))
+        if name in ("save_pretrained", "push_to_hub"):
+            folder = call.value("save_directory", call.value("repo_id", UNKNOWN))
+            self.trail.step(Action.SAVE, call, net, net.state, call.value("0", folder))
         if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
             net.state = dataclasses.replace(
                 net.state, checkpointing=dataclasses.replace(net.state.checkpointing, enabled=False)

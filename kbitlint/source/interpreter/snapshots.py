@@ -7,9 +7,10 @@ takes the steps of the shared part as if it had followed it: it finds the same, 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.source.interpreter.objects import (
     Class,
     Entry,
