@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import Call, Symbol
 from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.signatures.lookup import takes
 from kbitlint.upstream.task_heads import BIASED, HEADS, OTHER_ANSWERS
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model_state import ModelState
@@ -75,7 +76,7 @@ class PackedTaskHead(Rule):
             for step in steps:
                 config = step.before.quantization
                 if config is not None:
-                    heads = _packed(step.before) if _trains(step.call, step.before) else None
+                    heads = _packed(step.before) if _trains(step.call, step.before, source.versions) else None
                     certain |= {config} if _is_named(step.before) else set()
                     found[config] = heads if found.get(config, heads) == heads else None
         for config, heads in found.items():
@@ -128,10 +129,13 @@ def _packed(model: ModelState) -> tuple[str, ...] | None:
     return None if kind == "ForQuestionAnswering" and OTHER_ANSWERS.search(name) else heads
 
 
-def _trains(attach: Call, model: ModelState) -> bool:
-    """Return whether an adapter config makes PEFT train a copy of the head."""
+def _trains(attach: Call, model: ModelState, versions: Mapping[str, str]) -> bool:
+    """Return whether an adapter config makes PEFT train a copy of the head.
+
+    Configs without ``modules_to_save``, such as that of trainable tokens, have no field for it.
+    """
     config, kind = attach.within("peft_config"), _kind(model)
-    if config is None or kind is None:
+    if config is None or kind is None or not takes(config.callee, "modules_to_save", versions):
         return False
     heads, tasks = HEADS[kind]
     task = _text(config.value("task_type"))

@@ -6,8 +6,7 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
-import tiny  # type: ignore[import-not-found]  # on the path since ``trainers`` was imported
-import trl_trainers  # type: ignore[import-not-found]  # see above
+from tests.support import tiny, trl_trainers
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -192,6 +192,8 @@ class TraceFacts:
     """Heads that let the step run if they return float32. Empty unless a kernel refuses its dtypes outside of all modules."""
     replaced: tuple[ReplacedLayerFacts, ...] = ()
     """Layers that the step called although quantization has replaced them."""
+    recast: tuple[tuple[str, str, str], ...] = ()
+    """(path, dtype before, dtype after) of each trainable parameter to which the step gives another dtype."""
     undefined_loss: bool = False
     """Whether the loss is the mean of no elements, which is NaN."""
     seconds: float = field(default=0.0, compare=False)

@@ -37,6 +37,8 @@ class Training:
     """The ZeRO stage of DeepSpeed; None without DeepSpeed."""
     fsdp: bool | None = False
     """Whether FSDP shards the model; None if it is not known."""
+    flattened: bool = False
+    """Whether it is FSDP1 for certain, which flattens the parameters of a unit into one tensor."""
     distributed: bool = False
     """Whether the loop wraps the model for several ranks."""
     find_unused: Value = None

@@ -81,6 +81,8 @@ def fit_script(
     report: FitReport = _most(command, how, "fit", {**arguments, "writable": names})
     if report.fits or report.answer is None or document is None:
         return report
+    if not report.chosen:  # its steps fit, and a part beside them does not
+        return _noted(report, f"nothing was written: --fix changes no setting of {report.too_large[0].name}")
     if not are_written_by(report.chosen, names):
         left = "; ".join(left_to_do(report.chosen, names))
         return _noted(report, f"nothing was written: {command.script} takes no setting for {left}")

@@ -29,6 +29,7 @@ def plain(name="Llama", **values):
     return getattr(transformers, f"{name}ForCausalLM")._from_config(config, dtype=torch.bfloat16)
 
 
+QV = "targets=q_proj+v_proj"
 needs_plan = pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="transformers 4 trains no model with such a plan")
 
 
@@ -74,27 +75,29 @@ def test_the_weights_of_a_rank_are_its_part_of_the_plan():
 
 @needs_plan
 @pytest.mark.parametrize(
-    ("make", "ranks", "line"),
+    ("make", "ranks", "lora", "line"),
     [
         (
             lambda: transformers.GPT2LMHeadModel(transformers.GPT2Config(n_layer=1, n_embd=32, n_head=2, vocab_size=64)),
             2,
+            "r=8",
             "has none for GPT2LMHead",
         ),
-        (plain, 4, "4 ranks do not divide num_key_value_heads=2"),
-        (lambda: plain(vocab_size=2047), 2, "2 ranks do not divide the 2047 of"),
-        (tiny.load, 2, "takes no weights of bitsandbytes"),
-        (lambda: tiny.load(kind="int8"), 2, "takes no weights of bitsandbytes"),
+        (plain, 4, QV, "4 ranks do not divide num_key_value_heads=2"),
+        (lambda: plain(vocab_size=2047), 2, QV, "2 ranks do not divide the 2047 of"),
+        (tiny.load, 2, QV, "takes no weights of bitsandbytes"),
+        (lambda: tiny.load(kind="int8"), 2, QV, "takes no weights of bitsandbytes"),
         (
             lambda: plain("Mixtral", num_local_experts=2),
             2,
+            QV,
             "the style '.*' of transformers' plan, which model.layers.0.mlp.experts has, is not measured",
         ),
     ],
 )
-def test_what_no_rank_can_train_is_one_line(make, ranks, line):
+def test_what_no_rank_can_train_is_one_line(make, ranks, lora, line):
     with pytest.raises(kbitlint.KbitlintError, match=line):
-        kbitlint.memory(make(), seq_len=32, gpus=ranks, strategy="tp", lora="targets=q_proj+v_proj")
+        kbitlint.memory(make(), seq_len=32, gpus=ranks, strategy="tp", lora=lora)
 
 
 @needs_plan

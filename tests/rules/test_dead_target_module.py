@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import tiny
 from peft import LoraConfig, get_peft_model
+from script_cases import flagged_lines
 from trace_cases import wrap_layer
 
 import kbitlint
+from kbitlint.upstream.versions import NEWEST
 
 CODE = "KB601"
 EXPERTS = ["gate_proj", "up_proj", "down_proj"]
@@ -117,3 +119,19 @@ def test_layers_that_exclusions_ranges_and_copies_leave_out_are_not_flagged():
         )
         == []
     )
+
+
+VIT = """
+from transformers import AutoModelForImageClassification
+model = AutoModelForImageClassification.from_pretrained("google/vit-base-patch16-224-in21k", num_labels=3)
+model = get_peft_model(model, LoraConfig(r=8, target_modules=["query", "value"], modules_to_save=["classifier"]))
+"""
+
+
+def test_a_vision_model_whose_layers_transformers_5_renamed():
+    line = next(line for line in VIT.splitlines() if "LoraConfig" in line)
+
+    assert flagged_lines("KB601", VIT) == [("error", line)]
+    assert flagged_lines("KB601", VIT, versions={**NEWEST, "transformers": "4.57.1"}) == []
+    assert flagged_lines("KB601", VIT.replace('"query", "value"', '"q_proj", "v_proj"')) == []
+    assert flagged_lines("KB601", VIT.replace("google/vit-base-patch16-224-in21k", "MCG-NJU/videomae-base")) == []

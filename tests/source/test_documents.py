@@ -20,7 +20,7 @@ from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS
 SCRIPTS = Path(__file__).parents[1] / "data" / "scripts"
 PREPARE = "model = prepare_model_for_kbit_training(model)\n"
 FAULTY = IMPORTS + LOADED + PREPARE + ADAPTED + RANKED
-CLEAN = IMPORTS + LOADED + PREPARED + ADAPTED + TRAINED
+CLEAN = IMPORTS + LOADED + PREPARED + ADAPTED + RANKED
 
 
 def test_a_script_is_checked_and_repaired_through_the_command_line(run, tmp_path):

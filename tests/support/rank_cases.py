@@ -471,6 +471,24 @@ def loss_and_gradients(model, run=None, autocast=None):
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
 
 
+def shared_embeddings():
+    """Return (class of the error of T5, of Llama) under FSDP2, as accelerate shards them; None if training succeeds."""
+    from benchmarks.cost.ranks import sharded
+
+    found = []
+    for family in ("t5 (encoder-decoder)", "llama"):
+        model = tiny.with_lora(tiny.load(family, bnb_4bit_quant_storage=BF16))
+        batch = training_batch(model, "cpu")
+        ready = sharded(model)
+        try:
+            loss_of(ready(**batch)).backward()
+        except ValueError as error:
+            found.append(type(error).__name__)
+        else:
+            found.append(None)
+    return tuple(found)
+
+
 def tensor_parallel():
     """Return (case -> outcome of the first step, what is told), and (real peak, told peak) of a rank, in bytes."""
     import transformers
@@ -530,8 +548,8 @@ def tensor_parallel():
 
     step()
     local = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors_of(model, optimizer)]
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in local}
-    return found, (sum(storages.values()) + min(peak_of(model, step) for _ in range(3)), told(cases["columns"][0]))
+    parts = {tensor.data_ptr(): tensor.nbytes for tensor in local}  # on the CPU, a part is a view of the mapped file
+    return found, (sum(parts.values()) + min(peak_of(model, step) for _ in range(3)), told(cases["columns"][0]))
 
 
 if __name__ == "__main__":

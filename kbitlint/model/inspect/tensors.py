@@ -174,7 +174,7 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
         requires_grad=parameter.requires_grad,
         device=parameter.device.type,
         adapter=adapter,
-        adapter_name=below[1] if len(below) > 1 else "",  # PEFT stores adapters as lora_A.<name>.weight
+        adapter_name=below[1] if len(below) > 1 else _prompt_of(path),  # PEFT stores adapters as lora_A.<name>.weight
         outside=origin is not None and origin.outside,
         packed=packing is not None and (name == "weight" or not floating),
         norm=norm or (packing is None and floating and norms.is_bare_norm(name, len(shape))),
@@ -183,6 +183,12 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
         inference=is_inference(parameter),
         least=_least(parameter) if adapter and parameter.requires_grad else 0.0,
     )
+
+
+def _prompt_of(path: str) -> str:
+    """Return the adapter that a parameter of a learned prompt belongs to: PEFT stores them as prompt_encoder.<name>."""
+    first, *rest = path.split(".")
+    return rest[0] if first == "prompt_encoder" and len(rest) > 1 else ""
 
 
 def _least(parameter: Tensor) -> float:

@@ -261,14 +261,15 @@ def _see_checkpoint(step: StepRecorder, module: nn.Module | None, use_reentrant:
 
 def _pack(step: StepRecorder, tensor: Tensor) -> tuple[Tensor, int]:
     """Count the bytes of a tensor that is saved for the backward pass. Each storage counts once."""
-    storage = tensor.untyped_storage()
+    held = tensor if tensor.layout is torch.strided else torch.empty(0, device="meta")  # a sparse one holds next to nothing
+    storage = held.untyped_storage()
     key = storage._cdata  # noqa: SLF001  # the only identity of a storage
     if key not in step.counted:
         step.counted[key] = weakref.ref(storage, lambda _: step.counted.pop(key, None))  # a later storage may reuse the address
         place = step.where()
         step.saved[place] = step.saved.get(place, 0) + storage.nbytes()
         if step.kept is not None:
-            step.kept(tensor, place)
+            step.kept(held, place)
     return tensor, tensor._version  # noqa: SLF001  # autograd compares this number as well
 
 

@@ -161,8 +161,18 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         replaced=tuple(one for one, _ in replaced_layers(inner) if one.place in step.replaced) if step.replaced else (),
         failure=end.failure,
         failed_at=end.module,
+        recast=tuple(_recast(watched, how.facts)),
         undefined_loss=ledger.undefined_loss,
     )
+
+
+def _recast(watched: list[ExpectedGradient], facts: ModelFacts) -> Iterator[tuple[str, str, str]]:
+    """Yield (path, dtype before, dtype after) of each parameter whose dtype the step changed."""
+    before = {parameter.path: parameter.dtype for parameter in facts.trainable}
+    for one in watched:
+        had, has = before.get(one.path), short_name(one.parameter.dtype)
+        if had not in (None, has) and not one.virtual:
+            yield one.path, str(had), has
 
 
 def _raising(inner: nn.Module, how: StepSettings, error: UntraceableError) -> TraceFacts:

@@ -1,4 +1,4 @@
-"""The stages of a file: the parts that a path follows one after the other, with nothing else going on between them."""
+"""The stages of a file: the parts that a path follows one after the other. No statement is unfinished between two of them."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 #: Number of nodes or names that take as long to process as one step.
 _CHEAP = 16
+_FIRST_RANK = ("is_main_process", "is_local_main_process", "is_world_process_zero", "is_local_process_zero")
 _Target = ast.Name | ast.Attribute | ast.Subscript
 #: The name of the method that follows each type of statement.
 _METHODS = {kind: f"_do_{kind.__name__.lower()}" for kind in ast.stmt.__subclasses__()}
@@ -123,6 +124,9 @@ class Statements(Interpreter):
             return
         if self.filters_parameters(node.test):
             self.filtered(node)
+            return
+        if _asks_for_first_rank(node.test) and not self.relevance.matters(node.orelse):
+            self.block(node.body)
             return
         if not (self.relevance.matters(node.body) or self.relevance.matters(node.orelse)):
             known = truth_value(self.value(node.test))
@@ -243,6 +247,12 @@ def _effects(statement: ast.stmt) -> tuple[int, tuple[tuple[int, ast.Call | _Tar
 
 def _is_main(test: ast.expr) -> bool:
     return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
+
+
+def _asks_for_first_rank(test: ast.expr) -> bool:
+    """Return whether a condition lets one process of several through, which every run has."""
+    asked = test.func if isinstance(test, ast.Call) else test
+    return isinstance(asked, ast.Attribute) and asked.attr in _FIRST_RANK
 
 
 def _leaves(statements: list[ast.stmt]) -> bool:
