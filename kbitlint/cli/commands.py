@@ -80,7 +80,7 @@ def check(targets: tuple[str, ...], **options: Any) -> int:
 )
 @with_options(REHEARSAL_OPTIONS)
 def rehearse(words: tuple[str, ...], **options: Any) -> int:
-    r"""Run a training script to its first training step and behind it, without weights, GPU or data.
+    """Run a training script to its first training step and behind it, without weights, GPU or data.
 
     SCRIPT is a script or notebook, and what follows are its arguments. Or give the whole command:
 
@@ -91,7 +91,7 @@ def rehearse(words: tuple[str, ...], **options: Any) -> int:
     The script is run, with your rights, in a process of its own. It writes into a temporary folder only, opens no
     connection without --allow-network, and ends at its limits. Options of kbitlint stand before SCRIPT. With --fix, the
     script is repaired first where its text shows the cause, and then rehearsed.
-    """
+    """  # noqa: D301  # click reads the backspace as: keep these lines
     import shlex
 
     from kbitlint import config

@@ -19,12 +19,13 @@ class Mirror:
     """The mirror of the file system in one folder.
 
     Args:
-        folder: The temporary folder of the rehearsal.
+        folder: The temporary folder of the rehearsal. Paths in it stay as they are.
+        inside: The folder in it that has the mirror; None for the temporary folder itself.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, inside: str | Path | None = None) -> None:
         self.folder = os.path.realpath(folder)
-        self.root = os.path.join(self.folder, "root")  # noqa: PTH118  # strings: asked for every file that opens
+        self.root = os.path.join(os.path.realpath(inside or folder), "root")  # noqa: PTH118  # strings: asked for every file that opens
         os.makedirs(self.root, exist_ok=True)  # noqa: PTH103  # see above
 
     def inside(self, place: str) -> str:

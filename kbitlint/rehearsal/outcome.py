@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import linecache
+import os
 import re
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError, one_line
-from kbitlint.facts.rehearsal import Phase, Raised
+from kbitlint.facts.rehearsal import Phase, Raised, Stall
+from kbitlint.rehearsal import collectives
 from kbitlint.rehearsal.absent import is_touched
 from kbitlint.rehearsal.messages import Exit
 from kbitlint.result import Skip
@@ -42,7 +44,7 @@ _OF_DATA = frozenset(("builtins", "numpy", "torch", "pandas", "datasets", "trans
 #: stand-ins around functions of libraries, whose exceptions are those of the libraries
 _PASSING = frozenset(
     f"kbitlint.rehearsal.{name}"
-    for name in ("devices", "trainers", "loops", "saving", "adapters", "writing", "services", "words")
+    for name in ("devices", "trainers", "loops", "saving", "adapters", "writing", "services", "words", "ranks")
 )
 #: messages of libraries about a package that they can do without
 _UNINSTALLED = re.compile(r"\binstalled\b|pip install", re.IGNORECASE)
@@ -59,8 +61,8 @@ class NotAtHandError(OSError):
     """Something that a rehearsal can neither find on this machine nor stand in for."""
 
 
-def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
-    """Return how the script ended: what it raised, why the rest could not be rehearsed, or its exit status."""
+def ending(error: BaseException, record: Record) -> Raised | Stall | Skip | Exit | None:
+    """Return how the script ended: what it raised, where it waited, why the rest was not rehearsed, or its exit status."""
     place = record.users_frame(error)
     line = place[1] if place else 0
     if isinstance(error, SystemExit):
@@ -68,6 +70,10 @@ def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
         if status and demands_path(error, record):
             return Skip("", Surface.REHEARSAL, f"line {line}: the script leaves, {_missing(record)}")
         return Exit(status, line) if status else None
+    meanwhile = collectives.of_other_ranks(error)
+    if meanwhile is not None and place is not None:
+        cell, line = record.in_cell(line)
+        return Stall(int(os.environ.get("RANK", "0")), record.name_of(place[0]), line, meanwhile[0], cell, meanwhile[1])
     why = None if isinstance(error, SyntaxError) else _only_here(error, record)  # a file that does not compile has no frame
     if why is not None or place is None:
         file = f"{record.name_of(place[0])}:{line}" if place else record.request.command.script
@@ -94,6 +100,8 @@ def _only_here(error: BaseException, record: Record) -> str | None:
             return f"because it needs what is not on this machine: {one_line(one)}"
         if isinstance(one, ImportError) and one is not error and _is_missing(one):
             return f"because a package is not installed here: {one_line(one)}"
+        if collectives.is_of_gloo(one):
+            return f"because gloo, which stands in for NCCL, cannot do it: {one_line(one)}"
     if demands_path(error, record):
         return _missing(record)
     text = one_line(error)

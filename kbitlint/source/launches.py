@@ -10,6 +10,7 @@ from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
 from kbitlint.runtime.observations import remembered
 from kbitlint.source.interpreter.objects import Constant
+from kbitlint.target import SHELLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 #: Number of files that are read in a folder, and of bytes in each.
 _MAX_FILES = 16
 _MAX_BYTES = 64_000
-_FILES = ("*.sh", "README*", "scripts/*.sh")
+_FILES = ("*.s[hlb]*", "README*", "scripts/*.s[hlb]*")
 _ENDS = re.compile(r"^(?:\|\|?|&&?|;|#.*|[12&]?>{1,2}.*|`+)$")
 _WORD = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'`]+")
 _ONE = ("1", "0")
@@ -71,11 +72,24 @@ def _commands(folder: Path) -> tuple[tuple[Path, tuple[str, ...]], ...]:
     """Return each line of the files beside a script that names a Python file, as (file, words)."""
     found: list[tuple[Path, tuple[str, ...]]] = []
     try:
-        for path in [path for pattern in _FILES for path in content.files_like(folder, pattern)][:_MAX_FILES]:
-            found += [(path, words) for words in _words(content.head(path, _MAX_BYTES).decode("utf-8", "replace"))]
+        for path in [path for pattern in _FILES for path in content.files_like(folder, pattern) if _tells(path)][:_MAX_FILES]:
+            found += [(path, words) for words in commands_in(path)]
     except (OSError, ValueError):
         return ()
     return tuple(found)
+
+
+def _tells(path: Path) -> bool:
+    return path.suffix in SHELLS or path.name.startswith("README")
+
+
+def commands_in(path: Path) -> list[tuple[str, ...]]:
+    """Return the words of each line of a file that names a Python file.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    return list(_words(content.head(path, _MAX_BYTES).decode("utf-8", "replace")))
 
 
 def _read(place: Path, words: tuple[str, ...], script: str) -> Launch | None:

@@ -115,6 +115,9 @@ def find(text: str) -> Card:
     if re.search(r"[kmt]i?b?\s*$|^\d{7,}$", text.strip(), re.IGNORECASE):
         with contextlib.suppress(ValueError):
             return Card(text.strip(), size_of(text))
+    several = re.fullmatch(r"\s*(\d+)\s*[x*]\s*(\w\S*)\s*", text, re.IGNORECASE)
+    if several:
+        raise KbitlintError(f"--gpu {text}: names one card: pass --gpu {several[2]} --gpus {several[1]}")
     hint = did_you_mean(text, NAMES)
     raise KbitlintError(f"--gpu {text}: neither a size such as 24GB nor a known card{hint}; known are {', '.join(NAMES)}")
 

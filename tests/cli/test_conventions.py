@@ -259,6 +259,14 @@ def test_bare_kbitlint_shows_the_help_once(project):
     assert (result.exit_code, result.stderr, result.stdout.count("Usage:")) == (2, "", 1)
 
 
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_the_help_of_a_command_shows_no_mark_of_its_layout(project, command):
+    result = project(command, "--help")
+
+    assert result.exit_code == 0
+    assert [line for line in result.stdout.splitlines() if "\\b" in line or "\b" in line] == []
+
+
 def test_rules_as_json_and_several_documents(project):
     rules = json.loads(project("rules", "--format", "json").stdout)
     documents = project("explain", "KB101", "reentrant-checkpointing").stdout

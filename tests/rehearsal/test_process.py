@@ -92,6 +92,7 @@ os.remove(__file__)
     assert list(outside.iterdir()) == []
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
@@ -118,6 +119,7 @@ def test_what_only_a_rehearsal_has_is_a_skip_with_its_line(rehearse, code, reaso
     assert any(f"train.py:{line}: not rehearsed from here on" in skip.reason for skip in report.skips), told(report)
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize(
     ("code", "message", "line"),
     [
@@ -135,6 +137,7 @@ def test_an_exception_of_the_script_is_a_violation_at_its_line(rehearse, code, m
     assert message in violation.message
 
 
+@pytest.mark.usefixtures("forked")
 def test_wrong_arguments_are_one_line(rehearse):
     code = """
 import argparse
@@ -171,6 +174,7 @@ assert torch.ones(2, device="cuda").to("cuda:0").cuda().sum().item() == 2
     assert told(report) == (["the script ended without a training step"], [])
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_notebook_is_rehearsed_without_its_magics(rehearse):
     import json
 
@@ -191,25 +195,16 @@ def test_a_notebook_is_rehearsed_without_its_magics(rehearse):
     assert str(violation.at) == "lab.ipynb:2 cell 2"
 
 
-def test_a_launcher_gives_the_ranks_and_the_script_is_the_first_of_them(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "train.py").write_text("""
-import os
-import torch
-import torch.distributed as dist
-assert (os.environ["LOCAL_RANK"], os.environ["WORLD_SIZE"]) == ("0", "3")
-dist.init_process_group("nccl")
-assert (dist.get_rank(), dist.get_world_size(), torch.cuda.device_count()) == (0, 3, 3)
-value = torch.ones(2, device="cuda")
-dist.all_reduce(value)
-dist.barrier()
-dist.destroy_process_group()
-""")
+def test_ranks_of_a_launcher_end_with_the_rehearsal(rehearse, tmp_path):
+    code = "import os, time\nopen(f'rank-{os.environ[\"RANK\"]}-{os.environ[\"WORLD_SIZE\"]}', 'w').close()\ntime.sleep(600)\n"
+    (tmp_path / "work" / "train.py").write_text(code)
 
-    (report,) = kbitlint.rehearse("torchrun --nproc_per_node 3 train.py", select="KB9")
+    (report,) = kbitlint.rehearse("torchrun --nproc_per_node 3 train.py", select="KB9", timeout=25)
 
-    assert told(report) == (["the script ended without a training step"], [])
-    assert "stood in for: the other 2 of 3 ranks" in report.notes
+    assert told(report) == (["not rehearsed to its end: the script was not through within 25 s (--timeout)"], [])
+    assert "rehearsed on 3 ranks" in report.notes
+    running = subprocess.run(["/bin/ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert [line for line in running.splitlines() if str(tmp_path) in line] == []
 
 
 def test_no_run_refuses(rehearse):

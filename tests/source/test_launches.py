@@ -41,6 +41,9 @@ def said(folder, code, script=LOADS):
             Launch({"bf16": Constant(value=True)}, "torchrun in run.sh"),
         ),
         ("run.sh", "torchrun --nproc_per_node=1 src/train.py\n", Launch()),
+        ("job.slurm", "#SBATCH -N 1\nsrun torchrun --nproc_per_node 2 train.py\n", Launch({}, "torchrun in job.slurm")),
+        ("job.sbatch", "srun torchrun --nproc_per_node 2 train.py\n", Launch({}, "torchrun in job.sbatch")),
+        ("notes.slides", "torchrun --nproc_per_node 2 train.py\n", None),
         (
             "run.sh",
             "deepspeed train.py --deepspeed z3.json > log\n",
