@@ -446,7 +446,11 @@ def main():
     function, folder, *_ = sys.argv[1:]
     os.environ["FOLDER"] = folder
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    for family in ("llama", "llama (reward model)"):  # before the process group exists, in which only rank 0 would write them
+    for family in (
+        "llama",
+        "llama (reward model)",
+        "t5 (encoder-decoder)",
+    ):  # before the process group exists, in which only rank 0 would write them
         tiny.checkpoint(family)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=120))
