@@ -222,7 +222,7 @@ adapter_rank: 8
 dataset: AI-ModelScope/alpaca-gpt4-data-en
 bf16: true
 gradient_checkpointing: true
-gradient_checkpointing_kwargs:  # fault: KB401
+gradient_checkpointing_kwargs:  # note: KB401
   use_reentrant: true
 """
 PROGRAM_TEST = '        ("model: a/b\\ntuning_kind: lora\\npacked_by: nf4\\nadapter_rank: 8\\n", ".yaml", "tunesmith"),\n'

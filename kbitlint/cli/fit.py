@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kbitlint import api
 from kbitlint.cli.inputs import must_be_no_input
@@ -41,14 +41,15 @@ def search(words: tuple[str, ...], options: FitOptions, settings: Config) -> int
     """
     target, *argv = words
     must_be_no_input(options.output_file, words, options.other_files(settings))
-    arguments = {"gpu": options.gpu, "checkpointing": options.checkpointing, **options.step(settings)}
+    asked: dict[str, Any] = {"gpu": options.gpu, "checkpointing": options.checkpointing}
     with reserve_stdout(), progress(f"fitting {target}"):
         if is_command(target, argv):
+            arguments = asked | options.step_of_script(settings)
             report = fit_script(words, Rehearsal(), arguments, fix=options.fix, unsafe=options.unsafe_fixes)
         elif options.fix:
             raise TargetError(target, "is no script: --fix changes the settings of scripts and notebooks")
         else:
-            report = api.fit(target, **arguments)
+            report = api.fit(target, **asked, **options.step(settings))
     colour, columns = text_layout(options.output_file)
     write_report(formats.render_fit(options.format_, report, color=colour, width=columns), options.output_file)
     return 0 if report.fits else 1

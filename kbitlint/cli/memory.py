@@ -28,11 +28,11 @@ def measure(words: tuple[str, ...], options: MemoryOptions, settings: Config) ->
     """Measure the memory of a training step of a target, or of a script with its arguments, and write the report."""
     target, *argv = words
     must_be_no_input(options.output_file, words, options.other_files(settings))
-    arguments = {"every": options.every, **options.step(settings)}
     with reserve_stdout(), progress(f"measuring {target}") as told:
         if is_command(target, argv):
+            arguments = {"every": options.every, **options.step_of_script(settings)}
             report = memory_of_script(words, Rehearsal(), arguments)
         else:
-            report = api.memory(target, told=told, **arguments)
+            report = api.memory(target, every=options.every, told=told, **options.step(settings))
     colour, columns = text_layout(options.output_file)
     write_report(formats.render_memory(options.format_, report, color=colour, width=columns), options.output_file)

@@ -44,3 +44,7 @@ class StepOptions(SharedOptions):
             "offload": self.offload,
             **self.arguments(settings),
         }
+
+    def step_of_script(self, settings: Config) -> dict[str, Any]:
+        """Return these arguments for a training of a script: LoRA is attached to its model only if it is asked for."""
+        return self.step(settings) | ({"lora": None} if self.lora is None else {})

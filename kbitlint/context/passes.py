@@ -37,19 +37,30 @@ def _evaluation(trainer: Any) -> Evaluation | None:
 
 
 def _generation(trainer: Any) -> Generation | None:
-    """Return the generation of a Trainer; None if it generates nothing, or in another process."""
+    """Return the generation of a Trainer; None if it generates nothing, or in another engine.
+
+    TRL's online trainers hold a ``generation_config``. Where ``steps_per_generation`` is set, a batch counts completions (GRPO,
+    RLOO); else it counts prompts, each of which gets ``num_generations`` completions (OnlineDPO).
+    """
     arguments = trainer.args
     completion = _count(arguments, "max_completion_length") or _count(arguments, "max_new_tokens")
     batch = _count(arguments, "per_device_train_batch_size")
-    if completion is None or batch is None or getattr(arguments, "use_vllm", False) or not hasattr(trainer, "num_generations"):
+    if (
+        completion is None
+        or batch is None
+        or getattr(arguments, "use_vllm", False)
+        or not hasattr(trainer, "generation_config")
+    ):
         return None
-    prompt = _count(arguments, "max_prompt_length")
-    return Generation(batch * (_count(arguments, "steps_per_generation") or 1), completion, prompt)
+    times = _count(arguments, "steps_per_generation") or _count(trainer, "num_generations") or 1
+    return Generation(batch * times, completion, _count(arguments, "max_prompt_length"))
 
 
 def rows_of_an_example(trainer: Any) -> int:
     """Return the rows of a batch for each of its examples: a pair of answers is two rows (TRL's collators for preferences)."""
-    return 2 if "Preference" in type(getattr(trainer, "data_collator", None)).__name__ else 1
+    collator = type(getattr(trainer, "data_collator", None))
+    paired = collator.__module__.startswith("trl.") and collator.__name__.endswith("Preference")
+    return 2 if paired and "Unpaired" not in collator.__name__ else 1
 
 
 def _length(data: Any) -> int:

@@ -35,6 +35,8 @@ class Raised:
     phase: Phase
     cell: str = ""
     """The cell of a notebook, ``cell 3``; empty for other files."""
+    rank: int | None = None
+    """The rank that raised, where rank 0 did not; None for rank 0."""
 
     @property
     def text(self) -> str:
@@ -44,7 +46,8 @@ class Raised:
     @property
     def sentence(self) -> str:
         """Return what happens and when."""
-        return f"the script raises {self.text} {self.phase.value}"
+        where = "" if self.rank is None else f" on rank {self.rank}"
+        return f"the script raises {self.text} {self.phase.value}{where}"
 
     @property
     def at(self) -> Location:
@@ -55,6 +58,27 @@ class Raised:
     def evidence(self) -> dict[str, Any]:
         """Return the exception, the user's function and the one that raised, as a violation shows them."""
         return {"raised": self.text, "in": self.function, "by": self.by}
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """A rank that waits in a collective which another rank does not enter, or enters with other tensors."""
+
+    rank: int
+    file: str
+    """The user's file, as the user named it."""
+    line: int
+    """The 1-based line of the user's innermost frame. In a notebook: the line in its cell."""
+    meanwhile: str
+    """What another rank does, as a clause: ``rank 0 has ended``."""
+    cell: str = ""
+    waits: bool = True
+    """Whether another rank enters no collective. If False, all enter one, and these differ."""
+
+    @property
+    def at(self) -> Location:
+        """Return the line of the user's that waits."""
+        return Location(self.cell, self.file, self.line or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +110,7 @@ class RehearsalFacts:
     """How many trainings the script reached."""
     raised: Raised | None = None
     batches: tuple[BatchFacts, ...] = ()
+    stalls: tuple[Stall, ...] = ()
 
     def raised_in(self, phase: str) -> Raised | None:
         """Return what the script raised in a part of it, ``BEFORE`` or ``AFTER``; None if it raised nothing there."""

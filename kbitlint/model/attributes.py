@@ -37,12 +37,27 @@ def unread_noted() -> Iterator[dict[tuple[str, str], None]]:
         _UNREAD.reset(token)
 
 
+#: the attribute of a tensor that stands for one created under inference mode, and was itself created outside of it
+_STANDS_FOR_INFERENCE = "_kbitlint_inference"
+
+
 def is_inference(tensor: Any) -> bool:
     """Return whether a tensor was created under ``torch.inference_mode``, so that autograd refuses to save it.
 
     A new value for its ``data`` makes ``is_inference()`` False. The tensor still has no version counter, which raises.
     """
+    if attribute(tensor, _STANDS_FOR_INFERENCE, default=False):
+        return True
     try:
         return bool(tensor.is_inference()) or tensor._version < 0  # noqa: SLF001  # autograd reads it when it saves the tensor
     except RuntimeError:
         return True
+
+
+def mark_inference(model: Any) -> None:
+    """Let the parameters and buffers of a model count as created under ``torch.inference_mode``.
+
+    A tensor without values that is an inference tensor refuses changes that a real one allows: a cast of its ``data``.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        setattr(tensor, _STANDS_FOR_INFERENCE, True)

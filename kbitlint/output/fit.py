@@ -76,7 +76,7 @@ def _phases(report: FitResult, width: int) -> Iterator[str]:
         total = size(on_card) if on_card else "-"
         host = f", {size(phase.host)} on the host" if phase.host else ""
         fits = "" if phase not in report.too_large else ", does not fit"
-        yield from wrapped(f"{total} on the card{host}{fits}: {phase_words(phase)}", width, "  ")
+        yield from wrapped(f"{phase.name}: {total} on the card{host}{fits}: {phase_words(phase)}", width, "  ")
         if fits and _ADVICE[phase.name]:
             yield from wrapped(_ADVICE[phase.name], width, "      ")
 

@@ -97,7 +97,7 @@ def render_text(report: MemoryResult, *, color: bool = False, width: int = 80) -
         lines += ["", f"the step {first.name}, {mode}, layer by layer", *chart(first.steps[mode], width)]
     if first is not None and first.phases:
         lines += ["", f"beside the steps {first.name}"]
-        lines += [line for phase in first.phases for line in wrapped(phase_words(phase), width, "  ")]
+        lines += [line for phase in first.phases for line in wrapped(f"{phase.name}: {phase_words(phase)}", width, "  ")]
     for state in report.states:
         if state.failure:
             lines += ["", *wrapped(f"{state.name}: not measured: {state.failure}", width, "")]
@@ -172,8 +172,7 @@ def phase_rows(states: tuple[StateMemory, ...]) -> Iterator[tuple[str, Callable[
 
 def phase_words(phase: Phase) -> str:
     """Return the settings of a part of a run, and the moment of its peak or why there is none."""
-    at = f"not measured: {phase.failure}" if phase.failure else f"at {phase.peak_at}"
-    return f"{phase.name}: {phase.words}, {at}"
+    return f"{phase.words}, {f'not measured: {phase.failure}' if phase.failure else f'at {phase.peak_at}'}"
 
 
 def _on_card(state: StateMemory, mode: str) -> int | None:

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from kbitlint import api, registry
@@ -14,11 +15,12 @@ from kbitlint.audit.options import options_of
 from kbitlint.audit.run import context_of, model_of
 from kbitlint.audit.turn import turn
 from kbitlint.context import Strategy, TrainingContext
-from kbitlint.errors import KbitlintError
+from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.rehearsal import BatchFacts
-from kbitlint.integrations import ranks
+from kbitlint.integrations import exchange, ranks
 from kbitlint.model.inputs.supplied import supplied
 from kbitlint.model.layers import adapters
+from kbitlint.rehearsal import peers
 from kbitlint.rehearsal.messages import Measured, Training
 from kbitlint.report import Report
 from kbitlint.result import Skip
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
     from kbitlint.rehearsal.messages import Measure
     from kbitlint.rehearsal.record import Record
+
+#: seconds that a rank waits for the audits of the others: longer than ranks of one machine differ
+_PATIENCE = 120.0
 
 
 def audit_training(record: Record, live: Any, inputs: Mapping[str, Any], optimizer: Any, line: int) -> None:
@@ -70,6 +75,8 @@ def _measure(record: Record, measure: Measure, live: Any, inputs: Mapping[str, A
             report = getattr(api, measure.function)(live, context=context, **arguments)
         except KbitlintError as error:
             record.send(Measured(line, failure=str(error)))
+        except Exception as error:  # noqa: BLE001  # kbitlint's own fault, which must not look like the script's
+            record.send(Measured(line, failure=f"an error of kbitlint's own: {one_line(error)}"))
         else:
             record.send(Measured(line, report))
 
@@ -96,9 +103,16 @@ def _report(record: Record, live: Any, inputs: Mapping[str, Any], optimizer: Any
     training = model.training
     model.train()
     try:
-        return ranks.over_ranks(None, look, rules).report
+        return ranks.over_ranks(_group(record), look, rules, _PATIENCE).report
     finally:
         model.train(training)
+
+
+def _group(record: Record) -> exchange.Group | None:
+    """Return the ranks of the rehearsal, once the script has let them meet; None for one process."""
+    if peers.count_of(record) == 1 or not torch.distributed.is_initialized():
+        return None
+    return exchange.group()
 
 
 def _options(record: Record) -> dict[str, Any]:

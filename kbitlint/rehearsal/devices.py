@@ -45,7 +45,7 @@ DEVICES = {
 _CUDA = "cuda"
 #: functions of ``torch.cuda`` that do nothing
 _SILENT = (
-    *("set_device", "empty_cache", "synchronize", "ipc_collect", "init", "manual_seed", "manual_seed_all"),
+    *("empty_cache", "synchronize", "ipc_collect", "init", "manual_seed", "manual_seed_all"),
     *("set_rng_state", "set_rng_state_all", "reset_accumulated_memory_stats", "set_stream"),
     *("reset_peak_memory_stats", "reset_max_memory_allocated", "set_per_process_memory_fraction"),
 )
@@ -65,10 +65,12 @@ def install(record: Record) -> None:
         is_multi_gpu_board=False,
         max_threads_per_multi_processor=2048,
     )
+    chosen = [0]
     answers: dict[str, Callable[..., Any]] = {
         "is_available": lambda: True,
         "device_count": lambda: max(1, record.request.command.ranks or 1),
-        "current_device": lambda: 0,
+        "current_device": lambda: chosen[0],
+        "set_device": lambda place: chosen.__setitem__(0, _number_of(place)),
         "get_device_name": lambda *_, **__: device.name,
         "get_device_capability": lambda *_, **__: device.capability,
         "get_device_properties": lambda *_, **__: properties,
@@ -97,7 +99,12 @@ def install(record: Record) -> None:
     if torch.version.cuda is None:
         torch.version.cuda = "12.8"
     _keep_tensors_here(record)
-    record.note(f"as on one {device.name}")
+
+
+def _number_of(place: Any) -> int:
+    """Return the number of a GPU that a device, a string or a number names."""
+    index = place if isinstance(place, int) else torch.device(place).index
+    return index or 0
 
 
 #: answers of ``torch.accelerator`` to the script; torch itself asks it where it pins memory

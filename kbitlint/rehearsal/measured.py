@@ -81,6 +81,8 @@ def fit_script(
     report: FitReport = _most(command, how, "fit", {**arguments, "writable": names})
     if report.fits or report.answer is None or document is None:
         return report
+    if not report.chosen:  # its steps fit, and a part beside them does not
+        return _noted(report, f"nothing was written: --fix changes no setting of {report.too_large[0].name}")
     if not are_written_by(report.chosen, names):
         left = "; ".join(left_to_do(report.chosen, names))
         return _noted(report, f"nothing was written: {command.script} takes no setting for {left}")
@@ -99,6 +101,8 @@ def _written(
         proof: FitReport = _most(command, how, "fit", arguments, text=file.after.encode(file.encoding))
     except KbitlintError as error:
         return _noted(report, f"nothing was written: with the changes, {error}")
+    if proof.room >= 0 and proof.too_large:
+        return _noted(report, f"nothing was written: with the changes its steps fit, its {proof.too_large[0].name} does not")
     if not proof.fits:
         return _noted(report, f"nothing was written: {command.script} takes the changes, and its training does not follow them")
     write([file])

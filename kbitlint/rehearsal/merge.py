@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from kbitlint import engine
 from kbitlint.audit.sources import audit_source
 from kbitlint.errors import TargetError
-from kbitlint.facts.rehearsal import Phase, Raised, RehearsalFacts
+from kbitlint.facts.rehearsal import Phase, Raised, RehearsalFacts, Stall
 from kbitlint.rehearsal.messages import Kind
 from kbitlint.report import Report, report_of
 from kbitlint.result import Skip
@@ -33,14 +33,16 @@ def reports_of(received: Received, command: Command, rules: tuple[Rule, ...], op
 
     The first one also holds what concerns the whole script.
     """
-    raised = received.raised or _left(received, command)
+    raised = received.raised or _left(received, command) or _raised_elsewhere(received, command)
     batches = tuple(one.batch for one in received.trainings if one.batch is not None)
-    facts = RehearsalFacts(command.script, len(received.trainings), raised, batches)
+    facts = RehearsalFacts(
+        command.script, len(received.trainings), raised, batches, _stalls(received) if raised is None else ()
+    )
     outcome = engine.run(rules, {Surface.REHEARSAL: facts}, options.context)
-    skips = [*received.skips]
+    skips = [*received.skips, *_skips_elsewhere(received)]
     if received.unfinished:
         skips.append(Skip("", Surface.REHEARSAL, f"not rehearsed to its end: {received.unfinished}"))
-    elif not received.trainings and raised is None and not received.skips:
+    elif not received.trainings and raised is None and not received.skips and not facts.stalls:
         skips.append(Skip("", Surface.REHEARSAL, "the script ended without a training step"))
     static = None if command.is_module else _read(command, rules, options)
     if static is not None and raised is None:
@@ -72,6 +74,36 @@ def _left(received: Received, command: Command) -> Raised | None:
     phase = Phase.AFTER if received.trainings else Phase.BEFORE
     message = f"exit status {received.exit.status}" + (f": {last}" if last else "")
     return Raised("SystemExit", message, command.script, received.exit.line, "<module>", "sys.exit", phase)
+
+
+def _raised_elsewhere(received: Received, command: Command) -> Raised | None:
+    """Return what the lowest rank raised that raised anything."""
+    for rank, sent in sorted(received.ranks.items()):
+        raised = sent.raised or _left(sent, command)
+        if raised is not None:
+            return dataclasses.replace(raised, rank=rank)
+    return None
+
+
+def _stalls(received: Received) -> tuple[Stall, ...]:
+    """Return where ranks waited for others in vain, each place once: several ranks at a line are one stall.
+
+    A rank that could not be rehearsed to its end is waited for in a rehearsal only.
+    """
+    every = {0: received, **received.ranks}
+    ended = {rank for rank, sent in every.items() if sent.whole}
+    found = [one for _, sent in sorted(every.items()) for one in sent.stalls if not one.waits or ended - {one.rank}]
+    return tuple({(stall.file, stall.line, stall.meanwhile): stall for stall in reversed(found)}.values())[::-1]
+
+
+def _skips_elsewhere(received: Received) -> Iterable[Skip]:
+    """Yield the skips of further ranks that rank 0 does not have."""
+    known = set(received.skips)
+    for rank, sent in sorted(received.ranks.items()):
+        for skip in sent.skips:
+            if skip not in known:
+                known.add(skip)
+                yield dataclasses.replace(skip, reason=f"rank {rank}: {skip.reason}")
 
 
 def _notes(received: Received) -> Iterable[str]:
@@ -126,23 +158,16 @@ def _merged(rehearsed: Report, static: Report | None, live: Report | None, comma
 
 
 _LIVE = (Surface.MODEL, Surface.TRACE, Surface.RANKS)
-#: Rules whose cause a stand-in takes away, so that a training without weights disproves nothing: ``models.py`` loads outside
-#: of inference mode.
-_TAKEN_AWAY = ("KB306",)
 
 
 def _proved(static: Report, live: list[Report]) -> Report:
     """Return the audit of the text without failures that the same rule, looking at each training itself, does not find."""
 
     def is_disproved(one: Violation) -> bool:
-        return (
-            one.consequence is Consequence.FAILS
-            and one.code not in _TAKEN_AWAY
-            and all(
-                any((one.code, surface) in report.ran for surface in _LIVE)
-                and one.code not in {other.code for other in report.violations}
-                for report in live
-            )
+        return one.consequence is Consequence.FAILS and all(
+            any((one.code, surface) in report.ran for surface in _LIVE)
+            and one.code not in {other.code for other in report.violations}
+            for report in live
         )
 
     kept = tuple(one for one in static.violations if not (live and is_disproved(one)))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from kbitlint.audit.options import Options
-    from kbitlint.facts.rehearsal import BatchFacts, Raised
+    from kbitlint.facts.rehearsal import BatchFacts, Raised, Stall
     from kbitlint.rehearsal.command import Command
     from kbitlint.report import Report
     from kbitlint.result import Skip
@@ -103,7 +103,10 @@ class Exit:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The script ended."""
+    """The process has nothing more to send."""
+
+    whole: bool = True
+    """Whether the script ran to its end."""
 
 
 @dataclass(slots=True)
@@ -117,9 +120,15 @@ class Received:
     raised: Raised | None = None
     exit: Exit | None = None
     done: bool = False
+    whole: bool = False
+    """Whether the script ran to its end."""
     unfinished: str = ""
     """Why the process ended before the script did; empty if it did not."""
     missing: list[str] = field(default_factory=list)
     """Paths that the script asked for, and that are not there."""
     output: str = ""
     """The end of what the script printed."""
+    stalls: list[Stall] = field(default_factory=list)
+    """Ranks that waited for another one in vain."""
+    ranks: dict[int, Received] = field(default_factory=dict)
+    """What each rank other than 0 sent."""

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from kbitlint.errors import KbitlintError
+from kbitlint.model.attributes import mark_inference
 from kbitlint.model.build.factory import built_instead
 from kbitlint.model.build.packed_weights import unpackable
 from kbitlint.rehearsal.checkpoints import checkpoint_of
@@ -94,8 +95,10 @@ def _loading(record: Record, original: Any) -> Any:
         except KbitlintError as error:
             raise NotAtHandError(str(error)) from error
         model = made[0] if isinstance(made, tuple) else made
+        if torch.is_inference_mode_enabled():
+            mark_inference(model)
         if getattr(model, "hf_quantizer", None) is not None or placed is not None:
-            model.hf_device_map = _map_of(placed)
+            model.hf_device_map = _map_of(placed, model)
         return made
 
     return from_pretrained
@@ -108,12 +111,18 @@ def _without_flash(record: Record, config: Any) -> None:
         record.stand_in("flash attention (torch's own)")
 
 
-def _map_of(placed: Any) -> dict[str, Any]:
-    """Return the device map that a load on one GPU with room for all of the model records."""
+def _map_of(placed: Any, model: nn.Module) -> dict[str, Any]:
+    """Return the device map that a load on GPUs with room for all of the model records."""
     if isinstance(placed, dict):
         return dict(placed)
     if isinstance(placed, (torch.device, int)) or (isinstance(placed, str) and placed in ("cpu", "cuda")):
         return {"": torch.device(placed)}
+    if placed is not None and torch.cuda.device_count() > 1:
+        from accelerate import infer_auto_device_map  # asked only where there are several GPUs
+        from accelerate.utils import get_balanced_memory  # see above
+
+        whole: Any = {"no_split_module_classes": list(getattr(model, "_no_split_modules", None) or ())}
+        return dict(infer_auto_device_map(model, max_memory=get_balanced_memory(model, **whole), **whole))
     return {"": 0}
 
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import linecache
+import os
 import re
 import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError, one_line
-from kbitlint.facts.rehearsal import Phase, Raised
+from kbitlint.facts.rehearsal import Phase, Raised, Stall
+from kbitlint.rehearsal import collectives
 from kbitlint.rehearsal.absent import is_touched
 from kbitlint.rehearsal.messages import Exit
 from kbitlint.result import Skip
@@ -37,12 +40,14 @@ _OFFLINE_WORDS = re.compile(
 )
 _META = re.compile(r"\bmeta\b|register_meta|without data|has no data", re.IGNORECASE)
 _DEVICE = re.compile(r"\bCUDA\b|\bcuda\b|NVIDIA|\bnvcc\b|\bGPU\b|libcuda|libnccl|\bNCCL\b")
+#: messages of native code about what Landlock refuses
+_REFUSED = re.compile(r"permission denied|os error 13|cross-device link|unable to open database file", re.IGNORECASE)
 #: packages whose objects hold data
 _OF_DATA = frozenset(("builtins", "numpy", "torch", "pandas", "datasets", "transformers", "kbitlint", "PIL"))
 #: stand-ins around functions of libraries, whose exceptions are those of the libraries
 _PASSING = frozenset(
     f"kbitlint.rehearsal.{name}"
-    for name in ("devices", "trainers", "loops", "saving", "adapters", "writing", "services", "words")
+    for name in ("devices", "trainers", "loops", "saving", "adapters", "writing", "services", "words", "ranks")
 )
 #: messages of libraries about a package that they can do without
 _UNINSTALLED = re.compile(r"\binstalled\b|pip install", re.IGNORECASE)
@@ -59,8 +64,8 @@ class NotAtHandError(OSError):
     """Something that a rehearsal can neither find on this machine nor stand in for."""
 
 
-def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
-    """Return how the script ended: what it raised, why the rest could not be rehearsed, or its exit status."""
+def ending(error: BaseException, record: Record) -> Raised | Stall | Skip | Exit | None:
+    """Return how the script ended: what it raised, where it waited, why the rest was not rehearsed, or its exit status."""
     place = record.users_frame(error)
     line = place[1] if place else 0
     if isinstance(error, SystemExit):
@@ -68,6 +73,10 @@ def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
         if status and demands_path(error, record):
             return Skip("", Surface.REHEARSAL, f"line {line}: the script leaves, {_missing(record)}")
         return Exit(status, line) if status else None
+    meanwhile = collectives.of_other_ranks(error)
+    if meanwhile is not None and place is not None:
+        cell, line = record.in_cell(line)
+        return Stall(int(os.environ.get("RANK", "0")), record.name_of(place[0]), line, meanwhile[0], cell, meanwhile[1])
     why = None if isinstance(error, SyntaxError) else _only_here(error, record)  # a file that does not compile has no frame
     if why is not None or place is None:
         file = f"{record.name_of(place[0])}:{line}" if place else record.request.command.script
@@ -88,16 +97,28 @@ def ending(error: BaseException, record: Record) -> Raised | Skip | Exit | None:
 def _only_here(error: BaseException, record: Record) -> str | None:
     """Return why a real run may not have an exception, as a clause; None if it has it."""
     for one in _chain(error):
+        if is_refused(one):
+            return f"because its process may not do that: {one_line(one)}"
         if isinstance(one, EnclosedError):
             return f"because a rehearsal may not {str(one).partition('may not ')[2]}"
         if type(one).__name__ in _OFFLINE or (isinstance(one, OSError) and _OFFLINE_WORDS.search(str(one))):
             return f"because it needs what is not on this machine: {one_line(one)}"
         if isinstance(one, ImportError) and one is not error and _is_missing(one):
             return f"because a package is not installed here: {one_line(one)}"
+        if collectives.is_of_gloo(one):
+            return f"because gloo, which stands in for NCCL, cannot do it: {one_line(one)}"
     if demands_path(error, record):
         return _missing(record)
     text = one_line(error)
     return _because_of_machine(error, text) or _because_of_stand_ins(error, record, text)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Return whether the system refused an act that the enclosure did not name: one of native code."""
+    if isinstance(error, EnclosedError):
+        return False
+    named = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EXDEV, errno.EFBIG)
+    return named or _REFUSED.search(str(error)) is not None
 
 
 def demands_path(error: BaseException, record: Record) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kbitlint.errors import KbitlintError
+from kbitlint.facts.rehearsal import Stall
+from kbitlint.rehearsal import peers
 from kbitlint.rehearsal.messages import Done, Exit, Measured, Missing, Note, Received, Request, Training
 from kbitlint.result import Skip
 from kbitlint.runtime import process_memory, processes
@@ -73,8 +76,8 @@ def run(request: Request, limits: Limits) -> Received:
         try:
             received.unfinished = _receive(pipe, child, limits, received)
         finally:
-            _end(child)
-    received.output = _tail(folder / "output")
+            _end(child, request.folder)
+    complete(received, request)
     if not received.done and not received.unfinished and received.raised is None and received.exit is None:
         received.unfinished = f"its process {processes.ending(child.returncode)}"
     return received
@@ -115,6 +118,21 @@ def _rank_zero(count: int) -> dict[str, str]:
     return {**rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
 
 
+def complete(received: Received, request: Request) -> None:
+    """Add what the processes of a rehearsal left in its folder: the end of what they printed, and what further ranks sent."""
+    received.output = _tail(Path(request.folder, "output"))
+    for rank in range(1, request.command.ranks or 1):
+        received.ranks[rank] = _sent(peers.messages(request.folder, rank))
+
+
+def _sent(file: Path) -> Received:
+    """Return what a file of messages holds; nothing if there is none. A rank that was killed may leave half a message."""
+    received = Received()
+    with contextlib.suppress(FileNotFoundError):
+        take(file.read_bytes(), received)
+    return received
+
+
 def _receive(pipe: BinaryIO, child: subprocess.Popen[bytes], limits: Limits, received: Received) -> str:
     """Collect the messages until the process ends or reaches a limit. Return which limit, or nothing."""
     deadline = time.monotonic() + (limits.seconds or float("inf"))
@@ -123,7 +141,7 @@ def _receive(pipe: BinaryIO, child: subprocess.Popen[bytes], limits: Limits, rec
         ready, _, _ = select.select([pipe], [], [], _LOOK)
         if ready:
             part = os.read(pipe.fileno(), 1 << 16)
-            waiting = _take(waiting + part, received)
+            waiting = take(waiting + part, received)
             if not part:  # the process has ended, or closed its end
                 return ""
         elif child.poll() is not None:  # a process that it forked may hold the pipe open
@@ -134,7 +152,7 @@ def _receive(pipe: BinaryIO, child: subprocess.Popen[bytes], limits: Limits, rec
             return f"the script needs more than {size(limits.nbytes)} of memory (--memory)"
 
 
-def _take(data: bytes, received: Received) -> bytes:
+def take(data: bytes, received: Received) -> bytes:
     """Take the whole messages out of the data, and return the rest. A message follows its length, 8 bytes."""
     while len(data) >= 8 and len(data) >= 8 + (length := int.from_bytes(data[:8], "big")):
         _keep(pickle.loads(data[8 : 8 + length]), received)  # noqa: S301  # written by this program
@@ -153,18 +171,20 @@ def _keep(message: Any, received: Received) -> None:
         received.measured.append(message)
     elif isinstance(message, Missing):
         received.missing.append(message.path)
+    elif isinstance(message, Stall):
+        received.stalls.append(message)
     elif isinstance(message, Exit):
         received.exit = message
     elif isinstance(message, Done):
-        received.done = True
+        received.done, received.whole = True, message.whole
     elif isinstance(message, str):
         raise KbitlintError(message)
     else:
         received.raised = message
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it started."""
+def _end(child: subprocess.Popen[bytes], folder: str) -> None:
+    """End the process and all that it started. Those that left its session have its environment, which names the folder."""
 
     def kill() -> bool:
         alive = child.poll() is None
@@ -174,6 +194,9 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
     processes.end_family(child.pid, kill)
     child.wait()
+    for process in process_memory.started_with(folder):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
 
 
 def _tail(file: Path) -> str:

@@ -61,6 +61,11 @@ class Record:
             while view:
                 view = view[os.write(self._pipe, view) :]
 
+    def send_to(self, pipe: int) -> None:
+        """Send further messages to another descriptor, and close that of the process that forked this one."""
+        os.close(self._pipe)
+        self._pipe = pipe
+
     def note(self, text: str, kind: Kind = Kind.OTHER) -> None:
         """Send a note, once."""
         if text not in self._sent:

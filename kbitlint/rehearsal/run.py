@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint import registry
 from kbitlint.audit.options import options_of
+from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.lazy_dataclass import dataclass
@@ -106,7 +107,7 @@ def run(words: Sequence[str], how: Rehearsal, options: dict[str, Any]) -> tuple[
     """Rehearse the command that the words hold, and return its reports."""
     chosen = options_of(options)
     rules = registry.select(chosen.select, chosen.ignore, chosen.rule_options)
-    command = read_command(words)
+    command = _with_ranks(read_command(words))
     if not chosen.run:
         return (Report(command.text, "not run", skips=(Skip("", Surface.REHEARSAL, "scripts are not run (--no-run)"),)),)
     with held_to(chosen.limits):
@@ -126,6 +127,17 @@ def perform(command: Command, how: Rehearsal, options: Options, **further: Any) 
         if how.show is not None:
             how.show(received.output)
     return received
+
+
+def _with_ranks(command: Command) -> Command:
+    """Return a command with the number of ranks of its launcher's file, where its arguments give none.
+
+    Raises:
+        KbitlintError: The file cannot be read.
+    """
+    if command.ranks is not None or command.launch_file is None:
+        return command
+    return dataclasses.replace(command, ranks=TrainingContext.from_launcher_file(Path(command.launch_file)).world_size)
 
 
 def _performed(request: Request, limits: Limits) -> Received:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import one_line
-from kbitlint.rehearsal import made_up_files, script
+from kbitlint.rehearsal import made_up_files, peers, script
 from kbitlint.rehearsal.folders import Mirror
 from kbitlint.rehearsal.imports import after_import
 from kbitlint.rehearsal.messages import Done, Missing
@@ -22,6 +22,10 @@ from kbitlint.runtime.enclosure import enclose
 
 if TYPE_CHECKING:
     from kbitlint.rehearsal.messages import Request
+
+
+#: the most bytes of a file that the script writes, its output included
+_LARGEST_FILE = 4 * 2**30
 
 
 def perform(request_file: str, pipe: int, parent: int) -> None:
@@ -37,51 +41,59 @@ def perform(request_file: str, pipe: int, parent: int) -> None:
         os.register_at_fork(after_in_child=lambda: processes.die_with_parent(os.getppid()))  # workers of data loaders
     os.set_inheritable(pipe, False)  # noqa: FBT003  # a positional argument of Python's
     request: Request = pickle.loads(Path(request_file).read_bytes())  # noqa: S301  # written by this program
-    mirror = Mirror(request.folder)
-    record = Record(request, mirror, pipe)
+    record = Record(request, Mirror(request.folder), pipe)
     try:
-        _set_up(record)
+        prepare(record)
+        enter(record)
     except BaseException:  # noqa: BLE001  # kbitlint's own fault, which the parent reports
         last = traceback.format_exc().strip().splitlines()
         record.send(f"the rehearsal could not start: {last[-1]} ({' '.join(last[-3:-1])})")
         _leave()
+    play(record)
+
+
+def play(record: Record) -> None:
+    """Run the script on each rank, send how it ends, and end the process."""
+    others, failed = peers.fork(record), False
     try:
-        script.run(request, mirror, record.cells)
+        script.run(record.request, record.mirror, record.cells)
     except BaseException as error:  # noqa: BLE001  # every end of the script is a result
-        _send_ending(error, record)
+        failed = _send_ending(error, record)
     else:
         if not record.trainings:
             _send_missing(record)
-    record.send(Done())
-    _leave()
+    others.wait(failed=failed)
+    record.send(Done(whole=not failed))
+    _leave(int(failed))
 
 
-def _leave() -> None:
+def _leave(status: int = 0) -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (OSError, ValueError, AttributeError):
             continue
-    os._exit(0)  # the script's threads and exit handlers have nothing left to do
+    os._exit(status)  # the script's threads and exit handlers have nothing left to do
 
 
-def _send_ending(error: BaseException, record: Record) -> None:
-    """Send how the script ended. Its own traceback goes to its output, as a real run prints it."""
+def _send_ending(error: BaseException, record: Record) -> bool:
+    """Send how the script ended, and return whether it failed. Its traceback goes to its output, as a real run prints it."""
     from kbitlint.rehearsal.loops import LoopLeft  # imports torch
     from kbitlint.rehearsal.outcome import demands_path, ending  # see above
 
     traceback.print_exception(type(error), error, error.__traceback__)
     if isinstance(error, LoopLeft):
-        return
+        return False
     try:
         if demands_path(error, record):
             _send_missing(record)
         found = ending(error, record)
     except Exception as own:  # noqa: BLE001  # kbitlint's own fault
         record.send(f"the end of the script could not be judged: {one_line(own)}")
-        return
+        return True
     if found is not None:
         record.send(found)
+    return found is not None
 
 
 def _send_missing(record: Record) -> None:
@@ -89,13 +101,12 @@ def _send_missing(record: Record) -> None:
         record.send(Missing(path))
 
 
-def _set_up(record: Record) -> None:
-    """Put the guards and stand-ins in place. torch is imported here, and so is what kbitlint itself needs of it."""
-    request, mirror = record.request, record.mirror
+def prepare(record: Record) -> None:
+    """Import what a rehearsal needs, and put the stand-ins in place. They ask the record what is rehearsed."""
     gc.set_threshold(10_000)  # a collection walks all modules of torch and transformers
     for name in ("tmp", "caches"):
-        Path(request.folder, name).mkdir(exist_ok=True)
-    os.chdir(mirror.open_up(request.working_folder))
+        Path(record.request.folder, name).mkdir(exist_ok=True)
+    os.chdir(record.request.folder)
     from kbitlint.extras import load_bitsandbytes  # its import is for this process
     from kbitlint.rehearsal import absent, services, unsloth  # see above
 
@@ -105,15 +116,35 @@ def _set_up(record: Record) -> None:
     services.install(record)
     absent.install(record)
     unsloth.install(record)
+
+
+def enter(record: Record, writable: str | None = None) -> None:
+    """Enter the mirror of the working folder, and enclose this process.
+
+    Args:
+        record: The record of the rehearsal.
+        writable: The only folder that may be written; None for that of the request.
+    """
+    request, mirror = record.request, record.mirror
+    from kbitlint.rehearsal import devices, services  # ``prepare`` has imported them
+
+    if sys.platform != "win32":
+        import resource  # Windows has none
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
+    os.chdir(mirror.open_up(request.working_folder))
+    count = request.command.ranks or 1
+    record.note(f"as on {count if count > 1 else 'one'} {devices.DEVICES[request.device_like].name}")
     for place in request.assumed:
         made_up_files.assume(record, place)
     redirect(mirror, lambda place: made_up_files.fill(record, place), lambda place: made_up_files.ask(record, place))
     enclose(
-        request.folder,
+        writable or request.folder,
         lambda act: record.skip(f"a rehearsal may not {act}"),
         services.may_start,
         real_path,
         network=request.network,
+        ranks=peers.count_of(record),
     )
 
 

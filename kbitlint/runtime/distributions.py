@@ -29,7 +29,7 @@ def version(package: str) -> str | None:
             return metadata.version(package)
         except metadata.PackageNotFoundError:
             return None
-    folder = _folders(tuple(sys.path)).get(_normalized(package), "")
+    folder = _folders(_path()).get(_normalized(package), "")
     stated = _VERSION.search(_text(folder, "METADATA") or _text(folder, "PKG-INFO"))
     return stated[1] if stated else None
 
@@ -40,7 +40,7 @@ def entry_points(group: str) -> list[str]:
         from importlib import metadata  # as above
 
         return sorted({entry.value for entry in metadata.entry_points(group=group)})
-    texts = (_text(folder, "entry_points.txt") for folder in _folders(tuple(sys.path)).values())
+    texts = (_text(folder, "entry_points.txt") for folder in _folders(_path()).values())
     return sorted({value for text in texts if group in text for value in _values(text, group)})
 
 
@@ -49,8 +49,13 @@ def _lie_elsewhere() -> bool:
     others = (finder for finder in sys.meta_path if finder is not PathFinder)
     return any(hasattr(finder, "find_distributions") for finder in others) or any(
         entry.endswith(".egg") or os.path.isfile(entry)  # noqa: PTH113  # a Path for each takes longer than the question
-        for entry in sys.path
+        for entry in _path()
     )
+
+
+def _path() -> tuple[str, ...]:
+    """Return the path of imports. Python ignores entries that are no strings."""
+    return tuple(entry for entry in sys.path if isinstance(entry, str))
 
 
 @functools.cache

@@ -158,11 +158,35 @@ def test_a_trainer_says_what_it_evaluates_and_generates(tmp_path):
     class Online:
         """A trainer that generates."""
 
-        args, num_generations = Arguments(), 4
+        args, generation_config = Arguments(), {}
 
     assert passes_of(Online()) == Passes(None, Generation(8, 256))
     Arguments.use_vllm = True
     assert passes_of(Online()) == Passes()
+
+
+@pytest.mark.parametrize(
+    ("name", "generation", "rows", "teaches"),
+    [
+        ("GRPOTrainer", Generation(4, 4), 1, False),
+        ("OnlineDPOTrainer", Generation(4, 4), 1, False),
+        ("DistillationTrainer", Generation(2, 4), 1, True),
+        ("DPOTrainer", None, 2, False),
+        ("KTOTrainer", None, 1, False),
+    ],
+)
+def test_trainers_of_trl_say_what_they_generate_and_hold(name, generation, rows, teaches, tmp_path):
+    from tests.support import trl_trainers
+
+    further = {"steps_per_generation": 2} if name == "GRPOTrainer" else {}
+    live = trl_trainers.build(name, tmp_path, **further)
+    table = kbitlint.memory(live, seq_len=32)
+
+    assert passes_of(live) == Passes(None, generation)
+    assert table.batch[0] == 2 * rows
+    assert (table.states[0].resident["other models"] > 0) == teaches
+    assert ("generation" in [phase.name for phase in table.states[0].phases]) == (generation is not None)
+    assert [phase.failure for phase in table.states[0].phases if phase.failure] == []
 
 
 def test_the_table_and_the_answer_have_the_parts_beside_the_steps(tmp_path):

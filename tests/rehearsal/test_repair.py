@@ -39,6 +39,7 @@ def file(tmp_path, monkeypatch):
     return path
 
 
+@pytest.mark.usefixtures("forked")
 def test_the_command_line_repairs_the_script_and_rehearses_it(run, file):
     before = run("rehearse", "train.py")
     fixed = run("rehearse", "--fix", "train.py")

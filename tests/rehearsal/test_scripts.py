@@ -62,6 +62,7 @@ def raised_in(reports):
     )
 
 
+@pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_rehearsal_ends_as_the_real_run_does(name, source, truth, tmp_path, monkeypatch):
     variant, real = VARIANTS[name], truth[name]
@@ -99,6 +100,7 @@ def test_a_clean_script_reaches_its_training_and_its_end(source, tmp_path, monke
     assert [skip for skip in report.skips if not skip.code] == []
 
 
+@pytest.mark.usefixtures("forked")
 def test_a_model_that_is_loaded_under_inference_mode_reaches_its_training(source, tmp_path, monkeypatch):
     script = scripts.place(VARIANTS["torch_loop"], source, tmp_path / "work")
     load = "model = AutoModelForCausalLM.from_pretrained("

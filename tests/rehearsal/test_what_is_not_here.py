@@ -16,8 +16,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
-def rehearse(tmp_path, monkeypatch):
+def rehearse(tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
+    if "hub" not in request.fixturenames:  # huggingface_hub reads the endpoint once, at its import
+        request.getfixturevalue("forked")
 
     def run(code, argv=(), **options):
         (tmp_path / "train.py").write_text(code)

@@ -91,3 +91,11 @@ def test_an_archive_on_the_path_is_read_by_importlib_metadata(path, monkeypatch)
     assert distributions.version("packed") == "3.1"
     assert distributions.version("other") is None
     assert distributions.entry_points("kbitlint.rules") == ["packed_rules"]
+
+
+def test_entries_of_the_path_that_are_no_strings_are_ignored_as_python_does(path, monkeypatch):
+    installed(path[0], "one", "1.5")
+    installed(path[1], "two", "2.5")
+    monkeypatch.setattr(sys, "path", [None, path[0], b"/", str(path[1])])
+
+    assert (distributions.version("one"), distributions.version("two")) == (None, "2.5")

@@ -139,7 +139,8 @@ def _look_at_packing(module: nn.Module, path: str, walk: Walk, *, base: bool) ->
     """Return how the module's weight is packed, and record it. None is an ordinary weight."""
     packing = quantized.packing_of(module)
     if packing is not None:
-        lost, conflict = quantized.lost_state(module, packing), packed_state.conflict(module, packing)
+        lost = quantized.lost_state(module, packing)
+        conflict = packed_state.conflict(module, packing) or packed_state.shared_scales(module, packing, path, walk.first)
         walk.quantized.append(QuantizedFacts(path, packing, lost, conflict))
         return packing
     if quantized.packed_class(type(module)):

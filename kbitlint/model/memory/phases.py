@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.context.passes import passes_of
 from kbitlint.model.build.factory import is_trainer
-from kbitlint.model.inspect.walk import collect
 from kbitlint.model.memory.passes import PassMeter
 from kbitlint.model.memory.resident import other_models
 from kbitlint.model.memory.storing import loading, merging, saving
@@ -62,7 +61,7 @@ class BesideSteps:
         if whole:
             yield loading(self.model, self.device)
         yield from PassMeter(twin, context, plan, held, rank, self.device).measured(self.passes)
-        saved = saving(collect(twin), held) if whole else None
+        saved = saving(twin, held) if whole else None
         if saved is not None:
             yield saved
         if whole:

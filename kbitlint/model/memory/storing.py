@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from kbitlint.facts.layers import Packing
-    from kbitlint.facts.model import ModelFacts
 
 #: bytes of an element of the matrices that a merge into a 4-bit weight holds at once: the unpacked weight, the adapters'
 #: product and their sum in float32
@@ -80,7 +79,7 @@ def _weights(base: nn.Module) -> Iterator[_Weight]:
             if id(parameter) in seen or "lora_" in path:
                 continue
             seen.add(id(parameter))
-            place = f"{path}.{name}" if path else name
+            place = f"{path}.{name}".removeprefix(".").replace(".base_layer.", ".")  # as a checkpoint names it
             if packing is None or name != "weight" or packing.features is None:
                 yield _Weight(place, parameter.nbytes, parameter.nbytes, parameter.numel(), packed=False)
                 continue
@@ -104,13 +103,13 @@ def _natural(name: str) -> list[tuple[int, Any]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in name.split(".")]
 
 
-def saving(facts: ModelFacts, held: int) -> Phase | None:
+def saving(model: nn.Module, held: int) -> Phase | None:
     """Return the memory of saving what trains between two steps; None if nothing does.
 
     safetensors copies all of it to the host at once. The card holds nothing beside.
     """
-    copied = sum(parameter.nbytes for parameter in facts.trainable)
-    return Phase("saving", "what trains", held, "between two steps", copied) if copied else None
+    copied = sum(parameter.nbytes for parameter in model.parameters() if parameter.requires_grad)
+    return Phase("saving", "what trains", held, "the end of a step", copied) if copied else None
 
 
 def merging(model: nn.Module, device: str) -> Iterator[Phase]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import KINDS
 from kbitlint.output.html.step_chart import step_chart
-from kbitlint.output.memory import phase_rows
+from kbitlint.output.memory import phase_rows, phase_words
 from kbitlint.output.timeline import KINDS as KINDS_OVER_TIME
 from kbitlint.sizes import size
 from kbitlint.upstream.cards import WORKSPACE, on_card
@@ -93,6 +93,9 @@ def budget(report: MemoryResult, now: str = "") -> dict[str, Any]:
         "states": [state.name for state in report.states],
         "failures": [(state.name, state.failure) for state in report.states if state.failure],
         "charts": [(mode, chart) for mode, chart in _charts(report) if chart is not None],
+        "phases": next(
+            ([f"{phase.name}: {phase_words(phase)}" for phase in state.phases] for state in report.states if state.steps), []
+        ),
         "chart_kinds": KINDS_OVER_TIME,
         "kinds": [*_PARTS, "optimizer state", "gradients, activations and temporaries"],
     }
