@@ -34,6 +34,8 @@ class Action(enum.Enum):
     PREPARE = "prepare"
     ATTACH = "attach adapters"
     LOAD_ADAPTERS = "load adapters"
+    ADD = "add adapters that stay idle"
+    ACTIVATE = "activate adapters by name"
     CHECKPOINT = "enable checkpointing"
     HOOK = "make inputs require grad"
     CAST = "cast"
