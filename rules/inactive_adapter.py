@@ -22,8 +22,8 @@ class InactiveAdapter(Rule):
 
     ## What it does
 
-    Reports `load_adapter(..., is_trainable=True)`, `add_adapter` and `add_weighted_adapter` on a PeftModel that has adapters, if
-    the file trains the model afterwards and activates no adapter by name.
+    Reports `load_adapter(..., is_trainable=True)`, `add_adapter` and `add_weighted_adapter` on a PeftModel that has adapters,
+    if the file trains the model afterwards and activates no adapter by name.
 
     ## Why is this bad?
 

@@ -114,7 +114,7 @@ class ModelCalls(Interpreter):
         return self._other_method(call, name, net)
 
     def _adapters_method(self, call: Call, name: str, net: TrackedModel, adapters: Adapters) -> Object:
-        """Apply a method that switches adapters off or on, or removes them.
+        """Apply a method that switches adapters off or on, activates some of them, or removes them.
 
         Adapters that are off are frozen too, and biases of the base that train beside them are not. When they are switched on
         again, the active ones require gradients.
@@ -122,6 +122,10 @@ class ModelCalls(Interpreter):
         if name == "unload":
             self.trail.step(Action.UNLOAD, call, net, without_adapters(net.state))
             return net
+        if name == "set_adapter":
+            after = net.state if adapters.trainable else dataclasses.replace(net.state, certain=False)
+            self.trail.step(Action.ACTIVATE, call, net, after)
+            return UNKNOWN
         on = _SWITCHES[name]
         others = isinstance(adapters.config, Call) and adapters.config.value("bias", "none") not in (UNKNOWN, "none")
         off = None if others else False  # biases of the base learn on beside adapters that are off
@@ -157,12 +161,8 @@ class ModelCalls(Interpreter):
         return UNKNOWN
 
     def _other_method(self, call: Call, name: str, net: TrackedModel) -> Object:
-        if net.state.adapters is not None and (name in _SWITCHES or name == "unload"):
+        if net.state.adapters is not None and (name in _SWITCHES or name in ("unload", "set_adapter")):
             return self._adapters_method(call, name, net, net.state.adapters)
-        if name == "set_adapter":
-            self.trail.step(Action.ACTIVATE, call, net, net.state)
-            if net.state.adapters is not None and net.state.adapters.trainable:
-                return UNKNOWN
         if name in UNSLOTH_METHODS and is_unsloth(net.state):
             called = dataclasses.replace(call, callee=f"unsloth.{name}")
             self.trail.calls[called.span] = called
