@@ -46,3 +46,10 @@ def test_loftq_takes_integers_of_8_bits_for_the_matrix_and_trains_on_what_comes_
 @pytest.mark.parametrize(("name", "flagged"), [("tiiuae/falcon-7b", 0), ("tiiuae/Falcon3-7B-Base", 1), ("org/base", 1)])
 def test_falcons_linear_layers_are_a_class_of_their_own_that_is_not_quantized(name, flagged):
     assert len(findings("KB620", LOADED.replace("org/base", name) + attach("pissa"))) == flagged
+
+
+@pytest.mark.parametrize(("default", "flagged"), [("pissa_niter_16", 1), ("olora", 0)])
+def test_the_default_of_an_environment_variable_counts(default, flagged):
+    script = LOADED + f"init = os.getenv('INIT', '{default}')\n" + attach("x").replace("'x'", "init")
+
+    assert len(findings("KB620", script)) == flagged

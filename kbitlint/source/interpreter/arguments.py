@@ -120,6 +120,11 @@ def stored_of(own: Any, method: Value, bits: Value) -> tuple[Value, Value]:
     return own["quant_method"], 4 if own.get("load_in_4bit") is True else 8 if own.get("load_in_8bit") is True else UNKNOWN
 
 
+def written_flag(name: str, value: str) -> str:
+    """Return how a user passes an option of the command line, or sets an environment variable."""
+    return f"{name[1:]}={value}" if name.startswith("$") else f"--{name} {value}".rstrip()
+
+
 def has_linears_of_its_own(name: Value, config: CheckpointConfig | None, versions: Mapping[str, str]) -> bool:
     """Return whether a checkpoint's class has linear layers of its own class, which transformers 5 leaves unquantized."""
     kind = config.model_type if config is not None else ""
