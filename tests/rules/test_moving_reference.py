@@ -85,3 +85,12 @@ def test_a_reference_model_of_its_own_does_not_move(trainer):
 
 def test_a_model_alone_has_no_reference():
     assert kbitlint.check(tiny.with_lora(tiny.load()), select=CODE).violations == ()
+
+
+def test_a_trainer_without_adapters_is_skipped(tmp_path):
+    args = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    made = transformers.Trainer(tiny.load(kind="none"), args)
+
+    assert [skip.reason for skip in kbitlint.check(made, select=CODE, trace=False).skips] == [
+        "no trainer with adapters and a reference is at hand"
+    ]
