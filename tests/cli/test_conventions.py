@@ -158,7 +158,7 @@ def test_the_text_of_an_editor_is_audited_fixed_and_shown_as_a_diff(project):
     assert (again, "-model = prepare_model_for_kbit_training(model)\n" in diff) == (0, True)
     assert (refused, problem) == (
         2,
-        "kbitlint: notes.txt: the name of a text ends in one of .py, .ipynb, .yaml, .yml, .json, .sh\n",
+        "kbitlint: notes.txt: the name of a text ends in one of .py, .ipynb, .yaml, .yml, .json, .sh, .slurm, .sbatch\n",
     )
 
 

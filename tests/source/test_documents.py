@@ -412,7 +412,7 @@ CONFIG = f'bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant="nf4", {MI
 
 @pytest.mark.parametrize("suffix", [".py", ".ipynb"])
 def test_edits_of_one_call_are_made_one_after_the_other(tmp_path, suffix):
-    text = IMPORTS + CONFIG + LOADED.split("\n", 1)[1] + PREPARED + ADAPTED + RANKED
+    text = IMPORTS + CONFIG + LOADED.split("\n", 1)[1] + PREPARED + ADAPTED + TRAINED
     path = tmp_path / f"train{suffix}"
     path.write_text(text if suffix == ".py" else json.dumps({"cells": [{"cell_type": "code", "source": text}]}))
 
