@@ -483,6 +483,7 @@ def main():
         "llama",
         "llama (reward model)",
         "gpt2 (Conv1D)",
+        "t5 (encoder-decoder)",
     ):  # before the process group exists, in which only rank 0 would write them
         tiny.checkpoint(family)
     torch.set_num_threads(1)
