@@ -137,9 +137,7 @@ def _trains(attach: Call, model: ModelState, versions: Mapping[str, str]) -> boo
         return False
     heads, tasks = HEADS[kind]
     saved = config.value("modules_to_save")
-    by_task = (
-        _text(config.value("task_type")) in tasks and attach.callee != "add_adapter"
-    )  # transformers' own method adds no head to a task's adapters
+    by_task = _text(config.value("task_type")) in tasks and attach.callee != "add_adapter"  # which adds no head
     return by_task or (isinstance(saved, tuple) and any(name in heads for name in saved))
 
 
