@@ -7,6 +7,7 @@ gradients, kernels that refuse their dtypes, and the bytes saved for the backwar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -21,7 +22,7 @@ from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.isolation import seeded
 from kbitlint.model.layers import checkpointing, experts
 from kbitlint.model.layers.replaced import replaced_layers
-from kbitlint.model.trace.fitting import mixes_integers, plan_for
+from kbitlint.model.trace.fitting import is_of_adapter, mixes_integers, plan_for
 from kbitlint.model.trace.float32_modules import float32_modules, float32_outputs
 from kbitlint.model.trace.gradients import why_cut
 from kbitlint.model.trace.guard import TouchedError
@@ -109,6 +110,9 @@ def _traced_on_a_batch_that_runs(inner: nn.Module, how: StepSettings) -> tuple[T
         return _traced(inner, how), how
     except UntraceableError as error:
         reason = error
+        if is_of_adapter(error.__cause__):
+            with contextlib.suppress(UntraceableError):
+                return _raising(inner, how, error), how
     plan = plan_for(inner, how.device, how.batch, how.seq_len)
     if plan is not None and plan != how.plan:
         how = dataclasses.replace(how, plan=plan)

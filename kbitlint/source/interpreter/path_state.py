@@ -190,10 +190,9 @@ class PathState:
                 self.step(Action.MERGE, call, net, after, "base" if by_base_name else None)
             case Action.RESIZE:
                 self.step(Action.RESIZE, call, net, state, "tokens" if api.returns else None)
-            case Action.CONTEXT:
-                self.step(Action.CONTEXT, call, net, state, "activation checkpointing")
-            case _:
-                pass
+            case Action.CONTEXT | Action.CAST:
+                detail = "packed" if api.action is Action.CAST else "activation checkpointing"
+                self.step(api.action, call, net, dataclasses.replace(state, dtype=call.dtype("dtype", state.dtype)), detail)
 
     def _prepare(self, api: Api, call: Call, net: TrackedModel) -> None:
         state = net.state
