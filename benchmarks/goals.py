@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 
@@ -71,3 +71,24 @@ def leave(goals: Iterable[Goal], file: Path | None = None, **measured: Any) -> i
 def read(file: Path) -> list[Goal]:
     """Return the goals that a benchmark wrote to a file."""
     return [Goal(**goal) for goal in json.loads(file.read_text())["goals"]]
+
+
+class Kept:
+    """Figures of a long part by name, in a file from which a stopped run goes on.
+
+    Args:
+        file: The file, one JSON object a line.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        lines = file.read_text().splitlines() if file.exists() else []
+        self._known: dict[str, Any] = dict(json.loads(line) for line in lines)
+
+    def get(self, name: str, measure: Callable[[], Any]) -> Any:
+        """Return the figure of a name; measure it and add it to the file if it is not there."""
+        if name not in self._known:
+            self._known[name] = measure()
+            with self.file.open("a") as file:
+                file.write(json.dumps([name, self._known[name]]) + "\n")
+        return self._known[name]

@@ -101,9 +101,18 @@ PARTS = {
     ),
     "memory": Part("Bytes of a step, as told and as they are", (("benchmarks.cost.memory",),)),
     "recorded": Part("Bytes of a step, as an H200 took them", (("benchmarks.cost.recorded",),)),
-    "published": Part("Bytes of a step, as others published them", (("benchmarks.cost.published",),)),
+    "published": Part(
+        "Bytes of a step, as others published them", (("benchmarks.cost.published",),), kept=("published.jsonl",)
+    ),
+    "peers": Part(
+        "Bytes of a step, as other estimators tell them of what others published",
+        (("benchmarks.cost.peers",),),
+        needs="packages that are not among the requirements (the head of benchmarks/cost/peers.py names them)",
+    ),
     "ranks": Part("Bytes of a rank, as real ranks held them", (("benchmarks.cost.ranks",),), kept=("ranks.jsonl",)),
-    "limits": Part("What is said to fit, under a limit that real steps must keep", (("benchmarks.cost.limits",),)),
+    "limits": Part(
+        "What is said to fit, under a limit that real steps must keep", (("benchmarks.cost.limits",),), kept=("limits.jsonl",)
+    ),
     "preparation": Part("What the fix costs, beside PEFT's prepare", (("benchmarks.cost.preparation",),)),
     "learning": Part(
         "What is learned after the fix, beside PEFT's prepare",

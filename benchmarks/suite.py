@@ -35,13 +35,13 @@ PROMISES = {
     "the trace leaves the model as it is, and says what it cannot trace": ("test_trace", "test_twin", "test_kernel_dtypes"),
     "the memory table, and what fits a card": (
         *("test_memory", "test_memory_of_like_layers", "test_step_bytes", "test_step_settings", "test_fit"),
-        *("test_live_losses", "test_timeline", "test_memory_benchmarks"),
+        *("test_live_losses", "test_timeline", "test_memory_benchmarks", "test_passes", "test_tensor_parallel"),
     ),
     "an error of a step is one of training, seen on a small copy": ("test_small_copy",),
     "diffusion models and plain modules": ("test_diffusion", "test_plain_modules", "test_fitted_batches"),
     "a rehearsal ends as the real run does, in its enclosure": (
         *("test_command", "test_process", "test_folders", "test_stand_ins", "test_enclosure"),
-        *("test_what_is_not_here", "test_repair", "test_public_rehearsals"),
+        *("test_what_is_not_here", "test_repair", "test_public_rehearsals", "test_measured"),
     ),
     "edits: all or nothing, undone bit for bit": ("test_edits", "test_fixed_models"),
     "folders: fixed, loaded again, trained": ("test_checkpoint_folder", "test_experts"),

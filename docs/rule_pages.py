@@ -1,4 +1,4 @@
-"""Write docs/rules/: one page a rule, from its docstring, and the index. `make docs` runs this."""
+"""Write docs/rules/: one page a rule, from its docstring, and the index; and the table of formats. `make docs` runs this."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint import rule_docs
+from kbitlint.output import formats
 from kbitlint.registry import all_rules
 
 if TYPE_CHECKING:
     from kbitlint.rule import Rule
 
 FOLDER = Path(__file__).parent / "rules"
+USAGE = Path(__file__).parent / "usage.md"
+_FORMATS_HEAD = "| `--output-format` | for |\n|---|---|\n"
 _GROUPS = {
     "KB1": "Precision",
     "KB2": "Trainability",
@@ -56,8 +59,15 @@ def _index() -> str:
     return "\n".join(parts)
 
 
+def usage() -> str:
+    """Return the page of usage with the table of formats that ``kbitlint.output.formats`` has."""
+    before, head, rest = USAGE.read_text(encoding="utf-8").partition(_FORMATS_HEAD)
+    table = "".join(f"| `{row.name}` | {row.purpose} |\n" for row in formats.FORMATS)
+    return f"{before}{head}{table}\n{rest.partition(chr(10) * 2)[2]}"
+
+
 def main() -> None:
-    """Write the pages, and remove those of rules that are gone."""
+    """Write the pages and the table, and remove those of rules that are gone."""
     FOLDER.mkdir(exist_ok=True)
     wanted = pages()
     for path in FOLDER.glob("*.md"):
@@ -65,6 +75,7 @@ def main() -> None:
             path.unlink()
     for name, text in wanted.items():
         (FOLDER / name).write_text(text, encoding="utf-8")
+    USAGE.write_text(usage(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
     from typing_extensions import Unpack
 
+    from kbitlint.context import TrainingContext
+    from kbitlint.fit_result import Owner
+    from kbitlint.fixes.fit import Asked
     from kbitlint.report import Report
     from kbitlint.step_report import FitReport, MemoryReport
     from kbitlint.target import Target
@@ -138,7 +141,7 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
     loss: str | None = None,
     accumulation: int | None = None,
     attention: str | None = None,
-    gpus: int = 1,
+    gpus: int | None = None,
     strategy: str | None = None,
     offload: bool = False,
     told: Callable[[str], None] | None = None,
@@ -159,7 +162,7 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
             for that of a live Trainer, or ``full``.
         accumulation: Batches before each step of the optimizer; None for that of a live Trainer, or 1.
         attention: ``eager`` or ``sdpa``; None for that of the model.
-        gpus: The cards of the run. The figures are those of one rank.
+        gpus: The cards of the run; None for the ranks of a live Trainer, or 1. The figures are those of one rank.
         strategy: A name of ``context.launch``; None for that of the context, or ``ddp`` for several cards.
         offload: Whether sharded weights lie in host memory.
         told: Receives the first peak in words, before the rest of the table is measured.
@@ -169,17 +172,18 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
         KbitlintError: As for ``check``; or an argument is wrong.
     """
     chosen = options_of(options)
-    from kbitlint.fixes.budget import launch_of, memory_of, plan_of, plan_of_target  # an audit measures no step
+    from kbitlint.fixes.budget import context_of_target, launch_of, memory_of, plan_of  # an audit measures no step
     from kbitlint.fixes.lora import parse_lora  # as above
 
     settings = (optimizer, loss, accumulation, every, attention)
     plan_of(chosen.context, *settings)  # wrong settings raise before the target is opened
-    launch = launch_of(strategy, gpus, chosen.context, offload=offload)
+    launch_of(strategy, gpus, chosen.context, offload=offload)  # as above
     adapter = None if lora is None else parse_lora(lora)
     parsed = target_of(target)
     with turn(parsed):
         opened = open_target(parsed, chosen)
-        step = plan_of_target(opened, chosen, *settings)
+        context = context_of_target(opened, chosen)
+        step, launch = plan_of(context, *settings), launch_of(strategy, gpus, context, offload=offload)
         return memory_of(opened, chosen, (batch, seq_len), lora=adapter, plan=step, launch=launch, told=told)
 
 
@@ -188,7 +192,7 @@ def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those 
     target: Any,
     *,
     gpu: str,
-    gpus: int = 1,
+    gpus: int | None = None,
     strategy: str | None = None,
     offload: bool = False,
     checkpointing: str | None = None,
@@ -199,6 +203,7 @@ def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those 
     loss: str | None = None,
     accumulation: int | None = None,
     attention: str | None = None,
+    writable: frozenset[tuple[Owner, str]] | None = None,
     **options: Unpack[Keywords],
 ) -> FitReport:
     """Return whether a run fits its cards, the largest batch that does, or the cheapest changes that make it fit.
@@ -208,21 +213,26 @@ def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those 
         gpu: A card (``4090``, ``A100-40``) or its size (``24GB``).
         checkpointing: ``none`` or ``all``; None for the setting of the context, or ``none``.
         batch: Sequences in a batch of one card; None for the value of the context, or 1.
+        writable: (owner, name) of each setting, if only changes that they make are chosen where these suffice.
         **options: As for ``check``. The other arguments are those of ``memory``.
 
     Raises:
         KbitlintError: As for ``check``; or an argument is wrong.
     """
-    from kbitlint.fixes.budget import plan_of, plan_of_target  # an audit measures no step
+    from kbitlint.fixes.budget import context_of_target, plan_of  # an audit measures no step
     from kbitlint.fixes.fit import asked_of, fit_target  # as above
 
     chosen = options_of(options)
     settings = (optimizer, loss, accumulation, None, attention)
-    asked = asked_of(gpu, (strategy, gpus, offload), checkpointing, chosen.context, plan_of(chosen.context, *settings), lora)
+
+    def ask(context: TrainingContext) -> Asked:
+        return asked_of(gpu, (strategy, gpus, offload), checkpointing, context, plan_of(context, *settings), lora)
+
+    ask(chosen.context)  # wrong settings raise before the target is opened
     parsed = target_of(target)
     with turn(parsed):
         opened = open_target(parsed, chosen)
-        asked = dataclasses.replace(asked, plan=plan_of_target(opened, chosen, *settings))
+        asked = dataclasses.replace(ask(context_of_target(opened, chosen)), writable=writable)
         return fit_target(opened, chosen, (batch, seq_len), asked)
 
 

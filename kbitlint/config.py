@@ -6,11 +6,11 @@ import dataclasses
 import json
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import ConfigError, did_you_mean
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import EXCLUDED, Limits
 from kbitlint.runtime.content import read, read_text
 from kbitlint.sizes import size_of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import one_line
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.result import Crash, Skip
 from kbitlint.rule import Rule, Unchecked, Unstated
 from kbitlint.runtime.confinement import lifted

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import enum
 from typing import TYPE_CHECKING
 
+from kbitlint.lazy_dataclass import dataclass
+
 if TYPE_CHECKING:
-    from kbitlint.memory_result import StepMemory
+    from collections.abc import Mapping
+
+    from kbitlint.memory_result import Phase, StepMemory
     from kbitlint.step_plan import StepPlan
 
 
@@ -47,6 +51,23 @@ class RankMemory:
     peak_at: str
 
 
+class Owner(enum.Enum):
+    """The call of a script that takes a setting."""
+
+    ARGUMENTS = "TrainingArguments"
+    QUANTIZATION = "BitsAndBytesConfig"
+    ADAPTERS = "LoraConfig"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One argument of a call of a script."""
+
+    owner: Owner
+    name: str
+    value: bool | int | str | Mapping[str, bool | int]
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One change of a run."""
@@ -62,6 +83,18 @@ class Change:
     """What to paste into a script."""
     fits: bool
     """Whether the run fits with this change alone."""
+    settings: tuple[Setting, ...] = ()
+    """The arguments that make it in a script. Empty if no argument does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The changes that were written into a script, after the changed script was seen to fit."""
+
+    file: str
+    changes: tuple[str, ...]
+    """Their names."""
+    diff: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +137,22 @@ class FitResult:
     """The step of the run as it was asked for, moment by moment."""
     grid: Grid | None = None
     """The bytes of other batches of ``answer``, or of the run as it was asked for if nothing makes it fit."""
+    written: Written | None = None
+    """The changes that ``--fix`` wrote. The other fields are then those of the changed script."""
+    phases: tuple[tuple[Phase, int], ...] = ()
+    """The parts of ``answer``, or of the run as it was asked for, beside its steps; each with its bytes on the card."""
 
     @property
     def fits(self) -> bool:
-        """Return whether the run fits as it was asked for."""
-        return self.memory.on_card <= self.total
+        """Return whether the run fits as it was asked for: its steps, and what it loads, evaluates and generates."""
+        return self.memory.on_card <= self.total and not self.too_large
+
+    @property
+    def too_large(self) -> tuple[Phase, ...]:
+        """Return the parts of the run beside its steps that do not fit. Merging and saving are no part of the run itself."""
+        return tuple(
+            phase for phase, on_card in self.phases if on_card > self.total and phase.name not in ("saving", "merging")
+        )
 
     @property
     def room(self) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -11,9 +12,28 @@ if TYPE_CHECKING:
     from kbitlint.step_plan import StepPlan
 
 #: kinds of resident bytes, in their order in reports
-KINDS = ("quantized weights", "quantization state", "norms", "embeddings and head", "other weights", "adapters", "buffers")
+KINDS = (
+    "quantized weights",
+    "quantization state",
+    "norms",
+    "embeddings and head",
+    "other weights",
+    "adapters",
+    "buffers",
+    "other models",
+)
 #: modes of checkpointing, in their order in reports; a third one, ``every n-th layer``, follows them
 OFF, ON = "no checkpointing", "checkpointed"
+
+
+def mode_of(stride: int) -> str:
+    """Return the name of the mode in which every n-th layer checkpoints, 0 for none."""
+    return {0: OFF, 1: ON}.get(stride) or f"every {_ordinal(stride)} layer"
+
+
+def _ordinal(number: int) -> str:
+    teens = number % 100 in (11, 12, 13)
+    return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +76,29 @@ class StepMemory:
 
 
 @dataclass(frozen=True, slots=True)
+class Phase:
+    """A part of a run beside its training steps."""
+
+    name: str
+    """``loading``, ``evaluation``, ``generation``, ``saving`` or ``merging``."""
+    words: str
+    """Its settings."""
+    peak: int | None
+    """The most bytes on the card; None if it cannot be measured."""
+    peak_at: str = ""
+    """The moment of the peak."""
+    host: int = 0
+    """The most bytes that it holds in the memory of the host."""
+    failure: str = ""
+    """Why it cannot be measured; empty if it can."""
+
+    @property
+    def label(self) -> str:
+        """Return its name in a table: a model is merged in two ways."""
+        return "merging, 16 bits" if "16 bits" in self.words else self.name
+
+
+@dataclass(frozen=True, slots=True)
 class StateMemory:
     """The memory of one state of the model: unchanged, or prepared in one way."""
 
@@ -74,6 +117,8 @@ class StateMemory:
     """Bytes of the optimizer's state, and of offloaded weights, that lie in the memory of the host."""
     buckets: int = 0
     """Bytes of DDP's gradient buckets."""
+    phases: tuple[Phase, ...] = ()
+    """The parts of the run beside its steps, in the order of a run."""
 
 
 @dataclass(frozen=True, slots=True)

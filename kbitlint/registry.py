@@ -6,12 +6,12 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, NoReturn
 
 from kbitlint.errors import KbitlintError, SelectionError, did_you_mean, one_line
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.rule import CODE, SLUG, Meta, Rule
+from kbitlint.runtime.distributions import entry_points
 from kbitlint.violation import Consequence, Severity
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def _rules_of(package: str) -> list[type[Rule]]:
         rules = [
             value
             for value in vars(module).values()
-            if isinstance(value, type) and issubclass(value, Rule) and value.__module__ == module.__name__
+            if isinstance(value, type) and value.__module__ == module.__name__ and issubclass(value, Rule)
         ]
         if len(rules) != 1:
             raise RuleShapeError(f"{module.__name__} holds {len(rules)} rules; a module holds exactly one")
@@ -83,7 +83,7 @@ def _loaded() -> tuple[tuple[Rule, ...], tuple[BrokenPack, ...]]:
     """Return every rule, and the packs that have a fault; those of kbitlint itself have none, or the run ends."""
     rules = {rule.meta.code: rule for rule in (rule() for rule in _rules_of(BUILT_IN))}
     broken = []
-    for package in sorted({entry.value for entry in entry_points(group=ENTRY_POINT_GROUP)}):
+    for package in entry_points(ENTRY_POINT_GROUP):
         try:
             new = [rule() for rule in _rules_of(package)]
             _must_differ(new, rules.values())

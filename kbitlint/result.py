@@ -6,9 +6,10 @@ module imports none of them. ``kbitlint.report`` adds the text rendering.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.violation import Edit, Severity, Surface, Violation
 
 if TYPE_CHECKING:

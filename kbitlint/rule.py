@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from abc import ABC
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime.docstrings import docstring
 from kbitlint.violation import Consequence, Fix, Location, Severity, Surface, Violation
 
@@ -57,7 +56,7 @@ class Unstated(Unchecked):
     """
 
 
-class Rule(ABC):
+class Rule:
     """One root cause. The docstring is the rule's document; each method ``check_<surface>`` finds it on one surface.
 
     A check only reads its facts. It may yield violations in any order and must be deterministic. A rule serves
@@ -132,7 +131,7 @@ class Rule(ABC):
     @classmethod
     def title(cls) -> str:
         """Return the first line of the rule's document."""
-        return docstring(cls).partition("\n")[0]
+        return (cls.__doc__ or docstring(cls)).strip().partition("\n")[0]
 
     def violation(
         self,

@@ -29,6 +29,12 @@ def sections(rule: type[Rule]) -> dict[str, str]:
     return {name: text.strip() for name, text in found.items()}
 
 
+def summary(rule: Rule) -> str:
+    """Return the first paragraph on what a rule does, as plain text in one line; its title if it has none."""
+    paragraph = sections(type(rule)).get("What it does", "").partition("\n\n")[0]
+    return " ".join(paragraph.split()) or type(rule).title()
+
+
 def page_of(code: str) -> str:
     """Return the address of the page of a built-in rule, of this version."""
     return f"{HOME}/blob/v{VERSION}/docs/rules/{code}.md"
@@ -41,6 +47,12 @@ def explain(rule: Rule) -> str:
         lines = [f"- `{option.name}` ({json.dumps(option.default)}): {option.doc}" for option in rule.options]
         body += "\n\n## Options\n\n" + "\n".join(lines)
     return f"# {rule.meta.slug} ({rule.meta.code})\n\n{rule.meta.severity.value}, since {rule.meta.since}\n\n{body}\n"
+
+
+def entry(rule: Rule) -> str:
+    """Return the two lines of a rule in the list of all: code, slug, severity and surfaces; below them its title."""
+    surfaces = ", ".join(surface.value for surface in rule.checks())
+    return f"{rule.meta.code}  {rule.meta.slug:<36}{rule.meta.severity.value:<9}{surfaces}\n       {type(rule).title()}"
 
 
 def as_json(rules: Iterable[Rule]) -> str:

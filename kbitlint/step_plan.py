@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from dataclasses import dataclass
 
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.lazy_dataclass import dataclass
 
 
 class Loss(enum.Enum):
@@ -67,3 +67,39 @@ def loss_named(name: str) -> Loss:
     if name not in known:
         raise KbitlintError(f"loss {name!r} is none of {', '.join(known)}{did_you_mean(name, known)}")
     return Loss(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A pass over evaluation data."""
+
+    batch: int
+    """Sequences in a batch of one rank."""
+    kept: int = 0
+    """Batches whose logits are held on the card at once; 0 if none are kept."""
+    words: str = ""
+    """What is kept, in words."""
+    batches: int = 0
+    """Batches whose logits the host receives in the end."""
+    joins: bool = True
+    """Whether kept logits are joined after each batch, which copies them (``eval_do_concat_batches``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A generation of completions between steps."""
+
+    batch: int
+    """Sequences that are generated at once."""
+    completion: int
+    """The most tokens of a completion."""
+    prompt: int | None = None
+    """The most tokens of a prompt; None if nothing bounds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """The passes of a run that hold no gradients."""
+
+    evaluation: Evaluation | None = None
+    generation: Generation | None = None

@@ -12,7 +12,7 @@ import functools
 import json
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from kbitlint import registry
 from kbitlint.errors import KbitlintError
 from kbitlint.files import atomic
 from kbitlint.files.project import file_of, name_in
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.module_paths import fold, matches
 from kbitlint.result import Suppressed
 from kbitlint.runtime.content import read_text

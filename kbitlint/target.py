@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kbitlint.errors import TargetError, did_you_mean
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.violation import Surface
 
 #: of a script, a notebook or a training configuration; a Hub id has none of them
-SUFFIXES = (".py", ".ipynb", ".yaml", ".yml", ".json", ".sh")
+SUFFIXES = (".py", ".ipynb", ".yaml", ".yml", ".json", ".sh", ".slurm", ".sbatch")
+#: those of shell scripts, jobs of SLURM included
+SHELLS = (".sh", ".slurm", ".sbatch")
 _HEADERS = (".safetensors", ".safetensors.index.json")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _HUB_URL = re.compile(
@@ -205,6 +207,6 @@ def _file(text: str, path: Path) -> Target:
         return Target(text, Kind.SCRIPT, str(path))
     raise TargetError(
         text,
-        "only checkpoint folders and their JSON files, scripts (.py, .ipynb), training configurations (.yaml, .json), folders "
-        "and factories (file.py:function) can be checked",
+        "only checkpoint folders and their JSON files, scripts (.py, .ipynb), training configurations (.yaml, .json), shell "
+        "scripts (.sh, .slurm), folders and factories (file.py:function) can be checked",
     )

@@ -10,12 +10,13 @@ Every failure is an AssertionError that names the line of the contract and the c
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import api, engine, registry, rule_docs
 from kbitlint.context import TrainingContext
 from kbitlint.fixes.model import fix_model
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.collect import collect
 from kbitlint.rule import CODE, SLUG
 from kbitlint.violation import Safety, Surface

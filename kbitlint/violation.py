@@ -1,15 +1,17 @@
 """Results of rules: violations with their evidence, and fixes as data.
 
 Every class is frozen, so a violation can be compared, cached and serialized. The result of a whole audit is in
-``kbitlint.result``. This module imports nothing of kbitlint.
+``kbitlint.result``. Of kbitlint, this module imports the decorator of its classes alone.
 """
 
 from __future__ import annotations
 
 import enum
 import functools
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
+
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -29,6 +29,9 @@ class AlteredPackedWeight(Rule):
     `model.float()` doubles the size, and the first forward pass raises `shape is invalid for input of size`. A state that
     belongs to another weight unpacks noise.
 
+    Two 8-bit layers that share a weight have its scales once: the first that runs takes them, and the other computes with
+    integers. `LoraConfig(layer_replication=...)` makes such layers.
+
     ## Example
 
     `for p in model.parameters(): if p.dtype == torch.bfloat16: p.data = p.data.float()` on a model that is stored for
@@ -67,5 +70,5 @@ class AlteredPackedWeight(Rule):
                     f"the packed weight contradicts its record: {layer.conflict}",
                     Location(layer.path),
                     evidence={"method": layer.packing.method, "bits": layer.packing.bits},
-                    fix=Fix("load the model again, and cast no packed weight", Safety.DISPLAY),
+                    fix=Fix("load the model again, and neither cast nor evaluate it before it trains", Safety.DISPLAY),
                 )

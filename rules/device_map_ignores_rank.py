@@ -36,7 +36,7 @@ class DeviceMapIgnoresRank(Rule):
 
     It is an error for a string such as `'auto'`, if the script wraps the model in DDP itself. It is a warning for a
     constant device. It is also a warning if the script only contains signs of a distributed launch, such as reading
-    LOCAL_RANK.
+    LOCAL_RANK, or if `--training` or a rehearsed launcher names several processes.
 
     ## Why is this bad?
 
@@ -73,7 +73,8 @@ class DeviceMapIgnoresRank(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each load whose map is the same on every rank, on every path."""
         strong = [mention for mention in source.distributed if mention.launcher or mention.what in STRONG]
-        if not source.distributed:
+        launched = [f"the launch of {context.world_size} processes"] if (context.world_size or 1) > 1 else []
+        if not source.distributed and not launched:
             return
         wrapped = {step.model_id for path in source.paths for step in path.steps if step.detail == "ddp"}
         for call, steps in source.steps_at(Action.LOAD):
@@ -82,16 +83,17 @@ class DeviceMapIgnoresRank(Rule):
                 continue
             maps = {repr(step.call.value("device_map")) for step in steps}
             certain = all(step.model_id in wrapped for step in steps)
-            signs = [mention for mention in strong if mention.concerns(argument.whole.line)]
+            signs = [*(mention.what for mention in strong if mention.concerns(argument.whole.line)), *launched]
             if len(maps) > 1 or not (certain or signs):
                 continue
             fails = certain and isinstance(argument.value, str)
             call_of, imported = source.importing("accelerate.PartialState")
             edits = source.replace(argument.span, f'{{"": {call_of}().process_index}}') + imported
             inside = call.span.start <= argument.span.start < call.span.end
+            what = (signs or [source.distributed[0].what])[0]
             title = "put it on the device of its rank"
             yield self.violation(
-                f"every rank places the model by the same map, and {(signs or source.distributed)[0].what} tells of several",
+                f"every rank places the model by the same map, and {what} tells of several",
                 source.at_line(argument.whole.line, "device_map"),
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if fails else Severity.WARNING,

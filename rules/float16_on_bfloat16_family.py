@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.source import Action
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream import families
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation

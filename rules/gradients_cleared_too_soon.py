@@ -66,7 +66,7 @@ class GradientsClearedTooSoon(Rule):
 
 
 def _fault(source: SourceFacts, loop: OwnLoop, does: set[Act]) -> tuple[str, int, str] | None:
-    """Return (message, line, name) of what keeps the gradients of a loop from the parameters; None if nothing does."""
+    """Return (message, line, name) of the fault that keeps gradients from the parameters; None without one."""
     cleared = loop.cleared
     if cleared is not None:
         return "the gradients are cleared before the optimizer uses them", cleared.line, f"{cleared.name}.zero_grad"

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy
 from kbitlint.rule import Meta, Rule
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts, ParameterFacts
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.training import Training
+    from kbitlint.facts.values import Call, Span
 
 
 class MixedShardDtypes(Rule):
@@ -26,6 +29,9 @@ class MixedShardDtypes(Rule):
 
     Under FSDP2, only the trainable parameters of a unit must agree. Trainer makes a PeftModel one unit. Nothing is
     reported with mixed precision and no 4-bit weights: accelerate then casts trainable parameters to float32 first.
+
+    In a script that is launched with FSDP1, reports the call that makes the dtype of frozen parameters another than that of the
+    4-bit storage.
 
     ## Why is this bad?
 
@@ -74,6 +80,23 @@ class MixedShardDtypes(Rule):
                 if len({parameter.dtype for parameter in trained}) > 1:
                     yield self._violation(path, trained, "trainable parameters that FSDP2 reduces together have", certain=True)
 
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each call that gives a model with packed weights a second dtype under FSDP1."""
+        found: dict[Span, tuple[Call, tuple[str, str]]] = {}
+        for trained in source.trained(quantized=True):
+            pairs = {pair for training in trained.paths for pair in [_mixed(training)]}
+            if None not in pairs and trained.certain:
+                call, dtypes = next(pair for pair in pairs if pair is not None)
+                found.setdefault(call.span, (call, dtypes))
+        for call, (storage, dtype) in found.values():
+            yield self.violation(
+                f"FSDP1 flattens {storage} storage and {dtype} parameters of a layer together, and refuses two dtypes",
+                source.at(call),
+                surface=Surface.SOURCE,
+                evidence={"storage": storage, "dtype": dtype},
+                fix=Fix("give them one dtype", Safety.DISPLAY),
+            )
+
     def _flattened(self, path: str, parameters: list[ParameterFacts], *, own_units: bool) -> Iterator[Violation]:
         rest = [p for p in parameters if not (p.requires_grad and p.path.endswith(".weight"))]
         certain = len({parameter.dtype for parameter in rest}) > 1
@@ -93,6 +116,18 @@ class MixedShardDtypes(Rule):
             evidence={"first_of_each": dict(sorted(first.items()))},
             fix=Fix("give them one dtype", Safety.DISPLAY),
         )
+
+
+def _mixed(training: Training) -> tuple[Call, tuple[str, str]] | None:
+    """Return the call that decides the dtype beside packed weights, with both dtypes, if they differ; else None."""
+    model = training.model
+    config, call = model.quantization, model.prepared or model.load
+    if not training.flattened or not model.packed or model.bits != 4 or config is None or call is None:
+        return None
+    storage = config.dtype("bnb_4bit_quant_storage")
+    if not (isinstance(storage, str) and isinstance(model.dtype, str)) or "float" not in storage or storage == model.dtype:
+        return None
+    return call, (storage, model.dtype)
 
 
 def _upcast(model: ModelFacts, context: TrainingContext) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.source import SourceFacts, Step
 
+#: a name that holds the tuner inside of a PeftModel, which holds the layers with adapters
+_TUNER = re.compile(r"^[ \t]*(\w+)[ \t]*=[^\n=]*\.base_model[ \t]*(?:#[^\n]*)?$", re.MULTILINE)
+
 
 class NestedAdapters(Rule):
     """Adapters were attached to a model that already has adapters, and PEFT wrapped it twice.
@@ -25,6 +29,7 @@ class NestedAdapters(Rule):
 
     In a script, reports `get_peft_model` on a model that has adapters on every path. It is a warning if the model is the base
     inside of a `PeftModel`: a TRL trainer with `peft_config` puts its adapters into the very model that the script passes.
+    Reports `PeftModel.from_pretrained` on a `PeftModel`, and on its `base_model`: not the base, but the tuner around it.
 
     ## Why is this bad?
 
@@ -99,10 +104,13 @@ class NestedAdapters(Rule):
 def _wraps_again(source: SourceFacts, step: Step) -> bool:
     """Return whether a PeftModel, and not the base inside of it, is wrapped once more."""
     adapters, given = step.before.adapters, step.call.argument("model")
-    if adapters is None or not step.before.certain or _is_bare(step) or not adapters.kept:
+    if adapters is None or given is None or not step.before.certain or not adapters.kept:
         return False
-    peft, name = source.name_of(adapters.by), source.code_of(given.span) if given is not None else ""
-    return bool(name) and (not peft or name == peft)
+    peft, name = source.name_of(adapters.by), source.code_of(given.span)
+    tuners = {found[1] for found in _TUNER.finditer(source.text, 0, step.call.span.start)}
+    if name.endswith(".base_model") or name in tuners - {peft}:
+        return True
+    return not _is_bare(step) and bool(name) and (not peft or name == peft)
 
 
 def _is_bare(step: Step) -> bool:

@@ -72,7 +72,7 @@ class PackedStorageUnderFsdp(Rule):
             if config.dtype("bnb_4bit_quant_storage") not in (None, "uint8", "int8"):
                 continue
             given = config.argument("bnb_4bit_quant_storage")
-            first = _version(trained.paths[0].arguments) == 1
+            first = _version(trained.paths[0].arguments) == 1 or trained.paths[0].flattened
             if source.dialect == "python":
                 name, imported = source.importing("torch", config.span)
                 edits = source.set_argument(config, "bnb_4bit_quant_storage", f"{name}.bfloat16") + imported

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, ClassVar
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import Call, Symbol
 from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.signatures.lookup import takes
 from kbitlint.upstream.task_heads import BIASED, HEADS, OTHER_ANSWERS
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
-    from kbitlint.facts.values import Value
+    from kbitlint.facts.values import Span, Value
 
 
 class PackedTaskHead(Rule):
@@ -69,21 +70,22 @@ class PackedTaskHead(Rule):
         """Yield one violation for each quantization config whose packed head PEFT is asked to train on every path."""
         if number(source.versions.get("transformers", "5")) < (5,):
             return
-        found: dict[Call, tuple[str, ...] | None] = {}
-        certain: set[Call] = set()
+        found: dict[Span, tuple[Call, tuple[str, ...] | None]] = {}
+        certain: set[Span] = set()
         for _, steps in source.steps_at(Action.ATTACH):
             for step in steps:
                 config = step.before.quantization
                 if config is not None:
-                    heads = _packed(step.before) if _trains(step.call, step.before) else None
-                    certain |= {config} if _is_named(step.before) else set()
-                    found[config] = heads if found.get(config, heads) == heads else None
-        for config, heads in found.items():
+                    heads = _packed(step.before) if _trains(step.call, step.before, source.versions) else None
+                    certain |= {config.span} if _is_named(step.before) else set()
+                    _, others = found.get(config.span, (config, heads))
+                    found[config.span] = config, heads if heads == others else None
+        for config, heads in found.values():
             if heads is not None:
                 title = f"leave it unquantized: llm_int8_skip_modules={list(heads)}"
                 given = config.gives("llm_int8_skip_modules")
                 edits = () if given else source.set_argument(config, "llm_int8_skip_modules", repr(list(heads)))
-                named = config in certain
+                named = config.span in certain
                 yield self.violation(
                     "the head is quantized too, and a packed head cannot be trained"
                     + ("" if named else ", unless the checkpoint's class has a head of another name"),
@@ -128,10 +130,13 @@ def _packed(model: ModelState) -> tuple[str, ...] | None:
     return None if kind == "ForQuestionAnswering" and OTHER_ANSWERS.search(name) else heads
 
 
-def _trains(attach: Call, model: ModelState) -> bool:
-    """Return whether an adapter config makes PEFT train a copy of the head."""
+def _trains(attach: Call, model: ModelState, versions: Mapping[str, str]) -> bool:
+    """Return whether an adapter config makes PEFT train a copy of the head.
+
+    Configs without ``modules_to_save``, such as that of trainable tokens, have no field for it.
+    """
     config, kind = attach.within("peft_config"), _kind(model)
-    if config is None or kind is None:
+    if config is None or kind is None or not takes(config.callee, "modules_to_save", versions):
         return False
     heads, tasks = HEADS[kind]
     task = _text(config.value("task_type"))

@@ -59,7 +59,7 @@ class PackedWeightRead(Rule):
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each quantized layer whose weight other code reads."""
         for read in trace.packed_reads:
-            name = read.path.rpartition(".")[2]
+            name = read.path.removesuffix(".base_layer").rpartition(".")[2]
             yield self.violation(
                 f"code computes with the packed weight of {name} instead of calling it",
                 Location(read.path),

@@ -30,8 +30,10 @@ class ReentrantCheckpointing(Rule):
     ## What it does
 
     Reports each module whose checkpoint function is bound with `use_reentrant=True`, or without a value: torch then defaults to
-    reentrant (2.13 still does). In a script, reports the call that decides last: an info if nothing is trained, and an error
-    under DDP with `find_unused_parameters=True`.
+    reentrant (2.13 still does). In a script, reports the call that decides last.
+
+    It is an error under DDP with `find_unused_parameters=True`, and a warning if the script runs on several ranks and Trainer
+    lets DDP search. Else it is an info, also on a model with strategy `single`: one process computes the same either way.
 
     ## Why is this bad?
 
@@ -51,8 +53,8 @@ class ReentrantCheckpointing(Rule):
 
     ## Fix safety
 
-    Safe: both variants compute the same values. The rule is skipped under DeepSpeed ZeRO-3: partitioned parameters change shape
-    between forward and recomputation, which only the reentrant variant tolerates.
+    Safe: both variants compute the same values. Skipped under ZeRO-3: its parameters change shape before recomputation, which
+    only the reentrant variant tolerates.
 
     ## References
 
@@ -74,59 +76,61 @@ class ReentrantCheckpointing(Rule):
         if context.strategy is Strategy.ZERO3:
             raise Unchecked("ZeRO-3 needs reentrant checkpointing")
         loop = context.gradient_checkpointing
+        severity = Severity.INFO if context.strategy is Strategy.SINGLE else Severity.WARNING
         for module in model.checkpointing:
             if loop is not None and loop.enabled and module.rebindable:
                 continue  # the loop rebinds it before the first step: see below
             if module.reentry.reentrant:
-                yield self._violation(module)
+                yield self._violation(module, severity)
         if loop is not None and loop.enabled and loop.use_reentrant is not False:
             yield self.violation(
                 "the training arguments ask for reentrant checkpointing",
                 Location(),
+                severity=severity,
                 evidence={"use_reentrant": "unset" if loop.use_reentrant is None else "True"},
                 fix=Fix('pass {"use_reentrant": False} as checkpointing kwargs', Safety.DISPLAY),
             )
 
-    def _violation(self, module: LayerCheckpointing) -> Violation:
-        edits = (Edit("bind-checkpoint", module.path, {"use_reentrant": False}),)
-        own = Fix("pass use_reentrant=False in the model's own code", Safety.DISPLAY)
+    def _violation(self, module: LayerCheckpointing, severity: Severity) -> Violation:
+        fix = Fix(TITLE, Safety.SAFE, (Edit("bind-checkpoint", module.path, {"use_reentrant": False}),))
         return self.violation(
             UNSET if module.reentry.value == "unset" else "checkpointing is reentrant",
             Location(module.path),
+            severity=severity,
             evidence={"class": module.class_name, "use_reentrant": module.reentry.value},
-            fix=Fix(TITLE, Safety.SAFE, edits) if module.rebindable else own,
+            fix=fix if module.rebindable else Fix("pass use_reentrant=False in the model's own code", Safety.DISPLAY),
         )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each call that sets reentrant checkpointing on every path through it."""
         for found in deciding(source, zero3=context.strategy is Strategy.ZERO3):
-            yield self._decision(source, found[0][0].checkpointing, found)
+            yield self._decision(source, found)
         for call in source.calls_of("torch.checkpoint", "torch.checkpoint_sequential"):
             if call.value("use_reentrant") is None:
                 edits = source.set_value(call, "use_reentrant", value=False)
                 yield self.violation(UNSET, source.at(call), surface=Surface.SOURCE, fix=Fix(TITLE, Safety.SAFE, edits))
 
-    def _decision(
-        self, source: SourceFacts, how: CheckpointingState, found: list[tuple[ModelState, Training | None]]
-    ) -> Violation:
+    def _decision(self, source: SourceFacts, found: list[tuple[ModelState, Training | None]]) -> Violation:
+        how = found[0][0].checkpointing
         call: Call = how.by  # type: ignore[assignment]  # a state that checkpoints has the call that decides
         given = call.argument(how.flag or how.kwargs)
-        trained = any(training is not None for _, training in found)
-        # one process group without DDP, and the program installs the hook that reentry needs
-        sharded = source.dialect != "python" and all(t is not None and t.fsdp and how.reentry.value == "True" for _, t in found)
-        fails = any(training is not None and training.distributed and training.find_unused is True for _, training in found)
+        trainings = [training for _, training in found if training is not None]
+        fails = any(training.distributed and training.find_unused is True for training in trainings)
+        searches = bool(source.distributed) and not how.flag and any(training.lets_ddp_search for training in trainings)
         message = UNSET if how.reentry.value == "unset" else "checkpointing is reentrant"
         if fails:
             message += ", and DDP looks for unused parameters"
-        elif not trained:
+        elif searches:
+            message += ", and on several ranks Trainer lets DDP look for unused parameters"
+        elif not trainings:
             message += ", unless a later call decides otherwise"
         return self.violation(
             message,
             source.at(call) if given is None else source.at_line(given.whole.line, given.name),
             surface=Surface.SOURCE,
-            severity=Severity.ERROR if fails else Severity.WARNING if trained and not (how.flag or sharded) else Severity.INFO,
-            consequence=Consequence.FAILS if fails else Consequence.HARMLESS if how.flag or sharded else None,
-            evidence={"use_reentrant": how.reentry.value, "trained_here": trained},
+            severity=Severity.ERROR if fails else Severity.WARNING if searches else Severity.INFO,
+            consequence=Consequence.FAILS if fails else None if searches or not trainings else Consequence.HARMLESS,
+            evidence={"use_reentrant": how.reentry.value, "trained_here": bool(trainings)},
             fix=_repair(source, how, call),
         )
 

@@ -32,6 +32,9 @@ class UnusedTrainableParameter(Rule):
     It is a warning if code computes with `.weight` of an adapted layer and never calls it. Such an adapter cannot learn
     on any batch: LoRA on `out_proj` of `nn.MultiheadAttention`, or on `lm_head` under a fused cross-entropy (Liger, CCE).
 
+    It is an error if nothing else learns and the module is an input embedding: no batch of tokens reads it. BART's `shared`
+    is one, because each half of the model looks its tokens up by itself.
+
     ## Example
 
     `target_modules="all-linear"` on a vision-language model that is trained on text only.
@@ -69,6 +72,8 @@ class UnusedTrainableParameter(Rule):
         for facts in trace.gradients:
             if facts.cut is not None and not facts.runs and not facts.virtual:
                 idle.setdefault((facts.at, facts.cut.value), []).append(facts)
+        nothing = not any(facts.arrives for facts in trace.gradients)
+        lookups = {embedding.path for embedding in trace.model.embeddings} if nothing else set()
         for (module, state), found in idle.items():
             reader = readers.get(module, "")
             bypassed = f"{reader} computes with its weight instead of calling it: the adapter takes no part"
@@ -77,7 +82,7 @@ class UnusedTrainableParameter(Rule):
                 what + (": DDP waits for their gradients" if waits else ""),
                 Location(module),
                 surface=Surface.TRACE,
-                severity=Severity.ERROR if waits else Severity.WARNING if reader else Severity.INFO,
+                severity=Severity.ERROR if waits or module in lookups else Severity.WARNING if reader else Severity.INFO,
                 consequence=Consequence.FAILS if waits else Consequence.TRAINS_NOTHING,
                 evidence={"parameters": len(found), "adapter": all(facts.adapter for facts in found)},
             )

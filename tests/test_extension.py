@@ -124,7 +124,7 @@ def test_a_report_format_is_three_files(copy):
     selected = ("tests/output/test_formats.py", "-k", "tsv")
     assert copy.tests(*selected) == (1, "1 failed")
     copy.write("kbitlint/output/tsv.py", TSV)
-    copy.insert("kbitlint/output/formats.py", '    Format("html",', '    Format("tsv", "tsv:render"),\n')
+    copy.insert("kbitlint/output/formats.py", '    Format("junit",', '    Format("tsv", "spreadsheets", "tsv:render"),\n')
 
     assert copy.tests(*selected) == (0, "2 passed")  # the other is about hostile names, in every format
     assert "|tsv|" in copy.run("kbitlint", "check", "--help").stdout
@@ -201,31 +201,31 @@ def test_a_quantization_method_is_two_files(copy):
 PROGRAM = """\
     Program(
         "tunesmith",
-        ("model", "tuning_kind", "packed_bits", "packed_by", "target_modules", "adapter_rank", "dataset"),
+        ("model", "tuning_kind", "packed_by", "target_modules", "adapter_rank", "dataset"),
         3,
-        ("packed_bits",),
+        ("packed_by",),
         "model",
         "transformers.Trainer",
         adapter="tuning_kind",
         not_adapters=("full",),
         adapts_by_default=True,
-        bits="packed_bits",
+        bits="packed_by",
+        bits_values=(("nf4", 4),),
     ),
 """
 SCRIPT = """\
 model: Qwen/Qwen2.5-7B-Instruct
 tuning_kind: lora
-packed_by: bnb
-packed_bits: 4
+packed_by: nf4
 target_modules: all-linear
 adapter_rank: 8
 dataset: AI-ModelScope/alpaca-gpt4-data-en
 bf16: true
 gradient_checkpointing: true
-gradient_checkpointing_kwargs:  # fault: KB401
+gradient_checkpointing_kwargs:  # note: KB401
   use_reentrant: true
 """
-PROGRAM_TEST = '        ("model: a/b\\ntuning_kind: lora\\npacked_bits: 4\\nadapter_rank: 8\\n", ".yaml", "tunesmith"),\n'
+PROGRAM_TEST = '        ("model: a/b\\ntuning_kind: lora\\npacked_by: nf4\\nadapter_rank: 8\\n", ".yaml", "tunesmith"),\n'
 
 
 def test_the_configuration_of_a_framework_is_three_files_and_one_row(copy):
@@ -240,7 +240,7 @@ def test_the_configuration_of_a_framework_is_three_files_and_one_row(copy):
     assert (code, "failed" in said) == (0, False)
     recipe = str(copy.folder / "tests/data/scripts/tunesmith_qlora.yaml")
     found = copy.run("kbitlint", "check", recipe, "--select", "KB401", "--format", "github").stdout
-    assert "tunesmith_qlora.yaml,line=10" in found
+    assert "tunesmith_qlora.yaml,line=9" in found
     assert copy.written == {
         "kbitlint/upstream/programs.py",
         "tests/data/scripts/tunesmith_qlora.yaml",

@@ -6,7 +6,7 @@ import asyncio
 import sys
 
 import pytest
-from script_cases import ADAPTED, IMPORTS, LOADED, TRAINED
+from script_cases import ADAPTED, IMPORTS, LOADED, RANKED
 
 pygls = pytest.importorskip("pygls")
 
@@ -14,7 +14,7 @@ from lsprotocol import types as lsp  # noqa: E402  # behind the check that they 
 from pygls.lsp.client import LanguageClient  # noqa: E402
 
 PREPARE = "model = prepare_model_for_kbit_training(model)"
-FAULTY = IMPORTS + LOADED + f'name = "\U0001f600"; {PREPARE}\n' + ADAPTED + TRAINED
+FAULTY = IMPORTS + LOADED + f'name = "\U0001f600"; {PREPARE}\n' + ADAPTED + RANKED
 LINE = FAULTY.split("\n").index(f'name = "\U0001f600"; {PREPARE}')
 #: the emoji takes two units of UTF-16
 START = len('name = "xx"; model = ')

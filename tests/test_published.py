@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from jsonschema import Draft7Validator
-from script_cases import ADAPTED, IMPORTS, LOADED, TRAINED
+from script_cases import ADAPTED, IMPORTS, LOADED, RANKED
 
 from kbitlint import config
 from kbitlint.version import HOME, VERSION
@@ -27,7 +27,7 @@ else:
 
 BASH = shutil.which("bash") or "bash"
 ROOT = Path(__file__).parents[1]
-FAULTY = IMPORTS + LOADED + "model = prepare_model_for_kbit_training(model)\n" + ADAPTED + TRAINED
+FAULTY = IMPORTS + LOADED + "model = prepare_model_for_kbit_training(model)\n" + ADAPTED + RANKED
 
 
 def action(folder, **inputs):
@@ -83,6 +83,23 @@ def test_the_action_is_green_where_nothing_is_found_and_fails_where_nothing_coul
 
     assert (clean[0], "No violations." in clean[2]) == ((0, 0), True)
     assert (gone[0], "there is no such file or folder" in gone[2]) == ((0, 2), True)
+
+
+def test_a_viewer_of_sarif_shows_each_finding_at_its_place(run, tmp_path):
+    """sarif-tools, with which people read logs and convert them."""
+    loader = pytest.importorskip("sarif.loader", reason="sarif-tools is not installed")
+    for name in ("notebook_frozen.ipynb", "prepared_too_late.py"):
+        shutil.copy(ROOT / "tests" / "data" / "scripts" / name, tmp_path)
+    result = run("check", ".", "--output-format", "sarif", "--output-file", "kbitlint.sarif")
+
+    rows = loader.load_sarif_file(str(tmp_path / "kbitlint.sarif")).get_records()
+    lines = {name: (tmp_path / name).read_text().splitlines() for name in {row["Location"] for row in rows}}
+
+    assert (result.exit_code, sorted(lines)) == (1, ["notebook_frozen.ipynb", "prepared_too_late.py"])
+    assert {row["Tool"] for row in rows} == {"kbitlint"}
+    assert [
+        row for row in rows if row["Code"] not in lines[row["Location"]][int(row["Line"]) - 1].partition("# fault: ")[2]
+    ] == []
 
 
 def test_the_addresses_agree():

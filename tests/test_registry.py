@@ -87,7 +87,6 @@ def test_a_pack_that_cannot_be_imported_is_no_silent_pass():
 @pytest.fixture
 def second_pack(tmp_path, monkeypatch):
     """Install a pack with one rule of a given code through the entry point."""
-    from importlib.metadata import EntryPoint
 
     def install(code):
         name = f"pack_{code.lower()}"
@@ -96,7 +95,7 @@ def second_pack(tmp_path, monkeypatch):
         (folder / "__init__.py").touch()
         (folder / "planted.py").write_text(RULE.format(code=code, slug="planted", body=CHECK))
         importlib.invalidate_caches()
-        monkeypatch.setattr(registry, "entry_points", lambda group: [EntryPoint("second", name, group)])
+        monkeypatch.setattr(registry, "entry_points", lambda _: [name])
         registry._loaded.cache_clear()
 
     monkeypatch.syspath_prepend(tmp_path)

@@ -2,10 +2,10 @@
 
     python -m benchmarks.cost.ranks [--json FILE]
 
-2 and 4 processes train six tiny quantized architectures together, with and without checkpointing. The peak of a rank is what it
-holds between two steps, and what torch's profiler records of the allocator in a later one. accelerate shards for FSDP2. The
-told figure is that of ``kbitlint memory --gpus N --strategy NAME``, with the CPU's kernels. A stopped run goes on from
-``benchmarks/ranks.jsonl``. The exit code is 1 if a goal is missed.
+2 and 4 processes train six tiny quantized architectures together, with and without checkpointing. The peak of a rank is what
+it holds between two steps, and what torch's profiler records of the allocator in a later one. accelerate shards for FSDP2.
+The predicted figure is that of ``kbitlint memory --gpus N --strategy NAME``, with the CPU's kernels. A stopped run goes on
+from ``benchmarks/ranks.jsonl``. The exit code is 1 if a goal is missed.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def run_rank(place, *families):
 
 
 def peaks_of(families, world):
-    """Yield the records of families on so many ranks: strategy, checkpointed, the real peak of each rank, the told one."""
+    """Yield the records of families on so many ranks: strategy, checkpointed, the real peak of each rank, the predicted one."""
     with tempfile.TemporaryDirectory() as place:
         for family in families:
             save_checkpoint(family, Path(place) / family)

@@ -28,6 +28,7 @@ import transformers
 import kbitlint
 from kbitlint.context import TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.violation import Consequence
 from tests.support import tiny
 
 if TYPE_CHECKING:
@@ -195,17 +196,22 @@ def made(setup: Setup, kind: str, order: str, family: str = "llama") -> Any:
 
 
 def real_step(model: Any, autocast: bool = False) -> dict[str, Any]:  # noqa: FBT001, FBT002  # one of two columns
-    """Train two steps on the batch of the trace; return the error, or the parameters with and without a gradient."""
+    """Train two steps on the batch of the trace; return the error, or the parameters with and without a gradient.
+
+    A factor of zeros moves in the first step, so that gradients that are zero in the second one stay zero.
+    """
     torch.manual_seed(0)
     model.train()
     model.zero_grad(set_to_none=True)
     batch = training_batch(model, "cpu")
+    optimizer = torch.optim.SGD([parameter for parameter in model.parameters() if parameter.requires_grad], lr=0.1)
     torch.manual_seed(0)
     try:
         with torch.autocast("cpu", torch.bfloat16) if autocast else nullcontext():
-            for _ in range(2):
-                model.zero_grad(set_to_none=True)
-                loss_of(model(**batch)).backward()
+            loss_of(model(**batch)).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            loss_of(model(**batch)).backward()
     except Exception as error:  # noqa: BLE001  # the error is the result
         return {"error": f"{type(error).__name__}: {str(error)[:300]}", "with": [], "without": [], "zero": []}
     found: dict[str, Any] = {"error": None, "with": [], "without": [], "zero": []}
@@ -228,14 +234,17 @@ def verdict(model: Any) -> dict[str, Any]:
     try:
         traced = trace(model, context)
         reached: Any = sorted(gradient.path for gradient in traced.gradients if gradient.arrives)
+        zeroed = sorted(gradient.path for gradient in traced.gradients if gradient.zeroed_by)
         failure = traced.failure or (str(traced.refusals[:1]) if traced.refusals else None)
     except Exception as error:  # noqa: BLE001  # no trace is a result
-        reached, failure = None, f"{type(error).__name__}: {str(error)[:300]}"
+        reached, zeroed, failure = None, [], f"{type(error).__name__}: {str(error)[:300]}"
     return {
-        "violations": sorted({(v.code, v.severity.value, v.message) for v in report.violations}),
+        "violations": sorted({(v.code, v.severity.value, v.message, v.consequence.value) for v in report.violations}),
         "skips": [skip.reason for skip in report.skips if skip.surface.value == "trace" and not skip.code],
         "crashes": [crash.traceback for crash in report.crashes],
         "reached": reached,
+        "zeroed": zeroed,
+        "undefined": failure is None and any(v.code == "KB316" for v in report.violations),
         "failure": failure,
     }
 
@@ -264,8 +273,9 @@ def differences(line: dict[str, Any]) -> list[str]:
         return []
     said, found = line["verdict"], []
     errors = [v for v in said["violations"] if v[1] == "error"]
-    if trains(line) and errors:
-        found.append(f"false error {errors[0]}")
+    refuted = [v for v in errors if Consequence.TRAINS_WRONG.value not in v]  # a step that runs with noise runs
+    if trains(line) and refuted:
+        found.append(f"false error {refuted[0]}")
     if not trains(line) and not errors:
         found.append(f"silent: {line['real']['error'] or 'no gradient'}")
     if said["crashes"]:
@@ -274,6 +284,13 @@ def differences(line: dict[str, Any]) -> list[str]:
         found.append(f"not traced: {said['skips'][0]}")
     elif line["real"]["error"] is None and said["reached"] is not None and sorted(line["real"]["with"]) != said["reached"]:
         found.append("the trace reaches other parameters")
+    elif (
+        line["real"]["error"] is None
+        and not said["undefined"]
+        and errors == refuted
+        and sorted(line["real"]["zero"]) != said["zeroed"]
+    ):
+        found.append(f"gradients that stay zero: really {line['real']['zero'][:2]}, traced {said['zeroed'][:2]}")
     return found
 
 

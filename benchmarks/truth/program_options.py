@@ -10,6 +10,11 @@ _NF4 = 'load_in_4bit=True, bnb_4bit_quant_type="nf4"'
 _PREPARE = "model = prepare_model_for_kbit_training(model{})"
 _REENTRANT = 'gradient_checkpointing_kwargs={{"use_reentrant": {}}}'
 _ENABLE = f"model.gradient_checkpointing_enable({_REENTRANT})"
+_WRAPPER = (
+    "from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointImpl, checkpoint_wrapper\n"
+    "from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing\n"
+    'def is_layer(module):\n    return type(module).__name__.endswith(("Layer", "Block"))'
+)
 _EACH = "for name, parameter in model.named_parameters():\n"
 _TRAINED = "for parameter in model.parameters():\n    if parameter.requires_grad:\n        parameter.data = parameter.data."
 
@@ -84,6 +89,14 @@ PREPARING: dict[str, dict[str, str]] = {
         "under inference mode": "",
         "train": "model.train()",
         "moved": 'model.to("cpu")',
+        "tokens added": "tokenizer = AutoTokenizer.from_pretrained({name})\n"
+        'tokenizer.add_special_tokens({"additional_special_tokens": ["<call>"]})\n'
+        "model.resize_token_embeddings(len(tokenizer))",
+        "attention switched": 'model.set_attn_implementation("eager")',
+        "dequantized": "model = model.dequantize()",
+        "head replaced": "model.{head} = torch.nn.Linear(*reversed(model.{head}.weight.shape), bias=False)",
+        "no padding token": "model.config.pad_token_id = None",
+        "copied": "model = copy.deepcopy(model)",
     },
     "prepared": {
         "without reentry": _PREPARE.format(", " + _REENTRANT.format("False")),
@@ -112,6 +125,11 @@ PREPARING: dict[str, dict[str, str]] = {
         "on with a hook by hand": "model.gradient_checkpointing_enable()\n"
         "def require_grad(module, arguments, output):\n    output.requires_grad_(True)\n"
         "model.get_input_embeddings().register_forward_hook(require_grad)",
+        "on the body": "model.base_model.gradient_checkpointing_enable()",
+        "by torch's wrapper": f"{_WRAPPER}\napply_activation_checkpointing(model, check_fn=is_layer)",
+        "by torch's wrapper, reentrant": f"{_WRAPPER}\nwrapper = functools.partial(checkpoint_wrapper, "
+        "checkpoint_impl=CheckpointImpl.REENTRANT)\n"
+        "apply_activation_checkpointing(model, checkpoint_wrapper_fn=wrapper, check_fn=is_layer)",
         "random state not kept": 'model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False, '
         '"preserve_rng_state": False})',
     },
@@ -123,6 +141,13 @@ PREPARING: dict[str, dict[str, str]] = {
         "to bfloat16": "model.to(torch.bfloat16)",
         "head trains": "model.get_output_embeddings().weight.requires_grad_(True)",
         "norms train": _EACH + '    if "norm" in name or "ln_" in name:\n        parameter.requires_grad = True',
+        "embeddings train": "model.get_input_embeddings().weight.requires_grad_(True)",
+        "biases train": _EACH + '    if name.endswith("bias"):\n        parameter.requires_grad = True',
+        "first layer trains": _EACH + '    if ".0." in name:\n        parameter.requires_grad = True',
+        "norms in float16": _EACH + '    if "norm" in name:\n        parameter.data = parameter.data.half()',
+        "forward without gradients": "model.forward = torch.no_grad()(model.forward)",
+        "default dtype": "torch.set_default_dtype(torch.bfloat16)",
+        "run in inference mode": "with torch.inference_mode():\n    model(input_ids=torch.tensor([[10, 11, 12]]))",
         "frozen": "model.requires_grad_(False)",
         "everything trains": "for parameter in model.parameters():\n    parameter.requires_grad = True",
         "evaluated": "model.eval()",
@@ -144,6 +169,11 @@ ATTACHING: dict[str, dict[str, str]] = {
         "lora, no task": _adapter("Lora", "r=4, target_modules={some}{further}"),
         "lora, a pattern": _adapter("Lora", f'r=4, target_modules=r".*({{some_pattern}})", {_TASK}{{further}}'),
         "lora, no such layer": _adapter("Lora", f'r=4, target_modules=["query_proj"], {_TASK}{{further}}'),
+        "lora, with the head": _adapter("Lora", f'r=4, target_modules={{some}} + ["{{head}}"], {_TASK}{{further}}'),
+        "lora, with the embeddings": _adapter("Lora", f'r=4, target_modules={{some}} + ["{{embeddings}}"], {_TASK}{{further}}'),
+        "lora, experts": _adapter(
+            "Lora", f'r=4, target_modules={{some}}, target_parameters=["gate_up_proj"], {_TASK}{{further}}'
+        ),
         "dora": _adapter("Lora", f"r=4, target_modules={{some}}, use_dora=True, {_TASK}{{further}}"),
         "adalora": _layered("AdaLora", f"init_r=4, target_r=2, total_step=10, {_TASK}"),
         "ia3": _layered("IA3", f"feedforward_modules=[], {_TASK}"),
@@ -158,6 +188,9 @@ ATTACHING: dict[str, dict[str, str]] = {
         "randlora": _layered("RandLora", f"r=4, {_TASK}"),
         "fourierft": _layered("FourierFT", f"n_frequency=10, {_TASK}"),
         "shira": _layered("Shira", f"r=4, {_TASK}"),
+        "c3a": _layered("C3A", f"block_size=16, {_TASK}"),
+        "delora": _layered("Delora", f"r=4, {_TASK}"),
+        "hira": _layered("Hira", f"r=4, {_TASK}"),
         "trainable tokens": _adapter("TrainableTokens", f'token_indices=[5, 6], target_modules=["{{embeddings}}"], {_TASK}'),
         "prompt tuning": _adapter("PromptTuning", f"num_virtual_tokens=4, {_TASK}"),
         "p-tuning": _adapter("PromptEncoder", f"num_virtual_tokens=4, encoder_hidden_size=32, {_TASK}"),
@@ -184,6 +217,18 @@ ATTACHING: dict[str, dict[str, str]] = {
         "loftq": ', init_lora_weights="loftq", loftq_config=LoftQConfig(loftq_bits=4)',
         "tokens": ", trainable_token_indices=[5, 6]",
         "no rank": ", rank=8",
+        "ranks of no name": ', rank_pattern={"nothing": 2}',
+        "alphas by name": ', alpha_pattern={"{some0}": 32}',
+        "some excluded": ', exclude_modules=["{some0}"]',
+        "all excluded": ', exclude_modules=r".*"',
+        "a layer beyond": ", layers_to_transform=[7]",
+        "tied kept": ', modules_to_save=["{embeddings}"], ensure_weight_tying=True',
+        "a head that is not there": ', modules_to_save=["value_head"]',
+        "random": ", init_lora_weights=False",
+        "orthogonal": ', init_lora_weights="orthogonal"',
+        "pissa, fast": ', init_lora_weights="pissa_niter_4"',
+        "transposed": ", fan_in_fan_out=True",
+        "everything dropped": ", lora_dropout=1.0",
         "ranks by name": ', rank_pattern={"{some0}": 2}',
     },
     "attached": {
@@ -194,6 +239,9 @@ ATTACHING: dict[str, dict[str, str]] = {
         "twice": "model = get_peft_model(model, config)\nmodel = get_peft_model(model, config)",
         "named": 'model = get_peft_model(model, config, adapter_name="mine")',
         "mixed": "model = get_peft_model(model, config, mixed=True)",
+        "on meta": "model = get_peft_model(model, config, low_cpu_mem_usage=True)",
+        "by the class": "model = PeftModel(model, config)",
+        "injected": "model = inject_adapter_in_model(config, model)",
     },
     "adapted": {
         "plain": "",
@@ -222,6 +270,20 @@ ATTACHING: dict[str, dict[str, str]] = {
         "loaded over": "model.save_pretrained(folder)\nmodel = PeftModel.from_pretrained(model, folder)",
         "layers frozen": _EACH + '    if ".0." in name:\n        parameter.requires_grad = False',
         "only B trains": _EACH + '    parameter.requires_grad = "lora_B" in name',
+        "only A trains": _EACH + '    parameter.requires_grad = "lora_A" in name',
+        "zeroed": _EACH + '    if "lora_" in name:\n        torch.nn.init.zeros_(parameter)',
+        "scaled to zero": 'for module in model.modules():\n    if hasattr(module, "set_scale"):\n'
+        '        module.set_scale("default", 0)',
+        "weighted": 'model.add_adapter("second", config)\n'
+        'model.add_weighted_adapter(["default", "second"], [0.5, 0.5], "both", combination_type="linear")\n'
+        'model.set_adapter("both")',
+        "merged and unmerged": "model.merge_adapter()\nmodel.unmerge_adapter()",
+        "state loaded": "set_peft_model_state_dict(model, get_peft_model_state_dict(model))",
+        "cast by peft": "cast_mixed_precision_params(model, dtype=torch.bfloat16)",
+        "loaded with little memory": "model.save_pretrained(folder)\n"
+        "model = PeftModel.from_pretrained(model.unload(), folder, is_trainable=True, low_cpu_mem_usage=True)",
+        "run in inference mode": "with torch.inference_mode():\n    model(input_ids=torch.tensor([[10, 11, 12]]))",
+        "generated": "model.eval()\nmodel.generate(input_ids=torch.tensor([[10, 11, 12]]), max_new_tokens=2)\nmodel.train()",
         "evaluated": "model.eval()",
         "checkpointed": "model.gradient_checkpointing_enable()",
         "hook": "model.enable_input_require_grads()",
@@ -229,6 +291,11 @@ ATTACHING: dict[str, dict[str, str]] = {
     "wrapped": {
         "no": "",
         "ddp": "model = DistributedDataParallel(model)",
+        "ddp, static": "model = DistributedDataParallel(model, static_graph=True)",
+        "data parallel": "model = torch.nn.DataParallel(model)",
+        "in a module": "class Wrapped(torch.nn.Module):\n    def __init__(self, model):\n        super().__init__()\n"
+        "        self.model = model\n\n    def forward(self, **batch):\n        return self.model(**batch)\n\n"
+        "model = Wrapped(model)",
         "ddp, unused": "model = DistributedDataParallel(model, find_unused_parameters=True)",
     },
 }

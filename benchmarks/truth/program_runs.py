@@ -28,6 +28,7 @@ import trl  # noqa: F401  # imported once, before the processes fork
 
 import kbitlint
 from benchmarks.truth.program_families import CAUSAL, CLASSIFIER, FAMILIES, SIZES, TASKS
+from benchmarks.truth.program_loops import AUTOCAST
 from benchmarks.truth.programs import Program, checkpoint_of, drawn, plain, script
 from kbitlint import registry
 from kbitlint.context import TrainingContext
@@ -150,6 +151,7 @@ class _Run:
     def _loses(self) -> bool:
         """Return whether adapters, saved and loaded into a fresh base, are not all there."""
         model = getattr(self.subject, "module", self.subject)
+        model = model.model if type(model).__name__ == "Wrapped" else model
         if not isinstance(model, peft.PeftModel):
             return False
         with tempfile.TemporaryDirectory() as folder:
@@ -207,7 +209,7 @@ class _Run:
 
     def _report(self, model: Any, trainer: Any, optimizer: Any) -> Any:
         """Return the report on a Trainer, or on a model with its optimizer, as one rank sees it."""
-        autocast = "bfloat16" if self.program["loop"] in ("autocast", "accelerate, bf16") else "float32"
+        autocast = AUTOCAST.get(self.program["loop"], "float32")
         context = TrainingContext() if trainer is not None else TrainingContext(autocast_dtype=autocast)
         target = model if trainer is None else trainer
         report = kbitlint.check(target) if trainer is not None else kbitlint.check(target, context=context)

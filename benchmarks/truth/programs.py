@@ -13,7 +13,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from benchmarks.truth.program_families import CAUSAL, CLASSIFIER, FAMILIES, SEQ2SEQ, TASKS, Family
-from benchmarks.truth.program_loops import ENDS, LOOPS, TRAINERS, Loop
+from benchmarks.truth.program_loops import DATA, ENDS, LOOPS, TEXT_LINE, TRAINERS, Loop
 from benchmarks.truth.program_options import ATTACHING, LOADING, PREPARING
 
 if TYPE_CHECKING:
@@ -38,16 +38,36 @@ STEPS: dict[str, dict[str, str]] = {
 _EVEN = ("family", "layers", "style", "named")
 #: the share of plain options in the other steps
 _PLAIN = 0.74
+#: Trainers whose data has no row to learn from
+_FAULTY_DATA = ("sft, labels ignored",)
 #: options that only PEFT's own model has a method for
-_NOT_OF_PEFT = ("plain", "frozen", "frozen one by one", "everything trains", "half", "bfloat16", "in float32", "cast whole")
+_NOT_OF_PEFT = (
+    "run in inference mode",
+    "generated",
+    "only A trains",
+    "zeroed",
+    "scaled to zero",
+    "plain",
+    "frozen",
+    "frozen one by one",
+    "everything trains",
+    "half",
+    "bfloat16",
+    "in float32",
+    "cast whole",
+)
 #: ways to attach after which the script's variable is no model of PEFT's
-_OTHERS_MODEL = ("add_adapter", "dropped")
+_OTHERS_MODEL = ("add_adapter", "dropped", "injected")
 _LORA = ("lora", "lora, some", "lora, by default", "lora, no task", "lora, a pattern", "dora")
-_NO_HEAD = ("head in float32", "head trains")
+_NO_HEAD = ("head in float32", "head trains", "generated")
+#: options whose call gives a model no tokens for its decoder
+_NO_DECODER = ("run in inference mode", "hidden states")
 _LIBRARIES = {
-    "peft": r"prepare_model_for_\w+|get_peft_model|PeftModel|\w+Config(?=\()",
-    "transformers": r"Auto\w+|BitsAndBytesConfig|Trainer|TrainingArguments|DataCollator\w+",
-    "trl": r"(?:SFT|DPO)(?:Trainer|Config)",
+    "peft": r"prepare_model_for_\w+|[gs]et_peft_model\w*|PeftModel|inject_adapter_in_model|cast_mixed_precision_params"
+    r"|\w+Config(?=\()",
+    "peft.optimizers": r"create_loraplus_optimizer",
+    "transformers": r"Auto\w+|BitsAndBytesConfig|Trainer|TrainingArguments|DataCollator\w+|get_linear_\w+",
+    "trl": r"(?:SFT|DPO|KTO)(?:Trainer|Config)",
     "datasets": r"Dataset",
     "accelerate": r"Accelerator",
     "torch.nn.parallel": r"DistributedDataParallel",
@@ -78,7 +98,7 @@ def has_faulty_loop(program: Program) -> bool:
     """Return whether the fault of a program may be in its loop or its data, where the model does not show it."""
     loop = LOOPS.get(program["loop"])
     bare = program["adapter"] == "none" or "unloaded" in program["adapted"]
-    return program["loaded"] == "cut" or (loop is not None and (loop.own or bare))
+    return program["loaded"] == "cut" or program["loop"] in _FAULTY_DATA or (loop is not None and (loop.own or bare))
 
 
 def _possible(program: Program) -> Program:
@@ -90,16 +110,18 @@ def _possible(program: Program) -> Program:
     tasks = FAMILIES[made["family"]].tasks
     if made["task"] not in tasks:
         made["task"] = tasks[0]
-    if made["task"] != CAUSAL and any(word in made["loop"] for word in ("sft", "dpo", "collator")):
+    if made["task"] != CAUSAL and any(word in made["loop"] for word in ("sft", "dpo", "kto", "collator")):
         made["loop"] = "trainer"
-    if made["task"] == CLASSIFIER and made["base"] in _NO_HEAD:
-        made["base"] = plain("base")
+    if made["task"] == CLASSIFIER:
+        made.update({step: plain(step) for step in ("base", "adapted", "end") if made[step] in _NO_HEAD})
+    if made["task"] == SEQ2SEQ:
+        made.update({step: plain(step) for step in ("base", "adapted", "loop") if made[step] in _NO_DECODER})
     return made
 
 
 #: (whether a program has something senseless, steps that become plain or what they become instead), in this order
 _SENSELESS: tuple[tuple[Callable[[Program], bool], tuple[str, ...] | Program], ...] = (
-    (lambda made: made["attached"] == "add_adapter" and made["adapted"] not in _NOT_OF_PEFT, ("attached",)),
+    (lambda made: made["attached"] in ("add_adapter", "injected") and made["adapted"] not in _NOT_OF_PEFT, ("attached",)),
     (lambda made: made["adapter"] == "none" and "config" in made["loop"], ("adapter",)),
     (lambda made: made["adapter"] == "none" or "config" in made["loop"], ("attached", "adapted")),
     (lambda made: made["loop"] in TRAINERS, ("wrapped",)),
@@ -107,6 +129,8 @@ _SENSELESS: tuple[tuple[Callable[[Program], bool], tuple[str, ...] | Program], .
     # one rank on a CPU cannot show that all ranks would load on the same GPUs
     (lambda made: "ddp" in made["wrapped"] and made["placed"] == "automatically", ("placed",)),
     (lambda made: made["loop"] not in TRAINERS and made["end"] == "trainer saved", {"end": "saved"}),
+    (lambda made: made["loop"] != "trainer, saved" and made["end"] == "resumed", ("end",)),
+    (lambda made: made["wrapped"] == "in a module" and made["loop"] not in LOOPS, ("wrapped",)),
     (lambda made: made["wrapped"] != "no" or made["adapter"] == "none" or made["attached"] in _OTHERS_MODEL, ("end",)),
     (lambda made: "unloaded" in made["adapted"] and made["end"] != "trainer saved", ("end",)),
     (lambda made: made["adapter"] not in _LORA, ("further",)),
@@ -148,8 +172,9 @@ def _indented(lines: list[str]) -> list[str]:
 
 def _imports(text: str) -> list[str]:
     """Return the imports of the names that a script uses."""
-    lines = [*(["import argparse"] if "argparse." in text else []), "import torch"]
-    taken: set[str] = {"BitsAndBytesConfig", "SFTConfig", "DPOConfig"}
+    modules = ("argparse", "copy", "functools", "bitsandbytes")
+    lines = [*(f"import {name}" for name in modules if re.search(rf"(?<!\.)\b{name}\.", text)), "import torch"]
+    taken: set[str] = {"BitsAndBytesConfig", "SFTConfig", "DPOConfig", "KTOConfig"}
     for library, pattern in _LIBRARIES.items():
         found = {name for name in re.findall(rf"(?<![\w.])(?:{pattern})\b", text) if name in text}
         if library == "peft":
@@ -182,7 +207,9 @@ class _Parts:
             "task": TASKS[task][1],
             "dtype": dtype,
         }
-        self.name = {"constant": "MODEL", "literal": f'"{family.checkpoint}"', "argument": "args.model"}[program["named"]]
+        self.name = self.values["name"] = {"constant": "MODEL", "literal": f'"{family.checkpoint}"', "argument": "args.model"}[
+            program["named"]
+        ]
         self.is_given_config = "config" in program["loop"]
 
     def text(self, step: str) -> list[str]:
@@ -281,28 +308,19 @@ def _loop(parts: _Parts, loop: Loop) -> list[str]:
     ]
 
 
-_TEXT = "10 11 5 6 14 15 16 17"
-_DATA = {
-    "Trainer": "data = Dataset.from_dict({name: values.tolist() for name, values in batch.items()})",
-    "SFTTrainer": f'data = Dataset.from_list([{{"text": "{_TEXT}"}}] * 4)',
-    "DPOTrainer": f'data = Dataset.from_list([{{"prompt": "{_TEXT}", "chosen": " 20 21 22", "rejected": " 23 24 25"}}] * 4)',
-}
-
-
 def _trainer(parts: _Parts, loop: str) -> list[str]:
     """Return the lines that train a model with a Trainer for two steps."""
     name, further, own = TRAINERS[loop]
-    arguments = {"Trainer": "TrainingArguments", "SFTTrainer": "SFTConfig", "DPOTrainer": "DPOConfig"}[name]
+    arguments = "TrainingArguments" if name == "Trainer" else name.replace("Trainer", "Config")
     words = name != "Trainer" or "tokenizer" in own
     given = "processing_class=tokenizer" if words and "tokenizer=" not in own else ""
     rest = "".join(f", {one}" for one in (given, own) if one)
-    common = (
-        "output_dir=folder, per_device_train_batch_size=2, max_steps=2, use_cpu=True, "
-        'report_to="none", save_strategy="no", learning_rate=1e-2'
+    common = 'output_dir=folder, per_device_train_batch_size=2, max_steps=2, use_cpu=True, report_to="none"' + "".join(
+        f", {setting}" for setting in ('save_strategy="no"', "learning_rate=1e-2") if setting.partition("=")[0] not in further
     )
     return [
-        *(_batch(parts.program["task"]) if name == "Trainer" else []),
-        _DATA[name],
+        *(_batch(parts.program["task"]) if name == "Trainer" else [TEXT_LINE]),
+        DATA.get(loop, DATA[name]),
         *([f"tokenizer = AutoTokenizer.from_pretrained({parts.name})"] if words else []),
         f"arguments = {arguments}({common}{', ' if further else ''}{further})",
         f"trainer = {name}(model=model, args=arguments, train_dataset=data{rest})",

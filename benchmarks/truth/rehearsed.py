@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 
 @functools.cache
-def _server() -> Server:
+def server() -> Server:
+    """Return the process that rehearses, which is started once."""
     return Server(Path(tempfile.mkdtemp(prefix="kbitlint-rehearsals-")))
 
 
@@ -29,7 +30,7 @@ def rehearsed(program: Program) -> dict[str, Any]:
         place(program, Path(folder))
         os.chdir(folder)  # the findings on the script are merged into the reports
         try:
-            reports = _server().reports(folder)
+            reports = server().reports(folder)
         finally:
             os.chdir(before)
     violations = [violation for report in reports for violation in report.violations]

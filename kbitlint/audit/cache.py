@@ -1,11 +1,11 @@
 """The cache of a folder's audit: the result of each file, with the files that it depends on.
 
 A result is taken if every question that its audit asked about the file system has the same answer: the bytes of the file, of
-the modules that it imports and of the configurations that it names, and which of those exist. What does not lie in these
-files is the key: the code of kbitlint and of the rule packs, the settings, the versions of the libraries, the working folder.
+the modules that it imports and of the configurations that it names, and which of those exist. The key covers the rest: the
+code of kbitlint and of the rule packs, the settings, the versions of the libraries, the working folder.
 
-One file holds the results of one folder under one key. It is replaced in one step, so that of two runs at once the last one
-remains; a file that cannot be read or understood counts as none.
+One file holds the results of one folder under one key. It is replaced atomically; of two runs at once, the later one
+remains. A file that cannot be read or parsed is ignored.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ import os
 import re
 import stat
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.audit.packed import packed, unpacked
 from kbitlint.files import atomic
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.runtime import content
 from kbitlint.runtime.observations import Asked, Observations, Question, answer_now, digest
@@ -46,7 +47,7 @@ _MOST = 256 * 2**20
 _IGNORED = "# written by kbitlint\n*\n"
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# the cache of kbitlint; it may be deleted at any time\n"
 Result = tuple["ScriptAudit | None", Observations]
-"""The audit of a file, None if the file concerns no training; and what was asked for it."""
+"""(audit of a file, its questions). The audit is None if the file concerns no training."""
 
 
 @dataclass(slots=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ from kbitlint.audit.turn import plain_errors
 from kbitlint.errors import KbitlintError, TargetError, UnreachableError
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.result import Skip
 from kbitlint.runtime import import_state
 from kbitlint.runtime.confinement import confined

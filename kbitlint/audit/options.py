@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import Limits
 from kbitlint.target import FACTORIES
 from kbitlint.upstream.quantization import QUANTIZATIONS

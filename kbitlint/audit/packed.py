@@ -1,4 +1,4 @@
-"""Results as JSON that restores the same objects, and nothing but data: a file of a repository must not run code."""
+"""Results as JSON, and back. Reading runs no code, since the file may come from a repository."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from kbitlint.errors import TargetError
 from kbitlint.result import Skip
 from kbitlint.source import documents
 from kbitlint.source.comments import silencing
-from kbitlint.target import CHECKPOINT_FILES
+from kbitlint.target import CHECKPOINT_FILES, SHELLS
 from kbitlint.violation import Fix, Safety, Surface, Violation
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _run(rules: tuple[Rule, ...], facts: SourceFacts, context: TrainingContext) 
     """Return the outcome of the rules, with a skip if the file was not followed to its end."""
     unjudged = bool(facts.unfollowed) and not facts.paths and not facts.calls and facts.dialect != "python"
     outcome = NOTHING if unjudged else engine.run(rules, {Surface.SOURCE: facts}, context)
-    if facts.file.endswith(".sh"):
+    if facts.file.endswith(SHELLS):
         outcome = _by_hand(outcome)
     if not facts.unfollowed:
         return outcome

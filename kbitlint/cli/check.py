@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from kbitlint.cli.texts import STDIN, accept, from_stdin, print_fixed
 from kbitlint.errors import KbitlintError
 from kbitlint.extras import require_model_extra
 from kbitlint.files.project import root_of
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import held_to
 from kbitlint.output import formats
 from kbitlint.report import Report

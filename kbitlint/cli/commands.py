@@ -80,7 +80,7 @@ def check(targets: tuple[str, ...], **options: Any) -> int:
 )
 @with_options(REHEARSAL_OPTIONS)
 def rehearse(words: tuple[str, ...], **options: Any) -> int:
-    r"""Run a training script to its first training step and behind it, without weights, GPU or data.
+    """Run a training script to its first training step and behind it, without weights, GPU or data.
 
     SCRIPT is a script or notebook, and what follows are its arguments. Or give the whole command:
 
@@ -91,7 +91,7 @@ def rehearse(words: tuple[str, ...], **options: Any) -> int:
     The script is run, with your rights, in a process of its own. It writes into a temporary folder only, opens no
     connection without --allow-network, and ends at its limits. Options of kbitlint stand before SCRIPT. With --fix, the
     script is repaired first where its text shows the cause, and then rehearsed.
-    """
+    """  # noqa: D301  # click reads the backspace as: keep these lines
     import shlex
 
     from kbitlint import config
@@ -105,28 +105,33 @@ def rehearse(words: tuple[str, ...], **options: Any) -> int:
 
 @main.command(epilog="Exit codes: 0 measured, 2 kbitlint could not do its job.", short_help="What training takes in memory.")
 @click.argument("target")
+@click.argument("argv", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
 @click.option("--batch", type=click.IntRange(min=1), help="Sequences in a batch (default: 1).")
 @click.option("--seq-len", type=click.IntRange(min=2), help="Tokens in a sequence (default: 2048).")
 @click.option("--every", type=click.IntRange(min=2), default=2, help="Also with every n-th layer checkpointed (default: 2).")
 @with_options(STEP_OPTIONS)
 @click.option("--format", "format_", type=click.Choice(MEMORY_FORMATS), default="text", help="How to report.")
 @with_options(OPENING_OPTIONS)
-def memory(target: str, **options: Any) -> None:
+def memory(target: str, argv: tuple[str, ...], **options: Any) -> None:
     """Measure what one training step takes: as it is, after PEFT's prepare, after kbitlint's fix.
 
-    The step is run without weights, so it needs no GPU, whatever the size.
+    The step is run without weights, so it needs no GPU, whatever the size. A script is rehearsed, and its training is
+    measured. Its arguments follow --.
     """
-    with import_paths.closed_to(import_paths.reached_by([target])):
+    with import_paths.closed_to(import_paths.reached_by([target, *argv])):
         from kbitlint import config
         from kbitlint.cli.memory import MemoryOptions, measure
 
-        measure(target, MemoryOptions(**options), config.load(config.find(Path.cwd())))
+        measure((target, *argv), MemoryOptions(**options), config.load(config.find(Path.cwd())))
 
 
 @main.command(
     epilog="Exit codes: 0 it fits, 1 it does not, 2 kbitlint could not do its job.", short_help="Does this run fit that card?"
 )
 @click.argument("target")
+@click.argument("argv", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
+@click.option("--fix", is_flag=True, help="Write the changes that make it fit into the script, if its settings make them.")
+@click.option("--unsafe-fixes", is_flag=True, help="With --fix, also shorten the length or halve the rank.")
 @click.option("--gpu", required=True, metavar="CARD", help="A card (4090, A100-40, H100) or its size (24GB).")
 @click.option("--checkpointing", type=click.Choice(["none", "all"]), help="Activation checkpointing (default: none).")
 @click.option("--batch", type=click.IntRange(min=1), help="Sequences in a batch of one card (default: 1).")
@@ -134,16 +139,17 @@ def memory(target: str, **options: Any) -> None:
 @with_options(STEP_OPTIONS)
 @click.option("--format", "format_", type=click.Choice(FIT_FORMATS), default="text", help="How to report.")
 @with_options(OPENING_OPTIONS)
-def fit(target: str, **options: Any) -> int:
+def fit(target: str, argv: tuple[str, ...], **options: Any) -> int:
     """Tell whether a run fits a card, and the largest batch that does.
 
     If it does not fit, the cheapest changes that make it fit follow, each with its bytes and with what to paste.
+    A script is rehearsed, and its training is measured. Its arguments follow --. With --fix, its settings are changed.
     """
-    with import_paths.closed_to(import_paths.reached_by([target])):
+    with import_paths.closed_to(import_paths.reached_by([target, *argv])):
         from kbitlint import config
         from kbitlint.cli.fit import FitOptions, search
 
-        return search(target, FitOptions(**options), config.load(config.find(Path.cwd())))
+        return search((target, *argv), FitOptions(**options), config.load(config.find(Path.cwd())))
 
 
 @main.command()
@@ -158,10 +164,7 @@ def rules(format_: str) -> None:
     if format_ == "json":
         click.echo(rule_docs.as_json(all_rules()))
         return
-    for rule in all_rules():
-        surfaces = ", ".join(surface.value for surface in rule.checks())
-        click.echo(f"{rule.meta.code}  {rule.meta.slug:<36}{rule.meta.severity.value:<9}{surfaces}")
-        click.echo(f"       {type(rule).title()}")
+    click.echo("\n".join(map(rule_docs.entry, all_rules())))
 
 
 @main.command(short_help="Print a rule, or what a message or log means.")

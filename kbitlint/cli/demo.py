@@ -35,10 +35,13 @@ def run(device: str | None, show: Callable[[str], None], *, color: bool = False,
     """Run the main job, show each step, and return the exit code: 0 if every step succeeded, 2 if one failed."""
     require_model_extra("the demo")
     warnings.simplefilter("ignore", FutureWarning)  # PEFT still calls a name that transformers 5.23 renamed
+    load_bitsandbytes("the demo")  # PEFT imports it too, and would let its warnings through
     peft = require("peft", "the demo's LoRA step")
     import torch
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    from kbitlint.model.devices import usable  # imports torch
+
+    device = usable(device) if device is not None else "cuda" if torch.cuda.is_available() else "cpu"
     show(f"1. A Llama with seeded random weights, quantized to nf4 by bitsandbytes on {device}\n")
     model = _quantized_llama(device)
     report = api.check(model)

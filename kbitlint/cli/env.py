@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output.wording import Pen, wrapped
+from kbitlint.runtime import distributions
 from kbitlint.upstream.features import PACKAGES, Devices, features
 from kbitlint.version import VERSION
 
@@ -113,10 +114,8 @@ def environment() -> Environment:
 
 def _versions(packages: Iterable[str]) -> Iterator[tuple[str, str]]:
     for package in packages:
-        try:
-            yield package, importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        if version := distributions.version(package):
+            yield package, version
 
 
 def _conflicts(versions: Mapping[str, str]) -> Iterator[Conflict]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kbitlint import api
 from kbitlint.cli.inputs import must_be_no_input
 from kbitlint.cli.step_options import StepOptions
 from kbitlint.cli.terminal import progress, reserve_stdout, text_layout, write_report
+from kbitlint.errors import TargetError
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output import formats
+from kbitlint.rehearsal.measured import fit_script, is_command
+from kbitlint.rehearsal.run import Rehearsal
 
 if TYPE_CHECKING:
     from kbitlint.config import Config
@@ -21,18 +24,32 @@ class FitOptions(StepOptions):
 
     gpu: str
     checkpointing: str | None
+    fix: bool
+    unsafe_fixes: bool
 
 
-def search(target: str, options: FitOptions, settings: Config) -> int:
-    """Search what fits, write the report, and return the exit code: 0 if the run fits as it was asked for, otherwise 1."""
-    must_be_no_input(options.output_file, [target], options.other_files(settings))
+def search(words: tuple[str, ...], options: FitOptions, settings: Config) -> int:
+    """Search what fits, write the report, and return the exit code: 0 if the run fits, with --fix the fixed one, otherwise 1.
+
+    Args:
+        words: The target, or a script with its arguments.
+        options: The options.
+        settings: Those of the project.
+
+    Raises:
+        KbitlintError: The target cannot be measured; or ``--fix`` is asked for, and the target is no script.
+    """
+    target, *argv = words
+    must_be_no_input(options.output_file, words, options.other_files(settings))
+    asked: dict[str, Any] = {"gpu": options.gpu, "checkpointing": options.checkpointing}
     with reserve_stdout(), progress(f"fitting {target}"):
-        report = api.fit(
-            target,
-            gpu=options.gpu,
-            checkpointing=options.checkpointing,
-            **options.step(settings),
-        )
+        if is_command(target, argv):
+            arguments = asked | options.step_of_script(settings)
+            report = fit_script(words, Rehearsal(), arguments, fix=options.fix, unsafe=options.unsafe_fixes)
+        elif options.fix:
+            raise TargetError(target, "is no script: --fix changes the settings of scripts and notebooks")
+        else:
+            report = api.fit(target, **asked, **options.step(settings))
     colour, columns = text_layout(options.output_file)
     write_report(formats.render_fit(options.format_, report, color=colour, width=columns), options.output_file)
     return 0 if report.fits else 1

@@ -1,4 +1,4 @@
-"""The group of all commands: what its first words may mean."""
+"""The group of all commands, and the meaning of its first words."""
 
 from __future__ import annotations
 

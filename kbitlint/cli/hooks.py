@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.target import SUFFIXES
 
 PUBLISHED = ".pre-commit-hooks.yaml"
@@ -28,7 +27,10 @@ class Hook:
         lines = [f"- id: {self.id}", f"  name: {self.name}"]
         lines += [] if local else [f"  description: {self.description}"]
         lines += [f"  entry: {self.entry}", f"  language: {'system' if system else 'python'}"]
-        return lines + (["  pass_filenames: false", "  always_run: true"] if self.models else [f"  files: '{FILES}'"])
+        if self.models:
+            return [*lines, "  pass_filenames: false", "  always_run: true"]
+        # pre-commit would part the files among processes: several reports, in which a file that others import comes twice
+        return [*lines, f"  files: '{FILES}'", "  require_serial: true"]
 
 
 SCRIPTS = Hook(

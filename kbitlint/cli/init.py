@@ -6,7 +6,6 @@ It leaves a repository that can commit: only targets that could be audited are l
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint import api, suppress
@@ -14,6 +13,7 @@ from kbitlint.cli import hooks
 from kbitlint.errors import KbitlintError
 from kbitlint.files import atomic
 from kbitlint.files.project import root_of
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output.wording import plural
 from kbitlint.result import Failure
 from kbitlint.runtime import content

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint import api
 from kbitlint.cli.inputs import must_be_no_input
 from kbitlint.cli.step_options import StepOptions
 from kbitlint.cli.terminal import progress, reserve_stdout, text_layout, write_report
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output import formats
+from kbitlint.rehearsal.measured import is_command, memory_of_script
+from kbitlint.rehearsal.run import Rehearsal
 
 if TYPE_CHECKING:
     from kbitlint.config import Config
@@ -22,10 +24,15 @@ class MemoryOptions(StepOptions):
     every: int
 
 
-def measure(target: str, options: MemoryOptions, settings: Config) -> None:
-    """Measure the memory of a training step of a target, and write the report."""
-    must_be_no_input(options.output_file, [target], options.other_files(settings))
+def measure(words: tuple[str, ...], options: MemoryOptions, settings: Config) -> None:
+    """Measure the memory of a training step of a target, or of a script with its arguments, and write the report."""
+    target, *argv = words
+    must_be_no_input(options.output_file, words, options.other_files(settings))
     with reserve_stdout(), progress(f"measuring {target}") as told:
-        report = api.memory(target, every=options.every, told=told, **options.step(settings))
+        if is_command(target, argv):
+            arguments = {"every": options.every, **options.step_of_script(settings)}
+            report = memory_of_script(words, Rehearsal(), arguments)
+        else:
+            report = api.memory(target, every=options.every, told=told, **options.step(settings))
     colour, columns = text_layout(options.output_file)
     write_report(formats.render_memory(options.format_, report, color=colour, width=columns), options.output_file)

@@ -116,9 +116,11 @@ STEP_OPTIONS = (
     ),
     click.option("--accumulation", type=click.IntRange(min=1), help="Batches before each step of the optimizer (default: 1)."),
     click.option("--attention", type=click.Choice(["eager", "sdpa"]), help="Attention implementation (default: the model's)."),
-    click.option("--gpus", type=click.IntRange(min=1), default=1, help="Cards of the run; the figures are those of one rank."),
     click.option(
-        "--strategy", metavar="NAME", help="ddp (default for several cards), fsdp1, fsdp2, zero1, zero2, zero3, device_map."
+        "--gpus", type=click.IntRange(min=1), help="Cards of the run (default: 1); the figures are those of one rank."
+    ),
+    click.option(
+        "--strategy", metavar="NAME", help="ddp (default for several cards), fsdp1, fsdp2, zero1, zero2, zero3, device_map, tp."
     ),
     click.option("--offload", is_flag=True, help="Sharded weights lie in host memory."),
 )
@@ -170,7 +172,7 @@ CHECK_OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--probe-seq", metavar="N", type=click.IntRange(min=2), default=16, help="Tokens a sequence in it (default: 16)."
     ),
-    click.option("--device", metavar="DEVICE", help="Where --fix works: cuda (default), cuda:1, cpu."),
+    click.option("--device", metavar="DEVICE", help="Where --fix works: cuda (default; AMD's too), cuda:1, xpu, mps, cpu."),
     RUN_OPTION,
     click.option("--trace/--no-trace", default=True, help="Run a training step without weights (default), or do not."),
     click.option("--add-ignore", is_flag=True, help="Write a comment that silences it beside each violation."),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.audit.options import DEFAULT_LORA
 from kbitlint.cli.shared_options import SharedOptions
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from kbitlint.config import Config
@@ -23,7 +23,7 @@ class StepOptions(SharedOptions):
     loss: str | None
     accumulation: int | None
     attention: str | None
-    gpus: int
+    gpus: int | None
     strategy: str | None
     offload: bool
     format_: str
@@ -44,3 +44,7 @@ class StepOptions(SharedOptions):
             "offload": self.offload,
             **self.arguments(settings),
         }
+
+    def step_of_script(self, settings: Config) -> dict[str, Any]:
+        """Return these arguments for a training of a script: LoRA is attached to its model only if it is asked for."""
+        return self.step(settings) | ({"lora": None} if self.lora is None else {})

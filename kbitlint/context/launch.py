@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.lazy_dataclass import dataclass
 
 #: strategy -> whether it shards (weights, gradients, optimizer state)
 SHARDS: dict[str, tuple[bool, bool, bool]] = {
@@ -16,6 +15,7 @@ SHARDS: dict[str, tuple[bool, bool, bool]] = {
     "fsdp1": (True, True, True),
     "fsdp2": (True, True, True),
     "device_map": (False, False, False),
+    "tp": (False, False, False),
 }
 STRATEGIES = tuple(SHARDS)
 

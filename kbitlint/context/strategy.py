@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from kbitlint.lazy_dataclass import dataclass
 
 
 class Strategy(enum.Enum):
@@ -29,3 +30,5 @@ class Checkpointing:
     """
     installs_hook: bool = False
     """Whether the loop also makes the output of the input embedding require grad, as transformers 5 does."""
+    every: int = 1
+    """Every how many layers checkpoint."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from kbitlint.context import launchers
 from kbitlint.context.arguments import accelerator_fields, arguments_fields, trainer_fields
 from kbitlint.context.strategy import Checkpointing, Strategy
+from kbitlint.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class TrainingContext:
     """The optimizer's name in the spelling of ``TrainingArguments.optim`` or of the DeepSpeed file."""
     learning_rate: float | None = None
     """The highest learning rate of the run."""
+    beta: float | None = None
+    """The factor of the log-probabilities in a preference loss, if the loss is scaled by one."""
     batch_size: int | None = None
     """Sequences in one batch of one rank."""
     seq_len: int | None = None

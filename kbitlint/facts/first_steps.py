@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
+
+from kbitlint.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

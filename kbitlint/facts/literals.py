@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.values import Call
 
-Literal = Union[bool, str, "Mapping[str, bool]"]
+Literal = Union[bool, int, str, "Mapping[str, bool | int]"]
 
 
 def literal(call: Call, value: Literal) -> str:
@@ -19,6 +19,8 @@ def literal(call: Call, value: Literal) -> str:
     data = call.style in (Style.YAML, Style.JSON)
     if isinstance(value, bool):
         return str(value).lower() if data else str(value)
+    if isinstance(value, int):
+        return str(value)
     if isinstance(value, str):
         return value if call.style is Style.YAML else f'"{value}"'
     items = ", ".join(

@@ -1,13 +1,14 @@
-"""How a merged checkpoint differs from its base and its adapter."""
+"""Facts of a merged checkpoint, compared with its base and its adapter."""
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from kbitlint.lazy_dataclass import dataclass
 
 
 class Verdict(enum.Enum):
-    """What one adapted weight of a merged checkpoint is."""
+    """The state of one adapted weight of a merged checkpoint."""
 
     MERGED = "base plus adapter"
     ABSENT = "the base without the adapter"
@@ -25,7 +26,7 @@ class LayerComparison:
     name: str
     verdict: Verdict
     share: float | None = None
-    """How much of the adapter is in it, from 0 to 1; None if that is not known."""
+    """The share of the adapter in it, from 0 to 1; None if unknown."""
     residual: float = 0.0
     """The difference to base plus adapter, relative to the base."""
     on_grid: bool = False
@@ -39,9 +40,9 @@ class MergeComparison:
     missing: tuple[str, ...]
     """Tensors of the base that it lacks."""
     reshaped: tuple[str, ...]
-    """Tensors whose shape is another one."""
+    """Tensors whose shape differs from that in the base."""
     packed: bool
-    """Whether it is packed itself, or still says so."""
+    """Whether it is packed itself, or its config still says that it is."""
     layers: tuple[LayerComparison, ...]
     changed: tuple[str, ...]
     """Weights without an adapter whose values are not those of the base."""

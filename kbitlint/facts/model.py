@@ -7,10 +7,10 @@ model, without the wrappers of PEFT, DDP and torch.compile. ``kbitlint.model.ins
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.coverage import coverage_of
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.sizes import short_count
 
 if TYPE_CHECKING:

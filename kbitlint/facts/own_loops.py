@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from kbitlint.lazy_dataclass import dataclass
 
 
 class Act(enum.Enum):
-    """What a statement of a loop does."""
+    """The effect of a statement of a loop."""
 
     BACKWARD = "computes gradients"
     STEP = "changes parameters"
@@ -15,7 +16,7 @@ class Act(enum.Enum):
 
 
 class Origin(enum.Enum):
-    """How a loss is made, if no gradient can flow through it."""
+    """The origin of a loss through which no gradient can flow."""
 
     NUMBER = "is a number of Python's, which .item() returns"
     DETACHED = "is detached from the model"
@@ -48,7 +49,7 @@ class OwnLoop:
 
     @property
     def cleared(self) -> LoopAct | None:
-        """Return the act that clears the gradients of every backward pass before the step; None if some reach it."""
+        """Return the act that clears all gradients before the optimizer's step; None if the step sees any."""
         round_twice, found = self.acts * 2, None
         passes = [place for place, one in enumerate(self.acts) if one.act is Act.BACKWARD]
         for start in passes:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.source_text import SourceText
     from kbitlint.facts.values import Call
 
-#: the name and the arguments that ``kbitlint.fix`` stands for: it freezes the base, and enables checkpointing without reentry
+#: a call that ``kbitlint.fix`` can replace: it asks for a frozen base and checkpointing, and for no more
 _SAME = re.compile(
     r"[^(]*\(\s*(?:model\s*=\s*)?(?P<name>[A-Za-z_]\w*)\s*"
     r"(?:,\s*(?:use_gradient_checkpointing\s*=\s*)?True\s*)?"
@@ -26,12 +26,12 @@ _TITLE = "call kbitlint.fix(model) in its place: it freezes the base and keeps h
 def fix_instead(source: SourceText, call: Call, *, bare: bool) -> Fix:
     """Return the fix that turns ``model = prepare_model_for_kbit_training(model)`` into ``kbitlint.fix(model)``.
 
-    It has no edits if the statement has another form, or arguments that say what kbitlint's fix would not do.
+    It has no edits if the statement has another form, or arguments that ask for more than kbitlint's fix does.
 
     Args:
         source: The file.
         call: The call of PEFT.
-        bare: Whether the model has no adapters at the call, which PEFT would freeze.
+        bare: Whether the model has no adapters yet at the call. PEFT's function would freeze them.
     """
     name, found = source.name_of(call), _SAME.fullmatch(source.code_of(call.span))
     if not (bare and name and found is not None and found["name"] == name):

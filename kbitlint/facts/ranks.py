@@ -6,9 +6,9 @@ Aspects are plain strings by path, so processes can exchange and compare them ex
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.module_paths import spans
 
 if TYPE_CHECKING:

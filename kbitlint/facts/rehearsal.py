@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import Any
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.violation import Location
 
 

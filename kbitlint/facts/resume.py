@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from kbitlint.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class ResumeFacts:
-    """What Trainer saves beside the weights. A count is None if its file is missing or cannot be read."""
+    """The files that Trainer saves beside the weights. A count is None if its file is missing or cannot be read."""
 
     named_step: int | None = None
     """The N of a folder that is called ``checkpoint-N``."""

@@ -9,11 +9,12 @@ import bisect
 import enum
 import functools
 import operator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.source_text import SourceText
 from kbitlint.facts.training import Trained
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.violation import Location
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Action(enum.Enum):
     UNFREEZE = "make everything require grad"
     FREEZE = "freeze"
     MERGE = "merge"
+    UNLOAD = "take adapters out"
+    STATE = "load a state dict"
     RESIZE = "resize embeddings"
     EVAL = "eval mode"
     CONTEXT = "wrap for ranks"
@@ -56,8 +59,8 @@ class Step:
     before: ModelState
     model_id: int = 0
     detail: Value = None
-    """The dtype of a cast, the name of a wrapper, the folder of a save, the method of a stored quantization, or the load of a
-    Trainer's quantized reference model."""
+    """The dtype of a cast, the name of a wrapper, the folder of a save, the method of a stored quantization, the load of a
+    Trainer's quantized reference model, or the load of the model whose state dict it is."""
 
 
 @dataclass(frozen=True, slots=True)

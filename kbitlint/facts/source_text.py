@@ -8,13 +8,13 @@ from __future__ import annotations
 import functools
 import re
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.literals import Literal, literal, written
 from kbitlint.facts.local_imports import imported_around
 from kbitlint.facts.span_edits import KIND, blanks_before, bounds
 from kbitlint.facts.values import Style
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.violation import Edit
 
 if TYPE_CHECKING:

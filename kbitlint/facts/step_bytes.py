@@ -7,10 +7,10 @@ this estimate is within a quarter of the measured peak for Llama shapes from 1 t
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.dtypes import LOW_PRECISION
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts

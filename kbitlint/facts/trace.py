@@ -6,8 +6,10 @@ They contain no tensor and no module. ``kbitlint.model.trace.trace`` collects th
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
+
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
@@ -48,6 +50,9 @@ class GradientFacts:
     If True, the cut remains on a copy without the hooks, checkpointing and replaced ``forward`` methods of this
     model.
     """
+
+    zeroed_by: str = ""
+    """The frozen tensor of zeros that makes the gradient zero in every step. It is empty if none does."""
 
     @property
     def runs(self) -> bool:
@@ -187,6 +192,10 @@ class TraceFacts:
     """Heads that let the step run if they return float32. Empty unless a kernel refuses its dtypes outside of all modules."""
     replaced: tuple[ReplacedLayerFacts, ...] = ()
     """Layers that the step called although quantization has replaced them."""
+    recast: tuple[tuple[str, str, str], ...] = ()
+    """(path, dtype before, dtype after) of each trainable parameter to which the step gives another dtype."""
+    undefined_loss: bool = False
+    """Whether the loss is the mean of no elements, which is NaN."""
     seconds: float = field(default=0.0, compare=False)
     """Duration of the tracing in seconds."""
 

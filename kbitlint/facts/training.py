@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from kbitlint.facts.model_state import ModelState
@@ -37,6 +37,8 @@ class Training:
     """The ZeRO stage of DeepSpeed; None without DeepSpeed."""
     fsdp: bool | None = False
     """Whether FSDP shards the model; None if it is not known."""
+    flattened: bool = False
+    """Whether it is FSDP1 for certain, which flattens the parameters of a unit into one tensor."""
     distributed: bool = False
     """Whether the loop wraps the model for several ranks."""
     find_unused: Value = None
@@ -56,6 +58,14 @@ class Training:
     """The options of the command line that lead to the path: ``--bits 4``."""
     sleeps: Call | None = None
     """The call in the loop that leaves the model in eval mode for the next iteration; None if there is none."""
+
+    @property
+    def lets_ddp_search(self) -> bool:
+        """Return whether Trainer passes ``find_unused_parameters=True`` to DDP: its default for a ``PeftModel``."""
+        if self.loop is not Loop.TRAINER or self.fsdp or self.zero_stage is not None:
+            return False
+        wrapped = self.model.adapters is not None or not self.model.certain
+        return wrapped if self.find_unused is None else self.find_unused is True
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+
+from kbitlint.lazy_dataclass import dataclass
 
 
 class Unknown(enum.Enum):

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from pathlib import Path

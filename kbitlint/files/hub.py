@@ -6,6 +6,11 @@ huggingface_hub fetches the first bytes of each file by range request (``HfApi.g
 from __future__ import annotations
 
 import dataclasses
+import functools
+import socket
+import time
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +23,34 @@ from kbitlint.files.safetensors import MAX_TENSORS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+#: Seconds that a connection to the Hub may take, and for which the answer holds.
+_PATIENCE, _HOLDS = 3.0, 60.0
 UNREACHED = "the headers of its weights cannot be had from the Hub"
+
+
+def local_only() -> dict[str, bool]:
+    """Return the arguments that keep a download to the cache if the Hub takes no connection from here.
+
+    huggingface_hub (2.4, utils/_http.py) repeats each request five times, which takes half a minute on a machine without a
+    network. A proxy decides by itself, and so does HF_HUB_OFFLINE.
+    """
+    from huggingface_hub import constants  # an optional dependency
+
+    if constants.HF_HUB_OFFLINE or {"http", "https", "all"} & urllib.request.getproxies().keys():
+        return {}
+    taken = _takes_connections(constants.ENDPOINT, int(time.monotonic() / _HOLDS))
+    return {} if taken else {"local_files_only": True}
+
+
+@functools.lru_cache(maxsize=1)
+def _takes_connections(endpoint: str, _: int) -> bool:
+    place = urllib.parse.urlsplit(endpoint)
+    try:
+        port = place.port or (80 if place.scheme == "http" else 443)
+        socket.create_connection((place.hostname or "", port), timeout=_PATIENCE).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def read_hub(name: str, revision: str | None = None) -> CheckpointFacts | None:
@@ -29,10 +61,13 @@ def read_hub(name: str, revision: str | None = None) -> CheckpointFacts | None:
     from huggingface_hub import HfApi, hf_hub_download  # an optional dependency
     from huggingface_hub.errors import SafetensorsParsingError  # as above
 
-    config = _config(lambda: hf_hub_download(name, "config.json", revision=revision))
+    local = local_only()
+    config = _config(lambda: hf_hub_download(name, "config.json", revision=revision, **local))
     if config is None:
         return None
     facts = CheckpointFacts(name, config)
+    if local:
+        return dataclasses.replace(facts, unread=(Damage(name, UNREACHED),))
     try:
         metadata = HfApi().get_safetensors_metadata(name, revision=revision)
     except SafetensorsParsingError as error:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from json.decoder import scanstring  # type: ignore[attr-defined]  # the C scanner of the standard library
 from typing import Any
+
+from kbitlint.lazy_dataclass import dataclass
 
 MAX_DEPTH = 64
 _SPACE = re.compile(r"[ \t\n\r]*")

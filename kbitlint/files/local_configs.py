@@ -41,6 +41,13 @@ def checkpoint_config(name: str, beside: Path) -> Mapping[str, Any] | None:
     return _json(repository / "snapshots" / revision / "config.json") if re.fullmatch(r"\w+", revision) else None
 
 
+@remembered(64)
+def adapter_config(name: str, beside: Path) -> Mapping[str, Any] | None:
+    """Return adapter_config.json of a folder relative to the script or the working folder; None if there is none."""
+    places = (beside / name, Path(name)) if name and "\0" not in name else ()
+    return next((found for place in places if (found := _json(place / "adapter_config.json")) is not None), None)
+
+
 @remembered(256)
 def zero_stage(name: str, beside: Path) -> int | None:
     """Return the ZeRO stage of a DeepSpeed configuration; None if the file is missing or does not set it."""

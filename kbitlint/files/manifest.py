@@ -7,12 +7,12 @@ This file stores the edits of a fix. They are applied again at every audit or lo
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError
 from kbitlint.files import atomic
 from kbitlint.files.json_object import read_json
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.upstream.quantization import QUANTIZATIONS
 from kbitlint.version import VERSION
 from kbitlint.violation import Edit

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError
 from kbitlint.facts.merged import LayerComparison, MergeComparison, Verdict
 from kbitlint.files.checkpoint import read_checkpoint
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime.content import opened
 
 if TYPE_CHECKING:
@@ -30,11 +30,11 @@ _MOST_BYTES = 64 * 1024 * 1024
 #: weights without an adapter that are compared with the base
 _MOST_PLAIN = 400
 _PREFIX = "base_model.model."
-#: half the distance to the next number, relative to a number
+#: largest error of rounding to a dtype, relative to the number
 _ROUNDING = {"F16": 2**-11, "BF16": 2**-8, "F32": 2**-23, "F64": 2**-52}
 #: values in a block of 4-bit packing, and how many different ones it can hold
 _BLOCK, _LEVELS = 64, 16
-#: from this error of the share on, 0 and 1 cannot be told apart
+#: with a larger error of the share, 0 and 1 are not distinct
 _UNCLEAR = 0.4
 #: rounding to 4 bits moves weights by a tenth of their size; more than this is no rounding
 _WORST = 0.3

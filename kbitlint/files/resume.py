@@ -1,6 +1,6 @@
 """Facts of a folder that a run resumes from.
 
-optimizer.pt and scheduler.pt are pickles in a zip archive. Their instructions are listed, and nothing of them is executed.
+optimizer.pt and scheduler.pt are pickles in a zip archive. Their instructions are listed, and none is executed.
 """
 
 from __future__ import annotations

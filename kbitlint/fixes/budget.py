@@ -6,7 +6,7 @@ Imports of torch, PEFT and ``kbitlint.model`` are inside functions: audits of sc
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine, registry
@@ -17,6 +17,7 @@ from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import require
 from kbitlint.fixes.lora import attached
 from kbitlint.fixes.model import fix_model
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import ON, StateMemory
 from kbitlint.sizes import size
 from kbitlint.step_plan import StepPlan, loss_named
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
     from kbitlint.fixes.lora import Lora
+    from kbitlint.model.memory.phases import BesideSteps
 
 
 def budget_of(  # noqa: PLR0913  # each is one setting of a measurement
@@ -45,6 +47,7 @@ def budget_of(  # noqa: PLR0913  # each is one setting of a measurement
     against_peft: bool = True,
     launch: Launch | None = None,
     told: Callable[[str], None] | None = None,
+    live: Any = None,
 ) -> MemoryReport:
     """Measure a model as it is, after PEFT's preparation and after kbitlint's fix; it is only read.
 
@@ -59,16 +62,18 @@ def budget_of(  # noqa: PLR0913  # each is one setting of a measurement
         against_peft: Whether to measure PEFT's preparation too.
         launch: The ranks of the run; None for one card.
         told: Receives the first peak in words, before the others are measured.
+        live: The Trainer that holds the model; None if there is none.
     """
     from kbitlint.model.inputs.positions import length_for
     from kbitlint.model.inspect.walk import collect
+    from kbitlint.model.memory.phases import BesideSteps
 
     name, notes = named
     facts = collect(model)
     context = dataclasses.replace(context, seq_len=length_for(model, context.seq_len))
     attached_here = None if facts.has_adapters else lora
     launch = launch or Launch()
-    how = _How(context, attached_here, plan, launch, told)
+    how = _How(context, attached_here, plan, launch, BesideSteps(model if live is None else live, model, launch), told)
     states = tuple(_states(model, how, against_peft=against_peft))
     if attached_here is not None:
         notes = (*notes, f"with {attached_here.words} attached for this")
@@ -85,6 +90,7 @@ class _How:
     lora: Lora | None
     plan: StepPlan
     launch: Launch
+    beside: BesideSteps
     told: Callable[[str], None] | None
     known: dict[Any, dict[Any, Any]] = field(default_factory=dict)
     """Steps that ran, by what decides the bytes of a model: states that are alike share theirs."""
@@ -111,15 +117,19 @@ def _measured(state: str, twin: Any, how: _How) -> StateMemory:
     from kbitlint.model.memory.ranks import Rank, units_of
     from kbitlint.model.memory.stacks import mark_of
     from kbitlint.model.memory.step_memory import measure
+    from kbitlint.model.memory.tensor_parallel import split
 
+    if how.launch.strategy == "tp":
+        twin = split(twin, how.launch.ranks)
     rank = None if how.launch.strategy == "single" else Rank(how.launch, units_of(twin))
     first, known = not how.known, how.known.setdefault(mark_of(twin), {})
-    arguments: dict[str, Any] = {"owned": True, "rank": rank, "known": known}
+    arguments: dict[str, Any] = {"owned": True, "rank": rank, "known": known, "beside": how.beside.others}
     if first and how.told is not None:
         step = measure(state, twin, how.context, how.plan, modes=(ON,), **arguments).steps.get(ON)
         if step is not None:
             how.told(f"{state}, {ON}: {size(step.peak)}, {size(on_card(step.peak))} on the card")
-    return measure(state, twin, how.context, how.plan, **arguments)
+    found = measure(state, twin, how.context, how.plan, **arguments)
+    return dataclasses.replace(found, phases=tuple(how.beside.phases(twin, how.context, how.plan, found, rank)))
 
 
 AS_IT_IS, PEFT, FIXED, UNSAFE = "as it is", "PEFT's prepare", "kbitlint's fix", "unsafe fixes"
@@ -220,17 +230,24 @@ def plan_of(
     return StepPlan(name, every, loss_named(loss or context.loss or "full"), batches, attention)
 
 
-def plan_of_target(opened: OpenTarget, options: Options, *settings: Any) -> StepPlan:
-    """Return the plan of a step of an open target. A live Trainer gives what is left open. ``settings`` as for ``plan_of``."""
-    return plan_of(options.context if opened.live is None else context_of(opened.live, options.context), *settings)
+def context_of_target(opened: OpenTarget, options: Options) -> TrainingContext:
+    """Return the context of an open target. A live Trainer gives what the options leave open."""
+    return options.context if opened.live is None else context_of(opened.live, options.context)
 
 
-def launch_of(strategy: str | None, gpus: int, context: TrainingContext, *, offload: bool) -> Launch:
+def launch_of(strategy: str | None, gpus: int | None, context: TrainingContext, *, offload: bool) -> Launch:
     """Return how a run is spread over cards.
+
+    Args:
+        strategy: Its name; None for that of the context, or ``ddp`` for several cards.
+        gpus: The cards; None for the ranks of the context, or 1.
+        context: The context of the training.
+        offload: Whether sharded weights lie in host memory.
 
     Raises:
         KbitlintError: The strategy is unknown or does not go with the number of cards.
     """
+    gpus = gpus if gpus is not None else context.world_size or 1
     if strategy is None and gpus > 1:
         known = None if context.strategy is None else context.strategy.value
         strategy = known if known not in (None, "single") else "ddp"
@@ -274,4 +291,4 @@ def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int
 
     model, context = measurable(opened, options, shape)
     with quiet(), opened.confined():
-        return budget_of(model, context, named=(opened.target.text, opened.notes), **chosen)
+        return budget_of(model, context, named=(opened.target.text, opened.notes), live=opened.live, **chosen)

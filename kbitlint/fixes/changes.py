@@ -8,11 +8,13 @@ shorter length. The figures order the changes and are no promise of speed.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError
-from kbitlint.fit_result import Change
+from kbitlint.facts.literals import Literal, literal
+from kbitlint.facts.values import Call, Span
+from kbitlint.fit_result import Change, Owner, Setting
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import OFF, ON
 from kbitlint.step_plan import Loss
 from kbitlint.upstream import optimizers
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
     from kbitlint.fixes.meter import Meter
 
 EVERY_SECOND = "every 2nd layer"
+#: changes of a higher price change the training itself: what is learned, and from which tokens
+LEAST_UNSAFE_PRICE = 100.0
+#: a call of nothing, whose constants are written as Python
+_PYTHON = Call("", Span(0, 0, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +39,25 @@ class Option:
     name: str
     price: float
     cost: str
-    flags: str
-    fields: tuple[tuple[str, Any], ...]
+    settings: tuple[Setting, ...]
+    """The arguments that make it in a script."""
+    fields: tuple[tuple[str, Any], ...] = ()
     """(field of Setup, value)."""
     plan: tuple[tuple[str, Any], ...] = ()
     """(field of its StepPlan, value)."""
+    by_hand: str = ""
+    """What to do where no argument of a script makes the change."""
+
+    @property
+    def flags(self) -> str:
+        """Return what to paste into a script, or what to do by hand."""
+        return self.by_hand or words_of(self.settings)
+
+    def is_within(self, writable: frozenset[tuple[Owner, str]] | None) -> bool:
+        """Return whether a script takes all settings of the change; True if no script limits it (None)."""
+        if writable is None:
+            return True
+        return bool(self.settings) and all((setting.owner, setting.name) in writable for setting in self.settings)
 
     def apply(self, setup: Setup) -> Setup:
         """Return the run with the change."""
@@ -48,11 +68,27 @@ class Option:
         """Return the change with the bytes that it saves alone."""
         before, after = meter.rank(setup), meter.rank(self.apply(setup))
         fits = after.on_card <= meter.card.total
-        return Change(self.name, before.on_card - after.on_card, self.cost, self.price, self.flags, fits)
+        return Change(self.name, before.on_card - after.on_card, self.cost, self.price, self.flags, fits, self.settings)
 
 
-def options_of(setup: Setup, meter: Meter) -> Iterator[list[Option]]:
-    """Yield groups of changes of which one can be made at a time, each group from the cheapest to the strongest."""
+def _arguments(**values: Literal) -> tuple[Setting, ...]:
+    return tuple(Setting(Owner.ARGUMENTS, name, value) for name, value in values.items())
+
+
+def words_of(settings: tuple[Setting, ...]) -> str:
+    """Return settings as Python writes them; those of training arguments without the name of their class."""
+    written = [(setting.owner, f"{setting.name}={literal(_PYTHON, setting.value)}") for setting in settings]
+    return ", ".join(words if owner is Owner.ARGUMENTS else f"{owner.value}({words})" for owner, words in written)
+
+
+def options_of(setup: Setup, meter: Meter, writable: frozenset[tuple[Owner, str]] | None = None) -> Iterator[list[Option]]:
+    """Yield groups of changes of which one can be made at a time, each group from the cheapest to the strongest.
+
+    Args:
+        setup: The run.
+        meter: Measures it.
+        writable: The settings that a script takes, if changes that no script can hold are left out.
+    """
     groups = (
         _storage(setup, meter),
         _double(meter),
@@ -61,7 +97,8 @@ def options_of(setup: Setup, meter: Meter) -> Iterator[list[Option]]:
         _checkpointing(setup, meter),
         _experts(meter),
     )
-    yield from filter(None, (*groups, _batch(setup), _sharding(setup, meter), _rank(setup), _length(setup)))
+    all_groups = (*groups, _batch(setup), _sharding(setup, meter), _rank(setup), _length(setup))
+    yield from filter(None, ([option for option in group if option.is_within(writable)] for group in all_groups))
 
 
 def changes_of(setup: Setup, meter: Meter) -> tuple[Change, ...]:
@@ -74,28 +111,31 @@ def changes_of(setup: Setup, meter: Meter) -> tuple[Change, ...]:
 def _storage(setup: Setup, meter: Meter) -> list[Option]:
     if setup.strategy != "fsdp2" or setup.stored or not meter.has_integers:
         return []
-    flags = "BitsAndBytesConfig(bnb_4bit_quant_storage=torch.bfloat16)"
-    return [Option("packed weights stored as bfloat16", 0.5, "no time", flags, (("stored", True),))]
+    settings = (Setting(Owner.QUANTIZATION, "bnb_4bit_quant_storage", "bfloat16"),)
+    return [Option("packed weights stored as bfloat16", 0.5, "no time", settings, (("stored", True),))]
 
 
 def _double(meter: Meter) -> list[Option]:
-    flags = "BitsAndBytesConfig(bnb_4bit_use_double_quant=True)"
-    made = Option("double quantization", 1, "1 % of the time, the same loss (QLoRA, section 3)", flags, (("double", True),))
-    return [made] if meter.saved_by_double else []
+    settings = (Setting(Owner.QUANTIZATION, "bnb_4bit_use_double_quant", value=True),)
+    cost = "1 % of the time, the same loss (QLoRA, section 3)"
+    return [Option("double quantization", 1, cost, settings, (("double", True),))] if meter.saved_by_double else []
 
 
 def _optimizer(setup: Setup) -> list[Option]:
     now = optimizers.find(setup.plan.optimizer)
     if now.tensors < 2 or now.layout != "full" or now.paged:
         return []
-    eight = Option("8-bit optimizer", 1, "no time", 'optim="adamw_8bit"', (), (("optimizer", "adamw_8bit"),))
-    paged = 'optim="paged_adamw_8bit"'
-    pages = Option("paged 8-bit optimizer", 4, "traffic to the host", paged, (), (("optimizer", "paged_adamw_8bit"),))
-    return [pages] if now.bits == 8 else [eight, pages]
+
+    def made(name: str, price: float, cost: str, optimizer: str) -> Option:
+        return Option(name, price, cost, _arguments(optim=optimizer), plan=(("optimizer", optimizer),))
+
+    pages = made("paged 8-bit optimizer", 4, "traffic to the host", "paged_adamw_8bit")
+    return [pages] if now.bits == 8 else [made("8-bit optimizer", 1, "no time", "adamw_8bit"), pages]
 
 
 def _loss(setup: Setup, meter: Meter) -> list[Option]:
-    option = Option("loss in tiles", 2, "the head runs once more", "trl.SFTTrainer (TRL 1.16)", (), (("loss", Loss.FUSED),))
+    by_hand = "trl.SFTTrainer (TRL 1.16)"
+    option = Option("loss in tiles", 2, "the head runs once more", (), plan=(("loss", Loss.FUSED),), by_hand=by_hand)
     if setup.plan.loss is Loss.FUSED:
         return []
     try:
@@ -108,17 +148,26 @@ def _loss(setup: Setup, meter: Meter) -> list[Option]:
 def _checkpointing(setup: Setup, meter: Meter) -> list[Option]:
     if ON not in meter.modes or setup.mode == ON:
         return []
-    snippet = "for i, layer in enumerate(layers): layer.gradient_checkpointing = i % 2 == 0"
-    every = Option("checkpointing of every 2nd layer", 17, "17 % of the time", snippet, (("mode", EVERY_SECOND),))
-    flags = 'gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False}'
-    whole = Option("checkpointing", 33, "33 % of the time", flags, (("mode", ON),))
-    return [every, whole] if setup.mode == OFF else [whole]
+    whole = Option("checkpointing", 33, "33 % of the time", _checkpoints(use_reentrant=False), (("mode", ON),))
+    if setup.mode != OFF:
+        return [whole]
+    # transformers takes the stride since 5.23, as it names the arguments anew
+    settings = _checkpoints(every_n_layers=2, use_reentrant=False) if meter.takes_strides else ()
+    snippet = "" if settings else "for i, layer in enumerate(layers): layer.gradient_checkpointing = i % 2 == 0"
+    fields = (("mode", EVERY_SECOND),)
+    every = Option("checkpointing of every 2nd layer", 17, "17 % of the time", settings, fields, by_hand=snippet)
+    return [every, whole]
+
+
+def _checkpoints(**kwargs: bool | int) -> tuple[Setting, ...]:
+    return _arguments(gradient_checkpointing=True, gradient_checkpointing_kwargs=kwargs)
 
 
 def _experts(meter: Meter) -> list[Option]:
     if not meter.has_packable_experts:
         return []
-    return [Option("packed experts", 40, "experts are unpacked in each pass", "kbitlint --unsafe-fixes", (("packed", True),))]
+    cost, by_hand = "experts are unpacked in each pass", "kbitlint --unsafe-fixes"
+    return [Option("packed experts", 40, cost, (), (("packed", True),), by_hand=by_hand)]
 
 
 def _batch(setup: Setup) -> list[Option]:
@@ -127,26 +176,27 @@ def _batch(setup: Setup) -> list[Option]:
     while size > 1 and size % 2 == 0 and len(made) < 4:
         size, times = size // 2, times * 2
         steps = setup.plan.accumulation * times
-        flags = f"per_device_train_batch_size={size}, gradient_accumulation_steps={steps}"
+        settings = _arguments(per_device_train_batch_size=size, gradient_accumulation_steps=steps)
         name = f"{size} sequences at a time" if size > 1 else "one sequence at a time"
         made.append(
-            Option(name, 3.0 * len(made) + 3, "smaller products", flags, (("batch", size),), (("accumulation", steps),))
+            Option(name, 3.0 * len(made) + 3, "smaller products", settings, (("batch", size),), (("accumulation", steps),))
         )
     return made
 
 
 def _sharding(setup: Setup, meter: Meter) -> list[Option]:
-    if meter.ranks == 1 or setup.strategy in ("fsdp1", "zero3", "device_map"):
+    if meter.ranks == 1 or setup.strategy in ("fsdp1", "zero3", "device_map", "tp"):
         return []
     flags = "accelerate: fsdp_version: 2, fsdp_reshard_after_forward: true; bnb_4bit_quant_storage=torch.bfloat16"
     fields = (("strategy", "fsdp2"), ("offload", False), ("stored", True))
-    shard = Option(f"FSDP2 over {meter.ranks} cards", 25, "weights travel between cards", flags, fields)
+    shard = Option(f"FSDP2 over {meter.ranks} cards", 25, "weights travel between cards", (), fields, by_hand=flags)
     offload = Option(
         "FSDP2 with weights in host memory",
         90,
         "weights travel to and from the host",
-        f"{flags}; fsdp_offload_params: true",
+        (),
         (("strategy", "fsdp2"), ("offload", True), ("stored", True)),
+        by_hand=f"{flags}; fsdp_offload_params: true",
     )
     try:
         meter.rank(offload.apply(setup))
@@ -159,7 +209,8 @@ def _rank(setup: Setup) -> list[Option]:
     if setup.rank is None or setup.rank < 16:
         return []
     rank = setup.rank // 2
-    return [Option(f"rank {rank}", 150, "fewer trained weights", f"LoraConfig(r={rank})", (("rank", rank),))]
+    settings = (Setting(Owner.ADAPTERS, "r", rank),)
+    return [Option(f"rank {rank}", 150, "fewer trained weights", settings, (("rank", rank),))]
 
 
 def _length(setup: Setup) -> list[Option]:
@@ -167,13 +218,7 @@ def _length(setup: Setup) -> list[Option]:
     length = setup.seq_len
     while length >= 512 and len(made) < 3:
         length //= 2
-        made.append(
-            Option(
-                f"{length} tokens",
-                300.0 * (len(made) + 1),
-                "longer texts are cut",
-                f"max_length={length}",
-                (("seq_len", length),),
-            )
-        )
+        price = LEAST_UNSAFE_PRICE * 3 * (len(made) + 1)
+        settings = _arguments(max_length=length)
+        made.append(Option(f"{length} tokens", price, "longer texts are cut", settings, (("seq_len", length),)))
     return made

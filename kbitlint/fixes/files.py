@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from kbitlint.facts.span_edits import OverlapError
 from kbitlint.files.checkpoint import inside, read_checkpoint
 from kbitlint.files.json_edits import KINDS, changed
 from kbitlint.fixes.model import MAX_PASSES, FixError, edits_of, fixes_of, held_back
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
 from kbitlint.source import documents
 from kbitlint.source.folders import walk
@@ -89,7 +89,7 @@ def mend(
             return FixedFile(
                 path, name, before, document.raw, document.encoding, tuple(edits), passes, held_back(violations, wanted)
             )
-        again, done = _changed(document, fixes, name)
+        again, done = edited(document, fixes, name)
         if passes == most or again is None or not done:
             break
         document = again
@@ -99,7 +99,7 @@ def mend(
     raise FixError(f"{', '.join(codes)}: the edits of {name} do not remove the violation; the file was left as it was")
 
 
-def _changed(document: Document, fixes: list[tuple[Edit, ...]], name: str) -> tuple[Document | None, tuple[Edit, ...]]:
+def edited(document: Document, fixes: list[tuple[Edit, ...]], name: str) -> tuple[Document | None, tuple[Edit, ...]]:
     """Return the file after one pass, and the edits that were made.
 
     Raises:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError
@@ -17,7 +16,8 @@ from kbitlint.fixes.changes import Option, changes_of, options_of
 from kbitlint.fixes.grid import grid_of
 from kbitlint.fixes.lora import parse_lora
 from kbitlint.fixes.meter import Meter
-from kbitlint.memory_result import OFF, ON
+from kbitlint.lazy_dataclass import dataclass
+from kbitlint.memory_result import ON, mode_of
 from kbitlint.step_report import FitReport
 from kbitlint.upstream import cards
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kbitlint.audit.options import Options
     from kbitlint.context import TrainingContext
     from kbitlint.context.launch import Launch
+    from kbitlint.fit_result import Owner
     from kbitlint.fixes.lora import Lora
     from kbitlint.step_plan import StepPlan
     from kbitlint.upstream.cards import Card
@@ -45,13 +46,16 @@ class Asked:
     card: Card
     launch: Launch
     plan: StepPlan
-    mode: str
+    checkpointing: str | None
+    """``none`` or ``all``; None for that of the loop, or of the model's flags."""
     lora: Lora | None
+    writable: frozenset[tuple[Owner, str]] | None = None
+    """The settings that a script takes, if only changes that it can hold are chosen; None if no script limits them."""
 
 
 def asked_of(  # each is one setting of the run
     gpu: str,
-    spread: tuple[str | None, int, bool],
+    spread: tuple[str | None, int | None, bool],
     checkpointing: str | None,
     context: TrainingContext,
     plan: StepPlan,
@@ -64,21 +68,20 @@ def asked_of(  # each is one setting of the run
     """
     strategy, gpus, offload = spread
     launch = launch_of(strategy, gpus, context, offload=offload)
-    return Asked(cards.find(gpu), launch, plan, mode_of(checkpointing, context), None if lora is None else parse_lora(lora))
-
-
-def mode_of(checkpointing: str | None, context: TrainingContext) -> str:
-    """Return the mode of checkpointing of a run.
-
-    Raises:
-        KbitlintError: There is no such mode.
-    """
     if checkpointing not in (None, "none", "all"):
         raise KbitlintError(f"checkpointing {checkpointing!r} is none of none, all")
-    if checkpointing is None:
-        loop = context.gradient_checkpointing
-        return ON if loop is not None and loop.enabled else OFF
-    return ON if checkpointing == "all" else OFF
+    return Asked(cards.find(gpu), launch, plan, checkpointing, None if lora is None else parse_lora(lora))
+
+
+def _stride(asked: Asked, context: TrainingContext, meter: Meter) -> int:
+    """Return every how many layers of a run checkpoint, 0 for none: as asked for, by the loop, or by the model's flags.
+
+    A loop that enables no checkpointing leaves the flags of the model as they are.
+    """
+    if asked.checkpointing is not None:
+        return 0 if asked.checkpointing == "none" else 1
+    loop = context.gradient_checkpointing
+    return loop.every if loop is not None and loop.enabled else meter.stride
 
 
 def fit_target(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None], asked: Asked) -> FitReport:
@@ -91,10 +94,12 @@ def fit_target(opened: OpenTarget, options: Options, shape: tuple[int | None, in
 
     model, context = measurable(opened, options, shape)
     with quiet(), opened.confined():
-        return fit_of(model, context, asked, (opened.target.text, opened.notes))
+        return fit_of(model, context, asked, (opened.target.text, opened.notes), opened.live)
 
 
-def fit_of(model: Any, context: TrainingContext, asked: Asked, named: tuple[str, tuple[str, ...]]) -> FitReport:
+def fit_of(
+    model: Any, context: TrainingContext, asked: Asked, named: tuple[str, tuple[str, ...]], live: Any = None
+) -> FitReport:
     """Return whether a run fits, and what would make it fit.
 
     Args:
@@ -102,21 +107,25 @@ def fit_of(model: Any, context: TrainingContext, asked: Asked, named: tuple[str,
         context: Autocast, batch and length.
         asked: The cards and the other settings.
         named: The target, and the notes on how it was built.
+        live: The Trainer that holds the model; None if there is none.
     """
-    meter = Meter(model, context, asked.card, asked.launch.ranks, asked.lora)
-    plan = asked.plan.but(every=2)
+    meter = Meter(model, context, asked.card, asked.launch.ranks, asked.lora, live)
+    stride = _stride(asked, context, meter) if ON in meter.modes else 0
+    plan = asked.plan.but(every=max(stride, 2))
     setup = Setup(
         plan,
         context.batch_size or 1,
         meter.seq_len,
-        asked.mode if asked.mode in meter.modes else OFF,
+        mode_of(stride),
         meter.lora.rank if meter.lora is not None else None,
         strategy=asked.launch.strategy,
         offload=asked.launch.offload,
     )
     memory = meter.rank(setup)
     fits = memory.on_card <= asked.card.total
-    chosen, answer = ((), setup) if fits else _cheapest(setup, meter)
+    chosen, answer = ((), setup) if fits else _cheapest(setup, meter, asked.writable)
+    if answer is None and asked.writable is not None:
+        chosen, answer = _cheapest(setup, meter)
     largest = tuple(_largest(answer, meter)) if answer is not None else ()
     grid = grid_of(answer or setup, meter)
     name, notes = named
@@ -139,12 +148,15 @@ def fit_of(model: Any, context: TrainingContext, asked: Asked, named: tuple[str,
         notes=notes,
         step=meter.state(setup).steps[setup.mode],
         grid=grid,
+        phases=meter.phases(answer or setup),
     )
 
 
-def _cheapest(setup: Setup, meter: Meter) -> tuple[tuple[Option, ...], Setup | None]:
+def _cheapest(
+    setup: Setup, meter: Meter, writable: frozenset[tuple[Owner, str]] | None = None
+) -> tuple[tuple[Option, ...], Setup | None]:
     """Return the changes of the least price that make a run fit together, and the run with them."""
-    groups = [[None, *group] for group in options_of(setup, meter)]
+    groups = [[None, *group] for group in options_of(setup, meter, writable)]
     combinations = sorted(
         ([option for option in combination if option is not None] for combination in itertools.product(*groups)),
         key=lambda options: (sum(option.price for option in options), len(options)),

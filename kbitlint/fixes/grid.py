@@ -1,8 +1,8 @@
 """Batch x length as a map: the bytes on the card of many batches, from four traced steps.
 
 At each moment of a step, a byte belongs to the whole run, to each position of a sequence (tables of positions), to each
-token of a batch, or to each pair of tokens of a sequence where scores are stored. Four steps tell the four counts of each
-moment. The peak of any batch is the largest of the moments.
+token of a batch, or to each pair of tokens of a sequence where scores are stored. Four steps determine the four counts of
+each moment. The peak of any batch is the largest of the moments.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from kbitlint.errors import KbitlintError
 from kbitlint.facts.span_edits import KIND, OverlapError
 from kbitlint.files.checkpoint import inside
 from kbitlint.fixes.files import FixedFile
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.source import documents
 from kbitlint.source.folders import walk
 from kbitlint.target import CHECKPOINT_FILES, Kind

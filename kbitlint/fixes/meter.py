@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.fit_result import Setup
     from kbitlint.fixes.lora import Lora
-    from kbitlint.memory_result import StateMemory
+    from kbitlint.memory_result import Phase, StateMemory
     from kbitlint.model.memory.ranks import Rank
     from kbitlint.upstream.cards import Card
 
@@ -26,23 +26,29 @@ if TYPE_CHECKING:
 class Meter:
     """Measures settings of a run on copies of one model without weights."""
 
-    def __init__(self, model: Any, context: TrainingContext, card: Card, ranks: int, lora: Lora | None) -> None:
+    def __init__(
+        self, model: Any, context: TrainingContext, card: Card, ranks: int, lora: Lora | None, live: Any = None
+    ) -> None:
         from kbitlint.memory_result import OFF, ON
         from kbitlint.model.inputs.positions import length_for, most_positions
         from kbitlint.model.inspect.walk import collect
         from kbitlint.model.layers.adapters import base_of
-        from kbitlint.model.layers.checkpointing import supports_checkpointing
-        from kbitlint.model.memory.resident import saved_by_double_quantization
+        from kbitlint.model.layers.checkpointing import stride_of, supports_checkpointing, takes_strides
+        from kbitlint.model.memory.resident import other_models, saved_by_double_quantization
 
         facts = collect(model)
         self.model, self.context, self.card, self.ranks = model, context, card, ranks
+        self.live = model if live is None else live
+        self.others = other_models(self.live, model)
         self.lora = None if facts.has_adapters else lora
         self.summary = facts.summary()
         self.seq_len = length_for(model, context.seq_len)
         self.most_tokens = most_positions(model)
         self.modes = (OFF, ON) if supports_checkpointing(base_of(model)) else (OFF,)
+        self.takes_strides = takes_strides()
+        self.stride = stride_of(model)
         self.saved_by_double = saved_by_double_quantization(model)
-        self._twins: dict[tuple[bool, int | None], Any] = {}
+        self._twins: dict[tuple[bool, int | None, int], Any] = {}
         self._ranks: dict[tuple[bool, int | None, Launch, bool], Rank] = {}
         self._known: dict[tuple[bool, int | None], dict[Any, Any]] = {}
 
@@ -87,6 +93,22 @@ class Meter:
         further = self._further(setup)
         return {moment.name: moment.total + further for moment in self.state(setup).steps[setup.mode].timeline}
 
+    def phases(self, setup: Setup) -> tuple[tuple[Phase, int], ...]:
+        """Return the parts of a run beside its steps, each with the bytes that it needs on the card; 0 where that is unknown.
+
+        Raises:
+            KbitlintError: As for ``rank``.
+        """
+        from kbitlint.model.memory.phases import BesideSteps
+
+        twin = self._twin(packed=setup.packed, rank=setup.rank, parts=self.ranks if setup.strategy == "tp" else 1)
+        context = dataclasses.replace(self.context, batch_size=setup.batch, seq_len=setup.seq_len)
+        launch = Launch(setup.strategy, self.ranks if setup.strategy != "single" else 1, setup.offload)
+        beside = BesideSteps(self.live, self.model, launch, self.card.device)
+        further = self._further(setup)
+        found = beside.phases(twin, context, setup.plan, self.state(setup), self._rank(setup, twin))
+        return tuple((one, 0 if one.peak is None else self.card.on_card(one.peak + further)) for one in found)
+
     def _further(self, setup: Setup) -> int:
         """Return the bytes that a card needs beside those of a traced step, negative if it needs less."""
         workspace = self.card.workspace - WORKSPACE if self.card.device == "cuda" else 0
@@ -101,7 +123,7 @@ class Meter:
         from kbitlint.model.memory.step_memory import measure
 
         key = (setup.packed, setup.rank)
-        twin = self._twin(packed=setup.packed, rank=setup.rank)
+        twin = self._twin(packed=setup.packed, rank=setup.rank, parts=self.ranks if setup.strategy == "tp" else 1)
         context = dataclasses.replace(self.context, batch_size=setup.batch, seq_len=setup.seq_len)
         state = measure(
             AS_IT_IS,
@@ -112,6 +134,7 @@ class Meter:
             owned=True,
             known=self._known.setdefault(key, {}),
             rank=self._rank(setup, twin),
+            beside=self.others,
             device=self.card.device,
         )
         if state.failure or setup.mode not in state.steps:
@@ -129,9 +152,12 @@ class Meter:
             self._ranks[key] = Rank(launch, units_of(twin, stored=setup.stored))
         return self._ranks[key]
 
-    def _twin(self, *, packed: bool, rank: int | None) -> Any:
-        key = (packed, rank)
+    def _twin(self, *, packed: bool, rank: int | None, parts: int = 1) -> Any:
+        from kbitlint.model.memory.tensor_parallel import split
+
+        key = (packed, rank, parts)
         if key not in self._twins:
             lora = dataclasses.replace(self.lora, rank=rank) if self.lora is not None and rank is not None else None
-            self._twins[key] = prepared_twin(self.model, PREPARATIONS[UNSAFE if packed else AS_IT_IS], self.context, lora)
+            made = prepared_twin(self.model, PREPARATIONS[UNSAFE if packed else AS_IT_IS], self.context, lora)
+            self._twins[key] = made if parts == 1 else split(made, parts)
         return self._twins[key]

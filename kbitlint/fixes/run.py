@@ -6,14 +6,13 @@ Imports of ``kbitlint.model`` are inside functions: they load torch, and fixes o
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.audit.open import OpenTarget, has_weights, load_target, open_target
 from kbitlint.audit.options import is_left_out
 from kbitlint.audit.run import audit, context_of, model_of, outline
-from kbitlint.errors import KbitlintError, TargetError, one_line
+from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.extras import require_model_extra
 from kbitlint.files import manifest
 from kbitlint.files.atomic import alone
@@ -21,8 +20,10 @@ from kbitlint.files.checkpoint import read_checkpoint
 from kbitlint.fixes.files import leading_out, mend_files, mend_target, write
 from kbitlint.fixes.model import fix_model
 from kbitlint.fixes.preview import memory_fields, preview
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.report import Report, report_of
 from kbitlint.result import Applied, Probe
+from kbitlint.runtime import distributions
 from kbitlint.target import FACTORIES, SOURCES, Kind, Target
 from kbitlint.violation import Edit, Safety
 
@@ -77,19 +78,18 @@ def _device(device: str | None, *, needed: bool) -> str:
     """
     if device is None and not needed:
         return "cpu"
-    wanted = device or "cuda"
-    if wanted.split(":")[0] == "cpu":
-        return wanted
+    if device == "cpu":
+        return device
     require_model_extra("--fix")
+    from kbitlint.model.devices import usable  # imports torch
+
+    if device is not None:
+        return usable(device)
     import torch
 
-    try:
-        torch.device(wanted)
-    except RuntimeError as error:
-        raise KbitlintError(f"--device {wanted}: {one_line(error)}") from error
-    if wanted.split(":")[0] == "cuda" and not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         raise KbitlintError("--fix applies on CUDA and there is none here; --device cpu works everywhere")
-    return wanted
+    return "cuda"
 
 
 def _fix_named(target: Target, rules: tuple[Rule, ...], options: Options, fixing: Fixing) -> Report:
@@ -242,15 +242,8 @@ def _must_be_on(model: Any, device: str, target: Target) -> None:
 
 
 def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version  # takes 10 ms to import
-
-    found = {}
-    for package in ("bitsandbytes", "peft", "torch", "transformers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    known = {package: distributions.version(package) for package in ("bitsandbytes", "peft", "torch", "transformers")}
+    return {package: version for package, version in known.items() if version}
 
 
 def _lines(applied: Applied, *, unsafe: bool) -> tuple[str, ...]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import api, registry
@@ -20,6 +19,7 @@ from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.files import atomic
 from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, group
 from kbitlint.integrations.ranks import RankAudit, over_ranks, seen
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output import json, text
 from kbitlint.target import held
 from kbitlint.violation import Severity

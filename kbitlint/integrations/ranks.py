@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import traceback
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import api, engine, registry
@@ -21,6 +20,7 @@ from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.ranks import RanksFacts, aspects_of, compare, named
 from kbitlint.fixes.preview import preview
 from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, Group, announce, exchange, group
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import held_to
 from kbitlint.report import Report
 from kbitlint.result import Crash

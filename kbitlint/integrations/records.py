@@ -1,4 +1,4 @@
-"""The records of ranks as JSON: what another process writes to the store is data, and runs no code."""
+"""Records of ranks as JSON. Reading the record of another process runs no code."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def dumps(record: Any) -> bytes:
 
 
 def loads(data: bytes) -> Any:
-    """Return the record that ``dumps`` has made JSON of.
+    """Return the record whose JSON ``dumps`` has returned.
 
     Raises:
-        ValueError, TypeError, LookupError, AttributeError, ImportError: The data are none.
+        ValueError, TypeError, LookupError, AttributeError, ImportError: The data have another form.
     """
     return _CODEC.unpacked(json.loads(data))
 

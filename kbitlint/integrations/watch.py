@@ -9,12 +9,12 @@ import dataclasses
 import json
 import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import one_line
 from kbitlint.files import atomic
 from kbitlint.integrations.exchange import world_size
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import OFF, ON
 from kbitlint.model.inspect.first_steps import FirstSteps, LargestBatch, Peak, has_cuda
 from kbitlint.output.wording import plural, some

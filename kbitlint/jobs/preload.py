@@ -10,6 +10,9 @@ import contextlib
 import importlib
 from pathlib import Path
 
+from kbitlint.errors import MissingExtraError
+from kbitlint.extras import load_bitsandbytes
+
 ALWAYS = (
     "kbitlint.api",
     "kbitlint.model.build.meta",
@@ -18,8 +21,11 @@ ALWAYS = (
     "transformers.models.llama.modeling_llama",
     "transformers.quantizers.auto",
 )
-WITHOUT_DRIVER = ("bitsandbytes", "peft")
 
-for name in ALWAYS if Path("/dev/nvidiactl").exists() else (*ALWAYS, *WITHOUT_DRIVER):
+for name in ALWAYS:
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
+if not Path("/dev/nvidiactl").exists():
+    with contextlib.suppress(ImportError, MissingExtraError):
+        load_bitsandbytes("--jobs")
+        importlib.import_module("peft")

@@ -17,11 +17,11 @@ import site
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from kbitlint.errors import KbitlintError, one_line
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.result import Failure
 from kbitlint.runtime import import_paths, process_memory, processes
 from kbitlint.runtime.processes import Limits, Pool, Unfinished, ending

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from kbitlint.model.inputs.interface import Argument
 
+_FUSED = "fused_lm_head"
+
 
 def training_batch(
     model: nn.Module, device: str | torch.device, batch: int = 2, seq_len: int = 16, plan: Plan = DOCUMENTED
@@ -71,7 +73,19 @@ def training_batch(
         for name, value in made.items()
         if name not in plan.without and (names is None or name in names)
     }
-    return with_adapter_inputs(model, taken)
+    return with_adapter_inputs(model, taken | _asked_by_trainers(model, base))
+
+
+def _asked_by_trainers(*modules: nn.Module) -> dict[str, bool]:
+    """Return the argument with which TRL's trainers call the forward that they gave a model.
+
+    ``add_fused_lm_head`` of TRL 1.16 hides it behind the signature of the class. The loss then reads the weight of the head,
+    whose own forward does not run.
+    """
+    forwards = [module.__dict__.get("forward") for module in modules]
+    codes = [getattr(getattr(forward, "__func__", forward), "__code__", None) for forward in forwards]
+    named = [code.co_varnames[: code.co_argcount + code.co_kwonlyargcount] for code in codes if code is not None]
+    return {_FUSED: True} if any(_FUSED in names for names in named) else {}
 
 
 def _text(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.memory_result import OFF
 from kbitlint.output.json import dumped
+from kbitlint.output.memory import phase_words
 from kbitlint.output.timeline import chart
 from kbitlint.output.wording import header, wrapped
 from kbitlint.sizes import size
@@ -15,7 +16,7 @@ from kbitlint.upstream.cards import smallest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from kbitlint.fit_result import Change, FitResult, Grid, RankMemory, Setup
+    from kbitlint.fit_result import Change, FitResult, Grid, RankMemory, Setup, Written
 
 VERSION = 1
 
@@ -26,6 +27,8 @@ def render_json(report: FitResult) -> str:
     for name in ("asked", "answer"):
         if record[name] is not None:
             record[name]["plan"]["loss"] = getattr(report, name).plan.loss.value
+    for change in (*record["changes"], *record["chosen"]):
+        change["settings"] = [{**setting, "owner": setting["owner"].value} for setting in change["settings"]]
     return dumped(record)
 
 
@@ -36,8 +39,11 @@ def render_text(report: FitResult, *, color: bool = False, width: int = 80) -> s
     verdict = verdict_words(report)
     painted = f"\x1b[{32 if report.fits else 31}m{verdict}\x1b[0m" if color else verdict
     lines += ["", f"{painted}: {sum_words(report.memory)}"]
-    if not report.fits:
+    if report.written is not None:
+        lines += ["", *_written(report.written, width)]
+    if report.room < 0:
         lines += ["", *_answer(report, width), "", *_changes(report.changes, width)]
+    lines += ["", *_phases(report, width)] if report.phases else []
     lines += ["", *_largest(report, width)] if report.largest else []
     if report.step is not None:
         lines += ["", "the step as it was asked for, layer by layer", *chart(report.step, width)]
@@ -49,7 +55,30 @@ def render_text(report: FitResult, *, color: bool = False, width: int = 80) -> s
 
 def verdict_words(report: FitResult) -> str:
     """Return whether a run fits, with its room."""
+    if report.room >= 0 and report.too_large:
+        names = [phase.name for phase in report.too_large]
+        return f"its steps fit, and {' and '.join(names)} {'does' if len(names) == 1 else 'do'} not"
     return f"fits, {size(report.room)} left" if report.fits else f"does not fit, {size(-report.room)} too much"
+
+
+#: what to set where a part of a run beside its steps does not fit
+_ADVICE = {
+    "loading": "",
+    "evaluation": "per_device_eval_batch_size=1, eval_accumulation_steps=1, or prediction_loss_only=True",
+    "generation": "steps_per_generation, max_completion_length, or use_vllm=True with cards of its own",
+}
+
+
+def _phases(report: FitResult, width: int) -> Iterator[str]:
+    of = "of the cheapest way to fit" if report.chosen else "of this run"
+    yield f"beside the steps {of}"
+    for phase, on_card in report.phases:
+        total = size(on_card) if on_card else "-"
+        host = f", {size(phase.host)} on the host" if phase.host else ""
+        fits = "" if phase not in report.too_large else ", does not fit"
+        yield from wrapped(f"{phase.name}: {total} on the card{host}{fits}: {phase_words(phase)}", width, "  ")
+        if fits and _ADVICE[phase.name]:
+            yield from wrapped(_ADVICE[phase.name], width, "      ")
 
 
 def card_words(report: FitResult) -> str:
@@ -74,6 +103,11 @@ def setup_words(setup: Setup) -> Iterator[str]:
         yield f"{setup.plan.accumulation} batches accumulated"
     if setup.strategy != "single":
         yield setup.strategy + (" with offload" if setup.offload else "")
+
+
+def _written(written: Written, width: int) -> Iterator[str]:
+    yield from wrapped(f"written into {written.file}, and rehearsed: {', '.join(written.changes)}", width, "")
+    yield from written.diff.splitlines()
 
 
 def _answer(report: FitResult, width: int) -> Iterator[str]:

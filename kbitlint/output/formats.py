@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,8 @@ class Format:
 
     name: str
     """The value of ``--format``."""
+    purpose: str
+    """The readers of the format, for the table of docs/usage.md."""
     reports: str
     """The function that renders the reports of a run, which are its first argument."""
     memory: str = ""
@@ -34,13 +37,19 @@ class Format:
 
 
 FORMATS = (
-    Format("text", "text:render_all", "memory:render_text", "fit:render_text"),
-    Format("concise", "concise:render"),
-    Format("json", "json:render", "memory:render_json", "fit:render_json"),
-    Format("sarif", "sarif:render"),
-    Format("github", "github:render"),
-    Format("junit", "junit:render"),
-    Format("html", "html.page:render", "html.page:render_memory", "html.page:render_fit"),
+    Format("text", "a terminal", "text:render_all", "memory:render_text", "fit:render_text"),
+    Format("concise", "editors and `grep`: one line a finding", "concise:render"),
+    Format("json", "programs; versioned, with a published JSON Schema", "json:render", "memory:render_json", "fit:render_json"),
+    Format("sarif", "code scanning (SARIF 2.1.0)", "sarif:render"),
+    Format("github", "annotations in a pull request, without an upload", "github:render"),
+    Format("junit", "CI services that show tests: each rule is one test", "junit:render"),
+    Format(
+        "html",
+        "a page for the browser: one file, no network",
+        "html.page:render",
+        "html.page:render_memory",
+        "html.page:render_fit",
+    ),
 )
 NAMES = tuple(row.name for row in FORMATS)
 #: The formats of ``kbitlint memory``.

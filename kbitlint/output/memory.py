@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from kbitlint.upstream.cards import WORKSPACE, on_card
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from kbitlint.memory_result import MemoryResult, Moment, StateMemory
+    from kbitlint.memory_result import MemoryResult, Moment, Phase, StateMemory
 
 VERSION = 1
 _LABEL = 24
@@ -44,6 +45,7 @@ def render_json(report: MemoryResult) -> str:
             },
             "host": state.host,
             "buckets": state.buckets,
+            "phases": [dataclasses.asdict(phase) for phase in state.phases],
             "failure": state.failure,
         }
         for state in report.states
@@ -93,6 +95,9 @@ def render_text(report: MemoryResult, *, color: bool = False, width: int = 80) -
     if first is not None:
         mode = ON if ON in first.steps else next(iter(first.steps))
         lines += ["", f"the step {first.name}, {mode}, layer by layer", *chart(first.steps[mode], width)]
+    if first is not None and first.phases:
+        lines += ["", f"beside the steps {first.name}"]
+        lines += [line for phase in first.phases for line in wrapped(f"{phase.name}: {phase_words(phase)}", width, "  ")]
     for state in report.states:
         if state.failure:
             lines += ["", *wrapped(f"{state.name}: not measured: {state.failure}", width, "")]
@@ -143,6 +148,31 @@ def _table(states: tuple[StateMemory, ...], width: int) -> Iterator[str]:
     yield "on the card, with CUDA's context and what torch reserves"
     for mode in _modes(states):
         yield from row(f"  {mode}", lambda state, mode=mode: _on_card(state, mode))  # type: ignore[misc]  # bound early
+    phases = list(phase_rows(states))
+    if phases:
+        yield "peak beside the steps"
+    for label, value in phases:
+        yield from row(f"  {label}", value)
+
+
+def phase_rows(states: tuple[StateMemory, ...]) -> Iterator[tuple[str, Callable[[StateMemory], int | None]]]:
+    """Yield (label, the bytes of a state) for each part of a run beside its steps, on the card and on the host."""
+
+    def of(place: int, name: str) -> Callable[[StateMemory], int | None]:
+        def value(state: StateMemory) -> int | None:
+            return getattr(state.phases[place], name) if place < len(state.phases) else None
+
+        return value
+
+    first = max((state.phases for state in states), key=len, default=())
+    for place, phase in enumerate(first):
+        yield phase.label, of(place, "peak")
+        yield "  on the host", of(place, "host")
+
+
+def phase_words(phase: Phase) -> str:
+    """Return the settings of a part of a run, and the moment of its peak or why there is none."""
+    return f"{phase.words}, {f'not measured: {phase.failure}' if phase.failure else f'at {phase.peak_at}'}"
 
 
 def _on_card(state: StateMemory, mode: str) -> int | None:

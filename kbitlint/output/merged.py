@@ -22,7 +22,7 @@ _FAULTS = {
 
 
 def findings_of(seen: MergeComparison) -> Iterator[str]:
-    """Yield what is wrong with a merged checkpoint, one sentence each."""
+    """Yield the faults of a merged checkpoint, one sentence each."""
     if seen.packed:
         yield "the merged weights are packed, or config.json says so: they were rounded after the merge"
     if seen.missing:
@@ -44,7 +44,7 @@ def findings_of(seen: MergeComparison) -> Iterator[str]:
 
 
 def notes_of(seen: MergeComparison) -> Iterator[str]:
-    """Yield what is worth knowing and no fault."""
+    """Yield the notes on a merged checkpoint that are no faults."""
     if seen.of(Verdict.ROUNDED):
         share = max(layer.residual for layer in seen.of(Verdict.ROUNDED))
         yield f"the base was unpacked from few bits before the merge: weights differ from it by up to {share:.0%}"

@@ -10,12 +10,12 @@ import ast
 import functools
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from kbitlint.files.project import file_of
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.module_paths import fold_all
 from kbitlint.runtime import content
 

@@ -5,13 +5,13 @@ Edits name offsets or keys; of a notebook, offsets in its joined cells. A replac
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import KbitlintError
 from kbitlint.facts.span_edits import KIND, OverlapError
 from kbitlint.files import json_edits
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
 from kbitlint.source import notebooks
 from kbitlint.source.line_ends import LineEnds, unified

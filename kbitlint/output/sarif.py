@@ -14,7 +14,7 @@ from kbitlint.files.project import root_of
 from kbitlint.output.json import dumped
 from kbitlint.output.physical_location import Found, Place, found, place_of
 from kbitlint.output.replacements import replacements
-from kbitlint.rule_docs import explain, page_of
+from kbitlint.rule_docs import explain, page_of, summary
 from kbitlint.suppress import key_of
 from kbitlint.version import HOME, VERSION
 from kbitlint.violation import Severity
@@ -76,6 +76,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "id": rule.meta.code,
         "name": rule.meta.slug,
         "shortDescription": {"text": type(rule).title()},
+        "fullDescription": {"text": summary(rule)},  # GitHub requires it, with 1024 characters at most
         **({"helpUri": page_of(rule.meta.code)} if rule.meta.code.startswith("KB") else {}),
         "help": {"text": explain(rule), "markdown": explain(rule)},
         "defaultConfiguration": {"level": _LEVELS[rule.meta.severity]},

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output.wording import printable
 from kbitlint.sizes import size
 

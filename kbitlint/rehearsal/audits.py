@@ -15,13 +15,13 @@ from kbitlint.audit.options import options_of
 from kbitlint.audit.run import context_of, model_of
 from kbitlint.audit.turn import turn
 from kbitlint.context import Strategy, TrainingContext
-from kbitlint.errors import KbitlintError
+from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.rehearsal import BatchFacts
 from kbitlint.integrations import exchange, ranks
 from kbitlint.model.inputs.supplied import supplied
 from kbitlint.model.layers import adapters
 from kbitlint.rehearsal import peers
-from kbitlint.rehearsal.messages import Training
+from kbitlint.rehearsal.messages import Measured, Training
 from kbitlint.report import Report
 from kbitlint.result import Skip
 from kbitlint.target import held
@@ -30,6 +30,7 @@ from kbitlint.violation import Surface
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kbitlint.rehearsal.messages import Measure
     from kbitlint.rehearsal.record import Record
 
 #: seconds that a rank waits for the audits of the others: longer than ranks of one machine differ
@@ -47,6 +48,9 @@ def audit_training(record: Record, live: Any, inputs: Mapping[str, Any], optimiz
         line: The line of the script that started it.
     """
     record.trainings += 1
+    if record.request.measure is not None:
+        _measure(record, record.request.measure, live, inputs, line)
+        return
     with record.pause():
         try:
             report = _report(record, live, inputs, optimizer)
@@ -54,6 +58,27 @@ def audit_training(record: Record, live: Any, inputs: Mapping[str, Any], optimiz
             report = Report("", skips=(Skip("", Surface.MODEL, f"line {line}: the training could not be audited: {error}"),))
         batch = batch_facts(record, model_of(live), inputs, line)
     record.send(Training(report, line, batch))
+
+
+def _measure(record: Record, measure: Measure, live: Any, inputs: Mapping[str, Any], line: int) -> None:
+    """Measure a training and send what it takes.
+
+    A length that nothing sets is that of the first batch, if its data are the user's.
+    """
+    arguments = dict(measure.arguments)
+    with record.pause():
+        context = context_of(live, _launched(record))
+        batch = batch_facts(record, model_of(live), inputs, line)
+        if context.seq_len is None and arguments.get("seq_len") is None and batch is not None and batch.genuine:
+            arguments["seq_len"] = batch.shape[1]
+        try:
+            report = getattr(api, measure.function)(live, context=context, **arguments)
+        except KbitlintError as error:
+            record.send(Measured(line, failure=str(error)))
+        except Exception as error:  # noqa: BLE001  # kbitlint's own fault, which must not look like the script's
+            record.send(Measured(line, failure=f"an error of kbitlint's own: {one_line(error)}"))
+        else:
+            record.send(Measured(line, report))
 
 
 def _report(record: Record, live: Any, inputs: Mapping[str, Any], optimizer: Any) -> Report:

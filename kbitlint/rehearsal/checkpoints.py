@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.upstream import geometries
 from kbitlint.upstream.families import facts_of
 from kbitlint.upstream.special_tokens import Words, tokens_of

@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import TargetError
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
+from kbitlint.source.launches import commands_in
+from kbitlint.target import SHELLS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _SUFFIXES = (".py", ".ipynb")
 _ASSIGNED = re.compile(r"[A-Za-z_]\w*=.*", re.DOTALL)
+#: commands that start another command, which follows their own options
+_STARTERS = ("srun", "mpirun", "mpiexec", "nohup", "exec", "time", "env")
 _LAUNCHERS = ("accelerate", "torchrun", "deepspeed", "python", "python3", "uv", "poetry", "torch.distributed.run")
 #: arguments of launchers that give the number of ranks on this machine
 _RANKS = ("--num_processes", "--nproc_per_node", "--nproc-per-node", "--num_gpus", "--num-processes")
@@ -65,10 +70,37 @@ def read_command(words: Sequence[str]) -> Command:
         raise TargetError("rehearse", "name a script, or give the whole command after `--`")
     if rest[0].endswith(_SUFFIXES):
         return _checked(Command(rest[0], tuple(rest[1:]), environment=environment))
+    if rest[0].endswith(SHELLS):
+        raise TargetError(rest[0], "is a shell script, which is not run: rehearse " + _command_in(Path(rest[0])))
+    if Path(rest[0]).name in _STARTERS:
+        rest = rest[_first(rest) or 0 :]
+        if rest[0].endswith(_SUFFIXES):
+            return _checked(Command(rest[0], tuple(rest[1:]), environment=environment))
     launcher = Path(rest[0]).name
-    if launcher not in _LAUNCHERS and not launcher.startswith("python"):
+    if not _is_launcher(launcher):
         raise TargetError(rest[0], "is no script (.py or .ipynb) and no launcher (accelerate, torchrun, deepspeed, python)")
     return _launched(launcher, rest[1:], environment)
+
+
+def _is_launcher(name: str) -> bool:
+    return name in _LAUNCHERS or name.startswith("python")
+
+
+def _starts_python(word: str) -> bool:
+    return _is_launcher(Path(word).name) or word.endswith(_SUFFIXES)
+
+
+def _command_in(script: Path) -> str:
+    """Return the command of kbitlint that rehearses the one training of a shell script; in words, if it has none or several."""
+    try:
+        found = [words[start:] for words in commands_in(script) for start in [_first(words)] if start is not None]
+    except OSError:
+        found = []
+    return f"`kbitlint rehearse -- {' '.join(found[0])}`" if len(found) == 1 else "the command in it that starts Python"
+
+
+def _first(words: Sequence[str]) -> int | None:
+    return next((number for number, word in enumerate(words) if _starts_python(word)), None)
 
 
 def _launched(launcher: str, words: list[str], environment: dict[str, str]) -> Command:

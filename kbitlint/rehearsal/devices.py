@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.rehearsal.imports import replace
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Hooks of the user's on parts of a model whose forward pass is answered: they receive outputs without values."""
+"""The user's forward hooks, in a rehearsal that replaces the forward pass. They receive outputs without values."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ if TYPE_CHECKING:
 
     from kbitlint.rehearsal.record import Record
 
-#: packages whose hooks belong to a pass that does not take place
+#: packages whose own hooks are not called, since they serve the pass that is replaced
 _LIBRARIES = frozenset(("transformers", "peft", "accelerate", "torch", "bitsandbytes", "trl", "kbitlint", "diffusers"))
 
 
 def fire(record: Record, module: nn.Module, shape: tuple[int, int], made: Any) -> Any:
-    """Call the forward hooks of the user's on a model and its parts, and return the model's output.
+    """Call the user's forward hooks on a model and its parts, and return the model's output.
 
     Args:
         record: The record of the rehearsal.
         module: The model.
         shape: The sequences and tokens of its input.
-        made: The output that answers for it. A hook may replace it.
+        made: The output in place of that of the forward pass. A hook may replace it.
     """
     from transformers import PreTrainedModel  # imported by the script long ago
     from transformers.modeling_outputs import BaseModelOutputWithPast  # see above

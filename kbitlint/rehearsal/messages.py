@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import field
+from typing import TYPE_CHECKING, Any
+
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kbitlint.audit.options import Options
     from kbitlint.facts.rehearsal import BatchFacts, Raised, Stall
     from kbitlint.rehearsal.command import Command
     from kbitlint.report import Report
     from kbitlint.result import Skip
+    from kbitlint.step_report import FitReport, MemoryReport
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """A measurement of each training, which takes the place of its audit."""
+
+    function: str
+    """A function of ``kbitlint.api``: ``fit`` or ``memory``."""
+    arguments: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +45,9 @@ class Request:
     """Whether connections are allowed."""
     assumed: tuple[str, ...] = ()
     """Paths of the user's that are missing, and that the script demands: they are made up before it starts."""
+    text: bytes | None = None
+    """The text that takes the place of the script's; None to run the script as it is."""
+    measure: Measure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +84,16 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True)
+class Measured:
+    """What one training takes, or why it could not be measured."""
+
+    line: int
+    """The line of the script that started it; 0 if none did."""
+    report: FitReport | MemoryReport | None = None
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Exit:
     """The script left with a status other than 0, and raised nothing else."""
 
@@ -89,6 +116,7 @@ class Received:
     notes: list[Note] = field(default_factory=list)
     skips: list[Skip] = field(default_factory=list)
     trainings: list[Training] = field(default_factory=list)
+    measured: list[Measured] = field(default_factory=list)
     raised: Raised | None = None
     exit: Exit | None = None
     done: bool = False

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from kbitlint.errors import KbitlintError
 from kbitlint.facts.rehearsal import Stall
 from kbitlint.rehearsal import peers
-from kbitlint.rehearsal.messages import Done, Exit, Missing, Note, Received, Request, Training
+from kbitlint.rehearsal.messages import Done, Exit, Measured, Missing, Note, Received, Request, Training
 from kbitlint.result import Skip
 from kbitlint.runtime import process_memory, processes
 from kbitlint.sizes import size
@@ -167,6 +167,8 @@ def _keep(message: Any, received: Received) -> None:
         received.skips.append(message)
     elif isinstance(message, Training):
         received.trainings.append(message)
+    elif isinstance(message, Measured):
+        received.measured.append(message)
     elif isinstance(message, Missing):
         received.missing.append(message.path)
     elif isinstance(message, Stall):

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import shlex
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from kbitlint.audit.options import options_of
 from kbitlint.context import TrainingContext
 from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.extras import require_model_extra
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import held_to
 from kbitlint.rehearsal import merge, own_folder, process
 from kbitlint.rehearsal.command import read_command
@@ -29,6 +29,7 @@ from kbitlint.violation import Surface
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from kbitlint.audit.options import Options
     from kbitlint.rehearsal.command import Command
 
 #: the machines that ``--device-like`` names; ``devices.py`` has their data
@@ -109,18 +110,23 @@ def run(words: Sequence[str], how: Rehearsal, options: dict[str, Any]) -> tuple[
     command = _with_ranks(read_command(words))
     if not chosen.run:
         return (Report(command.text, "not run", skips=(Skip("", Surface.REHEARSAL, "scripts are not run (--no-run)"),)),)
+    with held_to(chosen.limits):
+        return merge.reports_of(perform(command, how, chosen), command, rules, chosen)
+
+
+def perform(command: Command, how: Rehearsal, options: Options, **further: Any) -> Received:
+    """Rehearse a command, and return what its process sent. ``further`` are fields of the request."""
     if sys.platform == "win32":
         raise KbitlintError("rehearsals need Linux or macOS: on Windows, rehearse in WSL")
     require_model_extra(f"rehearsing {command.script}")
     limits = Limits(how.timeout, how.memory if process_memory.can_be_counted() else None)
-    with held_to(chosen.limits):
-        received = _performed(
-            Request(command, "", str(Path.cwd()), how.device_like, chosen, how.rows, network=how.allow_network), limits
-        )
-        with contextlib.suppress(OSError):
-            if how.show is not None:
-                how.show(received.output)
-        return merge.reports_of(received, command, rules, chosen)
+    folder = str(Path.cwd())
+    request = Request(command, "", folder, how.device_like, options, how.rows, network=how.allow_network, **further)
+    received = _performed(request, limits)
+    with contextlib.suppress(OSError):
+        if how.show is not None:
+            how.show(received.output)
+    return received
 
 
 def _with_ranks(command: Command) -> Command:
@@ -137,10 +143,10 @@ def _with_ranks(command: Command) -> Command:
 def _performed(request: Request, limits: Limits) -> Received:
     """Rehearse a request. A script that ends because a path is missing is rehearsed again with the path made up."""
     received = _once(request, limits)
-    if received.trainings or not received.missing:
+    if received.trainings or received.measured or not received.missing:
         return received
     again = _once(dataclasses.replace(request, assumed=tuple(received.missing)), limits)
-    return again if again.trainings or len(again.missing) < len(received.missing) else received
+    return again if again.trainings or again.measured or len(again.missing) < len(received.missing) else received
 
 
 def _once(request: Request, limits: Limits) -> Received:

@@ -30,6 +30,9 @@ def run(request: Request, mirror: Mirror, cells: list[tuple[int, int]]) -> None:
     """
     command = request.command
     place = _place(request, mirror)
+    if request.text is not None:
+        place = mirror.for_writing(place, keep=False)
+        Path(place).write_bytes(request.text)
     code = _code(command.script, place, cells)
     main = ModuleType("__main__")
     main.__file__ = place

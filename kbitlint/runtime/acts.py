@@ -9,8 +9,9 @@ import functools
 import os
 import site
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""How much of its work this process has done: the command line shows it while a folder is audited."""
+"""The number of files that this process has audited. The command line shows it during the audit of a folder."""
 
 from __future__ import annotations
 

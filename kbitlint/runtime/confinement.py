@@ -13,10 +13,11 @@ import threading
 import weakref
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime.acts import JUDGES, NETWORK, Reach, is_library, reach_of, text_of
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ import sys
 from typing import Any
 
 
-@functools.cache
 def docstring(documented: Any) -> str:
     """Return the docstring of a class or function without its indentation; empty if it has none.
 
@@ -16,6 +15,11 @@ def docstring(documented: Any) -> str:
     """
     if documented.__doc__ or sys.flags.optimize < 2:
         return inspect.cleandoc(documented.__doc__ or "")
+    return _in_source(documented)
+
+
+@functools.cache
+def _in_source(documented: Any) -> str:
     import ast  # only python -OO needs it
     import textwrap  # as above
 

@@ -14,12 +14,13 @@ import importlib.util
 import os
 import sys
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from importlib.machinery import EXTENSION_SUFFIXES, ExtensionFileLoader
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError, TargetError, did_you_mean, one_line
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
 from kbitlint.target import FACTORIES, Kind, Target
 

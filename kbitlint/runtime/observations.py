@@ -1,4 +1,4 @@
-"""Which files a result depends on: every question about the file system, with a digest of its answer.
+"""The files that a result depends on: each question about the file system, with a digest of its answer.
 
 A result that was kept holds as long as each question has the same answer. ``content.py`` asks all of them.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import functools
+import os
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,7 +41,7 @@ def observing(question: Question, path: Path, argument: Any, ask: Callable[[Path
     """Return the answer to a question, and record it for the result that is being observed, if there is one.
 
     Raises:
-        OSError: Asking raised it; that is an answer too.
+        OSError: The question raised it; the error is recorded as the answer.
     """
     seen = _OPEN.get()
     if seen is None:
@@ -92,15 +93,24 @@ def observed() -> Iterator[Observations]:
                 outer.setdefault(asked, answer)
 
 
+def _working_folder() -> str:
+    """Return the working folder; empty if it was deleted."""
+    try:
+        return os.getcwd()  # noqa: PTH109  # every script asks, and a Path takes ten times as long
+    except OSError:
+        return ""
+
+
 def remembered(maxsize: int | None) -> Callable[[Function], Function]:
     """Keep the results of a function of files as ``lru_cache`` does; a kept result repeats the questions that it asked.
 
-    Without that, the second script that names a checkpoint would seem not to depend on its files.
+    Without that, the second script that names a checkpoint would seem not to depend on its files. Results belong to the
+    working folder, because names and paths may be relative to it.
     """
 
     def decorate(function: Function) -> Function:
         @functools.lru_cache(maxsize)
-        def kept(recorded: bool, *arguments: Any) -> tuple[Any, Observations]:  # noqa: FBT001  # a key
+        def kept(recorded: bool, working: str, *arguments: Any) -> tuple[Any, Observations]:  # noqa: ARG001, FBT001  # keys
             if not recorded:  # most audits keep no result, and need no digests
                 return function(*arguments), {}
             with observed() as seen:
@@ -109,7 +119,7 @@ def remembered(maxsize: int | None) -> Callable[[Function], Function]:
         @functools.wraps(function)
         def asking(*arguments: Any) -> Any:
             outer = _OPEN.get()
-            result, seen = kept(outer is not None, *arguments)
+            result, seen = kept(outer is not None, _working_folder(), *arguments)
             if outer is not None:
                 for asked, answer in seen.items():
                     outer.setdefault(asked, answer)

@@ -14,11 +14,11 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import one_line
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import import_paths, process_memory
 from kbitlint.sizes import size
 

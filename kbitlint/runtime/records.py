@@ -1,12 +1,13 @@
-"""Objects as JSON that restores the same objects, and nothing but data: what somebody else wrote runs no code."""
+"""Dataclasses and enums as JSON, and back. Reading JSON of unknown origin runs no code."""
 
 from __future__ import annotations
 
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from kbitlint.lazy_dataclass import dataclass
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -45,10 +46,10 @@ class Codec:
         return ["object", name, {field.name: self.packed(getattr(value, field.name)) for field in dataclasses.fields(value)}]
 
     def unpacked(self, value: Any) -> Any:
-        """Return the value that ``packed`` has made JSON of.
+        """Return the value whose JSON ``packed`` has returned.
 
         Raises:
-            ValueError, TypeError, LookupError, AttributeError, ImportError: The JSON is none of those.
+            ValueError, TypeError, LookupError, AttributeError, ImportError: The JSON has another form.
         """
         if not isinstance(value, list):
             return value
@@ -59,6 +60,6 @@ class Codec:
             name, member = parts
             return self.kind_of(name)[member]
         if kind == "object":
-            name, fields = parts  # of an object that is damaged, fields are no dictionary
+            name, fields = parts  # in damaged JSON, fields may be no list of pairs: dict() raises
             return self.kind_of(name)(**{field: self.unpacked(item) for field, item in dict(fields).items()})
         return {made.__name__: made for made in self.collections}[kind](map(self.unpacked, parts))

@@ -11,11 +11,11 @@ import io
 import itertools
 import tokenize
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.errors import TargetError
 from kbitlint.files import atomic
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.runtime import content
 from kbitlint.source import edits as source_edits
@@ -23,6 +23,7 @@ from kbitlint.source.interpreter import imported_files, relevance
 from kbitlint.source.line_ends import LineEnds, unified
 from kbitlint.source.python import SourceError, collect
 from kbitlint.source.soundness import fault_of, strays
+from kbitlint.target import SHELLS
 from kbitlint.upstream.versions import versions_for
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from kbitlint.source.notebooks import Notebook
     from kbitlint.violation import Edit
 
-PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json", ".sh")
+PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json", *SHELLS)
 #: The limit in bytes for every file; notebooks are large because they contain pictures. Code has the smaller limits of
 #: ``limits.py``.
 MAX_BYTES = 64 * 1024 * 1024

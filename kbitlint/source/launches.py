@@ -1,14 +1,16 @@
-"""Commands that launch a script, in the shell scripts and READMEs beside it: the flags that it gets, and its ranks."""
+"""Commands that launch a script, in the shell scripts and READMEs beside it: its arguments and its ranks."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
 from kbitlint.runtime.observations import remembered
 from kbitlint.source.interpreter.objects import Constant
+from kbitlint.target import SHELLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 #: Number of files that are read in a folder, and of bytes in each.
 _MAX_FILES = 16
 _MAX_BYTES = 64_000
-_FILES = ("*.sh", "README*", "scripts/*.sh")
+_FILES = ("*.s[hlb]*", "README*", "scripts/*.s[hlb]*")
 _ENDS = re.compile(r"^(?:\|\|?|&&?|;|#.*|[12&]?>{1,2}.*|`+)$")
 _WORD = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'`]+")
 _ONE = ("1", "0")
@@ -34,20 +36,35 @@ class Launch:
     ranks: str = ""
     """The launcher that starts several processes: ``torchrun in run.sh``. Empty if none certainly does."""
     fsdp: bool = False
+    flattens: bool = False
+    """Whether it is FSDP1, which flattens the parameters of a unit."""
     zero: int | None = None
     """The ZeRO stage that the launcher's own configuration sets."""
 
 
-def launch_of(script: Path) -> Launch | None:
-    """Return how the files beside a script launch it; None if no command names it."""
-    found = [launch for place, command in _commands(script.parent) if (launch := _read(place, command, script.name))]
+def launch_of(script: Path, notes: str = "") -> Launch | None:
+    """Return how the files beside a script, or its own comments, launch it; None if no command names it.
+
+    Args:
+        script: The file.
+        notes: Its comments and its docstring, where a command may stand.
+    """
+    commands = [*_commands(script.parent), *((script, words) for words in _words(notes))]
+    found = [launch for place, command in commands if (launch := _read(place, command, script.name))]
     if not found:
         return None
     first, *others = found
     flags = {name: value for name, value in first.flags.items() if all(one.flags.get(name) == value for one in others)}
     ranks = next((one.ranks for one in found if one.ranks), "")
     zero = first.zero if all(one.zero == first.zero for one in others) else None
-    return Launch(flags, ranks, all(one.fsdp for one in found), zero)
+    return Launch(flags, ranks, all(one.fsdp for one in found), all(one.flattens for one in found), zero)
+
+
+def _words(text: str) -> Iterator[tuple[str, ...]]:
+    """Yield the words of each line that names a Python file."""
+    for line in text.replace("\\\n", " ").split("\n"):
+        if ".py" in line and not line.lstrip().startswith("#"):
+            yield tuple(word.strip("\"'") for word in _WORD.findall(line))
 
 
 @remembered(64)
@@ -55,17 +72,28 @@ def _commands(folder: Path) -> tuple[tuple[Path, tuple[str, ...]], ...]:
     """Return each line of the files beside a script that names a Python file, as (file, words)."""
     found: list[tuple[Path, tuple[str, ...]]] = []
     try:
-        for path in [path for pattern in _FILES for path in content.files_like(folder, pattern)][:_MAX_FILES]:
-            text = content.head(path, _MAX_BYTES).decode("utf-8", "replace").replace("\\\n", " ")
-            lines = (line for line in text.split("\n") if ".py" in line and not line.lstrip().startswith("#"))
-            found += [(path, tuple(word.strip("\"'") for word in _WORD.findall(line))) for line in lines]
+        for path in [path for pattern in _FILES for path in content.files_like(folder, pattern) if _tells(path)][:_MAX_FILES]:
+            found += [(path, words) for words in commands_in(path)]
     except (OSError, ValueError):
         return ()
     return tuple(found)
 
 
+def _tells(path: Path) -> bool:
+    return path.suffix in SHELLS or path.name.startswith("README")
+
+
+def commands_in(path: Path) -> list[tuple[str, ...]]:
+    """Return the words of each line of a file that names a Python file.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    return list(_words(content.head(path, _MAX_BYTES).decode("utf-8", "replace")))
+
+
 def _read(place: Path, words: tuple[str, ...], script: str) -> Launch | None:
-    """Return what one command tells about a script; None if it does not launch it."""
+    """Return the launch of a script that one command describes; None if it does not launch the script."""
     at = next((number for number, word in enumerate(words) if word.rpartition("/")[2] == script), None)
     before = words[:at] if at is not None else ()
     launcher = _launcher(before)
@@ -76,7 +104,7 @@ def _read(place: Path, words: tuple[str, ...], script: str) -> Launch | None:
     own = dict(_options(before))
     flags = {name: value_of(value) if value else Constant(True) for name, value in _options(words[at + 1 :])}  # noqa: FBT003
     several, fsdp, zero = _ranks(launcher, own, place.parent)
-    return Launch(flags, f"{launcher} in {place.name}" if several else "", fsdp, zero)
+    return Launch(flags, f"{launcher} in {place.name}" if several else "", fsdp > 0, fsdp == 1, zero)
 
 
 def _launcher(words: Iterable[str]) -> str:
@@ -106,22 +134,24 @@ def _options(words: Iterable[str]) -> Iterator[tuple[str, str]]:
             return
 
 
-def _ranks(launcher: str, options: Mapping[str, str], folder: Path) -> tuple[bool, bool, int | None]:
-    """Return whether a launcher starts several processes, whether it sets up FSDP, and its ZeRO stage."""
+def _ranks(launcher: str, options: Mapping[str, str], folder: Path) -> tuple[bool, int, int | None]:
+    """Return whether a launcher starts several processes, the version of FSDP that it sets up or 0, and its ZeRO stage."""
     if launcher == "torchrun":
-        return options.get("nproc_per_node", "1") not in _ONE or options.get("nnodes", "1") not in _ONE, False, None
+        return options.get("nproc_per_node", "1") not in _ONE or options.get("nnodes", "1") not in _ONE, 0, None
     if launcher == "deepspeed":
-        return options.get("num_gpus", "2") not in _ONE, False, None
+        return options.get("num_gpus", "2") not in _ONE, 0, None
     if launcher == "python":
-        return False, False, None
+        return False, 0, None
     stage = options.get("zero_stage", "") if "use_deepspeed" in options else ""
     zero = int(stage) if stage.isdigit() and len(stage) == 1 else None
-    fsdp, several = "use_fsdp" in options, "multi_gpu" in options or options.get("num_processes", "1") not in _ONE
+    # accelerate 1.15, utils/dataclasses.py: version 1 without a choice
+    fsdp = (2 if options.get("fsdp_version") == "2" else 1) if "use_fsdp" in options else 0
+    several = "multi_gpu" in options or options.get("num_processes", "1") not in _ONE
     file = options.get("config_file", "")
     return _with_config(folder, file, several=several, fsdp=fsdp, zero=zero) if file else (several, fsdp, zero)
 
 
-def _with_config(folder: Path, file: str, *, several: bool, fsdp: bool, zero: int | None) -> tuple[bool, bool, int | None]:
+def _with_config(folder: Path, file: str, *, several: bool, fsdp: int, zero: int | None) -> tuple[bool, int, int | None]:
     from kbitlint.context import launchers  # only a launch with a configuration file needs YAML
     from kbitlint.context.strategy import Strategy  # as above
     from kbitlint.errors import KbitlintError  # as above
@@ -132,7 +162,7 @@ def _with_config(folder: Path, file: str, *, several: bool, fsdp: bool, zero: in
                 known = launchers.accelerate(place)
                 how, processes = known.get("strategy"), known.get("world_size")
                 stage = {Strategy.ZERO3: 3}.get(how) if how is not None else None
-                sharded = how in (Strategy.FSDP1, Strategy.FSDP2)
+                sharded = {Strategy.FSDP1: 1, Strategy.FSDP2: 2}.get(how, 0) if how is not None else 0
                 return several or (processes or 1) > 1, fsdp or sharded, stage or zero
         except (KbitlintError, OSError, ValueError):
             continue

@@ -11,11 +11,11 @@ import bisect
 import json
 import re
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.span_edits import OverlapError, bounds
 from kbitlint.files.json_text import JSONTextError, Node, TooManyValues, parse
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.source.line_ends import unified
 from kbitlint.source.offsets import has_more_tokens

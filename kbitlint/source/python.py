@@ -17,6 +17,7 @@ from kbitlint.source.interpreter.checkpoint_calls import checkpoint_calls
 from kbitlint.source.interpreter.imported_files import ImportedFiles, brings_models
 from kbitlint.source.interpreter.paths import ExecutionPaths, agreed, variants
 from kbitlint.source.interpreter.relevance import tree_of, worth_following
+from kbitlint.source.nodes import walk
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
 from kbitlint.source.own_loops import own_loops
 from kbitlint.upstream.calls import UNJUDGED
@@ -72,7 +73,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
     try:
         data = text.encode("utf-8", "replace")
         if worth_following(data) or (beside is not None and brings_models(beside, data)):
-            launch = _launch(beside, file, text)
+            launch = _launch(beside, file, text, module)
             ways.follow(source, tree, versions, beside, files, launch)
         calls = ways.calls
         calls.append({call.span: call for call in checkpoint_calls(source, module)})
@@ -100,13 +101,17 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
     )
 
 
-def _launch(beside: FilePath | None, file: str, text: str) -> Launch | None:
-    """Return how the files beside a script that trains launch it; None if they do not."""
+def _launch(beside: FilePath | None, file: str, text: str, module: ast.Module) -> Launch | None:
+    """Return how the files beside a script that trains, or its comments, launch it; None if they do not."""
     if beside is None or not file.endswith(".py") or ("Trainer" not in text and "backward(" not in text):
         return None
     from kbitlint.source.launches import launch_of  # many audits need no launch
 
-    return launch_of(beside / file.replace("\\", "/").rpartition("/")[2])
+    name, notes = file.replace("\\", "/").rpartition("/")[2], ""
+    if f"{name}" in text:
+        comments = (line.lstrip("#! ") for line in text.split("\n") if line.startswith("#"))
+        notes = "\n".join([*comments, ast.get_docstring(module) or ""])
+    return launch_of(beside / name, notes)
 
 
 def _launcher(launch: Launch | None) -> tuple[LaunchSign, ...]:
@@ -161,7 +166,7 @@ def _mentions(text: str, module: ast.Module) -> Iterable[LaunchSign]:
             continue
         apart = isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
         within = (statement.lineno, statement.end_lineno or statement.lineno) if apart else None
-        for node in ast.walk(statement):
+        for node in walk(statement):
             what = _sign(node)
             if what:
                 yield LaunchSign(what, getattr(node, "lineno", statement.lineno), within)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 from typing import NamedTuple
 
+from kbitlint.upstream.encoder_names import ENCODERS
+
 
 class Architecture(NamedTuple):  # a hundred tuples are made in a fifth of the time of data classes
     """The linear layers, the parts and the stacked experts of one model type."""
@@ -16,7 +18,10 @@ class Architecture(NamedTuple):  # a hundred tuples are made in a fifth of the t
     linears: str
     """The last parts of the names of linear layers, without the output head; separated by blanks."""
     parts: str = "lm_head model.layers"
-    """The first one or two parts of these layers' names, which a pattern of ``llm_int8_skip_modules`` has to start with."""
+    """The first one or two parts of these layers' names, which a pattern of ``llm_int8_skip_modules`` has to start with.
+
+    Empty if they depend on the class that loads the checkpoint.
+    """
     experts: str = ""
     """The last parts of the names of the stacked experts' parameters; empty without experts."""
     renames: str = ""
@@ -255,6 +260,8 @@ ARCHITECTURES: dict[str, Architecture] = {
         parts="language_model.lm_head language_model.model language_projection qformer.encoder vision_model.encoder",
     ),
 }
+
+ARCHITECTURES |= {kind: Architecture(linears, "", more=more) for kind, linears, more in ENCODERS}
 
 
 @functools.cache

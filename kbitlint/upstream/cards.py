@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
 
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.sizes import size_of
 
 GIB = 2**30
@@ -115,6 +115,9 @@ def find(text: str) -> Card:
     if re.search(r"[kmt]i?b?\s*$|^\d{7,}$", text.strip(), re.IGNORECASE):
         with contextlib.suppress(ValueError):
             return Card(text.strip(), size_of(text))
+    several = re.fullmatch(r"\s*(\d+)\s*[x*]\s*(\w\S*)\s*", text, re.IGNORECASE)
+    if several:
+        raise KbitlintError(f"--gpu {text}: names one card: pass --gpu {several[2]} --gpus {several[1]}")
     hint = did_you_mean(text, NAMES)
     raise KbitlintError(f"--gpu {text}: neither a size such as 24GB nor a known card{hint}; known are {', '.join(NAMES)}")
 

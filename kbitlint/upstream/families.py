@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.upstream.architectures import ARCHITECTURES, Architecture
 from kbitlint.upstream.family_rows import FAMILIES, Family
 

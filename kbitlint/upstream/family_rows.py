@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from kbitlint.upstream.encoder_names import ENCODER_FAMILIES
+
 _B, _H, _F = "bfloat16", "float16", "float32"
 _QWEN = "0.5b:896 1.5b:1536 3b:2048 7b:3584 14b:5120 32b:5120 72b:8192"
 _QWEN1 = "0.5b:1024 1.8b:2048 4b:2560 7b:4096 14b:5120 72b:8192"
@@ -287,11 +289,11 @@ FAMILIES: tuple[Family, ...] = (
     _row("openai/whisper-large-v3", "whisper", "whisper", _H, 51866, "tiny:384 base:512 small:768 medium:1024 large:1280", "*"),
     _row("facebook/nllb-200-3.3B", "nllb200 m2m100", "m2m_100", _F, 256206, "600m:1024 1.3b:1024 3.3b:2048", "*"),
     _row("facebook/bart-large", "bart", "bart", _F, 50265, "base:768 large:1024", "*"),
-    # encoders
     _row("answerdotai/ModernBERT-large", "modernbert", "modernbert", _F, 50368, "base:768 large:1024", "*"),
     _row("microsoft/deberta-v3-large", "deberta-v3 mdeberta-v3", "deberta-v2", _F, 128100, "base:768 large:1024", "*"),
-    _row("FacebookAI/xlm-roberta-large", "xlm-roberta", "", _F, 250002, "base:768 large:1024", "*"),
-    _row("FacebookAI/roberta-large", "roberta", "", _F, 50265, "base:768 large:1024", "*"),
+    _row("FacebookAI/xlm-roberta-large", "xlm-roberta", "xlm-roberta", _F, 250002, "base:768 large:1024", "*"),
+    _row("FacebookAI/roberta-large", "roberta", "roberta", _F, 50265, "base:768 large:1024", "*"),
     _row("distilbert/distilbert-base-uncased", "distilbert", "distilbert", _F, 30522, "base:768", "*"),
-    _row("google-bert/bert-base-uncased", "bert", "", _F, 30522, "base:768 large:1024", "*"),
+    _row("google-bert/bert-base-uncased", "bert", "bert", _F, 30522, "base:768 large:1024", "*"),
+    *(_row(*row) for row in ENCODER_FAMILIES),
 )

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.upstream.quantization import method_named
 from kbitlint.upstream.versions import number
 

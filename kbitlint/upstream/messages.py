@@ -9,8 +9,9 @@ from __future__ import annotations
 import enum
 import functools
 import re
-from dataclasses import dataclass
 from importlib.resources import files
+
+from kbitlint.lazy_dataclass import dataclass
 
 #: characters of a part of a message from which on it stands for the whole
 _LEAST = 20

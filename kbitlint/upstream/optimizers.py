@@ -7,9 +7,9 @@ trainer_optimizer.py), and the optimizers of galore-torch and apollo-torch.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from kbitlint.errors import KbitlintError, did_you_mean
+from kbitlint.lazy_dataclass import dataclass
 
 #: bitsandbytes keeps the state of smaller tensors in 32 bits (``min_8bit_size``)
 MIN_8BIT = 4096

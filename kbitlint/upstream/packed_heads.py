@@ -1,4 +1,4 @@
-"""Output heads that a list of modules to skip leaves to bitsandbytes, and what then raises."""
+"""Output heads that a skip list leaves to bitsandbytes, and the error that training then raises."""
 
 from __future__ import annotations
 

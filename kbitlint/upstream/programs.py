@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+
+from kbitlint.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,9 @@ class Program:
     adapts_by_default: bool = False
     """Whether the program attaches adapters if the key is missing. No verdict then depends on the presence of adapters."""
     bits: str = ""
-    """The key for the bits in which the base is loaded; empty if there is none."""
+    """The key that loads the base in 4 or 8 bits; empty if there is none."""
+    bits_values: tuple[tuple[object, int], ...] = ((4, 4), (8, 8))
+    """(value of that key, the bits that it means). A word may mean bits too, such as ``nf4`` or ``qlora``."""
     reentry: str = ""
     """The key for ``use_reentrant`` of the program's own checkpoint call (default True); empty if it has none."""
     leaves_it: tuple[str, ...] = ()
@@ -52,6 +55,10 @@ class Program:
     """(value of the key for adapters, the only key for bits that it heeds); empty if adapters do not matter."""
     bits_method: tuple[str, tuple[object, ...]] = ("", ())
     """The key for the method of ``bits``, and its values that mean bitsandbytes; no key if there is no other method."""
+    method_required: bool = False
+    """Whether the program quantizes only if that key is in the file."""
+    half_by_flag: bool = True
+    """Whether ``fp16: true`` or ``float16: true`` is also the dtype in which the program loads the model."""
     checkpoints: bool = False
     """Whether the program checkpoints by default, with a choice of ``use_reentrant`` of its own."""
     own_arguments: bool = False
@@ -204,6 +211,7 @@ PROGRAMS: tuple[Program, ...] = (
         adapts_by_default=True,
         bits="quant_bits",
         bits_method=("quant_method", ("bnb",)),
+        method_required=True,
         lora=(
             ("lora_rank", "r"),
             ("lora_alpha", "lora_alpha"),
@@ -233,6 +241,7 @@ PROGRAMS: tuple[Program, ...] = (
         ("use_peft", "load_in_4bit", "load_in_8bit", "gradient_checkpointing"),
         "model_name_or_path",
         "trl.SFTTrainer",
+        half_by_flag=False,
         adapter="use_peft",
         lora=(
             ("lora_r", "r"),

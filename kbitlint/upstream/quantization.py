@@ -6,9 +6,10 @@ the columns: transformers 5.23 (transformers/quantizers, transformers/utils/quan
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
+
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

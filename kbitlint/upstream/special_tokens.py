@@ -6,8 +6,10 @@ Source of each row: the ``tokenizer_config.json`` of the family on the Hub. Only
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
+
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Whether a quantization method trains with its arguments, and whether transformers reads a quantized checkpoint at all."""
+"""Reasons why a quantization method does not train, and why transformers does not read a quantized checkpoint."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def why_untrainable(method: object, value: Callable[[str], object], layout: obje
 
 
 def machine_decides(method: object) -> bool:
-    """Return whether the machine decides: transformers dequantizes without the method's kernel, or leaves the kernel out."""
+    """Return whether it depends on the machine: without the kernel, transformers dequantizes or runs plain code."""
     row = method_named(method)
     return row.falls_back or row.fails_with is not None
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.guards import PROSE
-from kbitlint.runtime import content
+from kbitlint.runtime import content, distributions
 from kbitlint.runtime.observations import remembered
 
 if TYPE_CHECKING:
@@ -40,21 +40,7 @@ MAX_TEXT = 200_000
 @functools.cache
 def installed() -> Mapping[str, str]:
     """Return the installed versions of the modelled packages; the newest modelled version of a missing one."""
-    from importlib.metadata import PackageNotFoundError, distribution  # takes 10 ms to import
-
-    found = dict(NEWEST)
-    for package in NEWEST:
-        try:
-            known = distribution(package)
-        except PackageNotFoundError:
-            continue
-        # `version` of importlib.metadata parses the whole metadata as an email, which takes 10 ms to import as well
-        stated = _VERSION.search(known.read_text("METADATA") or "")
-        found[package] = stated[1] if stated else known.version
-    return found
-
-
-_VERSION = re.compile(r"^Version: (\S+)$", re.MULTILINE)
+    return {package: distributions.version(package) or newest for package, newest in NEWEST.items()}
 
 
 #: a requirement, as pip, conda (``trl=0.8``) and Poetry (``trl = "^0.8"``) write it

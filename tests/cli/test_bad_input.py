@@ -115,7 +115,7 @@ def test_a_file_of_no_known_kind(fails, tmp_path):
 
     assert fails("check", "notes.txt") == (
         "kbitlint: notes.txt: only checkpoint folders and their JSON files, scripts (.py, .ipynb), training configurations "
-        "(.yaml, .json), folders and factories (file.py:function) can be checked"
+        "(.yaml, .json), shell scripts (.sh, .slurm), folders and factories (file.py:function) can be checked"
     )
 
 

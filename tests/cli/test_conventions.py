@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from script_cases import ADAPTED, IMPORTS, LOADED, TRAINED
+from script_cases import ADAPTED, IMPORTS, LOADED, RANKED
 
 from kbitlint.cli import main
 
-FAULTY = IMPORTS + LOADED + "model = prepare_model_for_kbit_training(model)\n" + ADAPTED + TRAINED
+FAULTY = IMPORTS + LOADED + "model = prepare_model_for_kbit_training(model)\n" + ADAPTED + RANKED
 LINE = FAULTY.splitlines().index("model = prepare_model_for_kbit_training(model)") + 1
 MESSAGE = "use_reentrant is not passed, so torch checkpoints reentrantly"
+MESSAGE += ", and on several ranks Trainer lets DDP look for unused parameters"
 
 
 @pytest.fixture
@@ -256,6 +257,14 @@ def test_bare_kbitlint_shows_the_help_once(project):
     result = project()
 
     assert (result.exit_code, result.stderr, result.stdout.count("Usage:")) == (2, "", 1)
+
+
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_the_help_of_a_command_shows_no_mark_of_its_layout(project, command):
+    result = project(command, "--help")
+
+    assert result.exit_code == 0
+    assert [line for line in result.stdout.splitlines() if "\\b" in line or "\b" in line] == []
 
 
 def test_rules_as_json_and_several_documents(project):

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import tiny
@@ -143,3 +144,26 @@ def test_what_the_hub_does_not_give_is_unread(repository, monkeypatch):
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", gone)
     assert read_hub("org/base") is None
+
+
+def test_a_machine_without_a_network_is_told_so_at_once(tmp_path):
+    """Nothing listens there; huggingface_hub alone would ask again for half a minute."""
+    start = time.monotonic()
+    result = check("tiny/llama", tmp_path, HF_ENDPOINT="http://127.0.0.1:9", no_proxy="*")
+
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == (
+        "kbitlint: tiny/llama: there is no such folder, and as a Hub id its config is neither in the cache nor reachable: "
+        "check the name, the network and HF_HUB_OFFLINE\n"
+    )
+    assert time.monotonic() - start < 25  # 30 s of pauses alone
+
+
+def test_without_a_network_the_cache_is_used_at_once(hub, tmp_path):
+    endpoint, _ = hub
+    online = check("tiny/llama", tmp_path, HF_ENDPOINT=endpoint)
+    cut_off = check("tiny/llama", tmp_path, HF_ENDPOINT="http://127.0.0.1:9", no_proxy="*")
+
+    assert online.returncode in (0, 1)
+    assert (cut_off.returncode, cut_off.stderr) == (online.returncode, "")
+    assert json.loads(cut_off.stdout)["targets"][0]["violations"] == json.loads(online.stdout)["targets"][0]["violations"]

@@ -82,6 +82,12 @@ def test_cards_are_known_by_name_and_by_size(name, total):
     assert cards.find(name).total == pytest.approx(total, rel=0.001)
 
 
+@pytest.mark.parametrize("name", ["2x24GB", "2 x 24GB", "2*24GB"])
+def test_several_cards_are_another_option(name):
+    with pytest.raises(kbitlint.KbitlintError, match=r"names one card: pass --gpu 24GB --gpus 2$"):
+        cards.find(name)
+
+
 @pytest.mark.parametrize("name", ["", "abc", "0GB", "-1GB", "4 cards"])
 def test_other_words_are_no_card(name):
     with pytest.raises(kbitlint.KbitlintError, match="neither a size such as 24GB nor a known card"):

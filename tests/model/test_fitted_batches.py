@@ -48,6 +48,7 @@ TRANSFORMERS_5 = int(transformers.__version__.split(".")[0]) >= 5
         ("model", "qwen2_5_vl_vision", DOCUMENTED),
         ("model", "kimi_k25_vision", Plan(shapes={"pixel_values": (32, 3, 14, 14)})),
         ("speech-seq2seq", "canary", None),
+        ("speech-seq2seq", "speech_to_text", None),
         (
             "speech-seq2seq",
             "speech-encoder-decoder",

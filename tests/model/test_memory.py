@@ -47,6 +47,7 @@ def test_resident_bytes_are_those_of_the_tensors():
         "other weights": 0,
         "adapters": sum(parameter.nbytes for name, parameter in model.named_parameters() if "lora_" in name),
         "buffers": sum(buffer.nbytes for buffer in model.buffers()),
+        "other models": 0,
     }
     everything = {parameter.data_ptr(): parameter.nbytes for parameter in model.parameters()}
     assert sum(resident.values()) == sum(everything.values()) + resident["quantization state"] + resident["buffers"]

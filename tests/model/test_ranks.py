@@ -79,6 +79,28 @@ def test_int8_weights_are_refused_where_weights_are_sharded(run):
     assert "takes no packed weights that are stored as integers" in wrong.stderr
 
 
+@pytest.mark.parametrize(("family", "shared"), [("t5 (encoder-decoder)", "embed_tokens"), ("llama", ""), ("tied", "")])
+def test_a_parameter_that_two_units_share_is_refused_as_torch_refuses_it(family, shared):
+    model = tiny.load("llama" if family == "tied" else family, bnb_4bit_quant_storage=torch.bfloat16)
+    if family == "tied":
+        model.lm_head.weight = model.model.embed_tokens.weight
+    units = units_of(tiny.with_lora(model))
+
+    assert shared in units.shared
+    assert bool(units.shared) == bool(shared)
+    if shared:
+        with pytest.raises(kbitlint.KbitlintError, match=r"'fsdp2' takes no parameter that two of its units share, as .*embed"):
+            Rank(Launch("fsdp2", 2), units)
+        assert Rank(Launch("ddp", 2), units).buckets(40) == 40
+
+
+@pytest.mark.slow
+def test_torch_refuses_what_two_units_share():
+    import gloo
+
+    assert gloo.run("shared_embeddings") == [("ValueError", None)] * 2
+
+
 UNITS = Units(tuple(Unit(f"layers.{number}", 200, 20) for number in range(4)), Unit("embed", 100), Unit("", 300))
 RESIDENT = {"quantized weights": 1000, "quantization state": 10, "adapters": 80}
 #: launch -> (resident, optimizer's state on the card and the host, gradients left, buckets)

@@ -433,3 +433,18 @@ def test_wrappers_around_the_model_are_seen_through():
         traced = trace(wrapped, NO_AUTOCAST)
 
     assert arrives(traced) == arrives(trace(model, NO_AUTOCAST))
+
+
+@pytest.mark.parametrize("state", ["nf4", "nf4, prepared", "int8"])
+def test_adapters_with_sparse_updates_are_traced_as_they_train(state):
+    import peft
+
+    model = tiny.load(kind=state.split(",")[0])
+    if "prepared" in state:
+        peft_prepared(model)
+    model = peft.get_peft_model(model, peft.ShiraConfig(target_modules=["q_proj"], r=4))
+    traced = trace(model, NO_AUTOCAST)
+    real = tiny.step(model)
+
+    assert bool(traced.refusals) == (real.error is not None)
+    assert all(gradient.arrives for gradient in traced.gradients)

@@ -84,6 +84,17 @@ def test_a_real_report_is_valid_sarif_and_points_at_the_factory(run, tmp_path):
     assert audit["tool"]["driver"]["rules"][norms["ruleIndex"]]["id"] == "KB101"
 
 
+def test_the_rules_of_a_log_have_what_github_requires():
+    log = json.loads(sarif.render([report(ran=[(rule.meta.code, Surface.MODEL) for rule in all_rules()])], rules=all_rules()))
+
+    described = log["runs"][0]["tool"]["driver"]["rules"]
+    assert len(described) == len(all_rules())
+    for rule in described:
+        assert 0 < len(rule["fullDescription"]["text"]) <= 1024, rule["id"]
+        assert rule["shortDescription"]["text"]
+        assert rule["help"]["text"]
+
+
 def test_everything_a_report_can_hold_is_valid_sarif():
     log = json.loads(sarif.render([EVERYTHING], FAILURES, ["ignore-in KB1: suppresses nothing"], rules=all_rules()))
 

@@ -43,6 +43,9 @@ def folder(tmp_path, monkeypatch):
         ("python -m torch.distributed.run --nproc-per-node 8 train.py", Command("train.py", launcher="python", ranks=8)),
         ("accelerate launch -m lab.train --a", Command("lab.train", ("--a",), is_module=True, launcher="accelerate")),
         ("deepspeed --num_gpus 3 train.py", Command("train.py", launcher="deepspeed", ranks=3)),
+        ("srun --ntasks=1 torchrun --nproc_per_node=2 train.py", Command("train.py", launcher="torchrun", ranks=2)),
+        ("nohup python3 train.py --a", Command("train.py", ("--a",), launcher="python3")),
+        ("SEED=1 srun train.py", Command("train.py", environment={"SEED": "1"})),
     ],
 )
 def test_a_command_is_read(words, command):
@@ -56,6 +59,8 @@ def test_a_command_is_read(words, command):
         ("missing.py", "missing.py: there is no such file"),
         ("make train", "make: is no script (.py or .ipynb) and no launcher (accelerate, torchrun, deepspeed, python)"),
         ("torchrun --nproc_per_node 2", "torchrun: its command names no script (.py or .ipynb)"),
+        ("srun -n 2 make", "srun: is no script (.py or .ipynb) and no launcher (accelerate, torchrun, deepspeed, python)"),
+        ("gone.sh", "gone.sh: is a shell script, which is not run: rehearse the command in it that starts Python"),
     ],
 )
 def test_a_command_without_a_script_is_refused_in_one_line(words, problem):
@@ -63,6 +68,16 @@ def test_a_command_without_a_script_is_refused_in_one_line(words, problem):
         read_command(words.split())
 
     assert str(refused.value).removeprefix("rehearse: ") == problem
+
+
+@pytest.mark.parametrize("name", ["run.sh", "job.slurm", "job.sbatch"])
+def test_a_shell_script_is_answered_with_the_command_in_it(run, folder, name):
+    (folder / name).write_text("#SBATCH --gres=gpu:2\nsource env\nsrun torchrun --nproc_per_node=2 \\\n  train.py --lr 1e-4\n")
+
+    result = run("rehearse", name)
+
+    said = "is a shell script, which is not run: rehearse `kbitlint rehearse -- torchrun --nproc_per_node=2 train.py --lr 1e-4`"
+    assert (result.exit_code, result.stdout, result.stderr) == (2, "", f"kbitlint: {name}: {said}\n")
 
 
 @pytest.mark.parametrize(

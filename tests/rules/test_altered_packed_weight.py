@@ -4,7 +4,7 @@ import plants
 import pytest
 import tiny
 import torch
-from peft import prepare_model_for_kbit_training
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
 import kbitlint
 
@@ -33,15 +33,25 @@ def test_weights_as_they_are_packed_are_not_flagged():
     assert found(tiny.load("gpt2 (Conv1D)")) == found(tiny.load("gpt2 (Conv1D)", kind="int8")) == {}
 
 
-def test_weights_that_the_cpu_kernel_has_repacked_are_not_flagged():
-    model = stored().eval()
-    tiny.step(model, train=False)
+def gradients(model):
+    assert tiny.step(model).trains
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+def test_weights_that_an_evaluation_has_repacked_pass_on_no_gradient():
+    """bitsandbytes repacks on CPUs with AVX512-BF16 only."""
+    torch.manual_seed(0)
+    expected = gradients(tiny.with_lora(stored()))
+    torch.manual_seed(0)
+    model = tiny.with_lora(stored()).eval()
     with torch.no_grad():
         model(torch.arange(1, 9)[None])
+    layers = [module for module in model.modules() if type(module).__name__ == "Linear4bit"]
+    repacked = [bool(getattr(layer.weight.quant_state, "packing_format_for_cpu", False)) for layer in layers]
+    message = "bitsandbytes repacked it for the CPU's inference kernel, through which no gradient flows"
 
-    assert found(model) == {}
-    assert tiny.step(tiny.with_lora(model)).trains
-    assert found(model) == {}
+    assert found(model) == ({f"{path}.base_layer": message for path in plants.QUANTIZED} if any(repacked) else {})
+    assert all(map(torch.allclose, gradients(model), expected)) != any(repacked)
 
 
 @pytest.mark.parametrize("cast", ["float16", "float32"])
@@ -103,3 +113,22 @@ def test_double_quantization_that_is_recorded_and_not_there_is_named():
     state.absmax = state.absmax.float()
 
     assert found(model) == {Q_PROJ: "its state records double quantization, and its block maxima are not quantized"}
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_the_scales_of_a_shared_weight_go_to_the_first_layer_that_runs_in_8_bits_only(kind):
+    """PEFT's replicated layers share the weights of the layer that they repeat."""
+    config = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM", layer_replication=[[0, 2], [1, 2]])
+    model = get_peft_model(tiny.load(kind=kind), config)
+    sizes = {}
+    for number in (1, 2):
+        layer = model.get_base_model().model.layers[number].self_attn.k_proj
+        layer.register_forward_hook(lambda _, __, out, number=number: sizes.update({number: float(out.detach().abs().mean())}))
+    told = found(model)
+
+    tiny.step(model)
+    assert (sizes[2] > 100 * sizes[1]) == (kind == "int8")
+    assert len(told) == (7 if kind == "int8" else 0)
+    if told:
+        message = "model.layers.1.self_attn.k_proj shares it, and takes its row maxima in the first forward pass"
+        assert told["model.layers.2.self_attn.k_proj"] == message

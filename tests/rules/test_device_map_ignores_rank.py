@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, PREPARED, TRAINED, findings, fixed_text, flagged_lines
 
+from kbitlint.context import TrainingContext
+
 AUTO = LOADED.replace(", dtype=", ", device_map='auto', dtype=")
 LOAD = AUTO.split("\n")[1]
 WRAPPED = "torch.distributed.init_process_group('nccl')\nmodel = DDP(model)\n"
@@ -20,6 +22,15 @@ def test_a_script_that_reads_its_rank_is_launched_distributed():
 
     assert flagged_lines("KB720", rank + AUTO + PREPARED + ADAPTED + TRAINED) == [("warning", LOAD)]
     assert flagged_lines("KB720", rank + constant + ADAPTED + TRAINED) == [("warning", constant.split("\n")[1])]
+
+
+def test_a_launch_with_several_processes_is_a_sign_by_itself():
+    context = TrainingContext(world_size=2)
+
+    assert findings("KB720", AUTO + PREPARED + ADAPTED + TRAINED, context=context) == [
+        ("warning", LOAD, "every rank places the model by the same map, and the launch of 2 processes tells of several")
+    ]
+    assert findings("KB720", AUTO + PREPARED + ADAPTED + TRAINED, context=TrainingContext(world_size=1)) == []
 
 
 def test_the_fix_asks_for_the_rank(tmp_path):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import rank_cases
 import tiny
+from script_cases import ADAPTED, IMPORTS, LOADED, PREPARED, TRAINED
 
 import kbitlint
 from kbitlint.context import Strategy, TrainingContext
@@ -60,3 +61,38 @@ def test_other_strategies_take_any_mix(strategy):
 
 def test_without_a_strategy_the_rule_is_skipped():
     assert [skip.code for skip in kbitlint.check(tiny.load(), select=CODE, trace=False).skips] == [CODE]
+
+
+# ---------------------------------------------------------------------------------------------------- source
+
+FSDP = "# accelerate launch --use_fsdp --num_processes 8 train.py\n"
+STORED = LOADED.replace("=torch.bfloat16)\nmodel", "=torch.bfloat16, bnb_4bit_quant_storage=torch.bfloat16)\nmodel")
+
+
+def sharded(folder, script):
+    path = folder / "train.py"
+    path.write_text(script)
+    lines = script.splitlines()
+    return [(v.severity.value, lines[v.at.line - 1]) for v in kbitlint.check(str(path), select="KB703").violations]
+
+
+def test_a_preparation_beside_storage_of_another_dtype_is_seen_in_a_script(tmp_path):
+    assert sharded(tmp_path, FSDP + IMPORTS + STORED + PREPARED + ADAPTED + TRAINED) == [("error", PREPARED.strip())]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(FSDP + IMPORTS + STORED + ADAPTED + TRAINED, id="no preparation"),
+        pytest.param(IMPORTS + STORED + PREPARED + ADAPTED + TRAINED, id="no launch"),
+        pytest.param(
+            FSDP.replace("_fsdp", "_fsdp --fsdp_version 2") + IMPORTS + STORED + PREPARED + ADAPTED + TRAINED, id="FSDP2"
+        ),
+        pytest.param(
+            FSDP + IMPORTS + STORED.replace("storage=torch.bfloat16", "storage=torch.float32") + PREPARED + ADAPTED + TRAINED,
+            id="one dtype",
+        ),
+    ],
+)
+def test_scripts_with_one_dtype_are_not_reported(tmp_path, script):
+    assert sharded(tmp_path, script) == []

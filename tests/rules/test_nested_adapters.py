@@ -88,3 +88,30 @@ class TestLoadedIntoAdapted:
     )
     def test_the_base_itself_or_a_merged_model_is_clean(self, body):
         assert findings("KB631", LOADED + body) == []
+
+    @pytest.mark.parametrize(
+        "load",
+        [
+            "model = trainer.model.base_model\nmodel = PeftModel.from_pretrained(model, 'out')\n",
+            "model = PeftModel.from_pretrained(trainer.model.base_model, 'out')\n",
+        ],
+    )
+    def test_the_tuner_is_not_the_base(self, load):
+        trained = "trainer = SFTTrainer(model, args=SFTConfig('o'), peft_config=LoraConfig())\ntrainer.train()\n"
+        line = load.strip().splitlines()[-1]
+
+        assert findings("KB631", LOADED + trained + load) == [("error", line, self.MESSAGE)]
+        assert findings("KB631", LOADED + trained + load.replace("base_model", "get_base_model()")) == []
+
+    def test_the_saved_weights_match_nothing_inside_of_a_tuner(self, tmp_path):
+        config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
+        model = peft.get_peft_model(tiny.load("llama", kind="none"), config)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.data.fill_(0.5)
+        model.save_pretrained(tmp_path)
+
+        with pytest.warns(UserWarning, match="Found missing adapter keys"):
+            loaded = peft.PeftModel.from_pretrained(model.base_model, tmp_path)
+
+        assert isinstance(loaded.merge_and_unload(), peft.LoraModel)

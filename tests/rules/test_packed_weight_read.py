@@ -57,3 +57,46 @@ def test_code_that_casts_packed_values_runs_with_wrong_ones_and_is_a_warning():
 
     assert {severity for _, severity, _ in trace_cases.trace_findings(model, CODE)} == {"warning"}
     assert tiny.step(model).trains
+
+
+class _Adapter(torch.nn.Module):
+    """An adapter of a class that nobody knows. ``how`` computes the update from the layer and the input."""
+
+    def __init__(self, layer, how):
+        super().__init__()
+        self.layer, self.how = layer, how
+        self.factor = torch.nn.Parameter(torch.ones(64 * 64, dtype=torch.bfloat16))
+
+    def forward(self, hidden):
+        return self.layer(hidden) + self.how(self, hidden)
+
+
+READS = {
+    "its shape": (lambda own, x: x @ own.factor.reshape(own.layer.weight.shape), "KB503"),
+    "its data": (lambda own, x: x @ own.layer.weight.data.to(x.dtype), "KB503"),
+    "its dtype": (lambda own, x: (x * own.factor[:64]).to(own.layer.weight.dtype).norm(), "KB102"),
+}
+
+
+@pytest.mark.parametrize("read", READS)
+def test_an_adapter_of_any_class_that_takes_something_of_the_packed_weight_is_an_error_as_in_the_real_step(read):
+    how, code = READS[read]
+    model = tiny.prepared()
+    attention = model.model.layers[0].self_attn
+    attention.q_proj = _Adapter(attention.q_proj, how)
+
+    assert [severity for _, severity, _ in trace_cases.trace_findings(model, code)] == ["error"]
+    assert trace_cases.skipped(model, code) == []
+    assert tiny.step(model).error is not None
+
+
+@pytest.mark.parametrize("config", ["HRA", "LoHa", "LoKr"])
+def test_adapters_of_peft_that_use_the_shape_of_the_bytes_are_named_with_their_layer(config):
+    import peft
+
+    model = peft.get_peft_model(tiny.load(), getattr(peft, f"{config}Config")(target_modules=["q_proj"], r=4))
+    (violation, *_) = trace_cases.violations(model, CODE)
+
+    assert violation.severity.value == "error"
+    assert violation.message == "code computes with the packed weight of q_proj instead of calling it"
+    assert tiny.step(model).error is not None

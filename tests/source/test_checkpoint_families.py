@@ -96,6 +96,32 @@ def _model(model_type: str) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize(
+    ("model_type", "name"),
+    [
+        ("vit", "ViTForImageClassification"),
+        ("swin", "SwinForImageClassification"),
+        ("dinov2", "Dinov2ForImageClassification"),
+        ("videomae", "VideoMAEModel"),
+        ("whisper", "WhisperForConditionalGeneration"),
+        ("clip", "CLIPModel"),
+        ("bert", "BertForSequenceClassification"),
+        ("roberta", "RobertaForTokenClassification"),
+        ("audio-spectrogram-transformer", "ASTForAudioClassification"),
+    ],
+)
+def test_an_encoder_has_the_names_of_its_class(model_type, name):
+    cls = getattr(transformers, name)
+    with torch.device("meta"):
+        model = cls(cls.config_class())
+    paths = [path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
+    leaves = {path.rpartition(".")[2] for path in paths} - {"lm_head"}
+    row = ARCHITECTURES[model_type]
+
+    assert leaves <= row.names
+    assert row.names - leaves <= {*row.more.split(), "classifier", "projector", "out_proj"}  # heads of other classes
+
+
+@pytest.mark.parametrize(
     "model_type", ["llama", "mixtral", "qwen3_moe", "gemma3", "phi", "gpt2", "qwen2_5_vl", "llava", "t5", "deepseek_v3"]
 )
 def test_an_architecture_has_the_names_of_its_class(model_type):

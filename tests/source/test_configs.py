@@ -61,7 +61,7 @@ def test_a_key_that_is_missing_is_added_after_the_last(tmp_path):
 
 
 def test_a_key_of_json_is_changed_in_place(tmp_path):
-    assert flagged_lines("KB401", TRL, suffix=".json") == [("warning", '"gradient_checkpointing_kwargs": {')]
+    assert flagged_lines("KB401", TRL, suffix=".json") == [("info", '"gradient_checkpointing_kwargs": {')]
     assert fixed_text("KB401", TRL, tmp_path, suffix=".json") == TRL.replace('"use_reentrant": true', '"use_reentrant": false')
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from script_cases import ADAPTED, IMPORTS, LOADED, PREPARED, TRAINED
+from script_cases import ADAPTED, IMPORTS, LOADED, PREPARED, RANKED, TRAINED
 
 import kbitlint
 from kbitlint.audit import scripts, sources
@@ -19,8 +19,8 @@ from kbitlint.upstream.quantization import QUANTIZATION_ARGUMENTS
 
 SCRIPTS = Path(__file__).parents[1] / "data" / "scripts"
 PREPARE = "model = prepare_model_for_kbit_training(model)\n"
-FAULTY = IMPORTS + LOADED + PREPARE + ADAPTED + TRAINED
-CLEAN = IMPORTS + LOADED + PREPARED + ADAPTED + TRAINED
+FAULTY = IMPORTS + LOADED + PREPARE + ADAPTED + RANKED
+CLEAN = IMPORTS + LOADED + PREPARED + ADAPTED + RANKED
 
 
 def test_a_script_is_checked_and_repaired_through_the_command_line(run, tmp_path):
@@ -383,7 +383,7 @@ def test_line_ends_of_a_notebook_stay_as_they_are(tmp_path, inner, outer, listed
         source = json.dumps(lines if listed else "".join(lines), indent=1).replace("\u00e9", "\\u00e9")
         return mark + f'{{\n "cells": [\n  {{"cell_type": "code", "source": {source}}}\n ]\n}}\n'.replace("\n", outer)
 
-    before, after = (f"%pip install peft\nname = 'é😀\\t'\n{text}x = 'é'" for text in (MOVED, CLEAN))
+    before, after = (f"%pip install peft\nname = 'é😀\\t'\n{text}x = 'é'" for text in (MOVED, CLEAN.replace(RANKED, TRAINED)))
     path = tmp_path / "n.ipynb"
     path.write_bytes(notebook(before).encode())
 
@@ -412,7 +412,7 @@ CONFIG = f'bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant="nf4", {MI
 
 @pytest.mark.parametrize("suffix", [".py", ".ipynb"])
 def test_edits_of_one_call_are_made_one_after_the_other(tmp_path, suffix):
-    text = IMPORTS + CONFIG + LOADED.split("\n", 1)[1] + PREPARED + ADAPTED + TRAINED
+    text = IMPORTS + CONFIG + LOADED.split("\n", 1)[1] + PREPARED + ADAPTED + RANKED
     path = tmp_path / f"train{suffix}"
     path.write_text(text if suffix == ".py" else json.dumps({"cells": [{"cell_type": "code", "source": text}]}))
 

@@ -75,6 +75,16 @@ def test_every_form_of_an_import_is_followed(project, line, call):
     assert [code for code, *_ in found(kbitlint.check(str(project / "train.py")))] == ["KB104", "KB121", "KB202"]
 
 
+@pytest.mark.parametrize("folder", [".", "examples", "examples/deep"])
+def test_the_package_of_a_src_layout_is_found_from_its_examples(project, folder):
+    (project / "src").mkdir()
+    (project / "lib").rename(project / "src" / "lib")
+    (project / folder).mkdir(parents=True, exist_ok=True)
+    script = (project / "train.py").rename(project / folder / "train.py")
+
+    assert found(kbitlint.check(str(script))) == EXPECTED
+
+
 def test_a_comment_in_the_imported_file_silences_there(project):
     (project / "lib" / "models.py").write_text(MODELS.replace("torch.float16)", "torch.float16)  # kbitlint: ignore[KB121]"))
 

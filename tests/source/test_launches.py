@@ -41,6 +41,9 @@ def said(folder, code, script=LOADS):
             Launch({"bf16": Constant(value=True)}, "torchrun in run.sh"),
         ),
         ("run.sh", "torchrun --nproc_per_node=1 src/train.py\n", Launch()),
+        ("job.slurm", "#SBATCH -N 1\nsrun torchrun --nproc_per_node 2 train.py\n", Launch({}, "torchrun in job.slurm")),
+        ("job.sbatch", "srun torchrun --nproc_per_node 2 train.py\n", Launch({}, "torchrun in job.sbatch")),
+        ("notes.slides", "torchrun --nproc_per_node 2 train.py\n", None),
         (
             "run.sh",
             "deepspeed train.py --deepspeed z3.json > log\n",
@@ -95,7 +98,8 @@ def test_an_accelerate_configuration_with_fsdp_shards_the_model(tmp_path):
     )
     (tmp_path / "run.sh").write_text("accelerate launch --config_file fsdp.yaml train.py --bits 4\n")
 
-    assert launch_of(tmp_path / "train.py") == Launch({"bits": Constant(4)}, "accelerate launch in run.sh", fsdp=True)
+    launch = Launch({"bits": Constant(4)}, "accelerate launch in run.sh", fsdp=True, flattens=True)
+    assert launch_of(tmp_path / "train.py") == launch
     assert [message for _, message in said(tmp_path, "KB722")] == [
         "4-bit weights are stored as integers, which FSDP cannot shard"
     ]
@@ -106,3 +110,31 @@ def test_a_missing_configuration_tells_nothing(tmp_path, text):
     (tmp_path / "run.sh").write_text(text)
 
     assert launch_of(tmp_path / "train.py").fsdp is False
+
+
+@pytest.mark.parametrize(
+    ("notes", "launch"),
+    [
+        ("accelerate launch --multi_gpu train.py --bits 4", Launch({"bits": Constant(4)}, "accelerate launch in train.py")),
+        (
+            "accelerate launch --use_fsdp --num_processes 8 train.py",
+            Launch({}, "accelerate launch in train.py", fsdp=True, flattens=True),
+        ),
+        (
+            "accelerate launch --use_fsdp --fsdp_version 2 --num_processes 8 train.py",
+            Launch({}, "accelerate launch in train.py", fsdp=True),
+        ),
+        ("accelerate launch --multi_gpu other.py", None),
+        ("train.py needs torchrun", None),
+    ],
+)
+def test_the_comments_of_a_script_tell_its_launch(tmp_path, notes, launch):
+    assert launch_of(tmp_path / "train.py", notes) == launch
+
+
+@pytest.mark.parametrize(
+    "note", ["# torchrun --nproc_per_node 4 train.py\n", '"""Run: torchrun --nproc_per_node 4 train.py"""\n']
+)
+def test_a_comment_or_docstring_counts_and_code_does_not(tmp_path, note):
+    assert len(said(tmp_path, "KB720", note + LOADS)) == 1
+    assert said(tmp_path, "KB720", LOADS + 'command = "torchrun --nproc_per_node 4 train.py"\n') == []

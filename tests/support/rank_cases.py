@@ -91,6 +91,39 @@ def ddp_matrix():
     return found
 
 
+def recast_biases():
+    """Return {find_unused: (outcome, verdict, whether the ranks agree on the bias, and on the adapters)} after steps.
+
+    Each rank has other tokens. bitsandbytes makes the trainable float32 biases bfloat16 in the first forward pass.
+    """
+    from torch.nn.parallel import DistributedDataParallel
+
+    found = {}
+    for unused in (False, True):
+        model = prepare_model_for_kbit_training(tiny.load("gpt2 (Conv1D)"), use_gradient_checkpointing=False)
+        model = get_peft_model(model, LoraConfig(r=4, target_modules=["c_attn"], bias="all"))
+        known = {"find_unused_parameters": unused, "world_size": dist.get_world_size()}
+        context = TrainingContext("float32", strategy=Strategy.DDP, **known)
+        report = kbitlint.check(model, select="KB725", context=context)
+        wrapped = DistributedDataParallel(model, find_unused_parameters=unused)
+        trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        tokens = torch.randint(7, 200, (2, 16), generator=torch.Generator().manual_seed(dist.get_rank()))
+        outcome = None
+        try:
+            for _ in range(2):
+                wrapped(input_ids=tokens, labels=tokens).loss.backward()
+        except RuntimeError as error:
+            outcome = str(error).partition(" before")[0]
+        agree = {".c_attn.base_layer.bias": True, "lora_B": True}
+        for name, kind in ((name, kind) for name in trained for kind in agree if kind in name):
+            gradients = [torch.zeros_like(trained[name].grad) for _ in range(dist.get_world_size())]
+            dist.all_gather(gradients, trained[name].grad)
+            agree[kind] = agree[kind] and all(torch.equal(gradients[0], other) for other in gradients)
+        found[unused] = (outcome, sorted({v.severity.value for v in report.violations}), *agree.values())
+        dist.barrier()
+    return found
+
+
 def trainer_default():
     """Train a PeftModel in a real distributed Trainer; return (find_unused_parameters, severities, outcome)."""
     import transformers
@@ -446,7 +479,12 @@ def main():
     function, folder, *_ = sys.argv[1:]
     os.environ["FOLDER"] = folder
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    for family in ("llama", "llama (reward model)"):  # before the process group exists, in which only rank 0 would write them
+    for family in (
+        "llama",
+        "llama (reward model)",
+        "gpt2 (Conv1D)",
+        "t5 (encoder-decoder)",
+    ):  # before the process group exists, in which only rank 0 would write them
         tiny.checkpoint(family)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=120))
@@ -469,6 +507,87 @@ def loss_and_gradients(model, run=None, autocast=None):
         loss = loss_of((model if run is None else run)(**batch))
     loss.backward()
     return loss.detach(), {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+def shared_embeddings():
+    """Return (class of the error of T5, of Llama) under FSDP2, as accelerate shards them; None if training succeeds."""
+    from benchmarks.cost.ranks import sharded
+
+    found = []
+    for family in ("t5 (encoder-decoder)", "llama"):
+        model = tiny.with_lora(tiny.load(family, bnb_4bit_quant_storage=BF16))
+        batch = training_batch(model, "cpu")
+        ready = sharded(model)
+        try:
+            loss_of(ready(**batch)).backward()
+        except ValueError as error:
+            found.append(type(error).__name__)
+        else:
+            found.append(None)
+    return tuple(found)
+
+
+def tensor_parallel():
+    """Return (case -> outcome of the first step, what is told), and (real peak, told peak) of a rank, in bytes."""
+    import transformers
+    from allocations import peak_of, tensors_of
+    from transformers.distributed.configuration_utils import DistributedConfig
+
+    from kbitlint.errors import KbitlintError
+    from kbitlint.memory_result import OFF
+    from kbitlint.model.memory.step_memory import measure
+    from kbitlint.model.memory.tensor_parallel import split
+    from kbitlint.model.trace.twin import twin_of
+    from kbitlint.step_plan import StepPlan
+
+    folder, world = sys.argv[3], dist.get_world_size()
+    context = TrainingContext(autocast_dtype="float32", batch_size=1, seq_len=64)
+    plain = transformers.AutoModelForCausalLM.from_pretrained
+
+    def adapted(targets, **arguments):
+        model = plain(folder, dtype=BF16, **arguments).requires_grad_(requires_grad=False)
+        return get_peft_model(model, LoraConfig(r=8, target_modules=targets)).train()
+
+    def parted(targets, **arguments):
+        return adapted(targets, distributed_config=DistributedConfig(tp_size=world), **arguments)
+
+    def told(targets, **arguments):
+        twin = split(twin_of(adapted(targets, **arguments)), world)
+        return measure("", twin, context, StepPlan(), modes=(OFF,), owned=True, device="cpu").steps[OFF].peak
+
+    cases = {
+        "columns": (["q_proj", "v_proj", "gate_proj"], {}),
+        "rows": (["o_proj"], {}),
+        "nf4": (["q_proj"], {"quantization_config": tiny.quantization()}),
+        "int8": (["q_proj"], {"quantization_config": tiny.quantization("int8")}),
+    }
+    found = {}
+    for name, (targets, arguments) in cases.items():
+        try:
+            model = parted(targets, **arguments)
+            outcome = steps(model, model, 1)
+        except (RuntimeError, AttributeError) as error:  # PEFT cannot attach
+            outcome = str(error).splitlines()[0]
+        try:
+            refusal = None
+            told(targets, **arguments)
+        except KbitlintError as error:
+            refusal = str(error)
+        found[name] = (outcome, refusal)
+        dist.barrier()
+    model = parted(*cases["columns"][:1])
+    optimizer = torch.optim.AdamW([parameter for parameter in model.parameters() if parameter.requires_grad], foreach=False)
+    batch = training_batch(model, "cpu", 1, 64)
+
+    def step():
+        loss_of(model(**batch)).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    step()
+    local = [tensor.to_local() if hasattr(tensor, "to_local") else tensor for tensor in tensors_of(model, optimizer)]
+    parts = {tensor.data_ptr(): tensor.nbytes for tensor in local}  # on the CPU, a part is a view of the mapped file
+    return found, (sum(parts.values()) + min(peak_of(model, step) for _ in range(3)), told(cases["columns"][0]))
 
 
 if __name__ == "__main__":

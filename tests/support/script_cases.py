@@ -43,6 +43,8 @@ model = prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"u
 """
 ADAPTED = "model = get_peft_model(model, LoraConfig(r=8, target_modules='all-linear'))\n"
 TRAINED = "Trainer(model=model, args=TrainingArguments('out', bf16=True), train_dataset=data).train()\n"
+#: Trainer tells DDP to look for unused parameters of a PeftModel
+RANKED = TRAINED.replace("bf16", "ddp_backend='nccl', bf16")
 LOOP = """\
 optimizer = torch.optim.AdamW(model.parameters())
 for batch in loader:
@@ -58,13 +60,13 @@ def document(text, suffix=".py", versions=NEWEST):
     return documents.parse(Path(f"train{suffix}"), text.encode(), f"train{suffix}", versions)
 
 
-def findings(code, body, *, suffix=".py", versions=NEWEST, imports=IMPORTS):
+def findings(code, body, *, suffix=".py", versions=NEWEST, imports=IMPORTS, context=None):
     """Return (severity, text of the line, message) of each violation of a rule in a script."""
     text = imports + textwrap.dedent(body) if suffix == ".py" else textwrap.dedent(body)
     read = document(text, suffix, versions)
     if read is None:
         return []
-    outcome, _ = run((find(code),), read.facts, TrainingContext())
+    outcome, _ = run((find(code),), read.facts, context or TrainingContext())
     assert not outcome.crashes, outcome.crashes
     assert {v.surface for v in outcome.violations} <= {Surface.SOURCE}, "check_source passes surface=Surface.SOURCE"
     lines = text.split("\n")

@@ -8,10 +8,12 @@ import inspect
 import pkgutil
 import sys
 import warnings
+from typing import Any
 
-import tiny
 import transformers
 from peft import LoraConfig, get_peft_model
+
+from tests.support import tiny
 
 #: trainers that cannot be built without a server -> the reason
 ELSEWHERE = {
@@ -78,7 +80,7 @@ SHORT = {"max_length": 16}
 #: two completions of four tokens
 GENERATED = {"max_completion_length": 4, "num_generations": 2}
 #: name -> (row, keyword arguments of the trainer, keyword arguments of its configuration)
-RECIPES = {
+RECIPES: dict[str, Any] = {
     "SFTTrainer": (TEXT, {}, SHORT),
     "DPOTrainer": (PAIR, {}, SHORT),
     "DPOTrainer of bema_for_ref_model": (PAIR, {}, SHORT),
@@ -135,9 +137,9 @@ def build(name, folder, *, model=None, rows=4, peft_config=None, callbacks=(), *
     args = config(
         output_dir=str(folder),
         use_cpu=True,
-        bf16=True,
         report_to=[],
         **{
+            "bf16": True,
             "max_steps": 2,
             "learning_rate": 0.1,
             "per_device_train_batch_size": 2,

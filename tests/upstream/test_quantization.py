@@ -69,6 +69,6 @@ def test_the_layout_decides_for_torchao(layout, trains):
 def test_rows_beyond_the_registry_are_methods_that_transformers_skips():
     beyond = {row.name for row in METHODS} - {method_of(name).name for name in NAMES}
 
-    assert beyond == {"exl2", "exl3", "modelopt"}
+    assert beyond >= {"exl2", "exl3", "modelopt"}
     assert not any(auto.AutoHfQuantizer.supports_quant_method({"quant_method": name}) for name in beyond)
     assert not any(method_named(name).trains for name in beyond)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,9 @@ from kbitlint.errors import KbitlintError, TargetError, UnreachableError, one_li
 from kbitlint.extras import load_bitsandbytes
 from kbitlint.files.checkpoint import homes
 from kbitlint.files.config_keys import refuse_places
+from kbitlint.files.hub import local_only
 from kbitlint.files.json_object import read_json
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime.confinement import confined
 from kbitlint.upstream.quantization import four_bit_arguments
 
@@ -106,7 +107,7 @@ def _config_file(source: Source) -> Path | None:
     if folder.is_dir():
         file = folder / "config.json"
         return file if file.is_file() else None
-    return Path(cached_file(source.name, "config.json", **source.arguments()))
+    return Path(cached_file(source.name, "config.json", **source.arguments(), **local_only()))
 
 
 def _refuse_giants(source: Source, values: Any, at: str = "") -> None:

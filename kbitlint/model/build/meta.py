@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from kbitlint.errors import KbitlintError, TargetError, one_line
 from kbitlint.extras import load_bitsandbytes, require
 from kbitlint.facts.layers import short_name
 from kbitlint.files.checkpoint import inside
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.build.adapter_config import FILE, peft_config, unknown_keys
 from kbitlint.model.build.checkpoint_config import (
     Source,

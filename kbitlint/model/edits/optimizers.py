@@ -7,13 +7,13 @@ AdamW's moments have the dtype of the parameter at its first step. torch raises 
 from __future__ import annotations
 
 import gc
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 
 from kbitlint.errors import EditError, KbitlintError
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.attributes import attribute
 
 if TYPE_CHECKING:

@@ -126,6 +126,8 @@ def _numbers(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     if re.search(r"long int|\bLong\b|int64", failure.message):
         integers = [name for name in sorted(batch.labels) if batch.arguments[name].kind == "long"]
         yield from (plan.changed(kinds=dict.fromkeys(some, "float")) for some in (integers, *([name] for name in integers)))
+        features = [name for name, shape in batch.shapes.items() if len(shape) > 2 and batch.arguments[name].kind == "long"]
+        yield from (plan.changed(kinds={name: "float"}) for name in features if name not in batch.labels)
 
 
 def _shape(text: str) -> Shape:

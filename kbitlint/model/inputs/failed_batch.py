@@ -25,7 +25,7 @@ class Batch:
 
     @property
     def floats(self) -> list[str]:
-        """The inputs of floating point, those of the highest rank first. Labels are none."""
+        """The floating-point inputs except labels, highest rank first."""
         labels = label_names(self.arguments)
         found = [name for name in self.shapes if name not in labels and self.arguments[name].kind == "float"]
         return sorted(found, key=lambda name: -len(self.shapes[name]))

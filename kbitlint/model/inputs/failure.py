@@ -5,8 +5,9 @@ from __future__ import annotations
 import linecache
 import re
 import traceback
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Collection

@@ -10,8 +10,9 @@ import functools
 import inspect
 import itertools
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,10 +8,10 @@ runs before the layer, and a walk sees only registered modules and hooks. A feed
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.layers import GradientFeed
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

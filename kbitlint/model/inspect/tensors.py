@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.layers import Packing, UnpackedLayerFacts, short_name
 from kbitlint.facts.model import AdaptedFacts, NormFacts, ParameterFacts, QuantizedFacts
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.attributes import is_inference
 from kbitlint.model.layers import adapters, norms, packed_state, quantized
 from kbitlint.model.layers import quantized as layers_quantized
@@ -138,7 +139,8 @@ def _look_at_packing(module: nn.Module, path: str, walk: Walk, *, base: bool) ->
     """Return how the module's weight is packed, and record it. None is an ordinary weight."""
     packing = quantized.packing_of(module)
     if packing is not None:
-        lost, conflict = quantized.lost_state(module, packing), packed_state.conflict(module, packing)
+        lost = quantized.lost_state(module, packing)
+        conflict = packed_state.conflict(module, packing) or packed_state.shared_scales(module, packing, path, walk.first)
         walk.quantized.append(QuantizedFacts(path, packing, lost, conflict))
         return packing
     if quantized.packed_class(type(module)):
@@ -172,7 +174,7 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
         requires_grad=parameter.requires_grad,
         device=parameter.device.type,
         adapter=adapter,
-        adapter_name=below[1] if len(below) > 1 else "",  # PEFT stores adapters as lora_A.<name>.weight
+        adapter_name=below[1] if len(below) > 1 else _prompt_of(path),  # PEFT stores adapters as lora_A.<name>.weight
         outside=origin is not None and origin.outside,
         packed=packing is not None and (name == "weight" or not floating),
         norm=norm or (packing is None and floating and norms.is_bare_norm(name, len(shape))),
@@ -181,6 +183,12 @@ def _parameter_facts(  # noqa: PLR0913  # each is one fact
         inference=is_inference(parameter),
         least=_least(parameter) if adapter and parameter.requires_grad else 0.0,
     )
+
+
+def _prompt_of(path: str) -> str:
+    """Return the adapter that a parameter of a learned prompt belongs to: PEFT stores them as prompt_encoder.<name>."""
+    first, *rest = path.split(".")
+    return rest[0] if first == "prompt_encoder" and len(rest) > 1 else ""
 
 
 def _least(parameter: Tensor) -> float:

@@ -145,6 +145,29 @@ def supports_checkpointing(model: nn.Module) -> bool:
     return any(attribute(model, name) is True for name in names) and _can_be_enabled(model)
 
 
+def takes_strides() -> bool:
+    """Return whether the installed transformers checkpoints every n-th layer if its training arguments ask for it."""
+    from transformers import PreTrainedModel  # takes a second to import
+
+    enables = getattr(PreTrainedModel, "activation_checkpointing_enable", None)
+    return enables is not None and "every_n_layers" in inspect.signature(enables).parameters
+
+
+def stride_of(model: nn.Module) -> int:
+    """Return every how many layers of a model checkpoint, as their flags say; 0 for none.
+
+    Flags without such a pattern count as all.
+    """
+    facts = (checkpoint_facts(module, "") for module in model.modules())
+    flags = [fact.enabled for fact in facts if fact is not None and fact.is_layer]
+    if not any(flags):
+        return 0
+    for stride in range(1, len(flags) + 1):
+        if flags == [number % stride == 0 for number in range(len(flags))]:
+            return stride
+    return 1
+
+
 def _can_be_enabled(model: nn.Module) -> bool:
     """Return whether a model's ``_set_gradient_checkpointing`` takes the arguments that the installed transformers passes."""
     from transformers import PreTrainedModel  # takes a second to import

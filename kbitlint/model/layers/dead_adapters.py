@@ -36,7 +36,7 @@ def dead_adapters(layer: nn.Module) -> Iterator[tuple[str, str]]:
                 yield name, "its scaling is 0 (lora_alpha)"
             elif name in dropouts and getattr(dropouts[name], "p", 0) == 1:
                 yield name, "its dropout is 1, which drops every input"
-            elif not _has_value(one) and not _has_value(other):
+            elif not has_value(one) and not has_value(other):
                 yield name, "both of its factors are zero"
 
 
@@ -47,10 +47,11 @@ def _weight(factor: Any) -> Any:
     return found if readable and type(found).__name__ != "DTensor" else None
 
 
-def _has_value(weight: Tensor) -> bool:
-    """Return whether a tensor has a value other than zero. Its first value decides, as a rule."""
+def has_value(weight: Tensor) -> bool:
+    """Return whether a tensor has a value other than zero. Its first or last value decides, as a rule."""
     with torch.no_grad():
-        return bool(weight[(0,) * weight.dim()] != 0) or bool(weight.any())
+        ends = (bool(weight[(at,) * weight.dim()] != 0) for at in (0, -1))  # the first row of embeddings may be padding
+        return any(ends) or bool(weight.any())
 
 
 def nonfinite(parameter: Tensor, facts: ParameterFacts) -> Iterator[str]:

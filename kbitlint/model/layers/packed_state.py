@@ -29,10 +29,32 @@ def conflict(module: nn.Module, packing: Packing) -> str:
     return next(found, "")
 
 
+def shared_scales(module: nn.Module, packing: Packing, path: str, first: dict[int, str]) -> str:
+    """Return how an 8-bit layer loses its scales to another layer of the same weight; empty if it does not.
+
+    The first of them that runs takes the scales from the weight into its own state (``init_8bit_state``), and the others
+    compute with integers. 4-bit weights keep theirs.
+
+    Args:
+        module: The layer.
+        packing: How its weight is packed.
+        path: The path of the layer.
+        first: The first path of each parameter so far, by its id.
+    """
+    if packing.method != "bitsandbytes" or packing.bits != 8:
+        return ""
+    weight = first.get(id(module._parameters.get("weight")), "")  # noqa: SLF001  # see conflict
+    owner = weight.rpartition(".")[0]
+    if owner in ("", path) or attribute(attribute(module, "state"), "SCB") is not None:
+        return ""
+    return f"{owner} shares it, and takes its row maxima in the first forward pass"
+
+
 def _four_bits(module: nn.Module, weight: Any, features: tuple[int, int]) -> Iterator[str]:
     state = attribute(weight, "quant_state")
     state = attribute(module, "quant_state") if state is None else state
-    if attribute(state, "packing_format_for_cpu"):  # bitsandbytes 0.50 repacks for its CPU kernel where no gradient is needed
+    if attribute(state, "packing_format_for_cpu"):  # bitsandbytes 0.50 repacks in eval mode for an input without gradient
+        yield "bitsandbytes repacked it for the CPU's inference kernel, through which no gradient flows"
         return
     with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # every read of a Params4bit's size would go through Python
         dtype, size, numel = weight.dtype, weight.element_size(), weight.numel()

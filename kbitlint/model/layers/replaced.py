@@ -1,4 +1,4 @@
-"""Layers that a module keeps in a list of its own, which its forward calls although quantization has replaced them.
+"""Layers in a plain list of a module, which its forward calls although quantization has replaced them.
 
 Quantization replaces a registered child. A plain list beside the children still holds the layer that was there before:
 ``self.layers`` of MaskFormer's ``PredictionBlock`` (transformers 5.23) is one.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def replaced_layers(model: nn.Module) -> Iterator[tuple[ReplacedLayerFacts, nn.Module]]:
-    """Yield the linear layers in lists of modules that are no part of the model, and beside which a quantized one is."""
+    """Yield the linear layers in plain lists that are no part of the model, if a quantized layer with their features is."""
     registered = set(map(id, model.modules()))
     for path, module in named_modules(model):
         for name, value in vars(module).items():

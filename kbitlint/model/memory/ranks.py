@@ -6,11 +6,11 @@ Sources: torch 2.13 (``DistributedDataParallel``, ``fully_shard``), accelerate 1
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.context.launch import SHARDS
 from kbitlint.errors import KbitlintError
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.inspect.walk import named_modules
 from kbitlint.model.layers import adapters, checkpointing, quantized
 
@@ -50,6 +50,8 @@ class Units:
     """Bytes of packed weights that are stored as integers, which FSDP2 leaves whole."""
     int8: bool = False
     """Whether some weights are bitsandbytes' int8, whose scales are attributes of the weight."""
+    shared: str = ""
+    """A parameter that modules of two units of FSDP2 share; empty if there is none."""
 
     @property
     def sharded(self) -> tuple[Unit, ...]:
@@ -87,7 +89,25 @@ def units_of(model: nn.Module, *, stored: bool = False) -> Units:
     embedding = Unit("", 0)
     if ends is not None and not tied:
         embedding = next((_unit(path, module, seen) for path, module in named_modules(model) if module is ends), embedding)
-    return Units(tuple(layers), embedding, _unit("", model, seen), integers, int8)
+    shared = _shared(model, [layer.path for layer in layers], ends, head if tied else None)
+    return Units(tuple(layers), embedding, _unit("", model, seen), integers, int8, shared)
+
+
+def _shared(model: nn.Module, layers: list[str], embedding: Any, tied_head: Any) -> str:
+    """Return a parameter that modules of two units share; empty if there is none.
+
+    accelerate makes each layer a unit, and the input embeddings; a tied head is of their unit. The rest is the root's. torch
+    2.13 refuses a parameter of two units (``FSDPState._validate_no_duplicate_params``).
+    """
+    unit_of: dict[int, int] = {}
+    ends = {id(part) for end in (embedding, tied_head) if end is not None for part in end.modules()}
+    for path, module in named_modules(model):
+        number = next((n for n, layer in enumerate(layers, 1) if f"{path}.".startswith(f"{layer}.")), 0)
+        unit = -1 if id(module) in ends else number
+        for name, parameter in module.named_parameters(recurse=False):
+            if unit_of.setdefault(id(parameter), unit) != unit:
+                return f"{path}.{name}" if path else name
+    return ""
 
 
 def _unit(path: str, module: nn.Module, seen: set[int]) -> Unit:
@@ -109,6 +129,10 @@ class Rank:
             raise KbitlintError(
                 f"strategy {self.launch.strategy!r} takes no int8 weights of bitsandbytes: it parts them from their scales; "
                 "use ddp, or 4 bits"
+            )
+        if self.launch.strategy == "fsdp2" and self.units.shared:
+            raise KbitlintError(
+                f"strategy 'fsdp2' takes no parameter that two of its units share, as {self.units.shared} is: torch refuses it"
             )
         if self.launch.strategy in ("fsdp1", "zero3") and self.units.integers:
             raise KbitlintError(

@@ -62,6 +62,24 @@ def _ends(base: Any) -> Iterator[nn.Module]:
                     yield from end.modules()
 
 
+def other_models(live: Any, model: nn.Module) -> int:
+    """Return the bytes of the models that a Trainer holds beside the one it trains: reference, value and reward models.
+
+    A tensor that they share with it counts for the trained model alone.
+    """
+    known = {id(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    found = 0
+    for value in () if live is model else vars(live).values():
+        for other in value if isinstance(value, (list, tuple)) else (value,):
+            for module in other.modules() if isinstance(other, nn.Module) else ():
+                new = {id(tensor): tensor for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))}
+                packing = quantized.packing_of(module) if new.keys() - known else None
+                found += 0 if packing is None else quantized.state_bytes(module, packing)
+                found += sum(tensor.nbytes for key, tensor in new.items() if key not in known)
+                known |= new.keys()
+    return found
+
+
 def optimizer_bytes(model: nn.Module, name: str) -> tuple[int, int]:
     """Return the bytes of the optimizer's state on (the device, the host), for the trainable parameters of a model."""
     optimizer = optimizers.find(name)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from kbitlint.facts.layers import Packing
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.inspect.walk import named_modules
 from kbitlint.model.layers import checkpointing
 

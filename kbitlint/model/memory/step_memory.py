@@ -7,10 +7,10 @@ the float32 copy of the logits and cuBLAS' workspaces. It excludes the CUDA cont
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.memory_result import KINDS, OFF, ON, Moment, StateMemory, StepMemory
+from kbitlint.lazy_dataclass import dataclass
+from kbitlint.memory_result import KINDS, Moment, StateMemory, StepMemory, mode_of
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.layers import adapters, checkpointing
 from kbitlint.model.memory.live_bytes import CUDA_BLOCK, Alive, LiveBytes
@@ -45,6 +45,7 @@ def measure(  # noqa: PLR0913  # each is one decision of the caller
     owned: bool = False,
     known: dict[Any, TracedStep] | None = None,
     rank: Rank | None = None,
+    beside: int = 0,
     device: str = "cuda",
 ) -> StateMemory:
     """Return the memory that training a model needs in its present state, in bytes.
@@ -58,6 +59,7 @@ def measure(  # noqa: PLR0913  # each is one decision of the caller
         owned: Whether the model is a copy of the caller, whose flags may change.
         known: Steps of this model that ran before, by what decides them. The steps of this call are added.
         rank: The rank whose memory is asked for; None for a run on one card.
+        beside: Bytes of other models that the run holds.
         device: The device whose kernels and allocator are simulated, ``cuda`` or ``cpu``.
 
     Returns:
@@ -65,7 +67,7 @@ def measure(  # noqa: PLR0913  # each is one decision of the caller
         step fails, ``failure`` holds the reason, and later modes are missing.
     """
     facts = collect(model)
-    resident = dict.fromkeys(KINDS, 0) | resident_bytes(model, facts)
+    resident = dict.fromkeys(KINDS, 0) | resident_bytes(model, facts) | {"other models": beside}
     gradients = sum(parameter.nbytes for parameter in facts.trainable)
     state, host = optimizer_bytes(model, plan.optimizer)
     buckets = 0
@@ -112,12 +114,7 @@ def _timeline(step: TracedStep, gradients: int, plan: StepPlan, held: int, rank:
 
 def modes_of(plan: StepPlan) -> dict[str, int]:
     """Return the modes of checkpointing of a plan: name -> every how many layers checkpoint, 0 for none."""
-    return {OFF: 0, ON: 1} | ({f"every {_ordinal(plan.every)} layer": plan.every} if plan.every else {})
-
-
-def _ordinal(number: int) -> str:
-    teens = number % 100 in (11, 12, 13)
-    return f"{number}{'th' if teens else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
+    return {mode_of(stride): stride for stride in (0, 1, *filter(None, [plan.every]))}
 
 
 @dataclass(frozen=True, slots=True)

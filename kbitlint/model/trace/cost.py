@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.isolation import seeded
 from kbitlint.model.trace.step import StepSettings, runnable, step_of
 

@@ -74,9 +74,11 @@ class MetaKernels(TorchDispatchMode):
         result = (self._unknown if unknown else self._known)(func, args, kwargs, tensors)
         if unknown and isinstance(result, Tensor):
             expect(func, args, result)
+        ledger.zeros.see(func, args, result)
         if ledger.allocated is not None:
             for tensor in tensors_in(result if isinstance(result, (tuple, list)) else (result,)):
-                ledger.allocated(tensor)
+                if tensor.layout is torch.strided:  # a sparse tensor has no storage
+                    ledger.allocated(tensor)
         return result
 
     def _note_detached(self, tensor: Tensor) -> None:
@@ -93,8 +95,8 @@ class MetaKernels(TorchDispatchMode):
         unpacks = getattr(func, "namespace", "") == "bitsandbytes"  # its kernels are made to read packed weights
         for tensor in tensors:
             key = id(tensor)
-            if key in ledger.packed and not unpacks:
-                ledger.packed_reads.setdefault((ledger.packed[key], ledger.where()), ledger.last_operator)
+            if not unpacks and (path := ledger.packed_path(tensor)):
+                ledger.packed_reads.setdefault((path, ledger.where()), ledger.last_operator)
             elif key in ledger.watched:
                 place = ledger.used if torch.is_grad_enabled() else ledger.used_without_grad
                 if key not in place:
@@ -141,11 +143,30 @@ class MetaKernels(TorchDispatchMode):
         if func is aten.convolution.default:
             _check_channels(*args[:2], transposed=args[6], groups=args[8])
         if all(tensor.is_meta for tensor in tensors):
-            return self.shapes.run(func, args, kwargs)
+            sparse = any(tensor.layout is not torch.strided for tensor in tensors)
+            return self._on_sparse(func, args, kwargs) if sparse else self.shapes.run(func, args, kwargs)
         if _is_in_place(func) and not args[0].is_meta:
             self.ledger.guess("write into known values")
             return args[0]
         return self.shapes.run(func, on_meta(args), on_meta(kwargs))
+
+    def _on_sparse(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Run an operator on a sparse tensor, or on a dense one of its shape and dtype: meta lacks most sparse kernels."""
+        try:
+            return func(*args, **kwargs)
+        except NotImplementedError:
+            if func is aten.sparse_mask.default:  # the gradient of the values that a sparse tensor was made of
+                return args[1].to(args[0].dtype)
+            return self.shapes.run(func, _dense(args), _dense(kwargs))
+
+
+def _dense(value: Any) -> Any:
+    """Return the same arguments with an empty dense tensor in place of each sparse one."""
+    if isinstance(value, Tensor) and value.layout is not torch.strided:
+        return torch.empty(value.shape, dtype=value.dtype, device=META)
+    if type(value) in (list, tuple):
+        return type(value)(map(_dense, value))
+    return {key: _dense(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _check_channels(incoming: Tensor, weight: Tensor, *, transposed: bool, groups: int) -> None:

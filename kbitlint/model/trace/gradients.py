@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.trace import CheckpointCall, Cut
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.layers.norm_interface import HALF
 
 if TYPE_CHECKING:

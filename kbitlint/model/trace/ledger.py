@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
+
+from kbitlint.lazy_dataclass import dataclass
+from kbitlint.model.trace.zeros import Zeros, storage_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +50,12 @@ class Ledger:
     used_without_grad: dict[int, str] = field(default_factory=dict)
     """The same for uses under ``torch.no_grad`` or ``torch.inference_mode``."""
     packed: dict[int, str] = field(default_factory=dict)
-    """Paths of the quantized layers, by the id of their packed weight. Only a stub may read a packed weight."""
+    """Paths of the quantized layers, by the storage of their packed weight, which ``.data`` and views share.
+
+    Only a stub may read a packed weight.
+    """
+    packed_dtypes: frozenset[torch.dtype] = frozenset()
+    """The dtypes of these weights."""
     packed_reads: dict[tuple[str, str], str] = field(default_factory=dict)
     """(quantized layer, module that reads its packed weight) -> operator."""
     mixes_packed: bool = False
@@ -56,6 +64,10 @@ class Ledger:
     """(module, tensor) of each detach of a tensor that requires grad."""
     allocated: Callable[[Tensor], None] | None = None
     """Receives every tensor that an operator returns. None if no observer counts memory."""
+    zeros: Zeros = field(default_factory=Zeros)
+    """The tensors that are zero in every step."""
+    undefined_loss: bool = False
+    """Whether the loss is the mean of no elements."""
     guard: Guard | None = None
     """Raises if an operator uses a tensor of the original model. None checks nothing."""
     last: Any = ""
@@ -65,6 +77,10 @@ class Ledger:
     def last_operator(self) -> str:
         """The name of the operator that ran last. It is built on access, since a step runs some ten thousand operators."""
         return str(self.last)
+
+    def packed_path(self, tensor: Tensor) -> str:
+        """Return the path of the quantized layer whose packed weight a tensor is, or an empty string."""
+        return self.packed.get(storage_key(tensor), "") if tensor.dtype in self.packed_dtypes else ""
 
     def guess(self, what: str) -> None:
         """Count one read of an unknown value. The real value may differ from the answer."""

@@ -14,11 +14,12 @@ import functools
 import gc
 import types
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.trace.references import (
     ATOMS,
     CONTAINERS,

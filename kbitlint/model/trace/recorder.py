@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import LayerFacts, PromotionFacts
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.inspect.walk import named_modules
+from kbitlint.model.layers.dead_adapters import has_value
 from kbitlint.model.layers.norm_interface import HALF
 from kbitlint.model.layers.replaced import replaced_layers
 from kbitlint.model.trace.gradients import ForwardRecord
 from kbitlint.model.trace.ledger import Ledger
+from kbitlint.model.trace.twin import originals_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -69,6 +72,8 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts) -> StepRecorder:
     layers = {checkpoint.path for checkpoint in facts.checkpoints if checkpoint.is_layer} or _stacked(found)
     for path, module in found:
         _watch(module, path, step, is_layer=path in layers)
+    for path, tensor in _frozen_zeros(found):
+        step.ledger.zeros.add(tensor, path)
     for facts_of_layer, layer in replaced_layers(twin):
         layer.register_forward_pre_hook(lambda _, __, place=facts_of_layer.place: step.replaced.add(place))
     for _, module in found:
@@ -77,6 +82,31 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts) -> StepRecorder:
                 storage = tensor.untyped_storage()
                 step.counted[storage._cdata] = weakref.ref(storage)  # noqa: SLF001  # the only identity of a storage
     return step
+
+
+def _frozen_zeros(found: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield (path, tensor of the twin) of each frozen tensor that holds zeros in the original. Biases multiply nothing."""
+    for path, module in found:
+        original = next(originals_of(module), None)
+        for name, tensor, own in _tensors_of(module, original) if original is not None else ():
+            if name in _ADDED or tensor.requires_grad or own.requires_grad or own.is_meta or not own.numel():
+                continue
+            packed = isinstance(own, nn.Parameter) and not own.is_floating_point()
+            if not packed and type(own) in (Tensor, nn.Parameter) and own.dtype is not torch.bool and not has_value(own):
+                yield f"{path}.{name}" if path else name, tensor
+
+
+#: Names of tensors that are added, not multiplied. Most tensors of zeros are these.
+_ADDED = frozenset(["bias", "running_mean", "num_batches_tracked"])
+
+
+def _tensors_of(module: nn.Module, original: nn.Module) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Yield (name, tensor of a module, the same tensor of its original) of its parameters and buffers."""
+    for kind in ("_parameters", "_buffers"):
+        theirs = vars(original)[kind]
+        for name, tensor in vars(module)[kind].items():
+            if tensor is not None and theirs.get(name) is not None:
+                yield name, tensor, theirs[name]
 
 
 def _stacked(found: list[tuple[str, nn.Module]]) -> set[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import weakref
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.trace import CheckpointCall
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
 from kbitlint.model.layers import adapters, checkpointing
@@ -22,9 +22,11 @@ from kbitlint.model.trace.guard import Guard
 from kbitlint.model.trace.kernel_dtypes import dtypes_in
 from kbitlint.model.trace.ledger import Refusal
 from kbitlint.model.trace.namespaces import without_leftovers
+from kbitlint.model.trace.packed_operands import note_packed_operands
 from kbitlint.model.trace.recorder import ExpectedGradient, StepRecorder, prepared, watched_in
 from kbitlint.model.trace.stubs import KernelError
 from kbitlint.model.trace.twin import originals_of, stand_in_quantized
+from kbitlint.model.trace.zeros import storage_key
 
 if TYPE_CHECKING:
     from kbitlint.context import Checkpointing, TrainingContext
@@ -125,7 +127,8 @@ def step_of(
         gradients = (parameter.grad for parameter in twin.parameters() if parameter.grad is not None)
         for tensor in (*twin.parameters(), *twin.buffers(), *gradients):
             live.own(tensor)
-    step.ledger.packed = {id(weight): step.paths[id(module)] for module, weight in stood_in.packed}
+    step.ledger.packed = {storage_key(weight): step.paths[id(module)] for module, weight in stood_in.packed}
+    step.ledger.packed_dtypes = frozenset(weight.dtype for _, weight in stood_in.packed)
     step.ledger.guard = Guard({original: path for path, module in step.modules.items() for original in originals_of(module)})
     watched = watched_in(step, how.facts, stood_in.adapters)
     with step.ledger.guard.watching(), without_leftovers(twin):
@@ -177,7 +180,7 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
             with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _pack(step, tensor), _unpack):
                 output = step.twin(**inputs)
                 loss = loss_of(output)
-            forward_done = True
+            forward_done, step.ledger.undefined_loss = True, step.ledger.zeros.is_undefined(loss)
             if not how.keeps_outputs:
                 del output
             step.ledger.in_backward = True
@@ -189,11 +192,12 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
             return StepEnd(one_line(error), where, forward_done)
         if how.refusal_ends and ledger.refusals:
             return StepEnd(one_line(error), where, forward_done)
+        packed = note_packed_operands(step, error, where)
         of_batch = LONG.search(text) is not None and not ledger.in_backward  # a batch that fits once fits a recomputation
         if _ABOUT_DTYPES.search(text) and not of_batch and isinstance(error, (RuntimeError, ValueError)):
             refusal = Refusal(where, ledger.last_operator, dtypes_in(text), ledger.in_backward)
             ledger.refusals.setdefault((where, refusal.operator), refusal)
-        elif not (_AUTOGRADS_OWN.search(text) or ledger.packed_reads or isinstance(error, KernelError)):
+        elif not (_AUTOGRADS_OWN.search(text) or packed or ledger.packed_reads or isinstance(error, KernelError)):
             # the shapes or values of the synthetic batch, or guessed values, may have caused the error
             place = f" in {where}" if where else ""
             operator = f"{ledger.last_operator}{place} raised " if ledger.last_operator else ""
@@ -257,14 +261,15 @@ def _see_checkpoint(step: StepRecorder, module: nn.Module | None, use_reentrant:
 
 def _pack(step: StepRecorder, tensor: Tensor) -> tuple[Tensor, int]:
     """Count the bytes of a tensor that is saved for the backward pass. Each storage counts once."""
-    storage = tensor.untyped_storage()
+    held = tensor if tensor.layout is torch.strided else torch.empty(0, device="meta")  # a sparse one holds next to nothing
+    storage = held.untyped_storage()
     key = storage._cdata  # noqa: SLF001  # the only identity of a storage
     if key not in step.counted:
         step.counted[key] = weakref.ref(storage, lambda _: step.counted.pop(key, None))  # a later storage may reuse the address
         place = step.where()
         step.saved[place] = step.saved.get(place, 0) + storage.nbytes()
         if step.kept is not None:
-            step.kept(tensor, place)
+            step.kept(held, place)
     return tensor, tensor._version  # noqa: SLF001  # autograd compares this number as well
 
 

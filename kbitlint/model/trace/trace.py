@@ -7,6 +7,7 @@ gradients, kernels that refuse their dtypes, and the bytes saved for the backwar
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -21,7 +22,7 @@ from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.isolation import seeded
 from kbitlint.model.layers import checkpointing, experts
 from kbitlint.model.layers.replaced import replaced_layers
-from kbitlint.model.trace.fitting import mixes_integers, plan_for
+from kbitlint.model.trace.fitting import is_of_adapter, mixes_integers, plan_for
 from kbitlint.model.trace.float32_modules import float32_modules, float32_outputs
 from kbitlint.model.trace.gradients import why_cut
 from kbitlint.model.trace.guard import TouchedError
@@ -109,6 +110,9 @@ def _traced_on_a_batch_that_runs(inner: nn.Module, how: StepSettings) -> tuple[T
         return _traced(inner, how), how
     except UntraceableError as error:
         reason = error
+        if is_of_adapter(error.__cause__):
+            with contextlib.suppress(UntraceableError):
+                return _raising(inner, how, error), how
     plan = plan_for(inner, how.device, how.batch, how.seq_len)
     if plan is not None and plan != how.plan:
         how = dataclasses.replace(how, plan=plan)
@@ -161,7 +165,18 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         replaced=tuple(one for one, _ in replaced_layers(inner) if one.place in step.replaced) if step.replaced else (),
         failure=end.failure,
         failed_at=end.module,
+        recast=tuple(_recast(watched, how.facts)),
+        undefined_loss=ledger.undefined_loss,
     )
+
+
+def _recast(watched: list[ExpectedGradient], facts: ModelFacts) -> Iterator[tuple[str, str, str]]:
+    """Yield (path, dtype before, dtype after) of each parameter whose dtype the step changed."""
+    before = {parameter.path: parameter.dtype for parameter in facts.trainable}
+    for one in watched:
+        had, has = before.get(one.path), short_name(one.parameter.dtype)
+        if had not in (None, has) and not one.virtual:
+            yield one.path, str(had), has
 
 
 def _raising(inner: nn.Module, how: StepSettings, error: UntraceableError) -> TraceFacts:
@@ -234,7 +249,8 @@ def _gradients(step: StepRecorder, watched: list[ExpectedGradient]) -> Iterator[
     ledger = step.ledger
     for one in watched:
         if one.parameter.grad is not None:
-            yield GradientFacts(one.path, arrives=True, adapter=one.adapter, virtual=one.virtual)
+            cause = ledger.zeros.cause(one.parameter.grad)
+            yield GradientFacts(one.path, arrives=True, adapter=one.adapter, virtual=one.virtual, zeroed_by=cause)
             continue
         key = id(one.parameter)
         used, without = ledger.used.get(key), ledger.used_without_grad.get(key)

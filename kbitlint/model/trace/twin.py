@@ -9,7 +9,6 @@ import contextlib
 import copy
 import weakref
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from kbitlint.errors import KbitlintError, one_line
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.attributes import is_inference
 from kbitlint.model.layers.quantized import TOLD, packing_of
 from kbitlint.model.trace.quant_state import give_state

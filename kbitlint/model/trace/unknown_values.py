@@ -141,6 +141,7 @@ def _masked_select(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:
 def _index(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     """Index a tensor. A known mask selects its true elements; an unknown mask is assumed to be true everywhere."""
     tensor, indices = args[0], args[1]
+    _check_masks(tensor, indices)
     made: list[Tensor | None] = []
     for index in indices:
         if index is None or index.dtype not in (torch.bool, torch.uint8):
@@ -151,6 +152,20 @@ def _index(ledger: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
         else:
             made += list(index.nonzero(as_tuple=True))
     return func(on_meta(tensor), on_meta(made), **kwargs)
+
+
+def _check_masks(tensor: Tensor, indices: Any) -> None:
+    """Raise the error of the real kernel if a mask has another shape than the dimensions that it selects from."""
+    place = 0
+    for index in indices:
+        masks = index is not None and index.dtype in (torch.bool, torch.uint8)
+        width = index.ndim if masks else 1
+        if masks and index.shape != tensor.shape[place : place + width]:
+            raise IndexError(
+                f"The shape of the mask {list(index.shape)} at index 0 does not match the shape of the indexed tensor "
+                f"{list(tensor.shape)} at index {place}"
+            )
+        place += width
 
 
 def _unique(ledger: Ledger, _: Any, args: Any, __: Any) -> Any:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint.files.project import file_of
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output.replacements import changed_text, source_text
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _CELL = re.compile(r"cell (\d+)\b")
 
 @dataclass(frozen=True, slots=True)
 class Excerpt:
-    """Some lines of a file, and what the fix of the violation there would change."""
+    """Lines of a file around a violation, and the diff of its fix."""
 
     where: str
     """The file and the line; for a notebook also the cell."""
@@ -57,7 +57,7 @@ def excerpts(target: str, violations: Sequence[Violation]) -> tuple[Excerpt, ...
 
 
 def _around(text: str, line: int, code: str) -> tuple[tuple[int, str, bool], ...]:
-    """Return the lines around one; none if its text is another one than the report has."""
+    """Return the lines around a violation; none if its line has another text than in the report."""
     every = text.split("\n")
     if line > len(every) or (code and every[line - 1].strip() != code):
         return ()

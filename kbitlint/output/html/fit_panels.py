@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.output.fit import assumptions, card_words, largest_words, setup_words, sum_words, verdict_words
 from kbitlint.output.html.step_chart import map_of, step_chart
+from kbitlint.output.memory import phase_words
 from kbitlint.output.timeline import KINDS
 from kbitlint.sizes import size
 
@@ -28,6 +29,16 @@ def fit_data(report: FitResult) -> dict[str, Any]:
         "chart": None if report.step is None else step_chart(report.step, tensors),
         "kinds": KINDS,
         "changes": [(change, size(-change.saves)) for change in report.changes],
+        "phases": [
+            (
+                phase.label,
+                phase_words(phase),
+                size(on_card) if on_card else "–",
+                size(phase.host) if phase.host else "–",
+                "does not fit" if phase in report.too_large else "fits" if 0 < on_card <= report.total else "–",
+            )
+            for phase, on_card in report.phases
+        ],
         "map": map_of(report),
         "largest": largest_words(report),
         "assumptions": assumptions(report),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import KINDS
 from kbitlint.output.html.step_chart import step_chart
+from kbitlint.output.memory import phase_rows, phase_words
 from kbitlint.output.timeline import KINDS as KINDS_OVER_TIME
 from kbitlint.sizes import size
 from kbitlint.upstream.cards import WORKSPACE, on_card
@@ -46,7 +47,7 @@ class Bar:
 
 _PARTS = {
     "quantized weights": ("quantized weights", "quantization state"),
-    "other weights": ("norms", "embeddings and head", "other weights", "buffers"),
+    "other weights": ("norms", "embeddings and head", "other weights", "buffers", "other models"),
     "adapters": ("adapters",),
 }
 
@@ -81,6 +82,8 @@ def budget(report: MemoryResult, now: str = "") -> dict[str, Any]:
             row(f"{title}, {mode}", values)
     for mode in modes:
         row(f"on the card, {mode}", [on_card(s.steps[mode].peak) if mode in s.steps else None for s in report.states])
+    for label, value in phase_rows(report.states):
+        row(label if label.startswith(" ") else f"peak, {label}", [value(state) for state in report.states])
     return {
         "report": report,
         "attached": [note for note in report.notes if note.startswith("with ")],
@@ -90,6 +93,9 @@ def budget(report: MemoryResult, now: str = "") -> dict[str, Any]:
         "states": [state.name for state in report.states],
         "failures": [(state.name, state.failure) for state in report.states if state.failure],
         "charts": [(mode, chart) for mode, chart in _charts(report) if chart is not None],
+        "phases": next(
+            ([f"{phase.name}: {phase_words(phase)}" for phase in state.phases] for state in report.states if state.steps), []
+        ),
         "chart_kinds": KINDS_OVER_TIME,
         "kinds": [*_PARTS, "optimizer state", "gradients, activations and temporaries"],
     }

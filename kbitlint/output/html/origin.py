@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import os
 from pathlib import Path
 
 from kbitlint.files.project import name_of, root_of
+from kbitlint.runtime import distributions
 from kbitlint.upstream.features import PACKAGES
 
 
@@ -31,10 +31,4 @@ def _day() -> str:
 
 
 def _versions() -> list[str]:
-    found = []
-    for package in PACKAGES:
-        try:
-            found.append(f"{package} {importlib.metadata.version(package)}")
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    return [f"{package} {version}" for package in PACKAGES if (version := distributions.version(package))]

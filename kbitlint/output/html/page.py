@@ -7,7 +7,6 @@ its style and script. The template engine escapes every text. The script draws t
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import json
 from collections import Counter
@@ -15,6 +14,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from kbitlint.errors import KbitlintError
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.module_paths import fold
 from kbitlint.output.html import origin, tree_rows
 from kbitlint.output.html.excerpts import excerpts
@@ -45,7 +45,7 @@ _WHY = "Why is this bad?"
 _Paragraphs: TypeAlias = "tuple[tuple[tuple[str, bool], ...], ...]"
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Place:
     label: str
     count: int
@@ -54,7 +54,7 @@ class _Place:
     """The path of one module or parameter of the row; empty if the tree does not contain it."""
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class _Cause:
     number: int
     first: Violation

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output.timeline import KINDS, points_of
 from kbitlint.sizes import size
 from kbitlint.upstream.cards import smallest

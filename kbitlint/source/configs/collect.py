@@ -19,6 +19,7 @@ from kbitlint.source.configs.shell import COMMAND, OTHER, shell_items
 from kbitlint.source.configs.tree import json_items, yaml_items
 from kbitlint.source.interpreter.objects import Constant, Entry, Record, Sequence, TrackedModel, Trainer, frozen
 from kbitlint.source.interpreter.path_state import PathState
+from kbitlint.target import SHELLS
 from kbitlint.upstream.calls import FUNCTIONS, TRAINERS
 from kbitlint.upstream.programs import PROGRAMS, RECIPE_SEEDS, recipes
 from kbitlint.upstream.versions import installed
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from kbitlint.upstream.programs import Program
 
 
-SHELL = ".sh"
 #: words about quantized training
 _BITS = re.compile(r"[48][-_ ]?bit|int[48]\b|qlora|nf4|quantiz", re.IGNORECASE)
 _SEEDS = tuple({seed.encode() for program in PROGRAMS for seed in program.seeds} | set(RECIPE_SEEDS))
@@ -38,7 +38,7 @@ _SEEDS = tuple({seed.encode() for program in PROGRAMS for seed in program.seeds}
 
 def worth_parsing(content: bytes, suffix: str) -> bool:
     """Return whether a file can be a training configuration, or a shell script with a training command."""
-    if suffix == SHELL:
+    if suffix in SHELLS:
         text = content.decode("utf-8", "replace")
         return COMMAND.search(text) is not None or (_BITS.search(text) is not None and OTHER.search(text) is not None)
     return any(seed in content for seed in _SEEDS)
@@ -52,26 +52,26 @@ def collect(
     Args:
         file: The file's name, as reports print it.
         text: Its text, with line feeds as line ends.
-        suffix: ``.json`` for JSON, ``.sh`` for a shell script; every other suffix means YAML.
+        suffix: ``.json`` for JSON, one of ``SHELLS`` for a shell script; every other suffix means YAML.
         versions: The versions of the libraries whose behaviour is modelled; None means the installed ones.
         beside: The folder of the file, in which configuration files that it names are searched.
 
     Raises:
         ConfigurationError: The text is invalid, or too large.
     """
-    other = OTHER.search(text) if suffix == SHELL and COMMAND.search(text) is None else None
+    other = OTHER.search(text) if suffix in SHELLS and COMMAND.search(text) is None else None
     if other is not None and other.lastgroup is not None:
         unfollowed = f"launches {other.lastgroup}, which is recognized and not judged"
         return SourceFacts(file, text, versions=versions or installed(), dialect=other.lastgroup, unfollowed=unfollowed)
-    root = json_items(text) if suffix == ".json" else shell_items(text) if suffix == SHELL else yaml_items(text)
+    root = json_items(text) if suffix == ".json" else shell_items(text) if suffix in SHELLS else yaml_items(text)
     if root is None:
         return None
     versions = installed() if versions is None else versions
-    recipe = next((one for one in recipes() if suffix != SHELL and all(sign.search(text) for sign in one.signs)), None)
+    recipe = next((one for one in recipes() if suffix not in SHELLS and all(sign.search(text) for sign in one.signs)), None)
     if recipe is not None:
         unfollowed = f"is a configuration of {recipe.name}, which is recognized and not judged"
         return SourceFacts(file, text, versions=versions, dialect=recipe.name, unfollowed=unfollowed)
-    named = COMMAND.search(text) if suffix == SHELL else None
+    named = COMMAND.search(text) if suffix in SHELLS else None
     program = next((p for p in PROGRAMS if _is_of(p, root, named[1] if named is not None else "")), None)
     if program is None or not program.trainer:
         return None  # it describes processes and no model: the user passes it as --training to the check of a model
@@ -137,15 +137,14 @@ def _load(program: Program, root: Record) -> tuple[Record, int | None]:
     if name is not None:
         load.items["pretrained_model_name_or_path"] = name
     half = next((root.items[key] for key in ("fp16", "float16") if _is_true(root, key)), None)
-    if (
-        half is not None and program.name != "trl" and not _is_true(root, "bf16")
-    ):  # these programs compute in the dtype of the mixed precision
+    if half is not None and program.half_by_flag and not _is_true(root, "bf16"):
         load.items.setdefault("dtype", Entry(Constant("float16"), half.span, half.whole))
     bits = 4 if _is_true(quantization, "load_in_4bit") else 8 if _is_true(quantization, "load_in_8bit") else None
-    said = root.get(program.bits) if program.bits else UNKNOWN
-    if isinstance(said, Constant) and said.value in (4, 8) and _by_bitsandbytes(program, root):
-        quantization.items[f"load_in_{said.value}bit"] = Entry(Constant(True), *2 * (root.items[program.bits].whole,))  # noqa: FBT003
-        bits = int(said.value)
+    asked = root.get(program.bits) if program.bits else UNKNOWN
+    meant = next((n for value, n in program.bits_values if isinstance(asked, Constant) and asked.value == value), None)
+    if meant is not None and _by_bitsandbytes(program, root):
+        quantization.items[f"load_in_{meant}bit"] = Entry(Constant(True), *2 * (root.items[program.bits].whole,))  # noqa: FBT003
+        bits = meant
     if bits is not None and not _heeded(program, root, bits):
         return load, None
     if bits is not None:
@@ -158,7 +157,7 @@ def _by_bitsandbytes(program: Program, root: Record) -> bool:
     key, values = program.bits_method
     said = root.get(key) if key in root.items else None
     if said is None:
-        return program.name != "swift"  # ms-swift quantizes only if a method is named
+        return not program.method_required
     return isinstance(said, Constant) and said.value in values
 
 

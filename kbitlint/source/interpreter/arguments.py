@@ -5,13 +5,14 @@ This file holds pure functions over facts. It reads configuration files through 
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.model_state import CheckpointConfig
+from kbitlint.facts.model_state import Adapters, CheckpointConfig, ModelState
 from kbitlint.facts.reentry import Reentry
-from kbitlint.facts.values import UNKNOWN, Call, Symbol, Value
-from kbitlint.files.local_configs import zero_stage
+from kbitlint.facts.values import UNKNOWN, Argument, Call, Symbol, Value
+from kbitlint.files.local_configs import adapter_config, zero_stage
 from kbitlint.upstream.calls import EXPERT_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
 from kbitlint.upstream.hub_names import is_hub_id, stored_method, stored_quantized
 from kbitlint.upstream.quantization import OWN_LINEARS, QUANTIZATION_CONFIGS
@@ -129,10 +130,35 @@ def has_linears_of_its_own(name: Value, config: CheckpointConfig | None, version
     return kind in OWN_LINEARS and number(versions.get("transformers", "5")) >= (5,)
 
 
-def stored_by_name(call: Call) -> tuple[str, Value] | None:
-    """Return the (method, bits) in which a checkpoint is stored, as far as its name tells; None if it tells nothing."""
+def stored_by_name(call: Call, beside: FilePath | None) -> tuple[str, Value] | None:
+    """Return the (method, bits) in which a checkpoint is stored, as far as its name tells; None if it tells nothing.
+
+    For a folder of adapters, the name of their base counts.
+    """
     name = call.value("pretrained_model_name_or_path")
-    return stored_method(name) if isinstance(name, str) else None
+    base = (_adapters_at(name, beside) or {}).get("base_model_name_or_path", name)
+    return stored_method(base) if isinstance(base, str) else None
+
+
+def _adapters_at(name: Value, beside: FilePath | None) -> Mapping[str, Any] | None:
+    return adapter_config(name, beside) if isinstance(name, str) and beside is not None else None
+
+
+def with_stored_adapters(call: Call, state: ModelState, beside: FilePath | None) -> ModelState:
+    """Return the state of a loaded model with the adapters that its folder holds: transformers and unsloth load both.
+
+    Those that transformers loads are frozen (integrations/peft.py), and those of unsloth are trained further.
+    """
+    name = call.value("pretrained_model_name_or_path", call.value("model_name"))
+    stored = _adapters_at(name, beside) if not call.callee.startswith("peft.") else None
+    if stored is None:
+        return state
+    plain = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+    given = (Argument(key, value, call.span, call.span) for key, value in plain.items() if not isinstance(value, dict))
+    config = Call("peft.LoraConfig", call.span, tuple(given), complete=False)
+    further = call.callee.startswith("unsloth.")
+    adapters = Adapters(call, config, trainable=further, dtype=UNKNOWN, frozen_by=None if further else call)
+    return dataclasses.replace(state, adapters=adapters, base_frozen=True, certain=True)
 
 
 def sharding_of(arguments: Call, beside: FilePath | None = None, launch: Launch | None = None) -> tuple[Value, bool | None]:

@@ -168,6 +168,10 @@ class Interpreter:
     def _model_method(self, node: ast.Call, name: str, net: TrackedModel) -> Object:
         raise NotImplementedError
 
+    def weights_method(self, node: ast.Call, name: str, net: TrackedModel) -> Object:
+        """Return the state dict of a model, or record that it gets that of a model that the path has followed."""
+        raise NotImplementedError
+
     def part_method(self, node: ast.Call, name: str, part: Submodule) -> Object:
         """Apply a method of a module of a model."""
         raise NotImplementedError

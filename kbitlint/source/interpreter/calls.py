@@ -135,7 +135,8 @@ class Calls(Interpreter):
     ) -> Object:
         """Return the value of a method of an object whose state the path tracks."""
         if isinstance(owner, TrackedModel):
-            return self._model_method(node, name, owner)
+            apply = self.weights_method if name in ("state_dict", "load_state_dict") else self._model_method
+            return apply(node, name, owner)
         if isinstance(owner, Record):
             return self._items_method(node, name, owner)
         if isinstance(owner, Parameters):

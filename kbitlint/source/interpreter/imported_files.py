@@ -8,10 +8,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.runtime import content
 from kbitlint.source.interpreter.relevance import tree_of, worth_following
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 MAX_FILES = 12
 #: Number of folders above the script in which a module is searched.
 _MAX_UP = 3
+#: The folder of a project that is installed from a "src layout" (packaging.python.org); examples and tests import from it.
+_SOURCES = "src"
 #: packages that are not searched for beside a script
 _LIBRARIES = frozenset(
     (
@@ -87,6 +90,8 @@ def places(folder: Path, level: int) -> Iterator[Path]:
         return
     for place in (folder, *folder.parents[:_MAX_UP]):
         yield place
+        if content.exists(place / _SOURCES):
+            yield place / _SOURCES
         if content.exists(place / ".git"):
             return
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import STORED, UNKNOWN, Span, Style, Symbol
 from kbitlint.source.interpreter import unsloth
+from kbitlint.source.interpreter.arguments import with_stored_adapters
 from kbitlint.source.interpreter.base import Interpreter, PathEnd
 from kbitlint.source.interpreter.names import canonical, numbered
 from kbitlint.source.interpreter.objects import (
@@ -97,6 +98,7 @@ class LibraryCalls(Interpreter):
             "transformers.HfArgumentParser",
             "trl.TrlParser",
             "accelerate.Accelerator",
+            "copy.deepcopy",
             "super",
         ):
             return self.special(name, arguments)
@@ -107,8 +109,19 @@ class LibraryCalls(Interpreter):
                 net.optimizer = optimizer if net.state.adapters is None else None
         if last in ("GradScaler", "autocast"):
             self.trail.scaler = "float16" if last == "GradScaler" else self.trail.scaler or UNKNOWN
-        if name.partition(".")[0] not in _HARMLESS:
+        if name.partition(".")[0] not in _HARMLESS and not is_optimizer(last):
             self._unknown_function(arguments, last)
+        return UNKNOWN
+
+    def _file(self, name: str, arguments: Record) -> Object:
+        """Return the value that ``torch.load`` reads if the path has written it with ``torch.save``."""
+        file = arguments.get("f" if "f" in arguments.items else "1" if name == "torch.save" else "0")
+        if not (isinstance(file, Constant) and isinstance(file.value, str)):
+            return UNKNOWN
+        written = arguments.get("obj" if "obj" in arguments.items else "0")
+        if name == "torch.load":
+            return self.trail.files.get(file.value, UNKNOWN)
+        self.trail.files[file.value] = written
         return UNKNOWN
 
     def _unknown_function(self, arguments: Record, name: str) -> None:
@@ -132,14 +145,14 @@ class LibraryCalls(Interpreter):
                 return first
             case "dict", _:
                 return UNKNOWN if numbered(arguments) else dataclasses.replace(arguments, callee="dict")
+            case "torch.save" | "torch.load", _:
+                return self._file(name, arguments)
             case "vars", Record():
                 return Record(items=dict(first.items), complete=first.complete, span=span)
             case "getattr" | "hasattr", _ if isinstance(second, Constant):
                 return self._asked(name, first, str(second.value))
-            case "filter", _ if isinstance(second, Parameters):
-                return Parameters(second.net, filtered=True)
-            case "filter", _ if isinstance(second, Submodule):
-                return second
+            case "filter", _ if isinstance(second, (Parameters, Submodule)):
+                return Parameters(second.net, filtered=True) if isinstance(second, Parameters) else second
             case "fire.Fire" | "typer.run", Function():
                 return self.run(first, Record(span=span))
             case _:
@@ -160,7 +173,10 @@ class LibraryCalls(Interpreter):
         return UNKNOWN if has is None else Constant(has)
 
     def special(self, name: str, arguments: Record) -> Object:
-        """Return a parser of command lines, an Accelerator, or the value of ``super()``."""
+        """Return a parser of command lines, an Accelerator, a copy of a model, or the value of ``super()``."""
+        if name == "copy.deepcopy":
+            (first, *_) = [*(given.value for given in arguments.items.values()), UNKNOWN]
+            return self.trail.net(first.state) if isinstance(first, TrackedModel) else UNKNOWN
         if name == "super":
             return self.scope.find("super()") or UNKNOWN
         made = dataclasses.replace(arguments, callee=name)
@@ -233,7 +249,7 @@ class LibraryCalls(Interpreter):
         """Return the model and the tokenizer that unsloth loads."""
         call = self.arguments(node, name, unsloth.PARAMETERS).frozen(self.effort)
         self.trail.calls[call.span] = call
-        net = self.trail.net(unsloth.loaded(call))
+        net = self.trail.net(with_stored_adapters(call, unsloth.loaded(call), self.trail.beside))
         self.trail.step(Action.LOAD, call, net, net.state)
         return Sequence([net, UNKNOWN])
 

@@ -23,6 +23,7 @@ from kbitlint.source.interpreter.objects import (
     Sequence,
     Submodule,
     TrackedModel,
+    Weights,
 )
 from kbitlint.source.interpreter.unsloth import is_unsloth
 from kbitlint.upstream.calls import KEEPS_MODEL, LOOKS_AT_MODEL, METHODS, UNSLOTH_METHODS
@@ -30,7 +31,16 @@ from kbitlint.upstream.versions import row
 
 #: Number of models or names that take as long to process as one step.
 _CHEAP = 64
-_MODULES = ("modules", "named_modules", "children", "named_children", "get_submodule", "get_parameter", "get_output_embeddings")
+_MODULES = (
+    "modules",
+    "named_modules",
+    "children",
+    "named_children",
+    "get_submodule",
+    "get_parameter",
+    "get_input_embeddings",
+    "get_output_embeddings",
+)
 _CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}
 #: Starts of the names of functions that only read a model.
 _LOOKS = (
@@ -98,13 +108,16 @@ class ModelCalls(Interpreter):
     def _adapters_method(self, call: Call, name: str, net: TrackedModel, adapters: Adapters) -> Object:
         """Apply a method that switches adapters off or on, or removes them.
 
-        Adapters that are off are frozen too. When they are switched on again, the active ones require gradients.
+        Adapters that are off are frozen too, and biases of the base that train beside them are not. When they are switched on
+        again, the active ones require gradients.
         """
         if name == "unload":
-            net.state = without_adapters(net.state)
+            self.trail.step(Action.UNLOAD, call, net, without_adapters(net.state))
             return net
         on = _SWITCHES[name]
-        switched = dataclasses.replace(adapters, trainable=on, frozen_by=None if on else call)
+        others = isinstance(adapters.config, Call) and adapters.config.value("bias", "none") not in (UNKNOWN, "none")
+        off = None if others else False  # biases of the base learn on beside adapters that are off
+        switched = dataclasses.replace(adapters, trainable=on or off, frozen_by=None if on else call)
         self.trail.step(Action.FREEZE, call, net, dataclasses.replace(net.state, adapters=switched))
         return UNKNOWN
 
@@ -122,6 +135,19 @@ class ModelCalls(Interpreter):
         self._escape(arguments, name)
         return UNKNOWN
 
+    def weights_method(self, node: ast.Call, name: str, net: TrackedModel) -> Object:
+        """Return the state dict of a model, or record that it gets that of a model that the path has followed."""
+        arguments = self.arguments(node, name, ("state_dict", "strict", "assign") if name == "load_state_dict" else ())
+        weights = arguments.get("state_dict")
+        if name == "state_dict":
+            return Weights(net.state)
+        if isinstance(weights, Weights):
+            source = weights.state.load if weights.state.packed else None
+            self.trail.step(Action.STATE, arguments.frozen(self.effort), net, net.state, source)
+        else:
+            net.state = dataclasses.replace(net.state, certain=False)
+        return UNKNOWN
+
     def _other_method(self, call: Call, name: str, net: TrackedModel) -> Object:
         if net.state.adapters is not None and (name in _SWITCHES or name == "unload"):
             return self._adapters_method(call, name, net, net.state.adapters)
@@ -129,8 +155,9 @@ class ModelCalls(Interpreter):
             called = dataclasses.replace(call, callee=f"unsloth.{name}")
             self.trail.calls[called.span] = called
             return UNKNOWN
-        if name == "save_pretrained":
-            self.trail.step(Action.SAVE, call, net, net.state, call.value("0", call.value("save_directory", UNKNOWN)))
+        if name in ("save_pretrained", "push_to_hub"):
+            folder = call.value("save_directory", call.value("repo_id", UNKNOWN))
+            self.trail.step(Action.SAVE, call, net, net.state, call.value("0", folder))
         if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
             net.state = dataclasses.replace(
                 net.state, checkpointing=dataclasses.replace(net.state.checkpointing, enabled=False)

@@ -6,10 +6,11 @@ This file holds the types and ``frozen``, which turns them into facts. The inter
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.values import UNKNOWN, Argument, Call, Span, Style, Symbol, Unknown, Value
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +117,13 @@ class Parameters:
     """Whether the value holds only some of the parameters."""
 
 
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A whole state dict of a model."""
+
+    state: ModelState
+
+
 @dataclass(slots=True, eq=False)
 class Submodule:
     """An unknown module or parameter of a model."""
@@ -196,10 +204,9 @@ class Trainer:
     api: Any
     trained: bool = False
     prepared: str = ""
-    """How its constructor has prepared the model for k-bit training, as in ``TrainerBehavior``; empty if it has not."""
+    """How its constructor has prepared the model, as in ``TrainerBehavior``; empty if it has not."""
     judged: bool = False
-    """Whether the script calls ``evaluate()`` or ``predict()``. If it does, and never calls ``train()``, no training is
-    recorded."""
+    """Whether the script calls ``evaluate()`` or ``predict()``. Without ``train()``, no training is recorded then."""
 
 
 def held_by(owner: Record) -> list[TrackedModel]:
@@ -260,6 +267,7 @@ Object = (
     | TrackedModel
     | Parameters
     | Submodule
+    | Weights
     | Output
     | Function
     | Class
@@ -268,8 +276,7 @@ Object = (
 )
 
 _DEEPEST = 6
-#: Number of values that take as long to copy or read as one step.
-_CHEAP = 4
+_CHEAP = 4  # values that take as long to copy or read as one step
 
 
 def frozen(value: Object, effort: Effort, depth: int = 0) -> Value:

@@ -7,7 +7,7 @@ which calls a path makes. This file imports no part.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.model_state import Adapters, CheckpointingState, ModelState, without_adapters
@@ -15,6 +15,7 @@ from kbitlint.facts.source import Action, ExecutionPath, Step
 from kbitlint.facts.training import Loop, Training
 from kbitlint.facts.values import UNKNOWN, Call, Span, Value
 from kbitlint.files.local_configs import checkpoint_config
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.arguments import (
@@ -26,8 +27,9 @@ from kbitlint.source.interpreter.arguments import (
     sharding_of,
     stored_by_name,
     stored_of,
+    with_stored_adapters,
 )
-from kbitlint.source.interpreter.objects import Effort, TrackedModel, Trainer
+from kbitlint.source.interpreter.objects import Effort, Object, TrackedModel, Trainer
 from kbitlint.source.interpreter.training_arguments import with_arguments
 from kbitlint.upstream.quantization import PREPARED_METHODS
 
@@ -69,6 +71,8 @@ class PathState:
     """The last call that wraps a model in DistributedDataParallel, by the model's number."""
     base_names: set[tuple[int, str]] = field(default_factory=set)
     """The names, each with the id of its scope, that hold a base model while a Trainer holds the model with adapters."""
+    files: dict[str, Object] = field(default_factory=dict)
+    """The values that the path has written with ``torch.save``, by the name of the file."""
     flags: dict[str, str] = field(default_factory=dict)
     """The options of the command line that lead to this path, with their values; empty for a switch."""
     scaler: Value = None
@@ -125,7 +129,7 @@ class PathState:
         method, bits, config = quantization_of(call) if quantized is None else (None, None, None)
         stored = self._config_of(call) if quantized is None else None
         own = (stored or {}).get("quantization_config")
-        named = stored_by_name(call) if (stored, quantized) == (None, None) else None
+        named = stored_by_name(call, self.beside) if (stored, quantized) == (None, None) else None
         if named is not None:
             own, (method, bits) = named, named
         elif stored is not None and own is not None:
@@ -138,7 +142,7 @@ class PathState:
         state = ModelState(call, method, bits, config, dtype, training_mode=quantized is not None, named=named_of(stored))
         unconverted = has_linears_of_its_own(call.value("pretrained_model_name_or_path"), state.named, self.versions)
         state = dataclasses.replace(state, inferred=self.inferred > 0, unconverted=unconverted)
-        net = self.net(state)
+        net = self.net(with_stored_adapters(call, state, self.beside))
         self.steps.append(Step(Action.LOAD, call, state, net.number, None if own is None else method))
         return net
 
@@ -186,10 +190,9 @@ class PathState:
                 self.step(Action.MERGE, call, net, after, "base" if by_base_name else None)
             case Action.RESIZE:
                 self.step(Action.RESIZE, call, net, state, "tokens" if api.returns else None)
-            case Action.CONTEXT:
-                self.step(Action.CONTEXT, call, net, state, "activation checkpointing")
-            case _:
-                pass
+            case Action.CONTEXT | Action.CAST:
+                detail = "packed" if api.action is Action.CAST else "activation checkpointing"
+                self.step(api.action, call, net, dataclasses.replace(state, dtype=call.dtype("dtype", state.dtype)), detail)
 
     def _prepare(self, api: Api, call: Call, net: TrackedModel) -> None:
         state = net.state
@@ -242,7 +245,8 @@ class PathState:
         zero, fsdp = sharding_of(given, self.beside, self.launch) if certain else (UNKNOWN, None)
         made = Training(trainer.call, Loop.TRAINER, state, trainer.net.number, arguments, fp16, bf16, zero, fsdp)
         unused = given.value("ddp_find_unused_parameters")
-        self.trainings.append(dataclasses.replace(made, find_unused=unused))
+        flattened = self.launch is not None and self.launch.flattens
+        self.trainings.append(dataclasses.replace(made, find_unused=unused, flattened=flattened))
 
     def backward(self, call: Call, net: TrackedModel, loop: Span | None, name: str) -> None:
         """Record that a loop of the file trains a model, once for each place and model."""
@@ -262,6 +266,9 @@ class PathState:
                 None,
                 fp16,
                 bf16,
+                self.launch.zero if self.launch is not None else None,
+                self.launch is not None and self.launch.fsdp,
+                self.launch is not None and self.launch.flattens,
                 distributed=wrap is not None,
                 find_unused=wrap.value("find_unused_parameters") if wrap is not None else None,
                 loop_span=loop,

@@ -5,11 +5,12 @@ This file combines the interpreter's parts. No part imports it.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Argument, Call, Span
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.source.interpreter.assignments import Assignments
 from kbitlint.source.interpreter.calls import Calls
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 MAX_PATHS = 40
 #: Number of ways left, and of questions of a path, that are weighed against each other.
 _SEEN = 128
+#: Number of later answers that a way may change.
+_VARIED = 48
 #: One path may take ``max_steps // _SHARE + 1`` of a file's steps.
 _SHARE = 3
 
@@ -71,19 +74,28 @@ class Way:
     """The answers with which it starts, the one that is its own last."""
     stage: int = -1
     """The stage of the file in which it gives its own answer; -1 for the first path."""
+    later: tuple[tuple[str, bool], ...] = ()
+    """The questions that its parent answered afterwards, with these answers."""
+    last: bool = False
+    """Whether the way waits behind all others, as a varied one has been followed in its place."""
 
 
 class PathSearch:
     """The ways through a file that are left to follow, and which of them is next.
 
-    If all of them are followed, the order of discovery holds. If they are too many, a way comes first that gives a question an
-    answer for the first time, and then one that gives two questions such a pair of answers.
+    If all of them are followed, the order of discovery holds. If they are too many, each question first gets each of its
+    answers once, the others unchanged. Then each way changes several answers at once, so that every two questions soon have
+    had every pair of answers: two branches that are wrong together are seen, however many branches surround them.
     """
 
     def __init__(self) -> None:
         self._queue = [Way({})]
         self._single: set[tuple[str, bool]] = set()
         self._pairs: set[frozenset[tuple[str, bool]]] = set()
+        self._uncounted: list[list[tuple[str, bool]]] = []
+        """The answers of paths whose pairs are not in ``_pairs`` yet: they count only where ways are left out."""
+        self._ends: set[tuple[str, bool]] = set()
+        """The answers after which a path asks nothing more, as behind ``sys.exit()``."""
         self._followed = 0
 
     @property
@@ -95,29 +107,64 @@ class PathSearch:
         """Return the next path; None if no path is left or ``MAX_PATHS`` are followed."""
         if not self._queue or self._followed >= MAX_PATHS:
             return None
+        crowded = self._followed + sum(2 ** min(len(way.later), 6) for way in self._queue) > MAX_PATHS
         self._followed += 1
-        best = min(range(min(len(self._queue), _SEEN)), key=lambda index: (-self._worth(self._queue[index].answers), index))
-        return self._queue.pop(best)
+        if crowded:
+            self._count()
+        best = min(range(min(len(self._queue), _SEEN)), key=lambda index: (-self._worth(self._queue[index]), index))
+        way = self._queue.pop(best)
+        return self._varied(way) if crowded else way
 
-    def _worth(self, decisions: dict[str, bool]) -> int:
+    def _count(self) -> None:
+        for answers in self._uncounted:
+            self._pairs.update(map(frozenset, itertools.combinations(answers[:_SEEN], 2)))
+        self._uncounted.clear()
+
+    def _worth(self, way: Way) -> int:
         """Return how much is new in a way: its last answer, which differs from its parent's, alone or beside another one."""
-        if not decisions:
-            return 0
-        *others, last = decisions.items()
+        if not way.answers or way.last:
+            return -way.last
+        *others, last = way.answers.items()
         if last not in self._single:
-            return len(decisions) + 1
-        return sum(frozenset((last, other)) not in self._pairs for other in others)
+            return len(way.answers) + _SEEN
+        return self._new(others[-_SEEN:], last)
 
-    def branch(self, interpreter: ScriptInterpreter) -> None:
-        """Queue the opposite answers to the questions of a path that it has answered itself."""
+    def _new(self, others: Iterable[tuple[str, bool]], answer: tuple[str, bool]) -> int:
+        """Return the number of answers beside which an answer has not been followed yet."""
+        return sum(frozenset((answer, other)) not in self._pairs for other in others)
+
+    def _varied(self, way: Way) -> Way:
+        """Return a way with those later answers changed that make more new pairs so; the way itself then waits."""
+        answers = dict(way.answers)
+        if not answers or way.last or tuple(way.answers.items())[-1] not in self._single:
+            return way  # alone, it shows what its own answer changes
+        for key, answer in way.later[:_VARIED]:
+            other = key, not answer
+            if other in self._single and other not in self._ends:
+                given = list(answers.items())[-_VARIED:]
+                answers[key] = answer ^ (self._new(given, other) > self._new(given, (key, answer)))
+        if not any(answers.get(key, answer) is not answer for key, answer in way.later):
+            return way
+        self._queue.append(dataclasses.replace(way, last=True))
+        return Way(answers, way.stage)
+
+    def branch(self, interpreter: ScriptInterpreter, way: Way) -> None:
+        """Queue the opposite answers to the questions of a path that it has answered itself.
+
+        Args:
+            interpreter: The interpreter that has followed the path.
+            way: The way that it was given.
+        """
         prefix: dict[str, bool] = {}
         answers = [(key, interpreter.decisions[key]) for key in interpreter.asked]
         self._single.update(answers)
-        if len(self._queue) > MAX_PATHS:  # the order matters only if some are left out
-            self._pairs.update(frozenset(pair) for pair in itertools.combinations(answers[:_SEEN], 2))
-        for key, answer in answers:
+        self._uncounted.append(answers)
+        if way.later and not any(key in interpreter.asked for key, _ in way.later):
+            self._ends.add(tuple(way.answers.items())[-1])
+        for number, (key, answer) in enumerate(answers):
             if key not in interpreter.given and len(self._queue) < _SEEN:
-                self._queue.append(Way({**prefix, key: not answer}, interpreter.asked[key]))
+                later = tuple(answers[number + 1 :])
+                self._queue.append(Way({**prefix, key: not answer}, interpreter.asked[key], later))
             prefix[key] = answer
 
 
@@ -168,9 +215,11 @@ class ExecutionPaths:
             left -= share - max(trail.effort.left, 0)
             self.paths.append(trail.path(whole=whole))
             self.calls.append(trail.calls)
-            search.branch(interpreter)
+            search.branch(interpreter, way)
         if search.left:
-            self.unfollowed = self.unfollowed or f"has more than {MAX_PATHS} ways through it, of which the first are followed"
+            self.unfollowed = (
+                self.unfollowed or f"has more than {MAX_PATHS} ways through it, of which the most different are followed"
+            )
 
 
 def _too_long(most: int) -> str:

@@ -11,7 +11,9 @@ import warnings
 from collections import deque
 from typing import TYPE_CHECKING
 
+from kbitlint.source.nodes import children, walk
 from kbitlint.upstream.calls import FUNCTIONS, METHODS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
+from kbitlint.upstream.inert import INERT
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 
 if TYPE_CHECKING:
@@ -132,7 +134,7 @@ def _walk(module: ast.Module) -> Iterator[tuple[ast.AST, int, bool]]:
         yield node, function, inside
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             function = id(node)
-        todo += [(child, function, inside) for child in ast.iter_child_nodes(node)]
+        todo += [(child, function, inside) for child in children(node)]
 
 
 def _climb(statement: int, parents: Mapping[int, int], found: set[int]) -> None:
@@ -167,7 +169,7 @@ class Relevance:
                 _climb(statement, parents, self._mattering)
                 if isinstance(node, ast.Call):
                     _climb(statement, parents, self._with_calls)
-            todo += [(child, statement) for child in ast.iter_child_nodes(node)]
+            todo += [(child, statement) for child in children(node)]
 
     def matters(self, statements: list[ast.stmt]) -> bool:
         """Return whether a model's state can depend on following these statements."""
@@ -186,7 +188,7 @@ class Relevance:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if any(isinstance(target, ast.Attribute) and target.attr in SEEDS for target in targets):
                 return True
-            return bool({name for target in targets for name in _roots(target)} & self._names)
+            return bool({name for target in targets if not _is_inert(target) for name in _roots(target)} & self._names)
         return isinstance(node, (ast.Import, ast.ImportFrom)) and any(
             name in self._names or name in SEEDS
             for name in ((alias.asname or alias.name).partition(".")[0] for alias in node.names)
@@ -231,7 +233,14 @@ def _called(node: ast.Call) -> str:
 
 
 def _loads(node: ast.AST) -> set[str]:
-    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+    return {inner.id for inner in walk(node) if isinstance(inner, ast.Name)}
+
+
+def _is_inert(target: ast.expr) -> bool:
+    """Return whether a target is an attribute or an item that no rule asks about: ``args.run_name``, ``kwargs["top_p"]``."""
+    if isinstance(target, ast.Subscript):
+        return isinstance(target.slice, ast.Constant) and target.slice.value in INERT
+    return isinstance(target, ast.Attribute) and target.attr in INERT
 
 
 def _roots(target: ast.AST) -> set[str]:

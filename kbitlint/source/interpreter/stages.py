@@ -1,11 +1,12 @@
-"""The stages of a file: the parts that a path follows one after the other, with nothing else going on between them."""
+"""The stages of a file: the parts that a path follows one after the other. No statement is unfinished between two of them."""
 
 from __future__ import annotations
 
 import ast
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

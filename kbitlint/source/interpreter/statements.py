@@ -20,6 +20,7 @@ from kbitlint.source.interpreter.objects import (
 from kbitlint.source.interpreter.predicates import truth_value
 from kbitlint.source.interpreter.stages import Kind
 from kbitlint.source.interpreter.uncalled_functions import UncalledFunction, blur_order, called_in_order
+from kbitlint.source.nodes import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Number of nodes or names that take as long to process as one step.
 _CHEAP = 16
+_FIRST_RANK = ("is_main_process", "is_local_main_process", "is_world_process_zero", "is_local_process_zero")
+_Target = ast.Name | ast.Attribute | ast.Subscript
 #: The name of the method that follows each type of statement.
 _METHODS = {kind: f"_do_{kind.__name__.lower()}" for kind in ast.stmt.__subclasses__()}
 
@@ -123,6 +126,9 @@ class Statements(Interpreter):
         if self.filters_parameters(node.test):
             self.filtered(node)
             return
+        if _asks_for_first_rank(node.test) and not self.relevance.matters(node.orelse):
+            self.block(node.body)
+            return
         if not (self.relevance.matters(node.body) or self.relevance.matters(node.orelse)):
             known = truth_value(self.value(node.test))
             if known is True or (known is None and not node.orelse and not _leaves(node.body)):
@@ -137,7 +143,7 @@ class Statements(Interpreter):
     def _forget(self, statements: list[ast.stmt]) -> None:
         """Mark the effects of a branch that was not followed as unknown.
 
-        The names that the branch assigns become UNKNOWN. The models that it passes to other functions become uncertain.
+        What the branch assigns becomes UNKNOWN. The models that it passes to other functions become uncertain.
         """
         for statement in statements:
             size, effects = _effects(statement)
@@ -149,7 +155,7 @@ class Statements(Interpreter):
                 if isinstance(inner, ast.Call):
                     self.give_away(inner)
                 else:
-                    self.scope.names[inner.id] = UNKNOWN
+                    self.bind(inner, UNKNOWN)
             self.effort.spend((size - 1) // _CHEAP + 1 - paid)
 
     def _do_with(self, node: ast.With | ast.AsyncWith) -> None:
@@ -230,11 +236,11 @@ class Statements(Interpreter):
 
 
 @functools.lru_cache(maxsize=1_024)
-def _effects(statement: ast.stmt) -> tuple[int, tuple[tuple[int, ast.Call | ast.Name], ...]]:
-    """Return the number of nodes of a statement, and its calls and the names that it binds, each with its number."""
+def _effects(statement: ast.stmt) -> tuple[int, tuple[tuple[int, ast.Call | _Target], ...]]:
+    """Return the number of nodes of a statement, and its calls and the targets that it binds, each with its number."""
     size, found = 0, []
-    for inner in ast.walk(statement):
-        if isinstance(inner, ast.Call) or (isinstance(inner, ast.Name) and isinstance(inner.ctx, ast.Store)):
+    for inner in walk(statement):
+        if isinstance(inner, ast.Call) or (isinstance(inner, _Target) and isinstance(inner.ctx, ast.Store)):
             found.append((size, inner))
         size += 1
     return size, tuple(found)
@@ -242,6 +248,12 @@ def _effects(statement: ast.stmt) -> tuple[int, tuple[tuple[int, ast.Call | ast.
 
 def _is_main(test: ast.expr) -> bool:
     return isinstance(test, ast.Compare) and isinstance(test.left, ast.Name) and test.left.id == "__name__"
+
+
+def _asks_for_first_rank(test: ast.expr) -> bool:
+    """Return whether a condition lets one process of several through, which every run has."""
+    asked = test.func if isinstance(test, ast.Call) else test
+    return isinstance(asked, ast.Attribute) and asked.attr in _FIRST_RANK
 
 
 def _leaves(statements: list[ast.stmt]) -> bool:

@@ -73,6 +73,18 @@ _EXPERTS = (
         f"model_quantization_config and {_PACKED}",
         "model_quantization_config and load_in_8bit or load_in_4bit cannot be used together",
     ),
+    Contract(  # loaders/model.py, _set_quantization_config
+        _TRAIN,
+        "bnb_config_kwargs is not None and adapter == 'lora' and load_in_8bit is True and not load_in_4bit",
+        "`bnb_config_kwargs` is read for 4 bits only",
+        "",
+        "bnb_config_kwargs",
+    ),
+    _refused(
+        "model_quantization_config == 'Mxfp4Config' and fsdp_config.cpu_ram_efficient_loading is True",
+        "FSDP cpu_ram_efficient_loading is not supported for Mxfp4Config model quantization",
+    ),
+    _refused("save_safetensors is False", "save_safetensors=False is not supported in Transformers V5", "save_safetensors"),
     _refused("qat and load_in_8bit", "QAT and load_in_8bit cannot be used together"),
     _refused("qat and load_in_4bit", "QAT and load_in_4bit cannot be used together"),
     _refused("gptq and revision_of_model", "revision_of_model is not supported for GPTQ models"),
@@ -93,17 +105,44 @@ _PARALLEL = (
         "FSDP Offload not compatible with",
     ),
     _refused(f"{_FIRST} and {_KERNELS}", "lora_mlp_kernel, lora_qkv_kernel, and lora_o_kernel are not compatible with FSDP1"),
+    _refused(
+        f"{_SECOND} and optimizer in ('adamw_8bit', 'adamw_bnb_8bit')",
+        "FSDP2 not compatible with the optimizer, use `adamw_torch_8bit` instead",
+    ),
+    _refused("fp32_norms and fsdp_config is None", "fp32_norms requires FSDP to be enabled", "fp32_norms"),
+    _refused(f"fp32_norms and fsdp_config is not None and {_FIRST}", "fp32_norms requires fsdp_version: 2", "fp32_norms"),
+    Contract(
+        _TRAIN,
+        "fp32_norm_classes and not fp32_norms",
+        "fp32_norm_classes is set but fp32_norms is not enabled",
+        "",
+        "fp32_norm_classes",
+    ),
+    _refused(
+        "optimizer == 'polora' and not plugins and (adapter is None or adapter not in ('lora', 'qlora'))",
+        "polora only updates LoRA (A, B) factors and requires adapter: lora or qlora",
+    ),
+    _refused("optimizer == 'polora' and deepspeed", "polora is not compatible with DeepSpeed or tensor parallelism"),
     _refused("optimizer == 'muon' and deepspeed", "Muon optimizer is currently incompatible with DeepSpeed"),
     _refused(f"relora and {_SHARDED}", "fsdp not supported with ReLoRA"),
     _refused("relora and deepspeed", "deepspeed not supported with ReLoRA"),
+    _refused("relora and lr_scheduler == 'one_cycle'", "ReLoRA is not compatible with the one_cycle scheduler"),
     _refused("relora and not jagged_restart_steps", "jagged_restart_steps must be set to use ReLoRA"),
     _refused("optimizer == 'q_galore_adamw8bit' and adapter", "q_galore_adamw8bit is incompatible with adapter"),
 )
 
 _CHECKPOINTING = (
     _refused(
-        "activation_offloading and gradient_checkpointing is False",
+        "activation_offloading and not gradient_checkpointing",
         "activation_offloading requires gradient_checkpointing",
+    ),
+    _refused(
+        "selective_checkpointing and not gradient_checkpointing",
+        "selective_checkpointing requires gradient_checkpointing",
+    ),
+    _refused(
+        "selective_checkpointing and activation_offloading and activation_offloading != 'hidden_states'",
+        "selective_checkpointing is only compatible with activation_offloading: hidden_states",
     ),
     _refused(
         "unfrozen_parameters and gradient_checkpointing_kwargs.use_reentrant is True",

@@ -8,6 +8,11 @@ _TRAIN = ("llamafactory.train",)
 _ZERO3 = "(has(deepspeed, 'z3') or has(deepspeed, 'zero3') or has(deepspeed, 'stage3'))"
 
 
+#: checkpoints that are stored quantized, by their names
+_PTQ = "(has(model_name_or_path, '-gptq') or has(model_name_or_path, '-awq'))"
+_STORED = f"({_PTQ} or has(model_name_or_path, '-bnb-4bit'))"
+
+
 def _refused(when: str, message: str, drops: str = "") -> Contract:
     return Contract(_TRAIN, when, message, drops=drops)
 
@@ -62,6 +67,23 @@ _QUANTIZED = (
         "Cannot use device map for quantized models in training",
         "quantization_device_map",
     ),
+    _refused(f"{_PTQ} and {_ZERO3}", "DeepSpeed ZeRO-3 or FSDP is incompatible with PTQ-quantized models"),
+    _refused(f"{_PTQ} and use_dora", "DoRA is not compatible with PTQ-quantized models", "use_dora"),
+    _refused(
+        f"{_STORED} and quantization_bit is None and pissa_init",
+        "Cannot initialize PiSSA adapter on quantized models",
+        "pissa_init",
+    ),
+    _refused(
+        f"{_STORED} and quantization_bit is None and resize_vocab",
+        "Cannot resize embedding layers of a quantized model",
+        "resize_vocab",
+    ),
+    _refused(
+        "infer_backend in ('vllm', 'sglang')",
+        "vLLM/SGLang backend is only available for API, CLI and Web",
+        "infer_backend",
+    ),
     _refused("fp8 and quantization_bit is not None", "FP8 training is not compatible with quantization"),
     _refused(
         "export_quantization_bit is not None and export_quantization_dataset is None",
@@ -113,6 +135,11 @@ _EXPORTED = (  # train/tuner.py, export_model
         ("llamafactory.export",),
         "export_quantization_bit is not None and adapter_name_or_path is not None",
         "Please merge adapters before quantizing the model",
+    ),
+    Contract(  # model/model_utils/quantization.py
+        ("llamafactory.export",),
+        "whole(export_quantization_bit) and export_quantization_bit not in (2, 3, 4, 8)",
+        "AutoGPTQ only accepts 2/3/4/8-bit quantization",
     ),
 )
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import Call
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.upstream.contracts.conditions import Subject, names, truth
 from kbitlint.upstream.contracts.defaults import DEFAULTS
 from kbitlint.upstream.versions import number

@@ -6,6 +6,7 @@ from kbitlint.upstream.contracts.rows import Contract
 
 _LOADERS: tuple[str, ...] = ("unsloth.FastLanguageModel.from_pretrained", "unsloth.FastModel.from_pretrained")
 _LOADERS += ("unsloth.FastVisionModel.from_pretrained",)
+_CHANGED = " or ".join(f"{name} != model.adapter_config.{name}" for name in ("r", "lora_alpha", "lora_dropout", "bias"))
 
 ROWS: tuple[Contract, ...] = (
     Contract(
@@ -32,6 +33,12 @@ ROWS: tuple[Contract, ...] = (
         _LOADERS,
         "qat_scheme is not None and full_finetuning is not True",
         "Specifying `qat_scheme`  is only compatible with `full_finetuning=True`",
+    ),
+    Contract(
+        ("unsloth.get_peft_model",),
+        f"model.adapted and starts(model.loader, 'unsloth') and ({_CHANGED})",
+        "Unsloth: Your model already has LoRA adapters. Your new parameters are different.",
+        "TypeError",
     ),
     Contract(
         ("unsloth.get_peft_model",),

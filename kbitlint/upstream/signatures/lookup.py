@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import functools
 import importlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kbitlint.lazy_dataclass import dataclass
 from kbitlint.upstream.versions import NEWEST, declared, number, short
 
 if TYPE_CHECKING:

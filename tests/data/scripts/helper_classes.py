@@ -14,7 +14,7 @@ class Factory:
     @classmethod
     def build(cls, name):
         model = AutoModelForCausalLM.from_pretrained(name, quantization_config=BitsAndBytesConfig(**cls.QUANTIZATION))
-        model = prepare_model_for_kbit_training(model)  # fault: KB401
+        model = prepare_model_for_kbit_training(model)  # note: KB401
         return get_peft_model(model, cls.adapters(8))
 
 

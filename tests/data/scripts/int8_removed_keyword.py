@@ -10,7 +10,7 @@ model = transformers.AutoModelForCausalLM.from_pretrained(
     torch_dtype=torch.float16,
     device_map="auto",
 )
-model = prepare_model_for_kbit_training(model)  # fault: KB401
+model = prepare_model_for_kbit_training(model)  # note: KB401
 config = LoraConfig(r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], lora_dropout=0.05, task_type="CAUSAL_LM")
 model = get_peft_model(model, config)
 trainer = transformers.Trainer(

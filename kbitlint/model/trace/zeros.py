@@ -1,0 +1,175 @@
+"""Tensors of a traced step that are zero in every step, because a frozen tensor of zeros multiplies them.
+
+A product with zeros is zero, and so is each gradient that passes through it. Backward operators are products as well, so the
+same propagation tells which gradients stay zero for ever. A trainable parameter of zeros is not such a tensor: it moves. So a
+fresh ``lora_B`` is no fault, and scales that a cast has rounded to zero are one.
+
+Zeros are known by their storage: a view shares it, and a write ends it. Everything else counts as unknown, so a zero that is
+reported is one.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+aten = torch.ops.aten
+
+#: Operators whose result is zero if any operand is.
+_PRODUCTS = frozenset(["mul", "mm", "bmm", "dot", "mv"])
+#: Operators whose result is zero if each of their tensors is.
+_SUMS = frozenset(["add", "sub", "cat", "stack", "maximum", "minimum"])
+#: Operators of a sum and a product: the first operand, and either of the next two.
+_SUM_AND_PRODUCT = frozenset(["addmm", "baddbmm", "addmv"])
+#: Operators whose result is zero if their first operand is: casts, copies, choices of elements, and functions with f(0) = 0.
+_FOLLOWING = frozenset(
+    [
+        *("_to_copy", "clone", "neg", "abs", "sum", "mean", "div", "index", "index_select", "gather", "embedding", "repeat"),
+        *("tanh", "sin", "sqrt", "relu", "gelu", "silu", "_unsafe_view", "flip", "roll", "masked_select", "tril", "triu"),
+    ]
+)
+#: Operators that place or add values into another tensor. The result is zero if both are.
+_PLACING = frozenset(["index_put", "_index_put_impl", "index_add", "scatter_add", "slice_scatter", "select_scatter"])
+#: Operators that make zeros, which gradients are placed into. These alone prove nothing about a model.
+_MAKING = frozenset(["zeros", "zeros_like", "new_zeros"])
+_MADE = "zeros that the step makes"
+#: Operators that are linear in their first operand, a gradient, end like this.
+_BACKWARD = ("_backward", "_backward_data")
+#: The exceptions: the first operand of these is no gradient.
+_OTHER_BACKWARD = frozenset(["linear_backward", "_cudnn_rnn_backward", "mkldnn_rnn_layer_backward", "miopen_rnn_backward"])
+#: Operators that make NaN of NaN, where the result is one number.
+_KEEPING_NAN = frozenset(["mul", "add", "sub", "div", "sum", "mean", "_to_copy", "clone", "neg", "stack"])
+_MEANS = frozenset([aten.mean.default, aten.mean.dim])
+
+
+class Zeros:
+    """The tensors of one step that are known to be zero, and those that are NaN, each with its cause."""
+
+    def __init__(self) -> None:
+        self._alive: dict[int, weakref.ref[Any]] = {}
+        self._causes: dict[int, str] = {}
+        self._undefined: set[int] = set()
+        self._sources: dict[int, str] = {}
+        self._moving: set[str] = set()
+
+    def add(self, tensor: Tensor, path: str) -> None:
+        """Record that a frozen tensor of the model, at a path, holds zeros."""
+        self._sources[storage_key(tensor)] = path
+        self._causes[self._watch(tensor)] = path
+
+    def cause(self, value: Any) -> str:
+        """Return the path of the frozen tensor that makes a value zero in every step, or an empty string."""
+        known = self._known(value)
+        return "" if known == _MADE else known
+
+    def _known(self, value: Any) -> str:
+        known = self._causes.get(storage_key(value), "") if isinstance(value, Tensor) else ""
+        return "" if known in self._moving else known
+
+    def is_undefined(self, tensor: Tensor) -> bool:
+        """Return whether a tensor is NaN, as the mean of no elements is."""
+        return bool(self._undefined) and storage_key(tensor) in self._undefined
+
+    def see(self, func: Any, args: Sequence[Any], result: Any) -> None:
+        """Record what an operator makes of known values."""
+        if self._causes:
+            self._see_zeros(func, args, result)
+        if self._undefined or func in _MEANS:
+            self._see_undefined(func, args, result)
+
+    def _see_zeros(self, func: Any, args: Sequence[Any], result: Any) -> None:
+        name, written = func.overloadpacket.__name__, _writes_at(func)
+        for position in written:
+            if position < len(args) and isinstance(args[position], Tensor):
+                self._see_write(args[position], name, args)
+        if written:  # a write into a part of a tensor does not make the whole one zero
+            return
+        cause = self._follow(name, args)
+        for made in (result if isinstance(result, (tuple, list)) else (result,)) if cause else ():
+            if isinstance(made, Tensor) and storage_key(made) not in self._causes:
+                self._causes[self._watch(made)] = cause
+
+    def _follow(self, name: str, args: Sequence[Any]) -> str:
+        """Return the cause for which the result of an operator is zero, or an empty string."""
+        if not args:
+            return ""
+        if name in _PRODUCTS:
+            return self._any(args[:2])
+        if name in _SUMS:
+            return self._every(args[0] if isinstance(args[0], (list, tuple)) else args[:2])
+        if name in _SUM_AND_PRODUCT:
+            product = self._any(args[1:3])
+            return product if self._known(args[0]) else ""
+        if name in _FOLLOWING or (name.endswith(_BACKWARD) and name not in _OTHER_BACKWARD):
+            return self._known(args[0])
+        if name in _PLACING:
+            return self._every([value for value in args if isinstance(value, Tensor) and value.is_floating_point()])
+        return _MADE if name in _MAKING else ""
+
+    def _any(self, operands: Sequence[Any]) -> str:
+        return max(map(self._known, operands), key=_weight, default="")
+
+    def _every(self, operands: Sequence[Any]) -> str:
+        causes = [self._known(operand) for operand in operands]
+        return max(causes, key=_weight) if causes and all(causes) else ""
+
+    def _see_write(self, written: Tensor, name: str, args: Sequence[Any]) -> None:
+        """Forget a tensor that an operator writes, unless it writes zeros. A frozen tensor that is written moves."""
+        key = storage_key(written)
+        if key not in self._causes or name == "zero_":
+            return
+        stays = self._known(args[1]) if name == "copy_" else self._follow(name.removesuffix("_"), args)
+        if stays:
+            self._causes[key] = max(self._causes[key], stays, key=_weight)
+            return
+        del self._causes[key]
+        if key in self._sources:
+            self._moving.add(self._sources[key])
+
+    def _see_undefined(self, func: Any, args: Sequence[Any], result: Any) -> None:
+        if not isinstance(result, Tensor) or result.numel() != 1:
+            return
+        name = func.overloadpacket.__name__
+        tensors = [value for value in args if isinstance(value, Tensor)]
+        of_nothing = func in _MEANS and not tensors[0].numel()
+        if of_nothing or (name in _KEEPING_NAN and any(map(self.is_undefined, tensors))):
+            self._undefined.add(self._watch(result))
+
+    def _watch(self, tensor: Tensor) -> int:
+        """Return the key of a tensor's storage, and forget it with the storage. A later one may have its address."""
+        storage, key = tensor.untyped_storage(), storage_key(tensor)
+        if key not in self._alive:
+            self._alive[key] = weakref.ref(storage, lambda _: self._forget(key))
+        return key
+
+    def _forget(self, key: int) -> None:
+        self._alive.pop(key, None)
+        self._causes.pop(key, None)
+        self._undefined.discard(key)
+
+
+def _weight(cause: str) -> int:
+    """Return how much a cause tells: nothing, zeros that the step makes, or a frozen tensor."""
+    return (cause != "") + (cause not in ("", _MADE))
+
+
+def storage_key(tensor: Tensor) -> int:
+    """Return the identity of a tensor's storage, or 0 for a tensor without one."""
+    try:
+        return int(tensor.untyped_storage()._cdata)  # noqa: SLF001  # the only identity of a storage
+    except (RuntimeError, NotImplementedError):  # sparse tensors and wrapper subclasses have no storage
+        return 0
+
+
+@functools.lru_cache(maxsize=4096)
+def _writes_at(func: Any) -> tuple[int, ...]:
+    """Return the positions of the arguments that an operator writes."""
+    arguments = func._schema.arguments  # noqa: SLF001  # torch has no public name for it
+    return tuple(at for at, one in enumerate(arguments) if one.alias_info is not None and one.alias_info.is_write)
