@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.histories import attached_first
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -90,13 +91,13 @@ class MissingInputGradHook(Rule):
                 and model.base_frozen
                 for model in trained.models
             )
-            if cut and trained.kbit and trained.certain:
-                yield self.violation(
-                    "no gradient reaches its adapters: the layers checkpoint reentrantly and nothing before them requires grad",
-                    source.at(trained.models[0].checkpointing.by or trained.call),
-                    surface=Surface.SOURCE,
-                    fix=Fix('checkpoint without reentry: {"use_reentrant": False}', Safety.DISPLAY),
+            if cut and trained.certain and (trained.kbit or attached_first(source, trained)):
+                what = (
+                    "no gradient reaches its adapters: the layers checkpoint reentrantly and nothing before them requires grad"
                 )
+                fix = Fix('checkpoint without reentry: {"use_reentrant": False}', Safety.DISPLAY)
+                at = source.at(trained.models[0].checkpointing.by or trained.call)
+                yield self.violation(what, at, surface=Surface.SOURCE, fix=fix)
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each layer that the traced step found cut off; its attributes determine the fix."""
