@@ -29,7 +29,8 @@ from kbitlint.source.interpreter.arguments import (
     stored_of,
     with_stored_adapters,
 )
-from kbitlint.source.interpreter.objects import Effort, Object, TrackedModel, Trainer
+from kbitlint.source.interpreter.effort import Effort
+from kbitlint.source.interpreter.objects import Object, TrackedModel, Trainer
 from kbitlint.source.interpreter.training_arguments import with_arguments
 from kbitlint.upstream.quantization import PREPARED_METHODS
 
