@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Call, Style, Symbol
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft, Returned
@@ -11,6 +12,9 @@ from kbitlint.source.interpreter.names import canonical, lets_no_gradient_throug
 from kbitlint.source.interpreter.objects import Class, Constant, Entry, Function, Object, Output, Record, Scope
 from kbitlint.source.nodes import walk
 from kbitlint.upstream.calls import TRAINERS, TRAINING_ARGUMENTS
+
+if TYPE_CHECKING:
+    from kbitlint.source.interpreter.effort import Effort
 
 _DEEPEST = 12
 #: Number of names that take as long to bind as one step.
