@@ -25,9 +25,8 @@ class MissingInputGradHook(Rule):
 
     ## What it does
 
-    Reports checkpointed layers that cut the gradient. They checkpoint reentrantly, and hold adapters or will hold them. No
-    parameter upstream is trainable, and no hook on the embeddings makes their input require grad. It is a warning for layers
-    of a tower that text alone does not run, and one that names the module if a trainable one may run before the layers.
+    Reports reentrantly checkpointed layers that hold adapters, or will, where no parameter upstream is trainable and no hook
+    makes the embeddings' output require grad. It is a warning if text alone does not run them, or a trainable module may first.
 
     ## Why is this bad?
 
