@@ -6,6 +6,7 @@ import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.histories import attached_first
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -36,8 +37,7 @@ class MissingInputGradHook(Rule):
 
     ## Example
 
-    `model._set_gradient_checkpointing(True, functools.partial(checkpoint, use_reentrant=True))` after freezing the
-    base, without `model.enable_input_require_grads()`. Or a hook on the text embeddings only, with LoRA on a vision tower.
+    `gradient_checkpointing_kwargs={"use_reentrant": True}` over a frozen base, without `enable_input_require_grads()`.
 
     ## Fix
 
@@ -91,13 +91,13 @@ class MissingInputGradHook(Rule):
                 and model.base_frozen
                 for model in trained.models
             )
-            if cut and trained.kbit and trained.certain:
-                yield self.violation(
-                    "no gradient reaches its adapters: the layers checkpoint reentrantly and nothing before them requires grad",
-                    source.at(trained.models[0].checkpointing.by or trained.call),
-                    surface=Surface.SOURCE,
-                    fix=Fix('checkpoint without reentry: {"use_reentrant": False}', Safety.DISPLAY),
+            if cut and trained.certain and (trained.kbit or attached_first(source, trained)):
+                what = (
+                    "no gradient reaches its adapters: the layers checkpoint reentrantly and nothing before them requires grad"
                 )
+                fix = Fix('checkpoint without reentry: {"use_reentrant": False}', Safety.DISPLAY)
+                at = source.at(trained.models[0].checkpointing.by or trained.call)
+                yield self.violation(what, at, surface=Surface.SOURCE, fix=fix)
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each layer that the traced step found cut off; its attributes determine the fix."""
@@ -108,6 +108,7 @@ class MissingInputGradHook(Rule):
         unseen = {violation.at.path: violation for violation in self.check_model(trace.model, context)}
         layers = {layer.path: layer for layer in trace.model.checkpoints}
         inside = Counter(facts.at for facts in trace.gradients if facts.reentrant and not facts.virtual)
+        raises = all(facts.cut is not None for facts in trace.gradients if not facts.virtual)  # the loss needs no gradient
         for path in dict.fromkeys(facts.at for facts in trace.gradients if facts.reentrant):
             what = "its adapters" if inside[path] else "adapters attached to it"
             only = "" if path in unseen else " (only the traced step shows it)"
@@ -115,6 +116,7 @@ class MissingInputGradHook(Rule):
                 f"no gradient reaches {what}: the layer checkpoints reentrantly and nothing before it requires grad{only}",
                 Location(path),
                 surface=Surface.TRACE,
+                consequence=Consequence.FAILS if raises and inside[path] else None,
                 evidence={"trainable_inside": inside[path], "seen_in_attributes": path in unseen},
                 fix=self._fix(layers.get(path)),
             )

@@ -61,6 +61,8 @@ def test_a_script_about_something_else_is_nothing_to_check(run, tmp_path):
         ("a.py", b"from peft import PeftModel\ndef f(:\n", "is not valid Python: invalid syntax (line 2)"),
         ("a.py", b"# PeftModel \xff\n", "has no usable encoding: invalid or missing encoding declaration"),
         ("a.py", b"# -*- coding: nonsense -*-\n# PeftModel\n", "has no usable encoding: unknown encoding: nonsense"),
+        ("a.py", b"# -*- coding: undefined -*-\n# PeftModel\n", "is not undefined"),
+        ("a.py", b"# -*- coding: punycode -*-\n# PeftModel\n", "is not punycode"),
         ("a.ipynb", b'{"cells": PeftModel', "is not valid JSON: a value is expected (line 1, column 11)"),
         ("a.ipynb", b'{"PeftModel": []}', "cells: must be a list, as in nbformat 4"),
         ("a.yaml", b"load_in_4bit: [\n", "is not valid YAML: did not find expected node content (line 2, column 1)"),
@@ -97,6 +99,14 @@ def test_what_cannot_be_read_or_written_is_one_line(tmp_path, monkeypatch):
 
     assert path.read_text() == FAULTY
     assert [item.name for item in tmp_path.iterdir()] == ["train.py"]
+
+
+def test_integers_that_python_does_not_print_in_decimal_stop_no_fix(run, tmp_path):
+    (tmp_path / "train.py").write_text(FAULTY + f"seed = 0x{'f' * 20_000}\n")
+
+    result = run("--fix", "train.py")
+
+    assert (result.exit_code, (tmp_path / "train.py").read_text()) == (0, CLEAN + f"seed = 0x{'f' * 20_000}\n")
 
 
 def test_line_ends_encoding_and_permissions_stay(tmp_path):
@@ -412,7 +422,7 @@ CONFIG = f'bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant="nf4", {MI
 
 @pytest.mark.parametrize("suffix", [".py", ".ipynb"])
 def test_edits_of_one_call_are_made_one_after_the_other(tmp_path, suffix):
-    text = IMPORTS + CONFIG + LOADED.split("\n", 1)[1] + PREPARED + ADAPTED + RANKED
+    text = IMPORTS + CONFIG + LOADED.split("\n", 1)[1] + PREPARED + ADAPTED + TRAINED
     path = tmp_path / f"train{suffix}"
     path.write_text(text if suffix == ".py" else json.dumps({"cells": [{"cell_type": "code", "source": text}]}))
 
