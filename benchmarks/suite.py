@@ -60,7 +60,13 @@ PROMISES = {
     ),
     "targets: Hub, factories, remote code": ("test_hub", "test_factories", "test_build"),
     "several ranks: verdict = outcome": ("test_ranks", "test_context", "test_torchrun", "test_records"),
-    "the callback in real Trainers, and its counterparts": ("test_trainer", "test_trl", "test_watch", "test_frameworks"),
+    "the callback in real Trainers, and its counterparts": (
+        "test_trainer",
+        "test_trl",
+        "test_watch",
+        "test_frameworks",
+        "test_trainers",
+    ),
     "the whole life of a run: what targets cover, what versions allow, what was merged": (
         *("test_coverage", "test_env", "test_merged"),
     ),
