@@ -91,9 +91,8 @@ class MissingInputGradHook(Rule):
                 for model in trained.models
             )
             if cut and trained.certain and (trained.kbit or attached_first(source, trained)):
-                what = (
-                    "no gradient reaches its adapters: the layers checkpoint reentrantly and nothing before them requires grad"
-                )
+                cause = "the layers checkpoint reentrantly and nothing before them requires grad"
+                what = f"no gradient reaches its adapters: {cause}"
                 fix = Fix('checkpoint without reentry: {"use_reentrant": False}', Safety.DISPLAY)
                 at = source.at(trained.models[0].checkpointing.by or trained.call)
                 yield self.violation(what, at, surface=Surface.SOURCE, fix=fix)
