@@ -98,6 +98,8 @@ class ModelState:
     adapters: Adapters | None = None
     base_frozen: bool | None = None
     """Whether the base model is frozen. None if no call froze or unfroze it since loading, or if it is not known."""
+    chosen: bool = False
+    """Whether the script chose by itself which parameters of the base model require gradients."""
     training_mode: bool | None = None
     """False after loading and ``eval()``, True after ``train()``; None if it is not known."""
     unconverted: bool = False

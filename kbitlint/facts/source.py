@@ -37,6 +37,7 @@ class Action(enum.Enum):
     CHECKPOINT = "enable checkpointing"
     HOOK = "make inputs require grad"
     CAST = "cast"
+    MOVE = "move to a device"
     UNFREEZE = "make everything require grad"
     FREEZE = "freeze"
     MERGE = "merge"

@@ -75,8 +75,8 @@ class Functions(Interpreter):
         keyword_only = zip((argument.arg for argument in parameters.kwonlyargs), parameters.kw_defaults, strict=True)
         for name, default in (*by_name, *keyword_only):
             bound[name] = self.value(default) if default is not None and arguments.complete else UNKNOWN
-        if not arguments.items:
-            # the caller may be another file, or a command line that sets the value: so a default of None or False becomes
+        if not arguments.items and arguments.callee == "dict":
+            # no call of the file: the caller may be another file, or a command line that sets the value: so a default of None or False becomes
             # UNKNOWN
             bound = {name: UNKNOWN if value in (Constant(None), Constant(False)) else value for name, value in bound.items()}  # noqa: FBT003  # a value of the file
         rest = Record(style=Style.DICT, complete=arguments.complete)

@@ -161,6 +161,11 @@ class ModelCalls(Interpreter):
         if name in ("forward", "__call__"):
             return Output(net)
         if name in KEEPS_MODEL:
+            if name == "cuda":
+                self.trail.step(Action.MOVE, call, net, net.state)
+            return net
+        if name == "dequantize":  # the linear layers become plain ones, in place
+            net.state = dataclasses.replace(net.state, method=None, bits=None, quantization=None)
             return net
         if not name.startswith(_LOOKS) and not name.endswith("_disable"):
             net.state = dataclasses.replace(net.state, certain=False)
@@ -172,6 +177,8 @@ class ModelCalls(Interpreter):
             shown = [call.dtype("dtype"), *(call.dtype(argument.name) for argument in call.arguments)]
             value = next((item for item in shown if item in ("float16", "bfloat16", "float32")), None)
         if value is None:
+            if name == "to" and call.arguments:
+                self.trail.step(Action.MOVE, call, net, net.state)
             return
         adapters = net.state.adapters
         after = dataclasses.replace(
@@ -184,7 +191,7 @@ class ModelCalls(Interpreter):
         if filtered or value not in (True, False):
             if state.adapters is not None:
                 state = dataclasses.replace(state, adapters=dataclasses.replace(state.adapters, trainable=None))
-            net.state = dataclasses.replace(state, base_frozen=None)
+            net.state = dataclasses.replace(state, base_frozen=None, chosen=filtered)
             return
         if state.adapters is not None:
             adapters = dataclasses.replace(state.adapters, trainable=bool(value), frozen_by=None if value else call)

@@ -43,6 +43,7 @@ MARKS = tuple(
         "peft_config",
         "quantization_config",
         "kbitlint:",
+        "BitsandbytesPrecision",
         *QUANTIZATION_CONFIGS,
     )
 )
