@@ -46,6 +46,9 @@ class Adapters:
     kept: bool = True
     """Whether the script keeps the PeftModel. If it drops the result of ``get_peft_model``, it keeps only the base model."""
 
+    dropped: Call | None = None
+    """The call of a function of the script that returned the PeftModel, if the script drops its result."""
+
     @property
     def of_saved_config(self) -> bool:
         """Return whether the config of a folder, which the script does not change, freezes the adapters."""

@@ -9,6 +9,8 @@ from kbitlint.source.interpreter.objects import Class, Constant, Function, Objec
 from kbitlint.upstream.calls import FUNCTIONS, TRAINERS, TRAINING_ARGUMENTS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 
+#: methods of models and tensors that cast, with their dtypes
+CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}
 BUILTINS = frozenset(
     {
         "dict",
