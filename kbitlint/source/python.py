@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path as FilePath
 
+    from kbitlint.facts.own_modules import FileUse, Head
     from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
 
@@ -82,6 +83,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
     imported = files.files if files is not None else []
     starts = list(itertools.accumulate((one.text.text.count("\n") + 1 for one in imported), initial=text.count("\n") + 2))
     imports = tuple(_imports(module))
+    own_heads, own_uses = _own_classes(text, module)
     return SourceFacts(
         file,
         "\n".join([text, *(one.text.text for one in imported)]),
@@ -97,8 +99,21 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         length=len(text),
         modules=tuple((start, one.name) for start, one in zip(starts, imported, strict=False)),
         module_ignores={one.name: ignores(one.text.text, one.module) for one in imported},
+        heads=own_heads,
+        file_uses=own_uses,
         own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
     )
+
+
+def _own_classes(text: str, module: ast.Module) -> tuple[tuple[Head, ...], tuple[FileUse, ...]]:
+    """Return the heads and the uses of files in the classes of a file."""
+    beside, touches = "Module)" in text and "self." in text, "Callback)" in text and "pytorch_model" in text
+    touches = touches or ("Callback)" in text and "model.safetensors" in text)
+    if not beside and not touches:
+        return (), ()
+    from kbitlint.source.own_modules import file_uses, heads  # few scripts have such classes
+
+    return tuple(heads(module)) if beside else (), tuple(file_uses(module)) if touches else ()
 
 
 def _launch(beside: FilePath | None, file: str, text: str, module: ast.Module) -> Launch | None:
