@@ -77,7 +77,7 @@ class DtypeMismatch(Rule):
         heads = [head for head in source.heads if head.uncast_at]
         if not heads or _WIDENS.search(source.text):
             return
-        models = [model for path in source.paths for model in path.models.values()]
+        models = [model for path in source.paths for model in path.models.values() if model.load is not None]
         dtypes = {model.dtype for model in models if model.kbit and model.prepared is None and model.certain}
         if len(dtypes) != 1 or not dtypes <= set(LOW_PRECISION) or not all(model.kbit for model in models):
             return
