@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 #: code that casts the operands of matrix products, or the head, in a way of its own
 _WIDENS = re.compile(
-    r"autocast|mixed_precision|Accelerator|Fabric|Lightning|set_default_dtype|\b(?:bf16|fp16)\b|\btrl\b"
+    r"autocast|mixed_precision|Accelerator|Fabric|Lightning|set_default_dtype|\b(?:bf16|fp16)\b"
+    r"|\b(?:SFT|DPO|KTO|GRPO|RLOO|ORPO|CPO|Reward)Trainer\("
     r"|\.(?:bfloat16|half)\(\)|\.to\([^)\n]*(?:torch\.(?:bfloat16|float16|half)|\bdtype\s*=)"
 )
 

@@ -150,6 +150,13 @@ def test_a_saved_config_attaches_frozen_adapters():
     "script",
     [
         pytest.param(RECIPE, id="prepared first"),
+        pytest.param(
+            "def build(adapter=None):\n    model = load()\n"
+            "    if adapter:\n        return PeftModel.from_pretrained(model, adapter)\n"
+            "    return get_peft_model(model, LoraConfig())\n"
+            "model = build()\n" + TRAINED + "again = build('adapter').eval()\n",
+            id="loaded by another call of the function",
+        ),
         pytest.param(RESUMED.replace("'adapter'", "'adapter', is_trainable=True"), id="loaded to be trained"),
         pytest.param(RESUMED.replace("'adapter'", "'adapter', is_trainable=flag"), id="perhaps loaded to be trained"),
         pytest.param(RESUMED.replace("'adapter'", "'adapter', config=config"), id="the config may say so"),

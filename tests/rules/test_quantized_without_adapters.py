@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 from peft import LoraConfig, get_peft_model
-from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, RECIPE, TRAINED, findings, flagged_lines
+from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, RECIPE, TRAINED, findings, fixed_text, flagged_lines
 from transformers import Trainer, TrainingArguments
 
 BARE = LOADED + TRAINED
@@ -135,6 +135,12 @@ def test_a_peft_model_that_a_function_returns_is_dropped():
 
     told = "the PeftModel that setup returns is dropped, and Trainer refuses the quantized model without it"
     assert found == ("error", "setup(model)", told)
+
+
+def test_the_fix_keeps_the_peft_model(tmp_path):
+    fixed = fixed_text("KB220", RETURNS + LOADED + "setup(model)\n" + TRAINED, tmp_path)
+
+    assert fixed == RETURNS + LOADED + "model = setup(model)\n" + TRAINED
 
 
 @pytest.mark.parametrize(
