@@ -79,3 +79,14 @@ def load_bitsandbytes(purpose: str) -> ModuleType:
     finally:
         torch.compile = compile_now
         log.setLevel(level)
+
+
+def load_peft(purpose: str) -> ModuleType:
+    """Import PEFT, and bitsandbytes before it: PEFT imports it too, slowly and with its warnings.
+
+    Raises:
+        MissingExtraError: If PEFT is not installed.
+    """
+    if "peft" not in sys.modules and all(map(importlib.util.find_spec, ("peft", "bitsandbytes"))):
+        load_bitsandbytes(purpose)
+    return require("peft", purpose)

@@ -146,8 +146,10 @@ def parse(text: str) -> Target:
 
 
 def _near(path: Path) -> str:
-    """Return a suggestion for a path that does not exist: an entry of its folder with a similar name."""
+    """Return a hint for a path that leads nowhere: that it is a link, or an entry of its folder with a similar name."""
     try:
+        if path.is_symlink():
+            return ": it is a link that leads to none"
         names = [entry.name for entry in path.parent.iterdir()][:_MOST_NAMES]
     except (OSError, ValueError):  # ValueError: a null byte
         return ""

@@ -90,7 +90,7 @@ class AlteredPackedWeight(Rule):
                     f"the packed weight contradicts its record: {layer.conflict}",
                     Location(layer.path),
                     evidence={"method": layer.packing.method, "bits": layer.packing.bits},
-                    fix=Fix("load the model again, and cast no packed weight", Safety.DISPLAY),
+                    fix=Fix("load the model again, and neither cast nor evaluate it before it trains", Safety.DISPLAY),
                 )
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.source import SourceFacts, Step
+    from kbitlint.facts.values import Argument
 
 #: trainers whose reference is the model with its adapters switched off
 TRAINERS = tuple(f"trl.{name}Trainer" for name in ("DPO", "KTO", "GRPO", "RLOO", "OnlineDPO"))
@@ -60,12 +61,9 @@ class BiasesInReference(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each such trainer on every path."""
         for call, steps in source.steps_at(Action.TRAINER):
-            configs = [_biased(step) for step in steps]
-            config = configs[0]
-            if call.callee not in TRAINERS or config is None or None in configs:
-                continue
-            given = config.argument("bias")
-            if given is not None:
+            biases = [_biases(step) for step in steps]
+            given = biases[0]
+            if call.callee in TRAINERS and given is not None and None not in biases:
                 inside = source.code_of(given.span)[:1] in ("'", '"')
                 edits = source.replace(given.span, '"none"') if inside and source.dialect == "python" else ()
                 yield self.violation(
@@ -77,8 +75,8 @@ class BiasesInReference(Rule):
                 )
 
 
-def _biased(step: Step) -> Call | None:
-    """Return the adapter config with biases whose trainer makes the reference itself; None if there is none."""
+def _biases(step: Step) -> Argument | None:
+    """Return the argument that trains biases under a trainer that makes the reference itself; None if there is none."""
     adapters = step.before.adapters
     config = adapters.config if adapters is not None else None
     if not isinstance(config, Call) or config.value("bias") not in ("all", "lora_only") or step.call.gives("ref_model"):
@@ -86,4 +84,4 @@ def _biased(step: Step) -> Call | None:
     arguments = step.call.value("args")
     online = step.call.callee in ("trl.GRPOTrainer", "trl.RLOOTrainer")
     beta = arguments.value("beta", 0.0 if "GRPO" in step.call.callee else 0.05) if isinstance(arguments, Call) else 0.0
-    return None if online and (not isinstance(beta, float) or beta == 0) else config
+    return None if online and (not isinstance(beta, float) or beta == 0) else config.argument("bias")

@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
+    from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
+
+FOUR = 4
 
 
 class CastOfQuantizedModel(Rule):
@@ -25,6 +29,9 @@ class CastOfQuantizedModel(Rule):
     it to float16 or bfloat16: a warning.
 
     Also reports a move of the bare model to a device, `to('cuda')` or `cuda()`, in versions of transformers that refuse it.
+
+    PEFT's `cast_mixed_precision_params` casts every parameter, packed bytes included: an error on 4 bits, because the first
+    step raises.
 
     Two casts are not reported: a PeftModel to float32, the usual dtype of adapters and norms; and `bfloat16()` on the
     bare model, which transformers does not refuse.
@@ -69,6 +76,9 @@ class CastOfQuantizedModel(Rule):
         for call, steps in source.steps_at(Action.CAST):
             if not all(step.before.kbit and step.before.method == "bitsandbytes" for step in steps):
                 continue
+            if all(step.detail == "packed" for step in steps):
+                yield from self._destroyed(source, call, [step.before for step in steps])
+                continue
             wrapped = [step.before.adapters is not None for step in steps]
             if any(wrapped) != all(wrapped) or (call.callee == "bfloat16" and not all(wrapped)):
                 continue  # transformers does not refuse bfloat16() on the bare model, and the cast does no harm
@@ -101,3 +111,14 @@ class CastOfQuantizedModel(Rule):
                     evidence={"transformers": version, "bits": bits, "allowed_since": since.pop()},
                     fix=Fix('leave it out: device_map={"": 0} of from_pretrained places the model', Safety.DISPLAY),
                 )
+
+    def _destroyed(self, source: SourceFacts, call: Call, models: list[ModelState]) -> Iterator[Violation]:
+        """Yield one violation if a cast gives the packed weights of 4-bit layers another dtype on every path."""
+        if all(model.bits == FOUR and model.certain for model in models):
+            yield self.violation(
+                "the cast reaches the packed weights, too, whose bytes are then read as numbers",
+                source.at(call),
+                surface=Surface.SOURCE,
+                evidence={"dtype": str(call.dtype("dtype"))},
+                fix=Fix("leave the cast out: from_pretrained(..., dtype=...) decides", Safety.DISPLAY),
+            )

@@ -67,6 +67,8 @@ class DdpReentrantCheckpointing(Rule):
         """Yield one violation for each layer whose parameters DDP would mark ready twice."""
         if context.strategy is not Strategy.DDP or context.find_unused_parameters is False or context.static_graph:
             return
+        if context.sets_training_mode is not True and model.adapter_training is False:
+            return  # the adapters were put into eval mode, in which no layer checkpoints
         loop = context.gradient_checkpointing
         by_loop = loop is not None and loop.enabled
         feeds = {feed.stack: feed for feed in model.feeds}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
-    from kbitlint.facts.values import Call
+    from kbitlint.facts.values import Call, Span
 
 
 #: parts of models of images and sound, as scripts name them
@@ -90,16 +90,17 @@ class DeadSkipName(Rule):
         """Yield one violation for each dead name of a list that every load with it shares."""
         if number(source.versions.get("transformers", "5")) < (5,):
             return
-        found: dict[Call, dict[str, str] | None] = {}
+        found: dict[Span, tuple[Call, dict[str, str]]] = {}
         for _, steps in source.steps_at(Action.LOAD):
             for step in steps:
                 config = step.before.quantization
                 if config is not None:
                     dead = _dead(config, step.before)
-                    found[config] = dead if found.get(config, dead) == dead else None
-        for config, names in found.items():
+                    _, others = found.get(config.span, (config, dead))
+                    found[config.span] = config, dead if dead == others else {}
+        for config, names in found.values():
             argument = config.argument("llm_int8_skip_modules")
-            for name, meant in (names or {}).items() if argument is not None else ():
+            for name, meant in names.items():
                 written = source.code_of(argument.span) if argument is not None else ""
                 quoted = next((quote + name + quote for quote in "\"'" if quote + name + quote in written), "")
                 edits = (

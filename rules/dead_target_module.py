@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
-    from kbitlint.facts.values import Call
+    from kbitlint.facts.values import Call, Span
 
 
 class DeadTargetModule(Rule):
@@ -87,15 +87,15 @@ class DeadTargetModule(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each list of targets with a name that the checkpoint's architecture does not have."""
         old = number(source.versions.get("transformers", "5")) < (5,)
-        found: dict[Call, list[tuple[str, ...]]] = {}
+        found: dict[Span, list[tuple[Call, tuple[str, ...]]]] = {}
         for _, steps in source.steps_at(Action.ATTACH):
             for step in steps:
                 config = step.call.within("peft_config")
                 if config is not None and config.callee == "peft.LoraConfig":
-                    found.setdefault(config, []).append(_dead(config, step.before, old=old))
-        for config, lists in found.items():
-            dead, argument = lists[0], config.argument("target_modules")
-            if not dead or argument is None or any(other != dead for other in lists):
+                    found.setdefault(config.span, []).append((config, _dead(config, step.before, old=old)))
+        for (config, dead), *others in found.values():
+            argument = config.argument("target_modules")
+            if not dead or argument is None or any(other != dead for _, other in others):
                 continue
             everything = isinstance(argument.value, tuple) and len(dead) == len(argument.value)
             yield self.violation(

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.source import SourceFacts
-
+    from kbitlint.facts.values import Span
 
 #: suffixes of task model classes, and the task types for which PEFT trains a copy of their heads
 TASKS = {
@@ -95,14 +95,15 @@ class FrozenTaskHead(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each LoRA config that leaves the head frozen on every path that trains the model."""
-        left: dict[Call, bool] = {}
+        left: dict[Span, tuple[Call, bool]] = {}
         for trained in source.trained():
             for model in trained.models:
                 config = model.adapters.config if model.adapters is not None else None
                 if isinstance(config, Call):
                     frozen = model.certain and model.base_frozen is True and _forgets(config, model.load)
-                    left[config] = left.get(config, True) and frozen
-        for config, frozen in left.items():
+                    _, so_far = left.get(config.span, (config, True))
+                    left[config.span] = config, so_far and frozen
+        for config, frozen in left.values():
             if frozen:
                 yield self.violation(
                     "the head of the task stays frozen: if the checkpoint had none, it is random and saved nowhere",

@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.calls import TRAINING_ARGUMENTS
-from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
+    from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Argument, Call
+
+_NO_STEP = "the learning rate is 0: no step changes a parameter"
+_NO_LOSS = "beta is 0: the loss multiplies what the model says with it, and no gradient is left"
+_RATE = Fix("set a rate, such as 2e-4", Safety.DISPLAY)
+_BETA = Fix("set beta, such as 0.1", Safety.DISPLAY)
 
 
 class LearningRateOfZero(Rule):
@@ -21,7 +27,8 @@ class LearningRateOfZero(Rule):
 
     ## What it does
 
-    Reports `lr=0.0` of the optimizers of torch, and `learning_rate=0.0` of training arguments.
+    Reports `lr=0.0` of the optimizers of torch, and `learning_rate=0.0` of training arguments. Reports `beta=0.0` of TRL's
+    `DPOConfig` and `KTOConfig`, which is such a factor in their losses.
 
     ## Why is this bad?
 
@@ -53,16 +60,31 @@ class LearningRateOfZero(Rule):
         since="0.1.0",
     )
 
+    def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield at most one violation, on the model as a whole."""
+        if context.learning_rate == 0:
+            yield self.violation(_NO_STEP, Location(), fix=_RATE)
+        if context.beta == 0:
+            yield self.violation(_NO_LOSS, Location(), fix=_BETA)
+
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each such call that every path makes alike."""
         for call in source.calls:
             rate = _rate(call)
             if rate is not None and not isinstance(rate.value, bool) and rate.value == 0:
                 yield self.violation(
-                    "the learning rate is 0: no step changes a parameter",
+                    _NO_STEP,
                     source.at_line(rate.whole.line, rate.name),
                     surface=Surface.SOURCE,
-                    fix=Fix("set a rate, such as 2e-4", Safety.DISPLAY),
+                    fix=_RATE,
+                )
+            beta = call.argument("beta") if call.callee in _PREFERENCES else None
+            if beta is not None and not isinstance(beta.value, bool) and beta.value == 0 and _is_scaled(call):
+                yield self.violation(
+                    _NO_LOSS,
+                    source.at_line(beta.whole.line, beta.name),
+                    surface=Surface.SOURCE,
+                    fix=_BETA,
                 )
 
 
@@ -70,3 +92,12 @@ def _rate(call: Call) -> Argument | None:
     if call.callee in TRAINING_ARGUMENTS:
         return call.argument("learning_rate")
     return call.argument("lr") if call.callee.startswith("torch.") else None
+
+
+#: configs of TRL whose loss is a function of ``beta`` times a difference of log-probabilities
+_PREFERENCES = ("trl.DPOConfig", "trl.KTOConfig")
+
+
+def _is_scaled(call: Call) -> bool:
+    """Return whether the kind of the loss is known to be such a function. IPO divides by ``beta``."""
+    return call.value("loss_type", "sigmoid") in ("sigmoid", "hinge", "robust", "kto")

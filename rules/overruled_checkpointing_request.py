@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.source import ExecutionPath, SourceFacts
-    from kbitlint.facts.values import Argument, Call
+    from kbitlint.facts.values import Argument, Call, Span
 
 
 class OverruledCheckpointingRequest(Rule):
@@ -58,17 +58,17 @@ class OverruledCheckpointingRequest(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each request that is overruled on every path that trains the model."""
-        found: dict[Call, list[bool]] = {}
-        places: dict[Call, Argument] = {}
+        found: dict[Span, list[bool]] = {}
+        places: dict[Span, Argument] = {}
         for path in source.paths:
             for call, argument, overruled in _requests(path):
-                found.setdefault(call, []).append(overruled)
-                places[call] = argument
-        for call, outcomes in found.items():
+                found.setdefault(call.span, []).append(overruled)
+                places[call.span] = argument
+        for span, outcomes in found.items():
             if all(outcomes):
                 yield self.violation(
                     "a later call enables checkpointing with another use_reentrant, which holds",
-                    source.at_line(places[call].whole.line, "use_reentrant"),
+                    source.at_line(places[span].whole.line, "use_reentrant"),
                     surface=Surface.SOURCE,
                     fix=Fix("pass the kwargs to the call that decides", Safety.DISPLAY),
                 )

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
-    from kbitlint.facts.values import Value
+    from kbitlint.facts.values import Span, Value
 
 
 class PackedTaskHead(Rule):
@@ -70,21 +70,22 @@ class PackedTaskHead(Rule):
         """Yield one violation for each quantization config whose packed head PEFT is asked to train on every path."""
         if number(source.versions.get("transformers", "5")) < (5,):
             return
-        found: dict[Call, tuple[str, ...] | None] = {}
-        certain: set[Call] = set()
+        found: dict[Span, tuple[Call, tuple[str, ...] | None]] = {}
+        certain: set[Span] = set()
         for _, steps in source.steps_at(Action.ATTACH):
             for step in steps:
                 config = step.before.quantization
                 if config is not None:
                     heads = _packed(step.before) if _trains(step.call, step.before, source.versions) else None
-                    certain |= {config} if _is_named(step.before) else set()
-                    found[config] = heads if found.get(config, heads) == heads else None
-        for config, heads in found.items():
+                    certain |= {config.span} if _is_named(step.before) else set()
+                    _, others = found.get(config.span, (config, heads))
+                    found[config.span] = config, heads if heads == others else None
+        for config, heads in found.values():
             if heads is not None:
                 title = f"leave it unquantized: llm_int8_skip_modules={list(heads)}"
                 given = config.gives("llm_int8_skip_modules")
                 edits = () if given else source.set_argument(config, "llm_int8_skip_modules", repr(list(heads)))
-                named = config in certain
+                named = config.span in certain
                 yield self.violation(
                     "the head is quantized too, and a packed head cannot be trained"
                     + ("" if named else ", unless the checkpoint's class has a head of another name"),
@@ -130,17 +131,13 @@ def _packed(model: ModelState) -> tuple[str, ...] | None:
 
 
 def _trains(attach: Call, model: ModelState, versions: Mapping[str, str]) -> bool:
-    """Return whether an adapter config makes PEFT train a copy of the head.
-
-    Configs without ``modules_to_save``, such as that of trainable tokens, have no field for it.
-    """
+    """Return whether an adapter config makes PEFT train a copy of the head. One without a field for it never does."""
     config, kind = attach.within("peft_config"), _kind(model)
     if config is None or kind is None or not takes(config.callee, "modules_to_save", versions):
         return False
     heads, tasks = HEADS[kind]
-    task = _text(config.value("task_type"))
     saved = config.value("modules_to_save")
-    by_task = task in tasks and attach.callee != "add_adapter"  # transformers' own method adds no head to a task's adapters
+    by_task = _text(config.value("task_type")) in tasks and attach.callee != "add_adapter"  # which adds no head
     return by_task or (isinstance(saved, tuple) and any(name in heads for name in saved))
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ParameterRecastUnderDdp(Rule):
-    """Trainable parameters that get another dtype in the first forward pass, after DDP has registered them.
+    """Trainable parameters that get another dtype in the first step, after DDP has registered them.
 
     ## What it does
 
@@ -30,7 +30,8 @@ class ParameterRecastUnderDdp(Rule):
     gets data of another dtype, and DDP never hears of it. The gradients of such a bias are not averaged over the ranks.
 
     With `find_unused_parameters=False` the second step raises `Expected to have finished reduction in the prior iteration`: an
-    error. Otherwise the copies of the bias drift apart in silence: a warning.
+    error. Otherwise two ranks and more raise `Expected Float, got BFloat16` while they exchange gradients: an error too if the
+    number of ranks is known, and a warning if it is not.
 
     ## Example
 
@@ -64,14 +65,13 @@ class ParameterRecastUnderDdp(Rule):
         """Yield one violation for each trainable parameter whose dtype the step changes."""
         if context.strategy is not Strategy.DDP:
             return
-        waits = context.waits_for_every_gradient
+        fails = context.waits_for_every_gradient or (context.world_size or 0) > 1
         for path, before, after in trace.recast:
             yield self.violation(
                 f"the first step makes the trainable {before} parameter {after}, and DDP no longer averages its gradient",
                 Location(path),
                 surface=Surface.TRACE,
-                severity=Severity.ERROR if waits else Severity.WARNING,
-                consequence=Consequence.FAILS if waits else Consequence.TRAINS_WRONG,
+                severity=Severity.ERROR if fails else Severity.WARNING,
                 evidence={"before": before, "after": after},
                 fix=Fix(f"make it {after} before DDP wraps the model", Safety.DISPLAY),
             )

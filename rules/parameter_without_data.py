@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.source import SourceFacts
 
 
 class ParameterWithoutData(Rule):
@@ -33,6 +34,9 @@ class ParameterWithoutData(Rule):
 
     `get_peft_model` creates adapters on the device of the base layer's weight, without a message if that is meta. Such
     an adapter never gets data.
+
+    A script is checked for `get_peft_model(..., low_cpu_mem_usage=True)` before a training. PEFT means it for adapters whose
+    saved weights are loaded next.
 
     ## Example
 
@@ -84,3 +88,20 @@ class ParameterWithoutData(Rule):
                     evidence={"shape": list(parameter.shape), "devices": devices, "trainable": parameter.requires_grad},
                     fix=Fix("load the base as a whole before adapters are attached", Safety.DISPLAY),
                 )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each training whose adapters are attached without data on every path."""
+        for trained in source.trained():
+            attached = [model.adapters.by for model in trained.models if model.adapters is not None]
+            empty = all(call.callee in _ATTACHES and call.value("low_cpu_mem_usage") is True for call in attached)
+            if trained.certain and empty and len(attached) == len(trained.models):
+                yield self.violation(
+                    "the adapters are attached on the meta device, and nothing gives them data before they train",
+                    source.at(attached[0]),
+                    surface=Surface.SOURCE,
+                    fix=Fix("leave low_cpu_mem_usage=True out: it is for adapters that are loaded next", Safety.DISPLAY),
+                )
+
+
+#: calls whose ``low_cpu_mem_usage`` creates adapters without data
+_ATTACHES = ("get_peft_model", "peft.get_peft_model")

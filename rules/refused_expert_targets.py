@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
-    from kbitlint.facts.values import Call
+    from kbitlint.facts.values import Call, Span
 
 
 class RefusedExpertTargets(Rule):
@@ -63,16 +63,15 @@ class RefusedExpertTargets(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each adapter config that PEFT refuses for the checkpoint on every path."""
         new = number(source.versions.get("peft", "1")) >= (0, 19) and number(source.versions.get("transformers", "5")) >= (5,)
-        found: dict[Call, list[tuple[str, str]]] = {}
+        found: dict[Span, list[tuple[Call, tuple[str, str]]]] = {}
         for _, steps in source.steps_at(Action.ATTACH) if new else ():
             for step in steps:
                 config = step.call.within("peft_config")
                 if config is not None and config.callee == "peft.LoraConfig":
-                    found.setdefault(config, []).append(_refused(config, step.before))
-        for config, reasons in found.items():
-            name, why = reasons[0]
+                    found.setdefault(config.span, []).append((config, _refused(config, step.before)))
+        for (config, (name, why)), *others in found.values():
             argument = config.argument(name)
-            if not why or argument is None or any(reason != reasons[0] for reason in reasons):
+            if not why or argument is None or any(reason != (name, why) for _, reason in others):
                 continue
             dropout = config.argument("lora_dropout")
             edits = (

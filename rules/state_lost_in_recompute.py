@@ -69,12 +69,12 @@ class StateLostInRecompute(Rule):
             raise Unchecked("no adapters are attached yet")
         active = [adapter for adapter in model.adapters if adapter.active]
         invoked, tasks = [a.name for a in active if a.invoked], [a.name for a in active if a.by_task]
-        if any(adapter.invoked and not adapter.wrapped for adapter in active):
+        if any(adapter.invoked and not adapter.searched for adapter in active):
             yield self.violation(
-                "invocation tokens are looked for by PEFT's own model only, so the adapter acts on no token",
+                "invocation tokens are looked for by PEFT's model for causal LM only, so the adapter acts on no token",
                 Location(),
                 evidence={"adapters": invoked},
-                fix=Fix("attach the adapter with get_peft_model", Safety.DISPLAY),
+                fix=Fix("attach the adapter with get_peft_model and task_type='CAUSAL_LM'", Safety.DISPLAY),
             )
             return
         bare = _first_layers(model, context) if invoked else frozenset()

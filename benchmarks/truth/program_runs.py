@@ -151,6 +151,7 @@ class _Run:
     def _loses(self) -> bool:
         """Return whether adapters, saved and loaded into a fresh base, are not all there."""
         model = getattr(self.subject, "module", self.subject)
+        model = model.model if type(model).__name__ == "Wrapped" else model
         if not isinstance(model, peft.PeftModel):
             return False
         with tempfile.TemporaryDirectory() as folder:

@@ -38,6 +38,8 @@ STEPS: dict[str, dict[str, str]] = {
 _EVEN = ("family", "layers", "style", "named")
 #: the share of plain options in the other steps
 _PLAIN = 0.74
+#: Trainers whose data has no row to learn from
+_FAULTY_DATA = ("sft, labels ignored",)
 #: options that only PEFT's own model has a method for
 _NOT_OF_PEFT = (
     "run in inference mode",
@@ -96,7 +98,7 @@ def has_faulty_loop(program: Program) -> bool:
     """Return whether the fault of a program may be in its loop or its data, where the model does not show it."""
     loop = LOOPS.get(program["loop"])
     bare = program["adapter"] == "none" or "unloaded" in program["adapted"]
-    return program["loaded"] == "cut" or (loop is not None and (loop.own or bare))
+    return program["loaded"] == "cut" or program["loop"] in _FAULTY_DATA or (loop is not None and (loop.own or bare))
 
 
 def _possible(program: Program) -> Program:

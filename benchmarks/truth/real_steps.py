@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import functools
 import json
 import multiprocessing
@@ -90,27 +91,33 @@ def step_of(model: Any, preparation: Preparation) -> dict[str, Any]:
         stage = "adapters"
         trained = with_lora(model)
         stage = "forward"
-        loss = _forward(trained, preparation)
+        batch = _batch(trained)
+        loss = _forward(trained, batch, preparation)
         made["loss"] = float(loss.detach())
         stage = "backward"
         loss.backward()
         made |= _gradients(trained)
         stage = "bytes"
-        made |= _saved_bytes(trained, preparation)
+        made |= _saved_bytes(trained, batch, preparation)
     except Exception as error:  # noqa: BLE001  # the error is the result
         made |= {"outcome": "error", "error": _described(error, stage, trained)}
     return made
 
 
-def _forward(model: Any, preparation: Preparation) -> Tensor:
+def _batch(model: Any) -> dict[str, Any]:
+    """Return the batch of all steps. It is made once, as a first step may change the dtypes to which a batch is fitted."""
     model.train()
     device = next(model.parameters()).device
     plan = _plan(model, device.type)
     transformers.set_seed(SEED)
-    batch = training_batch(model, device, plan=plan)
+    return training_batch(model, device, plan=plan)
+
+
+def _forward(model: Any, batch: dict[str, Any], preparation: Preparation) -> Tensor:
+    device = next(model.parameters()).device
     transformers.set_seed(SEED)  # a trace draws the same batch, but not the same random numbers after it
     with torch.autocast(device.type, torch.bfloat16) if preparation.autocast else nullcontext():
-        return loss_of(model(**batch))
+        return loss_of(model(**copy.deepcopy(batch)))
 
 
 def _plan(model: Any, device: str) -> Plan:
@@ -135,7 +142,7 @@ def _gradients(model: nn.Module) -> dict[str, list[str]]:
     return found
 
 
-def _saved_bytes(model: Any, preparation: Preparation) -> dict[str, int]:
+def _saved_bytes(model: Any, batch: dict[str, Any], preparation: Preparation) -> dict[str, int]:
     """Return the bytes that one more forward pass keeps for backward, with and without the model's own storages.
 
     Each storage counts once. The training step itself runs without these hooks, because they turn off autograd's check
@@ -150,7 +157,7 @@ def _saved_bytes(model: Any, preparation: Preparation) -> dict[str, int]:
 
     model.zero_grad(set_to_none=True)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        _forward(model, preparation)
+        _forward(model, batch, preparation)
     sizes = {address: storage.nbytes() for address, storage in kept.items()}
     return {
         "saved_bytes": sum(size for address, size in sizes.items() if address not in own),

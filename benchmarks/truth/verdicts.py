@@ -72,7 +72,9 @@ def _verdict(task: str, model_type: str, preparation: Preparation, device: str) 
     else:
         facts[Surface.TRACE] = traced
         made |= {
-            "verdict": "packed"
+            "verdict": "other"
+            if any(layer.meta for layer in traced.replaced)  # a layer without weights is called, before anything else fails
+            else "packed"
             if traced.packed_reads or any("uint8" in refusal.dtypes for refusal in traced.refusals)
             else "dtype"
             if traced.refusals

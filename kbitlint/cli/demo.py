@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import api
-from kbitlint.extras import load_bitsandbytes, require, require_model_extra
+from kbitlint.extras import load_bitsandbytes, load_peft, require_model_extra
 from kbitlint.output import text
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ def run(device: str | None, show: Callable[[str], None], *, color: bool = False,
     """Run the main job, show each step, and return the exit code: 0 if every step succeeded, 2 if one failed."""
     require_model_extra("the demo")
     warnings.simplefilter("ignore", FutureWarning)  # PEFT still calls a name that transformers 5.23 renamed
-    load_bitsandbytes("the demo")  # PEFT imports it too, and would let its warnings through
-    peft = require("peft", "the demo's LoRA step")
+    peft = load_peft("the demo's LoRA step")
     import torch
 
     from kbitlint.model.devices import usable  # imports torch

@@ -10,6 +10,7 @@ import click
 
 from kbitlint import registry
 from kbitlint.cli.terminal import escape
+from kbitlint.errors import KbitlintError
 from kbitlint.limits import held_to
 from kbitlint.output.wording import plural
 from kbitlint.target import SOURCES, Target, parse, text_as
@@ -27,6 +28,8 @@ _NAME = "stdin.py"
 
 def from_stdin(options: CheckOptions) -> Target:
     """Return the text on the standard input as a target."""
+    if sys.stdin is None:  # as Python leaves a descriptor that is closed
+        raise KbitlintError("the standard input is closed: there is no text to read")
     return text_as(options.stdin_filename or _NAME, sys.stdin.buffer.read())
 
 

@@ -47,6 +47,7 @@ def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
         "sets_training_mode": True,
         "optimizer": None if optimizer is None else str(getattr(optimizer, "value", optimizer)),
         "learning_rate": _rate(getattr(arguments, "learning_rate", None)),
+        "beta": _beta(arguments),
         "batch_size": getattr(arguments, "per_device_train_batch_size", None),
         "accumulation": _positive(getattr(arguments, "gradient_accumulation_steps", None)),
         "seq_len": _seq_len(arguments),
@@ -58,6 +59,9 @@ def arguments_fields(arguments: Any, model: Any = None) -> dict[str, Any]:
 def trainer_fields(trainer: Any) -> dict[str, Any]:
     """Return the fields of a Trainer. The settings of its accelerator override those of its arguments."""
     read = arguments_fields(trainer.args, trainer.model) | {"loss": _loss_of(trainer)}
+    groups = getattr(getattr(trainer, "optimizer", None), "param_groups", ())  # the user's, or made from the arguments
+    rates = [rate for group in groups if (rate := _rate(group.get("initial_lr", group.get("lr")))) is not None]
+    read |= {"learning_rate": max(rates)} if rates else {}
     if isinstance(read["batch_size"], int):
         read["batch_size"] *= rows_of_an_example(trainer)
     handler = getattr(getattr(trainer, "accelerator", None), "ddp_handler", None)
@@ -162,7 +166,15 @@ def _accelerator(device: Any) -> str | None:
 
 
 def _rate(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0 else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _beta(arguments: Any) -> float | None:
+    """Return the factor in the loss of TRL's ``DPOConfig`` and ``KTOConfig``. IPO divides by it."""
+    kinds = getattr(arguments, "loss_type", None)
+    scaled = {"sigmoid", "hinge", "robust", "kto"}.issuperset([kinds] if isinstance(kinds, str) else kinds or [""])
+    named = any(cls.__name__ in ("DPOConfig", "KTOConfig") for cls in type(arguments).__mro__)
+    return _rate(getattr(arguments, "beta", None)) if named and scaled else None
 
 
 def _positive(value: Any) -> int | None:

@@ -43,6 +43,8 @@ class TrainingContext:
     """The optimizer's name in the spelling of ``TrainingArguments.optim`` or of the DeepSpeed file."""
     learning_rate: float | None = None
     """The highest learning rate of the run."""
+    beta: float | None = None
+    """The factor of the log-probabilities in a preference loss, if the loss is scaled by one."""
     batch_size: int | None = None
     """Sequences in one batch of one rank."""
     seq_len: int | None = None

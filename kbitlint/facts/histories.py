@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.model_state import Adapters, ModelState
     from kbitlint.facts.source import ExecutionPath, SourceFacts
-    from kbitlint.facts.training import Training
+    from kbitlint.facts.training import Trained, Training
     from kbitlint.facts.values import Call, Span
 
 
@@ -75,3 +75,15 @@ def deciding(source: SourceFacts, *, zero3: bool) -> Iterator[list[tuple[ModelSt
             last = None if by is None or not holds or spared else by.span
             overruled |= {step.call.span for step in steps if step.call.span != last}
     yield from (found for span, found in decided.items() if span not in overruled)
+
+
+def attached_first(source: SourceFacts, trained: Trained) -> bool:
+    """Return whether PEFT wraps a model before it checkpoints, which leaves an unquantized one without a hook.
+
+    Else ``PeftModel`` makes its inputs require grad (PEFT 0.21, peft_model.py). TRL's trainers install the hook themselves.
+    """
+    by = {model.adapters.by.span for model in trained.models if model.adapters is not None}
+    steps = [step for call, steps in source.steps_at(Action.ATTACH) if call.span in by for step in steps]
+    plain = trained.call.callee == "backward" or trained.call.callee.startswith("transformers.")
+    off = all(step.before.checkpointing.enabled is False for step in steps)
+    return plain and off and bool(steps) and all(step.call.callee == "peft.get_peft_model" for step in steps)

@@ -51,8 +51,8 @@ class AdapterFacts:
     """The names in ``target_modules``; empty if it is a pattern or not set."""
     invoked: bool = False
     """Whether the adapter starts at invocation tokens (aLoRA). Each forward call passes their positions to each layer."""
-    wrapped: bool = True
-    """Whether PEFT's own model holds the adapter. ``add_adapter`` of transformers leaves the model as it is."""
+    searched: bool = True
+    """Whether the model that holds the adapter looks for invocation tokens. Of PEFT 0.21's, those for causal LM do."""
     entries: tuple[tuple[str, str], ...] = ()
     """(key, entry) of the other settings that name modules or parameters: ``modules_to_save``, ``rank_pattern``, ..."""
 

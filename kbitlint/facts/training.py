@@ -61,11 +61,11 @@ class Training:
 
     @property
     def lets_ddp_search(self) -> bool:
-        """Return whether Trainer may pass ``find_unused_parameters=True`` to DDP: its default for a ``PeftModel``."""
+        """Return whether Trainer passes ``find_unused_parameters=True`` to DDP: its default for a ``PeftModel``."""
         if self.loop is not Loop.TRAINER or self.fsdp or self.zero_stage is not None:
             return False
         wrapped = self.model.adapters is not None or not self.model.certain
-        return wrapped if self.find_unused is None else self.find_unused is not False
+        return wrapped if self.find_unused is None else self.find_unused is True
 
 
 @dataclass(frozen=True, slots=True)

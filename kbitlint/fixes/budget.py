@@ -14,7 +14,7 @@ from kbitlint.audit.options import is_left_out
 from kbitlint.audit.run import context_of, model_of
 from kbitlint.context.launch import Launch
 from kbitlint.errors import KbitlintError, TargetError, one_line
-from kbitlint.extras import require
+from kbitlint.extras import load_peft
 from kbitlint.fixes.lora import attached
 from kbitlint.fixes.model import fix_model
 from kbitlint.lazy_dataclass import dataclass
@@ -172,7 +172,7 @@ def _as_before_adapters(twin: Any, prepare: Callable[[Any, TrainingContext], boo
 
 
 def _peft_prepared(base: Any, _: TrainingContext) -> bool:
-    peft = require("peft", "the comparison with PEFT's prepare")
+    peft = load_peft("the comparison with PEFT's prepare")
     peft.prepare_model_for_kbit_training(base, gradient_checkpointing_kwargs={"use_reentrant": False})
     return True
 

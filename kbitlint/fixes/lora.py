@@ -11,7 +11,7 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError, did_you_mean, one_line
-from kbitlint.extras import require
+from kbitlint.extras import load_peft
 from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ def attached(twin: Any, lora: Lora) -> Any:
     Raises:
         KbitlintError: PEFT refuses.
     """
-    peft = require("peft", "--lora")
+    peft = load_peft("--lora")
     import torch  # audits of scripts import this module
 
     from kbitlint.model.build.packed_weights import unpackable

@@ -6,7 +6,6 @@ The integrations with Trainer, accelerate and Lightning say what the run is and 
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from kbitlint.audit.run import context_of, model_of
 from kbitlint.audit.turn import turn
 from kbitlint.context import Strategy, TrainingContext
 from kbitlint.errors import KbitlintError, did_you_mean
-from kbitlint.files import atomic
+from kbitlint.integrations import publication
 from kbitlint.integrations.exchange import DEFAULT_TIMEOUT, group
 from kbitlint.integrations.ranks import RankAudit, over_ranks, seen
 from kbitlint.lazy_dataclass import dataclass
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from kbitlint.integrations.watch import Watch, WatchReport
     from kbitlint.report import Report
 
-_log = logging.getLogger("kbitlint")
 REPORT = "kbitlint-report.json"
 """The name of the report in the output directory."""
 NEVER = "never"
@@ -139,7 +137,8 @@ class Gate:
 
         report = self.report = over_ranks(ranks, look, self.rules, self.timeout).report
         if run.first:
-            _tell(report, run.folder)
+            publication.write(run.folder, REPORT, json.render([report]))
+            publication.log(text.render(report), warns=bool(report.violations or report.crashes))
         if self.report_to is not None:
             if run.first:
                 self.report_to(summary(report))
@@ -182,15 +181,6 @@ class Gate:
             tell(report, run.folder, first=run.first, report_to=self.report_to)
 
         return Watch(run.wrapped, self.steps, told, promise_of(run.model, run.described(self.chosen.context)))
-
-
-def _tell(report: Report, folder: Path | None) -> None:
-    """Write a report into the output directory, and log its text."""
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic.replace(folder / REPORT, (json.render([report]) + "\n").encode())
-    level = logging.WARNING if report.violations or report.crashes else logging.INFO
-    _log.log(level, "%s", text.render(report))
 
 
 def summary(report: Report) -> dict[str, float]:

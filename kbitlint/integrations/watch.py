@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import one_line
-from kbitlint.files import atomic
+from kbitlint.integrations import publication
 from kbitlint.integrations.exchange import world_size
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import OFF, ON
@@ -213,12 +213,10 @@ def tell(
         report_to: A function that receives the counts; None passes them to nothing.
     """
     if report.findings or first:
-        _log.log(logging.WARNING if report.findings else logging.INFO, "%s%s", "" if first else _rank(), report)
+        publication.log(f"{'' if first else _rank()}{report}", warns=bool(report.findings))
     if not first:
         return
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic.replace(folder / WATCHED, (report.to_json() + "\n").encode())
+    publication.write(folder, WATCHED, report.to_json())
     if report_to is not None:
         report_to(report.numbers())
 

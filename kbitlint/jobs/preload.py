@@ -11,7 +11,7 @@ import importlib
 from pathlib import Path
 
 from kbitlint.errors import MissingExtraError
-from kbitlint.extras import load_bitsandbytes
+from kbitlint.extras import load_peft
 
 ALWAYS = (
     "kbitlint.api",
@@ -27,5 +27,4 @@ for name in ALWAYS:
         importlib.import_module(name)
 if not Path("/dev/nvidiactl").exists():
     with contextlib.suppress(ImportError, MissingExtraError):
-        load_bitsandbytes("--jobs")
-        importlib.import_module("peft")
+        load_peft("--jobs")

@@ -70,7 +70,8 @@ def _cases(report: AuditResult, slugs: Mapping[str, str], fail_on: Severity) -> 
         failed = [group for group in own if group.first.severity >= fail_on]
         if failed:
             severity = max(group.first.severity for group in failed).value
-            texts = [f"{group.place.file}:{group.place.line}: {group.message}" for group in failed]
+            # each on its line: where the report goes to the log of a runner, a name with a line end must not begin a command
+            texts = [printable(f"{group.place.file}:{group.place.line}: {group.message}") for group in failed]
             element = ET.SubElement(case, "failure", message=_text(failed[0].message), type=severity)
             element.text = _text("\n".join(texts))
         for crash in report.crashes:
@@ -80,7 +81,7 @@ def _cases(report: AuditResult, slugs: Mapping[str, str], fail_on: Severity) -> 
         if code not in codes:
             reasons = sorted({skip.reason for skip in report.skips if skip.code == code})
             ET.SubElement(case, "skipped", message=_text("; ".join(reasons)))
-        below = [f"{group.first.severity.value}: {group.message}" for group in own if group.first.severity < fail_on]
+        below = [printable(f"{group.first.severity.value}: {group.message}") for group in own if group.first.severity < fail_on]
         if below:
             ET.SubElement(case, "system-out").text = _text("\n".join(below))
         cases.append(case)

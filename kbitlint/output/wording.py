@@ -29,6 +29,8 @@ class Pen:
 
 def printable(text: str) -> str:
     """Return the text with control characters escaped: a name in a model could contain a terminal's escape sequences."""
+    if text.isprintable():  # as nearly every text is, lines of megabytes in notebooks too
+        return text
     return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
 
 

@@ -15,6 +15,11 @@ _UNLINK, _MKDIR, _SYMLINK, _SCANDIR = os.unlink, os.mkdir, os.symlink, os.scandi
 _DEVICES = ("/dev/", "/proc/", "/sys/")
 
 
+def _is_device(whole: str) -> bool:
+    """Return whether a path is one of the system's. Files in shared memory are files of the user's."""
+    return whole.startswith(_DEVICES) and not whole.startswith("/dev/shm/")  # noqa: S108  # compared, not written
+
+
 class Mirror:
     """The mirror of the file system in one folder.
 
@@ -67,7 +72,7 @@ class Mirror:
     def for_reading(self, place: str) -> str:
         """Return the path to read: the mirrored one if there is one, else the path itself."""
         whole = os.path.abspath(place)  # noqa: PTH100  # see above
-        if whole.startswith((self.folder, *_DEVICES)):
+        if whole.startswith(self.folder) or _is_device(whole):
             return place
         mirrored = self.inside(whole)
         return mirrored if os.path.lexists(mirrored) else place
@@ -79,7 +84,7 @@ class Mirror:
             FileNotFoundError: There is no such folder, neither the user's nor one that the script made.
         """
         whole = os.path.abspath(place)  # noqa: PTH100  # see above
-        if whole.startswith(_DEVICES):
+        if _is_device(whole):
             return place
         mirrored = whole if whole.startswith(self.folder) else self.inside(whole)
         if not mirrored.startswith(self.root + os.sep):

@@ -101,6 +101,8 @@ def _written(
         proof: FitReport = _most(command, how, "fit", arguments, text=file.after.encode(file.encoding))
     except KbitlintError as error:
         return _noted(report, f"nothing was written: with the changes, {error}")
+    if proof.room >= 0 and proof.too_large:
+        return _noted(report, f"nothing was written: with the changes its steps fit, its {proof.too_large[0].name} does not")
     if not proof.fits:
         return _noted(report, f"nothing was written: {command.script} takes the changes, and its training does not follow them")
     write([file])

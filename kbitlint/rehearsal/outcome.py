@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import linecache
 import os
 import re
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.rehearsal import Phase, Raised, Stall
 from kbitlint.rehearsal import collectives
-from kbitlint.rehearsal.absent import is_touched
+from kbitlint.rehearsal.absent import is_left_out_base, is_touched
 from kbitlint.rehearsal.messages import Exit
 from kbitlint.result import Skip
 from kbitlint.runtime.enclosure import EnclosedError
@@ -39,6 +40,8 @@ _OFFLINE_WORDS = re.compile(
 )
 _META = re.compile(r"\bmeta\b|register_meta|without data|has no data", re.IGNORECASE)
 _DEVICE = re.compile(r"\bCUDA\b|\bcuda\b|NVIDIA|\bnvcc\b|\bGPU\b|libcuda|libnccl|\bNCCL\b")
+#: messages of native code about what Landlock refuses
+_REFUSED = re.compile(r"permission denied|os error 13|cross-device link|unable to open database file", re.IGNORECASE)
 #: packages whose objects hold data
 _OF_DATA = frozenset(("builtins", "numpy", "torch", "pandas", "datasets", "transformers", "kbitlint", "PIL"))
 #: stand-ins around functions of libraries, whose exceptions are those of the libraries
@@ -94,6 +97,8 @@ def ending(error: BaseException, record: Record) -> Raised | Stall | Skip | Exit
 def _only_here(error: BaseException, record: Record) -> str | None:
     """Return why a real run may not have an exception, as a clause; None if it has it."""
     for one in _chain(error):
+        if is_refused(one):
+            return f"because its process may not do that: {one_line(one)}"
         if isinstance(one, EnclosedError):
             return f"because a rehearsal may not {str(one).partition('may not ')[2]}"
         if type(one).__name__ in _OFFLINE or (isinstance(one, OSError) and _OFFLINE_WORDS.search(str(one))):
@@ -106,6 +111,14 @@ def _only_here(error: BaseException, record: Record) -> str | None:
         return _missing(record)
     text = one_line(error)
     return _because_of_machine(error, text) or _because_of_stand_ins(error, record, text)
+
+
+def is_refused(error: BaseException) -> bool:
+    """Return whether the system refused an act that the enclosure did not name: one of native code."""
+    if isinstance(error, EnclosedError):
+        return False
+    named = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EXDEV, errno.EFBIG)
+    return named or _REFUSED.search(str(error)) is not None
 
 
 def demands_path(error: BaseException, record: Record) -> bool:
@@ -176,6 +189,8 @@ def _because_of_stand_ins(error: BaseException, record: Record, text: str) -> st
 
 def _depends_on_absent(error: BaseException, record: Record) -> bool:
     """Return whether an exception may come from the empty module of a package that is not installed."""
+    if is_left_out_base(getattr(error, "obj", None)):
+        return True
     if isinstance(error, (ImportError, NameError, SyntaxError)) or _is_apart_from_values(error):
         return False
     if _UNEXPECTED.search(str(error)):

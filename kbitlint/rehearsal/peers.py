@@ -28,6 +28,8 @@ _PATIENCE = 20.0
 #: seconds in which the other ranks may fail by themselves after one has
 _GRACE = 10.0
 _LOOK = 0.05
+#: the module of every collective, as a stack names it
+_COLLECTIVE = os.path.join("torch", "distributed", "distributed_c10d.py")  # noqa: PTH118  # a part of a line
 _FRAME = re.compile(r'File "(.+)", line (\d+) in ')
 
 
@@ -81,25 +83,31 @@ class Peers:
         while self._running and time.monotonic() < deadline:
             time.sleep(_LOOK)
         for rank, process in [] if failed else list(self._running.items()):
-            place = self._place_of(rank, process)
-            if place is not None:
-                self._record.send(Stall(rank, *place, "rank 0 has ended"))
+            self._tell(rank, self._stack_of(rank, process))
         self._kill()
+
+    def _tell(self, rank: int, stack: str) -> None:
+        """Send where a rank is: it waits for the others, or it has not come to its end."""
+        own = ((file, int(line)) for file, line in _FRAME.findall(stack) if self._record.is_users(file))
+        file, line = next(own, ("", 0))
+        if file and _COLLECTIVE in stack:
+            self._record.send(Stall(rank, self._record.name_of(file), line, "rank 0 has ended"))
+            return
+        where = f", in line {line}" if line else ""
+        self._record.skip(f"rank {rank} was ended {_PATIENCE:g} s after rank 0{where}")
 
     def _kill(self) -> None:
         for process in list(self._running.values()):
             with contextlib.suppress(OSError):
                 os.kill(process, signal.SIGKILL)
 
-    def _place_of(self, rank: int, process: int) -> tuple[str, int] | None:
-        """Return the innermost line of the user's that a rank runs; None if it runs none."""
+    def _stack_of(self, rank: int, process: int) -> str:
+        """Return the stack of a rank, the innermost frame first, as ``faulthandler`` writes it; empty if it does not."""
         with contextlib.suppress(OSError):
             os.kill(process, signal.SIGUSR1)
             time.sleep(10 * _LOOK)
-            for file, line in _FRAME.findall(_stack(self._record.request.folder, rank).read_text("utf-8", "replace")):
-                if self._record.is_users(file):
-                    return self._record.name_of(file), int(line)
-        return None
+            return _stack(self._record.request.folder, rank).read_text("utf-8", "replace")
+        return ""
 
 
 def _stack(folder: str, rank: int) -> Path:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pickle
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -75,7 +76,7 @@ def run(request: Request, limits: Limits) -> Received:
         try:
             received.unfinished = _receive(pipe, child, limits, received)
         finally:
-            _end(child)
+            _end(child, request.folder)
     complete(received, request)
     if not received.done and not received.unfinished and received.raised is None and received.exit is None:
         received.unfinished = f"its process {processes.ending(child.returncode)}"
@@ -182,8 +183,8 @@ def _keep(message: Any, received: Received) -> None:
         received.raised = message
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """End the process and all that it started."""
+def _end(child: subprocess.Popen[bytes], folder: str) -> None:
+    """End the process and all that it started. Those that left its session have its environment, which names the folder."""
 
     def kill() -> bool:
         alive = child.poll() is None
@@ -193,6 +194,9 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
     processes.end_family(child.pid, kill)
     child.wait()
+    for process in process_memory.started_with(folder):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
 
 
 def _tail(file: Path) -> str:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from kbitlint.rehearsal.messages import Request
 
 
+#: the most bytes of a file that the script writes, its output included
+_LARGEST_FILE = 4 * 2**30
+
+
 def perform(request_file: str, pipe: int, parent: int) -> None:
     """Rehearse the script of a request, and end the process.
 
@@ -124,6 +128,10 @@ def enter(record: Record, writable: str | None = None) -> None:
     request, mirror = record.request, record.mirror
     from kbitlint.rehearsal import devices, services  # ``prepare`` has imported them
 
+    if sys.platform != "win32":
+        import resource  # Windows has none
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
     os.chdir(mirror.open_up(request.working_folder))
     count = request.command.ranks or 1
     record.note(f"as on {count if count > 1 else 'one'} {devices.DEVICES[request.device_like].name}")
@@ -136,6 +144,7 @@ def enter(record: Record, writable: str | None = None) -> None:
         services.may_start,
         real_path,
         network=request.network,
+        ranks=peers.count_of(record),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import io
+import itertools
 import os
 import threading
 from contextlib import contextmanager
@@ -17,8 +18,12 @@ if TYPE_CHECKING:
 
 #: functions of ``os`` that read one path, and those that write one or two
 _READ = ("stat", "lstat", "listdir", "scandir", "access", "readlink", "chdir")
-_WRITE_ONE = ("mkdir", "remove", "unlink", "rmdir", "truncate", "chmod", "utime")
+_WRITE_ONE = ("mkdir", "remove", "unlink", "rmdir", "truncate", "chmod", "utime", "mkfifo", "mknod")
 _WRITE_TWO = ("rename", "replace", "link")
+
+
+#: the system's own function, before it is replaced
+_READLINK = os.readlink
 
 
 class _State(threading.local):
@@ -72,6 +77,7 @@ def redirect(
 
     @wraps(low)
     def open_low(path: Any, flags: int, *arguments: Any, **options: Any) -> int:
+        path = _beneath(path, options, "dir_fd")
         if options.get("dir_fd") is None and _is_path(path):
             writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
             place = write(os.fspath(path), keep=not flags & os.O_TRUNC) if writes else read(os.fspath(path))
@@ -129,16 +135,24 @@ def _telling(original: Callable[..., Any], asked: Callable[[str], None]) -> Call
 
 
 def _moved(original: Callable[..., Any], move: Callable[..., str], count: int) -> Callable[..., Any]:
-    """Return a function of ``os`` whose first paths are moved. Paths relative to a descriptor stay as they are."""
+    """Return a function of ``os`` whose first paths are moved."""
 
     @wraps(original)
     def function(*arguments: Any, **options: Any) -> Any:
-        if any(options.get(name) is not None for name in ("dir_fd", "src_dir_fd", "dst_dir_fd")):
-            return original(*arguments, **options)
+        places = ("dir_fd",) if count == 1 else ("src_dir_fd", "dst_dir_fd")
+        arguments = (*map(_beneath, arguments, itertools.repeat(options), places), *arguments[count:])
         moved = [move(os.fspath(one)) if _is_path(one) else one for one in arguments[:count]]
         return original(*moved, *arguments[count:], **options)
 
     return function
+
+
+def _beneath(path: Any, options: dict[str, Any], name: str) -> Any:
+    """Return a path that is relative to a descriptor as one of its own, and take the descriptor out of the options."""
+    if options.get(name) is None or not _is_path(path) or not os.path.isdir("/proc/self/fd"):  # noqa: PTH112  # a string
+        return path
+    folder = _READLINK(f"/proc/self/fd/{options.pop(name)}")
+    return os.path.join(folder, path)  # noqa: PTH118  # a string
 
 
 def _is_path(value: Any) -> bool:

@@ -1,6 +1,7 @@
 """Enclosure of a process that runs code of the user's: it writes in one folder only, and connects to nothing.
 
-The process is one of kbitlint's own. Its audit hook (PEP 578) stays until it ends, and processes that it forks inherit it.
+The process is one of kbitlint's own. Its audit hook (PEP 578) stays until it ends, and processes that it forks inherit it. The
+hook names what it refuses. Native code raises no audit event: Linux itself holds it, where its kernel has Landlock.
 ``kbitlint.runtime.confinement`` is the narrower guard of a config that is built inside the user's process.
 """
 
@@ -10,7 +11,9 @@ import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
+from kbitlint.runtime import landlock
 from kbitlint.runtime.acts import JUDGES, NETWORK, Reach, text_of
 
 if TYPE_CHECKING:
@@ -26,10 +29,14 @@ _TWO = frozenset(("os.rename", "os.link"))
 _STARTS = frozenset(
     ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "pty.spawn", "os.forkpty")
 )
+#: names of databases that are no file
+_IN_MEMORY = (":memory:", "")
 _SIGNALS = frozenset(("os.kill", "os.killpg"))
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-#: what a rehearsed script may write beside its folder: terminals, the null device, shared memory between its processes
-_DEVICES = ("/dev/null", "/dev/tty", "/dev/shm/", "/proc/self/")  # noqa: S108  # compared, not written
+#: what a rehearsed script may write beside its folder: terminals and the null device
+_DEVICES = ("/dev/null", "/dev/tty")
+#: where native code keeps the shared memory and the locks of processes
+_SHARED = "/dev/shm"  # noqa: S108  # multiprocessing of the script's needs it
 
 
 class EnclosedError(PermissionError):
@@ -43,8 +50,11 @@ def enclose(
     resolve: Callable[[str], str] = os.path.realpath,
     *,
     network: bool = False,
+    ranks: int = 1,
 ) -> None:
     """Refuse every write outside a folder, every connection and every new program, until this process ends.
+
+    No other thread may run yet.
 
     Args:
         folder: The folder that may be written.
@@ -52,14 +62,18 @@ def enclose(
         started: Returns whether a program may be started; receives its name.
         resolve: Returns a path with all links followed.
         network: Whether connections are allowed.
+        ranks: How many processes of this kind meet. Native code connects several of them on this machine.
     """
     own = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118  # the hook compares strings
     reach = Reach((), ())
+    landlock.confine((own, *_DEVICES, _SHARED), network=network or ranks > 1)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         act = None
         if event in _WRITES:
             act = _outside(event, arguments, own, resolve)
+        elif event == "socket.bind" and _is_path(arguments):
+            act = _outside(event, arguments[1:], own, resolve)
         elif event in NETWORK:
             act = None if network or _is_local(event, arguments) else JUDGES[event](reach, *arguments)
         elif event in _STARTS:
@@ -93,8 +107,8 @@ def _outside(event: str, arguments: tuple[Any, ...], own: str, resolve: Callable
             return None
     paths = arguments[:2] if event in _TWO else arguments[1:2] if event == "os.symlink" else arguments[:1]
     for path in paths:
-        place = text_of(path)
-        if place is None or place.startswith(_DEVICES) or (event == "sqlite3.connect" and path == ":memory:"):
+        place = _place_of(path, event)
+        if place is None or place in _DEVICES:
             continue
         follows = event in ("open", "os.truncate", "sqlite3.connect", "os.chmod", "os.utime")
         folder, name = os.path.split(place)
@@ -102,6 +116,25 @@ def _outside(event: str, arguments: tuple[Any, ...], own: str, resolve: Callable
         if not os.path.join(real, "").startswith(own):  # noqa: PTH118  # see above
             return f"write {place}"
     return None
+
+
+def _place_of(path: Any, event: str) -> str | None:
+    """Return the path that an event changes; None if it names none. A descriptor is that of its file."""
+    if isinstance(path, int) and event != "open":
+        with contextlib.suppress(OSError):
+            return os.readlink(f"/proc/self/fd/{path}")  # noqa: PTH115  # a string suffices
+    if event == "sqlite3.connect" and isinstance(path, (str, bytes)):
+        name = os.fsdecode(path)
+        path = unquote(urlsplit(name).path) if name.startswith("file:") else name
+        if path in _IN_MEMORY:
+            return None
+    return text_of(path)
+
+
+def _is_path(arguments: tuple[Any, ...]) -> bool:
+    """Return whether a socket event names a path of the file system, as opposed to an abstract name or an address."""
+    address = arguments[1] if len(arguments) > 1 else None
+    return isinstance(address, (str, bytes)) and bool(address) and address[0] not in ("\0", 0)
 
 
 def _is_local(event: str, arguments: tuple[Any, ...]) -> bool:

@@ -55,6 +55,21 @@ def _descendants(process: int) -> list[int]:
         return []
 
 
+def started_with(text: str) -> list[int]:
+    """Return the processes in whose environment a text was when their program started; none without ``/proc``.
+
+    A process that is forked keeps it, in a session of its own and without a parent too.
+    """
+    found = []
+    for entry in _PROC.glob("[0-9]*") if _has_proc() else ():
+        try:
+            if text.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:  # it has ended, or is another user's
+            continue
+    return found
+
+
 def held_by(process: int) -> int:
     """Return the bytes in memory of a process and its descendants.
 

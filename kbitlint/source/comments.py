@@ -10,6 +10,7 @@ import tokenize
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import Ignore
+from kbitlint.source.nodes import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -93,7 +94,7 @@ def _comments(text: str) -> list[tuple[int, int]]:
 def _statements(module: ast.Module) -> dict[int, tuple[int, int]]:
     """Return the (first, last) line of the innermost statement around each line; for a block, only its head counts."""
     found: dict[int, tuple[int, int]] = {}
-    for node in ast.walk(module):
+    for node in walk(module):
         if not isinstance(node, ast.stmt):
             continue
         body = getattr(node, "body", None)

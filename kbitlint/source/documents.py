@@ -197,6 +197,8 @@ def _decoded(path: Path, data: bytes, encoding: str) -> str:
         raise TargetError(path, f"has no usable encoding: {encoding} is none of texts") from error
     except UnicodeDecodeError as error:
         raise TargetError(path, f"is not {encoding} (byte {error.start})") from error
+    except UnicodeError as error:  # of codecs that name no byte: idna, punycode, undefined
+        raise TargetError(path, f"is not {encoding}") from error
 
 
 def changed(document: Document, fixes: Iterable[tuple[Edit, ...]]) -> tuple[str, tuple[Edit, ...]]:

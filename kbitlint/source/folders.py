@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.errors import KbitlintError
 from kbitlint.limits import current
 from kbitlint.source.gitignore import patterns, spec_of
 from kbitlint.target import SUFFIXES
@@ -49,7 +50,11 @@ def _excluded() -> Excluded:
     limits = current()
     names = frozenset(line.rstrip("/") for line in limits.exclude if _PLAIN.fullmatch(line))
     others = [line for line in limits.exclude if not _PLAIN.fullmatch(line)]
-    return names, [(str(Path(limits.root or ".").resolve()), spec_of(others))] if others else []
+    return names, [(str(Path(limits.root or ".").resolve()), spec_of(others, _refuse))] if others else []
+
+
+def _refuse(line: str) -> None:
+    raise KbitlintError(f"exclude: {line!r} is no pattern of a .gitignore")
 
 
 def _is_excluded(path: str, name: str, excluded: Excluded, *, folder: bool) -> bool:

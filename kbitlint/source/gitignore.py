@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.runtime import content
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 MAX_TEXT = 200_000
@@ -24,7 +24,7 @@ _SIGNS = {"[^/]*": "\0", "[^/]+": "\1", "[^/]": "\2", "(?:.+/)?": "\3", "(?:/.+)
 
 
 def patterns(path: Path, notes: list[str]) -> Any:
-    """Return the patterns of a file, as a ``GitIgnoreSpec``; it is empty if the file is unreadable or invalid.
+    """Return the patterns of a file, as a ``GitIgnoreSpec``; it is empty if the file is unreadable.
 
     Args:
         path: The .gitignore.
@@ -33,28 +33,42 @@ def patterns(path: Path, notes: list[str]) -> Any:
     try:
         text = content.head(path, MAX_TEXT + 1).decode("utf-8", "replace")
     except OSError:
-        return spec_of(())
+        return spec_of((), notes.append)
     if len(text) > MAX_TEXT:
         notes.append(f"{path}: what follows its first {MAX_TEXT:,} characters is not read")
     lines = text[:MAX_TEXT].splitlines()
     if len(lines) > MAX_LINES:
         notes.append(f"{path}: what follows line {MAX_LINES} is not read")
-    return spec_of(_readable(path, lines[:MAX_LINES], notes))
+
+    def note(line: str) -> None:
+        notes.append(f"{path}: line {lines.index(line) + 1} is no pattern and is not read")
+
+    return spec_of(_readable(path, lines[:MAX_LINES], notes), note)
 
 
-def spec_of(lines: Iterable[str]) -> Any:
-    """Return lines of a .gitignore as a ``GitIgnoreSpec``; it is empty if one of them is invalid."""
+def spec_of(lines: Iterable[str], refused: Callable[[str], None]) -> Any:
+    """Return lines of a .gitignore as a ``GitIgnoreSpec``, without those that are no patterns.
+
+    Args:
+        lines: The lines.
+        refused: A function that is called with each line that is no pattern.
+    """
     from pathspec import GitIgnoreSpec  # only a folder with a .gitignore needs it
 
+    return GitIgnoreSpec([pattern for line in lines for pattern in _pattern(GitIgnoreSpec, line, refused)])
+
+
+def _pattern(spec: Any, line: str, refused: Callable[[str], None]) -> list[Any]:
     try:
-        spec = GitIgnoreSpec.from_lines(lines)
-        for pattern in spec.patterns:
+        patterns = list(spec.from_lines([line]).patterns)
+        for pattern in patterns:
             regex = getattr(pattern, "regex", None)
             if regex is not None:
                 pattern.regex = atomic(regex)
-    except ValueError:
-        return GitIgnoreSpec([])
-    return spec
+    except (ValueError, re.error):
+        refused(line)
+        return []
+    return patterns
 
 
 def _readable(path: Path, lines: list[str], notes: list[str]) -> Iterator[str]:

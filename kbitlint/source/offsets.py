@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import bisect
+import functools
 import itertools
 import re
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ _TOKEN = re.compile(r"\w+|[^\w\s]")
 _WIDE = re.compile(r"[^\x00-\x7f]")
 
 
+@functools.lru_cache(maxsize=64)
 def has_more_tokens(text: str, most: int) -> bool:
     """Return whether a text has more than ``most`` words and signs; those in strings and comments count too."""
     return len(text) > most and next(itertools.islice(_TOKEN.finditer(text), most, None), None) is not None

@@ -6,6 +6,7 @@ import ast
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.own_loops import Act, LoopAct, Origin, OwnLoop
+from kbitlint.source.nodes import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,7 @@ _INPUTS = frozenset(("input_ids", "attention_mask", "token_type_ids", "position_
 
 def own_loops(module: ast.Module) -> Iterator[OwnLoop]:
     """Yield each innermost loop that computes gradients or changes parameters."""
-    for node in ast.walk(module):
+    for node in walk(module):
         if isinstance(node, _LOOPS) and (found := _Round(node)).acts:
             yield OwnLoop(node.lineno, tuple(found.acts), found.certain)
 
@@ -46,7 +47,7 @@ class _Round:
                 self._assign(statement, grad=grad)
             elif isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
                 self._call(statement.value)
-            elif any(_is_act(inner) for inner in ast.walk(statement)):
+            elif any(_is_act(inner) for inner in walk(statement)):
                 self.certain = False
                 if isinstance(statement, ast.If):
                     self._block([*statement.body, *statement.orelse], grad=grad)
@@ -55,7 +56,7 @@ class _Round:
         target, value = statement.targets[0], statement.value
         if isinstance(target, ast.Name):
             origin, model = _origin(value)
-            if not grad and any(isinstance(inner, ast.Call) for inner in ast.walk(value)):
+            if not grad and any(isinstance(inner, ast.Call) for inner in walk(value)):
                 origin = Origin.WITHOUT_GRAD
             self._losses[target.id] = (origin, model)
 

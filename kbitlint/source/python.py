@@ -17,6 +17,7 @@ from kbitlint.source.interpreter.checkpoint_calls import checkpoint_calls
 from kbitlint.source.interpreter.imported_files import ImportedFiles, brings_models
 from kbitlint.source.interpreter.paths import ExecutionPaths, agreed, variants
 from kbitlint.source.interpreter.relevance import tree_of, worth_following
+from kbitlint.source.nodes import walk
 from kbitlint.source.offsets import Text, has_more_tokens, import_place
 from kbitlint.source.own_loops import own_loops
 from kbitlint.upstream.calls import UNJUDGED
@@ -183,7 +184,7 @@ def _mentions(text: str, module: ast.Module) -> Iterable[LaunchSign]:
             return  # the script ends under a launcher, so no sign in it tells of several processes
         apart = isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
         within = (statement.lineno, statement.end_lineno or statement.lineno) if apart else None
-        for node in ast.walk(statement):
+        for node in walk(statement):
             what = _sign(node)
             if what:
                 yield LaunchSign(what, getattr(node, "lineno", statement.lineno), within)

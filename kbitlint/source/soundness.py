@@ -97,12 +97,26 @@ def _below(node: ast.AST, around: str) -> Iterator[tuple[str, int, int]]:
 
 def _statement(node: ast.stmt | ast.ExceptHandler | ast.match_case, around: str) -> Iterator[tuple[str, int, int]]:
     blocks = [name for name, value in ast.iter_fields(node) if _is_block(value)]
-    head = ", ".join(ast.dump(part) for part in _parts(node, blocks))
+    head = ", ".join(_dumped(part) for part in _parts(node, blocks))
     first = _first_line(node)
     inner = [_first_line(child) for name in blocks for child in getattr(node, name)]
     last = min(inner) - 1 if inner else getattr(node, "end_lineno", first) or first
     yield f"{around} {type(node).__name__}({head})", first, max(first, last)
     yield from _below(node, around)
+
+
+def _dumped(part: ast.AST) -> str:
+    try:
+        return ast.dump(part)
+    except ValueError:  # Python prints no integer of more than 4300 digits in decimal (sys.set_int_max_str_digits)
+        return ast.dump(_InHexadecimal().visit(part))
+
+
+class _InHexadecimal(ast.NodeTransformer):
+    """Replaces integers by their digits to the base of 16, which Python prints at any length."""
+
+    def visit_Constant(self, node: ast.Constant) -> ast.Constant:  # ast looks for this name
+        return ast.Constant(hex(node.value)) if type(node.value) is int else node
 
 
 def _is_block(value: object) -> bool:

@@ -48,8 +48,6 @@ OLD_NAMES = frozenset(
 NAMED_ALIKE = frozenset(
     {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "gpt_neox", "opt", "bloom", "falcon", "gpt2", "gptj"}
 )
-    ["llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "gpt_neox", "opt", "bloom", "falcon", "gpt2", "gptj"]
-)
 
 _ATTENTION = "q_proj k_proj v_proj o_proj"
 _LLAMA = f"{_ATTENTION} gate_proj up_proj down_proj"

@@ -50,6 +50,8 @@ class Api:
     """The names of the returned values: arguments of these names come back. Empty if the model alone comes back."""
 
 
+#: ends of the names of PEFT's models, which a script may construct itself
+_TASKS = ("CausalLM", "SequenceClassification", "TokenClassification", "QuestionAnswering", "Seq2SeqLM", "FeatureExtraction")
 FUNCTIONS: tuple[Api, ...] = (
     # Freezes every parameter, casts 16-bit ones to float32, and passes `{}` on if no kwargs are given. PEFT's own
     # enable_input_require_grads is the second hook (peft/utils/other.py).
@@ -74,6 +76,12 @@ FUNCTIONS: tuple[Api, ...] = (
         Action.ATTACH,
         ("model", "peft_config", "adapter_name", "mixed", "autocast_adapter_dtype", "revision", "low_cpu_mem_usage"),
     ),
+    *(
+        Api(f"peft.{name}", "peft", Action.ATTACH, ("model", "peft_config", "adapter_name", "autocast_adapter_dtype"))
+        for name in ("PeftModel", *(f"PeftModelFor{task}" for task in _TASKS))
+    ),
+    # peft/utils/other.py: gives new data to every parameter, packed ones too
+    Api("peft.cast_mixed_precision_params", "peft", Action.CAST, ("model", "dtype")),
     Api(
         "peft.PeftModel.from_pretrained",
         "peft",

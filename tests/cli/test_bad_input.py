@@ -106,6 +106,13 @@ def test_a_path_that_does_not_exist(fails, target):
     assert fails("check", target) == f"kbitlint: {target}: there is no such file or folder"
 
 
+@pytest.mark.parametrize("to", ["gone", "link.py"])
+def test_a_link_that_leads_to_none_is_named_as_one(fails, tmp_path, to):
+    (tmp_path / "link.py").symlink_to(to)
+
+    assert fails("check", "link.py") == "kbitlint: link.py: there is no such file or folder: it is a link that leads to none"
+
+
 def test_a_function_of_a_file_that_is_not_there(fails):
     assert fails("check", "gone.py:f") == "kbitlint: gone.py:f: there is no file gone.py"
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from script_cases import ADAPTED, IMPORTS, LOADED, RANKED
@@ -78,6 +79,16 @@ def test_excludes_of_the_command_line_and_of_the_project(project, tmp_path, monk
     assert files_of(everything) == ["old/train.py", "src/train.py"]
     assert files_of(given) == files_of(extended) == files_of(below) == ["src/train.py"]
     assert (named.exit_code, forced.exit_code, forced.stderr) == (1, 0, "kbitlint: the project excludes every target\n")
+
+
+@pytest.mark.parametrize("key", ["exclude", "extend-exclude"])
+def test_an_exclude_that_is_no_pattern_is_one_line(project, tmp_path, key):
+    (tmp_path / "pyproject.toml").write_text(f'[tool.kbitlint]\n{key} = ["old/", "[z-a]"]\n')
+
+    result = project("check", ".")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "kbitlint: exclude: '[z-a]' is no pattern of a .gitignore\n"
 
 
 def test_exclude_replaces_the_folders_that_are_left_out_by_default(project, tmp_path):
@@ -158,7 +169,7 @@ def test_the_text_of_an_editor_is_audited_fixed_and_shown_as_a_diff(project):
     assert (again, "-model = prepare_model_for_kbit_training(model)\n" in diff) == (0, True)
     assert (refused, problem) == (
         2,
-        "kbitlint: notes.txt: the name of a text ends in one of .py, .ipynb, .yaml, .yml, .json, .sh\n",
+        "kbitlint: notes.txt: the name of a text ends in one of .py, .ipynb, .yaml, .yml, .json, .sh, .slurm, .sbatch\n",
     )
 
 
@@ -251,6 +262,15 @@ def test_nothing_checked_is_no_success(project, tmp_path):
 
     assert (result.exit_code, both.exit_code) == (2, 0)
     assert result.stderr == "kbitlint: nothing was checked: every target is a function, and --no-run runs none\n"
+
+
+def test_a_standard_input_that_is_closed_is_one_line(project, monkeypatch):
+    monkeypatch.setattr("kbitlint.cli.texts.sys", SimpleNamespace(stdin=None))
+
+    result = project("check", "--stdin-filename", "a.py", "-")
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "kbitlint: the standard input is closed: there is no text to read\n"
 
 
 def test_bare_kbitlint_shows_the_help_once(project):

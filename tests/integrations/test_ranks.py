@@ -43,6 +43,14 @@ def test_ddp_fails_exactly_where_the_rule_says_so(world):
     assert all(other == first for other in others)
 
 
+def test_ddp_loses_biases_that_the_first_step_recasts():
+    for found in gloo.run("recast_biases"):
+        assert found == {
+            False: ("Expected to have finished reduction in the prior iteration", ["error"], False, False),
+            True: ("Expected Float, got BFloat16", ["error"], False, True),
+        }
+
+
 def test_the_real_trainer_passes_find_unused_to_a_peft_model_and_fails_as_said():
     for find_unused, verdict, outcome in gloo.run("trainer_default"):
         assert (find_unused, verdict) == (True, ["error", "error"])

@@ -84,6 +84,17 @@ def test_a_real_report_is_valid_sarif_and_points_at_the_factory(run, tmp_path):
     assert audit["tool"]["driver"]["rules"][norms["ruleIndex"]]["id"] == "KB101"
 
 
+def test_a_name_with_a_line_end_begins_no_line_of_junit():
+    """A line that begins with two colons is a command to a runner of GitHub."""
+    at = Location("model.norm", file="a\n::error::b/t.py", line=3)
+    failed = dataclasses.replace(violation(severity=Severity.ERROR), at=at)
+    below = dataclasses.replace(violation("x", severity=Severity.INFO), at=at)
+
+    log = junit.render([report(violations=(failed, below))], rules=all_rules())
+
+    assert [line for line in log.splitlines() if line.startswith("::")] == []
+
+
 def test_the_rules_of_a_log_have_what_github_requires():
     log = json.loads(sarif.render([report(ran=[(rule.meta.code, Surface.MODEL) for rule in all_rules()])], rules=all_rules()))
 

@@ -13,6 +13,7 @@ import pytest
 import kbitlint
 from kbitlint.errors import KbitlintError
 from kbitlint.rehearsal import own_folder
+from kbitlint.runtime import landlock
 
 pytestmark = pytest.mark.slow
 
@@ -53,10 +54,50 @@ def test_a_script_that_takes_too_much_memory_is_ended(rehearse):
     assert told(report) == (["not rehearsed to its end: the script needs more than 2.0 GB of memory (--memory)"], [])
 
 
-def test_processes_that_the_script_started_end_with_it(rehearse, tmp_path):
-    report = rehearse("import os, time\nif os.fork() == 0:\n    time.sleep(600)\nprint('on')\n")
+LEAVING = """
+import atexit, ctypes, os, signal, sys, threading, time
 
-    assert told(report) == (["the script ended without a training step"], [])
+def stay(clear):
+    for one in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(one, signal.SIG_IGN)
+    if clear:
+        ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
+    time.sleep(600)
+
+if os.fork() == 0:
+    stay(False)
+if os.fork() == 0:  # a daemon: a session of its own, and no parent
+    os.setsid()
+    ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)
+    if os.fork():
+        os._exit(0)
+    stay(True)
+if ctypes.CDLL(None).fork() == 0:  # no hook of Python's runs
+    os.setsid()
+    stay(True)
+threading.Thread(target=time.sleep, args=(600,)).start()
+atexit.register(sys.exit, 3)
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("x" * 20_000_000)
+assert sys.stdin.read() == ""
+time.sleep(1)
+END
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "said"),
+    [
+        ("print('on')", "the script ended without a training step"),
+        ("os._exit(0)", "not rehearsed to its end: its process ended with exit status 0 and no report"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "not rehearsed to its end: its process was ended by SIGKILL"),
+    ],
+    ids=["ends", "leaves at once", "is killed"],
+)
+def test_processes_that_the_script_started_end_with_it(rehearse, tmp_path, end, said):
+    report = rehearse(LEAVING.replace("END", end))
+
+    assert told(report) == ([said], [])
     running = subprocess.run(["/bin/ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert [line for line in running.splitlines() if "kbitlint-rehearsal-" in line and str(tmp_path) in line] == []
 
@@ -82,6 +123,13 @@ with open({str(outside)!r} + "/x", "w") as file:
     file.write("x")
 assert open({str(outside)!r} + "/x").read() == "x"
 os.remove(__file__)
+handle = os.open({str(outside)!r}, os.O_RDONLY)
+os.close(os.open("y", os.O_CREAT | os.O_WRONLY, dir_fd=handle))
+os.mkdir("made", dir_fd=handle)
+os.rename("y", "z", src_dir_fd=handle, dst_dir_fd=handle)
+assert sorted(os.listdir({str(outside)!r})) == ["made", "x", "z"]
+os.mkfifo({str(outside)!r} + "/fifo")
+open("/dev/shm/kbitlint-x", "w").close()
 """
 
     report = rehearse(code)
@@ -90,6 +138,7 @@ os.remove(__file__)
     assert sorted(path.name for path in (tmp_path / "work").iterdir()) == ["train.py"]
     assert (tmp_path / "work" / "train.py").read_text() == code
     assert list(outside.iterdir()) == []
+    assert not Path("/dev/shm/kbitlint-x").exists()  # noqa: S108  # nothing is written there
 
 
 @pytest.mark.usefixtures("forked")
@@ -107,6 +156,12 @@ os.remove(__file__)
         (
             "import transformers\ntransformers.AutoConfig.from_pretrained('somebody/unheard-of')\n",
             "the config of somebody/unheard-of is neither on this machine nor in the table of families",
+        ),
+        ("open('big', 'w').truncate(5 * 2**30)\n", "its process may not do that"),
+        pytest.param(
+            "import pyarrow\npyarrow.OSFile('/var/x', 'wb')\n",
+            "its process may not do that",
+            marks=pytest.mark.skipif(not landlock.version(), reason="the kernel has no Landlock"),
         ),
     ],
 )
@@ -196,12 +251,11 @@ def test_a_notebook_is_rehearsed_without_its_magics(rehearse):
 
 
 def test_ranks_of_a_launcher_end_with_the_rehearsal(rehearse, tmp_path):
-    code = "import os, time\nopen(f'rank-{os.environ[\"RANK\"]}-{os.environ[\"WORLD_SIZE\"]}', 'w').close()\ntime.sleep(600)\n"
-    (tmp_path / "work" / "train.py").write_text(code)
+    (tmp_path / "work" / "train.py").write_text("import os, time\nif os.environ['RANK'] != '0':\n    time.sleep(600)\n")
 
-    (report,) = kbitlint.rehearse("torchrun --nproc_per_node 3 train.py", select="KB9", timeout=25)
+    (report,) = kbitlint.rehearse("torchrun --nproc_per_node 3 train.py", select="KB9")
 
-    assert told(report) == (["not rehearsed to its end: the script was not through within 25 s (--timeout)"], [])
+    assert told(report) == ([f"rank {rank} was ended 20 s after rank 0, in line 3" for rank in (1, 2)], [])
     assert "rehearsed on 3 ranks" in report.notes
     running = subprocess.run(["/bin/ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert [line for line in running.splitlines() if str(tmp_path) in line] == []

@@ -46,3 +46,11 @@ def test_loftq_takes_integers_of_8_bits_for_the_matrix_and_trains_on_what_comes_
 @pytest.mark.parametrize(("name", "flagged"), [("tiiuae/falcon-7b", 0), ("tiiuae/Falcon3-7B-Base", 1), ("org/base", 1)])
 def test_falcons_linear_layers_are_a_class_of_their_own_that_is_not_quantized(name, flagged):
     assert len(findings("KB620", LOADED.replace("org/base", name) + attach("pissa"))) == flagged
+
+
+def test_orthogonal_factors_take_on_the_dtype_of_bytes_that_pose_as_numbers():
+    stored = LOADED.replace("load_in_4bit=True", "load_in_4bit=True, bnb_4bit_quant_storage=torch.bfloat16")
+
+    assert stored != LOADED
+    assert findings("KB620", stored + attach("orthogonal")) == []
+    assert len(findings("KB620", stored + attach("pissa"))) == 1

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, LOADED, PREPARED, findings
+import tiny
+import torch
+from peft.utils import cast_mixed_precision_params
+from script_cases import ADAPTED, IMPORTS, LOADED, PREPARED, findings
 
 from kbitlint.upstream.versions import NEWEST, installed, versions_for
+
+PEFT = "from peft import cast_mixed_precision_params\n"
 
 
 @pytest.mark.parametrize("cast", ["half()", "float()", "to(torch.float16)", "to('cuda', dtype=torch.float32)"])
@@ -75,3 +80,30 @@ def test_one_version_in_a_comment_is_no_pin(tmp_path):
     script.write_text("# copied from an example for transformers==4.38.2, with changes\nimport torch\n")
 
     assert versions_for(script, script.read_text())["transformers"] == installed()["transformers"]
+
+
+CAST = "cast_mixed_precision_params(model, dtype=torch.bfloat16)\n"
+
+
+def test_peft_s_cast_of_every_parameter_destroys_packed_weights():
+    script = LOADED + PREPARED + ADAPTED + CAST
+    message = "the cast reaches the packed weights, too, whose bytes are then read as numbers"
+
+    assert findings("KB122", script, imports=IMPORTS + PEFT) == [("error", CAST.strip(), message)]
+    model = tiny.with_lora(tiny.load())
+    assert tiny.step(model).error is None
+    cast_mixed_precision_params(model, torch.bfloat16)
+    assert "invalid for input of size" in tiny.step(model).error
+
+
+def test_peft_s_cast_of_a_model_that_is_not_packed_is_fine():
+    loaded = "model = AutoModelForCausalLM.from_pretrained('m')\n"
+
+    assert findings("KB122", loaded + ADAPTED + CAST, imports=IMPORTS + PEFT) == []
+
+
+def test_a_copy_of_a_model_is_as_packed_as_the_model():
+    script = LOADED + "import copy\nother = copy.deepcopy(model)\nother.half()\n"
+
+    assert [severity for severity, *_ in findings("KB122", script)] == ["error"]
+    assert findings("KB122", LOADED + "import copy\nother = copy.deepcopy(model)\nother.requires_grad_(False)\n") == []

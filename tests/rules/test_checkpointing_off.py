@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import peft
 import pytest
 import tiny
 from script_cases import ADAPTED, LOADED, LOOP, RECIPE, TRAINED, findings, fixed_text, flagged_lines
@@ -54,6 +55,25 @@ def test_training_arguments_that_enable_it_are_believed():
 
 def test_an_unquantized_model_is_skipped():
     assert kbitlint.check(tiny.load(kind="none"), select=CODE).skips[0].reason == "no layer is quantized"
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (
+            peft.PolyConfig(target_modules=["q_proj"], n_tasks=2),
+            "an adapter gets its tasks through hooks, which a recomputation lacks",
+        ),
+        (
+            peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2),
+            "an adapter works through the cache, which checkpointing drops",
+        ),
+    ],
+)
+def test_adapters_that_checkpointing_breaks_are_skipped(config, reason):
+    model = peft.get_peft_model(tiny.load(), config)
+
+    assert [skip.reason for skip in kbitlint.check(model, select=CODE, trace=False).skips] == [reason]
 
 
 def test_the_fix_enables_it_without_a_hook_on_the_embeddings():

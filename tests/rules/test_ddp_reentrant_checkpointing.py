@@ -88,3 +88,10 @@ def test_layers_that_no_gradient_enters_are_the_business_of_another_rule():
     model.train()
 
     assert found(model, ddp()) == []
+
+
+def test_adapters_that_were_put_into_eval_mode_recompute_nothing():
+    model = reentrant().eval()
+
+    assert found(model, ddp()) == []
+    assert len(found(model, ddp(sets_training_mode=True))) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import tiny
-from checkpoint_cases import adapter, findings, lora
+from checkpoint_cases import adapter, findings, lora, skipped
 from peft import LoraConfig, get_peft_model
 from script_cases import LOADED, flagged_lines
 
@@ -36,3 +36,9 @@ def test_peft_uses_the_default_rank_where_a_pattern_is_anchored():
     model = get_peft_model(tiny.load(kind="none"), config)
 
     assert {p.shape[0] for name, p in model.named_parameters() if "lora_A" in name} == {8}
+
+
+def test_an_adapter_without_its_tensors_is_skipped(tmp_path):
+    folder = adapter(tmp_path / "adapter", None, rank_pattern={"^q_proj": 2})
+
+    assert skipped("KB607", folder) == ["no adapter_model.safetensors here"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import script_cases as written
 import tiny
 
 import kbitlint
@@ -53,3 +54,47 @@ def test_adapters_change_nothing():
 def test_without_a_list_nothing_is_said():
     assert found(tiny.load()) == []
     assert kbitlint.check(tiny.load(kind="none"), select=CODE).skips[0].reason == "no layer is quantized"
+
+
+SCRIPT = """\
+bnb = BitsAndBytesConfig(load_in_4bit=True, llm_int8_skip_modules=['vision_tower', 'lm_head'])
+model = AutoModelForImageTextToText.from_pretrained('llava-hf/llava-1.5-7b-hf', quantization_config=bnb)
+"""
+IMPORT = written.IMPORTS + "from transformers import AutoModelForImageTextToText\n"
+LINE = SCRIPT.splitlines()[0]
+
+
+def test_a_list_in_a_script_names_the_beginning_that_it_lacks(tmp_path):
+    message = "no module's name starts with vision_tower, so nothing is left out: it is model.vision_tower"
+
+    assert written.findings(CODE, SCRIPT, imports=IMPORT) == [("warning", LINE, message)]
+    assert written.fixed_text(CODE, SCRIPT, tmp_path, imports=IMPORT) == SCRIPT.replace(
+        "'vision_tower'", "'model.vision_tower'"
+    )
+
+
+def test_a_list_behind_a_name_is_shown_and_not_edited(tmp_path):
+    script = "spared = ['vision_tower']\n" + SCRIPT.replace("['vision_tower', 'lm_head']", "spared")
+
+    assert [severity for severity, *_ in written.findings(CODE, script, imports=IMPORT)] == ["warning"]
+    assert written.fixed_text(CODE, script, tmp_path, imports=IMPORT) == script
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("'vision_tower'", "'model.vision_tower'"),
+        ("llava-hf/llava-1.5-7b-hf'", "llava-hf/llava-1.5-7b-hf', trust_remote_code=True"),
+        ("llava-hf/llava-1.5-7b-hf", "org/unknown"),
+        ("['vision_tower', 'lm_head']", "names"),
+        (", llm_int8_skip_modules=['vision_tower', 'lm_head']", ""),
+        (", quantization_config=bnb", ""),
+        ("['vision_tower', 'lm_head']", "['vision_tower'] if old else ['model.vision_tower']"),
+    ],
+)
+def test_lists_in_scripts_that_may_be_right_are_not_flagged(old, new):
+    assert written.findings(CODE, SCRIPT.replace(old, new), imports=IMPORT) == []
+
+
+def test_transformers_4_compares_every_part_of_a_path_so_the_list_is_right():
+    assert written.findings(CODE, SCRIPT, imports=IMPORT, versions=written.OLD) == []

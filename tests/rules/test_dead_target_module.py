@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pytest
+import script_cases as written
 import tiny
 from peft import LoraConfig, get_peft_model
 from script_cases import flagged_lines
@@ -143,3 +145,43 @@ def test_a_vision_model_whose_layers_transformers_5_renamed():
     assert flagged_lines("KB601", VIT, versions={**NEWEST, "transformers": "4.57.1"}) == []
     assert flagged_lines("KB601", VIT.replace('"query", "value"', '"q_proj", "v_proj"')) == []
     assert flagged_lines("KB601", VIT.replace("google/vit-base-patch16-224-in21k", "MCG-NJU/videomae-base")) == []
+
+
+def script(targets, name="Qwen/Qwen2.5-7B", more=""):
+    return (
+        written.LOADED.replace('"org/base"', f'"{name}"{more}')
+        + f"model = get_peft_model(model, LoraConfig(r=8, target_modules={targets}))\n"
+    )
+
+
+def test_a_script_that_names_layers_of_another_architecture():
+    none = "no module of this architecture is called query_key_value"
+    line = script(["query_key_value"]).splitlines()[-1]
+
+    assert written.findings(CODE, script(["query_key_value"])) == [("error", line, f"{none}: PEFT refuses them")]
+    assert written.findings(CODE, script(["q_proj", "query_key_value"])) == [
+        ("warning", script(["q_proj", "query_key_value"]).splitlines()[-1], none)
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(script(["q_proj", "v_proj"]), id="names of this architecture"),
+        pytest.param(script(["own_layer"]), id="a name of no architecture"),
+        pytest.param(script("'all-linear'"), id="no list"),
+        pytest.param(script(["query_key_value"], "org/base"), id="an unknown architecture"),
+        pytest.param(script(["query_key_value"], more=", trust_remote_code=True"), id="code of the checkpoint's own"),
+        pytest.param(script("names"), id="an unknown list"),
+        pytest.param(
+            script(["query_key_value"]).replace("LoraConfig(r=8", "IA3Config(feedforward_modules=[]"), id="other adapters"
+        ),
+        pytest.param(script("['query_key_value'] if falcon else ['q_proj']"), id="on some path"),
+    ],
+)
+def test_scripts_whose_targets_may_be_there(body):
+    assert written.findings(CODE, body) == []
+
+
+def test_names_of_transformers_4_are_not_judged_by_the_architectures_of_5():
+    assert written.findings(CODE, script(["query_key_value"]), versions=written.OLD) == []

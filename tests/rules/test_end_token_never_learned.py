@@ -52,3 +52,12 @@ def test_sequences_without_an_end_are_not_flagged(tmp_path):
 def test_a_model_alone_has_no_data():
     assert kbitlint.check(tiny.load(), select=CODE).violations == ()
     assert torch.is_tensor(tiny.load().lm_head.weight)
+
+
+def test_batches_without_labels_are_skipped(tmp_path):
+    made = trainer(tmp_path, pad_is_end=True)
+    made.data_collator = lambda rows: {"input_ids": torch.tensor([row["input_ids"][:3] for row in rows])}
+
+    assert [skip.reason for skip in kbitlint.check(made, select=CODE, trace=False).skips] == [
+        "no trainer whose first batch has labels is at hand"
+    ]

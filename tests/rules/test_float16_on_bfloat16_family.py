@@ -47,3 +47,30 @@ def test_a_dtype_that_is_computed_is_shown_only(tmp_path):
 
     assert flagged_lines("KB121", script) == [("warning", script.split("\n")[1])]
     assert fixed_text("KB121", script, tmp_path) == script
+
+
+HALF = "TrainingArguments('o', fp16=True)"
+TRAINED = (
+    GEMMA.replace("float16", "bfloat16")
+    + "model = get_peft_model(model, LoraConfig(r=8))\n"
+    + f"Trainer(model=model, args={HALF}, train_dataset=data).train()\n"
+)
+
+
+def test_mixed_precision_in_float16_overflows_too(tmp_path):
+    line = TRAINED.splitlines()[-1]
+
+    assert flagged_lines("KB121", TRAINED) == [("warning", line)]
+    assert fixed_text("KB121", TRAINED, tmp_path) == TRAINED.replace("fp16=True", "bf16=True")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(TRAINED.replace("fp16=True", "bf16=True"), id="bfloat16"),
+        pytest.param(TRAINED.replace("google/gemma-2-9b", "openlm-research/open_llama_7b"), id="another family"),
+        pytest.param(GEMMA + "model.generate(**batch)\n", id="the model only generates"),
+    ],
+)
+def test_look_alikes_in_mixed_precision(script):
+    assert findings("KB121", script) == []

@@ -104,6 +104,7 @@ def test_one_that_is_asked_for_is_worth_knowing():
         pytest.param(UNSET + LOAD, id="the model is float32 too"),
         pytest.param(UNSET.replace("load_in_4bit", "load_in_8bit"), id="8 bits have none"),
         pytest.param(UNSET.replace(")", ", **more)"), id="unknown arguments"),
+        pytest.param(UNSET.replace(")", ", bnb_4bit_computedtype=torch.bfloat16)"), id="a misspelt name is another rule's"),
         pytest.param(UNSET.replace(")", ", bnb_4bit_compute_dtype=getattr(torch, name))"), id="unknown dtype"),
     ],
 )

@@ -35,6 +35,11 @@ def test_several_devices_are_another_rules_matter():
     assert check(None, device="cuda:1").violations == ()
 
 
+def test_a_model_on_the_ranks_own_device_is_not_flagged():
+    assert check({"": 1}, device="cuda:1").violations == ()
+    assert check({"": 0}, device="cuda").violations == ()
+
+
 def test_without_a_launcher_the_rule_is_skipped_and_people_are_not_told():
     report = check({"": 0})
 

@@ -147,3 +147,9 @@ def test_a_new_head_of_a_task_that_peft_does_not_know_is_frozen_too():
 )
 def test_scripts_that_look_alike(script):
     assert findings(CODE, script, imports=IMPORTS) == []
+
+
+def test_a_config_that_names_the_task_on_some_path_is_not_flagged():
+    named = "config = LoraConfig(r=8, task_type='SEQ_CLS' if known else None)\n"
+
+    assert findings(CODE, SCRIPT.replace(CONFIG, named)) == []

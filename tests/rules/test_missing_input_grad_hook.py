@@ -7,10 +7,12 @@ import functools
 import pytest
 import tiny
 import torch
-from script_cases import ADAPTED, LOADED, LOOP, OLD, PREPARED, findings
+from peft import LoraConfig, get_peft_model
+from script_cases import ADAPTED, LOADED, LOOP, OLD, PREPARED, TRAINED, findings
 
 import kbitlint
 from kbitlint.context import Checkpointing, TrainingContext
+from kbitlint.violation import Consequence
 
 CODE = "KB301"
 
@@ -23,6 +25,17 @@ def adapted(family="llama", **lora):
     model = tiny.with_lora(tiny.prepared(family), **lora)
     model.train()
     return model
+
+
+@pytest.mark.parametrize(("head", "consequence"), [((), Consequence.FAILS), (("lm_head",), Consequence.TRAINS_NOTHING)])
+def test_a_step_in_which_no_parameter_has_a_gradient_raises(head, consequence):
+    model = adapted(target_modules=["q_proj", *head])
+    tiny.bind_reentrant(model)
+
+    violations = kbitlint.check(model, select=CODE).violations
+
+    assert {violation.consequence for violation in violations} == {consequence}
+    assert (tiny.step(model).error is not None) == (consequence is Consequence.FAILS)
 
 
 @pytest.mark.parametrize("keywords", [{}, {"use_reentrant": True}])
@@ -355,3 +368,28 @@ def test_transformers_4_checkpoints_reentrantly_and_installs_no_hook():
 )
 def test_source_look_alikes(script, how):
     assert findings("KB301", script, **how) == []
+
+
+FLOAT = "model = AutoModelForCausalLM.from_pretrained('/models/base', dtype=torch.bfloat16)\n"
+ASKED = TRAINED.replace("bf16", "gradient_checkpointing=True, bf16")
+
+
+def test_an_unquantized_model_that_checkpoints_after_it_is_wrapped_gets_no_hook():
+    told = "no gradient reaches its adapters: the layers checkpoint reentrantly and nothing before them requires grad"
+
+    assert findings("KB301", FLOAT + ADAPTED + ASKED, versions=OLD) == [("error", ASKED.strip(), told)]
+    assert findings("KB301", FLOAT + "model.gradient_checkpointing_enable()\n" + ADAPTED + ASKED, versions=OLD) == []
+    assert findings("KB301", FLOAT + ADAPTED + ASKED) == []  # transformers 5 checkpoints without reentry
+    assert findings("KB301", FLOAT + ADAPTED + "model.enable_input_require_grads()\n" + ASKED, versions=OLD) == []
+
+
+@pytest.mark.parametrize(("first", "learns"), [(False, False), (True, True)])
+def test_peft_hooks_an_unquantized_model_that_checkpoints_already(first, learns):
+    model = tiny.load(kind="none")
+    if first:
+        tiny.bind_reentrant(model)
+    model = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    if not first:
+        tiny.bind_reentrant(model.get_base_model())
+
+    assert tiny.step(model).trains is learns

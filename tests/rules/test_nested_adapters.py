@@ -103,7 +103,7 @@ class TestLoadedIntoAdapted:
         assert findings("KB631", LOADED + trained + load) == [("error", line, self.MESSAGE)]
         assert findings("KB631", LOADED + trained + load.replace("base_model", "get_base_model()")) == []
 
-    def test_a_tuner_keeps_its_own_adapters_beside_the_loaded_ones(self, tmp_path):
+    def test_the_saved_weights_match_nothing_inside_of_a_tuner(self, tmp_path):
         config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"])
         model = peft.get_peft_model(tiny.load("llama", kind="none"), config)
         for name, parameter in model.named_parameters():
@@ -111,6 +111,7 @@ class TestLoadedIntoAdapted:
                 parameter.data.fill_(0.5)
         model.save_pretrained(tmp_path)
 
-        loaded = peft.PeftModel.from_pretrained(model.base_model, tmp_path).merge_and_unload()
+        with pytest.warns(UserWarning, match="Found missing adapter keys"):
+            loaded = peft.PeftModel.from_pretrained(model.base_model, tmp_path)
 
-        assert any("lora_" in name for name, _ in loaded.named_parameters())
+        assert isinstance(loaded.merge_and_unload(), peft.LoraModel)

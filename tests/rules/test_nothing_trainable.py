@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import tiny
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from script_cases import ADAPTED, LOADED, LOOP, PREPARED, RECIPE, TRAINED, findings, fixed_text, flagged_lines
 
 import kbitlint
@@ -96,6 +96,18 @@ def test_only_an_idle_adapter_requires_grad():
     assert tiny.step(model).arrived
 
 
+def test_only_an_idle_prompt_requires_grad():
+    """TRL's DPO keeps such a copy of a prompt as its reference."""
+    model = get_peft_model(tiny.prepared(), PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"))
+    model.add_adapter("ref", PromptTuningConfig(num_virtual_tokens=4, task_type="CAUSAL_LM"))
+    model.set_adapter("default")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".ref." in name)
+
+    assert found(model) == [("only idle adapters require grad", "safe")]
+    assert not tiny.step(model).arrived
+
+
 def test_an_adapter_may_be_called_like_a_part_of_the_model():
     model = get_peft_model(tiny.prepared(), LoraConfig(r=4, target_modules=["q_proj"]), adapter_name="model")
     model.add_adapter("second", LoraConfig(r=4, target_modules=["q_proj"]))
@@ -157,6 +169,12 @@ def test_a_saved_config_attaches_frozen_adapters():
             "model = build()\n" + TRAINED + "again = build('adapter').eval()\n",
             id="loaded by another call of the function",
         ),
+        pytest.param(
+            RECIPE.replace("LoraConfig(", "LoraConfig(bias='all', ").replace(
+                TRAINED, "model.base_model.disable_adapter_layers()\n" + TRAINED
+            ),
+            id="biases of the base train beside adapters that are off",
+        ),
         pytest.param(RESUMED.replace("'adapter'", "'adapter', is_trainable=True"), id="loaded to be trained"),
         pytest.param(RESUMED.replace("'adapter'", "'adapter', is_trainable=flag"), id="perhaps loaded to be trained"),
         pytest.param(RESUMED.replace("'adapter'", "'adapter', config=config"), id="the config may say so"),
@@ -189,6 +207,15 @@ def test_a_saved_config_attaches_frozen_adapters():
 )
 def test_source_look_alikes(script):
     assert findings("KB202", script) == []
+
+
+def test_a_model_of_peft_that_is_constructed_has_adapters():
+    construct = "model = PeftModel(model, LoraConfig(r=8))\n"
+
+    assert findings("KB202", LOADED + construct + PREPARE + TRAINED) == [
+        ("error", PREPARE.strip(), "the adapters are frozen, so no parameter requires grad")
+    ]
+    assert findings("KB202", LOADED + PREPARE + construct + TRAINED) == []
 
 
 def test_the_source_fix_moves_the_preparation(tmp_path):

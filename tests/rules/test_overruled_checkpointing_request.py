@@ -36,6 +36,10 @@ def test_a_method_of_the_model_may_ask_too():
         pytest.param(
             LOADED + "if big:\n    " + REQUEST + ADAPTED + trained("gradient_checkpointing=big"), id="on some paths it holds"
         ),
+        pytest.param(
+            LOADED + REQUEST.replace("True", "True if old else False") + ADAPTED + trained("gradient_checkpointing=True"),
+            id="on some path the same value",
+        ),
     ],
 )
 def test_look_alikes(script):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from checkpoint_cases import BNB
@@ -124,6 +125,21 @@ def test_the_hubs_cache_is_looked_into(tmp_path, monkeypatch):
     assert local_configs.checkpoint_config("org/cached", tmp_path) == {"model_type": "llama"}
     for name in ("org/other", "", "\0", "../escape/x", "a" * 5000):
         assert local_configs.checkpoint_config(name, tmp_path) is None
+
+
+def test_a_relative_name_belongs_to_the_working_folder(tmp_path, monkeypatch):
+    from kbitlint.files.local_configs import checkpoint_config, zero_stage
+
+    for kind in ("llama", "gpt2"):
+        (tmp_path / kind / "base").mkdir(parents=True)
+        (tmp_path / kind / "base" / "config.json").write_text(json.dumps({"model_type": kind}))
+        (tmp_path / kind / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": len(kind) - 3}}))
+    found = []
+    for kind in ("llama", "gpt2", "llama"):
+        monkeypatch.chdir(tmp_path / kind)
+        found.append((checkpoint_config("base", Path()), zero_stage("ds.json", Path())))
+
+    assert found == [({"model_type": "llama"}, 2), ({"model_type": "gpt2"}, 1), ({"model_type": "llama"}, 2)]
 
 
 def test_the_stage_of_a_deepspeed_file_beside_the_script(tmp_path):

@@ -110,3 +110,17 @@ def test_transformers_own_method_trains_no_head_unless_it_is_named():
     assert findings("KB528", "\n".join(body[:2]) + "\n" + attach, imports=TASKS) == []
     named = attach.replace("r=8", "r=8, modules_to_save=['classifier']")
     assert len(findings("KB528", "\n".join(body[:2]) + "\n" + named, imports=TASKS)) == 1
+
+
+def test_a_head_that_is_spared_on_some_path_is_not_flagged():
+    spared = CONFIG.replace(")\n", ", llm_int8_skip_modules=['classifier', 'score'] if careful else None)\n")
+
+    assert findings("KB528", script(TOKENS, config=spared), imports=TASKS) == []
+
+
+def test_a_config_without_a_field_for_saved_modules_trains_no_head():
+    body = script(TOKENS).replace("LoraConfig(r=8, ", "TrainableTokensConfig(token_indices=[5], ")
+
+    assert findings("KB528", body, imports=TASKS + "from peft import TrainableTokensConfig\n") == []
+    lora = body.replace("TrainableTokensConfig(token_indices=[5], ", "IA3Config(")
+    assert len(findings("KB528", lora, imports=TASKS + "from peft import IA3Config\n")) == 1

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
+from script_cases import IMPORTS, LOADED, PREPARED, TRAINED, findings
 
 import kbitlint
 
@@ -86,3 +88,27 @@ def test_a_model_built_without_weights_is_clean_although_its_class_makes_some_te
     model.model.register_parameter("made_elsewhere", torch.nn.Parameter(torch.randn(4), requires_grad=False))
 
     assert found(model) == []
+
+
+ATTACH = "model = get_peft_model(model, LoraConfig(r=8), low_cpu_mem_usage=True)\n"
+EMPTY = "the adapters are attached on the meta device, and nothing gives them data before they train"
+
+
+def test_a_script_that_trains_adapters_without_data():
+    assert findings(CODE, LOADED + PREPARED + ATTACH + TRAINED) == [("error", ATTACH.strip(), EMPTY)]
+    model = get_peft_model(tiny.load(), LoraConfig(r=4, target_modules=["q_proj"]), low_cpu_mem_usage=True)
+    assert tiny.step(model).error is not None
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        ATTACH.replace("True", "False") + TRAINED,
+        ATTACH + "model.load_adapter('saved', 'default', is_trainable=True)\n" + TRAINED,
+        ATTACH + "set_peft_model_state_dict(model, state)\n" + TRAINED,
+        ATTACH + "model.eval()\n",
+        "model = PeftModel.from_pretrained(model, 'saved', is_trainable=True, low_cpu_mem_usage=True)\n" + TRAINED,
+    ],
+)
+def test_adapters_that_get_data_or_do_not_train_are_fine(script):
+    assert findings(CODE, LOADED + PREPARED + script, imports=IMPORTS + "from peft import set_peft_model_state_dict\n") == []

@@ -58,3 +58,10 @@ def test_older_versions_are_not_judged():
 
     assert len(findings("KB532", script)) == 1
     assert findings("KB532", script, versions={**NEWEST, "peft": "0.15.0"}) == []
+
+
+def test_a_dropout_that_is_zero_on_some_path_is_not_flagged():
+    load = LOADED.replace("org/base", "mistralai/Mixtral-8x7B-v0.1")
+    script = load + "model = get_peft_model(model, LoraConfig(target_modules='all-linear', lora_dropout=0.1 if big else 0.0))\n"
+
+    assert findings("KB532", script) == []

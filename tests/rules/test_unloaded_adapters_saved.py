@@ -55,9 +55,10 @@ def test_look_alikes(script):
 
 
 def test_the_fix_merges(tmp_path):
-    fixed = fixed_text(CODE, READY + TRAINED + UNLOAD + SAVE, tmp_path)
+    plain = "model = AutoModelForCausalLM.from_pretrained('org/base', dtype=torch.bfloat16)\n" + ADAPTED + TRAINED
+    fixed = fixed_text(CODE, plain + UNLOAD + SAVE, tmp_path)
 
-    assert fixed == READY + TRAINED + UNLOAD.replace("unload()", "merge_and_unload()") + SAVE
+    assert fixed == plain + UNLOAD.replace("unload()", "merge_and_unload()") + SAVE
 
 
 def test_a_real_unload_gives_back_the_weights_as_they_were_loaded():

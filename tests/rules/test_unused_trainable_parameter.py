@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import functools
+
+import peft
+import pytest
 import tiny
 import torch
 import trace_cases
+import transformers
 
 from kbitlint.context import Strategy, TrainingContext
 
@@ -54,3 +59,25 @@ def test_a_step_that_stops_before_any_gradient_is_a_skip():
     tiny.adapters_base(model).lm_head.register_forward_hook(lambda module, args, output: output + output[0, 0, :3] @ output[0])
 
     assert trace_cases.skipped(model, CODE)[0].startswith("no training step without weights: aten.")
+
+
+@pytest.fixture
+def untied(tmp_path):
+    """Return a BART whose halves have embeddings of their own, so that no forward pass reads the shared one."""
+    config = transformers.AutoConfig.from_pretrained(tiny.checkpoint("bart (encoder-decoder)"))
+    config.tie_word_embeddings = False
+    transformers.AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path)
+    return functools.partial(
+        transformers.AutoModelForSeq2SeqLM.from_pretrained, tmp_path, quantization_config=tiny.quantization(), device_map="cpu"
+    )
+
+
+def test_an_embedding_that_no_batch_reads_is_an_error_if_nothing_else_learns(untied):
+    alone, beside = untied(), untied()
+    alone.add_adapter(peft.TrainableTokensConfig(token_indices=[5, 6], target_modules=["shared"]))
+    beside.add_adapter(peft.LoraConfig(r=4, target_modules=["q_proj"], trainable_token_indices={"shared": [5, 6]}))
+
+    assert trace_cases.trace_findings(alone, CODE) == [("model.shared", "error", IDLE)]
+    assert tiny.step(alone).error.startswith("element 0 of tensors does not require grad")
+    assert trace_cases.trace_findings(beside, CODE) == [("model.shared", "info", IDLE)]
+    assert {name.rpartition(".trainable")[0] for name in tiny.step(beside).missing} == {"model.shared.token_adapter"}

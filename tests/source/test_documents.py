@@ -61,6 +61,8 @@ def test_a_script_about_something_else_is_nothing_to_check(run, tmp_path):
         ("a.py", b"from peft import PeftModel\ndef f(:\n", "is not valid Python: invalid syntax (line 2)"),
         ("a.py", b"# PeftModel \xff\n", "has no usable encoding: invalid or missing encoding declaration"),
         ("a.py", b"# -*- coding: nonsense -*-\n# PeftModel\n", "has no usable encoding: unknown encoding: nonsense"),
+        ("a.py", b"# -*- coding: undefined -*-\n# PeftModel\n", "is not undefined"),
+        ("a.py", b"# -*- coding: punycode -*-\n# PeftModel\n", "is not punycode"),
         ("a.ipynb", b'{"cells": PeftModel', "is not valid JSON: a value is expected (line 1, column 11)"),
         ("a.ipynb", b'{"PeftModel": []}', "cells: must be a list, as in nbformat 4"),
         ("a.yaml", b"load_in_4bit: [\n", "is not valid YAML: did not find expected node content (line 2, column 1)"),
@@ -97,6 +99,14 @@ def test_what_cannot_be_read_or_written_is_one_line(tmp_path, monkeypatch):
 
     assert path.read_text() == FAULTY
     assert [item.name for item in tmp_path.iterdir()] == ["train.py"]
+
+
+def test_integers_that_python_does_not_print_in_decimal_stop_no_fix(run, tmp_path):
+    (tmp_path / "train.py").write_text(FAULTY + f"seed = 0x{'f' * 20_000}\n")
+
+    result = run("--fix", "train.py")
+
+    assert (result.exit_code, (tmp_path / "train.py").read_text()) == (0, CLEAN + f"seed = 0x{'f' * 20_000}\n")
 
 
 def test_line_ends_encoding_and_permissions_stay(tmp_path):
@@ -383,7 +393,7 @@ def test_line_ends_of_a_notebook_stay_as_they_are(tmp_path, inner, outer, listed
         source = json.dumps(lines if listed else "".join(lines), indent=1).replace("\u00e9", "\\u00e9")
         return mark + f'{{\n "cells": [\n  {{"cell_type": "code", "source": {source}}}\n ]\n}}\n'.replace("\n", outer)
 
-    before, after = (f"%pip install peft\nname = 'é😀\\t'\n{text}x = 'é'" for text in (MOVED, CLEAN))
+    before, after = (f"%pip install peft\nname = 'é😀\\t'\n{text}x = 'é'" for text in (MOVED, CLEAN.replace(RANKED, TRAINED)))
     path = tmp_path / "n.ipynb"
     path.write_bytes(notebook(before).encode())
 

@@ -181,6 +181,16 @@ def test_patterns_with_many_stars_mean_what_git_means(tmp_path, line, ignored, k
     assert [path for path in (*ignored, *kept) if spec.match_file(path)] == ignored
 
 
+def test_a_line_of_a_gitignore_that_is_no_pattern_costs_no_other(tmp_path):
+    (tmp_path / ".gitignore").write_text("x.py\n[z-a].py\n!\nz.py\n")
+    for name in "xyz":
+        (tmp_path / f"{name}.py").write_text("x = 1\n")
+    notes = []
+
+    assert [path.name for path in folders.walk(tmp_path, notes)] == ["y.py"]
+    assert notes == [f"{tmp_path}/.gitignore: line {number} is no pattern and is not read" for number in (2, 3)]
+
+
 def test_what_of_a_gitignore_is_not_read_is_said(tmp_path):
     (tmp_path / ".gitignore").write_text("**/a/**/a/**/a/**/b\nx.py\n" + "\n" * 3000)
     (tmp_path / "x.py").write_text("x = 1\n")

@@ -91,6 +91,39 @@ def ddp_matrix():
     return found
 
 
+def recast_biases():
+    """Return {find_unused: (outcome, verdict, whether the ranks agree on the bias, and on the adapters)} after steps.
+
+    Each rank has other tokens. bitsandbytes makes the trainable float32 biases bfloat16 in the first forward pass.
+    """
+    from torch.nn.parallel import DistributedDataParallel
+
+    found = {}
+    for unused in (False, True):
+        model = prepare_model_for_kbit_training(tiny.load("gpt2 (Conv1D)"), use_gradient_checkpointing=False)
+        model = get_peft_model(model, LoraConfig(r=4, target_modules=["c_attn"], bias="all"))
+        known = {"find_unused_parameters": unused, "world_size": dist.get_world_size()}
+        context = TrainingContext("float32", strategy=Strategy.DDP, **known)
+        report = kbitlint.check(model, select="KB725", context=context)
+        wrapped = DistributedDataParallel(model, find_unused_parameters=unused)
+        trained = {name: one for name, one in model.named_parameters() if one.requires_grad}
+        tokens = torch.randint(7, 200, (2, 16), generator=torch.Generator().manual_seed(dist.get_rank()))
+        outcome = None
+        try:
+            for _ in range(2):
+                wrapped(input_ids=tokens, labels=tokens).loss.backward()
+        except RuntimeError as error:
+            outcome = str(error).partition(" before")[0]
+        agree = {".c_attn.base_layer.bias": True, "lora_B": True}
+        for name, kind in ((name, kind) for name in trained for kind in agree if kind in name):
+            gradients = [torch.zeros_like(trained[name].grad) for _ in range(dist.get_world_size())]
+            dist.all_gather(gradients, trained[name].grad)
+            agree[kind] = agree[kind] and all(torch.equal(gradients[0], other) for other in gradients)
+        found[unused] = (outcome, sorted({v.severity.value for v in report.violations}), *agree.values())
+        dist.barrier()
+    return found
+
+
 def trainer_default():
     """Train a PeftModel in a real distributed Trainer; return (find_unused_parameters, severities, outcome)."""
     import transformers
@@ -446,7 +479,12 @@ def main():
     function, folder, *_ = sys.argv[1:]
     os.environ["FOLDER"] = folder
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    for family in ("llama", "llama (reward model)"):  # before the process group exists, in which only rank 0 would write them
+    for family in (
+        "llama",
+        "llama (reward model)",
+        "gpt2 (Conv1D)",
+        "t5 (encoder-decoder)",
+    ):  # before the process group exists, in which only rank 0 would write them
         tiny.checkpoint(family)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world, timeout=timedelta(seconds=120))

@@ -137,9 +137,9 @@ def build(name, folder, *, model=None, rows=4, peft_config=None, callbacks=(), *
     args = config(
         output_dir=str(folder),
         use_cpu=True,
-        bf16=True,
         report_to=[],
         **{
+            "bf16": True,
             "max_steps": 2,
             "learning_rate": 0.1,
             "per_device_train_batch_size": 2,

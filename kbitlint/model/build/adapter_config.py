@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import TargetError, did_you_mean
-from kbitlint.extras import require
+from kbitlint.extras import load_peft
 from kbitlint.files.config_keys import adapter_values
 from kbitlint.files.json_object import read_json
 
@@ -25,7 +25,7 @@ def peft_config(file: Path) -> Any:
     """
     values = read_json(file)
     cls = _class_of(file, values)
-    return require("peft", "an adapter folder").PeftConfig.from_peft_type(**adapter_values(file, values, _defaults(cls)))
+    return load_peft("an adapter folder").PeftConfig.from_peft_type(**adapter_values(file, values, _defaults(cls)))
 
 
 def unknown_keys(file: Path) -> tuple[str, ...]:
@@ -36,7 +36,7 @@ def unknown_keys(file: Path) -> tuple[str, ...]:
 
 
 def _class_of(file: Path, values: dict[str, Any]) -> Any:
-    peft = require("peft", "an adapter folder")
+    peft = load_peft("an adapter folder")
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING as CLASSES  # an optional dependency
 
     name = values.get("peft_type")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
-from kbitlint.extras import load_bitsandbytes, require
+from kbitlint.extras import load_bitsandbytes, load_peft
 from kbitlint.facts.layers import short_name
 from kbitlint.files.checkpoint import inside
 from kbitlint.lazy_dataclass import dataclass
@@ -267,7 +267,7 @@ def attach_adapter(base: nn.Module, folder: str | Path, *, trusted: bool = False
     Raises:
         TargetError: A key of the adapter's config is refused, or PEFT cannot attach it, or not in time.
     """
-    peft = require("peft", "an adapter folder")
+    peft = load_peft("an adapter folder")
     file = Path(folder) / FILE
     try:
         config = peft_config(file)

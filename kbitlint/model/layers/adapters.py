@@ -123,7 +123,7 @@ def adapters_of(model: nn.Module, base: nn.Module) -> tuple[AdapterFacts, ...]:
             bias=str(attribute(config, "bias", "none")),
             targets=_targets(config),
             invoked=bool(attribute(config, "alora_invocation_tokens")),
-            wrapped=owner is not base,
+            searched=owner is not base and _searches(type(owner).forward),
             entries=tuple(adapter_entries.entries_of(config)),
         )
         for name, config in configs.items()
@@ -153,3 +153,8 @@ def levels(wrappers: Iterable[nn.Module], base: nn.Module) -> int:
     """Return how many times PEFT wraps a base model, counting adapters that transformers itself attached."""
     around = sum(hasattr(type(one), "get_base_model") and isinstance(attribute(one, "peft_config"), dict) for one in wrappers)
     return around + bool(attribute(base, "_hf_peft_config_loaded"))
+
+
+def _searches(forward: Any) -> bool:
+    """Return whether the forward of one of PEFT's models looks for the tokens that invoke an aLoRA."""
+    return "get_alora_offsets_for_forward" in getattr(forward, "__code__", _searches.__code__).co_names

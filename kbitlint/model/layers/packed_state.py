@@ -53,7 +53,8 @@ def shared_scales(module: nn.Module, packing: Packing, path: str, first: dict[in
 def _four_bits(module: nn.Module, weight: Any, features: tuple[int, int]) -> Iterator[str]:
     state = attribute(weight, "quant_state")
     state = attribute(module, "quant_state") if state is None else state
-    if attribute(state, "packing_format_for_cpu"):  # bitsandbytes 0.50 repacks for its CPU kernel where no gradient is needed
+    if attribute(state, "packing_format_for_cpu"):  # bitsandbytes 0.50 repacks in eval mode for an input without gradient
+        yield "bitsandbytes repacked it for the CPU's inference kernel, through which no gradient flows"
         return
     with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # every read of a Params4bit's size would go through Python
         dtype, size, numel = weight.dtype, weight.element_size(), weight.numel()

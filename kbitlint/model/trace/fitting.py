@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -69,6 +71,17 @@ def plan_for(model: nn.Module, device: str, batch: int = 2, seq_len: int = 16) -
 def is_no_matter_of_the_batch(error: BaseException) -> bool:
     """Return whether no other batch mends an error of a forward."""
     return bool(_NOT_OF_THE_BATCH.search(str(error))) and not LONG.search(str(error))
+
+
+def is_of_adapter(error: BaseException | None) -> bool:
+    """Return whether the code of an adapter's layer raised an error, past the operators of torch that it called.
+
+    The class of the base accepts such a batch. A batch of one token may fit both by chance.
+    """
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    files = [Path(frame.filename).parts for frame in frames]
+    own = [parts for parts in files if not {"torch", "kbitlint"} & set(parts)]
+    return bool(own) and {"peft", "tuners"} <= set(own[-1])
 
 
 def mixes_integers(refusal: Refusal) -> bool:

@@ -60,6 +60,8 @@ def is_of_training(model: nn.Module, error: BaseException, how: StepSettings) ->
     Raises:
         NotBuiltError: There is no small copy, so the question is open. Or it trains, so the traced step is at fault.
     """
+    if _lacks_attribute(model, error):
+        return True
     base = adapters.base_of(model)
     if not isinstance(base, PreTrainedModel) or not (model is base or _is_of_peft(model)):
         raise NotBuiltError("a module of the user's own has no small copy to try the batch on")
@@ -71,6 +73,15 @@ def is_of_training(model: nn.Module, error: BaseException, how: StepSettings) ->
     if model is not base and _raised(base, base, how) is None:
         return True
     return _raised(model, base, how, numbered=True) is None
+
+
+def _lacks_attribute(model: nn.Module, error: BaseException) -> bool:
+    """Return whether code asks a module of the model for an attribute that it lacks, which no batch or weight changes."""
+    asked = re.fullmatch(r"'(\w+)' object has no attribute '(\w+)'", str(error)) if isinstance(error, AttributeError) else None
+    if asked is None:
+        return False
+    owners = [module for module in model.modules() if type(module).__name__ == asked[1]]
+    return bool(owners) and not any(hasattr(module, asked[2]) for module in owners)
 
 
 def _raised(model: nn.Module, base: PreTrainedModel, how: StepSettings, *, numbered: bool = False) -> Exception | None:

@@ -125,7 +125,7 @@ def stand_in(module: nn.Module, packing: Packing, device: str, adapter: Tensor |
         passing = incoming.detach() if cuts else incoming
         wide = passing if compute is None or as_is else passing.to(compute)
         if bias is not None and bias.dtype is not wide.dtype:
-            if packing.method == "bitsandbytes":  # it changes the parameter itself
+            if packing.method == "bitsandbytes" and not bias.is_inference():  # it changes the parameter itself
                 bias.data = bias.data.to(wide.dtype)
             bias = bias.to(wide.dtype)
         backwards = wide.shape[-1] == fan_out != fan_in and packing.method == "bitsandbytes" and packing.bits == 4

@@ -7,9 +7,11 @@ whole tree.
 from __future__ import annotations
 
 import ast
+import re
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Argument, Call, Value
+from kbitlint.source.nodes import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,14 +20,15 @@ if TYPE_CHECKING:
 
 _MODULE = "torch.utils.checkpoint"
 _FUNCTIONS = ("checkpoint", "checkpoint_sequential")
+_IMPORTED = re.compile(r"utils\.checkpoint|torch\.utils\s+(?:import|as)\b")
 
 
 def checkpoint_calls(text: Text, module: ast.Module) -> Iterator[Call]:
     """Yield each call of ``checkpoint`` and ``checkpoint_sequential``, under any name that the file imports."""
-    if _FUNCTIONS[0] not in text.text:
+    if _IMPORTED.search(text.text) is None:
         return
     names = dict(_names(module))
-    for node in ast.walk(module):
+    for node in walk(module):
         if isinstance(node, ast.Call):
             function = _resolved(node.func, names)
             if function.startswith(f"{_MODULE}.") and function.rpartition(".")[2] in _FUNCTIONS:
@@ -33,7 +36,7 @@ def checkpoint_calls(text: Text, module: ast.Module) -> Iterator[Call]:
 
 
 def _names(module: ast.Module) -> Iterator[tuple[str, str]]:
-    for node in ast.walk(module):
+    for node in walk(module):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield (alias.asname, alias.name) if alias.asname else (alias.name.partition(".")[0],) * 2

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Call, Style, Symbol
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft, Returned
 from kbitlint.source.interpreter.names import canonical, lets_no_gradient_through, makes_inference_tensors
-from kbitlint.source.interpreter.objects import Class, Constant, Effort, Entry, Function, Object, Output, Record, Scope
+from kbitlint.source.interpreter.objects import Class, Constant, Entry, Function, Object, Output, Record, Scope
+from kbitlint.source.nodes import walk
 from kbitlint.upstream.calls import TRAINERS, TRAINING_ARGUMENTS
+
+if TYPE_CHECKING:
+    from kbitlint.source.interpreter.effort import Effort
 
 _DEEPEST = 12
 #: Number of names that take as long to bind as one step.
@@ -185,7 +190,7 @@ def _passes_on(cls: Class, effort: Effort) -> bool:
     for one in cls.lineage():
         init = one.method("__init__")
         effort.spend()
-        for number, node in enumerate(ast.walk(init) if init is not None else ()):
+        for number, node in enumerate(walk(init) if init is not None else ()):
             effort.spend(number % _CHEAP == 0)
             if not _leaves_alone(node):
                 return False

@@ -100,6 +100,7 @@ class LibraryCalls(Interpreter):
             "transformers.HfArgumentParser",
             "trl.TrlParser",
             "accelerate.Accelerator",
+            "copy.deepcopy",
             "super",
         ):
             return self.special(name, arguments)
@@ -110,7 +111,7 @@ class LibraryCalls(Interpreter):
                 net.optimizer = optimizer if net.state.adapters is None else None
         if last in ("GradScaler", "autocast"):
             self.trail.scaler = "float16" if last == "GradScaler" else self.trail.scaler or UNKNOWN
-        if name.partition(".")[0] not in _HARMLESS:
+        if name.partition(".")[0] not in _HARMLESS and not is_optimizer(last):
             self._unknown_function(arguments, last)
         return UNKNOWN
 
@@ -174,7 +175,10 @@ class LibraryCalls(Interpreter):
         return UNKNOWN if has is None else Constant(has)
 
     def special(self, name: str, arguments: Record) -> Object:
-        """Return a parser of command lines, an Accelerator, or the value of ``super()``."""
+        """Return a parser of command lines, an Accelerator, a copy of a model, or the value of ``super()``."""
+        if name == "copy.deepcopy":
+            (first, *_) = [*(given.value for given in arguments.items.values()), UNKNOWN]
+            return self.trail.net(first.state) if isinstance(first, TrackedModel) else UNKNOWN
         if name == "super":
             return self.scope.find("super()") or UNKNOWN
         made = dataclasses.replace(arguments, callee=name)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 
 from kbitlint.facts.values import UNKNOWN
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft
 from kbitlint.source.interpreter.objects import Constant, Object, Parameters, Sequence, Submodule
+from kbitlint.source.nodes import walk
 
 #: Number of nodes or names that take as long to process as one step.
 _CHEAP = 16
@@ -17,9 +19,8 @@ class Loops(Interpreter):
 
     def filters_parameters(self, test: ast.expr) -> bool:
         """Return whether a condition depends on the parameters that a loop iterates over."""
-        inside = list(ast.walk(test))
-        self.effort.spend(len(inside) // _CHEAP)
-        names = {inner.id for inner in inside if isinstance(inner, ast.Name)}
+        size, names = _names_in(test)
+        self.effort.spend(size // _CHEAP)
         return any(isinstance(self.scope.find(name), Parameters) for name in names) or bool(names & self._parameter_names)
 
     def filtered(self, node: ast.If) -> None:
@@ -44,7 +45,7 @@ class Loops(Interpreter):
 
     def _do_for(self, node: ast.For | ast.AsyncFor) -> None:
         value = self._gone_through(node.iter)
-        names = {inner.id for inner in ast.walk(node.target) if isinstance(inner, ast.Name)}
+        names = {inner.id for inner in walk(node.target) if isinstance(inner, ast.Name)}
         if isinstance(value, (Parameters, Submodule)):
             one = Parameters(value.net, value.filtered) if isinstance(value, Parameters) else value
             target = node.target.elts[-1] if isinstance(node.target, ast.Tuple) and node.target.elts else node.target
@@ -89,3 +90,10 @@ class Loops(Interpreter):
         raise LoopLeft
 
     _do_continue = _do_break
+
+
+@functools.lru_cache(maxsize=1_024)
+def _names_in(node: ast.expr) -> tuple[int, frozenset[str]]:
+    """Return the number of nodes of an expression, and the names in it; every path asks again."""
+    inside = list(walk(node))
+    return len(inside), frozenset(inner.id for inner in inside if isinstance(inner, ast.Name))

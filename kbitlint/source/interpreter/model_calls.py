@@ -32,7 +32,16 @@ from kbitlint.upstream.versions import row
 
 #: Number of models or names that take as long to process as one step.
 _CHEAP = 64
-_MODULES = ("modules", "named_modules", "children", "named_children", "get_submodule", "get_parameter", "get_output_embeddings")
+_MODULES = (
+    "modules",
+    "named_modules",
+    "children",
+    "named_children",
+    "get_submodule",
+    "get_parameter",
+    "get_input_embeddings",
+    "get_output_embeddings",
+)
 #: Starts of the names of functions that only read a model.
 _LOOKS = (
     "print",

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Names of optimizer classes of torch, bitsandbytes, transformers and other libraries.
-_NAME = re.compile(r"(Paged)?(Adam\w*|AdEMAMix|SGD|Lion|Adafactor|RMSprop|Adagrad|LAMB|LARS|Muon)(8bit|32bit)?")
+_NAME = re.compile(
+    r"create_lora(plus|fa)_optimizer|(Paged)?(Adam\w*|AdEMAMix|SGD|Lion|Adafactor|RMSprop|Adagrad|LAMB|LARS|Muon)(8bit|32bit)?"
+)
 
 
 def is_optimizer(name: str) -> bool:
-    """Return whether the name of a function is that of an optimizer class."""
+    """Return whether the name of a function is that of an optimizer class, or of a function that makes one."""
     return _NAME.fullmatch(name.rpartition(".")[2]) is not None
 
 
@@ -26,6 +28,9 @@ def optimized(arguments: Record) -> Iterator[TrackedModel]:
         value = todo.pop()
         if isinstance(value, Parameters):
             yield value.net
+        elif isinstance(value, TrackedModel):  # PEFT's own functions take the parameters themselves
+            value.hand_out()
+            yield value
         elif isinstance(value, Sequence):
             todo += value.values
         elif isinstance(value, Record) and value.callee == "dict":

@@ -1,7 +1,6 @@
 """The state of one path, and the changes that calls make to its models.
 
-``upstream/calls.py`` lists the effect of each call as data; this file applies it. The interpreter's parts decide
-which calls a path makes. This file imports no part.
+``upstream/calls.py`` lists the effect of each call; this file applies it. The parts decide which calls a path makes.
 """
 
 from __future__ import annotations
@@ -29,7 +28,8 @@ from kbitlint.source.interpreter.arguments import (
     stored_of,
     with_stored_adapters,
 )
-from kbitlint.source.interpreter.objects import Effort, Object, TrackedModel, Trainer
+from kbitlint.source.interpreter.effort import Effort
+from kbitlint.source.interpreter.objects import Object, TrackedModel, Trainer
 from kbitlint.source.interpreter.training_arguments import with_arguments
 from kbitlint.upstream.quantization import PREPARED_METHODS
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
     from kbitlint.source.launches import Launch
     from kbitlint.upstream.calls import Api, Checkpoints
-
 
 #: Number of hooks that take as long to copy as one step.
 _CHEAP = 64
@@ -190,10 +189,9 @@ class PathState:
                 self.step(Action.MERGE, call, net, after, "base" if by_base_name else None)
             case Action.RESIZE:
                 self.step(Action.RESIZE, call, net, state, "tokens" if api.returns else None)
-            case Action.CONTEXT:
-                self.step(Action.CONTEXT, call, net, state, "activation checkpointing")
-            case _:
-                pass
+            case Action.CONTEXT | Action.CAST:
+                detail = "packed" if api.action is Action.CAST else "activation checkpointing"
+                self.step(api.action, call, net, dataclasses.replace(state, dtype=call.dtype("dtype", state.dtype)), detail)
 
     def _prepare(self, api: Api, call: Call, net: TrackedModel) -> None:
         state = net.state

@@ -11,6 +11,7 @@ import warnings
 from collections import deque
 from typing import TYPE_CHECKING
 
+from kbitlint.source.nodes import children, walk
 from kbitlint.upstream.calls import FUNCTIONS, METHODS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
 from kbitlint.upstream.inert import INERT
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
@@ -134,7 +135,7 @@ def _walk(module: ast.Module) -> Iterator[tuple[ast.AST, int, bool]]:
         yield node, function, inside
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             function = id(node)
-        todo += [(child, function, inside) for child in ast.iter_child_nodes(node)]
+        todo += [(child, function, inside) for child in children(node)]
 
 
 def _climb(statement: int, parents: Mapping[int, int], found: set[int]) -> None:
@@ -169,7 +170,7 @@ class Relevance:
                 _climb(statement, parents, self._mattering)
                 if isinstance(node, ast.Call):
                     _climb(statement, parents, self._with_calls)
-            todo += [(child, statement) for child in ast.iter_child_nodes(node)]
+            todo += [(child, statement) for child in children(node)]
 
     def matters(self, statements: list[ast.stmt]) -> bool:
         """Return whether a model's state can depend on following these statements."""
@@ -233,7 +234,7 @@ def _called(node: ast.Call) -> str:
 
 
 def _loads(node: ast.AST) -> set[str]:
-    return {inner.id for inner in ast.walk(node) if isinstance(inner, ast.Name)}
+    return {inner.id for inner in walk(node) if isinstance(inner, ast.Name)}
 
 
 def _is_inert(target: ast.expr) -> bool:

@@ -41,6 +41,8 @@ _MOST = 50_000
 _CHANGING = frozenset(
     {Class, Entry, Function, Output, Parameters, PathState, Record, Scope, Sequence, Submodule, TrackedModel, Trainer}
 )
+#: Types whose values are copied, or may hold such.
+_COPIED = _CHANGING | {dict, list, set, tuple}
 _SLOTS = {kind: tuple(item.name for item in dataclasses.fields(kind)) for kind in _CHANGING}
 #: The attributes of an interpreter that hold the state of its path. Between two stages, the others have their first values.
 _STATE = ("modules", "trail", "asked", "equal", "moved", "module", "scope", "used", "units", "stage", "instance")
@@ -68,13 +70,14 @@ class _Copier:
         made = self._copy(value)
         while self.todo:
             old, new = self.todo.pop()
-            if isinstance(new, dict):
-                new.update((name, self._copy(item)) for name, item in old.items())
-            elif isinstance(new, list):
-                new.extend(map(self._copy, old))
+            if type(new) is dict:
+                new.update({name: self._copy(item) if type(item) in _COPIED else item for name, item in old.items()})
+            elif type(new) is list:
+                new += [self._copy(item) if type(item) in _COPIED else item for item in old]
             else:
                 for name in _SLOTS[type(old)]:
-                    setattr(new, name, self._copy(getattr(old, name)))
+                    item = getattr(old, name)
+                    setattr(new, name, self._copy(item) if type(item) in _COPIED else item)
         return made
 
     def _copy(self, value: Any) -> Any:

@@ -20,6 +20,7 @@ from kbitlint.source.interpreter.objects import (
 from kbitlint.source.interpreter.predicates import truth_value
 from kbitlint.source.interpreter.stages import Kind
 from kbitlint.source.interpreter.uncalled_functions import UncalledFunction, blur_order, called_in_order
+from kbitlint.source.nodes import walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -242,7 +243,7 @@ class Statements(Interpreter):
 def _effects(statement: ast.stmt) -> tuple[int, tuple[tuple[int, ast.Call | _Target], ...]]:
     """Return the number of nodes of a statement, and its calls and the targets that it binds, each with its number."""
     size, found = 0, []
-    for inner in ast.walk(statement):
+    for inner in walk(statement):
         if isinstance(inner, ast.Call) or (isinstance(inner, _Target) and isinstance(inner.ctx, ast.Store)):
             found.append((size, inner))
         size += 1
