@@ -27,6 +27,8 @@ def test_other_methods_are_packed_too():
     [
         pytest.param("model = AutoModelForCausalLM.from_pretrained('org/base')\n" + ADAPTED + MERGE, id="float base"),
         pytest.param("model = PeftModel.from_pretrained(base, 'adapter')\n" + MERGE, id="unknown base"),
+        pytest.param(LOADED + "model.dequantize()\n" + ADAPTED + MERGE, id="dequantized in place"),
+        pytest.param(LOADED + "model = model.dequantize()\n" + ADAPTED + MERGE, id="dequantized"),
         pytest.param(
             RECIPE + "del model\nmodel = AutoModelForCausalLM.from_pretrained('org/base')\n" + ADAPTED + MERGE, id="reloaded"
         ),

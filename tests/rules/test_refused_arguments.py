@@ -182,3 +182,21 @@ def test_a_task_wrapper_passes_input_ids_to_models_that_take_none():
 
 def test_each_call_is_reported_at_the_place_of_the_argument():
     assert flagged_lines("KB535", "LoraConfig(\n    r=8,\n    bias='some',\n)\n") == [("error", "bias='some',")]
+
+
+LATE = (
+    LOADED.replace(", quantization_config=bnb", "")
+    + """\
+settings = SFTConfig('out')
+settings.model_init_kwargs = {"quantization_config": bnb}
+SFTTrainer(model=model, args=settings, peft_config=LoraConfig(), train_dataset=data).train()
+"""
+)
+
+
+def test_arguments_that_come_too_late_are_reported_where_they_are_set():
+    ((severity, line, message),) = findings("KB535", LATE)
+
+    assert (severity, line) == ("warning", 'settings.model_init_kwargs = {"quantization_config": bnb}')
+    assert message.startswith("SFTTrainer ignores args.model_init_kwargs: You passed")
+    assert findings("KB535", LATE.replace("model=model", "model='org/base'")) == []
