@@ -84,6 +84,16 @@ PARTS = {
         (("benchmarks.truth.real_steps", "--jobs", "2"), ("benchmarks.truth.verdicts", "--jobs", "2")),
         kept=("truth.jsonl", "verdicts.jsonl"),
     ),
+    "adapters": Part(
+        "Every kind of adapter of PEFT, in every order of preparation",
+        (("benchmarks.truth.adapters",),),
+        kept=("adapters.jsonl",),
+    ),
+    "trainers": Part(
+        "Every trainer of TRL, in states that people bring",
+        (("benchmarks.truth.trainers", "--rehearse"),),
+        kept=("trainers.jsonl",),
+    ),
     "generated": Part(
         "Generated training programs, run for real",
         (("benchmarks.truth.generated", "--programs", "200", "--seed", "5000"),),

@@ -32,7 +32,9 @@ PROMISES = {
         *("test_gradient_causes", "test_layer_causes", "test_folder_causes"),
     ),
     "norms of 601 classes, labelled by hand": ("test_norms", "test_norm_list"),
-    "the trace leaves the model as it is, and says what it cannot trace": ("test_trace", "test_twin", "test_kernel_dtypes"),
+    "the trace leaves the model as it is, and says what it cannot trace": (
+        *("test_trace", "test_twin", "test_kernel_dtypes", "test_traced_operators"),
+    ),
     "the memory table, and what fits a card": (
         *("test_memory", "test_memory_of_like_layers", "test_step_bytes", "test_step_settings", "test_fit"),
         *("test_live_losses", "test_timeline", "test_memory_benchmarks", "test_passes", "test_tensor_parallel"),
@@ -50,17 +52,27 @@ PROMISES = {
     "scripts, notebooks, configurations": (
         *("test_documents", "test_interpreter", "test_scripts", "test_configs", "test_programs", "test_exports"),
         *("test_expert_scripts", "test_checkpoint_families", "test_imported_files", "test_trl_versions", "test_source_folder"),
-        *("test_launches", "test_own_loops", "test_snapshots", "test_cache"),
+        *("test_launches", "test_own_loops", "test_snapshots", "test_cache", "test_paths", "test_stored_adapters"),
     ),
-    "what constructors refuse, against the installed libraries": ("test_contracts", "test_signatures", "test_quantization"),
+    "what constructors refuse, against the installed libraries": (
+        *("test_contracts", "test_program_contracts", "test_signatures", "test_quantization"),
+    ),
     "time and memory that grow with a file as the file does": ("test_growth",),
     "live models of every kind, in the modes of any caller": (
         *("test_isolation", "test_odd_models", "test_optimizers"),
         "test_shared_state",
     ),
     "targets: Hub, factories, remote code": ("test_hub", "test_factories", "test_build"),
-    "several ranks: verdict = outcome": ("test_ranks", "test_context", "test_torchrun", "test_records"),
-    "the callback in real Trainers, and its counterparts": ("test_trainer", "test_trl", "test_watch", "test_frameworks"),
+    "several ranks, several kinds of device: verdict = outcome": (
+        *("test_ranks", "test_context", "test_torchrun", "test_records", "test_devices"),
+    ),
+    "the callback in real Trainers, and its counterparts": (
+        "test_trainer",
+        "test_trl",
+        "test_watch",
+        "test_frameworks",
+        "test_trainers",
+    ),
     "the whole life of a run: what targets cover, what versions allow, what was merged": (
         *("test_coverage", "test_env", "test_merged"),
     ),
@@ -90,7 +102,10 @@ PROMISES = {
     "many targets at once": ("test_jobs",),
     "threads, processes, large tensors, the same bytes again": ("test_concurrency", "test_large", "test_reproducible"),
     "files are written whole or not at all": ("test_atomic",),
-    "the package": ("test_packaging", "test_imports", "test_extension", "test_optimized_python", "test_documentation"),
+    "the package, and what its start takes": (
+        *("test_packaging", "test_imports", "test_extension", "test_optimized_python", "test_documentation"),
+        *("test_lazy_dataclass", "test_distributions"),
+    ),
     "batches and benchmarks": ("test_batch", "test_benchmarks", "test_robustness"),
     "what is said of CUDA, on a GPU": ("test_cuda",),
 }

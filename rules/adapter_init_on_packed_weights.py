@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
+    from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
 
 FOUR = 4
@@ -68,7 +69,8 @@ class AdapterInitOnPackedWeights(Rule):
         for config, steps in source.attached():
             argument = config.argument("init_lora_weights")
             method = str(argument.value).partition("_")[0] if argument is not None else ""
-            if argument is not None and method in FLOATS and all(step.before.packed for step in steps):
+            packed = all(step.before.packed and not (method == "orthogonal" and _is_floating(step.before)) for step in steps)
+            if argument is not None and method in FLOATS and packed:
                 column = all(step.before.bits == FOUR for step in steps)
                 wrong = method == "loftq" and not column
                 yield self.violation(
@@ -80,3 +82,12 @@ class AdapterInitOnPackedWeights(Rule):
                     evidence={"init_lora_weights": argument.value},
                     fix=Fix("initialise on the float base, then quantize what is left of it", Safety.DISPLAY),
                 )
+
+
+def _is_floating(model: ModelState) -> bool:
+    """Return whether packed bytes, or weights that 8-bit layers keep, may have a floating-point dtype.
+
+    Orthogonal factors only take on that dtype, which must be able to require grad.
+    """
+    names = ("bnb_4bit_quant_storage", "llm_int8_has_fp16_weight")
+    return model.quantization is None or any(model.quantization.value(name) not in (None, False) for name in names)

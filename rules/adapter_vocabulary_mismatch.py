@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
+from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -12,9 +14,13 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.checkpoint import CheckpointFacts
+    from kbitlint.facts.source import SourceFacts
 
 #: the names of input embeddings and output heads
 EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "lm_head", "embed_out")
+
+#: methods of tokenizers after which the vocabulary has another size
+_GROW = (".add_tokens(", ".add_special_tokens(", "setup_chat_format(", "clone_chat_template(")
 
 
 class AdapterVocabularyMismatch(Rule):
@@ -25,6 +31,10 @@ class AdapterVocabularyMismatch(Rule):
     Reports embedding and head tensors in adapter_model.safetensors whose number of rows differs from the base. The
     number of rows of the base is read from its safetensors headers. If they do not contain the tensor, `vocab_size` in
     config.json is used.
+
+    In a script, reports a load of adapters on a base that is not resized, while the script itself resized the base before it
+    trained and saved these adapters. It is an error if the adapters hold copies of the embeddings or of the head, and a
+    warning if only the resize makes PEFT save them.
 
     ## Why is this bad?
 
@@ -58,6 +68,31 @@ class AdapterVocabularyMismatch(Rule):
         since="0.1.0",
     )
 
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each load on a base without the resize of the training."""
+        if not any(step.action is Action.RESIZE for path in source.paths for step in path.steps):
+            return
+        from kbitlint.facts.reloads import reloads  # few scripts resize embeddings
+
+        for reload in reloads(source):
+            resize = next((step for step in reload.saved if step.action is Action.RESIZE), None)
+            if resize is None or any(step.action is Action.RESIZE for step in reload.loaded):
+                continue
+            adapters = reload.saved[-1].before.adapters
+            holds = adapters is not None and isinstance(adapters.config, Call) and _holds_embeddings(adapters.config)
+            grows = resize.detail == "tokens" or any(name in source.text for name in _GROW)
+            if adapters is None or not grows:
+                continue
+            yield self.violation(
+                "the adapters were trained on resized embeddings, and the base that loads them is not resized",
+                source.at(reload.load),
+                surface=Surface.SOURCE,
+                severity=Severity.ERROR if holds else Severity.WARNING,
+                consequence=None if holds else Consequence.FRAGILE,
+                evidence={"resized_at": resize.call.span.line, "holds_embeddings": holds},
+                fix=Fix("resize the base with resize_token_embeddings(len(tokenizer)) before this call", Safety.DISPLAY),
+            )
+
     def check_files(self, checkpoint: CheckpointFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each embedding or head with another number of rows."""
         from kbitlint.facts.checkpoint import packed_in  # an audit of a script needs none of these facts
@@ -82,3 +117,12 @@ class AdapterVocabularyMismatch(Rule):
                     evidence={"rows": tensor.shape[0], "base": rows},
                     fix=Fix(f"resize the base to {tensor.shape[0]} rows before loading the adapter", Safety.DISPLAY),
                 )
+
+
+def _holds_embeddings(config: Call) -> bool:
+    """Return whether an adapter config copies embeddings or a head into the adapter, or targets them."""
+    for key in ("modules_to_save", "target_modules"):
+        named = config.value(key)
+        if isinstance(named, tuple) and any(isinstance(name, str) and name.rpartition(".")[2] in EMBEDDINGS for name in named):
+            return True
+    return False

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.dtypes import CAST_TO
+from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.source import SourceFacts
 
 
 class AlteredPackedWeight(Rule):
@@ -21,6 +25,8 @@ class AlteredPackedWeight(Rule):
 
     Compares each packed bitsandbytes weight with its own record: the storage dtype in which it was packed, the number of
     bytes that its shape takes, and the shape and block maxima in its quantization state. Reports the first difference.
+
+    In a script, reports a loop that casts the `data` of every parameter of a packed model.
 
     ## Why is this bad?
 
@@ -60,6 +66,20 @@ class AlteredPackedWeight(Rule):
         since="0.1.0",
     )
 
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each loop that casts every parameter of a packed model, on every path to it."""
+        for call, steps in source.steps_at(Action.PREPARED_BY_HAND):
+            dtype = steps[0].detail
+            if all(_in_bytes(step.before) and step.detail in CAST_TO for step in steps):
+                yield self.violation(
+                    f"the cast to {dtype} reaches the packed weights, whose bytes become numbers",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    consequence=Consequence.FAILS,
+                    evidence={"dtype": dtype},
+                    fix=Fix("cast only parameters that are floating point, and no Params4bit", Safety.DISPLAY),
+                )
+
     def check_model(self, model: ModelFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each packed weight that contradicts its record."""
         if not model.quantized:
@@ -72,3 +92,9 @@ class AlteredPackedWeight(Rule):
                     evidence={"method": layer.packing.method, "bits": layer.packing.bits},
                     fix=Fix("load the model again, and neither cast nor evaluate it before it trains", Safety.DISPLAY),
                 )
+
+
+def _in_bytes(model: ModelState) -> bool:
+    """Return whether the weights are packed in 4 bits, and stored as bytes: other storage may have the dtype of the cast."""
+    config = model.quantization
+    return model.packed and model.bits == 4 and config is not None and config.value("bnb_4bit_quant_storage") is None

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
+from kbitlint.upstream.moves import refusal_of
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class CastOfQuantizedModel(Rule):
     Reports `half()`, `float()` and `to(dtype)` on a bitsandbytes model: an error. Reports casts of the PeftModel around
     it to float16 or bfloat16: a warning.
 
+    Also reports a move of the bare model to a device, `to('cuda')` or `cuda()`, in versions of transformers that refuse it.
+
     PEFT's `cast_mixed_precision_params` casts every parameter, packed bytes included: an error on 4 bits, because the first
     step raises.
 
@@ -45,7 +48,8 @@ class CastOfQuantizedModel(Rule):
 
     ## Fix
 
-    Remove the cast, and choose the dtype with `from_pretrained(..., dtype=...)`.
+    Remove the cast, and choose the dtype with `from_pretrained(..., dtype=...)`. Remove the move: `device_map={"": 0}`
+    places the model.
 
     ## Fix safety
 
@@ -68,6 +72,7 @@ class CastOfQuantizedModel(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each cast of a quantized model on every path that reaches it."""
+        yield from self._moves(source)
         for call, steps in source.steps_at(Action.CAST):
             if not all(step.before.kbit and step.before.method == "bitsandbytes" for step in steps):
                 continue
@@ -91,6 +96,21 @@ class CastOfQuantizedModel(Rule):
                 evidence={"dtype": dtype},
                 fix=Fix("leave the cast out: from_pretrained(..., dtype=...) decides", Safety.DISPLAY),
             )
+
+    def _moves(self, source: SourceFacts) -> Iterator[Violation]:
+        version = source.versions.get("transformers", "")
+        for call, steps in source.steps_at(Action.MOVE):
+            bare = all(step.before.method == "bitsandbytes" and step.before.adapters is None for step in steps)
+            since = {refusal_of(call.callee, step.before.bits, version) for step in steps} if bare else {""}
+            if "" not in since:
+                bits = steps[0].before.bits
+                yield self.violation(
+                    f"transformers {version} refuses to move a {bits}-bit model: a ValueError",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    evidence={"transformers": version, "bits": bits, "allowed_since": since.pop()},
+                    fix=Fix('leave it out: device_map={"": 0} of from_pretrained places the model', Safety.DISPLAY),
+                )
 
     def _destroyed(self, source: SourceFacts, call: Call, models: list[ModelState]) -> Iterator[Violation]:
         """Yield one violation if a cast gives the packed weights of 4-bit layers another dtype on every path."""

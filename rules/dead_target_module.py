@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.upstream import families
-from kbitlint.upstream.architectures import EXPERT_PROJECTIONS, every_name
+from kbitlint.upstream.architectures import EXPERT_PROJECTIONS, NAMED_ALIKE, every_name
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -86,14 +86,13 @@ class DeadTargetModule(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each list of targets with a name that the checkpoint's architecture does not have."""
-        if number(source.versions.get("transformers", "5")) < (5,):
-            return
+        old = number(source.versions.get("transformers", "5")) < (5,)
         found: dict[Span, list[tuple[Call, tuple[str, ...]]]] = {}
         for _, steps in source.steps_at(Action.ATTACH):
             for step in steps:
                 config = step.call.within("peft_config")
                 if config is not None and config.callee == "peft.LoraConfig":
-                    found.setdefault(config.span, []).append((config, _dead(config, step.before)))
+                    found.setdefault(config.span, []).append((config, _dead(config, step.before, old=old)))
         for (config, dead), *others in found.values():
             argument = config.argument("target_modules")
             if not dead or argument is None or any(other != dead for _, other in others):
@@ -110,7 +109,7 @@ class DeadTargetModule(Rule):
             )
 
 
-def _dead(config: Call, model: ModelState) -> tuple[str, ...]:
+def _dead(config: Call, model: ModelState, *, old: bool) -> tuple[str, ...]:
     """Return the targets that name linear layers of other architectures; empty if the architecture is not known."""
     load, targets = model.load, config.value("target_modules")
     if load is None or not isinstance(targets, tuple) or not all(isinstance(name, str) for name in targets):
@@ -118,6 +117,8 @@ def _dead(config: Call, model: ModelState) -> tuple[str, ...]:
     known = families.facts_of(load.value("pretrained_model_name_or_path"), model.named)
     if known.architecture is None or (load.value("trust_remote_code") is not None and known.model_type != "phi"):
         return ()  # the code of the checkpoint may name its modules otherwise
+    if old and known.model_type not in NAMED_ALIKE:
+        return ()
     here = known.architecture.names | set(EXPERT_PROJECTIONS.get(known.architecture.renames, ()))
     return tuple(str(name) for name in targets if name in every_name() and name not in here)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -11,7 +13,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
+    from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.trace import TraceFacts
+
+#: code that casts the operands of matrix products, or the head, in a way of its own
+_WIDENS = re.compile(
+    r"autocast|mixed_precision|Accelerator|Fabric|Lightning|set_default_dtype|\b(?:bf16|fp16)\b"
+    r"|\b(?:SFT|DPO|KTO|GRPO|RLOO|ORPO|CPO|Reward)Trainer\("
+    r"|\.(?:bfloat16|half)\(\)|\.to\([^)\n]*(?:torch\.(?:bfloat16|float16|half)|\bdtype\s*=)"
+)
 
 
 class DtypeMismatch(Rule):
@@ -22,6 +32,9 @@ class DtypeMismatch(Rule):
     Runs a training step without weights. Reports each module in which a kernel receives dtypes that the real kernel
     refuses. Examples: a float32 residual stream that enters a half-precision head; packed bytes that model code
     multiplies itself; float32 norm parameters beside a half-precision input, which CUDA's layer_norm refuses.
+
+    In a script, reports a float32 head of a class of the script that gets the 16-bit output of a quantized model without a
+    cast and without autocast.
 
     ## Why is this bad?
 
@@ -59,6 +72,27 @@ class DtypeMismatch(Rule):
         consequence=Consequence.FAILS,
         since="0.1.0",
     )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each float32 head of the script that gets the 16-bit output of a quantized model."""
+        heads = [head for head in source.heads if head.uncast_at]
+        if not heads or _WIDENS.search(source.text):
+            return
+        models = [model for path in source.paths for model in path.models.values() if model.load is not None]
+        dtypes = {model.dtype for model in models if model.kbit and model.prepared is None and model.certain}
+        if len(dtypes) != 1 or not dtypes <= set(LOW_PRECISION) or not all(model.kbit for model in models):
+            return
+        if any(model.prepared is not None for model in models):
+            return
+        dtype = dtypes.pop()
+        for head in heads:
+            yield self.violation(
+                f"the float32 {head.name} gets the {dtype} output of {head.body}, and no autocast region surrounds it",
+                source.at_line(head.uncast_at, head.name),
+                surface=Surface.SOURCE,
+                evidence={"head": head.name, "made_at": head.line, "dtype": dtype},
+                fix=Fix(f"cast the output to float32 before {head.name}, or train under torch.autocast", Safety.DISPLAY),
+            )
 
     def check_trace(self, trace: TraceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each module and operator that would raise."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from kbitlint.facts.dtypes import LOW_PRECISION
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.upstream.quantization import misspelt_arguments
+from kbitlint.upstream.misspelt import misspelt_arguments
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.quantization import misspelt_arguments
+from kbitlint.upstream.misspelt import misspelt_arguments
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:

@@ -25,9 +25,8 @@ class MissingInputGradHook(Rule):
 
     ## What it does
 
-    Reports checkpointed layers that cut the gradient. They checkpoint reentrantly, and hold adapters or will hold them. No
-    parameter upstream is trainable, and no hook on the embeddings makes their input require grad. It is a warning for layers
-    of a tower that text alone does not run, and one that names the module if a trainable one may run before the layers.
+    Reports reentrantly checkpointed layers that hold adapters, or will, where no parameter upstream is trainable and no hook
+    makes the embeddings' output require grad. It is a warning if text alone does not run them, or a trainable module may first.
 
     ## Why is this bad?
 
@@ -37,8 +36,7 @@ class MissingInputGradHook(Rule):
 
     ## Example
 
-    `model._set_gradient_checkpointing(True, functools.partial(checkpoint, use_reentrant=True))` after freezing the
-    base, without `model.enable_input_require_grads()`. Or a hook on the text embeddings only, with LoRA on a vision tower.
+    `gradient_checkpointing_kwargs={"use_reentrant": True}` over a frozen base, without `enable_input_require_grads()`.
 
     ## Fix
 
@@ -93,9 +91,8 @@ class MissingInputGradHook(Rule):
                 for model in trained.models
             )
             if cut and trained.certain and (trained.kbit or attached_first(source, trained)):
-                what = (
-                    "no gradient reaches its adapters: the layers checkpoint reentrantly and nothing before them requires grad"
-                )
+                cause = "the layers checkpoint reentrantly and nothing before them requires grad"
+                what = f"no gradient reaches its adapters: {cause}"
                 fix = Fix('checkpoint without reentry: {"use_reentrant": False}', Safety.DISPLAY)
                 at = source.at(trained.models[0].checkpointing.by or trained.call)
                 yield self.violation(what, at, surface=Surface.SOURCE, fix=fix)
@@ -109,6 +106,7 @@ class MissingInputGradHook(Rule):
         unseen = {violation.at.path: violation for violation in self.check_model(trace.model, context)}
         layers = {layer.path: layer for layer in trace.model.checkpoints}
         inside = Counter(facts.at for facts in trace.gradients if facts.reentrant and not facts.virtual)
+        raises = all(facts.cut is not None for facts in trace.gradients if not facts.virtual)  # the loss needs no gradient
         for path in dict.fromkeys(facts.at for facts in trace.gradients if facts.reentrant):
             what = "its adapters" if inside[path] else "adapters attached to it"
             only = "" if path in unseen else " (only the traced step shows it)"
@@ -116,6 +114,7 @@ class MissingInputGradHook(Rule):
                 f"no gradient reaches {what}: the layer checkpoints reentrantly and nothing before it requires grad{only}",
                 Location(path),
                 surface=Surface.TRACE,
+                consequence=Consequence.FAILS if raises and inside[path] else None,
                 evidence={"trainable_inside": inside[path], "seen_in_attributes": path in unseen},
                 fix=self._fix(layers.get(path)),
             )

@@ -135,17 +135,13 @@ def _packed(model: ModelState) -> tuple[str, ...] | None:
 
 
 def _trains(attach: Call, model: ModelState, versions: Mapping[str, str]) -> bool:
-    """Return whether an adapter config makes PEFT train a copy of the head.
-
-    Configs without ``modules_to_save``, such as that of trainable tokens, have no field for it.
-    """
+    """Return whether an adapter config makes PEFT train a copy of the head. One without a field for it never does."""
     config, kind = attach.within("peft_config"), _kind(model)
     if config is None or kind is None or not takes(config.callee, "modules_to_save", versions):
         return False
     heads, tasks = HEADS[kind]
-    task = _text(config.value("task_type"))
     saved = config.value("modules_to_save")
-    by_task = task in tasks and attach.callee != "add_adapter"  # transformers' own method adds no head to a task's adapters
+    by_task = _text(config.value("task_type")) in tasks and attach.callee != "add_adapter"  # which adds no head
     return by_task or (isinstance(saved, tuple) and any(name in heads for name in saved))
 
 

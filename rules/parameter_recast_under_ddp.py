@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class ParameterRecastUnderDdp(Rule):
-    """Trainable parameters that get another dtype in the first forward pass, after DDP has registered them.
+    """Trainable parameters that get another dtype in the first step, after DDP has registered them.
 
     ## What it does
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.dtypes import CAST_TO
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
@@ -59,6 +60,8 @@ class PreparationByHand(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each cast of parameters by hand on a model that is quantized on every path."""
         for call, steps in source.steps_at(Action.PREPARED_BY_HAND):
+            if steps[0].before.bits == 4 and steps[0].detail in CAST_TO:
+                continue  # it casts the packed weights too: altered-packed-weight
             if all(step.before.kbit and step.before.prepared is None and step.before.adapters is None for step in steps):
                 yield self.violation(
                     "parameters of a quantized model are cast one by one",

@@ -15,6 +15,14 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
+
+
+#: keys of configurations that ask for adapters, and then those that ask for the bits
+_KEYS = (
+    *("finetuning_type", "adapter", "train_type", "tuner_type", "use_peft"),
+    *("quantization_bit", "load_in_4bit", "load_in_8bit", "quant_bits"),
+)
 
 
 def _bare(model: ModelState) -> bool:
@@ -23,6 +31,16 @@ def _bare(model: ModelState) -> bool:
 
 def _dequantized(model: ModelState) -> bool:
     return model.quantization is not None and model.quantization.value("dequantize", unset=False) is not False
+
+
+def _fix(source: SourceFacts, trainer: Call, drop: Call | None) -> Fix:
+    """Return the fix that keeps a dropped PeftModel under the name that the Trainer gets; display only without one."""
+    given = trainer.argument("model")
+    name = source.code_of(given.span) if given is not None else ""
+    if drop is None or not name.isidentifier():
+        return Fix("attach adapters: get_peft_model(model, LoraConfig(...))", Safety.DISPLAY)
+    edits = source.replace(drop.span, f"{name} = {source.code_of(drop.span)}")
+    return Fix(f"keep the result: {name} = {drop.callee}(...)", Safety.UNSAFE, edits)
 
 
 class QuantizedWithoutAdapters(Rule):
@@ -48,7 +66,8 @@ class QuantizedWithoutAdapters(Rule):
 
     ## Fix safety
 
-    Display only: the choice of the adapters is the user's.
+    Unsafe if a function of the script returns a PeftModel that is dropped: its result is kept. Else display only: the choice
+    of the adapters is the user's.
 
     ## References
 
@@ -72,10 +91,17 @@ class QuantizedWithoutAdapters(Rule):
             models = [step.before for step in steps]
             bare = all(_bare(model) and model.load is not None and model.certain for model in models)
             if bare and all(method_named(model.method).refuses_bare and not _dequantized(model) for model in models):
+                how = next((one for one in source.calls if one.callee == f"{source.dialect}.train"), call)
+                key = next((one for name in _KEYS if (one := how.argument(name)) is not None), None)
+                written = source.dialect != "python" and key is not None
+                dropped = {model.adapters.dropped for model in models if model.adapters is not None}
+                drop = dropped.pop() if len(dropped) == 1 else None
                 yield self.violation(
-                    "the quantized model has no adapters, and Trainer refuses it",
-                    source.at(call),
+                    f"the PeftModel that {drop.callee} returns is dropped, and Trainer refuses the quantized model without it"
+                    if drop is not None
+                    else "the quantized model has no adapters, and Trainer refuses it",
+                    source.at_line(key.whole.line, key.name) if written and key is not None else source.at(drop or call),
                     surface=Surface.SOURCE,
                     evidence={"method": models[0].method, "bits": models[0].bits},
-                    fix=Fix("attach adapters: get_peft_model(model, LoraConfig(...))", Safety.DISPLAY),
+                    fix=_fix(source, call, drop),
                 )

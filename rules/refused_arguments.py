@@ -31,9 +31,9 @@ class RefusedArguments(Rule):
 
     ## What it does
 
-    Reports combinations of arguments, and orders of calls, for which PEFT, transformers, TRL, unsloth, axolotl,
-    LLaMA-Factory or ms-swift raises an exception (an error), or drops an argument (a warning). The message is the
-    library's own. A combination that only some paths reach is a warning.
+    Reports combinations of arguments, and orders of calls, for which PEFT, transformers, TRL, diffusers, Lightning,
+    unsloth, axolotl, LLaMA-Factory or ms-swift raises an exception (an error), or drops an argument (a warning). The
+    message is the library's own. A combination that only some paths reach is a warning.
 
     ## Why is this bad?
 
@@ -123,7 +123,7 @@ def _meets_here(source: SourceFacts, call: Call, row: Contract) -> bool:
 
 def _fix(source: SourceFacts, call: Call, row: Contract) -> Fix:
     """Return the fix that removes the argument which the row names; display only if it is not written in the call."""
-    dropped = call.argument(row.drops) if row.drops else None
+    dropped = row.dropped(call)
     if dropped is None:
         return Fix("change one of the arguments that the condition names", Safety.DISPLAY)
     title = f"leave {dropped.name} out"

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.values import STORED
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.quantization import NEUTRAL, QUANTIZATION_ARGUMENTS, meant_argument, method_named
+from kbitlint.upstream.misspelt import meant_argument
+from kbitlint.upstream.quantization import NEUTRAL, QUANTIZATION_ARGUMENTS, method_named
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 

@@ -26,7 +26,8 @@ class TrainableBaseParameter(Rule):
     Parameters of adapters, `modules_to_save` copies and trainable tokens do not belong to the base.
 
     In a script, reports code that makes all parameters of a quantized model require grad, which fails on packed ones.
-    Also reports loops that train a quantized model without adapters and without freezing it.
+    Also reports loops that train a quantized model without adapters and without freezing it, unless the script chooses the
+    parameters that learn.
 
     ## Why is this bad?
 
@@ -92,6 +93,7 @@ class TrainableBaseParameter(Rule):
                 )
         for trained in source.trained():
             bare = all(m.adapters is None and m.base_frozen is None and m.load is not None for m in trained.models)
+            bare = bare and not any(model.chosen for model in trained.models)
             own = trained.optimized and trained.paths[0].loop is Loop.OWN
             if bare and trained.kbit and trained.certain and own:
                 yield self.violation(

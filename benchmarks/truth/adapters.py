@@ -1,6 +1,6 @@
 """Every adapter type of PEFT on nf4 and int8 layers, in every order of preparation: the verdict beside a real step.
 
-    python -m benchmarks.truth.adapters [--only NAME ...] [--kind nf4 int8] [--out FILE]
+    python -m benchmarks.truth.adapters [--only NAME ...] [--kind nf4 int8] [--out FILE] [--json FILE]
 
 Each state is a tiny Llama, quantized through ``from_pretrained``. It is prepared, gets its adapters, is audited, and trains
 two steps. A state agrees if an error is reported exactly where a step raises or where no adapter gets a gradient, and if the
@@ -26,13 +26,14 @@ import torch
 import transformers
 
 import kbitlint
+from benchmarks.goals import Goal, leave
 from kbitlint.context import TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
 from kbitlint.violation import Consequence
 from tests.support import tiny
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _SOME = ["q_proj", "v_proj", "up_proj"]
 _TASK = "CAUSAL_LM"
@@ -295,11 +296,12 @@ def differences(line: dict[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", nargs="*", default=[])
     parser.add_argument("--kind", nargs="*", default=["nf4", "int8"])
     parser.add_argument("--order", nargs="*", default=list(ORDERS))
-    parser.add_argument("--out", type=Path, default=Path("adapters.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "adapters.jsonl")
+    parser.add_argument("--json", type=Path, help="also write the figures there")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     transformers.utils.logging.set_verbosity_error()
@@ -312,14 +314,18 @@ def main() -> int:
                     lines.append(state(name, kind, order))
                     with options.out.open("a") as file:
                         file.write(json.dumps(lines[-1]) + "\n")
-    wrong = 0
-    for line in lines:
-        for what in differences(line):
-            wrong += 1
-            print(f"{line['setup']:26} {line['kind']:5} {line['order']:15} {what}")
+    return leave(goals(lines), options.json)
+
+
+def goals(lines: list[dict[str, Any]]) -> Iterator[Goal]:
+    """Print every difference, and yield the goal."""
+    found = [(line, what) for line in lines for what in differences(line)]
+    for line, what in found:
+        print(f"{line['setup']:26} {line['kind']:5} {line['order']:15} {what}")
     attached = [line for line in lines if line["attach"] is None]
-    print(f"{len(lines)} states, {len(lines) - len(attached)} cannot be attached, {wrong} differences")
-    return wrong
+    wrong = {(line["setup"], line["kind"], line["order"]) for line, _ in found}
+    types = len({line["setup"] for line in attached})
+    yield Goal(f"states of {types} kinds of adapters judged otherwise than they train", len(wrong), 0, "", of=len(attached))
 
 
 if __name__ == "__main__":

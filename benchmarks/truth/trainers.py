@@ -175,7 +175,7 @@ def differences(line: dict[str, Any]) -> Iterator[str]:
             yield f"{when}: crash {report['crashes'][0][-200:]}"
         if report["skips"]:
             yield f"{when}: not traced, {report['skips'][0][:200]}"
-    if line["error"] is None and line["reached"] is not None and line["reached"] != line["moved"]:
+    if line["moved"] and line["reached"] is not None and line["reached"] != line["moved"]:
         yield f"the trace reaches {len(line['reached'])} parameters, and {len(line['moved'])} move"
 
 

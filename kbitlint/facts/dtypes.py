@@ -3,3 +3,6 @@
 from __future__ import annotations
 
 LOW_PRECISION = ("float16", "bfloat16")
+
+#: the dtypes to which code casts parameters
+CAST_TO = ("float16", "bfloat16", "float32")

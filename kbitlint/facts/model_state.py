@@ -46,6 +46,9 @@ class Adapters:
     kept: bool = True
     """Whether the script keeps the PeftModel. If it drops the result of ``get_peft_model``, it keeps only the base model."""
 
+    dropped: Call | None = None
+    """The call of a function of the script that returned the PeftModel, if the script drops its result."""
+
     @property
     def of_saved_config(self) -> bool:
         """Return whether the config of a folder, which the script does not change, freezes the adapters."""
@@ -98,6 +101,8 @@ class ModelState:
     adapters: Adapters | None = None
     base_frozen: bool | None = None
     """Whether the base model is frozen. None if no call froze or unfroze it since loading, or if it is not known."""
+    chosen: bool = False
+    """Whether the script chose by itself which parameters of the base model require gradients."""
     training_mode: bool | None = None
     """False after loading and ``eval()``, True after ``train()``; None if it is not known."""
     unconverted: bool = False

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.own_loops import OwnLoop
+    from kbitlint.facts.own_modules import FileUse, Head
     from kbitlint.facts.training import Training
     from kbitlint.facts.values import Argument, Call, Ignore, Span, Value
     from kbitlint.violation import Edit
@@ -39,6 +40,7 @@ class Action(enum.Enum):
     CHECKPOINT = "enable checkpointing"
     HOOK = "make inputs require grad"
     CAST = "cast"
+    MOVE = "move to a device"
     UNFREEZE = "make everything require grad"
     FREEZE = "freeze"
     MERGE = "merge"
@@ -134,6 +136,10 @@ class SourceFacts(SourceText):
     """The comments of these files that suppress rules, by name of the file."""
     own_loops: tuple[OwnLoop, ...] = ()
     """The training loops that the file writes itself."""
+    heads: tuple[Head, ...] = ()
+    """The modules with weights that classes of the file put beside a model."""
+    file_uses: tuple[FileUse, ...] = ()
+    """The calls in callbacks of the file that need a file of a checkpoint."""
     unused: tuple[Ignore, ...] = ()
     """The comments that suppress no violation, or name no rule; filled after the other rules have run."""
 

@@ -170,6 +170,12 @@ def _leaves(node: ast.AST) -> bool:
     return name in ("exit", "quit", "_exit")
 
 
+def is_left_out_base(value: Any) -> bool:
+    """Return whether an ``Anything`` is among the bases that the class of a value was written with."""
+    kind = value if isinstance(value, type) else type(value)
+    return any(isinstance(base, Anything) for cls in kind.__mro__ for base in vars(cls).get("__orig_bases__", ()))
+
+
 def is_touched(traceback: TracebackType | None) -> bool:
     """Return whether an ``Anything`` is among the values of a frame, except those of modules, that an exception passed."""
     while traceback is not None:

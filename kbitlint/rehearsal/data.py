@@ -220,7 +220,9 @@ def _map(self: Any, arguments: Any, options: Any) -> Any:
 
 
 def _try_once(self: Any, function: Any, options: Any) -> None:
-    plain, learned = dict(next(iter(self))), list[str]()
+    plain, learned = next(iter(self)), list[str]()
+    if not isinstance(plain, dict):  # a table of Arrow's, as TRL packs them
+        return
     batched = bool(options.get("batched"))
     row = Row({key: [one] for key, one in plain.items()} if batched else plain, learned.append, None if batched else 0)
     further = [[0] if batched else 0] if options.get("with_indices") else []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.rehearsal import Phase, Raised, Stall
 from kbitlint.rehearsal import collectives
-from kbitlint.rehearsal.absent import is_touched
+from kbitlint.rehearsal.absent import is_left_out_base, is_touched
 from kbitlint.rehearsal.messages import Exit
 from kbitlint.result import Skip
 from kbitlint.runtime.enclosure import EnclosedError
@@ -189,6 +189,8 @@ def _because_of_stand_ins(error: BaseException, record: Record, text: str) -> st
 
 def _depends_on_absent(error: BaseException, record: Record) -> bool:
     """Return whether an exception may come from the empty module of a package that is not installed."""
+    if is_left_out_base(getattr(error, "obj", None)):
+        return True
     if isinstance(error, (ImportError, NameError, SyntaxError)) or _is_apart_from_values(error):
         return False
     if _UNEXPECTED.search(str(error)):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path as FilePath
 
+    from kbitlint.facts.own_modules import FileUse, Head
     from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
 
@@ -35,6 +36,7 @@ _DISTRIBUTED = re.compile(
     r"|local_rank|ddp_backend|PartialState|deepspeed)\b"
 )
 _BITS = re.compile(r"[48][-_ ]?bits?\b|quantiz|qlora|\bnf4\b|\bint[48]\b", re.IGNORECASE)
+_RANKS = ("LOCAL_RANK", "WORLD_SIZE", "RANK")
 _ARGUMENTS = ("ddp_find_unused_parameters", "ddp_backend", "ddp_timeout")
 
 
@@ -82,6 +84,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
     imported = files.files if files is not None else []
     starts = list(itertools.accumulate((one.text.text.count("\n") + 1 for one in imported), initial=text.count("\n") + 2))
     imports = tuple(_imports(module))
+    own_heads, own_uses = _own_classes(text, module)
     return SourceFacts(
         file,
         "\n".join([text, *(one.text.text for one in imported)]),
@@ -97,8 +100,21 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         length=len(text),
         modules=tuple((start, one.name) for start, one in zip(starts, imported, strict=False)),
         module_ignores={one.name: ignores(one.text.text, one.module) for one in imported},
+        heads=own_heads,
+        file_uses=own_uses,
         own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
     )
+
+
+def _own_classes(text: str, module: ast.Module) -> tuple[tuple[Head, ...], tuple[FileUse, ...]]:
+    """Return the heads and the uses of files in the classes of a file."""
+    beside, touches = "Module)" in text and "self." in text, "Callback)" in text and "pytorch_model" in text
+    touches = touches or ("Callback)" in text and "model.safetensors" in text)
+    if not beside and not touches:
+        return (), ()
+    from kbitlint.source.own_modules import file_uses, heads  # few scripts have such classes
+
+    return tuple(heads(module)) if beside else (), tuple(file_uses(module)) if touches else ()
 
 
 def _launch(beside: FilePath | None, file: str, text: str, module: ast.Module) -> Launch | None:
@@ -164,6 +180,8 @@ def _mentions(text: str, module: ast.Module) -> Iterable[LaunchSign]:
     for statement in module.body:
         if isinstance(statement, (ast.Import, ast.ImportFrom)):
             continue
+        if _refuses_ranks(statement):
+            return  # the script ends under a launcher, so no sign in it tells of several processes
         apart = isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
         within = (statement.lineno, statement.end_lineno or statement.lineno) if apart else None
         for node in walk(statement):
@@ -172,10 +190,50 @@ def _mentions(text: str, module: ast.Module) -> Iterable[LaunchSign]:
                 yield LaunchSign(what, getattr(node, "lineno", statement.lineno), within)
 
 
+def _refuses_ranks(statement: ast.stmt) -> bool:
+    """Return whether a statement ends the script if a launcher has started it, as its environment shows."""
+    if isinstance(statement, ast.Assert):
+        return _tells_ranks(statement.test) is False
+    if isinstance(statement, ast.If) and statement.body and _ends(statement.body[-1]):
+        return _tells_ranks(statement.test) is True
+    return False
+
+
+def _ends(statement: ast.stmt) -> bool:
+    call = statement.value if isinstance(statement, ast.Expr) else None
+    name = call.func if isinstance(call, ast.Call) else None
+    last = name.attr if isinstance(name, ast.Attribute) else name.id if isinstance(name, ast.Name) else ""
+    return isinstance(statement, ast.Raise) or last in ("exit", "quit", "_exit")
+
+
+def _tells_ranks(test: ast.expr) -> bool | None:
+    """Return whether a condition holds for several processes, False if it holds for one, None if it is about something else."""
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        held = _tells_ranks(test.operand)
+        return None if held is None else not held
+    if not any(isinstance(node, ast.Constant) and node.value in _RANKS for node in ast.walk(test)):
+        return None
+    if not isinstance(test, ast.Compare):
+        return True if isinstance(test, ast.Call) else None  # os.environ.get("LOCAL_RANK")
+    other = test.comparators[0]
+    value = other.value if isinstance(other, ast.Constant) else ...
+    match test.ops[0]:
+        case ast.In():
+            return True
+        case ast.NotIn():
+            return False
+        case ast.Is() | ast.Eq() if value in (None, 1, "1"):
+            return False
+        case ast.IsNot() | ast.NotEq() | ast.Gt() if value in (None, 1, "1"):
+            return True
+        case _:
+            return None
+
+
 def _sign(node: ast.AST) -> str:
     """Return the name of a sign of a distributed launch; empty if the node is none."""
     if isinstance(node, ast.Constant):
-        return node.value if node.value in ("LOCAL_RANK", "WORLD_SIZE", "RANK") and isinstance(node.value, str) else ""
+        return node.value if node.value in _RANKS and isinstance(node.value, str) else ""
     name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
     if name in ("init_process_group", "DistributedDataParallel", "DDP"):
         return name

@@ -44,6 +44,11 @@ OLD_NAMES = frozenset(
     {"Wqkv", "W_pack", "wqkv", "c_attn", "query_key_value", "out_proj", "fc_in", "fc_out", "dense", "fc1", "fc2"}
 )
 
+#: model types whose linear layers have the same names in transformers 4 (modeling files of 4.38 and 4.57)
+NAMED_ALIKE = frozenset(
+    {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "gpt_neox", "opt", "bloom", "falcon", "gpt2", "gptj"}
+)
+
 _ATTENTION = "q_proj k_proj v_proj o_proj"
 _LLAMA = f"{_ATTENTION} gate_proj up_proj down_proj"
 _NEOX = "query_key_value dense dense_h_to_4h dense_4h_to_h"

@@ -113,6 +113,12 @@ FUNCTIONS: tuple[Api, ...] = (
     ),
     Api("transformers.BitsAndBytesConfig", "transformers", parameters=("load_in_8bit", "load_in_4bit")),
     Api("transformers.TorchAoConfig", "transformers", parameters=("quant_type",)),
+    Api(
+        "diffusers.PipelineQuantizationConfig",
+        "diffusers",
+        parameters=("quant_backend", "quant_kwargs", "components_to_quantize", "quant_mapping"),
+    ),
+    Api("lightning.BitsandbytesPrecision", "lightning", parameters=("mode", "dtype", "ignore_modules")),
 )
 
 METHODS: tuple[Api, ...] = (
@@ -211,6 +217,9 @@ TRAINERS: dict[str, TrainerApi] = {
         }.items()
     },
 }
+
+#: classes that run a module of the file in a way of their own; only their arguments are known
+RUNNERS = ("lightning.Trainer", "lightning.Fabric")
 
 #: keys of config.json for the number of experts; transformers 5 stacks the experts' matrices in one parameter
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")

@@ -7,14 +7,9 @@ the columns: transformers 5.23 (transformers/quantizers, transformers/utils/quan
 from __future__ import annotations
 
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kbitlint.lazy_dataclass import dataclass
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from kbitlint.facts.values import Call
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,17 +279,3 @@ def layer_of(package: str, name: str) -> tuple[str, int | None, str] | None:
         if package.startswith(layer.package) and fnmatchcase(name, layer.name):
             return method, layer.bits, layer.kind
     return None
-
-
-def meant_argument(name: str, known: Iterable[str]) -> str | None:
-    """Return the argument that a misspelt name means; None if no known argument is similar."""
-    import difflib  # only imported for an unknown name
-
-    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.75)), None)
-
-
-def misspelt_arguments(config: Call) -> Mapping[str, str]:
-    """Return the arguments of a quantization config that a misspelt one means: argument -> name in the call."""
-    known = QUANTIZATION_ARGUMENTS.get(config.callee.rpartition(".")[2], ())
-    unknown = [one.name for one in config.arguments if known and one.name not in known and not one.name.isdigit()]
-    return {meant: name for name in unknown if (meant := meant_argument(name, known)) is not None}

@@ -222,6 +222,11 @@ class TestData:
 
         assert sorted(mapped.column_names) == ["body", "size"]
 
+    def test_a_function_of_arrow_tables_is_called_with_them(self, made):
+        mapped = made.with_format("arrow").map(lambda table: table.slice(0, 2), batched=True)
+
+        assert (len(mapped), mapped.column_names) == (2, ["text"])
+
     def test_a_column_that_is_read_directly_is_learned(self, made):
         assert len(made["title"]) == 8
         assert made[0]["score"] == 0.0

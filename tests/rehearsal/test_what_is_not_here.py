@@ -75,8 +75,9 @@ raise NotImplementedError("reached")
             "import no_such_package\nlen(no_such_package.rows)[0]\n",
             "import no_such_package\nfirst, second = no_such_package.load()\n",
             "import no_such_package\nimport torch\n\ndef f(x):\n    return torch.nn.Linear(x, 2)\n\nf(no_such_package.size)\n",
+            "import no_such_package\n\nclass Made(no_such_package.Base):\n    pass\n\nMade().save()\n",
         ],
-        ids=["its length", "its parts", "a library's function"],
+        ids=["its length", "its parts", "a library's function", "a method of its class"],
     )
     def test_what_may_come_from_the_empty_module_is_a_skip(self, rehearse, code):
         report = rehearse(code)

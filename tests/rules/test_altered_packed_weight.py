@@ -5,6 +5,7 @@ import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from script_cases import ADAPTED, LOADED, PREPARED, findings
 
 import kbitlint
 
@@ -132,3 +133,47 @@ def test_the_scales_of_a_shared_weight_go_to_the_first_layer_that_runs_in_8_bits
     if told:
         message = "model.layers.1.self_attn.k_proj shares it, and takes its row maxima in the first forward pass"
         assert told["model.layers.2.self_attn.k_proj"] == message
+
+
+EVERY = "for p in model.parameters():\n    p.data = p.data.to(torch.bfloat16)\n"
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(LOADED + EVERY, id="of the base"),
+        pytest.param(LOADED + PREPARED + ADAPTED + EVERY.replace("to(torch.bfloat16)", "half()"), id="of the PeftModel"),
+        pytest.param(LOADED + EVERY.replace("for p in model.", "for _, p in model.named_"), id="by name"),
+        pytest.param(
+            "def cast(net):\n    for p in net.parameters():\n        p.data = p.to(torch.float32)\n" + LOADED + "cast(model)\n",
+            id="in a function",
+        ),
+    ],
+)
+def test_a_loop_over_all_parameters_casts_the_packed_bytes(script):
+    ((severity, line, message),) = findings(CODE, script)
+
+    assert (severity, line.split()[0]) == ("error", "p.data")
+    assert message.endswith("reaches the packed weights, whose bytes become numbers")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(LOADED + EVERY.replace("    p.data", "    if p.dtype == torch.float32:\n        p.data"), id="some"),
+        pytest.param(LOADED + EVERY.replace("p.data.to(torch.bfloat16)", "p.data.to('cuda')"), id="moved"),
+        pytest.param(LOADED.replace('"nf4"', '"nf4", bnb_4bit_quant_storage=torch.bfloat16') + EVERY, id="stored so"),
+        pytest.param("model = AutoModelForCausalLM.from_pretrained('org/base')\n" + EVERY, id="not packed"),
+    ],
+)
+def test_casts_that_reach_no_packed_byte(script):
+    assert findings(CODE, script) == []
+
+
+def test_a_real_cast_of_every_parameter_stops_the_next_forward_pass():
+    model = tiny.load()
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+
+    with pytest.raises((RuntimeError, AssertionError)):
+        model(torch.arange(8)[None])

@@ -6,6 +6,8 @@ import torch
 from peft.utils import cast_mixed_precision_params
 from script_cases import ADAPTED, IMPORTS, LOADED, PREPARED, findings
 
+from kbitlint.upstream.versions import NEWEST, installed, versions_for
+
 PEFT = "from peft import cast_mixed_precision_params\n"
 
 
@@ -36,6 +38,48 @@ def test_the_peft_model_around_it_passes_the_cast_on():
 )
 def test_look_alikes(script):
     assert findings("KB122", script) == []
+
+
+INT8 = LOADED.replace("load_in_4bit", "load_in_8bit")
+
+
+@pytest.mark.parametrize(
+    ("script", "version", "found"),
+    [
+        (LOADED + "model = model.to(device)\n", "4.38.2", 1),
+        (LOADED + "model.to('cuda')\n", "4.44.2", 1),
+        (LOADED + "model.to('cuda')\n", "4.45.0", 0),
+        (INT8 + "model.to('cuda')\n", "4.57.1", 1),
+        (INT8 + "model.to('cuda')\n", "5.0.0", 0),
+        (INT8 + "model.cuda()\n", "5.23.0", 1),
+        (LOADED + "model.cuda()\n", "4.44.2", 1),
+        (LOADED + "model.cuda()\n", "5.23.0", 0),
+        (LOADED + "model.cuda()\n", "4.38.2", 0),
+        (LOADED + PREPARED + ADAPTED + "model.to('cuda')\n", "4.38.2", 0),
+        ("model = AutoModelForCausalLM.from_pretrained('org/base')\nmodel.to('cuda')\n", "4.38.2", 0),
+    ],
+)
+def test_versions_that_refuse_a_move(script, version, found):
+    told = findings("KB122", script, versions={**NEWEST, "transformers": version})
+
+    bits = 8 if "load_in_8bit" in script else 4
+    assert [message for _, _, message in told] == [
+        f"transformers {version} refuses to move a {bits}-bit model: a ValueError"
+    ] * found
+
+
+def test_a_list_of_pins_in_a_comment_tells_the_version(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("# Environment: transformers==4.38.2, peft==0.9.0, torch==2.1.2\nimport torch\n")
+
+    assert versions_for(script, script.read_text())["transformers"] == "4.38.2"
+
+
+def test_one_version_in_a_comment_is_no_pin(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text("# copied from an example for transformers==4.38.2, with changes\nimport torch\n")
+
+    assert versions_for(script, script.read_text())["transformers"] == installed()["transformers"]
 
 
 CAST = "cast_mixed_precision_params(model, dtype=torch.bfloat16)\n"

@@ -61,6 +61,17 @@ def test_one_factor_of_zeros_is_the_normal_start(config):
     assert unmoved(model) == []
 
 
+@pytest.mark.parametrize("trained", ["lora_A", "lora_B"])
+def test_a_factor_that_trains_beside_one_that_is_frozen_at_zero_cannot_move(trained):
+    model = adapted()
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trained in name)
+
+    flagged = trained == "lora_A"  # the other factor starts with random values
+    assert found(model) == [(path, "error", "one of its factors is frozen at zero") for path in Q_PROJ if flagged]
+    assert len(unmoved(model)) == (len(Q_PROJ) if flagged else 0)
+
+
 def test_embeddings_and_other_methods_are_not_flagged():
     assert found(adapted(target_modules=["embed_tokens", "q_proj"])) == []
     assert found(get_peft_model(tiny.load(), VeraConfig(r=4, target_modules=["o_proj"]))) == []

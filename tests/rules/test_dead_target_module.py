@@ -130,6 +130,14 @@ model = get_peft_model(model, LoraConfig(r=8, target_modules=["query", "value"],
 """
 
 
+def test_a_text_model_whose_layers_kept_their_names_since_transformers_4():
+    neox = VIT.replace("google/vit-base-patch16-224-in21k", "EleutherAI/pythia-1.4b")
+    neox = neox.replace(', modules_to_save=["classifier"]', "")
+    found = flagged_lines("KB601", neox, versions={**NEWEST, "transformers": "4.38.2"})
+
+    assert [severity for severity, _ in found] == ["error"]
+
+
 def test_a_vision_model_whose_layers_transformers_5_renamed():
     line = next(line for line in VIT.splitlines() if "LoraConfig" in line)
 

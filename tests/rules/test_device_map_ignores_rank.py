@@ -51,6 +51,10 @@ def test_the_fix_asks_for_the_rank(tmp_path):
             id="as qlora.py does",
         ),
         pytest.param(AUTO.replace("'auto'", "{'': rank}") + WRAPPED, id="the rank"),
+        pytest.param("assert 'LOCAL_RANK' not in os.environ\n" + AUTO + TRAINED, id="asserts one process"),
+        pytest.param("assert int(os.environ.get('WORLD_SIZE', 1)) == 1\n" + AUTO + TRAINED, id="asserts a world of one"),
+        pytest.param("if 'LOCAL_RANK' in os.environ:\n    raise SystemExit('one')\n" + AUTO + TRAINED, id="ends on ranks"),
+        pytest.param("if os.environ.get('LOCAL_RANK'):\n    sys.exit(1)\n" + AUTO + TRAINED, id="leaves on ranks"),
         pytest.param(LOADED + WRAPPED, id="no map"),
         pytest.param(AUTO + "TrainingArguments('out', ddp_find_unused_parameters=False)\n", id="a weak sign"),
     ],
@@ -64,3 +68,15 @@ def test_a_map_from_elsewhere_is_shown_only(tmp_path):
 
     assert flagged_lines("KB720", script) == [("error", "kwargs = dict(device_map='auto')")]
     assert fixed_text("KB720", script, tmp_path) == script
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        "assert 'LOCAL_RANK' in os.environ\n",
+        "if 'LOCAL_RANK' not in os.environ:\n    raise SystemExit('start it with torchrun')\n",
+        "assert os.environ['LOCAL_RANK'] != ''\n",
+    ],
+)
+def test_a_script_that_asks_for_ranks_has_several(guard):
+    assert [severity for severity, _, _ in findings("KB720", guard + AUTO + TRAINED)] == ["warning"]

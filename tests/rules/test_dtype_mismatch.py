@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import tiny
+import torch
 import trace_cases
+from script_cases import ADAPTED, LOADED, PREPARED, findings
 
 import kbitlint
 from kbitlint.context import TrainingContext
@@ -106,3 +109,52 @@ def test_a_mismatch_in_the_backward_pass_says_so():
 
     assert violation.message == "the backward pass of mm refuses float32 and bfloat16"
     assert tiny.step(model).error is not None
+
+
+CLASS = """\
+class Scorer(torch.nn.Module):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+        self.drop = torch.nn.Dropout(0.1)
+        self.score = torch.nn.Linear(encoder.config.hidden_size, 1)
+    def forward(self, input_ids, mask):
+        hidden = self.drop(self.encoder(input_ids).last_hidden_state)
+        weight = mask.unsqueeze(-1).to(hidden.dtype)
+        pooled = (hidden * weight).sum(1) / weight.sum(1)
+        return self.score(pooled)
+"""
+MADE = LOADED + ADAPTED + "scorer = Scorer(model)\n"
+LOSS = "for batch in loader:\n    scorer(**batch).sum().backward()\n    optimizer.step()\n"
+
+
+def test_a_float32_head_refuses_the_output_of_a_16_bit_model():
+    told = "the float32 score gets the bfloat16 output of encoder, and no autocast region surrounds it"
+
+    assert findings(CODE, CLASS + MADE + LOSS) == [("error", "return self.score(pooled)", told)]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(CLASS.replace("score(pooled)", "score(pooled.float())") + MADE + LOSS, id="cast"),
+        pytest.param(CLASS.replace(".last_hidden_state", ".last_hidden_state.float()") + MADE + LOSS, id="cast before"),
+        pytest.param(CLASS.replace("to(hidden.dtype)", "float()") + MADE + LOSS, id="promoted by a float32 mask"),
+        pytest.param(CLASS.replace("size, 1)", "size, 1, dtype=torch.bfloat16)") + MADE + LOSS, id="the head too"),
+        pytest.param(CLASS + MADE + "scorer.score.to(torch.bfloat16)\n" + LOSS, id="cast later"),
+        pytest.param(CLASS + MADE + "with torch.autocast('cuda'):\n    " + LOSS.replace("\n", "\n    "), id="autocast"),
+        pytest.param(CLASS + LOADED + PREPARED + ADAPTED + "scorer = Scorer(model)\n" + LOSS, id="float32 norms give float32"),
+        pytest.param(CLASS + LOADED.replace(", dtype=torch.bfloat16)", ")") + ADAPTED + LOSS, id="unknown dtype"),
+    ],
+)
+def test_heads_that_get_their_dtype(script):
+    assert findings(CODE, script) == []
+
+
+def test_a_real_float32_head_raises():
+    model = tiny.load()
+    hidden = model.model(torch.arange(8)[None]).last_hidden_state
+
+    assert hidden.dtype is torch.bfloat16
+    with pytest.raises(RuntimeError, match="same dtype"):
+        torch.nn.Linear(hidden.shape[-1], 1)(hidden)

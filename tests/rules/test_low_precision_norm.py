@@ -5,6 +5,7 @@ import tiny
 import torch
 
 import kbitlint
+from kbitlint.context import Strategy, TrainingContext
 
 CODE = "KB101"
 
@@ -87,6 +88,12 @@ def test_a_model_that_is_not_quantized_is_skipped():
     report = kbitlint.check(tiny.load(kind="none"), select=CODE)
 
     assert [(skip.code, skip.reason) for skip in report.skips] == [(CODE, "no layer is quantized")]
+
+
+def test_a_model_that_fsdp_1_shards_is_skipped():
+    report = kbitlint.check(tiny.load(), select=CODE, context=TrainingContext(strategy=Strategy.FSDP1), trace=False)
+
+    assert [(skip.code, skip.reason) for skip in report.skips] == [(CODE, "FSDP1 shards parameters of one dtype only")]
     assert report.violations == ()
 
 

@@ -12,6 +12,7 @@ from script_cases import ADAPTED, LOADED, LOOP, OLD, PREPARED, TRAINED, findings
 
 import kbitlint
 from kbitlint.context import Checkpointing, TrainingContext
+from kbitlint.violation import Consequence
 
 CODE = "KB301"
 
@@ -24,6 +25,17 @@ def adapted(family="llama", **lora):
     model = tiny.with_lora(tiny.prepared(family), **lora)
     model.train()
     return model
+
+
+@pytest.mark.parametrize(("head", "consequence"), [((), Consequence.FAILS), (("lm_head",), Consequence.TRAINS_NOTHING)])
+def test_a_step_in_which_no_parameter_has_a_gradient_raises(head, consequence):
+    model = adapted(target_modules=["q_proj", *head])
+    tiny.bind_reentrant(model)
+
+    violations = kbitlint.check(model, select=CODE).violations
+
+    assert {violation.consequence for violation in violations} == {consequence}
+    assert (tiny.step(model).error is not None) == (consequence is Consequence.FAILS)
 
 
 @pytest.mark.parametrize("keywords", [{}, {"use_reentrant": True}])

@@ -85,3 +85,13 @@ def test_a_reference_model_of_its_own_does_not_move(trainer):
 
 def test_a_model_alone_has_no_reference():
     assert kbitlint.check(tiny.with_lora(tiny.load()), select=CODE).violations == ()
+
+
+def test_a_trainer_without_a_reference_is_skipped(tmp_path):
+    args = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], max_steps=1)
+    data = [{"input_ids": IDS[0], "labels": IDS[0]}] * 3
+    made = transformers.Trainer(tiny.with_lora(tiny.load()), args, train_dataset=data)
+
+    assert [skip.reason for skip in kbitlint.check(made, select=CODE, trace=False).skips] == [
+        "no trainer with adapters and a reference is at hand"
+    ]

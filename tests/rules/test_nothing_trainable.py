@@ -163,6 +163,13 @@ def test_a_saved_config_attaches_frozen_adapters():
     [
         pytest.param(RECIPE, id="prepared first"),
         pytest.param(
+            "def build(adapter=None):\n    model = load()\n"
+            "    if adapter:\n        return PeftModel.from_pretrained(model, adapter)\n"
+            "    return get_peft_model(model, LoraConfig())\n"
+            "model = build()\n" + TRAINED + "again = build('adapter').eval()\n",
+            id="loaded by another call of the function",
+        ),
+        pytest.param(
             RECIPE.replace("LoraConfig(", "LoraConfig(bias='all', ").replace(
                 TRAINED, "model.base_model.disable_adapter_layers()\n" + TRAINED
             ),

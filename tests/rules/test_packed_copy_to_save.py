@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 import tiny
+from checkpoint_cases import adapter, lora, packed, skipped
+from checkpoint_cases import findings as in_files
 from peft import LoraConfig, get_peft_model
 from script_cases import LOADED, findings
 
@@ -103,3 +105,21 @@ class TestScripts:
 
         with pytest.raises(RuntimeError, match="floating point"):
             get_peft_model(model, config)
+
+
+def test_a_saved_copy_that_is_packed_was_never_trained(tmp_path):
+    copy = packed("base_model.model.model.layers.0.self_attn.k_proj")
+    folder = adapter(tmp_path / "packed", lora("model.layers.0.self_attn.q_proj") | copy)
+
+    assert in_files(CODE, folder) == [
+        (
+            "error",
+            "adapter_model.safetensors base_model.model.model.layers.0.self_attn.k_proj.weight",
+            "the adapter's file holds a packed weight: the copy to save was quantized and never trained",
+        )
+    ]
+
+
+def test_adapter_files_without_packed_weights_are_clean_and_missing_ones_are_skipped(tmp_path):
+    assert in_files(CODE, adapter(tmp_path / "plain", lora("model.layers.0.self_attn.q_proj"))) == []
+    assert skipped(CODE, adapter(tmp_path / "bare", None)) == ["no adapter_model.safetensors here"]

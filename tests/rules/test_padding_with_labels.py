@@ -69,3 +69,12 @@ def test_pairs_of_sequences_are_one_batch(tmp_path, learned):
     wanted = ["2 of 10 labels of the first 4 sequences are of padding"] if learned else []
     assert [violation.message for violation in report.violations] == wanted
     assert (report.crashes, report.skips) == ((), ())
+
+
+def test_batches_without_labels_are_skipped(tmp_path):
+    made = trainer(tmp_path, [0, 0, 7, 8])
+    made.train_dataset = [{"input_ids": torch.tensor([5, 6, 7])}] * 3
+
+    assert [skip.reason for skip in kbitlint.check(made, select=CODE, trace=False).skips] == [
+        "no trainer whose first batch has labels is at hand"
+    ]

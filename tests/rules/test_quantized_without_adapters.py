@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, RECIPE, TRAINED, findings, flagged_lines
+import tiny
+from peft import LoraConfig, get_peft_model
+from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, RECIPE, TRAINED, findings, fixed_text, flagged_lines
+from transformers import Trainer, TrainingArguments
 
 BARE = LOADED + TRAINED
 RESULT_LOST = LOADED + "peft_model = wrap(model)\n" + TRAINED
@@ -117,3 +120,75 @@ model, tokenizer = FastLanguageModel.from_pretrained("{name}", load_in_4bit=True
 SFTTrainer(model=model, args=SFTConfig("out"), train_dataset=data).train()
 """
     assert [severity for severity, *_ in findings("KB220", script)] == found
+
+
+SETUP = """\
+def setup(net, rank=8):
+    net = prepare_model_for_kbit_training(net)
+    net = get_peft_model(net, LoraConfig(r=rank))
+"""
+RETURNS = SETUP + "    net.print_trainable_parameters()\n    return net\n"
+
+
+def test_a_peft_model_that_a_function_returns_is_dropped():
+    (found,) = findings("KB220", RETURNS + LOADED + "setup(model)\n" + TRAINED)
+
+    told = "the PeftModel that setup returns is dropped, and Trainer refuses the quantized model without it"
+    assert found == ("error", "setup(model)", told)
+
+
+def test_the_fix_keeps_the_peft_model(tmp_path):
+    fixed = fixed_text("KB220", RETURNS + LOADED + "setup(model)\n" + TRAINED, tmp_path)
+
+    assert fixed == RETURNS + LOADED + "model = setup(model)\n" + TRAINED
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(SETUP + LOADED + "setup(model)\n" + TRAINED, id="not returned"),
+        pytest.param(LOADED + "tuned = get_peft_model(model, LoraConfig())\n" + TRAINED, id="under another name"),
+        pytest.param(RETURNS + LOADED + "tuned = setup(model)\n" + TRAINED, id="returned to another name"),
+    ],
+)
+def test_the_base_is_given_although_another_name_holds_the_adapters(script):
+    assert flagged_lines("KB220", script) == [("error", TRAINED.strip())]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(RETURNS + LOADED + "model = setup(model)\n" + TRAINED, id="kept"),
+        pytest.param(RETURNS + LOADED + "tuned = setup(model)\n" + TRAINED.replace("=model", "=tuned"), id="another name"),
+        pytest.param(
+            "def build():\n    global model\n    model = get_peft_model(model, LoraConfig())\n"
+            + LOADED
+            + "build()\n"
+            + TRAINED,
+            id="global",
+        ),
+        pytest.param(
+            "def setup(net):\n    net.add_adapter(LoraConfig())\n    return net\n" + LOADED + "setup(model)\n" + TRAINED,
+            id="in place",
+        ),
+        pytest.param(RETURNS + LOADED + "model, _ = setup(model), 1\n" + TRAINED, id="in a tuple"),
+    ],
+)
+def test_adapters_that_the_trainer_gets(script):
+    assert findings("KB220", script) == []
+
+
+def test_a_real_trainer_refuses_the_base_of_a_dropped_peft_model(tmp_path):
+    model = tiny.load()
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"]))
+
+    with pytest.raises(ValueError, match="purely quantized"):
+        Trainer(model=model, args=TrainingArguments(str(tmp_path), use_cpu=True, report_to="none"))
+
+
+def test_a_configuration_is_flagged_at_its_key_for_adapters():
+    text = (
+        "model_name_or_path: org/base\nquantization_bit: 4\nstage: sft\ndo_train: true\nfinetuning_type: full\ntemplate: qwen\n"
+    )
+
+    assert flagged_lines("KB220", text, suffix=".yaml") == [("error", "finetuning_type: full")]

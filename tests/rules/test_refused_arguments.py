@@ -238,3 +238,21 @@ def test_values_that_meet_in_the_call_only_are_reported_there():
     assert flagged_lines("KB535", body) == [("error", "bnb = BitsAndBytesConfig(**asdict(bits))")]
     assert flagged_lines("KB535", body.replace("Bits(load_in_4bit=True)", "Bits(load_in_4bit=True, load_in_8bit=False)")) == []
     assert flagged_lines("KB535", one) == [("error", one.partition("\n")[0])]
+
+
+LATE = (
+    LOADED.replace(", quantization_config=bnb", "")
+    + """\
+settings = SFTConfig('out')
+settings.model_init_kwargs = {"quantization_config": bnb}
+SFTTrainer(model=model, args=settings, peft_config=LoraConfig(), train_dataset=data).train()
+"""
+)
+
+
+def test_arguments_that_come_too_late_are_reported_where_they_are_set():
+    ((severity, line, message),) = findings("KB535", LATE)
+
+    assert (severity, line) == ("warning", 'settings.model_init_kwargs = {"quantization_config": bnb}')
+    assert message.startswith("SFTTrainer ignores args.model_init_kwargs: You passed")
+    assert findings("KB535", LATE.replace("model=model", "model='org/base'")) == []

@@ -158,6 +158,13 @@ def test_a_loop_over_a_bare_base_trains_its_norms():
         pytest.param(UNFREEZE, id="unknown model"),
         pytest.param("model = AutoModelForCausalLM.from_pretrained('org/base')\n" + UNFREEZE, id="not quantized"),
         pytest.param(RECIPE, id="adapters"),
+        pytest.param(
+            LOADED
+            + "for n, p in model.named_parameters():\n    p.requires_grad_(False)\n    if 'norm' in n:\n"
+            + "        p.requires_grad_(True)\n"
+            + LOOP,
+            id="norms that the script chooses",
+        ),
         pytest.param(LOADED + ADAPTED + LOOP, id="a loop over adapters"),
         pytest.param(LOADED + "for p in model.parameters():\n    p.requires_grad = False\n" + LOOP, id="a frozen base"),
         pytest.param(LOADED + "inject(model)\n" + LOOP, id="something unknown had the model"),

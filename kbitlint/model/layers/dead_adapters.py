@@ -38,6 +38,8 @@ def dead_adapters(layer: nn.Module) -> Iterator[tuple[str, str]]:
                 yield name, "its dropout is 1, which drops every input"
             elif not has_value(one) and not has_value(other):
                 yield name, "both of its factors are zero"
+            elif any(not fixed.requires_grad and not has_value(fixed) for fixed in (one, other)):
+                yield name, "one of its factors is frozen at zero"
 
 
 def _weight(factor: Any) -> Any:

@@ -120,26 +120,6 @@ def _without_device(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
     return func(args[0], **named)
 
 
-def _dense(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    """Return a dense tensor in place of a sparse one. Tensors on meta have no sparse kernels beyond the constructor."""
-    given = dict(zip(("indices", "values", "size"), args, strict=False)) | kwargs
-    values, size = given["values"], given.get("size")
-    if not isinstance(values, Tensor) or not values.is_meta or size is None:
-        return func(*args, **kwargs)
-    made = values.new_zeros(tuple(size), dtype=given.get("dtype") or values.dtype)
-    return made.index_put(tuple(torch.as_tensor(given["indices"]).long()), values.to(made.dtype), accumulate=True)
-
-
-def _if_sparse(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    """Return a tensor without contents as it is, where its layout would change, and run the function on others."""
-    return args[0] if args[0].is_meta else func(*args, **kwargs)
-
-
-def _product(_: Ledger, func: Any, args: Any, kwargs: Any) -> Any:
-    """Multiply as dense matrices where one has no contents."""
-    return torch.mm(*args[:2]) if any(tensor.is_meta for tensor in tensors_in(args)) else func(*args, **kwargs)
-
-
 _DEVICE_QUERIES: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     Tensor.device.__get__: _device,  # type: ignore[attr-defined]  # a getset descriptor
     Tensor.to: _without_device,
@@ -151,13 +131,6 @@ _DEVICE_QUERIES: dict[Any, Callable[[Ledger, Any, Any, Any], Any]] = {
     Tensor.split: _split,
     Tensor.split_with_sizes: _split,
     torch.split: _split,
-    torch.sparse_coo_tensor: _dense,
-    torch.sparse.mm: _product,
-    Tensor.to_sparse: _if_sparse,
-    Tensor.to_sparse_coo: _if_sparse,
-    Tensor.to_sparse_csr: _if_sparse,
-    Tensor.to_dense: _if_sparse,
-    Tensor.coalesce: _if_sparse,
     torch.allclose: _same_values,
     torch.equal: _same_values,
     torch.nn.functional.one_hot: one_hot,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import weakref
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
@@ -80,8 +81,13 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts) -> StepRecorder:
         for tensor in (*module._parameters.values(), *module._buffers.values()):  # noqa: SLF001  # parameters and buffers of the module alone
             if tensor is not None:
                 storage = tensor.untyped_storage()
-                step.counted[storage._cdata] = weakref.ref(storage)  # noqa: SLF001  # the only identity of a storage
+                step.counted[storage._cdata] = weakref.ref(storage, functools.partial(_forget, step.counted, storage._cdata))  # noqa: SLF001  # the only identity of a storage
     return step
+
+
+def _forget(counted: dict[int, weakref.ref[Any]], key: int, _: weakref.ref[Any]) -> None:
+    """Forget a storage of the twin that a step frees, as bitsandbytes does with a bias. A later one may have its address."""
+    counted.pop(key, None)
 
 
 def _frozen_zeros(found: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:

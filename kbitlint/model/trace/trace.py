@@ -9,38 +9,30 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kbitlint.context import TrainingContext
 from kbitlint.errors import one_line
 from kbitlint.facts.layers import short_name
-from kbitlint.facts.trace import Cut, GradientFacts, PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
+from kbitlint.facts.trace import PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.isolation import seeded
 from kbitlint.model.layers import checkpointing, experts
 from kbitlint.model.layers.replaced import replaced_layers
+from kbitlint.model.trace.arrivals import gradients_of, is_library_code, recast_of
 from kbitlint.model.trace.fitting import is_of_adapter, mixes_integers, plan_for
 from kbitlint.model.trace.float32_modules import float32_modules, float32_outputs
-from kbitlint.model.trace.gradients import why_cut
 from kbitlint.model.trace.guard import TouchedError
 from kbitlint.model.trace.small_copy import NotBuiltError, is_of_training
 from kbitlint.model.trace.step import StepSettings, UntraceableError, runnable, step_of
 from kbitlint.model.trace.twin import twin_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import nn
 
     from kbitlint.facts.model import ModelFacts
     from kbitlint.model.trace.ledger import Refusal
-    from kbitlint.model.trace.recorder import ExpectedGradient, StepRecorder
-
-#: Folders of installed libraries.
-_INSTALLED = frozenset(["site-packages", "dist-packages"])
 
 __all__ = ["UntraceableError", "trace"]
 
@@ -138,11 +130,11 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         if any(map(mixes_integers, step.ledger.refusals.values())):
             raise UntraceableError("no training step without weights: a kernel takes no integers of the made batch")
         grown = experts.new_parametrizations(named_modules(inner), named_modules(twin))
-        gradients = tuple(_gradients(step, watched)) if end.has_graph else ()
+        gradients = tuple(gradients_of(step, watched)) if end.has_graph else ()
         if any(gradient.cut is not None and gradient.runs and not gradient.reentrant for gradient in gradients):
             lost = _lost_inherently(inner, how)
             gradients = tuple(
-                dataclasses.replace(gradient, inherent=gradient.path in lost and _is_library_code(step, gradient))
+                dataclasses.replace(gradient, inherent=gradient.path in lost and is_library_code(step, gradient))
                 for gradient in gradients
             )
     ledger = step.ledger
@@ -165,18 +157,9 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         replaced=tuple(one for one, _ in replaced_layers(inner) if one.place in step.replaced) if step.replaced else (),
         failure=end.failure,
         failed_at=end.module,
-        recast=tuple(_recast(watched, how.facts)),
+        recast=tuple(recast_of(watched, how.facts)),
         undefined_loss=ledger.undefined_loss,
     )
-
-
-def _recast(watched: list[ExpectedGradient], facts: ModelFacts) -> Iterator[tuple[str, str, str]]:
-    """Yield (path, dtype before, dtype after) of each parameter whose dtype the step changed."""
-    before = {parameter.path: parameter.dtype for parameter in facts.trainable}
-    for one in watched:
-        had, has = before.get(one.path), short_name(one.parameter.dtype)
-        if had not in (None, has) and not one.virtual:
-            yield one.path, str(had), has
 
 
 def _raising(inner: nn.Module, how: StepSettings, error: UntraceableError) -> TraceFacts:
@@ -229,7 +212,7 @@ def _lost_inherently(inner: nn.Module, how: StepSettings) -> frozenset[str]:
         except UntraceableError:
             continue
         if end.has_graph and not (bare and step.ledger.refusals):
-            return frozenset(gradient.path for gradient in _gradients(step, watched) if not gradient.arrives)
+            return frozenset(gradient.path for gradient in gradients_of(step, watched) if not gradient.arrives)
     return frozenset()
 
 
@@ -242,56 +225,6 @@ def _strip(twin: nn.Module, *, bare: bool) -> None:
             module.__dict__.pop("forward", None)
         if checkpointing.FLAG in module.__dict__:
             module.__dict__[checkpointing.FLAG] = False
-
-
-def _gradients(step: StepRecorder, watched: list[ExpectedGradient]) -> Iterator[GradientFacts]:
-    """Yield the facts of each parameter that should receive a gradient."""
-    ledger = step.ledger
-    for one in watched:
-        if one.parameter.grad is not None:
-            cause = ledger.zeros.cause(one.parameter.grad)
-            yield GradientFacts(one.path, arrives=True, adapter=one.adapter, virtual=one.virtual, zeroed_by=cause)
-            continue
-        key = id(one.parameter)
-        used, without = ledger.used.get(key), ledger.used_without_grad.get(key)
-        # no operator reads the scalar, so the record of its layer decides
-        if one.virtual and one.owner in step.passage.gives_grad:
-            recorded = one.owner not in step.passage.entered_without_grad
-            used, without = (one.owner, None) if recorded else (None, one.owner)
-        cut, at = why_cut(one.parameter, one.owner, step.passage, used, without, ledger.detached)
-        at = _adapted_layer(step, at)
-        yield GradientFacts(one.path, arrives=False, adapter=one.adapter, virtual=one.virtual, cut=cut, at=at)
-
-
-def _class_at(step: StepRecorder, path: str) -> str:
-    """Return the name of the Python module that defines the class at a path."""
-    return str(type(step.modules.get(path)).__module__)
-
-
-def _adapted_layer(step: StepRecorder, path: str) -> str:
-    """Return the layer that holds the adapter in which a path lies. If the path lies in no adapter, return the path."""
-    around = [path.rsplit(".", count)[0] for count in range(path.count(".") + 1)]
-    return next((place for place in reversed(around) if _class_at(step, place).startswith("peft.")), path)
-
-
-def _is_library_code(step: StepRecorder, gradient: GradientFacts) -> bool:
-    """Return whether the class that cuts a gradient belongs to an installed library or to a checkpoint's remote code.
-
-    A module that runs under ``torch.no_grad`` is called so by its parent, so the search starts at the parent.
-    """
-    path = gradient.at.rpartition(".")[0] if gradient.cut is Cut.NO_GRAD else gradient.at
-    while path and _class_at(step, path).split(".")[0] in ("torch", "peft", "bitsandbytes", "builtins"):
-        path = path.rpartition(".")[0]
-    around = type(step.twin).__module__  # a user's own module has no path, as paths start at the base
-    if not path and around.split(".")[0] not in ("torch", "peft"):
-        return _is_installed(around)
-    return _is_installed(_class_at(step, path))
-
-
-def _is_installed(module: str) -> bool:
-    """Return whether a Python module belongs to an installed library, or to a checkpoint's remote code."""
-    source = Path(getattr(sys.modules.get(module), "__file__", None) or "")
-    return module.partition(".")[0] in ("transformers", "transformers_modules") or bool(_INSTALLED.intersection(source.parts))
 
 
 def _refusal(refusal: Refusal) -> RefusalFacts:

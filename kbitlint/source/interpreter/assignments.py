@@ -6,9 +6,9 @@ import ast
 import dataclasses
 
 from kbitlint.facts.source import Action
-from kbitlint.facts.values import STORED, UNKNOWN, Call, Span
+from kbitlint.facts.values import STORED, UNKNOWN, Call, Span, Symbol, Value
 from kbitlint.source.interpreter.base import Interpreter
-from kbitlint.source.interpreter.names import known_text
+from kbitlint.source.interpreter.names import CASTS, known_text
 from kbitlint.source.interpreter.objects import (
     Class,
     Entry,
@@ -73,6 +73,9 @@ class Assignments(Interpreter):
         """Bind the target of an assignment to a value; ``written`` is the expression that the script assigns."""
         if isinstance(target, ast.Name):
             self.scope.names[target.id] = value
+            if target.id in self.scope.shared:
+                self.module.names[target.id] = value
+                self.trail.base_names.discard((id(self.module), target.id))
             self.trail.base_names.discard((id(self.scope), target.id))
             if self.equal:
                 self.forget(target.id)
@@ -97,7 +100,8 @@ class Assignments(Interpreter):
                 self.set_grad(owner, value, self.text.span(target))
             elif target.attr == "data":
                 call = Call("data", self.text.span(target))
-                self.trail.step(Action.PREPARED_BY_HAND, call, owner.net, owner.net.state)
+                every = None if owner.filtered else self._cast_of(written)
+                self.trail.step(Action.PREPARED_BY_HAND, call, owner.net, owner.net.state, every)
         elif isinstance(owner, Submodule) and target.attr == "requires_grad":
             self.set_grad(Parameters(owner.net, filtered=True), value, self.text.span(target))
         elif isinstance(owner, Record):
@@ -110,6 +114,17 @@ class Assignments(Interpreter):
                 self.trail.step(Action.PREPARED_BY_HAND, call, owner, owner.state, "head")
         elif owner is UNKNOWN and value is not UNKNOWN:
             self.equal[self.key_of(target)] = value
+
+    def _cast_of(self, written: ast.expr | None) -> Value:
+        """Return the dtype to which an expression casts a tensor: ``p.data.to(torch.bfloat16)``; None if it casts none."""
+        if not (isinstance(written, ast.Call) and isinstance(written.func, ast.Attribute)):
+            return None
+        if written.func.attr in CASTS:
+            return CASTS[written.func.attr]
+        if written.func.attr not in ("to", "type"):
+            return None
+        given = (self.value(item) for item in (*written.args, *(keyword.value for keyword in written.keywords)))
+        return next((item.last for item in given if isinstance(item, Symbol) and item.last in CASTS.values()), None)
 
     def _widens(self, call: ast.Call, target: ast.Attribute) -> bool:
         """Return whether a call wraps the module of a model in a class of the file whose output is float32."""

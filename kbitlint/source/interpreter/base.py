@@ -93,6 +93,8 @@ class Interpreter:
         self.scope = self.module
         self.loops: list[Span] = []
         """The loops around the current statement, the outermost first."""
+        self.callers: list[Scope] = []
+        """The scopes of the calls around the current function, the outermost first."""
         self.depth = 0
         """The number of calls of the file's own functions around the current statement."""
         self.untracked = 0

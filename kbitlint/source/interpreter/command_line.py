@@ -21,8 +21,8 @@ from kbitlint.source.interpreter.objects import (
     Record,
     Sequence,
     TrackedModel,
-    held_by,
 )
+from kbitlint.source.interpreter.predicates import held_by
 from kbitlint.upstream.calls import TRAINING_ARGUMENTS, TRAINING_SWITCHES
 
 if TYPE_CHECKING:

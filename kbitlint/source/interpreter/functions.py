@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Call, Style, Symbol
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft, Returned
 from kbitlint.source.interpreter.names import canonical, lets_no_gradient_through, makes_inference_tensors
-from kbitlint.source.interpreter.objects import Class, Constant, Effort, Entry, Function, Object, Output, Record, Scope
+from kbitlint.source.interpreter.objects import Class, Constant, Entry, Function, Object, Output, Record, Scope
 from kbitlint.source.nodes import walk
 from kbitlint.upstream.calls import TRAINERS, TRAINING_ARGUMENTS
+
+if TYPE_CHECKING:
+    from kbitlint.source.interpreter.effort import Effort
 
 _DEEPEST = 12
 #: Number of names that take as long to bind as one step.
@@ -39,6 +43,7 @@ class Functions(Interpreter):
         scope = Scope(self._bound(node.args, arguments, function), function.scope)
         self.effort.spend(0 if isinstance(node, ast.Lambda) else len(node.decorator_list) // _CHEAP)
         outer, self.scope = self.scope, scope
+        self.callers.append(outer)
         loops, self.loops = self.loops, self.loops[:1]
         untracked = not isinstance(node, ast.Lambda) and any(map(lets_no_gradient_through, node.decorator_list))
         inferred = not isinstance(node, ast.Lambda) and any(map(makes_inference_tensors, node.decorator_list))
@@ -55,6 +60,7 @@ class Functions(Interpreter):
             pass
         finally:
             self.depth -= 1
+            self.callers.pop()
             self.untracked, self.trail.inferred = self.untracked - untracked, self.trail.inferred - inferred
             self.scope, self.loops = outer, loops
         return Constant(None)
@@ -76,9 +82,9 @@ class Functions(Interpreter):
         keyword_only = zip((argument.arg for argument in parameters.kwonlyargs), parameters.kw_defaults, strict=True)
         for name, default in (*by_name, *keyword_only):
             bound[name] = self.value(default) if default is not None and arguments.complete else UNKNOWN
-        if not arguments.items:
-            # the caller may be another file, or a command line that sets the value: so a default of None or False becomes
-            # UNKNOWN
+        if not arguments.items and arguments.callee == "dict":
+            # no call of the file: another file, or a command line, may set the value, so a default of None or False
+            # becomes UNKNOWN
             bound = {name: UNKNOWN if value in (Constant(None), Constant(False)) else value for name, value in bound.items()}  # noqa: FBT003  # a value of the file
         rest = Record(style=Style.DICT, complete=arguments.complete)
         self.effort.spend((len(bound) + len(arguments.items)) // _CHEAP)

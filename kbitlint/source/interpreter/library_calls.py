@@ -29,7 +29,7 @@ from kbitlint.source.interpreter.objects import (
 )
 from kbitlint.source.interpreter.optimizers import is_optimizer, optimized
 from kbitlint.source.interpreter.predicates import attribute_of, has_attribute
-from kbitlint.upstream.calls import FOREIGN, FUNCTIONS, RENAMED, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
+from kbitlint.upstream.calls import FOREIGN, FUNCTIONS, RENAMED, RUNNERS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 from kbitlint.upstream.versions import row
 
@@ -67,6 +67,8 @@ class LibraryCalls(Interpreter):
             self.trail.calls[made.span] = made.frozen(self.effort)
             return made
         arguments = self.arguments(node, name)
+        if name in RUNNERS:
+            self.trail.calls[arguments.span] = arguments.frozen(self.effort)
         if name in WRAPPERS:
             return self._wrap(arguments, WRAPPERS[name])
         return self._plain(name, last, arguments, self.text.span(node))
@@ -231,7 +233,9 @@ class LibraryCalls(Interpreter):
             return made
         denoiser = library == "diffusers" and cls.endswith("Model") and ("Transformer" in cls or "UNet" in cls)
         if cls.endswith(_NO_MODEL) or library == "datasets" or (library == "diffusers" and not denoiser):
-            self.arguments(node, name)
+            call = self.arguments(node, name).frozen(self.effort)
+            if "Pipeline" in cls:
+                self.trail.calls[call.span] = call
             return UNKNOWN
         if library == "peft" and not cls.startswith("Auto"):
             return self._function(node, next(api for api in FUNCTIONS if api.name == "peft.PeftModel.from_pretrained"))

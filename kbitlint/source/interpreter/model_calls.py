@@ -12,6 +12,7 @@ from kbitlint.facts.model_state import Adapters, CheckpointingState, without_ada
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import UNKNOWN, Call, Span
 from kbitlint.source.interpreter.base import Interpreter
+from kbitlint.source.interpreter.names import CASTS
 from kbitlint.source.interpreter.objects import (
     Constant,
     Entry,
@@ -41,7 +42,6 @@ _MODULES = (
     "get_input_embeddings",
     "get_output_embeddings",
 )
-_CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}
 #: Starts of the names of functions that only read a model.
 _LOOKS = (
     "print",
@@ -96,7 +96,7 @@ class ModelCalls(Interpreter):
             return Parameters(net)
         if name in _MODULES:
             return Submodule(net)
-        if name in _CASTS or name in ("to", "type"):
+        if name in CASTS or name in ("to", "type"):
             self._cast(call, name, net)
             return net
         if name == "requires_grad_":
@@ -181,18 +181,27 @@ class ModelCalls(Interpreter):
             return UNKNOWN
         if name in ("forward", "__call__"):
             return Output(net)
-        if name in KEEPS_MODEL:
+        if name in KEEPS_MODEL or name == "dequantize":
+            self._move_or_unpack(call, name, net)
             return net
         if not name.startswith(_LOOKS) and not name.endswith("_disable"):
             net.state = dataclasses.replace(net.state, certain=False)
         return UNKNOWN
 
+    def _move_or_unpack(self, call: Call, name: str, net: TrackedModel) -> None:
+        if name == "cuda":
+            self.trail.step(Action.MOVE, call, net, net.state)
+        elif name == "dequantize":  # the linear layers become plain ones, in place
+            net.state = dataclasses.replace(net.state, method=None, bits=None, quantization=None)
+
     def _cast(self, call: Call, name: str, net: TrackedModel) -> None:
-        value = _CASTS.get(name)
+        value = CASTS.get(name)
         if value is None:
             shown = [call.dtype("dtype"), *(call.dtype(argument.name) for argument in call.arguments)]
             value = next((item for item in shown if item in ("float16", "bfloat16", "float32")), None)
         if value is None:
+            if name == "to" and call.arguments:
+                self.trail.step(Action.MOVE, call, net, net.state)
             return
         adapters = net.state.adapters
         after = dataclasses.replace(
@@ -205,7 +214,7 @@ class ModelCalls(Interpreter):
         if filtered or value not in (True, False):
             if state.adapters is not None:
                 state = dataclasses.replace(state, adapters=dataclasses.replace(state.adapters, trainable=None))
-            net.state = dataclasses.replace(state, base_frozen=None)
+            net.state = dataclasses.replace(state, base_frozen=None, chosen=filtered)
             return
         if state.adapters is not None:
             adapters = dataclasses.replace(state.adapters, trainable=bool(value), frozen_by=None if value else call)

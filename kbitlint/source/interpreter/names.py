@@ -9,6 +9,8 @@ from kbitlint.source.interpreter.objects import Class, Constant, Function, Objec
 from kbitlint.upstream.calls import FUNCTIONS, TRAINERS, TRAINING_ARGUMENTS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
 
+#: methods of models and tensors that cast, with their dtypes
+CASTS = {"half": "float16", "bfloat16": "bfloat16", "float": "float32"}
 BUILTINS = frozenset(
     {
         "dict",
@@ -45,6 +47,10 @@ def canonical(full: str) -> str:
         return full
     if len(parts) > 2 and parts[-1] in ("from_pretrained", "from_config"):  # library, class, method
         return ".".join((parts[0], parts[-2], parts[-1]))
+    if parts[0] in ("lightning", "pytorch_lightning", "lightning_fabric") and len(parts) > 1:
+        return f"lightning.{parts[-1]}"
+    if parts[0] == "diffusers" and parts[-1] == "PipelineQuantizationConfig":
+        return f"diffusers.{parts[-1]}"
     if parts[0] in ("transformers", "peft", "trl", "torch", "accelerate", "deepspeed", "unsloth") and len(parts) > 1:
         return f"{parts[0]}.{parts[-1]}"
     if len(parts) == 1 or (len(parts) == 2 and parts[-1].endswith("from_pretrained")):  # class and method

@@ -16,28 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.facts.model_state import ModelState
+    from kbitlint.source.interpreter.effort import Effort
     from kbitlint.source.interpreter.imported_files import ImportedFile
-
-
-class TooLong(Exception):  # noqa: N818  # control flow: the interpreter stops following the path
-    """A path takes more steps than its budget allows."""
-
-
-@dataclass(slots=True)
-class Effort:
-    """The steps that a path may still take; one step is a statement, an expression, or an equal amount of work on values."""
-
-    left: int
-
-    def spend(self, steps: int = 1) -> None:
-        """Reduce the budget.
-
-        Raises:
-            TooLong: No steps are left.
-        """
-        self.left -= steps
-        if self.left < 0:
-            raise TooLong
 
 
 @dataclass(slots=True)
@@ -209,20 +189,6 @@ class Trainer:
     """Whether the script calls ``evaluate()`` or ``predict()``. Without ``train()``, no training is recorded then."""
 
 
-def held_by(owner: Record) -> list[TrackedModel]:
-    """Return the models that an object holds directly or through other objects."""
-    found: list[TrackedModel] = []
-    todo, seen = [owner], {id(owner)}
-    while todo:
-        for given in todo.pop().items.values():
-            if isinstance(given.value, TrackedModel) and given.value not in found:
-                found.append(given.value)
-            elif isinstance(given.value, Record) and id(given.value) not in seen:
-                seen.add(id(given.value))
-                todo.append(given.value)
-    return found
-
-
 @dataclass(slots=True, eq=False)
 class Sequence:
     """A list or tuple."""
@@ -239,6 +205,8 @@ class Scope:
     outer: Scope | None = None
     home: ImportedFile | None = None
     """The imported file whose names these are; None for the script itself, and for inner scopes."""
+    shared: frozenset[str] = frozenset()
+    """The names of a function that it declares as global."""
 
     def find(self, name: str) -> Object | None:
         """Return the value of a name; None if the name is not bound."""

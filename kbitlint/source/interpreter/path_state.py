@@ -1,7 +1,6 @@
 """The state of one path, and the changes that calls make to its models.
 
-``upstream/calls.py`` lists the effect of each call as data; this file applies it. The interpreter's parts decide
-which calls a path makes. This file imports no part.
+``upstream/calls.py`` lists the effect of each call; this file applies it. The parts decide which calls a path makes.
 """
 
 from __future__ import annotations
@@ -32,7 +31,8 @@ from kbitlint.source.interpreter.arguments import (
     with_stored_adapters,
     written_flag,
 )
-from kbitlint.source.interpreter.objects import Effort, Object, TrackedModel, Trainer
+from kbitlint.source.interpreter.effort import Effort
+from kbitlint.source.interpreter.objects import Object, TrackedModel, Trainer
 from kbitlint.source.interpreter.training_arguments import with_arguments
 from kbitlint.upstream.quantization import PREPARED_METHODS
 
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
     from kbitlint.source.launches import Launch
     from kbitlint.upstream.calls import Api, Checkpoints
-
 
 #: Number of hooks that take as long to copy as one step.
 _CHEAP = 64
@@ -132,7 +131,11 @@ class PathState:
         method, bits, config = quantization_of(call) if quantized is None else (None, None, None)
         stored = self._config_of(call) if quantized is None else None
         own = (stored or {}).get("quantization_config")
+<<<<<<< HEAD
         named = stored_by_name(call, self.beside) if (stored, quantized) == (None, None) else None
+=======
+        named = stored_by_name(call, self.beside) if stored is None and quantized is None else None
+>>>>>>> main
         if named is not None:
             own, (method, bits) = named, named
         elif stored is not None and own is not None:

@@ -16,13 +16,13 @@ from kbitlint.source.interpreter.assignments import Assignments
 from kbitlint.source.interpreter.calls import Calls
 from kbitlint.source.interpreter.command_line import CommandLine
 from kbitlint.source.interpreter.conditions import Conditions
+from kbitlint.source.interpreter.effort import Effort, TooLong
 from kbitlint.source.interpreter.expressions import Expressions
 from kbitlint.source.interpreter.functions import Functions
 from kbitlint.source.interpreter.imports import Imports
 from kbitlint.source.interpreter.library_calls import LibraryCalls
 from kbitlint.source.interpreter.loops import Loops
 from kbitlint.source.interpreter.model_calls import ModelCalls
-from kbitlint.source.interpreter.objects import Effort, TooLong
 from kbitlint.source.interpreter.path_state import PathState
 from kbitlint.source.interpreter.snapshots import Recording, Snapshots
 from kbitlint.source.interpreter.stages import stages_of

@@ -95,3 +95,17 @@ def contains(left: Object, right: Object) -> bool | None:
     ):
         return left.value in right.value
     return None
+
+
+def held_by(owner: Record) -> list[TrackedModel]:
+    """Return the models that an object holds directly or through other objects."""
+    found: list[TrackedModel] = []
+    todo, seen = [owner], {id(owner)}
+    while todo:
+        for given in todo.pop().items.values():
+            if isinstance(given.value, TrackedModel) and given.value not in found:
+                found.append(given.value)
+            elif isinstance(given.value, Record) and id(given.value) not in seen:
+                seen.add(id(given.value))
+                todo.append(given.value)
+    return found

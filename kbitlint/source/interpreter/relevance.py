@@ -44,6 +44,7 @@ MARKS = tuple(
         "peft_config",
         "quantization_config",
         "kbitlint:",
+        "BitsandbytesPrecision",
         *QUANTIZATION_CONFIGS,
     )
 )

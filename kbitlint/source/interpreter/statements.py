@@ -8,7 +8,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.model_state import same_but_for_mode
-from kbitlint.facts.values import UNKNOWN
+from kbitlint.facts.values import UNKNOWN, Call
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft, PathEnd, Returned
 from kbitlint.source.interpreter.names import lets_no_gradient_through, makes_inference_tensors
 from kbitlint.source.interpreter.objects import (
@@ -114,10 +114,13 @@ class Statements(Interpreter):
     def _do_expr(self, node: ast.Expr) -> None:
         value = self.value(node.value)
         adapters = value.state.adapters if isinstance(value, TrackedModel) else None
-        if not isinstance(value, TrackedModel) or adapters is None or adapters.by.span != self.text.span(node.value):
+        if not isinstance(value, TrackedModel) or adapters is None or adapters.by.callee != "peft.get_peft_model":
             return
-        if adapters.by.callee == "peft.get_peft_model":
+        if adapters.by.span == self.text.span(node.value):
             value.state = dataclasses.replace(value.state, adapters=dataclasses.replace(adapters, kept=False))
+        elif isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Name):  # of the file: see rename_base
+            call = Call(node.value.func.id, self.text.span(node.value))
+            value.state = dataclasses.replace(value.state, adapters=dataclasses.replace(adapters, dropped=call))
 
     def _do_if(self, node: ast.If) -> None:
         if _is_main(node.test):
@@ -225,6 +228,7 @@ class Statements(Interpreter):
         self.effort.spend(len(node.names) // _CHEAP)
         for name in node.names:
             self.scope.names.setdefault(name, self.module.names.get(name, UNKNOWN))
+            self.scope.shared |= {name}
 
     def _do_functiondef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
         self.scope.names[node.name] = Function(node, self.scope)

@@ -39,11 +39,18 @@ class Trainers(Interpreter):
         if net is not None and api.attaches:
             self._attach_in_trainer(arguments, call, trainer, net, base=base)
         if net is not None:
+            self._dropped(net, base=base and arguments.get("peft_config") in (UNKNOWN, Constant(None)))
             other = arguments.get("ref_model")
             copy = other.state.load if isinstance(other, TrackedModel) and other is not net and other.state.kbit else None
             self.trail.step(Action.TRAINER, call, net, net.state, copy)
         self.trail.trainers.append(trainer)
         return trainer
+
+    def _dropped(self, net: TrackedModel, *, base: bool) -> None:
+        """Record that a Trainer gets the base, and not the ``PeftModel`` that another name holds or a function returned."""
+        adapters = net.state.adapters
+        if base and adapters is not None and adapters.by.callee == "peft.get_peft_model":
+            net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(adapters, kept=False))
 
     def _attach_in_trainer(self, arguments: Record, call: Call, trainer: Trainer, net: TrackedModel, *, base: bool) -> None:
         own = behavior(self.trail.versions)
@@ -90,12 +97,18 @@ class Trainers(Interpreter):
         return {True: "bfloat16", False: "float32"}.get(bf16, UNKNOWN) if isinstance(bf16, bool) else UNKNOWN
 
     def rename_base(self, net: TrackedModel) -> None:
-        """Record the names that hold the base model while the Trainer holds the model with adapters."""
-        scope: Scope | None = self.scope
-        while scope is not None:
-            self.effort.spend(len(scope.names) // _CHEAP)
-            self.trail.base_names |= {(id(scope), name) for name, value in scope.names.items() if value is net}
-            scope = scope.outer
+        """Record the names that hold the base model while the Trainer holds the model with adapters.
+
+        These are names of the current scope, and of the functions that have called the current one.
+        """
+        seen: set[int] = set()
+        for first in (self.scope, *self.callers):
+            scope: Scope | None = first
+            while scope is not None and id(scope) not in seen:
+                seen.add(id(scope))
+                self.effort.spend(len(scope.names) // _CHEAP)
+                self.trail.base_names |= {(id(scope), name) for name, value in scope.names.items() if value is net}
+                scope = scope.outer
 
     def _model_by_name(self, model: Object, arguments: Record, known: Record | None) -> TrackedModel | None:
         """Return the model that TRL loads if a script passes its name, with ``model_init_kwargs`` of the training arguments.

@@ -207,6 +207,23 @@ def _numbers(*values: Any) -> bool:
     return all(isinstance(value, (int, float)) for value in values)
 
 
+def _plugin(value: Any, ending: str) -> Any:
+    """Return whether a call, or one of several, makes an object of a class whose name ends so."""
+    given = value if isinstance(value, tuple) else (value,)
+    if any(isinstance(one, Call) and one.callee.endswith(ending) for one in given):
+        return True
+    return False if value is None else UNKNOWN
+
+
+def _beyond(value: Any, *known: str) -> Any:
+    """Return whether a text, a list or the keys of a dict name something that is not known."""
+    keys = tuple(one.name for one in value.arguments) if isinstance(value, Call) and value.callee == "dict" else value
+    given = (keys,) if isinstance(keys, str) else keys
+    if not isinstance(given, tuple):
+        return False if value is None else UNKNOWN
+    return any(isinstance(one, str) and one not in known for one in given)
+
+
 def _is_made(value: Any, name: str) -> Any:
     return value.callee.rpartition(".")[2] == name if isinstance(value, Call) and value.callee != "dict" else value and UNKNOWN
 
@@ -223,4 +240,6 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "has": lambda value, part: part in value.lower() if isinstance(value, str) else False,
     "plain": lambda value: isinstance(value, str) and not set(value) - _PLAIN,
     "made": _is_made,
+    "plugin": _plugin,
+    "beyond": _beyond,
 }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kbitlint.facts.model_state import ModelState
-    from kbitlint.facts.values import Argument
+    from kbitlint.facts.values import Argument, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,10 @@ class Contract:
     raises: str = "ValueError"
     """The exception; empty if the library ignores ``drops``."""
     drops: str = ""
-    """The argument that is ignored, or whose removal lifts the refusal; empty if there is no single one."""
+    """The argument that is ignored, or whose removal lifts the refusal; empty if there is no single one.
+
+    ``args.model_init_kwargs`` is an argument of the call that is an argument.
+    """
     moment: str = ""
     """When the exception is raised, if not by the call itself: ``when it is attached``, ``when the model is loaded``."""
     example: str = ""
@@ -57,8 +60,19 @@ class Contract:
     def at(self, call: Call) -> Argument | None:
         """Return the argument of a call to which a report points; None if the call passes none that the row names."""
         said = sorted(names(self.when), key=lambda name: name == "model")  # often its state, which no argument shows
-        given = (call.argument(name) for name in (self.drops, *said) if name)
-        return next((argument for argument in given if argument is not None), None)
+        given = (call.argument(name) for name in said)
+        return self.dropped(call) or next((argument for argument in given if argument is not None), None)
+
+    def dropped(self, call: Call) -> Argument | None:
+        """Return the argument of ``drops``, or the one around it if the call does not show it; None without either."""
+        found: Argument | None = None
+        inner: Value = call
+        for name in filter(None, self.drops.split(".")):
+            one = inner.argument(name) if isinstance(inner, Call) else None
+            if one is None:
+                break
+            found, inner = one, one.value
+        return found
 
 
 def _fits(name: str, callee: str) -> bool:
@@ -90,6 +104,8 @@ _TABLES = {
     "axolotl": "axolotl",
     "llamafactory": "llamafactory",
     "swift": "swift",
+    "diffusers": "diffusers",
+    "lightning": "lightning",
 }
 
 

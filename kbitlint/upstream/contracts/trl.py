@@ -56,7 +56,7 @@ _TRAINER_ROWS = (
         "model.object and args.model_init_kwargs is not None",
         "You passed `model_init_kwargs` to the",
         "",
-        "args",
+        "args.model_init_kwargs",
         since="1",
     ),
     Contract(

@@ -1,0 +1,30 @@
+"""Facts of classes that a script writes itself: modules around a model, and callbacks that touch a checkpoint's files."""
+
+from __future__ import annotations
+
+from kbitlint.lazy_dataclass import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A module with weights of its own that a class of the script puts beside a model."""
+
+    name: str
+    """The attribute that holds it."""
+    line: int
+    body: str
+    """The attribute that holds the model, whose output the head gets."""
+    uncast_at: int
+    """The line on which a float32 head gets the model's output without a cast; 0 if the head or the output is cast."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileUse:
+    """A call in a callback that needs a file of a checkpoint."""
+
+    function: str
+    """The name of the function: ``os.remove``."""
+    file: str
+    line: int
+    callback: str
+    """The class of the callback."""

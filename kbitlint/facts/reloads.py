@@ -1,0 +1,65 @@
+"""Adapters that a script saves and loads again: what happened to the base before each, in one path or in two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kbitlint.facts.source import Action
+from kbitlint.lazy_dataclass import dataclass
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kbitlint.facts.source import SourceFacts, Step
+    from kbitlint.facts.values import Call, Span, Value
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """A call that loads adapters which the script has trained and saved, on the same checkpoint."""
+
+    load: Call
+    saved: tuple[Step, ...]
+    """The steps of the model from which the adapters were saved, up to the save, which is the last."""
+    loaded: tuple[Step, ...]
+    """The steps of the model that gets them, before the load."""
+
+
+def reloads(source: SourceFacts) -> Iterator[Reload]:
+    """Yield each load of adapters from a folder that a single save of the script writes, once for each call."""
+    saves: dict[Value, dict[Span, tuple[Step, ...]]] = {}
+    loads: dict[Span, list[tuple[Step, tuple[Step, ...]]]] = {}
+    for path in source.paths:
+        before: dict[int, list[Step]] = {}
+        trained = {training.model_id for training in path.trainings}
+        for step in path.steps:
+            steps = before.setdefault(step.model_id, [])
+            if step.action is Action.LOAD_ADAPTERS:
+                loads.setdefault(step.call.span, []).append((step, tuple(steps)))
+            steps.append(step)
+            if step.action is Action.SAVE and step.model_id in trained and _named(step.detail):
+                saves.setdefault(step.detail, {})[step.call.span] = tuple(steps)
+    for ways in loads.values():
+        step, loaded = ways[0]
+        folder = step.call.value("model_id", step.call.value("pretrained_model_name_or_path"))
+        written = saves.get(folder, {}) if _named(folder) else {}
+        same = all(_actions(other) == _actions(loaded) for _, other in ways)
+        if len(written) == 1 and same:
+            saved = next(iter(written.values()))
+            if _checkpoint(saved) == _checkpoint(loaded) is not None:
+                yield Reload(step.call, saved, loaded)
+
+
+def _named(folder: Value) -> bool:
+    return isinstance(folder, str)
+
+
+def _actions(steps: tuple[Step, ...]) -> list[Action]:
+    return [step.action for step in steps]
+
+
+def _checkpoint(steps: tuple[Step, ...]) -> str | None:
+    """Return the name of the checkpoint that a model was loaded from; None if it is not known or the model is not certain."""
+    load = steps[0].before.load if steps and steps[-1].before.certain else None
+    name = load.value("pretrained_model_name_or_path") if load is not None else None
+    return name if isinstance(name, str) else None
