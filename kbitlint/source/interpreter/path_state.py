@@ -131,11 +131,7 @@ class PathState:
         method, bits, config = quantization_of(call) if quantized is None else (None, None, None)
         stored = self._config_of(call) if quantized is None else None
         own = (stored or {}).get("quantization_config")
-<<<<<<< HEAD
-        named = stored_by_name(call, self.beside) if (stored, quantized) == (None, None) else None
-=======
         named = stored_by_name(call, self.beside) if stored is None and quantized is None else None
->>>>>>> main
         if named is not None:
             own, (method, bits) = named, named
         elif stored is not None and own is not None:
