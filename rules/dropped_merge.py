@@ -24,8 +24,8 @@ class DroppedMerge(Rule):
     ## What it does
 
     Reports `merge_and_unload()` and `unload()`, if the file later saves the PeftModel itself: under the name on which the
-    method was called, or by `save_model()` of the Trainer that holds it. If the merge is a statement of its own, its result is lost,
-    and the report is there. Otherwise the report is at the save.
+    method was called, or by `save_model()` of the Trainer that holds it. If the merge is a statement of its own, its result is
+    lost, and the report is there. Otherwise the report is at the save.
 
     ## Why is this bad?
 
@@ -86,7 +86,7 @@ class DroppedMerge(Rule):
                 )
             else:
                 yield self.violation(
-                    f"the adapter that is saved is empty: {call.callee}() in line {call.span.line} has taken its weights out",
+                    f"the adapter that is saved is empty: {call.callee}() has taken its weights out before",
                     source.at(saves[0]),
                     surface=Surface.SOURCE,
                     evidence={"emptied_by": call.callee},
