@@ -127,7 +127,7 @@ def trained_copies(state: ModelState) -> tuple[tuple[str, ...], ...]:
     if not isinstance(config, Call) or (state.adapters is not None and state.adapters.by.callee == "add_adapter"):
         return ()
     saved, task = config.value("modules_to_save"), config.value("task_type")
-    named = [(name,) for name in saved if isinstance(name, str)] if isinstance(saved, tuple) else []
+    named: list[tuple[str, ...]] = [(name,) for name in saved if isinstance(name, str)] if isinstance(saved, tuple) else []
     callee = state.load.callee if state.load is not None else ""
     kind = next((kind for kind in HEADS if kind in callee), None)
     if kind is not None and (task.last if isinstance(task, Symbol) else task) in HEADS[kind][1]:

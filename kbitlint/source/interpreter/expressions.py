@@ -166,6 +166,8 @@ class Expressions(Interpreter):
     _generatorexp = _listcomp
 
     def _ifexp(self, node: ast.IfExp) -> Object:
+        if self._parameter_names and self.filters_parameters(node.test) and truth_value(self.value(node.test)) is None:
+            return UNKNOWN  # one value for some parameters, and another one for the others
         return self.value(node.body if self.decide(node.test) else node.orelse)
 
     def _boolop(self, node: ast.BoolOp) -> Object:
