@@ -89,7 +89,7 @@ class LibraryCalls(Interpreter):
         made = self._builtin(name, arguments, span)
         if made is not None:
             return made
-        if last == "from_config" and name.startswith("transformers."):
+        if last.endswith(".from_config") and name.startswith("transformers."):
             return self.trail.load(arguments.frozen(self.effort), quantized=False)
         if last in ("Namespace", "SimpleNamespace") and not numbered(arguments):
             return arguments
@@ -228,7 +228,7 @@ class LibraryCalls(Interpreter):
         if library == "transformers" and cls.endswith("Config") and not cls.endswith("GenerationConfig"):
             made = self.arguments(node, f"transformers.{cls}", ("pretrained_model_name_or_path",))
             stored = Record(STORED, complete=False, span=made.span, style=Style.DICT)
-            made.items["quantization_config"] = Entry(stored, made.span, made.span)
+            made.items.setdefault("quantization_config", Entry(stored, made.span, made.span))
             made.complete = False
             return made
         denoiser = library == "diffusers" and cls.endswith("Model") and ("Transformer" in cls or "UNet" in cls)
