@@ -31,7 +31,7 @@ class RandomBase(Rule):
     ## Why is this bad?
 
     `from_config` builds the architecture with random weights. `get_peft_model` freezes them, so that the adapters are trained
-    on noise. A `quantization_config` in the config has no effect either: only `from_pretrained` quantizes, and every layer stays a
+    on noise. A `quantization_config` in the config has no effect either. Only `from_pretrained` quantizes: every layer stays a
     plain `nn.Linear`. The script runs, and takes the memory of full precision.
 
     ## Example
