@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.values import Call, Span
@@ -111,19 +110,27 @@ def _comma(source: SourceFacts, argument: Argument) -> Span | None:
     """
     item = argument.value[0] if isinstance(argument.value, tuple) else None
     if isinstance(item, Call):
-        end = item.span.end
-        behind = re.match(r"[ \t]*,[ \t]*(?:#[^\n]*)?(?=\n|\Z)", source.text[end : end + 200])
-    else:
-        name = source.code_of(argument.span)
-        target = rf"^[ \t]*{re.escape(name)}[ \t]*=[^=\n]"
-        assigned = len(re.findall(target, source.text, re.MULTILINE))
-        written = list(re.finditer(target + r"[^\n#]*?(?=,[ \t]*(?:#[^\n]*)?$)", source.text, re.MULTILINE))
-        calls = bool(written) and "(" in written[0].group()  # the other assignments may be those of the model before
-        if not name.isidentifier() or len(written) != 1 or (assigned > 1 and not calls):
-            return None
-        end = written[0].end()
-        behind = re.match(r",", source.text[end : end + 1])
-    if behind is None:
+        return _comma_behind(source.text, item.span.end)
+    name = source.code_of(argument.span)
+    found: list[int] = []
+    start = assigned = 0
+    for line in source.text.split("\n"):
+        code = line.partition("#")[0].rstrip()
+        target, sign, value = code.partition("=")
+        if sign and target.strip() == name:
+            assigned += 1
+            if code.endswith(",") and value[:-1].strip() and not value.startswith("="):
+                found.append(start + len(code) - 1)
+        start += len(line) + 1
+    if not name.isidentifier() or len(found) != 1 or (assigned > 1 and source.text[found[0] - 1] != ")"):
+        return None  # the other assignments may be those of the model before
+    return Span(found[0], found[0] + 1, source.text.count("\n", 0, found[0]) + 1)
+
+
+def _comma_behind(text: str, end: int) -> Span | None:
+    """Return the place of a comma that ends the line behind a call; None if there is none."""
+    line = text[end : end + 200].partition("\n")[0]
+    if line.partition("#")[0].strip() != ",":
         return None
-    start = end + behind.group().index(",")
-    return Span(start, start + 1, source.text.count("\n", 0, start) + 1)
+    start = end + line.index(",")
+    return Span(start, start + 1, text.count("\n", 0, start) + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
@@ -108,7 +107,7 @@ def _save(source: SourceFacts, path: ExecutionPath, merge: Step) -> Call | None:
         held = f"{saver}.model" if step.call.callee == "save_model" else saver
         between = source.text[merge.call.span.end : step.call.span.start]
         known = any(trained) if step.call.callee == "save_model" else saver == owner
-        renewed = held == target or re.search(rf"(?<![\w.]){re.escape(held)}[ \t]*=[^=]", between)
+        renewed = held == target or any(_assigns(line, held) for line in between.split("\n"))
         if step.action is Action.SAVE and saver and known and not renewed:
             return step.call
     return None
@@ -116,8 +115,14 @@ def _save(source: SourceFacts, path: ExecutionPath, merge: Step) -> Call | None:
 
 def _target(source: SourceFacts, span: Span) -> str:
     """Return the name to which a statement assigns the result of a call; empty if there is none."""
-    found = re.search(r"([\w.]+)[ \t]*=[ \t]*$", source.text[source.line_start(span.start) : span.start])
-    return found.group(1) if found is not None else ""
+    before = source.text[source.line_start(span.start) : span.start].rstrip()
+    return before[:-1].rstrip().rpartition(" ")[2] if before.endswith("=") else ""
+
+
+def _assigns(line: str, name: str) -> bool:
+    """Return whether a line assigns to a name."""
+    target, sign, value = line.partition("=")
+    return bool(sign) and target.strip() == name and not value.startswith("=")
 
 
 def _owner(source: SourceFacts, span: Span) -> str:
