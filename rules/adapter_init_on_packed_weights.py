@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -67,9 +66,8 @@ class AdapterInitOnPackedWeights(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each such config that is attached to a quantized base on every path."""
-        for call, steps in source.steps_at(Action.ATTACH):
-            config = call.within("peft_config")
-            argument = config.argument("init_lora_weights") if config is not None else None
+        for config, steps in source.attached():
+            argument = config.argument("init_lora_weights")
             method = str(argument.value).partition("_")[0] if argument is not None else ""
             packed = all(step.before.packed and not (method == "orthogonal" and _is_floating(step.before)) for step in steps)
             if argument is not None and method in FLOATS and packed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -76,9 +75,8 @@ class AdapterTypeOnPackedWeights(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each such config that is attached to a quantized base on every path."""
-        for call, steps in source.steps_at(Action.ATTACH):
-            config = call.within("peft_config")
-            if config is None or not _meets_packed(config, steps[0].before.quantization):
+        for config, steps in source.attached():
+            if not _meets_packed(config, steps[0].before.quantization):
                 continue
             never = config.callee in NEVER
             bits = {step.before.bits for step in steps}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
+from kbitlint.facts.training import Loop
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -12,29 +13,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.source import SourceFacts, Step
+    from kbitlint.facts.source import ExecutionPath, SourceFacts, Step
+    from kbitlint.facts.values import Call
 
 
 class InactiveAdapter(Rule):
-    """An adapter is loaded to be trained, beside another one that stays active.
+    """An adapter is added to be trained, beside another one that stays active.
 
     ## What it does
 
-    Reports `load_adapter(..., is_trainable=True)` on a model that has adapters, if the file trains the model and activates no
-    adapter by name afterwards.
+    Reports `load_adapter(..., is_trainable=True)`, `add_adapter` and `add_weighted_adapter` on a PeftModel that has adapters,
+    if the file trains the model afterwards and activates no adapter by name.
 
     ## Why is this bad?
 
-    `load_adapter` adds the adapter and leaves the first one active. The forward pass does not use the new adapter, so it gets
-    no gradient and is saved as it was loaded. If the first adapter was loaded frozen, nothing trains at all.
+    PEFT adds the adapter and leaves the first one active. The forward pass does not use the new adapter, so it gets
+    no gradient and is saved as it was added. The training changes the first adapter instead. If that one was loaded frozen by
+    `load_adapter`, nothing trains at all.
 
     ## Example
 
-    `model = PeftModel.from_pretrained(base, 'domain')`, then `model.load_adapter('persona', 'persona', is_trainable=True)`.
+    `model = get_peft_model(base, config, adapter_name='sql')`, a training, then `model.add_adapter('math', config)` and the
+    next training.
 
     ## Fix
 
-    Call `model.set_adapter('persona')` after it is loaded.
+    Call `model.set_adapter('math')` after it is added.
 
     ## Fix safety
 
@@ -43,6 +47,7 @@ class InactiveAdapter(Rule):
     ## References
 
     - https://huggingface.co/docs/peft/package_reference/peft_model
+    - https://github.com/huggingface/peft/issues/1303
     - https://github.com/huggingface/peft/issues/1327
     """
 
@@ -56,32 +61,70 @@ class InactiveAdapter(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each trainable adapter that stays beside an active one on every path that trains."""
+        trained = {training.model_id for path in source.paths for training in path.trainings}
         for call, steps in source.steps_at(Action.LOAD_ADAPTERS):
-            later = source.text[call.span.end :]
-            chosen = "set_adapter(" in later or "active_adapter" in later or "adapter_name=" in later
-            if call.callee != "load_adapter" or chosen or not all(map(_stays_idle, steps)):
-                continue
-            trained = {training.model_id for path in source.paths for training in path.trainings}
-            given = call.argument("adapter_name")
-            if {step.model_id for step in steps} <= trained and given is not None:
-                name = source.code_of(given.span)
-                owner = source.code_of(call.span).partition(".load_adapter")[0]
-                line = source.text.find("\n", call.span.end) + 1
-                alone = source.text[source.line_start(call.span.start) : call.span.start].strip() == "" and line
-                indent = source.text[source.line_start(call.span.start) : call.span.start]
-                edits = (
-                    source.insert_at(line, f"{indent}{owner}.set_adapter({name})\n") if alone and owner.isidentifier() else ()
-                )
-                title = f"set_adapter({name}) after it is loaded"
-                yield self.violation(
-                    f"the adapter {name} is loaded to be trained, and another one stays active",
-                    source.at(call),
-                    surface=Surface.SOURCE,
-                    evidence={"adapter": name},
-                    fix=Fix(title, Safety.UNSAFE, edits) if edits else Fix(title, Safety.DISPLAY),
-                )
+            idle = call.callee == "load_adapter" and all(map(_stays_idle, steps))
+            if idle and {step.model_id for step in steps} <= trained and not _is_chosen(source, call):
+                yield from self._report(source, call, "loaded")
+        for call, steps in source.steps_at(Action.ADD):
+            ways = [_trains_on(path, call) for path in source.paths if any(step.call == call for step in path.steps)]
+            certain = all(step.before.certain for step in steps)
+            if certain and ways and all(ways) and not _is_frozen(call) and not _is_chosen(source, call):
+                yield from self._report(source, call, "added")
+
+    def _report(self, source: SourceFacts, call: Call, how: str) -> Iterator[Violation]:
+        given = call.argument("adapter_name")
+        if given is None:
+            return
+        name = source.code_of(given.span)
+        owner = source.code_of(call.span).partition(f".{call.callee}")[0]
+        line = source.text.find("\n", call.span.end) + 1
+        indent = source.text[source.line_start(call.span.start) : call.span.start]
+        alone = not indent.strip() and line and owner.isidentifier()
+        edits = source.insert_at(line, f"{indent}{owner}.set_adapter({name})\n") if alone else ()
+        yield self.violation(
+            f"the adapter {name} is {how} to be trained, and another one stays active",
+            source.at(call),
+            surface=Surface.SOURCE,
+            evidence={"adapter": name},
+            fix=Fix(f"set_adapter({name}) after it is {how}", Safety.UNSAFE if edits else Safety.DISPLAY, edits),
+        )
 
 
 def _stays_idle(step: Step) -> bool:
     """Return whether a trainable adapter is loaded beside adapters that the model has already."""
     return step.before.adapters is not None and step.before.certain and step.call.value("is_trainable") is True
+
+
+def _is_frozen(call: Call) -> bool:
+    """Return whether an added adapter is meant for inference."""
+    config = call.within("peft_config")
+    return config is not None and config.value("inference_mode", False) is not False  # noqa: FBT003  # the default
+
+
+def _is_chosen(source: SourceFacts, call: Call) -> bool:
+    """Return whether the file may activate the adapter, or name it as that of a reference model, after it is added."""
+    later = source.text[call.span.end :]
+    followed = [(one.span.start, one.span.end) for one, _ in source.steps_at(Action.ACTIVATE)]
+    places = _places(source.text, ".set_adapter(")
+    open_calls = any(not any(start <= place < end for start, end in followed) for place in places)
+    chosen = call.callee == "load_adapter" and "set_adapter(" in later
+    return open_calls or chosen or "active_adapter" in later or "adapter_name=" in later
+
+
+def _places(text: str, word: str) -> Iterator[int]:
+    start = text.find(word)
+    while start >= 0:
+        yield start
+        start = text.find(word, start + 1)
+
+
+def _trains_on(path: ExecutionPath, call: Call) -> bool:
+    """Return whether a path trains the model after an adapter was added, and activates no adapter in between."""
+    at = next(number for number, step in enumerate(path.steps) if step.call == call)
+    number = path.steps[at].model_id
+    later = [step.action for step in path.steps[at + 1 :] if step.model_id == number]
+    if Action.ACTIVATE in later:
+        return False
+    own = (one for one in path.trainings if one.model_id == number and one.loop is Loop.OWN)
+    return Action.TRAINER in later or any(one.call.span.start > call.span.end for one in own)

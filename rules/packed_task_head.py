@@ -83,13 +83,17 @@ class PackedTaskHead(Rule):
         for config, heads in found.values():
             if heads is not None:
                 title = f"leave it unquantized: llm_int8_skip_modules={list(heads)}"
-                given = config.gives("llm_int8_skip_modules")
-                edits = () if given else source.set_argument(config, "llm_int8_skip_modules", repr(list(heads)))
+                given = config.argument("llm_int8_skip_modules")
+                edits = (
+                    ()
+                    if config.gives("llm_int8_skip_modules")
+                    else source.set_argument(config, "llm_int8_skip_modules", repr(list(heads)))
+                )
                 named = config.span in certain
                 yield self.violation(
                     "the head is quantized too, and a packed head cannot be trained"
                     + ("" if named else ", unless the checkpoint's class has a head of another name"),
-                    source.at(config),
+                    source.at(config) if given is None else source.at_line(given.whole.line, given.name),
                     surface=Surface.SOURCE,
                     severity=None if named else Severity.WARNING,
                     consequence=None if named else Consequence.FRAGILE,

@@ -35,6 +35,8 @@ class Action(enum.Enum):
     PREPARE = "prepare"
     ATTACH = "attach adapters"
     LOAD_ADAPTERS = "load adapters"
+    ADD = "add adapters that stay idle"
+    ACTIVATE = "activate adapters by name"
     CHECKPOINT = "enable checkpointing"
     HOOK = "make inputs require grad"
     CAST = "cast"
@@ -217,6 +219,22 @@ class SourceFacts(SourceText):
                     found.setdefault(step.call.span, []).append(step)
         for steps in found.values():
             yield steps[0].call, tuple(steps)
+
+    def attached(self) -> Iterator[tuple[Call, tuple[Step, ...]]]:
+        """Yield each adapter config that the file attaches, once for each call that attaches it, with the steps that do so.
+
+        A function that attaches adapters may receive another config each time that it is called.
+        """
+        for _, steps in self.steps_at(Action.ATTACH):
+            found: dict[Span, list[Step]] = {}
+            for step in steps:
+                config = step.call.within("peft_config")
+                if config is not None:
+                    found.setdefault(config.span, []).append(step)
+            for group in found.values():
+                config = group[0].call.within("peft_config")
+                if config is not None:
+                    yield config, tuple(group)
 
     def trained(self, *, quantized: bool = False) -> Iterator[Trained]:
         """Yield each call that trains a model as one ``Trained``.

@@ -35,6 +35,14 @@ def stored_method(name: str) -> tuple[str, int | None] | None:
     return ("gptq", None) if gptq else ("awq", None) if awq else None
 
 
+def published_method(name: str) -> str | None:
+    """Return the method in which the publisher itself stores a checkpoint whose name does not tell it; None for others.
+
+    Copies under another organisation may be converted, and names with a dtype in them are.
+    """
+    return next((method for method, pattern in _of_published() if pattern.fullmatch(name)), None)
+
+
 # compiled on demand: rules import this module, and most runs need no pattern
 @functools.cache
 def _of_folders() -> re.Pattern[str]:
@@ -48,6 +56,20 @@ def _of_methods() -> re.Pattern[str]:
     return re.compile(
         r"(?<![a-z0-9])(?:(bnb[-_.]?4[-_]?bits?|bnb[-_]nf4)|(bnb[-_.]?(?:8[-_]?bits?|int8))|(gptq)|(awq))(?![a-z0-9])"
     )
+
+
+@functools.cache
+def _of_published() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    """Return the Hub ids by method; each config.json has a ``quantization_config`` with this ``quant_method``."""
+    ids = {
+        "mxfp4": r"openai/gpt-oss-(safeguard-)?(20|120)b|unsloth/gpt-oss-(20|120)b",
+        "fp8": r"deepseek-ai/DeepSeek-(V3(\.1|\.2)?(-Base|-0324|-Exp|-Terminus|-Speciale)?|R1(-Zero|-0528)?)"
+        r"|moonshotai/Kimi-K2-(Base|Instruct(-0905)?)|MiniMaxAI/MiniMax-M2(\.\d)?|mistralai/Ministral-3-\d+B-Instruct-2512"
+        r"|mistralai/Devstral-Small-2-24B-Instruct-2512|XiaomiMiMo/MiMo-V2-Flash(-Base)?|Qwen/Qwen3[\w.-]*-FP8",
+        "compressed-tensors": r"moonshotai/Kimi-K2-Thinking|RedHatAI/[\w.-]+-(FP8[\w-]*|quantized\.w\d+a\d+)",
+        "bitnet": r"microsoft/bitnet-b1\.58-2B-4T",
+    }
+    return tuple((method, re.compile(pattern, re.IGNORECASE)) for method, pattern in ids.items())
 
 
 @functools.cache

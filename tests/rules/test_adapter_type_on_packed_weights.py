@@ -94,3 +94,11 @@ def test_a_bare_model_is_not_judged():
     report = kbitlint.check(tiny.load(), select=CODE, trace=False)
 
     assert [skip.reason for skip in report.skips if skip.code == CODE][:1] == ["no adapters are attached yet"]
+
+
+def test_each_config_of_a_function_that_attaches_is_judged():
+    helper = "def run(config):\n    return peft.get_peft_model(load(), config)\n\n\n"
+    load = "def load():\n" + "".join(f"    {line}\n" for line in LOADED.strip().split("\n")) + "    return model\n\n\n"
+    calls = "run(peft.LoraConfig(target_modules=['q_proj']))\nrun(peft.LoKrConfig(target_modules=['q_proj']))\n"
+
+    assert [line for _, line, _ in findings(CODE, load + helper + calls, imports=IMPORTS)] == [calls.split("\n")[1]]

@@ -191,3 +191,28 @@ def test_a_default_of_a_parameter_is_no_checkpoint(head, found):
     body = LOADED.splitlines()[0] + "\n" + head + load + "\n"
 
     assert len(findings("KB526", body)) == found
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"),
+    [
+        ("openai/gpt-oss-20b", "mxfp4"),
+        ("openai/gpt-oss-safeguard-120b", "mxfp4"),
+        ("deepseek-ai/DeepSeek-V3-0324", "fp8"),
+        ("deepseek-ai/DeepSeek-R1", "fp8"),
+        ("moonshotai/Kimi-K2-Thinking", "compressed-tensors"),
+        ("Qwen/Qwen3-8B-FP8", "fp8"),
+        ("microsoft/bitnet-b1.58-2B-4T", "bitnet"),
+        ("unsloth/gpt-oss-20b-BF16", ""),
+        ("someone/gpt-oss-20b-tuned", ""),
+        ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", ""),
+        ("microsoft/bitnet-b1.58-2B-4T-bf16", ""),
+    ],
+)
+def test_what_a_publisher_stores_in_another_method_refuses_the_config(name, stored):
+    message = f"the checkpoint is stored quantized ({stored}), and a BitsAndBytesConfig for it is refused: a ValueError"
+    script = LOADED.replace("org/base", name)
+
+    assert [(one, text) for one, _, text in findings("KB526", script)] == ([("error", message)] if stored else [])
+    assert findings("KB526", script.replace(ARGUMENT, "quantization_config=Mxfp4Config()")) == [] or stored != "mxfp4"
+    assert findings("KB526", script.replace(f"{ARGUMENT}, ", "")) == []

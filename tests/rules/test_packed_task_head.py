@@ -124,3 +124,10 @@ def test_a_config_without_a_field_for_saved_modules_trains_no_head():
     assert findings("KB528", body, imports=TASKS + "from peft import TrainableTokensConfig\n") == []
     lora = body.replace("TrainableTokensConfig(token_indices=[5], ", "IA3Config(")
     assert len(findings("KB528", lora, imports=TASKS + "from peft import IA3Config\n")) == 1
+
+
+def test_a_list_that_lacks_the_head_is_the_place():
+    config = "bnb = BitsAndBytesConfig(\n    load_in_4bit=True,\n    llm_int8_skip_modules=['lm_head'],\n)\n"
+    faulty = script(SEQUENCES, "'m'", "task_type='SEQ_CLS'", config)
+
+    assert findings("KB528", faulty, imports=TASKS) == [("error", "llm_int8_skip_modules=['lm_head'],", MESSAGE)]

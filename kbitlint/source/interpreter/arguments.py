@@ -14,7 +14,7 @@ from kbitlint.facts.reentry import Reentry
 from kbitlint.facts.values import UNKNOWN, Argument, Call, Symbol, Value
 from kbitlint.files.local_configs import adapter_config, zero_stage
 from kbitlint.upstream.calls import EXPERT_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
-from kbitlint.upstream.hub_names import is_hub_id, stored_method, stored_quantized
+from kbitlint.upstream.hub_names import is_hub_id, published_method, stored_method, stored_quantized
 from kbitlint.upstream.quantization import OWN_LINEARS, QUANTIZATION_CONFIGS
 from kbitlint.upstream.trl_versions import behavior
 from kbitlint.upstream.versions import number
@@ -138,6 +138,20 @@ def stored_by_name(call: Call, beside: FilePath | None) -> tuple[str, Value] | N
     name = call.value("pretrained_model_name_or_path")
     base = (_adapters_at(name, beside) or {}).get("base_model_name_or_path", name)
     return stored_method(base) if isinstance(base, str) else None
+
+
+def refused_by_name(call: Call, asked: Value, config: Mapping[str, Any] | None) -> str | None:
+    """Return the method in which a checkpoint's publisher stores it, if a config of another method is passed for it.
+
+    transformers then raises. A config of the same method, or none, decides how the checkpoint is loaded. A ``config.json`` on
+    this machine, ``config``, knows it better than the name.
+    """
+    name = call.value("pretrained_model_name_or_path")
+    passed = isinstance(asked, str) and isinstance(call.value("quantization_config"), Call)
+    if config is not None or not passed or not isinstance(name, str):
+        return None
+    stored = published_method(name)
+    return stored if stored != asked else None
 
 
 def _adapters_at(name: Value, beside: FilePath | None) -> Mapping[str, Any] | None:

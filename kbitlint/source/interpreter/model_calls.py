@@ -61,6 +61,9 @@ _LOOKS = (
     "assert",
 )
 
+#: Methods of PEFT's models that add an adapter beside the active one, with their parameters (PEFT 0.21, peft_model.py).
+_ADDS = {"add_adapter": ("adapter_name", "peft_config"), "add_weighted_adapter": ("adapters", "weights", "adapter_name")}
+
 #: Methods of PEFT's models, and of transformers' own, that switch all adapters off or on.
 _SWITCHES = {
     "disable_adapter_layers": False,
@@ -78,10 +81,12 @@ class ModelCalls(Interpreter):
     def _model_method(self, node: ast.Call, name: str, net: TrackedModel) -> Object:
         # PEFT 0.21 (peft_model.py) and transformers (integrations/peft.py) share the name add_adapter. PEFT's adapter is idle
         # until set_adapter.
-        idle = name == "add_adapter" and net.state.adapters is not None and net.state.adapters.by.callee != name
+        idle = name in _ADDS and net.state.adapters is not None and net.state.adapters.by.callee != name
         rows = [api for api in METHODS if api.name == name and not idle]
         api = row(rows, self.trail.versions)
-        call = self.arguments(node, name, api.parameters if api is not None else ()).frozen(self.effort)
+        call = self.arguments(node, name, api.parameters if api is not None else _ADDS[name] if idle else ()).frozen(
+            self.effort
+        )
         if api is not None:
             self.trail.calls[call.span] = call
             self.trail.apply(api, call, net, by_base_name=self.is_base(getattr(node.func, "value", None)))
@@ -103,10 +108,13 @@ class ModelCalls(Interpreter):
             after = dataclasses.replace(net.state, training_mode=mode)
             self.trail.step(Action.EVAL, call, net, after, mode)
             return net
-        return net if idle else self._other_method(call, name, net)
+        if idle:
+            self.trail.step(Action.ADD, call, net, net.state)
+            return net
+        return self._other_method(call, name, net)
 
     def _adapters_method(self, call: Call, name: str, net: TrackedModel, adapters: Adapters) -> Object:
-        """Apply a method that switches adapters off or on, or removes them.
+        """Apply a method that switches adapters off or on, activates some of them, or removes them.
 
         Adapters that are off are frozen too, and biases of the base that train beside them are not. When they are switched on
         again, the active ones require gradients.
@@ -114,6 +122,10 @@ class ModelCalls(Interpreter):
         if name == "unload":
             self.trail.step(Action.UNLOAD, call, net, without_adapters(net.state))
             return net
+        if name == "set_adapter":
+            after = net.state if adapters.trainable else dataclasses.replace(net.state, certain=False)
+            self.trail.step(Action.ACTIVATE, call, net, after)
+            return UNKNOWN
         on = _SWITCHES[name]
         others = isinstance(adapters.config, Call) and adapters.config.value("bias", "none") not in (UNKNOWN, "none")
         off = None if others else False  # biases of the base learn on beside adapters that are off
@@ -149,7 +161,7 @@ class ModelCalls(Interpreter):
         return UNKNOWN
 
     def _other_method(self, call: Call, name: str, net: TrackedModel) -> Object:
-        if net.state.adapters is not None and (name in _SWITCHES or name == "unload"):
+        if net.state.adapters is not None and (name in _SWITCHES or name in ("unload", "set_adapter")):
             return self._adapters_method(call, name, net, net.state.adapters)
         if name in UNSLOTH_METHODS and is_unsloth(net.state):
             called = dataclasses.replace(call, callee=f"unsloth.{name}")

@@ -23,6 +23,7 @@ from kbitlint.source.interpreter.arguments import (
     named_of,
     quantization_of,
     reentry_of,
+    refused_by_name,
     sharding_of,
     stored_by_name,
     stored_of,
@@ -128,7 +129,7 @@ class PathState:
         method, bits, config = quantization_of(call) if quantized is None else (None, None, None)
         stored = self._config_of(call) if quantized is None else None
         own = (stored or {}).get("quantization_config")
-        named = stored_by_name(call, self.beside) if (stored, quantized) == (None, None) else None
+        named = stored_by_name(call, self.beside) if stored is None and quantized is None else None
         if named is not None:
             own, (method, bits) = named, named
         elif stored is not None and own is not None:
@@ -142,7 +143,8 @@ class PathState:
         unconverted = has_linears_of_its_own(call.value("pretrained_model_name_or_path"), state.named, self.versions)
         state = dataclasses.replace(state, inferred=self.inferred > 0, unconverted=unconverted)
         net = self.net(with_stored_adapters(call, state, self.beside))
-        self.steps.append(Step(Action.LOAD, call, state, net.number, None if own is None else method))
+        detail = refused_by_name(call, method, stored) if own is None else method
+        self.steps.append(Step(Action.LOAD, call, state, net.number, detail))
         return net
 
     def _config_of(self, call: Call) -> Mapping[str, Any] | None:
@@ -199,10 +201,8 @@ class PathState:
         if adapters is not None:
             adapters = dataclasses.replace(adapters, trainable=False, frozen_by=call)
         cast = state.method == "bitsandbytes" or state.method not in PREPARED_METHODS
-        upcast = cast and state.method is not UNKNOWN
-        after = dataclasses.replace(
-            state, base_frozen=True, adapters=adapters, prepared=call, dtype="float32" if upcast else state.dtype
-        )
+        dtype = "float32" if cast and state.method is not UNKNOWN else state.dtype
+        after = dataclasses.replace(state, base_frozen=True, adapters=adapters, prepared=call, dtype=dtype)
         if api.checkpoints is not None and (state.method in PREPARED_METHODS or state.method is UNKNOWN):
             after = self.enable_checkpointing(call, api.checkpoints, after)
         self.step(Action.PREPARE, call, net, after)
