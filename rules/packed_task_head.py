@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
-    from kbitlint.facts.values import Span, Value
+    from kbitlint.facts.values import Span
 
 
 class PackedTaskHead(Rule):
@@ -84,11 +84,8 @@ class PackedTaskHead(Rule):
             if heads is not None:
                 title = f"leave it unquantized: llm_int8_skip_modules={list(heads)}"
                 given = config.argument("llm_int8_skip_modules")
-                edits = (
-                    ()
-                    if config.gives("llm_int8_skip_modules")
-                    else source.set_argument(config, "llm_int8_skip_modules", repr(list(heads)))
-                )
+                open_to = not config.gives("llm_int8_skip_modules")
+                edits = source.set_argument(config, "llm_int8_skip_modules", repr(list(heads))) if open_to else ()
                 named = config.span in certain
                 yield self.violation(
                     "the head is quantized too, and a packed head cannot be trained"
@@ -140,10 +137,7 @@ def _trains(attach: Call, model: ModelState, versions: Mapping[str, str]) -> boo
     if config is None or kind is None or not takes(config.callee, "modules_to_save", versions):
         return False
     heads, tasks = HEADS[kind]
-    saved = config.value("modules_to_save")
-    by_task = _text(config.value("task_type")) in tasks and attach.callee != "add_adapter"  # which adds no head
+    saved, task = config.value("modules_to_save"), config.value("task_type")
+    asked = task.last if isinstance(task, Symbol) else task
+    by_task = asked in tasks and attach.callee != "add_adapter"  # which adds no head
     return by_task or (isinstance(saved, tuple) and any(name in heads for name in saved))
-
-
-def _text(value: Value) -> str:
-    return value.last if isinstance(value, Symbol) else str(value)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.histories import received_models
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.contracts.conditions import names
 from kbitlint.upstream.contracts.rows import broken
@@ -69,7 +69,7 @@ class RefusedArguments(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each combination that a call refuses or ignores."""
-        received = _received(source)
+        received = received_models(source)
         for call in source.calls:
             ways: list[tuple[Call, ModelState | None]] = [(one, None) for one in source.variants.get(call.span) or (call,)]
             if any(one.callee == call.callee for one, _ in received.get(call.span.start, ())):
@@ -132,26 +132,3 @@ def _fix(source: SourceFacts, call: Call, row: Contract) -> Fix:
     edits = source.remove_argument(dropped) if keyword and source.dialect == "python" and dropped.name != "args" else ()
     safety = Safety.UNSAFE if row.raises else Safety.SAFE
     return Fix(title, safety, edits) if edits else Fix(title, Safety.DISPLAY)
-
-
-def _received(source: SourceFacts) -> dict[int, list[tuple[Call, ModelState]]]:
-    """Return each call that changes or trains a model, by its start: the call and the model before it, for each path."""
-    found: dict[int, list[tuple[Call, ModelState]]] = {}
-    for path in source.paths:
-        seen: set[int] = set()
-        for step in path.steps:
-            if step.call.span.start not in seen:
-                seen.add(step.call.span.start)
-                model = step.before
-                if not _is_peft_model(source, step.call, model):
-                    model = dataclasses.replace(model, adapters=None, certain=False)
-                found.setdefault(step.call.span.start, []).append((step.call, model))
-    return found
-
-
-def _is_peft_model(source: SourceFacts, call: Call, model: ModelState) -> bool:
-    """Return whether a call receives the PeftModel, and not the base under a name of its own."""
-    given = call.argument("model")
-    peft = source.name_of(model.adapters.by) if model.adapters is not None else ""
-    name = source.code_of(given.span) if given is not None else ""
-    return not (peft and name.isidentifier() and name != peft and source.times(name) > 1)

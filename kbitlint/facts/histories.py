@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.source import Action
@@ -87,3 +88,26 @@ def attached_first(source: SourceFacts, trained: Trained) -> bool:
     plain = trained.call.callee == "backward" or trained.call.callee.startswith("transformers.")
     off = all(step.before.checkpointing.enabled is False for step in steps)
     return plain and off and bool(steps) and all(step.call.callee == "peft.get_peft_model" for step in steps)
+
+
+def received_models(source: SourceFacts) -> dict[int, list[tuple[Call, ModelState]]]:
+    """Return each call that changes or trains a model, by its start: the call and the model before it, for each path."""
+    found: dict[int, list[tuple[Call, ModelState]]] = {}
+    for path in source.paths:
+        seen: set[int] = set()
+        for step in path.steps:
+            if step.call.span.start not in seen:
+                seen.add(step.call.span.start)
+                model = step.before
+                if not _is_peft_model(source, step.call, model):
+                    model = dataclasses.replace(model, adapters=None, certain=False)
+                found.setdefault(step.call.span.start, []).append((step.call, model))
+    return found
+
+
+def _is_peft_model(source: SourceFacts, call: Call, model: ModelState) -> bool:
+    """Return whether a call receives the PeftModel, and not the base under a name of its own."""
+    given = call.argument("model")
+    peft = source.name_of(model.adapters.by) if model.adapters is not None else ""
+    name = source.code_of(given.span) if given is not None else ""
+    return not (peft and name.isidentifier() and name != peft and source.times(name) > 1)
