@@ -37,8 +37,8 @@ class UnregisteredParameter(Rule):
     Display only: the cause is in code.
 
     ## References
-    - https://pytorch.org/docs/stable/generated/torch.nn.ModuleList.html
-    - https://discuss.pytorch.org/t/parameters-of-a-list-of-modules/7131
+    - https://github.com/pytorch/pytorch/issues/59925
+    - https://github.com/pytorch/pytorch/issues/715
     """
 
     meta: ClassVar[Meta] = Meta(

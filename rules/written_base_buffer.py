@@ -31,6 +31,7 @@ class WrittenBaseBuffer(Rule):
 
     ## Fix
     Put these modules into eval mode after each `model.train()`, or list them in `modules_to_save`.
+    A copy in `modules_to_save` trains its weights too, and saves its statistics with them.
 
     ## Fix safety
     Display only: the user decides whether the statistics should follow the data.

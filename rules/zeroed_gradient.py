@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class ZeroedGradient(Rule):
-    """A frozen tensor of zeros, or an operator without a slope, that makes every gradient of trainable parameters zero.
+    """A frozen tensor of zeros, or an operator without a slope, that makes every gradient zero.
 
     ## What it does
 
