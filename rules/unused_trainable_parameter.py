@@ -78,7 +78,7 @@ class UnusedTrainableParameter(Rule):
         lookups = {embedding.path for embedding in trace.model.embeddings} if nothing else set()
         for (module, state), found in idle.items():
             reader = readers.get(module, "")
-            past = not reader and f"{module}.base_layer" in trace.called
+            past = not reader and module not in trace.called and f"{module}.base_layer" in trace.called
             reads = "code calls its base layer" if past else f"{reader} computes with its weight instead of calling it"
             bypassed = f"{reads}: the adapter takes no part"
             what = bypassed if reader or past else f"the module {state} on text, and holds trainable parameters"

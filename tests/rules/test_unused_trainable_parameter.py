@@ -109,3 +109,15 @@ def test_a_base_layer_that_code_calls_past_its_adapter(targets):
     assert sorted(name for name in tiny.step(model).missing if "lora_" in name) == sorted(
         name for name, _ in model.named_parameters() if "lora_" in name and "q_proj" in name
     )
+
+
+def test_an_idle_adapter_in_a_layer_that_runs_is_not_called_past():
+    """The layer itself calls its base layer then, and the active adapter."""
+    model = peft.get_peft_model(tiny.prepared(), peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    model.add_adapter("second", peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    assert {(severity, "base layer" in message) for _, severity, message in trace_cases.trace_findings(model, CODE)} == {
+        ("info", False)
+    }
+    assert {name.split(".")[-2] for name in tiny.step(model).missing} == {"second"}

@@ -71,3 +71,26 @@ def test_statistics_that_stay_or_are_saved_are_no_fault(arguments, config, tmp_p
 
 def test_a_model_without_adapters_saves_its_buffers_itself():
     assert told(base()) == []
+
+
+class Counted(nn.Module):
+    """A layer that counts its calls, and one that also keeps a mean."""
+
+    def __init__(self, layer, dtype):
+        super().__init__()
+        self.layer = layer
+        self.register_buffer("seen", torch.zeros((), dtype=dtype))
+
+    def forward(self, hidden):
+        self.seen += 1
+        return self.layer(hidden) * (1 + self.seen / 100) if self.seen.is_floating_point() else self.layer(hidden)
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.float32])
+def test_a_counter_is_no_fault_and_a_number_that_scales_the_output_is_one(dtype):
+    model = tiny.load().requires_grad_(requires_grad=False)
+    model.model.layers[0].mlp = Counted(model.model.layers[0].mlp, dtype)
+    model = adapted(model)
+    assert told(model) == ([] if dtype is torch.long else [("model.layers.0.mlp.seen", "warning")])
+    assert tiny.step(model).error is None
+    assert model.get_submodule("base_model.model.model.layers.0.mlp").seen.item() == 1

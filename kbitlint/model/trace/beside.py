@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _OWN = frozenset(vars(nn.Module()))
 #: The name below which PEFT keeps the copies that an adapter saves whole.
 _SAVED_COPIES = "modules_to_save"
+#: The counter of batch norm, which it writes with its statistics.
+_BATCHES = "num_batches_tracked"
 
 Buffers = dict[str, tuple[nn.Module, str, Tensor, int]]
 """Path of a buffer -> its module, its name there, the tensor, and how often it had been written."""
@@ -57,6 +59,7 @@ def buffers_in(twin: nn.Module) -> Buffers:
         for path, module in named_modules(twin)
         for name, tensor in vars(module)["_buffers"].items()
         if tensor is not None
+        and (tensor.is_floating_point() or name == _BATCHES)  # counters alone change no output
         and name not in module._non_persistent_buffers_set  # noqa: SLF001  # torch has no public name for it
         and not tensor.is_inference()
         and _SAVED_COPIES not in path.split(".")
@@ -72,7 +75,7 @@ def written(buffers: Buffers) -> Iterator[str]:
         same = vars(module)["_buffers"].get(name) is tensor and tensor._version == version  # noqa: SLF001  # see above
         if same:
             continue
-        if name != "num_batches_tracked":
+        if name != _BATCHES:
             if not isinstance(module, nn.modules.batchnorm._NormBase):  # noqa: SLF001  # the base of all batch norms
                 yield path
         elif getattr(module, "momentum", None) != 0 and getattr(module, "running_mean", None) is not None:
