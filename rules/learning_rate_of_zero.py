@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.ranks import RanksFacts
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.values import Argument, Call
 
@@ -27,8 +28,8 @@ class LearningRateOfZero(Rule):
 
     ## What it does
 
-    Reports `lr=0.0` of the optimizers of torch, and `learning_rate=0.0` of training arguments. Reports `beta=0.0` of TRL's
-    `DPOConfig` and `KTOConfig`, which is such a factor in their losses.
+    Reports `lr=0.0` of the optimizers of torch, a live optimizer whose groups all have that rate, and `learning_rate=0.0` of
+    training arguments. Reports `beta=0.0` of TRL's `DPOConfig` and `KTOConfig`, which is such a factor in their losses.
 
     ## Why is this bad?
 
@@ -66,6 +67,11 @@ class LearningRateOfZero(Rule):
             yield self.violation(_NO_STEP, Location(), fix=_RATE)
         if context.beta == 0:
             yield self.violation(_NO_LOSS, Location(), fix=_BETA)
+
+    def check_ranks(self, ranks: RanksFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield at most one violation, if every group of the optimizer has a rate of zero."""
+        if ranks.optimizer is not None and ranks.optimizer.rate == 0 and context.learning_rate != 0:
+            yield self.violation(_NO_STEP, Location(), surface=Surface.RANKS, fix=_RATE)
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each such call that every path makes alike."""

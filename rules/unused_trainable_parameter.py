@@ -32,7 +32,8 @@ class UnusedTrainableParameter(Rule):
     It is a warning if code computes with `.weight` of an adapted layer and never calls it. Such an adapter cannot learn
     on any batch: LoRA on `out_proj` of `nn.MultiheadAttention`, or on `lm_head` under a fused cross-entropy (Liger, CCE).
 
-    It is an error if nothing else learns and the module is an input embedding: no batch of tokens reads it. BART's `shared`
+    So it is if code calls the base layer in the adapter (`self.q_proj.base_layer(x)`), and an error if no adapter learns.
+    It is an error too if nothing else learns and the module is an input embedding: no batch of tokens reads it. BART's `shared`
     is one, because each half of the model looks its tokens up by itself.
 
     ## Example
@@ -73,16 +74,20 @@ class UnusedTrainableParameter(Rule):
             if facts.cut is not None and not facts.runs and not facts.virtual:
                 idle.setdefault((facts.at, facts.cut.value), []).append(facts)
         nothing = not any(facts.arrives for facts in trace.gradients)
+        idle_adapters = not any(facts.arrives and facts.adapter for facts in trace.gradients)
         lookups = {embedding.path for embedding in trace.model.embeddings} if nothing else set()
         for (module, state), found in idle.items():
             reader = readers.get(module, "")
-            bypassed = f"{reader} computes with its weight instead of calling it: the adapter takes no part"
-            what = bypassed if reader else f"the module {state} on text, and holds trainable parameters"
+            past = not reader and module not in trace.called and f"{module}.base_layer" in trace.called
+            reads = "code calls its base layer" if past else f"{reader} computes with its weight instead of calling it"
+            bypassed = f"{reads}: the adapter takes no part"
+            what = bypassed if reader or past else f"the module {state} on text, and holds trainable parameters"
+            certain = waits or module in lookups or (past and idle_adapters)
             yield self.violation(
                 what + (": DDP waits for their gradients" if waits else ""),
                 Location(module),
                 surface=Surface.TRACE,
-                severity=Severity.ERROR if waits or module in lookups else Severity.WARNING if reader else Severity.INFO,
+                severity=Severity.ERROR if certain else Severity.WARNING if reader or past else Severity.INFO,
                 consequence=Consequence.FAILS if waits else Consequence.TRAINS_NOTHING,
                 evidence={"parameters": len(found), "adapter": all(facts.adapter for facts in found)},
             )

@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 
 class ZeroedGradient(Rule):
-    """A frozen tensor of zeros by which every gradient of trainable parameters is multiplied.
+    """A frozen tensor of zeros, or an operator without a slope, that makes every gradient zero.
 
     ## What it does
 
     Runs a training step without weights, and follows the frozen parameters and buffers that hold zeros only: through
     products, sums, casts and views, forward and backward. Reports each that makes the gradient of a trainable parameter zero.
 
+    Also reports `round`, `floor`, `ceil`, `trunc` and `sign`, whose derivative is zero everywhere, and, if nothing else learns,
+    a product with the number 0.
     A parameter that trains is no such tensor, even if it begins with zeros, and neither is a buffer that the step writes.
 
     ## Why is this bad?
@@ -36,7 +38,8 @@ class ZeroedGradient(Rule):
 
     ## Fix
 
-    Give the tensor its values, let it train, or adapt other modules.
+    Give the tensor its values, let it train, or adapt other modules. Pass the gradient around the rounding
+    (`x + (x.round() - x).detach()`). Scale an adapter with `alpha / r`: `alpha // r` is 0 below `r`.
 
     ## Fix safety
 
@@ -62,16 +65,28 @@ class ZeroedGradient(Rule):
         dead = tuple(f"{layer.path}." for layer in trace.model.adapted if layer.dead)
         arriving = [gradient for gradient in trace.gradients if gradient.arrives]
         nothing = all(gradient.zeroed_by for gradient in arriving)
-        zeroed: dict[str, list[str]] = {}
+        zeroed: dict[tuple[str, str], list[str]] = {}
         for gradient in arriving:
             if gradient.zeroed_by and not gradient.path.startswith(dead):  # the factors themselves are another rule's
-                zeroed.setdefault(gradient.zeroed_by, []).append(gradient.path)
-        for tensor, paths in zeroed.items():
+                zeroed.setdefault((gradient.zeroed_by, gradient.zeroing), []).append(gradient.path)
+        for (place, operator), paths in zeroed.items():
+            if operator == "mul" and (not nothing or trace.model.towers):  # a term that keeps unused modules in the graph
+                continue
             yield self.violation(
-                "the frozen tensor holds zeros only, so that the gradients it multiplies are zero in every step",
-                Location(tensor),
+                _MESSAGES.get(operator, f"{operator} has a derivative of zero: no gradient passes it in any step"),
+                Location("" if place == "the model" else place),
                 surface=Surface.TRACE,
                 severity=None if nothing else Severity.WARNING,
                 evidence={"parameters": len(paths), "first": paths[0]},
-                fix=Fix("give the tensor its values, let it train, or adapt other modules", Safety.DISPLAY),
+                fix=Fix(_FIXES.get(operator, "pass the gradient around it: x + (x.round() - x).detach()"), Safety.DISPLAY),
             )
+
+
+_MESSAGES = {
+    "": "the frozen tensor holds zeros only, so that the gradients it multiplies are zero in every step",
+    "mul": "the module multiplies with the number 0, so that the gradients are zero in every step",
+}
+_FIXES = {
+    "": "give the tensor its values, let it train, or adapt other modules",
+    "mul": "give the scale a value other than 0, such as alpha / r",
+}

@@ -49,6 +49,8 @@ class OptimizerFacts:
     """Number of the optimizer's tensors that are not, or no longer, parameters of the model."""
     held: int
     """Number of tensors in the optimizer."""
+    rate: float | None = None
+    """The highest learning rate of the groups, now or as a scheduler found it. None if it cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)

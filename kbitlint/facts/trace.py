@@ -52,7 +52,9 @@ class GradientFacts:
     """
 
     zeroed_by: str = ""
-    """The frozen tensor of zeros that makes the gradient zero in every step. It is empty if none does."""
+    """What makes the gradient zero in every step: a frozen tensor, or the module of ``zeroing``; empty if nothing does."""
+    zeroing: str = ""
+    """The operator in that module: ``mul`` by the number 0, or one without a slope, as ``round``; empty for a tensor."""
 
     @property
     def runs(self) -> bool:
@@ -194,6 +196,10 @@ class TraceFacts:
     """Layers that the step called although quantization has replaced them."""
     recast: tuple[tuple[str, str, str], ...] = ()
     """(path, dtype before, dtype after) of each trainable parameter to which the step gives another dtype."""
+    unregistered: tuple[str, ...] = ()
+    """Tensors that are no parameters of the model, and at which a gradient arrives."""
+    written: tuple[str, ...] = ()
+    """Buffers of the base that the step writes and that no adapter saves. Empty if the model has no adapters."""
     undefined_loss: bool = False
     """Whether the loss is the mean of no elements, which is NaN."""
     seconds: float = field(default=0.0, compare=False)

@@ -188,3 +188,17 @@ def test_names_of_transformers_4_are_not_judged_by_the_architectures_of_5():
 
     assert [severity for severity, _, _ in written.findings(CODE, moe)] == ["error"]
     assert written.findings(CODE, moe, versions=written.OLD) == []
+
+
+@pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="transformers 4 stores no fused experts")
+@pytest.mark.parametrize("packed", [False, True])
+def test_experts_that_are_packed_in_place_are_not_found_by_the_end_of_their_name(packed):
+    """PEFT compares the end with ``experts.parametrizations.down_proj.original``, and warns if no name matches."""
+    family = "qwen3_moe (MoE, q and k norms)"
+    model = tiny.prepared(family) if packed else tiny.load(family)
+    names = ["mlp.experts.down_proj"]
+    model = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj"], target_parameters=names, init_lora_weights=False))
+    assert [path for path, _, _ in found(model)] == (names if packed else [])
+    assert [severity for _, severity, _ in found(model)] == ["warning"] * packed
+    learns = {"experts" if "experts" in name else "q_proj" for name in tiny.step(model).arrived if "lora_" in name}
+    assert learns == ({"q_proj"} if packed else {"q_proj", "experts"})

@@ -5,6 +5,7 @@ import pytest
 import tiny
 import torch
 import trace_cases
+import transformers
 
 from kbitlint.context import TrainingContext
 
@@ -119,3 +120,30 @@ def test_what_a_module_of_the_users_own_raises_for_a_made_batch_is_a_skip():
     assert trace_cases.trace_findings(model, CODE) == []
     (reason,) = trace_cases.skipped(model, CODE)
     assert reason.endswith("(a module of the user's own has no small copy to try the batch on)")
+
+
+@pytest.mark.parametrize("numbered", [False, True])
+def test_labels_that_a_config_without_special_tokens_cannot_shift_are_an_error(numbered):
+    """The batch runs once it has the decoder's own input, which the labels of a usual data set do not give."""
+    vision = transformers.ViTConfig(
+        hidden_size=64, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=16
+    )
+    text = transformers.BertConfig(
+        hidden_size=64, num_hidden_layers=1, num_attention_heads=4, intermediate_size=64, vocab_size=256, is_decoder=True
+    )
+    text.add_cross_attention = True
+    joined = transformers.VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, text)
+    if numbered:
+        joined.pad_token_id, joined.decoder_start_token_id = 0, 1
+    torch.manual_seed(0)
+    base = transformers.VisionEncoderDecoderModel(config=joined).requires_grad_(requires_grad=False)
+    model = peft.get_peft_model(base, peft.LoraConfig(r=4, target_modules=["query", "value"], init_lora_weights=False))
+    failure = "'VisionEncoderDecoderConfig' object has no attribute 'pad_token_id'"
+    told = trace_cases.trace_findings(model, CODE)
+    assert told == ([] if numbered else [("", "error", f"the training step raises AttributeError: {failure}")])
+    batch = {"pixel_values": torch.zeros(2, 3, 32, 32), "labels": torch.ones(2, 8, dtype=torch.long)}
+    if numbered:
+        model(**batch).loss.backward()
+    else:
+        with pytest.raises(AttributeError, match="pad_token_id"):
+            model(**batch)

@@ -83,3 +83,28 @@ def test_what_counts_as_the_factor_of_a_loss(tmp_path):
 
     assert [read(DPOConfig, beta=0.0), read(KTOConfig, beta=0.0), read(DPOConfig)] == [0, 0, 0.1]
     assert [read(DPOConfig, beta=0.5, loss_type="ipo"), read(TrainingArguments)] == [None, None]
+
+
+def rates(model, *groups):
+    factors = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW([{"params": factors[at :: len(groups)], "lr": rate} for at, rate in enumerate(groups)])
+
+
+def test_a_live_optimizer_whose_groups_all_have_a_rate_of_zero_moves_nothing():
+    model = tiny.with_lora(tiny.load())
+    optimizer = rates(model, 0.0, 0.0)
+    found = kbitlint.check(model, select=CODE, optimizer=optimizer).violations
+    assert [(v.at.path, v.severity.value, v.message) for v in found] == [("", "error", NO_STEP)]
+    before = [parameter.detach().clone() for parameter in model.parameters() if parameter.requires_grad]
+    assert tiny.step(model).trains
+    optimizer.step()
+    assert all(map(torch.equal, before, (parameter for parameter in model.parameters() if parameter.requires_grad)))
+
+
+def test_a_group_with_a_rate_or_a_warm_up_that_begins_at_zero_is_no_fault():
+    model = tiny.with_lora(tiny.load())
+    assert kbitlint.check(model, select=CODE, optimizer=rates(model, 0.0, 1e-4)).violations == ()
+    warming = rates(model, 1e-4)
+    torch.optim.lr_scheduler.LambdaLR(warming, lambda step: step / 10)
+    assert warming.param_groups[0]["lr"] == 0.0
+    assert kbitlint.check(model, select=CODE, optimizer=warming).violations == ()

@@ -81,3 +81,43 @@ def test_an_embedding_that_no_batch_reads_is_an_error_if_nothing_else_learns(unt
     assert tiny.step(alone).error.startswith("element 0 of tensors does not require grad")
     assert trace_cases.trace_findings(beside, CODE) == [("model.shared", "info", IDLE)]
     assert {name.rpartition(".trainable")[0] for name in tiny.step(beside).missing} == {"model.shared.token_adapter"}
+
+
+class PastItsAdapter(torch.nn.Module):
+    """Code that calls the base layer in an adapter, as fused kernels of one's own do."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, hidden):
+        return self.layer.base_layer(hidden)
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], ["q_proj", "v_proj"]])
+def test_a_base_layer_that_code_calls_past_its_adapter(targets):
+    """The input's hook keeps the step alive. Where the adapters on other layers learn, it is a warning."""
+    model = peft.get_peft_model(tiny.prepared(), peft.LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
+    for layer in model.base_model.model.model.layers:
+        layer.self_attn.q_proj = PastItsAdapter(layer.self_attn.q_proj)
+    severity = "error" if len(targets) == 1 else "warning"
+    message = "code calls its base layer: the adapter takes no part"
+    assert trace_cases.trace_findings(model, CODE) == [
+        (f"model.layers.{index}.self_attn.q_proj.layer", severity, message) for index in (0, 1)
+    ]
+    model.enable_input_require_grads()
+    assert sorted(name for name in tiny.step(model).missing if "lora_" in name) == sorted(
+        name for name, _ in model.named_parameters() if "lora_" in name and "q_proj" in name
+    )
+
+
+def test_an_idle_adapter_in_a_layer_that_runs_is_not_called_past():
+    """The layer itself calls its base layer then, and the active adapter."""
+    model = peft.get_peft_model(tiny.prepared(), peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    model.add_adapter("second", peft.LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+    assert {(severity, "base layer" in message) for _, severity, message in trace_cases.trace_findings(model, CODE)} == {
+        ("info", False)
+    }
+    assert {name.split(".")[-2] for name in tiny.step(model).missing} == {"second"}

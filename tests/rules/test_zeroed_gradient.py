@@ -104,3 +104,62 @@ def test_a_frozen_factor_of_zeros_is_told_with_what_it_stops():
 
     assert {(severity, parameters) for _, severity, parameters in told(model)} == {("error", 1)}
     assert len(told(model)) == len(unmoved(model)) == 2
+
+
+class Rounding(nn.Module):
+    """A layer whose input is rounded, with the gradient passed around the rounding or not."""
+
+    def __init__(self, layer, operator, *, around):
+        super().__init__()
+        self.layer, self.operator, self.around = layer, operator, around
+
+    def forward(self, hidden):
+        rounded = self.operator(hidden * 8) / 8
+        return self.layer(hidden + (rounded - hidden).detach() if self.around else rounded)
+
+
+def rounding(operator, *, around, targets=("gate_proj", "up_proj")):
+    model = tiny.load()
+    for layer in model.model.layers:
+        layer.mlp.down_proj = Rounding(layer.mlp.down_proj, operator, around=around)
+    return get_peft_model(model, LoraConfig(r=4, target_modules=list(targets), init_lora_weights=False))
+
+
+@pytest.mark.parametrize("operator", [torch.round, torch.floor, torch.sign, torch.trunc])
+def test_a_rounding_without_a_way_around_stops_every_gradient(operator):
+    """The lower layer's gradient could pass the residual stream, and its own rounding stops it all the same."""
+    model = rounding(operator, around=False)
+    places = [f"model.layers.{index}.mlp.down_proj" for index in (0, 1)]
+    assert sorted(told(model)) in ([(place, "error", 4) for place in places], [(places[0], "error", 8)])
+    assert len(unmoved(model)) == 8
+    assert (told(through := rounding(operator, around=True)), unmoved(through)) == ([], [])
+
+
+class OwnLora(nn.Module):
+    """LoRA by hand. The scale is an integer division, or a quotient."""
+
+    def __init__(self, base, scale):
+        super().__init__()
+        self.base, self.scale = base, scale
+        self.lora_A, self.lora_B = (nn.Linear(*sizes, bias=False).bfloat16() for sizes in ((64, 16), (16, 64)))
+
+    def forward(self, hidden):
+        return self.base(hidden) + self.lora_B(self.lora_A(hidden)) * self.scale
+
+
+def by_hand(scale):
+    model = tiny.load().requires_grad_(requires_grad=False)
+    for layer in model.model.layers:
+        layer.self_attn.q_proj = OwnLora(layer.self_attn.q_proj, scale)
+    return model
+
+
+def test_a_scale_of_zero_in_code_of_ones_own_is_an_error_and_a_term_beside_others_is_none():
+    model = by_hand(8 // 16)
+    assert sorted({severity for _, severity, _ in told(model)}) == ["error"]
+    assert sum(parameters for _, _, parameters in told(model)) == len(unmoved(model)) == 4
+    assert (told(scaled := by_hand(8 / 16)), unmoved(scaled)) == ([], [])
+    beside = by_hand(8 / 16)
+    beside.model.layers[1].self_attn.q_proj.scale = 0.0
+    assert told(beside) == []
+    assert len(unmoved(beside)) == 2

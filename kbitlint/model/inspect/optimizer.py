@@ -35,7 +35,16 @@ def optimizer_facts(model: nn.Module, optimizer: Any) -> OptimizerFacts | None:
         frozen=tuple(path for key, (path, trains) in paths.items() if not trains and key in held),
         strangers=len(held - set(paths)),
         held=len(held),
+        rate=_rate(groups),
     )
+
+
+def _rate(groups: Any) -> float | None:
+    """Return the highest learning rate of parameter groups. A warm-up starts at 0, and a scheduler keeps ``initial_lr``."""
+    try:
+        return max(max(float(group["lr"]), float(group.get("initial_lr", 0.0))) for group in groups)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def is_sharded(model: nn.Module) -> bool:

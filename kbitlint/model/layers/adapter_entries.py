@@ -63,8 +63,11 @@ def unmatched(
                 found = any(f".{entry}." in path for path in modules)
             elif key == "modules_to_save":  # PEFT compares the plain ends of the paths
                 found = any(path.endswith(entry) for path in modules)
+            elif key == "target_parameters":  # a parameter that is packed in place has another name for PEFT
+                ours = {*adapted, *(f"{path}." for path in adapted)}
+                found = _named(entry, (path for path in held or () if path in ours or f"{path.rpartition('.')[0]}." in ours))
             else:
-                found = _named(entry, (held or ()) if key == "target_parameters" else modules)
+                found = _named(entry, modules)
             if not found:
                 yield UnmatchedEntry(adapter.name, key, entry)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import Cut, GradientFacts
 from kbitlint.model.trace.gradients import why_cut
+from kbitlint.model.trace.zeros import parted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,8 +36,10 @@ def gradients_of(step: StepRecorder, watched: list[ExpectedGradient]) -> Iterato
     ledger = step.ledger
     for one in watched:
         if one.parameter.grad is not None:
-            cause = ledger.zeros.cause(one.parameter.grad)
-            yield GradientFacts(one.path, arrives=True, adapter=one.adapter, virtual=one.virtual, zeroed_by=cause)
+            at, operator = parted(cause := ledger.zeros.cause(one.parameter.grad))
+            at = at or ("the model" if cause else "")
+            arrived = GradientFacts(one.path, arrives=True, adapter=one.adapter, virtual=one.virtual)
+            yield dataclasses.replace(arrived, zeroed_by=at, zeroing=operator) if at else arrived
             continue
         key = id(one.parameter)
         used, without = ledger.used.get(key), ledger.used_without_grad.get(key)

@@ -17,6 +17,7 @@ from kbitlint.model.inspect.walk import named_modules
 from kbitlint.model.layers.dead_adapters import has_value
 from kbitlint.model.layers.norm_interface import HALF
 from kbitlint.model.layers.replaced import replaced_layers
+from kbitlint.model.trace.beside import Buffers, buffers_in, strays_in
 from kbitlint.model.trace.gradients import ForwardRecord
 from kbitlint.model.trace.ledger import Ledger
 from kbitlint.model.trace.twin import originals_of
@@ -50,6 +51,10 @@ class StepRecorder:
     """The live storages that are counted already, by address."""
     replaced: set[str] = field(default_factory=set)
     """Places of the layers that ran although quantization has replaced them."""
+    strays: dict[str, Tensor] = field(default_factory=dict)
+    """Leaf tensors that require grad and that no module registers, by path."""
+    buffers: Buffers = field(default_factory=dict)
+    """The buffers that no adapter saves, as they were before the step."""
     moment: Callable[[str], None] | None = None
     """Receives the module and pass that run from now on. None observes nothing."""
     kept: Callable[[Tensor, str], None] | None = None
@@ -69,7 +74,8 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts) -> StepRecorder:
     """Register recording hooks on a twin, and return its recorder."""
     found = list(named_modules(twin))
     step = StepRecorder(twin, Ledger(device), {id(module): path for path, module in found}, dict(found))
-    step.ledger.where = step.where
+    step.strays, step.buffers = strays_in(twin), buffers_in(twin)
+    step.ledger.where = step.ledger.zeros.where = step.where
     layers = {checkpoint.path for checkpoint in facts.checkpoints if checkpoint.is_layer} or _stacked(found)
     for path, module in found:
         _watch(module, path, step, is_layer=path in layers)

@@ -76,11 +76,15 @@ def is_of_training(model: nn.Module, error: BaseException, how: StepSettings) ->
 
 
 def _lacks_attribute(model: nn.Module, error: BaseException) -> bool:
-    """Return whether code asks a module of the model for an attribute that it lacks, which no batch or weight changes."""
+    """Return whether code asks a module of the model, or a config of one, for an attribute that it lacks.
+
+    No batch and no weight changes that.
+    """
     asked = re.fullmatch(r"'(\w+)' object has no attribute '(\w+)'", str(error)) if isinstance(error, AttributeError) else None
     if asked is None:
         return False
-    owners = [module for module in model.modules() if type(module).__name__ == asked[1]]
+    known = [*model.modules(), *(attribute(module, "config") for module in model.modules())]
+    owners = [owner for owner in known if type(owner).__name__ == asked[1]]
     return bool(owners) and not any(hasattr(module, asked[2]) for module in owners)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from kbitlint.model.isolation import seeded
 from kbitlint.model.layers import checkpointing, experts
 from kbitlint.model.layers.replaced import replaced_layers
 from kbitlint.model.trace.arrivals import gradients_of, is_library_code, recast_of
+from kbitlint.model.trace.beside import written
 from kbitlint.model.trace.fitting import is_of_adapter, mixes_integers, plan_for
 from kbitlint.model.trace.float32_modules import float32_modules, float32_outputs
 from kbitlint.model.trace.guard import TouchedError
@@ -35,6 +37,10 @@ if TYPE_CHECKING:
     from kbitlint.model.trace.ledger import Refusal
 
 __all__ = ["UntraceableError", "trace"]
+
+
+#: Config entries without which a class cannot make the inputs of its decoder from labels.
+_SPECIAL_TOKEN = re.compile(r"\b(pad|decoder_start|bos|eos)_token_id\b")
 
 
 def trace(
@@ -102,7 +108,8 @@ def _traced_on_a_batch_that_runs(inner: nn.Module, how: StepSettings) -> tuple[T
         return _traced(inner, how), how
     except UntraceableError as error:
         reason = error
-        if is_of_adapter(error.__cause__):
+        # labels alone need the special tokens that a config lacks; a batch with decoder inputs would hide it
+        if is_of_adapter(error.__cause__) or _SPECIAL_TOKEN.search(str(error.__cause__)):
             with contextlib.suppress(UntraceableError):
                 return _raising(inner, how, error), how
     plan = plan_for(inner, how.device, how.batch, how.seq_len)
@@ -159,6 +166,8 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         failed_at=end.module,
         recast=tuple(recast_of(watched, how.facts)),
         undefined_loss=ledger.undefined_loss,
+        unregistered=tuple(path for path, tensor in step.strays.items() if tensor.grad is not None),
+        written=tuple(written(step.buffers)) if how.facts.adapters else (),
     )
 
 

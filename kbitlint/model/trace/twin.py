@@ -145,7 +145,8 @@ def _emptied(tensor: Tensor) -> Tensor:
         return made
     if not dtype.is_floating_point and not tensor.is_meta and tensor.numel() <= _MAX_VALUES:
         return tensor.detach().cpu().clone()
-    return torch.empty(shape, dtype=dtype, device="meta")
+    trained = tensor.is_leaf and tensor.requires_grad  # a plain tensor that is trained like a parameter
+    return torch.empty(shape, dtype=dtype, device="meta", requires_grad=trained)
 
 
 class _EmptyCopies(TorchFunctionMode):

@@ -1,8 +1,10 @@
-"""Tensors of a traced step that are zero in every step, because a frozen tensor of zeros multiplies them.
+"""Tensors of a traced step that are zero in every step: a frozen tensor of zeros or the number 0 multiplies them.
 
 A product with zeros is zero, and so is each gradient that passes through it. Backward operators are products as well, so the
 same propagation tells which gradients stay zero for ever. A trainable parameter of zeros is not such a tensor: it moves. So a
 fresh ``lora_B`` is no fault, and scales that a cast has rounded to zero are one.
+
+Operators such as ``round`` have a derivative of zero everywhere, so autograd makes zeros of each gradient there.
 
 Zeros are known by their storage: a view shares it, and a write ends it. Everything else counts as unknown, so a zero that is
 reported is one.
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 aten = torch.ops.aten
 
@@ -40,6 +42,10 @@ _PLACING = frozenset(["index_put", "_index_put_impl", "index_add", "scatter_add"
 #: Operators that make zeros, which gradients are placed into. These alone prove nothing about a model.
 _MAKING = frozenset(["zeros", "zeros_like", "new_zeros"])
 _MADE = "zeros that the step makes"
+#: Operators whose derivative is zero wherever it exists.
+FLAT = frozenset(["round", "floor", "ceil", "trunc", "sign", "sgn"])
+#: Separates the path of a module and the operator in it that is the cause.
+_IN = "\0"
 #: Operators that are linear in their first operand, a gradient, end like this.
 _BACKWARD = ("_backward", "_backward_data")
 #: The exceptions: the first operand of these is no gradient.
@@ -47,6 +53,14 @@ _OTHER_BACKWARD = frozenset(["linear_backward", "_cudnn_rnn_backward", "mkldnn_r
 #: Operators that make NaN of NaN, where the result is one number.
 _KEEPING_NAN = frozenset(["mul", "add", "sub", "div", "sum", "mean", "_to_copy", "clone", "neg", "stack"])
 _MEANS = frozenset([aten.mean.default, aten.mean.dim])
+_FLAT = frozenset(getattr(getattr(aten, name), kind) for name in FLAT for kind in getattr(aten, name).overloads())
+_TIMES = frozenset([aten.mul.Tensor, aten.mul.Scalar])
+
+
+def parted(cause: str) -> tuple[str, str]:
+    """Return the path and the operator of a cause. The operator is empty if the cause is a frozen tensor."""
+    path, _, operator = cause.partition(_IN)
+    return path, operator
 
 
 class Zeros:
@@ -58,6 +72,8 @@ class Zeros:
         self._undefined: set[int] = set()
         self._sources: dict[int, str] = {}
         self._moving: set[str] = set()
+        self._places: dict[tuple[str, tuple[int, ...]], str] = {}
+        self.where: Callable[[], str] = lambda: ""
 
     def add(self, tensor: Tensor, path: str) -> None:
         """Record that a frozen tensor of the model, at a path, holds zeros."""
@@ -65,7 +81,7 @@ class Zeros:
         self._causes[self._watch(tensor)] = path
 
     def cause(self, value: Any) -> str:
-        """Return the path of the frozen tensor that makes a value zero in every step, or an empty string."""
+        """Return what makes a value zero in every step, or an empty string. ``parted`` has the path and the operator."""
         known = self._known(value)
         return "" if known == _MADE else known
 
@@ -79,6 +95,12 @@ class Zeros:
 
     def see(self, func: Any, args: Sequence[Any], result: Any) -> None:
         """Record what an operator makes of known values."""
+        if func in _FLAT:
+            self._places.setdefault(("zeros_like", tuple(args[0].shape)), f"{self.where()}{_IN}{func.overloadpacket.__name__}")
+        elif func in _TIMES and type(args[1]) in (int, float) and args[1] == 0:
+            self._see_made(result, self._places.setdefault(("mul", tuple(args[0].shape)), f"{self.where()}{_IN}mul"))
+        elif func is aten.zeros_like.default and self._places and not self.where():  # autograd, between modules
+            self._see_made(result, self._places.get(("zeros_like", tuple(args[0].shape)), ""))
         if self._causes:
             self._see_zeros(func, args, result)
         if self._undefined or func in _MEANS:
@@ -91,7 +113,10 @@ class Zeros:
                 self._see_write(args[position], name, args)
         if written:  # a write into a part of a tensor does not make the whole one zero
             return
-        cause = self._follow(name, args)
+        self._see_made(result, self._follow(name, args))
+
+    def _see_made(self, result: Any, cause: str) -> None:
+        """Record the cause for which the result of an operator is zero, unless it is known already."""
         for made in (result if isinstance(result, (tuple, list)) else (result,)) if cause else ():
             if isinstance(made, Tensor) and storage_key(made) not in self._causes:
                 self._causes[self._watch(made)] = cause
