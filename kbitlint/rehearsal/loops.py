@@ -15,6 +15,7 @@ from kbitlint.rehearsal import hooks
 from kbitlint.rehearsal.adapters import is_without_weights
 from kbitlint.rehearsal.audits import audit_training
 from kbitlint.rehearsal.imports import after_import, replace
+from kbitlint.rehearsal.trainers import TrainingReached
 
 if TYPE_CHECKING:
     from kbitlint.rehearsal.record import Record
@@ -214,10 +215,13 @@ def _reach(loops: _Loops) -> None:
     """Audit the model of the last pass at its first backward pass.
 
     Raises:
+        TrainingReached: A Trainer runs, whose class has a training step of its own.
         LoopLeft: The loop has gone on for long.
     """
     if loops.waiting is None:
         return
+    if loops.record.trainers:
+        raise TrainingReached(loops.record.trainers[-1], loops.waiting[1])
     loops.passes += 1
     if loops.passes > _MOST:
         loops.record.note(f"a loop of the script was left after {_MOST} steps")

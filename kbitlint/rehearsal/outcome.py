@@ -47,7 +47,19 @@ _OF_DATA = frozenset(("builtins", "numpy", "torch", "pandas", "datasets", "trans
 #: stand-ins around functions of libraries, whose exceptions are those of the libraries
 _PASSING = frozenset(
     f"kbitlint.rehearsal.{name}"
-    for name in ("devices", "trainers", "loops", "saving", "adapters", "writing", "services", "words", "ranks")
+    for name in (
+        "devices",
+        "tensors",
+        "generation",
+        "trainers",
+        "loops",
+        "saving",
+        "adapters",
+        "writing",
+        "services",
+        "words",
+        "ranks",
+    )
 )
 #: messages of libraries about a package that they can do without
 _UNINSTALLED = re.compile(r"\binstalled\b|pip install", re.IGNORECASE)

@@ -1,13 +1,11 @@
-"""Saving, text generation and evaluation of models without weights: as far as the libraries get, into the mirror."""
+"""Saving and evaluation of models without weights: as far as the libraries get, into the mirror."""
 
 from __future__ import annotations
 
 import functools
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from kbitlint.rehearsal.adapters import ARTEFACTS, is_without_weights, needs_values
 from kbitlint.rehearsal.imports import after_import, replace
@@ -15,14 +13,11 @@ from kbitlint.rehearsal.imports import after_import, replace
 if TYPE_CHECKING:
     from kbitlint.rehearsal.record import Record
 
-_NEW_TOKENS = 4
-
 
 def install(record: Record) -> None:
     """Replace what writes files or computes from weights, until the process ends."""
     after_import("transformers.modeling_utils", lambda module: _models(record, module))
     after_import("transformers.tokenization_utils_base", lambda module: _folders(record, module.PreTrainedTokenizerBase))
-    after_import("transformers.generation.utils", lambda module: _generating(record, module.GenerationMixin))
     after_import("transformers.trainer", lambda module: _evaluating(record, module.Trainer))
     after_import("peft.peft_model", lambda module: _saving(record, module.PeftModel))
 
@@ -86,25 +81,6 @@ def _saving(record: Record, owner: Any) -> None:
         return save_pretrained
 
     replace(owner, "save_pretrained", make)
-
-
-def _generating(record: Record, owner: Any) -> None:
-    def make(original: Any) -> Any:
-        @functools.wraps(original)
-        def generate(self: Any, inputs: Any = None, *arguments: Any, **options: Any) -> Any:
-            if record.paused or not is_without_weights(self):
-                return original(self, inputs, *arguments, **options)
-            record.guessed = True
-            record.stand_in("generated text")
-            given = inputs if isinstance(inputs, Tensor) else options.get("input_ids")
-            if not isinstance(given, Tensor) or given.is_meta:
-                given = torch.ones(1, 1, dtype=torch.long)
-            sequences = torch.cat([given, torch.full((len(given), _NEW_TOKENS), 5, dtype=given.dtype)], dim=1)
-            return SimpleNamespace(sequences=sequences) if options.get("return_dict_in_generate") else sequences
-
-        return generate
-
-    replace(owner, "generate", make)
 
 
 def _evaluating(record: Record, owner: Any) -> None:

@@ -88,12 +88,15 @@ def _train(record: Record, original: Any, output: Any) -> Any:
     @functools.wraps(original)
     def train(self: Any, *arguments: Any, **options: Any) -> Any:
         line = record.line()
+        record.trainers.append(self)
         try:
             return original(self, *arguments, **options)
         except TrainingReached as reached:
             if reached.trainer is not self:
                 raise
             inputs = reached.inputs if isinstance(reached.inputs, dict) or hasattr(reached.inputs, "keys") else {}
+        finally:
+            record.trainers.remove(self)
         audit_training(record, self, _named(inputs), self.optimizer, line)
         return _after(self, output)
 
