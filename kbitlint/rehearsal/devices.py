@@ -91,6 +91,9 @@ def install(record: Record) -> None:
     }
     for name, answer in answers.items():
         replace(torch.cuda, name, functools.partial(_unless_paused, record, answer))
+        for module in (torch.cuda.random, torch.cuda.memory):  # Trainer asks these for the states of generators
+            if hasattr(module, name):
+                replace(module, name, functools.partial(_unless_paused, record, answer))
     for name, answer in _ACCELERATOR.items():
         if hasattr(torch, "accelerator") and hasattr(torch.accelerator, name):
             replace(torch.accelerator, name, functools.partial(_for_users, record, answer))

@@ -87,7 +87,11 @@ def _loop(record: Record, module: Any, original: Any) -> Any:
             for column in made.T:
                 streamer.put(column)
             streamer.end()
-        return _output(module, self, config, sequences, made.shape[1]) if config.return_dict_in_generate else sequences
+        return (
+            _output(module, self, config, sequences, (len(input_ids), made.shape[1]))
+            if config.return_dict_in_generate
+            else sequences
+        )
 
     return decode
 
@@ -113,12 +117,20 @@ def _new_tokens(prompts: Tensor, config: Any) -> Tensor:
     return made
 
 
-def _output(module: Any, model: Any, config: Any, sequences: Tensor, count: int) -> Any:
-    """Return the output of a loop as an object, with the scores and states that the config asks for, without values."""
+def _output(module: Any, model: Any, config: Any, sequences: Tensor, steps: tuple[int, int]) -> Any:
+    """Return the output of a loop as an object, with the scores and states that the config asks for, without values.
+
+    Args:
+        module: ``transformers.generation.utils``.
+        model: The model.
+        config: The generation config.
+        sequences: The prompts and their new tokens.
+        steps: The rows of a step of the loop, one for each beam, and the number of steps.
+    """
     encodes = model.config.is_encoder_decoder
     beams = (config.num_beams or 1) > 1
     text = model.config.get_text_config()
-    dtype, rows = model.dtype, len(sequences)
+    dtype, (rows, count) = model.dtype, steps
 
     def empty(*sizes: int) -> Tensor:
         return torch.empty(sizes, dtype=dtype, device="meta")
@@ -127,7 +139,7 @@ def _output(module: Any, model: Any, config: Any, sequences: Tensor, count: int)
     given: dict[str, Any] = {"sequences": sequences}
     given |= {"scores": scores} if config.output_scores else {}
     given |= {"logits": scores} if config.output_logits else {}
-    given |= {"sequences_scores": empty(rows)} if beams and config.output_scores else {}
+    given |= {"sequences_scores": empty(len(sequences))} if beams and config.output_scores else {}
     if config.output_hidden_states:
         layers = range((getattr(text, "num_hidden_layers", None) or 1) + 1)
         lengths = (sequences.shape[1] - count, *[1] * (count - 1)) if not encodes else (1,) * count

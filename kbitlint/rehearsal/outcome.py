@@ -210,6 +210,11 @@ def _depends_on_absent(error: BaseException, record: Record) -> bool:
     return is_touched(error.__traceback__) or (isinstance(error, _OF_VALUES) and _is_users_own(error, record))
 
 
+def is_of_call(error: BaseException) -> bool:
+    """Return whether a function was called with arguments that it does not take."""
+    return isinstance(error, TypeError) and _SIGNATURE.search(str(error)) is not None
+
+
 def _is_users_own(error: BaseException, record: Record) -> bool:
     """Return whether the innermost code is the user's."""
     last = _last(error.__traceback__)

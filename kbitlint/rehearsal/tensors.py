@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from kbitlint.rehearsal.record import Record
 
 _CUDA = "cuda"
+#: values of an array that has memory of its own
+_LARGE = 2**26
 
 
 def keep_here(record: Record) -> None:
@@ -137,7 +139,15 @@ def _nested(tensor: Tensor) -> Any:
 def _array(tensor: Tensor) -> Any:
     import numpy as np  # torch brings it only where it is installed
 
-    return np.ones(tuple(tensor.shape), dtype="float32" if tensor.is_floating_point() else "int64")
+    dtype, shape = (
+        "float32" if tensor.is_floating_point() else "bool" if tensor.dtype is torch.bool else "int64",
+        tuple(tensor.shape),
+    )
+    return np.ones(shape, dtype) if tensor.numel() < _LARGE else np.broadcast_to(np.ones((), dtype), shape)
+
+
+def _everywhere(value: bool) -> Callable[[Tensor], Tensor]:  # noqa: FBT001  # a value of a tensor
+    return lambda tensor: torch.full((), value, device="cpu").expand(tensor.shape)  # a single value in memory
 
 
 #: methods that read values -> their answer for a tensor without values
@@ -155,6 +165,8 @@ _VALUES: dict[Any, Callable[[Tensor], Any]] = {
     torch.equal: lambda _: True,
     Tensor.equal: lambda _: True,
     torch.is_nonzero: lambda _: True,
+    **dict.fromkeys((torch.isnan, Tensor.isnan, torch.isinf, Tensor.isinf), _everywhere(value=False)),
+    **dict.fromkeys((torch.isfinite, Tensor.isfinite), _everywhere(value=True)),
 }
 
 
