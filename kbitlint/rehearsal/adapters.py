@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
+from kbitlint.model.build.load_adapters import Integers
 from kbitlint.model.build.packed_weights import pack
 from kbitlint.rehearsal.imports import replace
 from kbitlint.rehearsal.outcome import NotAtHandError
@@ -18,9 +18,6 @@ from kbitlint.rehearsal.outcome import NotAtHandError
 if TYPE_CHECKING:
     from kbitlint.rehearsal.record import Record
 
-#: functions that make integers, and those that do if they are asked for a dtype of integers
-_INTEGERS = frozenset((torch.randint, torch.randperm, torch.arange))
-_FACTORIES = frozenset((torch.zeros, torch.ones, torch.empty, torch.full, torch.tensor))
 #: the exceptions that may come from values that a model without weights lacks; ``needs_values`` decides
 ARTEFACTS = (RuntimeError, NotImplementedError, ValueError, AttributeError, TypeError)
 
@@ -46,7 +43,7 @@ def _on_meta(original: Any) -> Any:
     def function(self: Any, *arguments: Any, **options: Any) -> Any:
         base = next((one for one in (*arguments, *options.values(), self) if isinstance(one, nn.Module)), None)
         known = is_without_weights(base) if getattr(base, "_modules", None) is not None else False
-        with torch.device("meta") if known else nullcontext(), _Integers() if known else nullcontext():
+        with torch.device("meta") if known else nullcontext(), Integers() if known else nullcontext():
             made = original(self, *arguments, **options)
         if known:
             pack(self)
@@ -65,19 +62,6 @@ def _masking(original: Any) -> Any:
         return original(self, adapter_name, mask, r, *arguments, **options)
 
     return update_layer
-
-
-class _Integers(TorchFunctionMode):
-    """Integers that decide the structure of an adapter, such as BOFT's permutations: they have values."""
-
-    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Call a function, on the CPU if it makes integers."""
-        given = dict(kwargs or {})
-        kind = given.get("dtype")
-        typed = isinstance(kind, torch.dtype) and not (kind.is_floating_point or kind.is_complex)
-        if function in _INTEGERS or (function in _FACTORIES and typed):
-            given.setdefault("device", "cpu")
-        return function(*args, **given)
 
 
 def _loading(original: Any) -> Any:

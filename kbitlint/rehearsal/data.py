@@ -50,8 +50,7 @@ def _loading(record: Record, original: Any, staged: Any, datasets: Any, *, eithe
         local = name in _FILES or Path(name).exists()
         if local:
             try:
-                made = original(path, *arguments, **{**options, "streaming": False} if "streaming" in options else options)
-                return _limited(record, made, staged)
+                return _limited(record, original(path, *arguments, **options), staged)
             except (FileNotFoundError, OSError) as error:
                 if type(error).__name__ not in _NOT_HERE:
                     raise
@@ -118,7 +117,7 @@ def _limited(record: Record, made: Any, staged: Any) -> Any:
             made[split] = _limited(record, made[split], staged)
         return made
     most = record.request.rows
-    if not hasattr(made, "select") or len(made) <= most:
+    if not hasattr(made, "select") or len(made) <= most:  # a stream is read no further than it is asked for
         return made
     record.note(f"the first {most} of {len(made)} rows of the data are read")
     return staged.of(made.select(range(most)), learns=False)

@@ -1,4 +1,4 @@
-"""The GPU that a rehearsed script sees: its answers, without a GPU. Tensors meant for it stay on the CPU or on meta."""
+"""The GPU that a rehearsed script sees: its answers, without a GPU."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from kbitlint.lazy_dataclass import dataclass
+from kbitlint.rehearsal import tensors
 from kbitlint.rehearsal.imports import replace
 
 if TYPE_CHECKING:
@@ -92,13 +91,16 @@ def install(record: Record) -> None:
     }
     for name, answer in answers.items():
         replace(torch.cuda, name, functools.partial(_unless_paused, record, answer))
+        for module in (torch.cuda.random, torch.cuda.memory):  # Trainer asks these for the states of generators
+            if hasattr(module, name):
+                replace(module, name, functools.partial(_unless_paused, record, answer))
     for name, answer in _ACCELERATOR.items():
         if hasattr(torch, "accelerator") and hasattr(torch.accelerator, name):
             replace(torch.accelerator, name, functools.partial(_for_users, record, answer))
     torch.cuda.Stream = torch.cuda.Event = _Stream  # type: ignore[assignment, misc]  # stand-ins
     if torch.version.cuda is None:
         torch.version.cuda = "12.8"
-    _keep_tensors_here(record)
+    tensors.keep_here(record)
 
 
 def _number_of(place: Any) -> int:
@@ -151,149 +153,3 @@ def _unless_paused(record: Record, answer: Callable[..., Any], original: Any) ->
     function.__name__ = getattr(original, "__name__", "function")
     function.__module__ = "torch.cuda"
     return function
-
-
-def _keep_tensors_here(record: Record) -> None:
-    """Drop the device from every move of a module or tensor, and from every creation of a tensor."""
-    replace(nn.Module, "to", _module_to)
-    replace(nn.Module, "cuda", lambda _: lambda self, *__, **___: self)
-    replace(Tensor, "cuda", lambda _: lambda self, *__, **___: self)
-    replace(Tensor, "pin_memory", lambda _: lambda self, *__, **___: self)
-    mode = _Here(record)
-    mode.__enter__()  # for the whole script: nothing leaves it
-
-
-def is_cuda(value: Any) -> bool:
-    """Return whether a value names a GPU, as a device, a string or a number."""
-    if isinstance(value, torch.device):
-        return value.type == _CUDA
-    return (isinstance(value, str) and value.split(":")[0] == _CUDA) or type(value) is int
-
-
-def _module_to(original: Any) -> Any:
-    def to(self: nn.Module, *arguments: Any, **options: Any) -> nn.Module:
-        kept = [one for one in arguments if not _is_place(one)]
-        rest = {name: one for name, one in options.items() if name not in ("device", "non_blocking")}
-        tensors = [one for one in kept if isinstance(one, Tensor)]
-        if tensors:
-            kept = [one.dtype if isinstance(one, Tensor) else one for one in kept]
-        kept = [one for one in kept if one is not None and not isinstance(one, bool)]
-        return original(self, *kept, **rest) if kept or rest else self  # type: ignore[no-any-return]  # torch's own
-
-    return to
-
-
-def _is_place(value: Any) -> bool:
-    return isinstance(value, (torch.device, str)) or type(value) is int
-
-
-class _Here(TorchFunctionMode):
-    """A function mode that keeps tensors where they are, and lets tensors with and without values meet."""
-
-    def __init__(self, record: Record) -> None:
-        super().__init__()
-        self._record = record
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Run a torch function on tensors that stay where they are."""
-        kwargs = kwargs or {}
-        if self._record.paused:
-            return func(*args, **kwargs)
-        if func is torch.device and args and type(args[0]) is int:
-            return torch.device(_CUDA, args[0])
-        if func is Tensor.to:
-            return _tensor_to(args[0], args[1:], kwargs)
-        if func in _VALUES and args and isinstance(args[0], Tensor) and args[0].is_meta:
-            self._record.guessed = True
-            return _VALUES[func](args[0])
-        if func is Tensor.__getitem__ and _picks_unknown(*args):
-            return args[0].flatten(0, args[1].dim() - 1)  # all of them: how many a mask picks is a value
-        if kwargs and is_cuda(kwargs.get("device")):
-            kwargs = {**kwargs, "device": "cpu"}
-        kwargs.pop("pin_memory", None)
-        try:
-            return func(*args, **kwargs)
-        except (RuntimeError, NotImplementedError):
-            if not _mixed((args, kwargs)):
-                raise
-            return func(*_on_meta(args), **_on_meta(kwargs))
-
-
-def _tensor_to(tensor: Tensor, arguments: Any, options: dict[str, Any]) -> Tensor:
-    """Apply ``tensor.to(...)`` without its device: the dtype counts, and a move onto meta."""
-    dtype, to_meta = options.get("dtype"), str(options.get("device")) == "meta"
-    for one in arguments:
-        if isinstance(one, torch.dtype):
-            dtype = one
-        elif isinstance(one, Tensor):
-            dtype = one.dtype
-        elif isinstance(one, (str, torch.device)) and str(one) == "meta":
-            to_meta = True
-    made = tensor if dtype is None else tensor.type(dtype) if dtype != tensor.dtype else tensor
-    if to_meta and not made.is_meta:
-        return torch.empty_like(made, device="meta")
-    return made
-
-
-def _number(tensor: Tensor) -> Any:
-    return 1.0 if tensor.is_floating_point() else tensor.dtype is torch.bool or 1
-
-
-def _nested(tensor: Tensor) -> Any:
-    value = _number(tensor)
-
-    def filled(shape: tuple[int, ...]) -> Any:
-        return [filled(shape[1:]) for _ in range(shape[0])] if shape else value
-
-    return filled(tuple(tensor.shape))
-
-
-def _array(tensor: Tensor) -> Any:
-    import numpy as np  # torch brings it only where it is installed
-
-    return np.ones(tuple(tensor.shape), dtype="float32" if tensor.is_floating_point() else "int64")
-
-
-#: methods that read values -> their answer for a tensor without values
-_VALUES: dict[Any, Callable[[Tensor], Any]] = {
-    Tensor.item: _number,
-    Tensor.tolist: _nested,
-    Tensor.__float__: lambda tensor: float(_number(tensor)),
-    Tensor.__int__: lambda tensor: int(_number(tensor)),
-    Tensor.__bool__: lambda _: True,
-    Tensor.__format__: lambda tensor: str(_number(tensor)),
-    Tensor.cpu: lambda tensor: tensor,
-    Tensor.numpy: _array,
-    torch.allclose: lambda _: True,
-    Tensor.allclose: lambda _: True,
-    torch.equal: lambda _: True,
-    Tensor.equal: lambda _: True,
-    torch.is_nonzero: lambda _: True,
-}
-
-
-def _picks_unknown(tensor: Any, index: Any) -> bool:
-    """Return whether an index is a mask, and it or the tensor has no values."""
-    return isinstance(index, Tensor) and index.dtype is torch.bool and index.dim() > 0 and (tensor.is_meta or index.is_meta)
-
-
-def _mixed(values: Any) -> bool:
-    """Return whether some tensors have values and some have none."""
-    kinds = {tensor.is_meta for tensor in _tensors(values)}
-    return len(kinds) == 2
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    if isinstance(values, Tensor):
-        return [values]
-    if isinstance(values, dict):
-        values = list(values.values())
-    return [tensor for one in values for tensor in _tensors(one)] if isinstance(values, (list, tuple)) else []
-
-
-def _on_meta(values: Any) -> Any:
-    if isinstance(values, Tensor):
-        return values if values.is_meta else torch.empty_like(values, device="meta")
-    if isinstance(values, dict):
-        return {name: _on_meta(one) for name, one in values.items()}
-    return type(values)(_on_meta(one) for one in values) if type(values) in (list, tuple) else values

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
+import sys
 import weakref
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from kbitlint.rehearsal import hooks
 from kbitlint.rehearsal.adapters import is_without_weights
 from kbitlint.rehearsal.audits import audit_training
 from kbitlint.rehearsal.imports import after_import, replace
+from kbitlint.rehearsal.trainers import TrainingReached
 
 if TYPE_CHECKING:
     from kbitlint.rehearsal.record import Record
@@ -150,6 +153,8 @@ def answer(module: nn.Module, inputs: dict[str, Any]) -> Any:
     def empty(*sizes: int) -> Tensor:
         return torch.empty(sizes, dtype=dtype, device="meta", requires_grad=trains)
 
+    if inputs.get("fused_lm_head"):
+        return _fused(inputs, empty, trains=trains)
     width = int(getattr(text, "hidden_size", 1) or 1)
     states = tuple(empty(*shape, width) for _ in range(2)) if inputs.get("output_hidden_states") else None
     if "For" not in name and "LMHead" not in name:
@@ -164,6 +169,17 @@ def answer(module: nn.Module, inputs: dict[str, Any]) -> Any:
         last = int(config.num_labels) if "TokenClassification" in name else int(getattr(text, "vocab_size", 2))
         logits = empty(shape[0], length, last)
     return CausalLMOutputWithPast(loss=loss, logits=logits, hidden_states=states)
+
+
+def _fused(inputs: dict[str, Any], empty: Any, *, trains: bool) -> Any:
+    """Return the output of a model to which TRL's ``add_fused_lm_head`` gave a head that returns log-probabilities."""
+    output = sys.modules["trl.trainer.utils"].FusedCausalLMOutput  # type: ignore[attr-defined]  # whoever calls has it
+    shifted = inputs.get("shift_labels")
+    labels = inputs["labels"][:, 1:] if shifted is None else shifted
+    names = {field.name for field in dataclasses.fields(output)} - {"loss", "aux_loss"}
+    made = {name: empty(*labels.shape) for name in names}
+    made |= {name: mask for name, mask in {"label_mask": labels != -100}.items() if name in names}
+    return output(loss=torch.ones((), requires_grad=trains) * 1.0, **made)
 
 
 def _backward(loops: _Loops, original: Any) -> Any:
@@ -214,10 +230,13 @@ def _reach(loops: _Loops) -> None:
     """Audit the model of the last pass at its first backward pass.
 
     Raises:
+        TrainingReached: A Trainer runs, whose class has a training step of its own.
         LoopLeft: The loop has gone on for long.
     """
     if loops.waiting is None:
         return
+    if loops.record.trainers:
+        raise TrainingReached(loops.record.trainers[-1], loops.waiting[1])
     loops.passes += 1
     if loops.passes > _MOST:
         loops.record.note(f"a loop of the script was left after {_MOST} steps")

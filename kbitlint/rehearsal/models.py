@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,8 @@ from kbitlint.errors import KbitlintError
 from kbitlint.model.attributes import mark_inference
 from kbitlint.model.build.factory import built_instead
 from kbitlint.model.build.packed_weights import unpackable
+from kbitlint.rehearsal import tensors
+from kbitlint.rehearsal.adapters import is_without_weights
 from kbitlint.rehearsal.checkpoints import checkpoint_of
 from kbitlint.rehearsal.imports import replace
 from kbitlint.rehearsal.outcome import NotAtHandError
@@ -39,11 +42,23 @@ def install(record: Record, transformers: Any) -> None:
     model = transformers.modeling_utils.PreTrainedModel
     replace(model, "from_pretrained", lambda original: _loading(record, original))
     replace(model, "resize_token_embeddings", _resizing)
+    mixin = transformers.modeling_utils.ModuleUtilsMixin
+    replace(mixin, "device", lambda original: _device(record, original))
     replace(
         model,
         "from_config" if "from_config" in vars(model) else "_from_config",
         lambda original: _from_config(record, original),
     )
+
+
+def _device(record: Record, original: Any) -> Any:
+    """Return the property of a model that names its device: the GPU, where its caller places data by it."""
+
+    def device(self: Any) -> torch.device:
+        asks = not record.paused and tensors.asks_for_place(record, sys._getframe(1))  # noqa: SLF001  # the caller
+        return torch.device("cuda", 0) if asks and is_without_weights(self) else original.fget(self)
+
+    return property(device)
 
 
 def _config_dict(record: Record, original: Any) -> Any:

@@ -47,7 +47,19 @@ _OF_DATA = frozenset(("builtins", "numpy", "torch", "pandas", "datasets", "trans
 #: stand-ins around functions of libraries, whose exceptions are those of the libraries
 _PASSING = frozenset(
     f"kbitlint.rehearsal.{name}"
-    for name in ("devices", "trainers", "loops", "saving", "adapters", "writing", "services", "words", "ranks")
+    for name in (
+        "devices",
+        "tensors",
+        "generation",
+        "trainers",
+        "loops",
+        "saving",
+        "adapters",
+        "writing",
+        "services",
+        "words",
+        "ranks",
+    )
 )
 #: messages of libraries about a package that they can do without
 _UNINSTALLED = re.compile(r"\binstalled\b|pip install", re.IGNORECASE)
@@ -196,6 +208,11 @@ def _depends_on_absent(error: BaseException, record: Record) -> bool:
     if _UNEXPECTED.search(str(error)):
         return is_touched(error.__traceback__)
     return is_touched(error.__traceback__) or (isinstance(error, _OF_VALUES) and _is_users_own(error, record))
+
+
+def is_of_call(error: BaseException) -> bool:
+    """Return whether a function was called with arguments that it does not take."""
+    return isinstance(error, TypeError) and _SIGNATURE.search(str(error)) is not None
 
 
 def _is_users_own(error: BaseException, record: Record) -> bool:

@@ -49,6 +49,8 @@ class Record:
         """Paths that the script looked for, and that are not there."""
         self.absent: set[str] = set()
         """Packages that are not installed, for which an empty module stands."""
+        self.trainers: list[Any] = []
+        """The Trainers whose ``train`` runs."""
         self.paused = False
         """Whether kbitlint's own code runs, which the stand-ins must not answer."""
 

@@ -1,13 +1,11 @@
-"""Saving, text generation and evaluation of models without weights: as far as the libraries get, into the mirror."""
+"""Saving of models without weights: as far as the libraries get, into the mirror."""
 
 from __future__ import annotations
 
 import functools
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from kbitlint.rehearsal.adapters import ARTEFACTS, is_without_weights, needs_values
 from kbitlint.rehearsal.imports import after_import, replace
@@ -15,15 +13,11 @@ from kbitlint.rehearsal.imports import after_import, replace
 if TYPE_CHECKING:
     from kbitlint.rehearsal.record import Record
 
-_NEW_TOKENS = 4
-
 
 def install(record: Record) -> None:
     """Replace what writes files or computes from weights, until the process ends."""
     after_import("transformers.modeling_utils", lambda module: _models(record, module))
     after_import("transformers.tokenization_utils_base", lambda module: _folders(record, module.PreTrainedTokenizerBase))
-    after_import("transformers.generation.utils", lambda module: _generating(record, module.GenerationMixin))
-    after_import("transformers.trainer", lambda module: _evaluating(record, module.Trainer))
     after_import("peft.peft_model", lambda module: _saving(record, module.PeftModel))
 
 
@@ -86,51 +80,3 @@ def _saving(record: Record, owner: Any) -> None:
         return save_pretrained
 
     replace(owner, "save_pretrained", make)
-
-
-def _generating(record: Record, owner: Any) -> None:
-    def make(original: Any) -> Any:
-        @functools.wraps(original)
-        def generate(self: Any, inputs: Any = None, *arguments: Any, **options: Any) -> Any:
-            if record.paused or not is_without_weights(self):
-                return original(self, inputs, *arguments, **options)
-            record.guessed = True
-            record.stand_in("generated text")
-            given = inputs if isinstance(inputs, Tensor) else options.get("input_ids")
-            if not isinstance(given, Tensor) or given.is_meta:
-                given = torch.ones(1, 1, dtype=torch.long)
-            sequences = torch.cat([given, torch.full((len(given), _NEW_TOKENS), 5, dtype=given.dtype)], dim=1)
-            return SimpleNamespace(sequences=sequences) if options.get("return_dict_in_generate") else sequences
-
-        return generate
-
-    replace(owner, "generate", make)
-
-
-def _evaluating(record: Record, owner: Any) -> None:
-    """Replace ``evaluate`` of Trainer, and of the trainers of TRL that have one of their own."""
-    replace(owner, "evaluate", functools.partial(_evaluate, record))
-    for name in ("sft_trainer", "dpo_trainer", "kto_trainer", "reward_trainer"):
-        after_import(f"trl.trainer.{name}", lambda module: _evaluating_trl(record, module))
-
-
-def _evaluating_trl(record: Record, module: Any) -> None:
-    for owner in list(vars(module).values()):
-        if isinstance(owner, type) and owner.__module__ == module.__name__ and "evaluate" in vars(owner):
-            replace(owner, "evaluate", functools.partial(_evaluate, record))
-
-
-def _evaluate(record: Record, original: Any) -> Any:
-    @functools.wraps(original)
-    def evaluate(self: Any, *arguments: Any, **options: Any) -> Any:
-        given = arguments[0] if arguments else options.get("eval_dataset")
-        known = self.eval_dataset if given is None else given
-        if record.paused or known is None or not is_without_weights(self.model):  # the library says that it needs a data set
-            return original(self, *arguments, **options)
-        record.guessed = True
-        record.stand_in("metrics of evaluations")
-        prefix = arguments[2] if len(arguments) > 2 else options.get("metric_key_prefix", "eval")
-        names = ("loss", "runtime", "samples_per_second", "steps_per_second")
-        return {**{f"{prefix}_{name}": 1.0 for name in names}, "epoch": 1.0}
-
-    return evaluate

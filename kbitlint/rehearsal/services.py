@@ -7,7 +7,7 @@ import functools
 import os
 import subprocess
 import sys
-from types import SimpleNamespace
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.rehearsal.imports import after_import, replace
@@ -67,35 +67,55 @@ def _program(record: Record, name: str, original: Any) -> Any:
 
 
 def _hub(record: Record, hub: Any) -> None:
-    def quiet(name: str) -> Any:
-        def function(*_: Any, **__: Any) -> Any:
+    def quiet(name: str, *, of_class: bool) -> Any:
+        def function(*arguments: Any, **options: Any) -> Any:
             record.switch_off(f"huggingface_hub.{name}")
-            return SimpleNamespace(repo_id="rehearsal", url="", commit_url="", oid="")
+            given = arguments[1:] if of_class else arguments
+            first = given[0] if given and name in ("create_repo", "create_commit") else "rehearsal/rehearsal"
+            repository = str(options.get("repo_id", first))
+            if name == "create_repo":
+                return hub.RepoUrl(_address(repository))
+            return _answered(None if "login" in name else _commit(repository), options)
 
         return function
 
-    for name in (
-        "login",
-        "notebook_login",
-        "interpreter_login",
-        "create_repo",
-        "upload_folder",
-        "upload_file",
-        "create_commit",
-    ):
+    made = ("create_repo", "upload_folder", "upload_file", "create_commit")
+    for name in ("login", "notebook_login", "interpreter_login", *made):
         if hasattr(hub, name):
-            setattr(hub, name, quiet(name))
+            setattr(hub, name, quiet(name, of_class=False))
     api = hub.HfApi
-    for name in ("create_repo", "upload_folder", "upload_file", "create_commit", "create_branch"):
-        setattr(api, name, quiet(name))
+    for name in (*made, "create_branch"):
+        setattr(api, name, quiet(name, of_class=True))
     api.whoami = lambda *_, **__: {"name": "rehearsal", "orgs": []}
     hub.whoami = api.whoami
 
 
+def _address(repository: str) -> str:
+    """Return the address of a repository. A name without an owner belongs to the user."""
+    return f"https://huggingface.co/{repository if '/' in repository else f'rehearsal/{repository}'}"
+
+
+def _commit(repository: str) -> Any:
+    """Return what the Hub answers to an upload."""
+    from huggingface_hub import CommitInfo  # whoever uploads has it
+
+    place = f"{_address(repository)}/commit/{'0' * 40}"
+    return CommitInfo(commit_url=place, commit_message="", commit_description="", oid="0" * 40)
+
+
+def _answered(result: Any, options: dict[str, Any]) -> Any:
+    """Return a result, as a future that is done if the caller wants one."""
+    if not options.get("run_as_future"):
+        return result
+    done: Future[Any] = Future()
+    done.set_result(result)
+    return done
+
+
 def _uploads(record: Record, *owners: Any) -> None:
-    def push_to_hub(_self: Any, repo_id: Any = "", *_: Any, **__: Any) -> Any:
+    def push_to_hub(_self: Any, repo_id: Any = "", *_: Any, **options: Any) -> Any:
         record.switch_off("push_to_hub")
-        return SimpleNamespace(oid="", commit_url="", repo_url=str(repo_id))
+        return _commit(str(options.get("repo_id", repo_id)))
 
     for owner in owners:
         for name in _UPLOADS:

@@ -163,13 +163,15 @@ def _stand_ins(record: Record) -> None:
     devices.install(record)
     import transformers  # after the functions that it imports by name are replaced
 
-    from kbitlint.rehearsal import adapters, data, loops, models, ranks, trainers, words  # see above
+    from kbitlint.rehearsal import adapters, data, evaluation, generation, loops, models, ranks, trainers, words  # see above
 
     models.install(record, transformers)
     words.install(record, transformers)
     loops.install(record)
     ranks.install(record)
     saving.install(record)
+    generation.install(record)
+    evaluation.install(record)
     after_import("transformers.training_args", lambda module: trainers.install_arguments(record, module))
     after_import("transformers.trainer", lambda module: trainers.install(record, module))
     after_import("datasets", lambda module: data.install(record, module))

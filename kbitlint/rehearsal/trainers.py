@@ -7,10 +7,11 @@ import sys
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.model.build.checkpoint_config import major_version
 from kbitlint.rehearsal.adapters import is_without_weights
 from kbitlint.rehearsal.audits import audit_training
 from kbitlint.rehearsal.imports import replace
+from kbitlint.rehearsal.outcome import is_of_call
+from kbitlint.rehearsal.training_end import finish
 
 if TYPE_CHECKING:
     from kbitlint.rehearsal.record import Record
@@ -69,12 +70,24 @@ def _step(record: Record, original: Any, base: Any) -> Any:
     def training_step(self: Any, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
         if record.paused:
             return original(self, model, inputs, *arguments, **options)
-        inputs = self._prepare_inputs(inputs) if type(self)._prepare_inputs is base._prepare_inputs else inputs  # noqa: SLF001  # Trainer's own hook
+        inputs = _prepared(record, self, inputs, base)
         if is_without_weights(model):
             _compute_loss(record, self, model, inputs, arguments[0] if arguments else options.get("num_items_in_batch"))
         raise TrainingReached(self, inputs)
 
     return training_step
+
+
+def _prepared(record: Record, trainer: Any, inputs: Any, base: Any) -> Any:
+    """Return the batch as the Trainer prepares it. Trainers that generate call the user's reward functions there."""
+    if type(trainer)._prepare_inputs is base._prepare_inputs:  # noqa: SLF001  # Trainer's own hook
+        return trainer._prepare_inputs(inputs)  # noqa: SLF001  # see above
+    try:
+        trainer._prepare_inputs(inputs)  # noqa: SLF001  # see above
+    except Exception as error:
+        if record.users_frame(error) is not None or is_of_call(error):
+            raise  # otherwise it may come from missing weights
+    return inputs
 
 
 def _compute_loss(record: Record, trainer: Any, model: Any, inputs: Any, items: Any) -> None:
@@ -88,14 +101,17 @@ def _train(record: Record, original: Any, output: Any) -> Any:
     @functools.wraps(original)
     def train(self: Any, *arguments: Any, **options: Any) -> Any:
         line = record.line()
+        record.trainers.append(self)
         try:
             return original(self, *arguments, **options)
         except TrainingReached as reached:
             if reached.trainer is not self:
                 raise
             inputs = reached.inputs if isinstance(reached.inputs, dict) or hasattr(reached.inputs, "keys") else {}
+        finally:
+            record.trainers.remove(self)
         audit_training(record, self, _named(inputs), self.optimizer, line)
-        return _after(self, output)
+        return finish(record, self, output)
 
     return train
 
@@ -111,22 +127,6 @@ def _named(inputs: Any) -> dict[str, Any]:
     if "labels" not in held and "input_ids" in held:
         held["labels"] = held["input_ids"]
     return held
-
-
-def _after(trainer: Any, output: Any) -> Any:
-    """Return what ``train`` returns after its last step, and leave the Trainer as that step does."""
-    state, args = trainer.state, trainer.args
-    state.global_step = max(int(state.max_steps or 1), 1)
-    state.epoch = float(args.num_train_epochs)
-    state.log_history.append(
-        {"loss": 1.0, "learning_rate": args.learning_rate, "epoch": state.epoch, "step": state.global_step}
-    )
-    trainer.is_in_train = False
-    names = ["train_runtime", "train_samples_per_second", "train_steps_per_second", "train_loss"]
-    if major_version() < 5:
-        names.append("total_flos")
-    metrics = {**dict.fromkeys(names, 1.0), "epoch": state.epoch}
-    return output(state.global_step, 1.0, metrics)
 
 
 def _reports(record: Record, original: Any) -> Any:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import os
 
 import datasets
+import huggingface_hub
 import pytest
 import tiny
 import torch
 import transformers
+import trl.trainer.utils
 import trl_trainers
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.trainer_utils import TrainOutput
 
-from kbitlint.rehearsal import checkpoints, data, devices, loops, rows, trainers, words
+from kbitlint.audit.options import options_of
+from kbitlint.rehearsal import checkpoints, data, devices, generation, loops, rows, services, training_end, words
+from kbitlint.rehearsal.command import Command
+from kbitlint.rehearsal.folders import Mirror
+from kbitlint.rehearsal.messages import Request
+from kbitlint.rehearsal.record import Record
 from kbitlint.upstream import geometries, special_tokens
 from kbitlint.upstream.families import Known
 from kbitlint.upstream.family_rows import FAMILIES
@@ -68,18 +76,123 @@ def trained(tmp_path):
     )
 
 
-def test_what_train_and_evaluate_return_has_the_names_of_the_real_results(tmp_path):
+@pytest.fixture
+def record(tmp_path):
+    reading, writing = os.pipe()
+    command = Command("train.py")
+    yield Record(Request(command, str(tmp_path), str(tmp_path), "a100", options_of({}), 64), Mirror(str(tmp_path)), writing)
+    os.close(reading)
+    os.close(writing)
+
+
+def test_what_train_and_evaluate_return_has_the_names_of_the_real_results(tmp_path, record):
     trainer = trained(tmp_path)
     real = trainer.train()
     metrics = trainer.evaluate()
-    state = set(trainer.state.log_history[0])
+    (step, summary, _) = trainer.state.log_history
+    trainer.state.log_history.clear()
 
-    made = trainers._after(trainer, TrainOutput)
+    made = training_end.finish(record, trainer, TrainOutput)
 
     assert (type(made), set(made.metrics)) == (type(real), set(real.metrics))
     assert made.global_step == real.global_step
-    assert set(trainer.state.log_history[-1]) <= state
+    assert [set(one) for one in trainer.state.log_history] == [set(step), set(summary)]
+    assert (tmp_path / "checkpoint-1" / "trainer_state.json").exists()
     assert {"eval_loss", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second", "epoch"} <= set(metrics)
+
+
+GENERATED = [
+    {"max_new_tokens": 3},
+    {"max_new_tokens": 9, "min_new_tokens": 9},
+    {"max_new_tokens": 5, "min_new_tokens": 5, "num_return_sequences": 3, "do_sample": True},
+    {"max_length": 8, "num_beams": 4, "num_return_sequences": 2, "min_length": 8},
+    {"max_new_tokens": 2, "num_beams": 3, "return_dict_in_generate": True, "output_scores": True},
+    {"max_new_tokens": 2, "return_dict_in_generate": True, "output_logits": True, "output_hidden_states": True},
+]
+CAUSAL, ENCODING = (
+    transformers.LlamaConfig(**tiny._TEXT),
+    transformers.T5Config(
+        vocab_size=256,
+        d_model=64,
+        d_kv=16,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+        pad_token_id=0,
+        eos_token_id=1,
+    ),
+)
+
+
+@pytest.mark.parametrize("asked", GENERATED, ids=str)
+@pytest.mark.parametrize("auto", [transformers.LlamaForCausalLM, transformers.T5ForConditionalGeneration])
+def test_generated_text_has_the_shapes_of_real_text(record, monkeypatch, auto, asked):
+    model = auto(CAUSAL if auto is transformers.LlamaForCausalLM else ENCODING).eval()
+    model.generation_config.eos_token_id = None  # random weights may end a text anywhere
+    tokens = {"input_ids": torch.randint(3, 64, (2, 5)), "attention_mask": torch.ones(2, 5, dtype=torch.long)}
+
+    real = model.generate(**tokens, **asked)
+
+    with monkeypatch.context() as patches:
+        module = transformers.generation.utils
+        for name in ("_sample", "_beam_search"):
+            owner = module.GenerationMixin
+            patches.setattr(owner, name, generation._loop(record, module, getattr(owner, name)))
+        hollow = meta(model)
+        hollow.generation_config = model.generation_config
+        if auto is transformers.T5ForConditionalGeneration:  # its encoder is answered as the forward passes of scripts are
+            hollow.encoder = model.encoder
+        answered = hollow.generate(**tokens, **asked)
+
+    if not asked.get("return_dict_in_generate"):
+        assert (answered.shape, answered.dtype) == (real.shape, real.dtype)
+        return
+    assert type(answered) is type(real)
+    assert answered.sequences.shape == real.sequences.shape
+    for name in ("scores", "logits", "sequences_scores", "hidden_states", "decoder_hidden_states"):
+        one, other = getattr(real, name, None), getattr(answered, name, None)
+        assert shapes(one) == shapes(other), name
+
+
+def shapes(value):
+    return [shapes(one) for one in value] if isinstance(value, tuple) else None if value is None else value.shape
+
+
+def test_a_text_ends_by_itself_where_there_is_room():
+    prompts = torch.full((2, 3), 9)
+    config = transformers.GenerationConfig(max_length=20, eos_token_id=[7, 8])
+
+    made = generation._new_tokens(prompts, config)
+
+    assert made.tolist() == [[5, 5, 5, 7]] * 2
+    config.max_length = 5
+    assert generation._new_tokens(prompts, config).tolist() == [[5, 5]] * 2
+
+
+def test_a_head_of_trl_answers_with_the_parts_and_shapes_of_its_own_output():
+    model = transformers.LlamaForCausalLM(CAUSAL)
+    trl.trainer.utils.add_fused_lm_head(model, outputs=("log_probs", "entropy", "mean_logits", "is_top1"))
+    tokens = torch.randint(3, 64, (2, 6))
+    inputs = {"input_ids": tokens, "labels": tokens.clone(), "fused_lm_head": True}
+    inputs["labels"][:, :3] = -100
+
+    real, answer = model(**inputs), loops.answer(meta(transformers.LlamaForCausalLM(CAUSAL)), inputs)
+
+    assert type(answer) is type(real)
+    for name in ("loss", "log_probs", "entropy", "mean_logits", "is_top1", "label_mask"):
+        assert getattr(answer, name).shape == getattr(real, name).shape, name
+    assert answer.label_mask.equal(real.label_mask)
+    assert answer.log_probs.requires_grad
+
+
+def test_the_hub_answers_with_its_own_classes():
+    commit = services._commit("me/tiny")
+
+    assert isinstance(commit, huggingface_hub.CommitInfo)
+    assert commit.repo_url.repo_id == "me/tiny"
+    assert services._answered(commit, {"run_as_future": True}).result(timeout=0) is commit
+    assert huggingface_hub.RepoUrl(services._address("tiny")).repo_id == "rehearsal/tiny"
 
 
 def test_a_trainer_calls_what_is_replaced():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from contextlib import contextmanager, nullcontext, suppress
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
+from kbitlint.model.build import load_adapters
 from kbitlint.model.build.checkpoint_config import Source, dtype_of, major_version
 from kbitlint.model.build.meta import instantiate
 from kbitlint.model.build.packed_weights import unpackable
@@ -78,6 +80,7 @@ _LOADING = frozenset(
         "variant",
         "weights_only",
         "adapter_kwargs",
+        "adapter_name",
         "commit_hash",
         "experts_implementation",
         "mirror",
@@ -93,6 +96,7 @@ _LOADING = frozenset(
 
 def built_instead(cls: Any, name: Any, kwargs: dict[str, Any]) -> Any:
     """Return the model that ``from_pretrained`` of a class would load, built on the meta device."""
+    name, adapters = load_adapters.of_load(name, kwargs) if _has_peft() else (name, None)
     source = Source(str(name), kwargs.pop("revision", None), bool(kwargs.pop("trust_remote_code", False)))
     config = kwargs.pop("config", None)
     quantization = kwargs.pop("quantization_config", None)
@@ -118,7 +122,13 @@ def built_instead(cls: Any, name: Any, kwargs: dict[str, Any]) -> Any:
     model: Any = instantiate(cls, config, chosen, dtype, pre_quantized=own is not None, arguments=arguments)
     model.config.name_or_path = str(name)
     model.name_or_path = str(name)
+    if adapters is not None:
+        load_adapters.attach(model, adapters, kwargs.get("adapter_name") or "default")
     return (model, {}) if wants_info else model
+
+
+def _has_peft() -> bool:
+    return importlib.util.find_spec("peft") is not None
 
 
 def _bits(requested: Mapping[str, Any]) -> Any:

@@ -1,0 +1,74 @@
+"""Adapters that transformers' ``from_pretrained`` attaches by itself, where a folder or a call names some.
+
+``transformers/integrations/peft.py`` reads ``adapter_config.json``, loads the base that it names, and injects the adapters.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+from kbitlint.model.build.packed_weights import pack
+
+_FILE = "adapter_config.json"
+#: functions that make integers, and those that do if they are asked for a dtype of integers
+_INTEGERS = frozenset((torch.randint, torch.randperm, torch.arange))
+_FACTORIES = frozenset((torch.zeros, torch.ones, torch.empty, torch.full, torch.tensor))
+
+
+class Integers(TorchFunctionMode):
+    """Integers that decide the structure of an adapter, such as BOFT's permutations: they have values."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function, on the CPU if it makes integers."""
+        given = dict(kwargs or {})
+        kind = given.get("dtype")
+        typed = isinstance(kind, torch.dtype) and not (kind.is_floating_point or kind.is_complex)
+        if function in _INTEGERS or (function in _FACTORIES and typed):
+            given.setdefault("device", "cpu")
+        return function(*args, **given)
+
+
+def of_load(name: object, options: dict[str, Any]) -> tuple[str, str | None]:
+    """Return (the checkpoint to build, the folder of its adapters or None) of a call of ``from_pretrained``.
+
+    Args:
+        name: The checkpoint that the call names. An Auto class has replaced a folder of adapters by their base.
+        options: The keyword arguments.
+    """
+    folder = (options.get("adapter_kwargs") or {}).get("_adapter_model_path")
+    if folder is not None:
+        return str(name), str(folder)
+    file = Path(str(name), str(options.get("subfolder") or ""), _FILE)
+    if not file.is_file():
+        return str(name), None
+    whole = Path(str(name), "config.json").exists()  # a complete model beside its adapters
+    base = str(name) if whole else str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    return base, str(name)
+
+
+def attach(model: Any, folder: str, adapter_name: str = "default") -> None:
+    """Attach the adapters of a folder to a model without weights, as ``load_adapter`` of transformers does: for inference.
+
+    Their weights are not read.
+
+    Raises:
+        Exception: PEFT refuses, with its own exception, as it does in a real load.
+    """
+    from peft import PeftConfig, inject_adapter_in_model  # an optional dependency
+    from peft.tuners.tuners_utils import BaseTunerLayer  # see above
+
+    config = PeftConfig.from_pretrained(folder)
+    config.inference_mode = True
+    with torch.device("meta"), Integers():
+        inject_adapter_in_model(config, model, adapter_name)
+    pack(model)
+    model._hf_peft_config_loaded = True  # noqa: SLF001  # where transformers keeps it
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.requires_grad_(requires_grad=False)
