@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 TRAINING = (Action.PREPARE, Action.ATTACH, Action.TRAINER)
 #: calls of a script that only generates text with a model
 _GENERATES = re.compile(r"\bpipeline\(|\.generate\(")
+#: cards without bfloat16, of Turing, Volta and Pascal, and cards that have it
+_OLDER = r"(?<![A-Za-z0-9])(?:T4|V100|P100|P40|RTX ?20[678]0|2080 ?Ti|Turing|Volta|Pascal)(?![A-Za-z0-9])"
+_NEWER = r"(?<![A-Za-z0-9])(?:A100|H100|H200|B200|L4|L40S?|A10G?|A40|A6000|[34]090|Ampere|Hopper)(?![A-Za-z0-9])"
 #: questions about the GPU, on which a script's choice of a dtype depends
 _ASKS_GPU = re.compile(r"is_bf16_supported|get_device_capability|is_torch_bf16|is_bfloat16_supported")
 
@@ -45,8 +48,11 @@ class Float16OnBfloat16Family(Rule):
     Reports `bnb_4bit_compute_dtype=torch.float16`, `dtype=torch.float16`, `torch_dtype=torch.float16` and `fp16=True`. It
     does so for Gemma, T5 and their relatives, whose activations are known to exceed the range of float16, and for quantized
     models of every other family that is published in bfloat16: Llama 3, Mistral, Qwen, Phi 3, Falcon. config.json on this
-    machine, or else the checkpoint's name, tells the family. A model that only generates text is not reported. It is an info
-    where the script asks the GPU and takes bfloat16 if it can.
+    machine, or else the checkpoint's name, tells the family. A model that only generates text is not reported.
+
+    All arguments that set one model to float16 are one violation. It is an info where the script asks the GPU and takes
+    bfloat16 if it can. For families whose activations are not known to overflow, it is an info where the script, its name or
+    a text cell names a card without bfloat16, and none that has it: T4, V100, P100.
 
     ## Why is this bad?
 
@@ -90,9 +96,13 @@ class Float16OnBfloat16Family(Rule):
                 found.setdefault(place.argument.whole, []).append((place, place.dtype == "float16"))
             for place in self._trained(path):
                 found.setdefault(place.argument.whole, []).append((place, True))
+        seen: dict[tuple[object, ...], list[Violation]] = {}
         for places in found.values():
             if any(narrow for _, narrow in places):
-                yield self._violation(source, places)
+                one = self._violation(source, places)
+                seen.setdefault((one.message, one.severity, one.at.file), []).append(one)
+        for alike in seen.values():
+            yield alike[0] if len(alike) == 1 else self._together(alike)
 
     def _loaded(self, source: SourceFacts, path: ExecutionPath) -> Iterator[Place]:
         """Yield the arguments that set the dtype of each load on a path, unless the script only generates with the model."""
@@ -129,17 +139,41 @@ class Float16OnBfloat16Family(Rule):
         place = next(place for place, narrow in places if narrow)
         given, depends = place.argument, not all(narrow for _, narrow in places)
         asks = depends and _ASKS_GPU.search(source.text) is not None
+        older = not place.overflows and _names_older_card(source)
         written = source.code_of(given.span)
         edits = source.replace(given.span, written.replace("float16", "bfloat16")) if "float16" in written else ()
         if given.name == "fp16":
             edits = source.rename_argument(given, "bf16") if written == "True" else ()
         why = "whose range its activations leave" if place.overflows else "and its weights are bfloat16, whose range is wider"
         where = " where the GPU has no bfloat16" if asks else " on some paths" if depends else ""
+        where = where or (" on a card without bfloat16" if older else "")
         return self.violation(
             f"{place.checkpoint} computes in float16{where}, {why}",
             source.at_line(given.whole.line, given.name),
             surface=Surface.SOURCE,
-            severity=Severity.INFO if asks else None,
+            severity=Severity.INFO if asks or older else None,
             evidence={"checkpoint": place.checkpoint, "argument": given.name},
             fix=Fix("use bfloat16", Safety.UNSAFE, edits) if edits else Fix("use bfloat16", Safety.DISPLAY),
         )
+
+    def _together(self, alike: list[Violation]) -> Violation:
+        """Return one violation for all arguments that set a model to float16, at the first of them."""
+        first = min(alike, key=lambda one: one.at.line or 0)
+        names = list(dict.fromkeys(str(one.evidence["argument"]) for one in alike))
+        fixes = [one.fix.edits for one in alike if one.fix is not None and one.fix.edits]
+        edits = tuple(edit for one in fixes for edit in one) if len(fixes) == len(alike) else ()
+        return self.violation(
+            f"{first.message} ({', '.join(names)})",
+            first.at,
+            surface=Surface.SOURCE,
+            severity=first.severity,
+            evidence={**first.evidence, "arguments": names},
+            fix=Fix("use bfloat16", Safety.UNSAFE if edits else Safety.DISPLAY, edits),
+        )
+
+
+def _names_older_card(source: SourceFacts) -> bool:
+    """Return whether the file, its name or the text cells of a notebook name a card without bfloat16, and no newer one."""
+    name = source.file.replace("\\", "/").rpartition("/")[2]
+    texts = (name, source.notes, source.text)
+    return any(re.search(_OLDER, text) for text in texts) and not any(re.search(_NEWER, text) for text in texts)
