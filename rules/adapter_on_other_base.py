@@ -29,8 +29,8 @@ class AdapterOnOtherBase(Rule):
 
     ## Why is this bad?
 
-    PEFT compares shapes, and not names. Adapters are differences to the weights on which they were trained. Added to others they
-    change the model in a way that no training has seen: an instruct model's adapters on the base model lose its instructions.
+    PEFT compares shapes, and not names. Adapters are differences to the weights on which they were trained. Added to others
+    they change the model in a way that no training has seen.
 
     ## Example
 

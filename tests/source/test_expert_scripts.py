@@ -131,7 +131,7 @@ half = torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.f
 model = AutoModelForCausalLM.from_pretrained(
     "google/gemma-3-1b-pt",
     dtype=half,  #! KB121
-    quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=half),  #! KB121
+    quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=half),
 )
 """
 HALF = NF4.replace("bfloat16", "float16")

@@ -82,7 +82,8 @@ class Loops(Interpreter):
         if rounds is None or not isinstance(node.target, ast.Name):
             return False
         for number in rounds:
-            self.scope.names[node.target.id] = Constant(number)
+            self.effort.spend()
+            self.bind(node.target, Constant(number))
             self._set_items(node.body)
         return True
 
@@ -133,6 +134,7 @@ class Loops(Interpreter):
         self.scope = Scope({}, self.scope)
         try:
             for number in rounds:
+                self.effort.spend()
                 self.scope.names[first.target.id] = Constant(number)
                 key, inside = known_text(self.value(node.key)), self.text.span(node.value)
                 if key is None:
@@ -181,10 +183,13 @@ def _names_in(node: ast.expr) -> tuple[int, frozenset[str]]:
 
 
 def _fills_items(body: list[ast.stmt]) -> bool:
-    """Return whether statements only set items of containers: ``device_map[f"layers.{i}"] = 0``."""
+    """Return whether statements only set items, and call nothing: ``device_map[f"layers.{i}"] = 0``."""
     return all(
         _fills_items(item.body) and _fills_items(item.orelse)
         if isinstance(item, ast.If)
-        else isinstance(item, ast.Assign) and len(item.targets) == 1 and isinstance(item.targets[0], ast.Subscript)
+        else isinstance(item, ast.Assign)
+        and len(item.targets) == 1
+        and isinstance(item.targets[0], ast.Subscript)
+        and not any(isinstance(inner, ast.Call) for inner in walk(item))
         for item in body
     )
