@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.reloads import reloads
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
@@ -62,6 +61,8 @@ class AdaptersOnLostMerge(Rule):
         """Yield one violation for each load of such adapters without the merge."""
         if not any(step.action is Action.MERGE for path in source.paths for step in path.steps):
             return
+        from kbitlint.facts.reloads import reloads  # few scripts merge adapters
+
         for reload in reloads(source):
             line = _merged_before_training(reload)
             if line and not any(step.action is Action.MERGE for step in reload.loaded):

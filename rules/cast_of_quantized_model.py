@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream.moves import refusal_of
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -98,8 +97,13 @@ class CastOfQuantizedModel(Rule):
             )
 
     def _moves(self, source: SourceFacts) -> Iterator[Violation]:
+        moved = list(source.steps_at(Action.MOVE))
+        if not moved:
+            return
+        from kbitlint.upstream.moves import refusal_of  # few scripts move a quantized model
+
         version = source.versions.get("transformers", "")
-        for call, steps in source.steps_at(Action.MOVE):
+        for call, steps in moved:
             bare = all(step.before.method == "bitsandbytes" and step.before.adapters is None for step in steps)
             since = {refusal_of(call.callee, step.before.bits, version) for step in steps} if bare else {""}
             if "" not in since:

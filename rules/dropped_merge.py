@@ -13,21 +13,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.source import ExecutionPath, SourceFacts, Step
+    from kbitlint.facts.values import Call
 
 
 class DroppedMerge(Rule):
-    """The merged model is thrown away, and the adapter is saved again in its place.
+    """A merge takes the weights out of the adapter, and the adapter is saved after it.
 
     ## What it does
 
-    Reports `merge_and_unload()` as a statement of its own, if the file later saves the model under the same name.
+    Reports `merge_and_unload()` and `unload()`, if the file later saves the PeftModel itself: under the name on which the
+    method was called, or by `save_model()` of the Trainer that holds it. If the merge is a statement of its own, its result is
+    lost, and the report is there. Otherwise the report is at the save.
 
     ## Why is this bad?
 
     `merge_and_unload` returns the merged model. The PeftModel on which it is called keeps its class, but no longer has
     adapter layers. Its `save_pretrained` then writes an adapter file without tensors, 40 bytes long, and no merged
-    weights. Nothing fails until the result is loaded.
+    weights. `Trainer.save_model` writes the same file. Nothing fails until the result is loaded.
 
     ## Example
 
@@ -35,7 +38,7 @@ class DroppedMerge(Rule):
 
     ## Fix
 
-    Keep the result: `model = model.merge_and_unload()`.
+    Keep the result: `model = model.merge_and_unload()`. To keep the adapter, save it before it is merged.
 
     ## Fix safety
 
@@ -56,22 +59,20 @@ class DroppedMerge(Rule):
     )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each merge whose result is dropped and whose model is saved on every path."""
-        saved: dict[int, int] = {}
-        merges = dict(source.steps_at(Action.MERGE))
-        for path in source.paths:
-            lost: dict[int, str] = {}
-            for step in path.steps:
-                start = step.call.span.start
-                owner = _owner(source, step.call.span)
-                if step.action is Action.MERGE and owner and _is_statement(source, step.call.span):
-                    lost[start] = owner
-                elif step.action is Action.SAVE:
-                    for merge, name in lost.items():
-                        saved[merge] = saved.get(merge, 0) + (name == owner)
-        for call, steps in merges.items():
-            name = _owner(source, call.span)
-            if call.callee == "merge_and_unload" and saved.get(call.span.start, 0) >= len(steps) > 0:
+        """Yield one violation for each merge after which the model that it emptied is saved on every path."""
+        for call, steps in source.steps_at(Action.MERGE, Action.UNLOAD):
+            if call.callee not in ("merge_and_unload", "unload"):
+                continue
+            saves = [
+                save
+                for path in source.paths
+                for step in path.steps
+                if step.call == call and (save := _save(source, path, step))
+            ]
+            if len(saves) < len(steps):
+                continue
+            if call.callee == "merge_and_unload" and _is_statement(source, call.span) and saves[0].callee != "save_model":
+                name = _owner(source, call.span)
                 here = Span(call.span.start, call.span.start, call.span.line)
                 edits = source.replace(here, f"{name} = ") if name.isidentifier() else ()
                 yield self.violation(
@@ -82,6 +83,46 @@ class DroppedMerge(Rule):
                     if edits
                     else Fix("keep the result of merge_and_unload()", Safety.DISPLAY),
                 )
+            else:
+                yield self.violation(
+                    f"the adapter that is saved is empty: {call.callee}() has taken its weights out before",
+                    source.at(saves[0]),
+                    surface=Surface.SOURCE,
+                    evidence={"emptied_by": call.callee},
+                    fix=Fix("save the adapter before that, or merge another copy", Safety.DISPLAY),
+                )
+
+
+def _save(source: SourceFacts, path: ExecutionPath, merge: Step) -> Call | None:
+    """Return the first later call that saves the emptied PeftModel: by its name, or through the Trainer that holds it."""
+    at = path.steps.index(merge)
+    owner, target = _owner(source, merge.call.span), _target(source, merge.call.span)
+    trained = [step.action is Action.TRAINER for step in path.steps if step.model_id == merge.model_id]
+    for step in path.steps[at + 1 :]:
+        if step.model_id != merge.model_id or step.call.span.start == merge.call.span.start:  # another model, or a chain
+            continue
+        if step.action is Action.TRAINER or step.action is Action.ATTACH:
+            return None
+        saver = _owner(source, step.call.span)
+        held = f"{saver}.model" if step.call.callee == "save_model" else saver
+        between = source.text[merge.call.span.end : step.call.span.start]
+        known = any(trained) if step.call.callee == "save_model" else saver == owner
+        renewed = held == target or any(_assigns(line, held) for line in between.split("\n"))
+        if step.action is Action.SAVE and saver and known and not renewed:
+            return step.call
+    return None
+
+
+def _target(source: SourceFacts, span: Span) -> str:
+    """Return the name to which a statement assigns the result of a call; empty if there is none."""
+    before = source.text[source.line_start(span.start) : span.start].rstrip()
+    return before[:-1].rstrip().rpartition(" ")[2] if before.endswith("=") else ""
+
+
+def _assigns(line: str, name: str) -> bool:
+    """Return whether a line assigns to a name."""
+    target, sign, value = line.partition("=")
+    return bool(sign) and target.strip() == name and not value.startswith("=")
 
 
 def _owner(source: SourceFacts, span: Span) -> str:

@@ -16,13 +16,6 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
     from kbitlint.facts.trace import TraceFacts
 
-#: code that casts the operands of matrix products, or the head, in a way of its own
-_WIDENS = re.compile(
-    r"autocast|mixed_precision|Accelerator|Fabric|Lightning|set_default_dtype|\b(?:bf16|fp16)\b"
-    r"|\b(?:SFT|DPO|KTO|GRPO|RLOO|ORPO|CPO|Reward)Trainer\("
-    r"|\.(?:bfloat16|half)\(\)|\.to\([^)\n]*(?:torch\.(?:bfloat16|float16|half)|\bdtype\s*=)"
-)
-
 
 class DtypeMismatch(Rule):
     """Operands of different dtypes reach a kernel that accepts only one dtype.
@@ -76,7 +69,7 @@ class DtypeMismatch(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each float32 head of the script that gets the 16-bit output of a quantized model."""
         heads = [head for head in source.heads if head.uncast_at]
-        if not heads or _WIDENS.search(source.text):
+        if not heads or _widens(source.text):
             return
         models = [model for path in source.paths for model in path.models.values() if model.load is not None]
         dtypes = {model.dtype for model in models if model.kbit and model.prepared is None and model.certain}
@@ -130,3 +123,13 @@ def _widened(path: str, trace: TraceFacts) -> int:
     """Return the bytes that a module's own half-precision parameters gain in float32."""
     own = (p for p in trace.model.parameters if p.module == path and p.dtype in ("float16", "bfloat16"))
     return sum(parameter.nbytes for parameter in own)
+
+
+def _widens(text: str) -> bool:
+    """Return whether a script casts the operands of matrix products, or the head, in a way of its own."""
+    if re.search(r"autocast|mixed_precision|Accelerator|Fabric|Lightning|set_default_dtype|\b(?:bf16|fp16)\b", text):
+        return True
+    if re.search(r"\b(?:SFT|DPO|KTO|GRPO|RLOO|ORPO|CPO|Reward)Trainer\(", text):
+        return True
+    casts = re.search(r"\.(?:bfloat16|half)\(\)|\.to\([^)\n]{0,60}(?:torch\.(?:bfloat16|float16|half)|dtype ?=)", text)
+    return casts is not None

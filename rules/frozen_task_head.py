@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.source import Action
 from kbitlint.facts.values import Call, Symbol
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
-    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.source import ExecutionPath, SourceFacts
     from kbitlint.facts.values import Span
 
 #: suffixes of task model classes, and the task types for which PEFT trains a copy of their heads
@@ -39,7 +40,8 @@ class FrozenTaskHead(Rule):
 
     In a script, reports a LoRA config that names neither the task nor the head. The model must be loaded for sequence
     classification, token classification or question answering, or with labels of its own for the classification of images,
-    sound or video. PEFT has no task type for the latter.
+    sound or video. PEFT has no task type for the latter. Also reports a loop over the named parameters that freezes the copy of
+    the head, or of another module of `modules_to_save`, which PEFT has made trainable.
 
     ## Why is this bad?
 
@@ -49,6 +51,9 @@ class FrozenTaskHead(Rule):
 
     If the checkpoint contains a trained head, freezing it may be intended. The model alone does not reveal the
     difference.
+
+    A loop that freezes every name without `lora_` freezes `score.modules_to_save.default.weight` too: PEFT's copy of the head
+    stays as it was initialised.
 
     ## Example
 
@@ -94,7 +99,8 @@ class FrozenTaskHead(Rule):
                 )
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
-        """Yield one violation for each LoRA config that leaves the head frozen on every path that trains the model."""
+        """Yield one violation for each config or loop that leaves the head frozen on every path that trains the model."""
+        yield from self._frozen_by_name(source)
         left: dict[Span, tuple[Call, bool]] = {}
         for trained in source.trained():
             for model in trained.models:
@@ -112,6 +118,30 @@ class FrozenTaskHead(Rule):
                     evidence={"task_type": str(config.value("task_type"))},
                     fix=Fix("give the config the task's task_type if PEFT has one, or modules_to_save", Safety.DISPLAY),
                 )
+
+    def _frozen_by_name(self, source: SourceFacts) -> Iterator[Violation]:
+        """Yield one violation for each loop that freezes, by name, copies that the adapter config trains."""
+        for call, steps in source.steps_at(Action.FREEZE_COPIES):
+            ways = [_left_frozen(path, call) for path in source.paths if any(step.call == call for step in path.steps)]
+            if ways and all(ways) and steps[0].before.certain:
+                yield self.violation(
+                    f"the copy of {' or '.join(ways[0])} that PEFT would train is frozen by its name",
+                    source.at(call),
+                    surface=Surface.SOURCE,
+                    evidence={"modules": list(ways[0])},
+                    fix=Fix('leave names with "modules_to_save" out of it: PEFT has frozen the base', Safety.DISPLAY),
+                )
+
+
+def _left_frozen(path: ExecutionPath, call: Call) -> tuple[str, ...]:
+    """Return the modules that a call freezes and that stay so on a path that trains the model."""
+    at = next(number for number, step in enumerate(path.steps) if step.call == call)
+    frozen = path.steps[at].detail
+    for step in path.steps[at + 1 :]:
+        if step.model_id == path.steps[at].model_id and step.action in (Action.UNFREEZE, Action.UNFREEZE_COPIES, Action.ATTACH):
+            return ()
+    trained = any(training.model_id == path.steps[at].model_id for training in path.trainings)
+    return tuple(map(str, frozen)) if trained and isinstance(frozen, tuple) else ()
 
 
 def _forgets(config: Call, load: Call | None) -> bool:

@@ -91,7 +91,7 @@ class QuantizedWithoutAdapters(Rule):
             models = [step.before for step in steps]
             bare = all(_bare(model) and model.load is not None and model.certain for model in models)
             if bare and all(method_named(model.method).refuses_bare and not _dequantized(model) for model in models):
-                how = next((one for one in source.calls if one.callee == f"{source.dialect}.train"), call)
+                how = next((one for one in source.calls if one.callee.startswith(f"{source.dialect}.")), call)
                 key = next((one for name in _KEYS if (one := how.argument(name)) is not None), None)
                 written = source.dialect != "python" and key is not None
                 dropped = {model.adapters.dropped for model in models if model.adapters is not None}

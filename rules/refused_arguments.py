@@ -90,7 +90,8 @@ class RefusedArguments(Rule):
         name = library if library == source.dialect else last.rpartition(".")[2]
         argument = row.at(call)
         message = " ".join(_GAP.sub(" ... ", row.message.strip()).split())
-        where = source.at(call) if argument is None else source.at_line(argument.whole.line, argument.name)
+        apart = argument is None or _meets_here(source, call, row)
+        where = source.at(call) if apart or argument is None else source.at_line(argument.whole.line, argument.name)
         severity, consequence = (Severity.ERROR, Consequence.FAILS) if always else (Severity.WARNING, Consequence.FRAGILE)
         if row.raises:
             moment = "".join((f" {row.moment}" if row.moment else "", "" if always else " on some paths"))
@@ -107,6 +108,17 @@ class RefusedArguments(Rule):
             evidence={"condition": row.when, "raises": row.raises or None},
             fix=_fix(source, call, row),
         )
+
+
+def _meets_here(source: SourceFacts, call: Call, row: Contract) -> bool:
+    """Return whether the arguments that a row names come from different places, such as the defaults of a class.
+
+    A blank line between two of them tells that they are not of one dict.
+    """
+    given = [one.whole for name in names(row.when) if (one := call.argument(name)) is not None]
+    first, last = min(given, default=call.span), max(given, default=call.span)
+    outside = last.end < call.span.start or first.start > call.span.end
+    return outside and "\n\n" in source.text[first.start : last.end]
 
 
 def _fix(source: SourceFacts, call: Call, row: Contract) -> Fix:

@@ -15,12 +15,6 @@ if TYPE_CHECKING:
     from kbitlint.facts.own_modules import Head
     from kbitlint.facts.source import SourceFacts
 
-#: every other way to write weights to a file
-_WRITES = re.compile(r"state_dict|torch\.save|save_file|save_model|save_state|save_checkpoint|pickle|joblib|np\.save")
-#: Trainer's own checkpoints hold the whole module
-_NO_CHECKPOINTS = re.compile(r"save_strategy\s*=\s*(?:\"no\"|'no'|\S*\.NO\b)")
-_TRAINS = re.compile(r"\bTrainer\(|\.backward\(")
-
 
 class TrainedHeadUnsaved(Rule):
     """A head beside the model is trained, and only the model inside is saved.
@@ -64,10 +58,11 @@ class TrainedHeadUnsaved(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each save of the model beside a head that no call writes."""
-        if not source.heads or not _TRAINS.search(source.text) or _WRITES.search(source.text):
-            return
-        keeps = "Trainer(" in source.text and not _NO_CHECKPOINTS.search(source.text)
-        if keeps or not any(model.kbit for path in source.paths for model in path.models.values()):
+        if (
+            not source.heads
+            or _writes_it(source.text)
+            or not any(model.kbit for path in source.paths for model in path.models.values())
+        ):
             return
         for head in source.heads:
             line = _saved_alone(source, head)
@@ -81,7 +76,18 @@ class TrainedHeadUnsaved(Rule):
                 )
 
 
+def _writes_it(text: str) -> bool:
+    """Return whether a script trains nothing, or may write the weights beside the model in another way."""
+    if not re.search(r"\bTrainer\(|\.backward\(", text):
+        return True
+    if re.search(r"state_dict|torch\.save|save_file|save_model|save_state|save_checkpoint|pickle|joblib|np\.save", text):
+        return True
+    # Trainer's own checkpoints hold the whole module
+    return "Trainer(" in text and not re.search(r"save_strategy ?= ?(?:\"no\"|'no'|\w{0,40}\.NO\b)", text)
+
+
 def _saved_alone(source: SourceFacts, head: Head) -> int:
     """Return the line that saves the model beside a head; 0 if none does."""
-    found = re.search(rf"\.{re.escape(head.body)}\.(?:save_pretrained|push_to_hub)\(", source.text)
-    return source.text.count("\n", 0, found.start()) + 1 if found is not None else 0
+    found = [source.text.find(f".{head.body}.{method}(") for method in ("save_pretrained", "push_to_hub")]
+    first = min((place for place in found if place >= 0), default=-1)
+    return source.text.count("\n", 0, first) + 1 if first >= 0 else 0

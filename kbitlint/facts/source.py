@@ -43,6 +43,8 @@ class Action(enum.Enum):
     MOVE = "move to a device"
     UNFREEZE = "make everything require grad"
     FREEZE = "freeze"
+    FREEZE_COPIES = "freeze trained copies of modules, by name"
+    UNFREEZE_COPIES = "make trained copies of modules require grad, by name"
     MERGE = "merge"
     UNLOAD = "take adapters out"
     STATE = "load a state dict"
@@ -64,8 +66,8 @@ class Step:
     model_id: int = 0
     detail: Value = None
     """The dtype of a cast, the name of a wrapper, the folder of a save, the method of a stored quantization, the load of a
-    Trainer's quantized reference model, the base that the folder of loaded adapters names, or the load of the model whose state
-    dict it is."""
+    Trainer's quantized reference model, the base that the folder of loaded adapters names, the load of the model whose state
+    dict it is, or the names of modules."""
 
 
 @dataclass(frozen=True, slots=True)

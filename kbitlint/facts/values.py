@@ -37,6 +37,10 @@ class Symbol:
         return self.name.rpartition(".")[2]
 
 
+#: a text whose content the file does not tell: an environment variable, or an option of the command line without a type
+TEXT = Symbol("builtins.str")
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Span:
     """A range of the text: start and end offset in characters, and the line of the start."""

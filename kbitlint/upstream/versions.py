@@ -52,9 +52,11 @@ _REQUIREMENT = re.compile(
 _BOUND = re.compile(r"(==|~=|<=|>=|!=|[<>^~=])[ \t]{0,2}(\d[\d.]*)")
 #: a longer number is no version, and Python refuses to convert thousands of digits
 _NUMBER = re.compile(r"\d{1,9}(\.\d{1,9}){0,9}(?!\d)")
-#: a line of prose that installs packages, pins three of them in a row, or lists nothing but requirements
+#: a line with so many pins describes an environment
+_PIN, _ENVIRONMENT = re.compile(r"==\d"), 3
+#: a line of prose that installs packages, or lists nothing but requirements
 _INSTALLS = re.compile(
-    r"\bpip3?\b|\binstall\b|(?:[\w-]+==\d[\w.]*[,;]?\s+){2,}[\w-]+==\d|^[\s#\"',\[\]]*(?:[\w-]+(?:\[[\w,-]*\])?\s*[=<>~!]=?=?\s*[\w.*]+(?:[\s\"',\]]+|$))+$"
+    r"\bpip3?\b|\binstall\b|^[\s#\"',\[\]]*(?:[\w-]+(?:\[[\w,-]*\])?\s*[=<>~!]=?=?\s*[\w.*]+(?:[\s\"',\]]+|$))+$"
 )
 _PIN_FILES = ("requirements*.txt", "pyproject.toml", "setup.cfg", "setup.py", "environment*.y*ml", "PKG-INFO")
 #: the metadata of an unpacked wheel; a folder with several of them holds many packages, and none of them speaks for a script
@@ -145,7 +147,12 @@ def versions_for(path: Path, text: str) -> Versions:
 
 def _said(text: str) -> str:
     """Return a script without the prose of its comments and docstrings; their lines that install packages remain."""
-    return PROSE.sub(lambda found: "\n".join(filter(_INSTALLS.search, found[0].split("\n"))), text)
+    return PROSE.sub(lambda found: "\n".join(filter(_pins, found[0].split("\n"))), text)
+
+
+def _pins(line: str) -> bool:
+    """Return whether a line of prose installs packages, lists requirements, or pins at least three packages."""
+    return _INSTALLS.search(line) is not None or len(_PIN.findall(line)) >= _ENVIRONMENT
 
 
 def number(version: str) -> tuple[int, ...]:

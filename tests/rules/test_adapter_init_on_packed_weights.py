@@ -48,6 +48,13 @@ def test_falcons_linear_layers_are_a_class_of_their_own_that_is_not_quantized(na
     assert len(findings("KB620", LOADED.replace("org/base", name) + attach("pissa"))) == flagged
 
 
+@pytest.mark.parametrize(("default", "flagged"), [("pissa_niter_16", 1), ("olora", 0)])
+def test_the_default_of_an_environment_variable_counts(default, flagged):
+    script = LOADED + f"init = os.getenv('INIT', '{default}')\n" + attach("x").replace("'x'", "init")
+
+    assert len(findings("KB620", script)) == flagged
+
+
 def test_orthogonal_factors_take_on_the_dtype_of_bytes_that_pose_as_numbers():
     stored = LOADED.replace("load_in_4bit=True", "load_in_4bit=True, bnb_4bit_quant_storage=torch.bfloat16")
 

@@ -184,4 +184,7 @@ def test_scripts_whose_targets_may_be_there(body):
 
 
 def test_names_of_transformers_4_are_not_judged_by_the_architectures_of_5():
-    assert written.findings(CODE, script(["query_key_value"]), versions=written.OLD) == []
+    moe = script(["query_key_value"], "Qwen/Qwen3-30B-A3B")
+
+    assert [severity for severity, _, _ in written.findings(CODE, moe)] == ["error"]
+    assert written.findings(CODE, moe, versions=written.OLD) == []

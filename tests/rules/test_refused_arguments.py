@@ -184,6 +184,62 @@ def test_each_call_is_reported_at_the_place_of_the_argument():
     assert flagged_lines("KB535", "LoraConfig(\n    r=8,\n    bias='some',\n)\n") == [("error", "bias='some',")]
 
 
+@pytest.mark.parametrize(
+    ("before", "written", "count"),
+    [
+        ("four = os.environ.get('FOUR', '1')\n", "four", 1),
+        ("four = os.getenv('FOUR', 'true')\n", "four", 1),
+        ("def env(name, default=None):\n    value = os.environ.get(name, default)\n    return value\n", "env('FOUR', '1')", 1),
+        ("", "os.environ['FOUR']", 1),
+        ("p = argparse.ArgumentParser()\np.add_argument('--four', required=True)\na = p.parse_args()\n", "a.four", 1),
+        ("", "os.environ['FOUR'] == '1'", 0),
+        ("four = os.environ.get('FOUR', '1') == '1'\n", "four", 0),
+        ("", "bool(int(os.environ.get('FOUR', '1')))", 0),
+        ("", "os.environ['FOUR'].lower() in ('1', 'true')", 0),
+        ("", "os.environ.get('FOUR', True)", 0),
+        (
+            "p = argparse.ArgumentParser()\np.add_argument('--four', required=True, type=flag)\na = p.parse_args()\n",
+            "a.four",
+            0,
+        ),
+        ("p = argparse.ArgumentParser()\np.add_argument('--four', default='1', type=flag)\na = p.parse_args()\n", "a.four", 0),
+    ],
+)
+def test_a_text_of_the_environment_is_no_flag(before, written, count):
+    body = f"import argparse\n{before}bnb = BitsAndBytesConfig(load_in_4bit={written}, bnb_4bit_quant_type='nf4')\n"
+    message = "BitsAndBytesConfig raises a TypeError: load_in_4bit must be a boolean"
+
+    assert said(body) == [("error", message)] * count
+
+
+NUMBERS = ["learning_rate", "max_steps", "warmup_steps", "gradient_accumulation_steps"]
+
+
+@pytest.mark.parametrize("name", [*NUMBERS, "per_device_train_batch_size"])
+def test_a_text_is_no_number_for_training(name, tmp_path):
+    example = {"input_ids": [1, 2, 3], "labels": [1, 2, 3]}
+    with pytest.raises((TypeError, ValueError)) as caught:  # noqa: PT012  # which of the two raises depends on the argument
+        arguments = transformers.TrainingArguments(tmp_path, use_cpu=True, report_to=[], **{"max_steps": 1, name: "2"})
+        transformers.Trainer(model=tiny.load(kind="none"), args=arguments, train_dataset=[example] * 4).train()
+
+    (verdict,) = said(f"TrainingArguments('out', {name}=os.environ['{name.upper()}'])\n")
+    assert verdict[1].partition(": ")[2].split(" ... ")[0] in str(caught.value)
+    assert type(caught.value).__name__ in verdict[1]
+    assert said(f"TrainingArguments('out', {name}=float(os.environ['{name.upper()}']))\n") == []
+
+
+def test_values_that_meet_in_the_call_only_are_reported_there():
+    head = "from dataclasses import asdict, dataclass\n@dataclass\nclass Bits:\n    load_in_8bit: bool = True\n"
+    body = (
+        head + "    load_in_4bit: bool = False\n\n\nbits = Bits(load_in_4bit=True)\nbnb = BitsAndBytesConfig(**asdict(bits))\n"
+    )
+    one = "bits = {'load_in_8bit': True, 'load_in_4bit': True}\nbnb = BitsAndBytesConfig(**bits)\n"
+
+    assert flagged_lines("KB535", body) == [("error", "bnb = BitsAndBytesConfig(**asdict(bits))")]
+    assert flagged_lines("KB535", body.replace("Bits(load_in_4bit=True)", "Bits(load_in_4bit=True, load_in_8bit=False)")) == []
+    assert flagged_lines("KB535", one) == [("error", one.partition("\n")[0])]
+
+
 LATE = (
     LOADED.replace(", quantization_config=bnb", "")
     + """\

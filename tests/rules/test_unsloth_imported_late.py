@@ -42,8 +42,10 @@ def test_a_package_that_unsloth_patches_comes_first(before, names):
         "def other():\n    from trl import SFTTrainer\n" + UNSLOTH + LOADS,
         "# from trl import SFTTrainer\n" + UNSLOTH + LOADS,
         '"""Once:\nfrom trl import SFTTrainer\n"""\n' + UNSLOTH + LOADS,
-        ("from trl import SFTTrainer\nfrom transformers import AutoModelForCausalLM, BitsAndBytesConfig\n"
-        "model = AutoModelForCausalLM.from_pretrained('m', quantization_config=BitsAndBytesConfig(load_in_4bit=True))\n"),
+        (
+            "from trl import SFTTrainer\nfrom transformers import AutoModelForCausalLM, BitsAndBytesConfig\n"
+            "model = AutoModelForCausalLM.from_pretrained('m', quantization_config=BitsAndBytesConfig(load_in_4bit=True))\n"
+        ),
     ],
 )
 def test_unsloth_first_or_without_an_order_is_clean(script):

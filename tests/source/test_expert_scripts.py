@@ -161,7 +161,7 @@ FAULTS = {
     "float16 on a family in bfloat16": HALF.replace("\n", "  #! KB121\n")
     + "model = AutoModelForCausalLM.from_pretrained('Qwen/Qwen3-8B', quantization_config=bnb)\n"
     + ADAPT
-    + "Trainer(model=model, args=TrainingArguments('o', fp16=True, gradient_checkpointing=True)).train()  #! KB121\n",
+    + "Trainer(model=model, args=TrainingArguments('o', fp16=True, gradient_checkpointing=True)).train()\n",
     "mixed precision in float16 on Gemma": NF4
     + "model = AutoModelForCausalLM.from_pretrained('google/gemma-2-2b', quantization_config=bnb)\n"
     + ADAPT

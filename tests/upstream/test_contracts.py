@@ -64,6 +64,8 @@ def outcome(callee, code, row):
             made = eval(f"make({code})", {"make": constructor(callee), "torch": torch})  # noqa: S307  # the tests' own code
             if row.moment == "when it is attached":
                 attach(made)
+            elif row.moment == "when it trains":
+                train(made)
             elif row.moment:
                 quantize(made)
     except Exception as error:  # noqa: BLE001  # the library's own refusal is the result
@@ -76,6 +78,12 @@ def attach(config):
     if experts is None and config.target_modules is None:
         config.target_modules = {"q_proj"}
     peft.get_peft_model(tiny.load("qwen3_moe (MoE, q and k norms)" if experts else "llama", kind="none"), config)
+
+
+def train(arguments):
+    example = {"input_ids": [1, 2, 3], "labels": [1, 2, 3]}
+    arguments.report_to, arguments.save_strategy = [], "no"
+    transformers.Trainer(model=tiny.load(kind="none"), args=arguments, train_dataset=[example]).train()
 
 
 def quantize(config):

@@ -32,11 +32,6 @@ CASES = {
         f"{AXOLOTL}bnb_config_kwargs:\n  bnb_4bit_use_double_quant: true\n",
         "warning",
     ),
-    "axolotl: an optimizer of bitsandbytes under FSDP2": (
-        f"{AXOLOTL}{FSDP2}optimizer: adamw_bnb_8bit\n",
-        f"{AXOLOTL}{FSDP2}optimizer: adamw_torch_8bit\n",
-        "error",
-    ),
     "axolotl: float32 norms under FSDP1": (
         f"{AXOLOTL}{FSDP1}fp32_norms: true\n",
         f"{AXOLOTL}{FSDP2}fp32_norms: true\n",

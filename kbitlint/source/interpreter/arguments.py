@@ -16,6 +16,7 @@ from kbitlint.files.local_configs import adapter_config, zero_stage
 from kbitlint.upstream.calls import EXPERT_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
 from kbitlint.upstream.hub_names import is_hub_id, published_method, stored_method, stored_quantized
 from kbitlint.upstream.quantization import OWN_LINEARS, QUANTIZATION_CONFIGS
+from kbitlint.upstream.task_heads import HEADS
 from kbitlint.upstream.trl_versions import behavior
 from kbitlint.upstream.versions import number
 
@@ -118,6 +119,25 @@ def stored_of(own: Any, method: Value, bits: Value) -> tuple[Value, Value]:
     if not isinstance(own, dict) or not isinstance(own.get("quant_method"), str):
         return method, bits
     return own["quant_method"], 4 if own.get("load_in_4bit") is True else 8 if own.get("load_in_8bit") is True else UNKNOWN
+
+
+def trained_copies(state: ModelState) -> tuple[tuple[str, ...], ...]:
+    """Return the modules of which the adapter config makes PEFT train a copy, each with the names that it may have."""
+    config = state.adapters.config if state.adapters is not None else None
+    if not isinstance(config, Call) or (state.adapters is not None and state.adapters.by.callee == "add_adapter"):
+        return ()
+    saved, task = config.value("modules_to_save"), config.value("task_type")
+    named: list[tuple[str, ...]] = [(name,) for name in saved if isinstance(name, str)] if isinstance(saved, tuple) else []
+    callee = state.load.callee if state.load is not None else ""
+    kind = next((kind for kind in HEADS if kind in callee), None)
+    if kind is not None and (task.last if isinstance(task, Symbol) else task) in HEADS[kind][1]:
+        named.append(tuple(name for name in HEADS[kind][0] if name not in ("pre_classifier", "pooler")))
+    return tuple(named)
+
+
+def written_flag(name: str, value: str) -> str:
+    """Return how a user passes an option of the command line, or sets an environment variable."""
+    return f"{name[1:]}={value}" if name.startswith("$") else f"--{name} {value}".rstrip()
 
 
 def has_linears_of_its_own(name: Value, config: CheckpointConfig | None, versions: Mapping[str, str]) -> bool:

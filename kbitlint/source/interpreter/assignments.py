@@ -97,7 +97,7 @@ class Assignments(Interpreter):
         owner = self.value(target.value)
         if isinstance(owner, Parameters):
             if target.attr == "requires_grad":
-                self.set_grad(owner, value, self.text.span(target))
+                self.set_grad(owner, value, self.text.span(target), written)
             elif target.attr == "data":
                 call = Call("data", self.text.span(target))
                 every = None if owner.filtered else self._cast_of(written)

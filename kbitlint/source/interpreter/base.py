@@ -57,6 +57,8 @@ class Interpreter:
     """
 
     _parameter_names: frozenset[str] = frozenset()
+    filters: tuple[tuple[ast.expr, bool], ...] = ()
+    """The conditions on parameters around the current statement, each with the answer that leads to it."""
 
     def __init__(
         self,
@@ -178,8 +180,15 @@ class Interpreter:
         """Apply a method of a module of a model."""
         raise NotImplementedError
 
-    def set_grad(self, parameters: Parameters, value: Object, span: Span) -> None:
-        """Apply ``parameter.requires_grad = value`` to all parameters of a model, or to the filtered ones."""
+    def set_grad(self, parameters: Parameters, value: Object, span: Span, written: ast.expr | None = None) -> None:
+        """Apply ``parameter.requires_grad = value`` to all parameters of a model, or to the filtered ones.
+
+        ``written`` is the expression that the script assigns.
+        """
+        raise NotImplementedError
+
+    def set_copies(self, net: TrackedModel, value: Object, span: Span, written: ast.expr | None) -> None:
+        """Record which copies of modules, trained beside adapters, a loop over named parameters freezes or unfreezes."""
         raise NotImplementedError
 
     def _set_grad(self, node: ast.Call, parameters: Parameters, name: str) -> None:

@@ -9,7 +9,7 @@ import ast
 import dataclasses
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.values import UNKNOWN, Span, Symbol
+from kbitlint.facts.values import TEXT, UNKNOWN, Span, Symbol
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.names import canonical, known_text, parameters_of
 from kbitlint.source.interpreter.objects import (
@@ -122,8 +122,13 @@ class CommandLine(Interpreter):
             dest = known_text(arguments.get("dest")) or (flag or "").lstrip("-").replace("-", "_")
             switch = "action" in arguments.items
             default = arguments.items.get("default")
+            typed = "".join(ast.unparse(item.value) for item in node.keywords if item.arg == "type")
+            if default is not None and typed not in ("", "str") and known_text(default.value) is not None:
+                default = None  # argparse converts the text
             if dest:
                 given = Entry(default.value if default is not None and not switch else UNKNOWN, arguments.span, arguments.span)
+                if arguments.get("required") == Constant(value=True) and not {"type", "action", "nargs"} & set(arguments.items):
+                    given.value = TEXT
                 given.value = self._launched(node, dest, _optional(given.value, dest))
                 owner.items[f"--{dest}"] = given
                 if switch or arguments.get("type") == Symbol("bool"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.values import UNKNOWN, Span, Style, Symbol
+from kbitlint.facts.values import TEXT, UNKNOWN, Span, Style, Symbol
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.names import BUILTINS
 from kbitlint.source.interpreter.objects import (
@@ -166,6 +166,8 @@ class Expressions(Interpreter):
     _generatorexp = _listcomp
 
     def _ifexp(self, node: ast.IfExp) -> Object:
+        if self._parameter_names and self.filters_parameters(node.test) and truth_value(self.value(node.test)) is None:
+            return UNKNOWN  # one value for some parameters, and another one for the others
         return self.value(node.body if self.decide(node.test) else node.orelse)
 
     def _boolop(self, node: ast.BoolOp) -> Object:
@@ -197,6 +199,7 @@ class Expressions(Interpreter):
             alike = equal(left, right)
             if alike is None:
                 return UNKNOWN
+            flag = "" if flag.startswith("$") and Constant(None) in (left, right) else flag  # a variable with a default is set
             return Constant(alike is isinstance(operator, (ast.Is, ast.Eq)), flag)
         if isinstance(operator, (ast.In, ast.NotIn)):
             self.effort.spend(len(right.values) // _CHEAP if isinstance(right, Sequence) else 0)
@@ -228,6 +231,8 @@ class Expressions(Interpreter):
             return owner.values[key.value] if -len(owner.values) <= key.value < len(owner.values) else UNKNOWN
         if isinstance(owner, Parameters):
             return Parameters(owner.net, filtered=True)
+        if owner == Symbol("os.environ"):
+            return TEXT
         return owner if isinstance(owner, (Output, Submodule)) else UNKNOWN
 
     def _joinedstr(self, node: ast.JoinedStr) -> Object:

@@ -15,7 +15,7 @@ from kbitlint.facts.values import STORED, UNKNOWN, Span, Style, Symbol
 from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.arguments import with_stored_adapters
 from kbitlint.source.interpreter.base import Interpreter, PathEnd
-from kbitlint.source.interpreter.names import canonical, numbered
+from kbitlint.source.interpreter.names import canonical, known_text, numbered
 from kbitlint.source.interpreter.objects import (
     Constant,
     Entry,
@@ -89,7 +89,7 @@ class LibraryCalls(Interpreter):
         made = self._builtin(name, arguments, span)
         if made is not None:
             return made
-        if last == "from_config" and name.startswith("transformers."):
+        if last.endswith(".from_config") and name.startswith("transformers."):
             return self.trail.load(arguments.frozen(self.effort), quantized=False)
         if last in ("Namespace", "SimpleNamespace") and not numbered(arguments):
             return arguments
@@ -102,6 +102,8 @@ class LibraryCalls(Interpreter):
             "accelerate.Accelerator",
             "copy.deepcopy",
             "super",
+            "os.getenv",
+            "os.environ.get",
         ):
             return self.special(name, arguments)
         if is_optimizer(last):
@@ -149,7 +151,7 @@ class LibraryCalls(Interpreter):
                 return UNKNOWN if numbered(arguments) else dataclasses.replace(arguments, callee="dict")
             case "torch.save" | "torch.load", _:
                 return self._file(name, arguments)
-            case "vars", Record():
+            case "vars" | "dataclasses.asdict", Record():
                 return Record(items=dict(first.items), complete=first.complete, span=span)
             case "getattr" | "hasattr", _ if isinstance(second, Constant):
                 return self._asked(name, first, str(second.value))
@@ -175,10 +177,13 @@ class LibraryCalls(Interpreter):
         return UNKNOWN if has is None else Constant(has)
 
     def special(self, name: str, arguments: Record) -> Object:
-        """Return a parser of command lines, an Accelerator, a copy of a model, or the value of ``super()``."""
+        """Return a parser of command lines, an Accelerator, a copy of a model, a variable's default, or ``super()``'s value."""
         if name == "copy.deepcopy":
             (first, *_) = [*(given.value for given in arguments.items.values()), UNKNOWN]
             return self.trail.net(first.state) if isinstance(first, TrackedModel) else UNKNOWN
+        if name.startswith("os."):
+            key, default = [*(known_text(given.value) for given in arguments.items.values()), None, None][:2]
+            return UNKNOWN if default is None else Constant(default, f"${key}")
         if name == "super":
             return self.scope.find("super()") or UNKNOWN
         made = dataclasses.replace(arguments, callee=name)
@@ -223,7 +228,7 @@ class LibraryCalls(Interpreter):
         if library == "transformers" and cls.endswith("Config") and not cls.endswith("GenerationConfig"):
             made = self.arguments(node, f"transformers.{cls}", ("pretrained_model_name_or_path",))
             stored = Record(STORED, complete=False, span=made.span, style=Style.DICT)
-            made.items["quantization_config"] = Entry(stored, made.span, made.span)
+            made.items.setdefault("quantization_config", Entry(stored, made.span, made.span))
             made.complete = False
             return made
         denoiser = library == "diffusers" and cls.endswith("Model") and ("Transformer" in cls or "UNet" in cls)

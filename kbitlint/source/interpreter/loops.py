@@ -6,10 +6,23 @@ import ast
 import functools
 import operator
 
-from kbitlint.facts.values import UNKNOWN, Style
+from kbitlint.facts.source import Action
+from kbitlint.facts.values import UNKNOWN, Call, Span, Style, Unknown
+from kbitlint.source.interpreter.arguments import trained_copies
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft
 from kbitlint.source.interpreter.names import known_text
-from kbitlint.source.interpreter.objects import Constant, Entry, Object, Parameters, Record, Scope, Sequence, Submodule
+from kbitlint.source.interpreter.objects import (
+    Constant,
+    Entry,
+    Object,
+    Parameters,
+    Record,
+    Scope,
+    Sequence,
+    Submodule,
+    TrackedModel,
+)
+from kbitlint.source.interpreter.predicates import truth_value
 from kbitlint.source.nodes import walk
 
 #: Number of nodes or names that take as long to process as one step.
@@ -43,10 +56,44 @@ class Loops(Interpreter):
         before = [value.filtered for value in values]
         for value in values:
             value.filtered = True
-        self.block(node.body)
-        self.block(node.orelse)
+        outer = self.filters
+        try:
+            self.filters = (*outer, (node.test, True))
+            self.block(node.body)
+            self.filters = (*outer, (node.test, False))
+            self.block(node.orelse)
+        finally:
+            self.filters = outer
         for value, filtered in zip(values, before, strict=True):
             value.filtered = filtered
+
+    def set_copies(self, net: TrackedModel, value: Object, span: Span, written: ast.expr | None) -> None:
+        """Record which copies of modules, trained beside adapters, a loop over named parameters freezes or unfreezes."""
+        frozen: list[str] = []
+        others: list[str] = []
+        for names in trained_copies(net.state):
+            grads = {self._grad_of(name, value, written) for name in names}
+            if grads == {False}:
+                frozen += names
+            elif grads != {None}:
+                others += names
+        for action, found in ((Action.FREEZE_COPIES, frozen), (Action.UNFREEZE_COPIES, others)):
+            if found:
+                self.trail.step(action, Call("requires_grad", span), net, net.state, tuple(found))
+
+    def _grad_of(self, module: str, value: Object, written: ast.expr | None) -> bool | Unknown | None:
+        """Return whether the copy of a module requires grad after an assignment; None if its conditions leave the copy out."""
+        path = Constant(f"base_model.model.{module}.modules_to_save.default.weight")
+        outer, self.scope = self.scope, Scope(dict.fromkeys(self._parameter_names, path), self.scope)
+        try:
+            for test, answer in self.filters:
+                known = truth_value(self.value(test))
+                if known is not answer:
+                    return UNKNOWN if known is None else None
+            said = truth_value(value if written is None else self.value(written))
+            return UNKNOWN if said is None else said
+        finally:
+            self.scope = outer
 
     def _gone_through(self, node: ast.expr) -> Object:
         """Return the value that a loop iterates over; iterating over parameters passes them to no optimizer."""

@@ -222,8 +222,9 @@ class ModelCalls(Interpreter):
         action = Action.UNFREEZE if value else Action.FREEZE
         self.trail.step(action, call, net, dataclasses.replace(state, base_frozen=not value))
 
-    def set_grad(self, parameters: Parameters, value: Object, span: Span) -> None:
+    def set_grad(self, parameters: Parameters, value: Object, span: Span, written: ast.expr | None = None) -> None:
         """Apply ``parameter.requires_grad = value`` to all parameters of a model, or to the filtered ones."""
+        self.set_copies(parameters.net, value, span, written)
         flag = value.value if isinstance(value, Constant) else UNKNOWN
         self._set_everything(Call("requires_grad", span), parameters.net, flag, filtered=parameters.filtered)
 

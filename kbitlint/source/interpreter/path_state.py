@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import field
+from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.model_state import Adapters, CheckpointingState, ModelState, without_adapters
@@ -29,6 +30,7 @@ from kbitlint.source.interpreter.arguments import (
     stored_by_name,
     stored_of,
     with_stored_adapters,
+    written_flag,
 )
 from kbitlint.source.interpreter.effort import Effort
 from kbitlint.source.interpreter.objects import Object, TrackedModel, Trainer
@@ -92,7 +94,7 @@ class PathState:
             else dataclasses.replace(training, optimized=False)
             for training in self.trainings
         )
-        flags = tuple(f"--{name} {value}".rstrip() for name, value in sorted(self.flags.items()))
+        flags = tuple(starmap(written_flag, sorted(self.flags.items())))
         trainings = tuple(dataclasses.replace(training, flags=flags) for training in trainings) if flags else trainings
         left = {net.number: net.state if whole else dataclasses.replace(net.state, certain=False) for net in self.nets}
         return ExecutionPath(tuple(self.steps), trainings, left)
@@ -187,8 +189,7 @@ class PathState:
                 self.effort.spend(len(state.hooks) // _CHEAP)
                 self.step(Action.HOOK, call, net, dataclasses.replace(state, hooks=(*state.hooks, call)))
             case Action.MERGE:
-                merged = call.callee.endswith("merge_and_unload")
-                after = without_adapters(state) if merged else state
+                after = without_adapters(state) if call.callee.endswith("merge_and_unload") else state
                 self.step(Action.MERGE, call, net, after, "base" if by_base_name else None)
             case Action.RESIZE:
                 self.step(Action.RESIZE, call, net, state, "tokens" if api.returns else None)
@@ -244,9 +245,8 @@ class PathState:
         state, fp16, bf16 = with_arguments(*how)
         zero, fsdp = sharding_of(given, self.beside, self.launch) if certain else (UNKNOWN, None)
         made = Training(trainer.call, Loop.TRAINER, state, trainer.net.number, arguments, fp16, bf16, zero, fsdp)
-        unused = given.value("ddp_find_unused_parameters")
-        flattened = self.launch is not None and self.launch.flattens
-        self.trainings.append(dataclasses.replace(made, find_unused=unused, flattened=flattened))
+        made = dataclasses.replace(made, find_unused=given.value("ddp_find_unused_parameters"))
+        self.trainings.append(dataclasses.replace(made, flattened=self.launch is not None and self.launch.flattens))
 
     def backward(self, call: Call, net: TrackedModel, loop: Span | None, name: str) -> None:
         """Record that a loop of the file trains a model, once for each place and model."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kbitlint.facts.values import UNKNOWN, Symbol
+from kbitlint.facts.values import TEXT, UNKNOWN, Symbol
 from kbitlint.source.interpreter.objects import (
     Class,
     Constant,
@@ -73,7 +73,7 @@ def equal(left: Object, right: Object) -> bool | None:
             left.value == right.value and isinstance(left.value, (int, float)) and isinstance(right.value, (int, float))
         )
     if isinstance(left, Symbol) and isinstance(right, Symbol):
-        return True if left == right else None
+        return True if left == right != TEXT else None
     none = Constant(None)
     for one, other in ((left, right), (right, left)):
         if one == none and isinstance(other, (Record, TrackedModel, Sequence, Trainer, Function, Class, Output, Parameters)):

@@ -105,10 +105,6 @@ _PARALLEL = (
         "FSDP Offload not compatible with",
     ),
     _refused(f"{_FIRST} and {_KERNELS}", "lora_mlp_kernel, lora_qkv_kernel, and lora_o_kernel are not compatible with FSDP1"),
-    _refused(
-        f"{_SECOND} and optimizer in ('adamw_8bit', 'adamw_bnb_8bit')",
-        "FSDP2 not compatible with the optimizer, use `adamw_torch_8bit` instead",
-    ),
     _refused("fp32_norms and fsdp_config is None", "fp32_norms requires FSDP to be enabled", "fp32_norms"),
     _refused(f"fp32_norms and fsdp_config is not None and {_FIRST}", "fp32_norms requires fsdp_version: 2", "fp32_norms"),
     Contract(

@@ -13,7 +13,7 @@ import operator
 import string
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.values import UNKNOWN, Call, Symbol, Value
+from kbitlint.facts.values import TEXT, UNKNOWN, Call, Symbol, Value
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -122,6 +122,8 @@ def _arithmetic(node: Any, subject: Subject) -> Any:
 
 def _applied(node: Any, subject: Subject) -> Any:
     given = [_value(argument, subject) for argument in node.args]
+    if given[0] == TEXT:
+        return {"text": True, "flag": False, "whole": False, "number": False, "listed": False}.get(node.func.id, UNKNOWN)
     return UNKNOWN if given[0] is UNKNOWN else FUNCTIONS[node.func.id](*given)
 
 
@@ -139,14 +141,14 @@ _NODES: Mapping[type, Callable[[Any, Subject], Any]] = {
 
 
 def _plain(value: Value) -> Value:
-    """Return a value with an enum member or dtype of a library as its last name; other symbols become UNKNOWN."""
-    if isinstance(value, Symbol):
+    """Return a value with an enum member or dtype of a library as its last name; other symbols but TEXT become UNKNOWN."""
+    if isinstance(value, Symbol) and value != TEXT:
         return value.last if value.name.startswith(_LIBRARIES) else UNKNOWN
     return value
 
 
 def _truth(value: Any) -> bool | None:
-    if value is UNKNOWN:
+    if value is UNKNOWN or value == TEXT:
         return None
     if isinstance(value, Call):
         return True if value.callee != "dict" or value.arguments else False if value.complete else None
@@ -185,6 +187,8 @@ def _compared(operation: ast.cmpop, left: Any, right: Any) -> Any:
 def _same(left: Any, right: Any) -> Any:
     if isinstance(left, Call) or isinstance(right, Call):
         return False if left is None or right is None else UNKNOWN
+    if TEXT in (left, right):
+        return UNKNOWN if isinstance(left, str) or isinstance(right, str) or left == right else False
     if isinstance(left, str) and isinstance(right, str):
         return left.lower() == right.lower()  # members of enums are upper case, their values lower case
     return left == right and isinstance(left, bool) == isinstance(right, bool)

@@ -16,7 +16,7 @@ _PEFT: dict[str, dict[str, Value]] = {
     "peft.TinyLoraConfig": {"r": 2, "u": 64},
     "peft.UniLoraConfig": {"r": 4},
     "peft.GraloraConfig": {"gralora_k": 2, "r": 32},
-    "peft.LoraConfig": {"lora_dropout": 0.0, "init_lora_weights": True, "r": 8, "bias": "none"},
+    "peft.LoraConfig": {"lora_dropout": 0.0, "init_lora_weights": True, "r": 8, "lora_alpha": 8, "bias": "none"},
     "peft.AdaLoraConfig": {"r": 8, "init_lora_weights": True, "orth_reg_weight": 0.5, "tinit": 0, "tfinal": 0},
     "peft.BOFTConfig": {"boft_block_size": 4, "boft_block_num": 0},
     "peft.OFTConfig": {"r": 0, "oft_block_size": 32},
@@ -33,8 +33,12 @@ _TRAINING: dict[str, Value] = {
     "warmup_steps": 0,
     "dataloader_num_workers": 0,
     "optim": "adamw_torch_fused",
+    "learning_rate": 5e-5,
+    "max_steps": -1,
+    "gradient_accumulation_steps": 1,
+    "per_device_train_batch_size": 8,
 }
-_TRL = {**_TRAINING, "logging_steps": 10}
+_TRL: dict[str, Value] = {**_TRAINING, "logging_steps": 10, "learning_rate": 1e-6}
 _TRANSFORMERS: dict[str, dict[str, Value]] = {
     "transformers.BitsAndBytesConfig": {
         "load_in_4bit": False,
@@ -50,10 +54,10 @@ _TRANSFORMERS: dict[str, dict[str, Value]] = {
     "transformers.EetqConfig": {"weights": "int8"},
     "transformers.TrainingArguments": _TRAINING,
     "transformers.Seq2SeqTrainingArguments": _TRAINING,
-    "trl.SFTConfig": _TRL,
+    "trl.SFTConfig": {**_TRL, "learning_rate": 2e-5},
     "trl.DPOConfig": {**_TRL, "loss_type": ("sigmoid",)},
     "trl.KTOConfig": {**_TRL, "loss_type": "kto", "per_device_train_batch_size": 8},
-    "trl.RewardConfig": _TRL,
+    "trl.RewardConfig": {**_TRL, "learning_rate": 1e-4},
     "trl.GRPOConfig": {**_TRL, "num_generations": 8, "beta": 0.0},
     "trl.RLOOConfig": {**_TRL, "num_generations": 2, "beta": 0.05},
     "trl.DistillationConfig": {**_TRL, "beta": 1.0},

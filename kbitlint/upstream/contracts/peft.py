@@ -109,6 +109,22 @@ _LORA_ROWS = (
         moment=_ATTACHED,
         example="r=0",
     ),
+    *(
+        Contract(
+            _LORA,
+            f"text({name})",
+            f"{message} 'str' and ",
+            "TypeError",
+            moment=_ATTACHED,
+            example=f"{name}='8'",
+            python=True,
+        )
+        for name, message in (
+            ("r", "'<=' not supported between instances of"),
+            ("lora_alpha", "unsupported operand type(s) for /:"),
+            ("lora_dropout", "'>' not supported between instances of"),
+        )
+    ),
     Contract(
         _LORA,
         "text(init_lora_weights) and not starts(init_lora_weights, 'pissa') and not starts(init_lora_weights, 'corda')"

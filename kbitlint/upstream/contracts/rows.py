@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from kbitlint.facts.values import Call
+from kbitlint.facts.values import Call, Style
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.upstream.contracts.conditions import Subject, names, truth
 from kbitlint.upstream.contracts.defaults import DEFAULTS
@@ -43,6 +43,8 @@ class Contract:
     """The first version with this behaviour; empty for any."""
     until: str = ""
     """The first version without it; empty if there is none."""
+    python: bool = False
+    """Whether only a call in Python breaks it: programs convert the texts of their configurations."""
     unset: bool = False
     """Whether the condition holds if a call passes none of its arguments."""
 
@@ -129,6 +131,8 @@ def broken(call: Call, versions: Mapping[str, str], model: ModelState | None = N
     for library in (own, "transformers") if own == "trl" else (own,):  # TRL's classes extend those of transformers
         for row in rows_of(library):
             if not row.concerns(call.callee) or not (row.unset or _touches(call, row.when)):
+                continue
+            if row.python and call.style is not Style.CALL:
                 continue
             if row.holds_for(versions.get(library, "")) and truth(row.when, subject):
                 yield row

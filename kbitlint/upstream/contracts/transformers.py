@@ -153,7 +153,27 @@ _OPTIMIZERS = (
     *("galore_adamw_8bit_layerwise", "galore_adafactor_layerwise", "lomo", "adalomo", "grokadamw", "schedule_free_radam"),
     *("schedule_free_adamw", "schedule_free_sgd", "apollo_adamw", "apollo_adamw_layerwise", "stable_adamw"),
 )
+#: arguments that ``train()`` computes with, and the message for a text
+_NUMBERS = {
+    "learning_rate": "'<=' not supported between instances of 'float' and 'str'",
+    "max_steps": "'>' not supported between instances of 'str' and 'int'",
+    "warmup_steps": "'<' not supported between instances of 'str' and 'int'",
+    "gradient_accumulation_steps": "unsupported operand type(s) for //: 'int' and 'str'",
+    "per_device_train_batch_size": "batch_size should be a positive integer value, but got",
+}
 _ARGUMENT_ROWS = (
+    *(
+        Contract(
+            (*_ARGUMENTS[:2], "trl.SFTConfig", "trl.DPOConfig"),
+            f"text({name})",
+            message,
+            "ValueError" if name.endswith("size") else "TypeError",
+            moment="" if name == "warmup_steps" else "when it trains",
+            example=f"{name}='2', use_cpu=True",
+            python=True,
+        )
+        for name, message in _NUMBERS.items()
+    ),
     Contract(
         _ARGUMENTS,
         "fp16 is True and bf16 is True",
