@@ -24,7 +24,7 @@ _EARLY = r"(?m)^(?:from[ \t]+(?:trl|transformers|peft)\b|import[ \t][^\n#]*\b(?:
 
 
 class UnslothImportedLate(Rule):
-    """unsloth is imported after the packages that it patches.
+    """Unsloth is imported after the packages that it patches.
 
     ## What it does
 
