@@ -105,11 +105,11 @@ class DiskOffload(Rule):
 
 
 def _devices(step: Step) -> set[str]:
-    """Return the devices that the map of a load names; empty if a part of the map is not known from the file."""
+    """Return the devices that the map of a load certainly names; empty if the file does not tell all of its keys."""
     given = step.call.within("device_map")
-    if given is None or not given.complete or any(not isinstance(item.value, (int, str)) for item in given.arguments):
+    if given is None or not given.complete:
         return set()
-    return {str(item.value) for item in given.arguments}
+    return {str(item.value) for item in given.arguments if isinstance(item.value, (int, str))}
 
 
 def _refuses(step: Step) -> bool:

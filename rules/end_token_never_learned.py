@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
@@ -12,6 +13,16 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.ranks import RanksFacts
+    from kbitlint.facts.source import SourceFacts
+
+#: a collator that makes the labels, and the tokenizer that it pads with
+_COLLATES = (
+    r"\b(?P<class>DataCollatorForLanguageModeling|DataCollatorForCompletionOnlyLM)"
+    r"\((?=[^()]*\bmlm\s*=\s*False|[^()]*response_template)[^()]*?\b(?P<tokenizer>\w*tok\w*)\s*[,)]"
+)
+_SETS_PAD = r"(?m)^(?P<indent>[ \t]*)(?P<tokenizer>[\w.]+)\.pad_token(?P<id>_id)?[ \t]*=(?!=)[ \t]*(?P<value>[^\n#]*)"
+#: other ways to a pad token, and templates, which may end turns with a token of their own
+_UNSURE = r"add_special_tokens\(|[\"']pad_token[\"']|\bpad_token\s*=\s*[\"']|chat_template"
 
 
 class EndTokenNeverLearned(Rule):
@@ -19,8 +30,11 @@ class EndTokenNeverLearned(Rule):
 
     ## What it does
 
-    Batches the first sequences of a Trainer's data with its collator. Reports a batch that contains end-of-sequence tokens and
-    other labels, if no end has a label.
+    In a script, reports a collator that masks every pad token, if the end token is set as the pad token of its tokenizer
+    and the script puts end tokens into the data.
+
+    For a Trainer, batches the first sequences of its data with its collator. Reports a batch that contains end-of-sequence
+    tokens and other labels, if no end has a label.
 
     ## Why is this bad?
 
@@ -52,6 +66,24 @@ class EndTokenNeverLearned(Rule):
         since="0.1.0",
     )
 
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each collator that masks the end tokens of a training's data."""
+        text = source.own_text
+        if "DataCollator" not in text or ".pad_token" not in text or re.search(_UNSURE, text) or not any(source.trained()):
+            return
+        if any(name.startswith("trl") and name.endswith("ForLanguageModeling") for name, _ in source.imports):
+            return  # TRL's own takes the mask of the data
+        for found in re.finditer(_COLLATES, text):
+            tokenizer = found["tokenizer"]
+            if _pads_with_end(text, tokenizer) and _has_ends(text, tokenizer):
+                yield self.violation(
+                    f"{found['class']} masks every pad token, and the pad token of {tokenizer} is its end token",
+                    source.at_line(text.count("\n", 0, found.start()) + 1, found["class"]),
+                    surface=Surface.SOURCE,
+                    evidence={"tokenizer": tokenizer},
+                    fix=Fix("pad with another token than the end token", Safety.DISPLAY),
+                )
+
     def check_ranks(self, ranks: RanksFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield at most one violation, on the data as a whole."""
         batch = ranks.labelled
@@ -65,3 +97,27 @@ class EndTokenNeverLearned(Rule):
                 evidence={"ends": batch.ends, "learned": batch.learned},
                 fix=Fix("pad with another token than the end token", Safety.DISPLAY),
             )
+
+
+def _pads_with_end(text: str, tokenizer: str) -> bool:
+    """Return whether the end token is certainly the pad token: the one statement that sets it has no condition."""
+    sets = [found for found in re.finditer(_SETS_PAD, text) if not found["tokenizer"].endswith("config")]
+    if len(sets) != 1 or sets[0]["tokenizer"] != tokenizer:
+        return False
+    indent, value = sets[0]["indent"], sets[0]["value"].strip()
+    before = [line for line in text[: sets[0].start()].split("\n") if line.strip()]
+    outer = next((line for line in reversed(before) if len(line) - len(line.lstrip()) < len(indent)), "") if indent else ""
+    return value == f"{tokenizer}.eos_token{sets[0]['id'] or ''}" and (
+        not outer or outer.lstrip().startswith(("def ", "async "))
+    )
+
+
+def _has_ends(text: str, tokenizer: str) -> bool:
+    """Return whether the script puts end tokens into its data."""
+    if re.search(r"add_eos_token\s*=\s*True", text):
+        return True
+    end = rf"{re.escape(tokenizer)}\.eos_token(?:_id)?\b"
+    if re.search(rf"[+{{]\s*\[?\s*{end}", text):
+        return True
+    named = re.findall(rf"^[ \t]*(\w+)[ \t]*=[ \t]*{end}[ \t]*(?:#[^\n]*)?$", text, re.MULTILINE)
+    return any(re.search(rf"[+{{]\s*\[?\s*{name}\b", text) for name in named)

@@ -5,36 +5,20 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.dtypes import LOW_PRECISION
-from kbitlint.facts.source import Action
-from kbitlint.lazy_dataclass import dataclass
 from kbitlint.rule import Meta, Rule
-from kbitlint.upstream import families
+from kbitlint.upstream.float16_arguments import loaded, names_older_card, trained
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.source import ExecutionPath, SourceFacts
-    from kbitlint.facts.values import Argument, Span
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Span
+    from kbitlint.upstream.float16_arguments import Place
 
-#: changes of a model that a script makes in order to train it
-TRAINING = (Action.PREPARE, Action.ATTACH, Action.TRAINER)
-#: calls of a script that only generates text with a model
-_GENERATES = re.compile(r"\bpipeline\(|\.generate\(")
 #: questions about the GPU, on which a script's choice of a dtype depends
 _ASKS_GPU = re.compile(r"is_bf16_supported|get_device_capability|is_torch_bf16|is_bfloat16_supported")
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """An argument that sets the dtype in which a checkpoint computes."""
-
-    checkpoint: str
-    overflows: bool
-    argument: Argument
-    dtype: str
 
 
 class Float16OnBfloat16Family(Rule):
@@ -45,8 +29,11 @@ class Float16OnBfloat16Family(Rule):
     Reports `bnb_4bit_compute_dtype=torch.float16`, `dtype=torch.float16`, `torch_dtype=torch.float16` and `fp16=True`. It
     does so for Gemma, T5 and their relatives, whose activations are known to exceed the range of float16, and for quantized
     models of every other family that is published in bfloat16: Llama 3, Mistral, Qwen, Phi 3, Falcon. config.json on this
-    machine, or else the checkpoint's name, tells the family. A model that only generates text is not reported. It is an info
-    where the script asks the GPU and takes bfloat16 if it can.
+    machine, or else the checkpoint's name, tells the family. A model that only generates text is not reported.
+
+    All arguments that set one model to float16 are one violation. It is an info where the script asks the GPU and takes
+    bfloat16 if it can. For families whose activations are not known to overflow, it is an info where the script, its name or
+    a text cell names a card without bfloat16, and none that has it: T4, V100, P100.
 
     ## Why is this bad?
 
@@ -65,7 +52,8 @@ class Float16OnBfloat16Family(Rule):
 
     ## Fix safety
 
-    Unsafe: other values, and older GPUs emulate bfloat16. Display only if the argument is not written as `float16`.
+    Unsafe: other values, and older GPUs emulate bfloat16. Display only if an argument is not written as
+    `float16`, or if a card without bfloat16 is named, on which Trainer refuses `bf16=True`.
 
     ## References
 
@@ -86,60 +74,52 @@ class Float16OnBfloat16Family(Rule):
         """Yield one violation for each float16 argument in the load of such a checkpoint, or in its training."""
         found: dict[Span, list[tuple[Place, bool]]] = {}
         for path in source.paths:
-            for place in self._loaded(source, path):
+            for place in loaded(source, path):
                 found.setdefault(place.argument.whole, []).append((place, place.dtype == "float16"))
-            for place in self._trained(path):
+            for place in trained(path):
                 found.setdefault(place.argument.whole, []).append((place, True))
+        seen: dict[tuple[object, ...], list[Violation]] = {}
         for places in found.values():
             if any(narrow for _, narrow in places):
-                yield self._violation(source, places)
-
-    def _loaded(self, source: SourceFacts, path: ExecutionPath) -> Iterator[Place]:
-        """Yield the arguments that set the dtype of each load on a path, unless the script only generates with the model."""
-        trained = {step.model_id for step in path.steps if step.action in TRAINING} | {t.model_id for t in path.trainings}
-        for step in path.steps:
-            model = step.before
-            if step.action is not Action.LOAD:
-                continue
-            name = step.call.value("pretrained_model_name_or_path")
-            known = families.facts_of(name, model.named)
-            if step.model_id not in trained and _GENERATES.search(source.text):
-                continue
-            if not known.overflows and not (model.kbit and known.dtype == "bfloat16"):
-                continue
-            for call, key in ((step.call, "dtype"), (step.call, "torch_dtype"), (model.quantization, "bnb_4bit_compute_dtype")):
-                given = call.argument(key) if call is not None else None
-                if call is not None and given is not None and call.dtype(key) in LOW_PRECISION:
-                    yield Place(str(name), known.overflows, given, str(call.dtype(key)))
-
-    @staticmethod
-    def _trained(path: ExecutionPath) -> Iterator[Place]:
-        """Yield the argument ``fp16=True`` of each training on a path whose adapters KB120 does not report."""
-        for training in path.trainings:
-            model, given = training.model, training.arguments.argument("fp16") if training.arguments is not None else None
-            if given is None or training.fp16 is not True or model.load is None or given.span.end == 0:
-                continue
-            name = model.load.value("pretrained_model_name_or_path")
-            known = families.facts_of(name, model.named)
-            unfit = model.kbit and model.adapters is not None and model.adapters.dtype == "bfloat16"
-            if (known.overflows or (model.kbit and known.dtype == "bfloat16")) and not unfit:
-                yield Place(str(name), known.overflows, given, "float16")
+                one = self._violation(source, places)
+                seen.setdefault((one.message, one.severity, one.at.file), []).append(one)
+        for alike in seen.values():
+            yield alike[0] if len(alike) == 1 else self._together(alike)
 
     def _violation(self, source: SourceFacts, places: list[tuple[Place, bool]]) -> Violation:
         place = next(place for place, narrow in places if narrow)
         given, depends = place.argument, not all(narrow for _, narrow in places)
         asks = depends and _ASKS_GPU.search(source.text) is not None
+        older = not place.overflows and names_older_card(source)
         written = source.code_of(given.span)
         edits = source.replace(given.span, written.replace("float16", "bfloat16")) if "float16" in written else ()
         if given.name == "fp16":
             edits = source.rename_argument(given, "bf16") if written == "True" else ()
         why = "whose range its activations leave" if place.overflows else "and its weights are bfloat16, whose range is wider"
         where = " where the GPU has no bfloat16" if asks else " on some paths" if depends else ""
+        edits = () if older else edits  # Trainer refuses bf16=True on such a card
+        where = where or (" on a card without bfloat16" if older else "")
         return self.violation(
             f"{place.checkpoint} computes in float16{where}, {why}",
             source.at_line(given.whole.line, given.name),
             surface=Surface.SOURCE,
-            severity=Severity.INFO if asks else None,
+            severity=Severity.INFO if asks or older else None,
             evidence={"checkpoint": place.checkpoint, "argument": given.name},
             fix=Fix("use bfloat16", Safety.UNSAFE, edits) if edits else Fix("use bfloat16", Safety.DISPLAY),
+        )
+
+    def _together(self, alike: list[Violation]) -> Violation:
+        """Return one violation for all arguments that set a model to float16, at the first of them."""
+        alike = sorted(alike, key=lambda one: one.at.line or 0)
+        first = alike[0]
+        names = list(dict.fromkeys(str(one.evidence["argument"]) for one in alike))
+        fixes = [one.fix.edits for one in alike if one.fix is not None and one.fix.edits]
+        edits = tuple(edit for one in fixes for edit in one) if len(fixes) == len(alike) else ()
+        return self.violation(
+            f"{first.message} ({', '.join(names)})",
+            first.at,
+            surface=Surface.SOURCE,
+            severity=first.severity,
+            evidence={**first.evidence, "arguments": names},
+            fix=Fix("use bfloat16", Safety.UNSAFE if edits else Safety.DISPLAY, edits),
         )

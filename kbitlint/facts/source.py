@@ -66,7 +66,8 @@ class Step:
     model_id: int = 0
     detail: Value = None
     """The dtype of a cast, the name of a wrapper, the folder of a save, the method of a stored quantization, the load of a
-    Trainer's quantized reference model, the load of the model whose state dict it is, or the names of modules."""
+    Trainer's quantized reference model, the base that the folder of loaded adapters names, the load of the model whose state
+    dict it is, or the names of modules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,8 @@ class SourceFacts(SourceText):
     """``python``, or the program that reads the configuration: ``axolotl``, ``llamafactory``, ``trl``, ..."""
     cells: tuple[tuple[int, int], ...] = ()
     """For a notebook: (first line in the joined text, cell number) of each code cell. Empty for other files."""
+    notes: str = ""
+    """The text cells of a notebook, and the GPU that its metadata names."""
     ignores: tuple[Ignore, ...] = ()
     """The comments that suppress rules."""
     unfollowed: str = ""

@@ -179,7 +179,7 @@ def _notebook(path: Path, raw: str, encoding: str, shown: str, versions: Mapping
     starts = tuple((line, cell.number) for line, cell in zip(lines, notebook.cells, strict=False))
     # edits replace text of the original cells, magics included; both texts have the same length
     imported = facts.text[len(notebook.python) :]
-    facts = dataclasses.replace(facts, text=notebook.joined() + imported, cells=starts)
+    facts = dataclasses.replace(facts, text=notebook.joined() + imported, cells=starts, notes=notebook.notes)
     return Document(path, raw, encoding, facts, notebook)
 
 

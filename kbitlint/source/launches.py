@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 _MAX_FILES = 16
 _MAX_BYTES = 64_000
 _FILES = ("*.s[hlb]*", "README*", "scripts/*.s[hlb]*")
-_ENDS = re.compile(r"^(?:\|\|?|&&?|;|#.*|[12&]?>{1,2}.*|`+)$")
+_ENDS = re.compile(r"^(?:\.\.\.|…|\|\|?|&&?|;|#.*|[12&]?>{1,2}.*|`+)$")
 _WORD = re.compile(r"\"[^\"\n]*\"|'[^'\n]*'|[^\s\"'`]+")
+_DOTS = ("...", "…")
 _ONE = ("1", "0")
 
 
@@ -40,6 +41,8 @@ class Launch:
     """Whether it is FSDP1, which flattens the parameters of a unit."""
     zero: int | None = None
     """The ZeRO stage that the launcher's own configuration sets."""
+    cut: bool = False
+    """Whether dots stand for further options."""
 
 
 def launch_of(script: Path, notes: str = "") -> Launch | None:
@@ -54,10 +57,19 @@ def launch_of(script: Path, notes: str = "") -> Launch | None:
     if not found:
         return None
     first, *others = found
-    flags = {name: value for name, value in first.flags.items() if all(one.flags.get(name) == value for one in others)}
+    flags = _agreed(found)
     ranks = next((one.ranks for one in found if one.ranks), "")
     zero = first.zero if all(one.zero == first.zero for one in others) else None
     return Launch(flags, ranks, all(one.fsdp for one in found), all(one.flattens for one in found), zero)
+
+
+def _agreed(found: list[Launch]) -> dict[str, Object]:
+    """Return the options on which commands agree; a command that is cut short says nothing of those that it leaves out."""
+    names = dict.fromkeys(name for one in found for name in one.flags)
+    given = {name: [one.flags.get(name) for one in found if name in one.flags or not one.cut] for name in names}
+    return {
+        name: values[0] for name, values in given.items() if values[0] is not None and values.count(values[0]) == len(values)
+    }
 
 
 def _words(text: str) -> Iterator[tuple[str, ...]]:
@@ -104,7 +116,8 @@ def _read(place: Path, words: tuple[str, ...], script: str) -> Launch | None:
     own = dict(_options(before))
     flags = {name: value_of(value) if value else Constant(True) for name, value in _options(words[at + 1 :])}  # noqa: FBT003
     several, fsdp, zero = _ranks(launcher, own, place.parent)
-    return Launch(flags, f"{launcher} in {place.name}" if several else "", fsdp > 0, fsdp == 1, zero)
+    cut = any(word in _DOTS for word in words[at + 1 :])
+    return Launch(flags, f"{launcher} in {place.name}" if several else "", fsdp > 0, fsdp == 1, zero, cut)
 
 
 def _launcher(words: Iterable[str]) -> str:

@@ -59,6 +59,8 @@ class Notebook:
     raw: str
     cells: tuple[Cell, ...]
     python: str
+    notes: str = ""
+    """The text cells, and the GPU that Colab's metadata names."""
 
     def joined(self) -> str:
         """Return the joined sources of the cells, magics included."""
@@ -124,8 +126,10 @@ def read(raw: str) -> Notebook:
     if cells is None or not isinstance(cells.value, list):
         raise NotebookError("cells: must be a list, as in nbformat 4")
     found: list[Cell] = []
+    notes = re.findall(r'"gpuType":\s*"(\w{1,16})"', raw)
     start = 0
     for number, cell in enumerate(cells.value, start=1):
+        notes += _note(cell)
         source = _source(cell)
         if source is None:
             continue
@@ -136,7 +140,7 @@ def read(raw: str) -> Notebook:
     most = current().max_tokens // _PARTS
     if has_more_tokens(joined, most):  # check this first: below, each cell is parsed, and then the joined text
         raise NotebookError(f"holds more than {most:,} words and signs of code, and is skipped ({_KEY})")
-    return Notebook(raw, tuple(found), "\n".join(_python(cell.source) for cell in found))
+    return Notebook(raw, tuple(found), "\n".join(_python(cell.source) for cell in found), "\n".join(notes))
 
 
 def _wanted(depth: int, name: str) -> bool:
@@ -144,10 +148,16 @@ def _wanted(depth: int, name: str) -> bool:
     return name == "cells" if depth == 0 else name in ("cell_type", "source")
 
 
-def _source(cell: Node) -> tuple[str, Node] | None:
+def _note(cell: Node) -> list[str]:
+    """Return the lines of a text cell; none for code."""
+    found = _source(cell, "markdown")
+    return [] if found is None else [found[0]]
+
+
+def _source(cell: Node, wanted: str = "code") -> tuple[str, Node] | None:
     members = cell.value if isinstance(cell.value, dict) else {}
     kind, source = members.get("cell_type"), members.get("source")
-    if kind is None or kind.value != "code" or source is None:
+    if kind is None or kind.value != wanted or source is None:
         return None
     parts = source.value if isinstance(source.value, list) else [source]
     if not all(isinstance(part.value, str) for part in parts):

@@ -7,6 +7,7 @@ import re
 
 from kbitlint.upstream.quantization import METHODS
 
+_TUNED = frozenset(["instruct", "chat", "it"])
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -18,6 +19,34 @@ def is_hub_id(name: str) -> bool:
 def stored_quantized(name: str) -> bool:
     """Return whether the checkpoint is stored quantized, judged by its name."""
     return _of_quantized().search(name) is not None
+
+
+def other_weights(one: str, other: str) -> bool:
+    """Return whether two Hub ids certainly name checkpoints with different weights, as far as names tell.
+
+    Copies in another format or quantization have the same name but for words such as ``bnb-4bit``. Another organisation may
+    publish a copy under a name of its own, so only its tuning (``instruct``) or its size can tell it apart.
+    """
+    if not (is_hub_id(one) and is_hub_id(other)):
+        return False
+    (first, words), (second, others) = _named(one), _named(other)
+    if words == others:
+        return False
+    if first == second:
+        return True
+    tuned, sizes = (_TUNED.isdisjoint(words) != _TUNED.isdisjoint(others)), [_sizes(words), _sizes(others)]
+    return tuned or (all(sizes) and sizes[0] != sizes[1])
+
+
+def _named(name: str) -> tuple[str, frozenset[str]]:
+    """Return the organisation, and the words of a name without those of a format."""
+    owner, _, last = name.lower().partition("/")
+    words = re.split(r"[-_]", last)
+    return owner, frozenset(word for word in words if not _of_formats().fullmatch(word))
+
+
+def _sizes(words: frozenset[str]) -> frozenset[str]:
+    return frozenset(word for word in words if re.fullmatch(r"\d+(?:\.\d+)?[bm]", word))
 
 
 def stored_method(name: str) -> tuple[str, int | None] | None:
@@ -44,6 +73,15 @@ def published_method(name: str) -> str | None:
 
 
 # compiled on demand: rules import this module, and most runs need no pattern
+@functools.cache
+def _of_formats() -> re.Pattern[str]:
+    """Return the words of a name that tell of a format or of its maker, and not of weights."""
+    return re.compile(
+        r"|meta|hf|bnb|\d{0,2}bits?|nf4|fp4|unsloth|gptq|awq|exl2|gguf|mlx|dynamic|quantized|quant|quants|sharded|shard|safetensors"
+        r"|\d+gb|\d{1,3}g|ct2|torch|transformers|pytorch|w\d+a\d+|(?:bf|fp|int)\d+|[48]"
+    )
+
+
 @functools.cache
 def _of_folders() -> re.Pattern[str]:
     return re.compile(

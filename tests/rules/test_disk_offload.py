@@ -46,6 +46,9 @@ UNTRAINED = "a part of the model lies on disk, and accelerate refuses to train a
 ALLOWED = LOADED.replace("BitsAndBytesConfig(", "BitsAndBytesConfig(llm_int8_enable_fp32_cpu_offload=True, ")
 
 
+LOADED_LINE = LOADED.splitlines()[1].replace("quantization_config=bnb", "quantization_config=bnb, device_map=where")
+
+
 def placed(devices, loaded=LOADED):
     return loaded.replace("quantization_config=bnb", f"quantization_config=bnb, device_map={devices}")
 
@@ -89,3 +92,42 @@ def test_a_map_with_disk_that_is_allowed_is_refused_by_trainer():
 )
 def test_maps_that_are_taken(script):
     assert findings(CODE, script) == []
+
+
+MAP = "where = {'model.embed_tokens': 0, 'model.norm': 0, 'lm_head': 0}\n"
+LAYERS = "for i in range(32):\n    where[f'model.layers.{i}'] = 0 if i < 20 else 'cpu'\n"
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(MAP + LAYERS, id="a loop"),
+        pytest.param(MAP + LAYERS.replace("'cpu'", "'disk'").replace("range(32)", "range(0, 32, 1)"), id="disk"),
+        pytest.param(
+            MAP + "for i in range(32):\n    if i >= 20:\n        where[f'{i}'] = 'cpu'\n    else:\n        where[f'{i}'] = 0\n",
+            id="branches",
+        ),
+        pytest.param("where = {f'model.layers.{i}': 'cuda:0' if i < 20 else 'cpu' for i in range(32)}\n", id="a comprehension"),
+        pytest.param(MAP + "where |= {f'layers.{i}': 'cpu' for i in range(8)}\n", id="joined"),
+        pytest.param(MAP + "N = 8\nwhere.update({f'layers.{i}': 'cpu' for i in range(N)})\n", id="updated"),
+        pytest.param("where = {'model': 0, 'norm': unknown, 'lm_head': 'cpu'}\n", id="beside an unknown device"),
+    ],
+)
+def test_a_map_that_the_script_builds_is_refused(made):
+    assert findings(CODE, made + placed("where")) == [("error", LOADED_LINE, REFUSED)]
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param(MAP + LAYERS.replace("20", "32"), id="no layer on the CPU"),
+        pytest.param(MAP + LAYERS.replace("range(32)", "range(layers)"), id="an unknown number of layers"),
+        pytest.param(MAP + LAYERS.replace("20", "last"), id="an unknown last layer"),
+        pytest.param(MAP + LAYERS + "for i in range(32):\n    where[f'model.layers.{i}'] = 0\n", id="set again"),
+        pytest.param("where = {f'layers.{i}': 'cpu' for i in range(32)}\n", id="all of it on the CPU"),
+        pytest.param(MAP + LAYERS + "where = infer_auto_device_map(model)\n", id="another map"),
+    ],
+)
+def test_a_map_that_the_script_builds_may_be_taken(made):
+    assert findings(CODE, made + placed("where")) == []
+    assert findings(CODE, MAP + LAYERS + placed("where", ALLOWED) + ADAPTED + TRAINED) == []

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import pytest
 import tiny
 import torch
 import transformers
+from script_cases import LOADED, RECIPE, findings
 from trl_trainers import tokenizer
 
 import kbitlint
@@ -61,3 +63,49 @@ def test_batches_without_labels_are_skipped(tmp_path):
     assert [skip.reason for skip in kbitlint.check(made, select=CODE, trace=False).skips] == [
         "no trainer whose first batch has labels is at hand"
     ]
+
+
+TOKENIZER = "tok = AutoTokenizer.from_pretrained('org/base')\ntok.pad_token = tok.eos_token\n"
+ENDS = "data = data.map(lambda row: tok(row['text'] + tok.eos_token))\n"
+COLLATES = "collate = DataCollatorForLanguageModeling(tok, mlm=False)\n"
+TRAINS = RECIPE.replace("train_dataset=data", "train_dataset=data, data_collator=collate")
+SCRIPT = TOKENIZER + ENDS + COLLATES + TRAINS
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        SCRIPT,
+        SCRIPT.replace("(tok, mlm", "(tokenizer=tok, mlm"),
+        SCRIPT.replace("tok.pad_token = tok.eos_token", "tok.pad_token_id = tok.eos_token_id"),
+        SCRIPT.replace("'org/base')\ntok", "'org/base', add_eos_token=True)\ntok").replace(" + tok.eos_token", ""),
+        SCRIPT.replace("data = ", "END = tok.eos_token\ndata = ").replace("+ tok.eos_token", "+ END"),
+    ],
+)
+def test_a_script_that_pads_with_the_end_and_lets_the_collator_make_labels(script):
+    assert findings(CODE, script) == [
+        (
+            "warning",
+            next(line for line in script.split("\n") if line.startswith("collate")),
+            "DataCollatorForLanguageModeling masks every pad token, and the pad token of tok is its end token",
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(SCRIPT.replace("= tok.eos_token\n", "= tok.unk_token\n"), id="another pad token"),
+        pytest.param(SCRIPT.replace("tok.pad", "if tok.pad_token is None:\n    tok.pad", 1), id="the tokenizer may have one"),
+        pytest.param(SCRIPT.replace(" + tok.eos_token", ""), id="no end in the data"),
+        pytest.param(SCRIPT.replace("LanguageModeling", "Seq2Seq").replace(", mlm=False", ""), id="labels of the data"),
+        pytest.param(SCRIPT.replace("mlm=False", "mlm=True"), id="masked tokens"),
+        pytest.param(SCRIPT + "tok.pad_token = '<pad>'\n", id="set twice"),
+        pytest.param(SCRIPT.replace(ENDS, ENDS + "tok.add_special_tokens({'pad_token': '<pad>'})\n"), id="a new token"),
+        pytest.param(SCRIPT.replace("(tok, mlm", "(other_tok, mlm"), id="another tokenizer"),
+        pytest.param(SCRIPT.replace(ENDS, ENDS + "tok.apply_chat_template(rows)\n"), id="turns that end otherwise"),
+        pytest.param(SCRIPT.replace(TRAINS, LOADED), id="no training"),
+    ],
+)
+def test_scripts_whose_ends_may_be_learned(script):
+    assert findings(CODE, script) == []

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
+
 import pytest
-from script_cases import findings, fixed_text, flagged_lines
+from script_cases import IMPORTS, findings, fixed_text, flagged_lines
 
 GEMMA = """
 bnb = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float16)
@@ -74,3 +76,49 @@ def test_mixed_precision_in_float16_overflows_too(tmp_path):
 )
 def test_look_alikes_in_mixed_precision(script):
     assert findings("KB121", script) == []
+
+
+MISTRAL = GEMMA.replace("google/gemma-2-9b", "mistralai/Mistral-7B-v0.1").replace("bnb)", "bnb, dtype=torch.float16)")
+HALVES = MISTRAL + "model = get_peft_model(model, LoraConfig(r=8))\n" + TRAINED.splitlines()[-1] + "\n"
+
+
+def test_the_arguments_of_one_model_are_one_violation(tmp_path):
+    (one,) = findings("KB121", HALVES)
+
+    assert one[:2] == ("warning", HALVES.split("\n")[1])
+    assert one[2].endswith("whose range is wider (bnb_4bit_compute_dtype, dtype, fp16)")
+    wanted = HALVES.replace("torch.float16", "torch.bfloat16").replace("fp16", "bf16")
+    assert fixed_text("KB121", HALVES, tmp_path) == wanted
+
+
+@pytest.mark.parametrize(
+    ("script", "severity"),
+    [
+        pytest.param("# for the free T4\n" + HALVES, "info", id="a card without bfloat16"),
+        pytest.param("# V100, 32 GB\n" + HALVES, "info", id="another"),
+        pytest.param("# for the free T4, or an A100\n" + HALVES, "warning", id="a card with bfloat16, too"),
+        pytest.param("# T4\n" + GEMMA, "warning", id="a family that overflows"),
+        pytest.param("name = 'T45'\n" + HALVES, "warning", id="another word"),
+    ],
+)
+def test_a_card_without_bfloat16_leaves_no_choice(script, severity, tmp_path):
+    assert [found for found, _, _ in findings("KB121", script)] == [severity]
+    if severity == "info":
+        assert fixed_text("KB121", script, tmp_path) == script
+
+
+@pytest.mark.parametrize(
+    ("cells", "metadata"),
+    [([{"cell_type": "markdown", "source": "## Runs on a T4"}], {}), ([], {"colab": {"gpuType": "T4"}})],
+)
+def test_a_notebook_names_its_card_in_words_or_metadata(cells, metadata):
+    def severities(cells, metadata):
+        code = {"cell_type": "code", "source": IMPORTS + HALVES}
+        text = (
+            json.dumps({"cells": [*cells, code], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}, indent=0)
+            + "\n" * 20
+        )
+        return [found for found, _, _ in findings("KB121", text, suffix=".ipynb")]
+
+    assert severities(cells, metadata) == ["info"]
+    assert severities([], {}) == ["warning"]

@@ -15,18 +15,20 @@ def said(body):
     return [(severity, message) for severity, _, message in findings("KB609", body)]
 
 
-def test_the_saved_names_are_not_those_that_from_pretrained_looks_for(tmp_path):
+@pytest.mark.parametrize("inner", [lambda model: model.get_base_model(), lambda model: model.base_model])
+def test_the_saved_names_are_not_those_that_from_pretrained_looks_for(tmp_path, inner):
     from safetensors import safe_open
 
     base = tiny.load("llama", kind="none")
     wanted = {name for name, _ in base.named_parameters() if "q_proj" in name}
     model = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", target_modules=["q_proj"]))
-    model.get_base_model().save_pretrained(tmp_path)
+    inner(model).save_pretrained(tmp_path)
     with safe_open(tmp_path / "model.safetensors", "pt") as stored:
         names = set(stored.keys())
 
     assert wanted
     assert wanted & names == set()
+    assert not (tmp_path / "adapter_config.json").exists()
 
 
 @pytest.mark.parametrize(
@@ -35,6 +37,11 @@ def test_the_saved_names_are_not_those_that_from_pretrained_looks_for(tmp_path):
         "base = model.get_base_model()\nbase.save_pretrained('merged')\n",
         "model.get_base_model().save_pretrained('merged')\n",
         "model.base_model.model.save_pretrained('merged')\n",
+        "model.base_model.save_pretrained('merged')\n",
+        "accelerator.unwrap_model(model).get_base_model().save_pretrained('merged')\n",
+        "accelerator.unwrap_model(model.get_base_model()).save_pretrained('merged')\n",
+        "whole = trainer.accelerator.unwrap_model(model)\nwhole.base_model.model.model.save_pretrained('merged')\n",
+        "base = Accelerator().unwrap_model(model.base_model)\nbase.save_pretrained('merged')\n",
     ],
 )
 def test_a_base_with_adapters_in_it_is_an_error(save):
@@ -48,6 +55,8 @@ def test_a_base_with_adapters_in_it_is_an_error(save):
         "merged = model.merge_and_unload()\nmerged.save_pretrained('merged')\n",
         "model = model.merge_and_unload()\nmodel.save_pretrained('merged')\n",
         "base = model.get_base_model()\nmodel.save_pretrained('adapter')\n",
+        "accelerator.unwrap_model(model).save_pretrained('adapter')\n",
+        "model.merge_and_unload().base_model.save_pretrained('merged')\n",
     ],
 )
 def test_an_adapter_or_a_merged_model_is_clean(save):

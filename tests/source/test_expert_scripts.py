@@ -131,7 +131,7 @@ half = torch.bfloat16 if torch.cuda.get_device_capability()[0] >= 8 else torch.f
 model = AutoModelForCausalLM.from_pretrained(
     "google/gemma-3-1b-pt",
     dtype=half,  #! KB121
-    quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=half),  #! KB121
+    quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=half),
 )
 """
 HALF = NF4.replace("bfloat16", "float16")
@@ -161,7 +161,7 @@ FAULTS = {
     "float16 on a family in bfloat16": HALF.replace("\n", "  #! KB121\n")
     + "model = AutoModelForCausalLM.from_pretrained('Qwen/Qwen3-8B', quantization_config=bnb)\n"
     + ADAPT
-    + "Trainer(model=model, args=TrainingArguments('o', fp16=True, gradient_checkpointing=True)).train()  #! KB121\n",
+    + "Trainer(model=model, args=TrainingArguments('o', fp16=True, gradient_checkpointing=True)).train()\n",
     "mixed precision in float16 on Gemma": NF4
     + "model = AutoModelForCausalLM.from_pretrained('google/gemma-2-2b', quantization_config=bnb)\n"
     + ADAPT

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from script_cases import IMPORTS
 
@@ -55,6 +57,11 @@ def said(folder, code, script=LOADS):
         ("run.sh", "# python train.py --bits 4\npython other.py --bits 8\n", None),
         ("run.sh", "python train.py --bits 4 --seed 1\npython train.py --bits 4\n", Launch({"bits": Constant(4)})),
         ("run.sh", "python train.py --bits 4\npython train.py --bits 8\n", Launch()),
+        (
+            "run.sh",
+            "python train.py --bits 4 ...\npython train.py --bits 4 --seed 1\n",
+            Launch({"bits": Constant(4), "seed": Constant(1)}),
+        ),
     ],
 )
 def test_a_command_tells_the_flags_and_the_ranks(tmp_path, name, text, launch):
@@ -138,3 +145,22 @@ def test_the_comments_of_a_script_tell_its_launch(tmp_path, notes, launch):
 def test_a_comment_or_docstring_counts_and_code_does_not(tmp_path, note):
     assert len(said(tmp_path, "KB720", note + LOADS)) == 1
     assert said(tmp_path, "KB720", LOADS + 'command = "torchrun --nproc_per_node 4 train.py"\n') == []
+
+
+OWN_ARGUMENTS = (
+    "import dataclasses\nimport transformers\n"
+    "from transformers import AutoModelForCausalLM, BitsAndBytesConfig, HfArgumentParser, Trainer\n"
+    "@dataclasses.dataclass\nclass Own(transformers.TrainingArguments):\n    rank: int = 8\n"
+    "(args,) = HfArgumentParser(Own).parse_args_into_dataclasses()\n"
+    "model = AutoModelForCausalLM.from_pretrained('m', quantization_config=BitsAndBytesConfig(load_in_4bit=True),\n"
+    "    device_map={'': args.local_rank})\n"
+    "Trainer(model=model, args=args, train_dataset=data).train()\n"
+)
+
+
+@pytest.mark.parametrize(("stage", "expected"), [(3, ["error"]), (2, [])])
+def test_a_command_sets_the_inherited_arguments_of_a_class(tmp_path, stage, expected):
+    (tmp_path / "ds.json").write_text(json.dumps({"zero_optimization": {"stage": stage}}))
+    (tmp_path / "run.sh").write_text("deepspeed --num_gpus 2 train.py --deepspeed ds.json --output_dir out\n")
+
+    assert [severity for severity, _ in said(tmp_path, "KB721", OWN_ARGUMENTS)] == expected

@@ -178,6 +178,13 @@ def _adapters_at(name: Value, beside: FilePath | None) -> Mapping[str, Any] | No
     return adapter_config(name, beside) if isinstance(name, str) and beside is not None else None
 
 
+def base_of_adapters(call: Call, beside: FilePath | None) -> Value:
+    """Return the base that the folder of loaded adapters names; None if the folder is not here, or names none."""
+    folder = call.value("model_id", call.value("peft_model_id", call.value("0")))
+    base = (_adapters_at(folder, beside) or {}).get("base_model_name_or_path")
+    return base if isinstance(base, str) else None
+
+
 def with_stored_adapters(call: Call, state: ModelState, beside: FilePath | None) -> ModelState:
     """Return the state of a loaded model with the adapters that its folder holds: transformers and unsloth load both.
 

@@ -26,6 +26,8 @@ from kbitlint.source.interpreter.objects import (
 from kbitlint.upstream.calls import METHODS
 
 _ATTACHED = ("base_model", "model", "module")
+#: methods of an Accelerator that return the model inside of the wrappers for ranks (accelerate 1.15, ``accelerator.py``)
+_UNWRAPS = ("unwrap_model", "_unwrap_model")
 
 
 class Calls(Interpreter):
@@ -104,6 +106,8 @@ class Calls(Interpreter):
         if owner is UNKNOWN and self._changes_models(node, name):
             return self._model_method(node, name, self._adopted(func.value))
         arguments = self.arguments(node, name)
+        if name in _UNWRAPS:
+            return arguments.get("0" if "0" in arguments.items else "model")
         if name == "fit":
             self._fit(arguments)
         self._escape(arguments, name)

@@ -173,19 +173,17 @@ class CommandLine(Interpreter):
             named = canonical(cls.name)
             switches = TRAINING_SWITCHES if named in TRAINING_ARGUMENTS else frozenset[str]()
             made = Record(named, complete=False, span=owner.span, from_command_line=True, switches=switches)
-            flags = self.trail.launch.flags if self.trail.launch is not None else {}
-            made.items |= {
-                name: Entry(value, owner.span, owner.span)
-                for name, value in flags.items()
-                if name in (*switches, "deepspeed", "fsdp")
-            }
+            made.items |= self._inherited_by_launch(owner, switches)
             return made
         if not isinstance(cls, Class):
             return UNKNOWN
         self.used.add(id(cls.node))
         base = cls.base if cls.base in TRAINING_ARGUMENTS else cls.node.name
         made = Record(base, complete=False, span=owner.span, of=cls, from_command_line=True)
-        made.switches = (TRAINING_SWITCHES if base in TRAINING_ARGUMENTS else frozenset()) | frozenset(_switches(cls))
+        inherited = TRAINING_SWITCHES if base in TRAINING_ARGUMENTS else frozenset[str]()
+        made.switches = inherited | frozenset(_switches(cls))
+        if base in TRAINING_ARGUMENTS:
+            made.items |= self._inherited_by_launch(owner, inherited)
         for name, value in self.fields(cls):
             value.value = self._set_by_launch(name, _optional(value.value, name))
             if value.value is not UNKNOWN:
@@ -193,6 +191,12 @@ class CommandLine(Interpreter):
             else:
                 made.items.pop(name, None)  # a default that is not known hides an inherited one
         return made
+
+    def _inherited_by_launch(self, owner: Record, switches: frozenset[str]) -> dict[str, Entry]:
+        """Return the training arguments of transformers that the command beside the script passes."""
+        flags = self.trail.launch.flags if self.trail.launch is not None else {}
+        names = (*switches, "deepspeed", "fsdp")
+        return {name: Entry(value, owner.span, owner.span) for name, value in flags.items() if name in names}
 
     def _set_by_launch(self, name: str, default: Object) -> Object:
         return self.trail.launch.flags.get(name, default) if self.trail.launch is not None else default

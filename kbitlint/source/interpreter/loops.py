@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import ast
 import functools
+import operator
 
 from kbitlint.facts.source import Action
-from kbitlint.facts.values import UNKNOWN, Call, Span, Unknown
+from kbitlint.facts.values import UNKNOWN, Call, Span, Style, Unknown
 from kbitlint.source.interpreter.arguments import trained_copies
 from kbitlint.source.interpreter.base import Interpreter, LoopLeft
+from kbitlint.source.interpreter.names import known_text
 from kbitlint.source.interpreter.objects import (
     Constant,
+    Entry,
     Object,
     Parameters,
+    Record,
     Scope,
     Sequence,
     Submodule,
@@ -23,6 +27,17 @@ from kbitlint.source.nodes import walk
 
 #: Number of nodes or names that take as long to process as one step.
 _CHEAP = 16
+#: Number of rounds up to which a loop that sets items is followed to its end: layers of the deepest models.
+_MAX_ROUNDS = 160
+_RANGE_ARGUMENTS = 3
+_ORDERS = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
 
 
 class Loops(Interpreter):
@@ -89,6 +104,8 @@ class Loops(Interpreter):
         return value
 
     def _do_for(self, node: ast.For | ast.AsyncFor) -> None:
+        if isinstance(node, ast.For) and _fills_items(node.body) and self._filled(node):
+            return
         value = self._gone_through(node.iter)
         names = {inner.id for inner in walk(node.target) if isinstance(inner, ast.Name)}
         if isinstance(value, (Parameters, Submodule)):
@@ -105,6 +122,74 @@ class Loops(Interpreter):
         self._parameter_names = outer
 
     _do_asyncfor = _do_for
+
+    def _filled(self, node: ast.For) -> bool:
+        """Follow every round of a loop over numbers that only sets items; return False if the numbers are not known."""
+        rounds = self._numbers(node.iter)
+        if rounds is None or not isinstance(node.target, ast.Name):
+            return False
+        for number in rounds:
+            self.effort.spend()
+            self.bind(node.target, Constant(number))
+            self._set_items(node.body)
+        return True
+
+    def _set_items(self, body: list[ast.stmt]) -> None:
+        for statement in body:
+            if isinstance(statement, ast.If):
+                known = self._holds(statement.test)
+                self._set_items(statement.body if known else statement.orelse) if known is not None else self.block([statement])
+            elif isinstance(statement, ast.Assign):
+                self.bind(statement.targets[0], self._chosen(statement.value), statement.value)
+
+    def _chosen(self, node: ast.expr) -> Object:
+        """Return the value of an expression, whose condition may compare numbers."""
+        known = self._holds(node.test) if isinstance(node, ast.IfExp) else None
+        if isinstance(node, ast.IfExp) and known is not None:
+            return self._chosen(node.body if known else node.orelse)
+        return self.value(node)
+
+    def _holds(self, test: ast.expr) -> bool | None:
+        """Return whether a comparison of two known numbers holds; None for every other condition."""
+        compare = _ORDERS.get(type(test.ops[0])) if isinstance(test, ast.Compare) and len(test.ops) == 1 else None
+        if compare is None or not isinstance(test, ast.Compare):
+            return None
+        left, right = self.value(test.left), self.value(test.comparators[0])
+        values = [side.value for side in (left, right) if isinstance(side, Constant) and not side.flag]
+        numbers = [value for value in values if isinstance(value, int)]
+        return bool(compare(*numbers)) if len(numbers) == len((left, right)) else None
+
+    def _numbers(self, node: ast.expr) -> range | None:
+        """Return the range that a loop goes through; None if it is not known, or long."""
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range" and node.args):
+            return None
+        ends = [self.value(item) for item in node.args]
+        known = [end.value for end in ends if isinstance(end, Constant) and isinstance(end.value, int) and not end.flag]
+        if len(known) != len(ends) or len(known) > _RANGE_ARGUMENTS or 0 in known[2:]:
+            return None
+        found = range(*known)
+        return found if 0 < len(found) <= _MAX_ROUNDS else None
+
+    def _dictcomp(self, node: ast.DictComp) -> Object:
+        """Return the dict that a comprehension over numbers makes; every other one is UNKNOWN."""
+        first = node.generators[0]
+        rounds = self._numbers(first.iter)
+        if rounds is None or len(node.generators) > 1 or first.ifs or not isinstance(first.target, ast.Name):
+            return UNKNOWN
+        span = self.text.span(node)
+        made = Record(span=span, style=Style.DICT, tail=span.end)
+        self.scope = Scope({}, self.scope)
+        try:
+            for number in rounds:
+                self.effort.spend()
+                self.scope.names[first.target.id] = Constant(number)
+                key, inside = known_text(self.value(node.key)), self.text.span(node.value)
+                if key is None:
+                    return UNKNOWN
+                made.items[key] = Entry(self._chosen(node.value), inside, inside)
+        finally:
+            self.scope = self.scope.outer or self.module
+        return made
 
     def _do_while(self, node: ast.While) -> None:
         self.value(node.test)
@@ -142,3 +227,16 @@ def _names_in(node: ast.expr) -> tuple[int, frozenset[str]]:
     """Return the number of nodes of an expression, and the names in it; every path asks again."""
     inside = list(walk(node))
     return len(inside), frozenset(inner.id for inner in inside if isinstance(inner, ast.Name))
+
+
+def _fills_items(body: list[ast.stmt]) -> bool:
+    """Return whether statements only set items, and call nothing: ``device_map[f"layers.{i}"] = 0``."""
+    return all(
+        _fills_items(item.body) and _fills_items(item.orelse)
+        if isinstance(item, ast.If)
+        else isinstance(item, ast.Assign)
+        and len(item.targets) == 1
+        and isinstance(item.targets[0], ast.Subscript)
+        and not any(isinstance(inner, ast.Call) for inner in walk(item))
+        for item in body
+    )

@@ -19,6 +19,7 @@ from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import current
 from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.arguments import (
+    base_of_adapters,
     defaults_of,
     has_linears_of_its_own,
     named_of,
@@ -227,8 +228,8 @@ class PathState:
         # under another name, the adapters that are there stay as they are
         if earlier is not None and trainable is not True and (call.callee == "load_adapter" or call.gives("adapter_name")):
             trainable = earlier.trainable or None
-        adapters = Adapters(call, UNKNOWN, trainable)
-        self.step(Action.LOAD_ADAPTERS, call, net, dataclasses.replace(net.state, adapters=adapters, base_frozen=True))
+        after = dataclasses.replace(net.state, adapters=Adapters(call, UNKNOWN, trainable), base_frozen=True)
+        self.step(Action.LOAD_ADAPTERS, call, net, after, base_of_adapters(call, self.beside))
 
     def finish(self, trainer: Trainer) -> None:
         """Record the training of a Trainer, once; its arguments override earlier checkpointing settings."""
