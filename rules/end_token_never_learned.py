@@ -15,14 +15,22 @@ if TYPE_CHECKING:
     from kbitlint.facts.ranks import RanksFacts
     from kbitlint.facts.source import SourceFacts
 
-#: a collator that makes the labels, and the tokenizer that it pads with
-_COLLATES = (
-    r"\b(?P<class>DataCollatorForLanguageModeling|DataCollatorForCompletionOnlyLM)"
-    r"\((?=[^()]*\bmlm\s*=\s*False|[^()]*response_template)[^()]*?\b(?P<tokenizer>\w*tok\w*)\s*[,)]"
+#: a collator that may make the labels, with its arguments
+_COLLATES = re.compile(
+    r"\b(?P<class>DataCollatorFor(?:LanguageModeling|CompletionOnlyLM))\((?P<inside>[^()]{0,1000}\))"
 )
-_SETS_PAD = r"(?m)^(?P<indent>[ \t]*)(?P<tokenizer>[\w.]+)\.pad_token(?P<id>_id)?[ \t]*=(?!=)[ \t]*(?P<value>[^\n#]*)"
+#: the arguments with which it makes them, and a word among them
+_LABELS = re.compile(r"\bmlm\s*=\s*False|response_template")
+_WORD = re.compile(r"\b(\w+)\s*[,)]")
+_SETS_PAD = re.compile(
+    r"(?m)^(?P<indent>[ \t]*)(?P<tokenizer>[\w.]+)\.pad_token(?P<id>_id)?[ \t]*=(?!=)[ \t]*(?P<value>[^\n#]*)"
+)
+#: what is joined to a text or a list, or put into an f-string, and names for values
+_JOINED = re.compile(r"[+{]\s*(?:\[\s*)?([\w.]+)")
+_NAMED = re.compile(r"(?m)^[ \t]*(\w+)[ \t]*=[ \t]*([\w.]+)[ \t]*(?:#[^\n]*)?$")
+_ASKED = re.compile(r"add_eos_token\s*=\s*True")
 #: other ways to a pad token, and templates, which may end turns with a token of their own
-_UNSURE = r"add_special_tokens\(|[\"']pad_token[\"']|\bpad_token\s*=\s*[\"']|chat_template"
+_UNSURE = re.compile(r"add_special_tokens\(|[\"']pad_token[\"']|\bpad_token\s*=\s*[\"']|chat_template")
 
 
 class EndTokenNeverLearned(Rule):
@@ -69,13 +77,13 @@ class EndTokenNeverLearned(Rule):
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each collator that masks the end tokens of a training's data."""
         text = source.own_text
-        if "DataCollator" not in text or ".pad_token" not in text or re.search(_UNSURE, text) or not any(source.trained()):
+        if "DataCollator" not in text or ".pad_token" not in text or _UNSURE.search(text) or not any(source.trained()):
             return
         if any(name.startswith("trl") and name.endswith("ForLanguageModeling") for name, _ in source.imports):
             return  # TRL's own takes the mask of the data
-        for found in re.finditer(_COLLATES, text):
-            tokenizer = found["tokenizer"]
-            if _pads_with_end(text, tokenizer) and _has_ends(text, tokenizer):
+        for found in _COLLATES.finditer(text):
+            tokenizer = next((word for word in _WORD.findall(found["inside"]) if "tok" in word), "")
+            if tokenizer and _LABELS.search(found["inside"]) and _pads_with_end(text, tokenizer) and _has_ends(text, tokenizer):
                 yield self.violation(
                     f"{found['class']} masks every pad token, and the pad token of {tokenizer} is its end token",
                     source.at_line(text.count("\n", 0, found.start()) + 1, found["class"]),
@@ -101,7 +109,7 @@ class EndTokenNeverLearned(Rule):
 
 def _pads_with_end(text: str, tokenizer: str) -> bool:
     """Return whether the end token is certainly the pad token: the one statement that sets it has no condition."""
-    sets = [found for found in re.finditer(_SETS_PAD, text) if not found["tokenizer"].endswith("config")]
+    sets = [found for found in _SETS_PAD.finditer(text) if not found["tokenizer"].endswith("config")]
     if len(sets) != 1 or sets[0]["tokenizer"] != tokenizer:
         return False
     indent, value = sets[0]["indent"], sets[0]["value"].strip()
@@ -114,10 +122,8 @@ def _pads_with_end(text: str, tokenizer: str) -> bool:
 
 def _has_ends(text: str, tokenizer: str) -> bool:
     """Return whether the script puts end tokens into its data."""
-    if re.search(r"add_eos_token\s*=\s*True", text):
+    if _ASKED.search(text):
         return True
-    end = rf"{re.escape(tokenizer)}\.eos_token(?:_id)?\b"
-    if re.search(rf"[+{{]\s*\[?\s*{end}", text):
-        return True
-    named = re.findall(rf"^[ \t]*(\w+)[ \t]*=[ \t]*{end}[ \t]*(?:#[^\n]*)?$", text, re.MULTILINE)
-    return any(re.search(rf"[+{{]\s*\[?\s*{name}\b", text) for name in named)
+    ends = {f"{tokenizer}.eos_token", f"{tokenizer}.eos_token_id"}
+    ends |= {name for name, value in _NAMED.findall(text) if value in ends}
+    return any(joined in ends for joined in _JOINED.findall(text))

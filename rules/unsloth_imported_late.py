@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 #: the packages that unsloth patches as it is imported (unsloth 2026.10, ``_gpu_init.py``)
 _PATCHED = ("trl", "transformers", "peft")
 #: every import of unsloth, also inside of a block
-_UNSLOTH = r"(?m)^[ \t]*(?:from[ \t]+unsloth\b|import[ \t][^\n#]*\bunsloth\b)"
+_UNSLOTH = re.compile(r"(?m)^[ \t]*(?:from[ \t]+unsloth\b|import[ \t][^\n#]*\bunsloth\b)")
 #: an import of a package that it patches, at the top level
-_EARLY = r"(?m)^(?:from[ \t]+(?:trl|transformers|peft)\b|import[ \t][^\n#]*\b(?:trl|transformers|peft)\b)"
+_EARLY = re.compile(r"(?m)^(?:from[ \t]+(?:trl|transformers|peft)\b|import[ \t][^\n#]*\b(?:trl|transformers|peft)\b)")
 
 
 class UnslothImportedLate(Rule):
@@ -86,9 +86,13 @@ class UnslothImportedLate(Rule):
         )
 
 
-def _first(pattern: str, text: str) -> int | None:
+def _first(pattern: re.Pattern[str], text: str) -> int | None:
     """Return the offset of the first match outside of texts in triple quotes; None if there is none."""
-    for found in re.finditer(pattern, text):
-        if not any(text.count(quotes, 0, found.start()) % 2 for quotes in ('"""', "'''")):
-            return found.start()
+    quotes, start = {'"""': 0, "'''": 0}, 0
+    for found in pattern.finditer(text):
+        for kind in quotes:
+            quotes[kind] += text.count(kind, start, found.start())
+        start = found.start()
+        if not any(count % 2 for count in quotes.values()):
+            return start
     return None

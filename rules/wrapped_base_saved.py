@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from kbitlint.context import TrainingContext
     from kbitlint.facts.source import SourceFacts
 
-#: what stands behind a PeftModel where its base is taken; brackets close a call that unwraps the base
-_BASE = r"\.(?:get_base_model\(\)|base_model)(?:\.model)*[ \t]*\)*"
-#: a name that holds the base of a PeftModel
-_BOUND = re.compile(rf"^[ \t]*(\w+)[ \t]*=[^\n=]*{_BASE}[ \t]*(?:#[^\n]*)?$", re.MULTILINE)
-_CHAINED = re.compile(rf"{_BASE}\s*\.\s*save_pretrained\Z")
+#: a name that holds the base of a PeftModel; brackets close a call that unwraps the base
+_BOUND = re.compile(
+    r"(?m)^[ \t]*(\w+)[ \t]*=[^\n=]*\.(?:get_base_model\(\)|base_model)(?:\.model)*(?:[ \t]*\))*[ \t]*(?:#[^\n]*)?$"
+)
+#: a save of the base, in one expression
+_CHAINED = re.compile(r"\.(?:get_base_model\(\)|base_model)(?:\.model)*(?:[ \t]*\))*\s*\.\s*save_pretrained\Z")
 
 
 class WrappedBaseSaved(Rule):

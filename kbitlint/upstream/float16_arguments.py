@@ -21,8 +21,8 @@ TRAINING = (Action.PREPARE, Action.ATTACH, Action.TRAINER)
 #: calls of a script that only generates text with a model
 _GENERATES = re.compile(r"\bpipeline\(|\.generate\(")
 #: cards without bfloat16, of Turing, Volta and Pascal, and cards that have it
-_OLDER = r"(?<![A-Za-z0-9])(?:T4|V100|P100|P40|RTX ?20[678]0|2080 ?Ti|Turing|Volta|Pascal)(?![A-Za-z0-9])"
-_NEWER = r"(?<![A-Za-z0-9])(?:A100|H100|H200|B200|L4|L40S?|A10G?|A40|A6000|[34]090|Ampere|Hopper)(?![A-Za-z0-9])"
+_OLDER = re.compile(r"(?<![A-Za-z0-9])(?:T4|V100|P100|P40|RTX ?20[678]0|2080 ?Ti|Turing|Volta|Pascal)(?![A-Za-z0-9])")
+_NEWER = re.compile(r"(?<![A-Za-z0-9])(?:A100|H100|H200|B200|L4|L40S?|A10G?|A40|A6000|[34]090|Ampere|Hopper)(?![A-Za-z0-9])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,4 +71,4 @@ def names_older_card(source: SourceFacts) -> bool:
     """Return whether the file, its name or the text cells of a notebook name a card without bfloat16, and no newer one."""
     name = source.file.replace("\\", "/").rpartition("/")[2]
     texts = (name, source.notes, source.text)
-    return any(re.search(_OLDER, text) for text in texts) and not any(re.search(_NEWER, text) for text in texts)
+    return any(map(_OLDER.search, texts)) and not any(map(_NEWER.search, texts))
