@@ -187,6 +187,7 @@ OPENERS = {
     "rehearsal/user_code.py": "reads the source of code that runs",
     "upstream/versions.py": "reads the metadata of installed packages",
     "upstream/features.py": "reads what is installed with it",
+    "upstream/contracts/diffusers.py": "reads what is installed with it",
     "upstream/messages.py": "reads what is installed with it",
     "output/json.py": "reads what is installed with it",
     "output/html/page.py": "reads what is installed with it",

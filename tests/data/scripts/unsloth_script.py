@@ -1,7 +1,7 @@
 """unsloth replaces loading, checkpointing and training."""
 from transformers import TrainingArguments
 from trl import SFTTrainer
-from unsloth import FastLanguageModel
+from unsloth import FastLanguageModel  # fault: KB653
 
 model, tokenizer = FastLanguageModel.from_pretrained("unsloth/mistral-7b-bnb-4bit", max_seq_length=2048, load_in_4bit=True)
 model = FastLanguageModel.get_peft_model(
