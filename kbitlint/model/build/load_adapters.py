@@ -13,6 +13,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from kbitlint.model.build.packed_weights import pack
+from kbitlint.runtime import content
 
 _FILE = "adapter_config.json"
 #: functions that make integers, and those that do if they are asked for a dtype of integers
@@ -47,7 +48,7 @@ def of_load(name: object, options: dict[str, Any]) -> tuple[str, str | None]:
     if not file.is_file():
         return str(name), None
     whole = Path(str(name), "config.json").exists()  # a complete model beside its adapters
-    base = str(name) if whole else str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
+    base = str(name) if whole else str(json.loads(content.read_text(file))["base_model_name_or_path"])
     return base, str(name)
 
 
