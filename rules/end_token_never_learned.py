@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.source import SourceFacts
 
 #: a collator that may make the labels, with its arguments
-_COLLATES = re.compile(
-    r"\b(?P<class>DataCollatorFor(?:LanguageModeling|CompletionOnlyLM))\((?P<inside>[^()]{0,1000}\))"
-)
+_COLLATES = re.compile(r"\b(?P<class>DataCollatorFor(?:LanguageModeling|CompletionOnlyLM))\((?P<inside>[^()]{0,1000}\))")
 #: the arguments with which it makes them, and a word among them
 _LABELS = re.compile(r"\bmlm\s*=\s*False|response_template")
 _WORD = re.compile(r"\b(\w+)\s*[,)]")

@@ -6,7 +6,8 @@ import inspect
 import sys
 from typing import TYPE_CHECKING, Any
 
-from tests.support import tiny, trl_trainers
+import tiny  # on the path since ``trainers`` was imported
+import trl_trainers  # see above
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -32,7 +32,10 @@ from kbitlint.context import TrainingContext
 from kbitlint.integrations.trainer import KbitlintCallback
 from kbitlint.model.layers.norms import is_norm
 from kbitlint.model.trace.trace import trace
-from tests.support import tiny, trl_trainers
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "support"))  # its modules import each other by name
+import tiny  # see above
+import trl_trainers  # see above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -321,7 +321,9 @@ ASKING = {"is_file", "is_dir", "exists", "glob", "rglob", "iterdir", "read_text"
     *("scandir", "listdir", "walk", "open", "isfile", "isdir", "lexists")
 }
 #: what finds the files of a folder, and reads the settings, before any result is asked for; and tables of kbitlint itself
-FINDING = {"source/folders.py", "source/gitignore.py", "context/launchers.py", "upstream/messages.py", "upstream/features.py"}
+FINDING = {"source/folders.py", "source/gitignore.py", "context/launchers.py"} | {
+    *("upstream/messages.py", "upstream/features.py", "upstream/contracts/diffusers.py")
+}
 #: the versions of the installed libraries are part of the key
 KEYED = {"upstream/versions.py read_text"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections import Counter
 
 import gloo
@@ -212,6 +213,26 @@ ON_WEIGHTS = {
 }
 
 
+#: TRL's fused head computes the loss from the weight of the head, which it casts itself: no edit of the module is needed
+HEAD_IN_FLOAT32 = ("float32-module", "lm_head")
+
+
+def beside_head(report):
+    """The violations of a report, without the edit that TRL's fused head spares."""
+    return [
+        dataclasses.replace(
+            violation,
+            fix=dataclasses.replace(
+                violation.fix,
+                edits=tuple(edit for edit in violation.fix.edits if (edit.kind, edit.path) != HEAD_IN_FLOAT32),
+            ),
+        )
+        if violation.fix is not None and violation.surface.value == "trace"
+        else violation
+        for violation in report.violations
+    ]
+
+
 @pytest.mark.parametrize("method", ON_PACKED | ON_WEIGHTS)
 def test_what_trl_binds_changes_no_verdict_on_any_method_of_peft(method):
     """``add_fused_lm_head`` is what all of TRL's trainers for language models do to the model they are given."""
@@ -230,6 +251,8 @@ def test_what_trl_binds_changes_no_verdict_on_any_method_of_peft(method):
         report = kbitlint.check(model)
         planned = kbitlint.plan(model, unsafe=True)
 
-    assert (report.violations, report.skips, report.ran) == (bare.violations, bare.skips, bare.ran)
-    assert planned == kbitlint.plan(adapted(bound=False), unsafe=True)
+    assert (beside_head(report), report.skips, report.ran) == (beside_head(bare), bare.skips, bare.ran)
+    assert planned == tuple(
+        edit for edit in kbitlint.plan(adapted(bound=False), unsafe=True) if (edit.kind, edit.path) != HEAD_IN_FLOAT32
+    )
     assert [skip.reason for skip in report.skips if skip.surface.value == "trace" and not skip.code] == []

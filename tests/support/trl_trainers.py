@@ -10,10 +10,9 @@ import sys
 import warnings
 from typing import Any
 
+import tiny
 import transformers
 from peft import LoraConfig, get_peft_model
-
-from tests.support import tiny
 
 #: trainers that cannot be built without a server -> the reason
 ELSEWHERE = {
