@@ -115,7 +115,8 @@ def asked_words():
     """Return each word that rules, contracts and the interpreter compare names with."""
     kept = [ROOT / "source", ROOT / "facts", ROOT / "upstream", ROOT.parent / "rules", ROOT / "rules"]
     for place in (path for folder in kept for path in folder.rglob("*.py")):
-        if place.parent.name == "signatures" or place.name in {"keys.py", "inert.py"}:
+        # the last reads the text of the script, not its paths
+        if place.parent.name == "signatures" or place.name in {"keys.py", "inert.py", "end_token_never_learned.py"}:
             continue
         tree = ast.parse(place.read_text())
         documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
