@@ -46,11 +46,20 @@ class CommandLine(click.Group):
         with interrupts.watched() as seen:
             open_missing()
             with import_paths.closed_to(import_paths.reached_by(())):
-                code = code_of(lambda: super(CommandLine, self).main(args, prog_name, *rest, **further), verbose)
+                code = code_of(lambda: self._run(seen, args, prog_name, *rest, **further), verbose)
             if seen.count and code != interrupts.EXIT_INTERRUPTED:  # a library has swallowed it
                 code = code_of(_interrupt)
             interrupts.leave_with(code)
         sys.exit(code)
+
+    def _run(self, seen: interrupts.watched, *args: Any, **kwargs: Any) -> Any:
+        """Run the command. A failure after Ctrl-C is one of what it broke off, such as an import."""
+        try:
+            return super().main(*args, **kwargs)
+        except Exception as error:
+            if seen.count:
+                raise KeyboardInterrupt from error
+            raise
 
     def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
         """Parse the arguments."""

@@ -93,13 +93,14 @@ def test_ctrl_c_at_any_moment_is_130_and_one_line(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("heeded")
-def test_ctrl_c_that_a_library_swallows_ends_the_run_all_the_same(tmp_path):
-    """Extension modules and callbacks make other exceptions of it, or none."""
+@pytest.mark.parametrize("then", ["return check(*arguments, **options)", "raise ImportError('cannot load a module twice')"])
+def test_ctrl_c_that_a_library_swallows_ends_the_run_all_the_same(tmp_path, then):
+    """Extension modules and callbacks make other exceptions of it, or none; an import that it broke off fails later."""
     code = (
         "import os, signal, sys\nfrom kbitlint import api, cli\ncheck = api.check\n"
         "def swallows(*arguments, **options):\n"
         "    try:\n        os.kill(os.getpid(), signal.SIGINT)\n        [0 for _ in range(10**6)]\n"
-        "    except BaseException:\n        pass\n    return check(*arguments, **options)\n"
+        f"    except BaseException:\n        pass\n    {then}\n"
         "api.check = swallows\ncli.main(['check', 't.py'])\n"
     )
     (tmp_path / "t.py").write_text("x = 1\n")
