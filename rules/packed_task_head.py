@@ -8,7 +8,7 @@ from kbitlint.facts.source import Action
 from kbitlint.facts.values import Call, Symbol
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.signatures.lookup import takes
-from kbitlint.upstream.task_heads import BIASED, HEADS, OTHER_ANSWERS
+from kbitlint.upstream.task_heads import BIASED, HEADS, OTHER_ANSWERS, head_kind
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -100,8 +100,7 @@ class PackedTaskHead(Rule):
 
 
 def _kind(model: ModelState) -> str | None:
-    callee = model.load.callee if model.load is not None else ""
-    return next((kind for kind in HEADS if kind in callee), None)
+    return head_kind(model.load.callee) if model.load is not None else None
 
 
 def _is_named(model: ModelState) -> bool:

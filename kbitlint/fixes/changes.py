@@ -53,12 +53,6 @@ class Option:
         """Return what to paste into a script, or what to do by hand."""
         return self.by_hand or words_of(self.settings)
 
-    def is_within(self, writable: frozenset[tuple[Owner, str]] | None) -> bool:
-        """Return whether a script takes all settings of the change; True if no script limits it (None)."""
-        if writable is None:
-            return True
-        return bool(self.settings) and all((setting.owner, setting.name) in writable for setting in self.settings)
-
     def apply(self, setup: Setup) -> Setup:
         """Return the run with the change."""
         changed = dataclasses.replace(setup, **dict(self.fields))
@@ -69,6 +63,11 @@ class Option:
         before, after = meter.rank(setup), meter.rank(self.apply(setup))
         fits = after.on_card <= meter.card.total
         return Change(self.name, before.on_card - after.on_card, self.cost, self.price, self.flags, fits, self.settings)
+
+
+def are_taken(settings: tuple[Setting, ...], names: frozenset[tuple[Owner, str]]) -> bool:
+    """Return whether a change is made by settings alone, and a script takes all of them under these (owner, name)."""
+    return bool(settings) and all((setting.owner, setting.name) in names for setting in settings)
 
 
 def _arguments(**values: Literal) -> tuple[Setting, ...]:
@@ -98,7 +97,10 @@ def options_of(setup: Setup, meter: Meter, writable: frozenset[tuple[Owner, str]
         _experts(meter),
     )
     all_groups = (*groups, _batch(setup), _sharding(setup, meter), _rank(setup), _length(setup))
-    yield from filter(None, ([option for option in group if option.is_within(writable)] for group in all_groups))
+    for group in all_groups:
+        taken = [option for option in group if writable is None or are_taken(option.settings, writable)]
+        if taken:
+            yield taken
 
 
 def changes_of(setup: Setup, meter: Meter) -> tuple[Change, ...]:

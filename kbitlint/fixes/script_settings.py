@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from kbitlint.errors import TargetError
 from kbitlint.facts.values import Call
 from kbitlint.fit_result import Owner
-from kbitlint.fixes.changes import LEAST_UNSAFE_PRICE
+from kbitlint.fixes.changes import LEAST_UNSAFE_PRICE, are_taken
 from kbitlint.fixes.files import FixedFile, edited
 from kbitlint.upstream.signatures.lookup import takes
 
@@ -88,9 +88,7 @@ def _of(training: Training, owner: Owner) -> Value:
 
 def are_written_by(changes: Iterable[Change], names: frozenset[tuple[Owner, str]]) -> bool:
     """Return whether settings of a script make all of these changes."""
-    return all(
-        change.settings and all((setting.owner, setting.name) in names for setting in change.settings) for change in changes
-    )
+    return all(are_taken(change.settings, names) for change in changes)
 
 
 def rewritten(document: Document, name: str, changes: Iterable[Change]) -> FixedFile:
@@ -125,6 +123,6 @@ def _edits(facts: SourceFacts, setting: Setting, name: str) -> tuple[Edit, ...]:
 def left_to_do(changes: Iterable[Change], names: frozenset[tuple[Owner, str]]) -> Iterator[str]:
     """Yield in words the changes that the script does not take, with the reason."""
     for change in changes:
-        if not are_written_by([change], names):
+        if not are_taken(change.settings, names):
             unsafe = change.price >= LEAST_UNSAFE_PRICE and change.settings
             yield f"{change.name} ({'--unsafe-fixes writes it' if unsafe else change.flags})"

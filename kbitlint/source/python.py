@@ -124,7 +124,7 @@ def _launch(beside: FilePath | None, file: str, text: str, module: ast.Module) -
     from kbitlint.source.launches import launch_of  # many audits need no launch
 
     name, notes = file.replace("\\", "/").rpartition("/")[2], ""
-    if f"{name}" in text:
+    if name in text:
         comments = (line.lstrip("#! ") for line in text.split("\n") if line.startswith("#"))
         notes = "\n".join([*comments, ast.get_docstring(module) or ""])
     return launch_of(beside / name, notes)

@@ -10,6 +10,13 @@ HEADS = {
     "ForSequenceClassification": (("classifier", "score", "pre_classifier", "pooler"), ("TOKEN_CLS", "SEQ_CLS")),
     "ForQuestionAnswering": (("qa_outputs",), ("QUESTION_ANS",)),
 }
+
+
+def head_kind(callee: str) -> str | None:
+    """Return the kind of a class or of a call on one, a key of ``HEADS``; None for a class without such a head."""
+    return next((kind for kind in HEADS if kind in callee), None)
+
+
 #: published names of checkpoints whose sequence classifiers have a bias
 BIASED = re.compile(
     r"(google-bert/|FacebookAI/|distilbert/|albert/)?(bert|roberta|xlm-roberta|distilbert|albert)-[\w-]+"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kbitlint.facts.layers import Packing, short_name
 from kbitlint.model.attributes import attribute
+from kbitlint.model.layers.quantized import has_data
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +24,7 @@ def conflict(module: nn.Module, packing: Packing) -> str:
     if packing.method != "bitsandbytes" or packing.features is None:
         return ""
     weight: Any = module._parameters.get("weight")  # noqa: SLF001  # one dictionary read instead of a property chain
-    if not isinstance(weight, Tensor) or weight.is_meta or type(weight).__name__ == "DTensor":
+    if not has_data(weight) or type(weight).__name__ == "DTensor":
         return ""
     found = _four_bits(module, weight, packing.features) if packing.bits == 4 else _eight_bits(module, weight, packing.features)
     return next(found, "")

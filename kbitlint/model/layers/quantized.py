@@ -10,6 +10,7 @@ import functools
 import re
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from kbitlint.facts.layers import LinearFacts, Packing, UnpackedLayerFacts, short_name
@@ -109,6 +110,15 @@ def state_bytes(module: nn.Module, packing: Packing) -> int:
     return code + (blocks + -(-blocks // 256) * 4 + 256 * 4 + 4 if attribute(weight, "compress_statistics") else 4 * blocks)
 
 
+def has_data(weight: Any) -> bool:
+    """Return whether a value is a tensor with data.
+
+    bitsandbytes answers each question to its weights in Python, which is not asked here: a walk asks for every layer.
+    """
+    with torch._C.DisableTorchFunctionSubclass():  # noqa: SLF001  # torch has no public name for it
+        return isinstance(weight, Tensor) and not weight.is_meta
+
+
 def lost_state(module: nn.Module, packing: Packing) -> str:
     """Return the name of the state that a bitsandbytes layer lacks to unpack its weight. It is empty if none is missing.
 
@@ -118,7 +128,7 @@ def lost_state(module: nn.Module, packing: Packing) -> str:
     if packing.method != "bitsandbytes" or TOLD in module.__dict__:
         return ""
     weight: Any = attribute(module, "weight")
-    if not isinstance(weight, Tensor) or weight.is_meta:
+    if not has_data(weight):
         return ""
     name, holder = ("quant_state", module) if packing.bits == 4 else ("SCB", attribute(module, "state"))
     return name if attribute(weight, name) is None and attribute(holder, name) is None else ""

@@ -53,8 +53,7 @@ def split(twin: nn.Module, ranks: int) -> nn.Module:
     done: set[int] = set()
     for path, module, style in _planned(base, plan):
         _must_be_splittable(path, module, style)
-        inner = adapters.seen_through(module)
-        layer = inner.get_base_layer() if hasattr(inner, "get_base_layer") else inner
+        inner, layer = _layer_of(module)
         _split(path, layer, "weight", _SPLITS[style], ranks, done)
         if _SPLITS[style] == 0 and getattr(layer, "bias", None) is not None:
             _split(path, layer, "bias", 0, ranks, done)
@@ -73,10 +72,15 @@ def _planned(base: nn.Module, plan: Mapping[str, str]) -> Iterator[tuple[str, nn
             yield path, module, style
 
 
+def _layer_of(module: nn.Module) -> tuple[Any, Any]:
+    """Return a module of the plan without wrappers, and its layer without adapters: the same module if it has none."""
+    inner: Any = adapters.seen_through(module)
+    return inner, inner.get_base_layer() if hasattr(inner, "get_base_layer") else inner
+
+
 def _must_be_splittable(path: str, module: nn.Module, style: str) -> None:
     """Raise if the first step of real ranks raises, or if the style is not measured."""
-    inner: Any = adapters.seen_through(module)
-    layer = inner.get_base_layer() if hasattr(inner, "get_base_layer") else inner
+    inner, layer = _layer_of(module)
     packing = quantized.packing_of(layer)
     if packing is not None and packing.method == "bitsandbytes":
         raise KbitlintError(

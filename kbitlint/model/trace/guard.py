@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from kbitlint.model.trace.zeros import storage_key
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -37,7 +39,7 @@ class Guard:
             if tensor is not None
         ]
         self._tensors = frozenset(map(id, tensors))
-        self._storages = frozenset(filter(None, map(_storage, tensors)))
+        self._storages = frozenset(filter(None, map(storage_key, tensors)))
         self._thread = threading.get_ident()
         self.touched = ""
         """The first use of the original, in words; empty if there was none. The code of the model may catch the error."""
@@ -63,7 +65,7 @@ class Guard:
             TouchedError: A tensor belongs to the original, or is a parameter of another model.
         """
         for tensor in tensors:
-            if id(tensor) in self._tensors or (not tensor.is_meta and _storage(tensor) in self._storages):
+            if id(tensor) in self._tensors or (not tensor.is_meta and storage_key(tensor) in self._storages):
                 self._refuse("it computes with a tensor of the model itself, not of its copy")
             if not tensor.is_meta and isinstance(tensor, nn.Parameter):  # the copy's own parameters are on meta
                 self._refuse("it computes with a parameter of another model")
@@ -71,10 +73,3 @@ class Guard:
     def _refuse(self, what: str) -> None:
         self.touched = self.touched or f"{what}: a function finds it past the attributes that a copy can follow"
         raise TouchedError(self.touched)
-
-
-def _storage(tensor: Tensor) -> int | None:
-    try:
-        return int(tensor.untyped_storage()._cdata)  # noqa: SLF001  # the only identity of a storage
-    except (RuntimeError, NotImplementedError):  # sparse tensors and wrapper subclasses have no storage
-        return None

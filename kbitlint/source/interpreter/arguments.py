@@ -16,7 +16,7 @@ from kbitlint.files.local_configs import adapter_config, zero_stage
 from kbitlint.upstream.calls import EXPERT_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
 from kbitlint.upstream.hub_names import is_hub_id, published_method, stored_method, stored_quantized
 from kbitlint.upstream.quantization import OWN_LINEARS, QUANTIZATION_CONFIGS
-from kbitlint.upstream.task_heads import HEADS
+from kbitlint.upstream.task_heads import HEADS, head_kind
 from kbitlint.upstream.trl_versions import behavior
 from kbitlint.upstream.versions import number
 
@@ -128,8 +128,7 @@ def trained_copies(state: ModelState) -> tuple[tuple[str, ...], ...]:
         return ()
     saved, task = config.value("modules_to_save"), config.value("task_type")
     named: list[tuple[str, ...]] = [(name,) for name in saved if isinstance(name, str)] if isinstance(saved, tuple) else []
-    callee = state.load.callee if state.load is not None else ""
-    kind = next((kind for kind in HEADS if kind in callee), None)
+    kind = head_kind(state.load.callee) if state.load is not None else None
     if kind is not None and (task.last if isinstance(task, Symbol) else task) in HEADS[kind][1]:
         named.append(tuple(name for name in HEADS[kind][0] if name not in ("pre_classifier", "pooler")))
     return tuple(named)
