@@ -50,7 +50,7 @@ def _has_proxy() -> bool:
 def _endpoint() -> str:
     from huggingface_hub import constants  # an optional dependency
 
-    return constants.ENDPOINT
+    return str(constants.ENDPOINT)
 
 
 class _Unreached:
@@ -71,7 +71,7 @@ def offline_if_unreached() -> Iterator[None]:
 
     before = constants.HF_HUB_OFFLINE
     if not before and not _has_proxy():
-        constants.HF_HUB_OFFLINE = _Unreached()  # type: ignore[assignment]  # it is asked for its truth only
+        constants.HF_HUB_OFFLINE = _Unreached()  # it is asked for its truth only
     try:
         yield
     finally:
