@@ -291,6 +291,15 @@ def test_help_is_a_word_too(project, tmp_path):
     assert project("help", "check").stdout == project("check", "--help").stdout
 
 
+def test_a_job_that_launches_a_script_names_what_to_audit(project, tmp_path):
+    (tmp_path / "job.slurm").write_text("#SBATCH --gres=gpu:8\nsrun accelerate launch --num_processes 8 src/train.py --lr 1\n")
+
+    result = project("check", "job.slurm", "--format", "concise")
+
+    skipped = "job.slurm: skipped: it launches src/train.py: check that script, or `kbitlint rehearse job.slurm`"
+    assert (result.exit_code, result.stdout) == (0, f"{skipped}\nnothing to check\n")
+
+
 def test_a_run_without_a_cache_may_be_asked_of_a_script_too(project):
     assert project("check", "src/train.py", "--no-cache").stdout == project("check", "src/train.py").stdout
 
