@@ -97,6 +97,18 @@ def contains(left: Object, right: Object) -> bool | None:
     return None
 
 
+def text_method(owner: Constant, name: str, given: Object) -> Object:
+    """Return what a method of a text returns: ``startswith``, ``endswith`` or ``lower``."""
+    text = str(owner.value)
+    if name == "lower":
+        return Constant(text.lower(), owner.flag)
+    ends = given.values if isinstance(given, Sequence) else [given]
+    known = [end.value for end in ends if isinstance(end, Constant) and isinstance(end.value, str)]
+    if len(known) < len(ends):
+        return UNKNOWN
+    return Constant(text.startswith(tuple(known)) if name == "startswith" else text.endswith(tuple(known)), owner.flag)
+
+
 def held_by(owner: Record) -> list[TrackedModel]:
     """Return the models that an object holds directly or through other objects."""
     found: list[TrackedModel] = []

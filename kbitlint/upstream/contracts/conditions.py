@@ -59,11 +59,26 @@ class Subject:
             "bits": model.bits,
             "dtype": model.dtype,
             "checkpointed": UNKNOWN if model.checkpointing.enabled is None else model.checkpointing.enabled,
+            "type": _type_of(model),
             "loader": model.load.callee if model.load is not None else UNKNOWN,
             "adapter_config": model.adapters.config if model.adapters is not None else None,
             "object": not isinstance(self.call.value("model"), str),
         }
-        return known[name] if model.certain or name in ("adapted", "object", "loader") else UNKNOWN
+        return known[name] if model.certain or name in _KEPT else UNKNOWN
+
+
+#: properties that no call changes
+_KEPT = ("adapted", "object", "loader", "type")
+
+
+def _type_of(model: ModelState) -> Value:
+    """Return the model type of a model that transformers' own code loads; UNKNOWN if it is not known."""
+    load = model.load
+    if load is None or load.value("trust_remote_code", False) is not False:  # noqa: FBT003  # the default
+        return UNKNOWN
+    from kbitlint.upstream.families import facts_of  # the table of families, for few conditions
+
+    return facts_of(load.value("pretrained_model_name_or_path"), model.named).model_type or UNKNOWN
 
 
 def truth(condition: str, subject: Subject) -> bool | None:
@@ -240,6 +255,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "has": lambda value, part: part in value.lower() if isinstance(value, str) else False,
     "plain": lambda value: isinstance(value, str) and not set(value) - _PLAIN,
     "made": _is_made,
+    "method": lambda value: True if isinstance(value, Call) and value.callee.startswith("peft.") else UNKNOWN,
     "plugin": _plugin,
     "beyond": _beyond,
 }
