@@ -122,6 +122,8 @@ class ModelState:
     """False after loading and ``eval()``, True after ``train()``; None if it is not known."""
     unconverted: bool = False
     """Whether the model's linear layers are a class of its own, which transformers leaves unquantized."""
+    unpacked: Value = None
+    """The bits in which bitsandbytes held its weights before ``dequantize()``, which leaves the marks of loading; else None."""
     inferred: bool = False
     """Whether the model was loaded under ``torch.inference_mode``."""
     rows: Value = None

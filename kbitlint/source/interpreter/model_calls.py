@@ -215,7 +215,8 @@ class ModelCalls(Interpreter):
         if name == "cuda":
             self.trail.step(Action.MOVE, call, net, net.state)
         elif name == "dequantize":  # the linear layers become plain ones, in place
-            net.state = dataclasses.replace(net.state, method=None, bits=None, quantization=None)
+            bits = net.state.bits if net.state.method == "bitsandbytes" else None
+            net.state = dataclasses.replace(net.state, method=None, bits=None, quantization=None, unpacked=bits)
 
     def _cast(self, call: Call, name: str, net: TrackedModel) -> None:
         value = CASTS.get(name)

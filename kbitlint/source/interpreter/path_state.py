@@ -212,7 +212,8 @@ class PathState:
         cast = state.method == "bitsandbytes" or state.method not in PREPARED_METHODS
         dtype = "float32" if cast and state.method is not UNKNOWN else state.dtype
         after = dataclasses.replace(state, base_frozen=True, adapters=adapters, prepared=call, dtype=dtype)
-        if api.checkpoints is not None and (state.method in PREPARED_METHODS or state.method is UNKNOWN):
+        known = state.method in PREPARED_METHODS or state.method is UNKNOWN or state.unpacked is not None
+        if api.checkpoints is not None and known:
             after = self.enable_checkpointing(call, api.checkpoints, after)
         self.step(Action.PREPARE, call, net, after)
 

@@ -36,6 +36,8 @@ def attribute_of(net: TrackedModel, name: str) -> Object:
     state = net.state
     known = state.load is not None and (state.method is None or state.kbit)
     if name in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
+        if state.unpacked is not None:
+            return Constant(state.unpacked == int(name[-4])) if isinstance(state.unpacked, int) else UNKNOWN
         exact = known and (state.method != "bitsandbytes" or isinstance(state.bits, int))
         return Constant(state.method == "bitsandbytes" and state.bits == int(name[-4])) if exact else UNKNOWN
     if name == "is_quantized":
