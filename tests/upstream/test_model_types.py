@@ -38,9 +38,9 @@ def test_the_types_whose_classes_lack_a_kind_of_attention(flag, known):
     assert lacking == set(known)
 
 
-@pytest.mark.parametrize("method", DEFAULT_TARGETS)
-def test_the_types_whose_targets_a_method_of_peft_knows(method):
-    assert set(DEFAULT_TARGETS[method]) == set(getattr(constants, f"TRANSFORMERS_MODELS_TO_{method}_TARGET_MODULES_MAPPING"))
+@pytest.mark.parametrize(("method", "types"), [(one, types) for many, types in DEFAULT_TARGETS.items() for one in many])
+def test_the_types_whose_targets_a_method_of_peft_knows(method, types):
+    assert set(types) == set(getattr(constants, f"TRANSFORMERS_MODELS_TO_{method}_TARGET_MODULES_MAPPING"))
 
 
 def test_the_methods_that_a_mixed_model_takes():

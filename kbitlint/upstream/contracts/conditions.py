@@ -53,13 +53,14 @@ class Subject:
         model = self._model
         if model is None:
             return UNKNOWN
+        if name == "type":
+            return _type_of(model)
         known = {
             "adapted": model.adapters is not None or (False if model.certain else UNKNOWN),
             "packed": model.method,
             "bits": model.bits,
             "dtype": model.dtype,
             "checkpointed": UNKNOWN if model.checkpointing.enabled is None else model.checkpointing.enabled,
-            "type": _type_of(model),
             "loader": model.load.callee if model.load is not None else UNKNOWN,
             "adapter_config": model.adapters.config if model.adapters is not None else None,
             "object": not isinstance(self.call.value("model"), str),
@@ -68,7 +69,7 @@ class Subject:
 
 
 #: properties that no call changes
-_KEPT = ("adapted", "object", "loader", "type")
+_KEPT = ("adapted", "object", "loader")
 
 
 def _type_of(model: ModelState) -> Value:
@@ -171,10 +172,13 @@ def _truth(value: Any) -> bool | None:
 
 
 def _joined(either: bool, nodes: list[ast.expr], subject: Subject) -> Any:  # noqa: FBT001  # or, else and
-    held = [_truth(_value(node, subject)) for node in nodes]
-    if either in held:
-        return either
-    return UNKNOWN if None in held else not either
+    unknown = False
+    for node in nodes:
+        held = _truth(_value(node, subject))
+        if held is either:
+            return either
+        unknown = unknown or held is None
+    return UNKNOWN if unknown else not either
 
 
 def _compared(operation: ast.cmpop, left: Any, right: Any) -> Any:
@@ -255,7 +259,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "has": lambda value, part: part in value.lower() if isinstance(value, str) else False,
     "plain": lambda value: isinstance(value, str) and not set(value) - _PLAIN,
     "made": _is_made,
-    "method": lambda value: True if isinstance(value, Call) and value.callee.startswith("peft.") else UNKNOWN,
+    "kind": lambda value: value.callee[5:] if isinstance(value, Call) and value.callee.startswith("peft.") else UNKNOWN,
     "plugin": _plugin,
     "beyond": _beyond,
 }

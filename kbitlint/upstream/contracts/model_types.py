@@ -26,22 +26,19 @@ _TARGETED: tuple[str, ...] = (
 _FEWER = frozenset(
     {"blip-2", "btlm", "codegen", "chatglm", "electra", "layoutlm", "mpt", "rwkv", "rwkv7", "stablelm", "xlm-roberta"}
 )
-#: method -> the types whose target modules it knows
-DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(
-        (
-            *("BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA", "HRA", "LILY", "LOHA", "LOKR", "LORA"),
-            *("MISS", "OFT", "PEANUT", "PSOFT", "RANDLORA", "ROAD", "SHIRA", "TINYLORA", "UNILORA", "VERA"),
-        ),
-        _TARGETED,
-    ),
-    "ADALORA": tuple(
+#: methods -> the types whose target modules they know
+DEFAULT_TARGETS: dict[tuple[str, ...], tuple[str, ...]] = {
+    (
+        *("BOFT", "C3A", "DEFT", "DELORA", "FOURIERFT", "GLORA", "GRALORA", "HIRA", "HRA", "LILY", "LOHA", "LOKR", "LORA"),
+        *("MISS", "OFT", "PEANUT", "PSOFT", "RANDLORA", "ROAD", "SHIRA", "TINYLORA", "UNILORA", "VERA"),
+    ): _TARGETED,
+    ("ADALORA",): tuple(
         name
         for name in _TARGETED
         if name not in {*_FEWER, "RefinedWeb", "RefinedWebModel", "falcon", "mistral", "mixtral", "phi"}
     ),
-    "IA3": tuple(name for name in _TARGETED if name not in {*_FEWER, "gemma4", "nemotron_h"}),
-    "LNTUNING": (
+    ("IA3",): tuple(name for name in _TARGETED if name not in {*_FEWER, "gemma4", "nemotron_h"}),
+    ("LNTUNING",): (
         *("bart", "blip-2", "bloom", "falcon", "gemma", "gemma2", "gemma3_text", "gpt2", "gptj", "llama", "llava", "mistral"),
         *("mt5", "phi", "qwen2", "qwen3", "t5"),
     ),

@@ -230,7 +230,6 @@ _ATTACH_ROWS = (
     ),
 )
 
-_MIXED = " or ".join(f"made(peft_config, '{config_class(method)}')" for method in MIXABLE)
 #: methods that attach adapters to a model, whose config may leave the target modules to PEFT
 _ATTACHES = ("peft.get_peft_model", "peft.PeftModel*", "peft.inject_adapter_in_model", "add_adapter")
 _TARGET_ROWS = (
@@ -243,18 +242,23 @@ _TARGET_ROWS = (
     ),
     Contract(
         _ATTACH,
-        f"mixed is True and method(peft_config) and not ({_MIXED})",
+        f"mixed is True and kind(peft_config) not in {tuple(map(config_class, MIXABLE))!r}",
         "The provided `peft_type` '' is not compatible with the `PeftMixedModel`",
         drops="mixed",
+    ),
+    Contract(
+        ("peft.inject_adapter_in_model", "add_adapter"),
+        "kind(peft_config) in ('PromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig')",
+        "`create_and_replace` does not support prompt learning",
     ),
     *(
         Contract(
             _ATTACHES,
-            f"made(peft_config, '{config_class(method)}') and peft_config.target_modules is None"
+            f"kind(peft_config) in {tuple(map(config_class, methods))!r} and peft_config.target_modules is None"
             f" and peft_config.target_parameters is None and model.type not in {types!r}",
             "Please specify `target_modules`",
         )
-        for method, types in DEFAULT_TARGETS.items()
+        for methods, types in DEFAULT_TARGETS.items()
     ),
 )
 
