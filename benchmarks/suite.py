@@ -55,14 +55,8 @@ PROMISES = {
         *("test_launches", "test_own_loops", "test_snapshots", "test_cache", "test_paths", "test_stored_adapters"),
     ),
     "what constructors refuse, against the installed libraries": (
-        *(
-            "test_contracts",
-            "test_program_contracts",
-            "test_pipeline_contracts",
-            "test_signatures",
-            "test_quantization",
-            "test_called_back",
-        ),
+        *("test_contracts", "test_program_contracts", "test_pipeline_contracts", "test_signatures", "test_quantization"),
+        *("test_model_types", "test_called_back"),
     ),
     "time and memory that grow with a file as the file does": ("test_growth",),
     "live models of every kind, in the modes of any caller": (
