@@ -28,13 +28,6 @@ if TYPE_CHECKING:
     from kbitlint.source.documents import Document
     from kbitlint.step_report import FitReport, MemoryReport
 
-_SUFFIXES = (".py", ".ipynb")
-
-
-def is_command(target: str, argv: Sequence[str]) -> bool:
-    """Return whether a target is a script, or the command that launches one."""
-    return bool(argv) or target.endswith(_SUFFIXES)
-
 
 def memory_of_script(words: Sequence[str], how: Rehearsal, arguments: Mapping[str, Any]) -> MemoryReport:
     """Return what a step of a script's training takes; of several trainings, of the one that takes most.
