@@ -51,6 +51,7 @@ def alone(folder, *arguments, **further):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_what_a_factory_prints_is_not_in_the_report(tmp_path):
     (tmp_path / "f.py").write_text(FACTORY)
 
