@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
+from kbitlint.model.trace.unknown_values import on_meta
 from kbitlint.rehearsal.imports import replace
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ class _Here(TorchFunctionMode):
         except (RuntimeError, NotImplementedError):
             if not _mixed((args, kwargs)):
                 raise
-            return func(*_on_meta(args), **_on_meta(kwargs))
+            return func(*on_meta(args), **on_meta(kwargs))
 
     def _is_of_model(self, device: Any, frame: FrameType) -> bool:
         """Return whether a caller makes its data on the device of a model without weights: there they have values."""
@@ -177,21 +179,4 @@ def _picks_unknown(tensor: Any, index: Any) -> bool:
 
 def _mixed(values: Any) -> bool:
     """Return whether some tensors have values and some have none."""
-    kinds = {tensor.is_meta for tensor in _tensors(values)}
-    return len(kinds) == 2
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    if isinstance(values, Tensor):
-        return [values]
-    if isinstance(values, dict):
-        values = list(values.values())
-    return [tensor for one in values for tensor in _tensors(one)] if isinstance(values, (list, tuple)) else []
-
-
-def _on_meta(values: Any) -> Any:
-    if isinstance(values, Tensor):
-        return values if values.is_meta else torch.empty_like(values, device="meta")
-    if isinstance(values, dict):
-        return {name: _on_meta(one) for name, one in values.items()}
-    return type(values)(_on_meta(one) for one in values) if type(values) in (list, tuple) else values
+    return len({leaf.is_meta for leaf in tree_leaves(values) if isinstance(leaf, Tensor)}) == 2

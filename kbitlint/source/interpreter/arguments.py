@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.model_state import Adapters, CheckpointConfig, ModelState
 from kbitlint.facts.reentry import Reentry
-from kbitlint.facts.values import UNKNOWN, Argument, Call, Symbol, Value
+from kbitlint.facts.values import UNKNOWN, Argument, Call, Symbol, Value, last_name
 from kbitlint.files.local_configs import adapter_config, zero_stage
 from kbitlint.upstream.calls import EXPERT_COUNTS, LAYER_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
 from kbitlint.upstream.hub_names import is_hub_id, published_method, stored_method, stored_quantized
@@ -143,7 +143,7 @@ def trained_copies(state: ModelState) -> tuple[tuple[str, ...], ...]:
     saved, task = config.value("modules_to_save"), config.value("task_type")
     named: list[tuple[str, ...]] = [(name,) for name in saved if isinstance(name, str)] if isinstance(saved, tuple) else []
     kind = head_kind(state.load.callee) if state.load is not None else None
-    if kind is not None and by not in HEADLESS and (task.last if isinstance(task, Symbol) else task) in HEADS[kind][1]:
+    if kind is not None and by not in HEADLESS and last_name(task) in HEADS[kind][1]:
         named.append(tuple(name for name in HEADS[kind][0] if name not in ("pre_classifier", "pooler")))
     return tuple(named)
 
