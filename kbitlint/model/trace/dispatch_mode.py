@@ -156,7 +156,7 @@ class MetaKernels(TorchDispatchMode):
             return func(*args, **kwargs)
         except NotImplementedError:
             if func is aten.sparse_mask.default:  # the gradient of the values that a sparse tensor was made of
-                return args[1].to(args[0].dtype)
+                return args[1].to(args[0].dtype, copy=True)  # with values of its own: those of the mask may be known zeros
             return self.shapes.run(func, _dense(args), _dense(kwargs))
 
 
