@@ -9,6 +9,7 @@ from peft import (
     LoHaConfig,
     LoraConfig,
     RandLoraConfig,
+    ShiraConfig,
     UniLoraConfig,
     VeraConfig,
     get_peft_model,
@@ -258,3 +259,12 @@ def test_one_hooked_parameter_is_a_warning_and_a_hook_that_writes_elsewhere_is_n
 
     assert [(severity, parameters) for _, severity, parameters in told(model)] == [("warning", 1)]
     assert seen == []
+
+
+@pytest.mark.parametrize(
+    "adapted", [ShiraConfig(r=4, target_modules=["q_proj", "v_proj"]), LoraConfig(r=4)], ids=["sparse", "lora"]
+)
+def test_what_starts_at_zero_and_moves_is_no_fault(adapted):
+    model = get_peft_model(tiny.load(), adapted)
+
+    assert (told(model), unmoved(model)) == ([], [])

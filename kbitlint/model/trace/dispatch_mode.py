@@ -156,7 +156,9 @@ class MetaKernels(TorchDispatchMode):
             return func(*args, **kwargs)
         except NotImplementedError:
             if func is aten.sparse_mask.default:  # the gradient of the values that a sparse tensor was made of
-                return args[1].to(args[0].dtype)
+                mask = args[1]  # the result has values of its own: those of the mask may be known zeros
+                values = torch.empty(mask._values().shape, dtype=args[0].dtype, device=META)  # noqa: SLF001  # also of one that is not coalesced
+                return torch.sparse_coo_tensor(mask._indices(), values, mask.shape, is_coalesced=mask.is_coalesced())  # noqa: SLF001  # see above
             return self.shapes.run(func, _dense(args), _dense(kwargs))
 
 

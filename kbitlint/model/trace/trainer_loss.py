@@ -81,8 +81,8 @@ class TrainerLoss:
 def trainer_loss(trainer: Any, batch_size: int | None) -> TrainerLoss | None:
     """Return the loss of a Trainer, or None if it cannot be computed beside its training.
 
-    None if the Trainer runs on several ranks, whose losses are gathered; if it generates its inputs; if its data cannot be read
-    ahead; or if code of the user's in its loss reports to somewhere.
+    None if the Trainer runs on several ranks, whose losses are gathered; if it generates its inputs; if it steps on another
+    loss; if its data cannot be read ahead; or if code of the user's in its loss reports to somewhere.
 
     Args:
         trainer: The Trainer, or None.
@@ -91,10 +91,20 @@ def trainer_loss(trainer: Any, batch_size: int | None) -> TrainerLoss | None:
     loss = attribute(type(trainer), "compute_loss")
     if not isinstance(loss, types.FunctionType) or attribute(attribute(trainer, "accelerator"), "num_processes", 1) != 1:
         return None
-    if not getattr(type(trainer), _PREPARES, loss).__module__.startswith("transformers.") or _reports(trainer):
+    prepares = getattr(type(trainer), _PREPARES, loss).__module__
+    if not prepares.startswith("transformers.") or not _steps_on_its_loss(trainer) or _reports(trainer):
         return None
     batch = first_inputs(trainer, min(batch_size or _MAX_SEQUENCES, _MAX_SEQUENCES))
     return TrainerLoss(trainer, dict(batch)) if isinstance(batch, collections.abc.Mapping) and batch else None
+
+
+def _steps_on_its_loss(trainer: Any) -> bool:
+    """Return whether each step of a Trainer's class leads to ``compute_loss``. OnlineDPO of TRL computes another loss there."""
+    step = [
+        vars(base).get("training_step") for base in type(trainer).__mro__ if not base.__module__.startswith("transformers.")
+    ]
+    codes = [one.__code__ for one in step if isinstance(one, types.FunctionType)]
+    return all({"training_step", "compute_loss"}.intersection(code.co_names) for code in codes)
 
 
 def _reports(trainer: Any) -> bool:

@@ -111,7 +111,8 @@ class Zeros:
         return "" if known == _MADE else known
 
     def _known(self, value: Any) -> str:
-        known = self._causes.get(storage_key(value), "") if isinstance(value, Tensor) else ""
+        dense = isinstance(value, Tensor) and value.layout is torch.strided  # no sparse tensor has a storage to be known by
+        known = self._causes.get(storage_key(value), "") if dense else ""
         return "" if known in self._moving else known
 
     def is_undefined(self, tensor: Tensor) -> bool:
@@ -143,7 +144,7 @@ class Zeros:
     def _see_made(self, result: Any, cause: str) -> None:
         """Record the cause for which the result of an operator is zero, unless it is known already."""
         for made in (result if isinstance(result, (tuple, list)) else (result,)) if cause else ():
-            if isinstance(made, Tensor) and storage_key(made) not in self._causes:
+            if isinstance(made, Tensor) and made.layout is torch.strided and storage_key(made) not in self._causes:
                 self._causes[self._watch(made)] = cause
 
     def _follow(self, name: str, args: Sequence[Any]) -> str:
