@@ -106,7 +106,7 @@ def rehearse(words: tuple[str, ...], **options: Any) -> int:
 @main.command(epilog="Exit codes: 0 measured, 2 kbitlint could not do its job.", short_help="What training takes in memory.")
 @click.argument("target")
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
-@click.option("--batch", type=click.IntRange(min=1), help="Sequences in a batch (default: 1).")
+@click.option("--batch", type=click.IntRange(min=1, max=2**20), help="Sequences in a batch (default: 1).")
 @click.option("--seq-len", type=click.IntRange(min=2), help="Tokens in a sequence (default: 2048).")
 @click.option("--every", type=click.IntRange(min=2), default=2, help="Also with every n-th layer checkpointed (default: 2).")
 @with_options(STEP_OPTIONS)
@@ -140,7 +140,7 @@ def memory(target: str, argv: tuple[str, ...], **options: Any) -> None:
     flag_value="all",
     help="Activation checkpointing: all of the layers if no value follows. Default: that of the model or script, else none.",
 )
-@click.option("--batch", type=click.IntRange(min=1), help="Sequences in a batch of one card (default: 1).")
+@click.option("--batch", type=click.IntRange(min=1, max=2**20), help="Sequences in a batch of one card (default: 1).")
 @click.option("--seq-len", type=click.IntRange(min=2), help="Tokens in a sequence (default: 2048).")
 @with_options(STEP_OPTIONS)
 @click.option("--format", "format_", type=click.Choice(FIT_FORMATS), default="text", help="How to report.")

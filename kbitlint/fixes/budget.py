@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine, registry
@@ -133,6 +134,8 @@ def _measured(state: str, twin: Any, how: _How) -> StateMemory:
     return dataclasses.replace(found, phases=tuple(how.beside.phases(twin, how.context, how.plan, found, rank)))
 
 
+#: the file of a checkpoint, and of an adapter
+_CONFIGS = ("config.json", "adapter_config.json")
 AS_IT_IS, PEFT, FIXED, UNSAFE = "as it is", "PEFT's prepare", "kbitlint's fix", "unsafe fixes"
 
 
@@ -274,10 +277,17 @@ def measurable(opened: OpenTarget, options: Options, shape: tuple[int | None, in
     if is_left_out(target, options):
         raise TargetError(target.text, "is a function, and functions are not run (run=False)")
     if opened.live is None:
-        raise TargetError(target.text, "holds no model whose memory could be measured")
+        raise TargetError(target.text, f"holds no model whose memory could be measured{_models_below(Path(target.text))}")
     context = context_of(opened.live, options.context)
     batch, seq_len = (given or known for given, known in zip(shape, (context.batch_size, context.seq_len), strict=True))
     return model_of(opened.live), dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
+
+
+def _models_below(folder: Path) -> str:
+    """Return a hint at the checkpoints among the entries of a folder; empty if there is none."""
+    found = sorted(str(config.parent) for config in folder.glob("*/*config.json") if config.name in _CONFIGS)
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f": name one of {', '.join(found[:3])}{more}" if found else ": name a script, or a folder with a config.json"
 
 
 def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None], **chosen: Any) -> MemoryReport:
