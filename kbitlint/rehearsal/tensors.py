@@ -103,12 +103,29 @@ _PLACES: dict[Any, Any] = {
 }
 
 
+#: the method of PEFT's layers that casts a new adapter to the dtype of its layer, unless the adapter is on meta
+_MOVES_ADAPTERS = "_move_adapter_to_device_of_base_layer"
+_WITHOUT_DATA = [False]
+
+
+def adapters_without_data(given: bool | None = None) -> bool:  # noqa: FBT001  # a setting
+    """Return whether new adapters have no data in a real run either. A value is set first."""
+    if given is not None:
+        _WITHOUT_DATA[0] = given
+    return _WITHOUT_DATA[0]
+
+
 def asks_for_place(record: Record, frame: FrameType | None) -> bool:
-    """Return whether the caller places data by an answer: the user's code or TRL. Loaders look for meta tensors themselves."""
+    """Return whether the caller places data by an answer: the user's code, TRL, or PEFT's move of a new adapter.
+
+    Loaders look for meta tensors themselves.
+    """
     while frame is not None and frame.f_code.co_name in ("__getattr__", "<genexpr>"):  # PEFT passes a model's properties on
         frame = frame.f_back
     if frame is None:
         return False
+    if frame.f_code.co_name == _MOVES_ADAPTERS:
+        return not adapters_without_data()
     return str(frame.f_globals.get("__name__", "")).startswith("trl.") or record.is_users(frame.f_code.co_filename)
 
 
