@@ -143,7 +143,7 @@ assert again.buf[0] == 7
 memory = os.memfd_create("x")
 os.write(memory, b"x" * 1000)
 refused = []
-for address in ("/run/docker.sock", "/var/run/dbus/system_bus_socket", "\\\\0abstract"):
+for address in ("/run/docker.sock", "/var/run/dbus/system_bus_socket", "\\0abstract"):
     one = socket.socket(socket.AF_UNIX)
     try:
         one.connect(address)
@@ -159,7 +159,7 @@ left, right = socket.socketpair(); left.send(b"1"); assert right.recv(1) == b"1"
 libc.mkdir(os.environ["TMPDIR"].encode() + b"/deep", 0o700)
 here = os.open(".", os.O_RDONLY)
 libc.chdir(os.environ["TMPDIR"].encode() + b"/deep")
-for _ in range(3000):
+for _ in range(1200):
     assert libc.mkdir(b"d", 0o700) == 0
     libc.chdir(b"d")
 os.fchdir(here)
