@@ -75,19 +75,31 @@ class _Here(TorchFunctionMode):
         if func is Tensor.to:
             return _tensor_to(args[0], args[1:], kwargs)
         if func in _VALUES and args and isinstance(args[0], Tensor) and args[0].is_meta:
-            self._record.guessed = True
-            return _VALUES[func](args[0])
+            return self._value(func, args)
         if func is Tensor.__getitem__ and _picks_unknown(*args):
             return args[0].flatten(0, args[1].dim() - 1)  # all of them: how many a mask picks is a value
         if kwargs and (is_cuda(kwargs.get("device")) or self._is_of_model(kwargs.get("device"), sys._getframe(1))):  # noqa: SLF001  # the caller
             kwargs = {**kwargs, "device": "cpu"}
         kwargs.pop("pin_memory", None)
         try:
-            return func(*args, **kwargs)
+            return self._dated(func, func(*args, **kwargs))
         except (RuntimeError, NotImplementedError):
             if not _mixed((args, kwargs)):
                 raise
             return func(*_on_meta(args), **_on_meta(kwargs))
+
+    def _value(self, func: Any, args: Any) -> Any:
+        """Return the answer to a question for values that a tensor lacks."""
+        self._record.guessed = True
+        if func in _COMPARISONS and len(args) > 1:
+            return _is_old(args[0], self._record) == _is_old(args[1], self._record)
+        return _VALUES[func](args[0])
+
+    def _dated(self, func: Any, made: Any) -> Any:
+        """Return a result. A copy without values notes how many trainings had been reached when it was made."""
+        if func is Tensor.clone and made.is_meta:
+            setattr(made, _MADE, self._record.trainings)
+        return made
 
     def _is_of_model(self, device: Any, frame: FrameType) -> bool:
         """Return whether a caller makes its data on the device of a model without weights: there they have values."""
@@ -185,6 +197,17 @@ _VALUES: dict[Any, Callable[[Tensor], Any]] = {
     **dict.fromkeys((torch.isnan, Tensor.isnan, torch.isinf, Tensor.isinf), _everywhere(value=False)),
     **dict.fromkeys((torch.isfinite, Tensor.isfinite), _everywhere(value=True)),
 }
+
+
+#: comparisons of all values: a copy from before a training differs from what was trained
+_COMPARISONS = frozenset((torch.equal, Tensor.equal, torch.allclose, Tensor.allclose))
+#: the attribute of a copy: how many trainings had been reached when it was made
+_MADE = "kbitlint_made"
+
+
+def _is_old(value: Any, record: Record) -> bool:
+    """Return whether a tensor is a copy from before the last training."""
+    return bool(getattr(value, _MADE, record.trainings) < record.trainings)
 
 
 def _picks_unknown(tensor: Any, index: Any) -> bool:
