@@ -353,3 +353,20 @@ def test_lightning_trains_what_a_training_step_returns(returned, loaded, found):
     fit = "module = Continued('first')\npl.Trainer(max_steps=10).fit(module, data)\n"
 
     assert [severity for severity, *_ in findings("KB202", script + fit)] == found
+
+
+def test_a_loop_over_models_and_an_encoder_beside_the_one_that_trains():
+    script = """
+from transformers import AutoModel
+encoder = AutoModel.from_pretrained("org/encoder")
+for one in (encoder, model):
+    one.requires_grad_(False)
+optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+for batch in loader:
+    loss = torch.nn.functional.mse_loss(model(batch, encoder(batch)[0]).logits.float(), target(batch))
+    loss.backward()
+    optimizer.step()
+"""
+    assert flagged_lines("KB202", LOADED + PREPARED + ADAPTED + script) == [("error", "one.requires_grad_(False)")]
+    apart = script.replace("(encoder, model)", "(encoder, other)")
+    assert flagged_lines("KB202", LOADED + PREPARED + ADAPTED + apart) == []

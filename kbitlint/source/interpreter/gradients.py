@@ -81,6 +81,7 @@ class Gradients(Interpreter):
         self.trail.calls[optimizer.span] = optimizer
         for net in optimized(arguments):
             net.optimizer = optimizer if net.state.adapters is None else None
+            net.in_optimizer = True
         given = arguments.get("params" if "params" in arguments.items else "0")
         if isinstance(given, Parameters) and given.once:
             if given.used:
@@ -122,7 +123,8 @@ class Gradients(Interpreter):
         if net is None:
             self.effort.spend(len(self.trail.nets) // _CHEAP)
             called = [net for net in self.trail.nets if net.outputs]
-            net = called[0] if len(called) == 1 else None
+            trained = [net for net in called if net.in_optimizer] or called  # others give inputs: an encoder of texts
+            net = trained[0] if len(trained) == 1 else None
         if net is not None:
             loop = self.loops[0] if self.loops else None
             batch = output.batch if output is not None else None

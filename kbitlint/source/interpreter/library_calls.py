@@ -110,9 +110,24 @@ class LibraryCalls(Interpreter):
         ):
             return self.special(name, arguments)
         self.training_call(last, arguments)
+        if name == "diffusers.training_utils.cast_training_params":
+            self._cast_adapters(arguments)
+            return UNKNOWN
         if name.partition(".")[0] not in _HARMLESS and not is_optimizer(last):
             self._unknown_function(arguments, last)
         return UNKNOWN
+
+    def _cast_adapters(self, arguments: Record) -> None:
+        """Apply ``cast_training_params`` of diffusers, which casts what trains, to float32 if no dtype is given."""
+        given = arguments.get("model" if "model" in arguments.items else "0")
+        dtype: Object = Constant("float32")
+        if "dtype" in arguments.items or "1" in arguments.items:
+            dtype = arguments.get("dtype" if "dtype" in arguments.items else "1")
+        for net in given.values if isinstance(given, Sequence) else [given]:
+            adapters = net.state.adapters if isinstance(net, TrackedModel) else None
+            if isinstance(net, TrackedModel) and adapters is not None:
+                value = dtype.value if isinstance(dtype, Constant) else UNKNOWN
+                net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(adapters, dtype=value))
 
     def _file(self, name: str, arguments: Record) -> Object:
         """Return the value that ``torch.load`` reads if the path has written it with ``torch.save``."""

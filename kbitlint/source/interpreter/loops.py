@@ -19,6 +19,7 @@ from kbitlint.source.interpreter.objects import (
     Scope,
     Sequence,
     Submodule,
+    TrackedModel,
 )
 from kbitlint.source.interpreter.rounds import next_round
 from kbitlint.source.nodes import walk
@@ -28,6 +29,8 @@ _CHEAP = 16
 #: Number of rounds up to which a loop that sets items is followed to its end: layers of the deepest models.
 _MAX_ROUNDS = 160
 _RANGE_ARGUMENTS = 3
+#: Number of models up to which each round of a loop over them is followed.
+_ROUNDS = 8
 _ORDERS = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -79,6 +82,9 @@ class Loops(Interpreter):
         if isinstance(node, ast.For) and _fills_items(node.body) and self._filled(node):
             return
         value, whole = self._gone_through(node.iter), self.whole_loop
+        if _lists_models(value) and isinstance(value, Sequence):
+            self._for_each(node, value)
+            return
         names = {inner.id for inner in walk(node.target) if isinstance(inner, ast.Name)}
         if isinstance(value, (Parameters, Submodule)):
             one = Parameters(value.net, value.filtered) if isinstance(value, Parameters) else value
@@ -95,6 +101,19 @@ class Loops(Interpreter):
         self._parameter_names, self.whole_loop = outer, whole
 
     _do_asyncfor = _do_for
+
+    def _for_each(self, node: ast.For | ast.AsyncFor, value: Sequence) -> None:
+        """Follow a loop over models round by round: ``for model in (vae, text_encoder, unet): ...``."""
+        self.loops.append(self.text.span(node))
+        try:
+            for one in value.values:
+                self.bind(node.target, one)
+                self.block(node.body)
+        except LoopLeft:
+            pass
+        finally:
+            self.loops.pop()
+        self.block(node.orelse)
 
     def _filled(self, node: ast.For) -> bool:
         """Follow every round of a loop over numbers that only sets items; return False if the numbers are not known."""
@@ -229,6 +248,12 @@ class Loops(Interpreter):
         raise LoopLeft
 
     _do_continue = _do_break
+
+
+def _lists_models(value: Object) -> bool:
+    """Return whether a value is a short sequence with a model in it."""
+    listed = value.values if isinstance(value, Sequence) else ()
+    return 1 < len(listed) <= _ROUNDS and any(isinstance(one, TrackedModel) for one in listed)
 
 
 @functools.lru_cache(maxsize=1_024)

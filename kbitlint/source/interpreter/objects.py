@@ -77,6 +77,8 @@ class TrackedModel:
 
     number: int
     state: ModelState
+    in_optimizer: bool = False
+    """Whether an optimizer holds its parameters."""
     outputs: int = 0
     """The number of the script's forward passes that track gradients."""
     handed: frozenset[bool] = frozenset()

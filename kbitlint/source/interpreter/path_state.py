@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 #: Number of hooks that take as long to copy as one step.
 _CHEAP = 64
+#: Calls that attach adapters without ``cast_adapter_dtype``: those of a float16 model are float16 (PEFT 0.21, mapping.py).
+_UNCAST = ("add_adapter", "peft.inject_adapter_in_model")
 
 
 @dataclass(slots=True)
@@ -225,6 +227,8 @@ class PathState:
         trainable = None if inference is UNKNOWN else inference is not True
         cast = call.value("autocast_adapter_dtype", True)  # noqa: FBT003  # the default of the argument
         dtype: Value = "float32" if cast is True else net.state.dtype if cast is False else UNKNOWN
+        if net.state.method is None and call.callee in _UNCAST:
+            dtype = net.state.dtype
         adapters = Adapters(call, config, trainable, dtype, kept=not call.callee.endswith("inject_adapter_in_model"))
         self.step(Action.ATTACH, call, net, dataclasses.replace(net.state, adapters=adapters, base_frozen=True), detail)
 

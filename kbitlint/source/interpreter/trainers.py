@@ -42,7 +42,7 @@ class Trainers(Interpreter):
         if net is not None:
             self._dropped(net, base=base and arguments.get("peft_config") in (UNKNOWN, Constant(None)))
             other = arguments.get("ref_model")
-            copy = other.state.load if isinstance(other, TrackedModel) and other is not net and other.state.kbit else None
+            copy = other.state.load if isinstance(other, TrackedModel) and other is not net else None
             self.trail.step(Action.TRAINER, call, net, net.state, copy)
         self.trail.trainers.append(trainer)
         return trainer
