@@ -100,6 +100,20 @@ def test_the_traced_step_of_a_plain_module_is_the_real_one(kind, prepare):
         assert (traced.refusals, traced.failure, errors) == ((), None, [])
 
 
+def test_adapters_by_hand_under_any_name_are_traced_and_left_alone():
+    model = module(unseen.AdaptersByHand)
+    for factors in (model.down, model.up):
+        factors.requires_grad_(requires_grad=True)
+    wanted = ["down.0", "down.2", "up.0", "up.2"]
+
+    report = kbitlint.fix(model)
+    traced = trace(model, CONTEXT)
+
+    assert [violation for violation in report.violations if violation.severity.value == "error"] == []
+    assert sorted(gradient.path for gradient in traced.gradients if gradient.arrives) == wanted
+    assert step(model) == wanted
+
+
 def test_a_backbone_under_no_grad_is_an_error_if_no_adapter_learns():
     model = module(plain.FrozenBackbone)
     targets = [path for path, layer in model.backbone.named_modules() if isinstance(layer, bnb.nn.Linear4bit)]

@@ -212,4 +212,20 @@ class Declaring(transformers.PreTrainedModel):
         return {"input_ids": tokens, "labels": tokens}
 
 
+class AdaptersByHand(nn.Module):
+    """Low-rank factors beside packed layers, under names of no library."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(48, 64), nn.GELU(), nn.Linear(64, 48))
+        self.down = nn.ParameterDict({"0": torch.randn(4, 48) * 0.02, "2": torch.randn(4, 64) * 0.02})
+        self.up = nn.ParameterDict({"0": torch.zeros(64, 4), "2": torch.zeros(48, 4)})
+
+    def forward(self, x):
+        for name, layer in self.body.named_children():
+            added = functional.linear(x @ self.down[name].T, self.up[name]) if name in self.down else 0
+            x = layer(x) + added
+        return x
+
+
 KINDS = (Keywords, Record, Mapping, Graph, Announced, FirstInFloat32, OwnKernel, PassedTwice, Declaring)

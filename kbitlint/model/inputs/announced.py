@@ -15,14 +15,13 @@ if TYPE_CHECKING:
     from kbitlint.model.inputs.failure import Failure
     from kbitlint.model.inputs.plan import Plan
 
-_COUNTED = re.compile(
-    r"\b(tokens?|placeholders?)\b.*(feature|patch|embed|image|audio)|(feature|patch|embed).*\btokens?\b", re.DOTALL
-)
+_TOKENS = re.compile(r"\b(?:tokens?|placeholders?)\b")
+_FEATURES = re.compile(r"feature|patch|embed|image|audio")
 
 
 def announcing(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """Yield plans whose text announces as many features as the message counts, and plans without what is not announced."""
-    if not _COUNTED.search(failure.message):
+    if not (_TOKENS.search(failure.message) and _FEATURES.search(failure.message)):
         return
     samples = batch.dimensions.batch
     counts = [number for number in dict.fromkeys(failure.numbers) if number and number % samples == 0]

@@ -12,11 +12,8 @@ import torch
 if TYPE_CHECKING:
     from kbitlint.model.trace.ledger import Ledger
 
-_FLOAT = r"torch\.(?:b?float(?:16|32)?|half)\b"
-#: Messages of kernels, and of code that names two dtypes.
-_ABOUT_DTYPES = re.compile(
-    rf"dtype|scalar type|same type|without overflow|bias type|can't be cast|{_FLOAT}.*{_FLOAT}", re.DOTALL
-)
+_ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias type|can't be cast")
+_FLOAT = re.compile(r"\btorch\.(?:b?float(?:16|32)?|half)\b")
 _LIBRARIES = re.compile(r"[/\\](kbitlint|torch)[/\\]")
 
 
@@ -24,7 +21,9 @@ def is_about_dtypes(error: BaseException) -> bool:
     """Return whether an error says that dtypes do not fit. An assertion without a message says so by its line."""
     if isinstance(error, AssertionError) and not str(error):
         return "dtype" in _line_of(error)
-    return isinstance(error, (RuntimeError, ValueError, TypeError, AssertionError)) and bool(_ABOUT_DTYPES.search(str(error)))
+    if not isinstance(error, (RuntimeError, ValueError, TypeError, AssertionError)):
+        return False
+    return bool(_ABOUT_DTYPES.search(str(error))) or len(set(_FLOAT.findall(str(error)))) > 1
 
 
 def _frames(error: BaseException) -> list[Any]:

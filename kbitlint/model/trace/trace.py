@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.context import TrainingContext
 from kbitlint.errors import one_line
+from kbitlint.facts.chosen import is_chosen
 from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
 from kbitlint.model.inspect.walk import collect, named_modules
@@ -54,8 +55,8 @@ def trace(
 ) -> TraceFacts:
     """Run one training step without weights, and return its facts. The model is only read.
 
-    If a quantized model has no adapters, all its parameters are frozen for the trace. Each quantized layer then holds a
-    trainable scalar in place of its adapter.
+    If a quantized model has no adapters and nobody chose what trains, all its parameters are frozen for the trace. Each
+    quantized layer then holds a trainable scalar in place of its adapter.
 
     If kernels refuse their dtypes and the context does not set autocast, the step runs again under bfloat16 autocast. If they
     refuse, the facts also name modules that let the step run once they compute in float32.
@@ -78,7 +79,7 @@ def trace(
     facts = facts or collect(model)
     device = device or ("cpu" if any(p.device == "cpu" for p in facts.parameters) else "cuda")
     inner = runnable(model)
-    how = StepSettings(context, device, batch, seq_len, facts, virtual=bool(facts.quantized) and not facts.has_adapters)
+    how = StepSettings(context, device, batch, seq_len, facts, virtual=_needs_adapters(facts))
     traced, how = _traced_on_a_batch_that_runs(inner, how)
     if traced.refusals and context.autocast_dtype is None:
         in_region = dataclasses.replace(how, context=dataclasses.replace(context, autocast_dtype="bfloat16"))
@@ -94,6 +95,11 @@ def trace(
             outputs = float32_outputs(inner, how) if not traced.refusals[0].path else ()
         traced = dataclasses.replace(traced, float32_modules=found, float32_outputs=outputs)
     return dataclasses.replace(traced, seconds=time.perf_counter() - start)
+
+
+def _needs_adapters(facts: ModelFacts) -> bool:
+    """Return whether adapters are still to be attached: the model is quantized, has none, and nobody chose what trains."""
+    return bool(facts.quantized) and not facts.has_adapters and not is_chosen(facts)
 
 
 def _traced_on_a_batch_that_runs(inner: nn.Module, how: StepSettings) -> tuple[TraceFacts, StepSettings]:
