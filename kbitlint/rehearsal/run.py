@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from kbitlint.extras import require_model_extra
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import held_to
 from kbitlint.rehearsal import merge, own_folder, process
-from kbitlint.rehearsal.command import read_command
+from kbitlint.rehearsal.command import read_command, words_of
 from kbitlint.rehearsal.messages import Received, Request
 from kbitlint.report import Report
 from kbitlint.result import Skip
@@ -95,7 +94,7 @@ def rehearse(
     Raises:
         KbitlintError: There is no such script, an argument is wrong, or the process cannot be started.
     """
-    words = [str(path), *argv] if Path(path).exists() else [*shlex.split(str(path)), *argv]
+    words = words_of(path, argv) or (str(path), *argv)
     try:
         nbytes = size_of(memory) if isinstance(memory, str) else int(memory)
     except ValueError as error:

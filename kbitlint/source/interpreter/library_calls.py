@@ -14,7 +14,8 @@ from kbitlint.facts.source import Action
 from kbitlint.facts.values import STORED, UNKNOWN, Span, Style, Symbol
 from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.arguments import with_stored_adapters
-from kbitlint.source.interpreter.base import Interpreter, PathEnd
+from kbitlint.source.interpreter.base import Interpreter
+from kbitlint.source.interpreter.control_flow import PathEnd
 from kbitlint.source.interpreter.names import canonical, known_text, numbered
 from kbitlint.source.interpreter.objects import (
     Constant,
@@ -27,7 +28,7 @@ from kbitlint.source.interpreter.objects import (
     Submodule,
     TrackedModel,
 )
-from kbitlint.source.interpreter.optimizers import is_optimizer, optimized
+from kbitlint.source.interpreter.optimizers import is_optimizer
 from kbitlint.source.interpreter.predicates import attribute_of, has_attribute
 from kbitlint.upstream.calls import FOREIGN, FUNCTIONS, RENAMED, RUNNERS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
@@ -87,6 +88,8 @@ class LibraryCalls(Interpreter):
 
     def _plain(self, name: str, last: str, arguments: Record, span: Span) -> Object:
         made = self._builtin(name, arguments, span)
+        if made is None and name.startswith(("torch.", "datasets.Dataset.")):
+            made = self.tensor_call(last, arguments)
         if made is not None:
             return made
         if last.endswith(".from_config") and name.startswith("transformers."):
@@ -106,13 +109,7 @@ class LibraryCalls(Interpreter):
             "os.environ.get",
         ):
             return self.special(name, arguments)
-        if is_optimizer(last):
-            optimizer = arguments.frozen(self.effort)
-            self.trail.calls[optimizer.span] = optimizer
-            for net in optimized(arguments):
-                net.optimizer = optimizer if net.state.adapters is None else None
-        if last in ("GradScaler", "autocast"):
-            self.trail.scaler = "float16" if last == "GradScaler" else self.trail.scaler or UNKNOWN
+        self.training_call(last, arguments)
         if name.partition(".")[0] not in _HARMLESS and not is_optimizer(last):
             self._unknown_function(arguments, last)
         return UNKNOWN
@@ -146,7 +143,7 @@ class LibraryCalls(Interpreter):
         first, second = ([given.value for given in arguments.items.values()] + [UNKNOWN, UNKNOWN])[:2]
         match name, first:
             case "list" | "tuple" | "iter" | "reversed" | "enumerate" | "dict", Parameters() | Submodule():
-                return first
+                return first.listed() if isinstance(first, Parameters) and name in ("list", "tuple", "dict") else first
             case "dict", _:
                 return UNKNOWN if numbered(arguments) else dataclasses.replace(arguments, callee="dict")
             case "torch.save" | "torch.load", _:
@@ -156,7 +153,7 @@ class LibraryCalls(Interpreter):
             case "getattr" | "hasattr", _ if isinstance(second, Constant):
                 return self._asked(name, first, str(second.value))
             case "filter", _ if isinstance(second, (Parameters, Submodule)):
-                return Parameters(second.net, filtered=True) if isinstance(second, Parameters) else second
+                return Parameters(second.net, filtered=True, once=True) if isinstance(second, Parameters) else second
             case "fire.Fire" | "typer.run", Function():
                 return self.run(first, Record(span=span))
             case _:
