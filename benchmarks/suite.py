@@ -100,7 +100,7 @@ PROMISES = {
         "test_testing",
         "test_registry",
     ),
-    "many targets at once": ("test_jobs",),
+    "many targets at once": ("test_jobs", "test_preloaded"),
     "threads, processes, large tensors, the same bytes again": ("test_concurrency", "test_large", "test_reproducible"),
     "files are written whole or not at all": ("test_atomic",),
     "the package, and what its start takes": (

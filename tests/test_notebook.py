@@ -156,6 +156,7 @@ def test_not_ready(kbitlint):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_the_fixture_of_pytest_fails_with_the_report(tmp_path):
     (tmp_path / "test_model.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "kbitlint.pytest_plugin", str(tmp_path)]

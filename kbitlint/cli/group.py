@@ -58,6 +58,8 @@ class Commands(CommandLine):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Return the words of a command line; before an option, ``check`` may be left out."""
         own = {"--help", "-h", "--version"}
+        if args[:1] == ["help"] and not Path("help").exists():  # as git and pip have it
+            args = [*args[1:], "--help"]
         if args and args[0].startswith("-") and not own & set(args):
             rest = list(args)
             if "check" in rest and not Path("check").exists():  # kbitlint --verbose check TARGET

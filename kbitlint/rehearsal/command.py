@@ -16,7 +16,7 @@ from kbitlint.errors import TargetError
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
 from kbitlint.source.launches import commands_in
-from kbitlint.target import SHELLS
+from kbitlint.target import SHELLS, near
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -170,7 +170,7 @@ def _checked(command: Command) -> Command:
         with content.opened(Path(command.script)) as file:
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError as error:
-        raise TargetError(command.script, "there is no such file") from error
+        raise TargetError(command.script, f"there is no such file{near(Path(command.script))}") from error
     except OSError as error:
         raise TargetError(command.script, f"cannot be read: {error.strerror or error}") from error
     if size > content.MAX_BYTES:

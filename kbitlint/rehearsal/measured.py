@@ -16,6 +16,7 @@ from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.fit_result import Written
 from kbitlint.limits import held_to
 from kbitlint.rehearsal.command import read_command
+from kbitlint.rehearsal.merge import notes_of
 from kbitlint.rehearsal.messages import Measure
 from kbitlint.rehearsal.run import perform
 
@@ -121,7 +122,7 @@ def _most(command: Command, how: Rehearsal, function: str, arguments: Mapping[st
     line, most = max(reports, key=lambda pair: _size_of(pair[1]))
     notes = [f"the training of line {line}" + (f", which takes most of {len(reports)}" if len(reports) > 1 else "")]
     notes += [f"line {one.line} cannot be measured: {one.failure}" for one in received.measured if one.failure]
-    notes += [f"{note.kind.value}: {note.text}".removeprefix(": ") for note in received.notes]
+    notes += notes_of(received)
     return dataclasses.replace(most, target=command.text, notes=(*most.notes, *notes))
 
 

@@ -62,6 +62,7 @@ def answer(result):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_the_changes_that_make_it_fit_are_written_and_the_script_then_fits_and_trains(run, project):
     asked = answer(run("fit", "train.py", "--gpu", "80GB", "--format", "json"))
     gpu = str(asked["memory"]["on_card"] - 6_000_000)
@@ -87,6 +88,7 @@ def test_the_changes_that_make_it_fit_are_written_and_the_script_then_fits_and_t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_nothing_is_written_where_no_setting_of_the_script_makes_it_fit(run, project):
     call = SCRIPT[SCRIPT.index("transformers.TrainingArguments(") : SCRIPT.index("    data_collator=")]
     text = SCRIPT.replace(call, 'transformers.TrainingArguments(**json.load(open("args.json"))),\n').replace(
@@ -103,6 +105,7 @@ def test_nothing_is_written_where_no_setting_of_the_script_makes_it_fit(run, pro
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_a_script_without_a_training_is_one_line(run, project):
     Path("train.py").write_text(SCRIPT.replace("trainer.train()", "raise SystemExit('no')"))
     for command in (("fit", "train.py", "--gpu", "24GB"), ("memory", "train.py")):
