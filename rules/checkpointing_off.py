@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.source import SourceFacts
 
+_UNSUPPORTED = "does not support checkpointing"
+
 
 class CheckpointingOff(Rule):
     """No layer of the model checkpoints its activations.
@@ -21,8 +23,8 @@ class CheckpointingOff(Rule):
     ## What it does
 
     Reports a quantized model in which checkpointing is off in every layer. It is an info if the class does not support
-    checkpointing. It is an error if the class does not support it and the training loop enables it, because that
-    raises.
+    checkpointing, or declares it while no code of its layers calls it. It is an error if the class does not support it
+    and the training loop enables it, because that raises.
 
     In a script, FSDP runs and prefix-tuning adapters are not reported.
 
@@ -82,9 +84,10 @@ class CheckpointingOff(Rule):
             raise Unchecked("an adapter works through the cache, which checkpointing drops")
         if any(adapter.by_task for adapter in model.adapters):
             raise Unchecked("an adapter gets its tasks through hooks, which a recomputation lacks")
-        if not model.supports_checkpointing:
+        if not (model.supports_checkpointing and model.checkpoints):
+            why = "supports checkpointing, and none of its layers calls it" if model.supports_checkpointing else _UNSUPPORTED
             yield self.violation(
-                f"{model.class_name} does not support checkpointing: every layer keeps its activations",
+                f"{model.class_name} {why}: every layer keeps its activations",
                 Location(),
                 severity=Severity.INFO,
                 evidence=evidence,

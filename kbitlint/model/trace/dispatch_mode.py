@@ -123,6 +123,8 @@ class MetaKernels(TorchDispatchMode):
     def _known(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[Tensor]) -> Any:
         """Compute an operator on real arguments. Results with floating contents, and large ones, go to the meta device."""
         name = func.overloadpacket.__name__
+        if func is aten.eq.Scalar and type(args[1]) is int:
+            self.ledger.compared.add(args[1])
         if name in _FILLING and _result_dtype(name, args, kwargs).is_floating_point:
             return func(*args, **{**kwargs, "device": META})
         if func not in ANSWERS and _may_be_large(name, args, tensors):

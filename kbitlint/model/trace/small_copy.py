@@ -67,7 +67,9 @@ def is_of_training(model: nn.Module, error: BaseException, how: StepSettings) ->
     if _lacks_attribute(model, error):
         return True
     base = adapters.base_of(model)
-    if not isinstance(base, PreTrainedModel) or not (model is base or _is_of_peft(model)):
+    if not isinstance(base, PreTrainedModel) or not (
+        model is base or (_is_of_peft(model) and adapters.own_base(model) is base)
+    ):
         raise NotBuiltError("a module of the user's own has no small copy to try the batch on")
     raised: BaseException | None
     try:

@@ -13,12 +13,13 @@ from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.trace import CheckpointCall
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.inputs.entries import changed
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
 from kbitlint.model.layers import adapters
 from kbitlint.model.trace.checkpoint_calls import observed
+from kbitlint.model.trace.dtype_errors import dtypes_in, is_about_dtypes, raised_by
 from kbitlint.model.trace.function_mode import weightless
 from kbitlint.model.trace.guard import Guard
-from kbitlint.model.trace.kernel_dtypes import dtypes_in
 from kbitlint.model.trace.ledger import Refusal
 from kbitlint.model.trace.loop import autocast, backward, enable_checkpointing
 from kbitlint.model.trace.namespaces import without_leftovers
@@ -40,7 +41,6 @@ _AUTOGRADS_OWN = re.compile(
 )
 #: What torch's checkpoint says of a layer that it recomputes to other tensors.
 _RECOMPUTED = "Recomputed values"
-_ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias type|can't be cast")
 #: The dtype of ids and labels. No weight has it, so a message that names it speaks of the batch.
 LONG = re.compile(r"long int|\bLong\b|int64|LongTensor|dtype can require gradients")
 
@@ -208,8 +208,8 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
         packed = note_packed_operands(step, error, where)
         of_batch = LONG.search(text) is not None and not ledger.in_backward  # a batch that fits once fits a recomputation
         recomputes = _RECOMPUTED in text  # torch compares whole descriptions of tensors, with their dtypes
-        if _ABOUT_DTYPES.search(text) and not (of_batch or recomputes) and isinstance(error, (RuntimeError, ValueError)):
-            refusal = Refusal(where, ledger.last_operator, dtypes_in(text), ledger.in_backward)
+        if is_about_dtypes(error) and not (of_batch or recomputes):
+            refusal = Refusal(where, raised_by(error, ledger), dtypes_in(text), ledger.in_backward)
             ledger.refusals.setdefault((where, refusal.operator), refusal)
         elif not (_AUTOGRADS_OWN.search(text) or packed or ledger.packed_reads or isinstance(error, KernelError)):
             # the shapes or values of the synthetic batch, or guessed values, may have caused the error
@@ -224,10 +224,7 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
 
 def without_contents(inputs: dict[str, Any]) -> dict[str, Any]:
     """Return inputs with floating-point tensors on meta. Wav2vec2 makes its input a leaf, at which a gradient arrives."""
-    return {
-        name: value.to("meta") if isinstance(value, Tensor) and value.is_floating_point() else value
-        for name, value in inputs.items()
-    }
+    return changed(inputs, lambda tensor: tensor.to("meta") if tensor.is_floating_point() else tensor)  # type: ignore[no-any-return]  # a dictionary, as given
 
 
 def _see_checkpoint(step: StepRecorder, module: nn.Module | None, use_reentrant: bool | None, requires_grad: bool) -> None:  # noqa: FBT001  # the signature that observed() calls

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.context import TrainingContext
+from kbitlint.facts.chosen import is_chosen
 from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
 from kbitlint.model.inspect.tensor_hooks import without_gradient
@@ -56,8 +57,8 @@ def trace(
 ) -> TraceFacts:
     """Run one training step without weights, and return its facts. The model is only read.
 
-    If a quantized model has no adapters, all its parameters are frozen for the trace. Each quantized layer then holds a
-    trainable scalar in place of its adapter.
+    If a quantized model has no adapters and nobody chose what trains, all its parameters are frozen for the trace. Each
+    quantized layer then holds a trainable scalar in place of its adapter.
 
     If kernels refuse their dtypes and the context does not set autocast, the step runs again under bfloat16 autocast. If they
     refuse, the facts also name modules that let the step run once they compute in float32.
@@ -81,7 +82,7 @@ def trace(
     facts = facts or collect(model)
     device = device or ("cpu" if any(p.device == "cpu" for p in facts.parameters) else "cuda")
     inner = runnable(model)
-    how = StepSettings(context, device, batch, seq_len, facts, virtual=bool(facts.quantized) and not facts.has_adapters)
+    how = StepSettings(context, device, batch, seq_len, facts, virtual=_needs_adapters(facts))
     wanted = not how.virtual and context.sets_training_mode and context.beta != 0  # a factor of 0 has a rule of its own
     loss = trainer_loss(trainer, context.batch_size) if wanted else None
     try:
@@ -107,6 +108,11 @@ def trace(
             outputs = float32_outputs(inner, how) if not traced.refusals[0].path else ()
         traced = dataclasses.replace(traced, float32_modules=found, float32_outputs=outputs)
     return dataclasses.replace(traced, seconds=time.perf_counter() - start)
+
+
+def _needs_adapters(facts: ModelFacts) -> bool:
+    """Return whether adapters are still to be attached: the model is quantized, has none, and nobody chose what trains."""
+    return bool(facts.quantized) and not facts.has_adapters and not is_chosen(facts)
 
 
 def _with_loss(inner: nn.Module, how: StepSettings, before: TraceFacts | None) -> TraceFacts:
