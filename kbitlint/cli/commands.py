@@ -133,7 +133,13 @@ def memory(target: str, argv: tuple[str, ...], **options: Any) -> None:
 @click.option("--fix", is_flag=True, help="Write the changes that make it fit into the script, if its settings make them.")
 @click.option("--unsafe-fixes", is_flag=True, help="With --fix, also shorten the length or halve the rank.")
 @click.option("--gpu", required=True, metavar="CARD", help="A card (4090, A100-40, H100) or its size (24GB).")
-@click.option("--checkpointing", type=click.Choice(["none", "all"]), help="Activation checkpointing (default: none).")
+@click.option(
+    "--checkpointing",
+    type=click.Choice(["none", "all"]),
+    is_flag=False,
+    flag_value="all",
+    help="Activation checkpointing: all of the layers if no value follows. Default: that of the model or script, else none.",
+)
 @click.option("--batch", type=click.IntRange(min=1), help="Sequences in a batch of one card (default: 1).")
 @click.option("--seq-len", type=click.IntRange(min=2), help="Tokens in a sequence (default: 2048).")
 @with_options(STEP_OPTIONS)

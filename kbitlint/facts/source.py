@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.own_loops import DeadLoss, OwnLoop
-    from kbitlint.facts.own_modules import FileUse, Head
+    from kbitlint.facts.own_modules import FileUse, Head, RefusedCall
     from kbitlint.facts.training import Training
     from kbitlint.facts.values import Argument, Call, Ignore, Span, Value
     from kbitlint.violation import Edit
@@ -149,6 +149,8 @@ class SourceFacts(SourceText):
     """The modules with weights that classes of the file put beside a model."""
     file_uses: tuple[FileUse, ...] = ()
     """The calls in callbacks of the file that need a file of a checkpoint."""
+    refused_calls: tuple[RefusedCall, ...] = ()
+    """The functions of the file that a newer library cannot call, with the version from which on it cannot."""
     unused: tuple[Ignore, ...] = ()
     """The comments that suppress no violation, or name no rule; filled after the other rules have run."""
 

@@ -116,19 +116,20 @@ def _measured(state: str, twin: Any, how: _How) -> StateMemory:
     """Return the memory of one state. The peak with checkpointing is told first."""
     from kbitlint.model.memory.ranks import Rank, units_of
     from kbitlint.model.memory.stacks import mark_of
-    from kbitlint.model.memory.step_memory import measure
+    from kbitlint.model.memory.step_memory import StepMeter
     from kbitlint.model.memory.tensor_parallel import split
 
     if how.launch.strategy == "tp":
         twin = split(twin, how.launch.ranks)
     rank = None if how.launch.strategy == "single" else Rank(how.launch, units_of(twin))
     first, known = not how.known, how.known.setdefault(mark_of(twin), {})
-    arguments: dict[str, Any] = {"owned": True, "rank": rank, "known": known, "beside": how.beside.others}
+    meter = StepMeter(twin, known=known)
+    arguments: dict[str, Any] = {"rank": rank, "beside": how.beside.others}
     if first and how.told is not None:
-        step = measure(state, twin, how.context, how.plan, modes=(ON,), **arguments).steps.get(ON)
+        step = meter.measure(state, how.context, how.plan, modes=(ON,), **arguments).steps.get(ON)
         if step is not None:
             how.told(f"{state}, {ON}: {size(step.peak)}, {size(on_card(step.peak))} on the card")
-    found = measure(state, twin, how.context, how.plan, **arguments)
+    found = meter.measure(state, how.context, how.plan, **arguments)
     return dataclasses.replace(found, phases=tuple(how.beside.phases(twin, how.context, how.plan, found, rank)))
 
 
@@ -183,14 +184,18 @@ def _fixed(base: Any, context: TrainingContext) -> bool:
 
 
 def _narrowed(base: Any, context: TrainingContext) -> bool:
-    """Apply the unsafe fixes too. Return whether one of them gives back memory, as packed experts do."""
-    facts, rules = _facts_of(base), registry.select((), ())
-    violations = engine.run(rules, {Surface.MODEL: facts}, context).violations
-    unsafe = [v.fix for v in violations if v.fix is not None and v.fix.safety is Safety.UNSAFE]
-    if not any(fix.adds_bytes < 0 for fix in unsafe):
+    """Apply the unsafe fixes too, if one of them gives back memory. Return whether one does."""
+    if not gives_back(base, context):
         return False
-    fix_model(base, rules, context, Safety.UNSAFE, trace=False)
+    fix_model(base, registry.select((), ()), context, Safety.UNSAFE, trace=False)
     return True
+
+
+def gives_back(base: Any, context: TrainingContext) -> bool:
+    """Return whether an unsafe fix gives back memory of a base model, as packed experts do. The model is only read."""
+    violations = engine.run(registry.select((), ()), {Surface.MODEL: _facts_of(base)}, context).violations
+    unsafe = [v.fix for v in violations if v.fix is not None and v.fix.safety is Safety.UNSAFE]
+    return any(fix.adds_bytes < 0 for fix in unsafe)
 
 
 def _facts_of(base: Any) -> ModelFacts:

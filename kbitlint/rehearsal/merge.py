@@ -112,6 +112,11 @@ def _notes(received: Received) -> Iterable[str]:
         yield f"training reached at {lines}" if lines else "training reached"
     else:
         yield "no training reached"
+    yield from notes_of(received)
+
+
+def notes_of(received: Received) -> Iterable[str]:
+    """Yield what a rehearsal remarks, one line for all notes of a kind."""
     yield from (note.text for note in received.notes if note.kind is Kind.OTHER)
     for kind in (Kind.STOOD_IN, Kind.OFF):
         named = [note.text for note in received.notes if note.kind is kind]
