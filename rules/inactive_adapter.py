@@ -23,8 +23,7 @@ class InactiveAdapter(Rule):
     ## What it does
 
     Reports `load_adapter(..., is_trainable=True)`, `add_adapter` and `add_weighted_adapter` on a PeftModel that has adapters,
-    if the file trains the model afterwards and activates no adapter by name. A first training after `add_adapter` may be meant
-    for the first adapter: that is a warning.
+    if the file trains the model afterwards and activates no adapter by name. A first training may be meant for the first one.
 
     ## Why is this bad?
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.histories import left_frozen, trained_bare, trains_only_adapters
+from kbitlint.facts.histories import left_frozen, left_merged, trained_bare
 from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import Adapters
     from kbitlint.facts.source import SourceFacts
+
+_MERGED = "the adapters are merged into the weights, so their forward is the base's and no gradient reaches them"
 
 
 class NothingTrainable(Rule):
@@ -104,13 +106,9 @@ class NothingTrainable(Rule):
                 surface=Surface.SOURCE,
                 fix=Fix("attach adapters: get_peft_model(model, LoraConfig(...))", Safety.DISPLAY),
             )
-        for call in _left_merged(source):
-            yield self.violation(
-                "the adapters are merged into the weights, so their forward is the base's and no gradient reaches them",
-                source.at(call),
-                surface=Surface.SOURCE,
-                fix=Fix("take them out before training: unmerge_adapter()", Safety.DISPLAY),
-            )
+        for call in left_merged(source):
+            fix = Fix("take them out before training: unmerge_adapter()", Safety.DISPLAY)
+            yield self.violation(_MERGED, source.at(call), surface=Surface.SOURCE, fix=fix)
         for call, adapters in left_frozen(source):
             depends = adapters.of_saved_config
             yield self.violation(
@@ -122,19 +120,6 @@ class NothingTrainable(Rule):
                 evidence={"attached_by": adapters.by.callee, "frozen_by": call.callee},
                 fix=_source_fix(source, adapters, call),
             )
-
-
-def _left_merged(source: SourceFacts) -> Iterator[Call]:
-    """Yield each call that merges adapters and leaves them so on every path that trains them.
-
-    A trainer with a reference model disables the adapters for it, which takes them out of the weights.
-    """
-    for trained in source.trained():
-        calls = {model.adapters.merged for model in trained.models if model.adapters is not None and model.adapters.trainable}
-        plain = trained.call.callee in ("backward", "trl.SFTTrainer") or trained.call.callee.startswith("transformers.")
-        alone = len(calls) == 1 and all(model.adapters is not None for model in trained.models)
-        if alone and plain and trained.certain and all(map(trains_only_adapters, trained.models)):
-            yield from (call for call in calls if call is not None)
 
 
 def _source_fix(source: SourceFacts, adapters: Adapters, call: Call) -> Fix:

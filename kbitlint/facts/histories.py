@@ -66,6 +66,19 @@ def trains_only_adapters(model: ModelState) -> bool:
     return not others and not headed and config.value("bias", "none") == "none" and not config.value("use_dora")
 
 
+def left_merged(source: SourceFacts) -> Iterator[Call]:
+    """Yield each call that merges adapters and leaves them so on every path that trains them.
+
+    A trainer with a reference model disables the adapters for it, which takes them out of the weights.
+    """
+    for trained in source.trained():
+        calls = {model.adapters.merged for model in trained.models if model.adapters is not None and model.adapters.trainable}
+        plain = trained.call.callee in ("backward", "trl.SFTTrainer") or trained.call.callee.startswith("transformers.")
+        alone = len(calls) == 1 and all(model.adapters is not None for model in trained.models)
+        if alone and plain and trained.certain and all(map(trains_only_adapters, trained.models)):
+            yield from (call for call in calls if call is not None)
+
+
 def trained_bare(source: SourceFacts) -> Iterator[Call]:
     """Yield the backward pass of each loop that trains a frozen base without adapters on every path."""
     for trained in source.trained():

@@ -121,8 +121,8 @@ class NamedParts(Interpreter):
         if load is None or not self._parameter_names or load.gives("trust_remote_code"):
             return ()
         from kbitlint.upstream.architectures import NAMED_ALIKE  # these tables are for few scripts
-        from kbitlint.upstream.families import facts_of
-        from kbitlint.upstream.layer_paths import layer_paths
+        from kbitlint.upstream.families import facts_of  # as above
+        from kbitlint.upstream.layer_paths import layer_paths  # as above
 
         named = net.state.named
         kind = facts_of(load.value("pretrained_model_name_or_path"), named).model_type
