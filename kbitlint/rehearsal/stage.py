@@ -19,6 +19,7 @@ from kbitlint.rehearsal.record import Record
 from kbitlint.rehearsal.writing import real_path, redirect
 from kbitlint.runtime import processes
 from kbitlint.runtime.enclosure import enclose
+from kbitlint.runtime.task_limit import limit_tasks
 
 if TYPE_CHECKING:
     from kbitlint.rehearsal.messages import Request
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: the most bytes of a file that the script writes, its output included
 _LARGEST_FILE = 4 * 2**30
+#: processes and threads that the script may have beside those of its user: a loader for each core, each with its threads
+_MORE_TASKS = 4096
 
 
 def perform(request_file: str, pipe: int, parent: int) -> None:
@@ -132,6 +135,7 @@ def enter(record: Record, writable: str | None = None) -> None:
         import resource  # Windows has none
 
         resource.setrlimit(resource.RLIMIT_FSIZE, (_LARGEST_FILE, _LARGEST_FILE))
+        limit_tasks(_MORE_TASKS)
     os.chdir(mirror.open_up(request.working_folder))
     count = request.command.ranks or 1
     record.note(f"as on {count if count > 1 else 'one'} {devices.DEVICES[request.device_like].name}")
