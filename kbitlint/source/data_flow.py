@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 _PLAIN = ("transformers.Trainer", "transformers.Seq2SeqTrainer")
 _ONLINE = ("trl.GRPOTrainer", "trl.RLOOTrainer")
+#: checkpoints whose config has no ``pad_token_id``
+_PADLESS = re.compile(r"(meta-llama/(Meta-)?Llama-3|mistralai/Mistral-7B|Qwen/Qwen2|openai-community/gpt2|gpt2)")
 #: columns that no model's forward takes
 _RAW = frozenset(
     (
@@ -61,6 +64,7 @@ class _Trainer:
             yield from self._removed_columns()
             yield from self._unlabelled()
             yield from self._unknown_metric()
+            yield from self._padless()
         if self._name == "trl.SFTTrainer" and "unsloth" not in self._text:
             yield from self._formatted()
             yield from self._unmarked_template()
@@ -142,6 +146,27 @@ class _Trainer:
             known = {key for one in values if one is not None for key in items(one)}
         if metric not in known and f"eval_{metric}" not in known:
             yield DataUse("unknown metric", best.lineno, best.value)
+
+    def _padless(self) -> Iterator[DataUse]:
+        size = keyword(self._args, "per_device_train_batch_size") if self._args is not None else None
+        aligned = keyword(self._call, "processing_class") is not None or keyword(self._call, "tokenizer") is not None
+        if (
+            self._args is None
+            or aligned
+            or "pad_token_id" in self._text
+            or not (size is None or isinstance(size, ast.Constant))
+        ):
+            return
+        made = list(self._names.chain(keyword(self._call, "model")))
+        while made and last(made[0]) in ("get_peft_model", "prepare_model_for_kbit_training") and made[0].args:
+            made = list(self._names.chain(made[0].args[0]))
+        if not made or is_constant(size, 1) or is_open(made[0]) or keyword(made[0], "config") is not None:
+            return
+        kind = made[0].func.value if isinstance(made[0].func, ast.Attribute) else None
+        name, _ = self._names.value(made[0].args[0] if made[0].args else None)
+        padless = isinstance(name, ast.Constant) and isinstance(name.value, str) and _PADLESS.match(name.value)
+        if padless and isinstance(kind, ast.Name) and kind.id.endswith("ForSequenceClassification"):
+            yield DataUse("classifier without padding", made[0].lineno)
 
     def _formatted(self) -> Iterator[DataUse]:
         function = self._function(keyword(self._call, "formatting_func"))

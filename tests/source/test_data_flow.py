@@ -28,6 +28,11 @@ CHAT = "data = data.map(lambda row: {'prompt': [{'role': 'user', 'content': row[
 TEXTS = "data = data.map(lambda row: {'prompt': f\"Q: {row['q']}\"})\n"
 MARKED = "tokenizer.chat_template = '{%{} for m in messages %}{{ m.content }}{% endfor %}'\n"
 ASSISTANT = "SFTTrainer(model=model, args=SFTConfig('o', assistant_only_loss=True), train_dataset=data)\n"
+CLASSIFIER = """\
+from transformers import AutoModelForSequenceClassification as ForSequenceClassification
+model = ForSequenceClassification.from_pretrained('meta-llama/Llama-3.1-8B', num_labels=2)
+model = get_peft_model(model, LoraConfig())
+"""
 PADDED = """\
 def tokenize(row):
     made = tokenizer(row['text'], padding={}, max_length=512)
@@ -66,6 +71,8 @@ def uses(code):
          "data.map(lambda rows: {'text': [f'{one}' for one in rows['a']]}, batched=True)\n"),
         ("AutoModelForCausalLM\ndata = data.map(lambda row: tokenizer(row['a']))\n" + TRAIN.format(""), "no labels", 3,
          "AutoModelForCausalLM\ndata = data.map(lambda row: make(row['a']))\n" + TRAIN.format("")),
+        (CLASSIFIER + TRAIN.format(""), "classifier without padding", 2,
+         CLASSIFIER + TRAIN.format(", processing_class=tokenizer")),
         (BEST.format("f1") + METRICS, "unknown metric", 1, BEST.format("accuracy") + METRICS),
         (PADDED.format("'max_length'") + TRAIN.format(""), "labels of padding", 3, PADDED.format("False") + TRAIN.format("")),
         ("AutoModelForCausalLM\ndef item(x):\n    return {'input_ids': x[:-1], 'labels': x[1:]}\n" + TRAIN.format(""),
