@@ -39,9 +39,10 @@ help:  ## Show this list
 demo: .venv/installed  ## Quantize a tiny Llama, audit it, fix it, train it one step
 	.venv/bin/kbitlint demo
 
-# a file's tests stay on one worker: they share fixtures, and those of ranks, timing and kills do not meet each other
+# a file's tests stay on one worker: they share fixtures, and those of ranks, timing and kills do not meet each other. The order
+# is that of tests/conftest.py: the longest files first
 test: .venv/installed  ## Run the tests on all cores; ARGS="-k KB301" selects
-	.venv/bin/python -m pytest -n auto --dist loadfile $(ARGS)
+	.venv/bin/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # the tests of rules and of causes alone: a rule is covered by what is written for it, and the whole suite takes an hour so
 coverage: .venv/installed  ## Hold the branch coverage of rules/ by the tests of rules at 100 %

@@ -33,7 +33,7 @@ PROMISES = {
     ),
     "norms of 601 classes, labelled by hand": ("test_norms", "test_norm_list"),
     "the trace leaves the model as it is, and says what it cannot trace": (
-        *("test_trace", "test_twin", "test_kernel_dtypes", "test_traced_operators"),
+        *("test_trace", "test_twin", "test_kernel_dtypes", "test_traced_operators", "test_trainer_loss"),
     ),
     "the memory table, and what fits a card": (
         *("test_memory", "test_memory_of_like_layers", "test_step_bytes", "test_step_settings", "test_fit"),
@@ -64,6 +64,7 @@ PROMISES = {
     ),
     "what constructors refuse, against the installed libraries": (
         *("test_contracts", "test_program_contracts", "test_pipeline_contracts", "test_signatures", "test_quantization"),
+        *("test_model_types", "test_called_back"),
     ),
     "time and memory that grow with a file as the file does": ("test_growth",),
     "live models of every kind, in the modes of any caller": (
@@ -107,7 +108,7 @@ PROMISES = {
         "test_testing",
         "test_registry",
     ),
-    "many targets at once": ("test_jobs",),
+    "many targets at once": ("test_jobs", "test_preloaded"),
     "threads, processes, large tensors, the same bytes again": ("test_concurrency", "test_large", "test_reproducible"),
     "files are written whole or not at all": ("test_atomic",),
     "the package, and what its start takes": (

@@ -34,10 +34,11 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from kbitlint.api import assert_ready, check, fit, fix, memory, plan, undo
+    from kbitlint.api import assert_ready, check, fix, plan, undo
     from kbitlint.context import TrainingContext
     from kbitlint.errors import KbitlintError
     from kbitlint.fixes.prepared import load_prepared, prepare
+    from kbitlint.rehearsal.any_target import fit, memory
     from kbitlint.rehearsal.run import rehearse
     from kbitlint.report import Report
     from kbitlint.violation import Severity, Violation
@@ -51,7 +52,9 @@ _HOMES = {
     "Violation": "kbitlint.violation",
     "load_prepared": "kbitlint.fixes.prepared",
     "prepare": "kbitlint.fixes.prepared",
-} | dict.fromkeys(("assert_ready", "check", "fit", "fix", "memory", "plan", "undo"), "kbitlint.api")
+    "fit": "kbitlint.rehearsal.any_target",
+    "memory": "kbitlint.rehearsal.any_target",
+} | dict.fromkeys(("assert_ready", "check", "fix", "plan", "undo"), "kbitlint.api")
 
 
 def __getattr__(name: str) -> object:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,11 @@ else:
 
 
 _LIMITS = Limits()
+
+
+#: tables of pyproject.toml that may be a slip for kbitlint's, and how close the name must be
+_NEARLY = re.compile(rb"^\[tool\.([kK][A-Za-z_-]{5,10})\]", re.MULTILINE)
+_CLOSE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,16 +94,27 @@ def find(start: Path) -> Path | None:
     """Return the nearest pyproject.toml at or above a folder that has ``[tool.kbitlint]``; None if there is none.
 
     Raises:
-        ConfigError: If a pyproject.toml cannot be read.
+        ConfigError: If a pyproject.toml cannot be read, or has a table with nearly that name.
     """
     for folder in (start, *start.parents):
         path = folder / "pyproject.toml"
         try:
-            if path.is_file() and b"tool.kbitlint" in read(path):
+            content = read(path) if path.is_file() else b""
+            if b"tool.kbitlint" in content:
                 return path
+            _must_be_no_slip(path, content)
         except OSError as error:
             raise ConfigError(path, "tool.kbitlint", f"the file cannot be read: {error.strerror or error}") from error
     return None
+
+
+def _must_be_no_slip(path: Path, content: bytes) -> None:
+    """Raise ConfigError if the name of a table is nearly kbitlint's: its settings would have no effect."""
+    for name in _NEARLY.findall(content):
+        import difflib  # only a table that begins so needs it
+
+        if difflib.get_close_matches(name.decode().lower(), ["kbitlint"], cutoff=_CLOSE):
+            raise ConfigError(path, f"tool.{name.decode()}", "unknown table; did you mean 'tool.kbitlint'?")
 
 
 def load(path: Path | None, overrides: Iterable[str] = ()) -> Config:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import MissingExtraError
 from kbitlint.runtime.confinement import lifted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import ModuleType
 
 
@@ -68,16 +70,25 @@ def load_bitsandbytes(purpose: str) -> ModuleType:
 
         return call
 
-    import logging  # an audit of files needs none
-
     torch.compile = compile_at_first_call
-    log = logging.getLogger("bitsandbytes")
-    level = log.level
-    log.setLevel(logging.ERROR)  # it warns that a faster CPU kernel is missing, which changes no verdict
     try:
-        return require("bitsandbytes", purpose)
+        with quiet_import():
+            return require("bitsandbytes", purpose)
     finally:
         torch.compile = compile_now
+
+
+@contextmanager
+def quiet_import() -> Iterator[None]:
+    """Import bitsandbytes inside the ``with`` statement without its warning of a missing CPU kernel, which no verdict needs."""
+    import logging  # an audit of files needs none
+
+    log = logging.getLogger("bitsandbytes")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
         log.setLevel(level)
 
 

@@ -149,10 +149,12 @@ class FitResult:
 
     @property
     def too_large(self) -> tuple[Phase, ...]:
-        """Return the parts of the run beside its steps that do not fit. Merging and saving are no part of the run itself."""
-        return tuple(
-            phase for phase, on_card in self.phases if on_card > self.total and phase.name not in ("saving", "merging")
-        )
+        """Return the parts of the run beside its steps that do not fit in any way.
+
+        Saving and merging are no part of the run itself.
+        """
+        possible = {phase.name for phase, on_card in self.phases if on_card <= self.total} | {"saving", "merging"}
+        return tuple(phase for phase, on_card in self.phases if on_card > self.total and phase.name not in possible)
 
     @property
     def room(self) -> int:

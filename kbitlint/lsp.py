@@ -6,6 +6,7 @@ count UTF-16 units, and those of kbitlint characters.
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from kbitlint.violation import Safety, Severity
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from pygls.workspace import TextDocument
+
     from kbitlint.violation import Edit, Violation
 
 _SEVERITIES = {
@@ -31,6 +34,10 @@ _SEVERITIES = {
     Severity.WARNING: lsp.DiagnosticSeverity.Warning,
     Severity.INFO: lsp.DiagnosticSeverity.Information,
 }
+#: how a document without a known suffix is read, such as one that was never saved: by the language that the editor names
+_LANGUAGES = {"python": ".py", "yaml": ".yaml", "json": ".json", "shellscript": ".sh"}
+#: seconds without a further key after which a text is audited; each key of a fast typist would be an audit otherwise
+_PAUSE = 0.15
 server = LanguageServer("kbitlint", VERSION, text_document_sync_kind=lsp.TextDocumentSyncKind.Incremental)
 #: document -> its version and the violations of that version
 _found: dict[str, tuple[int | None, tuple[Violation, ...]]] = {}
@@ -53,9 +60,14 @@ def _look(uri: str) -> tuple[Violation, ...]:
     document = server.workspace.get_text_document(uri)
     known = _found.get(uri)
     if known is None or known[0] != document.version:
-        known = (document.version, violations_of(to_fs_path(uri) or uri, document.source))
+        known = (document.version, violations_of(_name_of(document), document.source))
         _found[uri] = known
     return known[1]
+
+
+def _name_of(document: TextDocument) -> str:
+    name = to_fs_path(document.uri) or document.uri
+    return name if Path(name).suffix else name + _LANGUAGES.get(document.language_id or "", "")
 
 
 def _range(lines: list[str], violation: Violation) -> lsp.Range:
@@ -98,8 +110,12 @@ def _opened(params: lsp.DidOpenTextDocumentParams) -> None:
 
 
 @server.feature(lsp.TEXT_DOCUMENT_DID_CHANGE)
-def _changed(params: lsp.DidChangeTextDocumentParams) -> None:
-    _publish(params.text_document.uri)
+async def _changed(params: lsp.DidChangeTextDocumentParams) -> None:
+    uri, version = params.text_document.uri, params.text_document.version
+    await asyncio.sleep(_PAUSE)
+    document = server.workspace.text_documents.get(uri)
+    if document is not None and document.version == version:  # nothing was typed since, and the document is open
+        _publish(uri)
 
 
 @server.feature(lsp.TEXT_DOCUMENT_DID_CLOSE)

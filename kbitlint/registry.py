@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 ENTRY_POINT_GROUP = "kbitlint.rules"
 BUILT_IN = "kbitlint_rules"
+#: letters that are typed in place of digits
+_DIGITS = str.maketrans("OIL", "011")
 
 
 class RuleShapeError(KbitlintError):
@@ -159,6 +161,9 @@ def _where(name: str, known: Iterable[str]) -> str:
     """Return where a rule may be that no name fits: in a pack that is left out, or under a similar name."""
     if broken_packs():
         return "; " + "; ".join(map(str, broken_packs()))
+    digits = name.upper()[:-3] + name.upper()[-3:].translate(_DIGITS)
+    if digits in known:
+        return f"; did you mean {digits!r}?"
     return did_you_mean(name, known) or "; `kbitlint rules` lists them"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -54,6 +55,23 @@ class Unstated(Unchecked):
 
     An example is a run on several ranks. Text reports list such a skip only with ``--verbose``; JSON always does.
     """
+
+
+#: surface -> the method of a rule that checks it
+_METHODS = {
+    Surface.FILES: "check_files",
+    Surface.SOURCE: "check_source",
+    Surface.MODEL: "check_model",
+    Surface.TRACE: "check_trace",
+    Surface.RANKS: "check_ranks",
+    Surface.REHEARSAL: "check_rehearsal",
+}
+
+
+@functools.lru_cache(maxsize=1024)
+def _served(cls: type[Rule]) -> tuple[tuple[Surface, str], ...]:
+    """Return the surfaces that a rule serves, each with the name of its method. An audit asks each rule several times."""
+    return tuple((surface, name) for surface, name in _METHODS.items() if getattr(cls, name) is not getattr(Rule, name))
 
 
 class Rule:
@@ -116,17 +134,7 @@ class Rule:
     @classmethod
     def checks(cls) -> dict[Surface, Callable[..., Any]]:
         """Return the surfaces that this rule serves, each with its method."""
-        methods = {
-            Surface.FILES: "check_files",
-            Surface.SOURCE: "check_source",
-            Surface.MODEL: "check_model",
-            Surface.TRACE: "check_trace",
-            Surface.RANKS: "check_ranks",
-            Surface.REHEARSAL: "check_rehearsal",
-        }
-        return {
-            surface: getattr(cls, name) for surface, name in methods.items() if getattr(cls, name) is not getattr(Rule, name)
-        }
+        return {surface: getattr(cls, name) for surface, name in _served(cls)}  # type: ignore[arg-type]  # a class can be hashed
 
     @classmethod
     def title(cls) -> str:

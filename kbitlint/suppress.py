@@ -9,38 +9,31 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import re
 from collections import Counter
 from dataclasses import field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kbitlint import registry
-from kbitlint.errors import KbitlintError
-from kbitlint.files import atomic
 from kbitlint.files.project import file_of, name_in
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.module_paths import fold, matches
 from kbitlint.result import Suppressed
-from kbitlint.runtime.content import read_text
 from kbitlint.target import SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from kbitlint.files.baseline import Counts
     from kbitlint.result import AuditResult
     from kbitlint.violation import Severity, Violation
 
-VERSION = 2
-Counts = dict[str, dict[str, dict[str, int]]]
-"""file or target -> code -> place -> count.
 
-Files are named from the root of the project. A place is a module path with folded layer numbers, or a name and a digest of
-the code on its line, so that lines may move.
-"""
 _CELL = re.compile(r"cell \d+ ?")
+#: a place with the digest of a line's code, which names the line in another file too
+_OF_CODE = re.compile(r"(?:^| )[0-9a-f]{12}$")
 
 
 @functools.cache
@@ -212,6 +205,25 @@ def counts_of(reports: Sequence[AuditResult], root: Path) -> Counts:
     return _nested(most)
 
 
+def followed(known: Counts, reports: Sequence[AuditResult], root: Path) -> Counts:
+    """Return a baseline in which a file that was renamed or moved has its new name: the same code breaks the same rules there.
+
+    Args:
+        known: The baseline.
+        reports: The reports of the run.
+        root: The root of the project.
+    """
+    entries = dict(_entries(known))
+    gone = [key for key in entries if _OF_CODE.search(key[2]) and not (root / key[0]).exists()]
+    if not gone:
+        return known
+    for key, number in Counter(key_of(report, v, root) for report in reports for v in report.violations).items():
+        before = next((old for old in gone if old[1:] == key[1:] and entries.get(old) == number), None)
+        if before is not None and key not in entries:
+            entries[key] = entries.pop(before)
+    return _nested(entries)
+
+
 def _nested(entries: Mapping[Key, int]) -> Counts:
     counts: Counts = {}
     for (file, code, place), number in sorted(entries.items()):
@@ -234,58 +246,3 @@ def written(known: Counts, reports: Sequence[AuditResult], root: Path, *, prune:
     if prune:
         found = {key: min(number, found.get(key, 0)) for key, number in before.items() if key not in kept}
     return _nested(kept | found)
-
-
-def write_baseline(path: Path, counts: Counts) -> None:
-    """Write a baseline, sorted, so that version control can merge it.
-
-    Raises:
-        KbitlintError: If the file cannot be written.
-    """
-    text = json.dumps({"version": VERSION, "files": counts}, indent=2, sort_keys=True)
-    try:
-        atomic.replace(path, (text + "\n").encode())
-    except OSError as error:
-        raise KbitlintError(f"--baseline {path}: cannot be written: {error.strerror or error}") from error
-
-
-def read_baseline(path: Path) -> Counts:
-    """Return the counts of a baseline file.
-
-    Raises:
-        KbitlintError: If the file cannot be read or is not a baseline. The message names the file, the key and the
-            fault.
-    """
-    try:
-        content = json.loads(read_text(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise KbitlintError(
-            f"--baseline {path}: cannot be read: {getattr(error, 'strerror', None) or error}; --write-baseline makes one"
-        ) from error
-    except (ValueError, RecursionError) as error:  # a number with too many digits raises ValueError
-        raise KbitlintError(f"--baseline {path}: the file is not valid JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("version") != VERSION:
-        raise KbitlintError(f"--baseline {path}: version: must be {VERSION}; --write-baseline makes the file anew")
-    files = _table(path, "files", content.get("files", {}))
-    return {
-        file: {
-            code: {
-                place: _count(path, f"files.{file}.{code}.{place}", number)
-                for place, number in _table(path, f"files.{file}.{code}", places).items()
-            }
-            for code, places in _table(path, f"files.{file}", codes).items()
-        }
-        for file, codes in files.items()
-    }
-
-
-def _table(path: Path, key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise KbitlintError(f"--baseline {path}: {key}: must be an object")
-    return value
-
-
-def _count(path: Path, key: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise KbitlintError(f"--baseline {path}: {key}: must be a positive number, not {value!r}")
-    return value

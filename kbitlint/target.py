@@ -130,7 +130,7 @@ def parse(text: str) -> Target:
         place, attribute = factory["place"], factory["attribute"]
         if place.endswith(".py"):
             if not Path(place).exists():  # what is there and is no file is refused where it is read
-                raise TargetError(text, f"there is no file {place}{_near(Path(place))}")
+                raise TargetError(text, f"there is no file {place}{near(Path(place))}")
             return Target(text, Kind.FACTORY_FILE, place, attribute)
         if re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", place):
             return Target(text, Kind.FACTORY_MODULE, place, attribute)
@@ -142,10 +142,10 @@ def parse(text: str) -> Target:
     looks_local = text.startswith((".", "/", "~")) or text.count("/") > 1 or path.suffix in SUFFIXES
     if not looks_local and _HUB_ID.fullmatch(name):
         return Target(text, Kind.HUB, name, revision=revision or None)
-    raise TargetError(text, f"there is no such file or folder{_near(path)}")
+    raise TargetError(text, f"there is no such file or folder{near(path)}")
 
 
-def _near(path: Path) -> str:
+def near(path: Path) -> str:
     """Return a hint for a path that leads nowhere: that it is a link, or an entry of its folder with a similar name."""
     try:
         if path.is_symlink():

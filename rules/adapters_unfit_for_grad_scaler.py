@@ -73,7 +73,7 @@ class AdaptersUnfitForGradScaler(Rule):
             narrow = len(dtypes) == 1 and dtypes <= {"float16", "bfloat16"}
             scaled = all(training.fp16 is True for training in trained.paths)
             copies = not by_hand and all(map(_narrow_copies, trained.paths))
-            if not (scaled and trained.certain and ((narrow and trained.kbit) or copies)):
+            if not (scaled and trained.certain and (narrow or copies)):
                 continue
             dtype = dtypes.pop() if narrow else "float16"
             what = "the adapters are" if narrow else "what modules_to_save copies is"

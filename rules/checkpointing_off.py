@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: billions of parameters of a model that common cards train without checkpointing
 _SMALL = 3.5
+_UNSUPPORTED = "does not support checkpointing"
 
 
 class CheckpointingOff(Rule):
@@ -26,8 +27,8 @@ class CheckpointingOff(Rule):
     ## What it does
 
     Reports a quantized model in which checkpointing is off in every layer. It is an info if the class does not support
-    checkpointing. It is an error if the class does not support it and the training loop enables it, because that
-    raises.
+    checkpointing, or declares it while no code of its layers calls it. It is an error if the class does not support it
+    and the training loop enables it, because that raises.
 
     In a script, FSDP runs and prefix-tuning adapters are not reported. It is an info there if the checkpoint's name tells at
     most 3.5 billion parameters: the activations of such a model fit on common cards.
@@ -88,9 +89,10 @@ class CheckpointingOff(Rule):
             raise Unchecked("an adapter works through the cache, which checkpointing drops")
         if any(adapter.by_task for adapter in model.adapters):
             raise Unchecked("an adapter gets its tasks through hooks, which a recomputation lacks")
-        if not model.supports_checkpointing:
+        if not (model.supports_checkpointing and model.checkpoints):
+            why = "supports checkpointing, and none of its layers calls it" if model.supports_checkpointing else _UNSUPPORTED
             yield self.violation(
-                f"{model.class_name} does not support checkpointing: every layer keeps its activations",
+                f"{model.class_name} {why}: every layer keeps its activations",
                 Location(),
                 severity=Severity.INFO,
                 evidence=evidence,

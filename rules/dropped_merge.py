@@ -101,7 +101,7 @@ def _save(source: SourceFacts, path: ExecutionPath, merge: Step) -> Call | None:
     for step in path.steps[at + 1 :]:
         if step.model_id != merge.model_id or step.call.span.start == merge.call.span.start:  # another model, or a chain
             continue
-        if step.action is Action.TRAINER or step.action is Action.ATTACH:
+        if step.action in (Action.TRAINER, Action.ATTACH, Action.LOAD_ADAPTERS):
             return None
         saver = _owner(source, step.call.span)
         held = f"{saver}.model" if step.call.callee == "save_model" else saver

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.values import Call, Symbol
+from kbitlint.facts.values import Call, last_name
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Fix, Location, Safety, Severity, Surface, Violation
 
@@ -124,7 +124,7 @@ def _forgets(config: Call, load: Call | None) -> bool:
     if config.callee != "peft.LoraConfig" or not config.complete or config.argument("0") is not None:
         return False
     task, saved, targets = (config.value(name) for name in ("task_type", "modules_to_save", "target_modules"))
-    kind = task.last if isinstance(task, Symbol) else task
+    kind = last_name(task)
     if not (kind is None or isinstance(kind, str)) or kind in TASKS.values() or saved is not None:
         return False
     # a list names the ends of module paths; a string is a pattern, or "all-linear", which includes the head

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.training import Loop
 from kbitlint.rule import Meta, Rule, Unchecked
-from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Violation
+from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts, ParameterFacts
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call
 
 
 class HalfPrecisionTrainable(Rule):
@@ -20,7 +23,8 @@ class HalfPrecisionTrainable(Rule):
     ## What it does
 
     Reports adapter parameters that require grad and are float16 or bfloat16. bfloat16 is not reported under FSDP and
-    ZeRO-3, which need one dtype in each unit.
+    ZeRO-3, which need one dtype in each unit. In a script: a loop of its own without a GradScaler that steps float16
+    adapters with Adam or AdamW of torch and their usual eps.
 
     ## Why is this bad?
 
@@ -78,6 +82,24 @@ class HalfPrecisionTrainable(Rule):
                 fix=self._fix(parameter),
             )
 
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each loop of the file that steps float16 adapters with AdamW, on every path."""
+        optimizers = [call for call in source.calls if call.callee.rpartition(".")[2] in ("Adam", "AdamW")]
+        divides = optimizers and all(_divides_by_zero(call) for call in optimizers)
+        for trained in source.trained():
+            float16 = all(model.adapters is not None and model.adapters.dtype == "float16" for model in trained.models)
+            alone = all(one.loop is Loop.OWN and one.fp16 is False for one in trained.paths)
+            if divides and float16 and alone and trained.certain:
+                yield self.violation(
+                    f"the adapters are float16{trained.where}: AdamW's eps is zero in it, so the first step makes them NaN",
+                    source.at(optimizers[0]),
+                    surface=Surface.SOURCE,
+                    severity=Severity.ERROR,
+                    consequence=Consequence.TRAINS_NOTHING,
+                    evidence={"adapter_dtype": "float16", "optimizer": optimizers[0].callee},
+                    fix=Fix("keep the adapters in float32, and compute under autocast", Safety.DISPLAY),
+                )
+
     @staticmethod
     def _verdict(dtype: str, context: TrainingContext) -> tuple[str, Severity, Consequence]:
         if dtype == "bfloat16":
@@ -92,3 +114,8 @@ class HalfPrecisionTrainable(Rule):
             return Fix("keep what is trained in float32", Safety.DISPLAY)
         edit = Edit("widen-parameter", parameter.path, {"dtype": "float32"}, adds_bytes=parameter.nbytes)
         return Fix("keep the adapter in float32", Safety.SAFE, (edit,))
+
+
+def _divides_by_zero(optimizer: Call) -> bool:
+    """Return whether torch's Adam or AdamW adds its usual eps in the dtype of the parameters."""
+    return optimizer.callee.startswith("torch.") and not optimizer.gives("eps") and not optimizer.gives("fused")

@@ -23,7 +23,7 @@ class InactiveAdapter(Rule):
     ## What it does
 
     Reports `load_adapter(..., is_trainable=True)`, `add_adapter` and `add_weighted_adapter` on a PeftModel that has adapters,
-    if the file trains the model afterwards and activates no adapter by name.
+    if the file trains the model afterwards and activates no adapter by name. A first training may be meant for the first one.
 
     ## Why is this bad?
 
@@ -67,12 +67,16 @@ class InactiveAdapter(Rule):
             if idle and {step.model_id for step in steps} <= trained and not _is_chosen(source, call):
                 yield from self._report(source, call, "loaded")
         for call, steps in source.steps_at(Action.ADD):
-            ways = [_trains_on(path, call) for path in source.paths if any(step.call == call for step in path.steps)]
+            paths = [path for path in source.paths if any(step.call == call for step in path.steps)]
+            ways = [_trains_on(path, call) for path in paths]
             certain = all(step.before.certain for step in steps)
             if certain and ways and all(ways) and not _is_frozen(call) and not _is_chosen(source, call):
-                yield from self._report(source, call, "added")
+                again = all(
+                    _trained_before(path, call) for path in source.paths if any(step.call == call for step in path.steps)
+                )
+                yield from self._report(source, call, "added", certain=again)
 
-    def _report(self, source: SourceFacts, call: Call, how: str) -> Iterator[Violation]:
+    def _report(self, source: SourceFacts, call: Call, how: str, *, certain: bool = True) -> Iterator[Violation]:
         given = call.argument("adapter_name")
         if given is None:
             return
@@ -86,6 +90,7 @@ class InactiveAdapter(Rule):
             f"the adapter {name} is {how} to be trained, and another one stays active",
             source.at(call),
             surface=Surface.SOURCE,
+            severity=Severity.ERROR if certain else Severity.WARNING,
             evidence={"adapter": name},
             fix=Fix(f"set_adapter({name}) after it is {how}", Safety.UNSAFE if edits else Safety.DISPLAY, edits),
         )
@@ -117,6 +122,16 @@ def _places(text: str, word: str) -> Iterator[int]:
     while start >= 0:
         yield start
         start = text.find(word, start + 1)
+
+
+def _trained_before(path: ExecutionPath, call: Call) -> bool:
+    """Return whether a path has trained the model before an adapter is added: the next training is meant for the new one."""
+    at = next(number for number, step in enumerate(path.steps) if step.call == call)
+    number = path.steps[at].model_id
+    trainers = any(step.action is Action.TRAINER and step.model_id == number for step in path.steps[:at])
+    return trainers or any(
+        one.model_id == number and one.loop is Loop.OWN and one.call.span.start < call.span.start for one in path.trainings
+    )
 
 
 def _trains_on(path: ExecutionPath, call: Call) -> bool:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.rehearsal import RehearsalFacts
+    from kbitlint.facts.source import SourceFacts
 
 
 class LabelsAllIgnored(Rule):
@@ -19,7 +20,8 @@ class LabelsAllIgnored(Rule):
 
     ## What it does
 
-    Counts the labels of the first batch that are not -100, as the script's tokenizer and collator made them.
+    Counts the labels of the first batch that are not -100, as the script's tokenizer and collator made them. In a script,
+    follows the tensors that it makes itself: `torch.full_like(labels, -100)`.
 
     ## Why is this bad?
 
@@ -51,6 +53,17 @@ class LabelsAllIgnored(Rule):
         consequence=Consequence.TRAINS_NOTHING,
         since="0.2.0",
     )
+
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each training whose data holds no other label on any path."""
+        for trained in source.trained():
+            if all(training.batch is not None and training.batch.ignored for training in trained.paths):
+                yield self.violation(
+                    "every label is -100, so that no token counts in the loss",
+                    source.at(trained.call),
+                    surface=Surface.SOURCE,
+                    fix=Fix("leave the labels of the answers in place", Safety.DISPLAY),
+                )
 
     def check_rehearsal(self, rehearsal: RehearsalFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each training whose first batch has no label that counts."""

@@ -29,7 +29,8 @@ class LearningRateOfZero(Rule):
     ## What it does
 
     Reports `lr=0.0` of the optimizers of torch, a live optimizer whose groups all have that rate, and `learning_rate=0.0` of
-    training arguments. Reports `beta=0.0` of TRL's `DPOConfig` and `KTOConfig`, which is such a factor in their losses.
+    training arguments. Reports a schedule whose factor is always 0, and `clip_grad_norm_(parameters, 0.0)`. Reports
+    `beta=0.0` of TRL's `DPOConfig` and `KTOConfig`, which is such a factor in their losses.
 
     ## Why is this bad?
 
@@ -84,6 +85,14 @@ class LearningRateOfZero(Rule):
                     surface=Surface.SOURCE,
                     fix=_RATE,
                 )
+            factor = _factor(call)
+            if factor is not None and not isinstance(factor[0].value, bool) and factor[0].value == 0:
+                yield self.violation(
+                    factor[1],
+                    source.at_line(factor[0].whole.line, call.callee.rpartition(".")[2]),
+                    surface=Surface.SOURCE,
+                    fix=Fix("use a factor above 0, or leave the call out", Safety.DISPLAY),
+                )
             beta = call.argument("beta") if call.callee in _PREFERENCES else None
             if beta is not None and not isinstance(beta.value, bool) and beta.value == 0 and _is_scaled(call):
                 yield self.violation(
@@ -98,6 +107,22 @@ def _rate(call: Call) -> Argument | None:
     if call.callee in TRAINING_ARGUMENTS:
         return call.argument("learning_rate")
     return call.argument("lr") if call.callee.startswith("torch.") else None
+
+
+#: calls with a factor of every update -> (names of the factor, what zero does)
+_FACTORS = {
+    "torch.LambdaLR": (("lr_lambda",), "the schedule multiplies the learning rate with 0: no step changes a parameter"),
+    "torch.ConstantLR": (("factor", "1"), "the schedule multiplies the learning rate with 0: no step changes a parameter"),
+    "torch.clip_grad_norm_": (("max_norm", "1"), "every gradient is clipped to 0: no step changes a parameter"),
+    "torch.clip_grad_value_": (("clip_value", "1"), "every gradient is clipped to 0: no step changes a parameter"),
+}
+
+
+def _factor(call: Call) -> tuple[Argument, str] | None:
+    """Return the factor of every update that a call sets, and what zero does; None if the call sets none."""
+    names, what = _FACTORS.get(call.callee, ((), ""))
+    given = next((one for name in names if (one := call.argument(name)) is not None), None)
+    return None if given is None else (given, what)
 
 
 #: configs of TRL whose loss is a function of ``beta`` times a difference of log-probabilities

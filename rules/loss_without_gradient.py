@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.context import TrainingContext
-    from kbitlint.facts.own_loops import LoopAct
+    from kbitlint.facts.own_loops import DeadLoss, LoopAct
     from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.values import Call, Span
+    from kbitlint.violation import Location
 
 
 class LossWithoutGradient(Rule):
@@ -21,8 +23,10 @@ class LossWithoutGradient(Rule):
 
     ## What it does
 
-    Reads the loops that a script writes itself. Reports `backward()` on a loss that was made by `.item()` or `.detach()`, that
-    was computed under `torch.no_grad()` or `torch.inference_mode()`, or that is None because the model gets no labels.
+    Follows the losses of a script to `backward()`. Reports one that was made by `.item()` or `.detach()`, that was computed
+    under `torch.no_grad()`, `torch.inference_mode()` or after `torch.set_grad_enabled(False)`, that comes from a forward
+    which the script wraps in one of them, or that is None because the model gets no labels. Reports a second `backward()`
+    of one forward pass, whose graph the first has freed.
 
     ## Why is this bad?
 
@@ -56,16 +60,55 @@ class LossWithoutGradient(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each such backward pass."""
-        known = _headed(source)
+        known, lines = _headed(source), set()
         for loop in source.own_loops:
             for one in loop.acts:
                 if one.act is Act.BACKWARD and one.origin is not None and _is_certain(one, known):
-                    yield self.violation(
-                        f"the loss {one.origin.value}",
-                        source.at_line(one.line, one.name),
-                        surface=Surface.SOURCE,
-                        fix=Fix("call backward on a loss that the model computes with gradients", Safety.DISPLAY),
-                    )
+                    lines.add(one.line)
+                    yield self._report(one.origin, source.at_line(one.line, one.name))
+        for loss in _dead(source):
+            if loss.call.span.line not in lines:
+                lines.add(loss.call.span.line)
+                yield self._report(loss.origin, source.at_line(loss.call.span.line, "backward"), loss.by)
+        for call in _silenced(source):
+            yield self._report(Origin.FORWARD, source.at_line(call.span.line, "forward"))
+
+    def _report(self, origin: Origin, location: Location, by: Call | None = None) -> Violation:
+        fixes = {
+            Origin.USED: "go backward once, or pass retain_graph=True to the first",
+            Origin.FORWARD: "leave the model's own forward in place",
+        }
+        return self.violation(
+            f"the loss {origin.value}",
+            location,
+            surface=Surface.SOURCE,
+            evidence={} if by is None else {"by_line": by.span.line},
+            fix=Fix(fixes.get(origin, "call backward on a loss that the model computes with gradients"), Safety.DISPLAY),
+        )
+
+
+def _dead(source: SourceFacts) -> Iterator[DeadLoss]:
+    """Yield each backward pass that raises on every path that reaches it."""
+    dead: dict[Span, DeadLoss] = {}
+    alive: set[Span] = set()
+    for path in source.paths:
+        here = {loss.call.span: loss for loss in path.losses}
+        alive |= {training.call.span for training in path.trainings} - set(here)
+        dead |= here
+    yield from (loss for span, loss in dead.items() if span not in alive)
+
+
+def _silenced(source: SourceFacts) -> Iterator[Call]:
+    """Yield each assignment to the forward of a model that a Trainer of transformers trains on every path.
+
+    Trainers of TRL may call the parts of the model by themselves. AdaLoRA adds a penalty of its own to the loss.
+    """
+    for trained in source.trained():
+        silent = {model.silenced for model in trained.models}
+        kinds = {getattr(model.adapters.config, "callee", "") for model in trained.models if model.adapters is not None}
+        plain = trained.call.callee.startswith("transformers.") and "peft.AdaLoraConfig" not in kinds
+        if plain and None not in silent and trained.certain:
+            yield from sorted((call for call in silent if call is not None), key=lambda call: call.span)[:1]
 
 
 def _is_certain(one: LoopAct, known: set[str]) -> bool:

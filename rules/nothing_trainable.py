@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from kbitlint.facts.histories import left_frozen, trained_bare
+from kbitlint.facts.histories import left_frozen, left_merged, trained_bare
 from kbitlint.facts.values import Call
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from kbitlint.facts.model import ModelFacts
     from kbitlint.facts.model_state import Adapters
     from kbitlint.facts.source import SourceFacts
+
+_MERGED = "the adapters are merged into the weights, so their forward is the base's and no gradient reaches them"
 
 
 class NothingTrainable(Rule):
@@ -104,6 +106,9 @@ class NothingTrainable(Rule):
                 surface=Surface.SOURCE,
                 fix=Fix("attach adapters: get_peft_model(model, LoraConfig(...))", Safety.DISPLAY),
             )
+        for call in left_merged(source):
+            fix = Fix("take them out before training: unmerge_adapter()", Safety.DISPLAY)
+            yield self.violation(_MERGED, source.at(call), surface=Surface.SOURCE, fix=fix)
         for call, adapters in left_frozen(source):
             depends = adapters.of_saved_config
             yield self.violation(

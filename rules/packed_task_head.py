@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.facts.source import Action
-from kbitlint.facts.values import Call, Symbol
+from kbitlint.facts.values import Call, last_name
 from kbitlint.rule import Meta, Rule
 from kbitlint.upstream.signatures.lookup import takes
-from kbitlint.upstream.task_heads import BIASED, HEADS, OTHER_ANSWERS, head_kind
+from kbitlint.upstream.task_heads import BIASED, HEADLESS, HEADS, OTHER_ANSWERS, head_kind
 from kbitlint.upstream.versions import number
 from kbitlint.violation import Consequence, Fix, Safety, Severity, Surface, Violation
 
@@ -137,6 +137,5 @@ def _trains(attach: Call, model: ModelState, versions: Mapping[str, str]) -> boo
         return False
     heads, tasks = HEADS[kind]
     saved, task = config.value("modules_to_save"), config.value("task_type")
-    asked = task.last if isinstance(task, Symbol) else task
-    by_task = asked in tasks and attach.callee != "add_adapter"  # which adds no head
+    by_task = last_name(task) in tasks and attach.callee not in HEADLESS  # which add no head
     return by_task or (isinstance(saved, tuple) and any(name in heads for name in saved))

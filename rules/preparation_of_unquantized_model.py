@@ -75,7 +75,7 @@ class PreparationOfUnquantizedModel(Rule):
                 continue
             refused = method_named(method).refuses_casts and all(model.dtype in ("float16", "bfloat16") for model in before)
             yield self.violation(
-                _message(method, refused=refused),
+                _message(method, refused=refused, unpacked=all(model.unpacked is not None for model in before)),
                 source.at(call),
                 surface=Surface.SOURCE,
                 severity=Severity.ERROR if refused else None,
@@ -85,9 +85,11 @@ class PreparationOfUnquantizedModel(Rule):
             )
 
 
-def _message(method: str | None, *, refused: bool) -> str:
+def _message(method: str | None, *, refused: bool, unpacked: bool) -> str:
     if refused:
         return f"{method} weights report a float dtype and refuse the preparation's cast: a ValueError"
+    if unpacked:
+        return "the model is not quantized any more: all of it becomes float32"
     if method is None:
         return "the model is not quantized: all of it becomes float32, and checkpointing stays off"
     return f"PEFT's preparation does not know {method}: what is not packed becomes float32, and checkpointing stays off"

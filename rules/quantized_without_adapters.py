@@ -25,6 +25,10 @@ _KEYS = (
 )
 
 
+#: a function that puts adapters into a model and returns no ``PeftModel``
+_INJECTS = "peft.inject_adapter_in_model"
+
+
 def _bare(model: ModelState) -> bool:
     return model.adapters is None or not model.adapters.kept
 
@@ -99,6 +103,8 @@ class QuantizedWithoutAdapters(Rule):
                 yield self.violation(
                     f"the PeftModel that {drop.callee} returns is dropped, and Trainer refuses the quantized model without it"
                     if drop is not None
+                    else "the adapters are injected into the quantized model, and Trainer refuses it without a PeftModel"
+                    if all(model.adapters is not None and model.adapters.by.callee == _INJECTS for model in models)
                     else "the quantized model has no adapters, and Trainer refuses it",
                     source.at_line(key.whole.line, key.name) if written and key is not None else source.at(drop or call),
                     surface=Surface.SOURCE,

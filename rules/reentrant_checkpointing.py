@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.context import Strategy, TrainingContext
-from kbitlint.facts.histories import deciding
+from kbitlint.facts.histories import deciding, put_to_sleep
 from kbitlint.rule import Meta, Rule, Unchecked
 from kbitlint.upstream.versions import takes_kwargs
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
@@ -115,7 +115,8 @@ class ReentrantCheckpointing(Rule):
         call: Call = how.by  # type: ignore[assignment]  # a state that checkpoints has the call that decides
         given = call.argument(how.flag or how.kwargs)
         trainings = [training for _, training in found if training is not None]
-        fails = any(training.distributed and training.find_unused is True for training in trainings)
+        searching = (one for one in trainings if one.distributed and one.find_unused is True)
+        fails = any(not put_to_sleep(source, one) for one in searching)
         searches = bool(source.distributed) and not how.flag and any(training.lets_ddp_search for training in trainings)
         message = UNSET if how.reentry.value == "unset" else "checkpointing is reentrant"
         if fails:

@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 
 
 class SecondQuantizedCopy(Rule):
-    """A second quantized copy of the base as the reference, beside adapters.
+    """A second copy of the base as the reference, beside adapters.
 
     ## What it does
 
-    Reports a trainer of TRL that gets a model with adapters and, as `ref_model`, another quantized load of the same
-    checkpoint.
+    Reports a trainer of TRL that gets a model with adapters and, as `ref_model`, another load of the same checkpoint,
+    quantized or not.
 
     ## Why is this bad?
 
     With adapters the reference is the base itself: TRL computes it with the adapters switched off. The second copy
-    gives the same logits and holds the quantized base twice, which for a model of 70 billion parameters is 35 GB.
+    gives the same logits and holds the quantized base twice, which for a model of 70 billion parameters is 35 GB. A
+    copy that is not quantized takes four times as much.
 
     ## Example
 
@@ -61,7 +62,7 @@ class SecondQuantizedCopy(Rule):
             given = call.argument("ref_model")
             if given is not None and all(_is_copy(step) for step in steps):
                 yield self.violation(
-                    "the reference is a second quantized copy of the base, which the model holds already",
+                    "the reference is a second copy of the base, which the model holds already",
                     source.at_line(given.whole.line, "ref_model"),
                     surface=Surface.SOURCE,
                     evidence={"checkpoint": _name(steps[0].before.load)},

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.rehearsal import RehearsalFacts
+    from kbitlint.facts.source import SourceFacts
+    from kbitlint.facts.training import Training
 
 
 class TokenBeyondEmbedding(Rule):
@@ -20,7 +22,7 @@ class TokenBeyondEmbedding(Rule):
     ## What it does
 
     Compares the largest token id of the first batch, as the script's tokenizer and collator made it, with the rows of the
-    model's input embedding.
+    model's input embedding. In a script, follows the tensors that it makes itself, and the calls that resize the embedding.
 
     ## Why is this bad?
 
@@ -54,6 +56,20 @@ class TokenBeyondEmbedding(Rule):
         since="0.2.0",
     )
 
+    def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
+        """Yield one violation for each training whose tokens have no row on any path."""
+        for trained in source.trained():
+            found = [_beyond(training) for training in trained.paths]
+            if found and all(found) and found[0] is not None:
+                token, rows = found[0]
+                yield self.violation(
+                    f"the data holds token ids up to {token}, and the embedding has {rows} rows",
+                    source.at(trained.call),
+                    surface=Surface.SOURCE,
+                    evidence={"token": token, "rows": rows},
+                    fix=Fix("resize the embeddings to the tokenizer, or use a token that is there", Safety.DISPLAY),
+                )
+
     def check_rehearsal(self, rehearsal: RehearsalFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each training whose first batch has such a token."""
         for batch in rehearsal.batches:
@@ -65,3 +81,12 @@ class TokenBeyondEmbedding(Rule):
                     evidence={"token": batch.largest_id, "rows": batch.rows, "shape": list(batch.shape)},
                     fix=Fix("resize the embeddings to the tokenizer, or use a token that is there", Safety.DISPLAY),
                 )
+
+
+def _beyond(training: Training) -> tuple[int, int] | None:
+    """Return a token id and the rows of the embedding, if it has no row for the token; None if it may have one."""
+    model, token = training.model, training.batch.token if training.batch is not None else None
+    held = model.named.vocabulary if model.rows is None and model.named is not None else model.rows
+    if token is None or not isinstance(held, int) or not 0 < held <= token:
+        return None
+    return token, held

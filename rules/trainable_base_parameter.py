@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from kbitlint.facts.chosen import is_as_loaded
 from kbitlint.facts.source import Action
 from kbitlint.facts.training import Loop
 from kbitlint.rule import Meta, Rule, Unchecked
@@ -69,7 +70,7 @@ class TrainableBaseParameter(Rule):
         """Yield one violation for each trainable parameter of the base."""
         if not model.quantized:
             raise Unchecked("no layer is quantized, so full fine-tuning is possible")
-        safety = Safety.SAFE if not model.has_adapters and _as_loaded(model) else Safety.UNSAFE
+        safety = Safety.SAFE if not model.has_adapters and is_as_loaded(model) else Safety.UNSAFE
         for parameter in model.trainable:
             if not parameter.adapter:
                 yield self.violation(
@@ -81,7 +82,7 @@ class TrainableBaseParameter(Rule):
 
     def check_source(self, source: SourceFacts, context: TrainingContext) -> Iterator[Violation]:
         """Yield one violation for each call that unfreezes packed weights, and for each loop that trains a bare base."""
-        for call, steps in source.steps_at(Action.UNFREEZE):
+        for call, steps in source.steps_at(Action.UNFREEZE, Action.UNFREEZE_PACKED):
             if all(step.before.packed for step in steps):
                 yield self.violation(
                     "packed weights are made to require grad, which only floating point tensors can",
@@ -102,12 +103,3 @@ class TrainableBaseParameter(Rule):
                     surface=Surface.SOURCE,
                     fix=Fix("attach adapters: get_peft_model(model, LoraConfig(...))", Safety.DISPLAY),
                 )
-
-
-def _as_loaded(model: ModelFacts) -> bool:
-    """Return whether all norms and input embeddings are trainable, as loading leaves them; no user chooses exactly these.
-
-    A few models freeze a parameter of their own, and transformers 4 freezes the biases of packed layers.
-    """
-    embeddings = {embedding.path for embedding in model.embeddings}
-    return all(p.requires_grad for p in model.parameters if p.floating and (p.norm or p.module in embeddings))

@@ -87,6 +87,7 @@ def _lost(path: ExecutionPath) -> Iterator[tuple[Step, bool]]:
         model, adapters = step.model_id, step.before.adapters
         if step.action is Action.LOAD_ADAPTERS:
             trained.add(model)
+            out.pop(model, None)  # what is saved next has adapters
         elif step.action is Action.UNLOAD and model in trained and adapters is not None and adapters.kept:
             out[model] = step
         elif step.action is Action.ATTACH:

@@ -65,6 +65,7 @@ class UnreachableAdapter(Rule):
         if not trace.gradients:
             raise Unchecked("the step stops before a gradient could arrive")
         nothing = not any(facts.arrives for facts in trace.gradients)
+        raises = "does not require grad" in (trace.failure or "")  # the backward pass does, if the loss depends on nothing
         cut: dict[tuple[str, str, bool], list[GradientFacts]] = {}
         for facts in trace.gradients:
             if facts.cut is not None and facts.runs and not facts.reentrant:
@@ -77,6 +78,6 @@ class UnreachableAdapter(Rule):
                 Location(module),
                 surface=Surface.TRACE,
                 severity=Severity.INFO if inherent and not waits else Severity.ERROR,
-                consequence=Consequence.FAILS if waits else Consequence.TRAINS_NOTHING,
+                consequence=Consequence.FAILS if waits or raises else Consequence.TRAINS_NOTHING,
                 evidence={"parameters": len(found), "first": found[0].path, "inherent": inherent},
             )

@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 
 
 class ZeroedGradient(Rule):
-    """A frozen tensor of zeros, or an operator without a slope, that makes every gradient zero.
+    """A tensor of zeros, or an operator without a slope, that makes every gradient zero.
 
     ## What it does
 
     Runs a training step without weights, and follows the frozen parameters and buffers that hold zeros only: through
     products, sums, casts and views, forward and backward. Reports each that makes the gradient of a trainable parameter zero.
 
-    Also reports `round`, `floor`, `ceil`, `trunc` and `sign`, whose derivative is zero everywhere, and, if nothing else learns,
-    a product with the number 0.
-    A parameter that trains is no such tensor, even if it begins with zeros, and neither is a buffer that the step writes.
+    Also reports a hook of a parameter that makes each gradient zero or drops it; `round`, `floor`, `ceil`, `trunc` and
+    `sign`, whose derivative is zero everywhere; and, if nothing else learns, a product with the number 0.
+
+    A parameter that trains and begins with zeros is such a tensor only if its own gradient is zero too: two factors of zeros
+    hold each other there. A buffer that the step writes is none.
 
     ## Why is this bad?
 
@@ -32,6 +34,8 @@ class ZeroedGradient(Rule):
     initial value. It is a warning if other parameters do learn.
 
     ## Example
+
+    The two scales of RandLoRA, both set to zero by a loop over the new parameters.
 
     UniLoRA of PEFT 0.21 on packed layers: it casts its scales, which are below 1, to the dtype of the packed bytes, and a byte
     cannot hold them. A gate of cross-attention that starts at zero and is frozen with the base, with adapters behind it.
@@ -84,9 +88,13 @@ class ZeroedGradient(Rule):
 
 _MESSAGES = {
     "": "the frozen tensor holds zeros only, so that the gradients it multiplies are zero in every step",
+    "held": "the parameter holds zeros only and cannot leave them: its own gradient, and each that it multiplies, stays zero",
+    "hook": "a hook of the parameter leaves nothing of its gradient in any step",
     "mul": "the module multiplies with the number 0, so that the gradients are zero in every step",
 }
 _FIXES = {
     "": "give the tensor its values, let it train, or adapt other modules",
+    "held": "give one of the factors random values, as the adapter's own initialization does",
+    "hook": "remove the hook, or let it pass the part of the gradient that is to learn",
     "mul": "give the scale a value other than 0, such as alpha / r",
 }

@@ -21,6 +21,16 @@ else:
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 ACTION = ROOT / "action.yml"
+#: the first major version on Node 24, or, for an action of steps, that uses such actions
+ON_NODE_24 = {
+    "actions/checkout": 5,
+    "actions/deploy-pages": 5,
+    "actions/download-artifact": 7,
+    "actions/setup-python": 6,
+    "actions/upload-artifact": 6,
+    "actions/upload-pages-artifact": 5,
+    "github/codeql-action": 4,
+}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -30,6 +40,15 @@ def test_every_action_is_pinned_to_a_commit_and_names_its_version(path):
 
     assert uses
     assert [line for line in uses if not re.fullmatch(r"[\w.-]+(/[\w.-]+)+@[0-9a-f]{40} # v\d[\w.]*", line)] == []
+
+
+@pytest.mark.parametrize("path", [*WORKFLOWS, ACTION, ROOT / "docs" / "usage.md"], ids=lambda path: path.name)
+def test_every_action_runs_on_a_node_that_github_still_has(path):
+    """Node 20 left the runners in September 2026; a pin to a commit hides the version from linters of workflows."""
+    used = re.findall(r"uses: ([\w.-]+/[\w.-]+)[\w./-]*@(?:[0-9a-f]{40} # )?v(\d+)", path.read_text())
+
+    assert used
+    assert [(name, major) for name, major in used if int(major) < ON_NODE_24.get(name, 0)] == []
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

@@ -52,6 +52,14 @@ def test_broken_toml_is_one_line(configured, tmp_path):
     assert result.stderr.startswith(f"kbitlint: {tmp_path}/pyproject.toml: tool.kbitlint: the file is not valid TOML: ")
 
 
+@pytest.mark.parametrize(("name", "close"), [("kbitlnt", True), ("kbit-lint", True), ("KBitLint", True), ("kubelint", False)])
+def test_a_table_with_nearly_the_name_is_no_silent_default(configured, tmp_path, name, close):
+    result = configured(f'[tool.{name}]\nignore = ["KB401"]\n')("config")
+
+    problem = f"{tmp_path}/pyproject.toml: tool.{name}: unknown table; did you mean 'tool.kbitlint'?"
+    assert (result.exit_code, result.stderr) == ((2, f"kbitlint: {problem}\n") if close else (0, ""))
+
+
 def test_a_table_is_wanted(configured, tmp_path):
     result = configured("[tool]\nkbitlint = 3 # tool.kbitlint\n")("config")
 

@@ -53,15 +53,28 @@ async def session(tmp_path):
     whole = lsp.TextDocumentContentChangeWholeDocument(text=FAULTY + "def (")
     client.text_document_did_change(lsp.DidChangeTextDocumentParams(lsp.VersionedTextDocumentIdentifier(3, uri), [whole]))
     half = await asyncio.wait_for(arrived.get(), 60)
+    for version in range(4, 14):
+        whole = lsp.TextDocumentContentChangeWholeDocument(text=FAULTY + "#" * version)
+        client.text_document_did_change(
+            lsp.DidChangeTextDocumentParams(lsp.VersionedTextDocumentIdentifier(version, uri), [whole])
+        )
+    typed = [await asyncio.wait_for(arrived.get(), 60)]
+    client.text_document_did_open(
+        lsp.DidOpenTextDocumentParams(lsp.TextDocumentItem("untitled:Untitled-1", "python", 1, FAULTY))
+    )
+    unsaved = await asyncio.wait_for(arrived.get(), 60)
+    await asyncio.sleep(0.5)
+    while not arrived.empty():
+        typed.append(arrived.get_nowait())
     await client.shutdown_async(None)
     client.exit(None)
     await client.stop()
-    return started, opened, actions, hover, fixed, half
+    return started, opened, actions, hover, fixed, half, typed, unsaved
 
 
 @pytest.mark.slow
 def test_an_editor_gets_findings_fixes_and_rules(tmp_path):
-    started, opened, actions, hover, fixed, half = asyncio.run(asyncio.wait_for(session(tmp_path), 120))
+    started, opened, actions, hover, fixed, half, typed, unsaved = asyncio.run(asyncio.wait_for(session(tmp_path), 120))
 
     assert started.server_info.name == "kbitlint"
     end = START + len("prepare_model_for_kbit_training(model)")
@@ -72,6 +85,7 @@ def test_an_editor_gets_findings_fixes_and_rules(tmp_path):
     ]
     assert hover.contents.value.startswith("# reentrant-checkpointing (KB401)")
     assert (fixed, half) == ([], [])
+    assert (typed, unsaved) == ([opened], opened)
 
 
 def test_a_project_s_settings_decide(tmp_path):

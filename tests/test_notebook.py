@@ -115,7 +115,7 @@ def test_reports_become_data_and_files(tmp_path):
         table.save(tmp_path / "memory.sarif")
 
 
-@pytest.mark.parametrize("name", ["check", "fix", "plan", "memory", "assert_ready"])
+@pytest.mark.parametrize("name", ["check", "fix", "fit", "plan", "memory", "assert_ready"])
 def test_arguments_are_in_the_signature_and_in_the_help(name):
     function = getattr(kbitlint, name)
     parameters = inspect.signature(function).parameters
@@ -123,7 +123,7 @@ def test_arguments_are_in_the_signature_and_in_the_help(name):
     assert {"select", "quantize", "meta", "context", "trust_remote_code"} <= set(parameters)
     assert "options" not in parameters
     with pytest.raises(TypeError, match="unknown argument 'quantise'"):
-        function(tiny.prepared(), quantise="nf4")
+        function(tiny.prepared(), quantise="nf4", **({"gpu": "24GB"} if name == "fit" else {}))
 
 
 @pytest.mark.slow
@@ -156,6 +156,7 @@ def test_not_ready(kbitlint):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_the_fixture_of_pytest_fails_with_the_report(tmp_path):
     (tmp_path / "test_model.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "kbitlint.pytest_plugin", str(tmp_path)]

@@ -249,6 +249,7 @@ def test_python_m_kbitlint_is_the_command():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_the_demo_does_the_main_job():
     done = subprocess.run(
         [sys.executable, "-m", "kbitlint", "demo", "--device", "cpu"], capture_output=True, text=True, check=False

@@ -145,6 +145,7 @@ def test_a_broken_pack_is_a_named_warning_and_fails_what_asked_for_it_alone(seco
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_new_rule_writes_two_files_whose_test_passes(run, tmp_path):
     import os
     import subprocess

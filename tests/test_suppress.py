@@ -174,6 +174,7 @@ def test_a_baseline_is_written_read_used_and_pruned_by_the_command_line(run, tmp
     pruned = run("check", "plants:unprepared", "--baseline", file, "--prune-baseline")
 
     line = "kbitlint: baseline plants:unprepared: KB402 at gone: allows 2, there are 0\n"
+    line += "kbitlint: `kbitlint check --prune-baseline` takes out what is gone\n"
     assert (stale.exit_code, stale.stderr) == (0, line)
     assert (pruned.exit_code, pruned.stderr) == (0, f"kbitlint: written: {file}\n")
     assert json.loads(file.read_text())["files"]["plants:unprepared"]["KB402"] == {"(model)": 1}
@@ -217,6 +218,23 @@ def test_a_baseline_holds_from_every_folder_for_every_target_and_when_lines_move
     assert (later.exit_code, later.stderr) == (0, "")
     assert f"baseline src/{name}: KB401 at prepare_model_for_kbit_training " in fixed.stderr
     assert "KB401" not in json.loads((tmp_path / "known.json").read_text())["files"].get(f"src/{name}", {})
+
+
+def test_a_renamed_file_keeps_what_is_accepted(run, tmp_path):
+    (tmp_path / "pyproject.toml").write_text('[tool.kbitlint]\nbaseline = "known.json"\n')
+    (tmp_path / "old.py").write_text(FAULTY)
+    run("check", "old.py", "--write-baseline")
+    before = json.loads((tmp_path / "known.json").read_text())["files"]
+
+    (tmp_path / "old.py").rename(tmp_path / "new.py")
+    renamed = run("check", "new.py")
+    (tmp_path / "copy.py").write_text(FAULTY)
+    copied = run("check", "new.py", "copy.py", "-q")
+    pruned = run("check", "new.py", "--prune-baseline")
+
+    assert (renamed.exit_code, renamed.stderr) == (0, "")
+    assert (copied.exit_code, copied.stdout.count("KB401"), copied.stdout.partition("\n")[0]) == (0, 1, "copy.py")
+    assert (pruned.exit_code, json.loads((tmp_path / "known.json").read_text())["files"]) == (0, {"new.py": before["old.py"]})
 
 
 def test_the_configuration_suppresses_and_says_what_is_unused(run, tmp_path):

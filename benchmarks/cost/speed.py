@@ -224,6 +224,27 @@ def step():
     yield Goal("peak memory of building and tracing it", float(peak[0]), 1500, "MB")
 
 
+FIT = """
+import json, pathlib, resource, sys, tempfile, time
+import kbitlint
+
+place = pathlib.Path(tempfile.mkdtemp())
+(place / "config.json").write_text(sys.argv[1])
+how = {"quantize": "nf4-bf16", "gpu": "24GB", "gpus": 2, "strategy": "fsdp2", "offload": True}
+found = kbitlint.fit(place, **how)
+assert found.answer is not None and found.answer.offload
+print(found.steps, time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000)
+"""
+
+
+def fit():
+    """Time the answer whether 70B fits two cards of 24 GB under FSDP2 with offload, with the changes that make it fit."""
+    steps, seconds, peak = map(float, output_of(python("-c", FIT, json.dumps(CONFIG))).split())
+    yield Goal("fit of a 70B Llama on 2 x 24 GB, FSDP2 with offload: CPU time", seconds, 30, "s")
+    yield Goal("distinct steps that it traces", steps, 24)
+    yield Goal("peak memory of it", peak, 4000, "MB")
+
+
 SCRIPT = Path(__file__).parents[2] / "tests" / "data" / "scripts" / "qlora_trainer_classic.py"
 UNRELATED = (
     """
@@ -326,6 +347,7 @@ def goals(runs, *, light):
         yield from folder_audit(runs)
         yield from walk()
         yield from step()
+        yield from fit()
 
 
 def main():

@@ -30,7 +30,7 @@ from benchmarks.goals import Goal, leave
 from kbitlint import config, engine, suppress
 from kbitlint.context import TrainingContext, launchers
 from kbitlint.errors import KbitlintError
-from kbitlint.files import checkpoint, json_text, manifest, safetensors
+from kbitlint.files import baseline, checkpoint, json_text, manifest, safetensors
 from kbitlint.files.packing import packing_of
 from kbitlint.registry import all_rules
 from kbitlint.source import notebooks, python
@@ -98,7 +98,7 @@ def read_config(path):
 
 
 def read_baseline(path):
-    suppress.written(suppress.read_baseline(path), (), path.parent, prune=True)
+    suppress.written(baseline.read(path), (), path.parent, prune=True)
 
 
 def read_folder(path):

@@ -173,8 +173,8 @@ def stops(tally: Tally, count: int) -> None:
             tally.case(f"{' '.join(arguments)}, {kind.name} after {after:.2f} s", *problem)
 
 
-def stopped(folder: Path, arguments: tuple[str, ...], kind: signal.Signals, after: float) -> list[str]:
-    """Stop a run after some seconds, and return what it leaves: an open pipe, processes."""
+def stopped(folder: Path, arguments: tuple[str, ...], kind: signal.Signals, after: float, patience: float = 15) -> list[str]:
+    """Stop a run after some seconds, and return what it leaves: a pipe open after ``patience`` seconds, processes."""
     process = subprocess.Popen(
         [COMMAND, *arguments],
         cwd=folder,
@@ -187,10 +187,10 @@ def stopped(folder: Path, arguments: tuple[str, ...], kind: signal.Signals, afte
     process.send_signal(kind)
     problems = []
     try:
-        process.communicate(timeout=15)  # until every holder of the pipe has closed it
+        process.communicate(timeout=patience)  # until every holder of the pipe has closed it
     except subprocess.TimeoutExpired:
         problems.append("a process holds its output")
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + patience / 3
     while (left := _inside(folder)) and time.monotonic() < deadline:
         time.sleep(0.02)
     for one in left:

@@ -98,7 +98,9 @@ def has_faulty_loop(program: Program) -> bool:
     """Return whether the fault of a program may be in its loop or its data, where the model does not show it."""
     loop = LOOPS.get(program["loop"])
     bare = program["adapter"] == "none" or "unloaded" in program["adapted"]
-    return program["loaded"] == "cut" or program["loop"] in _FAULTY_DATA or (loop is not None and (loop.own or bare))
+    undecoded = program["task"] == SEQ2SEQ and program["loop"] == "loss of its own"  # it gives the decoder no tokens
+    own = program["loaded"] == "cut" or program["loop"] in _FAULTY_DATA or undecoded
+    return own or (loop is not None and (loop.own or bare))
 
 
 def _possible(program: Program) -> Program:

@@ -58,7 +58,7 @@ _KINDS = {
     # the bytes of a packed weight, which lie in one column, where a matrix of numbers is expected
     "packed": r"unsigned char|'Byte'|ByteTensor|uint8|Got Byte|cannot be multiplied \(\d+x\d+ and (1x\d+|\d+x1)\)",
     "dtype": r"not implemented for '(BFloat16|Half)'|"
-    r"dtype|scalar type|Input type .* and bias type|result type .* can't be cast|without overflow",
+    r"dtype|scalar type|Input type .* and (bias|weight) type|result type .* can't be cast|without overflow",
 }
 
 Key = tuple[str, str, str]

@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kbitlint.rehearsal.messages import Received, Request
     from kbitlint.runtime.processes import Limits
 
@@ -74,7 +76,7 @@ class Server:
         Raises:
             RuntimeError: The server has ended.
         """
-        from kbitlint.rehearsal import process
+        from kbitlint.rehearsal import inbox, process
         from kbitlint.rehearsal.messages import Received
 
         self._count += 1
@@ -90,21 +92,21 @@ class Server:
             data = self._pipe.read(int.from_bytes(length, "big"))
             if pickle.loads(data) == END:  # noqa: S301  # written by the server
                 break
-            process.take(length + data, received)
+            inbox.take(length + data, received)
         process.complete(received, own)
         if not received.done and not received.unfinished:
             received.unfinished = "its process ended"
         return received
 
-    def reports(self, folder: str) -> Any:
-        """Return the reports of the rehearsal of ``train.py`` in a folder."""
+    def reports(self, folder: str, words: Sequence[str] = ("train.py",)) -> Any:
+        """Return the reports of the rehearsal of a command in a folder."""
         from kbitlint import registry
         from kbitlint.rehearsal import merge
-        from kbitlint.rehearsal.command import Command
+        from kbitlint.rehearsal.command import read_command
         from kbitlint.rehearsal.messages import Request
         from kbitlint.runtime.processes import Limits
 
-        command = Command("train.py")
+        command = read_command(words)
         received = self.run(Request(command, "", folder, "a100", self.options, 64), Limits(TIMEOUT))
         return merge.reports_of(received, command, registry.select((), (), {}), self.options)
 

@@ -14,6 +14,8 @@ from benchmarks.truth.rehearsal_server import Server
 from kbitlint.violation import Consequence
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from benchmarks.truth.programs import Program
 
 
@@ -25,14 +27,19 @@ def server() -> Server:
 
 def rehearsed(program: Program) -> dict[str, Any]:
     """Return how the rehearsal of a program ends, what it trains, and its errors."""
-    before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="kbitlint-program-") as folder:
         place(program, Path(folder))
-        os.chdir(folder)  # the findings on the script are merged into the reports
-        try:
-            reports = server().reports(folder)
-        finally:
-            os.chdir(before)
+        return rehearsed_in(folder, ["train.py"])
+
+
+def rehearsed_in(folder: str, words: Sequence[str]) -> dict[str, Any]:
+    """Return how the rehearsal of a command in a folder ends, what it trains, and its errors."""
+    before = Path.cwd()
+    os.chdir(folder)  # the findings on the script are merged into the reports
+    try:
+        reports = server().reports(folder, words)
+    finally:
+        os.chdir(before)
     violations = [violation for report in reports for violation in report.violations]
     raised = [(v.evidence["raised"], v.evidence.get("at", v.at.line)) for v in violations if "raised" in v.evidence]
     return {
@@ -68,8 +75,8 @@ def compared(line: dict[str, Any]) -> str | None:
 
 
 def _module(name: str) -> str:
-    """Return the path of the module of a parameter, without the wrappers around the model."""
-    path = name.rpartition(".")[0]
-    while path != (inner := re.sub(r"^(_orig_mod|module|base_model\.model)\.", "", path)):
+    """Return the path of the module of a parameter, without the wrappers around the model and around its layers."""
+    path = name.rpartition(".")[0].replace("_checkpoint_wrapped_module.", "").rpartition("base_model.model.")[2]
+    while path != (inner := re.sub(r"^(_orig_mod|module|model)\.", "", path)):
         path = inner
     return path

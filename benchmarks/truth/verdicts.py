@@ -100,10 +100,10 @@ def _no_grad(traced: Any) -> bool:
 
 
 def agrees(real: dict[str, Any], said: dict[str, Any]) -> bool:
-    """Return whether the verdict is the outcome of the real step."""
+    """Return whether the verdict is the outcome of the real step. Code that reads packed bytes may raise any message."""
     if real["outcome"] == "error":
         kind = real_steps.kind_of(real["error"]["message"])
-        return said["verdict"] == kind or (kind == "other" and said["verdict"] in ("other", "untraceable"))
+        return said["verdict"] == kind or (kind == "other" and said["verdict"] in ("other", "untraceable", "packed"))
     names = sorted(name.removeprefix("base_model.model.") for name in real["with_gradient"])
     return said["verdict"] == "ok" and names == said["reached"]
 

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from typing_extensions import Required
+
     from kbitlint.context import TrainingContext
+    from kbitlint.fit_result import Owner
     from kbitlint.limits import Limits
 
 Function = TypeVar("Function", bound="Callable[..., Any]")
@@ -43,6 +46,41 @@ class Keywords(TypedDict, total=False):
     """For folders of scripts: where the results of files are kept for the next audit."""
     probe_batch: int | None
     probe_seq: int | None
+
+
+class MemoryKeywords(Keywords, total=False):
+    """The options of ``kbitlint.memory``, which documents each."""
+
+    lora: str | None
+    optimizer: str | None
+    every: int
+    batch: int | None
+    seq_len: int | None
+    loss: str | None
+    accumulation: int | None
+    attention: str | None
+    gpus: int | None
+    strategy: str | None
+    offload: bool
+    told: Callable[[str], None] | None
+
+
+class FitKeywords(Keywords, total=False):
+    """The options of ``kbitlint.fit``, which documents each."""
+
+    gpu: Required[str]
+    checkpointing: str | None
+    lora: str | None
+    optimizer: str | None
+    batch: int | None
+    seq_len: int | None
+    loss: str | None
+    accumulation: int | None
+    attention: str | None
+    gpus: int | None
+    strategy: str | None
+    offload: bool
+    writable: frozenset[tuple[Owner, str]] | None
 
 
 def with_keywords(function: Function) -> Function:

@@ -18,7 +18,8 @@ from kbitlint.runtime import amount, content
 from kbitlint.runtime.observations import observed
 from kbitlint.source import documents
 from kbitlint.source.folders import walk
-from kbitlint.target import CHECKPOINT_FILES, Kind, Target
+from kbitlint.source.launches import commands_in
+from kbitlint.target import CHECKPOINT_FILES, SHELLS, Kind, Target
 from kbitlint.violation import Surface, Violation
 
 if TYPE_CHECKING:
@@ -164,6 +165,15 @@ def _has_threads() -> bool:
     )
 
 
+def _launched(target: Target) -> str:
+    """Return what to audit in place of a shell script that launches a Python file; empty for other files."""
+    path = Path(target.place)
+    if path.suffix not in SHELLS or target.data is not None:
+        return ""
+    named = next((word for words in commands_in(path) for word in words if word.endswith(".py")), "")
+    return f"it launches {named}: check that script, or `kbitlint rehearse {target.text}`" if named else ""
+
+
 def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> Report:
     """Audit a script or a folder of scripts; no model is built and no code of a script runs."""
     path = Path(target.place)
@@ -183,7 +193,7 @@ def audit_source(target: Target, rules: tuple[Rule, ...], options: Options) -> R
             swept = ScriptAudit(outcome, 1, 1, silenced=silenced)
     skips = swept.skips
     if not swept.read and not skips:
-        skips = (Skip("", Surface.SOURCE, nothing),)
+        skips = (Skip("", Surface.SOURCE, _launched(target) or nothing),)
     notes = (f"{swept.silenced} silenced by comments",) if swept.silenced else ()
     report = report_of(target.text, None, swept.outcome, notes=notes, skips=skips)
     return dataclasses.replace(report, summary=summary)

@@ -26,7 +26,6 @@ _KINDS = {
     "device": _MODELS,
     "output": (Kind.CHECKPOINT, Kind.ADAPTER),
     "exclude": (Kind.TREE,),
-    "no_cache": (Kind.TREE,),
     "add_ignore": (Kind.SCRIPT, Kind.TREE),
 }
 #: parameters that change what a fix does

@@ -26,6 +26,7 @@ from kbitlint.cli.terminal import (
 from kbitlint.cli.texts import STDIN, accept, from_stdin, print_fixed
 from kbitlint.errors import KbitlintError
 from kbitlint.extras import require_model_extra
+from kbitlint.files import baseline
 from kbitlint.files.project import root_of
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import held_to
@@ -178,16 +179,18 @@ def apply_suppressions(
     writes, prunes = options.write_baseline, options.prune_baseline
     if (writes or prunes) and path is None:
         raise click.UsageError("--write-baseline and --prune-baseline need --baseline FILE")
-    known = suppress.read_baseline(path) if path is not None and (path.exists() or not writes) else {}
     root = root_of(Path(settings.file).parent if settings.file else Path.cwd())
+    known = baseline.read(path) if path is not None and (path.exists() or not writes) else {}
+    known = suppress.followed(known, reports, root)
     chosen = suppress.Suppressions(settings.ignore_in, {} if writes else known, settings.severity, root)
     made, unused = suppress.apply(reports, chosen, everything=everything)
     if path is not None and (writes or prunes):
         counts = suppress.written(known, made, root, prune=prunes and not writes)
-        suppress.write_baseline(path, counts)
+        baseline.write(path, counts)
         pruned = tuple(line for line in unused if not line.startswith("baseline "))
         return CheckedRun(made, pruned, (*pruned, f"written: {path}"), accepted=writes)
-    return CheckedRun(made, unused, unused)
+    gone = any(line.startswith("baseline ") for line in unused)
+    return CheckedRun(made, unused, (*unused, *["`kbitlint check --prune-baseline` takes out what is gone"] * gone))
 
 
 def _audit_all(

@@ -106,7 +106,7 @@ def rehearse(words: tuple[str, ...], **options: Any) -> int:
 @main.command(epilog="Exit codes: 0 measured, 2 kbitlint could not do its job.", short_help="What training takes in memory.")
 @click.argument("target")
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
-@click.option("--batch", type=click.IntRange(min=1), help="Sequences in a batch (default: 1).")
+@click.option("--batch", type=click.IntRange(min=1, max=2**20), help="Sequences in a batch (default: 1).")
 @click.option("--seq-len", type=click.IntRange(min=2), help="Tokens in a sequence (default: 2048).")
 @click.option("--every", type=click.IntRange(min=2), default=2, help="Also with every n-th layer checkpointed (default: 2).")
 @with_options(STEP_OPTIONS)
@@ -133,8 +133,14 @@ def memory(target: str, argv: tuple[str, ...], **options: Any) -> None:
 @click.option("--fix", is_flag=True, help="Write the changes that make it fit into the script, if its settings make them.")
 @click.option("--unsafe-fixes", is_flag=True, help="With --fix, also shorten the length or halve the rank.")
 @click.option("--gpu", required=True, metavar="CARD", help="A card (4090, A100-40, H100) or its size (24GB).")
-@click.option("--checkpointing", type=click.Choice(["none", "all"]), help="Activation checkpointing (default: none).")
-@click.option("--batch", type=click.IntRange(min=1), help="Sequences in a batch of one card (default: 1).")
+@click.option(
+    "--checkpointing",
+    type=click.Choice(["none", "all"]),
+    is_flag=False,
+    flag_value="all",
+    help="Activation checkpointing: all of the layers if no value follows. Default: that of the model or script, else none.",
+)
+@click.option("--batch", type=click.IntRange(min=1, max=2**20), help="Sequences in a batch of one card (default: 1).")
 @click.option("--seq-len", type=click.IntRange(min=2), help="Tokens in a sequence (default: 2048).")
 @with_options(STEP_OPTIONS)
 @click.option("--format", "format_", type=click.Choice(FIT_FORMATS), default="text", help="How to report.")

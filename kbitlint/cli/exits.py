@@ -106,13 +106,19 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
+def _usage(error: click.UsageError) -> str:
+    """Return the message of a wrong command line; that of a missing option says what the option takes."""
+    about = getattr(error.param, "help", None) if isinstance(error, click.MissingParameter) else None
+    return error.format_message() + (f" {about}" if about else "")
+
+
 def _say(error: BaseException, *, verbose: bool) -> int:
     cause = error.error if isinstance(error, _Ended) else error
     with contextlib.suppress(OSError, ValueError):  # the error stream is closed too
         if verbose and not isinstance(cause, (click.ClickException, KeyboardInterrupt)):
             show_traceback()
         if isinstance(cause, click.UsageError):
-            click.UsageError(escape_lines(cause.format_message()), cause.ctx).show()
+            click.UsageError(escape_lines(_usage(cause)), cause.ctx).show()
         else:
             click.echo(_line(cause), err=True)
     return interrupts.EXIT_INTERRUPTED if isinstance(cause, KeyboardInterrupt) else EXIT_FAILED

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kbitlint import api
 from kbitlint.cli.inputs import must_be_no_input
 from kbitlint.cli.step_options import StepOptions
 from kbitlint.cli.terminal import progress, reserve_stdout, text_layout, write_report
-from kbitlint.errors import TargetError
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output import formats
-from kbitlint.rehearsal.measured import fit_script, is_command
-from kbitlint.rehearsal.run import Rehearsal
+from kbitlint.rehearsal.any_target import fit
 
 if TYPE_CHECKING:
     from kbitlint.config import Config
@@ -41,15 +38,9 @@ def search(words: tuple[str, ...], options: FitOptions, settings: Config) -> int
     """
     target, *argv = words
     must_be_no_input(options.output_file, words, options.other_files(settings))
-    asked: dict[str, Any] = {"gpu": options.gpu, "checkpointing": options.checkpointing}
+    asked: dict[str, Any] = {"gpu": options.gpu, "checkpointing": options.checkpointing, **options.step(settings)}
     with reserve_stdout(), progress(f"fitting {target}"):
-        if is_command(target, argv):
-            arguments = asked | options.step_of_script(settings)
-            report = fit_script(words, Rehearsal(), arguments, fix=options.fix, unsafe=options.unsafe_fixes)
-        elif options.fix:
-            raise TargetError(target, "is no script: --fix changes the settings of scripts and notebooks")
-        else:
-            report = api.fit(target, **asked, **options.step(settings))
+        report = fit(target, argv=argv, fix=options.fix, unsafe=options.unsafe_fixes, **asked)
     colour, columns = text_layout(options.output_file)
     write_report(formats.render_fit(options.format_, report, color=colour, width=columns), options.output_file)
     return 0 if report.fits else 1

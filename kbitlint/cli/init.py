@@ -12,6 +12,7 @@ from kbitlint import api, suppress
 from kbitlint.cli import hooks
 from kbitlint.errors import KbitlintError
 from kbitlint.files import atomic
+from kbitlint.files import baseline as baseline_file
 from kbitlint.files.project import root_of
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output.wording import plural
@@ -108,7 +109,7 @@ def write(folder: Path, found: Found, *, baseline: bool) -> Iterator[str]:
         yield f"written: [tool.kbitlint] in {settings.name} with {plural(len(found.targets), 'target')}"
     yield from _write_hooks(folder / PRE_COMMIT, hooks.local(models=bool(found.models)), len(found.models))
     if accepted:
-        suppress.write_baseline(folder / BASELINE, suppress.counts_of(found.reports, root_of(folder)))
+        baseline_file.write(folder / BASELINE, suppress.counts_of(found.reports, root_of(folder)))
         yield f"written: {BASELINE} with {plural(accepted, 'violation')}: only new ones fail a commit"
         yield "once you have repaired one, `kbitlint check --prune-baseline` takes it out"
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kbitlint import api
 from kbitlint.cli.inputs import must_be_no_input
 from kbitlint.cli.step_options import StepOptions
 from kbitlint.cli.terminal import progress, reserve_stdout, text_layout, write_report
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.output import formats
-from kbitlint.rehearsal.measured import is_command, memory_of_script
-from kbitlint.rehearsal.run import Rehearsal
+from kbitlint.rehearsal.any_target import memory
 
 if TYPE_CHECKING:
     from kbitlint.config import Config
@@ -29,10 +27,6 @@ def measure(words: tuple[str, ...], options: MemoryOptions, settings: Config) ->
     target, *argv = words
     must_be_no_input(options.output_file, words, options.other_files(settings))
     with reserve_stdout(), progress(f"measuring {target}") as told:
-        if is_command(target, argv):
-            arguments = {"every": options.every, **options.step_of_script(settings)}
-            report = memory_of_script(words, Rehearsal(), arguments)
-        else:
-            report = api.memory(target, every=options.every, told=told, **options.step(settings))
+        report = memory(target, argv=argv, every=options.every, told=told, **options.step(settings))
     colour, columns = text_layout(options.output_file)
     write_report(formats.render_memory(options.format_, report, color=colour, width=columns), options.output_file)

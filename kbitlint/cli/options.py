@@ -101,10 +101,21 @@ SUPPRESSING_OPTIONS = (
 )
 
 
+def _spec(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    if value is not None and "=" not in value and value not in ("default", "none", "dora", "rslora"):
+        raise click.BadParameter(f"{value!r} is no spec such as r=16,dropout=0.05; a target stands before a bare --lora")
+    return value
+
+
 #: options of memory and fit: the step that is measured
 STEP_OPTIONS = (
     click.option(
-        "--lora", metavar="SPEC", help="LoRA where there is none: r=16,targets=all-linear (default), dropout=0.05, dora."
+        "--lora",
+        is_flag=False,
+        flag_value="default",
+        callback=_spec,
+        metavar="[SPEC]",
+        help="LoRA where there is none: r=16,targets=all-linear (default), dropout=0.05, dora, none.",
     ),
     click.option(
         "--optimizer", metavar="NAME", help="As TrainingArguments.optim: adamw_8bit, paged_adamw_8bit, ... (default: adamw)."

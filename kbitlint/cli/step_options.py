@@ -30,9 +30,7 @@ class StepOptions(SharedOptions):
 
     def step(self, settings: Config) -> dict[str, Any]:
         """Return the arguments of ``kbitlint.memory`` and ``kbitlint.fit`` that say what is opened, and which step it takes."""
-        lora = self.lora or DEFAULT_LORA
         return {
-            "lora": None if lora == "none" else lora,
             "optimizer": self.optimizer,
             "batch": self.batch,
             "seq_len": self.seq_len,
@@ -43,8 +41,5 @@ class StepOptions(SharedOptions):
             "strategy": self.strategy,
             "offload": self.offload,
             **self.arguments(settings),
+            **({} if self.lora is None else {"lora": {"default": DEFAULT_LORA, "none": None}.get(self.lora, self.lora)}),
         }
-
-    def step_of_script(self, settings: Config) -> dict[str, Any]:
-        """Return these arguments for a training of a script: LoRA is attached to its model only if it is asked for."""
-        return self.step(settings) | ({"lora": None} if self.lora is None else {})

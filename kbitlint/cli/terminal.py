@@ -116,7 +116,7 @@ def width() -> int:
     """Return the columns of a text report."""
     import shutil  # only a text report needs it
 
-    return max(60, min(100, shutil.get_terminal_size((80, 24)).columns))
+    return max(40, min(100, shutil.get_terminal_size((80, 24)).columns))
 
 
 def line_of(error: KbitlintError) -> str:

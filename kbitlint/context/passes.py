@@ -36,6 +36,45 @@ def _evaluation(trainer: Any) -> Evaluation | None:
     return Evaluation(batch, kept, f"logits of {kept} batches kept, {how}", batches, joins)
 
 
+def evaluates(trainer: Any) -> bool | None:
+    """Return whether a Trainer evaluates before its last step, and saves no checkpoint right after; None if that is unknown.
+
+    A checkpoint reads the whole state of the model, which undoes changes that layers make for the evaluation.
+    """
+    arguments = trainer.args
+    kind, saved = (_text(getattr(arguments, name, "no")) for name in ("eval_strategy", "save_strategy"))
+    if getattr(trainer, "eval_dataset", None) is None:
+        return False
+    if getattr(arguments, "eval_on_start", False):
+        return True
+    total, epoch = _steps(trainer)
+    if kind not in ("steps", "epoch") or saved == "best" or total is None:
+        return False if kind == "no" else None
+    every, stored = getattr(arguments, "eval_steps", None), getattr(arguments, "save_steps", None)
+    if kind == "epoch":
+        return saved != "epoch" and epoch is not None and epoch < total
+    if not isinstance(every, (int, float)) or isinstance(every, bool):
+        return None
+    every = every * total if every < 1 else every
+    together = saved == "steps" and isinstance(stored, int) and stored > 0 and every % stored == 0
+    return every < total and not together
+
+
+def _steps(trainer: Any) -> tuple[float | None, float | None]:
+    """Return the steps of a run and of one epoch; each None if it is unknown. See ``Trainer.set_initial_training_values``."""
+    arguments, data = trainer.args, getattr(trainer, "train_dataset", None)
+    rows = (_count(arguments, "train_batch_size") or 1) * (_count(arguments, "world_size") or 1)
+    batches = -(-_length(data) // rows)
+    epoch = max(batches // (_count(arguments, "gradient_accumulation_steps") or 1), 1) if batches else None
+    epochs = getattr(arguments, "num_train_epochs", None)
+    of_epochs = epochs * epoch if epoch is not None and isinstance(epochs, (int, float)) else None
+    return _count(arguments, "max_steps") or of_epochs, epoch
+
+
+def _text(value: Any) -> str:
+    return str(getattr(value, "value", value))
+
+
 def _generation(trainer: Any) -> Generation | None:
     """Return the generation of a Trainer; None if it generates nothing, or in another engine.
 

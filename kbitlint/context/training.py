@@ -45,6 +45,8 @@ class TrainingContext:
     """The highest learning rate of the run."""
     beta: float | None = None
     """The factor of the log-probabilities in a preference loss, if the loss is scaled by one."""
+    evaluates: bool | None = None
+    """Whether an evaluation lies between two steps, and no checkpoint is saved right after it."""
     batch_size: int | None = None
     """Sequences in one batch of one rank."""
     seq_len: int | None = None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.source import Action
 from kbitlint.facts.training import Loop
-from kbitlint.facts.values import UNKNOWN
+from kbitlint.facts.values import UNKNOWN, Call
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from kbitlint.facts.model_state import Adapters, ModelState
     from kbitlint.facts.source import ExecutionPath, SourceFacts
     from kbitlint.facts.training import Trained, Training
-    from kbitlint.facts.values import Call, Span
+    from kbitlint.facts.values import Span
 
 
 def left_frozen(source: SourceFacts) -> Iterator[tuple[Call, Adapters]]:
@@ -35,6 +35,15 @@ def left_frozen(source: SourceFacts) -> Iterator[tuple[Call, Adapters]]:
     return ((call, adapters) for call, adapters in frozen.items() if call not in spared)
 
 
+def put_to_sleep(source: SourceFacts, training: Training) -> bool:
+    """Return whether the script trains a model after it put it into eval mode, in which its layers do not checkpoint."""
+    for path in source.paths:
+        modes = [step.detail for step in path.steps if step.action is Action.EVAL and step.model_id == training.model_id]
+        if training in path.trainings and training.loop is Loop.OWN and modes and modes[-1] is False:
+            return True
+    return False
+
+
 def prepared_last(path: ExecutionPath) -> Iterator[tuple[Call, Adapters]]:
     """Yield each preparation that leaves adapters frozen at the end of a path that trains no model."""
     trained = {training.model_id for training in path.trainings}
@@ -44,6 +53,30 @@ def prepared_last(path: ExecutionPath) -> Iterator[tuple[Call, Adapters]]:
             continue
         if left.adapters.frozen_by == step.call and left.adapters.trainable is False and left.certain == step.before.certain:
             yield step.call, left.adapters
+
+
+def trains_only_adapters(model: ModelState) -> bool:
+    """Return whether nothing but its adapters can learn in a model: no copy of a module, no bias, no new token's row."""
+    config = model.adapters.config if model.adapters is not None else None
+    if not isinstance(config, Call) or not config.complete or not model.base_frozen:
+        return False
+    others = any(config.value(name) is not None for name in ("modules_to_save", "trainable_token_indices"))
+    # the head of a task's class, of which PEFT may train a copy
+    headed = model.load is not None and ("Classification" in model.load.callee or "QuestionAnswering" in model.load.callee)
+    return not others and not headed and config.value("bias", "none") == "none" and not config.value("use_dora")
+
+
+def left_merged(source: SourceFacts) -> Iterator[Call]:
+    """Yield each call that merges adapters and leaves them so on every path that trains them.
+
+    A trainer with a reference model disables the adapters for it, which takes them out of the weights.
+    """
+    for trained in source.trained():
+        calls = {model.adapters.merged for model in trained.models if model.adapters is not None and model.adapters.trainable}
+        plain = trained.call.callee in ("backward", "trl.SFTTrainer") or trained.call.callee.startswith("transformers.")
+        alone = len(calls) == 1 and all(model.adapters is not None for model in trained.models)
+        if alone and plain and trained.certain and all(map(trains_only_adapters, trained.models)):
+            yield from (call for call in calls if call is not None)
 
 
 def trained_bare(source: SourceFacts) -> Iterator[Call]:

@@ -38,6 +38,20 @@ class Packing:
 
 
 @dataclass(frozen=True, slots=True)
+class QuantizedFacts:
+    """One quantized layer."""
+
+    path: str
+    packing: Packing
+    lacks: str = ""
+    """The attribute that a bitsandbytes weight needs and that is None: ``quant_state`` or ``SCB``; empty if it has both."""
+    conflict: str = ""
+    """The difference between the packed bytes and the recorded state; empty if they agree."""
+    repacks: bool = False
+    """Whether a pass in eval mode repacks the weight for a kernel without gradients."""
+
+
+@dataclass(frozen=True, slots=True)
 class AdapterFacts:
     """One adapter with the settings of its PEFT configuration."""
 

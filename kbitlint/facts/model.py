@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         GradientFeed,
         LayerCheckpointing,
         LinearFacts,
-        Packing,
+        QuantizedFacts,
         UnpackedLayerFacts,
     )
     from kbitlint.facts.requests import DeadSkip, UnmatchedEntry
@@ -86,18 +86,6 @@ class NormFacts:
         """
         wide = all(dtype == "float32" for _, dtype in self.dtypes)
         return wide and not (self.bare or self.adapter or self.transparent)
-
-
-@dataclass(frozen=True, slots=True)
-class QuantizedFacts:
-    """One quantized layer."""
-
-    path: str
-    packing: Packing
-    lacks: str = ""
-    """The attribute that a bitsandbytes weight needs and that is None: ``quant_state`` or ``SCB``; empty if it has both."""
-    conflict: str = ""
-    """The difference between the packed bytes and the recorded state; empty if they agree."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,19 @@ class Adapters:
     frozen_by: Call | None = None
     """The later call that froze them; None if none did."""
     kept: bool = True
-    """Whether the script keeps the PeftModel. If it drops the result of ``get_peft_model``, it keeps only the base model."""
+    """Whether the script keeps the PeftModel. If it drops the result of ``get_peft_model``, it keeps only the base model.
 
+    Adapters that ``inject_adapter_in_model`` puts into a model have no such object around it.
+    """
+
+    still: frozenset[str] = frozenset()
+    """The halves of LoRA, ``A`` and ``B``, that a loop over names froze."""
+    zeroed: frozenset[str] = frozenset()
+    """The halves that a loop over names filled with zeros."""
+    muted: Call | None = None
+    """The call that set the scale of the adapters to zero; None if none did."""
+    merged: Call | None = None
+    """The call that merged the adapters into the weights, where they stay; None if none did."""
     dropped: Call | None = None
     """The call of a function of the script that returned the PeftModel, if the script drops its result."""
 
@@ -74,6 +85,10 @@ class CheckpointConfig:
     """The length of a hidden state; 0 if config.json does not set it."""
     architecture: str = ""
     """The class that the checkpoint names."""
+    pads: bool | None = None
+    """Whether it names a padding token; None if its model's class has one by default."""
+    layers: int = 0
+    """The number of blocks in a stack; 0 if config.json does not set it."""
     skips: tuple[str, ...] | None = None
     """The stored ``llm_int8_skip_modules``; None if the checkpoint has no such list."""
 
@@ -107,12 +122,24 @@ class ModelState:
     """False after loading and ``eval()``, True after ``train()``; None if it is not known."""
     unconverted: bool = False
     """Whether the model's linear layers are a class of its own, which transformers leaves unquantized."""
+    unpacked: Value = None
+    """The bits in which bitsandbytes held its weights before ``dequantize()``, which leaves the marks of loading; else None."""
     inferred: bool = False
     """Whether the model was loaded under ``torch.inference_mode``."""
+    rows: Value = None
+    """The rows of the embeddings after the last call that resized them; None if none did, UNKNOWN if they are not known."""
+    settings: tuple[tuple[str, Value], ...] = ()
+    """The values that the script gave to attributes of ``model.config``, the last ones first."""
+    silenced: Call | None = None
+    """The assignment that wraps the model's forward in ``no_grad``; None if there is none."""
     certain: bool = True
     """Whether the interpreter followed every operation on the model."""
     named: CheckpointConfig | None = None
     """The config of the model's checkpoint; None if it is not known."""
+
+    def setting(self, name: str, unset: Value = UNKNOWN) -> Value:
+        """Return the value that the script gave to an attribute of ``model.config``; ``unset`` if it gave none."""
+        return next((value for key, value in self.settings if key == name), unset)
 
     @property
     def packed(self) -> bool:
@@ -128,6 +155,12 @@ class ModelState:
 def same_but_for_mode(one: ModelState, other: ModelState) -> bool:
     """Return whether two states are equal, their training mode aside."""
     return one is other or one == dataclasses.replace(other, training_mode=one.training_mode)
+
+
+def merged(state: ModelState, call: Call | None) -> ModelState:
+    """Return the state after a call has merged the adapters into the weights, or taken them out again (None)."""
+    adapters = state.adapters
+    return state if adapters is None else dataclasses.replace(state, adapters=dataclasses.replace(adapters, merged=call))
 
 
 def without_adapters(state: ModelState) -> ModelState:

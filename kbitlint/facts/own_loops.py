@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import enum
+from typing import TYPE_CHECKING
 
 from kbitlint.lazy_dataclass import dataclass
+
+if TYPE_CHECKING:
+    from kbitlint.facts.values import Call
 
 
 class Act(enum.Enum):
@@ -22,6 +26,8 @@ class Origin(enum.Enum):
     DETACHED = "is detached from the model"
     WITHOUT_GRAD = "is computed where gradients are off"
     WITHOUT_LABELS = "is None, because the model is called without labels"
+    FORWARD = "comes from a forward that a script wraps in no_grad"
+    USED = "has gone backward before, which frees its graph"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,17 @@ class LoopAct:
     """How the loss of a backward pass is made; None if a gradient may flow, or if it is not known."""
     model: str = ""
     """The name of the model that was called without labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLoss:
+    """A backward pass that raises, because no graph is behind its loss, as one path finds it."""
+
+    call: Call
+    """The backward pass."""
+    origin: Origin
+    by: Call | None = None
+    """The call that switched gradients off, or the earlier backward pass; None if a context around the model did."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Facts of classes that a script writes itself: modules around a model, and callbacks that touch a checkpoint's files."""
+"""Facts of classes and functions that a script writes itself: modules around a model, and what libraries call back."""
 
 from __future__ import annotations
 
@@ -28,3 +28,22 @@ class FileUse:
     line: int
     callback: str
     """The class of the callback."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedCall:
+    """A function of the script whose parameters do not take the call that a library makes of it."""
+
+    function: str
+    """The name of the function or method."""
+    owner: str
+    """The class or argument through which the library finds it: ``Trainer``, ``TrainerCallback``, ``reward_funcs``."""
+    library: str
+    """The library that calls it, whose version decides."""
+    line: int
+    since: str
+    """The first version that calls so."""
+    moment: str
+    """The moment of the first call."""
+    refused: str
+    """The exception of the call, as a sentence."""

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.data_flow import DataUse
     from kbitlint.facts.model_state import ModelState
-    from kbitlint.facts.own_loops import OwnLoop
-    from kbitlint.facts.own_modules import FileUse, Head
+    from kbitlint.facts.own_loops import DeadLoss, OwnLoop
+    from kbitlint.facts.own_modules import FileUse, Head, RefusedCall
     from kbitlint.facts.training import Training
     from kbitlint.facts.values import Argument, Call, Ignore, Span, Value
     from kbitlint.violation import Edit
@@ -38,6 +38,7 @@ class Action(enum.Enum):
     LOAD_ADAPTERS = "load adapters"
     ADD = "add adapters that stay idle"
     ACTIVATE = "activate adapters by name"
+    USED_UP = "hand parameters that are used up to an optimizer"
     CHECKPOINT = "enable checkpointing"
     HOOK = "make inputs require grad"
     CAST = "cast"
@@ -45,6 +46,7 @@ class Action(enum.Enum):
     UNFREEZE = "make everything require grad"
     FREEZE = "freeze"
     FREEZE_COPIES = "freeze trained copies of modules, by name"
+    UNFREEZE_PACKED = "make packed weights require grad, by name"
     UNFREEZE_COPIES = "make trained copies of modules require grad, by name"
     MERGE = "merge"
     UNLOAD = "take adapters out"
@@ -79,6 +81,8 @@ class ExecutionPath:
     trainings: tuple[Training, ...] = ()
     models: Mapping[int, ModelState] = field(default_factory=dict)
     """The state of each model at the end of the path, by number."""
+    losses: tuple[DeadLoss, ...] = ()
+    """The backward passes that raise, because no graph is behind their losses."""
 
     def histories(self) -> Iterator[tuple[ModelState, Training | None, tuple[Step, ...]]]:
         """Yield each model's state at its last training, that training, and the steps of the model.
@@ -148,6 +152,8 @@ class SourceFacts(SourceText):
     """The modules with weights that classes of the file put beside a model."""
     file_uses: tuple[FileUse, ...] = ()
     """The calls in callbacks of the file that need a file of a checkpoint."""
+    refused_calls: tuple[RefusedCall, ...] = ()
+    """The functions of the file that a newer library cannot call, with the version from which on it cannot."""
     unused: tuple[Ignore, ...] = ()
     """The comments that suppress no violation, or name no rule; filled after the other rules have run."""
 

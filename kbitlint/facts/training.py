@@ -21,6 +21,18 @@ class Loop(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """What a script makes sure of the token ids and labels on which a model is trained."""
+
+    token: int | None = None
+    """A token id that the batch holds, and no smaller one is known; None if none is known."""
+    ignored: bool = False
+    """Whether every label is -100."""
+    rows: int | None = None
+    """The number of rows; None if it is not known."""
+
+
+@dataclass(frozen=True, slots=True)
 class Training:
     """One training of a model on one path, with the model's state at its start."""
 
@@ -58,6 +70,8 @@ class Training:
     """The options of the command line that lead to the path: ``--bits 4``."""
     sleeps: Call | None = None
     """The call in the loop that leaves the model in eval mode for the next iteration; None if there is none."""
+    batch: Batch | None = None
+    """The data that it trains on; None if nothing is known of it."""
 
     @property
     def lets_ddp_search(self) -> bool:

@@ -37,6 +37,11 @@ class Symbol:
         return self.name.rpartition(".")[2]
 
 
+def last_name(value: Value) -> Value:
+    """Return the last part of a symbol's name, and any other value as it is: ``TaskType.SEQ_CLS`` is ``"SEQ_CLS"``."""
+    return value.last if isinstance(value, Symbol) else value
+
+
 #: a text whose content the file does not tell: an environment variable, or an option of the command line without a type
 TEXT = Symbol("builtins.str")
 

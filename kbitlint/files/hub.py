@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import importlib.util
 import socket
 import time
 import urllib.parse
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,10 +38,44 @@ def local_only() -> dict[str, bool]:
     """
     from huggingface_hub import constants  # an optional dependency
 
-    if constants.HF_HUB_OFFLINE or {"http", "https", "all"} & urllib.request.getproxies().keys():
+    if constants.HF_HUB_OFFLINE is True or _has_proxy():
         return {}
-    taken = _takes_connections(constants.ENDPOINT, int(time.monotonic() / _HOLDS))
-    return {} if taken else {"local_files_only": True}
+    return {"local_files_only": True} if _Unreached() else {}
+
+
+def _has_proxy() -> bool:
+    return bool({"http", "https", "all"} & urllib.request.getproxies().keys())
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants  # an optional dependency
+
+    return str(constants.ENDPOINT)
+
+
+class _Unreached:
+    """huggingface_hub's switch of its offline mode: on if the Hub takes no connection, which is found out when it is read."""
+
+    def __bool__(self) -> bool:
+        """Return whether the Hub takes no connection."""
+        return not _takes_connections(_endpoint(), int(time.monotonic() / _HOLDS))
+
+
+@contextmanager
+def offline_if_unreached() -> Iterator[None]:
+    """Let code inside the ``with`` statement take the cache at once if the Hub takes no connection; see ``local_only``."""
+    if importlib.util.find_spec("huggingface_hub") is None:
+        yield
+        return
+    from huggingface_hub import constants  # an optional dependency
+
+    before = constants.HF_HUB_OFFLINE
+    if not before and not _has_proxy():
+        constants.HF_HUB_OFFLINE = _Unreached()  # it is asked for its truth only
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
 
 
 @functools.lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint import engine, registry
@@ -116,22 +117,25 @@ def _measured(state: str, twin: Any, how: _How) -> StateMemory:
     """Return the memory of one state. The peak with checkpointing is told first."""
     from kbitlint.model.memory.ranks import Rank, units_of
     from kbitlint.model.memory.stacks import mark_of
-    from kbitlint.model.memory.step_memory import measure
+    from kbitlint.model.memory.step_memory import StepMeter
     from kbitlint.model.memory.tensor_parallel import split
 
     if how.launch.strategy == "tp":
         twin = split(twin, how.launch.ranks)
     rank = None if how.launch.strategy == "single" else Rank(how.launch, units_of(twin))
     first, known = not how.known, how.known.setdefault(mark_of(twin), {})
-    arguments: dict[str, Any] = {"owned": True, "rank": rank, "known": known, "beside": how.beside.others}
+    meter = StepMeter(twin, known=known)
+    arguments: dict[str, Any] = {"rank": rank, "beside": how.beside.others}
     if first and how.told is not None:
-        step = measure(state, twin, how.context, how.plan, modes=(ON,), **arguments).steps.get(ON)
+        step = meter.measure(state, how.context, how.plan, modes=(ON,), **arguments).steps.get(ON)
         if step is not None:
             how.told(f"{state}, {ON}: {size(step.peak)}, {size(on_card(step.peak))} on the card")
-    found = measure(state, twin, how.context, how.plan, **arguments)
+    found = meter.measure(state, how.context, how.plan, **arguments)
     return dataclasses.replace(found, phases=tuple(how.beside.phases(twin, how.context, how.plan, found, rank)))
 
 
+#: the file of a checkpoint, and of an adapter
+_CONFIGS = ("config.json", "adapter_config.json")
 AS_IT_IS, PEFT, FIXED, UNSAFE = "as it is", "PEFT's prepare", "kbitlint's fix", "unsafe fixes"
 
 
@@ -183,14 +187,18 @@ def _fixed(base: Any, context: TrainingContext) -> bool:
 
 
 def _narrowed(base: Any, context: TrainingContext) -> bool:
-    """Apply the unsafe fixes too. Return whether one of them gives back memory, as packed experts do."""
-    facts, rules = _facts_of(base), registry.select((), ())
-    violations = engine.run(rules, {Surface.MODEL: facts}, context).violations
-    unsafe = [v.fix for v in violations if v.fix is not None and v.fix.safety is Safety.UNSAFE]
-    if not any(fix.adds_bytes < 0 for fix in unsafe):
+    """Apply the unsafe fixes too, if one of them gives back memory. Return whether one does."""
+    if not gives_back(base, context):
         return False
-    fix_model(base, rules, context, Safety.UNSAFE, trace=False)
+    fix_model(base, registry.select((), ()), context, Safety.UNSAFE, trace=False)
     return True
+
+
+def gives_back(base: Any, context: TrainingContext) -> bool:
+    """Return whether an unsafe fix gives back memory of a base model, as packed experts do. The model is only read."""
+    violations = engine.run(registry.select((), ()), {Surface.MODEL: _facts_of(base)}, context).violations
+    unsafe = [v.fix for v in violations if v.fix is not None and v.fix.safety is Safety.UNSAFE]
+    return any(fix.adds_bytes < 0 for fix in unsafe)
 
 
 def _facts_of(base: Any) -> ModelFacts:
@@ -269,10 +277,17 @@ def measurable(opened: OpenTarget, options: Options, shape: tuple[int | None, in
     if is_left_out(target, options):
         raise TargetError(target.text, "is a function, and functions are not run (run=False)")
     if opened.live is None:
-        raise TargetError(target.text, "holds no model whose memory could be measured")
+        raise TargetError(target.text, f"holds no model whose memory could be measured{_models_below(Path(target.text))}")
     context = context_of(opened.live, options.context)
     batch, seq_len = (given or known for given, known in zip(shape, (context.batch_size, context.seq_len), strict=True))
     return model_of(opened.live), dataclasses.replace(context, batch_size=batch, seq_len=seq_len)
+
+
+def _models_below(folder: Path) -> str:
+    """Return a hint at the checkpoints among the entries of a folder; empty if there is none."""
+    found = sorted(str(config.parent) for config in folder.glob("*/*config.json") if config.name in _CONFIGS)
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return f": name one of {', '.join(found[:3])}{more}" if found else ": name a script, or a folder with a config.json"
 
 
 def memory_of(opened: OpenTarget, options: Options, shape: tuple[int | None, int | None], **chosen: Any) -> MemoryReport:

@@ -83,6 +83,8 @@ def words_of(settings: tuple[Setting, ...]) -> str:
 def options_of(setup: Setup, meter: Meter, writable: frozenset[tuple[Owner, str]] | None = None) -> Iterator[list[Option]]:
     """Yield groups of changes of which one can be made at a time, each group from the cheapest to the strongest.
 
+    A change that the run has already is left out, and so is one that makes the same run as a change before it.
+
     Args:
         setup: The run.
         meter: Measures it.
@@ -97,8 +99,14 @@ def options_of(setup: Setup, meter: Meter, writable: frozenset[tuple[Owner, str]
         _experts(meter),
     )
     all_groups = (*groups, _batch(setup), _sharding(setup, meter), _rank(setup), _length(setup))
+    made = {setup}
     for group in all_groups:
-        taken = [option for option in group if writable is None or are_taken(option.settings, writable)]
+        taken = []
+        for option in group:
+            changed = option.apply(setup)
+            if changed not in made and (writable is None or are_taken(option.settings, writable)):
+                taken.append(option)
+                made.add(changed)
         if taken:
             yield taken
 
@@ -173,11 +181,12 @@ def _experts(meter: Meter) -> list[Option]:
 
 
 def _batch(setup: Setup) -> list[Option]:
+    """Return smaller batches, with as many sequences for each step of the optimizer as before."""
     made: list[Option] = []
-    size, times = setup.batch, 1
-    while size > 1 and size % 2 == 0 and len(made) < 4:
-        size, times = size // 2, times * 2
-        steps = setup.plan.accumulation * times
+    size = setup.batch
+    while size > 1 and len(made) < 4:
+        size //= next((prime for prime in (2, 3, 5, 7) if size % prime == 0), size)
+        steps = setup.plan.accumulation * (setup.batch // size)
         settings = _arguments(per_device_train_batch_size=size, gradient_accumulation_steps=steps)
         name = f"{size} sequences at a time" if size > 1 else "one sequence at a time"
         made.append(
@@ -186,25 +195,47 @@ def _batch(setup: Setup) -> list[Option]:
     return made
 
 
+#: strategy that shards weights -> what puts them into host memory
+_OFFLOADED = {
+    "fsdp1": "accelerate: fsdp_offload_params: true",
+    "fsdp2": "accelerate: fsdp_offload_params: true",
+    "zero3": "DeepSpeed: offload_param and offload_optimizer to device: cpu",
+}
+_SHARDED = "accelerate: fsdp_version: 2, fsdp_reshard_after_forward: true"
+
+
 def _sharding(setup: Setup, meter: Meter) -> list[Option]:
-    if meter.ranks == 1 or setup.strategy in ("fsdp1", "zero3", "device_map", "tp"):
+    """Return the ways to hold a part of the weights on each card. Weights in host memory need a strategy that shards them."""
+    if meter.ranks == 1 or setup.offload or setup.strategy in ("device_map", "tp"):
         return []
-    flags = "accelerate: fsdp_version: 2, fsdp_reshard_after_forward: true; bnb_4bit_quant_storage=torch.bfloat16"
-    fields = (("strategy", "fsdp2"), ("offload", False), ("stored", True))
-    shard = Option(f"FSDP2 over {meter.ranks} cards", 25, "weights travel between cards", (), fields, by_hand=flags)
-    offload = Option(
-        "FSDP2 with weights in host memory",
-        90,
-        "weights travel to and from the host",
-        (),
-        (("strategy", "fsdp2"), ("offload", True), ("stored", True)),
-        by_hand=f"{flags}; fsdp_offload_params: true",
-    )
+    stored: tuple[tuple[str, Any], ...] = (("stored", True),) if meter.has_integers else ()
+    storage = "; bnb_4bit_quant_storage=torch.bfloat16" if stored else ""
+    cost = "weights travel to and from the host"
+    if setup.strategy in _OFFLOADED:
+        stored = stored if setup.strategy == "fsdp2" else ()
+        flags = _OFFLOADED[setup.strategy] + (storage if stored and not setup.stored else "")
+        made = [Option("weights in host memory", 90, cost, (), (("offload", True), *stored), by_hand=flags)]
+    else:
+        shard, hosted = (("strategy", "fsdp2"), *stored), f"FSDP2 over {meter.ranks} cards, weights in host memory"
+        flags = f"{_SHARDED}{storage}"
+        made = [
+            Option(f"FSDP2 over {meter.ranks} cards", 25, "weights travel between cards", (), shard, by_hand=flags),
+            Option(hosted, 90, cost, (), (*shard, ("offload", True)), by_hand=f"{flags}; fsdp_offload_params: true"),
+        ]
     try:
-        meter.rank(offload.apply(setup))
+        meter.rank(made[-1].apply(setup))
     except KbitlintError:  # int8 weights
+        return _spread(setup, meter)
+    return made
+
+
+def _spread(setup: Setup, meter: Meter) -> list[Option]:
+    """Return the way to spread layers over cards where no strategy shards the weights."""
+    if setup.strategy not in ("ddp", "zero1", "zero2"):
         return []
-    return [offload] if setup.strategy == "fsdp2" else [shard, offload]
+    flags = 'from_pretrained(device_map="auto"), started as one process'
+    cost = "one card works at a time"
+    return [Option(f"layers over {meter.ranks} cards", 80, cost, (), (("strategy", "device_map"),), by_hand=flags)]
 
 
 def _rank(setup: Setup) -> list[Option]:

@@ -6,12 +6,13 @@ Imports of torch, PEFT and ``kbitlint.model`` are inside functions: audits of sc
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.context.launch import Launch
 from kbitlint.errors import KbitlintError
 from kbitlint.fit_result import RankMemory
-from kbitlint.fixes.budget import AS_IT_IS, PREPARATIONS, UNSAFE, prepared_twin
+from kbitlint.fixes.budget import AS_IT_IS, PREPARATIONS, UNSAFE, gives_back, prepared_twin
 from kbitlint.upstream.cards import WORKSPACE
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from kbitlint.fixes.lora import Lora
     from kbitlint.memory_result import Phase, StateMemory
     from kbitlint.model.memory.ranks import Rank
+    from kbitlint.model.memory.step_memory import StepMeter
     from kbitlint.upstream.cards import Card
 
 
@@ -48,21 +50,23 @@ class Meter:
         self.takes_strides = takes_strides()
         self.stride = stride_of(model)
         self.saved_by_double = saved_by_double_quantization(model)
-        self._twins: dict[tuple[bool, int | None, int], Any] = {}
+        self._meters: dict[tuple[bool, int | None, int], StepMeter] = {}
         self._ranks: dict[tuple[bool, int | None, Launch, bool], Rank] = {}
-        self._known: dict[tuple[bool, int | None], dict[Any, Any]] = {}
+        self._states: dict[Setup, StateMemory] = {}
 
     @property
     def steps(self) -> int:
         """Return how many distinct steps were traced."""
-        return sum(map(len, self._known.values()))
+        return sum(len(meter.known) for meter in self._meters.values())
 
-    @property
+    @functools.cached_property
     def has_packable_experts(self) -> bool:
         """Return whether kbitlint's unsafe fix packs experts of the model."""
-        return self._twin(packed=True, rank=self.lora.rank if self.lora else None) is not None
+        from kbitlint.model.layers.adapters import base_of
 
-    @property
+        return gives_back(base_of(self.model), self.context)
+
+    @functools.cached_property
     def has_integers(self) -> bool:
         """Return whether packed 4-bit weights are stored as integers, which no strategy shards."""
         from kbitlint.model.memory.ranks import units_of
@@ -101,7 +105,7 @@ class Meter:
         """
         from kbitlint.model.memory.phases import BesideSteps
 
-        twin = self._twin(packed=setup.packed, rank=setup.rank, parts=self.ranks if setup.strategy == "tp" else 1)
+        twin = self._meter(setup).twin
         context = dataclasses.replace(self.context, batch_size=setup.batch, seq_len=setup.seq_len)
         launch = Launch(setup.strategy, self.ranks if setup.strategy != "single" else 1, setup.offload)
         beside = BesideSteps(self.live, self.model, launch, self.card.device)
@@ -120,26 +124,15 @@ class Meter:
         Raises:
             KbitlintError: The step cannot run, or the strategy refuses the model.
         """
-        from kbitlint.model.memory.step_memory import measure
-
-        key = (setup.packed, setup.rank)
-        twin = self._twin(packed=setup.packed, rank=setup.rank, parts=self.ranks if setup.strategy == "tp" else 1)
+        if setup in self._states:
+            return self._states[setup]
+        meter = self._meter(setup)
         context = dataclasses.replace(self.context, batch_size=setup.batch, seq_len=setup.seq_len)
-        state = measure(
-            AS_IT_IS,
-            twin,
-            context,
-            setup.plan,
-            modes=(setup.mode,),
-            owned=True,
-            known=self._known.setdefault(key, {}),
-            rank=self._rank(setup, twin),
-            beside=self.others,
-            device=self.card.device,
-        )
+        rank = self._rank(setup, meter.twin)
+        state = meter.measure(AS_IT_IS, context, setup.plan, modes=(setup.mode,), rank=rank, beside=self.others)
         if state.failure or setup.mode not in state.steps:
             raise KbitlintError(f"the step cannot be measured: {state.failure or f'the class has no mode {setup.mode!r}'}")
-        return state
+        return self._states.setdefault(setup, state)
 
     def _rank(self, setup: Setup, twin: Any) -> Rank | None:
         from kbitlint.model.memory.ranks import Rank, units_of
@@ -152,12 +145,17 @@ class Meter:
             self._ranks[key] = Rank(launch, units_of(twin, stored=setup.stored))
         return self._ranks[key]
 
-    def _twin(self, *, packed: bool, rank: int | None, parts: int = 1) -> Any:
+    def _meter(self, setup: Setup) -> StepMeter:
+        """Return what measures the steps of the model that a run trains."""
+        from kbitlint.model.memory.step_memory import StepMeter
         from kbitlint.model.memory.tensor_parallel import split
 
-        key = (packed, rank, parts)
-        if key not in self._twins:
-            lora = dataclasses.replace(self.lora, rank=rank) if self.lora is not None and rank is not None else None
-            made = prepared_twin(self.model, PREPARATIONS[UNSAFE if packed else AS_IT_IS], self.context, lora)
-            self._twins[key] = made if parts == 1 else split(made, parts)
-        return self._twins[key]
+        parts = self.ranks if setup.strategy == "tp" else 1
+        key = (setup.packed, setup.rank, parts)
+        if key not in self._meters:
+            lora = self.lora
+            if lora is not None and setup.rank is not None:
+                lora = dataclasses.replace(lora, rank=setup.rank)
+            twin = prepared_twin(self.model, PREPARATIONS[UNSAFE if setup.packed else AS_IT_IS], self.context, lora)
+            self._meters[key] = StepMeter(twin if parts == 1 else split(twin, parts), self.card.device)
+        return self._meters[key]

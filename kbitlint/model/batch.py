@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kbitlint.model.inputs.announced import with_placeholders
 from kbitlint.model.inputs.denoiser import conditions_of, is_denoiser
 from kbitlint.model.inputs.dimensions import Dimensions
+from kbitlint.model.inputs.entries import RECORD, changed, gathered
 from kbitlint.model.inputs.interface import interface_of
 from kbitlint.model.inputs.labels import label_names, labels_of
 from kbitlint.model.inputs.media import float_dtype, media_of
@@ -23,7 +25,7 @@ from kbitlint.model.layers import adapters
 from kbitlint.model.layers.adapter_inputs import with_adapter_inputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     from kbitlint.model.inputs.interface import Argument
 
@@ -50,7 +52,7 @@ def training_batch(
     own = own_batch(base, device)
     if own is not None:
         return own
-    arguments = interface_of(base)
+    arguments = interface_of(base, plan.given)
     config: Any = config_of(base)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     length = limited(base, text, plan.seq_len or seq_len)
@@ -59,6 +61,7 @@ def training_batch(
     made: dict[str, Any] = media_of(base, arguments, getattr(base, "main_input_name", "input_ids"), dimensions, tokens)
     if "pixel_values" in made:
         tokens = torch.cat([placeholders(config, batch), tokens], dim=1)
+    tokens = with_placeholders(tokens, plan.placeholders)
     books = _codebooks(base)
     made |= _text(base, arguments, dimensions, tokens, books, "pixel_values" in made)
     if is_denoiser(arguments):
@@ -70,7 +73,7 @@ def training_batch(
     names = accepted(model)
     taken = {
         name: _on(value, device)
-        for name, value in made.items()
+        for name, value in gathered(made, plan).items()
         if name not in plan.without and (names is None or name in names)
     }
     return with_adapter_inputs(model, taken | _asked_by_trainers(model, base))
@@ -129,28 +132,35 @@ def _documented(
         planned = name in plan.given or name in plan.shapes or name in plan.kinds
         wanted = (argument.required or (name == main and not made)) and name not in made
         if (planned or wanted) and name not in labels:
-            value = made_for(argument, dimensions, dtype, plan)
-            if value is None and argument.kind == "features":
-                value = _text_of(dimensions, plan.given - arguments.keys())
-            elif value is None and argument.required and argument.kind in ("float", "long"):
-                value = input_of(base, name, dimensions, dtype, plan)
+            value = _one(base, argument, dimensions, dtype, plan)
             if value is not None:
                 found[name] = value
     return found
 
 
-def _text_of(dimensions: Dimensions, keys: Iterable[str]) -> dict[str, Tensor]:
+def _one(base: Any, argument: Argument, dimensions: Dimensions, dtype: torch.dtype, plan: Plan) -> Any:
+    """Return the value of one argument. None if its documentation and the layers of the model tell too little."""
+    kind = plan.kinds.get(argument.name, argument.kind)
+    value = made_for(argument, dimensions, dtype, plan)
+    if value is not None or kind == RECORD:
+        return value
+    if argument.kind == "features":
+        return _text_of(dimensions)
+    if argument.required and kind in ("float", "long"):
+        return input_of(base, argument, dimensions, dtype, plan)
+    return None
+
+
+def _text_of(dimensions: Dimensions) -> dict[str, Tensor]:
     """Return token ids and their mask as one dictionary, which is the only argument of sentence-transformers' modules.
 
     Args:
         dimensions: The dimensions of the batch.
-        keys: Further keys that the code reads. They get one number for each token.
     """
     config = dimensions.config
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     tokens = tokens_of(config, text, (dimensions.batch, dimensions.seq_len))
-    further = {key: tokens.clone() if key == "labels" else torch.zeros_like(tokens) for key in sorted(keys)}
-    return {**further, "input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
 
 
 def _parameters(base: nn.Module) -> Mapping[str, Any]:
@@ -159,13 +169,9 @@ def _parameters(base: nn.Module) -> Mapping[str, Any]:
 
 def _on(value: Any, device: str | torch.device) -> Any:
     """Return a value with its tensors on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
     if isinstance(value, list):
         return [_on(item, device) for item in value]
-    if isinstance(value, dict):
-        return {name: _on(item, device) for name, item in value.items()}
-    return value
+    return changed(value, lambda tensor: tensor.to(device))
 
 
 def _codebooks(base: nn.Module) -> int:
@@ -175,7 +181,9 @@ def _codebooks(base: nn.Module) -> int:
 
 
 def loss_of(output: Any) -> Tensor:
-    """Return the loss of a model's output. If the class computes none, it is the mean of the first floating-point tensor.
+    """Return the loss of a model's output.
+
+    If the class computes none, it is the mean of the first floating-point tensor with a graph, or of the first one.
 
     Raises:
         ValueError: The output holds no floating-point tensor.
@@ -183,10 +191,10 @@ def loss_of(output: Any) -> Tensor:
     loss = getattr(output, "loss", None)
     if isinstance(loss, Tensor):
         return loss.mean()
-    for value in _tensors(output):
-        if value.is_floating_point():
-            return value.float().mean()
-    raise ValueError(f"{type(output).__name__} holds no floating tensor to train on")
+    values = [value for value in _tensors(output) if value.is_floating_point()]
+    if not values:
+        raise ValueError(f"{type(output).__name__} holds no floating tensor to train on")
+    return next((value for value in values if value.requires_grad), values[0]).float().mean()
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from kbitlint.facts.trace import TraceFacts
 
 
-def collect(model: Any, context: TrainingContext, *, trace: bool) -> tuple[dict[Surface, Any], tuple[Skip, ...]]:
+def collect(
+    model: Any, context: TrainingContext, *, trace: bool, trainer: Any = None
+) -> tuple[dict[Surface, Any], tuple[Skip, ...]]:
     """Return the facts of a live or meta model by surface, and a skip for each part that could not be read.
 
     Args:
         model: A ``torch.nn.Module``; it is only read.
         context: How the model will be trained.
         trace: Whether to run a training step without weights.
+        trainer: The Trainer that holds the model, or None.
     """
     from kbitlint.model.inspect import walk
 
@@ -34,7 +37,7 @@ def collect(model: Any, context: TrainingContext, *, trace: bool) -> tuple[dict[
     from kbitlint.model.trace.trace import trace as traced
 
     try:
-        facts[Surface.TRACE] = traced(model, context, facts=seen)
+        facts[Surface.TRACE] = traced(model, context, facts=seen, trainer=trainer)
     except KbitlintError as reason:
         skips += (Skip("", Surface.TRACE, str(reason)),)
     except Exception as error:  # noqa: BLE001  # a step runs the model's code, which may raise any error

@@ -18,14 +18,16 @@ _COLORS = {Severity.ERROR: "31;1", Severity.WARNING: "33;1", Severity.INFO: "36"
 
 
 def render(reports: Sequence[AuditResult], *, color: bool = False, quiet: bool = False) -> str:
-    """Return ``file:line:column: CODE [*] message`` for each cause at each place, and a line with the number of them."""
+    """Return ``file:line:column: CODE [*] message`` for each cause at each place, what was not read, and their number."""
     groups = [(report, group) for report in reports for group in found(report) if group.reason is None]
     lines = [_line(report, group, color=color) for report, group in groups]
     lines += [line for report in reports for line in _crashes(report)]
     if not quiet:
+        lines += [line for report in reports for line in _unread(report)]
         fixable = sum(1 for _, group in groups if group.first.fix and group.first.fix.safety is Safety.SAFE)
         tail = f", {fixable} fixable with --fix" if fixable else ""
-        lines.append(f"{plural(len(groups), 'finding')}{tail}" if groups else "clean")
+        ran = "clean" if any(report.ran for report in reports) else "nothing to check"
+        lines.append(f"{plural(len(groups), 'finding')}{tail}" if groups else ran)
     return "\n".join(lines)
 
 
@@ -38,6 +40,11 @@ def _line(report: AuditResult, group: Found, *, color: bool) -> str:
     mark = " [*]" if violation.fix and violation.fix.safety is Safety.SAFE else ""
     pen = Pen(_COLORS[violation.severity] if color else "")
     return f"{printable(where)}: {pen(violation.code)} {violation.severity.value}{mark} {printable(group.message)}"
+
+
+def _unread(report: AuditResult) -> Iterator[str]:
+    """Yield what was not read, or not to its end; a skip of single rules is none of it."""
+    return (printable(f"{report.target or '(model)'}: skipped: {skip.reason}") for skip in report.skips if not skip.code)
 
 
 def _crashes(report: AuditResult) -> Iterator[str]:

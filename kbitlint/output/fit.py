@@ -36,9 +36,7 @@ def render_text(report: FitResult, *, color: bool = False, width: int = 80) -> s
     """Return the answer as text. ``width`` is in columns."""
     lines = [*header(report.target, [report.summary, *report.notes], width), ""]
     lines += wrapped(f"{card_words(report)}: {', '.join(setup_words(report.asked))}", width, "")
-    verdict = verdict_words(report)
-    painted = f"\x1b[{32 if report.fits else 31}m{verdict}\x1b[0m" if color else verdict
-    lines += ["", f"{painted}: {sum_words(report.memory)}"]
+    lines += ["", *_verdict(report, width, color=color)]
     if report.written is not None:
         lines += ["", *_written(report.written, width)]
     if report.room < 0:
@@ -53,6 +51,14 @@ def render_text(report: FitResult, *, color: bool = False, width: int = 80) -> s
     return "\n".join(lines)
 
 
+def _verdict(report: FitResult, width: int, *, color: bool) -> Iterator[str]:
+    verdict = verdict_words(report)
+    first, *further = wrapped(f"{verdict}: {sum_words(report.memory)}", width, "")
+    painted = f"\x1b[{32 if report.fits else 31}m{verdict}\x1b[0m"
+    yield first.replace(verdict, painted, 1) if color else first
+    yield from further
+
+
 def verdict_words(report: FitResult) -> str:
     """Return whether a run fits, with its room."""
     if report.room >= 0 and report.too_large:
@@ -63,7 +69,6 @@ def verdict_words(report: FitResult) -> str:
 
 #: what to set where a part of a run beside its steps does not fit
 _ADVICE = {
-    "loading": "",
     "evaluation": "per_device_eval_batch_size=1, eval_accumulation_steps=1, or prediction_loss_only=True",
     "generation": "steps_per_generation, max_completion_length, or use_vllm=True with cards of its own",
 }
@@ -75,9 +80,9 @@ def _phases(report: FitResult, width: int) -> Iterator[str]:
     for phase, on_card in report.phases:
         total = size(on_card) if on_card else "-"
         host = f", {size(phase.host)} on the host" if phase.host else ""
-        fits = "" if phase not in report.too_large else ", does not fit"
+        fits = ", does not fit" if on_card > report.total else ""
         yield from wrapped(f"{phase.name}: {total} on the card{host}{fits}: {phase_words(phase)}", width, "  ")
-        if fits and _ADVICE[phase.name]:
+        if fits and phase.name in _ADVICE:
             yield from wrapped(_ADVICE[phase.name], width, "      ")
 
 

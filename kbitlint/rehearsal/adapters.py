@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,15 @@ from torch import nn
 
 from kbitlint.model.build.load_adapters import Integers
 from kbitlint.model.build.packed_weights import pack
+from kbitlint.model.trace.quant_state import give_state
+from kbitlint.rehearsal import tensors
 from kbitlint.rehearsal.imports import replace
 from kbitlint.rehearsal.outcome import NotAtHandError
+from kbitlint.rehearsal.weight_files import without_values
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from kbitlint.rehearsal.record import Record
 
 #: the exceptions that may come from values that a model without weights lacks; ``needs_values`` decides
@@ -28,10 +33,12 @@ def install(record: Record, peft: Any) -> None:
     replace(model, "__init__", _on_meta)
     replace(model, "add_adapter", _on_meta)
     replace(peft.tuners.shira.layer.ShiraLayer, "update_layer", _masking)
+    replace(peft.tuners.delora.layer.DeloraLayer, "reset_delora_parameters", _norming)
     replace(model, "from_pretrained", _loading)
     replace(model, "load_adapter", lambda original: _load_adapter(record, original))
-    for name in ("merge_and_unload", "merge_adapter"):
-        replace(peft.tuners.tuners_utils.BaseTuner, name, lambda original: _merging(record, original))
+    tuner = peft.tuners.tuners_utils.BaseTuner
+    replace(tuner, "merge_and_unload", lambda original: _merging(record, original, tuner.unload))
+    replace(tuner, "merge_adapter", lambda original: _merging(record, original))
 
 
 def is_without_weights(model: Any) -> bool:
@@ -39,14 +46,27 @@ def is_without_weights(model: Any) -> bool:
     return isinstance(model, nn.Module) and any(parameter.is_meta for parameter in model.parameters())
 
 
+def make_unpackable(model: nn.Module) -> None:
+    """Give the packed weights of a model on meta the form and the state by which bitsandbytes unpacks them."""
+    pack(model)
+    for module in model.modules():
+        weight: Any = module._parameters.get("weight")  # noqa: SLF001  # torch has no public dictionary
+        if weight is None or not weight.is_meta or type(weight).__name__ not in ("Params4bit", "Int8Params"):
+            continue
+        give_state(weight, weight, lambda tensor: tensor)
+        if hasattr(module, "quant_state"):
+            module.quant_state = weight.quant_state
+
+
 def _on_meta(original: Any) -> Any:
     def function(self: Any, *arguments: Any, **options: Any) -> Any:
         base = next((one for one in (*arguments, *options.values(), self) if isinstance(one, nn.Module)), None)
         known = is_without_weights(base) if getattr(base, "_modules", None) is not None else False
         with torch.device("meta") if known else nullcontext(), Integers() if known else nullcontext():
+            tensors.adapters_without_data(bool(options.get("low_cpu_mem_usage")))
             made = original(self, *arguments, **options)
         if known:
-            pack(self)
+            make_unpackable(self)
         return made
 
     return function
@@ -64,6 +84,18 @@ def _masking(original: Any) -> Any:
     return update_layer
 
 
+def _norming(original: Any) -> Any:
+    """Return DeLoRA's method that takes the norm of the weight, which raises for packed ones. On meta it takes none."""
+
+    def reset_delora_parameters(self: Any, *arguments: Any, **options: Any) -> None:
+        weight = self.get_base_layer().weight
+        if weight.is_meta:
+            torch.norm(weight.data, dim=0)
+        original(self, *arguments, **options)
+
+    return reset_delora_parameters
+
+
 def _loading(original: Any) -> Any:
     def from_pretrained(cls: Any, model: Any, model_id: Any, *arguments: Any, **options: Any) -> Any:
         try:
@@ -77,36 +109,57 @@ def _loading(original: Any) -> Any:
 
 
 def _load_adapter(record: Record, original: Any) -> Any:
-    def load_adapter(
-        self: Any, model_id: Any, adapter_name: str, is_trainable: Any = None, *arguments: Any, **options: Any
-    ) -> Any:
-        if not is_without_weights(self):
-            return original(self, model_id, adapter_name, is_trainable, *arguments, **options)
-        if adapter_name not in self.peft_config:
-            from peft import PeftConfig  # an optional dependency
+    """Return PEFT's method that loads an adapter. Of the file, it gets the names, shapes and dtypes of the tensors."""
 
-            config = PeftConfig.from_pretrained(str(model_id))
-            config.inference_mode = not is_trainable
-            self.add_adapter(adapter_name, config)
-        if not is_trainable:
-            self.eval()
+    def load_adapter(self: Any, model_id: Any, adapter_name: str, *arguments: Any, **options: Any) -> Any:
+        if not is_without_weights(self):
+            return original(self, model_id, adapter_name, *arguments, **options)
         record.note("weights of adapters are not read")
+        try:
+            with _only_names():
+                return original(self, model_id, adapter_name, *arguments, **options)
+        except ARTEFACTS as error:
+            if not needs_values(error):
+                raise
         return SimpleNamespace(missing_keys=[], unexpected_keys=[])
 
     return load_adapter
 
 
-def _merging(record: Record, original: Any) -> Any:
+@contextmanager
+def _only_names() -> Iterator[None]:
+    """Let PEFT load tensors without values inside the ``with`` statement."""
+    from peft.utils import save_and_load  # an optional dependency
+
+    original = save_and_load.safe_load_file
+
+    def load_file(filename: Any, *arguments: Any, **options: Any) -> Any:
+        held = without_values(filename)
+        return original(filename, *arguments, **options) if held is None else held
+
+    save_and_load.safe_load_file = load_file
+    try:
+        yield
+    finally:
+        save_and_load.safe_load_file = original
+
+
+def _merging(record: Record, original: Any, instead: Any = None) -> Any:
+    """Return a method that merges adapters. Where values are needed, ``instead`` returns the model as the merge leaves it."""
+
     def merge(self: Any, *arguments: Any, **options: Any) -> Any:
         if not is_without_weights(self):
             return original(self, *arguments, **options)
         try:
-            return original(self, *arguments, **options)
+            merged = original(self, *arguments, **options)
         except ARTEFACTS as error:
             if not needs_values(error):
                 raise
+        else:
+            make_unpackable(self.model)
+            return merged
         record.skip("merging adapters needs weights")
-        return self.model
+        return instead(self) if instead is not None else None
 
     return merge
 

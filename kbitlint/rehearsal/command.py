@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from kbitlint.errors import TargetError
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime import content
 from kbitlint.source.launches import commands_in
-from kbitlint.target import SHELLS
+from kbitlint.target import SHELLS, near
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -50,6 +51,36 @@ class Command:
     def text(self) -> str:
         """Return the script with its arguments."""
         return " ".join((self.script, *self.argv))
+
+
+def words_of(target: object, argv: Sequence[str]) -> tuple[str, ...] | None:
+    """Return the words of a command that a target and its arguments are; None if the target is no script and no command.
+
+    Args:
+        target: A path, or a whole command in one string.
+        argv: The arguments of the script.
+
+    Raises:
+        TargetError: The arguments are one string, or not those of a script; or the command has an open quote.
+    """
+    if not isinstance(target, (str, Path)):
+        if argv:
+            raise TargetError(f"a {type(target).__name__}", "takes no arguments: argv is for scripts")
+        return None
+    if isinstance(argv, str):
+        raise TargetError(str(target), f"argv is a list of words, such as {argv.split()!r}")
+    text = str(target)
+    if text.endswith(_SUFFIXES) and (Path(text).exists() or " " not in text):
+        return (text, *argv)
+    try:
+        words = [text] if Path(text).exists() else shlex.split(text)
+    except (ValueError, OSError) as error:
+        raise TargetError(text, f"is no command: {error}") from error
+    return (*words, *argv) if argv or (len(words) > 1 and _is_command(words)) else None
+
+
+def _is_command(words: Sequence[str]) -> bool:
+    return words[0].endswith(_SUFFIXES) or bool(_ASSIGNED.fullmatch(words[0])) or _starts_python(words[0])
 
 
 def read_command(words: Sequence[str]) -> Command:
@@ -139,7 +170,7 @@ def _checked(command: Command) -> Command:
         with content.opened(Path(command.script)) as file:
             size = os.fstat(file.fileno()).st_size
     except FileNotFoundError as error:
-        raise TargetError(command.script, "there is no such file") from error
+        raise TargetError(command.script, f"there is no such file{near(Path(command.script))}") from error
     except OSError as error:
         raise TargetError(command.script, f"cannot be read: {error.strerror or error}") from error
     if size > content.MAX_BYTES:

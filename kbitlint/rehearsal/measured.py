@@ -10,11 +10,13 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kbitlint.audit.keywords import FitKeywords, MemoryKeywords
 from kbitlint.audit.options import options_of
 from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.fit_result import Written
 from kbitlint.limits import held_to
 from kbitlint.rehearsal.command import read_command
+from kbitlint.rehearsal.merge import notes_of
 from kbitlint.rehearsal.messages import Measure
 from kbitlint.rehearsal.run import perform
 
@@ -22,18 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from kbitlint.audit.options import Options
+    from kbitlint.context import TrainingContext
     from kbitlint.rehearsal.command import Command
     from kbitlint.rehearsal.messages import Received
     from kbitlint.rehearsal.run import Rehearsal
     from kbitlint.source.documents import Document
     from kbitlint.step_report import FitReport, MemoryReport
-
-_SUFFIXES = (".py", ".ipynb")
-
-
-def is_command(target: str, argv: Sequence[str]) -> bool:
-    """Return whether a target is a script, or the command that launches one."""
-    return bool(argv) or target.endswith(_SUFFIXES)
 
 
 def memory_of_script(words: Sequence[str], how: Rehearsal, arguments: Mapping[str, Any]) -> MemoryReport:
@@ -117,6 +113,7 @@ def _noted(report: FitReport, note: str) -> FitReport:
 def _most(command: Command, how: Rehearsal, function: str, arguments: Mapping[str, Any], text: bytes | None = None) -> Any:
     """Rehearse a command, measure each training, and return the report of the one that takes most."""
     options, given = _opening(arguments)
+    _must_be_settings(given, options.context)
     with held_to(options.limits):
         received = perform(command, how, options, measure=Measure(function, given), text=text)
     reports = [(one.line, one.report) for one in received.measured if one.report is not None]
@@ -125,7 +122,7 @@ def _most(command: Command, how: Rehearsal, function: str, arguments: Mapping[st
     line, most = max(reports, key=lambda pair: _size_of(pair[1]))
     notes = [f"the training of line {line}" + (f", which takes most of {len(reports)}" if len(reports) > 1 else "")]
     notes += [f"line {one.line} cannot be measured: {one.failure}" for one in received.measured if one.failure]
-    notes += [f"{note.kind.value}: {note.text}".removeprefix(": ") for note in received.notes]
+    notes += notes_of(received)
     return dataclasses.replace(most, target=command.text, notes=(*most.notes, *notes))
 
 
@@ -134,6 +131,33 @@ def _opening(arguments: Mapping[str, Any]) -> tuple[Options, dict[str, Any]]:
     given = {name: value for name, value in arguments.items() if name not in ("quantize", "meta", "told")}
     options = options_of({name: given.pop(name, None) for name in ("context", "limits", "trust_remote_code")})
     return options, given
+
+
+def _must_be_settings(given: Mapping[str, Any], context: TrainingContext) -> None:
+    """Check the arguments of a measurement before a script is rehearsed for it.
+
+    Raises:
+        TypeError: There is no such argument.
+        KbitlintError: A value is wrong.
+    """
+    from kbitlint.fixes.budget import launch_of, plan_of  # an audit measures no step
+    from kbitlint.fixes.lora import parse_lora  # as above
+    from kbitlint.upstream import cards  # as above
+
+    options_of(
+        {
+            name: value
+            for name, value in given.items()
+            if name not in FitKeywords.__annotations__ | MemoryKeywords.__annotations__
+        }
+    )
+    plan_of(context, *(given.get(name) for name in ("optimizer", "loss", "accumulation", "every", "attention")))
+    if given.get("gpus") or given.get("strategy") is None:  # else the script's launch has the cards
+        launch_of(given.get("strategy"), given.get("gpus"), context, offload=bool(given.get("offload")))
+    if given.get("lora") is not None:
+        parse_lora(given["lora"])
+    if "gpu" in given:
+        cards.find(given["gpu"])
 
 
 def _why_none(received: Received) -> str:

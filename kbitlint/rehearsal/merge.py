@@ -112,6 +112,11 @@ def _notes(received: Received) -> Iterable[str]:
         yield f"training reached at {lines}" if lines else "training reached"
     else:
         yield "no training reached"
+    yield from notes_of(received)
+
+
+def notes_of(received: Received) -> Iterable[str]:
+    """Yield what a rehearsal remarks, one line for all notes of a kind."""
     yield from (note.text for note in received.notes if note.kind is Kind.OTHER)
     for kind in (Kind.STOOD_IN, Kind.OFF):
         named = [note.text for note in received.notes if note.kind is kind]
@@ -158,16 +163,22 @@ def _merged(rehearsed: Report, static: Report | None, live: Report | None, comma
 
 
 _LIVE = (Surface.MODEL, Surface.TRACE, Surface.RANKS)
+#: rules about data that a model has or lacks: a rehearsed one lacks it everywhere, which disproves nothing
+_OF_DATA = frozenset(("KB710",))
 
 
 def _proved(static: Report, live: list[Report]) -> Report:
     """Return the audit of the text without failures that the same rule, looking at each training itself, does not find."""
 
     def is_disproved(one: Violation) -> bool:
-        return one.consequence is Consequence.FAILS and all(
-            any((one.code, surface) in report.ran for surface in _LIVE)
-            and one.code not in {other.code for other in report.violations}
-            for report in live
+        return (
+            one.consequence is Consequence.FAILS
+            and one.code not in _OF_DATA
+            and all(
+                any((one.code, surface) in report.ran for surface in _LIVE)
+                and one.code not in {other.code for other in report.violations}
+                for report in live
+            )
         )
 
     kept = tuple(one for one in static.violations if not (live and is_disproved(one)))

@@ -48,6 +48,8 @@ class Request:
     text: bytes | None = None
     """The text that takes the place of the script's; None to run the script as it is."""
     measure: Measure | None = None
+    patience: float = 20.0
+    """The seconds that the other ranks may take after the first one has ended."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from kbitlint.model.attributes import mark_inference
 from kbitlint.model.build.factory import built_instead
 from kbitlint.model.build.packed_weights import unpackable
 from kbitlint.rehearsal import tensors
-from kbitlint.rehearsal.adapters import is_without_weights
+from kbitlint.rehearsal.adapters import is_without_weights, make_unpackable
 from kbitlint.rehearsal.checkpoints import checkpoint_of
 from kbitlint.rehearsal.imports import replace
 from kbitlint.rehearsal.outcome import NotAtHandError
@@ -110,6 +110,7 @@ def _loading(record: Record, original: Any) -> Any:
         except KbitlintError as error:
             raise NotAtHandError(str(error)) from error
         model = made[0] if isinstance(made, tuple) else made
+        make_unpackable(model)
         if torch.is_inference_mode_enabled():
             mark_inference(model)
         if getattr(model, "hf_quantizer", None) is not None or placed is not None:

@@ -30,7 +30,7 @@ def made() -> Iterator[str]:
     try:
         yield str(folder)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(folder)
         if handle is not None:
             os.close(handle)
 
@@ -43,8 +43,31 @@ def sweep(parent: Path) -> None:
                 continue
             handle = _locked(lock)
             if handle is not None:
-                shutil.rmtree(lock.parent, ignore_errors=True)
+                remove(lock.parent)
                 os.close(handle)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, however deep it is, and whatever rights its folders have lost.
+
+    Python's own function calls itself for each level. Here every folder comes to the top first, so that no path grows.
+    """
+    waiting, moved = [folder], 0
+    while waiting:
+        place = waiting.pop()
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(place):
+                if entry.is_symlink() or not entry.is_dir():
+                    os.unlink(entry)  # noqa: PTH108  # the entry suffices
+                    continue
+                moved += 1
+                top = folder / f"{_PREFIX}{moved}"
+                os.chmod(entry, 0o700)  # noqa: PTH101  # see above
+                os.rename(entry, top)  # noqa: PTH104  # see above
+                waiting.append(top)
+            if place != folder:
+                place.rmdir()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _locked(file: Path, *, make: bool = False) -> int | None:

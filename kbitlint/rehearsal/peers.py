@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: the most ranks that run: the GPUs of one machine
 MOST = 8
 #: seconds that the other ranks may take after the first one has ended
-_PATIENCE = 20.0
+PATIENCE = 20.0
 #: seconds in which the other ranks may fail by themselves after one has
 _GRACE = 10.0
 _LOOK = 0.05
@@ -79,7 +79,7 @@ class Peers:
         Args:
             failed: Whether this rank has failed, so that the others need not end by themselves.
         """
-        deadline = time.monotonic() + (_GRACE if failed else _PATIENCE)
+        deadline = time.monotonic() + (_GRACE if failed else self._record.request.patience)
         while self._running and time.monotonic() < deadline:
             time.sleep(_LOOK)
         for rank, process in [] if failed else list(self._running.items()):
@@ -94,7 +94,7 @@ class Peers:
             self._record.send(Stall(rank, self._record.name_of(file), line, "rank 0 has ended"))
             return
         where = f", in line {line}" if line else ""
-        self._record.skip(f"rank {rank} was ended {_PATIENCE:g} s after rank 0{where}")
+        self._record.skip(f"rank {rank} was ended {self._record.request.patience:g} s after rank 0{where}")
 
     def _kill(self) -> None:
         for process in list(self._running.values()):

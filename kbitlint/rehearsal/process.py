@@ -9,19 +9,18 @@ import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from kbitlint.errors import KbitlintError
-from kbitlint.facts.rehearsal import Stall
 from kbitlint.rehearsal import peers
-from kbitlint.rehearsal.messages import Done, Exit, Measured, Missing, Note, Received, Request, Training
-from kbitlint.result import Skip
-from kbitlint.runtime import process_memory, processes
-from kbitlint.sizes import size
+from kbitlint.rehearsal.bounds import MOST_SENT, bounds
+from kbitlint.rehearsal.inbox import ForeignMessageError, take
+from kbitlint.rehearsal.messages import Received, Request
+from kbitlint.runtime import content, orphans, process_memory, processes
 
 if TYPE_CHECKING:
+    from kbitlint.rehearsal.bounds import Bounds
     from kbitlint.runtime.processes import Limits
 
 #: Seconds between two looks at the memory of the process.
@@ -57,7 +56,12 @@ def run(request: Request, limits: Limits) -> Received:
     package = str(Path(__file__).parents[1])
     reading, writing = os.pipe()
     command = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]  # noqa: SLF001  # multiprocessing passes these flags on, too
-    with (folder / "output").open("wb") as output, os.fdopen(reading, "rb", buffering=0) as pipe:
+    with (
+        contextlib.ExitStack() as stack,
+        (folder / "output").open("wb") as output,
+        os.fdopen(reading, "rb", buffering=0) as pipe,
+    ):
+        adoption = stack.enter_context(orphans.adopted())
         try:
             child = subprocess.Popen(  # noqa: S603  # this interpreter
                 [*command, "-c", _CHILD, package, str(file), str(writing), str(os.getpid())],
@@ -74,7 +78,7 @@ def run(request: Request, limits: Limits) -> Received:
             os.close(writing)
         received = Received()
         try:
-            received.unfinished = _receive(pipe, child, limits, received)
+            received.unfinished = _receive(pipe, child, bounds(limits, child.pid, request.folder, adoption), received)
         finally:
             _end(child, request.folder)
     complete(received, request)
@@ -128,59 +132,30 @@ def complete(received: Received, request: Request) -> None:
 def _sent(file: Path) -> Received:
     """Return what a file of messages holds; nothing if there is none. A rank that was killed may leave half a message."""
     received = Received()
-    with contextlib.suppress(FileNotFoundError):
-        take(file.read_bytes(), received)
+    with contextlib.suppress(OSError, ForeignMessageError):
+        take(content.read(file, MOST_SENT), received)
     return received
 
 
-def _receive(pipe: BinaryIO, child: subprocess.Popen[bytes], limits: Limits, received: Received) -> str:
-    """Collect the messages until the process ends or reaches a limit. Return which limit, or nothing."""
-    deadline = time.monotonic() + (limits.seconds or float("inf"))
+def _receive(pipe: BinaryIO, child: subprocess.Popen[bytes], bound: Bounds, received: Received) -> str:
+    """Collect the messages until the process ends or reaches a bound. Return which bound, or nothing."""
     waiting = b""
     while True:
         ready, _, _ = select.select([pipe], [], [], _LOOK)
         if ready:
             part = os.read(pipe.fileno(), 1 << 16)
-            waiting = take(waiting + part, received)
+            bound.sent += len(part)
+            try:
+                waiting = take(waiting + part, received)
+            except ForeignMessageError as error:
+                return f"the script wrote into kbitlint's own pipe ({error})"
             if not part:  # the process has ended, or closed its end
                 return ""
         elif child.poll() is not None:  # a process that it forked may hold the pipe open
             return ""
-        if time.monotonic() >= deadline:
-            return f"the script was not through within {limits.seconds:g} s (--timeout)"
-        if limits.nbytes is not None and process_memory.held_by(child.pid) > limits.nbytes:
-            return f"the script needs more than {size(limits.nbytes)} of memory (--memory)"
-
-
-def take(data: bytes, received: Received) -> bytes:
-    """Take the whole messages out of the data, and return the rest. A message follows its length, 8 bytes."""
-    while len(data) >= 8 and len(data) >= 8 + (length := int.from_bytes(data[:8], "big")):
-        _keep(pickle.loads(data[8 : 8 + length]), received)  # noqa: S301  # written by this program
-        data = data[8 + length :]
-    return data
-
-
-def _keep(message: Any, received: Received) -> None:
-    if isinstance(message, Note):
-        received.notes.append(message)
-    elif isinstance(message, Skip):
-        received.skips.append(message)
-    elif isinstance(message, Training):
-        received.trainings.append(message)
-    elif isinstance(message, Measured):
-        received.measured.append(message)
-    elif isinstance(message, Missing):
-        received.missing.append(message.path)
-    elif isinstance(message, Stall):
-        received.stalls.append(message)
-    elif isinstance(message, Exit):
-        received.exit = message
-    elif isinstance(message, Done):
-        received.done, received.whole = True, message.whole
-    elif isinstance(message, str):
-        raise KbitlintError(message)
-    else:
-        received.raised = message
+        exceeded = bound.exceeded()
+        if exceeded is not None:
+            return exceeded
 
 
 def _end(child: subprocess.Popen[bytes], folder: str) -> None:
@@ -200,6 +175,8 @@ def _end(child: subprocess.Popen[bytes], folder: str) -> None:
 
 
 def _tail(file: Path) -> str:
-    with contextlib.suppress(OSError):
-        return file.read_bytes()[-_END_OF_OUTPUT:].decode("utf-8", "replace")
+    """Return the end of a file. The script may have put a pipe or a device into its place: that has none."""
+    with contextlib.suppress(OSError), content.opened(file, follow=False) as output:
+        output.seek(max(0, os.fstat(output.fileno()).st_size - _END_OF_OUTPUT))
+        return output.read(_END_OF_OUTPUT).decode("utf-8", "replace")
     return ""

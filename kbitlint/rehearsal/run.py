@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +15,8 @@ from kbitlint.errors import KbitlintError, did_you_mean
 from kbitlint.extras import require_model_extra
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.limits import held_to
-from kbitlint.rehearsal import merge, own_folder, process
-from kbitlint.rehearsal.command import read_command
+from kbitlint.rehearsal import merge, own_folder, peers, process
+from kbitlint.rehearsal.command import read_command, words_of
 from kbitlint.rehearsal.messages import Received, Request
 from kbitlint.report import Report
 from kbitlint.result import Skip
@@ -95,7 +94,7 @@ def rehearse(
     Raises:
         KbitlintError: There is no such script, an argument is wrong, or the process cannot be started.
     """
-    words = [str(path), *argv] if Path(path).exists() else [*shlex.split(str(path)), *argv]
+    words = words_of(path, argv) or (str(path), *argv)
     try:
         nbytes = size_of(memory) if isinstance(memory, str) else int(memory)
     except ValueError as error:
@@ -121,7 +120,8 @@ def perform(command: Command, how: Rehearsal, options: Options, **further: Any) 
     require_model_extra(f"rehearsing {command.script}")
     limits = Limits(how.timeout, how.memory if process_memory.can_be_counted() else None)
     folder = str(Path.cwd())
-    request = Request(command, "", folder, how.device_like, options, how.rows, network=how.allow_network, **further)
+    given = {"network": how.allow_network, "patience": peers.PATIENCE, **further}
+    request = Request(command, "", folder, how.device_like, options, how.rows, **given)
     received = _performed(request, limits)
     with contextlib.suppress(OSError):
         if how.show is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import one_line
-from kbitlint.rehearsal import made_up_files, peers, script
+from kbitlint.rehearsal import made_up_files, peers, script, shared_memory
 from kbitlint.rehearsal.folders import Mirror
 from kbitlint.rehearsal.imports import after_import
 from kbitlint.rehearsal.messages import Done, Missing
@@ -135,6 +135,7 @@ def enter(record: Record, writable: str | None = None) -> None:
     os.chdir(mirror.open_up(request.working_folder))
     count = request.command.ranks or 1
     record.note(f"as on {count if count > 1 else 'one'} {devices.DEVICES[request.device_like].name}")
+    shared_memory.install(request.folder)
     for place in request.assumed:
         made_up_files.assume(record, place)
     redirect(mirror, lambda place: made_up_files.fill(record, place), lambda place: made_up_files.ask(record, place))
@@ -157,13 +158,24 @@ def _is_installed(package: str) -> bool:
 def _stand_ins(record: Record) -> None:
     import torch  # after the folder and the environment are set
 
-    from kbitlint.rehearsal import devices, saving  # these import torch
+    from kbitlint.rehearsal import devices, weight_files  # these import torch
 
-    saving.install_files(record)
+    weight_files.install(record)
     devices.install(record)
     import transformers  # after the functions that it imports by name are replaced
 
-    from kbitlint.rehearsal import adapters, data, evaluation, generation, loops, models, ranks, trainers, words  # see above
+    from kbitlint.rehearsal import (
+        adapters,
+        data,
+        evaluation,
+        generation,
+        loops,
+        models,
+        ranks,
+        saving,
+        trainers,
+        words,
+    )  # see above
 
     models.install(record, transformers)
     words.install(record, transformers)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
+from kbitlint.model.trace.unknown_values import on_meta
 from kbitlint.rehearsal.imports import replace
 
 if TYPE_CHECKING:
@@ -75,19 +77,31 @@ class _Here(TorchFunctionMode):
         if func is Tensor.to:
             return _tensor_to(args[0], args[1:], kwargs)
         if func in _VALUES and args and isinstance(args[0], Tensor) and args[0].is_meta:
-            self._record.guessed = True
-            return _VALUES[func](args[0])
+            return self._value(func, args)
         if func is Tensor.__getitem__ and _picks_unknown(*args):
             return args[0].flatten(0, args[1].dim() - 1)  # all of them: how many a mask picks is a value
         if kwargs and (is_cuda(kwargs.get("device")) or self._is_of_model(kwargs.get("device"), sys._getframe(1))):  # noqa: SLF001  # the caller
             kwargs = {**kwargs, "device": "cpu"}
         kwargs.pop("pin_memory", None)
         try:
-            return func(*args, **kwargs)
+            return self._dated(func, func(*args, **kwargs))
         except (RuntimeError, NotImplementedError):
             if not _mixed((args, kwargs)):
                 raise
-            return func(*_on_meta(args), **_on_meta(kwargs))
+            return func(*on_meta(args), **on_meta(kwargs))
+
+    def _value(self, func: Any, args: Any) -> Any:
+        """Return the answer to a question for values that a tensor lacks."""
+        self._record.guessed = True
+        if func in _COMPARISONS and len(args) > 1:
+            return _is_old(args[0], self._record) == _is_old(args[1], self._record)
+        return _VALUES[func](args[0])
+
+    def _dated(self, func: Any, made: Any) -> Any:
+        """Return a result. A copy without values notes how many trainings had been reached when it was made."""
+        if func is Tensor.clone and made.is_meta:
+            setattr(made, _MADE, self._record.trainings)
+        return made
 
     def _is_of_model(self, device: Any, frame: FrameType) -> bool:
         """Return whether a caller makes its data on the device of a model without weights: there they have values."""
@@ -103,12 +117,29 @@ _PLACES: dict[Any, Any] = {
 }
 
 
+#: the method of PEFT's layers that casts a new adapter to the dtype of its layer, unless the adapter is on meta
+_MOVES_ADAPTERS = "_move_adapter_to_device_of_base_layer"
+_WITHOUT_DATA = [False]
+
+
+def adapters_without_data(given: bool | None = None) -> bool:  # noqa: FBT001  # a setting
+    """Return whether new adapters have no data in a real run either. A value is set first."""
+    if given is not None:
+        _WITHOUT_DATA[0] = given
+    return _WITHOUT_DATA[0]
+
+
 def asks_for_place(record: Record, frame: FrameType | None) -> bool:
-    """Return whether the caller places data by an answer: the user's code or TRL. Loaders look for meta tensors themselves."""
+    """Return whether the caller places data by an answer: the user's code, TRL, or PEFT's move of a new adapter.
+
+    Loaders look for meta tensors themselves.
+    """
     while frame is not None and frame.f_code.co_name in ("__getattr__", "<genexpr>"):  # PEFT passes a model's properties on
         frame = frame.f_back
     if frame is None:
         return False
+    if frame.f_code.co_name == _MOVES_ADAPTERS:
+        return not adapters_without_data()
     return str(frame.f_globals.get("__name__", "")).startswith("trl.") or record.is_users(frame.f_code.co_filename)
 
 
@@ -170,6 +201,17 @@ _VALUES: dict[Any, Callable[[Tensor], Any]] = {
 }
 
 
+#: comparisons of all values: a copy from before a training differs from what was trained
+_COMPARISONS = frozenset((torch.equal, Tensor.equal, torch.allclose, Tensor.allclose))
+#: the attribute of a copy: how many trainings had been reached when it was made
+_MADE = "kbitlint_made"
+
+
+def _is_old(value: Any, record: Record) -> bool:
+    """Return whether a tensor is a copy from before the last training."""
+    return bool(getattr(value, _MADE, record.trainings) < record.trainings)
+
+
 def _picks_unknown(tensor: Any, index: Any) -> bool:
     """Return whether an index is a mask, and it or the tensor has no values."""
     return isinstance(index, Tensor) and index.dtype is torch.bool and index.dim() > 0 and (tensor.is_meta or index.is_meta)
@@ -177,21 +219,4 @@ def _picks_unknown(tensor: Any, index: Any) -> bool:
 
 def _mixed(values: Any) -> bool:
     """Return whether some tensors have values and some have none."""
-    kinds = {tensor.is_meta for tensor in _tensors(values)}
-    return len(kinds) == 2
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    if isinstance(values, Tensor):
-        return [values]
-    if isinstance(values, dict):
-        values = list(values.values())
-    return [tensor for one in values for tensor in _tensors(one)] if isinstance(values, (list, tuple)) else []
-
-
-def _on_meta(values: Any) -> Any:
-    if isinstance(values, Tensor):
-        return values if values.is_meta else torch.empty_like(values, device="meta")
-    if isinstance(values, dict):
-        return {name: _on_meta(one) for name, one in values.items()}
-    return type(values)(_on_meta(one) for one in values) if type(values) in (list, tuple) else values
+    return len({leaf.is_meta for leaf in tree_leaves(values) if isinstance(leaf, Tensor)}) == 2

@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.rehearsal.checkpoints import checkpoint_of
 from kbitlint.rehearsal.imports import replace
+from kbitlint.rehearsal.outcome import NotAtHandError
 from kbitlint.upstream.special_tokens import Words, has_chat_template
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from kbitlint.rehearsal.record import Record
 
 TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] }}{{ eos_token }}\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 )
+_NONE: dict[str, str] = {}
 _SPECIAL = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
 
 
@@ -27,10 +31,17 @@ def install(record: Record, transformers: Any) -> None:
     base = transformers.tokenization_utils_base.PreTrainedTokenizerBase
     replace(base, "from_pretrained", lambda original: _loading(record, original))
     processor = transformers.models.auto.processing_auto.AutoProcessor
-    replace(processor, "from_pretrained", lambda original: _loading(record, original))
+    names = transformers.models.auto.processing_auto.PROCESSOR_MAPPING_NAMES
+    replace(processor, "from_pretrained", lambda original: _loading(record, original, names))
 
 
-def _loading(record: Record, original: Any) -> Any:
+def _loading(record: Record, original: Any, processors: Mapping[str, str] = _NONE) -> Any:
+    """Return a function that loads a tokenizer. ``processors`` are families that have more than one, without a stand-in.
+
+    Raises:
+        NotAtHandError: The processor of images or sound is not on this machine.
+    """
+
     def from_pretrained(cls: Any, name: Any, *arguments: Any, **options: Any) -> Any:
         if record.paused:
             return original(cls, name, *arguments, **options)
@@ -41,6 +52,8 @@ def _loading(record: Record, original: Any) -> Any:
         if record.request.network:
             with record.pause(), contextlib.suppress(OSError, ValueError):
                 return original(cls, name, *arguments, **options)
+        if known.config.get("model_type") in processors:
+            raise NotAtHandError(f"the processor of {name} is not on this machine")
         record.synthetic_words = True
         record.stand_in(f"the tokenizer of {name} (bytes, with its special tokens)")
         chosen = {key: value for key, value in options.items() if key.endswith("_token") or key in _KEPT}

@@ -8,6 +8,7 @@ hook names what it refuses. Native code raises no audit event: Linux itself hold
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -31,12 +32,17 @@ _STARTS = frozenset(
 )
 #: names of databases that are no file
 _IN_MEMORY = (":memory:", "")
+_CALLS = ("socket.connect", "socket.sendto")
 _SIGNALS = frozenset(("os.kill", "os.killpg"))
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 #: what a rehearsed script may write beside its folder: terminals and the null device
 _DEVICES = ("/dev/null", "/dev/tty")
 #: where native code keeps the shared memory and the locks of processes
 _SHARED = "/dev/shm"  # noqa: S108  # multiprocessing of the script's needs it
+
+
+#: processes that a script starts by Python, one after the other or at once: more of them are no training
+MOST_FORKS = 512
 
 
 class EnclosedError(PermissionError):
@@ -67,15 +73,18 @@ def enclose(
     own = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118  # the hook compares strings
     reach = Reach((), ())
     landlock.confine((own, *_DEVICES, _SHARED), network=network or ranks > 1)
+    forks = mmap.mmap(-1, 8)  # all processes of the script count in it
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         act = None
-        if event in _WRITES:
+        if event == "os.fork":
+            act = _one_more(forks)
+        elif event in _WRITES:
             act = _outside(event, arguments, own, resolve)
         elif event == "socket.bind" and _is_path(arguments):
             act = _outside(event, arguments[1:], own, resolve)
         elif event in NETWORK:
-            act = None if network or _is_local(event, arguments) else JUDGES[event](reach, *arguments)
+            act = None if network or _is_local(event, arguments, own, resolve) else _connection(event, arguments, reach)
         elif event in _STARTS:
             program = text_of_program(arguments)
             act = None if started(program) else f"start {program}"
@@ -86,6 +95,13 @@ def enclose(
             raise EnclosedError(f"a rehearsed script may not {act}")
 
     sys.addaudithook(hook)
+
+
+def _one_more(forks: mmap.mmap) -> str | None:
+    """Count a process that is to start, and return the act if it is one too many."""
+    count = int.from_bytes(forks[:8], "little") + 1
+    forks[:8] = count.to_bytes(8, "little")
+    return f"start more than {MOST_FORKS} processes" if count > MOST_FORKS else None
 
 
 def text_of_program(arguments: tuple[Any, ...]) -> str:
@@ -137,12 +153,25 @@ def _is_path(arguments: tuple[Any, ...]) -> bool:
     return isinstance(address, (str, bytes)) and bool(address) and address[0] not in ("\0", 0)
 
 
-def _is_local(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Return whether a socket event stays between processes of this machine through a path, or only takes a free port."""
+def _connection(event: str, arguments: tuple[Any, ...], reach: Reach) -> str | None:
+    """Return a connection in words."""
+    if event in _CALLS and isinstance(arguments[-1], (str, bytes)):
+        return f"connect to the service {os.fsdecode(arguments[-1]).lstrip(chr(0))}"
+    return JUDGES[event](reach, *arguments)
+
+
+def _is_local(event: str, arguments: tuple[Any, ...], own: str, resolve: Callable[[str], str]) -> bool:
+    """Return whether a socket event stays between processes of the script: at a path in its folder, or a free port.
+
+    Other paths, and names without a path, are those of services of this machine.
+    """
     if event == "socket.bind":
         address = arguments[1] if len(arguments) > 1 else None
         return isinstance(address, (str, bytes)) or (isinstance(address, tuple) and address[1:2] == (0,))
-    return event in ("socket.connect", "socket.sendto") and isinstance(arguments[-1], (str, bytes))
+    address = arguments[-1] if event in _CALLS else None
+    if not isinstance(address, (str, bytes)) or not address or address[0] in ("\0", 0):
+        return False
+    return resolve(os.fsdecode(address)).startswith(own)
 
 
 def _is_own(arguments: tuple[Any, ...]) -> bool:

@@ -75,8 +75,12 @@ def held_by(process: int) -> int:
 
     A shared page is divided among the processes that share it. On macOS and Windows, only unshared pages count.
     """
-    held = _held if _has_proc() else _unshared
-    return sum(map(held, family(process)))
+    return sum(map(held_by_one, family(process)))
+
+
+def held_by_one(process: int) -> int:
+    """Return the bytes in memory of a process, without its descendants."""
+    return _held(process) if _has_proc() else _unshared(process)
 
 
 def _held(process: int) -> int:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 #: seconds between two checks of a job's memory; between them a job may exceed its limit
 _LOOK = 0.1
-_ROUNDS = 5
+_ROUNDS = 50
 #: prctl(2) option: the signal that a process receives when the thread that started it ends
 _PR_SET_PDEATHSIG = 1
 #: the signal that no process can ignore; Windows has none, and ends a process with any other one
@@ -258,13 +258,13 @@ def end_family(leader: int, kill: Callable[[], bool]) -> None:
         leader: The process that leads the session. The caller waits for it afterwards.
         kill: Ends the leader, and returns whether it was alive.
     """
-    for _ in range(_ROUNDS):  # a process may fork another one while its siblings are ended
+    if sys.platform != "win32":  # the whole group at once: none of it can fork meanwhile
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(leader, signal.SIGKILL)
+    for _ in range(_ROUNDS):  # a process outside of the group may fork another one while its siblings are ended
         started = [process for process in process_memory.family(leader) if process != leader]
         for process in started:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process, _KILL)
         if not kill() and not started:
             break
-    if sys.platform != "win32":  # for systems without /proc
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(leader, signal.SIGKILL)

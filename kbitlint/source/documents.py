@@ -38,6 +38,8 @@ PYTHON, NOTEBOOK, CONFIGS = (".py",), (".ipynb",), (".yaml", ".yml", ".json", *S
 #: The limit in bytes for every file; notebooks are large because they contain pictures. Code has the smaller limits of
 #: ``limits.py``.
 MAX_BYTES = 64 * 1024 * 1024
+#: how a UTF-16 text begins, as ``>`` of Windows PowerShell writes it
+_WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,8 @@ def of(path: Path, name: str, data: bytes | None) -> Document | None:
 
 def worth_parsing(path: Path, data: bytes) -> bool:
     """Return whether a file's bytes can concern the training of a k-bit model; this rejects most files of a repository."""
+    if data.startswith(_WIDE):
+        data = data.decode("utf-16", "replace").encode("utf-8", "replace")
     if path.suffix in CONFIGS:
         from kbitlint.source.configs import collect as configs  # a script needs none of it
 
@@ -94,6 +98,8 @@ def parse(path: Path, data: bytes, name: str | None = None, versions: Mapping[st
     shown = name or str(path)
     if not worth_parsing(path, data):
         return None
+    if data.startswith(_WIDE):
+        raise TargetError(path, "is UTF-16, which Python does not read: save it as UTF-8")
     if path.suffix not in NOTEBOOK:
         _must_be_small(path, len(data))
     if path.suffix in CONFIGS:

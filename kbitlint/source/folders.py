@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.errors import KbitlintError
+from kbitlint.errors import KbitlintError, TargetError
 from kbitlint.limits import current
 from kbitlint.source.gitignore import patterns, spec_of
 from kbitlint.target import SUFFIXES
@@ -30,9 +30,15 @@ def walk(root: Path, notes: list[str] | None = None) -> list[Path]:
 
     Args:
         root: The folder.
-        notes: A list that receives one message for each part of a .gitignore that is not read; None drops them.
+        notes: A list that receives one message for each folder and each part of a .gitignore that is not read; None drops
+            them.
+
+    Raises:
+        TargetError: The folder itself cannot be listed.
     """
     unread = [] if notes is None else notes
+    if not os.access(root, os.R_OK):
+        raise TargetError(root, "cannot be listed: Permission denied")
     excluded = _excluded()
     return sorted(Path(path) for path in _walk(str(root), _above(root, unread), excluded, unread))
 
@@ -65,9 +71,10 @@ def _is_excluded(path: str, name: str, excluded: Excluded, *, folder: bool) -> b
 def _walk(folder: str, ignored: Ignored, excluded: Excluded, notes: list[str]) -> Iterator[str]:
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
+    except OSError as error:
+        notes.append(f"{folder} cannot be listed: {error.strerror or error}")
         return
-    if any(entry.name == ".gitignore" and entry.is_file() for entry in entries):  # is_file: reading a named pipe blocks
+    if any(entry.name == ".gitignore" and _is_file(entry) for entry in entries):  # reading a named pipe blocks
         ignored = [*ignored, (folder, patterns(Path(folder) / ".gitignore", notes))]
     for entry in entries:
         if entry.is_dir(follow_symlinks=False):
@@ -79,11 +86,19 @@ def _walk(folder: str, ignored: Ignored, excluded: Excluded, notes: list[str]) -
                 yield from _walk(entry.path, ignored, excluded, notes)
         elif (
             entry.name.endswith(SUFFIXES)
-            and entry.is_file()
+            and _is_file(entry)
             and not _is_excluded(entry.path, entry.name, excluded, folder=False)
             and not _is_ignored(entry.path, ignored, folder=False)
         ):
             yield entry.path
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a regular file; False for a link whose end cannot be found."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _above(root: Path, notes: list[str]) -> Ignored:

@@ -27,8 +27,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path as FilePath
 
+<<<<<<< HEAD
     from kbitlint.facts.data_flow import DataUse
     from kbitlint.facts.own_modules import FileUse, Head
+=======
+    from kbitlint.facts.own_modules import FileUse, Head, RefusedCall
+>>>>>>> main
     from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
 
@@ -37,8 +41,13 @@ _DISTRIBUTED = re.compile(
     r"|local_rank|ddp_backend|PartialState|deepspeed)\b"
 )
 _BITS = re.compile(r"[48][-_ ]?bits?\b|quantiz|qlora|\bnf4\b|\bint[48]\b", re.IGNORECASE)
+<<<<<<< HEAD
 #: what a script that makes data for a training contains
 _DATA = ("dataset", ".map(", '"labels"', "labels=")
+=======
+#: signs of a class or function that a Trainer calls
+_CALLED_BACK = ("Trainer)", "Callback)", "collator=", "compute_loss_func=", "metrics=", "formatting_func=", "reward_funcs=")
+>>>>>>> main
 _RANKS = ("LOCAL_RANK", "WORLD_SIZE", "RANK")
 _ARGUMENTS = ("ddp_find_unused_parameters", "ddp_backend", "ddp_timeout")
 
@@ -105,7 +114,11 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         module_ignores={one.name: ignores(one.text.text, one.module) for one in imported},
         heads=own_heads,
         file_uses=own_uses,
+<<<<<<< HEAD
         data_uses=_data_uses(text, module),
+=======
+        refused_calls=_own_callbacks(text, module, imports),
+>>>>>>> main
         own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
     )
 
@@ -128,6 +141,15 @@ def _own_classes(text: str, module: ast.Module) -> tuple[tuple[Head, ...], tuple
     from kbitlint.source.own_modules import file_uses, heads  # few scripts have such classes
 
     return tuple(heads(module)) if beside else (), tuple(file_uses(module)) if touches else ()
+
+
+def _own_callbacks(text: str, module: ast.Module, imports: tuple[tuple[str, str], ...]) -> tuple[RefusedCall, ...]:
+    """Return the functions of a file that a library calls, and whose parameters refuse that call."""
+    if "Trainer" not in text or not any(word in text for word in _CALLED_BACK):
+        return ()
+    from kbitlint.source.own_callbacks import refused_calls  # few scripts have such functions
+
+    return tuple(refused_calls(module, imports))
 
 
 def _launch(beside: FilePath | None, file: str, text: str, module: ast.Module) -> Launch | None:

@@ -80,6 +80,12 @@ FUNCTIONS: tuple[Api, ...] = (
         Api(f"peft.{name}", "peft", Action.ATTACH, ("model", "peft_config", "adapter_name", "autocast_adapter_dtype"))
         for name in ("PeftModel", *(f"PeftModelFor{task}" for task in _TASKS))
     ),
+    Api(
+        "peft.inject_adapter_in_model",
+        "peft",
+        Action.ATTACH,
+        ("peft_config", "model", "adapter_name", "low_cpu_mem_usage", "state_dict"),
+    ),
     # peft/utils/other.py: gives new data to every parameter, packed ones too
     Api("peft.cast_mixed_precision_params", "peft", Action.CAST, ("model", "dtype")),
     Api(
@@ -224,6 +230,9 @@ RUNNERS = ("lightning.Trainer", "lightning.Fabric")
 #: keys of config.json for the number of experts; transformers 5 stacks the experts' matrices in one parameter
 EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
 
+#: keys of config.json for the number of blocks in a stack
+LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers")
+
 #: packages that replace the loading, checkpointing and training of models; no row describes them
 FOREIGN = ("unsloth", "llmfoundry", "axolotl", "swift", "llamafactory", "xtuner", "fastNLP", "nemo", "paddlenlp", "colossalai")
 
@@ -266,6 +275,8 @@ LOOKS_AT_MODEL = (
     "add_model_tags",
     "can_generate",
     "floating_point_ops",
+    "set_attn_implementation",
+    "warn_if_padding_and_no_attention_mask",
 )
 
 #: methods that unsloth adds to its models; each saves the merged weights, or converts them

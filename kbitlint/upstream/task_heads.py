@@ -12,6 +12,10 @@ HEADS = {
 }
 
 
+#: calls that attach adapters and train no copy of a head because of the task type (PEFT 0.21, peft_model.py, mapping.py)
+HEADLESS = ("add_adapter", "peft.PeftModel", "peft.inject_adapter_in_model")
+
+
 def head_kind(callee: str) -> str | None:
     """Return the kind of a class or of a call on one, a key of ``HEADS``; None for a class without such a head."""
     return next((kind for kind in HEADS if kind in callee), None)

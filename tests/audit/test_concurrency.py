@@ -42,6 +42,7 @@ def copied(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_processes_that_fix_one_checkpoint_leave_what_one_would(tmp_path):
     arguments = ("--fix", ".", "--quantize", "nf4", "--device", "cpu")
     alone, together = copied(tmp_path / "alone"), copied(tmp_path / "together")
@@ -61,6 +62,7 @@ def test_processes_that_fix_one_checkpoint_leave_what_one_would(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_processes_that_fix_and_check_a_tree_of_scripts_see_whole_files(tmp_path):
     for name in ("one", "both"):
         (tmp_path / name).mkdir()

@@ -23,6 +23,7 @@ from script_cases import findings as said_of_script
 import kbitlint
 from kbitlint.context import Checkpointing, Strategy, TrainingContext
 
+pytestmark = pytest.mark.usefixtures("preloaded")
 LAYERS = ["model.layers.0", "model.layers.1"]
 LINEARS = [
     f"model.layers.{layer}.{name}"

@@ -272,3 +272,38 @@ def test_an_adapter_whose_base_is_nowhere_keeps_the_verdicts_on_its_files(tmp_pa
     (reason,) = [skip.reason for skip in report.skips if skip.unreached]
     assert reason.startswith("the base of the adapter: /home/else/model: no such folder, and no such model on the Hub")
     assert report.exit_code() == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "value"),
+    [
+        (("fit", "x", "--gpu", "--lora"), "--gpu", "--lora"),
+        (("fit", "x", "--gpu", "24GB", "--optimizer", "--loss", "full"), "--optimizer", "--loss"),
+        (("memory", "x", "--lora", "--batch", "--every"), "--batch", "--every"),
+        (("check", "--select", "--fix", "x"), "--select", "--fix"),
+        (("rehearse", "--memory", "--", "train.py"), "--memory", "--"),
+    ],
+)
+def test_an_option_is_never_the_value_of_another(run, words, option, value):
+    result = run(*words)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.splitlines()[-1] == f"Error: Option {option!r} requires a value, and {value!r} is none."
+
+
+def test_the_options_of_a_rehearsed_script_are_its_own(run):
+    result = run("rehearse", "nosuch.py", "--memory", "--rows")
+
+    assert (result.exit_code, result.stderr) == (2, "kbitlint: nosuch.py: there is no such file\n")
+
+
+def test_a_bare_lora_is_the_default_and_takes_no_target(run):
+    folder = tiny.checkpoint()
+    asked = ("fit", folder, "--seq-len", "32", "--format", "json")
+    bare = run(*asked, "--checkpointing", "--lora", "--gpu", "24GB")
+    given = run(*asked, "--checkpointing", "all", "--lora", "r=16,targets=all-linear", "--gpu", "24GB")
+    eaten = run("fit", "--gpu", "24GB", "--lora", folder)
+
+    assert (bare.exit_code, bare.stdout) == (0, given.stdout)
+    assert eaten.exit_code == 2
+    assert eaten.stderr.splitlines()[-1].endswith("is no spec such as r=16,dropout=0.05; a target stands before a bare --lora")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import subprocess
@@ -41,7 +42,20 @@ def test_concise_is_one_line_a_finding(project):
         f"src/train.py:{LINE}:9: KB401 warning [*] {MESSAGE}: prepare_model_for_kbit_training",
         "1 finding, 1 fixable with --fix",
     ]
-    assert project("check", "src", "--select", "KB101", "--output-format", "concise").stdout == "clean\n"
+    assert project("check", "src", "--select", "KB202", "--output-format", "concise").stdout == "clean\n"
+    assert project("check", "src", "--select", "KB101", "--output-format", "concise").stdout == "nothing to check\n"
+
+
+@pytest.mark.parametrize("mark", [codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE])
+def test_a_text_that_python_does_not_read_is_not_called_clean(project, tmp_path, mark):
+    code = "utf-16-le" if mark == codecs.BOM_UTF16_LE else "utf-16-be"
+    (tmp_path / "src" / "train.py").write_bytes(mark + FAULTY.encode(code))
+    problem = "train.py is UTF-16, which Python does not read: save it as UTF-8"
+
+    folder, named = project("check", "src", "--format", "concise"), project("check", "src/train.py")
+
+    assert (folder.exit_code, folder.stdout) == (0, f"src: skipped: {problem}\nnothing to check\n")
+    assert (named.exit_code, named.stderr) == (2, f"kbitlint: src/{problem.replace(' is', ': is')}\n")
 
 
 def test_statistics_count_each_rule_as_text_and_json(project):
@@ -254,6 +268,40 @@ def test_a_target_that_is_nearly_right_gets_a_suggestion(project, target, proble
     result = project("check", target)
 
     assert (result.exit_code, result.stderr) == (2, f"kbitlint: {target}: {problem}\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("rehearse src/trian.py", "kbitlint: src/trian.py: there is no such file; did you mean 'src/train.py'?"),
+        ("memory src/trian.py", "kbitlint: src/trian.py: there is no such file; did you mean 'src/train.py'?"),
+        ("explain KB2O2", "kbitlint: no rule is called 'KB2O2'; did you mean 'KB202'?"),
+        ("check src --select KBlO1", "kbitlint: 'KBlO1' selects no rule; did you mean 'KB101'?"),
+        ("fit train.py", "Error: Missing option '--gpu'. A card (4090, A100-40, H100) or its size (24GB)."),
+    ],
+)
+def test_a_slip_of_a_key_gets_the_word_that_was_meant(project, words, line):
+    result = project(*words.split())
+
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, line)
+
+
+def test_help_is_a_word_too(project, tmp_path):
+    assert project("help").stdout == project("--help").stdout
+    assert project("help", "check").stdout == project("check", "--help").stdout
+
+
+def test_a_job_that_launches_a_script_names_what_to_audit(project, tmp_path):
+    (tmp_path / "job.slurm").write_text("#SBATCH --gres=gpu:8\nsrun accelerate launch --num_processes 8 src/train.py --lr 1\n")
+
+    result = project("check", "job.slurm", "--format", "concise")
+
+    skipped = "job.slurm: skipped: it launches src/train.py: check that script, or `kbitlint rehearse job.slurm`"
+    assert (result.exit_code, result.stdout) == (0, f"{skipped}\nnothing to check\n")
+
+
+def test_a_run_without_a_cache_may_be_asked_of_a_script_too(project):
+    assert project("check", "src/train.py", "--no-cache").stdout == project("check", "src/train.py").stdout
 
 
 def test_nothing_checked_is_no_success(project, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from script_cases import SCRIPT
 
 BAD = "\x1b]0;owned\x07\x9b31m\u202e\n\r\u2028\udcff"
+PRUNE = "kbitlint: `kbitlint check --prune-baseline` takes out what is gone\n"
 SHOWN = "\\x1b]0;owned\\x07\\x9b31m\\u202e\\n\\r\\u2028\\udcff"
 
 FACTORY = """
@@ -50,6 +51,7 @@ def alone(folder, *arguments, **further):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_what_a_factory_prints_is_not_in_the_report(tmp_path):
     (tmp_path / "f.py").write_text(FACTORY)
 
@@ -94,7 +96,7 @@ def test_the_lines_about_a_baseline_are_escaped(run, tmp_path):
 
     result = run("check", "t.py", "--baseline", "b.json")
 
-    assert result.stderr == f"kbitlint: baseline t.py: KB401 at {SHOWN}: allows 2, there are 0\n"
+    assert result.stderr == f"kbitlint: baseline t.py: KB401 at {SHOWN}: allows 2, there are 0\n" + PRUNE
 
 
 @pytest.mark.slow

@@ -52,11 +52,11 @@ def hub():
     server.shutdown()
 
 
-def check(target, home, **environment):
+def check(target, home, *options, **environment):
     """Run kbitlint in a process of its own: huggingface_hub reads its environment when it is imported."""
     env = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGINGFACE"))}
     env |= {"HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1", **environment}
-    command = [sys.executable, "-m", "kbitlint", "check", target, "--quantize", "nf4", "--format", "json"]
+    command = [sys.executable, "-m", "kbitlint", "check", target, *(options or ("--quantize", "nf4")), "--format", "json"]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False, cwd=home)
 
 
@@ -157,6 +157,20 @@ def test_a_machine_without_a_network_is_told_so_at_once(tmp_path):
         "check the name, the network and HF_HUB_OFFLINE\n"
     )
     assert time.monotonic() - start < 25  # 30 s of pauses alone
+
+
+def test_a_function_that_asks_the_hub_for_a_model_ends_at_once_too(tmp_path):
+    """huggingface_hub writes a line for each request that it repeats, and bitsandbytes one of its import."""
+    (tmp_path / "f.py").write_text(
+        "import peft\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "def build():\n    AutoTokenizer.from_pretrained('tiny/llama')\n"
+        "    return AutoModelForCausalLM.from_pretrained('tiny/llama')\n"
+    )
+
+    result = check("f.py:build", tmp_path, "--meta", HF_ENDPOINT="http://127.0.0.1:9", no_proxy="*")
+
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert result.stderr.startswith("kbitlint: f.py:build: the factory raised OSError: We couldn't connect to ")
 
 
 def test_without_a_network_the_cache_is_used_at_once(hub, tmp_path):

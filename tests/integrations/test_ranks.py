@@ -16,7 +16,7 @@ from kbitlint.registry import all_rules
 from kbitlint.report import Report
 from kbitlint.violation import Consequence, Location, Severity, Surface, Violation
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("preloaded")]
 
 
 def held(matrix, *, warns=()):

@@ -180,6 +180,7 @@ def test_a_planted_detach_is_named_under_trl_as_under_trainer(name, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 @pytest.mark.parametrize("first", range(0, len(trl_trainers.RECIPES), 5))
 def test_two_processes_that_wait_for_every_gradient_are_told_no_error_and_train(first):
     names = list(trl_trainers.RECIPES)[first : first + 5]

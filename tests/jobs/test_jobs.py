@@ -21,7 +21,7 @@ from kbitlint.result import Failure
 from kbitlint.runtime import process_memory
 from kbitlint.sizes import size_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("preloaded")]
 
 FACTORIES = """
 import os, signal, sys, time
@@ -60,13 +60,13 @@ def train(tmp_path, monkeypatch):
 def test_a_crash_and_a_hang_cost_only_their_target(train):
     names = ["good", "dies", "leaves", "hangs", "wrong", "good"]
 
-    results = audit_many([f"train.py:{name}" for name in names], {"trace": False}, jobs=2, timeout=20)
+    results = audit_many([f"train.py:{name}" for name in names], {"trace": False}, jobs=2, timeout=10)
 
     assert [type(result) for result in results] == [Report, Failure, Failure, Failure, Failure, Report]
     assert [result.error for result in results if isinstance(result, Failure)] == [
         "train.py:dies: its process was ended by SIGKILL",
         "train.py:leaves: its process ended with exit status 7 and no report",
-        "train.py:hangs: was not finished within 20 s (--target-timeout)",
+        "train.py:hangs: was not finished within 10 s (--target-timeout)",
         "train.py:wrong: the factory returned a int; it must return a model or a Trainer",
     ]
     assert [result.target for result in results] == [f"train.py:{name}" for name in names]
@@ -97,11 +97,11 @@ def test_reports_are_those_of_one_process_in_the_order_of_the_targets(train):
 
 
 def test_one_target_with_a_timeout_is_isolated_too(train, run):
-    result = run("check", "train.py:hangs", "--target-timeout", "8")
+    result = run("check", "train.py:hangs", "--target-timeout", "2")
 
     assert (result.exit_code, result.stderr) == (
         2,
-        "kbitlint: train.py:hangs: was not finished within 8 s (--target-timeout)\n",
+        "kbitlint: train.py:hangs: was not finished within 2 s (--target-timeout)\n",
     )
 
 

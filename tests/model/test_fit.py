@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 import tiny
 
 import kbitlint
+from kbitlint.fit_result import Setup
 from kbitlint.fixes.changes import options_of
+from kbitlint.fixes.lora import parse_lora
+from kbitlint.fixes.meter import Meter
+from kbitlint.memory_result import OFF
+from kbitlint.model.memory import step_memory
+from kbitlint.step_plan import Loss, StepPlan
 from kbitlint.upstream import cards
 
 SHAPE = {"batch": 8, "seq_len": 128, "context": kbitlint.TrainingContext(autocast_dtype="float32")}
@@ -95,12 +102,6 @@ def test_other_words_are_no_card(name):
 
 
 def test_every_group_of_changes_goes_from_the_cheapest_to_the_strongest():
-    from kbitlint.fit_result import Setup
-    from kbitlint.fixes.lora import parse_lora
-    from kbitlint.fixes.meter import Meter
-    from kbitlint.memory_result import OFF
-    from kbitlint.step_plan import StepPlan
-
     meter = Meter(tiny.load(), SHAPE["context"], cards.find("24GB"), 2, parse_lora("r=16"))
     assert meter.saved_by_double == 0  # its tables are larger than what so small a model saves
     setup = Setup(StepPlan(every=2), 8, 512, OFF, 16, strategy="ddp")
@@ -116,3 +117,95 @@ def test_every_group_of_changes_goes_from_the_cheapest_to_the_strongest():
         "rank 8",
         "256 tokens",
     ]
+
+
+#: runs as people ask for them: (strategy, what else is set)
+ASKED = [
+    ("single", {}),
+    ("ddp", {}),
+    ("zero2", {}),
+    ("fsdp2", {}),
+    ("fsdp2", {"offload": True}),
+    ("fsdp2", {"offload": True, "stored": True}),
+    ("single", {"batch": 6, "mode": "checkpointed", "plan": {"optimizer": "paged_adamw_8bit", "loss": Loss.FUSED}}),
+]
+
+
+@pytest.mark.parametrize(("strategy", "further"), ASKED)
+def test_a_change_that_the_run_has_already_is_not_offered(strategy, further):
+    meter = Meter(tiny.load(), SHAPE["context"], cards.find("24GB"), 1 if strategy == "single" else 2, parse_lora("r=16"))
+    plan = StepPlan(every=2, **further.get("plan", {}))
+    settings = {"batch": 8, "seq_len": 128, "mode": OFF, "rank": 16, "strategy": strategy} | further | {"plan": plan}
+    setup = Setup(**settings)
+    offered = [option for group in options_of(setup, meter) for option in group]
+    runs = [option.apply(setup) for option in offered]
+
+    assert len({setup, *runs}) == len(runs) + 1
+    for option, run in zip(offered, runs, strict=True):
+        again = [other.name for group in options_of(run, meter) for other in group]
+        assert option.name not in again
+    assert all(run.offload or not setup.offload for run in runs)
+    batches = [run.batch * run.plan.accumulation for run in runs]
+    assert batches == [setup.batch] * len(runs)
+
+
+def test_layers_are_spread_over_cards_where_no_strategy_shards_the_weights():
+    setup = Setup(StepPlan(every=2), 1, 128, OFF, 16, strategy="ddp")
+    offers = {}
+    for method in ("nf4", "int8"):
+        meter = Meter(tiny.load(kind=method), SHAPE["context"], cards.find("24GB"), 2, parse_lora("r=16"))
+        offers[method] = {option.name for group in options_of(setup, meter) for option in group if "cards" in option.name}
+
+    assert offers["int8"] == {"layers over 2 cards"}
+    assert offers["nf4"] == {"FSDP2 over 2 cards", "FSDP2 over 2 cards, weights in host memory"}
+
+
+def test_no_step_runs_twice_and_no_model_is_walked_for_each_step(monkeypatch):
+    steps, walks = [], []
+    step, walk = step_memory.traced_step, step_memory.resident_bytes
+    model = tiny.load()
+    total = fit(model, "24GB").memory.on_card - 200_000
+    monkeypatch.setattr(step_memory, "traced_step", lambda *arguments: steps.append(arguments) or step(*arguments))
+    monkeypatch.setattr(step_memory, "resident_bytes", lambda *arguments: walks.append(arguments) or walk(*arguments))
+    found = fit(model, total, gpus=2)
+
+    assert found.answer is not None
+    assert found.steps == len(steps) <= 24
+    assert len(walks) == 2  # with LoRA of rank 16 and of rank 8
+
+
+@pytest.mark.parametrize("strategy", ["fsdp2", "zero3", "device_map"])
+def test_ranks_that_share_the_weights_load_and_save_in_their_own_way(strategy):
+    folder, options = tiny.checkpoint(), {"quantize": "nf4" if strategy == "device_map" else "nf4-bf16", "seq_len": 64}
+    table = kbitlint.memory(folder, gpus=2, strategy=strategy, **options)
+    alone = kbitlint.memory(folder, **options)
+    loads = [phase for phase in table.states[0].phases if phase.name == "loading"]
+    whole = next(phase for phase in alone.states[0].phases if phase.name == "loading")
+
+    assert [phase.label for phase in table.states[0].phases][: len(loads)] == ["loading"] * len(loads)
+    assert "saving" in [phase.label for phase in table.states[0].phases]
+    if strategy == "device_map":
+        assert [phase.peak < whole.peak for phase in loads] == [True]
+    else:
+        assert loads[0].peak == whole.peak
+        assert [phase.words for phase in loads[1:]] == ['from the host of each rank, device_map={"": "cpu"}'] * (
+            strategy == "fsdp2"
+        )
+        kept = {kind: count for kind, count in alone.states[0].resident.items() if kind not in ("adapters", "buffers")}
+        assert [phase.host for phase in loads[1:]] == [sum(kept.values())] * (strategy == "fsdp2")
+
+
+def test_a_run_fits_if_one_way_to_load_does(tmp_path):
+    sizes = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
+    kind = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "bfloat16", "vocab_size": 32000}
+    (tmp_path / "config.json").write_text(json.dumps(kind | sizes | {"num_key_value_heads": 8}))
+    options = {"quantize": "nf4-bf16", "gpus": 4, "strategy": "fsdp2", "seq_len": 64, "checkpointing": "all"}
+    roomy = kbitlint.fit(tmp_path, gpu="24GB", **options)
+    whole, shared = (on_card for phase, on_card in roomy.phases if phase.name == "loading")
+    close = dataclasses.replace(roomy, total=max(roomy.memory.on_card, shared))
+    short = dataclasses.replace(close, phases=tuple(pair for pair in close.phases if pair[1] != shared))
+
+    assert close.total < whole
+    assert (close.fits, close.too_large) == (True, ())
+    assert (short.fits, [phase.name for phase in short.too_large]) == (False, ["loading"])
+    assert "does not fit: whole on the card of each rank" in " ".join(str(close).split())

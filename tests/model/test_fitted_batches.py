@@ -96,6 +96,7 @@ def argument(name, kind, *shape):
     return Argument(name, required=False, kind=kind, shape=shape or None, text="")
 
 
+ENTRY = {"given": {"batch.labels"}, "kinds": {"batch": "mapping"}}
 IMAGE = argument("pixel_values", "float", "batch_size", "num_channels", "image_size", "image_size")
 SOUND = argument("input_features", "float", "batch_size", "sequence_length", "feature_dim")
 TEXT = argument("input_ids", "long", "batch_size", "sequence_length")
@@ -137,12 +138,30 @@ LABELS = argument("labels", "long", "batch_size")
             {"input_ids": (2, 16), "labels": (2,)},
             {"kinds": {"labels": "float"}},
         ),
-        (failure("'labels'", kind="KeyError"), (argument("batch", "features"),), {}, {"given": {"labels"}}),
+        (failure("'labels'", kind="KeyError"), (argument("batch", "features"),), {}, ENTRY),
         (
             failure("only Tensors of floating point and complex dtype can require gradients"),
             (argument("inputs", "float"),),
             {"inputs": (2, 16)},
             {"kinds": {"inputs": "float"}, "shapes": {"inputs": (2, 16000)}},
+        ),
+        (
+            failure("'Tensor' object has no attribute 'rewards'", kind="AttributeError", line="loss(scores, batch.rewards)"),
+            (argument("batch", "float"),),
+            {"batch": (2, 16, 32)},
+            {"given": {"batch.rewards"}, "kinds": {"batch": "record"}},
+        ),
+        (
+            failure("too many indices for tensor of dimension 2", kind="IndexError", line='self.embed(batch["tokens"])'),
+            (argument("batch", "float"),),
+            {"batch": (2, 16)},
+            {"given": {"batch.tokens"}, "kinds": {"batch": "mapping"}},
+        ),
+        (
+            failure("forward() got multiple values for keyword argument 'use_cache'", kind="TypeError"),
+            (TEXT,),
+            {"input_ids": (2, 16)},
+            {"without": {"use_cache"}},
         ),
         (failure("Training is not supported"), (IMAGE, LABELS), {"labels": (2,)}, {"without": {"labels"}}),
         (

@@ -8,7 +8,7 @@ import tiny
 import torch
 
 import kbitlint
-from kbitlint.model.memory import stacks, step_memory
+from kbitlint.model.memory import stacks, step_memory, traced_step
 from kbitlint.model.trace.twin import twin_of
 from kbitlint.step_plan import Loss, StepPlan
 
@@ -52,10 +52,10 @@ FAMILIES = [
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_short_step_tells_the_bytes_of_a_whole_one(family, stride):
     twin = deep(family)
-    step_memory._checkpoint(twin, stride)  # the mode of this step
+    step_memory._set_checkpointing(twin, stride)  # the mode of this step
     found = stacks.repeated(twin)
-    short = step_memory._step(twin, CONTEXT, StepPlan())  # the way of measure()
-    whole = step_memory._traced(twin, CONTEXT, StepPlan())  # the way for other stacks
+    short = traced_step.traced_step(twin, CONTEXT, StepPlan())  # the way of measure()
+    whole = traced_step.whole_step(twin, CONTEXT, StepPlan())  # the way for other stacks
 
     assert [stack.blocks * stack.period + stack.start <= LAYERS for stack in found] == [True] * len(found)
     assert found or family.startswith("gemma3")  # its sliding and full layers need more of them to repeat
@@ -85,7 +85,7 @@ def test_the_twin_is_whole_after_a_short_step():
     twin = deep("llama")
     config = twin.base_model.model.config
     before = [name for name, _ in twin.named_modules()]
-    step_memory._step(twin, CONTEXT, StepPlan(loss=Loss.KEPT))  # see above
+    traced_step.traced_step(twin, CONTEXT, StepPlan(loss=Loss.KEPT))  # see above
 
     assert [name for name, _ in twin.named_modules()] == before
     assert config.num_hidden_layers == LAYERS

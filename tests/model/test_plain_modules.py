@@ -11,6 +11,7 @@ import plain
 import pytest
 import torch
 import transformers
+import unseen
 import unusual
 from diffusion import quantized
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
@@ -19,6 +20,8 @@ from torch import nn
 import kbitlint
 from kbitlint.context import TrainingContext
 from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.inputs.entries import changed
+from kbitlint.model.inputs.media import float_dtype
 from kbitlint.model.inputs.plan import DOCUMENTED
 from kbitlint.model.layers.checkpointing import supports_checkpointing
 from kbitlint.model.layers.norms import is_norm
@@ -57,7 +60,12 @@ def fixed(model):
 
 def step(model):
     """Return the parameters that a real step reaches, or the error that it raises."""
-    batch = training_batch(model.train(), "cpu", plan=plan_for(model, "cpu") or DOCUMENTED)
+    model.train()
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if hasattr(inner, "example"):
+        batch = changed(inner.example(), lambda one: one.to(float_dtype(inner)) if one.is_floating_point() else one)
+    else:
+        batch = training_batch(model, "cpu", plan=plan_for(model, "cpu") or DOCUMENTED)
     try:
         loss_of(model(**batch)).backward()
     except RuntimeError as error:
@@ -67,11 +75,11 @@ def step(model):
 
 def below_wrappers(paths):
     """Return paths without the names of wrappers. Those of facts begin at the transformers model, if there is one."""
-    return sorted(re.sub(r"(base_model\.model|auto_model|pretrained_model)\.", "", path) for path in paths)
+    return sorted(re.sub(r"(base_model\.model|auto_model|pretrained_model|policy)\.", "", path) for path in paths)
 
 
 @pytest.mark.parametrize("prepare", [lambda _: None, prepared_by_peft, cast_norms, fixed], ids=["none", "peft", "norms", "fix"])
-@pytest.mark.parametrize("kind", [*plain.KINDS, *unusual.KINDS], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [*plain.KINDS, *unusual.KINDS, *unseen.KINDS], ids=lambda kind: kind.__name__)
 def test_the_traced_step_of_a_plain_module_is_the_real_one(kind, prepare):
     model = module(kind)
     prepare(model)
@@ -90,6 +98,20 @@ def test_the_traced_step_of_a_plain_module_is_the_real_one(kind, prepare):
     else:
         assert below_wrappers(gradient.path for gradient in traced.gradients if gradient.arrives) == below_wrappers(real)
         assert (traced.refusals, traced.failure, errors) == ((), None, [])
+
+
+def test_adapters_by_hand_under_any_name_are_traced_and_left_alone():
+    model = module(unseen.AdaptersByHand)
+    for factors in (model.down, model.up):
+        factors.requires_grad_(requires_grad=True)
+    wanted = ["down.0", "down.2", "up.0", "up.2"]
+
+    report = kbitlint.fix(model)
+    traced = trace(model, CONTEXT)
+
+    assert [violation for violation in report.violations if violation.severity.value == "error"] == []
+    assert sorted(gradient.path for gradient in traced.gradients if gradient.arrives) == wanted
+    assert step(model) == wanted
 
 
 def test_a_backbone_under_no_grad_is_an_error_if_no_adapter_learns():

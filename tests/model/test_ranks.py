@@ -95,6 +95,7 @@ def test_a_parameter_that_two_units_share_is_refused_as_torch_refuses_it(family,
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("preloaded")
 def test_torch_refuses_what_two_units_share():
     import gloo
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -12,6 +13,9 @@ import pytest
 import rehearsal_scripts as scripts
 import tiny
 
+import kbitlint
+from kbitlint import api
+from kbitlint.audit.keywords import FitKeywords, Keywords, MemoryKeywords
 from kbitlint.fit_result import Owner
 from kbitlint.fixes.changes import options_of
 from kbitlint.fixes.script_settings import NAMES, writable
@@ -58,6 +62,7 @@ def answer(result):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_the_changes_that_make_it_fit_are_written_and_the_script_then_fits_and_trains(run, project):
     asked = answer(run("fit", "train.py", "--gpu", "80GB", "--format", "json"))
     gpu = str(asked["memory"]["on_card"] - 6_000_000)
@@ -83,6 +88,7 @@ def test_the_changes_that_make_it_fit_are_written_and_the_script_then_fits_and_t
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_nothing_is_written_where_no_setting_of_the_script_makes_it_fit(run, project):
     call = SCRIPT[SCRIPT.index("transformers.TrainingArguments(") : SCRIPT.index("    data_collator=")]
     text = SCRIPT.replace(call, 'transformers.TrainingArguments(**json.load(open("args.json"))),\n').replace(
@@ -99,6 +105,7 @@ def test_nothing_is_written_where_no_setting_of_the_script_makes_it_fit(run, pro
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_a_script_without_a_training_is_one_line(run, project):
     Path("train.py").write_text(SCRIPT.replace("trainer.train()", "raise SystemExit('no')"))
     for command in (("fit", "train.py", "--gpu", "24GB"), ("memory", "train.py")):
@@ -164,3 +171,37 @@ def test_every_setting_of_a_change_has_its_name_in_the_list():
     settings = {(one.owner, one.name) for group in options_of(setup, meter) for option in group for one in option.settings}
 
     assert settings == set(NAMES)
+
+
+@pytest.mark.slow
+def test_a_script_fits_and_is_measured_from_python_as_on_the_command_line(run, project):
+    text = SCRIPT.replace("import torch", "import sys\nimport torch", 1).replace(
+        "train_batch_size=8", "train_batch_size=int(sys.argv[1])"
+    )
+    Path("train.py").write_text(text)
+    told = answer(run("fit", "train.py", "--gpu", "24GB", "--format", "json", "--", "4"))
+    found = kbitlint.fit("train.py", argv=["4"], gpu="24GB")
+    whole = kbitlint.memory("python train.py 2")
+
+    assert json.loads(found.to_json()) == told
+    assert (found.asked.batch, whole.batch[0]) == (4, 2)
+    with pytest.raises(kbitlint.KbitlintError, match=r"^train\.py: argv is a list of words, such as \['4', 'x'\]$"):
+        kbitlint.fit("train.py", argv="4 x", gpu="24GB")
+    with pytest.raises(kbitlint.KbitlintError, match="takes no arguments: argv is for scripts"):
+        kbitlint.memory(tiny.load(), argv=["4"])
+    with pytest.raises(kbitlint.KbitlintError, match="is no script: --fix changes the settings of scripts"):
+        kbitlint.fit(tiny.checkpoint(), gpu="24GB", fix=True)
+    with pytest.raises(TypeError, match="gpu"):
+        kbitlint.fit("train.py", argv=["4"])
+    with pytest.raises(TypeError, match="unknown argument 'quantise'"):
+        kbitlint.fit("train.py", argv=["4"], gpu="24GB", quantise="nf4")
+    with pytest.raises(kbitlint.KbitlintError, match="--gpu 4091: neither a size such as 24GB nor a known card"):
+        kbitlint.fit("train.py", argv=["4"], gpu="4091")
+
+
+def test_the_keywords_of_fit_and_memory_are_those_of_their_functions():
+    known = set(Keywords.__annotations__)
+    for base, keywords in ((api.fit, FitKeywords), (api.memory, MemoryKeywords)):
+        names = {name for name, item in inspect.signature(base).parameters.items() if item.kind is item.KEYWORD_ONLY}
+
+        assert set(keywords.__annotations__) | known == names | known

@@ -12,7 +12,7 @@ import pytest
 
 import kbitlint
 from kbitlint.errors import KbitlintError
-from kbitlint.rehearsal import own_folder
+from kbitlint.rehearsal import own_folder, peers
 from kbitlint.runtime import landlock
 
 pytestmark = pytest.mark.slow
@@ -42,9 +42,9 @@ def told(report):
 def test_a_script_that_never_ends_is_ended(rehearse):
     started = time.monotonic()
 
-    report = rehearse("import time\nwhile True:\n    time.sleep(1)\n", timeout=20)
+    report = rehearse("import time\nwhile True:\n    time.sleep(1)\n", timeout=5)
 
-    assert told(report) == (["not rehearsed to its end: the script was not through within 20 s (--timeout)"], [])
+    assert told(report) == (["not rehearsed to its end: the script was not through within 5 s (--timeout)"], [])
     assert time.monotonic() - started < 60
 
 
@@ -100,6 +100,150 @@ def test_processes_that_the_script_started_end_with_it(rehearse, tmp_path, end, 
     assert told(report) == ([said], [])
     running = subprocess.run(["/bin/ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert [line for line in running.splitlines() if "kbitlint-rehearsal-" in line and str(tmp_path) in line] == []
+
+
+HIDING = """
+import ctypes, os, signal, socket, sys, time
+from multiprocessing import shared_memory
+libc = ctypes.CDLL(None)
+top = os.path.realpath(os.path.join(os.environ["TMPDIR"], ".."))
+
+def detach(act):
+    # natively, twice, into a session of its own
+    if libc.fork() == 0:
+        os.setsid()
+        if libc.fork():
+            libc._exit(0)
+        for one in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(one, signal.SIG_IGN)
+        act()
+        os._exit(0)
+
+def without_environment():
+    held = ctypes.POINTER(ctypes.c_void_p).in_dll(libc, "environ")
+    number = 0
+    while held[number]:
+        ctypes.memset(held[number], 0, len(ctypes.string_at(held[number])))
+        number += 1
+    libc.prctl(1, 0, 0, 0, 0)
+    time.sleep(600)
+
+def another_program():
+    libc.prctl(1, 0, 0, 0, 0)
+    argv = (ctypes.c_char_p * 3)(b"/bin/sleep", b"617", None)
+    libc.execve(b"/bin/sleep", argv, (ctypes.c_char_p * 1)(None))
+
+detach(without_environment)
+detach(another_program)
+detach(lambda: os.kill(os.getpid(), signal.SIGSTOP))
+segment = shared_memory.SharedMemory(create=True, size=4096, name="kbitlint-left")
+segment.buf[0] = 7
+again = shared_memory.SharedMemory(name="kbitlint-left")
+assert again.buf[0] == 7
+memory = os.memfd_create("x")
+os.write(memory, b"x" * 1000)
+refused = []
+for address in ("/run/docker.sock", "/var/run/dbus/system_bus_socket", "\\0abstract"):
+    one = socket.socket(socket.AF_UNIX)
+    try:
+        one.connect(address)
+    except PermissionError as error:
+        refused.append(str(error))
+    except OSError as error:
+        refused.append("NOT REFUSED %s" % error)
+assert all("may not connect to the service" in text for text in refused), refused
+server = socket.socket(socket.AF_UNIX)
+server.bind(os.path.join(os.environ["TMPDIR"], "own")); server.listen()
+mine = socket.socket(socket.AF_UNIX); mine.connect(os.path.join(os.environ["TMPDIR"], "own"))
+left, right = socket.socketpair(); left.send(b"1"); assert right.recv(1) == b"1"
+libc.mkdir(os.environ["TMPDIR"].encode() + b"/deep", 0o700)
+here = os.open(".", os.O_RDONLY)
+libc.chdir(os.environ["TMPDIR"].encode() + b"/deep")
+for _ in range(1200):
+    assert libc.mkdir(b"d", 0o700) == 0
+    libc.chdir(b"d")
+os.fchdir(here)
+os.mkdir(os.environ["TMPDIR"] + "/locked")
+open(os.environ["TMPDIR"] + "/locked/x", "w").close()
+os.chmod(os.environ["TMPDIR"] + "/locked", 0)
+libc.unlink(os.path.join(top, "output").encode())
+assert libc.mkfifo(os.path.join(top, "output").encode(), 0o600) == 0
+libc.symlink(b"/dev/zero", os.path.join(top, "rank-1").encode())
+refusal = ""
+for _ in range(600):
+    try:
+        child = os.fork()
+    except PermissionError as error:
+        refusal = str(error)
+        break
+    if not child:
+        os._exit(0)
+    os.waitpid(child, 0)
+assert "more than 512 processes" in refusal, refusal
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="orphans and memory without a file are Linux's")
+def test_what_a_script_hides_ends_with_it(rehearse, tmp_path):
+    """Processes without their environment, services, shared memory, folders without end, pipes in the place of files."""
+    report = rehearse(HIDING)
+
+    assert report.violations == ()
+    services = ("/run/docker.sock", "/var/run/dbus/system_bus_socket", "abstract")
+    refused = [f"a rehearsal may not connect to the service {name}" for name in services]
+    assert sorted(skip.reason.partition(": ")[2] for skip in report.skips) == sorted(
+        [*refused, "a rehearsal may not start more than 512 processes"]
+    )
+    running = subprocess.run(["/bin/ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert [line for line in running.splitlines() if line.endswith("sleep 617") or str(tmp_path) in line] == []
+    assert not Path("/dev/shm/kbitlint-left").exists()  # noqa: S108  # nothing is written there
+
+
+FORGED = """
+import os, time
+data = b"cposix\\nmkdir\\n(V{place}\\ntR."
+for number in range(3, 64):
+    try:
+        os.write(number, len(data).to_bytes(8, "big") + data)
+    except OSError:
+        pass
+time.sleep(60)
+"""
+UNNAMED = """
+import os
+held = []
+while True:
+    held.append(open("f", "wb"))
+    held[-1].write(b"x" * 50_000_000)
+    os.unlink("f")
+"""
+IN_MEMORY = """
+import os
+held = []
+while True:
+    held.append(os.memfd_create("x"))
+    os.write(held[-1], b"x" * 200_000_000)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="see above")
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (FORGED, "the script wrote into kbitlint's own pipe (posix.mkdir)"),
+        (UNNAMED, "the script writes more than 400.0 MB"),
+        (IN_MEMORY, "the script needs more than 3.0 GB of memory (--memory)"),
+    ],
+    ids=["writes messages", "fills the disk", "fills the memory without a mapping"],
+)
+def test_a_script_that_works_against_its_bounds_is_ended(rehearse, tmp_path, monkeypatch, code, said):
+    monkeypatch.setattr("kbitlint.rehearsal.bounds.MOST_WRITTEN", 400_000_000)
+    outside = tmp_path.parent / f"{tmp_path.name}-outside"
+
+    report = rehearse(code.replace("{place}", str(outside)), memory="3GB")
+
+    assert told(report) == ([f"not rehearsed to its end: {said}"], [])
+    assert not outside.exists(), "kbitlint itself runs nothing that a message holds"
 
 
 def test_writes_go_to_the_temporary_folder_and_are_read_back(rehearse, tmp_path):
@@ -250,12 +394,13 @@ def test_a_notebook_is_rehearsed_without_its_magics(rehearse):
     assert str(violation.at) == "lab.ipynb:2 cell 2"
 
 
-def test_ranks_of_a_launcher_end_with_the_rehearsal(rehearse, tmp_path):
+def test_ranks_of_a_launcher_end_with_the_rehearsal(rehearse, tmp_path, monkeypatch):
+    monkeypatch.setattr(peers, "PATIENCE", 3.0)
     (tmp_path / "work" / "train.py").write_text("import os, time\nif os.environ['RANK'] != '0':\n    time.sleep(600)\n")
 
     (report,) = kbitlint.rehearse("torchrun --nproc_per_node 3 train.py", select="KB9")
 
-    assert told(report) == ([f"rank {rank} was ended 20 s after rank 0, in line 3" for rank in (1, 2)], [])
+    assert told(report) == ([f"rank {rank} was ended 3 s after rank 0, in line 3" for rank in (1, 2)], [])
     assert "rehearsed on 3 ranks" in report.notes
     running = subprocess.run(["/bin/ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert [line for line in running.splitlines() if str(tmp_path) in line] == []

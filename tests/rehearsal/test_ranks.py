@@ -29,6 +29,7 @@ def source(tmp_path_factory):
 @pytest.fixture
 def rehearse(tmp_path, monkeypatch, server):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(peers, "PATIENCE", 6.0)
 
     def run(code, launcher="torchrun --nproc_per_node 2", **options):
         (tmp_path / "train.py").write_text(code)
@@ -259,4 +260,4 @@ def test_a_rank_that_never_ends_is_ended_and_is_no_stall(rehearse):
     report = rehearse(START + "import time\nwhile rank:\n    time.sleep(1)\n")
 
     assert (raised(report), stalls(report)) == ([], [])
-    assert "rank 1 was ended 20 s after rank 0, in line 9" in unrehearsed(report)
+    assert "rank 1 was ended 6 s after rank 0, in line 9" in unrehearsed(report)

@@ -78,3 +78,21 @@ def test_a_loop_of_ones_own_is_shown_what_to_do():
     loop = "scaler = torch.amp.GradScaler('cuda')\n" + LOOP
 
     assert flagged_lines("KB120", HALF + loop) == [("error", "loss.backward()")]
+
+
+def test_adapters_that_transformers_or_diffusers_attaches_have_the_models_dtype():
+    scaled = "from accelerate import Accelerator\naccelerator = Accelerator(mixed_precision='fp16')\n"
+    loop = LOOP.replace("loss.backward()", "accelerator.backward(loss)")
+    unet = """
+from diffusers import UNet2DConditionModel
+from diffusers.training_utils import cast_training_params
+model = UNet2DConditionModel.from_pretrained("org/base", subfolder="unet", torch_dtype=torch.float16)
+model.add_adapter(LoraConfig(target_modules=["to_q"]))
+"""
+    cast = "cast_training_params({}, dtype=torch.float32)\n"
+    assert flagged_lines("KB120", scaled + unet + loop) == [("error", "accelerator.backward(loss)")]
+    assert flagged_lines("KB120", scaled + unet + cast.format("model") + loop) == []
+    assert flagged_lines("KB120", scaled + unet + cast.format("[model]") + loop) == []
+    model = tiny.load("llama", kind="none", dtype=torch.float16)
+    model.add_adapter(LoraConfig(target_modules=["q_proj"]))
+    assert {p.dtype for name, p in model.named_parameters() if "lora_" in name} == {torch.float16}

@@ -64,6 +64,7 @@ KEPT = "trainer.save_model('adapter')\n"
         (QUANTIZED + FAST + "fast.save_pretrained('merged')\n", []),
         (QUANTIZED + FAST + "second = SFTTrainer(fast, SFTConfig('out'))\nsecond.train()\nsecond.save_model('full')\n", []),
         (LOADED + "merged = model.merge_and_unload()\nmodel = merged\nmodel.save_pretrained(out)\n", []),
+        (LOADED + "model = PeftModel.from_pretrained(model.unload(), out)\nmodel.save_pretrained(again)\n", []),
     ],
 )  # fmt: skip
 def test_an_adapter_that_is_saved_after_its_merge_is_empty(body, found):

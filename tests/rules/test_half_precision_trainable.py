@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 from peft import IA3Config, LoraConfig, PromptTuningConfig, get_peft_model
+from script_cases import LOADED, LOOP, findings
 
 import kbitlint
 from kbitlint.context import Strategy, TrainingContext
@@ -111,3 +112,41 @@ def test_what_meets_half_precision_without_a_cast_is_left_alone():
 
 def test_without_adapters_the_rule_is_skipped():
     assert kbitlint.check(tiny.load(), select=CODE).skips[0].reason == "no adapters are attached yet"
+
+
+FLOAT16 = LOADED.replace(", quantization_config=bnb", "").replace("dtype=torch.bfloat16)\n", "dtype=torch.float16)\n")
+NARROW = FLOAT16 + "model = get_peft_model(model, LoraConfig(r=8), autocast_adapter_dtype=False)\n"
+TOLD = "the adapters are float16: AdamW's eps is zero in it, so the first step makes them NaN"
+
+
+@pytest.mark.parametrize(
+    "attach", ["model.add_adapter(LoraConfig(r=8))\n", "model = get_peft_model(model, LoraConfig(r=8))\nmodel.half()\n"]
+)
+def test_a_loop_that_steps_float16_adapters(attach):
+    line = "optimizer = torch.optim.AdamW(model.parameters())"
+    assert findings(CODE, NARROW + LOOP) == [("error", line, TOLD)]
+    assert findings(CODE, FLOAT16 + attach + LOOP) == [("error", line, TOLD)]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(NARROW.replace("float16", "bfloat16") + LOOP, id="bfloat16"),
+        pytest.param(NARROW.replace(", autocast_adapter_dtype=False", "") + LOOP, id="cast by PEFT"),
+        pytest.param(NARROW + LOOP.replace("parameters())", "parameters(), eps=1e-4)"), id="an eps that float16 has"),
+        pytest.param(NARROW + LOOP.replace("AdamW", "SGD"), id="no eps"),
+        pytest.param("scaler = torch.amp.GradScaler('cuda')\n" + NARROW + LOOP, id="KB120's"),
+    ],
+)
+def test_loops_that_are_not_reported(script):
+    assert findings(CODE, script) == []
+
+
+def test_the_first_step_makes_float16_adapters_nan():
+    model = tiny.load("llama", kind="none", dtype=torch.float16)
+    model.add_adapter(LoraConfig(target_modules=["q_proj"]))
+    adapters = [p for p in model.parameters() if p.requires_grad]
+    for adapter in adapters:
+        adapter.grad = torch.zeros_like(adapter)
+    torch.optim.AdamW(adapters, lr=1e-4, foreach=False).step()
+    assert all(p.isnan().any() for p in adapters)

@@ -89,6 +89,8 @@ def test_an_added_adapter_gets_no_gradient_until_it_is_set():
         (FIRST_TRAINED + MORE.replace("r=16", "r=16, inference_mode=True") + TRAINED, []),
         (FIRST_TRAINED + MORE + "args = DPOConfig(ref_adapter_name='math')\n" + TRAINED, []),
         (LOADED + MORE + TRAINED, []),
+        (FIRST_TRAINED.replace(TRAINED, "") + MORE + TRAINED, [("warning", IDLE[0][1])]),
+        (FIRST_TRAINED + MORE + "model.delete_adapter('sql')\n" + TRAINED, []),
     ],
 )
 def test_an_adapter_that_is_added_and_never_active(body, expected):

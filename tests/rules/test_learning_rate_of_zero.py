@@ -47,6 +47,31 @@ def test_look_alikes(line):
     assert findings(CODE, START + f"{line}\n", imports=IMPORTS + PREFERENCES) == []
 
 
+SCHEDULED = "the schedule multiplies the learning rate with 0: no step changes a parameter"
+CLIPPED = "every gradient is clipped to 0: no step changes a parameter"
+SCHEDULE = "scheduler = torch.optim.lr_scheduler."
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (SCHEDULE + "LambdaLR(optimizer, lambda step: 0.0)", SCHEDULED),
+        (SCHEDULE + "LambdaLR(optimizer, lr_lambda=lambda step: 0)", SCHEDULED),
+        (SCHEDULE + "ConstantLR(optimizer, factor=0.0, total_iters=100)", SCHEDULED),
+        ("torch.nn.utils.clip_grad_norm_(model.parameters(), 0.0)", CLIPPED),
+        ("torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=0)", CLIPPED),
+        (SCHEDULE + "LambdaLR(optimizer, lambda step: min(1.0, step / 100))", ""),
+        (SCHEDULE + "LambdaLR(optimizer, schedule)", ""),
+        ("torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)", ""),
+        ("torch.nn.utils.clip_grad_norm_(model.parameters(), limit)", ""),
+    ],
+)
+def test_a_factor_of_every_update_that_is_zero(line, message):
+    assert findings(CODE, START + f"optimizer = torch.optim.AdamW(model.parameters())\n{line}\n") == [
+        ("error", line, message)
+    ] * bool(message)
+
+
 @pytest.mark.parametrize("line", ["args = DPOConfig('out', beta=0.0)", "args = KTOConfig('out', beta=0)"])
 def test_a_preference_loss_times_zero_has_no_gradient(line):
     assert findings(CODE, START + f"{line}\n", imports=IMPORTS + PREFERENCES) == [("error", line, NO_LOSS)]

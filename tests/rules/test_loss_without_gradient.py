@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from script_cases import ADAPTED, LOADED, PREPARED, findings
+from script_cases import ADAPTED, LOADED, PREPARED, TRAINED, findings
 
 CODE = "KB718"
 START = LOADED + PREPARED + ADAPTED + "optimizer = torch.optim.AdamW(model.parameters())\n"
@@ -50,3 +50,73 @@ def test_look_alikes(body):
 
 def test_a_model_of_the_users_own_class_may_compute_a_loss_without_labels():
     assert findings(CODE, loop("loss = model(input_ids=ids).loss", "model = Mine()\n")) == []
+
+
+STEP = "    loss.backward()\n    optimizer.step()\n"
+OFF = "the loss is computed where gradients are off"
+WRAPPED = "the loss comes from a forward that a script wraps in no_grad"
+USED = "the loss has gone backward before, which frees its graph"
+ENABLED = """\
+@torch.no_grad()
+def step(batch):
+    with torch.enable_grad():
+        loss = model(**batch).loss
+    loss.backward()
+for batch in loader:
+    step(batch)
+"""
+PLAIN = "for batch in loader:\n    loss = model(**batch).loss\n"
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "message"),
+    [
+        ("torch.set_grad_enabled(False)\n" + PLAIN + STEP, "loss.backward()", OFF),
+        (
+            "@torch.no_grad()\ndef loss_of(batch):\n    return model(**batch).loss\n"
+            "for batch in loader:\n    loss = loss_of(batch)\n" + STEP,
+            "loss.backward()",
+            OFF,
+        ),
+        ("model.forward = torch.no_grad()(model.forward)\n" + PLAIN + STEP, "loss.backward()", WRAPPED),
+        (
+            "inner = model.forward\n@torch.inference_mode()\ndef forward(**batch):\n    return inner(**batch)\n"
+            "model.forward = forward\n" + PLAIN + STEP,
+            "loss.backward()",
+            WRAPPED,
+        ),
+        (PLAIN + "    loss.backward()\n    (loss * 2).backward()\n", "(loss * 2).backward()", USED),
+        (PLAIN + "    accelerator.backward(loss)\n    accelerator.backward(loss)\n", "accelerator.backward(loss)", USED),
+    ],
+)
+def test_a_loss_without_a_graph_is_followed_through_the_file(body, line, message):
+    start = START + "from accelerate import Accelerator\naccelerator = Accelerator()\n"
+
+    assert findings(CODE, start + body) == [("error", line, message)]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "torch.set_grad_enabled(False)\nevaluate(model)\ntorch.set_grad_enabled(True)\n" + PLAIN + STEP,
+        "with torch.set_grad_enabled(False):\n    model(**first)\n" + PLAIN + STEP,
+        ENABLED,
+        "for batch in loader:\n    with torch.no_grad():\n        old = model(**batch).loss\n"
+        "    loss = old - head(batch)\n" + STEP,
+        PLAIN + "    loss.backward(retain_graph=True)\n    loss.backward()\n",
+        PLAIN + "    loss.backward()\n    loss = model(**batch).loss\n    loss.backward()\n",
+        PLAIN + "    if half:\n        scaler.scale(loss).backward()\n    else:\n        loss.backward()\n",
+        "model.forward = patched(model.forward)\n" + PLAIN + STEP,
+    ],
+)
+def test_a_loss_with_a_graph_is_followed_through_the_file(body):
+    assert findings(CODE, START + body) == []
+
+
+@pytest.mark.parametrize(("config", "flagged"), [("LoraConfig(r=8)", True), ("AdaLoraConfig(total_step=9)", False)])
+def test_a_trainer_calls_the_forward_of_the_model(config, flagged):
+    wrap = "model.forward = torch.no_grad()(model.forward)\n"
+    attach = f"from peft import AdaLoraConfig\nmodel = get_peft_model(model, {config})\n"
+    line = wrap.strip()
+
+    assert findings(CODE, LOADED + PREPARED + wrap + attach + TRAINED) == [("error", line, WRAPPED)] * flagged

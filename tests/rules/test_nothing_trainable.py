@@ -131,6 +131,40 @@ def test_a_preparation_after_the_adapters_freezes_them():
     assert findings("KB202", LATE) == [("error", PREPARE.strip(), "the adapters are frozen, so no parameter requires grad")]
 
 
+@pytest.mark.parametrize(
+    ("between", "training", "flagged"),
+    [
+        ("model.merge_adapter()\n", TRAINED, True),
+        ("model.merge_adapter()\n", LOOP, True),
+        ("model.merge_adapter()\nevaluate(model)\nmodel.unmerge_adapter()\n", TRAINED, False),
+        ("model.merge_adapter()\n", TRAINED.replace("Trainer", "DPOTrainer", 1), False),
+        ("model.merge_adapter()\nchange(model)\n", TRAINED, False),
+    ],
+)
+def test_adapters_that_stay_merged(between, training, flagged):
+    message = "the adapters are merged into the weights, so their forward is the base's and no gradient reaches them"
+    found = findings("KB202", LOADED + PREPARED + ADAPTED + between + "from trl import DPOTrainer\n" + training)
+
+    assert found == [("error", "model.merge_adapter()", message)] * flagged
+
+
+@pytest.mark.parametrize(
+    ("condition", "flagged"),
+    [
+        ("'lora_' in name", True),
+        ("'layers' in name", True),
+        ("'layers.0.' in name", False),
+        ("'lora_' in name and old(p)", False),
+    ],
+)
+def test_adapters_that_a_loop_freezes_by_name(condition, flagged):
+    freeze = f"for name, p in model.named_parameters():\n    if {condition}:\n        p.requires_grad = False\n"
+    named = LOADED.replace("org/base", "meta-llama/Llama-3.2-1B")
+    found = flagged_lines("KB202", named + PREPARED + ADAPTED + freeze + TRAINED)
+
+    assert found == [("error", "p.requires_grad = False")] * flagged
+
+
 def test_a_saved_adapter_loads_frozen():
     assert flagged_lines("KB202", RESUMED) == [("error", "model = PeftModel.from_pretrained(model, 'adapter')")]
 
@@ -319,3 +353,20 @@ def test_lightning_trains_what_a_training_step_returns(returned, loaded, found):
     fit = "module = Continued('first')\npl.Trainer(max_steps=10).fit(module, data)\n"
 
     assert [severity for severity, *_ in findings("KB202", script + fit)] == found
+
+
+def test_a_loop_over_models_and_an_encoder_beside_the_one_that_trains():
+    script = """
+from transformers import AutoModel
+encoder = AutoModel.from_pretrained("org/encoder")
+for one in (encoder, model):
+    one.requires_grad_(False)
+optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad])
+for batch in loader:
+    loss = torch.nn.functional.mse_loss(model(batch, encoder(batch)[0]).logits.float(), target(batch))
+    loss.backward()
+    optimizer.step()
+"""
+    assert flagged_lines("KB202", LOADED + PREPARED + ADAPTED + script) == [("error", "one.requires_grad_(False)")]
+    apart = script.replace("(encoder, model)", "(encoder, other)")
+    assert flagged_lines("KB202", LOADED + PREPARED + ADAPTED + apart) == []

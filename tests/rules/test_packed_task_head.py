@@ -45,6 +45,12 @@ def test_a_head_that_is_packed_and_meant_to_train(faulty):
     assert findings("KB528", faulty, imports=TASKS, versions=OLD) == []
 
 
+def test_a_peft_model_of_no_task_trains_no_head():
+    plain = script(TOKENS).replace("get_peft_model(", "PeftModel(")
+
+    assert findings("KB528", plain, imports=TASKS + "from peft import PeftModel\n") == []
+
+
 def test_the_fix_names_the_head(tmp_path):
     after = CONFIG.replace(")\n", ", llm_int8_skip_modules=['classifier', 'score'])\n")
 

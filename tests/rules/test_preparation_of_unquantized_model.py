@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import peft
 import pytest
-from script_cases import IMPORTS, LOADED, findings
+import tiny
+import torch
+from script_cases import ADAPTED, IMPORTS, LOADED, TRAINED, findings
 
 PLAIN = "model = AutoModelForCausalLM.from_pretrained('meta/base-7b', dtype=torch.bfloat16)\n"
 PREPARE = "model = prepare_model_for_kbit_training(model)\n"
@@ -14,6 +17,17 @@ def test_a_model_without_quantization_only_grows():
 
 
 METHODS = IMPORTS + "from transformers import AwqConfig, HqqConfig, QuantoConfig\n"
+
+
+def test_a_dequantized_model_grows_and_still_checkpoints():
+    model = tiny.load("llama").dequantize()
+    assert peft.prepare_model_for_kbit_training(model).is_gradient_checkpointing
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+    assert findings("KB221", LOADED + "model = model.dequantize()\n" + PREPARE) == [
+        ("warning", PREPARE.strip(), "the model is not quantized any more: all of it becomes float32")
+    ]
+    assert findings("KB402", LOADED + "model = model.dequantize()\n" + PREPARE + ADAPTED + TRAINED) == []
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import tiny
 from peft import LoraConfig, get_peft_model
-from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, RECIPE, TRAINED, findings, fixed_text, flagged_lines
+from script_cases import ADAPTED, IMPORTS, LOADED, LOOP, PREPARED, RECIPE, TRAINED, findings, fixed_text, flagged_lines
 from transformers import Trainer, TrainingArguments
 
 BARE = LOADED + TRAINED
@@ -192,3 +192,11 @@ def test_a_configuration_is_flagged_at_its_key_for_adapters():
     )
 
     assert flagged_lines("KB220", text, suffix=".yaml") == [("error", "finetuning_type: full")]
+
+
+@pytest.mark.parametrize(("training", "flagged"), [(TRAINED, True), (LOOP, False)])
+def test_adapters_that_are_injected_into_the_model(training, flagged):
+    inject = "from peft import inject_adapter_in_model\nmodel = inject_adapter_in_model(LoraConfig(r=8), model)\n"
+    message = "the adapters are injected into the quantized model, and Trainer refuses it without a PeftModel"
+
+    assert findings("KB220", LOADED + PREPARED + inject + training) == [("error", training.strip(), message)] * flagged

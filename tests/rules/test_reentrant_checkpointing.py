@@ -229,6 +229,8 @@ def test_ddp_that_looks_for_unused_parameters_fails():
         ("error", PREPARE.strip(), f"{IMPLICIT}, and DDP looks for unused parameters")
     ]
     assert flagged_lines("KB401", LOADED + PREPARE + ADAPTED + wrapped.replace("True", "False")) == [("info", PREPARE.strip())]
+    asleep = LOADED + PREPARE + ADAPTED + "model.eval()\n" + wrapped
+    assert flagged_lines("KB401", asleep) == [("info", PREPARE.strip())]
 
 
 def test_what_trainer_would_pass_to_ddp_fails_on_several_devices_only():

@@ -256,3 +256,64 @@ def test_arguments_that_come_too_late_are_reported_where_they_are_set():
     assert (severity, line) == ("warning", 'settings.model_init_kwargs = {"quantization_config": bnb}')
     assert message.startswith("SFTTrainer ignores args.model_init_kwargs: You passed")
     assert findings("KB535", LATE.replace("model=model", "model='org/base'")) == []
+
+
+LOAD = "model = AutoModelForCausalLM.from_pretrained({}, quantization_config=bnb{})\n"
+CONFIGURED = LOADED.partition("model =")[0]
+KINDS = "from peft import IA3Config, LNTuningConfig, RoadConfig\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "further", "message"),
+    [
+        ("'EleutherAI/gpt-j-6b'", ", attn_implementation='sdpa'", "scaled_dot_product_attention"),
+        ("'google/gemma-2-9b'", ", attn_implementation='sdpa'", "scaled_dot_product_attention"),
+        ("'bigscience/bloom-7b1'", ", attn_implementation='flash_attention_2'", "Flash Attention"),
+        ("'EleutherAI/gpt-j-6b'", ", attn_implementation='eager'", ""),
+        ("'meta-llama/Llama-3.1-8B'", ", attn_implementation='flash_attention_2'", ""),
+        ("'EleutherAI/gpt-j-6b'", ", attn_implementation='sdpa', trust_remote_code=True", ""),
+        ("name", ", attn_implementation='sdpa'", ""),
+    ],
+)
+def test_a_class_without_a_kind_of_attention_refuses_it(name, further, message):
+    found = said(CONFIGURED + LOAD.format(name, further))
+
+    assert [severity for severity, text in found if message in text] == ["error"] * bool(message)
+    assert len(found) == bool(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "refused"),
+    [
+        ("ibm-granite/granite-3.1-8b-base", "LoraConfig(r=8)", True),
+        ("Qwen/Qwen2.5-7B", "LoraConfig(r=8)", False),
+        ("ibm-granite/granite-3.1-8b-base", "LoraConfig(r=8, target_modules=['q_proj'])", False),
+        ("microsoft/Phi-3-mini-4k-instruct", "LNTuningConfig()", True),
+        ("meta-llama/Llama-3.1-8B", "LNTuningConfig()", False),
+        ("stabilityai/stablelm-2-1_6b", "IA3Config(feedforward_modules=[])", True),
+        ("lab/unknown", "LoraConfig(r=8)", False),
+    ],
+)
+def test_peft_knows_the_targets_of_some_types_only(name, config, refused):
+    body = CONFIGURED + LOAD.format(repr(name), "") + KINDS + f"model = get_peft_model(model, {config})\n"
+
+    assert said(body) == [("error", "get_peft_model raises a ValueError: Please specify `target_modules`")] * refused
+
+
+@pytest.mark.parametrize(
+    ("body", "refused"),
+    [
+        ("model = get_peft_model(model, RoadConfig(target_modules=['q_proj']), mixed=True)\n", "get_peft_model"),
+        ("model = get_peft_model(model, LoraConfig(), mixed=False)\n", ""),
+        ("SFTTrainer(model=model, args=SFTConfig('out', padding_free=True), train_dataset=data).train()\n", "SFTTrainer"),
+        ("SFTTrainer(model=model, args=SFTConfig('out', padding_free=True, packing=True), train_dataset=data).train()\n", ""),
+        (
+            "SFTTrainer(model=model, args=SFTConfig('out', padding_free=True, max_length=None), train_dataset=data).train()\n",
+            "",
+        ),
+    ],
+)
+def test_kinds_that_do_not_mix_and_lengths_that_are_not_enforced(body, refused):
+    found = said(LOADED + PREPARED + KINDS + body)
+
+    assert [(severity, text.partition(" ")[0]) for severity, text in found] == [("error", refused)] * bool(refused)

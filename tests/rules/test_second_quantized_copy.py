@@ -1,4 +1,4 @@
-"""KB539: a second quantized copy as the reference."""
+"""KB539: a second copy of the base as the reference."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ BODY = "from trl import DPOConfig, DPOTrainer\n" + LOADED + COPY + TRAINER
         (BODY, True),
         (BODY.replace("ref_model=ref", "ref_model=None"), False),
         (BODY.replace(COPY, COPY.replace("org/base", "org/other")), False),
-        (BODY.replace(COPY, "ref = AutoModelForCausalLM.from_pretrained('org/base')\n"), False),
+        (BODY.replace(COPY, "ref = AutoModelForCausalLM.from_pretrained('org/base')\n"), True),
         (BODY.replace(", peft_config=LoraConfig()", ""), False),
         (BODY.replace("ref_model=ref", "ref_model=model"), False),
     ],
 )  # fmt: skip
-def test_a_copy_of_the_same_quantized_base_is_reported(body, flagged):
+def test_a_copy_of_the_same_base_is_reported(body, flagged):
     assert flagged_lines("KB539", body) == ([("warning", TRAINER.strip())] if flagged else [])
 
 

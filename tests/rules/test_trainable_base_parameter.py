@@ -3,7 +3,7 @@ from __future__ import annotations
 import plants
 import pytest
 import tiny
-from script_cases import ADAPTED, LOADED, LOOP, RECIPE, TRAINED, findings
+from script_cases import ADAPTED, LOADED, LOOP, PREPARED, RECIPE, TRAINED, findings
 
 import kbitlint
 
@@ -137,6 +137,35 @@ def test_packed_weights_cannot_require_grad(code, line):
     assert findings("KB201", LOADED + code) == [
         ("error", line, "packed weights are made to require grad, which only floating point tensors can")
     ]
+
+
+NAMED = LOADED.replace("org/base", "meta-llama/Llama-3.2-1B")
+FIRST = "for name, p in model.named_parameters():\n    if {}:\n        p.requires_grad = True\n"
+
+
+@pytest.mark.parametrize(
+    ("start", "condition", "flagged"),
+    [
+        (NAMED, "'.0.' in name", True),
+        (NAMED, "'self_attn' in name and 'norm' not in name", True),
+        (NAMED, "name.endswith('q_proj.weight')", True),
+        (NAMED + PREPARED + ADAPTED, "'layers.1.' in name", True),
+        (NAMED, "'norm' in name", False),
+        (NAMED, "'.0.' in name and p.is_floating_point()", False),
+        (NAMED, "'lora' in name", False),
+        (NAMED + PREPARED + ADAPTED, "name.endswith('q_proj.weight')", False),
+        (
+            NAMED.replace("load_in_4bit=True", "load_in_4bit=True, bnb_4bit_quant_storage=torch.bfloat16"),
+            "'.0.' in name",
+            False,
+        ),
+        (LOADED, "'.0.' in name", False),
+    ],
+)
+def test_packed_weights_that_a_loop_picks_by_name(start, condition, flagged):
+    message = "packed weights are made to require grad, which only floating point tensors can"
+
+    assert findings("KB201", start + FIRST.format(condition)) == [("error", "p.requires_grad = True", message)] * flagged
 
 
 def test_a_loop_over_a_bare_base_trains_its_norms():

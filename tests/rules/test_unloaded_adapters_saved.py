@@ -42,6 +42,14 @@ def test_each_way_to_lose_the_adapters_is_seen(script, severity):
     "script",
     [
         pytest.param(READY + TRAINED + "merged = model.merge_and_unload()\n" + SAVE, id="merged"),
+        pytest.param(
+            READY
+            + TRAINED
+            + "model = PeftModel.from_pretrained(model.unload(), 'a', is_trainable=True)\n"
+            + TRAINED
+            + "model.save_pretrained('b')\n",
+            id="loaded into the base again",
+        ),
         pytest.param(READY + UNLOAD + SAVE, id="nothing was learned"),
         pytest.param(READY + TRAINED + UNLOAD + "merged.generate()\n", id="not saved"),
         pytest.param(READY + TRAINED + "model.save_pretrained('adapter')\n", id="not unloaded"),

@@ -5,7 +5,16 @@ from __future__ import annotations
 import pytest
 import tiny
 import torch
-from peft import LoraConfig, UniLoraConfig, VeraConfig, get_peft_model
+from peft import (
+    LoHaConfig,
+    LoraConfig,
+    RandLoraConfig,
+    ShiraConfig,
+    UniLoraConfig,
+    VeraConfig,
+    get_peft_model,
+    prepare_model_for_kbit_training,
+)
 from torch import nn
 
 import kbitlint
@@ -164,3 +173,98 @@ def test_a_scale_of_zero_in_code_of_ones_own_is_an_error_and_a_term_beside_other
     beside.model.layers[1].self_attn.q_proj.scale = 0.0
     assert told(beside) == []
     assert len(unmoved(beside)) == 2
+
+
+def two_factors(filled):
+    """RandLoRA with some of its two scales set to zero, of which each product has one."""
+    base = prepare_model_for_kbit_training(tiny.load(), use_gradient_checkpointing=False)
+    model = get_peft_model(base, RandLoraConfig(target_modules=["q_proj", "v_proj"], r=4))
+    for name, parameter in model.named_parameters():
+        if any(f"randlora_{kind}" in name for kind in filled) and parameter.requires_grad:
+            nn.init.zeros_(parameter)
+    return model
+
+
+def test_factors_of_zeros_hold_each_other_and_one_alone_moves():
+    model = two_factors(["lambda", "gamma"])
+
+    found = told(model)
+    assert {severity for _, severity, _ in found} == {"error"}
+    assert len(found) == len({path for path, _, _ in found}) > 0
+    assert len(unmoved(model)) == len([p for p in model.parameters() if p.requires_grad])
+
+    alone = two_factors(["lambda"])  # as PEFT starts it
+    assert (told(alone), unmoved(alone)) == ([], [])
+
+
+def test_a_product_of_three_factors_that_starts_with_two_zeros_never_moves_and_the_rest_does():
+    model = get_peft_model(tiny.load(kind="none"), LoHaConfig(target_modules=["q_proj", "v_proj"], r=4))
+    for name, parameter in model.named_parameters():
+        if "layers.0" in name and "hada_w1" in name:
+            nn.init.zeros_(parameter)
+
+    # hada_w1_a @ hada_w1_b is zero, and multiplies hada_w2_a @ hada_w2_b, of which the first is zero as well
+    found = told(model)
+    still = {name.removeprefix("base_model.model.") for name in unmoved(model)}
+    assert {path for path, _, _ in found} <= still
+    assert {severity for _, severity, _ in found} == {"warning"}
+    assert sum(parameters for *_, parameters in found) == len(still) == 8
+
+
+MASK = torch.zeros(1)
+OPEN = torch.ones(1)
+
+
+def counted(seen):
+    return lambda gradient: seen.append(gradient) or gradient * 0
+
+
+HOOKS = {
+    "times zero": (lambda one: one.register_hook(lambda gradient: gradient * 0), True),
+    "zeros": (lambda one: one.register_hook(torch.zeros_like), True),
+    "a mask of zeros": (lambda one: one.register_hook(lambda gradient: gradient * MASK), True),
+    "dropped after it arrived": (lambda one: one.register_post_accumulate_grad_hook(dropped), True),
+    "cleared after it arrived": (lambda one: one.register_post_accumulate_grad_hook(cleared), True),
+    "a mask that passes": (lambda one: one.register_hook(lambda gradient: gradient * OPEN), False),
+    "clamped": (lambda one: one.register_hook(lambda gradient: gradient.clamp(-1, 1)), False),
+    "looked at": (lambda one: one.register_hook(lambda _: None), False),
+}
+
+
+def cleared(held):
+    held.grad.zero_()
+
+
+def dropped(held):
+    held.grad = None
+
+
+@pytest.mark.parametrize("name", HOOKS)
+def test_a_hook_that_leaves_no_gradient_is_found_as_it_acts(name):
+    hook, acts = HOOKS[name]
+    model = tiny.with_lora(tiny.load())
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        hook(parameter)
+
+    assert {severity for _, severity, _ in told(model)} == ({"error"} if acts else set())
+    assert len(unmoved(model)) == (len(trained) if acts else 0)
+
+
+def test_one_hooked_parameter_is_a_warning_and_a_hook_that_writes_elsewhere_is_not_called():
+    model, seen = tiny.with_lora(tiny.load()), []
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trained[0].register_hook(lambda gradient: gradient * 0)
+    trained[1].register_hook(counted(seen))
+
+    assert [(severity, parameters) for _, severity, parameters in told(model)] == [("warning", 1)]
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    "adapted", [ShiraConfig(r=4, target_modules=["q_proj", "v_proj"]), LoraConfig(r=4)], ids=["sparse", "lora"]
+)
+def test_what_starts_at_zero_and_moves_is_no_fault(adapted):
+    model = get_peft_model(tiny.load(), adapted)
+
+    assert (told(model), unmoved(model)) == ([], [])

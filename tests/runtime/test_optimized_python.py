@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -31,9 +32,12 @@ def run(*command, flags=(), cwd=None, **environment):
     return ended.returncode, ended.stdout, ended.stderr
 
 
+plainly = functools.cache(run)
+
+
 def both(way, *command, **further):
     flags, environment = WAYS[way]
-    return run(*command, **further), run(*command, flags=flags, **environment, **further)
+    return plainly(*command, **further), run(*command, flags=flags, **environment, **further)
 
 
 @pytest.mark.slow

@@ -109,7 +109,7 @@ def test_a_sweep_that_is_stopped_leaves_no_process_and_no_pipe(tmp_path, kind, a
 def test_a_process_that_is_left_is_seen(tmp_path, monkeypatch):
     monkeypatch.setattr(reach, "COMMAND", "sh")
 
-    problems = reach.stopped(tmp_path, ("-c", "sleep 60 & sleep 60"), signal.SIGKILL, 0.3)
+    problems = reach.stopped(tmp_path, ("-c", "sleep 60 & sleep 60"), signal.SIGKILL, 0.3, patience=1)
 
     assert problems[0] == "a process holds its output"
     assert "is left" in problems[1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -217,6 +219,31 @@ def test_a_folder_is_walked_as_git_sees_it(run, repository):
     assert target["summary"] == "3 of 6 files concern the training of quantized models"
     assert [skip["reason"] for skip in target["skips"]] == ["lib/broken.py is not valid Python: invalid syntax (line 2)"]
     assert result.exit_code == 1
+
+
+def test_links_in_a_circle_and_folders_that_may_not_be_listed_hide_no_other_file(run, repository, monkeypatch):
+    (repository / "circle.py").symlink_to("circle.py")
+    (repository / "gone.py").symlink_to("nowhere.py")
+    (repository / "closed").mkdir()
+    before, scandir = json.loads(run("check", ".", "--format", "json").stdout)["targets"][0], os.scandir
+
+    def refused(folder):
+        if Path(folder).name == "closed":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), folder)
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    (after,) = json.loads(run("check", ".", "--format", "json").stdout)["targets"]
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    alone = run("check", "closed")
+
+    assert [(v["at"]["file"], v["code"]) for v in after["violations"]] == [
+        ("lib/generated/kept.py", "KB401"),
+        ("train.py", "KB401"),
+    ]
+    new = [skip["reason"] for skip in after["skips"] if skip not in before["skips"]]
+    assert new == ["./closed cannot be listed: Permission denied"]
+    assert (alone.exit_code, alone.stderr) == (2, "kbitlint: closed: cannot be listed: Permission denied\n")
 
 
 def test_checkpoints_in_a_repository_are_checked_too(tmp_path):

@@ -67,6 +67,7 @@ _SFT, _LM, _LOOP, _LOSS, _CLS, _DPO = (
     *("sft_argparse", "trainer_lm_collator", "torch_loop", "custom_loss", "sequence_classification", "dpo"),
 )
 CLEAN = tuple(Variant(path.stem, path.stem) for path in sorted(FOLDER.glob("*.py")))
+_RANKED = 'get_peft_model(base, LoraConfig(r=2)).load_adapter("out/adapter", "default") or model'
 FAULTS = (
     _fault("tokenizer_argument", _SFT, "processing_class=tokenizer", "tokenizer=tokenizer"),
     _fault("max_seq_length", _SFT, "max_length=64", "max_seq_length=64"),
@@ -75,6 +76,7 @@ FAULTS = (
     _fault("no_adapters", _SFT, "model = get_peft_model", "unused = lambda: get_peft_model"),
     _fault("removed_collator", _SFT, "SFTConfig, SFTTrainer\n", "DataCollatorForCompletionOnlyLM, SFTConfig, SFTTrainer\n"),
     _fault("misspelt_save", _SFT, "trainer.save_model", "trainer.save_modle"),
+    _fault("adapter_of_another_rank", "behind_training", 'PeftModel.from_pretrained(base, "out/adapter")', _RANKED),
     _fault("missing_column", _SFT, 'select_columns(["text"])', 'select_columns(["texts"])'),
     _fault("unknown_split", _SFT, 'split="train"', 'split="training"'),
     _fault("int8_helper", _SFT, "prepare_model_for_kbit_training\n", "prepare_model_for_int8_training\n"),

@@ -125,8 +125,11 @@ def lora(**further):
     return LoraConfig(target_modules="all-linear", **further)
 
 
-def build(name, folder, *, model=None, rows=4, peft_config=None, callbacks=(), **further):
-    """Return a trainer of a tiny nf4 Llama, with LoRA on all linear layers and bf16, as in TRL's own examples."""
+def build(name, folder, *, model=None, rows=4, peft_config=None, callbacks=(), adapted=False, **further):
+    """Return a trainer of a tiny nf4 Llama, with LoRA on all linear layers and bf16, as in TRL's own examples.
+
+    A model that is ``adapted`` keeps the adapters that it has.
+    """
     import datasets
 
     row, arguments, options = RECIPES[name]
@@ -153,7 +156,7 @@ def build(name, folder, *, model=None, rows=4, peft_config=None, callbacks=(), *
     arguments = {key: value() if value is teacher else value for key, value in arguments.items()}
     if name in UNADAPTED:
         model = get_peft_model(model, peft_config or lora())
-    else:
+    elif not adapted:
         arguments["peft_config"] = peft_config or lora()
     rows = datasets.Dataset.from_list([row] * rows)
     with warnings.catch_warnings():

@@ -18,6 +18,7 @@ from kbitlint.files.hub import local_only
 from kbitlint.files.json_object import read_json
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.runtime.confinement import confined
+from kbitlint.target import near
 from kbitlint.upstream.quantization import four_bit_arguments
 
 #: Keys that count modules, and the most modules and labels that are built.
@@ -138,7 +139,9 @@ def _implementations(config: Any) -> dict[str, Any]:
 def _no_config(source: Source, error: Exception) -> TargetError:
     """Return the error of a config that transformers cannot read, with a reason in one line."""
     reason = _why_no_config(error)
-    return (UnreachableError if reason in (_NOWHERE, _UNREACHABLE) else TargetError)(source.name, reason)
+    if reason in (_NOWHERE, _UNREACHABLE):
+        return UnreachableError(source.name, reason + near(Path(source.name)))
+    return TargetError(source.name, reason)
 
 
 def _why_no_config(error: Exception) -> str:

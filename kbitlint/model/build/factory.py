@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from kbitlint.errors import KbitlintError, TargetError, one_line
+from kbitlint.extras import quiet_import
+from kbitlint.files.hub import offline_if_unreached
 from kbitlint.model.build import load_adapters
 from kbitlint.model.build.checkpoint_config import Source, dtype_of, major_version
 from kbitlint.model.build.meta import instantiate
@@ -155,7 +157,7 @@ def call_factory(make: Callable[[], Any], target: str, *, meta: bool) -> Any:
     """
     process = os.getpid()
     try:
-        with _same_folder(), isolated(), without_weights() if meta else nullcontext():
+        with _same_folder(), isolated(), quiet_import(), offline_if_unreached(), without_weights() if meta else nullcontext():
             made = make()
     except KbitlintError:
         raise

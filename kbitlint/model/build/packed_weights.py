@@ -54,7 +54,9 @@ def _copy_in_twin(weight: Any) -> Any:
 
 @contextmanager
 def unpackable() -> Iterator[None]:
-    """Let PEFT copy and unpack packed weights on meta inside the ``with`` statement, as DoRA and OLoRA do.
+    """Let PEFT and transformers copy and unpack packed weights on meta inside the ``with`` statement.
+
+    PEFT does for DoRA and OLoRA, and transformers in ``model.dequantize()``.
 
     bitsandbytes unpacks with a ``quant_state`` or ``SCB``, which are values. Without them, only shape and dtype follow.
     """

@@ -9,6 +9,8 @@ import itertools
 import re
 from typing import TYPE_CHECKING
 
+from kbitlint.model.inputs.announced import announcing
+from kbitlint.model.inputs.entries import entry_of, undocumented
 from kbitlint.model.inputs.tensors import shape_of
 
 if TYPE_CHECKING:
@@ -31,6 +33,11 @@ def corrections(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
     """
     for rule in _RULES:
         yield from rule(failure, plan, batch)
+
+
+def _not_twice(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:  # noqa: ARG001  # the signature of all rules
+    """A wrapper passes an argument itself."""
+    yield from (plan.changed(without={name}) for name in re.findall(r"multiple values for .*argument '(\w+)'", failure.message))
 
 
 def _not_both(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
@@ -60,12 +67,6 @@ def _missing(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
             yield plan.changed(given={name})
         if len(absent) > 1:
             yield plan.changed(given=frozenset(absent))
-
-
-def _missing_key(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
-    """Code reads a key that the dictionary of the batch lacks."""
-    if failure.kind == "KeyError" and any(argument.kind == "features" for argument in batch.arguments.values()):
-        yield from (plan.changed(given={name}) for name in failure.words if name not in batch.arguments)
 
 
 def _related(batch: Batch, name: str) -> Iterator[str]:
@@ -278,9 +279,11 @@ def _drop_labels(failure: Failure, plan: Plan, batch: Batch) -> Iterator[Plan]:
 
 _RULES: tuple[Callable[[Failure, Plan, Batch], Iterator[Plan]], ...] = (
     _no_loss,
+    _not_twice,
+    announcing,
     _not_both,
     _missing,
-    _missing_key,
+    entry_of,
     _targets,
     _numbers,
     _last_dimension,
@@ -290,5 +293,6 @@ _RULES: tuple[Callable[[Failure, Plan, Batch], Iterator[Plan]], ...] = (
     _grow,
     _image_size,
     _length,
+    undocumented,
     _drop_labels,
 )

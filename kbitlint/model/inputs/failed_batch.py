@@ -13,15 +13,28 @@ if TYPE_CHECKING:
     from kbitlint.model.inputs.interface import Argument
 
 Shape = tuple[int, ...]
+_NUMBERS = ("float", "long")
 
 
 class Batch:
     """A batch that failed: the arguments of the forward, and the shape of each tensor that was passed."""
 
-    def __init__(self, arguments: Mapping[str, Argument], shapes: Mapping[str, Shape], dimensions: Dimensions) -> None:
+    def __init__(
+        self,
+        arguments: Mapping[str, Argument],
+        shapes: Mapping[str, Shape],
+        dimensions: Dimensions,
+        *,
+        takes_any: bool = False,
+        compared: frozenset[int] = frozenset(),
+    ) -> None:
         self.arguments = arguments
         self.shapes = shapes
         self.dimensions = dimensions
+        self.takes_any = takes_any
+        """Whether the forward takes any keyword."""
+        self.compared = compared
+        """The numbers with which the forward compared integers, such as the token of an image."""
 
     @property
     def floats(self) -> list[str]:
@@ -29,6 +42,16 @@ class Batch:
         labels = label_names(self.arguments)
         found = [name for name in self.shapes if name not in labels and self.arguments[name].kind == "float"]
         return sorted(found, key=lambda name: -len(self.shapes[name]))
+
+    @property
+    def plain(self) -> list[str]:
+        """The tensors that were passed without a documented shape."""
+        return [name for name in self.shapes if self.arguments[name].shape is None and self.arguments[name].kind in _NUMBERS]
+
+    @property
+    def mappings(self) -> list[str]:
+        """The arguments that are dictionaries."""
+        return [name for name, argument in self.arguments.items() if argument.kind == "features"]
 
     @property
     def labels(self) -> frozenset[str]:

@@ -26,7 +26,7 @@ class Failure:
     absent: tuple[str, ...]
     """Arguments that were None near the line that raised: those that the line names first."""
     line: str
-    """The line that raised."""
+    """The line that raised, or that called the operator that did."""
     in_loss: bool
     """Whether the loss raised, or the model said that it computes none."""
 
@@ -48,6 +48,9 @@ _NO_LOSS = re.compile(
     re.IGNORECASE,
 )
 
+#: Files below the code of a model: the modes of a trace, and torch.
+_OURS = re.compile(r"[/\\\\](kbitlint|torch)[/\\\\]")
+
 
 def failure_of(error: BaseException, arguments: Collection[str]) -> Failure:
     """Return what an exception of a forward tells.
@@ -67,5 +70,6 @@ def failure_of(error: BaseException, arguments: Collection[str]) -> Failure:
         later |= dict.fromkeys(none)
     functions = [frame.f_code.co_name for frame, _ in frames]
     in_loss = any("loss" in name.lower() for name in functions) or bool(_NO_LOSS.search(str(error)))
-    raised = linecache.getline(frames[-1][0].f_code.co_filename, frames[-1][1]) if frames else ""
+    own = [(frame, line) for frame, line in frames if not _OURS.search(frame.f_code.co_filename)]
+    raised = linecache.getline(own[-1][0].f_code.co_filename, own[-1][1]) if own else ""
     return Failure(type(error).__name__, str(error), tuple(absent | later), raised, in_loss)

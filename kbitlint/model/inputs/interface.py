@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from kbitlint.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 #: The start of an argument's documentation.
 _ENTRY = re.compile(r"^[ \t]*(\w+) \((.*)\):?[ \t]*$", re.MULTILINE)
@@ -79,19 +79,27 @@ class Argument:
     """The documentation of the argument, with its type."""
 
 
-def interface_of(base: Any) -> dict[str, Argument]:
+def interface_of(base: Any, given: Collection[str] = ()) -> dict[str, Argument]:
     """Return the arguments of a model's forward that a training step may pass, by name.
 
     Args:
         base: The model, without wrappers.
+        given: Arguments that a plan passes. Those that no signature names are entries of another one, or of ``**kwargs``.
     """
     found = inspect.signature(base.forward).parameters.values()
     texts = _documented(type(base).forward)
-    return {
+    named = {
         parameter.name: _argument(parameter, texts.get(parameter.name, ""))
         for parameter in found
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and parameter.name not in _LEFT_OUT
     }
+    further = [name for name in sorted(given) if name not in named and ("." in name or takes_any(base))]
+    return named | {name: Argument(name, True, _kind(name.rpartition(".")[2], ""), None, "") for name in further}  # noqa: FBT003  # a row of a table
+
+
+def takes_any(base: Any) -> bool:
+    """Return whether a model's forward takes any keyword."""
+    return any(one.kind is one.VAR_KEYWORD for one in inspect.signature(base.forward).parameters.values())
 
 
 @functools.lru_cache(maxsize=256)

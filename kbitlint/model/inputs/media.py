@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from kbitlint.model.inputs.tokens import integers_of
+from kbitlint.model.layers.norms import is_norm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -107,5 +109,12 @@ def _features_shape(config: Any, batch: int) -> tuple[int, int, int] | None:
 
 
 def float_dtype(base: nn.Module) -> torch.dtype:
-    """Return the dtype of the first floating-point parameter, or float32 if there is none."""
-    return next((p.dtype for p in base.parameters() if p.is_floating_point()), torch.float32)
+    """Return the dtype of floating-point inputs, or float32 if no parameter has one.
+
+    It is that of most parameters. The first one may be a router in float32, and norms and adapters have a dtype of their own.
+    """
+    modules = [module for module in base.modules() if not is_norm(module)]
+    layers = [p for module in modules for p in module.parameters(recurse=False) if p.is_floating_point()]
+    frozen = [p for p in layers if not p.requires_grad]
+    found = frozen or layers or [p for p in base.parameters() if p.is_floating_point()]
+    return Counter(p.dtype for p in found).most_common(1)[0][0] if found else torch.float32

@@ -25,7 +25,9 @@ class Plan:
     dimensions: Mapping[str, int] = field(default_factory=dict)
     """Values of documented dimensions, such as ``image_size``."""
     kinds: Mapping[str, str] = field(default_factory=dict)
-    """``float`` or ``long`` for each argument that does not have its documented dtype."""
+    """``float`` or ``long`` for each argument that does not have its documented dtype, and how one with entries is read."""
+    placeholders: Mapping[int, int] = field(default_factory=dict)
+    """Token -> how many of it stand before the text of each sample, as code counts them."""
     seq_len: int | None = None
     """Tokens in each sequence, or None for the caller's number."""
 

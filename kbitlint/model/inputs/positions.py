@@ -27,6 +27,8 @@ def length_for(model: nn.Module, seq_len: int | None) -> int:
     """
     most = most_positions(model)
     if seq_len is not None and most < seq_len:
+        if most == UNLIMITED:
+            raise KbitlintError(f"--seq-len {seq_len}: no more than {UNLIMITED} tokens are measured")
         name = type(adapters.base_of(model)).__name__
         raise KbitlintError(f"--seq-len {seq_len}: {name} has a table of {most} positions; give at most {most}")
     return seq_len or min(most, USUAL_LENGTH)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,31 +14,33 @@ from kbitlint.model.layers.quantized import packing_of
 
 if TYPE_CHECKING:
     from kbitlint.model.inputs.dimensions import Dimensions
+    from kbitlint.model.inputs.interface import Argument
     from kbitlint.model.inputs.plan import Plan
 
 #: Edges of an image, and steps of a signal, for a convolution that accepts any.
 _EDGE, _STEPS = 32, 256
+_MEDIA = re.compile(r"pixel|image|video|audio|^input_(values|features)$")
 
 
-def input_of(base: nn.Module, name: str, dimensions: Dimensions, dtype: torch.dtype, plan: Plan) -> Tensor | None:
+def input_of(base: nn.Module, argument: Argument, dimensions: Dimensions, dtype: torch.dtype, plan: Plan) -> Tensor | None:
     """Return an input for an argument without documentation, or None if no layer tells its shape.
 
     Args:
         base: The module.
-        name: The argument.
+        argument: The argument.
         dimensions: The dimensions of the batch.
         dtype: The dtype of floating-point inputs.
         plan: The changes of the batch.
     """
-    planned = plan.shapes.get(name)
-    for module in base.modules():
-        if isinstance(module, nn.Embedding):
-            shape = planned or (dimensions.batch, dimensions.seq_len)
-            return torch.arange(shape[-1]).remainder(module.num_embeddings).expand(shape).clone()
-        found = _shape(module, dimensions)
+    planned, kind = plan.shapes.get(argument.name), plan.kinds.get(argument.name)
+    integers = planned or (dimensions.batch, dimensions.seq_len)
+    for module in base.modules() if kind != "long" else ():
+        if isinstance(module, nn.Embedding) and kind is None:
+            return torch.arange(integers[-1]).remainder(module.num_embeddings).expand(integers).clone()
+        found = _shape(module, dimensions) if argument.kind == "float" or kind == "float" else None
         if found is not None:
             return torch.randn(planned or found, dtype=dtype)
-    return None
+    return torch.zeros(integers, dtype=torch.long) if "long" in (kind, argument.kind) else None
 
 
 def _shape(module: nn.Module, dimensions: Dimensions) -> tuple[int, ...] | None:
@@ -61,14 +64,14 @@ def described(model: nn.Module) -> nn.Module:
     """Return the module whose forward describes the batch: the model inside PEFT and value heads, or a wrapper of its own kind.
 
     A wrapper passes on what its inner model takes if it accepts that model's main input, and needs nothing else. Otherwise its
-    own signature counts.
+    own signature counts, as it does for a wrapper that takes images or sounds and its inner model does not.
     """
     base, outer = adapters.base_of(model), _called(model)
     if outer is base:
         return base
     parameters = inspect.signature(outer.forward).parameters
     known = inspect.signature(base.forward).parameters
-    if any(name not in known for name, parameter in parameters.items() if _is_required(parameter)):
+    if any(name not in known for name, one in parameters.items() if _is_required(one) or _MEDIA.search(name)):
         return outer
     passes = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return base if passes or getattr(base, "main_input_name", "") in parameters else outer

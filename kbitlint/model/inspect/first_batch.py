@@ -31,13 +31,21 @@ def first_batch(trainer: Any, model: nn.Module) -> BatchFacts | None:
     None if there is no Trainer, the data cannot be indexed (a stream), or reading or collating them raises. The random state
     is restored. Nothing runs on the model.
     """
+    batch = first_inputs(trainer, SEQUENCES)
+    try:
+        return None if batch is None else _facts(batch, model, _end_of(trainer))
+    except Exception:  # noqa: BLE001  # a collator of the user's may return any object
+        return None
+
+
+def first_inputs(trainer: Any, count: int) -> Any:
+    """Return the first rows of a Trainer's training data as its own collator batches them, or None. See ``first_batch``."""
     data = attribute(trainer, "train_dataset")
     if trainer is None or not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
         return None
     try:
         with _random_state_kept():
-            batch = _collator(trainer)([data[index] for index in range(min(SEQUENCES, len(data)))])
-        return _facts(batch, model, _end_of(trainer))
+            return _collator(trainer)([data[index] for index in range(min(count, len(data)))])
     except Exception:  # noqa: BLE001  # code of the user; what it raises, training raises too
         return None
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from kbitlint.facts.dtypes import LOW_PRECISION
-from kbitlint.facts.layers import Packing, UnpackedLayerFacts, short_name
-from kbitlint.facts.model import AdaptedFacts, NormFacts, ParameterFacts, QuantizedFacts
+from kbitlint.facts.layers import Packing, QuantizedFacts, UnpackedLayerFacts, short_name
+from kbitlint.facts.model import AdaptedFacts, NormFacts, ParameterFacts
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.attributes import is_inference
 from kbitlint.model.layers import adapters, norms, packed_state, quantized
@@ -141,7 +141,8 @@ def _look_at_packing(module: nn.Module, path: str, walk: Walk, *, base: bool) ->
     if packing is not None:
         lost = quantized.lost_state(module, packing)
         conflict = packed_state.conflict(module, packing) or packed_state.shared_scales(module, packing, path, walk.first)
-        walk.quantized.append(QuantizedFacts(path, packing, lost, conflict))
+        repacks = packed_state.repacks_in_eval_mode(module, packing)
+        walk.quantized.append(QuantizedFacts(path, packing, lost, conflict, repacks))
         return packing
     if quantized.packed_class(type(module)):
         walk.hollow.extend(layers_quantized.hollow(module, path))

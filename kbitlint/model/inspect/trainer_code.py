@@ -24,11 +24,11 @@ def calls(trainer: Any, name: str) -> bool | None:
 
 @functools.lru_cache(maxsize=1024)
 def _mentions(cls: Any, name: str) -> bool:
-    return any(name in code.co_names or name in code.co_consts for base in cls.__mro__ for code in _codes(base))
+    return any(name in code.co_names or name in code.co_consts for base in cls.__mro__ for code in codes_of(base))
 
 
-def _codes(cls: Any) -> Iterator[types.CodeType]:
-    """Yield the code of every method of a class, and of the functions inside them."""
+def codes_of(cls: Any) -> Iterator[types.CodeType]:
+    """Yield the code of every method of a class itself, and of the functions inside them."""
     todo = [member.__code__ for member in vars(cls).values() if inspect.isfunction(member)]
     while todo:
         code = todo.pop()

@@ -6,7 +6,6 @@ Facts of tensors are in ``kbitlint.model.inspect.tensors``, facts of gradients i
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -47,9 +46,9 @@ def _collect(model: nn.Module) -> ModelFacts:
     walk = Walk()
     known = adapters.adapters_of(model, base)
     walk.trains_biases = any(adapter.bias != "none" for adapter in known)
-    for module, path, origin, parent in _modules(model, base):
+    for module, path, origin, parent, wrapped in _modules(model, base):
         try:
-            _look_at(module, path, parent, walk, origin)
+            _look_at(module, path, parent, walk, origin, wrapped)
         except Exception as error:  # noqa: BLE001  # modules may raise any error; scripted ones do
             walk.unread.append((path, one_line(error)))
         if isinstance(module, PreTrainedModel):
@@ -59,6 +58,7 @@ def _collect(model: nn.Module) -> ModelFacts:
     embeddings = tuple(_embeddings(walk))
     has_adapters = bool(known) or bool(walk.adapted) or any(parameter.adapter for parameter in walk.parameters)
     plain = {below_wrappers(path) for path in walk.where.values()}
+    quantized, unquantized = _linears(walk)
     surroundings = GradientFlow(
         layers=frozenset(checkpoint.path for checkpoint in walk.checkpoints if checkpoint.enabled),
         models=tuple(path for path, _ in walk.models),
@@ -102,9 +102,9 @@ def _collect(model: nn.Module) -> ModelFacts:
         adapted=tuple(walk.adapted),
         unmatched=(
             *unmatched(known, plain, [layer.path for layer in walk.adapted], _own_parameters(walk)),
-            *left_out(adapters.owner_of(model, base), itertools.chain(*_linears(walk)), _touched(walk)),
+            *left_out(adapters.owner_of(model, base), (*quantized, *unquantized), _touched(walk)),
         ),
-        dead_skips=tuple(dead_skips(base, plain, *_linears(walk))),
+        dead_skips=tuple(dead_skips(base, plain, quantized, unquantized)),
         untied=tuple(heads.untied(base, walk.where)),
         vocabulary=tuple(heads.beyond_embedding(base)),
         nonfinite=tuple(walk.nonfinite),
@@ -127,8 +127,8 @@ def _touched(walk: Walk) -> set[str]:
     }
 
 
-def _own_parameters(walk: Walk) -> list[str]:
-    return [below_wrappers(parameter.path) for parameter in walk.parameters if not parameter.adapter]
+def _own_parameters(walk: Walk) -> Iterator[str]:
+    return (below_wrappers(parameter.path) for parameter in walk.parameters if not parameter.adapter)
 
 
 def _device_map(base: Any) -> tuple[str, ...]:
@@ -164,8 +164,8 @@ def _feeds_embeddings(model: nn.Module, base: nn.Module, walk: Walk) -> str | No
     return None
 
 
-def _modules(model: nn.Module, base: nn.Module) -> Iterator[tuple[nn.Module, str, Origin | None, nn.Module | None]]:
-    """Yield (module, path, origin, parent) of every module once, in the order of registration.
+def _modules(model: nn.Module, base: nn.Module) -> Iterator[tuple[nn.Module, str, Origin | None, nn.Module | None, str | None]]:
+    """Yield (module, path, origin, parent, name of the wrapped child) of every module once, in the order of registration.
 
     Paths are relative to the base.
     """
@@ -179,8 +179,8 @@ def _modules(model: nn.Module, base: nn.Module) -> Iterator[tuple[nn.Module, str
         if id(module) in seen:
             continue
         seen.add(id(module))
-        yield module, path, origin, parent
         wrapped = adapters.wrapped_child(module)
+        yield module, path, origin, parent, wrapped
         for name, child in reversed(module._modules.items()):  # noqa: SLF001  # named_modules would build every path twice
             if child is None:
                 continue
@@ -195,7 +195,7 @@ def _modules(model: nn.Module, base: nn.Module) -> Iterator[tuple[nn.Module, str
 
 def named_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield (path, module) of every module. Paths are those of facts: the user's model without any wrapper."""
-    for module, path, _, _ in _modules(model, adapters.base_of(model)):
+    for module, path, *_ in _modules(model, adapters.base_of(model)):
         yield path, module
 
 
@@ -211,10 +211,11 @@ def _path_to(model: nn.Module, base: nn.Module) -> list[nn.Module]:
     return wrappers
 
 
-def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: Walk, origin: Origin | None) -> None:
+def _look_at(  # each is known to the walk
+    module: nn.Module, path: str, parent: nn.Module | None, walk: Walk, origin: Origin | None, wrapped: str | None
+) -> None:
     """Add the facts of one module to the walk."""
     walk.where[id(module)] = path
-    wrapped = adapters.wrapped_child(module)
     if wrapped == "base_layer" and attribute(module, "adapter_layer_names") is not None:
         reader = reader_of(parent, path.rpartition(".")[2])
         walk.adapted.append(
@@ -223,9 +224,10 @@ def _look_at(module: nn.Module, path: str, parent: nn.Module | None, walk: Walk,
         walk.disabled += bool(attribute(module, "_disable_adapters"))
     if origin is not None and not origin.outside:
         walk.adapter_modes.add(module.training)
-    if any(map(is_lazy, module._parameters.values())):  # noqa: SLF001  # see _modules
+    parameters = module._parameters  # noqa: SLF001  # see _modules
+    if parameters and any(map(is_lazy, parameters.values())):
         walk.unread.append((path, "its parameters have no shape before the first forward pass"))
-    elif module._parameters or module._buffers:  # noqa: SLF001  # see _modules
+    elif parameters or module._buffers:  # noqa: SLF001  # see _modules
         own = Origin(path, outside=False) if origin is None and wrapped is not None else origin
         look_at_tensors(module, path, parent, walk, own)
     if not walk.compiled:

@@ -58,7 +58,11 @@ def input_embedding(model: Any) -> nn.Module | None:
 def wrapped_child(module: nn.Module) -> str | None:
     """Return the name of the child that is the base model's own module, or None if the module wraps none."""
     children = module._modules  # noqa: SLF001  # a dictionary read; attribute access would raise and catch an error
-    return next((name for name in _WRAPPED if name in children), None) if children else None
+    if children:  # a generator would cost more than the question, and a model has thousands of modules
+        for name in _WRAPPED:
+            if name in children:
+                return name
+    return None
 
 
 def below_wrappers(path: str) -> str:

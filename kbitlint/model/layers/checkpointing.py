@@ -12,6 +12,7 @@ import enum
 import functools
 import inspect
 import textwrap
+import types
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from kbitlint.model.attributes import attribute
 from kbitlint.model.layers.norms import function_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import nn
 
@@ -44,13 +45,13 @@ def checkpoint_facts(module: nn.Module, path: str) -> LayerCheckpointing | None:
     cls: Any = type(module)
     if FLAG not in module.__dict__ and not _has_flag(cls):  # hasattr(module) is slow: it raises inside
         return None
-    layer, called = _is_layer(cls), _calls_checkpoint(cls)
+    layer, (called, caller) = _is_layer(cls), _checkpoint_call(cls)
     if not layer and called is None:
         return None
     bound = module.__dict__.get(FUNCTION)
     enabled = bool(attribute(module, FLAG))
     if called is _Call.DIRECT and bound is None:
-        reentry = _reentry_in_code(function_of(cls.forward))
+        reentry = _reentry_in_code(caller)
     else:
         reentry = reentry_of(bound) if enabled else Reentry.UNKNOWN
     return LayerCheckpointing(
@@ -215,13 +216,41 @@ class _Call(enum.Enum):
 
 
 @functools.lru_cache(maxsize=4096)
-def _calls_checkpoint(cls: Any) -> _Call | None:
-    code = getattr(function_of(cls.forward), "__code__", None)
-    if code is None:
-        return None
-    if FUNCTION in code.co_names:
-        return _Call.BOUND
-    return _Call.DIRECT if "checkpoint" in code.co_names else None
+def _checkpoint_call(cls: Any) -> tuple[_Call | None, Any]:
+    """Return how the forward of a class, or a method that it calls, checkpoints, and that function. None if it never does."""
+    for function in _methods_of(cls):
+        names = set(_names_in(function.__code__))
+        if FUNCTION in names:
+            return _Call.BOUND, function
+        if "checkpoint" in names:
+            return _Call.DIRECT, function
+    return None, None
+
+
+def _methods_of(cls: Any) -> Iterator[Any]:
+    """Yield the forward of a class, and the methods that it calls. Those of torch and of transformers' base do not count."""
+    todo, seen = [function_of(cls.forward)], set()
+    while todo:
+        function = todo.pop(0)
+        code = getattr(function, "__code__", None)
+        if code is None or code in seen:
+            continue
+        seen.add(code)
+        yield function
+        methods = (inspect.getattr_static(cls, name, None) for name in _names_in(code))
+        todo += [method for method in methods if isinstance(method, types.FunctionType) and _is_own(method)]
+
+
+def _is_own(method: types.FunctionType) -> bool:
+    return not method.__module__.startswith(("torch.", "transformers.modeling_utils"))
+
+
+def _names_in(code: types.CodeType) -> Iterator[str]:
+    """Yield the names of code, and of the functions that it defines."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in(constant)
 
 
 @functools.lru_cache(maxsize=4096)

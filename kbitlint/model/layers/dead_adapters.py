@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from kbitlint.model.attributes import is_inference
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -52,6 +54,7 @@ def _weight(factor: Any) -> Any:
 def has_value(weight: Tensor) -> bool:
     """Return whether a tensor has a value other than zero. Its first or last value decides, as a rule."""
     with torch.no_grad():
+        weight = weight.clone() if is_inference(weight) else weight  # it has no version that a view could share
         ends = (bool(weight[(at,) * weight.dim()] != 0) for at in (0, -1))  # the first row of embeddings may be padding
         return any(ends) or bool(weight.any())
 

@@ -30,6 +30,17 @@ def conflict(module: nn.Module, packing: Packing) -> str:
     return next(found, "")
 
 
+def repacks_in_eval_mode(module: nn.Module, packing: Packing) -> bool:
+    """Return whether a layer repacks its weight when it runs in eval mode, on an input without a gradient.
+
+    bitsandbytes 0.50 does so on CPUs with AVX512-BF16 (``Linear4bit.forward``), and never turns it back for training.
+    """
+    if packing.method != "bitsandbytes" or packing.bits != 4 or not attribute(module, "support_avx512bf16_for_cpu"):
+        return False
+    weight = module._parameters.get("weight")  # noqa: SLF001  # see conflict
+    return weight is not None and has_data(weight) and weight.device.type == "cpu"
+
+
 def shared_scales(module: nn.Module, packing: Packing, path: str, first: dict[int, str]) -> str:
     """Return how an 8-bit layer loses its scales to another layer of the same weight; empty if it does not.
 

@@ -8,6 +8,7 @@ from kbitlint.context.passes import passes_of
 from kbitlint.model.build.factory import is_trainer
 from kbitlint.model.memory.passes import PassMeter
 from kbitlint.model.memory.resident import other_models
+from kbitlint.model.memory.sharding import loading_of_rank, saving_of_rank
 from kbitlint.model.memory.storing import loading, merging, saving
 from kbitlint.step_plan import Passes
 from kbitlint.upstream.cards import WORKSPACE
@@ -56,13 +57,14 @@ class BesideSteps:
         """
         if not state.steps:
             return
-        whole = self.launch.strategy in _WHOLE
         held = sum(state.resident.values()) + state.optimizer + state.buckets + (WORKSPACE if self.device == "cuda" else 0)
-        if whole:
+        if rank is None or self.launch.strategy in _WHOLE:
             yield loading(self.model, self.device)
+        else:
+            yield from loading_of_rank(self.model, state.resident, rank, self.device)
         yield from PassMeter(twin, context, plan, held, rank, self.device).measured(self.passes)
-        saved = saving(twin, held) if whole else None
+        saved = saving(twin, held)
         if saved is not None:
-            yield saved
-        if whole:
+            yield saved if rank is None or not rank.shards[0] else saving_of_rank(rank, saved.host, held)
+        if self.launch.strategy not in ("device_map", "tp"):
             yield from merging(twin, self.device)

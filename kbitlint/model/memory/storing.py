@@ -1,6 +1,7 @@
 """The memory of what a run does with whole weights: loading them, saving adapters, merging adapters into them.
 
-Sources: transformers 5.23 (``core_model_loading.py``, ``integrations/bitsandbytes.py``), PEFT 0.21 (``tuners/lora/bnb.py``).
+``sharding`` has what ranks that share the weights do. Sources: transformers 5.23 (``core_model_loading.py``,
+``integrations/bitsandbytes.py``), PEFT 0.21 (``tuners/lora/bnb.py``).
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ def loading(model: nn.Module, device: str = "cuda") -> Phase:
         held += kept
     words = "packed weight by weight" if packs and any(weight.packed for weight in weights) else "weights as they are stored"
     return Phase("loading", words, most + sum(buffer.nbytes for buffer in base.buffers()), at, largest)
+
+
+def kept_bytes(model: Any) -> int:
+    """Return the bytes of a base model's weights as they are held once they are loaded, with their quantization state."""
+    return sum(weight.kept for weight in _weights(adapters.base_of(model)))
 
 
 @dataclass(frozen=True, slots=True)

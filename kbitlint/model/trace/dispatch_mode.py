@@ -123,6 +123,8 @@ class MetaKernels(TorchDispatchMode):
     def _known(self, func: Any, args: Any, kwargs: dict[str, Any], tensors: Sequence[Tensor]) -> Any:
         """Compute an operator on real arguments. Results with floating contents, and large ones, go to the meta device."""
         name = func.overloadpacket.__name__
+        if func is aten.eq.Scalar and type(args[1]) is int:
+            self.ledger.compared.add(args[1])
         if name in _FILLING and _result_dtype(name, args, kwargs).is_floating_point:
             return func(*args, **{**kwargs, "device": META})
         if func not in ANSWERS and _may_be_large(name, args, tensors):
@@ -156,7 +158,9 @@ class MetaKernels(TorchDispatchMode):
             return func(*args, **kwargs)
         except NotImplementedError:
             if func is aten.sparse_mask.default:  # the gradient of the values that a sparse tensor was made of
-                return args[1].to(args[0].dtype)
+                mask = args[1]  # the result has values of its own: those of the mask may be known zeros
+                values = torch.empty(mask._values().shape, dtype=args[0].dtype, device=META)  # noqa: SLF001  # also of one that is not coalesced
+                return torch.sparse_coo_tensor(mask._indices(), values, mask.shape, is_coalesced=mask.is_coalesced())  # noqa: SLF001  # see above
             return self.shapes.run(func, _dense(args), _dense(kwargs))
 
 

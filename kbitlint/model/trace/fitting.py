@@ -12,6 +12,7 @@ import torch
 from kbitlint.model.batch import loss_of
 from kbitlint.model.inputs.fitting import fitted_plan
 from kbitlint.model.isolation import seeded
+from kbitlint.model.trace.dtype_errors import is_about_dtypes
 from kbitlint.model.trace.function_mode import weightless
 from kbitlint.model.trace.guard import Guard
 from kbitlint.model.trace.ledger import Ledger
@@ -25,10 +26,9 @@ if TYPE_CHECKING:
     from kbitlint.model.inputs.plan import Plan
     from kbitlint.model.trace.ledger import Refusal
 
-#: Failures that no other batch mends: floating-point dtypes that do not fit, and what autograd refuses.
+#: Failures that no other batch mends, beside floating-point dtypes that do not fit.
 _NOT_OF_THE_BATCH = re.compile(
-    r"dtype|scalar type|same type|without overflow|bias type|can't be cast|not implemented for '(BFloat16|Half)'"
-    r"|leaf Variable that requires grad|modified by an inplace operation"
+    r"not implemented for '(BFloat16|Half)'|leaf Variable that requires grad|modified by an inplace operation"
 )
 
 
@@ -58,6 +58,7 @@ def plan_for(model: nn.Module, device: str, batch: int = 2, seq_len: int = 16) -
         def run(made: dict[str, Any]) -> BaseException | None:
             """Return what the forward of the twin raised because of its batch."""
             ledger.refusals.clear()
+            ledger.compared.clear()
             try:
                 with torch.no_grad(), guard.watching(), without_leftovers(twin), weightless(ledger):
                     loss_of(twin(**without_contents(made)))
@@ -65,12 +66,12 @@ def plan_for(model: nn.Module, device: str, batch: int = 2, seq_len: int = 16) -
                 return None if is_no_matter_of_the_batch(error) else error
             return next(map(_raised, filter(mixes_integers, ledger.refusals.values())), None)
 
-        return fitted_plan(twin, run, batch, seq_len)
+        return fitted_plan(twin, run, batch, seq_len, lambda: frozenset(ledger.compared))
 
 
 def is_no_matter_of_the_batch(error: BaseException) -> bool:
     """Return whether no other batch mends an error of a forward."""
-    return bool(_NOT_OF_THE_BATCH.search(str(error))) and not LONG.search(str(error))
+    return (is_about_dtypes(error) or bool(_NOT_OF_THE_BATCH.search(str(error)))) and not LONG.search(str(error))
 
 
 def is_of_adapter(error: BaseException | None) -> bool:

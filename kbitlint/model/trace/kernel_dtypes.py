@@ -15,7 +15,6 @@ scalar beyond the range of half precision does not become a tensor, as in ``torc
 from __future__ import annotations
 
 import math
-import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -271,18 +270,3 @@ def _each(value: Any, see: Callable[[Tensor], None]) -> None:
 def _eligible(tensor: Tensor) -> bool:
     """Return whether autocast may cast a tensor. It leaves float64, integers and booleans unchanged."""
     return tensor.is_floating_point() and tensor.dtype is not torch.float64
-
-
-def dtypes_in(text: str) -> tuple[torch.dtype, ...]:
-    """Return the dtypes that an error message names, in the spelling of C++ or of Python."""
-    names = {
-        "float": torch.float32,
-        "float32": torch.float32,
-        "half": torch.float16,
-        "float16": torch.float16,
-        "bfloat16": torch.bfloat16,
-        "byte": torch.uint8,
-        "uint8": torch.uint8,
-        "char": torch.int8,
-    }
-    return tuple(dict.fromkeys(names[word] for word in re.findall(r"[a-z]+\d*", text.lower()) if word in names))

@@ -62,6 +62,8 @@ class Ledger:
     """Whether packed integers reach a product with floating-point numbers, which no kernel accepts."""
     detached: list[tuple[str, Tensor]] = field(default_factory=list)
     """(module, tensor) of each detach of a tensor that requires grad."""
+    compared: set[int] = field(default_factory=set)
+    """The numbers with which known integers were compared, such as the token that announces an image."""
     allocated: Callable[[Tensor], None] | None = None
     """Receives every tensor that an operator returns. None if no observer counts memory."""
     zeros: Zeros = field(default_factory=Zeros)

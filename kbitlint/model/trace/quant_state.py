@@ -54,11 +54,18 @@ def _emptied(state: Any, empty: Callable[[Tensor], Tensor]) -> Any:
 
 
 def _invented(weight: Tensor, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Return the state that bitsandbytes makes for a weight of this shape, without double quantization."""
+    """Return the state that bitsandbytes makes for a weight of this shape (``quantize_4bit`` of its functional.py)."""
     from bitsandbytes.functional import QuantState  # an optional dependency, imported already
 
     blocksize = weight.__dict__.get("blocksize") or 64
     blocks = -(-shape[0] * shape[1] // blocksize)
-    absmax, code = (weight.new_empty(size, dtype=torch.float32, device="meta") for size in (blocks, 16))
-    kind = weight.__dict__.get("quant_type") or "nf4"
-    return QuantState(absmax=absmax, shape=shape, code=code, blocksize=blocksize, quant_type=kind, dtype=dtype)
+
+    def empty(size: tuple[int, ...], kind: torch.dtype = torch.float32) -> Tensor:
+        return weight.new_empty(size, dtype=kind, device="meta")
+
+    known = {"shape": shape, "code": empty((16,)), "blocksize": blocksize, "dtype": dtype}
+    known["quant_type"] = weight.__dict__.get("quant_type") or "nf4"
+    if not weight.__dict__.get("compress_statistics"):
+        return QuantState(absmax=empty((blocks,)), **known)
+    second = QuantState(absmax=empty((-(-blocks // 256),)), code=empty((256,)), blocksize=256, dtype=torch.float32)
+    return QuantState(absmax=empty((blocks,), torch.uint8), **known, offset=empty(()), state2=second)

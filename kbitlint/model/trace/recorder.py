@@ -70,8 +70,15 @@ class StepRecorder:
         return self.running[-1] if self.running else ""
 
 
-def prepared(twin: nn.Module, device: str, facts: ModelFacts) -> StepRecorder:
-    """Register recording hooks on a twin, and return its recorder."""
+def prepared(twin: nn.Module, device: str, facts: ModelFacts, starts: frozenset[str] | None = None) -> StepRecorder:
+    """Register recording hooks on a twin, and return its recorder.
+
+    Args:
+        twin: The copy of the model.
+        device: The device whose kernels are simulated.
+        facts: Facts of a walk over the model.
+        starts: The trainable parameters that count as zero. None are all that hold zeros.
+    """
     found = list(named_modules(twin))
     step = StepRecorder(twin, Ledger(device), {id(module): path for path, module in found}, dict(found))
     step.strays, step.buffers = strays_in(twin), buffers_in(twin)
@@ -79,8 +86,11 @@ def prepared(twin: nn.Module, device: str, facts: ModelFacts) -> StepRecorder:
     layers = {checkpoint.path for checkpoint in facts.checkpoints if checkpoint.is_layer} or _stacked(found)
     for path, module in found:
         _watch(module, path, step, is_layer=path in layers)
-    for path, tensor in _frozen_zeros(found):
-        step.ledger.zeros.add(tensor, path)
+    for path, tensor in _zeros_in(found):
+        if not tensor.requires_grad:
+            step.ledger.zeros.add(tensor, path)
+        elif starts is None or path in starts:
+            step.ledger.zeros.add_start(tensor, path)
     for facts_of_layer, layer in replaced_layers(twin):
         layer.register_forward_pre_hook(lambda _, __, place=facts_of_layer.place: step.replaced.add(place))
     for _, module in found:
@@ -96,12 +106,12 @@ def _forget(counted: dict[int, weakref.ref[Any]], key: int, _: weakref.ref[Any])
     counted.pop(key, None)
 
 
-def _frozen_zeros(found: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
-    """Yield (path, tensor of the twin) of each frozen tensor that holds zeros in the original. Biases multiply nothing."""
+def _zeros_in(found: list[tuple[str, nn.Module]]) -> Iterator[tuple[str, Tensor]]:
+    """Yield (path, tensor of the twin) of each tensor that holds zeros in the original. Biases multiply nothing."""
     for path, module in found:
         original = next(originals_of(module), None)
         for name, tensor, own in _tensors_of(module, original) if original is not None else ():
-            if name in _ADDED or tensor.requires_grad or own.requires_grad or own.is_meta or not own.numel():
+            if name in _ADDED or tensor.requires_grad != own.requires_grad or own.is_meta or not own.numel():
                 continue
             packed = isinstance(own, nn.Parameter) and not own.is_floating_point()
             if not packed and type(own) in (Tensor, nn.Parameter) and own.dtype is not torch.bool and not has_value(own):

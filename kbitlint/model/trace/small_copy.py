@@ -22,7 +22,7 @@ from kbitlint.model.layers import adapters, checkpointing
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from kbitlint.model.trace.step import StepSettings
 
@@ -46,6 +46,10 @@ class NotBuiltError(Exception):
     """A small copy that cannot be made. The message is the reason."""
 
 
+class TrainsError(NotBuiltError):
+    """A small copy that trains on the batch, so that the batch fits the class."""
+
+
 def is_of_training(model: nn.Module, error: BaseException, how: StepSettings) -> bool:
     """Return whether an error of a traced step is one that training raises, for this batch and with these adapters.
 
@@ -63,13 +67,23 @@ def is_of_training(model: nn.Module, error: BaseException, how: StepSettings) ->
     if _lacks_attribute(model, error):
         return True
     base = adapters.base_of(model)
-    if not isinstance(base, PreTrainedModel) or not (model is base or _is_of_peft(model)):
+    if not isinstance(base, PreTrainedModel) or not (
+        model is base or (_is_of_peft(model) and adapters.own_base(model) is base)
+    ):
         raise NotBuiltError("a module of the user's own has no small copy to try the batch on")
-    raised = _raised(model, base, how)
+    raised: BaseException | None
+    try:
+        raised = _raised(model, base, how)
+    except NotBuiltError:
+        if model is base or not _alike(_raised(base, base, how), error):
+            raise
+        model, raised = base, error  # what the class itself raises, it raises with its adapters too
     if raised is None:
-        raise NotBuiltError("a small copy with weights trains on such a batch")
+        raise TrainsError("a small copy with weights trains on such a batch")
     if not _alike(raised, error):
         raise NotBuiltError(f"a small copy with weights raises another error, {one_line(raised)}")
+    if how.loss is not None:  # the batch is the user's
+        return True
     if model is not base and _raised(base, base, how) is None:
         return True
     return _raised(model, base, how, numbered=True) is None
@@ -99,10 +113,16 @@ def _raised(model: nn.Module, base: PreTrainedModel, how: StepSettings, *, numbe
     made.train()
     try:
         _checkpoint(made, how)
-        loss_of(made(**training_batch(made, "cpu", how.batch, how.seq_len, how.plan))).backward()
+        _loss(made, how).backward()
     except Exception as error:  # noqa: BLE001  # the error is the result
         return error
     return None
+
+
+def _loss(made: Any, how: StepSettings) -> Tensor:
+    if how.loss is not None:
+        return how.loss.of(made, emptied=False)
+    return loss_of(made(**training_batch(made, "cpu", how.batch, how.seq_len, how.plan)))
 
 
 def _checkpoint(made: Any, how: StepSettings) -> None:
@@ -114,7 +134,7 @@ def _checkpoint(made: Any, how: StepSettings) -> None:
         checkpointing.enable(adapters.base_of(made), use_reentrant=bound[0].reentry.reentrant)
 
 
-def _alike(first: BaseException, second: BaseException) -> bool:
+def _alike(first: BaseException | None, second: BaseException) -> bool:
     """Return whether two errors, or errors during which they were raised, differ at most in their numbers."""
     ones, others = ({re.sub(r"\d+", "#", one_line(error)) for error in _chain(start)} for start in (first, second))
     return bool(ones & others)
@@ -132,13 +152,29 @@ def _is_of_peft(model: nn.Module) -> bool:
 
 
 def _adapted(model: Any, base: Any) -> Any:
-    """Return a small base with the adapters of a model, the first one active."""
+    """Return a small base with the adapters of a model, and the same of them active."""
     from peft import get_peft_model  # an optional dependency, imported already
 
-    name, config = next(iter(model.peft_config.items()))
-    config = copy.deepcopy(config)
-    config.inference_mode = False
-    return get_peft_model(base, config, adapter_name=name)
+    configs = {name: _retargeted(config) for name, config in model.peft_config.items()}
+    first, *others = configs
+    made: Any = get_peft_model(base, configs[first], adapter_name=first)
+    for name in others:
+        made.add_adapter(name, configs[name])
+    active = [one.name for one in adapters.adapters_of(model, adapters.base_of(model)) if one.active]
+    if active != [first]:
+        made.base_model.set_adapter(active)
+    return made
+
+
+def _retargeted(config: Any) -> Any:
+    """Return a copy of an adapter's config that trains, and that names its targets without the wrappers around layers."""
+    made = copy.deepcopy(config)
+    made.inference_mode = False
+    targets = attribute(made, "target_modules")
+    if isinstance(targets, (list, set)):
+        hidden = set(adapters.SEEN_THROUGH)
+        made.target_modules = {".".join(part for part in name.split(".") if part not in hidden) for name in targets}
+    return made
 
 
 def _built(base: PreTrainedModel, *, numbered: bool, narrow: bool = True) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,13 +13,15 @@ from kbitlint.errors import KbitlintError, one_line
 from kbitlint.facts.trace import CheckpointCall
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.model.batch import loss_of, training_batch
+from kbitlint.model.inputs.entries import changed
 from kbitlint.model.inputs.plan import DOCUMENTED, Plan
-from kbitlint.model.layers import adapters, checkpointing
+from kbitlint.model.layers import adapters
 from kbitlint.model.trace.checkpoint_calls import observed
-from kbitlint.model.trace.function_mode import autocast_region, weightless
+from kbitlint.model.trace.dtype_errors import dtypes_in, is_about_dtypes, raised_by
+from kbitlint.model.trace.function_mode import weightless
 from kbitlint.model.trace.guard import Guard
-from kbitlint.model.trace.kernel_dtypes import dtypes_in
 from kbitlint.model.trace.ledger import Refusal
+from kbitlint.model.trace.loop import autocast, backward, enable_checkpointing
 from kbitlint.model.trace.namespaces import without_leftovers
 from kbitlint.model.trace.packed_operands import note_packed_operands
 from kbitlint.model.trace.recorder import ExpectedGradient, StepRecorder, prepared, watched_in
@@ -29,15 +30,17 @@ from kbitlint.model.trace.twin import originals_of, stand_in_quantized
 from kbitlint.model.trace.zeros import storage_key
 
 if TYPE_CHECKING:
-    from kbitlint.context import Checkpointing, TrainingContext
+    from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.model.trace.trainer_loss import TrainerLoss
 
 #: Messages of autograd itself, which it raises for real tensors as well as for tensors without contents.
 _AUTOGRADS_OWN = re.compile(
     r"leaf Variable that requires grad|modified by an inplace operation|does not require grad"
     r"|Recomputed values|different number of tensors was saved|Inference tensors cannot be saved"
 )
-_ABOUT_DTYPES = re.compile(r"dtype|scalar type|same type|without overflow|bias type|can't be cast")
+#: What torch's checkpoint says of a layer that it recomputes to other tensors.
+_RECOMPUTED = "Recomputed values"
 #: The dtype of ids and labels. No weight has it, so a message that names it speaks of the batch.
 LONG = re.compile(r"long int|\bLong\b|int64|LongTensor|dtype can require gradients")
 
@@ -49,6 +52,8 @@ class UntraceableError(KbitlintError):
     """The path of the module that raised; empty if none is known."""
     refusals: bool = False
     """Whether kernels refused dtypes before the step raised."""
+    guessed: bool = False
+    """Whether the step read values that are unknown without weights."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +76,10 @@ class StepSettings:
     """Whether a refused dtype ends the step, so that no later error counts."""
     keeps_outputs: bool = False
     """Whether the loop holds the model's outputs during the backward pass."""
+    starts: frozenset[str] | None = None
+    """The trainable parameters that count as zero. None are all that hold zeros when the step starts."""
+    loss: TrainerLoss | None = None
+    """The loss of a Trainer, on its own batch. None is the model's own loss, on the made batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +130,7 @@ def step_of(
     if how.virtual:
         twin.requires_grad_(requires_grad=False)
     stood_in = stand_in_quantized(twin, how.device, adapters=how.virtual)
-    step = prepared(twin, how.device, how.facts)
+    step = prepared(twin, how.device, how.facts, how.starts)
     if live is not None:
         step.ledger.allocated, step.moment, step.kept = live.see, live.name, live.keep
         gradients = (parameter.grad for parameter in twin.parameters() if parameter.grad is not None)
@@ -174,18 +183,22 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
     forward_done = False
     try:
         if loop is not None and loop.enabled:
-            _enable_checkpointing(step.twin, loop)
-        inputs = without_contents(training_batch(step.twin, "cpu", how.batch, how.seq_len, how.plan))
-        with observed(step.twin, lambda *seen: _see_checkpoint(step, *seen)), weightless(step.ledger), _autocast(how):
+            enable_checkpointing(step.twin, loop)
+        inputs = {} if how.loss else without_contents(training_batch(step.twin, "cpu", how.batch, how.seq_len, how.plan))
+        with (
+            observed(step.twin, lambda *seen: _see_checkpoint(step, *seen)),
+            weightless(step.ledger),
+            autocast(how.device, how.context.autocast_dtype),
+        ):
             with torch.autograd.graph.saved_tensors_hooks(lambda tensor: _pack(step, tensor), _unpack):
-                output = step.twin(**inputs)
-                loss = loss_of(output)
+                output = how.loss.of(step.twin) if how.loss else step.twin(**inputs)
+                loss = output if how.loss else loss_of(output)
             forward_done, step.ledger.undefined_loss = True, step.ledger.zeros.is_undefined(loss)
             if not how.keeps_outputs:
                 del output
             step.ledger.in_backward = True
             step.tell()
-            _backward(loss)
+            backward(loss)
     except Exception as error:
         where, text, ledger = _module_of(error, step.paths), str(error), step.ledger
         if ledger.guard is not None and ledger.guard.touched:
@@ -194,15 +207,16 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
             return StepEnd(one_line(error), where, forward_done)
         packed = note_packed_operands(step, error, where)
         of_batch = LONG.search(text) is not None and not ledger.in_backward  # a batch that fits once fits a recomputation
-        if _ABOUT_DTYPES.search(text) and not of_batch and isinstance(error, (RuntimeError, ValueError)):
-            refusal = Refusal(where, ledger.last_operator, dtypes_in(text), ledger.in_backward)
+        recomputes = _RECOMPUTED in text  # torch compares whole descriptions of tensors, with their dtypes
+        if is_about_dtypes(error) and not (of_batch or recomputes):
+            refusal = Refusal(where, raised_by(error, ledger), dtypes_in(text), ledger.in_backward)
             ledger.refusals.setdefault((where, refusal.operator), refusal)
         elif not (_AUTOGRADS_OWN.search(text) or packed or ledger.packed_reads or isinstance(error, KernelError)):
             # the shapes or values of the synthetic batch, or guessed values, may have caused the error
             place = f" in {where}" if where else ""
             operator = f"{ledger.last_operator}{place} raised " if ledger.last_operator else ""
             untraceable = UntraceableError(f"no training step without weights: {operator}{one_line(error)}")
-            untraceable.module, untraceable.refusals = where, bool(ledger.refusals)
+            untraceable.module, untraceable.refusals, untraceable.guessed = where, bool(ledger.refusals), bool(ledger.guesses)
             raise untraceable from error
         return StepEnd(one_line(error), where, forward_done)
     return StepEnd()
@@ -210,47 +224,7 @@ def _run(step: StepRecorder, how: StepSettings) -> StepEnd:
 
 def without_contents(inputs: dict[str, Any]) -> dict[str, Any]:
     """Return inputs with floating-point tensors on meta. Wav2vec2 makes its input a leaf, at which a gradient arrives."""
-    return {
-        name: value.to("meta") if isinstance(value, Tensor) and value.is_floating_point() else value
-        for name, value in inputs.items()
-    }
-
-
-def _enable_checkpointing(twin: nn.Module, loop: Checkpointing) -> None:
-    """Enable checkpointing as the training loop does before its first step.
-
-    transformers 5 registers hooks on the embeddings in this call, and transformers 4 registers none. The context decides
-    whether such hooks exist, so missing ones are added and surplus ones are removed.
-    """
-    before = {module: set(module._forward_hooks) for module in twin.modules()}  # noqa: SLF001  # torch has no public way to list hooks
-    kwargs = {} if loop.use_reentrant is None else {"use_reentrant": loop.use_reentrant}
-    base: Any = adapters.base_of(twin)
-    checkpointing.enable(base, **kwargs)
-    added = {module: set(module._forward_hooks) - known for module, known in before.items()}  # noqa: SLF001  # see above
-    if loop.installs_hook and not any(added.values()):
-        base.enable_input_require_grads()
-    for module, numbers in added.items() if not loop.installs_hook else ():
-        for number in numbers:
-            del module._forward_hooks[number]  # noqa: SLF001  # as RemovableHandle.remove does
-
-
-def _autocast(how: StepSettings) -> contextlib.AbstractContextManager[Any]:
-    dtype = how.context.autocast_dtype
-    if dtype in (None, "float32"):
-        return contextlib.nullcontext()
-    return autocast_region(how.device, getattr(torch, str(dtype)))
-
-
-def _backward(loss: Tensor) -> None:
-    """Run the backward pass outside the autocast region, as training loops do.
-
-    The pass starts at the gradient edge of the loss, not at the loss. If it starts at a tensor, torch disables the function
-    mode for the whole pass. Layers that a checkpoint recomputes would then see the meta device.
-    """
-    if not loss.requires_grad:
-        raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
-    with torch.autocast("cpu", enabled=False):
-        torch.autograd.backward(torch.autograd.graph.get_gradient_edge(loss), torch.ones_like(loss))
+    return changed(inputs, lambda tensor: tensor.to("meta") if tensor.is_floating_point() else tensor)  # type: ignore[no-any-return]  # a dictionary, as given
 
 
 def _see_checkpoint(step: StepRecorder, module: nn.Module | None, use_reentrant: bool | None, requires_grad: bool) -> None:  # noqa: FBT001  # the signature that observed() calls

@@ -1,6 +1,7 @@
 """Stubs of kernels that cannot run without weights: quantized layers and fused attention.
 
-A stub has the output shape, the dtype, the gradient edges and the memory of its kernel. It computes no values.
+A stub has the output shape, the dtype, the gradient edges and the memory of its kernel. It computes no values. What it makes
+is a new tensor of the one in which it is linear, so that a step knows that zeros stay zeros (``kbitlint.model.trace.zeros``).
 """
 
 from __future__ import annotations
@@ -150,15 +151,17 @@ class _Attend(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         # Both flash kernels lay out their output as (batch, sequence, heads, features), so that merging heads copies nothing.
         batch, heads, length = query.shape[0], query.shape[-3], query.shape[-2]
-        out = query.new_empty((batch, length, heads, value.shape[-1])).transpose(1, 2)
+        out = value.new_empty((batch, length, heads, value.shape[-1])).transpose(1, 2)
         rows = torch.empty((batch, heads, length), device="meta")
         ctx.save_for_backward(query, key, value, mask, out, rows)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (outgoing,) = gradients
         query, key, value, *__ = ctx.saved_tensors
-        return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value), None
+        made = (outgoing.new_empty_strided(one.shape, one.stride(), dtype=one.dtype) for one in (query, key, value))
+        return (*made, None)
 
 
 def _heads_fit(query: Tensor, key: Tensor, value: Tensor, *, grouped: bool) -> bool:

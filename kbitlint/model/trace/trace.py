@@ -11,12 +11,13 @@ import contextlib
 import dataclasses
 import re
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kbitlint.context import TrainingContext
-from kbitlint.errors import one_line
+from kbitlint.facts.chosen import is_chosen
 from kbitlint.facts.layers import short_name
 from kbitlint.facts.trace import PackedReadFacts, RefusalFacts, SavedFacts, TraceFacts
+from kbitlint.model.inspect.tensor_hooks import without_gradient
 from kbitlint.model.inspect.walk import collect, named_modules
 from kbitlint.model.isolation import seeded
 from kbitlint.model.layers import checkpointing, experts
@@ -25,9 +26,9 @@ from kbitlint.model.trace.arrivals import gradients_of, is_library_code, recast_
 from kbitlint.model.trace.beside import written
 from kbitlint.model.trace.fitting import is_of_adapter, mixes_integers, plan_for
 from kbitlint.model.trace.float32_modules import float32_modules, float32_outputs
-from kbitlint.model.trace.guard import TouchedError
-from kbitlint.model.trace.small_copy import NotBuiltError, is_of_training
-from kbitlint.model.trace.step import StepSettings, UntraceableError, runnable, step_of
+from kbitlint.model.trace.raising import raising
+from kbitlint.model.trace.step import StepEnd, StepSettings, UntraceableError, runnable, step_of
+from kbitlint.model.trace.trainer_loss import trainer_loss
 from kbitlint.model.trace.twin import twin_of
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.model import ModelFacts
     from kbitlint.model.trace.ledger import Refusal
+    from kbitlint.model.trace.recorder import ExpectedGradient, StepRecorder
 
 __all__ = ["UntraceableError", "trace"]
 
@@ -51,11 +53,12 @@ def trace(
     batch: int = 2,
     seq_len: int = 16,
     facts: ModelFacts | None = None,
+    trainer: Any = None,
 ) -> TraceFacts:
     """Run one training step without weights, and return its facts. The model is only read.
 
-    If a quantized model has no adapters, all its parameters are frozen for the trace. Each quantized layer then holds a
-    trainable scalar in place of its adapter.
+    If a quantized model has no adapters and nobody chose what trains, all its parameters are frozen for the trace. Each
+    quantized layer then holds a trainable scalar in place of its adapter.
 
     If kernels refuse their dtypes and the context does not set autocast, the step runs again under bfloat16 autocast. If they
     refuse, the facts also name modules that let the step run once they compute in float32.
@@ -68,6 +71,7 @@ def trace(
         batch: Sequences in the batch.
         seq_len: Tokens in each sequence.
         facts: Facts of a walk over this model. None walks over the model first.
+        trainer: The Trainer that holds the model. A step on its own loss and first batch runs too.
 
     Raises:
         UntraceableError: The step needs values or kernels that do not exist without weights.
@@ -78,8 +82,18 @@ def trace(
     facts = facts or collect(model)
     device = device or ("cpu" if any(p.device == "cpu" for p in facts.parameters) else "cuda")
     inner = runnable(model)
-    how = StepSettings(context, device, batch, seq_len, facts, virtual=bool(facts.quantized) and not facts.has_adapters)
-    traced, how = _traced_on_a_batch_that_runs(inner, how)
+    how = StepSettings(context, device, batch, seq_len, facts, virtual=_needs_adapters(facts))
+    wanted = not how.virtual and context.sets_training_mode and context.beta != 0  # a factor of 0 has a rule of its own
+    loss = trainer_loss(trainer, context.batch_size) if wanted else None
+    try:
+        traced, how = _traced_on_a_batch_that_runs(inner, how)
+    except UntraceableError:
+        if loss is None:
+            raise
+        how = dataclasses.replace(how, loss=loss)
+        traced = _with_loss(inner, how, None)
+    else:
+        traced = traced if loss is None else _with_loss(inner, dataclasses.replace(how, loss=loss), traced)
     if traced.refusals and context.autocast_dtype is None:
         in_region = dataclasses.replace(how, context=dataclasses.replace(context, autocast_dtype="bfloat16"))
         try:
@@ -94,6 +108,41 @@ def trace(
             outputs = float32_outputs(inner, how) if not traced.refusals[0].path else ()
         traced = dataclasses.replace(traced, float32_modules=found, float32_outputs=outputs)
     return dataclasses.replace(traced, seconds=time.perf_counter() - start)
+
+
+def _needs_adapters(facts: ModelFacts) -> bool:
+    """Return whether adapters are still to be attached: the model is quantized, has none, and nobody chose what trains."""
+    return bool(facts.quantized) and not facts.has_adapters and not is_chosen(facts)
+
+
+def _with_loss(inner: nn.Module, how: StepSettings, before: TraceFacts | None) -> TraceFacts:
+    """Return the facts of a step with what a Trainer's own loss adds: that it raises, or that nothing learns from it.
+
+    Args:
+        inner: The model.
+        how: The settings of the step, with the loss.
+        before: The facts of the step on the model's own loss, or None if it does not run.
+
+    Raises:
+        UntraceableError: Neither step runs.
+    """
+    if before is not None and (before.failure is not None or before.refusals):
+        return before
+    try:
+        found = _traced(inner, how)
+    except UntraceableError as error:
+        try:
+            found = raising(inner, how, error)
+        except UntraceableError:
+            if before is None:
+                raise
+            return before
+    if before is None:
+        return found
+    if found.raises or found.refusals:
+        return dataclasses.replace(before, failure=found.failure, failed_at=found.failed_at, refusals=found.refusals)
+    learns = any(one.arrives and not one.zeroed_by for one in found.gradients)
+    return before if learns else dataclasses.replace(before, failure=found.failure, gradients=found.gradients)
 
 
 def _traced_on_a_batch_that_runs(inner: nn.Module, how: StepSettings) -> tuple[TraceFacts, StepSettings]:
@@ -111,7 +160,7 @@ def _traced_on_a_batch_that_runs(inner: nn.Module, how: StepSettings) -> tuple[T
         # labels alone need the special tokens that a config lacks; a batch with decoder inputs would hide it
         if is_of_adapter(error.__cause__) or _SPECIAL_TOKEN.search(str(error.__cause__)):
             with contextlib.suppress(UntraceableError):
-                return _raising(inner, how, error), how
+                return raising(inner, how, error), how
     plan = plan_for(inner, how.device, how.batch, how.seq_len)
     if plan is not None and plan != how.plan:
         how = dataclasses.replace(how, plan=plan)
@@ -122,7 +171,7 @@ def _traced_on_a_batch_that_runs(inner: nn.Module, how: StepSettings) -> tuple[T
     if reason.refusals:
         ended = dataclasses.replace(how, refusal_ends=True)
         return _traced(inner, ended), ended
-    return _raising(inner, how, reason), how
+    return raising(inner, how, reason), how
 
 
 def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
@@ -132,8 +181,7 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
         UntraceableError: The step raises, or its batch holds integers where a kernel takes none.
     """
     with seeded():
-        twin = twin_of(inner)
-        step, watched, end = step_of(twin, how)
+        twin, step, watched, end = _settled(inner, how)
         if any(map(mixes_integers, step.ledger.refusals.values())):
             raise UntraceableError("no training step without weights: a kernel takes no integers of the made batch")
         grown = experts.new_parametrizations(named_modules(inner), named_modules(twin))
@@ -144,6 +192,11 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
                 dataclasses.replace(gradient, inherent=gradient.path in lost and is_library_code(step, gradient))
                 for gradient in gradients
             )
+    if hooked := frozenset(without_gradient(inner)):
+        gradients = tuple(
+            dataclasses.replace(one, zeroed_by=one.path, zeroing="hook") if one.arrives and one.path in hooked else one
+            for one in gradients
+        )
     ledger = step.ledger
     cast = end.failure is None and not (ledger.mixes_packed or ledger.refusals)
     return TraceFacts(
@@ -171,39 +224,21 @@ def _traced(inner: nn.Module, how: StepSettings) -> TraceFacts:
     )
 
 
-def _raising(inner: nn.Module, how: StepSettings, error: UntraceableError) -> TraceFacts:
-    """Return the facts of a step that raises in training too.
+def _settled(inner: nn.Module, how: StepSettings) -> tuple[nn.Module, StepRecorder, list[ExpectedGradient], StepEnd]:
+    """Return the twin of a step, its record, the expected gradients and its end. See ``step_of``.
 
-    Raises:
-        UntraceableError: The step without weights or its batch is at fault, or it stays open which. The message says so.
+    A parameter of zeros counts as zero for as long as its own gradient is zero. If some of them move and others do not, the
+    step runs again without those that move, until none of the rest does.
     """
-    cause = error.__cause__
-    if not isinstance(cause, Exception) or isinstance(cause, TouchedError):
-        raise error
-    how = dataclasses.replace(how, batch=min(how.context.batch_size or how.batch, how.batch))
-    try:
-        certain = is_of_training(inner, cause, how)
-    except NotBuiltError as reason:
-        raise UntraceableError(f"{error} ({reason})") from cause
-    if not certain:
-        raise UntraceableError(f"{error} (a small copy with weights raises it too: the batch may not fit the class)") from cause
-    return TraceFacts(
-        model=how.facts,
-        device=how.device,
-        autocast=how.context.autocast_dtype,
-        batch=(how.batch, how.seq_len),
-        gradients=(),
-        refusals=(),
-        packed_reads=(),
-        layers=(),
-        promotions=(),
-        checkpoint_calls=(),
-        saved=(),
-        called=frozenset(),
-        guesses=(),
-        failure=one_line(cause),
-        failed_at=error.module,
-    )
+    while True:
+        twin = twin_of(inner)
+        step, watched, end = step_of(twin, how)
+        zeros = step.ledger.zeros
+        stuck = frozenset(one.path for one in watched if one.path in zeros.starts and zeros.is_zero(one.parameter.grad))
+        if not (end.has_graph and stuck and stuck != zeros.starts):
+            zeros.starts_hold = end.has_graph and bool(stuck)
+            return twin, step, watched, end
+        how = dataclasses.replace(how, starts=stuck)
 
 
 def _lost_inherently(inner: nn.Module, how: StepSettings) -> frozenset[str]:

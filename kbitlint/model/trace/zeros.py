@@ -1,8 +1,9 @@
 """Tensors of a traced step that are zero in every step: a frozen tensor of zeros or the number 0 multiplies them.
 
 A product with zeros is zero, and so is each gradient that passes through it. Backward operators are products as well, so the
-same propagation tells which gradients stay zero for ever. A trainable parameter of zeros is not such a tensor: it moves. So a
-fresh ``lora_B`` is no fault, and scales that a cast has rounded to zero are one.
+same propagation tells which gradients stay zero for ever. A trainable parameter of zeros is such a tensor only if its own
+gradient is zero too. So a fresh ``lora_B`` is no fault: it moves. Two factors of zeros hold each other there, and scales that a
+cast has rounded to zero hold what they multiply.
 
 Operators such as ``round`` have a derivative of zero everywhere, so autograd makes zeros of each gradient there.
 
@@ -35,6 +36,7 @@ _FOLLOWING = frozenset(
     [
         *("_to_copy", "clone", "neg", "abs", "sum", "mean", "div", "index", "index_select", "gather", "embedding", "repeat"),
         *("tanh", "sin", "sqrt", "relu", "gelu", "silu", "_unsafe_view", "flip", "roll", "masked_select", "tril", "triu"),
+        *("empty_like", "new_empty", "new_empty_strided"),  # of stubs, and until something is written into them
     ]
 )
 #: Operators that place or add values into another tensor. The result is zero if both are.
@@ -42,10 +44,14 @@ _PLACING = frozenset(["index_put", "_index_put_impl", "index_add", "scatter_add"
 #: Operators that make zeros, which gradients are placed into. These alone prove nothing about a model.
 _MAKING = frozenset(["zeros", "zeros_like", "new_zeros"])
 _MADE = "zeros that the step makes"
+#: Begins the path of a trainable parameter that holds zeros when the step starts.
+_START = "\1"
 #: Operators whose derivative is zero wherever it exists.
 FLAT = frozenset(["round", "floor", "ceil", "trunc", "sign", "sgn"])
 #: Separates the path of a module and the operator in it that is the cause.
 _IN = "\0"
+#: In place of that operator: the parameter itself is held at zero.
+HELD = "held"
 #: Operators that are linear in their first operand, a gradient, end like this.
 _BACKWARD = ("_backward", "_backward_data")
 #: The exceptions: the first operand of these is no gradient.
@@ -72,6 +78,9 @@ class Zeros:
         self._undefined: set[int] = set()
         self._sources: dict[int, str] = {}
         self._moving: set[str] = set()
+        self._starts: set[str] = set()
+        self.starts_hold = False
+        """Whether the trainable parameters of zeros keep their zeros, so that they are causes."""
         self._places: dict[tuple[str, tuple[int, ...]], str] = {}
         self.where: Callable[[], str] = lambda: ""
 
@@ -80,13 +89,30 @@ class Zeros:
         self._sources[storage_key(tensor)] = path
         self._causes[self._watch(tensor)] = path
 
+    def add_start(self, tensor: Tensor, path: str) -> None:
+        """Record that a trainable tensor of the model, at a path, holds zeros when the step starts."""
+        self._starts.add(path)
+        self.add(tensor, f"{_START}{path}")
+
+    @property
+    def starts(self) -> frozenset[str]:
+        """Return the paths of the trainable tensors that hold zeros, without those that the step writes."""
+        return frozenset(path for path in self._starts if f"{_START}{path}" not in self._moving)
+
+    def is_zero(self, value: Any) -> bool:
+        """Return whether a value is zero for as long as the trainable tensors of zeros are."""
+        return self._known(value) not in ("", _MADE)
+
     def cause(self, value: Any) -> str:
         """Return what makes a value zero in every step, or an empty string. ``parted`` has the path and the operator."""
         known = self._known(value)
+        if known.startswith(_START):
+            return f"{known[1:]}{_IN}{HELD}" if self.starts_hold else ""
         return "" if known == _MADE else known
 
     def _known(self, value: Any) -> str:
-        known = self._causes.get(storage_key(value), "") if isinstance(value, Tensor) else ""
+        dense = isinstance(value, Tensor) and value.layout is torch.strided  # no sparse tensor has a storage to be known by
+        known = self._causes.get(storage_key(value), "") if dense else ""
         return "" if known in self._moving else known
 
     def is_undefined(self, tensor: Tensor) -> bool:
@@ -118,7 +144,7 @@ class Zeros:
     def _see_made(self, result: Any, cause: str) -> None:
         """Record the cause for which the result of an operator is zero, unless it is known already."""
         for made in (result if isinstance(result, (tuple, list)) else (result,)) if cause else ():
-            if isinstance(made, Tensor) and storage_key(made) not in self._causes:
+            if isinstance(made, Tensor) and made.layout is torch.strided and storage_key(made) not in self._causes:
                 self._causes[self._watch(made)] = cause
 
     def _follow(self, name: str, args: Sequence[Any]) -> str:
@@ -143,16 +169,21 @@ class Zeros:
 
     def _every(self, operands: Sequence[Any]) -> str:
         causes = [self._known(operand) for operand in operands]
-        return max(causes, key=_weight) if causes and all(causes) else ""
+        if not causes or not all(causes):
+            return ""
+        return next((cause for cause in causes if cause.startswith(_START)), None) or max(causes, key=_weight)
 
     def _see_write(self, written: Tensor, name: str, args: Sequence[Any]) -> None:
         """Forget a tensor that an operator writes, unless it writes zeros. A frozen tensor that is written moves."""
         key = storage_key(written)
+        if key not in self._causes and name == "copy_" and _is_whole(written):
+            self._see_made(written, self._known(args[1]))
+            return
         if key not in self._causes or name == "zero_":
             return
         stays = self._known(args[1]) if name == "copy_" else self._follow(name.removesuffix("_"), args)
         if stays:
-            self._causes[key] = max(self._causes[key], stays, key=_weight)
+            self._causes[key] = stays if stays.startswith(_START) else max(self._causes[key], stays, key=_weight)
             return
         del self._causes[key]
         if key in self._sources:
@@ -181,8 +212,13 @@ class Zeros:
 
 
 def _weight(cause: str) -> int:
-    """Return how much a cause tells: nothing, zeros that the step makes, or a frozen tensor."""
-    return (cause != "") + (cause not in ("", _MADE))
+    """Return how much a cause tells: nothing, a start of zeros, zeros that the step makes, or a frozen tensor."""
+    return 1 if cause.startswith(_START) else 2 * (cause != "") + (cause not in ("", _MADE))
+
+
+def _is_whole(tensor: Tensor) -> bool:
+    """Return whether a tensor covers its storage, so that a write into it leaves nothing of what was there."""
+    return tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
 
 
 def storage_key(tensor: Tensor) -> int:

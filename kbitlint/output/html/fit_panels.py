@@ -35,7 +35,7 @@ def fit_data(report: FitResult) -> dict[str, Any]:
                 phase_words(phase),
                 size(on_card) if on_card else "–",
                 size(phase.host) if phase.host else "–",
-                "does not fit" if phase in report.too_large else "fits" if 0 < on_card <= report.total else "–",
+                "does not fit" if on_card > report.total else "fits" if on_card else "–",
             )
             for phase, on_card in report.phases
         ],

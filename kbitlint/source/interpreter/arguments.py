@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.facts.model_state import Adapters, CheckpointConfig, ModelState
 from kbitlint.facts.reentry import Reentry
-from kbitlint.facts.values import UNKNOWN, Argument, Call, Symbol, Value
+from kbitlint.facts.values import UNKNOWN, Argument, Call, Symbol, Value, last_name
 from kbitlint.files.local_configs import adapter_config, zero_stage
-from kbitlint.upstream.calls import EXPERT_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
+from kbitlint.upstream.calls import EXPERT_COUNTS, LAYER_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
 from kbitlint.upstream.hub_names import is_hub_id, published_method, stored_method, stored_quantized
 from kbitlint.upstream.quantization import OWN_LINEARS, QUANTIZATION_CONFIGS
-from kbitlint.upstream.task_heads import HEADS, head_kind
+from kbitlint.upstream.task_heads import HEADLESS, HEADS, head_kind
 from kbitlint.upstream.trl_versions import behavior
 from kbitlint.upstream.versions import number
 
@@ -44,6 +44,7 @@ def named_of(config: Mapping[str, Any] | None) -> CheckpointConfig | None:
     experts = next((count for count in counts if isinstance(count, int)), 0)
     tied = config.get("tie_word_embeddings")
     sizes = [size if isinstance(size := inner.get(key), int) else 0 for key in ("vocab_size", "hidden_size")]
+    layers = next((count for key in LAYER_COUNTS if isinstance(count := inner.get(key), int)), 0)
     dtype = config.get("dtype", config.get("torch_dtype", inner.get("dtype", inner.get("torch_dtype"))))
     classes, stored = config.get("architectures"), config.get("quantization_config")
     skips = stored.get("llm_int8_skip_modules") if isinstance(stored, dict) else None
@@ -55,6 +56,8 @@ def named_of(config: Mapping[str, Any] | None) -> CheckpointConfig | None:
         dtype=dtype if isinstance(dtype, str) else "",
         vocabulary=sizes[0],
         hidden=sizes[1],
+        layers=layers,
+        pads=True if isinstance(inner.get("pad_token_id"), int) else False if "pad_token_id" in inner else None,
         architecture=str(classes[0]) if isinstance(classes, list) and classes else "",
         skips=tuple(map(str, skips)) if isinstance(skips, list) else None,
     )
@@ -86,6 +89,16 @@ def reentry_of(call: Call, how: Checkpoints) -> Reentry:
     if said is None:
         return Reentry.UNSET
     return {True: Reentry.YES, False: Reentry.NO}.get(said, Reentry.UNKNOWN) if isinstance(said, bool) else Reentry.UNKNOWN
+
+
+def rows_of(call: Call, state: ModelState) -> Value:
+    """Return the rows of the embeddings after ``resize_token_embeddings``; UNKNOWN if the file does not tell them."""
+    count, multiple = call.value("new_num_tokens", UNKNOWN), call.value("pad_to_multiple_of")
+    if count is None and multiple is None:
+        return state.rows
+    if not isinstance(count, int) or not (multiple is None or (isinstance(multiple, int) and multiple > 0)):
+        return UNKNOWN
+    return count if multiple is None else -(-count // int(multiple)) * int(multiple)
 
 
 def quantization_of(call: Call) -> tuple[Value, Value, Call | None]:
@@ -124,12 +137,13 @@ def stored_of(own: Any, method: Value, bits: Value) -> tuple[Value, Value]:
 def trained_copies(state: ModelState) -> tuple[tuple[str, ...], ...]:
     """Return the modules of which the adapter config makes PEFT train a copy, each with the names that it may have."""
     config = state.adapters.config if state.adapters is not None else None
-    if not isinstance(config, Call) or (state.adapters is not None and state.adapters.by.callee == "add_adapter"):
-        return ()
+    by = state.adapters.by.callee if state.adapters is not None else ""
+    if not isinstance(config, Call) or (by in HEADLESS and by != "peft.PeftModel"):
+        return ()  # no PeftModel is around the names
     saved, task = config.value("modules_to_save"), config.value("task_type")
     named: list[tuple[str, ...]] = [(name,) for name in saved if isinstance(name, str)] if isinstance(saved, tuple) else []
     kind = head_kind(state.load.callee) if state.load is not None else None
-    if kind is not None and (task.last if isinstance(task, Symbol) else task) in HEADS[kind][1]:
+    if kind is not None and by not in HEADLESS and last_name(task) in HEADS[kind][1]:
         named.append(tuple(name for name in HEADS[kind][0] if name not in ("pre_classifier", "pooler")))
     return tuple(named)
 

@@ -17,7 +17,9 @@ from kbitlint.source.interpreter.objects import (
     Record,
     Sequence,
     Submodule,
+    Tensor,
     TrackedModel,
+    frozen,
 )
 
 #: Number of names that take as long to bind as one step.
@@ -89,12 +91,19 @@ class Assignments(Interpreter):
         elif isinstance(target, ast.Attribute):
             self._bind_attribute(target, value, written)
         elif isinstance(target, ast.Subscript):
-            owner, key = self.value(target.value), known_text(self.value(target.slice))
-            if isinstance(owner, Record):
-                self._give(owner, key, target, value, written)
+            self._bind_item(target, value, written)
+
+    def _bind_item(self, target: ast.Subscript, value: Object, written: ast.expr | None) -> None:
+        owner, key = self.value(target.value), known_text(self.value(target.slice))
+        if isinstance(owner, Record):
+            self._give(owner, key, target, value, written)
+        elif isinstance(owner, Tensor):
+            self.set_item(owner, target.slice, value)
 
     def _bind_attribute(self, target: ast.Attribute, value: Object, written: ast.expr | None) -> None:
         owner = self.value(target.value)
+        if isinstance(target.value, ast.Attribute) and target.value.attr == "config":
+            self._set_config(target.value.value, target.attr, value)
         if isinstance(owner, Parameters):
             if target.attr == "requires_grad":
                 self.set_grad(owner, value, self.text.span(target), written)
@@ -107,13 +116,26 @@ class Assignments(Interpreter):
         elif isinstance(owner, Record):
             self._give(owner, target.attr, target, value, written)
         elif isinstance(owner, TrackedModel):
-            if target.attr == "gradient_checkpointing":
-                owner.state = dataclasses.replace(owner.state, certain=False)
-            elif isinstance(written, ast.Call) and self._widens(written, target):
-                call = Call(f"{target.attr} =", self.text.span(target))
-                self.trail.step(Action.PREPARED_BY_HAND, call, owner, owner.state, "head")
+            self._bind_part(owner, target, written)
         elif owner is UNKNOWN and value is not UNKNOWN:
             self.equal[self.key_of(target)] = value
+
+    def _set_config(self, model: ast.expr, name: str, value: Object) -> None:
+        """Record ``model.config.name = value``."""
+        net = self.value(model)
+        if isinstance(net, TrackedModel):
+            setting = name, frozen(value, self.effort)
+            net.state = dataclasses.replace(net.state, settings=(setting, *net.state.settings))
+
+    def _bind_part(self, net: TrackedModel, target: ast.Attribute, written: ast.expr | None) -> None:
+        """Apply an assignment to an attribute of a model."""
+        if target.attr == "forward":
+            self.silence(net, written, self.text.span(target))
+        elif target.attr == "gradient_checkpointing":
+            net.state = dataclasses.replace(net.state, certain=False)
+        elif isinstance(written, ast.Call) and self._widens(written, target):
+            call = Call(f"{target.attr} =", self.text.span(target))
+            self.trail.step(Action.PREPARED_BY_HAND, call, net, net.state, "head")
 
     def _cast_of(self, written: ast.expr | None) -> Value:
         """Return the dtype to which an expression casts a tensor: ``p.data.to(torch.bfloat16)``; None if it casts none."""

@@ -27,27 +27,11 @@ if TYPE_CHECKING:
 
     from kbitlint.facts.values import Span
     from kbitlint.source.interpreter.imported_files import ImportedFiles
-    from kbitlint.source.interpreter.objects import Object
+    from kbitlint.source.interpreter.objects import Object, Output, Tensor
     from kbitlint.source.interpreter.path_state import PathState
     from kbitlint.source.interpreter.relevance import Relevance
     from kbitlint.source.interpreter.uncalled_functions import UncalledFunction
     from kbitlint.source.offsets import Text
-
-
-class PathEnd(Exception):  # noqa: N818  # control flow, not an error
-    """The end of a path: ``sys.exit()``, or an exception that the script does not catch."""
-
-
-class Returned(Exception):  # noqa: N818  # control flow, not an error
-    """A ``return`` statement, with the value that the function returns and its expression."""
-
-    def __init__(self, value: Object, node: ast.expr | None) -> None:
-        self.value = value
-        self.node = node
-
-
-class LoopLeft(Exception):  # noqa: N818  # control flow, not an error
-    """A ``break`` or ``continue`` statement."""
 
 
 class Interpreter:
@@ -57,6 +41,8 @@ class Interpreter:
     """
 
     _parameter_names: frozenset[str] = frozenset()
+    whole_loop: bool = False
+    """Whether the loop around the current statement goes through all parameters of a model."""
     filters: tuple[tuple[ast.expr, bool], ...] = ()
     """The conditions on parameters around the current statement, each with the answer that leads to it."""
 
@@ -191,10 +177,46 @@ class Interpreter:
         """Record which copies of modules, trained beside adapters, a loop over named parameters freezes or unfreezes."""
         raise NotImplementedError
 
+    def set_parts(self, net: TrackedModel, value: Object, span: Span, written: ast.expr | None) -> bool:
+        """Apply an assignment of ``requires_grad`` in a loop over names; return whether all names decide it."""
+        raise NotImplementedError
+
+    def zero_parts(self, net: TrackedModel) -> None:
+        """Record which halves of the adapters a loop over names fills with zeros."""
+        raise NotImplementedError
+
     def _set_grad(self, node: ast.Call, parameters: Parameters, name: str) -> None:
         raise NotImplementedError
 
     def _backward(self, node: ast.Call, owner: Object) -> None:
+        raise NotImplementedError
+
+    def output(self, net: TrackedModel, arguments: Record | None = None) -> Output:
+        """Return the output of a call of a model."""
+        raise NotImplementedError
+
+    def computed(self, output: Output, name: str, arguments: Record) -> Object:
+        """Return what a method of an output, or of a loss, returns."""
+        raise NotImplementedError
+
+    def tensor_call(self, name: str, arguments: Record) -> Object | None:
+        """Return the tensor that a function of torch makes; None for every other function."""
+        raise NotImplementedError
+
+    def tensor_method(self, tensor: Tensor, name: str, arguments: Record) -> Object:
+        """Return what a method of a tensor returns."""
+        raise NotImplementedError
+
+    def set_item(self, tensor: Tensor, key: ast.expr, value: Object) -> None:
+        """Apply ``tensor[key] = value``."""
+        raise NotImplementedError
+
+    def training_call(self, name: str, arguments: Record) -> None:
+        """Apply a function of torch, or of another library, that takes part in a training: an optimizer, a switch."""
+        raise NotImplementedError
+
+    def silence(self, net: TrackedModel, written: ast.expr | None, span: Span) -> None:
+        """Record an assignment to the forward of a model, if it switches gradients off."""
         raise NotImplementedError
 
     def give_away(self, node: ast.Call) -> None:

@@ -13,6 +13,7 @@ from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.names import parameters_of
 from kbitlint.source.interpreter.objects import (
     Class,
+    Constant,
     Entry,
     Function,
     Object,
@@ -20,11 +21,17 @@ from kbitlint.source.interpreter.objects import (
     Parameters,
     Record,
     Submodule,
+    Tensor,
     TrackedModel,
     Trainer,
 )
+from kbitlint.source.interpreter.predicates import text_method
 from kbitlint.upstream.calls import METHODS
 
+#: methods of texts that are followed
+_TEXTS = ("startswith", "endswith", "lower")
+#: builtins that read an iterator to its end
+_CONSUMES = frozenset({"sum", "max", "min", "all", "any", "sorted", "set"})
 _ATTACHED = ("base_model", "model", "module")
 #: methods of an Accelerator that return the model inside of the wrappers for ranks (accelerate 1.15, ``accelerator.py``)
 _UNWRAPS = ("unwrap_model", "_unwrap_model")
@@ -80,15 +87,22 @@ class Calls(Interpreter):
             function = self.called(function)
         if isinstance(function, (Function, Class, TrackedModel)):
             return self._local(function, self.arguments(node, "", parameters_of(function)))
+        if isinstance(node.func, ast.Name) and node.func.id in _CONSUMES:
+            self._consume(node)
         self._escape(self.arguments(node, ""), "")
         return UNKNOWN
 
+    def _consume(self, node: ast.Call) -> None:
+        """Use up the iterator of parameters that a builtin reads: ``sum(p.numel() for p in parameters)``."""
+        for given in node.args:
+            over = given.generators[0].iter if isinstance(given, ast.GeneratorExp) else given
+            value = self.scope.find(over.id) if isinstance(over, ast.Name) else None
+            if isinstance(value, Parameters):
+                value.used = True
+
     def _local(self, function: Function | Class | TrackedModel, arguments: Record) -> Object:
         if isinstance(function, TrackedModel):
-            if self.untracked:
-                return UNKNOWN
-            function.outputs += 1
-            return Output(function)
+            return self.output(function, arguments)
         return self.run(function, arguments) if isinstance(function, Function) else self.make(function, arguments)
 
     def _method(self, node: ast.Call, func: ast.Attribute, owner: Object) -> Object:
@@ -101,15 +115,25 @@ class Calls(Interpreter):
             self._backward(node, owner)
             return UNKNOWN
         if isinstance(owner, Output):
-            self.arguments(node, name)
-            return owner
+            return self.computed(owner, name, self.arguments(node, name))
         if owner is UNKNOWN and self._changes_models(node, name):
             return self._model_method(node, name, self._adopted(func.value))
         arguments = self.arguments(node, name)
+        if isinstance(owner, (Tensor, Constant)):
+            return self._plain_method(owner, name, arguments)
         if name in _UNWRAPS:
             return arguments.get("0" if "0" in arguments.items else "model")
         if name == "fit":
             self._fit(arguments)
+        self._escape(arguments, name)
+        return UNKNOWN
+
+    def _plain_method(self, owner: Tensor | Constant, name: str, arguments: Record) -> Object:
+        """Return the value of a method of a tensor or a text."""
+        if isinstance(owner, Tensor):
+            return self.tensor_method(owner, name, arguments)
+        if isinstance(owner.value, str) and name in _TEXTS:
+            return text_method(owner, name, arguments.get("0"))
         self._escape(arguments, name)
         return UNKNOWN
 
@@ -144,6 +168,8 @@ class Calls(Interpreter):
         if isinstance(owner, Record):
             return self._items_method(node, name, owner)
         if isinstance(owner, Parameters):
+            if name == "zero_" or (name == "fill_" and self.arguments(node, name).get("0") == Constant(0)):
+                self.zero_parts(owner.net)
             self._set_grad(node, owner, name)
             return owner if name.endswith("_") else UNKNOWN
         if isinstance(owner, Submodule):

@@ -20,6 +20,7 @@ from kbitlint.source.interpreter.objects import (
     Scope,
     Sequence,
     Submodule,
+    Tensor,
     TrackedModel,
     Trainer,
 )
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 _THROUGH = ("base_model", "model", "module", "_orig_mod", "pretrained_model")
 _MAX_TEXT = 4096
+#: Number of copies of a list that ``[value] * 1000`` keeps.
+_COPIES = 4
 #: The name of the method that evaluates each type of expression.
 _METHODS = {kind: f"_{kind.__name__.lower()}" for kind in ast.expr.__subclasses__()}
 #: Number of characters or values that take as long to process as one step.
@@ -89,8 +92,10 @@ class Expressions(Interpreter):
             return owner
         if isinstance(owner, (Record, Class)):
             return self.field(owner, node.attr)
-        if isinstance(owner, Output):
+        if isinstance(owner, Output) or (isinstance(owner, Parameters) and node.attr == "data"):
             return owner
+        if isinstance(owner, Tensor) and node.attr == "ndim" and owner.shape is not None:
+            return Constant(len(owner.shape))
         if isinstance(owner, Trainer) and node.attr in ("model", "model_wrapped"):
             return owner.net or UNKNOWN
         return UNKNOWN
@@ -150,6 +155,10 @@ class Expressions(Interpreter):
         if len(node.generators) > 1 or not isinstance(over, (Parameters, Submodule)):
             return UNKNOWN
         one = Parameters(over.net, filtered=over.filtered or bool(first.ifs)) if isinstance(over, Parameters) else over
+        if isinstance(over, Parameters) and isinstance(node, (ast.ListComp, ast.SetComp)):
+            over.used = True
+        elif isinstance(one, Parameters):
+            one.once = True
         target = first.target.elts[-1] if isinstance(first.target, ast.Tuple) and first.target.elts else first.target
         self.scope = Scope({target.id: one} if isinstance(target, ast.Name) else {}, self.scope)
         try:
@@ -220,8 +229,16 @@ class Expressions(Interpreter):
                 return Constant(texts[0] + texts[1])
         if isinstance(node.op, ast.Add) and isinstance(left, Sequence) and isinstance(right, Sequence):
             return self.joined(left, right)
-        # a scaled loss is still the model's loss
-        return next((side for side in (left, right) if isinstance(side, Output)), UNKNOWN)
+        if isinstance(node.op, ast.Mult) and isinstance(left, Sequence) and isinstance(right, Constant):
+            times = right.value if isinstance(right.value, int) else 0
+            self.effort.spend(len(left.values) // _CHEAP)
+            # what is asked of a list is whether all of its values are alike
+            return Sequence(left.values * min(times, _COPIES), self.text.span(node)) if times > 0 else UNKNOWN
+        # a scaled loss is still the model's loss; one without a graph may get that of another tensor
+        outputs = [side for side in (left, right) if isinstance(side, Output)]
+        tracked = next((side for side in outputs if side.origin is None), None)
+        alone = all(isinstance(side, (Output, Constant)) for side in (left, right))
+        return tracked or (outputs[0] if outputs and alone else UNKNOWN)
 
     def _subscript(self, node: ast.Subscript) -> Object:
         owner, key = self.value(node.value), self.value(node.slice)
@@ -231,6 +248,8 @@ class Expressions(Interpreter):
             return owner.values[key.value] if -len(owner.values) <= key.value < len(owner.values) else UNKNOWN
         if isinstance(owner, Parameters):
             return Parameters(owner.net, filtered=True)
+        if isinstance(owner, Tensor):
+            return Tensor(owner.low, owner.high, None)
         if owner == Symbol("os.environ"):
             return TEXT
         return owner if isinstance(owner, (Output, Submodule)) else UNKNOWN

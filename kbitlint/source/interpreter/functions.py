@@ -7,7 +7,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import UNKNOWN, Call, Style, Symbol
-from kbitlint.source.interpreter.base import Interpreter, LoopLeft, Returned
+from kbitlint.source.interpreter.base import Interpreter
+from kbitlint.source.interpreter.control_flow import LoopLeft, Returned
 from kbitlint.source.interpreter.names import canonical, lets_no_gradient_through, makes_inference_tensors
 from kbitlint.source.interpreter.objects import Class, Constant, Entry, Function, Object, Output, Record, Scope
 from kbitlint.source.nodes import walk

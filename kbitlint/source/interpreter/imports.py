@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import Symbol
-from kbitlint.source.interpreter.base import Interpreter, LoopLeft, PathEnd, Returned
+from kbitlint.source.interpreter.base import Interpreter
+from kbitlint.source.interpreter.control_flow import LoopLeft, PathEnd, Returned
 from kbitlint.source.interpreter.objects import Scope
 
 if TYPE_CHECKING:

@@ -14,8 +14,13 @@ from kbitlint.facts.source import Action
 from kbitlint.facts.values import STORED, UNKNOWN, Span, Style, Symbol
 from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.arguments import with_stored_adapters
+<<<<<<< HEAD
 from kbitlint.source.interpreter.base import Interpreter, PathEnd
 from kbitlint.source.interpreter.loaded_values import LOADERS, is_open_yaml, yaml_value
+=======
+from kbitlint.source.interpreter.base import Interpreter
+from kbitlint.source.interpreter.control_flow import PathEnd
+>>>>>>> main
 from kbitlint.source.interpreter.names import canonical, known_text, numbered
 from kbitlint.source.interpreter.objects import (
     Constant,
@@ -28,7 +33,7 @@ from kbitlint.source.interpreter.objects import (
     Submodule,
     TrackedModel,
 )
-from kbitlint.source.interpreter.optimizers import is_optimizer, optimized
+from kbitlint.source.interpreter.optimizers import is_optimizer
 from kbitlint.source.interpreter.predicates import attribute_of, has_attribute
 from kbitlint.upstream.calls import FOREIGN, FUNCTIONS, RENAMED, RUNNERS, TRAINERS, TRAINING_ARGUMENTS, WRAPPERS
 from kbitlint.upstream.quantization import QUANTIZATION_CONFIGS
@@ -90,6 +95,8 @@ class LibraryCalls(Interpreter):
 
     def _plain(self, name: str, last: str, arguments: Record, span: Span) -> Object:
         made = self._builtin(name, arguments, span)
+        if made is None and name.startswith(("torch.", "datasets.Dataset.")):
+            made = self.tensor_call(last, arguments)
         if made is not None:
             return made
         if last.endswith(".from_config") and name.startswith("transformers."):
@@ -109,16 +116,25 @@ class LibraryCalls(Interpreter):
             "os.environ.get",
         ):
             return self.special(name, arguments)
-        if is_optimizer(last):
-            optimizer = arguments.frozen(self.effort)
-            self.trail.calls[optimizer.span] = optimizer
-            for net in optimized(arguments):
-                net.optimizer = optimizer if net.state.adapters is None else None
-        if last in ("GradScaler", "autocast"):
-            self.trail.scaler = "float16" if last == "GradScaler" else self.trail.scaler or UNKNOWN
+        self.training_call(last, arguments)
+        if name == "diffusers.training_utils.cast_training_params":
+            self._cast_adapters(arguments)
+            return UNKNOWN
         if name.partition(".")[0] not in _HARMLESS and not is_optimizer(last):
             self._unknown_function(arguments, last)
         return UNKNOWN
+
+    def _cast_adapters(self, arguments: Record) -> None:
+        """Apply ``cast_training_params`` of diffusers, which casts what trains, to float32 if no dtype is given."""
+        given = arguments.get("model" if "model" in arguments.items else "0")
+        dtype: Object = Constant("float32")
+        if "dtype" in arguments.items or "1" in arguments.items:
+            dtype = arguments.get("dtype" if "dtype" in arguments.items else "1")
+        for net in given.values if isinstance(given, Sequence) else [given]:
+            adapters = net.state.adapters if isinstance(net, TrackedModel) else None
+            if isinstance(net, TrackedModel) and adapters is not None:
+                value = dtype.value if isinstance(dtype, Constant) else UNKNOWN
+                net.state = dataclasses.replace(net.state, adapters=dataclasses.replace(adapters, dtype=value))
 
     def _file(self, name: str, arguments: Record) -> Object:
         """Return the value that ``torch.load`` reads if the path has written it with ``torch.save``."""
@@ -149,7 +165,7 @@ class LibraryCalls(Interpreter):
         first, second = ([given.value for given in arguments.items.values()] + [UNKNOWN, UNKNOWN])[:2]
         match name, first:
             case "list" | "tuple" | "iter" | "reversed" | "enumerate" | "dict", Parameters() | Submodule():
-                return first
+                return first.listed() if isinstance(first, Parameters) and name in ("list", "tuple", "dict") else first
             case "dict", _:
                 return UNKNOWN if numbered(arguments) else dataclasses.replace(arguments, callee="dict")
             case "torch.save" | "torch.load", _:
@@ -159,7 +175,7 @@ class LibraryCalls(Interpreter):
             case "getattr" | "hasattr", _ if isinstance(second, Constant):
                 return self._asked(name, first, str(second.value))
             case "filter", _ if isinstance(second, (Parameters, Submodule)):
-                return Parameters(second.net, filtered=True) if isinstance(second, Parameters) else second
+                return Parameters(second.net, filtered=True, once=True) if isinstance(second, Parameters) else second
             case "fire.Fire" | "typer.run", Function():
                 return self.run(first, Record(span=span))
             case _:

@@ -6,10 +6,9 @@ import ast
 import functools
 import operator
 
-from kbitlint.facts.source import Action
-from kbitlint.facts.values import UNKNOWN, Call, Span, Style, Unknown
-from kbitlint.source.interpreter.arguments import trained_copies
-from kbitlint.source.interpreter.base import Interpreter, LoopLeft
+from kbitlint.facts.values import UNKNOWN, Style
+from kbitlint.source.interpreter.base import Interpreter
+from kbitlint.source.interpreter.control_flow import LoopLeft
 from kbitlint.source.interpreter.names import known_text
 from kbitlint.source.interpreter.objects import (
     Constant,
@@ -22,7 +21,7 @@ from kbitlint.source.interpreter.objects import (
     Submodule,
     TrackedModel,
 )
-from kbitlint.source.interpreter.predicates import truth_value
+from kbitlint.source.interpreter.rounds import next_round
 from kbitlint.source.nodes import walk
 
 #: Number of nodes or names that take as long to process as one step.
@@ -30,6 +29,8 @@ _CHEAP = 16
 #: Number of rounds up to which a loop that sets items is followed to its end: layers of the deepest models.
 _MAX_ROUNDS = 160
 _RANGE_ARGUMENTS = 3
+#: Number of models up to which each round of a loop over them is followed.
+_ROUNDS = 8
 _ORDERS = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -67,46 +68,23 @@ class Loops(Interpreter):
         for value, filtered in zip(values, before, strict=True):
             value.filtered = filtered
 
-    def set_copies(self, net: TrackedModel, value: Object, span: Span, written: ast.expr | None) -> None:
-        """Record which copies of modules, trained beside adapters, a loop over named parameters freezes or unfreezes."""
-        frozen: list[str] = []
-        others: list[str] = []
-        for names in trained_copies(net.state):
-            grads = {self._grad_of(name, value, written) for name in names}
-            if grads == {False}:
-                frozen += names
-            elif grads != {None}:
-                others += names
-        for action, found in ((Action.FREEZE_COPIES, frozen), (Action.UNFREEZE_COPIES, others)):
-            if found:
-                self.trail.step(action, Call("requires_grad", span), net, net.state, tuple(found))
-
-    def _grad_of(self, module: str, value: Object, written: ast.expr | None) -> bool | Unknown | None:
-        """Return whether the copy of a module requires grad after an assignment; None if its conditions leave the copy out."""
-        path = Constant(f"base_model.model.{module}.modules_to_save.default.weight")
-        outer, self.scope = self.scope, Scope(dict.fromkeys(self._parameter_names, path), self.scope)
-        try:
-            for test, answer in self.filters:
-                known = truth_value(self.value(test))
-                if known is not answer:
-                    return UNKNOWN if known is None else None
-            said = truth_value(value if written is None else self.value(written))
-            return UNKNOWN if said is None else said
-        finally:
-            self.scope = outer
-
     def _gone_through(self, node: ast.expr) -> Object:
         """Return the value that a loop iterates over; iterating over parameters passes them to no optimizer."""
         before = self.optimizer_claims()
         value = self.value(node)
         if isinstance(value, (Parameters, Submodule)):
             value.net.handed = before.get(value.net.number, frozenset())
+        if isinstance(value, Parameters):
+            value.used = True
         return value
 
     def _do_for(self, node: ast.For | ast.AsyncFor) -> None:
         if isinstance(node, ast.For) and _fills_items(node.body) and self._filled(node):
             return
-        value = self._gone_through(node.iter)
+        value, whole = self._gone_through(node.iter), self.whole_loop
+        if _lists_models(value) and isinstance(value, Sequence):
+            self._for_each(node, value)
+            return
         names = {inner.id for inner in walk(node.target) if isinstance(inner, ast.Name)}
         if isinstance(value, (Parameters, Submodule)):
             one = Parameters(value.net, value.filtered) if isinstance(value, Parameters) else value
@@ -114,14 +92,28 @@ class Loops(Interpreter):
             self.bind(node.target, UNKNOWN)
             self.bind(target, one)
             outer, self._parameter_names = self._parameter_names, self._parameter_names | names
+            self.whole_loop = isinstance(value, Parameters) and not value.filtered
         else:
             first = value.values[0] if isinstance(value, Sequence) and len(value.values) == 1 else UNKNOWN
             self.bind(node.target, first)
             outer = self._parameter_names
         self._loop(node)
-        self._parameter_names = outer
+        self._parameter_names, self.whole_loop = outer, whole
 
     _do_asyncfor = _do_for
+
+    def _for_each(self, node: ast.For | ast.AsyncFor, value: Sequence) -> None:
+        """Follow a loop over models round by round: ``for model in (vae, text_encoder, unet): ...``."""
+        self.loops.append(self.text.span(node))
+        try:
+            for one in value.values:
+                self.bind(node.target, one)
+                self.block(node.body)
+        except LoopLeft:
+            pass
+        finally:
+            self.loops.pop()
+        self.block(node.orelse)
 
     def _filled(self, node: ast.For) -> bool:
         """Follow every round of a loop over numbers that only sets items; return False if the numbers are not known."""
@@ -149,6 +141,11 @@ class Loops(Interpreter):
             return self._chosen(node.body if known else node.orelse)
         return self.value(node)
 
+    def _without_asking(self, node: ast.expr) -> Object:
+        """Return the value of an expression; UNKNOWN if it is conditional, and the file does not decide its condition."""
+        open_question = isinstance(node, ast.IfExp) and self._holds(node.test) is None
+        return UNKNOWN if open_question else self._chosen(node)
+
     def _holds(self, test: ast.expr) -> bool | None:
         """Return whether a comparison of two known numbers holds; None for every other condition."""
         compare = _ORDERS.get(type(test.ops[0])) if isinstance(test, ast.Compare) and len(test.ops) == 1 else None
@@ -171,8 +168,11 @@ class Loops(Interpreter):
         return found if 0 < len(found) <= _MAX_ROUNDS else None
 
     def _dictcomp(self, node: ast.DictComp) -> Object:
-        """Return the dict that a comprehension over numbers makes; every other one is UNKNOWN."""
+        """Return the dict that a comprehension over numbers, or over a dict, makes; every other one is UNKNOWN."""
         first = node.generators[0]
+        over = self._dict_of(first.iter)
+        if over is not None and len(node.generators) == 1 and not first.ifs:
+            return self._mapped(node, over)
         rounds = self._numbers(first.iter)
         if rounds is None or len(node.generators) > 1 or first.ifs or not isinstance(first.target, ast.Name):
             return UNKNOWN
@@ -191,6 +191,34 @@ class Loops(Interpreter):
             self.scope = self.scope.outer or self.module
         return made
 
+    def _dict_of(self, node: ast.expr) -> Record | None:
+        """Return the dict of ``batch.items()`` if all of its keys are known."""
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "items"):
+            return None
+        owner = self.value(node.func.value) if not node.args else UNKNOWN
+        known = isinstance(owner, Record) and owner.callee == "dict" and owner.complete and owner.items
+        return owner if known and isinstance(owner, Record) else None
+
+    def _mapped(self, node: ast.DictComp, over: Record) -> Object:
+        """Return the dict that a comprehension makes of another one: ``{name: v.to(device) for name, v in batch.items()}``."""
+        target = node.generators[0].target
+        if not (isinstance(target, ast.Tuple) and all(isinstance(name, ast.Name) for name in target.elts)):
+            return UNKNOWN
+        names = [name.id for name in target.elts if isinstance(name, ast.Name)]
+        span = self.text.span(node)
+        made = Record(span=span, style=Style.DICT, tail=span.end)
+        for name, given in over.items.items():
+            self.effort.spend()
+            outer, self.scope = self.scope, Scope(dict(zip(names, (Constant(name), given.value), strict=False)), self.scope)
+            try:
+                key, value = known_text(self.value(node.key)), self._without_asking(node.value)
+            finally:
+                self.scope = outer
+            if key is None:
+                return UNKNOWN
+            made.items[key] = Entry(value, given.span, given.whole)
+        return made
+
     def _do_while(self, node: ast.While) -> None:
         self.value(node.test)
         self._loop(node)
@@ -201,7 +229,7 @@ class Loops(Interpreter):
         try:
             self.block(node.body)
             if not self._runs_once(node):
-                self.trail.next_round(*before)
+                next_round(self.trail, *before)
         except LoopLeft:
             pass
         finally:
@@ -220,6 +248,12 @@ class Loops(Interpreter):
         raise LoopLeft
 
     _do_continue = _do_break
+
+
+def _lists_models(value: Object) -> bool:
+    """Return whether a value is a short sequence with a model in it."""
+    listed = value.values if isinstance(value, Sequence) else ()
+    return 1 < len(listed) <= _ROUNDS and any(isinstance(one, TrackedModel) for one in listed)
 
 
 @functools.lru_cache(maxsize=1_024)

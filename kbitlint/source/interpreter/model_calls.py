@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 
-from kbitlint.facts.model_state import Adapters, CheckpointingState, without_adapters
+from kbitlint.facts.model_state import Adapters, CheckpointingState, merged, without_adapters
 from kbitlint.facts.source import Action
 from kbitlint.facts.values import UNKNOWN, Call, Span
 from kbitlint.source.interpreter.base import Interpreter
@@ -17,7 +17,6 @@ from kbitlint.source.interpreter.objects import (
     Constant,
     Entry,
     Object,
-    Output,
     Parameters,
     Record,
     Scope,
@@ -72,6 +71,8 @@ _SWITCHES = {
     "enable_adapters": True,
 }
 
+_OF_ADAPTERS = ("unload", "set_adapter", "unmerge_adapter", "delete_adapter")
+
 NOWHERE = Span(0, 0, 1)
 
 
@@ -93,7 +94,7 @@ class ModelCalls(Interpreter):
             return net if name == "merge_and_unload" else UNKNOWN
         if name in ("parameters", "named_parameters"):
             net.hand_out()
-            return Parameters(net)
+            return Parameters(net, once=True)
         if name in _MODULES:
             return Submodule(net)
         if name in CASTS or name in ("to", "type"):
@@ -122,6 +123,12 @@ class ModelCalls(Interpreter):
         if name == "unload":
             self.trail.step(Action.UNLOAD, call, net, without_adapters(net.state))
             return net
+        if name == "unmerge_adapter":
+            net.state = merged(net.state, None)
+            return UNKNOWN
+        if name == "delete_adapter":  # PEFT activates one of those that are left
+            self.trail.step(Action.ACTIVATE, call, net, dataclasses.replace(net.state, certain=False))
+            return UNKNOWN
         if name == "set_adapter":
             after = net.state if adapters.trainable else dataclasses.replace(net.state, certain=False)
             self.trail.step(Action.ACTIVATE, call, net, after)
@@ -136,7 +143,9 @@ class ModelCalls(Interpreter):
     def part_method(self, node: ast.Call, name: str, part: Submodule) -> Object:
         """Apply a method of a module of a model."""
         arguments = self.arguments(node, name)
-        if name in ("gradient_checkpointing_enable", "activation_checkpointing_enable"):
+        if name == "set_scale":
+            self._scale(arguments, part)
+        elif name in ("gradient_checkpointing_enable", "activation_checkpointing_enable"):
             part.net.state = dataclasses.replace(part.net.state, checkpointing=CheckpointingState(None))
         elif name == "requires_grad_":
             self._set_everything(arguments.frozen(self.effort), part.net, UNKNOWN, filtered=True)
@@ -146,6 +155,14 @@ class ModelCalls(Interpreter):
             return part
         self._escape(arguments, name)
         return UNKNOWN
+
+    def _scale(self, arguments: Record, part: Submodule) -> None:
+        """Apply ``set_scale`` of the layers with adapters, which a loop goes through."""
+        adapters = part.net.state.adapters
+        given = arguments.get("scale" if "scale" in arguments.items else "1")
+        if adapters is not None and isinstance(given, Constant) and not isinstance(given.value, bool):
+            muted = arguments.frozen(self.effort) if given.value == 0 else None
+            part.net.state = dataclasses.replace(part.net.state, adapters=dataclasses.replace(adapters, muted=muted))
 
     def weights_method(self, node: ast.Call, name: str, net: TrackedModel) -> Object:
         """Return the state dict of a model, or record that it gets that of a model that the path has followed."""
@@ -161,7 +178,7 @@ class ModelCalls(Interpreter):
         return UNKNOWN
 
     def _other_method(self, call: Call, name: str, net: TrackedModel) -> Object:
-        if net.state.adapters is not None and (name in _SWITCHES or name in ("unload", "set_adapter")):
+        if net.state.adapters is not None and (name in _SWITCHES or name in _OF_ADAPTERS):
             return self._adapters_method(call, name, net, net.state.adapters)
         if name in UNSLOTH_METHODS and is_unsloth(net.state):
             called = dataclasses.replace(call, callee=f"unsloth.{name}")
@@ -170,29 +187,36 @@ class ModelCalls(Interpreter):
         if name in ("save_pretrained", "push_to_hub"):
             folder = call.value("save_directory", call.value("repo_id", UNKNOWN))
             self.trail.step(Action.SAVE, call, net, net.state, call.value("0", folder))
-        if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
-            net.state = dataclasses.replace(
-                net.state, checkpointing=dataclasses.replace(net.state.checkpointing, enabled=False)
-            )
+        self._disable(name, net)
         if name == "enable_gradient_checkpointing":  # of diffusers, whose class chooses use_reentrant
             net.state = dataclasses.replace(net.state, checkpointing=CheckpointingState(None))
             return UNKNOWN
         if name in LOOKS_AT_MODEL:
             return UNKNOWN
         if name in ("forward", "__call__"):
-            return Output(net)
+            return self.output(net, None)
         if name in KEEPS_MODEL or name == "dequantize":
             self._move_or_unpack(call, name, net)
             return net
-        if not name.startswith(_LOOKS) and not name.endswith("_disable"):
+        if not name.startswith((*_LOOKS, "disable_input")) and not name.endswith("_disable"):
             net.state = dataclasses.replace(net.state, certain=False)
         return UNKNOWN
+
+    @staticmethod
+    def _disable(name: str, net: TrackedModel) -> None:
+        """Apply a method that switches checkpointing off, or removes the hooks of the last call that made some."""
+        if name in ("gradient_checkpointing_disable", "activation_checkpointing_disable"):
+            off = dataclasses.replace(net.state.checkpointing, enabled=False)
+            net.state = dataclasses.replace(net.state, checkpointing=off)
+        elif name == "disable_input_require_grads":
+            net.state = dataclasses.replace(net.state, hooks=net.state.hooks[:-1])
 
     def _move_or_unpack(self, call: Call, name: str, net: TrackedModel) -> None:
         if name == "cuda":
             self.trail.step(Action.MOVE, call, net, net.state)
         elif name == "dequantize":  # the linear layers become plain ones, in place
-            net.state = dataclasses.replace(net.state, method=None, bits=None, quantization=None)
+            bits = net.state.bits if net.state.method == "bitsandbytes" else None
+            net.state = dataclasses.replace(net.state, method=None, bits=None, quantization=None, unpacked=bits)
 
     def _cast(self, call: Call, name: str, net: TrackedModel) -> None:
         value = CASTS.get(name)
@@ -225,6 +249,9 @@ class ModelCalls(Interpreter):
     def set_grad(self, parameters: Parameters, value: Object, span: Span, written: ast.expr | None = None) -> None:
         """Apply ``parameter.requires_grad = value`` to all parameters of a model, or to the filtered ones."""
         self.set_copies(parameters.net, value, span, written)
+        by_name = parameters.filtered or not isinstance(value, Constant)
+        if by_name and self.set_parts(parameters.net, value, span, written):
+            return
         flag = value.value if isinstance(value, Constant) else UNKNOWN
         self._set_everything(Call("requires_grad", span), parameters.net, flag, filtered=parameters.filtered)
 
@@ -233,28 +260,6 @@ class ModelCalls(Interpreter):
         if name == "requires_grad_":
             given = arguments.get("requires_grad") if arguments.items else Constant(True)  # noqa: FBT003  # the default
             self.set_grad(parameters, given, self.text.span(node))
-
-    def _backward(self, node: ast.Call, owner: Object) -> None:
-        arguments = self.arguments(node, "backward")
-        candidates = [owner, *(given.value for given in arguments.items.values())]
-        net = next((value.net for value in candidates if isinstance(value, Output)), None)
-        if net is None:
-            self.effort.spend(len(self.trail.nets) // _CHEAP)
-            called = [net for net in self.trail.nets if net.outputs]
-            net = called[0] if len(called) == 1 else None
-        if net is not None:
-            loop = self.loops[0] if self.loops else None
-            self.trail.backward(Call("backward", self.text.span(node)), net, loop, self._name_of(net))
-
-    def _name_of(self, net: TrackedModel) -> str:
-        scope: Scope | None = self.scope
-        while scope is not None:
-            self.effort.spend(len(scope.names) // _CHEAP)
-            name = next((name for name, value in scope.names.items() if value is net), "")
-            if name:
-                return name
-            scope = scope.outer
-        return ""
 
     def give_away(self, node: ast.Call) -> None:
         """Make the state of each model that a call outside the path receives uncertain."""

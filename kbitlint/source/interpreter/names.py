@@ -100,8 +100,22 @@ def known_text(value: Object) -> str | None:
 
 
 def lets_no_gradient_through(node: ast.expr) -> bool:
-    """Return whether a context manager or decorator disables gradients: ``no_grad`` or ``inference_mode``."""
-    return _last_name(node) in ("no_grad", "inference_mode")
+    """Return whether a context manager or decorator disables gradients: ``no_grad``, ``set_grad_enabled(False)``."""
+    name = _last_name(node)
+    return name in ("no_grad", "inference_mode") or (name == "set_grad_enabled" and _switched(node) is False)
+
+
+def lets_gradients_through(node: ast.expr) -> bool:
+    """Return whether a context manager enables gradients: ``enable_grad``, ``set_grad_enabled(True)``."""
+    name = _last_name(node)
+    return name == "enable_grad" or (name == "set_grad_enabled" and _switched(node) is not False)
+
+
+def _switched(node: ast.expr) -> bool | None:
+    """Return the constant that a call passes first; None if it passes another value."""
+    given = [*node.args, *(word.value for word in node.keywords)] if isinstance(node, ast.Call) else []
+    value = given[0].value if given and isinstance(given[0], ast.Constant) else None
+    return value if isinstance(value, bool) else None
 
 
 def makes_inference_tensors(node: ast.expr) -> bool:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from kbitlint.facts.model_state import ModelState
+    from kbitlint.facts.own_loops import Origin
+    from kbitlint.facts.training import Batch
     from kbitlint.source.interpreter.effort import Effort
     from kbitlint.source.interpreter.imported_files import ImportedFile
 
@@ -75,6 +77,8 @@ class TrackedModel:
 
     number: int
     state: ModelState
+    in_optimizer: bool = False
+    """Whether an optimizer holds its parameters."""
     outputs: int = 0
     """The number of the script's forward passes that track gradients."""
     handed: frozenset[bool] = frozenset()
@@ -95,6 +99,15 @@ class Parameters:
     net: TrackedModel
     filtered: bool = False
     """Whether the value holds only some of the parameters."""
+    once: bool = False
+    """Whether it is an iterator, which gives its items once."""
+    used: bool = False
+    """Whether such an iterator has given its items."""
+
+    def listed(self) -> Parameters:
+        """Return a list of the items, which the iterator gives."""
+        self.used = True
+        return Parameters(self.net, self.filtered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +125,26 @@ class Submodule:
 
 
 @dataclass(slots=True, eq=False)
+class Tensor:
+    """A tensor of whole numbers: its bounds, a number that some value reaches, and its shape. None where it is not known."""
+
+    low: int | None
+    high: int | None
+    peak: int | None
+    shape: tuple[int | None, ...] | None = None
+
+
+@dataclass(slots=True, eq=False)
 class Output:
     """The output of a model, or a loss computed from it."""
 
     net: TrackedModel
+    origin: Origin | None = None
+    """Why no gradient flows through it; None if one does."""
+    batch: Batch | None = None
+    """What is known of the data; None if nothing is."""
+    passed: Call | None = None
+    """The backward pass that has freed its graph; None if there is none, or if none is to be freed."""
 
 
 @dataclass(slots=True, eq=False)
@@ -185,6 +214,8 @@ class Trainer:
     trained: bool = False
     prepared: str = ""
     """How its constructor has prepared the model, as in ``TrainerBehavior``; empty if it has not."""
+    batch: Batch | None = None
+    """What is known of its data; None if nothing is."""
     judged: bool = False
     """Whether the script calls ``evaluate()`` or ``predict()``. Without ``train()``, no training is recorded then."""
 
@@ -235,6 +266,7 @@ Object = (
     | TrackedModel
     | Parameters
     | Submodule
+    | Tensor
     | Weights
     | Output
     | Function

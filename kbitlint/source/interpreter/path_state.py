@@ -10,9 +10,9 @@ from dataclasses import field
 from itertools import starmap
 from typing import TYPE_CHECKING, Any
 
-from kbitlint.facts.model_state import Adapters, CheckpointingState, ModelState, without_adapters
+from kbitlint.facts.model_state import Adapters, CheckpointingState, ModelState, merged, without_adapters
 from kbitlint.facts.source import Action, ExecutionPath, Step
-from kbitlint.facts.training import Loop, Training
+from kbitlint.facts.training import Batch, Loop, Training
 from kbitlint.facts.values import UNKNOWN, Call, Span, Value
 from kbitlint.files.local_configs import checkpoint_config
 from kbitlint.lazy_dataclass import dataclass
@@ -26,6 +26,7 @@ from kbitlint.source.interpreter.arguments import (
     quantization_of,
     reentry_of,
     refused_by_name,
+    rows_of,
     sharding_of,
     stored_by_name,
     stored_of,
@@ -41,11 +42,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path as FilePath
 
+    from kbitlint.facts.own_loops import DeadLoss
     from kbitlint.source.launches import Launch
     from kbitlint.upstream.calls import Api, Checkpoints
 
 #: Number of hooks that take as long to copy as one step.
 _CHEAP = 64
+#: Calls that attach adapters without ``cast_adapter_dtype``: those of a float16 model are float16 (PEFT 0.21, mapping.py).
+_UNCAST = ("add_adapter", "peft.inject_adapter_in_model")
 
 
 @dataclass(slots=True)
@@ -78,6 +82,10 @@ class PathState:
     """The values that the path has written with ``torch.save``, by the name of the file."""
     flags: dict[str, str] = field(default_factory=dict)
     """The options of the command line that lead to this path, with their values; empty for a switch."""
+    losses: list[DeadLoss] = field(default_factory=list)
+    """The backward passes so far that raise, because no graph is behind their losses."""
+    gradients_off: Call | None = None
+    """The call that switched gradients off for the rest of the script; None if they are on."""
     scaler: Value = None
     """The dtype of an Accelerator's or a GradScaler's mixed precision. None if there is none, UNKNOWN if it is unknown."""
 
@@ -97,7 +105,7 @@ class PathState:
         flags = tuple(starmap(written_flag, sorted(self.flags.items())))
         trainings = tuple(dataclasses.replace(training, flags=flags) for training in trainings) if flags else trainings
         left = {net.number: net.state if whole else dataclasses.replace(net.state, certain=False) for net in self.nets}
-        return ExecutionPath(tuple(self.steps), trainings, left)
+        return ExecutionPath(tuple(self.steps), trainings, left, tuple(self.losses))
 
     def _early(self, training: Training) -> Call | None:
         net = self.nets[training.model_id]
@@ -189,10 +197,11 @@ class PathState:
                 self.effort.spend(len(state.hooks) // _CHEAP)
                 self.step(Action.HOOK, call, net, dataclasses.replace(state, hooks=(*state.hooks, call)))
             case Action.MERGE:
-                after = without_adapters(state) if call.callee.endswith("merge_and_unload") else state
+                after = without_adapters(state) if call.callee.endswith("merge_and_unload") else merged(state, call)
                 self.step(Action.MERGE, call, net, after, "base" if by_base_name else None)
             case Action.RESIZE:
-                self.step(Action.RESIZE, call, net, state, "tokens" if api.returns else None)
+                after = dataclasses.replace(state, rows=rows_of(call, state))
+                self.step(Action.RESIZE, call, net, after, "tokens" if api.returns else None)
             case Action.CONTEXT | Action.CAST:
                 detail = "packed" if api.action is Action.CAST else "activation checkpointing"
                 self.step(api.action, call, net, dataclasses.replace(state, dtype=call.dtype("dtype", state.dtype)), detail)
@@ -205,7 +214,8 @@ class PathState:
         cast = state.method == "bitsandbytes" or state.method not in PREPARED_METHODS
         dtype = "float32" if cast and state.method is not UNKNOWN else state.dtype
         after = dataclasses.replace(state, base_frozen=True, adapters=adapters, prepared=call, dtype=dtype)
-        if api.checkpoints is not None and (state.method in PREPARED_METHODS or state.method is UNKNOWN):
+        known = state.method in PREPARED_METHODS or state.method is UNKNOWN or state.unpacked is not None
+        if api.checkpoints is not None and known:
             after = self.enable_checkpointing(call, api.checkpoints, after)
         self.step(Action.PREPARE, call, net, after)
 
@@ -217,7 +227,9 @@ class PathState:
         trainable = None if inference is UNKNOWN else inference is not True
         cast = call.value("autocast_adapter_dtype", True)  # noqa: FBT003  # the default of the argument
         dtype: Value = "float32" if cast is True else net.state.dtype if cast is False else UNKNOWN
-        adapters = Adapters(call, config, trainable, dtype)
+        if net.state.method is None and call.callee in _UNCAST:
+            dtype = net.state.dtype
+        adapters = Adapters(call, config, trainable, dtype, kept=not call.callee.endswith("inject_adapter_in_model"))
         self.step(Action.ATTACH, call, net, dataclasses.replace(net.state, adapters=adapters, base_frozen=True), detail)
 
     def load_adapters(self, call: Call, net: TrackedModel) -> None:
@@ -245,10 +257,10 @@ class PathState:
         state, fp16, bf16 = with_arguments(*how)
         zero, fsdp = sharding_of(given, self.beside, self.launch) if certain else (UNKNOWN, None)
         made = Training(trainer.call, Loop.TRAINER, state, trainer.net.number, arguments, fp16, bf16, zero, fsdp)
-        made = dataclasses.replace(made, find_unused=given.value("ddp_find_unused_parameters"))
+        made = dataclasses.replace(made, find_unused=given.value("ddp_find_unused_parameters"), batch=trainer.batch)
         self.trainings.append(dataclasses.replace(made, flattened=self.launch is not None and self.launch.flattens))
 
-    def backward(self, call: Call, net: TrackedModel, loop: Span | None, name: str) -> None:
+    def backward(self, call: Call, net: TrackedModel, loop: Span | None, name: str, batch: Batch | None = None) -> None:
         """Record that a loop of the file trains a model, once for each place and model."""
         if (call.span, net.number) in self.loops:
             return
@@ -273,27 +285,6 @@ class PathState:
                 find_unused=wrap.value("find_unused_parameters") if wrap is not None else None,
                 loop_span=loop,
                 name=name,
+                batch=batch,
             )
         )
-
-    def next_round(self, steps: int, trainings: int) -> None:
-        """Apply the training mode at the end of a loop's first round to its second round.
-
-        A training ``sleeps`` if its model is in train mode when it runs, but in eval mode at the end of the round. It does
-        not if the loop sets the mode before the training.
-
-        Args:
-            steps: The number of steps before the loop.
-            trainings: The number of trainings before the loop.
-        """
-        evals: dict[int, list[tuple[int, Call]]] = {}
-        for at in range(steps, len(self.steps)) if trainings < len(self.trainings) else ():
-            if self.steps[at].action is Action.EVAL:
-                evals.setdefault(self.steps[at].model_id, []).append((at, self.steps[at].call))
-        for number in range(trainings, len(self.trainings)):
-            training = self.trainings[number]
-            modes = evals.get(training.model_id)
-            awake = training.loop is Loop.OWN and training.model.training_mode is True
-            asleep = self.nets[training.model_id].state.training_mode is False
-            if awake and asleep and modes and modes[0][0] >= self.reached[number]:
-                self.trainings[number] = dataclasses.replace(training, sleeps=modes[-1][1])

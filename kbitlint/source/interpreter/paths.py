@@ -19,14 +19,17 @@ from kbitlint.source.interpreter.conditions import Conditions
 from kbitlint.source.interpreter.effort import Effort, TooLong
 from kbitlint.source.interpreter.expressions import Expressions
 from kbitlint.source.interpreter.functions import Functions
+from kbitlint.source.interpreter.gradients import Gradients
 from kbitlint.source.interpreter.imports import Imports
 from kbitlint.source.interpreter.library_calls import LibraryCalls
 from kbitlint.source.interpreter.loops import Loops
 from kbitlint.source.interpreter.model_calls import ModelCalls
+from kbitlint.source.interpreter.named_parts import NamedParts
 from kbitlint.source.interpreter.path_state import PathState
 from kbitlint.source.interpreter.snapshots import Recording, Snapshots
 from kbitlint.source.interpreter.stages import stages_of
 from kbitlint.source.interpreter.statements import Statements
+from kbitlint.source.interpreter.tensors import Tensors
 from kbitlint.source.interpreter.trainers import Trainers
 
 if TYPE_CHECKING:
@@ -59,6 +62,9 @@ class ScriptInterpreter(
     Calls,
     LibraryCalls,
     ModelCalls,
+    NamedParts,
+    Gradients,
+    Tensors,
     Trainers,
     Conditions,
     Expressions,

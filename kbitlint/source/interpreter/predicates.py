@@ -36,6 +36,8 @@ def attribute_of(net: TrackedModel, name: str) -> Object:
     state = net.state
     known = state.load is not None and (state.method is None or state.kbit)
     if name in ("is_loaded_in_4bit", "is_loaded_in_8bit"):
+        if state.unpacked is not None:
+            return Constant(state.unpacked == int(name[-4])) if isinstance(state.unpacked, int) else UNKNOWN
         exact = known and (state.method != "bitsandbytes" or isinstance(state.bits, int))
         return Constant(state.method == "bitsandbytes" and state.bits == int(name[-4])) if exact else UNKNOWN
     if name == "is_quantized":
@@ -95,6 +97,18 @@ def contains(left: Object, right: Object) -> bool | None:
     ):
         return left.value in right.value
     return None
+
+
+def text_method(owner: Constant, name: str, given: Object) -> Object:
+    """Return what a method of a text returns: ``startswith``, ``endswith`` or ``lower``."""
+    text = str(owner.value)
+    if name == "lower":
+        return Constant(text.lower(), owner.flag)
+    ends = given.values if isinstance(given, Sequence) else [given]
+    known = [end.value for end in ends if isinstance(end, Constant) and isinstance(end.value, str)]
+    if len(known) < len(ends):
+        return UNKNOWN
+    return Constant(text.startswith(tuple(known)) if name == "startswith" else text.endswith(tuple(known)), owner.flag)
 
 
 def held_by(owner: Record) -> list[TrackedModel]:

@@ -21,6 +21,7 @@ from kbitlint.source.interpreter.objects import (
     Scope,
     Sequence,
     Submodule,
+    Tensor,
     TrackedModel,
     Trainer,
 )
@@ -39,7 +40,7 @@ _WORTH = 1_000
 _MOST = 50_000
 #: Types that a path changes. All others in its state are frozen and shared, as syntax trees are.
 _CHANGING = frozenset(
-    {Class, Entry, Function, Output, Parameters, PathState, Record, Scope, Sequence, Submodule, TrackedModel, Trainer}
+    {Class, Entry, Function, Output, Parameters, PathState, Record, Scope, Sequence, Submodule, Tensor, TrackedModel, Trainer}
 )
 #: Types whose values are copied, or may hold such.
 _COPIED = _CHANGING | {dict, list, set, tuple}

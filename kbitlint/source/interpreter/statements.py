@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.model_state import same_but_for_mode
 from kbitlint.facts.values import UNKNOWN, Call
-from kbitlint.source.interpreter.base import Interpreter, LoopLeft, PathEnd, Returned
-from kbitlint.source.interpreter.names import lets_no_gradient_through, makes_inference_tensors
+from kbitlint.source.interpreter.base import Interpreter
+from kbitlint.source.interpreter.control_flow import LoopLeft, PathEnd, Returned
+from kbitlint.source.interpreter.names import lets_gradients_through, lets_no_gradient_through, makes_inference_tensors
 from kbitlint.source.interpreter.objects import (
     Function,
     Record,
@@ -162,17 +163,22 @@ class Statements(Interpreter):
             self.effort.spend((size - 1) // _CHEAP + 1 - paid)
 
     def _do_with(self, node: ast.With | ast.AsyncWith) -> None:
+        off = self.trail.gradients_off
         for item in node.items:
             value = self.value(item.context_expr)
             if item.optional_vars is not None:
                 self.bind(item.optional_vars, value)
         tracked = not any(lets_no_gradient_through(item.context_expr) for item in node.items)
         inferred = any(makes_inference_tensors(item.context_expr) for item in node.items)
-        self.untracked, self.trail.inferred = self.untracked + (not tracked), self.trail.inferred + inferred
+        enabled = any(lets_gradients_through(item.context_expr) for item in node.items)
+        outer, self.trail.gradients_off = self.untracked, None if enabled else off
+        self.untracked = 0 if enabled else outer + (not tracked)
+        self.trail.inferred += inferred
         try:
             self.block(node.body)
         finally:
-            self.untracked, self.trail.inferred = self.untracked - (not tracked), self.trail.inferred - inferred
+            self.untracked, self.trail.gradients_off = outer, off
+            self.trail.inferred -= inferred
 
     _do_asyncwith = _do_with
 

@@ -9,6 +9,7 @@ from kbitlint.facts.source import Action
 from kbitlint.facts.values import UNKNOWN, Call, Value
 from kbitlint.source.interpreter.arguments import defaults_of
 from kbitlint.source.interpreter.base import Interpreter
+from kbitlint.source.interpreter.batches import batch_of_data
 from kbitlint.source.interpreter.objects import Constant, Object, Record, Scope, TrackedModel, Trainer
 from kbitlint.source.interpreter.unsloth import is_unsloth
 from kbitlint.upstream.calls import FUNCTIONS, TRAINERS
@@ -35,13 +36,13 @@ class Trainers(Interpreter):
         if known is None and (given is not UNKNOWN or "args" in arguments.items or not arguments.complete):
             known = Record(api.arguments, complete=False, span=call.span)
         net = model if isinstance(model, TrackedModel) else self._model_by_name(model, arguments, known)
-        trainer = Trainer(call, net, known, api)
+        trainer = Trainer(call, net, known, api, batch=batch_of_data(arguments))
         if net is not None and api.attaches:
             self._attach_in_trainer(arguments, call, trainer, net, base=base)
         if net is not None:
             self._dropped(net, base=base and arguments.get("peft_config") in (UNKNOWN, Constant(None)))
             other = arguments.get("ref_model")
-            copy = other.state.load if isinstance(other, TrackedModel) and other is not net and other.state.kbit else None
+            copy = other.state.load if isinstance(other, TrackedModel) and other is not net else None
             self.trail.step(Action.TRAINER, call, net, net.state, copy)
         self.trail.trainers.append(trainer)
         return trainer

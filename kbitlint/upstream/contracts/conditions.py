@@ -53,6 +53,8 @@ class Subject:
         model = self._model
         if model is None:
             return UNKNOWN
+        if name == "type":
+            return _type_of(model)
         known = {
             "adapted": model.adapters is not None or (False if model.certain else UNKNOWN),
             "packed": model.method,
@@ -63,7 +65,21 @@ class Subject:
             "adapter_config": model.adapters.config if model.adapters is not None else None,
             "object": not isinstance(self.call.value("model"), str),
         }
-        return known[name] if model.certain or name in ("adapted", "object", "loader") else UNKNOWN
+        return known[name] if model.certain or name in _KEPT else UNKNOWN
+
+
+#: properties that no call changes
+_KEPT = ("adapted", "object", "loader")
+
+
+def _type_of(model: ModelState) -> Value:
+    """Return the model type of a model that transformers' own code loads; UNKNOWN if it is not known."""
+    load = model.load
+    if load is None or load.value("trust_remote_code", False) is not False:  # noqa: FBT003  # the default
+        return UNKNOWN
+    from kbitlint.upstream.families import facts_of  # the table of families, for few conditions
+
+    return facts_of(load.value("pretrained_model_name_or_path"), model.named).model_type or UNKNOWN
 
 
 def truth(condition: str, subject: Subject) -> bool | None:
@@ -165,10 +181,13 @@ def _truth(value: Any) -> bool | None:
 
 
 def _joined(either: bool, nodes: list[ast.expr], subject: Subject) -> Any:  # noqa: FBT001  # or, else and
-    held = [_truth(_value(node, subject)) for node in nodes]
-    if either in held:
-        return either
-    return UNKNOWN if None in held else not either
+    unknown = False
+    for node in nodes:
+        held = _truth(_value(node, subject))
+        if held is either:
+            return either
+        unknown = unknown or held is None
+    return UNKNOWN if unknown else not either
 
 
 def _compared(operation: ast.cmpop, left: Any, right: Any) -> Any:
@@ -249,6 +268,7 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "has": lambda value, part: part in value.lower() if isinstance(value, str) else False,
     "plain": lambda value: isinstance(value, str) and not set(value) - _PLAIN,
     "made": _is_made,
+    "kind": lambda value: value.callee[5:] if isinstance(value, Call) and value.callee.startswith("peft.") else UNKNOWN,
     "plugin": _plugin,
     "beyond": _beyond,
 }

@@ -54,7 +54,7 @@ _TRANSFORMERS: dict[str, dict[str, Value]] = {
     "transformers.EetqConfig": {"weights": "int8"},
     "transformers.TrainingArguments": _TRAINING,
     "transformers.Seq2SeqTrainingArguments": _TRAINING,
-    "trl.SFTConfig": {**_TRL, "learning_rate": 2e-5},
+    "trl.SFTConfig": {**_TRL, "learning_rate": 2e-5, "max_length": 1024},
     "trl.DPOConfig": {**_TRL, "loss_type": ("sigmoid",)},
     "trl.KTOConfig": {**_TRL, "loss_type": "kto", "per_device_train_batch_size": 8},
     "trl.RewardConfig": {**_TRL, "learning_rate": 1e-4},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kbitlint.upstream.architectures import INNER_LINEARS
+from kbitlint.upstream.contracts.model_types import DEFAULT_TARGETS, MIXABLE, config_class
 from kbitlint.upstream.contracts.peft_configs import CONFIG_ROWS
 from kbitlint.upstream.contracts.rows import Contract
 
@@ -229,4 +230,36 @@ _ATTACH_ROWS = (
     ),
 )
 
-ROWS = (*CONFIG_ROWS, *_LORA_ROWS, *_ADALORA_ROWS, *_SCHEDULE_ROWS, *_ATTACH_ROWS)
+#: methods that attach adapters to a model, whose config may leave the target modules to PEFT
+_ATTACHES = ("peft.get_peft_model", "peft.PeftModel*", "peft.inject_adapter_in_model", "add_adapter")
+_TARGET_ROWS = (
+    Contract(
+        _ATTACH,  # modules_to_save of the task type, "classifier", is the end of "pre_classifier", which has adapters
+        "made(peft_config, 'LoraConfig') and peft_config.target_modules == 'all-linear' and model.type == 'distilbert'"
+        " and peft_config.task_type == 'SEQ_CLS' and has(model.loader, 'sequenceclassification')",
+        "modules_to_save cannot be applied to modules of type",
+        "TypeError",
+    ),
+    Contract(
+        _ATTACH,
+        f"mixed is True and kind(peft_config) not in {tuple(map(config_class, MIXABLE))!r}",
+        "The provided `peft_type` '' is not compatible with the `PeftMixedModel`",
+        drops="mixed",
+    ),
+    Contract(
+        ("peft.inject_adapter_in_model", "add_adapter"),
+        "kind(peft_config) in ('PromptTuningConfig', 'PrefixTuningConfig', 'PromptEncoderConfig')",
+        "`create_and_replace` does not support prompt learning",
+    ),
+    *(
+        Contract(
+            _ATTACHES,
+            f"kind(peft_config) in {tuple(map(config_class, methods))!r} and peft_config.target_modules is None"
+            f" and peft_config.target_parameters is None and model.type not in {types!r}",
+            "Please specify `target_modules`",
+        )
+        for methods, types in DEFAULT_TARGETS.items()
+    ),
+)
+
+ROWS = (*_TARGET_ROWS, *CONFIG_ROWS, *_LORA_ROWS, *_ADALORA_ROWS, *_SCHEDULE_ROWS, *_ATTACH_ROWS)

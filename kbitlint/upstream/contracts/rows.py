@@ -136,7 +136,7 @@ def broken(call: Call, versions: Mapping[str, str], model: ModelState | None = N
         model: The state of the model that the call receives, before the call. None if it is not known.
     """
     subject = Subject(call, DEFAULTS, model)
-    own = call.callee.partition(".")[0]
+    own = call.callee.partition(".")[0] if "." in call.callee else "peft"  # a method that both libraries name alike
     for library in (own, "transformers") if own == "trl" else (own,):  # TRL's classes extend those of transformers
         for row in rows_of(library):
             if not row.concerns(call.callee) or not (row.unset or _touches(call, row.when)):

@@ -105,6 +105,13 @@ _TRAINER_ROWS = (
     ),
     Contract(
         ("trl.SFTTrainer",),
+        "args.padding_free is True and not args.packing and args.max_length is not None",
+        "When `padding_free=True` without packing, `max_length` is not enforced",
+        drops="args.padding_free",
+        since="1",
+    ),
+    Contract(
+        ("trl.SFTTrainer",),
         "formatting_func is not None and args.completion_only_loss is True",
         "A formatting function was provided while `completion_only_loss=True`, which is incompatible",
         since="1",
