@@ -27,12 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path as FilePath
 
-<<<<<<< HEAD
     from kbitlint.facts.data_flow import DataUse
-    from kbitlint.facts.own_modules import FileUse, Head
-=======
     from kbitlint.facts.own_modules import FileUse, Head, RefusedCall
->>>>>>> main
     from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
 
@@ -41,13 +37,10 @@ _DISTRIBUTED = re.compile(
     r"|local_rank|ddp_backend|PartialState|deepspeed)\b"
 )
 _BITS = re.compile(r"[48][-_ ]?bits?\b|quantiz|qlora|\bnf4\b|\bint[48]\b", re.IGNORECASE)
-<<<<<<< HEAD
 #: what a script that makes data for a training contains
 _DATA = ("dataset", ".map(", '"labels"', "labels=")
-=======
 #: signs of a class or function that a Trainer calls
 _CALLED_BACK = ("Trainer)", "Callback)", "collator=", "compute_loss_func=", "metrics=", "formatting_func=", "reward_funcs=")
->>>>>>> main
 _RANKS = ("LOCAL_RANK", "WORLD_SIZE", "RANK")
 _ARGUMENTS = ("ddp_find_unused_parameters", "ddp_backend", "ddp_timeout")
 
@@ -114,11 +107,8 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         module_ignores={one.name: ignores(one.text.text, one.module) for one in imported},
         heads=own_heads,
         file_uses=own_uses,
-<<<<<<< HEAD
         data_uses=_data_uses(text, module),
-=======
         refused_calls=_own_callbacks(text, module, imports),
->>>>>>> main
         own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
     )
 

@@ -14,13 +14,9 @@ from kbitlint.facts.source import Action
 from kbitlint.facts.values import STORED, UNKNOWN, Span, Style, Symbol
 from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.arguments import with_stored_adapters
-<<<<<<< HEAD
-from kbitlint.source.interpreter.base import Interpreter, PathEnd
-from kbitlint.source.interpreter.loaded_values import LOADERS, is_open_yaml, yaml_value
-=======
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.control_flow import PathEnd
->>>>>>> main
+from kbitlint.source.interpreter.loaded_values import LOADERS, is_open_yaml, yaml_value
 from kbitlint.source.interpreter.names import canonical, known_text, numbered
 from kbitlint.source.interpreter.objects import (
     Constant,
