@@ -172,8 +172,9 @@ def memory(  # noqa: PLR0913  # each is one setting of a training step
         KbitlintError: As for ``check``; or an argument is wrong.
     """
     chosen = options_of(options)
-    from kbitlint.fixes.budget import context_of_target, launch_of, memory_of, plan_of  # an audit measures no step
+    from kbitlint.fixes.budget import memory_of, plan_of  # an audit measures no step
     from kbitlint.fixes.lora import parse_lora  # as above
+    from kbitlint.fixes.measured_target import context_of_target, launch_of  # an audit measures no step
 
     settings = (optimizer, loss, accumulation, every, attention)
     plan_of(chosen.context, *settings)  # wrong settings raise before the target is opened
@@ -219,8 +220,9 @@ def fit(  # noqa: D417, PLR0913  # each is one setting of a run; some are those 
     Raises:
         KbitlintError: As for ``check``; or an argument is wrong.
     """
-    from kbitlint.fixes.budget import context_of_target, plan_of  # an audit measures no step
+    from kbitlint.fixes.budget import plan_of  # an audit measures no step
     from kbitlint.fixes.fit import asked_of, fit_target  # as above
+    from kbitlint.fixes.measured_target import context_of_target  # an audit measures no step
 
     chosen = options_of(options)
     settings = (optimizer, loss, accumulation, None, attention)

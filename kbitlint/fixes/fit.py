@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from kbitlint.errors import KbitlintError
 from kbitlint.fit_result import Setup
-from kbitlint.fixes.budget import launch_of, measurable
 from kbitlint.fixes.changes import Option, changes_of, options_of
 from kbitlint.fixes.grid import grid_of
 from kbitlint.fixes.lora import parse_lora
+from kbitlint.fixes.measured_target import launch_of, measurable
 from kbitlint.fixes.meter import Meter
 from kbitlint.lazy_dataclass import dataclass
 from kbitlint.memory_result import ON, mode_of

@@ -140,8 +140,9 @@ def _must_be_settings(given: Mapping[str, Any], context: TrainingContext) -> Non
         TypeError: There is no such argument.
         KbitlintError: A value is wrong.
     """
-    from kbitlint.fixes.budget import launch_of, plan_of  # an audit measures no step
+    from kbitlint.fixes.budget import plan_of  # an audit measures no step
     from kbitlint.fixes.lora import parse_lora  # as above
+    from kbitlint.fixes.measured_target import launch_of  # an audit measures no step
     from kbitlint.upstream import cards  # as above
 
     options_of(

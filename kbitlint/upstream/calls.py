@@ -227,12 +227,6 @@ TRAINERS: dict[str, TrainerApi] = {
 #: classes that run a module of the file in a way of their own; only their arguments are known
 RUNNERS = ("lightning.Trainer", "lightning.Fabric")
 
-#: keys of config.json for the number of experts; transformers 5 stacks the experts' matrices in one parameter
-EXPERT_COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-
-#: keys of config.json for the number of blocks in a stack
-LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "encoder_layers")
-
 #: packages that replace the loading, checkpointing and training of models; no row describes them
 FOREIGN = ("unsloth", "llmfoundry", "axolotl", "swift", "llamafactory", "xtuner", "fastNLP", "nemo", "paddlenlp", "colossalai")
 

@@ -13,7 +13,8 @@ from kbitlint.facts.model_state import Adapters, CheckpointConfig, ModelState
 from kbitlint.facts.reentry import Reentry
 from kbitlint.facts.values import UNKNOWN, Argument, Call, Symbol, Value, last_name
 from kbitlint.files.local_configs import adapter_config, zero_stage
-from kbitlint.upstream.calls import EXPERT_COUNTS, LAYER_COUNTS, TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
+from kbitlint.upstream.calls import TRAINING_ARGUMENTS, Arguments, Checkpoints, TrainerApi
+from kbitlint.upstream.config_counts import EXPERT_COUNTS, LAYER_COUNTS
 from kbitlint.upstream.hub_names import is_hub_id, published_method, stored_method, stored_quantized
 from kbitlint.upstream.quantization import OWN_LINEARS, QUANTIZATION_CONFIGS
 from kbitlint.upstream.task_heads import HEADLESS, HEADS, head_kind

@@ -73,14 +73,13 @@ class Record:
 
 @dataclass(slots=True, eq=False)
 class TrackedModel:
-    """A model; all names and wrappers of it refer to this one object."""
+    """A model; all names and wrappers of it refer to this one object. ``in_optimizer``: an optimizer holds its parameters."""
 
     number: int
     state: ModelState
-    in_optimizer: bool = False
-    """Whether an optimizer holds its parameters."""
     outputs: int = 0
     """The number of the script's forward passes that track gradients."""
+    in_optimizer: bool = False
     handed: frozenset[bool] = frozenset()
     """Whether adapters were attached at each time that the script took the model's parameters. Empty if it never took them."""
     optimizer: Call | None = None
