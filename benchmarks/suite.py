@@ -52,7 +52,15 @@ PROMISES = {
     "scripts, notebooks, configurations": (
         *("test_documents", "test_interpreter", "test_scripts", "test_configs", "test_programs", "test_exports"),
         *("test_expert_scripts", "test_checkpoint_families", "test_imported_files", "test_trl_versions", "test_source_folder"),
-        *("test_launches", "test_own_loops", "test_snapshots", "test_cache", "test_paths", "test_stored_adapters"),
+        *(
+            "test_launches",
+            "test_own_loops",
+            "test_data_flow",
+            "test_snapshots",
+            "test_cache",
+            "test_paths",
+            "test_stored_adapters",
+        ),
     ),
     "what constructors refuse, against the installed libraries": (
         *("test_contracts", "test_program_contracts", "test_pipeline_contracts", "test_signatures", "test_quantization"),

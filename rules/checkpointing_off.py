@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from kbitlint.rule import Meta, Rule, Unchecked
+from kbitlint.upstream.families import facts_of
 from kbitlint.violation import Consequence, Edit, Fix, Location, Safety, Severity, Surface, Violation
 
 if TYPE_CHECKING:
@@ -12,8 +13,11 @@ if TYPE_CHECKING:
 
     from kbitlint.context import TrainingContext
     from kbitlint.facts.model import ModelFacts
+    from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.source import SourceFacts
 
+#: billions of parameters of a model that common cards train without checkpointing
+_SMALL = 3.5
 _UNSUPPORTED = "does not support checkpointing"
 
 
@@ -26,7 +30,8 @@ class CheckpointingOff(Rule):
     checkpointing, or declares it while no code of its layers calls it. It is an error if the class does not support it
     and the training loop enables it, because that raises.
 
-    In a script, FSDP runs and prefix-tuning adapters are not reported.
+    In a script, FSDP runs and prefix-tuning adapters are not reported. It is an info there if the checkpoint's name tells at
+    most 3.5 billion parameters: the activations of such a model fit on common cards.
 
     ## Why is this bad?
 
@@ -113,9 +118,16 @@ class CheckpointingOff(Rule):
             if arguments is not None and arguments.complete and not arguments.gives("gradient_checkpointing"):
                 edits = source.set_value(arguments, "gradient_checkpointing", value=True)
             title = "enable it: gradient_checkpointing=True"
+            small = all(0 < _billions(model) <= _SMALL for model in trained.models)
             yield self.violation(
                 f"checkpointing is off{trained.where}: every layer keeps its activations",
                 source.at(trained.call),
                 surface=Surface.SOURCE,
+                severity=Severity.INFO if small else None,
                 fix=Fix(title, Safety.SAFE, edits) if edits else Fix(title, Safety.DISPLAY),
             )
+
+
+def _billions(model: ModelState) -> float:
+    """Return the billions of parameters that the name of a model's checkpoint tells; 0 if it tells none."""
+    return facts_of(model.load.value("pretrained_model_name_or_path")).billions if model.load is not None else 0.0

@@ -20,6 +20,7 @@ from kbitlint.violation import Location
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from kbitlint.facts.data_flow import DataUse
     from kbitlint.facts.model_state import ModelState
     from kbitlint.facts.own_loops import DeadLoss, OwnLoop
     from kbitlint.facts.own_modules import FileUse, Head, RefusedCall
@@ -145,6 +146,8 @@ class SourceFacts(SourceText):
     """The comments of these files that suppress rules, by name of the file."""
     own_loops: tuple[OwnLoop, ...] = ()
     """The training loops that the file writes itself."""
+    data_uses: tuple[DataUse, ...] = ()
+    """The places where data of the file does not fit the code that takes it."""
     heads: tuple[Head, ...] = ()
     """The modules with weights that classes of the file put beside a model."""
     file_uses: tuple[FileUse, ...] = ()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path as FilePath
 
+    from kbitlint.facts.data_flow import DataUse
     from kbitlint.facts.own_modules import FileUse, Head, RefusedCall
     from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
@@ -36,6 +37,8 @@ _DISTRIBUTED = re.compile(
     r"|local_rank|ddp_backend|PartialState|deepspeed)\b"
 )
 _BITS = re.compile(r"[48][-_ ]?bits?\b|quantiz|qlora|\bnf4\b|\bint[48]\b", re.IGNORECASE)
+#: what a script that makes data for a training contains
+_DATA = ("dataset", ".map(", '"labels"', "labels=")
 #: signs of a class or function that a Trainer calls
 _CALLED_BACK = ("Trainer)", "Callback)", "collator=", "compute_loss_func=", "metrics=", "formatting_func=", "reward_funcs=")
 _RANKS = ("LOCAL_RANK", "WORLD_SIZE", "RANK")
@@ -104,9 +107,19 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         module_ignores={one.name: ignores(one.text.text, one.module) for one in imported},
         heads=own_heads,
         file_uses=own_uses,
+        data_uses=_data_uses(text, module),
         refused_calls=_own_callbacks(text, module, imports),
         own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
     )
+
+
+def _data_uses(text: str, module: ast.Module) -> tuple[DataUse, ...]:
+    """Return the places where data does not fit the code that takes it, in a script that makes the data of a k-bit training."""
+    if (_BITS.search(text) is None and "peft" not in text) or not any(one in text for one in _DATA):
+        return ()
+    from kbitlint.source.data_flow import data_uses  # configurations and modules make no data
+
+    return tuple(sorted(set(data_uses(module, text)), key=lambda use: (use.line, use.kind)))
 
 
 def _own_classes(text: str, module: ast.Module) -> tuple[tuple[Head, ...], tuple[FileUse, ...]]:

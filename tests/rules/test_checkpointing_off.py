@@ -160,3 +160,11 @@ def test_the_option_that_quantizes_is_in_the_message():
 
     assert (severity, message) == ("warning", "checkpointing is off (with --bits 4): every layer keeps its activations")
     assert line.startswith("Trainer(")
+
+
+@pytest.mark.parametrize(
+    ("name", "severity"), [("facebook/opt-1.3b", "info"), ("org/model-7b", "warning"), ("org/base", "warning")]
+)
+def test_a_small_model_fits_without_checkpointing(name, severity):
+    body = (LOADED + ADAPTED + TRAINED).replace("org/base", name)
+    assert [one[0] for one in findings(CODE, body)] == [severity]

@@ -16,6 +16,7 @@ from kbitlint.source.interpreter import unsloth
 from kbitlint.source.interpreter.arguments import with_stored_adapters
 from kbitlint.source.interpreter.base import Interpreter
 from kbitlint.source.interpreter.control_flow import PathEnd
+from kbitlint.source.interpreter.loaded_values import LOADERS, is_open_yaml, yaml_value
 from kbitlint.source.interpreter.names import canonical, known_text, numbered
 from kbitlint.source.interpreter.objects import (
     Constant,
@@ -72,6 +73,8 @@ class LibraryCalls(Interpreter):
             self.trail.calls[arguments.span] = arguments.frozen(self.effort)
         if name in WRAPPERS:
             return self._wrap(arguments, WRAPPERS[name])
+        if name in LOADERS or is_open_yaml(name, arguments):
+            return arguments if name == "open" else yaml_value(arguments, self.trail.beside)
         return self._plain(name, last, arguments, self.text.span(node))
 
     def _ask_bits(self, node: ast.Call, made: Record) -> None:

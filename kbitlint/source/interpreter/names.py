@@ -20,6 +20,7 @@ BUILTINS = frozenset(
         "print",
         "len",
         "setattr",
+        "open",
         "exit",
         "quit",
         "list",

@@ -107,6 +107,15 @@ def names(condition: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(node.id for node in found if node.id not in FUNCTIONS))
 
 
+def attributes(condition: str) -> tuple[tuple[str, str], ...]:
+    """Return the arguments of arguments that a condition names: (``args``, ``fp16``)."""
+    return tuple(
+        (node.value.id, node.attr)
+        for node in ast.walk(parsed(condition))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id != "model"
+    )
+
+
 def _value(node: ast.expr, subject: Subject) -> Any:
     evaluate = _NODES.get(type(node))
     if evaluate is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.values import Call, Style
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.upstream.contracts.conditions import Subject, names, truth
+from kbitlint.upstream.contracts.conditions import Subject, attributes, names, truth
 from kbitlint.upstream.contracts.defaults import DEFAULTS
 from kbitlint.upstream.versions import number
 
@@ -61,7 +61,16 @@ class Contract:
         """Return the argument of a call to which a report points; None if the call passes none that the row names."""
         said = sorted(names(self.when), key=lambda name: name == "model")  # often its state, which no argument shows
         given = (call.argument(name) for name in said)
-        return self.dropped(call) or next((argument for argument in given if argument is not None), None)
+        return self.dropped(call) or self._inner(call) or next((argument for argument in given if argument is not None), None)
+
+    def _inner(self, call: Call) -> Argument | None:
+        """Return the argument of an argument that the condition names, if it names one kind only: ``args.bf16``."""
+        inner = dict.fromkeys(attributes(self.when))
+        if len({owner for owner, _ in inner}) != 1 or len(names(self.when)) != 1:
+            return None
+        made = ((call.argument(owner), name) for owner, name in inner)
+        calls = ((one.value, name) for one, name in made if one is not None and isinstance(one.value, Call))
+        return next((found for value, name in calls if (found := value.argument(name)) is not None), None)
 
     def dropped(self, call: Call) -> Argument | None:
         """Return the argument of ``drops``, or the one around it if the call does not show it; None without either."""

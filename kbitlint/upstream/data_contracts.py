@@ -1,0 +1,110 @@
+"""What trainers, collators and models do with data of another form than they take, by version of the library."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kbitlint.lazy_dataclass import dataclass
+from kbitlint.upstream.versions import number
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class DataContract:
+    """What one relation of data to code leads to."""
+
+    message: str
+    """A ``{}`` is the place of the detail."""
+    fix: str
+    library: str = "transformers"
+    since: str = ""
+    """The first version with this behaviour; empty for any."""
+    learns: bool = False
+    """Whether the training runs, on labels that are not meant."""
+
+    def holds_for(self, versions: Mapping[str, str]) -> bool:
+        """Return whether the library behaves so in the script's version; an unknown version counts as the newest."""
+        have = number(versions.get(self.library, ""))
+        return not self.since or not have or have >= number(self.since)
+
+
+#: relation -> what it leads to; each was run with transformers 5.23, TRL 1.16 and datasets 5
+CONTRACTS: Mapping[str, DataContract] = {
+    # transformers/trainer.py, "Dataset validations"
+    "streamed without max_steps": DataContract(
+        "a streamed data set has no length, and max_steps is not given: Trainer raises a ValueError", "pass max_steps"
+    ),
+    # transformers/trainer.py, _remove_unused_columns
+    "removed columns": DataContract(
+        "the collator reads {}, which Trainer removes before: no argument of the model's forward has such a name",
+        "pass remove_unused_columns=False",
+    ),
+    # transformers/trainer.py, compute_loss
+    "no labels": DataContract(
+        "the data has no labels and the collator makes none: the model returns no loss, and Trainer raises a ValueError",
+        "use DataCollatorForLanguageModeling(tokenizer, mlm=False)",
+    ),
+    # transformers/modeling_layers.py, GenericForSequenceClassification.forward; Trainer aligns it with its processing_class
+    "classifier without padding": DataContract(
+        "the config of the checkpoint has no pad_token_id and nothing sets it: the classifier refuses batches of several texts",
+        "set model.config.pad_token_id, or pass processing_class to Trainer",
+    ),
+    # transformers/trainer.py, _determine_best_metric
+    "unknown metric": DataContract(
+        "metric_for_best_model is {}, which no evaluation returns: Trainer raises a KeyError after the first one",
+        "name a metric that compute_metrics returns, or eval_loss",
+    ),
+    # trl/trainer/sft_trainer.py, _prepare_dataset
+    "list of texts": DataContract(
+        "{} returns a list, and SFTTrainer calls it for one example and takes one text: it raises an AttributeError",
+        "return the text of one example",
+        "trl",
+        "0.20",
+    ),
+    # trl/chat_template_utils.py, get_training_chat_template
+    "template without marks": DataContract(
+        "assistant_only_loss needs {{% generation %}} in the chat template, and the script's own has none: TRL raises",
+        "put {% generation %} and {% endgeneration %} around the assistant's text",
+        "trl",
+        "0.19",
+    ),
+    # trl/trainer/grpo_trainer.py, _generate: completions of conversational prompts are lists of messages
+    "messages as text": DataContract(
+        "the prompts are lists of messages, so {} gets lists of messages too, and takes them for text: it raises",
+        'read completion[0]["content"]',
+        "trl",
+    ),
+    "text as messages": DataContract(
+        "the prompts are texts, so {} gets texts, and takes them for lists of messages: it raises a TypeError",
+        "take the completion itself",
+        "trl",
+    ),
+    # datasets/arrow_dataset.py, _map_single: a batch holds a list for each column
+    "column as text": DataContract(
+        "map with batched=True passes lists, and {} is taken for one text: it raises", "treat each item of the list", "datasets"
+    ),
+    "text for a batch": DataContract(
+        "map with batched=True needs a list for {}, and the function returns one text: datasets raises a TypeError",
+        "leave batched=True out",
+        "datasets",
+    ),
+    # transformers/tokenization_utils_base.py, apply_chat_template: return_dict=True
+    "encoding as token ids": DataContract(
+        "apply_chat_template returns a BatchEncoding since transformers 5, and it is used as a list of token ids: this raises",
+        "pass return_dict=False",
+        since="5",
+    ),
+    # transformers/loss/loss_utils.py, ForCausalLMLoss: shifts labels, ignores -100 alone
+    "labels shifted": DataContract(
+        "the labels are shifted by one token, and the model shifts them again: it learns the token after the next",
+        "let the labels be the input ids",
+        learns=True,
+    ),
+    "labels of padding": DataContract(
+        "the labels are tokens padded to a fixed length, and nothing sets the padding to -100: the loss counts it",
+        "set the labels of padding to -100",
+        learns=True,
+    ),
+}

@@ -1,0 +1,117 @@
+"""Data that does not fit the code that takes it: what is said of a script, and what the libraries do with such data."""
+
+from __future__ import annotations
+
+import ast
+
+import datasets
+import pytest
+import tiny
+import transformers
+
+from kbitlint.source.data_flow import data_uses
+
+START = """\
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingArguments, default_data_collator
+from trl import GRPOTrainer, SFTConfig, SFTTrainer
+tokenizer = AutoTokenizer.from_pretrained("m")
+data = load_dataset("json", data_files="d.jsonl", split="train")
+"""
+TRAIN = "Trainer(model=model, args=TrainingArguments('o'), train_dataset=data{}).train()\n"
+COLLATE = "def collate(rows):\n    return processor([row['question'] for row in rows])\n"
+FORMAT = "def form(rows):\n    texts = []\n    for one in rows['text']:\n        texts.append(one)\n    return {}\n"
+SFT = "SFTTrainer(model=model, args=SFTConfig('o'), train_dataset=data, formatting_func=form)\n"
+REWARD = "import re\ndef reward(completions, **kwargs):\n    return [{} for one in completions]\n"
+GRPO = "GRPOTrainer(model=m, reward_funcs=[reward], train_dataset=data)\n"
+CHAT = "data = data.map(lambda row: {'prompt': [{'role': 'user', 'content': row['q']}]})\n"
+TEXTS = "data = data.map(lambda row: {'prompt': f\"Q: {row['q']}\"})\n"
+MARKED = "tokenizer.chat_template = '{%{} for m in messages %}{{ m.content }}{% endfor %}'\n"
+ASSISTANT = "SFTTrainer(model=model, args=SFTConfig('o', assistant_only_loss=True), train_dataset=data)\n"
+CLASSIFIER = """\
+from transformers import AutoModelForSequenceClassification as ForSequenceClassification
+model = ForSequenceClassification.from_pretrained('meta-llama/Llama-3.1-8B', num_labels=2)
+model = get_peft_model(model, LoraConfig())
+"""
+PADDED = """\
+def tokenize(row):
+    made = tokenizer(row['text'], padding={}, max_length=512)
+    made['labels'] = made['input_ids'].copy()
+    return made
+"""
+BEST = "args = TrainingArguments('o', load_best_model_at_end=True, eval_strategy='epoch', metric_for_best_model='{}')\n"
+METRICS = "def metrics(pair):\n    return {'accuracy': 1}\nTrainer(model=m, args=args, compute_metrics=metrics).train()\n"
+
+
+def uses(code):
+    text = START + code
+    return [(use.kind, use.line - START.count("\n")) for use in data_uses(ast.parse(text), text)]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "line", "right"),
+    [
+        ("d = load_dataset('x', streaming=True)\n" + TRAIN.replace("=data", "=d").format(""), "streamed without max_steps", 2,
+         "d = load_dataset('x', streaming=True)\n" + TRAIN.replace("=data", "=d").replace("'o'", "'o', max_steps=1").format("")
+         ),
+        (COLLATE + TRAIN.format(", data_collator=collate"), "removed columns", 3,
+         COLLATE + TRAIN.replace("'o'", "'o', remove_unused_columns=False").format(", data_collator=collate")),
+        (FORMAT.format("texts") + SFT, "list of texts", 1, FORMAT.format("texts[0]") + SFT),
+        (CHAT + REWARD.format("len(re.findall('a', one))") + GRPO, "messages as text", 4,
+         CHAT + REWARD.format("len(re.findall('a', one[0]['content']))") + GRPO),
+        (TEXTS + REWARD.format("len(one[0]['content'])") + GRPO, "text as messages", 4,
+         TEXTS + REWARD.format("len(one)") + GRPO),
+        (MARKED.replace("{%{}", "{%") + ASSISTANT, "template without marks", 2,
+         MARKED.replace("{%{}", "{% generation %}{%") + ASSISTANT),
+        ("def ids(row):\n    return {'input_ids': tokenizer.apply_chat_template(row['m'])}\n", "encoding as token ids", 2,
+         "def ids(row):\n    return {'input_ids': tokenizer.apply_chat_template(row['m'], return_dict=False)}\n"),
+        ("data.map(lambda rows: tokenizer(rows['a'] + tokenizer.eos_token), batched=True)\n", "column as text", 1,
+         "data.map(lambda row: tokenizer(row['a'] + tokenizer.eos_token))\n"),
+        ("data.map(lambda rows: {'text': f\"{rows['a']}\"}, batched=True)\n", "text for a batch", 1,
+         "data.map(lambda rows: {'text': [f'{one}' for one in rows['a']]}, batched=True)\n"),
+        ("AutoModelForCausalLM\ndata = data.map(lambda row: tokenizer(row['a']))\n" + TRAIN.format(""), "no labels", 3,
+         "AutoModelForCausalLM\ndata = data.map(lambda row: make(row['a']))\n" + TRAIN.format("")),
+        (CLASSIFIER + TRAIN.format(""), "classifier without padding", 2,
+         CLASSIFIER + TRAIN.format(", processing_class=tokenizer")),
+        (BEST.format("f1") + METRICS, "unknown metric", 1, BEST.format("accuracy") + METRICS),
+        (PADDED.format("'max_length'") + TRAIN.format(""), "labels of padding", 3, PADDED.format("False") + TRAIN.format("")),
+        ("AutoModelForCausalLM\ndef item(x):\n    return {'input_ids': x[:-1], 'labels': x[1:]}\n" + TRAIN.format(""),
+         "labels shifted", 3,
+         "AutoModelForCausalLM\ndef item(x):\n    return {'input_ids': x[:-1], 'labels': x[:-1]}\n" + TRAIN.format("")),
+    ],
+)  # fmt: skip
+def test_data_that_does_not_fit_is_found_and_its_right_twin_is_not(code, kind, line, right):
+    assert uses(code) == [(kind, line)]
+    assert uses(right) == []
+
+
+def train(data, **given):
+    arguments = given.pop("arguments", {})
+    args = transformers.TrainingArguments(use_cpu=True, report_to=[], num_train_epochs=1, output_dir="unused", **arguments)
+    transformers.Trainer(model=tiny.load(kind="none"), args=args, train_dataset=data, **given).train()
+
+
+ROWS = datasets.Dataset.from_list([{"input_ids": [1, 2, 3]}] * 2)
+
+
+@pytest.mark.parametrize(
+    ("run", "error", "message"),
+    [
+        (lambda: train(ROWS), ValueError, "did not return a loss"),
+        (lambda: train(ROWS.to_iterable_dataset()), ValueError, "max_steps has to be specified"),
+        (lambda: train(ROWS.rename_column("input_ids", "question"), data_collator=list), ValueError, "No columns in the data"),
+        (lambda: ROWS.map(lambda rows: {"text": f"{rows['input_ids']}"}, batched=True), TypeError, "batched=True"),
+        (lambda: ROWS.map(lambda rows: rows["input_ids"] + "</s>", batched=True), TypeError, "concatenate list"),
+    ],
+)  # fmt: skip
+def test_the_libraries_refuse_such_data(run, error, message):
+    with pytest.raises(error, match=message):
+        run()
+
+
+def test_a_best_metric_that_no_evaluation_returns_ends_the_training(tmp_path):
+    data = ROWS.map(lambda row: {"labels": row["input_ids"]})
+    best = {"load_best_model_at_end": True, "eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "f1"}
+    args = transformers.TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], num_train_epochs=1, **best)
+    with pytest.raises(KeyError, match="eval_f1"):
+        transformers.Trainer(model=tiny.load(kind="none"), args=args, train_dataset=data, eval_dataset=data).train()
