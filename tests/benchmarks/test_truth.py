@@ -108,7 +108,7 @@ def test_generated_scripts_that_train_have_no_error_and_the_broken_ones_have_one
 
 
 @pytest.mark.skipif(not tiny.TRANSFORMERS_5, reason="the scripts are of transformers 5")
-def test_a_difference_is_shrunk_to_the_options_that_show_it():
+def test_a_difference_is_shrunk_to_the_options_that_show_it(monkeypatch):
     from benchmarks.truth import generated
     from benchmarks.truth.program_runs import forked
     from benchmarks.truth.programs import STEPS, plain
@@ -116,7 +116,10 @@ def test_a_difference_is_shrunk_to_the_options_that_show_it():
     usual = {step: plain(step) for step in STEPS}
     line = forked(usual | {"loop": "labels ignored", "further": "rslora", "layers": "1"})
 
-    assert generated.difference(line) == "silent on the script: trains nothing"
+    assert line["real"] == "trains nothing"
+    assert line["source"]["errors"]
+    # as if no rule named it: what is silent today, a rule names tomorrow
+    monkeypatch.setattr(generated, "difference", lambda line: line["real"] if line["real"] != "trains" else None)
     assert generated.odd(generated.shrunk(line)["program"]) == {"loop": "labels ignored"}
 
 
