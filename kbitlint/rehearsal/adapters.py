@@ -12,7 +12,7 @@ from torch import nn
 
 from kbitlint.model.build.load_adapters import Integers
 from kbitlint.model.build.packed_weights import pack
-from kbitlint.model.trace.quant_state import give_state
+from kbitlint.model.trace.quant_state import UNPACKED, give_state
 from kbitlint.rehearsal import tensors
 from kbitlint.rehearsal.imports import replace
 from kbitlint.rehearsal.outcome import NotAtHandError
@@ -56,6 +56,16 @@ def make_unpackable(model: nn.Module) -> None:
         give_state(weight, weight, lambda tensor: tensor)
         if hasattr(module, "quant_state"):
             module.quant_state = weight.quant_state
+
+
+def without_states(model: Any) -> None:
+    """Take the states back that ``make_unpackable`` gave. A later call of it gives them again."""
+    for module in model.modules() if is_without_weights(model) else ():
+        weight: Any = module._parameters.get("weight")  # noqa: SLF001  # torch has no public dictionary
+        if weight is not None and weight.is_meta and hasattr(weight, UNPACKED):
+            weight.quant_state = None
+            if hasattr(module, "quant_state"):
+                module.quant_state = None
 
 
 def _on_meta(original: Any) -> Any:
