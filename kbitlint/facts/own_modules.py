@@ -47,3 +47,16 @@ class RefusedCall:
     """The moment of the first call."""
     refused: str
     """The exception of the call, as a sentence."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateUse:
+    """A load of a state dict that the script has saved, whose names are not those that the function looks for."""
+
+    function: str
+    """``load_state_dict`` or ``set_peft_model_state_dict``."""
+    line: int
+    names: str
+    """The form of the names in the file."""
+    raises: bool
+    """Whether the load raises. Otherwise it drops the tensors in silence."""

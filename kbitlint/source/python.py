@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path as FilePath
 
     from kbitlint.facts.data_flow import DataUse
-    from kbitlint.facts.own_modules import FileUse, Head, RefusedCall
+    from kbitlint.facts.own_modules import FileUse, Head, RefusedCall, StateUse
     from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
 
@@ -109,6 +109,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         file_uses=own_uses,
         data_uses=_data_uses(text, module),
         refused_calls=_own_callbacks(text, module, imports),
+        state_uses=_state_uses(text, module),
         own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
     )
 
@@ -140,6 +141,15 @@ def _own_callbacks(text: str, module: ast.Module, imports: tuple[tuple[str, str]
     from kbitlint.source.own_callbacks import refused_calls  # few scripts have such functions
 
     return tuple(refused_calls(module, imports))
+
+
+def _state_uses(text: str, module: ast.Module) -> tuple[StateUse, ...]:
+    """Return the loads of state dicts that a file saves under other names."""
+    if "peft" not in text or not any(name in text for name in ("load_state_dict", "set_peft_model_state_dict")):
+        return ()
+    from kbitlint.source.saved_states import state_uses  # few scripts load state dicts
+
+    return tuple(state_uses(module))
 
 
 def _launch(beside: FilePath | None, file: str, text: str, module: ast.Module) -> Launch | None:
