@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path as FilePath
 
     from kbitlint.facts.data_flow import DataUse
-    from kbitlint.facts.own_modules import FileUse, Head, RefusedCall, StateUse
+    from kbitlint.facts.own_modules import AttributeUse, FileUse, Head, RefusedCall, StateUse
     from kbitlint.source.interpreter.relevance import Tree
     from kbitlint.source.launches import Launch
 
@@ -110,6 +110,7 @@ def collect(file: str, text: str, versions: Mapping[str, str] | None = None, bes
         data_uses=_data_uses(text, module),
         refused_calls=_own_callbacks(text, module, imports),
         state_uses=_state_uses(text, module),
+        attribute_uses=_attribute_uses(text, module, imports),
         own_loops=tuple(own_loops(module)) if "zero_grad" in text or ".backward(" in text else (),
     )
 
@@ -150,6 +151,15 @@ def _state_uses(text: str, module: ast.Module) -> tuple[StateUse, ...]:
     from kbitlint.source.saved_states import state_uses  # few scripts load state dicts
 
     return tuple(state_uses(module))
+
+
+def _attribute_uses(text: str, module: ast.Module, imports: tuple[tuple[str, str], ...]) -> tuple[AttributeUse, ...]:
+    """Return the attributes that a file reads of objects of transformers and TRL, in a script that trains."""
+    if "Trainer(" not in text and "backward(" not in text:
+        return ()
+    from kbitlint.source.removed_attributes import attribute_uses  # configurations and modules of data have no such objects
+
+    return tuple(attribute_uses(module, text, imports))
 
 
 def _launch(beside: FilePath | None, file: str, text: str, module: ast.Module) -> Launch | None:

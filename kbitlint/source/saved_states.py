@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.own_modules import StateUse
 from kbitlint.lazy_dataclass import dataclass
-from kbitlint.source.nodes import children
+from kbitlint.source.scoped_names import Names, last_name, name_of, scopes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    _Scope = ast.Module | ast.FunctionDef | ast.AsyncFunctionDef
 
 _WRAPPERS = {"compile": "_orig_mod.", "DistributedDataParallel": "module.", "DDP": "module.", "DataParallel": "module."}
 _SAVED = ("save", "save_file")
@@ -33,66 +31,22 @@ class _File:
     """Whether the path is no constant, such as an option of the command line."""
 
 
-class _Names:
-    """The assignments of one function or of the module.
+class _States(Names):
+    """The names of one scope, with the models and state dicts that they stand for."""
 
-    Args:
-        scope: The function or the module.
-        outer: The names of the module; None for the module itself.
-    """
-
-    def __init__(self, scope: _Scope, outer: _Names | None) -> None:
-        self.outer = outer
-        self.calls: list[ast.Call] = []
-        self._bound: dict[str, list[tuple[int, ast.expr | None, bool]]] = {}
-        self._changed: set[str] = set()
-        if not isinstance(scope, ast.Module):
-            given = scope.args
-            names = (*given.posonlyargs, *given.args, *given.kwonlyargs)
-            self._bound |= {one.arg: [(scope.lineno, None, False)] for one in names}
-        for statement in scope.body:
-            self._visit(statement, branch=False)
-
-    def _visit(self, node: ast.AST, *, branch: bool) -> None:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
-            return
-        if isinstance(node, ast.Call):
-            self.calls.append(node)
-            if isinstance(node.func, ast.Attribute) and node.func.attr in ("pop", "update") and _name(node.func.value):
-                self._changed.add(_name(node.func.value))
-        if isinstance(node, ast.Assign):
-            plain = len(node.targets) == 1 and isinstance(node.targets[0], ast.Name)
-            for target in node.targets:
-                self._target(target, node.value if plain else None, node.lineno, branch=branch)
-        elif isinstance(node, (ast.For, ast.AugAssign, ast.AnnAssign, ast.NamedExpr)):
-            self._target(node.target, None, node.lineno, branch=True)
-        inside = branch or isinstance(node, (ast.If, ast.For, ast.While, ast.Try, ast.Match))
-        for child in children(node):
-            self._visit(child, branch=inside)
-
-    def _target(self, target: ast.expr, value: ast.expr | None, line: int, *, branch: bool) -> None:
-        for one in target.elts if isinstance(target, (ast.Tuple, ast.List)) else [target]:
-            if isinstance(one, ast.Name):
-                self._bound.setdefault(one.id, []).append((line, value, branch))
-            elif isinstance(one, ast.Subscript):
-                self._changed.add(_name(one.value))
-
-    def value(self, node: ast.expr) -> ast.expr:
-        """Return the expression that a name certainly has; the node itself if there is none."""
-        name = _name(node)
-        bound = self._bound.get(name)
-        if bound is None:
-            return node if self.outer is None or not name else self.outer.value(node)
-        found = bound[0][1] if len(bound) == 1 and name not in self._changed else None
-        return node if found is None else found
+    outer: _States | None
 
     def prefix(self, model: ast.expr, line: int) -> str | None:
         """Return what a wrapper puts before the names of a model's tensors; None if it is not known."""
         if isinstance(model, ast.Attribute) and model.attr in ("module", "_orig_mod"):
             return "" if isinstance(model.value, ast.Name) else None
         if isinstance(model, ast.Call):
-            return _WRAPPERS.get(_last(model), "") if _last(model) in (*_WRAPPERS, "get_peft_model", "unwrap_model") else None
-        bound = self._bound.get(_name(model))
+            return (
+                _WRAPPERS.get(last_name(model), "")
+                if last_name(model) in (*_WRAPPERS, "get_peft_model", "unwrap_model")
+                else None
+            )
+        bound = self.bound.get(name_of(model))
         if bound is None:
             return None if self.outer is None else self.outer.prefix(model, 10**9)
         before = [one for one in bound if one[0] < line]
@@ -100,24 +54,24 @@ class _Names:
             return None
         found = before[-1][1]
         own = {"get_peft_model", "prepare_model_for_kbit_training", "from_pretrained"}
-        if not isinstance(found, ast.Call) or _last(found) not in own | _WRAPPERS.keys():
+        if not isinstance(found, ast.Call) or last_name(found) not in own | _WRAPPERS.keys():
             return None
-        if _last(found) == "from_pretrained" or not found.args or len(before) == 1:
-            return _WRAPPERS.get(_last(found), "")
+        if last_name(found) == "from_pretrained" or not found.args or len(before) == 1:
+            return _WRAPPERS.get(last_name(found), "")
         inner = self.prefix(found.args[0], before[-1][0])
-        return None if inner is None else _WRAPPERS.get(_last(found), "") + inner
+        return None if inner is None else _WRAPPERS.get(last_name(found), "") + inner
 
     def made(self, state: ast.expr, line: int) -> str | None:
         """Return how the names of a state dict are made: ``adapter`` or the prefix of a model; None if it is not known."""
         state = self.value(state)
-        if isinstance(state, ast.Call) and _last(state) == "get_peft_model_state_dict":
+        if isinstance(state, ast.Call) and last_name(state) == "get_peft_model_state_dict":
             return _ADAPTER if len(state.args) == 1 and not state.keywords else None
         if isinstance(state, ast.Call) and isinstance(state.func, ast.Attribute) and state.func.attr == "state_dict":
             return None if state.args or state.keywords else self.prefix(state.func.value, line)
         if isinstance(state, ast.DictComp) and len(state.generators) == 1:
             one = state.generators[0]
             names, items = one.target, one.iter
-            same = isinstance(names, ast.Tuple) and _name(names.elts[0]) == _name(state.key) != ""
+            same = isinstance(names, ast.Tuple) and name_of(names.elts[0]) == name_of(state.key) != ""
             if same and isinstance(items, ast.Call) and isinstance(items.func, ast.Attribute) and items.func.attr == "items":
                 return self.made(items.func.value, line)
         return None
@@ -134,25 +88,21 @@ class _Names:
         state, key = self.value(state), ""
         if isinstance(state, ast.Subscript) and isinstance(state.slice, ast.Constant):
             key, state = str(state.slice.value), self.value(state.value)
-        if isinstance(state, ast.Call) and _last(state) in _LOADED and state.args:
+        if isinstance(state, ast.Call) and last_name(state) in _LOADED and state.args:
             return self.file(state.args[0], key)
         return None
 
 
 def state_uses(module: ast.Module) -> Iterator[StateUse]:
     """Yield each load of a state dict whose names are not those of the model."""
-    top = _Names(module, None)
-    every = [
-        top,
-        *(_Names(node, top) for node in ast.walk(module) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))),
-    ]
+    every = scopes(module, _States)
     saved: dict[_File, set[str | None]] = {}
     alone, wrapped = True, 0
     for names in every:
         for call in names.calls:
-            wrapped += _last(call) in _WRAPPERS
-            alone = alone and not _last(call).endswith(_OTHER_SAVES)
-            if _last(call) in _SAVED and len(call.args) > 1:
+            wrapped += last_name(call) in _WRAPPERS
+            alone = alone and not last_name(call).endswith(_OTHER_SAVES)
+            if last_name(call) in _SAVED and len(call.args) > 1:
                 for key, state in _parts(call.args[0], names):
                     saved.setdefault(names.file(call.args[1], key), set()).add(names.made(state, call.lineno))
     if not saved:
@@ -170,7 +120,7 @@ def state_uses(module: ast.Module) -> Iterator[StateUse]:
                 yield use
 
 
-def _parts(state: ast.expr, names: _Names) -> list[tuple[str, ast.expr]]:
+def _parts(state: ast.expr, names: _States) -> list[tuple[str, ast.expr]]:
     """Return the state dicts of what is saved, with their keys."""
     made = names.value(state)
     if isinstance(made, ast.Dict):
@@ -179,18 +129,18 @@ def _parts(state: ast.expr, names: _Names) -> list[tuple[str, ast.expr]]:
     return [("", state)]
 
 
-def _state_of(call: ast.Call, names: _Names) -> _File | None:
+def _state_of(call: ast.Call, names: _States) -> _File | None:
     """Return the place of the state dict that a call loads into a model; None if it loads none."""
-    if _last(call) == "load_state_dict" and isinstance(call.func, ast.Attribute) and call.args:
+    if last_name(call) == "load_state_dict" and isinstance(call.func, ast.Attribute) and call.args:
         return names.loaded(call.args[0])
-    if _last(call) == "set_peft_model_state_dict" and len(call.args) > 1:
+    if last_name(call) == "set_peft_model_state_dict" and len(call.args) > 1:
         return names.loaded(call.args[1])
     return None
 
 
-def _use(call: ast.Call, names: _Names, made: str, wrapped: int) -> StateUse | None:
+def _use(call: ast.Call, names: _States, made: str, wrapped: int) -> StateUse | None:
     """Return the load if no name matches; None if one does. ``wrapped`` counts the wrappers of the script."""
-    function = _last(call)
+    function = last_name(call)
     if function == "set_peft_model_state_dict":
         own = names.prefix(call.args[0], call.lineno)
         if made in (_ADAPTER, "", own) or (own is None and wrapped > 1):
@@ -205,12 +155,3 @@ def _use(call: ast.Call, names: _Names, made: str, wrapped: int) -> StateUse | N
     if made == _ADAPTER:
         return StateUse(function, call.lineno, "lora_A.weight", raises=strict)
     return StateUse(function, call.lineno, made + "base_model", raises=strict)
-
-
-def _name(node: ast.expr) -> str:
-    return node.id if isinstance(node, ast.Name) else ""
-
-
-def _last(call: ast.Call) -> str:
-    """Return the last part of the name of a called function."""
-    return call.func.attr if isinstance(call.func, ast.Attribute) else _name(call.func)
