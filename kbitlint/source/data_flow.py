@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.data_flow import DataUse
 from kbitlint.source.bindings import Bindings, elements, is_constant, is_open, items, keyword, last, returned
+from kbitlint.source.collators import masked
 from kbitlint.source.mapped_functions import TEXT_METHODS, batched, encodings
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def data_uses(module: ast.Module, text: str) -> Iterator[DataUse]:
             yield from batched(names, call)
     if "apply_chat_template" in text and "AutoTokenizer" in text:
         yield from encodings(names)
+    yield from masked(names, text)
     yield from _labels(names, text)
 
 

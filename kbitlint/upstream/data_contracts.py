@@ -46,6 +46,18 @@ CONTRACTS: Mapping[str, DataContract] = {
         "the data has no labels and the collator makes none: the model returns no loss, and Trainer raises a ValueError",
         "use DataCollatorForLanguageModeling(tokenizer, mlm=False)",
     ),
+    # transformers/data/data_collator.py, DataCollatorForLanguageModeling.__post_init__
+    "masked without a token": DataContract(
+        "DataCollatorForLanguageModeling masks tokens by default, and the tokenizer of {} has no mask token: a ValueError",
+        "pass mlm=False",
+    ),
+    # transformers/data/data_collator.py, torch_mask_tokens: labels are -100 but for masked tokens, and the model shifts them
+    "labels of masked tokens": DataContract(
+        "DataCollatorForLanguageModeling masks tokens by default: a decoder learns from the few tokens before masked ones",
+        "pass mlm=False",
+        since="5",
+        learns=True,
+    ),
     # transformers/modeling_layers.py, GenericForSequenceClassification.forward; Trainer aligns it with its processing_class
     "classifier without padding": DataContract(
         "the config of the checkpoint has no pad_token_id and nothing sets it: the classifier refuses batches of several texts",
