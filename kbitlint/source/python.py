@@ -150,7 +150,10 @@ def _state_uses(text: str, module: ast.Module) -> tuple[StateUse, ...]:
         return ()
     from kbitlint.source.saved_states import state_uses  # few scripts load state dicts
 
-    return tuple(state_uses(module))
+    try:
+        return tuple(state_uses(module))
+    except RecursionError:  # an expression that is nested too deeply
+        return ()
 
 
 def _attribute_uses(text: str, module: ast.Module, imports: tuple[tuple[str, str], ...]) -> tuple[AttributeUse, ...]:
@@ -159,7 +162,10 @@ def _attribute_uses(text: str, module: ast.Module, imports: tuple[tuple[str, str
         return ()
     from kbitlint.source.removed_attributes import attribute_uses  # configurations and modules of data have no such objects
 
-    return tuple(attribute_uses(module, text, imports))
+    try:
+        return tuple(attribute_uses(module, text, imports))
+    except RecursionError:  # an expression that is nested too deeply
+        return ()
 
 
 def _launch(beside: FilePath | None, file: str, text: str, module: ast.Module) -> Launch | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from kbitlint.facts.own_modules import AttributeUse
 from kbitlint.source.nodes import walk
-from kbitlint.source.scoped_names import Names, last_name, scopes
+from kbitlint.source.scoped_names import Names, last_name, name_of, scopes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -25,8 +25,12 @@ def attribute_uses(module: ast.Module, text: str, imports: Sequence[tuple[str, s
     stored = {node.attr for node in walk(module) if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load)}
     starts = [0, *(at + 1 for at, letter in enumerate(text) if letter == "\n")]
     for names in scopes(module, Names):
+        owners: dict[str, str] = {}
         for read in names.reads:
-            owner = _owner(names.values(ast.unparse(read.value)), full)
+            name = name_of(read.value)
+            if name not in owners:
+                owners[name] = _owner(names.values(name), full)
+            owner = owners[name]
             if owner and read.attr not in stored and f'"{read.attr}"' not in text and f"'{read.attr}'" not in text:
                 line = read.end_lineno or read.lineno
                 yield AttributeUse(owner, read.attr, line, starts[line - 1])
