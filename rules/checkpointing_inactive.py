@@ -30,7 +30,7 @@ class CheckpointingInactive(Rule):
     itself.
 
     In a script, reports a loop whose model is in eval mode, from the first or the second round on. Lightning keeps the
-    mode of each module since 2.2 (its release notes), so a `LightningModule` is reported if no hook calls `train()`.
+    mode of each module since 2.2 (its CHANGELOG), so a `LightningModule` is reported if no hook calls `train()`.
 
     ## Why is this bad?
 
